@@ -1,0 +1,39 @@
+# Everything here works on a fresh machine with Python 3.11+, pip and make.
+.PHONY: setup demo test lint train docs
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.9.5
+BOOTSTRAP ?=
+SIMULATED := .cache/simulated.parquet
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml uv.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups
+	touch $@
+
+demo: setup
+	$(BIN)/fraud-service demo $(if $(BOOTSTRAP),--bootstrap $(BOOTSTRAP))
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+# The committed model, rebuilt from nothing: the same commands give the same files.
+train: setup
+	mkdir -p .cache
+	$(BIN)/fraud-service simulate $(SIMULATED) --seed 1
+	$(BIN)/fraud-service train $(SIMULATED) --out models/pretrained \
+	  --source '`fraud-service simulate --seed 1`: 2,000 cards, 1,000 merchants, 60 days'
+
+docs: setup
+	$(BIN)/python docs/generate.py

@@ -1,0 +1,383 @@
+"""The published contracts: JSON Schemas of the messages, and the AsyncAPI document of the topics.
+
+Both come from the message classes and from the table of topics; only what no class can say is written here. The schemas
+are JSON Schema 2020-12, and inside AsyncAPI what its own dialect (a superset of draft-07) has in common with it.
+"""
+
+from __future__ import annotations
+
+from inspect import cleandoc, getdoc
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from fraud_service import __version__
+from fraud_service.domain.events import LabelMessage, Reason, TransactionMessage
+from fraud_service.domain.records import AlertRecord, LabelledRecord, ScoreRecord
+from fraud_service.domain.risk import Risk, RiskDay
+from fraud_service.domain.snapshot import Snapshot
+from fraud_service.settings import Settings
+from fraud_service.stream import topics
+from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.stream.scorer import ALERT_SOURCE, ALERT_TYPE
+
+Json = dict[str, Any]
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+BINDING: Final = "0.5.0"  # of AsyncAPI's Kafka bindings
+JSON_TYPE: Final = "application/json"
+TOLERANT: Final = "Further fields are tolerated and ignored: producers may add theirs first."
+
+
+class Message(NamedTuple):
+    """One JSON message: the role of its topic, the name and the title of its schema, and its class."""
+
+    role: str
+    slug: str
+    title: str
+    type: type[msgspec.Struct]
+    examples: tuple[Json, ...] = ()
+
+    @property
+    def is_input(self) -> bool:
+        """Whether others write it, so that it may hold more than we know."""
+        return self.role in {"transactions", "labels"}
+
+
+MESSAGES: Final = (
+    Message(
+        "transactions",
+        "transaction",
+        "Transaction",
+        TransactionMessage,
+        (
+            {
+                "transaction_id": "t-20260115-000042",
+                "timestamp": "2026-01-15T12:30:00.000Z",
+                "card_id": "card-7f3a",
+                "merchant_id": "merchant-118",
+                "amount": "25.00",
+                "currency": "EUR",
+                "merchant_category_code": "5411",
+                "country": "DE",
+                "entry_mode": "contactless",
+            },
+        ),
+    ),
+    Message(
+        "labels",
+        "label",
+        "Label",
+        LabelMessage,
+        (
+            {
+                "transaction_id": "t-20260115-000042",
+                "card_id": "card-7f3a",
+                "is_fraud": True,
+                "labelled_at": "2026-01-19T08:00:00.000Z",
+                "source": "chargeback",
+            },
+        ),
+    ),
+    Message("scores", "score", "Score", ScoreRecord),
+    Message("alerts", "alert", "Alert", AlertRecord),
+    Message("labelled", "labelled", "Labelled example", LabelledRecord),
+    Message("snapshots", "snapshot", "Snapshot", Snapshot),
+)
+
+# What annotations leave unsaid of a field; a description given there wins. The second table is for one class each.
+FIELDS: Final = {
+    "transaction_id": "Names the transaction.",
+    "timestamp": "Event time, epoch milliseconds (UTC).",
+    "card_id": "Names the card, as a token rather than its number. It is also the key of the message.",
+    "merchant_id": "Names the merchant.",
+    "amount": "Amount in units of the currency.",
+    "device_id": "Names the device that was paid with. The feature `is_new_device` compares it.",
+    "ip": "Network address that was paid from. No feature uses it.",
+    "is_fraud": "Whether the transaction was fraud.",
+    "score": "Blended probability of fraud.",
+    "pretrained": "Probability of fraud by the pretrained model alone; null when it failed.",
+    "online": "Probability of fraud by the online model alone; null when it failed.",
+    "pretrained_logit": "Logit of the pretrained model; null when it failed.",
+    "online_logit": "Logit of the online model; null when it failed.",
+    "online_weight": "Share of the online model in the blend.",
+    "model": "Version of the pretrained model.",
+    "snapshot": "Version of the snapshot in force.",
+    "is_stale": "Whether a newer snapshot should have been in force but had not arrived.",
+    "repeated": "Whether the transaction had been decided before.",
+    "reasons": "The strongest first.",
+}
+SPECIAL: Final = {
+    "TransactionMessage": {
+        "transaction_id": "Names the transaction. The same one again on its card is a repetition, decided only once.",
+        "amount": "Amount in units of `currency`.",
+    },
+    "LabelledRecord": {
+        "card_id": "Names the card.",
+        "merchant_id": "Names the merchant. It is also the key of the message.",
+        "snapshot": "Boundary whose snapshot was the first to know, epoch milliseconds.",
+    },
+    "Snapshot": {"version": "Names the snapshot. It is also the key of the message."},
+}
+
+KEYS: Final[dict[str, Json]] = {
+    "transactions": {"type": "string", "description": "`card_id`, UTF-8; partitioned with murmur2"},
+    "labels": {"type": "string", "description": "`card_id`, UTF-8; partitioned with murmur2"},
+    "scores": {"type": "string", "description": "`card_id`, UTF-8; partitioned with murmur2"},
+    "alerts": {"type": "string", "description": "`card_id`, UTF-8; partitioned with murmur2"},
+    "labelled": {"type": "string", "description": "`merchant_id`, UTF-8"},
+    "snapshots": {"type": "string", "description": "`version` of the snapshot"},
+    "risk": {
+        "type": "string",
+        "pattern": "^(merchant|card):",
+        "description": "`merchant:<merchant_id>` or `card:<card_id>`, UTF-8",
+    },
+    "dead_letters": {"description": "The key of the original message: any bytes, or none."},
+}
+
+# Who reads and writes what, as `wire` lays it in scorer and learner; snapshots and risk reach scorers by broadcast.
+OPERATIONS: Final = (
+    ("scorer", "receive", "transactions", "Score each transaction."),
+    ("scorer", "receive", "snapshots", "Follow what labels have taught; every scorer reads all of it."),
+    ("scorer", "receive", "risk", "Follow the risk rows of the snapshots; every scorer reads all of them."),
+    ("scorer", "send", "scores", "Write down every decision."),
+    ("scorer", "send", "alerts", "Raise one alert for each flagged transaction."),
+    ("scorer", "send", "dead_letters", "Set aside transactions that cannot be read."),
+    ("learner", "receive", "scores", "Keep what was scored until something becomes known of it."),
+    ("learner", "receive", "labels", "Join each label with its transaction."),
+    ("learner", "send", "labelled", "Publish each labelled example that was taught."),
+    ("learner", "send", "risk", "Publish the rows that changed, before the snapshot they belong to."),
+    ("learner", "send", "snapshots", "Publish what labels had taught by a boundary of event time."),
+    ("learner", "send", "dead_letters", "Set aside labels and scores that cannot be read."),
+)
+
+
+def default_settings() -> Settings:
+    """Return the settings as documented: never those of this environment, nor the name of this machine."""
+    return Settings.model_construct(instance="host name")
+
+
+def schemas() -> dict[str, Json]:
+    """Return the JSON Schema of every message, by name."""
+    return {message.slug: _schema(message) for message in MESSAGES}
+
+
+def asyncapi() -> Json:
+    """Return the AsyncAPI 3.0 document of all topics but the changelogs, which belong to the service alone."""
+    settings = default_settings()
+    specs = [spec for spec in topics.table(settings) if spec.role in KEYS]
+    return {
+        "asyncapi": "3.0.0",
+        "id": "urn:fraud-service",
+        "info": {
+            "title": "fraud-service",
+            "version": __version__,
+            "description": (
+                "Scores card payments as they happen and learns from labels that come days later. Topic names, "
+                "partitions and replicas are defaults; every one of them is a setting."
+            ),
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": JSON_TYPE,
+        "servers": {"kafka": _server(settings)},
+        "channels": {spec.role: _channel(spec, settings) for spec in specs},
+        "operations": dict(_operation(*row, settings) for row in OPERATIONS),
+        "components": {"messages": _messages(), "schemas": _components()},
+    }
+
+
+def _schema(message: Message) -> Json:
+    _, definitions = msgspec.json.schema_components([message.type], ref_template="#/$defs/{name}")
+    polished = {name: _polished(definition, message) for name, definition in definitions.items()}
+    own = polished.pop(message.type.__name__)
+    head = {"$schema": DIALECT, "$id": f"urn:fraud-service:{message.slug}:v1"}
+    return head | own | ({"$defs": polished} if polished else {})
+
+
+def _components() -> Json:
+    own = {message.type.__name__: message for message in MESSAGES}
+    _, definitions = msgspec.json.schema_components(
+        [message.type for message in MESSAGES], ref_template="#/components/schemas/{name}"
+    )
+    return {name: _polished(definition, own.get(name)) for name, definition in definitions.items()}
+
+
+def _polished(definition: Json, message: Message | None) -> Json:
+    """Put title, description and fields in words for readers."""
+    name = definition["title"]
+    polished = {**definition, "description": _unwrapped(definition.get("description", ""))}
+    if "properties" in definition:
+        texts = FIELDS | SPECIAL.get(name, {})
+        polished["properties"] = {
+            field: _hoisted(facts, texts.get(field, "")) for field, facts in definition["properties"].items()
+        }
+    if message is None or name != message.type.__name__:
+        return polished
+    polished["title"] = message.title
+    if message.is_input:
+        polished |= {"description": f"{polished['description']} {TOLERANT}", "additionalProperties": True}
+    if message.examples:
+        polished["examples"] = list(message.examples)
+    return polished
+
+
+def _hoisted(field: Json, text: str) -> Json:
+    """Describe the field itself where msgspec describes only the one alternative to null."""
+    options = [option for option in field.get("anyOf", []) if option != {"type": "null"}]
+    if len(options) == 1 and "description" in options[0]:
+        text = options[0]["description"]
+        inner = {name: value for name, value in options[0].items() if name != "description"}
+        field = {**field, "anyOf": [inner, {"type": "null"}]}
+    return {"description": text, **field} if text and "$ref" not in field else field
+
+
+def _unwrapped(text: str) -> str:
+    """Take a docstring's line breaks out of its paragraphs."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in cleandoc(text).split("\n\n"))
+
+
+def _server(settings: Settings) -> Json:
+    return {
+        "host": "{bootstrap}",
+        "protocol": "kafka",
+        "description": "The Kafka cluster, FRAUD_BOOTSTRAP_SERVERS.",
+        "variables": {"bootstrap": {"default": settings.bootstrap_servers, "description": "host:port of a broker"}},
+    }
+
+
+def _channel(spec: topics.TopicSpec, settings: Settings) -> Json:
+    configuration: Json = {"cleanup.policy": [spec.cleanup], "retention.ms": spec.retention}
+    configuration |= {name: int(value) for name, value in spec.extra.items()}
+    return {
+        "address": spec.name,
+        "title": spec.role.replace("_", " ").capitalize(),
+        "description": f"{spec.content[0].upper()}{spec.content[1:]}. Key: {spec.key}.",
+        "servers": [{"$ref": "#/servers/kafka"}],
+        "messages": {spec.role: {"$ref": f"#/components/messages/{spec.role}"}},
+        "bindings": {
+            "kafka": {
+                "topic": spec.name,
+                "partitions": spec.partitions,
+                "replicas": settings.replication,
+                "topicConfiguration": configuration,
+                "bindingVersion": BINDING,
+            }
+        },
+    }
+
+
+def _operation(actor: str, action: str, role: str, summary: str, settings: Settings) -> tuple[str, Json]:
+    operation: Json = {
+        "action": action,
+        "summary": summary,
+        "channel": {"$ref": f"#/channels/{role}"},
+        "messages": [{"$ref": f"#/channels/{role}/messages/{role}"}],
+        "tags": [{"name": actor}],
+    }
+    is_broadcast = actor == "scorer" and role in {"snapshots", "risk"}  # read by assignment, outside any group
+    if action == "receive" and not is_broadcast:
+        group = settings.scorer_group if actor == "scorer" else settings.learner_group
+        binding = {"groupId": {"type": "string", "enum": [group]}, "bindingVersion": BINDING}
+        operation["bindings"] = {"kafka": binding}
+    name = "".join(part.capitalize() for part in role.split("_"))
+    return f"{actor}{action.capitalize()}{name}", operation
+
+
+def _messages() -> Json:
+    described = {message.role: _message(message) for message in MESSAGES}
+    described["alerts"]["headers"] = _alert_headers()
+    described["risk"] = {
+        "name": "risk",
+        "title": "Risk row",
+        "summary": "What delayed labels say of one merchant or card, as of the snapshot that its header names.",
+        "contentType": "application/vnd.msgpack",
+        "headers": _headers({VERSION_HEADER: {"description": "`version` of the snapshot that the row belongs to"}}),
+        "payload": {
+            "description": "A MessagePack array. A null value (tombstone) removes the row.",
+            "anyOf": [_risk_row(), {"type": "null"}],
+        },
+        "bindings": _key("risk"),
+    }
+    described["dead_letters"] = {
+        "name": "dead_letters",
+        "title": "Dead letter",
+        "summary": "A message that could not be read; `dead-letters.md` says what to do about each reason.",
+        "contentType": "application/octet-stream",
+        "headers": _dead_letter_headers(),
+        "payload": {"description": "The value of the original message, byte for byte; null where it had none."},
+        "bindings": _key("dead_letters"),
+    }
+    return described
+
+
+def _message(message: Message) -> Json:
+    summary, _, _ = (getdoc(message.type) or "").partition("\n\n")
+    described: Json = {
+        "name": message.slug,
+        "title": message.title,
+        "summary": _unwrapped(summary),
+        "contentType": JSON_TYPE,
+        "payload": {"$ref": f"#/components/schemas/{message.type.__name__}"},
+        "bindings": _key(message.role),
+    }
+    if message.examples:
+        described["examples"] = [{"name": message.slug, "payload": example} for example in message.examples]
+    return described
+
+
+def _key(role: str) -> Json:
+    return {"kafka": {"key": KEYS[role], "bindingVersion": BINDING}}
+
+
+def _headers(properties: dict[str, Json]) -> Json:
+    """Describe headers; all of them are always there, and all are UTF-8 text."""
+    texts = {name: {"type": "string", **facts} for name, facts in properties.items()}
+    return {"type": "object", "properties": texts, "required": list(properties)}
+
+
+def _alert_headers() -> Json:
+    return {
+        "description": "CloudEvents 1.0, binary content mode of the Kafka protocol binding.",
+        **_headers(
+            {
+                "ce_specversion": {"const": "1.0"},
+                "ce_id": {"format": "uuid", "description": "The same for the same transaction of the same card"},
+                "ce_source": {"const": ALERT_SOURCE},
+                "ce_type": {"const": ALERT_TYPE},
+                "ce_time": {"format": "date-time", "description": "Event time of the transaction"},
+                "ce_subject": {"description": "`transaction_id`"},
+                "content-type": {"const": JSON_TYPE},
+            }
+        ),
+    }
+
+
+def _dead_letter_headers() -> Json:
+    return _headers(
+        {
+            "fraud-reason": {"enum": [reason.value for reason in Reason]},
+            "fraud-detail": {"description": "What was wrong, for a person"},
+            "fraud-source-topic": {"description": "Topic of the original message"},
+            "fraud-source-partition": {"pattern": "^[0-9]+$", "description": "Its partition"},
+            "fraud-source-offset": {"pattern": "^[0-9]+$", "description": "Its offset"},
+        }
+    )
+
+
+def _risk_row() -> Json:
+    row = _array(Risk)
+    row["items"][0]["items"] = _array(RiskDay)
+    return row
+
+
+def _array(kind: type[msgspec.Struct]) -> Json:
+    """Describe a struct that is written as an array, by position, as draft-07 does."""
+    definition = msgspec.json.schema(kind)["$defs"][kind.__name__]
+    names = kind.__struct_fields__
+    return {
+        "type": "array",
+        "title": kind.__name__,
+        "description": _unwrapped(definition["description"]),
+        "items": [{"title": name, **item} for name, item in zip(names, definition["prefixItems"], strict=True)],
+        "minItems": len(names),
+    }

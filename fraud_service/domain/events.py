@@ -1,0 +1,226 @@
+"""What comes in: transactions and labels, and what makes them valid.
+
+JSON goes straight into frozen structs. Whatever cannot be read raises `InvalidEvent` with a reason from a closed set,
+so that a dead letter can say why and a metric can count it. Unknown fields are tolerated: producers evolve first.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from fraud_service.errors import InvalidEvent
+
+EARLIEST: Final = 0
+LATEST: Final = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instant that RFC 3339 can write
+MAX_AMOUNT: Final = 10**13  # beyond any real payment, and small enough that cents stay exact in a float
+
+Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$", description="ISO 4217 alphabetic code")]
+Text = Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class Reason(StrEnum):
+    """Why a message became a dead letter. A closed set: it labels a metric."""
+
+    EMPTY = "empty"
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    TOO_LARGE = "too_large"
+    MISSING_FIELD = "missing_field"
+    INVALID_FIELD = "invalid_field"
+    INVALID_TIMESTAMP = "invalid_timestamp"
+    INVALID_AMOUNT = "invalid_amount"
+    FUTURE_TIMESTAMP = "future_timestamp"
+    MISSING_KEY = "missing_key"
+    KEY_MISMATCH = "key_mismatch"
+    WRONG_PARTITION = "wrong_partition"
+    INVALID_RECORD = "invalid_record"
+
+
+class LabelSource(StrEnum):
+    """Who says so."""
+
+    CHARGEBACK = "chargeback"
+    ANALYST = "analyst"
+    CUSTOMER = "customer"
+    SETTLEMENT = "settlement"
+
+
+class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One card payment, as the payment system saw it.
+
+    `timestamp` is the event time in epoch milliseconds (UTC); `amount` is in units of `currency`; `latitude` and
+    `longitude` are degrees (WGS 84). The optional fields sharpen the features named after them and touch no other.
+    """
+
+    transaction_id: Identifier
+    timestamp: int
+    card_id: Identifier
+    merchant_id: Identifier
+    amount: float
+    currency: Currency
+    merchant_category_code: Annotated[Text, msgspec.Meta(description="ISO 18245")] | None = None
+    country: Annotated[Text, msgspec.Meta(description="ISO 3166 code of the merchant's country")] | None = None
+    entry_mode: Annotated[Text, msgspec.Meta(description="chip, contactless, magstripe, keyed or ecommerce")] | None = (
+        None
+    )
+    device_id: Text | None = None
+    ip: Text | None = None
+    latitude: Annotated[float, msgspec.Meta(ge=-90, le=90, description="degrees, WGS 84")] | None = None
+    longitude: Annotated[float, msgspec.Meta(ge=-180, le=180, description="degrees, WGS 84")] | None = None
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known, later, of one transaction. `labelled_at` is the event time of the label, epoch milliseconds."""
+
+    transaction_id: Identifier
+    card_id: Identifier
+    is_fraud: bool
+    labelled_at: int
+    source: LabelSource
+
+
+WrittenInstant = Annotated[str | int, msgspec.Meta(description="RFC 3339 with an offset, or epoch milliseconds")]
+WrittenAmount = (
+    Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)?$", description="at least 0, exact to the last digit")]
+    | Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
+    | Annotated[float, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
+)
+
+
+class TransactionMessage(Transaction, frozen=True, kw_only=True):
+    """A transaction as producers write it; its JSON Schema is the published contract."""
+
+    timestamp: WrittenInstant  # type: ignore[assignment] # the one place where a message is wider than the event
+    amount: WrittenAmount  # type: ignore[assignment] # the same
+
+
+class LabelMessage(Label, frozen=True, kw_only=True):
+    """A label as producers write it."""
+
+    labelled_at: WrittenInstant  # type: ignore[assignment] # as above
+
+
+MAX_EVENT_BYTES: Final = 65_536
+
+_transaction_decoder = msgspec.json.Decoder(TransactionMessage)
+_label_decoder = msgspec.json.Decoder(LabelMessage)
+
+
+def decode_transaction(value: bytes | None) -> Transaction:
+    """Read one transaction message.
+
+    Raises
+    ------
+    InvalidEvent
+        With the reason; the detail names the field, never its value.
+    """
+    message: TransactionMessage = _decode(_transaction_decoder, value)
+    return Transaction(
+        transaction_id=message.transaction_id,
+        timestamp=instant(message.timestamp, "timestamp"),
+        card_id=message.card_id,
+        merchant_id=message.merchant_id,
+        amount=_amount(message.amount),
+        currency=message.currency,
+        merchant_category_code=message.merchant_category_code,
+        country=message.country,
+        entry_mode=message.entry_mode,
+        device_id=message.device_id,
+        ip=message.ip,
+        latitude=message.latitude,
+        longitude=message.longitude,
+    )
+
+
+def decode_label(value: bytes | None) -> Label:
+    """Read one label message. Raises `InvalidEvent` as `decode_transaction` does."""
+    message: LabelMessage = _decode(_label_decoder, value)
+    return Label(
+        transaction_id=message.transaction_id,
+        card_id=message.card_id,
+        is_fraud=message.is_fraud,
+        labelled_at=instant(message.labelled_at, "labelled_at"),
+        source=message.source,
+    )
+
+
+def encode(event: Transaction | Label) -> bytes:
+    """Write an event as JSON that the decoders above read back to an equal value."""
+    return msgspec.json.encode(event)
+
+
+def instant(value: str | int, field: str) -> int:
+    """Turn RFC 3339 text or epoch milliseconds into epoch milliseconds.
+
+    Raises
+    ------
+    InvalidEvent
+        Without an offset, out of the years 1970 to 9999, or not a time at all.
+    """
+    if isinstance(value, str):
+        value = _rfc3339(value, field)
+    if not EARLIEST <= value <= LATEST:
+        raise InvalidEvent(Reason.INVALID_TIMESTAMP, f"`{field}` lies outside the years 1970 to 9999")
+    return value
+
+
+def rfc3339(milliseconds: int) -> str:
+    """Write epoch milliseconds as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _rfc3339(text: str, field: str) -> int:
+    try:
+        moment = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        raise InvalidEvent(Reason.INVALID_TIMESTAMP, f"`{field}` is not an RFC 3339 time") from None
+    if moment.tzinfo is None:
+        raise InvalidEvent(Reason.INVALID_TIMESTAMP, f"`{field}` has no offset: write Z or +hh:mm")
+    # Integer arithmetic: a float of seconds would round some milliseconds down.
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+
+
+def _amount(value: str | float) -> float:
+    amount = float(value)
+    if amount > MAX_AMOUNT:  # the schema bounds numbers; text is bounded here
+        raise InvalidEvent(Reason.INVALID_AMOUNT, f"`amount` must be at most {MAX_AMOUNT:.0e}")
+    return amount + 0.0  # minus zero becomes zero
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
+    if not value:
+        raise InvalidEvent(Reason.EMPTY, "the message has no value")
+    if len(value) > MAX_EVENT_BYTES:
+        raise InvalidEvent(Reason.TOO_LARGE, f"the message has {len(value)} bytes; at most {MAX_EVENT_BYTES} are read")
+    try:
+        return decoder.decode(value)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidEvent(Reason.NOT_JSON, "the message is not valid JSON") from None
+    except UnicodeDecodeError:
+        raise InvalidEvent(Reason.NOT_UTF8, "the message is not valid UTF-8") from None
+
+
+def _invalid(complaint: str) -> InvalidEvent:
+    """Name the reason behind a complaint of msgspec, which quotes field names and expected types but no values."""
+    for mark, reason in _COMPLAINTS.items():
+        if mark in complaint:
+            return InvalidEvent(reason, complaint)
+    return InvalidEvent(Reason.NOT_AN_OBJECT, complaint)
+
+
+_COMPLAINTS: Final = {
+    "missing required field": Reason.MISSING_FIELD,
+    "`$.amount`": Reason.INVALID_AMOUNT,
+    "`$.timestamp`": Reason.INVALID_TIMESTAMP,
+    "`$.labelled_at`": Reason.INVALID_TIMESTAMP,
+    "`$.": Reason.INVALID_FIELD,
+}

@@ -1,0 +1,339 @@
+"""The feature contract: what the models see of a transaction, computed from what was known before it.
+
+Each field of `Features` is one feature; its annotation says what it means, in which unit, over which window, and what
+it is for a card or merchant never seen. `docs/features.md` is generated from these annotations. Rules for all of them:
+
+* *Before* means arrived before, on the card's partition. The transaction itself is never part of its own features.
+* Windows follow event time. A transaction that comes late is counted in the bucket of its own time while that bucket
+  is kept, and its own features look back from its own time.
+* A window of *n* hours or days is made of whole UTC buckets: the current one and the n - 1 before it.
+* Labels enter only through the snapshot the transaction is scored with.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+
+from fraud_service.domain.profile import DAY, HOUR, fingerprint32
+from fraud_service.domain.risk import NO_RISK
+
+if TYPE_CHECKING:
+    from fraud_service.domain.events import Transaction
+    from fraud_service.domain.profile import Profile
+    from fraud_service.domain.risk import Risk
+
+VERSION: Final = 1
+
+LONG_AGO: Final = 720.0  # hours: "thirty days or more, or never"
+MINUTE: Final = 60_000
+EARTH_RADIUS_KM: Final = 6371.0088
+SHORTEST_TRIP_HOURS: Final = 1 / 60
+FASTEST_KMH: Final = 20_000.0
+NIGHT_ENDS: Final = 6
+SMALL: Final = 2.0
+FIRST_DAY_OF_EPOCH: Final = 3  # 1970-01-01 was a Thursday, day 3 of a week that begins on Monday
+SATURDAY: Final = 5
+NOT_PRESENT: Final = frozenset({"ecommerce", "keyed"})
+
+
+def _feature(description: str, unit: str, window: str = "", cold: float = 0.0) -> msgspec.Meta:
+    return msgspec.Meta(description=description, extra={"unit": unit, "window": window, "cold": cold})
+
+
+class Features(msgspec.Struct, frozen=True):
+    """One transaction as the models see it. The order of the fields is the order of the model's columns."""
+
+    amount: Annotated[float, _feature("Amount of the transaction.", "currency", "this transaction")]
+    hour_of_day: Annotated[float, _feature("Hour of the event time, UTC.", "0-23", "this transaction")]
+    is_night: Annotated[float, _feature("1 before 06:00 UTC.", "0/1", "this transaction")]
+    is_weekend: Annotated[float, _feature("1 on Saturday and Sunday, UTC.", "0/1", "this transaction")]
+    is_card_not_present: Annotated[
+        float, _feature("1 when `entry_mode` is ecommerce or keyed; 0 otherwise or absent.", "0/1", "this transaction")
+    ]
+
+    card_age: Annotated[float, _feature("Time since the card's earliest transaction.", "days", "lifetime, at most 365")]
+    hours_since_last: Annotated[
+        float,
+        _feature("Time since the card's newest transaction; 0 for a late one.", "hours", "at most 720", LONG_AGO),
+    ]
+    count_10m: Annotated[float, _feature("Transactions of the card in the 10 minutes before.", "count", "last 16")]
+    count_1h: Annotated[float, _feature("Transactions of the card in the 60 minutes before.", "count", "last 16")]
+    small_1h: Annotated[float, _feature("Those of the last hour of at most 2.00: card testing.", "count", "last 16")]
+    merchants_1h: Annotated[float, _feature("Distinct merchants in the 60 minutes before.", "count", "last 16")]
+    count_1d: Annotated[float, _feature("Transactions of the card.", "count", "24 hours")]
+    count_7d: Annotated[float, _feature("Transactions of the card.", "count", "7 days")]
+    count_30d: Annotated[float, _feature("Transactions of the card.", "count", "30 days")]
+    total_1d: Annotated[float, _feature("Amount spent with the card.", "currency", "24 hours")]
+    mean_7d: Annotated[float, _feature("Mean amount; 0 without a transaction.", "currency", "7 days")]
+    mean_30d: Annotated[float, _feature("Mean amount; 0 without a transaction.", "currency", "30 days")]
+    rate_ratio: Annotated[
+        float,
+        _feature("`count_1d` over the card's transactions per day of the last 30 days (or of its age).", "ratio"),
+    ]
+
+    amount_to_mean: Annotated[
+        float, _feature("Amount over `mean_30d`; 1 where that is 0. At most 1000.", "ratio", "30 days", 1.0)
+    ]
+    amount_to_largest: Annotated[
+        float,
+        _feature("Amount over the largest of 30 days; 1 where there is none. At most 1000.", "ratio", "30 days", 1.0),
+    ]
+    unusualness: Annotated[
+        float,
+        _feature(
+            "How many robust deviations log(1 + amount) lies above the card's robust mean of it. -20 to 20.",
+            "deviations",
+            "lifetime, fading",
+        ),
+    ]
+    high_3d: Annotated[float, _feature("Unusually high amounts (above 3 deviations).", "count", "3 days")]
+    high_14d: Annotated[float, _feature("Unusually high amounts (above 3 deviations).", "count", "14 days")]
+
+    merchant_visits: Annotated[
+        float, _feature("Earlier visits of the card to this merchant.", "count", "32 most recent merchants")
+    ]
+    is_new_country: Annotated[
+        float,
+        _feature("1 when `country` is not among the card's last 8; 0 when absent or the first.", "0/1", "8 countries"),
+    ]
+    is_new_device: Annotated[
+        float,
+        _feature("1 when `device_id` is not among the card's last 8; 0 when absent or the first.", "0/1", "8 devices"),
+    ]
+    distance: Annotated[
+        float, _feature("Great-circle distance from the card's last known place; 0 without coordinates.", "km")
+    ]
+    speed: Annotated[
+        float,
+        _feature(
+            "`distance` over the time since then (at least a minute); 0 without coordinates.", "km/h", "at most 20000"
+        ),
+    ]
+
+    merchant_labelled_1d: Annotated[
+        float, _feature("Labels that became known for the merchant.", "count", "1 day + today")
+    ]
+    merchant_labelled_7d: Annotated[
+        float, _feature("Labels that became known for the merchant.", "count", "7 days + today")
+    ]
+    merchant_labelled_30d: Annotated[
+        float, _feature("Labels that became known for the merchant.", "count", "30 days + today")
+    ]
+    merchant_fraud_share_1d: Annotated[
+        float, _feature("Frauds among those labels; 0 without one.", "share", "1 day + today")
+    ]
+    merchant_fraud_share_7d: Annotated[
+        float, _feature("Frauds among those labels; 0 without one.", "share", "7 days + today")
+    ]
+    merchant_fraud_share_30d: Annotated[
+        float, _feature("Frauds among those labels; 0 without one.", "share", "30 days + today")
+    ]
+    merchant_streak: Annotated[
+        float, _feature("Labelled frauds since the merchant's last genuine one, as labels came. At most 100.", "count")
+    ]
+    merchant_unexplained: Annotated[
+        float, _feature("Frauds of the streak whose amount was not unusually high for the card. At most 100.", "count")
+    ]
+    merchant_streak_age: Annotated[
+        float, _feature("Time since the first fraud of the streak; 0 without a streak.", "hours", "at most 720")
+    ]
+    merchant_since_genuine: Annotated[
+        float, _feature("Time since the last genuine transaction there.", "hours", "at most 720", LONG_AGO)
+    ]
+    merchant_since_unexplained: Annotated[
+        float, _feature("Time since the last unexplained fraud there.", "hours", "at most 720", LONG_AGO)
+    ]
+    card_frauds_7d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "7 days + today")]
+    card_frauds_30d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "30 days + today")]
+    card_since_fraud: Annotated[
+        float, _feature("Time since the card's last confirmed fraud.", "hours", "at most 720", LONG_AGO)
+    ]
+
+    def vector(self) -> tuple[float, ...]:
+        """Return the values in contract order."""
+        return msgspec.structs.astuple(self)
+
+
+NAMES: Final[tuple[str, ...]] = Features.__struct_fields__
+
+
+def extract(transaction: Transaction, profile: Profile, merchant: Risk, card: Risk, as_of: int) -> Features:
+    """Compute the features of a transaction from what was known before it.
+
+    Parameters
+    ----------
+    profile
+        The card's record, this transaction not folded in yet.
+    merchant, card
+        What labels said of them as of the boundary `as_of` (epoch milliseconds).
+    """
+    return Features(
+        *_itself(transaction),
+        *_activity(transaction, profile),
+        *_amounts(transaction, profile),
+        *_company(transaction, profile),
+        *_merchant_risk(transaction.timestamp, merchant, as_of),
+        *_card_risk(transaction.timestamp, card, as_of),
+    )
+
+
+def _itself(transaction: Transaction) -> tuple[float, ...]:
+    hour = transaction.timestamp // HOUR % 24
+    weekday = (transaction.timestamp // DAY + FIRST_DAY_OF_EPOCH) % 7
+    return (
+        transaction.amount,
+        float(hour),
+        float(hour < NIGHT_ENDS),
+        float(weekday >= SATURDAY),
+        float(transaction.entry_mode in NOT_PRESENT),
+    )
+
+
+def _activity(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
+    now = transaction.timestamp
+    if profile.count == 0:
+        return 0.0, LONG_AGO, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    age = min(max(now - profile.first_seen, 0) / DAY, 365.0)
+    count_1d, total_1d = _hours(profile, now // HOUR)
+    count_7d, total_7d = _days(profile, now // DAY, 7)
+    count_30d, total_30d = _days(profile, now // DAY, 30)
+    span = min(age + 1.0, 30.0)
+    return (
+        age,
+        _hours_since(now, profile.last_seen),
+        *_last_hour(profile, now),
+        float(count_1d),
+        float(count_7d),
+        float(count_30d),
+        total_1d,
+        total_7d / count_7d if count_7d else 0.0,
+        total_30d / count_30d if count_30d else 0.0,
+        count_1d * span / count_30d if count_30d else 0.0,
+    )
+
+
+def _last_hour(profile: Profile, now: int) -> tuple[float, float, float, float]:
+    count_10m = count_1h = small = 0
+    merchants = set()
+    for recent in profile.recent:
+        age = now - recent.timestamp
+        if 0 <= age < HOUR:
+            count_1h += 1
+            count_10m += age < 10 * MINUTE
+            small += recent.amount <= SMALL
+            merchants.add(recent.merchant)
+    return float(count_10m), float(count_1h), float(small), float(len(merchants))
+
+
+def _hours(profile: Profile, newest: int) -> tuple[int, float]:
+    count, total = 0, 0.0
+    for bucket in profile.hours:
+        if newest - 24 < bucket.number <= newest:
+            count += bucket.count
+            total += bucket.total
+    return count, total
+
+
+def _days(profile: Profile, newest: int, span: int) -> tuple[int, float]:
+    count, total = 0, 0.0
+    for bucket in profile.days:
+        if newest - span < bucket.number <= newest:
+            count += bucket.count
+            total += bucket.total
+    return count, total
+
+
+def _amounts(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
+    newest = transaction.timestamp // DAY
+    count = high_3d = high_14d = 0
+    total = largest = 0.0
+    for bucket in profile.days:
+        if newest - 30 < bucket.number <= newest:
+            count += bucket.count
+            total += bucket.total
+            largest = max(largest, bucket.largest)
+            high_14d += bucket.high if bucket.number > newest - 14 else 0
+            high_3d += bucket.high if bucket.number > newest - 3 else 0
+    amount = transaction.amount
+    return (
+        _ratio(amount * count, total),
+        _ratio(amount, largest),
+        min(max(profile.unusualness(amount), -20.0), 20.0),
+        float(high_3d),
+        float(high_14d),
+    )
+
+
+def _ratio(amount: float, of: float) -> float:
+    return min(amount / of, 1000.0) if of > 0 else 1.0
+
+
+def _company(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
+    distance, speed = _travel(transaction, profile)
+    return (
+        float(profile.merchants.get(fingerprint32(transaction.merchant_id), 0)),
+        _is_new(transaction.country, profile.countries),
+        _is_new(transaction.device_id, profile.devices),
+        distance,
+        speed,
+    )
+
+
+def _is_new(text: str | None, known: list[int]) -> float:
+    return float(text is not None and bool(known) and fingerprint32(text) not in known)
+
+
+def _travel(transaction: Transaction, profile: Profile) -> tuple[float, float]:
+    place = profile.place
+    if place is None or transaction.latitude is None or transaction.longitude is None:
+        return 0.0, 0.0
+    distance = _great_circle(place.latitude, place.longitude, transaction.latitude, transaction.longitude)
+    hours = max(abs(transaction.timestamp - place.timestamp) / HOUR, SHORTEST_TRIP_HOURS)
+    return distance, min(distance / hours, FASTEST_KMH)
+
+
+def _great_circle(latitude1: float, longitude1: float, latitude2: float, longitude2: float) -> float:
+    """Distance in km between two places in degrees, by the haversine formula."""
+    phi1, phi2 = math.radians(latitude1), math.radians(latitude2)
+    half_phi = (phi2 - phi1) / 2
+    half_lambda = math.radians(longitude2 - longitude1) / 2
+    chord = math.sin(half_phi) ** 2 + math.cos(phi1) * math.cos(phi2) * math.sin(half_lambda) ** 2
+    return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(chord, 1.0)))
+
+
+def _merchant_risk(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
+    if risk is NO_RISK:
+        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, LONG_AGO, LONG_AGO
+    labelled_1d, frauds_1d = risk.labelled(as_of, 1)
+    labelled_7d, frauds_7d = risk.labelled(as_of, 7)
+    labelled_30d, frauds_30d = risk.labelled(as_of, 30)
+    return (
+        float(labelled_1d),
+        float(labelled_7d),
+        float(labelled_30d),
+        frauds_1d / labelled_1d if labelled_1d else 0.0,
+        frauds_7d / labelled_7d if labelled_7d else 0.0,
+        frauds_30d / labelled_30d if labelled_30d else 0.0,
+        float(min(risk.streak, 100)),
+        float(min(risk.unexplained, 100)),
+        0.0 if risk.streak_began is None else _hours_since(now, risk.streak_began),
+        _hours_since(now, risk.last_genuine),
+        _hours_since(now, risk.last_unexplained),
+    )
+
+
+def _card_risk(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
+    if risk is NO_RISK:
+        return 0.0, 0.0, LONG_AGO
+    return (
+        float(risk.labelled(as_of, 7)[1]),
+        float(risk.labelled(as_of, 30)[1]),
+        _hours_since(now, risk.last_fraud),
+    )
+
+
+def _hours_since(now: int, then: int | None) -> float:
+    return LONG_AGO if then is None else min(max(now - then, 0) / HOUR, LONG_AGO)

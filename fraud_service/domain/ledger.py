@@ -1,0 +1,282 @@
+"""The join: scored transactions wait here for what becomes known of them.
+
+A label may come late, twice, contradicting an earlier one, before its transaction, or never; a transaction of which
+nothing is known when it matures counts as legitimate. Everything happens at event times: the ledger keeps, for each
+boundary, a list of transactions of which something becomes known by then, so that an idle card needs no timer.
+
+One ledger serves one partition. Its state lies in a key-value store with bounded values:
+
+=====================  ==========================================================
+``t/<transaction>``    the scored transaction and the labels known of it
+``l/<transaction>``    labels that came before their transaction
+``d/<boundary>``       how many entries are due at this boundary
+``d/<boundary>/<n>``   the n-th slice of them: (known at, transaction)
+=====================  ==========================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from fraud_service.domain.events import LabelSource
+from fraud_service.domain.features import Features
+from fraud_service.domain.policy import Outcome
+from fraud_service.domain.profile import DAY, HOUR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fraud_service.domain.events import Label
+    from fraud_service.domain.records import ScoreRecord
+
+SLICE: Final = 64  # entries in one value: small enough to rewrite for each transaction
+MOST_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
+
+
+class Store(Protocol):
+    """Where a fold keeps its state: keys to bytes, committed together with the offsets by whoever drives it."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value, None where there is none."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set the value."""
+
+    def delete(self, key: str) -> None:
+        """Remove the value, if there is one."""
+
+
+class Calendar(msgspec.Struct, frozen=True):
+    """The event-time rules of learning; all in milliseconds.
+
+    `interval` lies between two snapshots. `lead` passes between the boundary up to which a snapshot knows and the
+    moment it comes into force, so that it has reached every scorer by then. `maturity` is how long a transaction waits
+    for a fraud label; `retention` how long its features are kept for a label that comes still later.
+    """
+
+    interval: int = HOUR
+    lead: int = HOUR // 4
+    maturity: int = 7 * DAY
+    retention: int = 60 * DAY
+
+    def boundary(self, instant: int) -> int:
+        """Return the number of the first boundary at or after an instant."""
+        return -(-instant // self.interval)
+
+
+class Scored(msgspec.Struct, array_like=True, frozen=True):
+    """What the learner needs of a score record."""
+
+    transaction_id: str
+    card_id: str
+    merchant_id: str
+    timestamp: int
+    amount: float
+    pretrained_logit: float | None
+    online_logit: float | None
+    score: float
+    outcome: Outcome
+    features: Features
+
+
+class Known(msgspec.Struct, array_like=True, frozen=True, order=True):
+    """A label of one transaction. At the same instant fraud sorts last, and the last one counts."""
+
+    known_at: int
+    is_fraud: bool
+    source: LabelSource
+
+
+class Entry(msgspec.Struct, array_like=True):
+    """A scored transaction, the labels not applied yet, and what was taught of it: None, legitimate or fraud.
+
+    `labelled_at` is the time of the newest label applied: an older one changes nothing any more.
+    """
+
+    scored: Scored
+    waiting: list[Known] = []
+    taught: bool | None = None
+    taught_at: int = 0
+    labelled_at: int = -1
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A labelled example: what was scored, and what became known when and by whom (None: by maturity).
+
+    `corrects` says that the opposite was taught before, at `corrected_at`.
+    """
+
+    scored: Scored
+    is_fraud: bool
+    source: LabelSource | None
+    known_at: int
+    corrects: bool = False
+    corrected_at: int = 0
+
+
+class Due(msgspec.Struct, array_like=True, frozen=True, order=True):
+    """Something becomes known of a transaction. Orders examples the same way however partitions interleave."""
+
+    known_at: int
+    transaction_id: str
+
+
+class Ledger:
+    """The join of one partition."""
+
+    def __init__(self, store: Store, calendar: Calendar) -> None:
+        self._store = store
+        self._calendar = calendar
+
+    def score(self, record: ScoreRecord, closed: int) -> bool:
+        """Take in a scored transaction; returns False for one that is here already or was a repetition.
+
+        Parameters
+        ----------
+        closed
+            Number of the last boundary that was closed: what was due by then falls due at the next one.
+        """
+        key = f"t/{record.transaction_id}"
+        if record.features is None or self._store.get(key) is not None:
+            return False
+        scored = Scored(
+            record.transaction_id,
+            record.card_id,
+            record.merchant_id,
+            record.timestamp,
+            record.amount,
+            record.pretrained_logit,
+            record.online_logit,
+            record.score,
+            record.outcome,
+            record.features,
+        )
+        early = self._early(record.transaction_id)
+        self._store.put(key, _encode(Entry(scored, early)))
+        self._store.delete(f"l/{record.transaction_id}")
+        for known in early:
+            self._schedule(max(known.known_at, record.timestamp), record.transaction_id, closed)
+        self._schedule(record.timestamp + self._calendar.maturity, record.transaction_id, closed)
+        return True
+
+    def label(self, label: Label, closed: int) -> bool:
+        """Take in a label; returns False when its transaction is not here (yet)."""
+        known = Known(label.labelled_at, label.is_fraud, label.source)
+        entry = self._entry(label.transaction_id)
+        if entry is None:
+            waiting = _with(self._early(label.transaction_id), known)
+            self._store.put(f"l/{label.transaction_id}", _encode(waiting))
+            self._schedule(label.labelled_at + self._calendar.retention, label.transaction_id, closed)
+            return False
+        entry.waiting = _with(entry.waiting, known)
+        self._store.put(f"t/{label.transaction_id}", _encode(entry))
+        self._schedule(max(known.known_at, entry.scored.timestamp), label.transaction_id, closed)
+        return True
+
+    def due(self, boundary: int) -> Iterator[Due]:
+        """Take out, unordered, what falls due at a boundary."""
+        for slice_key in self._slices(boundary):
+            yield from _decode_due(self._store.get(slice_key) or b"\x90")
+            self._store.delete(slice_key)
+        self._store.delete(f"d/{boundary}")
+
+    def settle(self, due: Due, boundary: int) -> Example | None:
+        """Apply what is known of a transaction by a boundary; returns the example to teach, if there is one."""
+        entry, until = self._entry(due.transaction_id), boundary * self._calendar.interval
+        if entry is None:
+            self._forget_early(due, until)
+            return None
+        example = self._apply(entry, until)
+        forgotten_at = entry.scored.timestamp + self._calendar.retention
+        if forgotten_at <= until:
+            self._store.delete(f"t/{due.transaction_id}")
+            return example
+        self._store.put(f"t/{due.transaction_id}", _encode(entry))
+        if due.known_at == self._matures_at(entry):
+            self._schedule(forgotten_at, due.transaction_id, boundary)
+        return example
+
+    def _apply(self, entry: Entry, until: int) -> Example | None:
+        """Fold the labels known by `until` into the entry; of several at once the last word is taught."""
+        before, taught_before = entry.taught, entry.taught_at
+        source: LabelSource | None = None
+        for known in entry.waiting:
+            if entry.labelled_at <= known.known_at <= until:
+                entry.labelled_at, entry.taught, source = known.known_at, known.is_fraud, known.source
+                entry.taught_at = max(known.known_at, entry.scored.timestamp)
+        entry.waiting = [known for known in entry.waiting if known.known_at > until]
+        if entry.taught is None and self._matures_at(entry) <= until:
+            entry.taught, entry.taught_at = False, self._matures_at(entry)
+        if entry.taught is None or entry.taught is before:
+            return None
+        return Example(entry.scored, entry.taught, source, entry.taught_at, before is not None, taught_before)
+
+    def _matures_at(self, entry: Entry) -> int:
+        return entry.scored.timestamp + self._calendar.maturity
+
+    def _entry(self, transaction_id: str) -> Entry | None:
+        data = self._store.get(f"t/{transaction_id}")
+        return None if data is None else _decode_entry(data)
+
+    def _early(self, transaction_id: str) -> list[Known]:
+        data = self._store.get(f"l/{transaction_id}")
+        return [] if data is None else _decode_labels(data)
+
+    def _forget_early(self, due: Due, until: int) -> None:
+        waiting = [
+            known for known in self._early(due.transaction_id) if known.known_at + self._calendar.retention > until
+        ]
+        if waiting:
+            self._store.put(f"l/{due.transaction_id}", _encode(waiting))
+        else:
+            self._store.delete(f"l/{due.transaction_id}")
+
+    def _schedule(self, at: int, transaction_id: str, closed: int) -> None:
+        boundary = max(self._calendar.boundary(at), closed + 1)
+        count = int(self._store.get(f"d/{boundary}") or b"0")
+        key = f"d/{boundary}/{count // SLICE}"
+        entries = _decode_due(self._store.get(key) or b"\x90") if count % SLICE else []
+        entries.append(Due(at, transaction_id))
+        self._store.put(key, _encode(entries))
+        self._store.put(f"d/{boundary}", b"%d" % (count + 1))
+
+    def _slices(self, boundary: int) -> list[str]:
+        count = int(self._store.get(f"d/{boundary}") or b"0")
+        return [f"d/{boundary}/{number}" for number in range(-(-count // SLICE))]
+
+
+def examples_due(ledgers: Sequence[Ledger], boundary: int) -> Iterator[Example]:
+    """Settle what falls due at a boundary in all partitions, in the order in which it is to be taught."""
+    dues = sorted((due, number) for number, ledger in enumerate(ledgers) for due in ledger.due(boundary))
+    for due, number in dues:
+        example = ledgers[number].settle(due, boundary)
+        if example is not None:
+            yield example
+
+
+def _with(labels: list[Known], known: Known) -> list[Known]:
+    return sorted({*labels, known})[-MOST_LABELS:]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_entry_decoder = msgspec.msgpack.Decoder(Entry)
+_labels_decoder = msgspec.msgpack.Decoder(list[Known])
+_due_decoder = msgspec.msgpack.Decoder(list[Due])
+
+
+def _encode(value: Any) -> bytes:
+    return _encoder.encode(value)
+
+
+def _decode_entry(data: bytes) -> Entry:
+    return _entry_decoder.decode(data)
+
+
+def _decode_labels(data: bytes) -> list[Known]:
+    return _labels_decoder.decode(data)
+
+
+def _decode_due(data: bytes) -> list[Due]:
+    return _due_decoder.decode(data)

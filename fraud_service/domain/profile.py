@@ -1,0 +1,227 @@
+"""What a card has done: one compact record, folded one transaction at a time.
+
+The record is bounded whatever the card does: counters in hourly and daily buckets, a few remembered merchants,
+countries and devices, and the last transactions with what was decided on them. Buckets follow event time in UTC; what
+is older than the newest transaction of the card by more than the span of a ring has no bucket any more and only counts
+in the lifetime figures. The written contract of every figure is `fraud_service.domain.features`.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from fraud_service.domain.policy import Decision
+from fraud_service.errors import InvalidRecord
+
+if TYPE_CHECKING:
+    from fraud_service.domain.events import Transaction
+
+SCHEMA: Final = 1
+
+HOUR: Final = 3_600_000
+DAY: Final = 24 * HOUR
+HOURS_KEPT: Final = 24
+DAYS_KEPT: Final = 30
+RECENT_KEPT: Final = 16
+MERCHANTS_KEPT: Final = 32
+COUNTRIES_KEPT: Final = 8
+DEVICES_KEPT: Final = 8
+
+# The card's usual amount is a running mean of log(1 + amount) in which no payment moves the mean by more than
+# `REACH` deviations (Huber's idea of bounded influence): a fraud does not become the new normal.
+REACH: Final = 3.0
+HIGH: Final = 3.0
+SLOWEST: Final = 0.02
+DEVIATION_PRIOR: Final = 0.5
+DEVIATION_FLOOR: Final = 0.05
+ENOUGH_TO_JUDGE: Final = 5
+
+
+class Hour(msgspec.Struct, array_like=True):
+    """What happened in one hour of event time; `number` counts hours since the epoch."""
+
+    number: int
+    count: int = 0
+    total: float = 0.0
+
+
+class Day(msgspec.Struct, array_like=True):
+    """What happened on one UTC day; `high` counts amounts unusual for the card when they came."""
+
+    number: int
+    count: int = 0
+    total: float = 0.0
+    largest: float = 0.0
+    high: int = 0
+
+
+class Recent(msgspec.Struct, array_like=True):
+    """One of the card's last transactions; the decision is filled in as soon as it is made."""
+
+    transaction: int
+    timestamp: int
+    amount: float
+    merchant: int
+    decision: Decision | None = None
+
+
+class Place(msgspec.Struct, array_like=True):
+    """Where and when the card was last used with known coordinates, in degrees."""
+
+    latitude: float
+    longitude: float
+    timestamp: int
+
+
+class Profile(msgspec.Struct, array_like=True):
+    """The state of one card. Lists are ordered by arrival, the newest last; buckets by time, the newest last."""
+
+    schema: int = SCHEMA
+    count: int = 0
+    first_seen: int = 0
+    last_seen: int = 0
+    usual: float = 0.0
+    deviation: float = DEVIATION_PRIOR
+    hours: list[Hour] = []
+    days: list[Day] = []
+    recent: list[Recent] = []
+    merchants: dict[int, int] = {}
+    countries: list[int] = []
+    devices: list[int] = []
+    place: Place | None = None
+
+    def remembered(self, transaction_id: str) -> Recent | None:
+        """Return the recent transaction with this id, if it is among the last `RECENT_KEPT`."""
+        identity = fingerprint64(transaction_id)
+        for recent in self.recent:
+            if recent.transaction == identity:
+                return recent
+        return None
+
+    def unusualness(self, amount: float) -> float:
+        """How many of the card's own deviations the amount lies above its usual amount; 0 before the first."""
+        if self.count == 0:
+            return 0.0
+        return (math.log1p(amount) - self.usual) / max(self.deviation, DEVIATION_FLOOR)
+
+    def is_high(self, amount: float) -> bool:
+        """Whether the amount is unusually high for this card, once enough payments are known to judge."""
+        return self.count >= ENOUGH_TO_JUDGE and self.unusualness(amount) > HIGH
+
+    def fold(self, transaction: Transaction) -> Recent:
+        """Take in one transaction. Returns its place among the recent ones, for the decision to be noted in."""
+        high = self.is_high(transaction.amount)
+        self._learn_amount(transaction.amount)
+        self._count(transaction, high=high)
+        self._note_company(transaction)
+        recent = Recent(
+            fingerprint64(transaction.transaction_id),
+            transaction.timestamp,
+            transaction.amount,
+            fingerprint32(transaction.merchant_id),
+        )
+        self.recent = [*self.recent[-(RECENT_KEPT - 1) :], recent]
+        return recent
+
+    def _learn_amount(self, amount: float) -> None:
+        value = math.log1p(amount)
+        if self.count == 0:
+            self.usual = value
+            return
+        pace = max(1.0 / (self.count + 1), SLOWEST)
+        reach = REACH * max(self.deviation, DEVIATION_FLOOR)
+        step = min(max(value - self.usual, -reach), reach)
+        self.usual += pace * step
+        self.deviation += pace * (abs(step) - self.deviation)
+
+    def _count(self, transaction: Transaction, *, high: bool) -> None:
+        timestamp = transaction.timestamp
+        self.first_seen = min(self.first_seen, timestamp) if self.count else timestamp
+        self.last_seen = max(self.last_seen, timestamp)
+        self.count += 1
+        hour = _bucket(self.hours, Hour, timestamp // HOUR, self.last_seen // HOUR - HOURS_KEPT)
+        if hour is not None:
+            hour.count += 1
+            hour.total += transaction.amount
+        day = _bucket(self.days, Day, timestamp // DAY, self.last_seen // DAY - DAYS_KEPT)
+        if day is not None:
+            day.count += 1
+            day.total += transaction.amount
+            day.largest = max(day.largest, transaction.amount)
+            day.high += high
+
+    def _note_company(self, transaction: Transaction) -> None:
+        merchant = fingerprint32(transaction.merchant_id)
+        self.merchants[merchant] = self.merchants.pop(merchant, 0) + 1  # popped and put back: the most recent is last
+        if len(self.merchants) > MERCHANTS_KEPT:
+            del self.merchants[next(iter(self.merchants))]
+        if transaction.country is not None:
+            self.countries = _moved_last(self.countries, transaction.country, COUNTRIES_KEPT)
+        if transaction.device_id is not None:
+            self.devices = _moved_last(self.devices, transaction.device_id, DEVICES_KEPT)
+        if transaction.latitude is not None and transaction.longitude is not None:
+            self.place = Place(transaction.latitude, transaction.longitude, transaction.timestamp)
+
+
+_Bucket = TypeVar("_Bucket", Hour, Day)
+
+
+def _bucket(buckets: list[_Bucket], kind: type[_Bucket], number: int, forgotten: int) -> _Bucket | None:
+    """Find or open a bucket in place, dropping those up to `forgotten`; None for a time that is forgotten already."""
+    while buckets and buckets[0].number <= forgotten:
+        del buckets[0]
+    if number <= forgotten:
+        return None
+    position = len(buckets)
+    while position and buckets[position - 1].number > number:
+        position -= 1
+    if position and buckets[position - 1].number == number:
+        return buckets[position - 1]
+    buckets.insert(position, kind(number))
+    return buckets[position]
+
+
+def _moved_last(known: list[int], text: str, kept: int) -> list[int]:
+    seen = fingerprint32(text)
+    return [*(other for other in known if other != seen), seen][-kept:]
+
+
+def fingerprint64(text: str) -> int:
+    """Sixty-four bits that name a transaction within a card; stable across processes and machines."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def fingerprint32(text: str) -> int:
+    """Thirty-two bits that name a merchant, country or device within a card."""
+    return zlib.crc32(text.encode())
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Profile)
+
+
+def encode_profile(profile: Profile) -> bytes:
+    """Write a profile as msgpack, the schema version first."""
+    return _encoder.encode(profile)
+
+
+def decode_profile(data: bytes) -> Profile:
+    """Read a profile back.
+
+    Raises
+    ------
+    InvalidRecord
+        When the bytes are no profile, or one of another schema version.
+    """
+    try:
+        profile = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"a card's profile in the state store cannot be read: {error}") from error
+    if profile.schema != SCHEMA:
+        raise InvalidRecord(f"a card's profile has schema {profile.schema}; this version reads {SCHEMA}")
+    return profile

@@ -1,0 +1,206 @@
+"""What goes out: the records on our own topics, as JSON. Their published schemas are generated from these classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID, uuid5
+
+import msgspec
+
+from fraud_service.domain.events import LabelSource, Transaction
+from fraud_service.domain.features import Features
+from fraud_service.domain.policy import Outcome
+from fraud_service.domain.scoring import probability
+from fraud_service.errors import InvalidRecord
+
+if TYPE_CHECKING:
+    from fraud_service.domain.detector import Verdict
+    from fraud_service.domain.ledger import Example
+    from fraud_service.domain.policy import Decision
+
+# Names of alerts derive from it; a change would make every alert of the past look new.
+ALERT_NAMESPACE = UUID("6f1c1f0e-5b1e-5d6c-9d59-0a4c8a1f3b77")
+
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class ReasonRecord(msgspec.Struct, frozen=True):
+    """One reason for an alert; `contribution` is in logits."""
+
+    code: str
+    text: str
+    contribution: float
+
+
+class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision: the audit log, and what the learner learns from.
+
+    The logits are exact, the probabilities are there for readers. `features` is null when the transaction was
+    `repeated`: then the record carries the first decision again.
+    """
+
+    transaction_id: str
+    timestamp: int
+    card_id: str
+    merchant_id: str
+    amount: float
+    currency: str
+    outcome: Outcome
+    score: Probability
+    pretrained: Probability | None
+    online: Probability | None
+    pretrained_logit: float | None
+    online_logit: float | None
+    online_weight: Probability
+    model: str
+    snapshot: str
+    is_stale: bool
+    repeated: bool
+    reasons: list[ReasonRecord]
+    features: Features | None
+
+
+class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A flagged transaction, for case management. `base` plus all `contributions` is the logit of `score`."""
+
+    transaction: Transaction
+    outcome: Outcome
+    score: Probability
+    pretrained: Probability | None
+    online: Probability | None
+    model: str
+    snapshot: str
+    reasons: list[ReasonRecord]
+    base: float | None
+    contributions: dict[str, float]
+
+
+class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One labelled example: the features that were scored, and what became known.
+
+    `known_at` is when it became known (epoch milliseconds), `source` who said so, null when maturity passed without a
+    fraud label. `weight` undoes the down-sampling of legitimate examples. `snapshot` names the boundary (epoch
+    milliseconds) whose snapshot was the first to know. `corrects` says that the opposite was taught before.
+    """
+
+    transaction_id: str
+    card_id: str
+    merchant_id: str
+    timestamp: int
+    amount: float
+    is_fraud: bool
+    source: LabelSource | None
+    known_at: int
+    corrects: bool
+    weight: float
+    snapshot: int
+    pretrained_logit: float | None
+    online_logit: float | None
+    score: Probability
+    outcome: Outcome
+    features: Features
+
+
+_encoder = msgspec.json.Encoder()
+_score_decoder = msgspec.json.Decoder(ScoreRecord)
+_labelled_decoder = msgspec.json.Decoder(LabelledRecord)
+
+
+def score_record(verdict: Verdict) -> ScoreRecord:
+    """Write down a verdict."""
+    transaction, decision = verdict.transaction, verdict.decision
+    return ScoreRecord(
+        transaction_id=transaction.transaction_id,
+        timestamp=transaction.timestamp,
+        card_id=transaction.card_id,
+        merchant_id=transaction.merchant_id,
+        amount=transaction.amount,
+        currency=transaction.currency,
+        outcome=decision.outcome,
+        score=decision.score,
+        pretrained=_probability(decision.pretrained_logit),
+        online=_probability(decision.online_logit),
+        pretrained_logit=decision.pretrained_logit,
+        online_logit=decision.online_logit,
+        online_weight=decision.online_weight,
+        model=decision.model,
+        snapshot=decision.snapshot,
+        is_stale=decision.is_stale,
+        repeated=verdict.is_repeated,
+        reasons=_reasons(decision),
+        features=verdict.features,
+    )
+
+
+def alert_record(verdict: Verdict) -> AlertRecord:
+    """Write down a flagged verdict for the people who look at it."""
+    decision, explanation = verdict.decision, verdict.contributions
+    return AlertRecord(
+        transaction=verdict.transaction,
+        outcome=decision.outcome,
+        score=decision.score,
+        pretrained=_probability(decision.pretrained_logit),
+        online=_probability(decision.online_logit),
+        model=decision.model,
+        snapshot=decision.snapshot,
+        reasons=_reasons(decision),
+        base=None if explanation is None else explanation.base,
+        contributions={} if explanation is None else explanation.features,
+    )
+
+
+def alert_id(transaction: Transaction) -> str:
+    """Name an alert: the same transaction always gets the same name, so that consumers can drop what they have."""
+    return str(uuid5(ALERT_NAMESPACE, f"{transaction.card_id}\x00{transaction.transaction_id}"))
+
+
+def labelled_record(example: Example, weight: float, boundary: int) -> LabelledRecord:
+    """Write down a labelled example together with the boundary at which it was taught."""
+    scored = example.scored
+    return LabelledRecord(
+        transaction_id=scored.transaction_id,
+        card_id=scored.card_id,
+        merchant_id=scored.merchant_id,
+        timestamp=scored.timestamp,
+        amount=scored.amount,
+        is_fraud=example.is_fraud,
+        source=example.source,
+        known_at=example.known_at,
+        corrects=example.corrects,
+        weight=weight,
+        snapshot=boundary,
+        pretrained_logit=scored.pretrained_logit,
+        online_logit=scored.online_logit,
+        score=scored.score,
+        outcome=scored.outcome,
+        features=scored.features,
+    )
+
+
+def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord) -> bytes:
+    """Write a record as JSON; floats keep every bit."""
+    return _encoder.encode(record)
+
+
+def decode_score(data: bytes | None) -> ScoreRecord:
+    """Read a score record back. Raises `InvalidRecord` when it is none."""
+    try:
+        return _score_decoder.decode(data or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"a record on the scores topic cannot be read: {error}") from error
+
+
+def decode_labelled(data: bytes) -> LabelledRecord:
+    """Read a labelled example back. Raises `InvalidRecord` when it is none."""
+    try:
+        return _labelled_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"a record on the labelled topic cannot be read: {error}") from error
+
+
+def _probability(logit: float | None) -> float | None:
+    return None if logit is None else probability(logit)
+
+
+def _reasons(decision: Decision) -> list[ReasonRecord]:
+    return [ReasonRecord(reason.code, reason.text, reason.contribution) for reason in decision.reasons]

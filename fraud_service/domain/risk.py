@@ -1,0 +1,162 @@
+"""What delayed labels say of a merchant or a card, and the table of such rows as it was at each snapshot.
+
+A row counts labelled transactions by the UTC day on which their label became *known*, so that nothing in it was unknown
+at the snapshot that carries it. Rows are kept as bytes, in versions: a snapshot sees, of every row, the newest version
+that is not newer than itself.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+
+from fraud_service.domain.profile import DAY
+
+DAYS_KEPT: Final = 31  # today and the thirty days before
+
+
+class RiskDay(msgspec.Struct, array_like=True, frozen=True):
+    """Labels that became known on one UTC day."""
+
+    day: int
+    labelled: int
+    frauds: int
+
+
+class Risk(msgspec.Struct, array_like=True, frozen=True):
+    """What labels say of one merchant or card. Times are event times of transactions, epoch milliseconds.
+
+    `streak` counts the frauds since the last genuine transaction, in the order in which labels became known;
+    `unexplained` those of them whose amount was not unusually high for the card.
+    """
+
+    days: tuple[RiskDay, ...] = ()
+    streak: int = 0
+    unexplained: int = 0
+    streak_began: int | None = None
+    last_fraud: int | None = None
+    last_genuine: int | None = None
+    last_unexplained: int | None = None
+
+    def labelled(self, as_of: int, days: int) -> tuple[int, int]:
+        """Labels and frauds known on the day of `as_of` and the `days` days before it."""
+        newest = as_of // DAY
+        labelled = frauds = 0
+        for bucket in self.days:
+            if newest - days <= bucket.day <= newest:
+                labelled += bucket.labelled
+                frauds += bucket.frauds
+        return labelled, frauds
+
+    def with_label(self, known_at: int, timestamp: int, *, is_fraud: bool, explained: bool) -> Risk:
+        """Take in one label that became known at `known_at`, of a transaction made at `timestamp`."""
+        days = _counted(self.days, known_at // DAY, 1, int(is_fraud))
+        if not is_fraud:
+            return msgspec.structs.replace(
+                self, days=days, streak=0, unexplained=0, streak_began=None, last_genuine=timestamp
+            )
+        return msgspec.structs.replace(
+            self,
+            days=days,
+            streak=self.streak + 1,
+            unexplained=self.unexplained + (not explained),
+            streak_began=timestamp if self.streak == 0 else self.streak_began,
+            last_fraud=timestamp,
+            last_unexplained=self.last_unexplained if explained else timestamp,
+        )
+
+    def without_label(self, known_at: int, *, was_fraud: bool) -> Risk:
+        """Take back the count of a label that was contradicted. A streak once broken or begun stays as it is."""
+        day = known_at // DAY
+        if not any(bucket.day == day for bucket in self.days):
+            return self
+        return msgspec.structs.replace(self, days=_counted(self.days, day, -1, -int(was_fraud)))
+
+    def is_of_interest(self) -> bool:
+        """Whether a scorer needs this row: only with labelled fraud in memory."""
+        return self.streak > 0 or any(bucket.frauds for bucket in self.days)
+
+
+NO_RISK: Final = Risk()
+
+
+def _counted(days: tuple[RiskDay, ...], day: int, labelled: int, frauds: int) -> tuple[RiskDay, ...]:
+    counts = {bucket.day: bucket for bucket in days}
+    old = counts.get(day, RiskDay(day, 0, 0))
+    counts[day] = RiskDay(day, old.labelled + labelled, old.frauds + frauds)
+    oldest = max(counts) - DAYS_KEPT
+    return tuple(counts[d] for d in sorted(counts) if d > oldest)
+
+
+def merchant_key(merchant_id: str) -> str:
+    """Key of a merchant's row, here and on the risk topic."""
+    return f"merchant:{merchant_id}"
+
+
+def card_key(card_id: str) -> str:
+    """Key of a card's row, here and on the risk topic."""
+    return f"card:{card_id}"
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Risk)
+
+
+def encode_risk(risk: Risk) -> bytes:
+    """Write a row as msgpack."""
+    return _encoder.encode(risk)
+
+
+def decode_risk(data: bytes) -> Risk:
+    """Read a row back. Rows reach a scorer only after their digest was checked."""
+    return _decoder.decode(data)
+
+
+class RiskTable:
+    """Rows in versions. Writers append; a reader that holds an older snapshot still sees what it saw."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, tuple[list[int], list[bytes | None]]] = {}
+        self._digest = 0
+
+    def put(self, key: str, as_of: int, row: bytes | None) -> None:
+        """Set the row from `as_of` on; None removes it."""
+        times, rows = self._versions.setdefault(key, ([], []))
+        old = rows[-1] if rows else None
+        self._digest = (self._digest - row_digest(key, old) + row_digest(key, row)) % _MODULUS
+        rows.append(row)  # before its time: a concurrent reader never finds a time without its row
+        times.append(as_of)
+
+    def get(self, key: str, as_of: int) -> Risk:
+        """Return the row as it was at `as_of`; `NO_RISK` where there is none."""
+        versions = self._versions.get(key)
+        if versions is None:
+            return NO_RISK
+        times, rows = versions
+        position = len(times) if times[-1] <= as_of else bisect_right(times, as_of)
+        row = rows[position - 1] if position else None
+        return NO_RISK if row is None else decode_risk(row)
+
+    def digest(self) -> str:
+        """Digest of the newest version of all rows, whatever the order in which they came."""
+        return f"{self._digest:064x}"
+
+    def forget_before(self, as_of: int) -> None:
+        """Drop the versions that no snapshot from `as_of` on can see."""
+        for key, (times, rows) in list(self._versions.items()):
+            seen = bisect_right(times, as_of) - 1
+            if seen > 0:
+                self._versions[key] = times[seen:], rows[seen:]
+
+
+_MODULUS: Final = 1 << 256
+
+
+def row_digest(key: str, row: bytes | None) -> int:
+    """Two hundred and fifty-six bits of one row; their sum over all rows identifies the table."""
+    if row is None:
+        return 0
+    return int.from_bytes(sha256(len(key).to_bytes(4, "big") + key.encode() + row).digest(), "big")

@@ -1,0 +1,143 @@
+"""Component scores, their blend, and what each feature contributes.
+
+Everything happens in logits, where both components and the blend are sums: the online model takes the pretrained logit
+as one of its inputs, the blend weighs the two logits, and so contributions add up to the logit of the score.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from fraud_service.domain.features import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fraud_service.domain.features import Features
+
+LARGEST_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 to the last bits
+LARGEST_INPUT: Final = 5.0  # standard deviations: inputs of the online model are winsorised here
+
+PRETRAINED_INPUT: Final = "pretrained_logit"
+
+
+class PretrainedModel(Protocol):
+    """A model that was fitted before and is served unchanged."""
+
+    @property
+    def version(self) -> str:
+        """Name of the artefact, found in every verdict."""
+
+    @property
+    def prior(self) -> float:
+        """Logit of the fraud rate it was trained on: what is left when nothing is known of a transaction."""
+
+    def logits(self, rows: Sequence[Features]) -> list[float]:
+        """Score a batch: one logit a row, whatever else is in the batch."""
+
+    def contributions(self, row: Features) -> tuple[float, list[float]]:
+        """Split a row's logit into a base and one summand a feature, in contract order."""
+
+
+class OnlineModel(msgspec.Struct, frozen=True):
+    """The online model as data: a linear model of standardised features and the pretrained logit.
+
+    A feature enters as asinh(value), which is about linear near 0 and logarithmic far from it, minus `centre`, over
+    `scale`, cut off at `LARGEST_INPUT`. `centre` and `scale` come with the pretrained model and never move, so that no
+    label can bend them. All sequences are in contract order.
+    """
+
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    pretrained_weight: float
+    intercept: float
+
+    @classmethod
+    def untaught(cls, centre: Sequence[float], scale: Sequence[float]) -> OnlineModel:
+        """Return the model before the first label: its score equals the pretrained score."""
+        return cls(tuple(centre), tuple(scale), (0.0,) * len(NAMES), 1.0, 0.0)
+
+    def inputs(self, row: Features) -> list[float]:
+        """Standardise one row, in contract order."""
+        return [
+            min(max((math.asinh(value) - centre) / scale, -LARGEST_INPUT), LARGEST_INPUT)
+            for value, centre, scale in zip(row.vector(), self.centre, self.scale, strict=True)
+        ]
+
+    def logit(self, row: Features, pretrained_logit: float) -> float:
+        """Score one row."""
+        total = self.intercept + self.pretrained_weight * pretrained_logit
+        for weight, value in zip(self.weights, self.inputs(row), strict=True):
+            total += weight * value
+        return clipped(total)
+
+
+class Blend(msgspec.Struct, frozen=True):
+    """The blended score of one transaction. A component that failed has the logit None and no weight."""
+
+    score: float
+    pretrained_logit: float | None
+    online_logit: float | None
+    online_weight: float
+
+
+def blend(pretrained: float, online: float, online_weight: float, prior: float) -> Blend:
+    """Blend two logits; one that is not finite does not take part.
+
+    When neither is finite the score is that of the prior, with both logits None.
+    """
+    has_pretrained, has_online = math.isfinite(pretrained), math.isfinite(online)
+    if has_pretrained and has_online:
+        logit = (1 - online_weight) * pretrained + online_weight * online
+        return Blend(probability(logit), pretrained, online, online_weight)
+    if has_pretrained:
+        return Blend(probability(pretrained), pretrained, None, 0.0)
+    if has_online:
+        return Blend(probability(online), None, online, 1.0)
+    return Blend(probability(prior), None, None, 0.0)
+
+
+class Contributions(msgspec.Struct, frozen=True):
+    """The logit of a score as a sum: `base` plus one summand a feature."""
+
+    base: float
+    features: dict[str, float]
+
+    def total(self) -> float:
+        """Return the logit of the score."""
+        return self.base + sum(self.features.values())
+
+
+def contributions(row: Features, result: Blend, pretrained: PretrainedModel, online: OnlineModel) -> Contributions:
+    """Say what each feature contributed to the logit of a blended score."""
+    share = result.online_weight
+    base, summands = 0.0, [0.0] * len(NAMES)
+    if result.pretrained_logit is not None:
+        passed_on = (1 - share) + share * online.pretrained_weight
+        root, path = pretrained.contributions(row)
+        base += passed_on * root
+        summands = [passed_on * value for value in path]
+    if share > 0:
+        base += share * online.intercept
+        if result.pretrained_logit is None:
+            base += share * online.pretrained_weight * pretrained.prior
+        for index, (weight, value) in enumerate(zip(online.weights, online.inputs(row), strict=True)):
+            summands[index] += share * weight * value
+    return Contributions(base, dict(zip(NAMES, summands, strict=True)))
+
+
+def probability(logit: float) -> float:
+    """Turn a logit into a probability; never overflows."""
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-clipped(logit)))
+    odds = math.exp(clipped(logit))
+    return odds / (1.0 + odds)
+
+
+def clipped(logit: float) -> float:
+    """Cut a logit off at `LARGEST_LOGIT`; what is not a number stays so."""
+    return min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT) if math.isfinite(logit) else math.nan

@@ -1,0 +1,178 @@
+"""What labels have taught, as of an event-time boundary; how it is written, checked, and chosen for a transaction."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fraud_service.domain.profile import DAY
+from fraud_service.domain.risk import NO_RISK, RiskTable, card_key, merchant_key
+from fraud_service.domain.scoring import OnlineModel
+from fraud_service.errors import InvalidRecord
+
+if TYPE_CHECKING:
+    from fraud_service.domain.risk import Risk
+
+UNTAUGHT: Final = "untaught"
+KEPT: Final = 31 * DAY  # event time for which superseded snapshots stay usable in memory
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Everything labels had taught as of `as_of`, for transactions from `effective_from` on (epoch milliseconds).
+
+    `examples` counts the labelled examples learned so far; `label_horizon` is when the newest of their labels became
+    known. `risk_rows` is the number of risk rows that changed with this snapshot, `risk_digest` that of the whole
+    table. `digest` covers all of it, so that two equal versions are equal in every bit.
+    """
+
+    version: str
+    as_of: int
+    effective_from: int
+    interval: int
+    model: str
+    online: OnlineModel
+    online_weight: float
+    examples: int
+    label_horizon: int
+    risk_rows: int
+    risk_digest: str
+    digest: str = ""
+
+    def sealed(self) -> Snapshot:
+        """Return the snapshot with its digest, and a version that contains the beginning of it."""
+        digest = self._content_digest()
+        moment = datetime.fromtimestamp(self.as_of / 1000, UTC)
+        return msgspec.structs.replace(self, digest=digest, version=f"{moment:%Y%m%dT%H%M}-{digest[:8]}")
+
+    def verify(self) -> None:
+        """Raise `InvalidRecord` unless the digest fits the content."""
+        if self.digest != self._content_digest() or not self.version.endswith(self.digest[:8]):
+            raise InvalidRecord(f"snapshot {self.version} does not match its digest: it was altered or cut off")
+
+    def _content_digest(self) -> str:
+        content = msgspec.structs.replace(self, version="", digest="")
+        return sha256(msgspec.json.encode(content)).hexdigest()
+
+    def is_stale_at(self, timestamp: int) -> bool:
+        """Whether a newer snapshot should be in force at this event time."""
+        return self.version != UNTAUGHT and timestamp >= self.effective_from + self.interval
+
+
+def untaught(model: str, online: OnlineModel) -> Snapshot:
+    """Return the snapshot in force before any label: the online score equals the pretrained one."""
+    return Snapshot(UNTAUGHT, 0, 0, 0, model, online, 0.5, 0, 0, 0, RiskTable().digest())
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Snapshot)
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """Write a snapshot as JSON; floats keep every bit."""
+    return _encoder.encode(snapshot)
+
+
+def decode_snapshot(data: bytes) -> Snapshot:
+    """Read a snapshot back and check its digest.
+
+    Raises
+    ------
+    InvalidRecord
+        When it cannot be read or was altered.
+    """
+    try:
+        snapshot = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"a snapshot record cannot be read: {error}") from error
+    snapshot.verify()
+    return snapshot
+
+
+class View(msgspec.Struct, frozen=True):
+    """A snapshot together with the risk table as it was then."""
+
+    snapshot: Snapshot
+    table: RiskTable
+
+    def merchant(self, merchant_id: str) -> Risk:
+        """Return what labels said of the merchant."""
+        return self._row(merchant_key(merchant_id))
+
+    def card(self, card_id: str) -> Risk:
+        """Return what labels said of the card."""
+        return self._row(card_key(card_id))
+
+    def _row(self, key: str) -> Risk:
+        return NO_RISK if self.snapshot.version == UNTAUGHT else self.table.get(key, self.snapshot.as_of)
+
+
+class Knowledge:
+    """All snapshots received so far; each transaction is scored with the newest in force at its event time.
+
+    Records arrive in any order across the two broadcast topics. A snapshot comes into force when all its risk rows are
+    here and the table has the digest it names, never in part. One writer thread calls `receive_*` and `settle`; any
+    thread may call `at`.
+    """
+
+    def __init__(self, initial: Snapshot) -> None:
+        self._table = RiskTable()
+        # Starts and views, in one attribute: replaced at once, so that a reader never sees one without the other.
+        self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), (View(initial, self._table),))
+        self._pending: dict[str, Snapshot] = {}
+        self._rows: dict[str, dict[str, bytes | None]] = {}
+        self.incomplete = 0
+
+    @property
+    def newest(self) -> Snapshot:
+        """The newest snapshot that is complete."""
+        return self._in_force[1][-1].snapshot
+
+    def at(self, timestamp: int) -> View:
+        """Return the newest snapshot whose `effective_from` is not after this event time."""
+        starts, views = self._in_force
+        return views[max(bisect_right(starts, timestamp) - 1, 0)]
+
+    def receive_snapshot(self, snapshot: Snapshot) -> None:
+        """Take in a snapshot record; it waits for its rows."""
+        if snapshot.as_of > self.newest.as_of:
+            self._pending[snapshot.version] = snapshot
+        else:  # published again by a learner that started over
+            self._rows.pop(snapshot.version, None)
+
+    def receive_risk(self, version: str, key: str, row: bytes | None) -> None:
+        """Take in one risk row of the snapshot with this version; None removes the row."""
+        self._rows.setdefault(version, {})[key] = row
+
+    def settle(self, *, final: bool = False) -> None:
+        """Bring pending snapshots into force, oldest first, as far as they are complete.
+
+        Parameters
+        ----------
+        final
+            Everything there is has been read: rows that are missing were compacted away by newer versions. Such a
+            snapshot is passed over and counted, its rows kept, because a later one completes the table again.
+        """
+        for version, snapshot in sorted(self._pending.items(), key=lambda item: item[1].as_of):
+            rows = self._rows.get(version, {})
+            if len(rows) < snapshot.risk_rows and not final:
+                return
+            for key in sorted(rows):
+                self._table.put(key, snapshot.as_of, rows[key])
+            del self._pending[version]
+            self._rows.pop(version, None)
+            if self._table.digest() == snapshot.risk_digest:
+                self._admit(snapshot)
+            else:
+                self.incomplete += 1
+
+    def _admit(self, snapshot: Snapshot) -> None:
+        initial, *taught = self._in_force[1]
+        oldest = snapshot.effective_from - KEPT
+        taught = [view for view in taught if view.snapshot.effective_from > oldest]
+        taught.append(View(snapshot, self._table))
+        self._table.forget_before(taught[0].snapshot.as_of)
+        self._in_force = (-1, *(view.snapshot.effective_from for view in taught)), (initial, *taught)

@@ -1,0 +1,259 @@
+"""The learner's fold: labelled examples → online model, component weights, risk → the next snapshot.
+
+At a boundary, the examples that became known since the last one are taught in an order of their own (when they became
+known, then by transaction), whatever the order in which partitions were read. So a snapshot is a function of the labels
+known by its boundary, and a learner that starts again continues to the same bit.
+"""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from fraud_service.domain.profile import DAY
+from fraud_service.domain.records import LabelledRecord, labelled_record
+from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, encode_risk, merchant_key, row_digest
+from fraud_service.domain.scoring import OnlineModel, clipped
+from fraud_service.domain.snapshot import Snapshot
+from fraud_service.errors import InvalidRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fraud_service.domain.features import Features
+    from fraud_service.domain.ledger import Calendar, Example, Store
+
+SCHEMA: Final = 1
+QUIET: Final = 31 * DAY  # after so long without a labelled example, boundaries publish nothing
+MEMORY: Final = 20_000.0  # examples after which the contest of the components has forgotten about two thirds
+LARGEST_EVIDENCE: Final = 4.0  # logits: neither component is ever weighed below 1.8 %
+EXPLAINED: Final = 3.0  # deviations from which an amount explains a fraud
+
+
+class OnlineLearner(Protocol):
+    """An online model that learns; an adapter of river."""
+
+    def learn(self, row: Features, pretrained_logit: float, *, is_fraud: bool, weight: float) -> None:
+        """Learn one example. Leaves the model as it was when the example is not finite."""
+
+    def state(self) -> bytes:
+        """Return everything the model needs to go on, as data."""
+
+    def export(self) -> OnlineModel:
+        """Return the model as scorers use it."""
+
+
+class Contest(msgspec.Struct, frozen=True, array_like=True):
+    """Which component deserves the more weight: their log losses on recently labelled transactions, fading.
+
+    The online model's weight is the posterior probability that it, not the pretrained model, predicts the labels, when
+    both are equally likely beforehand and old evidence fades (Bayesian model averaging with forgetting, as in dynamic
+    model averaging: Raftery, Kárný and Ettler 2010).
+    """
+
+    pretrained: float = 0.0
+    online: float = 0.0
+
+    def judged(self, example: Example, weight: float) -> Contest:
+        """Take in how well both components had scored an example. One that failed on it is not judged."""
+        pretrained, online = example.scored.pretrained_logit, example.scored.online_logit
+        if pretrained is None or online is None:
+            return self
+        keep = math.exp(-weight / MEMORY)
+        return Contest(
+            keep * self.pretrained + weight * log_loss(pretrained, is_fraud=example.is_fraud),
+            keep * self.online + weight * log_loss(online, is_fraud=example.is_fraud),
+        )
+
+    def online_weight(self) -> float:
+        """Return the share of the online model in the blend."""
+        evidence = min(max(self.pretrained - self.online, -LARGEST_EVIDENCE), LARGEST_EVIDENCE)
+        return 1.0 / (1.0 + math.exp(-evidence))
+
+
+class Progress(msgspec.Struct, array_like=True, frozen=True):
+    """Where the learner stands. All of it is committed together with the offsets it stems from.
+
+    `closed` is the number of the last boundary that was closed (-1 before the first transaction), `began` where that
+    count began, `taught_at` the last boundary at which something was taught.
+    """
+
+    schema: int = SCHEMA
+    closed: int = -1
+    began: int = -1
+    taught_at: int = -1
+    examples: int = 0
+    label_horizon: int = 0
+    contest: Contest = Contest()
+    risk_digest: str = f"{0:064x}"
+    model: bytes | None = None
+
+    @classmethod
+    def beginning(cls, boundary: int) -> Progress:
+        """Return where a learner stands at the first transaction ever, which came after this boundary."""
+        return cls(closed=boundary, began=boundary)
+
+
+class Lesson(msgspec.Struct, frozen=True):
+    """What one boundary brought: labelled examples, changed risk rows (None: removed), and the snapshot, if any."""
+
+    progress: Progress
+    labelled: list[LabelledRecord]
+    risk: dict[str, bytes | None]
+    snapshot: Snapshot | None
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """Which examples the online model learns: all frauds, and this share of the legitimate ones."""
+
+    legitimate: float = 1.0
+
+    def weight(self, example: Example) -> float:
+        """Return 0 for an example left out, otherwise what makes up for those left out. The same on every run."""
+        if example.is_fraud or self.legitimate >= 1.0:
+            return 1.0
+        drawn = blake2b(example.scored.transaction_id.encode(), digest_size=8, person=b"sample")
+        chance = int.from_bytes(drawn.digest(), "big") / 2**64
+        return 1.0 / self.legitimate if chance < self.legitimate else 0.0
+
+
+class Teacher:
+    """Teach what became known by a boundary. The rows of merchants and cards lie in a store, the rest in `Progress`.
+
+    Until the first transactions have matured, labels are nearly all frauds: they count for risk, but a model taught with
+    them alone would learn that everything is fraud.
+    """
+
+    def __init__(self, store: Store, calendar: Calendar, sampling: Sampling, model_version: str) -> None:
+        self._store = store
+        self._calendar = calendar
+        self._sampling = sampling
+        self._model_version = model_version
+
+    def close(self, boundary: int, progress: Progress, examples: Iterable[Example], learner: OnlineLearner) -> Lesson:
+        """Close one boundary.
+
+        Parameters
+        ----------
+        boundary
+            Number of the boundary: one after the last that was closed.
+        examples
+            What became known since then, in the order in which it is taught.
+        learner
+            The online model as it stood at the last boundary; it learns in place.
+        """
+        is_balanced = (boundary - progress.began) * self._calendar.interval > self._calendar.maturity
+        labelled: list[LabelledRecord] = []
+        changed: dict[str, bytes | None] = {}
+        contest, horizon = progress.contest, progress.label_horizon
+        for example in examples:
+            weight = self._sampling.weight(example)
+            self._learn_risk(example, changed)
+            horizon = max(horizon, example.known_at)
+            if weight > 0:
+                if is_balanced:
+                    contest = contest.judged(example, weight)
+                    self._learn(example, weight, learner)
+                labelled.append(labelled_record(example, weight, boundary * self._calendar.interval))
+        rows, digest = self._published(changed, progress.risk_digest)
+        taught = bool(labelled or rows)
+        after = msgspec.structs.replace(
+            progress,
+            closed=boundary,
+            taught_at=boundary if taught else progress.taught_at,
+            examples=progress.examples + len(labelled),
+            label_horizon=horizon,
+            contest=contest,
+            risk_digest=digest,
+            model=learner.state() if labelled else progress.model,
+        )
+        return Lesson(after, labelled, rows, self._snapshot(after, len(rows), learner))
+
+    def _learn(self, example: Example, weight: float, learner: OnlineLearner) -> None:
+        logit = example.scored.pretrained_logit
+        if logit is not None:
+            learner.learn(example.scored.features, clipped(logit), is_fraud=example.is_fraud, weight=weight)
+
+    def _learn_risk(self, example: Example, changed: dict[str, bytes | None]) -> None:
+        """Update the rows of merchant and card; remember in `changed` what each was at the last boundary."""
+        scored = example.scored
+        explained = scored.features.unusualness > EXPLAINED
+        for key in (merchant_key(scored.merchant_id), card_key(scored.card_id)):
+            before = self._store.get(key)
+            changed.setdefault(key, before)
+            row = NO_RISK if before is None else decode_risk(before)
+            if example.corrects:
+                row = row.without_label(example.corrected_at, was_fraud=not example.is_fraud)
+            row = row.with_label(example.known_at, scored.timestamp, is_fraud=example.is_fraud, explained=explained)
+            self._store.put(key, encode_risk(row))
+
+    def _published(self, changed: dict[str, bytes | None], digest: str) -> tuple[dict[str, bytes | None], str]:
+        """Return the rows that scorers must hear of, and the digest of the table they will then have."""
+        rows: dict[str, bytes | None] = {}
+        total = int(digest, 16)
+        for key in sorted(changed):
+            before, after = _of_interest(changed[key]), _of_interest(self._store.get(key))
+            if before != after:
+                rows[key] = after
+                total += row_digest(key, after) - row_digest(key, before)
+        return rows, f"{total % (1 << 256):064x}"
+
+    def _snapshot(self, progress: Progress, risk_rows: int, learner: OnlineLearner) -> Snapshot | None:
+        quiet = (progress.closed - progress.taught_at) * self._calendar.interval
+        if progress.taught_at < 0 or quiet > QUIET:
+            return None
+        as_of = progress.closed * self._calendar.interval
+        return Snapshot(
+            version="",
+            as_of=as_of,
+            effective_from=as_of + self._calendar.lead,
+            interval=self._calendar.interval,
+            model=self._model_version,
+            online=learner.export(),
+            online_weight=progress.contest.online_weight(),
+            examples=progress.examples,
+            label_horizon=progress.label_horizon,
+            risk_rows=risk_rows,
+            risk_digest=progress.risk_digest,
+        ).sealed()
+
+
+def _of_interest(row: bytes | None) -> bytes | None:
+    return row if row is not None and decode_risk(row).is_of_interest() else None
+
+
+def log_loss(logit: float, *, is_fraud: bool) -> float:
+    """Return the logarithmic loss of a logit against what really was, in nats."""
+    signed = -clipped(logit) if is_fraud else clipped(logit)
+    return max(signed, 0.0) + math.log1p(math.exp(-abs(signed)))
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Progress)
+
+
+def encode_progress(progress: Progress) -> bytes:
+    """Write where the learner stands, as msgpack."""
+    return _encoder.encode(progress)
+
+
+def decode_progress(data: bytes | None) -> Progress:
+    """Read it back; a learner that never ran stands at the beginning.
+
+    Raises
+    ------
+    InvalidRecord
+        When the bytes are of another schema version or no such record.
+    """
+    if data is None:
+        return Progress()
+    try:
+        progress = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"the learner's state cannot be read: {error}") from error
+    if progress.schema != SCHEMA:
+        raise InvalidRecord(f"the learner's state has schema {progress.schema}; this version reads {SCHEMA}")
+    return progress

@@ -1,0 +1,117 @@
+"""Metrics and health checks on one HTTP port, served by a daemon thread: the main thread belongs to the stream.
+
+`/livez` asks whether the poll loop turns, never whether the broker answers: a restart would not bring a broker back.
+`/readyz` asks whether transactions are being processed: partitions assigned, state recovered, models loaded.
+`/startupz` turns good once for all when the process was ready the first time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from fraud_service.errors import ConfigurationError
+from fraud_service.metrics import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from fraud_service.metrics import Metrics
+
+SILENCE_ALLOWED: Final = 30.0  # seconds without a turn of the poll loop
+
+
+class Health:
+    """What the probes ask. Written by the stream, read by the HTTP thread; each field is replaced, never changed."""
+
+    def __init__(self) -> None:
+        self._beat = time.monotonic()
+        self._started = False
+        self.conditions: dict[str, bool] = {"assigned": False, "recovered": False, "models_loaded": False}
+
+    def beat(self) -> None:
+        """Say that the poll loop turned."""
+        self._beat = time.monotonic()
+
+    def now(self, **conditions: bool) -> None:
+        """Set conditions of readiness."""
+        self.conditions = {**self.conditions, **conditions}
+        self._started = self._started or self.is_ready
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the poll loop turned lately."""
+        return time.monotonic() - self._beat < SILENCE_ALLOWED
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether transactions are being processed."""
+        return all(self.conditions.values())
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the process was ready once."""
+        return self._started
+
+
+class HttpEndpoint:
+    """Serve `/metrics`, `/livez`, `/readyz` and `/startupz`.
+
+    Raises
+    ------
+    ConfigurationError
+        When the address cannot be bound.
+    """
+
+    def __init__(self, host: str, port: int, metrics: Metrics, health: Health) -> None:
+        try:
+            self._server = ThreadingHTTPServer((host, port), _handler(metrics, health))
+        except OSError as error:
+            raise ConfigurationError(
+                f"FRAUD_HTTP_HOST={host} FRAUD_HTTP_PORT={port} cannot be bound: {error.strerror}; choose a free port"
+            ) from None
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = Thread(target=self._server.serve_forever, name="http", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+
+def _handler(metrics: Metrics, health: Health) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5  # seconds for a client to say what it wants
+
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, CONTENT_TYPE, metrics.render())
+            elif self.path == "/livez":
+                self._probe(good=health.is_live)
+            elif self.path == "/readyz":
+                self._probe(good=health.is_ready)
+            elif self.path == "/startupz":
+                self._probe(good=health.has_started)
+            else:
+                self._answer(404, "text/plain", b"metrics, livez, readyz, startupz\n")
+
+        def _probe(self, *, good: bool) -> None:
+            self._answer(200 if good else 503, "application/json", json.dumps(health.conditions).encode() + b"\n")
+
+        def _answer(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Probes come every few seconds: they are no news."""
+
+    return Handler

@@ -1,0 +1,187 @@
+"""Prometheus metrics of scorer and learner. They read values that others made and decide nothing.
+
+Label values come from closed sets: never a card, merchant, transaction or model digest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client.exposition import generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+if TYPE_CHECKING:
+    from fraud_service.domain.detector import Verdict
+    from fraud_service.domain.records import LabelledRecord
+    from fraud_service.domain.snapshot import Snapshot
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+MOST_CURRENCIES: Final = 16
+FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0)
+SCORES: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+DAYS: Final = tuple(86_400 * day for day in (0.01, 0.1, 0.5, 1, 2, 3, 5, 7, 10, 14, 21, 30, 60))
+
+
+class Metrics:
+    """The metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # twice the series for a time that nobody asks for
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def render(self) -> bytes:
+        """Return the exposition of all metrics; touches neither state nor Kafka."""
+        return generate_latest(self.registry)
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        """Make a counter; the name ends in `_total` when shown."""
+        return Counter(name, text, labels, registry=self.registry)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """Make a gauge."""
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        """Make a histogram with explicit buckets."""
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def info(self, name: str, text: str) -> Info:
+        """Make an info metric."""
+        return Info(name, text, registry=self.registry)
+
+
+class StreamMetrics:
+    """What scorer and learner have in common."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.dead_letters = metrics.counter(
+            "fraud_dead_letters", "Messages that could not be read, by reason.", "reason"
+        )
+        self.assigned = metrics.gauge("fraud_assigned_partitions", "Input partitions this process works on.")
+        self.ready = metrics.gauge("fraud_ready", "1 when assigned, recovered and models loaded.")
+        self.event_time = metrics.gauge("fraud_event_time_seconds", "Newest event time processed, Unix seconds.")
+
+
+class ScorerMetrics(StreamMetrics):
+    """Metrics of the scorer."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(metrics)
+        self.transactions = metrics.counter("fraud_transactions", "Transactions assessed, by outcome.", "outcome")
+        self.repeated = metrics.counter("fraud_repeated_transactions", "Transactions that had been decided before.")
+        self.processing = metrics.histogram(
+            "fraud_processing_seconds", "Time to decode, assess and encode one transaction.", FAST
+        )
+        self.latency = metrics.histogram(
+            "fraud_latency_seconds", "From the broker's timestamp of a transaction to its decision.", LATENCY
+        )
+        self.scores = metrics.histogram("fraud_score", "Blended scores.", SCORES)
+        self.failures = metrics.counter(
+            "fraud_component_failures", "Scores of one component that were not finite or failed.", "component"
+        )
+        self.stale = metrics.counter(
+            "fraud_stale_decisions", "Decisions for which a newer snapshot should have been in force."
+        )
+        self.reasons = metrics.counter("fraud_reasons", "Reasons given with flagged transactions.", "code")
+        self.flagged_amount = metrics.counter("fraud_flagged_amount", "Amount of flagged transactions.", "currency")
+        self.snapshot_examples = metrics.gauge(
+            "fraud_snapshot_examples", "Labelled examples behind the newest snapshot."
+        )
+        self.snapshot_as_of = metrics.gauge(
+            "fraud_snapshot_as_of_seconds", "Boundary of the newest snapshot, event time in Unix seconds."
+        )
+        self.online_weight = metrics.gauge("fraud_online_weight", "Share of the online model in the newest snapshot.")
+        self.incomplete = metrics.gauge(
+            "fraud_incomplete_snapshots", "Snapshots passed over because rows were missing."
+        )
+        self.refused = metrics.counter("fraud_refused_snapshots", "Snapshot records that failed their check.")
+        self.model = metrics.info("fraud_model", "Model versions in use.")
+        self._currencies: set[str] = set()
+
+    def observe(self, verdict: Verdict) -> None:
+        """Count one verdict."""
+        decision = verdict.decision
+        self.transactions.labels(decision.outcome).inc()
+        if verdict.is_repeated:
+            self.repeated.inc()
+            return
+        self.scores.observe(decision.score)
+        if decision.is_stale:
+            self.stale.inc()
+        if decision.pretrained_logit is None:
+            self.failures.labels("pretrained").inc()
+        if decision.online_logit is None:
+            self.failures.labels("online").inc()
+        if decision.is_flagged:
+            self.flagged_amount.labels(self._currency(verdict.transaction.currency)).inc(verdict.transaction.amount)
+            for reason in decision.reasons:
+                self.reasons.labels(reason.code).inc()
+
+    def _currency(self, currency: str) -> str:
+        """Keep the label's values few, whatever currencies messages claim."""
+        if len(self._currencies) < MOST_CURRENCIES:
+            self._currencies.add(currency)
+        return currency if currency in self._currencies else "other"
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Show the newest snapshot."""
+        self.snapshot_examples.set(snapshot.examples)
+        self.snapshot_as_of.set(snapshot.as_of / 1000)
+        self.online_weight.set(snapshot.online_weight)
+        self.model.info({"pretrained": snapshot.model, "snapshot": snapshot.version})
+
+
+class LearnerMetrics(StreamMetrics):
+    """Metrics of the learner."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(metrics)
+        self.scores = metrics.counter("fraud_scores_received", "Score records taken into the ledger.")
+        self.labels = metrics.counter(
+            "fraud_labels_received", "Labels received, by what they say and from whom.", "is_fraud", "source"
+        )
+        self.early = metrics.counter("fraud_labels_early", "Labels whose transaction was not known (yet).")
+        self.examples = metrics.counter("fraud_labelled_examples", "Labelled examples taught.", "is_fraud")
+        self.corrections = metrics.counter("fraud_corrections", "Labelled examples that contradicted an earlier one.")
+        self.confusion = metrics.counter(
+            "fraud_labelled_decisions",
+            "Labelled examples by decision and truth, weighted: precision and recall derive from it.",
+            "outcome",
+            "is_fraud",
+        )
+        self.amounts = metrics.counter(
+            "fraud_labelled_fraud_amount", "Amount of labelled frauds, by the decision that was made.", "outcome"
+        )
+        self.delay = metrics.histogram("fraud_label_delay_seconds", "From transaction to label, event time.", DAYS)
+        self.snapshots = metrics.counter("fraud_snapshots_published", "Snapshots published.")
+        self.snapshot_as_of = metrics.gauge(
+            "fraud_learner_snapshot_as_of_seconds",
+            "Boundary of the last published snapshot, event time in Unix seconds.",
+        )
+        self.online_weight = metrics.gauge(
+            "fraud_learner_online_weight", "Share of the online model in the last published snapshot."
+        )
+        self.closing = metrics.histogram("fraud_boundary_seconds", "Time to close one boundary.", FAST)
+
+    def observe(self, record: LabelledRecord) -> None:
+        """Count one labelled example."""
+        truth = str(record.is_fraud).lower()
+        self.examples.labels(truth).inc()
+        self.confusion.labels(record.outcome, truth).inc(record.weight)
+        self.delay.observe(max(record.known_at - record.timestamp, 0) / 1000)
+        if record.corrects:
+            self.corrections.inc()
+        if record.is_fraud:
+            self.amounts.labels(record.outcome).inc(record.amount)
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Count a published snapshot."""
+        self.snapshots.inc()
+        self.snapshot_as_of.set(snapshot.as_of / 1000)
+        self.online_weight.set(snapshot.online_weight)

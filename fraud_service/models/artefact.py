@@ -1,0 +1,118 @@
+"""The artefact of a pretrained model: a folder with a manifest, the model as ONNX, and its trees for explanations.
+
+Nothing in it is code. The manifest names the SHA-256 of the other files, which is compared before anything is parsed.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.features import VERSION as FEATURES_VERSION
+from fraud_service.errors import ModelError
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+MODEL: Final = "model.onnx"
+TREES: Final = "trees.json"
+CARD: Final = "README.md"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an artefact says of itself.
+
+    `prior` is the logit of the fraud rate in training; `centre` and `scale` standardise asinh(feature) for the online
+    model, in the order of `features`.
+    """
+
+    format: int
+    version: str
+    features_version: int
+    features: list[str]
+    prior: float
+    centre: list[float]
+    scale: list[float]
+    sha256: dict[str, str]
+    training: dict[str, Any]
+    metrics: dict[str, float]
+
+
+class Trees(msgspec.Struct, frozen=True):
+    """Boosted trees as flat lists, one entry a node; a leaf has `left` -1.
+
+    A row goes left when its feature is not above the threshold. `value` is the mean logit of the training rows that
+    reached the node, so that the steps from parent to child add up to the leaf. `base` is added once.
+    """
+
+    base: float
+    roots: list[int]
+    feature: list[int]
+    threshold: list[float]
+    left: list[int]
+    right: list[int]
+    value: list[float]
+
+
+def shipped() -> Path:
+    """Return the folder of the model that comes with the service."""
+    package = Path(__file__).parent.parent
+    installed = package / "artefacts" / "pretrained"
+    return installed if installed.exists() else package.parent / "models" / "pretrained"
+
+
+def read(folder: Path) -> tuple[Manifest, bytes, Trees]:
+    """Read an artefact, verified.
+
+    Returns
+    -------
+    tuple
+        The manifest, the ONNX model as bytes, and the trees.
+
+    Raises
+    ------
+    ModelError
+        A file is missing or altered, or the model was made for other features.
+    """
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except OSError as error:
+        raise ModelError(
+            f"no model at {folder}: {error.strerror}; run `fraud-service train` or set FRAUD_MODEL"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{folder / MANIFEST} is not a manifest: {error}; train the model again") from None
+    _check_features(folder, manifest)
+    model, trees = _verified(folder, MODEL, manifest), _verified(folder, TREES, manifest)
+    return manifest, model, msgspec.json.decode(trees, type=Trees)
+
+
+def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{folder / name} cannot be read: {error.strerror}; train the model again") from None
+    digest = sha256(data).hexdigest()
+    if digest != manifest.sha256.get(name):
+        raise ModelError(
+            f"{folder / name} has SHA-256 {digest}, its manifest says {manifest.sha256.get(name)}: "
+            "the file was altered or belongs to another manifest; restore it or train the model again"
+        )
+    return data
+
+
+def _check_features(folder: Path, manifest: Manifest) -> None:
+    if manifest.format != FORMAT:
+        raise ModelError(f"{folder} has format {manifest.format}, this version reads {FORMAT}: train the model again")
+    if manifest.features_version != FEATURES_VERSION or tuple(manifest.features) != NAMES:
+        unknown = sorted(set(manifest.features) - set(NAMES)) or "none"
+        missing = sorted(set(NAMES) - set(manifest.features)) or "none"
+        raise ModelError(
+            f"{folder} was trained on features version {manifest.features_version}, this service computes version "
+            f"{FEATURES_VERSION} (unknown here: {unknown}; missing there: {missing}): train the model again"
+        )
+    if not len(manifest.features) == len(manifest.centre) == len(manifest.scale):
+        raise ModelError(f"{folder / MANIFEST} does not standardise every feature: train the model again")

@@ -1,0 +1,117 @@
+"""The whole loop without Kafka: history in event order through the detector and the learner's fold.
+
+Scorer and learner are the same pure core as live; only the topics are missing. A transaction is scored by what was
+known at its event time, a label becomes known at its own. Used to train, to evaluate, and as the live service's oracle.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from fraud_service.domain.ledger import Ledger, examples_due
+from fraud_service.domain.records import score_record
+from fraud_service.domain.snapshot import Knowledge, Snapshot
+from fraud_service.domain.teaching import Progress, Teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fraud_service.domain.detector import Detector, Verdict
+    from fraud_service.domain.events import Label
+    from fraud_service.domain.ledger import Calendar
+    from fraud_service.domain.profile import Profile
+    from fraud_service.domain.teaching import Lesson, OnlineLearner, Sampling
+    from fraud_service.history import LabelledTransaction
+
+
+class MemoryStore:
+    """A `Store` in a dictionary."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value, None where there is none."""
+        return self.values.get(key)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set the value."""
+        self.values[key] = value
+
+    def delete(self, key: str) -> None:
+        """Remove the value, if there is one."""
+        self.values.pop(key, None)
+
+
+class Rehearsal:
+    """Drive detector and teacher over labelled transactions.
+
+    Parameters
+    ----------
+    restore
+        Makes the online learner from its last state.
+    label_delay
+        Milliseconds after which a label becomes known where the history does not say when.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        initial: Snapshot,
+        restore: Callable[[bytes | None], OnlineLearner],
+        calendar: Calendar,
+        sampling: Sampling,
+        label_delay: int,
+    ) -> None:
+        self._detector = detector
+        self._restore = restore
+        self._calendar = calendar
+        self._label_delay = label_delay
+        self._ledger = Ledger(MemoryStore(), calendar)
+        self._teacher = Teacher(MemoryStore(), calendar, sampling, detector.pretrained.version)
+        self._labels: list[tuple[int, str, Label]] = []
+        self.profiles: dict[str, Profile] = {}
+        self.knowledge = Knowledge(initial)
+        self.progress = Progress()
+
+    def play(self, history: Iterable[LabelledTransaction]) -> Iterator[Verdict]:
+        """Score every transaction of a history in order; yields one verdict each."""
+        for event in history:
+            now = event.transaction.timestamp
+            self._pass_time(now)
+            (verdict,) = self._detector.assess([event.transaction], self.profiles, self.knowledge)
+            self._ledger.score(score_record(verdict), self.progress.closed)
+            self._expect_label(event)
+            yield verdict
+
+    def _pass_time(self, now: int) -> None:
+        """Close the boundaries before `now`, each with the labels known by then."""
+        if self.progress.closed < 0:
+            self.progress = Progress.beginning(now // self._calendar.interval)
+        while (self.progress.closed + 1) * self._calendar.interval <= now:
+            boundary = self.progress.closed + 1
+            self._hand_in_labels(boundary * self._calendar.interval)
+            self._take_in(self._lesson(boundary))
+
+    def _hand_in_labels(self, until: int) -> None:
+        while self._labels and self._labels[0][0] <= until:
+            self._ledger.label(heappop(self._labels)[2], self.progress.closed)
+
+    def _lesson(self, boundary: int) -> Lesson:
+        learner = self._restore(self.progress.model)
+        return self._teacher.close(boundary, self.progress, examples_due([self._ledger], boundary), learner)
+
+    def _take_in(self, lesson: Lesson) -> None:
+        self.progress = lesson.progress
+        if lesson.snapshot is None:
+            return
+        for key, row in lesson.risk.items():
+            self.knowledge.receive_risk(lesson.snapshot.version, key, row)
+        self.knowledge.receive_snapshot(lesson.snapshot)
+        self.knowledge.settle()
+
+    def _expect_label(self, event: LabelledTransaction) -> None:
+        label = event.label(self._label_delay)
+        if label is not None:
+            heappush(self._labels, (label.labelled_at, label.transaction_id, label))

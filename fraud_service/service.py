@@ -1,0 +1,176 @@
+"""The composition root: scorer and learner put together from settings."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.ledger import Calendar
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.profile import DAY
+from fraud_service.domain.snapshot import Knowledge, Snapshot, untaught
+from fraud_service.domain.teaching import Sampling
+from fraud_service.health import Health, HttpEndpoint
+from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
+from fraud_service.models import artefact
+from fraud_service.models.pretrained import Pretrained
+from fraud_service.stream import application, clients, learner, scorer, topics
+from fraud_service.stream.broadcast import Broadcast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from confluent_kafka import TopicPartition
+
+    from fraud_service.domain.teaching import OnlineLearner
+    from fraud_service.settings import Settings
+    from fraud_service.stream.application import GuardedApplication
+
+log = structlog.get_logger(__name__)
+
+MINUTE: Final = 60_000
+LEARNER_COMMIT_INTERVAL: Final = 1.0  # seconds
+LEARNER_TRANSACTION_TIMEOUT_MS: Final = 300_000  # closing a boundary may take a while
+
+
+def pretrained(settings: Settings) -> Pretrained:
+    """Load the pretrained model, verified."""
+    return Pretrained.load(settings.model or artefact.shipped())
+
+
+def policy(settings: Settings) -> Policy:
+    """Return the thresholds."""
+    return Policy(settings.review_threshold, settings.decline_threshold)
+
+
+def calendar(settings: Settings) -> Calendar:
+    """Return the event-time rules of learning."""
+    return Calendar(
+        interval=int(settings.snapshot_interval * MINUTE),
+        lead=int(settings.snapshot_lead * MINUTE),
+        maturity=int(settings.maturity * DAY),
+        retention=int(settings.label_retention * DAY),
+    )
+
+
+def first_snapshot(model: Pretrained) -> Snapshot:
+    """Return what is in force before any label was learned."""
+    return untaught(model.version, model.untaught_online_model())
+
+
+def restore(model: Pretrained) -> Callable[[bytes | None], OnlineLearner]:
+    """Return what makes the online learner from its last state."""
+    # Only the learner has river: a scorer must start, and stay small, without it.
+    from fraud_service.models.online import RiverLearner  # noqa: PLC0415
+
+    initial = model.untaught_online_model()
+    return lambda state: RiverLearner(initial, model.version, state)
+
+
+def run_scorer(settings: Settings) -> None:
+    """Score transactions until told to stop.
+
+    Raises
+    ------
+    FraudServiceError
+        Before the start: a model, topic, offset or setting that cannot work. Later: what made going on unsafe.
+    """
+    metrics, health = Metrics(), Health()
+    scorer_metrics = ScorerMetrics(metrics)
+    model = pretrained(settings)
+    knowledge = Knowledge(first_snapshot(model))
+    _check(settings, settings.scorer_group, [settings.topics.transactions], settings.topics.transactions)
+    with ExitStack() as stack:
+        http = stack.enter_context(HttpEndpoint(settings.http_host, settings.http_port, metrics, health))
+        broadcast = Broadcast(settings, knowledge, scorer_metrics.refused.inc)
+        stack.callback(broadcast.close)
+        broadcast.start()
+        health.now(models_loaded=True)
+        app = application.build(
+            settings, settings.scorer_group, guarantee=settings.guarantee, commit_interval=settings.commit_interval
+        )
+        scorer.wire(
+            app, settings, scorer.ScorerStep(settings, Detector(model, policy(settings)), knowledge, scorer_metrics)
+        )
+        watch(app, health, scorer_metrics, [settings.topics.transactions])
+        app.each_turn = _each_scorer_turn(broadcast, knowledge, scorer_metrics)
+        log.info("scorer_starting", port=http.port, model=model.version, snapshot=knowledge.newest.version)
+        app.run()
+    log.info("scorer_stopped")
+
+
+def run_learner(settings: Settings) -> None:
+    """Learn from labels until told to stop. Raises as `run_scorer` does."""
+    metrics, health = Metrics(), Health()
+    learner_metrics = LearnerMetrics(metrics)
+    model = pretrained(settings)
+    inputs = [settings.topics.scores, settings.topics.labels]
+    _check(settings, settings.learner_group, inputs, settings.topics.scores)
+    with ExitStack() as stack:
+        http = stack.enter_context(HttpEndpoint(settings.http_host, settings.http_port, metrics, health))
+        health.now(models_loaded=True)
+        app = application.build(
+            settings,
+            settings.learner_group,
+            guarantee="exactly-once",
+            commit_interval=LEARNER_COMMIT_INTERVAL,
+            transaction_timeout_ms=LEARNER_TRANSACTION_TIMEOUT_MS,
+        )
+        step = learner.LearnerStep(
+            settings,
+            calendar(settings),
+            Sampling(settings.legitimate_share),
+            model.version,
+            restore(model),
+            learner_metrics,
+        )
+        learner.wire(app, settings, step)
+        logs = learner.Log(settings, app, inputs)
+        stack.callback(logs.close)
+        step.follow(logs)
+        watch(app, health, learner_metrics, inputs, step.on_partitions)
+        log.info("learner_starting", port=http.port, model=model.version)
+        app.run()
+    log.info("learner_stopped")
+
+
+def watch(
+    app: GuardedApplication,
+    health: Health,
+    metrics: StreamMetrics,
+    inputs: list[str],
+    on_partitions: Callable[[list[TopicPartition]], None] = lambda _: None,
+) -> None:
+    """Let probes and gauges see what the application does."""
+
+    def tell(partitions: list[TopicPartition]) -> None:
+        metrics.assigned.set(sum(partition.topic in inputs for partition in partitions))
+        on_partitions(partitions)
+
+    metrics.ready.set_function(lambda: float(health.is_ready))
+    app.health, app.on_partitions = health, tell
+
+
+def _each_scorer_turn(broadcast: Broadcast, knowledge: Knowledge, metrics: ScorerMetrics) -> Callable[[], None]:
+    shown: list[Snapshot] = []
+
+    def turn() -> None:
+        broadcast.raise_failure()
+        if shown[-1:] != [knowledge.newest]:
+            shown[:] = [knowledge.newest]
+            metrics.snapshot(knowledge.newest)
+            metrics.incomplete.set(knowledge.incomplete)
+
+    return turn
+
+
+def _check(settings: Settings, group: str, inputs: list[str], state_source: str) -> None:
+    """Refuse to start on topics, offsets or state that would make the result wrong."""
+    specs = topics.table(settings)
+    topics.require(clients.admin(settings), specs)
+    role = "scorer_state" if group == settings.scorer_group else "learner_state"
+    (changelog,) = (spec for spec in specs if spec.role == role)
+    application.preflight(settings, group, inputs, state_source, changelog)

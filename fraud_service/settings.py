@@ -1,0 +1,147 @@
+"""All settings, read once at the start from the environment (`FRAUD_…`); only `cli` reads them.
+
+A name that starts with `FRAUD_` and means nothing here stops the start, with the nearest name that does: a misspelt
+setting that is silently ignored is how services run for months with the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fraud_service.errors import ConfigurationError
+
+PREFIX: Final = "FRAUD_"
+FOREIGN: Final = "FRAUD_TEST_"  # read by the test suite, not by the service
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TopicNames(BaseModel):
+    """Names of the topics. Part of the identity of the state: to change one is to migrate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    transactions: str = Field(default="payments.transactions.v1", description="input: card payments")
+    labels: str = Field(default="payments.fraud-labels.v1", description="input: what became known of them")
+    scores: str = Field(default="fraud.scores.v1", description="every decision: the audit log")
+    alerts: str = Field(default="fraud.alerts.v1", description="flagged transactions, with reasons")
+    labelled: str = Field(default="fraud.labelled.v1", description="labelled examples: the training set")
+    snapshots: str = Field(default="fraud.snapshots.v1", description="what labels have taught, by boundary")
+    risk: str = Field(default="fraud.risk.v1", description="risk of merchants and cards")
+    dead_letters: str = Field(default="fraud.dead-letters.v1", description="what could not be read, and why")
+
+
+class Settings(BaseSettings):
+    """Settings of scorer, learner and tools."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    bootstrap_servers: str = Field("localhost:9092", min_length=1, description="Kafka brokers, host:port,…")
+    kafka: dict[str, str] = Field({}, description="further librdkafka options for every client, as a JSON object")
+    topics: TopicNames = Field(TopicNames(), description="topic names, FRAUD_TOPICS__SCORES and so on")
+    partitions: int = Field(4, ge=1, le=10_000, description="partitions of the topics that `topics create` makes")
+    replication: int = Field(1, ge=1, le=10, description="replicas of the topics that `topics create` makes")
+
+    scorer_group: str = Field("fraud-scorer", min_length=1, description="consumer group of the scorers")
+    learner_group: str = Field("fraud-learner", min_length=1, description="consumer group of the learner")
+    instance: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        description="name of this process that a restart keeps: it becomes the group instance and transactional id",
+    )
+    state_dir: Path = Field(Path("state"), description="folder of the local state; one volume a pod")
+    guarantee: Literal["exactly-once", "at-least-once"] = Field(
+        "exactly-once", description="of the scorer; the learner is always exactly-once"
+    )
+    commit_interval: float = Field(0.1, ge=0, le=60, description="seconds between checkpoints of the scorer")
+
+    model: Path | None = Field(None, description="folder of the pretrained model; by default the shipped one")
+    review_threshold: Share = Field(0.3, description="score from which a transaction is flagged for review")
+    decline_threshold: Share = Field(0.9, description="score from which the advice is to decline")
+    future_tolerance: float = Field(
+        300.0, ge=0, description="seconds an event time may lie after the broker's timestamp of its message"
+    )
+
+    snapshot_interval: float = Field(60.0, ge=1, description="minutes of event time between two snapshots")
+    snapshot_lead: float = Field(
+        15.0, ge=0, description="minutes of event time between the boundary of a snapshot and its coming into force"
+    )
+    maturity: float = Field(
+        7.0, gt=0, description="days of event time after which a transaction without a label counts as legitimate"
+    )
+    label_retention: float = Field(
+        60.0, gt=0, description="days of event time for which late labels find their features"
+    )
+    legitimate_share: float = Field(
+        1.0, gt=0, le=1, description="share of the legitimate examples that is taught; their weight makes up for it"
+    )
+
+    http_host: str = Field("0.0.0.0", description="address of metrics and health checks")  # noqa: S104 - probes come from outside the pod
+    http_port: int = Field(8000, ge=0, le=65_535, description="port of metrics and health checks; 0 takes a free one")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+    @model_validator(mode="after")
+    def _thresholds_are_ordered(self) -> Settings:
+        if self.decline_threshold < self.review_threshold:
+            raise ValueError(
+                f"FRAUD_DECLINE_THRESHOLD={self.decline_threshold} lies below "
+                f"FRAUD_REVIEW_THRESHOLD={self.review_threshold}: raise the first or lower the second"
+            )
+        if self.label_retention < self.maturity:
+            raise ValueError(
+                f"FRAUD_LABEL_RETENTION={self.label_retention:g} is shorter than FRAUD_MATURITY={self.maturity:g}: "
+                "features would be forgotten before they are learned; raise the first or lower the second"
+            )
+        return self
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings from the environment; options of the command line override them.
+
+    Raises
+    ------
+    ConfigurationError
+        Names each setting that cannot work, its value, and what to do.
+    """
+    _refuse_unknown()
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(map(_complaint, error.errors()))) from None
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """Return every environment variable with its default and its meaning."""
+    table = {}
+    for name, field in Settings.model_fields.items():
+        if name == "topics":
+            for topic, inner in TopicNames.model_fields.items():
+                table[f"{PREFIX}TOPICS__{topic.upper()}"] = (str(inner.default), inner.description or "")
+            continue
+        default = {"instance": "host name", "kafka": "{}", "model": "shipped"}.get(name, str(field.default))
+        table[f"{PREFIX}{name.upper()}"] = (default, field.description or "")
+    return table
+
+
+def _refuse_unknown() -> None:
+    known = {*variables(), f"{PREFIX}TOPICS"}
+    for name in os.environ:
+        if name.startswith(PREFIX) and not name.startswith(FOREIGN) and name.upper() not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`fraud-service config` lists all settings"
+            raise ConfigurationError(f"{name} is not a setting: {hint}")
+
+
+def _complaint(error: object) -> str:
+    details = dict(error)  # type: ignore[call-overload]
+    if not details["loc"]:
+        return str(details["msg"]).removeprefix("Value error, ")
+    name = PREFIX + "__".join(str(part) for part in details["loc"]).upper()
+    return f"{name}={details['input']!r}: {details['msg']}"

@@ -1,0 +1,222 @@
+"""A Quix application with our guarantees, and the checks before it may start.
+
+Quix owns the loop, the state, the checkpoints and the transactions. Added here: stable identities that fence a zombie,
+a lost partition that ends the process, a heartbeat for the probes, and a refusal to start on offsets and state that do
+not belong together.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from confluent_kafka import TopicPartition
+from quixstreams import Application
+from quixstreams.models import Serializer
+from quixstreams.state.rocksdb import RocksDBOptions
+
+from fraud_service.errors import FatalStreamError, PreflightError
+from fraud_service.stream import clients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quixstreams.models import TopicManager
+
+    from fraud_service.health import Health
+    from fraud_service.settings import Settings
+    from fraud_service.stream.topics import TopicSpec
+
+SESSION_TIMEOUT_MS: Final = 45_000
+TRANSACTION_TIMEOUT_MS: Final = (
+    10_000  # below the session's: a dead member's transaction ends before its partitions move
+)
+CACHE_BYTES: Final = 64 << 20
+MEMTABLE_BYTES: Final = 16 << 20
+
+Headers = list[tuple[str, bytes]]
+
+
+class Output(msgspec.Struct, frozen=True):
+    """One record to produce: the role of its topic, key, value (None is a tombstone), headers."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = []
+
+
+class OutputValue(Serializer):  # type: ignore[misc]
+    """Write the bytes an `Output` carries."""
+
+    def __call__(self, value: Output, ctx: Any) -> bytes | None:  # noqa: ARG002 - Quix's signature
+        """Return the value of the output."""
+        return value.value
+
+
+class GuardedApplication(Application):  # type: ignore[misc]
+    """Quix's application, watched.
+
+    It overrides four methods whose names Quix does not promise; `tests/stream/test_canary.py` guards them.
+    """
+
+    health: Health | None = None
+    on_partitions: Callable[[list[TopicPartition]], None] | None = None
+    each_turn: Callable[[], None] | None = None
+
+    def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        super()._on_assign(consumer, topic_partitions)
+        self._tell(topic_partitions)
+
+    def _on_revoke(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        super()._on_revoke(consumer, topic_partitions)
+        self._tell([])
+
+    def _on_lost(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        """End the process: Quix would keep the open checkpoint and could commit work on partitions others own now."""
+        super()._on_lost(consumer, topic_partitions)
+        raise FatalStreamError(
+            "the group gave this process's partitions away while it was working: it was too slow or cut off. "
+            "It ends without committing and starts again from the last checkpoint"
+        )
+
+    def _process_message(self, dataframe_composed: Any) -> None:
+        """Take one turn of the loop. Quix comes here only when state is recovered."""
+        if self.health is not None:
+            self.health.beat()
+            if not self.health.conditions["recovered"]:
+                self.health.now(recovered=True)
+        if self.each_turn is not None:
+            self.each_turn()
+        super()._process_message(dataframe_composed)
+
+    def _tell(self, partitions: list[TopicPartition]) -> None:
+        if self.health is not None:
+            self.health.now(assigned=bool(partitions), recovered=False)
+        if self.on_partitions is not None:
+            self.on_partitions(partitions)
+
+
+def build(
+    settings: Settings,
+    group: str,
+    *,
+    guarantee: str,
+    commit_interval: float,
+    transaction_timeout_ms: int = TRANSACTION_TIMEOUT_MS,
+    topic_manager: TopicManager | None = None,
+) -> GuardedApplication:
+    """Make an application.
+
+    Parameters
+    ----------
+    group
+        Consumer group; with `settings.instance` it names the group instance and the transactional id.
+    topic_manager
+        A stand-in for the cluster's topics; the topology driver of the tests passes one.
+    """
+    identity = f"{group}-{settings.instance}"
+    return GuardedApplication(
+        broker_address=settings.bootstrap_servers,
+        consumer_group=group,
+        processing_guarantee=guarantee,
+        commit_interval=commit_interval,
+        auto_offset_reset="earliest",
+        auto_create_topics=False,
+        auto_recover_from_source_offset_out_of_range=False,
+        broker_availability_timeout=0,  # an outage of the brokers is no reason to end: alive, not ready, and waiting
+        state_dir=settings.state_dir,
+        rocksdb_options=RocksDBOptions(write_buffer_size=MEMTABLE_BYTES, block_cache_size=CACHE_BYTES),
+        topic_manager=topic_manager,
+        use_changelog_topics=topic_manager is None,
+        loglevel=None,
+        consumer_poll_timeout=0.05 if guarantee == "exactly-once" else 0.2,
+        consumer_extra_config={
+            **settings.kafka,
+            "group.instance.id": identity,
+            "session.timeout.ms": SESSION_TIMEOUT_MS,
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 10,
+            "fetch.queue.backoff.ms": 10,
+        },
+        producer_extra_config={
+            **settings.kafka,
+            "transactional.id": identity,
+            "transaction.timeout.ms": transaction_timeout_ms,
+            "partitioner": clients.PARTITIONER,
+            "compression.type": "lz4",
+            "linger.ms": 0,
+        }
+        if guarantee == "exactly-once"
+        else {**settings.kafka, "partitioner": clients.PARTITIONER, "compression.type": "lz4", "linger.ms": 0},
+    )
+
+
+def preflight(settings: Settings, group: str, inputs: list[str], state_source: str, changelog: TopicSpec) -> None:
+    """Refuse to start when offsets and state do not belong together.
+
+    Parameters
+    ----------
+    inputs
+        Topics the group consumes.
+    state_source
+        The one of them whose partitions carry the state.
+
+    Raises
+    ------
+    PreflightError
+        State exists but its offsets do not: it would count twice. Or the log begins after the offset: input is lost.
+    """
+    consumer = clients.reader(settings, group)
+    try:
+        partitions = consumer.list_topics(timeout=clients.TIMEOUT).topics
+        for topic in inputs:
+            committed = consumer.committed(
+                [TopicPartition(topic, number) for number in partitions[topic].partitions], timeout=clients.TIMEOUT
+            )
+            for position in committed:
+                if position.offset >= 0:
+                    _require_retained(consumer, group, position)
+                elif topic == state_source and _has_record(
+                    consumer, TopicPartition(changelog.name, position.partition)
+                ):
+                    raise PreflightError(
+                        f"group {group} has state for {topic}[{position.partition}] but no committed offset: starting "
+                        "would count its history twice. Restore the offsets of the group, or start over with "
+                        f"`fraud-service reset {group}`"
+                    )
+    finally:
+        consumer.close()
+
+
+def _require_retained(consumer: Any, group: str, position: TopicPartition) -> None:
+    earliest, _ = consumer.get_watermark_offsets(
+        TopicPartition(position.topic, position.partition), timeout=clients.TIMEOUT
+    )
+    if position.offset < earliest:
+        raise PreflightError(
+            f"group {group} stands at offset {position.offset} of {position.topic}[{position.partition}], but the log "
+            f"begins at {earliest}: {earliest - position.offset} messages are gone that were never processed. Restore "
+            f"them, or accept the gap by moving the offset to {earliest} with `kafka-consumer-groups --reset-offsets`"
+        )
+
+
+def _has_record(consumer: Any, partition: TopicPartition) -> bool:
+    """Whether a partition holds at least one committed record; markers and aborted records do not count."""
+    _, end = consumer.get_watermark_offsets(partition, timeout=clients.TIMEOUT)
+    if end <= 0:
+        return False
+    consumer.assign([TopicPartition(partition.topic, partition.partition, 0)])
+    deadline = time.monotonic() + clients.TIMEOUT
+    try:
+        while time.monotonic() < deadline:
+            message = consumer.poll(0.2)
+            if message is not None and message.error() is None:
+                return True
+            (position,) = consumer.position([partition])
+            if position.offset >= end:
+                return False
+    finally:
+        consumer.unassign()
+    raise PreflightError(f"{partition.topic}[{partition.partition}] could not be read within {clients.TIMEOUT:.0f} s")

@@ -1,0 +1,119 @@
+"""Snapshots and risk, read whole from their topics into memory, then followed by a thread of their own.
+
+The thread hands records to `Knowledge`, which brings a snapshot into force only when it is complete; the scorer
+only ever looks things up. A record that fails its check is counted and passed over: the snapshot before it stays.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from confluent_kafka import TopicPartition
+
+from fraud_service.domain.snapshot import Knowledge, decode_snapshot
+from fraud_service.errors import FatalStreamError, InvalidRecord
+from fraud_service.stream import clients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fraud_service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+VERSION_HEADER: Final = "fraud-snapshot"
+FOLLOW_TIMEOUT: Final = 0.2  # seconds
+CATCH_UP_TIMEOUT: Final = 600.0  # seconds to read everything before the first transaction
+BATCH: Final = 1000
+
+
+class Broadcast:
+    """Read what labels taught.
+
+    Parameters
+    ----------
+    on_refused
+        Called for each record that failed its check.
+    """
+
+    def __init__(self, settings: Settings, knowledge: Knowledge, on_refused: Callable[[], None]) -> None:
+        self._knowledge = knowledge
+        self._on_refused = on_refused
+        self._snapshots, self._risk = settings.topics.snapshots, settings.topics.risk
+        self._consumer = clients.reader(settings, f"{settings.scorer_group}-broadcast")
+        self._stopping = Event()
+        self._thread = Thread(target=self._follow, name="broadcast", daemon=True)
+        self._failure: Exception | None = None
+
+    def start(self) -> None:
+        """Read both topics to their present end, then go on reading in the background.
+
+        Raises
+        ------
+        FatalStreamError
+            When the end is not reached in time.
+        """
+        self._catch_up()
+        self._knowledge.settle(final=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+        self._consumer.close()
+
+    def raise_failure(self) -> None:
+        """Raise what ended the thread, if something did: a scorer must not go on with knowledge that stands still."""
+        if self._failure is not None:
+            raise FatalStreamError(f"the reader of snapshots failed: {self._failure}") from self._failure
+
+    def _catch_up(self) -> None:
+        ends = {}
+        for topic in (self._snapshots, self._risk):
+            partition = TopicPartition(topic, 0)
+            ends[topic] = self._consumer.get_watermark_offsets(partition, timeout=clients.TIMEOUT)[1]
+        self._consumer.assign([TopicPartition(topic, 0, 0) for topic in ends])
+        deadline = time.monotonic() + CATCH_UP_TIMEOUT
+        while not self._has_reached(ends):
+            if time.monotonic() > deadline:
+                raise FatalStreamError(f"snapshots could not be read to their end within {CATCH_UP_TIMEOUT:.0f} s")
+            self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT))
+
+    def _has_reached(self, ends: dict[str, int]) -> bool:
+        # Right at its assigned start a consumer has no position yet: an empty topic counts as read.
+        positions = self._consumer.position([TopicPartition(topic, 0) for topic in ends])
+        return all(max(position.offset, 0) >= ends[position.topic] for position in positions)
+
+    def _follow(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                if self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT)):
+                    self._knowledge.settle()
+        except Exception as error:  # noqa: BLE001 - handed to the main thread, which ends the process
+            self._failure = error
+
+    def _take(self, messages: list[Any]) -> bool:
+        for message in messages:
+            if message.error() is not None:
+                log.warning("broadcast_read_error", error=message.error().name())
+                continue
+            try:
+                self._receive(message)
+            except InvalidRecord as error:
+                self._on_refused()
+                log.warning("snapshot_refused", reason=str(error), offset=message.offset())
+        return bool(messages)
+
+    def _receive(self, message: Any) -> None:
+        if message.topic() == self._snapshots:
+            self._knowledge.receive_snapshot(decode_snapshot(message.value() or b""))
+            return
+        version = dict(message.headers() or []).get(VERSION_HEADER)
+        if version is None or message.key() is None:
+            raise InvalidRecord("a risk row names no snapshot or has no key")
+        self._knowledge.receive_risk(version.decode(), message.key().decode(), message.value())

@@ -1,0 +1,312 @@
+"""The learner: scores and labels in; labelled examples, risk and snapshots out. One step around ledger and teacher.
+
+It is a single process that owns all partitions, always exactly-once: what it taught, its state and its offsets are one
+transaction. Scores drive its clock. When event time passes a boundary, the boundary is closed only after everything
+that was in both logs by then has been read (`Barrier`); so a label that was there in time is in the snapshot, however
+the partitions were interleaved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+from confluent_kafka import TopicPartition
+from quixstreams import message_context
+
+from fraud_service.domain.events import Reason, decode_label
+from fraud_service.domain.ledger import Ledger, examples_due
+from fraud_service.domain.records import decode_score, encode_record
+from fraud_service.domain.snapshot import encode_snapshot
+from fraud_service.domain.teaching import Progress, Teacher, decode_progress, encode_progress
+from fraud_service.errors import FatalStreamError, InvalidEvent, InvalidRecord
+from fraud_service.stream import clients
+from fraud_service.stream.application import GuardedApplication, Output, OutputValue
+from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.stream.scorer import check_key, check_time, dead_letter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.domain.ledger import Calendar
+    from fraud_service.domain.records import ScoreRecord
+    from fraud_service.domain.teaching import Lesson, OnlineLearner, Sampling
+    from fraud_service.metrics import LearnerMetrics
+    from fraud_service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LEDGER: Final = b"ledger"
+LESSONS: Final = b"lessons"
+PROGRESS: Final = "progress"
+
+Position = tuple[str, int]  # topic and partition
+
+
+class StateStore:
+    """A domain `Store` in a Quix state store, in the transaction of the current checkpoint."""
+
+    def __init__(self, state: Callable[[], Any]) -> None:
+        self._state = state
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value, None where there is none."""
+        value: bytes | None = self._state().get_bytes(key)
+        return value
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set the value."""
+        self._state().set_bytes(key, value)
+
+    def delete(self, key: str) -> None:
+        """Remove the value, if there is one."""
+        self._state().delete(key)
+
+
+class Barrier(msgspec.Struct, frozen=True):
+    """Where reading must have come to before boundaries up to `until` may be closed."""
+
+    until: int
+    ends: Mapping[Position, int]
+
+
+class Log:
+    """What the learner must know of the logs behind its inputs; the topology driver replaces it."""
+
+    def __init__(self, settings: Settings, app: GuardedApplication, topics: list[str]) -> None:
+        self._reader = clients.reader(settings, f"{settings.learner_group}-ends")
+        self._app = app
+        self._topics = topics
+        counts = self._reader.list_topics(timeout=clients.TIMEOUT).topics
+        self.partitions = len(counts[topics[0]].partitions)
+
+    def unread(self) -> dict[Position, int]:
+        """Return the ends of the partitions that were not read to their end; open transactions do not count."""
+        ends = {
+            place: self._reader.get_watermark_offsets(TopicPartition(*place), timeout=clients.TIMEOUT)[1]
+            for place in ((topic, number) for topic in self._topics for number in range(self.partitions))
+        }
+        reached = self.positions([place for place, end in ends.items() if end > 0])
+        # Without a message since the start there is no position: then the committed offset is where reading stands.
+        fresh = [TopicPartition(*place) for place, offset in reached.items() if offset < 0]
+        if fresh:
+            committed = self._app._consumer.committed(fresh, timeout=clients.TIMEOUT)  # noqa: SLF001 - as below
+            reached |= {(found.topic, found.partition): found.offset for found in committed}
+        return {place: ends[place] for place, offset in reached.items() if offset < ends[place]}
+
+    def positions(self, wanted: list[Position]) -> dict[Position, int]:
+        """Return the next offset to be read of each partition; transaction markers at the end count as read."""
+        consumer = self._app._consumer  # noqa: SLF001 - Quix shows no position; the canary test guards the name
+        found = consumer.position([TopicPartition(*place) for place in wanted])
+        return {(position.topic, position.partition): position.offset for position in found}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._reader.close()
+
+
+def wire(app: GuardedApplication, settings: Settings, step: LearnerStep) -> None:
+    """Lay the topology: scores and labels each through their half of the step, every output to its topic."""
+    names = settings.topics
+    scores = app.topic(names.scores, value_deserializer="bytes", key_deserializer="bytes")
+    labels = app.topic(names.labels, value_deserializer="bytes", key_deserializer="bytes")
+    sinks = {
+        role: app.topic(name, value_serializer=OutputValue(), key_serializer="bytes")
+        for role, name in {
+            "labelled": names.labelled,
+            "risk": names.risk,
+            "snapshots": names.snapshots,
+            "dead_letters": names.dead_letters,
+        }.items()
+    }
+    of_scores = app.dataframe(scores)
+    of_scores.register_store()
+    context, stream_id = of_scores.processing_context, of_scores.stream_id
+    step.attach(
+        lambda partition, prefix: StateStore(
+            lambda: context.checkpoint.get_store_transaction(stream_id, partition).as_state(prefix)
+        )
+    )
+    for stream in (
+        of_scores.apply(step.on_score, expand=True, metadata=True),
+        app.dataframe(labels).apply(step.on_label, expand=True, metadata=True),
+    ):
+        with_headers = stream.set_headers(lambda output, *_: output.headers)
+        with_headers.to_topic(lambda output, *_: sinks[output.topic], key=lambda output: output.key)
+
+
+class LearnerStep:
+    """Ledger and teacher, driven by messages."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        calendar: Calendar,
+        sampling: Sampling,
+        model_version: str,
+        restore: Callable[[bytes | None], OnlineLearner],
+        metrics: LearnerMetrics,
+    ) -> None:
+        self._scores, self._labels = settings.topics.scores, settings.topics.labels
+        self._tolerance = int(settings.future_tolerance * 1000)
+        self._calendar = calendar
+        self._sampling = sampling
+        self._model_version = model_version
+        self._restore = restore
+        self._metrics = metrics
+        self._log: Any = None
+        self._barrier: Barrier | None = None
+        self._clocks: dict[int, int] = {}
+        self._progress: Progress | None = None
+
+    def attach(self, store: Callable[[int, bytes], StateStore]) -> None:
+        """Take the way to the state stores, by partition and prefix. The lessons lie beside partition 0."""
+        self._store = store
+        self._lessons = store(0, LESSONS)
+        self._teacher = Teacher(self._lessons, self._calendar, self._sampling, self._model_version)
+
+    def follow(self, log_: Any) -> None:
+        """Take the view of the logs; ledgers come one a partition."""
+        self._log = log_
+        self._ledgers = [Ledger(self._store(number, LEDGER), self._calendar) for number in range(log_.partitions)]
+
+    def on_partitions(self, assigned: list[TopicPartition]) -> None:
+        """Forget what was remembered of the state; refuse to share the work.
+
+        Raises
+        ------
+        FatalStreamError
+            When only some of the partitions were assigned: a second learner is running.
+        """
+        self._progress, self._barrier = None, None
+        self._clocks.clear()
+        own = [partition for partition in assigned if partition.topic in {self._scores, self._labels}]
+        if own and len(own) != 2 * len(self._ledgers):
+            raise FatalStreamError(
+                f"this learner was given {len(own)} of {2 * len(self._ledgers)} partitions: a second learner runs in "
+                "its group. One model is taught by one learner: stop the other one"
+            )
+
+    def on_score(self, value: bytes | None, key: bytes | None, _timestamp: int, _headers: Any) -> list[Output]:
+        """Take in a scored transaction; returns the lessons of the boundaries that closed."""
+        partition = message_context().partition
+        try:
+            record = decode_score(value)
+        except InvalidRecord as error:
+            return [self._dead_letter(value, key, InvalidEvent(Reason.INVALID_RECORD, str(error)))]
+        self._begin(record)
+        if self._ledgers[partition].score(record, self._now.closed):
+            self._metrics.scores.inc()
+        self._clocks[partition] = max(self._clocks.get(partition, 0), record.timestamp)
+        self._metrics.event_time.set(max(self._clocks.values()) / 1000)
+        return list(self._close_boundaries())
+
+    def on_label(self, value: bytes | None, key: bytes | None, timestamp: int, _headers: Any) -> list[Output]:
+        """Take in a label; returns the lessons of the boundaries that closed, or a dead letter."""
+        partition = message_context().partition
+        try:
+            label = decode_label(value)
+            check_key(key, label.card_id)
+            check_time(label.labelled_at, timestamp + self._tolerance, "labelled_at")
+            self._check_partition(label.card_id, partition)
+        except InvalidEvent as error:
+            return [self._dead_letter(value, key, error)]
+        self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()
+        if not self._ledgers[partition].label(label, self._now.closed):
+            self._metrics.early.inc()
+        return list(self._close_boundaries())
+
+    def _check_partition(self, card_id: str, partition: int) -> None:
+        expected = clients.murmur2_partition(card_id.encode(), len(self._ledgers))
+        if partition != expected:
+            raise InvalidEvent(
+                Reason.WRONG_PARTITION,
+                f"the label lies in partition {partition}, its card belongs to {expected}: "
+                "set partitioner=murmur2 on its producer",
+            )
+
+    def _dead_letter(self, value: bytes | None, key: bytes | None, error: InvalidEvent) -> Output:
+        self._metrics.dead_letters.labels(error.reason).inc()
+        return dead_letter(value, key, error)
+
+    @property
+    def _now(self) -> Progress:
+        if self._progress is None:
+            self._progress = decode_progress(self._lessons.get(PROGRESS))
+        return self._progress
+
+    def _begin(self, record: ScoreRecord) -> None:
+        """Let the first transaction ever say where the calendar begins."""
+        if self._now.closed < 0:
+            self._keep(Progress.beginning(record.timestamp // self._calendar.interval))
+
+    def _keep(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lessons.put(PROGRESS, encode_progress(progress))
+
+    def _close_boundaries(self) -> Iterator[Output]:
+        if not self._clocks:  # labels alone tell no time
+            return
+        newest = max(self._clocks.values()) // self._calendar.interval
+        if newest <= self._now.closed:
+            return
+        if self._barrier is None:
+            self._barrier = Barrier(newest, self._log.unread())
+        if not self._has_passed(self._barrier):
+            return
+        until, self._barrier = self._barrier.until, None
+        while self._now.closed < until:
+            yield from self._close(self._now.closed + 1)
+
+    def _has_passed(self, barrier: Barrier) -> bool:
+        """Whether everything before the barrier was read, or is scores of a partition that is past the boundary."""
+        boundary = barrier.until * self._calendar.interval
+        here = message_context()
+        waiting = []
+        for (topic, number), end in barrier.ends.items():
+            is_past = topic == self._scores and self._clocks.get(number, 0) >= boundary
+            is_here = (topic, number) == (here.topic, here.partition) and here.offset + 1 >= end
+            if not is_past and not is_here:
+                waiting.append((topic, number))
+        if not waiting:
+            return True
+        positions = self._log.positions(waiting)
+        return all(positions[place] >= barrier.ends[place] for place in waiting)
+
+    def _close(self, boundary: int) -> Iterator[Output]:
+        began = time.perf_counter()
+        learner = self._restore(self._now.model)
+        lesson = self._teacher.close(boundary, self._now, examples_due(self._ledgers, boundary), learner)
+        self._keep(lesson.progress)
+        yield from _outputs(lesson)
+        self._observe(lesson, began)
+
+    def _observe(self, lesson: Lesson, began: float) -> None:
+        for record in lesson.labelled:
+            self._metrics.observe(record)
+        if lesson.snapshot is not None:
+            self._metrics.snapshot(lesson.snapshot)
+            log.info(
+                "snapshot_published",
+                version=lesson.snapshot.version,
+                examples=lesson.snapshot.examples,
+                learned=len(lesson.labelled),
+                risk_rows=lesson.snapshot.risk_rows,
+                online_weight=round(lesson.snapshot.online_weight, 4),
+            )
+        self._metrics.closing.observe(time.perf_counter() - began)
+
+
+def _outputs(lesson: Lesson) -> Iterator[Output]:
+    """Examples, then risk, then the snapshot: what it depends on comes before it."""
+    for record in lesson.labelled:
+        yield Output("labelled", record.merchant_id.encode(), encode_record(record))
+    if lesson.snapshot is None:
+        return
+    version = lesson.snapshot.version.encode()
+    for key, row in lesson.risk.items():
+        yield Output("risk", key.encode(), row, [(VERSION_HEADER, version)])
+    yield Output("snapshots", version, encode_snapshot(lesson.snapshot))

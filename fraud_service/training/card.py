@@ -1,0 +1,47 @@
+"""The model card: what a person should know of an artefact before trusting it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fraud_service.models.artefact import Manifest
+
+
+def card(manifest: Manifest) -> str:
+    """Write the card of a model as Markdown."""
+    training = manifest.training
+    metrics = "\n".join(f"| {name.replace('_', ' ')} | {value:g} |" for name, value in manifest.metrics.items())
+    parameters = "\n".join(f"| {name} | {value} |" for name, value in training["parameters"].items())
+    return f"""# Model {manifest.version}
+
+Gradient boosted trees (`HistGradientBoostingClassifier` of scikit-learn {training["scikit-learn"]}) over
+{len(manifest.features)} features, contract version {manifest.features_version} (see `docs/features.md`). Returns the
+logit of the probability that a card payment is fraudulent. Served from `model.onnx` in double precision; `trees.json`
+holds the same trees for explanations.
+
+| | |
+|---|---|
+| trained on | {training["source"]} |
+| transactions | {training["from"]} to {training["to"]}: {training["rows"]:,}, of which {training["frauds"]:,} frauds |
+| labels | known within {training["label_delay_days"]:g} days after the window |
+
+## How good it is
+
+Fitted on all but the last seven days of the window and judged on those, before it was fitted on all of it:
+
+| figure | value |
+|---|---|
+{metrics or "| too few frauds to judge | |"}
+
+## Settings
+
+| parameter | value |
+|---|---|
+{parameters}
+
+## What it is not for
+
+It knows the payments it was trained on. A model trained on simulated payments shows that the service works; before it
+decides on real ones, train it on yours: `fraud-service train FILE --out DIR`.
+"""

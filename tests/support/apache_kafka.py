@@ -1,0 +1,364 @@
+"""A real Apache Kafka for the tests marked `kafka`: one process, broker and KRaft controller in one.
+
+The embedded broker is quick, but whether nothing is lost when a broker crashes, and how transactions, fencing and
+rebalances behave, is only known after trying it on the real thing. The jars are fetched once through Maven; see
+`kafka/pom.xml` beside this file.
+
+Environment
+-----------
+FRAUD_TEST_CACHE
+    Folder that keeps the jars between runs. Default: `~/.cache/fraud-service`.
+FRAUD_TEST_REQUIRE_KAFKA
+    `1`: a test that needs Kafka fails where it cannot run, instead of being skipped, and a missing Java or Maven is
+    installed if that is possible (root on a Debian system).
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+from xml.etree import ElementTree as ET
+
+from fraud_service.embedded import LOOPBACK, end_process, free_loopback_port, tail, wait_for_broker
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+POM: Final = Path(__file__).with_name("kafka") / "pom.xml"
+OLDEST_JAVA: Final = 17
+
+# Seconds. Together below the time limit of a test, which the first test also spends on all of this.
+_APT_TIMEOUT: Final = 150.0
+_FETCH_TIMEOUT: Final = 90.0
+_FORMAT_TIMEOUT: Final = 20.0
+_START_TIMEOUT: Final = 30.0
+_STOP_TIMEOUT: Final = 20.0
+
+_START_ATTEMPTS: Final = 3
+
+_JAVA_OPTIONS: Final = (
+    "-Xmx384m",
+    # The three below halve the start-up: a short-lived, small process gains nothing from the defaults.
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",
+    "-Djava.net.preferIPv4Stack=true",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+    "-Dorg.slf4j.simpleLogger.showShortLogName=true",
+)
+
+_PROPERTIES: Final = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller_port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+
+# As in production: a topic that nobody created is an error, not a topic with one partition.
+auto.create.topics.enable=false
+
+# One broker, and few partitions to create before the first group or transaction can work.
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+
+# Tests wait for these.
+group.initial.rebalance.delay.ms=0
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+# After kill -9 the controller turns the restarted broker away until the session of the killed one is over.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+
+# Fit the small heap and disk of a test run.
+num.network.threads=2
+num.io.threads=4
+log.cleaner.dedupe.buffer.size=8388608
+log.index.size.max.bytes=1048576
+"""
+
+
+class KafkaError(RuntimeError):
+    """Apache Kafka cannot be fetched or started here. The message says why."""
+
+
+class ApacheKafka:
+    """One Kafka broker on loopback ports and a temporary directory; both stay the same over restarts.
+
+    Attributes
+    ----------
+    bootstrap : str
+        `host:port` for `bootstrap.servers`. Set by the first `start`.
+    """
+
+    def __init__(self) -> None:
+        self.bootstrap = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory = Path(tempfile.mkdtemp(prefix="fraud-service-kafka-"))
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the broker, or None while it is not running."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """The broker's log, over all starts."""
+        return self._directory / "broker.log"
+
+    def start(self) -> None:
+        """Start the broker and wait until it answers: on the ports and data of the first start, if there was one.
+
+        Raises
+        ------
+        KafkaError
+            It did not come up; with the end of its log.
+        """
+        if self._process is not None:
+            return
+        attempts = 1 if self.bootstrap else _START_ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            if attempts > 1:
+                self._prepare()
+            problem = self._launch_and_wait()
+            if problem is None:
+                return
+            log = tail(self.log)
+            # Another process may have taken a port between our look and the broker's bind.
+            if attempt == attempts or "Address already in use" not in self.log.read_text(encoding="utf-8"):
+                raise KafkaError(f"Apache Kafka {problem}; the end of its log:\n{log}")
+
+    def stop(self) -> None:
+        """End the broker in good order. Data and port are kept for `start`."""
+        process, self._process = self._process, None
+        if process is not None:
+            end_process(process, timeout=_STOP_TIMEOUT)
+
+    def kill(self) -> None:
+        """End the broker at once, as a crash would (SIGKILL). Data and port are kept for `start`."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def restart(self) -> None:
+        """Stop the broker if it runs, and start it on the same data and port.
+
+        Raises
+        ------
+        KafkaError
+            It did not come up again; with the end of its log.
+        """
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Stop the broker and remove its data."""
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            # `__exit__` does not run when `__enter__` fails.
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _config(self) -> Path:
+        return self._directory / "server.properties"
+
+    def _prepare(self) -> None:
+        """Choose ports, write the configuration, and format an empty data folder, which KRaft asks for."""
+        data = self._directory / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        self.log.unlink(missing_ok=True)
+        port, controller_port = _two_ports()
+        self._config.write_text(
+            _PROPERTIES.format(host=LOOPBACK, port=port, controller_port=controller_port, data=data), encoding="utf-8"
+        )
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # With "=", because an id may begin with a dash.
+        command = _java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(self._config))
+        _run(command, timeout=_FORMAT_TIMEOUT, what="formatting Kafka's data folder")
+        self.bootstrap = f"{LOOPBACK}:{port}"
+
+    def _launch_and_wait(self) -> str | None:
+        with self.log.open("ab") as output:
+            self._process = process = subprocess.Popen(
+                _java("kafka.Kafka", str(self._config)),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._directory,
+                # Ctrl-C belongs to pytest, whose fixtures then stop the broker.
+                start_new_session=True,
+            )
+        problem: str | None = "was interrupted while starting"
+        try:
+            problem = wait_for_broker(self.bootstrap, timeout=_START_TIMEOUT, exit_code=process.poll)
+        finally:
+            if problem is not None:
+                self.kill()
+        return problem
+
+
+def required() -> bool:
+    """Tell whether a test that needs Kafka has to fail where Kafka cannot run, instead of being skipped."""
+    return os.environ.get("FRAUD_TEST_REQUIRE_KAFKA") == "1"
+
+
+def ensure_java() -> None:
+    """Install Java and Maven where Kafka is required and one is missing, if this is root on a Debian system.
+
+    Raises
+    ------
+    KafkaError
+        The installation failed or took longer than its bound.
+    """
+    missing = _java_problem() is not None or (_cached_jars() is None and shutil.which("mvn") is None)
+    if not (required() and missing and shutil.which("apt-get") and os.geteuid() == 0):
+        return
+    # The default runtime instead of a certain version: 17 on Debian 12, 21 on Debian 13, and both will do.
+    script = "apt-get update -q && apt-get install -q -y --no-install-recommends default-jre-headless maven"
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    _run(["sh", "-c", script], timeout=_APT_TIMEOUT, what="installing Java and Maven", env=environment)
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """Tell why Apache Kafka cannot run here; fetches the jars if they are not there yet.
+
+    Returns
+    -------
+    str or None
+        The reason, or None if it can run.
+    """
+    problem = _java_problem()
+    if problem is not None:
+        return problem
+    try:
+        jars()
+    except KafkaError as error:
+        return str(error)
+    return None
+
+
+def jars() -> Path:
+    """Give the folder with the broker's jars, and fetch them the first time.
+
+    Returns
+    -------
+    Path
+        The folder, complete.
+
+    Raises
+    ------
+    KafkaError
+        Maven is missing, or could not obtain them.
+    """
+    cached = _cached_jars()
+    if cached is not None:
+        return cached
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise KafkaError("Maven (mvn), which fetches Apache Kafka, is not installed")
+    target = _jar_folder()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Filled aside and then renamed: what has the final name is complete, also if a run is interrupted or two overlap.
+    with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
+        filled = Path(scratch) / "jars"
+        # The pom is copied, because Maven may create a folder `target` beside it.
+        pom = shutil.copy(POM, scratch)
+        command = [maven, "-q", "-B", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={filled}"]
+        _run(command, timeout=_FETCH_TIMEOUT, what="fetching Apache Kafka through Maven")
+        try:
+            filled.rename(target)
+        except OSError:
+            # Someone else was faster; then theirs is as good.
+            if _cached_jars() is None:
+                raise
+    return target
+
+
+def _jar_folder() -> Path:
+    cache = os.environ.get("FRAUD_TEST_CACHE")
+    folder = Path(cache) if cache else Path.home() / ".cache" / "fraud-service"
+    version = ET.parse(POM).findtext(".//{*}kafka.version")  # noqa: S314 - our own file
+    # The digest, because another dependency or version of it is another set of jars.
+    return folder / f"kafka-{version}-{hashlib.sha256(POM.read_bytes()).hexdigest()[:8]}"
+
+
+def _cached_jars() -> Path | None:
+    folder = _jar_folder()
+    return folder if folder.is_dir() else None
+
+
+def _java_problem() -> str | None:
+    java = shutil.which("java")
+    if java is None:
+        return f"Java {OLDEST_JAVA} or newer, which runs Apache Kafka, is not installed"
+    command = [java, "-version"]
+    banner = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_FORMAT_TIMEOUT).stderr
+    version = re.search(r'version "(\d+)', banner)
+    if version is None or int(version[1]) < OLDEST_JAVA:
+        return f"Apache Kafka needs Java {OLDEST_JAVA} or newer, this is: {banner.strip() or 'unknown'}"
+    return None
+
+
+def _java(*arguments: str) -> list[str]:
+    return [shutil.which("java") or "java", *_JAVA_OPTIONS, "-cp", f"{jars()}/*", *arguments]
+
+
+def _two_ports() -> tuple[int, int]:
+    first = second = free_loopback_port()
+    while second == first:
+        second = free_loopback_port()
+    return first, second
+
+
+def _run(command: list[str], *, timeout: float, what: str, env: dict[str, str] | None = None) -> None:
+    """Run a program to its end; every way in which that can fail becomes a `KafkaError`."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+            env=env,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KafkaError(f"{what} failed: {error}") from error
+    if done.returncode != 0:
+        output = "\n".join(done.stdout.splitlines()[-20:])
+        raise KafkaError(f"{what} failed with exit code {done.returncode}:\n{output}")

@@ -1,0 +1,126 @@
+"""The topology driver: the real Quix topologies, their state and their checkpoints, without a broker.
+
+Messages go in by topic; what the service produces comes out by topic, as a committed reader would see it. Partitions are
+those the murmur2 partitioner would choose. State lies in RocksDB under a temporary folder, so that a driver can be closed
+and another one opened on what it left.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from quixstreams.models import Topic, TopicConfig, TopicManager
+from quixstreams.models.messagecontext import MessageContext
+from quixstreams.context import copy_context, set_message_context
+
+from fraud_service.stream.application import build
+from fraud_service.stream.clients import murmur2_partition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.settings import Settings
+    from fraud_service.stream.application import GuardedApplication
+
+
+@dataclass(frozen=True)
+class Message:
+    """One record on a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    timestamp: int = 0
+
+    @property
+    def header(self) -> dict[str, str]:
+        return {name: value.decode() for name, value in self.headers}
+
+
+class MemoryTopics(TopicManager):
+    """Topics that exist because somebody asked for them."""
+
+    def __init__(self, partitions: int, group: str) -> None:
+        super().__init__(topic_admin=None, consumer_group=group, auto_create_topics=False)
+        self._partitions = partitions
+
+    def _get_or_create_broker_topic(self, topic: Topic) -> Topic:
+        found = Topic(name=topic.name)
+        found.broker_config = TopicConfig(self._partitions, 1, {"retention.ms": "-1", "retention.bytes": "-1"})
+        return found
+
+
+class Driver:
+    """Drive one application. `wire` lays the topology on it."""
+
+    def __init__(
+        self, settings: Settings, group: str, wire: Callable[[GuardedApplication], None], partitions: int = 4
+    ) -> None:
+        self.settings = settings
+        self.partitions = partitions
+        self.produced: dict[str, list[Message]] = defaultdict(list)
+        self._pending: list[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]], int]] = []
+        self._offsets: dict[tuple[str, int], int] = defaultdict(int)
+        topics = MemoryTopics(partitions, group)
+        self.app = build(
+            settings, group, guarantee="at-least-once", commit_interval=3600, topic_manager=topics
+        )
+        self.app._producer.produce_row = self._produce
+        self.app._producer.flush = lambda timeout=None: 0
+        self.app._consumer.commit = lambda offsets, asynchronous: []
+        wire(self.app)
+        self._context = self.app._processing_context
+        self._state = self.app._state_manager
+        self._state.init()
+        for stream_id in self._state.stores:
+            for number in range(partitions):
+                self._state.on_partition_assign(stream_id, number, {})
+        self._context.init_checkpoint()
+        self._composed = self.app._dataframe_registry.compose_all()
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, timestamp: int, partition: int | None = None
+    ) -> None:
+        """Process one message."""
+        if partition is None:
+            partition = murmur2_partition(key or b"", self.partitions)
+        offset = self._offsets[topic, partition]
+        self._offsets[topic, partition] += 1
+        context = copy_context()
+        context.run(set_message_context, MessageContext(topic, partition, offset, len(value or b""), 0))
+        context.run(self._composed[topic], value, key, timestamp, [])
+        self._context.store_offset(topic, partition, offset)
+
+    def commit(self) -> None:
+        """Commit the checkpoint: state to disk, outputs to readers."""
+        self._context.commit_checkpoint(force=True)
+        for topic, key, value, headers, timestamp in self._pending:
+            partition = murmur2_partition(key or b"", self.partitions)
+            place = len(self.produced[topic])
+            self.produced[topic].append(Message(topic, partition, place, key, value, headers, timestamp))
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Close the state; what was not committed is lost, as in a crash."""
+        self._state.close()
+
+    def _produce(self, row: Any, topic: Topic, key: Any, partition: Any = None, timestamp: int = 0) -> None:
+        message = topic.row_serialize(row=row, key=key)
+        self._pending.append((topic.name, message.key, message.value, list(message.headers or []), timestamp))
+
+
+@contextmanager
+def driven(
+    settings: Settings, group: str, wire: Callable[[GuardedApplication], None], partitions: int = 4
+) -> Iterator[Driver]:
+    driver = Driver(settings, group, wire, partitions)
+    try:
+        yield driver
+    finally:
+        driver.close()

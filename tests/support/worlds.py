@@ -1,0 +1,184 @@
+"""Small worlds: builders with sensible facts, models that can be reasoned about, and stores made of dictionaries."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fraud_service.domain.events import Label, LabelSource, Transaction
+from fraud_service.domain.features import NAMES, Features
+from fraud_service.domain.policy import Outcome
+from fraud_service.domain.records import ScoreRecord
+from fraud_service.domain.risk import row_digest
+from fraud_service.domain.scoring import OnlineModel
+from fraud_service.domain.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fraud_service.domain.ledger import Example, Ledger
+    from fraud_service.domain.teaching import Lesson, Progress, Teacher
+
+SECOND = 1000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+MONDAY = 1_699_833_600_000  # 2023-11-13T00:00:00Z
+QUIET_FEATURES = Features(*([0.0] * len(NAMES)))
+
+
+def transaction(transaction_id: str = "t1", timestamp: int = MONDAY, **facts: Any) -> Transaction:
+    """Make a payment of 25.00 EUR by card-1 at merchant-1, unless the facts say otherwise."""
+    defaults: dict[str, Any] = {"card_id": "card-1", "merchant_id": "merchant-1", "amount": 25.0, "currency": "EUR"}
+    return Transaction(transaction_id=transaction_id, timestamp=timestamp, **(defaults | facts))
+
+
+def label(transaction_id: str = "t1", labelled_at: int = MONDAY + DAY, *, is_fraud: bool = True, **facts: Any) -> Label:
+    """Make a label that an analyst gave."""
+    defaults: dict[str, Any] = {"card_id": "card-1", "source": LabelSource.ANALYST}
+    return Label(transaction_id=transaction_id, labelled_at=labelled_at, is_fraud=is_fraud, **(defaults | facts))
+
+
+def features(**values: float) -> Features:
+    """Make a row of zeros, but for these values."""
+    return msgspec.structs.replace(QUIET_FEATURES, **values)
+
+
+def score(transaction_id: str = "t1", timestamp: int = MONDAY, **facts: Any) -> ScoreRecord:
+    """Make the score record of an approved payment."""
+    defaults: dict[str, Any] = {
+        "card_id": "card-1",
+        "merchant_id": "merchant-1",
+        "amount": 25.0,
+        "currency": "EUR",
+        "outcome": Outcome.APPROVE,
+        "score": 0.1,
+        "pretrained": 0.1,
+        "online": 0.1,
+        "pretrained_logit": -2.0,
+        "online_logit": -2.0,
+        "online_weight": 0.5,
+        "model": "model-1",
+        "snapshot": "untaught",
+        "is_stale": False,
+        "repeated": False,
+        "reasons": [],
+        "features": QUIET_FEATURES,
+    }
+    return ScoreRecord(transaction_id=transaction_id, timestamp=timestamp, **(defaults | facts))
+
+
+def online_model(**changes: Any) -> OnlineModel:
+    """Make the untaught online model, but for these changes."""
+    return msgspec.structs.replace(OnlineModel.untaught((0.0,) * len(NAMES), (1.0,) * len(NAMES)), **changes)
+
+
+def snapshot(as_of: int, rows: dict[str, bytes | None], table: dict[str, bytes], **facts: Any) -> Snapshot:
+    """Make a sealed snapshot; `table` holds what the previous snapshots published and takes in the rows of this one."""
+    for key, row in rows.items():
+        if row is None:
+            table.pop(key, None)
+        else:
+            table[key] = row
+    defaults: dict[str, Any] = {
+        "effective_from": as_of + HOUR // 4,
+        "interval": HOUR,
+        "model": "model-1",
+        "online": online_model(),
+        "online_weight": 0.5,
+        "examples": 1,
+        "label_horizon": as_of,
+        "risk_rows": len(rows),
+        "risk_digest": table_digest(table),
+    }
+    return Snapshot(version="", as_of=as_of, **(defaults | facts)).sealed()
+
+
+def table_digest(table: dict[str, bytes]) -> str:
+    """Sum up the digests of all rows."""
+    return f"{sum(row_digest(key, row) for key, row in table.items()) % 2**256:064x}"
+
+
+class LinearModel:
+    """A pretrained model whose logit is a base and one summand a feature."""
+
+    version = "model-1"
+
+    def __init__(self, base: float = -3.0, prior: float = -4.0, **weights: float) -> None:
+        self.base, self.prior, self.weights = base, prior, weights
+        self.batches: list[int] = []
+
+    def logits(self, rows: Sequence[Features]) -> list[float]:
+        """Score a batch and remember its size."""
+        self.batches.append(len(rows))
+        return [math.fsum([self.base, *self.contributions(row)[1]]) for row in rows]
+
+    def contributions(self, row: Features) -> tuple[float, list[float]]:
+        """Split the logit."""
+        return self.base, [self.weights.get(name, 0.0) * math.tanh(getattr(row, name) / 100) for name in NAMES]
+
+
+class BrokenModel(LinearModel):
+    """A pretrained model that raises."""
+
+    def logits(self, rows: Sequence[Features]) -> list[float]:
+        """Raise."""
+        raise RuntimeError(f"cannot score {len(rows)} rows")
+
+
+class UndecidedModel(LinearModel):
+    """A pretrained model that returns NaN."""
+
+    def logits(self, rows: Sequence[Features]) -> list[float]:
+        """Return NaN for each row."""
+        return [math.nan] * len(rows)
+
+
+class DictStore(dict[str, bytes]):
+    """A store of the ledger and the teacher."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set the value."""
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        """Remove the value, if there is one."""
+        self.pop(key, None)
+
+
+class CountingLearner:
+    """An online model that remembers, in order, what it was taught."""
+
+    def __init__(self, state: bytes | None = None) -> None:
+        self.lessons: list[tuple[float, float, bool, float]] = [] if state is None else json.loads(state)
+
+    def learn(self, row: Features, pretrained_logit: float, *, is_fraud: bool, weight: float) -> None:
+        """Note the example."""
+        self.lessons.append((row.amount, pretrained_logit, is_fraud, weight))
+
+    def state(self) -> bytes:
+        """Write the notes."""
+        return json.dumps(self.lessons).encode()
+
+    def export(self) -> OnlineModel:
+        """Put the number of examples and frauds into a model."""
+        return online_model(
+            intercept=float(len(self.lessons)), pretrained_weight=float(sum(lesson[2] for lesson in self.lessons))
+        )
+
+
+def close_boundaries(
+    ledgers: Iterable[Ledger], teacher: Teacher, progress: Progress, until: int, learner: CountingLearner
+) -> list[Lesson]:
+    """Close the boundaries after `progress.closed` up to and including `until`, as the learner does."""
+    ledgers, lessons = list(ledgers), []
+    for boundary in range(progress.closed + 1, until + 1):
+        dues = sorted((due, number) for number, ledger in enumerate(ledgers) for due in ledger.due(boundary))
+        settled: list[Example | None] = [ledgers[number].settle(due, boundary) for due, number in dues]
+        lesson = teacher.close(boundary, progress, [example for example in settled if example is not None], learner)
+        progress = lesson.progress
+        lessons.append(lesson)
+    return lessons

@@ -1,0 +1,170 @@
+"""Who may import what: the boundaries that keep the core pure and a scorer's pod small."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "fraud_service"
+DOMAIN = PACKAGE / "domain"
+IMPURE = {
+    "asyncio",
+    "http",
+    "io",
+    "logging",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "pickle",
+    "random",
+    "secrets",
+    "shutil",
+    "signal",
+    "socket",
+    "sqlite3",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "threading",
+    "time",
+    "urllib",
+}
+PURE = (sys.stdlib_module_names - IMPURE) | {"msgspec", "fraud_service"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def statements(node: ast.AST, *, functions: bool) -> list[ast.AST]:
+    """Return what is executed within a node: without type checking, and without functions unless asked for."""
+    found: list[ast.AST] = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not functions:
+            continue
+        inner: list[ast.AST] = [child]
+        if is_for_types_only(child):
+            inner = list(child.orelse)  # type: ignore[attr-defined]
+        for one in inner:
+            found += [one, *statements(one, functions=functions)]
+    return found
+
+
+def imports(module: str, *, functions: bool = True) -> set[str]:
+    """Return the full names that a module imports; `from a import b` counts as a and as a.b."""
+    path = FILES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found: set[str] = set()
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")), functions=functions):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            origin = ".".join(filter(None, (base, node.module)))
+            found.update([origin, *(f"{origin}.{alias.name}" for alias in node.names)])
+    return found
+
+
+def roots(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def is_within(module: str, allowed: tuple[str, ...]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in allowed)
+
+
+def closure(module: str) -> set[str]:
+    """Return our modules that are loaded when this one is, and what they import from elsewhere."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        current = waiting.pop()
+        if current in reached:
+            continue
+        reached.add(current)
+        if current in FILES:
+            # Importing a module loads the packages around it first.
+            parents = {current.rsplit(".", depth)[0] for depth in range(1, current.count(".") + 1)}
+            waiting += parents | imports(current, functions=False)
+    return reached
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if is_within(name, ("fraud_service.domain",))])
+def test_the_core_imports_nothing_but_values(module):
+    names = imports(module)
+    assert roots(names) <= PURE
+    ours = {name for name in names if name.startswith("fraud_service")}
+    assert all(is_within(name, ("fraud_service.domain", "fraud_service.errors")) for name in ours)
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if is_within(name, ("fraud_service.domain",))])
+def test_the_core_asks_no_clock(module):
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    called = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "attr")}
+    named = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "id")}
+    assert not called & {"now", "utcnow", "today", "uuid4", "uuid1"}
+    assert not named & {"open", "print", "input", "uuid4", "uuid1", "hash", "id"}
+
+
+ONLY = {
+    "quixstreams": ("fraud_service.stream",),
+    "confluent_kafka": ("fraud_service.stream", "fraud_service.embedded", "fraud_service.feed"),
+    "prometheus_client": ("fraud_service.metrics",),
+    "sklearn": ("fraud_service.training",),
+    "onnx": ("fraud_service.training",),
+    "river": ("fraud_service.models.online",),
+    "pickle": (),
+    "joblib": (),
+    "cloudpickle": (),
+    "dill": (),
+    "marshal": (),
+    "shelve": (),
+}
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_a_library_is_imported_only_where_it_belongs(library):
+    strangers = [
+        module for module in FILES if library in roots(imports(module)) and not is_within(module, ONLY[library])
+    ]
+    assert strangers == []
+
+
+@pytest.mark.parametrize("library", ["sklearn", "onnx", "pickle", "joblib", "cloudpickle", "river", "pyarrow"])
+def test_a_scorer_loads_nothing_that_trains(library):
+    if "fraud_service.stream.scorer" not in FILES:
+        pytest.skip("there is no scorer yet")
+    assert library not in roots(closure("fraud_service.stream.scorer"))
+
+
+def test_the_search_finds_what_it_should(tmp_path, monkeypatch):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import pickle\nelse:\n    import json\n"
+        "try:\n    import os.path\nexcept ImportError:\n    pass\n"
+        "def later():\n    import river\n"
+        "from . import errors\nfrom ..models import online as model\n"
+    )
+    monkeypatch.setitem(FILES, "fraud_service.stream.module", path)
+    ours = {
+        "fraud_service.stream",
+        "fraud_service.stream.errors",
+        "fraud_service.models",
+        "fraud_service.models.online",
+    }
+    at_once = {"typing", "typing.TYPE_CHECKING", "json", "os.path"} | ours
+    assert imports("fraud_service.stream.module", functions=False) == at_once
+    assert imports("fraud_service.stream.module") == at_once | {"river"}
