@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV_VERSION := 0.9.5
+UV_VERSION := 0.13.9
 BOOTSTRAP ?=
 SIMULATED := .cache/simulated.parquet
 

@@ -6,13 +6,15 @@ are JSON Schema 2020-12, and inside AsyncAPI what its own dialect (a superset of
 
 from __future__ import annotations
 
+import json
 from inspect import cleandoc, getdoc
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from fraud_service import __version__
 from fraud_service.domain.events import LabelMessage, Reason, TransactionMessage
+from fraud_service.domain.profile import RECENT_KEPT
 from fraud_service.domain.records import AlertRecord, LabelledRecord, ScoreRecord
 from fraud_service.domain.risk import Risk, RiskDay
 from fraud_service.domain.snapshot import Snapshot
@@ -21,11 +23,15 @@ from fraud_service.stream import topics
 from fraud_service.stream.broadcast import VERSION_HEADER
 from fraud_service.stream.scorer import ALERT_SOURCE, ALERT_TYPE
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 Json = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 BINDING: Final = "0.5.0"  # of AsyncAPI's Kafka bindings
 JSON_TYPE: Final = "application/json"
+LAST_LINE_BREAK: Final = r"(?!\n)"
 TOLERANT: Final = "Further fields are tolerated and ignored: producers may add theirs first."
 
 
@@ -109,7 +115,7 @@ FIELDS: Final = {
 }
 SPECIAL: Final = {
     "TransactionMessage": {
-        "transaction_id": "Names the transaction. The same one again on its card is a repetition, decided only once.",
+        "transaction_id": f"Names the transaction; again among the card's last {RECENT_KEPT}, it is a repetition.",
         "amount": "Amount in units of `currency`.",
     },
     "LabelledRecord": {
@@ -187,7 +193,7 @@ def asyncapi() -> Json:
 
 
 def _schema(message: Message) -> Json:
-    _, definitions = msgspec.json.schema_components([message.type], ref_template="#/$defs/{name}")
+    definitions = _definitions([message], "#/$defs/{name}")
     polished = {name: _polished(definition, message) for name, definition in definitions.items()}
     own = polished.pop(message.type.__name__)
     head = {"$schema": DIALECT, "$id": f"urn:fraud-service:{message.slug}:v1"}
@@ -196,10 +202,20 @@ def _schema(message: Message) -> Json:
 
 def _components() -> Json:
     own = {message.type.__name__: message for message in MESSAGES}
-    _, definitions = msgspec.json.schema_components(
-        [message.type for message in MESSAGES], ref_template="#/components/schemas/{name}"
-    )
+    definitions = _definitions(MESSAGES, "#/components/schemas/{name}")
     return {name: _polished(definition, own.get(name)) for name, definition in definitions.items()}
+
+
+def _definitions(messages: Iterable[Message], references: str) -> dict[str, Json]:
+    """Return the schemas of classes as msgspec derives them, with patterns that every validator can read.
+
+    Python's `$` also matches before a last line break, which our patterns rule out by looking ahead. JSON Schema's `$`
+    does not, and some validators know no lookahead.
+    """
+    _, definitions = msgspec.json.schema_components([message.type for message in messages], ref_template=references)
+    text = json.dumps(definitions).replace(json.dumps(LAST_LINE_BREAK)[1:-1], "")
+    portable: dict[str, Json] = json.loads(text)
+    return portable
 
 
 def _polished(definition: Json, message: Message | None) -> Json:
@@ -247,7 +263,7 @@ def _server(settings: Settings) -> Json:
 
 def _channel(spec: topics.TopicSpec, settings: Settings) -> Json:
     configuration: Json = {"cleanup.policy": [spec.cleanup], "retention.ms": spec.retention}
-    configuration |= {name: int(value) for name, value in spec.extra.items()}
+    configuration |= {name: int(value) if value.isdecimal() else value for name, value in spec.extra.items()}
     return {
         "address": spec.name,
         "title": spec.role.replace("_", " ").capitalize(),

@@ -18,7 +18,7 @@ from contracts import asyncapi, default_settings, schemas
 
 from fraud_service import settings
 from fraud_service.domain import features, policy, profile
-from fraud_service.domain.events import EARLIEST, LATEST, MAX_AMOUNT, MAX_EVENT_BYTES, LabelSource, Reason, rfc3339
+from fraud_service.domain.events import MAX_AMOUNT, MAX_EVENT_BYTES, LabelSource, Reason
 from fraud_service.domain.scoring import OnlineModel
 from fraud_service.domain.snapshot import untaught
 from fraud_service.metrics import MOST_CURRENCIES, LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
@@ -68,7 +68,7 @@ ADVICE: Final = {
     ),
     Reason.INVALID_TIMESTAMP: Advice(
         BOTH,
-        f"The event time cannot be read, has no offset, or lies outside {rfc3339(EARLIEST)} to {rfc3339(LATEST)}.",
+        "The event time cannot be read, has no offset, or lies outside the years 1970 to 9999.",
         "Write RFC 3339 with `Z` or an offset, or epoch milliseconds as an integer: neither seconds nor a fraction.",
     ),
     Reason.INVALID_AMOUNT: Advice(
@@ -172,20 +172,18 @@ def _usual_amount() -> str:
 
     A card's usual amount is a running mean that no single payment can drag far (bounded influence, after Huber). It
     lives on a logarithmic scale, where twice as much is the same step for a small and for a large spender:
-    `x = ln(1 + amount)`. The first payment sets the mean to its `x`; the deviation begins at
-    {profile.DEVIATION_PRIOR}. Every later payment, the *n* + 1st of the card, moves both:
+    `x = ln(1 + amount)`. The first payment sets the mean to its `x`; the deviation begins at {profile.DEVIATION_PRIOR}.
+    Every later payment, the *n* + 1st of the card, moves both:
 
     1. `step` is `x` minus the mean, cut off at {profile.REACH:g} deviations on either side;
-    2. `pace` is 1 / (*n* + 1), but never below {profile.SLOWEST}: after {1 / profile.SLOWEST:.0f} payments old habits
-       fade;
+    2. `pace` is 1 / (*n* + 1), but never below {profile.SLOWEST}, so that old habits fade;
     3. the mean grows by `pace × step`;
-    4. the deviation grows by `pace × (|step| - deviation)`: it is the running mean of the steps' sizes.
+    4. the deviation grows by `pace × (|step| - deviation)`: it is a running mean of the size of the steps.
 
-    Wherever the deviation is divided by or multiplied, at least {profile.DEVIATION_FLOOR} is taken, so that a card of
-    equal payments does not find every cent unusual. The *unusualness* of an amount is `x` minus the mean, in
-    deviations; 0 before the first payment. An amount is *unusually high* when at least {profile.ENOUGH_TO_JUDGE}
-    payments came before and its unusualness is above {profile.HIGH:g}. Both are judged before the payment itself is
-    counted.
+    Where deviations are counted, one is taken as at least {profile.DEVIATION_FLOOR}, so that a card of equal payments
+    does not find every cent unusual. The *unusualness* of an amount is `x` minus the mean, in deviations; 0 before the
+    first payment. An amount is *unusually high* when at least {profile.ENOUGH_TO_JUDGE} payments came before and its
+    unusualness is above {profile.HIGH:g}. Both are judged before the payment itself is counted.
     """)
 
 
@@ -283,7 +281,7 @@ def _label_values() -> dict[str, str]:
 def topics_page() -> str:
     """Write the table of topics."""
     rows = [
-        (spec.role, f"`{spec.name}`", spec.key, str(spec.partitions), _kept(spec), spec.content)
+        (spec.role, f"`{spec.name}`", spec.key.replace("<", "&lt;"), str(spec.partitions), _kept(spec), spec.content)
         for spec in topics.table(default_settings())
     ]
     return _page(

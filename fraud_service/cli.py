@@ -197,6 +197,25 @@ def train(
 
 
 @app.command()
+def demo(
+    bootstrap: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Your Kafka; an embedded broker if absent.")
+    ] = None,
+    seconds: Annotated[int, typer.Option(min=5, help="How long transactions are fed.")] = 60,
+    rate: Annotated[float, typer.Option(min=10, help="Transactions a second, about.")] = 400,
+    days: Annotated[int, typer.Option(min=10, help="Days of event time that pass meanwhile.")] = 45,
+) -> None:
+    """Show everything at work for a minute, on simulated transactions; nothing is left behind."""
+    from fraud_service.demo import Plan, run
+
+    run(
+        settings.load(bootstrap_servers=bootstrap),
+        Plan(seconds=seconds, rate=rate, days=days),
+        own_kafka=bootstrap is not None,
+    )
+
+
+@app.command()
 def config() -> None:
     """Print every setting with its value; secrets in FRAUD_KAFKA stay hidden."""
     chosen = settings.load().model_dump(mode="json")

@@ -16,7 +16,7 @@ from fraud_service.domain.features import Features, extract
 from fraud_service.domain.policy import NO_MODEL, Decision, Outcome, Policy, Reason, reasons
 from fraud_service.domain.profile import Profile, Recent
 from fraud_service.domain.scoring import Blend, Contributions, PretrainedModel, blend, contributions
-from fraud_service.domain.snapshot import View
+from fraud_service.domain.snapshot import UNTAUGHT, Snapshot, View
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
@@ -99,12 +99,29 @@ class Detector:
         return _Case(transaction, place, view, features)
 
     def _pretrained_logits(self, rows: list[Features]) -> list[float]:
+        """Score the batch; where that fails, row by row, so that no row suffers from its neighbours."""
         if not rows:
             return []
         try:
-            return self.pretrained.logits(rows)
+            logits = self.pretrained.logits(rows)
         except Exception:  # noqa: BLE001 - a failing component never decides: the other one does, and the verdict says so
-            return [math.nan] * len(rows)
+            logits = []
+        if len(logits) == len(rows):
+            return logits
+        return [math.nan] if len(rows) == 1 else [self._pretrained_logits([row])[0] for row in rows]
+
+    def _online_logit(self, features: Features, snapshot: Snapshot, pretrained_logit: float) -> float:
+        """Score with the online model; without the pretrained logit, an untaught one knows nothing."""
+        if math.isfinite(pretrained_logit):
+            known = pretrained_logit
+        elif snapshot.version == UNTAUGHT:
+            return math.nan
+        else:
+            known = self.pretrained.prior
+        try:
+            return snapshot.online.logit(features, known)
+        except (ArithmeticError, ValueError):
+            return math.nan
 
     def _remember(self, case: _Case, pretrained_logit: float) -> Verdict:
         """Decide, and note the decision in the profile for the day the transaction comes again."""
@@ -118,9 +135,14 @@ class Detector:
         return Verdict(case.transaction, decision, case.features, explanation)
 
     def _blend(self, features: Features, view: View, pretrained_logit: float) -> Blend:
-        snapshot, prior = view.snapshot, self.pretrained.prior
-        taken = pretrained_logit if math.isfinite(pretrained_logit) else prior
-        return blend(pretrained_logit, snapshot.online.logit(features, taken), snapshot.online_weight, prior)
+        online = self._online_logit(features, view.snapshot, pretrained_logit)
+        return blend(pretrained_logit, online, view.snapshot.online_weight, self.pretrained.prior)
+
+    def _explain(self, features: Features, result: Blend, view: View) -> Contributions | None:
+        try:
+            return contributions(features, result, self.pretrained, view.snapshot.online)
+        except Exception:  # noqa: BLE001 - a decision stands, even where its reasons cannot be given
+            return None
 
     def _decide(
         self, features: Features, view: View, result: Blend, timestamp: int
@@ -131,8 +153,8 @@ class Detector:
         if result.pretrained_logit is None and result.online_logit is None:
             outcome, why = Outcome.REVIEW, (NO_MODEL,)
         elif outcome is not Outcome.APPROVE:
-            explanation = contributions(features, result, self.pretrained, view.snapshot.online)
-            why = reasons(features, explanation.features)
+            explanation = self._explain(features, result, view)
+            why = () if explanation is None else reasons(features, explanation.features)
         decision = Decision(
             outcome=outcome,
             score=result.score,

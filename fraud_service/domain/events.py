@@ -6,7 +6,7 @@ so that a dead letter can say why and a metric can count it. Unknown fields are 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -14,12 +14,13 @@ import msgspec
 
 from fraud_service.errors import InvalidEvent
 
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST: Final = 0
 LATEST: Final = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instant that RFC 3339 can write
 MAX_AMOUNT: Final = 10**13  # beyond any real payment, and small enough that cents stay exact in a float
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$", description="ISO 4217 alphabetic code")]
+Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}(?!\n)$", description="ISO 4217 alphabetic code")]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 
 
@@ -85,9 +86,12 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     source: LabelSource
 
 
-WrittenInstant = Annotated[str | int, msgspec.Meta(description="RFC 3339 with an offset, or epoch milliseconds")]
+WrittenInstant = (
+    Annotated[str, msgspec.Meta(description="RFC 3339 with an offset", extra_json_schema={"format": "date-time"})]
+    | Annotated[int, msgspec.Meta(description="epoch milliseconds", ge=EARLIEST, le=LATEST)]
+)
 WrittenAmount = (
-    Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)?$", description="at least 0, exact to the last digit")]
+    Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)?(?!\n)$", description="at least 0, cents are kept exactly")]
     | Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
     | Annotated[float, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
 )
@@ -172,7 +176,8 @@ def instant(value: str | int, field: str) -> int:
 
 def rfc3339(milliseconds: int) -> str:
     """Write epoch milliseconds as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = EPOCH + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _rfc3339(text: str, field: str) -> int:
@@ -183,7 +188,7 @@ def _rfc3339(text: str, field: str) -> int:
     if moment.tzinfo is None:
         raise InvalidEvent(Reason.INVALID_TIMESTAMP, f"`{field}` has no offset: write Z or +hh:mm")
     # Integer arithmetic: a float of seconds would round some milliseconds down.
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    since = moment - EPOCH
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
@@ -210,7 +215,12 @@ def _decode(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
 
 
 def _invalid(complaint: str) -> InvalidEvent:
-    """Name the reason behind a complaint of msgspec, which quotes field names and expected types but no values."""
+    """Name the reason behind a complaint of msgspec, which quotes field names and expected types.
+
+    It also quotes the value of an unknown enum member, the only value it ever does: that is left out.
+    """
+    if complaint.startswith("Invalid enum value"):
+        return InvalidEvent(Reason.INVALID_FIELD, f"`source` is none of {', '.join(LabelSource)}")
     for mark, reason in _COMPLAINTS.items():
         if mark in complaint:
             return InvalidEvent(reason, complaint)

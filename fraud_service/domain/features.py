@@ -3,11 +3,20 @@
 Each field of `Features` is one feature; its annotation says what it means, in which unit, over which window, and what
 it is for a card or merchant never seen. `docs/features.md` is generated from these annotations. Rules for all of them:
 
-* *Before* means arrived before, on the card's partition. The transaction itself is never part of its own features.
-* Windows follow event time. A transaction that comes late is counted in the bucket of its own time while that bucket
-  is kept, and its own features look back from its own time.
-* A window of *n* hours or days is made of whole UTC buckets: the current one and the n - 1 before it.
-* Labels enter only through the snapshot the transaction is scored with.
+* *Before* means arrived before, on the card's partition. The transaction itself is never part of its own features. A
+  repetition (an id among the card's last 16) is not counted again.
+* Windows follow event time. A window of *n* hours or days is made of whole UTC buckets: the current one and the n - 1
+  before it. Kept are the hour of the card's newest event time and the 23 before it, and its day and the 29 before it.
+  What arrives for an older bucket, and what an older transaction looks back on, is not counted.
+* A window of minutes is exact: later than n minutes before the transaction and not after it, among the card's last 16.
+* The usual amount is a mean of log(1 + amount) that starts at the first payment, with a deviation that starts at 0.5
+  (0.05 is the least that is divided by). The n-th payment moves both by the share max(1/n, 0.02), in order of arrival:
+  the mean by that share of its distance, which counts at most 3 deviations; the deviation towards that distance.
+* An amount is *unusually high* when it lies more than 3 such deviations above the mean, judged when it came by the
+  payments before it, once there were five; it counts on its own day.
+* Labels enter only through the snapshot the transaction is scored with: *today* is the day of the snapshot's boundary,
+  and the *last* fraud or genuine payment is the one whose label became known last. Scorers hear of a merchant or card
+  only while labelled fraud is in memory (a streak, or a fraud in 31 days); any other looks like one never seen.
 """
 
 from __future__ import annotations
@@ -71,7 +80,11 @@ class Features(msgspec.Struct, frozen=True):
     mean_30d: Annotated[float, _feature("Mean amount; 0 without a transaction.", "currency", "30 days")]
     rate_ratio: Annotated[
         float,
-        _feature("`count_1d` over the card's transactions per day of the last 30 days (or of its age).", "ratio"),
+        _feature(
+            "`count_1d` over the card's transactions per day: `count_30d` / min(age in days + 1, 30); 0 without one.",
+            "ratio",
+            "24 hours over 30 days",
+        ),
     ]
 
     amount_to_mean: Annotated[
@@ -93,7 +106,10 @@ class Features(msgspec.Struct, frozen=True):
     high_14d: Annotated[float, _feature("Unusually high amounts (above 3 deviations).", "count", "14 days")]
 
     merchant_visits: Annotated[
-        float, _feature("Earlier visits of the card to this merchant.", "count", "32 most recent merchants")
+        float,
+        _feature(
+            "Earlier visits of the card to this merchant.", "count", "since it was last not among the 32 most recent"
+        ),
     ]
     is_new_country: Annotated[
         float,
@@ -104,12 +120,17 @@ class Features(msgspec.Struct, frozen=True):
         _feature("1 when `device_id` is not among the card's last 8; 0 when absent or the first.", "0/1", "8 devices"),
     ]
     distance: Annotated[
-        float, _feature("Great-circle distance from the card's last known place; 0 without coordinates.", "km")
+        float,
+        _feature(
+            "Great-circle distance from the place that arrived last; 0 without coordinates.", "km", "last known place"
+        ),
     ]
     speed: Annotated[
         float,
         _feature(
-            "`distance` over the time since then (at least a minute); 0 without coordinates.", "km/h", "at most 20000"
+            "`distance` over the time between the two (at least a minute); 0 without coordinates.",
+            "km/h",
+            "at most 20000",
         ),
     ]
 
@@ -132,10 +153,13 @@ class Features(msgspec.Struct, frozen=True):
         float, _feature("Frauds among those labels; 0 without one.", "share", "30 days + today")
     ]
     merchant_streak: Annotated[
-        float, _feature("Labelled frauds since the merchant's last genuine one, as labels came. At most 100.", "count")
+        float,
+        _feature(
+            "Labelled frauds since the merchant's last genuine one, as labels came. At most 100.", "count", "lifetime"
+        ),
     ]
     merchant_unexplained: Annotated[
-        float, _feature("Frauds of the streak whose amount was not unusually high for the card. At most 100.", "count")
+        float, _feature("Frauds of the streak whose `unusualness` was at most 3. At most 100.", "count", "lifetime")
     ]
     merchant_streak_age: Annotated[
         float, _feature("Time since the first fraud of the streak; 0 without a streak.", "hours", "at most 720")

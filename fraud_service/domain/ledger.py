@@ -7,10 +7,10 @@ boundary, a list of transactions of which something becomes known by then, so th
 One ledger serves one partition. Its state lies in a key-value store with bounded values:
 
 =====================  ==========================================================
-``t/<transaction>``    the scored transaction and the labels known of it
-``l/<transaction>``    labels that came before their transaction
+``t/<identity>``       the scored transaction and the labels known of it
+``l/<identity>``       labels that came before their transaction
 ``d/<boundary>``       how many entries are due at this boundary
-``d/<boundary>/<n>``   the n-th slice of them: (known at, transaction)
+``d/<boundary>/<n>``   the n-th slice of them: (known at, identity)
 =====================  ==========================================================
 """
 
@@ -120,7 +120,7 @@ class Due(msgspec.Struct, array_like=True, frozen=True, order=True):
     """Something becomes known of a transaction. Orders examples the same way however partitions interleave."""
 
     known_at: int
-    transaction_id: str
+    identity: str
 
 
 class Ledger:
@@ -138,8 +138,9 @@ class Ledger:
         closed
             Number of the last boundary that was closed: what was due by then falls due at the next one.
         """
-        key = f"t/{record.transaction_id}"
-        if record.features is None or self._store.get(key) is not None:
+        identity = identify(record.card_id, record.transaction_id)
+        is_forgotten = record.timestamp + self._calendar.retention <= closed * self._calendar.interval
+        if record.features is None or is_forgotten or self._store.get(f"t/{identity}") is not None:
             return False
         scored = Scored(
             record.transaction_id,
@@ -153,26 +154,27 @@ class Ledger:
             record.outcome,
             record.features,
         )
-        early = self._early(record.transaction_id)
-        self._store.put(key, _encode(Entry(scored, early)))
-        self._store.delete(f"l/{record.transaction_id}")
+        early = self._early(identity)
+        self._store.put(f"t/{identity}", _encode(Entry(scored, early)))
+        self._store.delete(f"l/{identity}")
         for known in early:
-            self._schedule(max(known.known_at, record.timestamp), record.transaction_id, closed)
-        self._schedule(record.timestamp + self._calendar.maturity, record.transaction_id, closed)
+            self._schedule(max(known.known_at, record.timestamp), identity, closed)
+        self._schedule(record.timestamp + self._calendar.maturity, identity, closed)
         return True
 
     def label(self, label: Label, closed: int) -> bool:
         """Take in a label; returns False when its transaction is not here (yet)."""
         known = Known(label.labelled_at, label.is_fraud, label.source)
-        entry = self._entry(label.transaction_id)
+        identity = identify(label.card_id, label.transaction_id)
+        entry = self._entry(identity)
         if entry is None:
-            waiting = _with(self._early(label.transaction_id), known)
-            self._store.put(f"l/{label.transaction_id}", _encode(waiting))
-            self._schedule(label.labelled_at + self._calendar.retention, label.transaction_id, closed)
+            waiting = _with(self._early(identity), known)
+            self._store.put(f"l/{identity}", _encode(waiting))
+            self._schedule(label.labelled_at + self._calendar.retention, identity, closed)
             return False
         entry.waiting = _with(entry.waiting, known)
-        self._store.put(f"t/{label.transaction_id}", _encode(entry))
-        self._schedule(max(known.known_at, entry.scored.timestamp), label.transaction_id, closed)
+        self._store.put(f"t/{identity}", _encode(entry))
+        self._schedule(max(known.known_at, entry.scored.timestamp), identity, closed)
         return True
 
     def due(self, boundary: int) -> Iterator[Due]:
@@ -184,18 +186,18 @@ class Ledger:
 
     def settle(self, due: Due, boundary: int) -> Example | None:
         """Apply what is known of a transaction by a boundary; returns the example to teach, if there is one."""
-        entry, until = self._entry(due.transaction_id), boundary * self._calendar.interval
+        entry, until = self._entry(due.identity), boundary * self._calendar.interval
         if entry is None:
             self._forget_early(due, until)
             return None
         example = self._apply(entry, until)
         forgotten_at = entry.scored.timestamp + self._calendar.retention
         if forgotten_at <= until:
-            self._store.delete(f"t/{due.transaction_id}")
+            self._store.delete(f"t/{due.identity}")
             return example
-        self._store.put(f"t/{due.transaction_id}", _encode(entry))
+        self._store.put(f"t/{due.identity}", _encode(entry))
         if due.known_at == self._matures_at(entry):
-            self._schedule(forgotten_at, due.transaction_id, boundary)
+            self._schedule(forgotten_at, due.identity, boundary)
         return example
 
     def _apply(self, entry: Entry, until: int) -> Example | None:
@@ -203,48 +205,53 @@ class Ledger:
         before, taught_before = entry.taught, entry.taught_at
         source: LabelSource | None = None
         for known in entry.waiting:
-            if entry.labelled_at <= known.known_at <= until:
+            is_news = (entry.labelled_at, bool(entry.taught)) <= (known.known_at, known.is_fraud)
+            if is_news and known.known_at <= until:
                 entry.labelled_at, entry.taught, source = known.known_at, known.is_fraud, known.source
                 entry.taught_at = max(known.known_at, entry.scored.timestamp)
         entry.waiting = [known for known in entry.waiting if known.known_at > until]
         if entry.taught is None and self._matures_at(entry) <= until:
             entry.taught, entry.taught_at = False, self._matures_at(entry)
         if entry.taught is None or entry.taught is before:
+            entry.taught_at = taught_before
             return None
         return Example(entry.scored, entry.taught, source, entry.taught_at, before is not None, taught_before)
 
     def _matures_at(self, entry: Entry) -> int:
         return entry.scored.timestamp + self._calendar.maturity
 
-    def _entry(self, transaction_id: str) -> Entry | None:
-        data = self._store.get(f"t/{transaction_id}")
+    def _entry(self, identity: str) -> Entry | None:
+        data = self._store.get(f"t/{identity}")
         return None if data is None else _decode_entry(data)
 
-    def _early(self, transaction_id: str) -> list[Known]:
-        data = self._store.get(f"l/{transaction_id}")
+    def _early(self, identity: str) -> list[Known]:
+        data = self._store.get(f"l/{identity}")
         return [] if data is None else _decode_labels(data)
 
     def _forget_early(self, due: Due, until: int) -> None:
-        waiting = [
-            known for known in self._early(due.transaction_id) if known.known_at + self._calendar.retention > until
-        ]
+        waiting = [known for known in self._early(due.identity) if known.known_at + self._calendar.retention > until]
         if waiting:
-            self._store.put(f"l/{due.transaction_id}", _encode(waiting))
+            self._store.put(f"l/{due.identity}", _encode(waiting))
         else:
-            self._store.delete(f"l/{due.transaction_id}")
+            self._store.delete(f"l/{due.identity}")
 
-    def _schedule(self, at: int, transaction_id: str, closed: int) -> None:
+    def _schedule(self, at: int, identity: str, closed: int) -> None:
         boundary = max(self._calendar.boundary(at), closed + 1)
         count = int(self._store.get(f"d/{boundary}") or b"0")
         key = f"d/{boundary}/{count // SLICE}"
         entries = _decode_due(self._store.get(key) or b"\x90") if count % SLICE else []
-        entries.append(Due(at, transaction_id))
+        entries.append(Due(at, identity))
         self._store.put(key, _encode(entries))
         self._store.put(f"d/{boundary}", b"%d" % (count + 1))
 
     def _slices(self, boundary: int) -> list[str]:
         count = int(self._store.get(f"d/{boundary}") or b"0")
         return [f"d/{boundary}/{number}" for number in range(-(-count // SLICE))]
+
+
+def identify(card_id: str, transaction_id: str) -> str:
+    """Name a transaction: its id is unique within its card, as everywhere in the service."""
+    return f"{len(card_id)}/{card_id}/{transaction_id}"
 
 
 def examples_due(ledgers: Sequence[Ledger], boundary: int) -> Iterator[Example]:

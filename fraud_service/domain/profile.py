@@ -1,6 +1,6 @@
 """What a card has done: one compact record, folded one transaction at a time.
 
-The record is bounded whatever the card does: counters in hourly and daily buckets, a few remembered merchants,
+The record is bounded (12 KiB) whatever the card does: counters in hourly and daily buckets, a few remembered merchants,
 countries and devices, and the last transactions with what was decided on them. Buckets follow event time in UTC; what
 is older than the newest transaction of the card by more than the span of a ring has no bucket any more and only counts
 in the lifetime figures. The written contract of every figure is `fraud_service.domain.features`.

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from hashlib import sha256
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fraud_service.domain.profile import DAY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DAYS_KEPT: Final = 31  # today and the thirty days before
 
@@ -69,11 +72,13 @@ class Risk(msgspec.Struct, array_like=True, frozen=True):
         )
 
     def without_label(self, known_at: int, *, was_fraud: bool) -> Risk:
-        """Take back the count of a label that was contradicted. A streak once broken or begun stays as it is."""
-        day = known_at // DAY
-        if not any(bucket.day == day for bucket in self.days):
-            return self
-        return msgspec.structs.replace(self, days=_counted(self.days, day, -1, -int(was_fraud)))
+        """Take back a label that was contradicted. A streak once broken or begun stays as it is."""
+        day, row = known_at // DAY, self
+        if any(bucket.day == day for bucket in self.days):
+            row = msgspec.structs.replace(self, days=_counted(self.days, day, -1, -int(was_fraud)))
+        if was_fraud and not any(bucket.frauds for bucket in row.days):
+            row = msgspec.structs.replace(row, last_fraud=None, last_unexplained=None)
+        return row
 
     def is_of_interest(self) -> bool:
         """Whether a scorer needs this row: only with labelled fraud in memory."""
@@ -124,9 +129,8 @@ class RiskTable:
 
     def put(self, key: str, as_of: int, row: bytes | None) -> None:
         """Set the row from `as_of` on; None removes it."""
+        self._digest = self._sum_with({key: row})
         times, rows = self._versions.setdefault(key, ([], []))
-        old = rows[-1] if rows else None
-        self._digest = (self._digest - row_digest(key, old) + row_digest(key, row)) % _MODULUS
         rows.append(row)  # before its time: a concurrent reader never finds a time without its row
         times.append(as_of)
 
@@ -144,11 +148,24 @@ class RiskTable:
         """Digest of the newest version of all rows, whatever the order in which they came."""
         return f"{self._digest:064x}"
 
+    def digest_with(self, rows: Mapping[str, bytes | None]) -> str:
+        """Digest that the table would have with these rows put."""
+        return f"{self._sum_with(rows):064x}"
+
+    def _sum_with(self, rows: Mapping[str, bytes | None]) -> int:
+        total = self._digest
+        for key, row in rows.items():
+            _, versions = self._versions.get(key, ([], [None]))
+            total += row_digest(key, row) - row_digest(key, versions[-1])
+        return total % _MODULUS
+
     def forget_before(self, as_of: int) -> None:
         """Drop the versions that no snapshot from `as_of` on can see."""
         for key, (times, rows) in list(self._versions.items()):
             seen = bisect_right(times, as_of) - 1
-            if seen > 0:
+            if seen == len(rows) - 1 and rows[seen] is None:
+                del self._versions[key]
+            elif seen > 0:
                 self._versions[key] = times[seen:], rows[seen:]
 
 

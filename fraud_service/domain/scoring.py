@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from fraud_service.domain.features import NAMES
+from fraud_service.errors import InvalidRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +74,12 @@ class OnlineModel(msgspec.Struct, frozen=True):
         total = self.intercept + self.pretrained_weight * pretrained_logit
         for weight, value in zip(self.weights, self.inputs(row), strict=True):
             total += weight * value
-        return clipped(total)
+        return total
+
+    def require_sound(self) -> None:
+        """Raise `InvalidRecord` unless every feature has a weight, a centre and a scale to divide by."""
+        if not len(self.centre) == len(self.scale) == len(self.weights) == len(NAMES) or min(self.scale) <= 0:
+            raise InvalidRecord("the online model does not fit the features: it was made for another version")
 
 
 class Blend(msgspec.Struct, frozen=True):
@@ -139,5 +145,5 @@ def probability(logit: float) -> float:
 
 
 def clipped(logit: float) -> float:
-    """Cut a logit off at `LARGEST_LOGIT`; what is not a number stays so."""
-    return min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT) if math.isfinite(logit) else math.nan
+    """Cut a finite logit off at `LARGEST_LOGIT`."""
+    return min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT)

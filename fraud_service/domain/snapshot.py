@@ -50,8 +50,9 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def verify(self) -> None:
         """Raise `InvalidRecord` unless the digest fits the content."""
-        if self.digest != self._content_digest() or not self.version.endswith(self.digest[:8]):
+        if self != self.sealed():
             raise InvalidRecord(f"snapshot {self.version} does not match its digest: it was altered or cut off")
+        self.online.require_sound()
 
     def _content_digest(self) -> str:
         content = msgspec.structs.replace(self, version="", digest="")
@@ -124,6 +125,7 @@ class Knowledge:
         self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), (View(initial, self._table),))
         self._pending: dict[str, Snapshot] = {}
         self._rows: dict[str, dict[str, bytes | None]] = {}
+        self._settled = ""
         self.incomplete = 0
 
     @property
@@ -145,7 +147,9 @@ class Knowledge:
 
     def receive_risk(self, version: str, key: str, row: bytes | None) -> None:
         """Take in one risk row of the snapshot with this version; None removes the row."""
-        self._rows.setdefault(version, {})[key] = row
+        # Versions begin with their boundary: rows of one that is settled were published a second time.
+        if version > self._settled:
+            self._rows.setdefault(version, {})[key] = row
 
     def settle(self, *, final: bool = False) -> None:
         """Bring pending snapshots into force, oldest first, as far as they are complete.
@@ -153,21 +157,36 @@ class Knowledge:
         Parameters
         ----------
         final
-            Everything there is has been read: rows that are missing were compacted away by newer versions. Such a
-            snapshot is passed over and counted, its rows kept, because a later one completes the table again.
+            Everything there is has been read: rows that are missing before a complete snapshot were compacted away.
+            Such a snapshot is passed over and counted, its rows kept, because the complete one makes up for it.
         """
-        for version, snapshot in sorted(self._pending.items(), key=lambda item: item[1].as_of):
-            rows = self._rows.get(version, {})
-            if len(rows) < snapshot.risk_rows and not final:
-                return
-            for key in sorted(rows):
-                self._table.put(key, snapshot.as_of, rows[key])
-            del self._pending[version]
-            self._rows.pop(version, None)
-            if self._table.digest() == snapshot.risk_digest:
-                self._admit(snapshot)
-            else:
-                self.incomplete += 1
+        waiting = sorted(self._pending.values(), key=lambda snapshot: snapshot.as_of)
+        for snapshot in waiting[: self._ripe(waiting, final=final)]:
+            self._apply(snapshot)
+
+    def _ripe(self, waiting: list[Snapshot], *, final: bool) -> int:
+        """How many of the waiting snapshots can be settled now."""
+        complete = [len(self._rows.get(snapshot.version, {})) >= snapshot.risk_rows for snapshot in waiting]
+        if not final:
+            return [*complete, False].index(False)
+        ripe = len(complete) - [*complete[::-1], True].index(True)
+        rows: dict[str, bytes | None] = {}
+        for number, snapshot in enumerate(waiting, start=1):
+            rows |= self._rows.get(snapshot.version, {})
+            # Removals are compacted away in the end: then the table fits although their rows are missing.
+            if number > ripe and self._table.digest_with(rows) == snapshot.risk_digest:
+                ripe = number
+        return ripe
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        del self._pending[snapshot.version]
+        for key, row in self._rows.pop(snapshot.version, {}).items():
+            self._table.put(key, snapshot.as_of, row)
+        self._settled = snapshot.version
+        if self._table.digest() == snapshot.risk_digest:
+            self._admit(snapshot)
+        else:
+            self.incomplete += 1
 
     def _admit(self, snapshot: Snapshot) -> None:
         initial, *taught = self._in_force[1]

@@ -107,13 +107,13 @@ class Lesson(msgspec.Struct, frozen=True):
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """Which examples the online model learns: all frauds, and this share of the legitimate ones."""
+    """Which examples the online model learns: all frauds and corrections, and this share of the legitimate ones."""
 
     legitimate: float = 1.0
 
     def weight(self, example: Example) -> float:
         """Return 0 for an example left out, otherwise what makes up for those left out. The same on every run."""
-        if example.is_fraud or self.legitimate >= 1.0:
+        if example.is_fraud or example.corrects or self.legitimate >= 1.0:
             return 1.0
         drawn = blake2b(example.scored.transaction_id.encode(), digest_size=8, person=b"sample")
         chance = int.from_bytes(drawn.digest(), "big") / 2**64
@@ -123,8 +123,8 @@ class Sampling(msgspec.Struct, frozen=True):
 class Teacher:
     """Teach what became known by a boundary. The rows of merchants and cards lie in a store, the rest in `Progress`.
 
-    Until the first transactions have matured, labels are nearly all frauds: they count for risk, but a model taught with
-    them alone would learn that everything is fraud.
+    Until the first transactions have matured, labels are nearly all frauds: they count for risk, but a model taught
+    with them alone would learn that everything is fraud.
     """
 
     def __init__(self, store: Store, calendar: Calendar, sampling: Sampling, model_version: str) -> None:
@@ -183,6 +183,8 @@ class Teacher:
         explained = scored.features.unusualness > EXPLAINED
         for key in (merchant_key(scored.merchant_id), card_key(scored.card_id)):
             before = self._store.get(key)
+            if before is None and not example.is_fraud and key.startswith("card:"):
+                continue  # of a card only confirmed frauds matter: most cards never get a row
             changed.setdefault(key, before)
             row = NO_RISK if before is None else decode_risk(before)
             if example.corrects:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-from fraud_service.domain.scoring import OnlineModel, clipped
+from fraud_service.domain.scoring import OnlineModel
 from fraud_service.errors import ModelError
 from fraud_service.models.artefact import Manifest, Trees, read
 
@@ -51,7 +51,8 @@ class Pretrained:
         """Score a batch; one logit a row."""
         matrix = np.array([row.vector() for row in rows], dtype=np.float64)
         (result,) = self._session.run(None, {"features": matrix})
-        return [clipped(logit) for logit in result.ravel().tolist()]
+        logits: list[float] = result.ravel().tolist()
+        return logits
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         """Split a row's logit by the path it takes through each tree (Saabas 2014): exact, and as fast as scoring."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DAY_MS: Final = 86_400_000
 LONG: Final = 400 * DAY_MS  # a year and the disputes about its last days
 FOREVER: Final = -1
+# The broker's clock bounds event times: a producer's own would be as wrong as its events.
+ON_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
 STORE: Final = "default"  # Quix's name of the store behind stateful functions: part of the changelog's name
 
 
@@ -48,8 +50,12 @@ def table(settings: Settings) -> list[TopicSpec]:
     """Return the topics of the service, the changelogs of its state included."""
     names, partitions = settings.topics, settings.partitions
     return [
-        TopicSpec("transactions", names.transactions, "card_id", "input: card payments", partitions),
-        TopicSpec("labels", names.labels, "card_id", "input: chargebacks, verdicts, confirmations", partitions),
+        TopicSpec(
+            "transactions", names.transactions, "card_id", "input: card payments", partitions, extra=ON_APPEND
+        ),
+        TopicSpec(
+            "labels", names.labels, "card_id", "input: what became known of them", partitions, extra=ON_APPEND
+        ),
         TopicSpec("scores", names.scores, "card_id", "every decision: the audit log", partitions, retention=LONG),
         TopicSpec("alerts", names.alerts, "card_id", "flagged transactions, CloudEvents headers", partitions),
         TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention=LONG),

@@ -172,14 +172,14 @@ def test_a_transaction_is_remembered_for_the_next_fifteen_of_its_card():
 @given(PAYMENTS, ONLINE, st.floats(0, 1), st.sampled_from([LinearModel, BrokenModel, UndecidedModel]))
 def test_contributions_add_up_to_the_logit_of_the_score(payments, online, share, kind):
     verdicts = Detector(kind(**SUSPICIOUS), WARY).assess(payments, {}, taught(online, share))
-    explained = [verdict for verdict in verdicts if not verdict.is_repeated]
-    assert explained
+    explained = [
+        verdict for verdict in verdicts if not verdict.is_repeated and NO_MODEL not in verdict.decision.reasons
+    ]
     for verdict in explained:
         assert verdict.contributions is not None
         assert verdict.contributions.total() == pytest.approx(logit(verdict.decision.score), abs=1e-6)
 
 
-@pytest.mark.xfail(reason="contributions are those of the logits before they were cut off")
 def test_contributions_add_up_where_a_logit_is_cut_off():
     verdict = Detector(LinearModel(), WARY).assess([transaction()], {}, taught(online_model(intercept=50.0), 0.2))[0]
     assert verdict.contributions is not None
@@ -221,7 +221,6 @@ def test_an_online_model_that_is_no_number_leaves_the_decision_to_the_pretrained
 @pytest.mark.parametrize(
     "online", [online_model(scale=(0.0,) * len(NAMES)), online_model(weights=(0.0,))], ids=["scale 0", "short"]
 )
-@pytest.mark.xfail(reason="an online model that raises stops the batch")
 def test_an_online_model_that_raises_leaves_the_decision_to_the_pretrained_one(online):
     knowledge = Knowledge(untaught("model-1", online))
     decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
@@ -252,7 +251,6 @@ class PickyModel(LinearModel):
         return super().logits(rows)
 
 
-@pytest.mark.xfail(reason="one row that raises takes the pretrained logits of its whole batch away")
 def test_a_row_that_breaks_the_pretrained_model_takes_no_other_row_with_it():
     payments = [transaction("t1", amount=12.0), transaction("t2", amount=13.0)]
     detector = Detector(PickyModel(), Policy())
@@ -272,7 +270,6 @@ class SilentModel(LinearModel):
         raise RuntimeError(f"cannot explain {row.amount}")
 
 
-@pytest.mark.xfail(reason="a failing explanation stops the batch")
 def test_a_decision_stands_when_its_explanation_fails():
     verdict = Detector(SilentModel(base=2.0), Policy()).assess([transaction()], {}, ignorant())[0]
     assert verdict.decision.outcome is Outcome.REVIEW

@@ -137,8 +137,19 @@ def test_an_example_without_a_pretrained_score_is_labelled_but_not_learned():
 def test_the_learner_sees_no_logit_beyond_the_largest():
     learner = CountingLearner()
     teacher = Teacher(DictStore(), CALENDAR, Sampling(), "model-1")
-    teacher.close(1, Progress(), [example(pretrained_logit=500.0)], learner)
+    teacher.close(START + 1, Progress(closed=START), [example(pretrained_logit=500.0)], learner)
     assert learner.lessons[0][1] == 30.0
+
+
+def test_until_transactions_have_matured_labels_count_for_risk_but_teach_no_model():
+    teacher, learner = Teacher(DictStore(), CALENDAR, Sampling(), "model-1"), CountingLearner()
+    early = teacher.close(START + 1, Progress.beginning(START), [example(1)], learner)
+    assert learner.lessons == []
+    assert early.progress.contest == Contest()
+    assert decode_risk(early.risk[merchant_key("merchant-1")]).streak == 1
+    matured = START + CALENDAR.maturity // CALENDAR.interval + 1
+    teacher.close(matured, early.progress, [example(2)], learner)
+    assert len(learner.lessons) == 1
 
 
 MANY = [example(number, is_fraud=number % 10 == 0) for number in range(2000)]
@@ -181,7 +192,6 @@ def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
     assert sum(day.labelled for day in row.days) == len(left_out)
 
 
-@pytest.mark.xfail(reason="a correction to legitimate can be left out by sampling: the wrong label stands for ever")
 def test_a_correction_is_taught_whatever_the_sample():
     corrected = [example(number, is_fraud=False, corrects=True, corrected_at=MONDAY) for number in range(20)]
     (lesson,) = teach(corrected, sampling=Sampling(0.1))
@@ -210,7 +220,9 @@ def test_scorers_hear_only_of_merchants_and_cards_with_labelled_fraud():
     assert [set(lesson.risk) for lesson in lessons] == [set(), keys, keys]
     assert lessons[0].snapshot is not None
     assert lessons[0].snapshot.risk_rows == 0
-    assert sum(day.labelled for day in decode_risk(lessons[1].risk[card_key("card-1")]).days) == 2
+    # Of a merchant the genuine payments before its first fraud count too, of a card only what came since.
+    assert sum(day.labelled for day in decode_risk(lessons[1].risk[merchant_key("merchant-1")]).days) == 2
+    assert sum(day.labelled for day in decode_risk(lessons[1].risk[card_key("card-1")]).days) == 1
 
 
 def test_a_row_without_fraud_in_memory_is_removed_for_scorers_only():
@@ -232,7 +244,6 @@ def test_a_correction_takes_back_the_count_of_the_label_it_contradicts():
     assert (row.streak, row.unexplained, row.streak_began) == (0, 0, None)
 
 
-@pytest.mark.xfail(reason="a confirmation moves the day from which a later correction takes back the count")
 def test_a_correction_after_a_confirmation_takes_back_the_right_day():
     store = DictStore()
     ledger = Ledger(DictStore(), CALENDAR)
@@ -361,11 +372,8 @@ def test_the_log_loss_equals_the_naive_formula(logit, is_fraud):
 
 @pytest.mark.parametrize("logit", [31.0, 1e300, math.inf])
 def test_no_single_example_costs_more_than_the_largest_logit(logit):
-    if math.isfinite(logit):
-        assert log_loss(logit, is_fraud=False) == pytest.approx(30.0)
-        assert log_loss(-logit, is_fraud=True) == pytest.approx(30.0)
-    else:
-        assert math.isnan(log_loss(logit, is_fraud=True))
+    assert log_loss(logit, is_fraud=False) == pytest.approx(30.0)
+    assert log_loss(-logit, is_fraud=True) == pytest.approx(30.0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.5, 4)), min_size=1, max_size=60))
@@ -404,7 +412,7 @@ def test_the_contest_forgets_two_thirds_after_its_memory():
 
 
 PROGRESS = Progress(
-    clock=5,
+    began=3,
     closed=7,
     taught_at=6,
     examples=9,

@@ -1,8 +1,8 @@
 """The topology driver: the real Quix topologies, their state and their checkpoints, without a broker.
 
-Messages go in by topic; what the service produces comes out by topic, as a committed reader would see it. Partitions are
-those the murmur2 partitioner would choose. State lies in RocksDB under a temporary folder, so that a driver can be closed
-and another one opened on what it left.
+Messages go in by topic; what the service produces comes out by topic, as a committed reader would see it. Partitions
+are those the murmur2 partitioner would choose. State lies in RocksDB under a temporary folder, so that a driver can be
+closed and another one opened on what it left.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from quixstreams.context import copy_context, set_message_context
 from quixstreams.models import Topic, TopicConfig, TopicManager
 from quixstreams.models.messagecontext import MessageContext
-from quixstreams.context import copy_context, set_message_context
 
 from fraud_service.stream.application import build
 from fraud_service.stream.clients import murmur2_partition
@@ -68,9 +68,7 @@ class Driver:
         self._pending: list[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]], int]] = []
         self._offsets: dict[tuple[str, int], int] = defaultdict(int)
         topics = MemoryTopics(partitions, group)
-        self.app = build(
-            settings, group, guarantee="at-least-once", commit_interval=3600, topic_manager=topics
-        )
+        self.app = build(settings, group, guarantee="at-least-once", commit_interval=3600, topic_manager=topics)
         self.app._producer.produce_row = self._produce
         self.app._producer.flush = lambda timeout=None: 0
         self.app._consumer.commit = lambda offsets, asynchronous: []

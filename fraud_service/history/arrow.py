@@ -1,0 +1,21 @@
+"""pyarrow, imported here only: scoring pods live without it, and who needs it reads how to install it.
+
+Raises
+------
+ConfigurationError
+    On import, when it is not installed.
+"""
+
+from fraud_service.errors import ConfigurationError
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv, parquet, types
+except ModuleNotFoundError as error:
+    raise ConfigurationError(
+        "files of transactions are read and written with pyarrow, which is not installed:"
+        " run `pip install 'fraud-service[data]'`"
+    ) from error
+
+__all__ = ["csv", "pa", "parquet", "pc", "types"]

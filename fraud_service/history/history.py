@@ -1,0 +1,109 @@
+"""The rows of a file in event order, as transactions with their labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fraud_service.domain.events import EARLIEST, LATEST, Label, LabelSource, Transaction
+from fraud_service.history import files
+from fraud_service.history.arrow import pa
+from fraud_service.history.columns import choose, read_constants
+from fraud_service.history.fields import between, converted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+ROWS_PER_BATCH: Final = 32_768
+
+
+class LabelledTransaction(msgspec.Struct, frozen=True):
+    """One row: the transaction, whether it was a fraud, and since when (epoch ms) that is known.
+
+    `is_fraud` and `labelled_at` are None where the file does not say.
+    """
+
+    transaction: Transaction
+    is_fraud: bool | None
+    labelled_at: int | None
+
+    def label(self, delay: int) -> Label | None:
+        """Return the label; None where the history knows none.
+
+        Parameters
+        ----------
+        delay
+            Milliseconds from a transaction to its label where the history does not say.
+        """
+        if self.is_fraud is None:
+            return None
+        return Label(
+            transaction_id=self.transaction.transaction_id,
+            card_id=self.transaction.card_id,
+            is_fraud=self.is_fraud,
+            labelled_at=self.transaction.timestamp + delay if self.labelled_at is None else self.labelled_at,
+            source=LabelSource.CHARGEBACK if self.is_fraud else LabelSource.SETTLEMENT,
+        )
+
+
+class History:
+    """Past transactions of one file, in the order (timestamp, transaction_id), as often as they are iterated.
+
+    Rows equal in both keep the order of the file. Use `open`; the constructor takes what `open` has checked and sorted.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        columns: Mapping[str, str] | None = None,
+        constants: Mapping[str, str] | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> History:
+        """Read, check and sort a file.
+
+        Parameters
+        ----------
+        path
+            A file ending in .parquet, .csv, .jsonl or .ndjson.
+        columns
+            Foreign column to field, as in ``{"customer_id": "card_id"}``. Columns that bear the name of a field need no
+            entry; others are ignored.
+        constants
+            Field to the text of its value in all rows, as in ``{"currency": "EUR"}``; a column of that name is then
+            ignored.
+        start, end
+            Keep transactions with ``start <= timestamp < end``, epoch milliseconds.
+
+        Raises
+        ------
+        ConfigurationError
+            When the file cannot be read, a required field has no column, an entry of `columns` or `constants` cannot
+            work, or a row is invalid (naming row and column, never the value: it may be card data).
+        """
+        source = files.source(path)
+        fixed = read_constants(constants or {})
+        chosen = choose(path, source.columns, columns or {}, fixed)
+        given = source.read(list(chosen.values()))
+        table = pa.table(
+            {field: converted(path, field, column, given[column]) for field, column in chosen.items()}
+            | {field: pa.repeat(value, given.num_rows) for field, value in fixed.items()}
+        )
+        first, last = EARLIEST if start is None else start, LATEST if end is None else end - 1
+        table = table.filter(between(table["timestamp"], first, last)).combine_chunks()  # whole columns sort faster
+        return cls(table.sort_by([("timestamp", "ascending"), ("transaction_id", "ascending")]))
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __iter__(self) -> Iterator[LabelledTransaction]:
+        for batch in self._table.to_batches(max_chunksize=ROWS_PER_BATCH):
+            for row in batch.to_pylist():
+                is_fraud, labelled_at = row.pop("label", None), row.pop("labelled_at", None)
+                yield LabelledTransaction(Transaction(**row), is_fraud, labelled_at)
