@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -354,9 +355,10 @@ def test_a_csv_file_may_begin_with_a_byte_order_mark(saved):
     assert len(History.open(path)) == 3
 
 
-def test_without_pyarrow_the_message_names_the_command_that_installs_it(saved, monkeypatch):
-    path = saved()
+def test_without_pyarrow_the_message_names_the_command_that_installs_it(monkeypatch):
     for name in [name for name in sys.modules if name == "pyarrow" or name.startswith("pyarrow.")]:
         monkeypatch.setitem(sys.modules, name, None)
+    for name in [name for name in sys.modules if name.startswith("fraud_service.history")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ConfigurationError, match=r"pip install 'fraud-service\[data\]'"):
-        History.open(path)
+        importlib.import_module("fraud_service.history")

@@ -9,7 +9,7 @@ import pytest
 
 from fraud_service.errors import ConfigurationError
 from fraud_service.history import History
-from fraud_service.simulator import DAY, HOUR, MINUTE, Pattern, World, _known, simulate, write
+from fraud_service.simulator import DAY, HOUR, MINUTE, Pattern, World, simulate, write
 
 SMALL = World(seed=7, cards=300, merchants=120, days=30)
 DRIFTING = World(seed=7, cards=300, merchants=120, days=30, drift_day=15)
@@ -26,9 +26,14 @@ def drifting():
     return simulate(DRIFTING)
 
 
+def known(column):
+    """Python values, NaN as None."""
+    return [None if value != value else value for value in column.tolist()]  # noqa: PLR0124 - only NaN is not itself
+
+
 def rows_of(simulation):
-    """Rows as tuples, NaN as None so that equal rows are equal."""
-    return list(zip(*map(_known, simulation.columns.values()), strict=True))
+    """Rows as tuples, in which equal rows are equal."""
+    return list(zip(*map(known, simulation.columns.values()), strict=True))
 
 
 def genuine_mean(simulation):

@@ -117,7 +117,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Due(msgspec.Struct, array_like=True, frozen=True, order=True):
-    """Something becomes known of a transaction. Orders examples the same way however partitions interleave."""
+    """Something becomes known of a transaction."""
 
     known_at: int
     identity: str
@@ -254,13 +254,15 @@ def identify(card_id: str, transaction_id: str) -> str:
     return f"{len(card_id)}/{card_id}/{transaction_id}"
 
 
-def examples_due(ledgers: Sequence[Ledger], boundary: int) -> Iterator[Example]:
+def examples_due(ledgers: Sequence[Ledger], boundary: int) -> list[Example]:
     """Settle what falls due at a boundary in all partitions, in the order in which it is to be taught."""
-    dues = sorted((due, number) for number, ledger in enumerate(ledgers) for due in ledger.due(boundary))
-    for due, number in dues:
-        example = ledgers[number].settle(due, boundary)
-        if example is not None:
-            yield example
+    settled = (ledger.settle(due, boundary) for ledger in ledgers for due in list(ledger.due(boundary)))
+    return sorted((example for example in settled if example is not None), key=in_order)
+
+
+def in_order(example: Example) -> tuple[int, str]:
+    """Sort key of teaching: when it became known, then by transaction, however partitions interleave."""
+    return example.known_at, identify(example.scored.card_id, example.scored.transaction_id)
 
 
 def _with(labels: list[Known], known: Known) -> list[Known]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from fraud_service.domain.events import EARLIEST, LATEST, Label, LabelSource, Transaction
 from fraud_service.history import files
-from fraud_service.history.arrow import pa
+from fraud_service.history.arrow import pa, types
 from fraud_service.history.columns import choose, read_constants
 from fraud_service.history.fields import between, converted
 
@@ -104,6 +104,15 @@ class History:
 
     def __iter__(self) -> Iterator[LabelledTransaction]:
         for batch in self._table.to_batches(max_chunksize=ROWS_PER_BATCH):
-            for row in batch.to_pylist():
+            columns = {name: _values(batch.column(name)) for name in batch.schema.names}
+            for values in zip(*columns.values(), strict=True):
+                row = dict(zip(columns, values, strict=True))
                 is_fraud, labelled_at = row.pop("label", None), row.pop("labelled_at", None)
                 yield LabelledTransaction(Transaction(**row), is_fraud, labelled_at)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Turn a column into Python values; by way of numpy that takes a tenth of the time."""
+    if column.null_count and not types.is_string(column.type):
+        return column.to_pylist()  # type: ignore[no-any-return] # numpy would write a missing number as NaN
+    return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]

@@ -17,3 +17,10 @@ by a chargeback, the customer or an analyst; of a genuine payment when it settle
 A seed gives the same rows on every machine. Each part of the world draws from its own generator, and the drift
 only adds and removes rows from its day on: the rows before are the same with and without it.
 """
+
+from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.simulator.files import write
+from fraud_service.simulator.simulation import Simulation, simulate
+from fraud_service.simulator.world import MINUTE, Pattern, World
+
+__all__ = ["DAY", "HOUR", "MINUTE", "Pattern", "Simulation", "World", "simulate", "write"]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fraud_service.simulator.world import X
+from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.simulator.payments import KEYED, MAGSTRIPE, ONLINE, Rows, usual
+from fraud_service.simulator.world import COUNTRIES, HOME_COUNTRIES, MINUTE, Pattern
 
 if TYPE_CHECKING:
     from fraud_service.simulator.world import People, Shops, World
@@ -22,12 +24,23 @@ SHARES: Final = {
 }
 
 
+def commit(world: World, people: People, shops: Shops, genuine: Rows) -> Rows:
+    """Give the genuine payments, some of them turned into frauds, and then the frauds of the other patterns."""
+    return Rows.joined(
+        _skim(world, shops, genuine),
+        _test_cards(world, people, shops, len(genuine.time)),
+        _take_over(world, people, shops, len(genuine.time)),
+        _travel_impossibly(world, people, shops, genuine),
+        _look_alike(world, people, shops, genuine),
+    )
+
+
 def _campaigns(pattern: Pattern, genuine: int, payments: float) -> int:
     """Give the number of campaigns with so many payments on average that reach the pattern's share."""
     return min(genuine, max(1, round(SHARES[pattern] * genuine / payments)))
 
 
-def skim(world: World, shops: Shops, genuine: Rows) -> Rows:
+def _skim(world: World, shops: Shops, genuine: Rows) -> Rows:
     """Turn payments at compromised terminals into frauds: only in the place do they differ from others."""
     rng, n = world.draw(Pattern.SKIMMER), world.merchants
     turn, when, length, share = rng.random((n, 4)).T
@@ -43,7 +56,7 @@ def skim(world: World, shops: Shops, genuine: Rows) -> Rows:
     return replace(genuine, pattern=pattern)
 
 
-def test_cards(world: World, people: People, shops: Shops, genuine: int) -> Rows:
+def _test_cards(world: World, people: People, shops: Shops, genuine: int) -> Rows:
     """Try stolen numbers with tiny amounts, seconds apart; then take as much as possible."""
     rng, n = world.draw(Pattern.CARD_TESTING), _campaigns(Pattern.CARD_TESTING, genuine, 8.5)
     shape, place = (n, 12), np.arange(12)  # up to eight tests, then up to four purchases
@@ -65,7 +78,7 @@ def test_cards(world: World, people: People, shops: Shops, genuine: int) -> Rows
     return rows.where(happens.ravel() & (rows.time < world.drift))
 
 
-def take_over(world: World, people: People, shops: Shops, genuine: int) -> Rows:
+def _take_over(world: World, people: People, shops: Shops, genuine: int) -> Rows:
     """Shop with someone else's account for 3 to 10 days, next to its owner."""
     rng, n = world.draw(Pattern.TAKEOVER), _campaigns(Pattern.TAKEOVER, genuine, 7.5)
     shape = (n, 24)
@@ -88,7 +101,7 @@ def take_over(world: World, people: People, shops: Shops, genuine: int) -> Rows:
     return rows.where(happens.ravel() & (rows.time < world.drift))
 
 
-def travel_impossibly(world: World, people: People, shops: Shops, genuine: Rows) -> Rows:
+def _travel_impossibly(world: World, people: People, shops: Shops, genuine: Rows) -> Rows:
     """Pay with a counterfeit overseas, 5 to 60 minutes after the card itself paid at a terminal."""
     rng, n = world.draw(Pattern.IMPOSSIBLE_TRAVEL), _campaigns(Pattern.IMPOSSIBLE_TRAVEL, len(genuine.time), 1.6)
     seen = np.flatnonzero(genuine.entry != ONLINE)
@@ -114,7 +127,7 @@ def travel_impossibly(world: World, people: People, shops: Shops, genuine: Rows)
     return rows.where(happens.ravel())
 
 
-def look_alike(world: World, people: People, shops: Shops, genuine: Rows) -> Rows:
+def _look_alike(world: World, people: People, shops: Shops, genuine: Rows) -> Rows:
     """From the drift day on: shop at night from the card's own device, at merchants new to it, for a bit more."""
     rng, left = world.draw(Pattern.LOOKALIKE), world.days - world.drift // DAY
     n = _campaigns(Pattern.LOOKALIKE, len(genuine.time) * left // world.days, 3.0)

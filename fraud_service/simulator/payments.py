@@ -1,13 +1,14 @@
-"""Payments in the making, and those that cards make of themselves."""
+"""Payments in the making, and the genuine ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fraud_service.simulator.world import X
+from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.simulator.world import FAVOURITES, HOME_COUNTRIES, TYPICAL, Part, Pattern
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from fraud_service.simulator.world import Floats, Ints, People, Shops, World
 
     Bytes = NDArray[np.int8]
+
+ENTRY_MODES: Final = ("contactless", "chip", "magstripe", "keyed", "ecommerce")
+CONTACTLESS, CHIP, MAGSTRIPE, KEYED, ONLINE = range(5)
+CONTACTLESS_LIMIT: Final = 50.0
+
+# How busy each hour of the day is, and by when how much of the day has happened.
+_ACTIVITY: Final = np.array([2, 1, 1, 1, 1, 3, 8, 18, 28, 34, 38, 46, 52, 46, 38, 36, 42, 52, 56, 46, 32, 20, 11, 5])
+_HAPPENED: Final = np.concatenate([[0], np.cumsum(_ACTIVITY)]) / _ACTIVITY.sum()
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,11 @@ class Rows:
 
     @classmethod
     def joined(cls, *parts: Rows) -> Rows:
+        """Put parts one after the other."""
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
     def where(self, chosen: NDArray[Any]) -> Rows:
+        """Choose rows by a mask, or by their numbers in a new order."""
         return Rows(**{name: array[chosen] for name, array in vars(self).items()})
 
 
@@ -51,17 +62,18 @@ def usual(people: People, card: Ints) -> Floats:
 
 def _time_of_day(chance: Floats, phase: Floats) -> Ints:
     """Turn chances into milliseconds after midnight, many by day and few by night."""
-    hour: Floats = (np.interp(chance, _BUSY, np.arange(25.0)) + phase) % 24
+    hour: Floats = (np.interp(chance, _HAPPENED, np.arange(25.0)) + phase) % 24
     return np.minimum((hour * HOUR).astype(np.int64), DAY - 1)
 
 
 def live(world: World, people: People, shops: Shops) -> Rows:
-    rng = world.draw(_GENUINE)
+    """Draw the genuine payments, ordered by card and day."""
+    rng = world.draw(Part.PAYMENTS)
     counts = _poisson(rng, people.rate, world.days)
     card, day = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
     chances = rng.random((len(card), 8)).T
     merchant = _where_they_pay(people, shops, card, day, chances[:4])
-    amount = _what_they_pay(people, card, _TYPICAL[shops.category[merchant]], rng.normal(size=len(card)), chances[4])
+    amount = _what_they_pay(people, card, TYPICAL[shops.category[merchant]], rng.normal(size=len(card)), chances[4])
     online, small = shops.online[merchant], amount < CONTACTLESS_LIMIT
     how, device = chances[6:]
     first, second = people.devices[card].T
@@ -100,7 +112,7 @@ def _where_they_pay(people: People, shops: Shops, card: Ints, day: Ints, chances
     for trip in range(people.journey.shape[1]):
         abroad, leaves, returns = people.journey[card, trip].T
         country = np.where((leaves <= day) & (day < returns), abroad, country)
-    favourite = (which**2 * _FAVOURITES).astype(np.int64)
+    favourite = (which**2 * FAVOURITES).astype(np.int64)
     at_home = (country == people.country[card]) & (habit < 0.88)  # else they try something new
     terminal = np.where(at_home, people.terminals[card, favourite], shops.pick(other, online=False, country=country))
     anywhere = shops.pick(other, online=True, country=(which * HOME_COUNTRIES).astype(np.int64))

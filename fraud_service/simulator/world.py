@@ -1,4 +1,4 @@
-"""The world: its figures, its merchants, its cards."""
+"""What to simulate, and who lives there: merchants and cards."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from fraud_service.domain.profile import DAY
 from fraud_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 MINUTE: Final = 60_000
-HOUR: Final = 60 * MINUTE
-DAY: Final = 24 * HOUR
 
-# fmt: off
 COUNTRIES: Final = ("DE", "FR", "IT", "ES", "NL", "AT", "US", "BR", "TH")
 HOME_COUNTRIES: Final = 6  # cards live in the first six; the others are an ocean away
 _LATITUDE: Final = np.array([50.5, 46.8, 43.5, 40.0, 52.2, 47.6, 39.0, -15.8, 14.5])
@@ -30,18 +28,10 @@ _COUNTRY_OF: Final = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5
 
 # Categories (ISO 18245) and their typical amounts: eight with a terminal, then four online.
 CATEGORIES: Final = ("5411", "5541", "5812", "5814", "5912", "5651", "5732", "7011", "5815", "5816", "5964", "4722")
-_TYPICAL: Final = np.array([35.0, 50.0, 28.0, 11.0, 18.0, 60.0, 150.0, 140.0, 9.0, 15.0, 50.0, 180.0])
+TYPICAL: Final = np.array([35.0, 50.0, 28.0, 11.0, 18.0, 60.0, 150.0, 140.0, 9.0, 15.0, 50.0, 180.0])
 _TERMINAL_CATEGORIES: Final = 8
 
-_ACTIVITY: Final = np.array([2, 1, 1, 1, 1, 3, 8, 18, 28, 34, 38, 46, 52, 46, 38, 36, 42, 52, 56, 46, 32, 20, 11, 5])
-# fmt: on
-_BUSY: Final = np.concatenate([[0], np.cumsum(_ACTIVITY)]) / _ACTIVITY.sum()
-ENTRY_MODES: Final = ("contactless", "chip", "magstripe", "keyed", "ecommerce")
-CONTACTLESS, CHIP, MAGSTRIPE, KEYED, ONLINE = range(5)
-CONTACTLESS_LIMIT: Final = 50.0
-_SOURCES: Final = (LabelSource.CHARGEBACK, LabelSource.CUSTOMER, LabelSource.ANALYST, LabelSource.SETTLEMENT)
-
-_FAVOURITES: Final = 8  # terminals; as many online merchants
+FAVOURITES: Final = 8  # terminals; as many online merchants
 FEWEST_MERCHANTS: Final = 40  # with these, every country has merchants with a terminal and online
 
 
@@ -56,8 +46,14 @@ class Pattern(IntEnum):
     LOOKALIKE = 5
 
 
-# Each part of the world has a random generator of its own, numbered; a pattern has its own number.
-_MERCHANTS, _CARDS, _GENUINE, _SOURCE, _DELAY = range(100, 105)
+class Part(IntEnum):
+    """The parts of the world with a random generator of their own; each fraud pattern has one too."""
+
+    MERCHANTS = 100
+    CARDS = 101
+    PAYMENTS = 102
+    LABEL_SOURCE = 103
+    LABEL_DELAY = 104
 
 
 @dataclass(frozen=True)
@@ -89,9 +85,9 @@ class World:
         """Milliseconds after `start` at which fraud changes; the end where it does not."""
         return DAY * (self.days if self.drift_day is None else self.drift_day)
 
-    def draw(self, stream: int) -> np.random.Generator:
+    def draw(self, part: Part | Pattern) -> np.random.Generator:
         """Give the generator of one part of the world, at its beginning."""
-        return np.random.Generator(np.random.PCG64([self.seed, int(stream)]))
+        return np.random.Generator(np.random.PCG64([self.seed, int(part)]))
 
 
 class Shops(NamedTuple):
@@ -115,7 +111,8 @@ class Shops(NamedTuple):
 
 
 def open_shops(world: World) -> Shops:
-    rng, n = world.draw(_MERCHANTS), world.merchants
+    """Draw the merchants."""
+    rng, n = world.draw(Part.MERCHANTS), world.merchants
     slot = np.argsort(rng.random(n), kind="stable")
     country = _COUNTRY_OF[slot % len(_COUNTRY_OF)]
     online = slot // len(_COUNTRY_OF) % 4 == 0
@@ -155,13 +152,14 @@ class People(NamedTuple):
 
 
 def settle_people(world: World, shops: Shops) -> People:
-    rng, n = world.draw(_CARDS), world.cards
+    """Draw the cards."""
+    rng, n = world.draw(Part.CARDS), world.cards
     country = _COUNTRY_OF[rng.integers(0, 17, n)]
     level, deviation = np.exp(0.45 * rng.normal(size=n)), 0.35 + 0.4 * rng.random(n)
     devices = rng.integers(0, 2**32, (n, 2))
     devices[:, 1] = np.where(rng.random(n) < 0.5, devices[:, 0], devices[:, 1])  # half have one
-    anywhere = rng.integers(0, HOME_COUNTRIES, (n, _FAVOURITES))
-    abroad = rng.random((n, _FAVOURITES)) < 0.4  # websites of other countries
+    anywhere = rng.integers(0, HOME_COUNTRIES, (n, FAVOURITES))
+    abroad = rng.random((n, FAVOURITES)) < 0.4  # websites of other countries
     return People(
         country=country,
         level=level,
@@ -172,7 +170,7 @@ def settle_people(world: World, shops: Shops) -> People:
         devices=devices,
         terminals=_nearby(rng, shops, country),
         websites=shops.pick(
-            rng.random((n, _FAVOURITES)) ** 1.5, online=True, country=np.where(abroad, anywhere, country[:, None])
+            rng.random((n, FAVOURITES)) ** 1.5, online=True, country=np.where(abroad, anywhere, country[:, None])
         ),
         journey=_plan_journeys(rng, world),
     )
@@ -181,13 +179,13 @@ def settle_people(world: World, shops: Shops) -> People:
 def _nearby(rng: np.random.Generator, shops: Shops, country: Ints) -> Ints:
     """Choose favourite terminals, (cards, favourites): the nearest of some that one has heard of."""
     n = len(country)
-    known = shops.pick(rng.random((n, 3 * _FAVOURITES)), online=False, country=country[:, None])
+    known = shops.pick(rng.random((n, 3 * FAVOURITES)), online=False, country=country[:, None])
     north, east = rng.normal(size=n), rng.normal(size=n)
     home_latitude, home_longitude = _LATITUDE[country] + 1.2 * north, _LONGITUDE[country] + 1.5 * east
     # A plane will do within a country: a degree of longitude is about 0.7 of a degree of latitude.
     away = (shops.latitude[known] - home_latitude[:, None]) ** 2
     away += (0.7 * (shops.longitude[known] - home_longitude[:, None])) ** 2
-    nearest = np.argsort(away, axis=1, kind="stable")[:, :_FAVOURITES]
+    nearest = np.argsort(away, axis=1, kind="stable")[:, :FAVOURITES]
     return np.take_along_axis(known, nearest, axis=1)
 
 

@@ -1,0 +1,212 @@
+"""The loop on Apache Kafka: killed processes lose nothing, double nothing, and compute what the core computes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from support.processes import Service, Tail, fresh_settings, read_all
+
+from fraud_service import service
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.events import decode_transaction
+from fraud_service.domain.ledger import Example, Scored, in_order
+from fraud_service.domain.records import decode_labelled, decode_score, encode_record, score_record
+from fraud_service.domain.snapshot import Knowledge, View, decode_snapshot
+from fraud_service.domain.teaching import Progress, Sampling, Teacher
+from fraud_service.feed import Feed
+from fraud_service.history import History
+from fraud_service.offline import MemoryStore
+from fraud_service.simulator import World, write
+from fraud_service.stream.broadcast import VERSION_HEADER
+
+if TYPE_CHECKING:
+    from fraud_service.settings import Settings
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
+
+TRANSACTIONS = 50_000
+MALFORMED = 25
+
+
+@dataclass
+class Outcome:
+    """What the topics hold after the run."""
+
+    settings: Settings
+    sent: int
+    learner_folder: object
+
+
+@pytest.fixture(scope="module")
+def outcome(apache_kafka, tmp_path_factory):
+    """Feed 50,000 transactions with labels; kill scorer and learner in the middle; wait until all is scored."""
+    folder = tmp_path_factory.mktemp("loop")
+    write(World(seed=7, cards=800, merchants=300, days=30), folder / "history.parquet")
+    history = [event for _, event in zip(range(TRANSACTIONS), History.open(folder / "history.parquet"), strict=False)]
+    settings = fresh_settings(apache_kafka.bootstrap, folder)
+    scorer = Service(settings, "score", folder / "scorer", {"FRAUD_COMMIT_INTERVAL": "0.5"})
+    learner = Service(settings, "learn", folder / "learner")
+    scores = Tail(settings, settings.topics.scores)
+    with scorer, learner:
+        scorer.await_ready()
+        learner.await_ready()
+        feed_all(settings, history)
+        for killed, share in ((scorer, 0.2), (learner, 0.35), (scorer, 0.5), (learner, 0.7)):
+            killed.wait_until(lambda share=share: len(scores.read()) >= share * len(history), 300)
+            killed.kill()
+            killed.start()
+        scorer.wait_until(lambda: len(scores.read()) >= len(history), 600)
+        settle(settings, learner)
+        assert scorer.stop() == 0
+        assert learner.stop() == 0
+    scores.close()
+    return Outcome(settings, len(history) + MALFORMED, folder / "learner")
+
+
+def feed_all(settings, history) -> None:
+    with Feed(settings) as feed:
+        feed.play(history, 0)
+        for number in range(MALFORMED):
+            feed._send(settings.topics.transactions, f"c-{number}", b"{" + b"x" * number)
+
+
+def settle(settings, learner) -> None:
+    """Wait until the learner has taught everything that is due."""
+    newest = max(decode_score(m.value()).timestamp for m in read_all(settings, settings.topics.scores))
+    wanted = newest // 3_600_000 * 3_600_000
+    snapshots = Tail(settings, settings.topics.snapshots)
+
+    def is_taught() -> bool:
+        read = snapshots.read()
+        return bool(read) and decode_snapshot(read[-1].value()).as_of >= wanted
+
+    learner.wait_until(is_taught, 300)
+    snapshots.close()
+
+
+def test_every_transaction_has_one_score_or_one_dead_letter(outcome):
+    names = outcome.settings.topics
+    sent = read_all(outcome.settings, names.transactions)
+    scores = [decode_score(m.value()) for m in read_all(outcome.settings, names.scores)]
+    letters = [dict(m.headers()) for m in read_all(outcome.settings, names.dead_letters)]
+    assert len(sent) == outcome.sent
+    assert len(scores) == outcome.sent - MALFORMED
+    assert len({(s.card_id, s.transaction_id) for s in scores}) == len(scores)
+    places = {(h["fraud-source-partition"], h["fraud-source-offset"]) for h in letters}
+    assert len(places) == len(letters) == MALFORMED
+
+
+def test_every_flagged_transaction_has_one_alert(outcome):
+    names = outcome.settings.topics
+    flagged = {
+        s.transaction_id
+        for s in (decode_score(m.value()) for m in read_all(outcome.settings, names.scores))
+        if s.outcome != "approve"
+    }
+    alerts = [dict(m.headers()) for m in read_all(outcome.settings, names.alerts)]
+    assert len(flagged) > 50
+    assert Counter(a["ce_subject"].decode() for a in alerts) == Counter(flagged)
+    assert len({a["ce_id"] for a in alerts}) == len(alerts)
+
+
+def views(settings) -> dict[str, View]:
+    """Return every snapshot that was ever in force, rebuilt from the broadcast topics."""
+    knowledge = Knowledge(service.first_snapshot(service.pretrained(settings)))
+    for message in read_all(settings, settings.topics.risk):
+        version = dict(message.headers())[VERSION_HEADER].decode()
+        knowledge.receive_risk(version, message.key().decode(), message.value())
+    for message in read_all(settings, settings.topics.snapshots):
+        knowledge.receive_snapshot(decode_snapshot(message.value()))
+    knowledge.settle()
+    assert knowledge.incomplete == 0
+    return {view.snapshot.version: view for view in knowledge._in_force[1]}
+
+
+class Named:
+    """Knowledge that gives each transaction the snapshot its score names."""
+
+    def __init__(self, known: dict[str, View]) -> None:
+        self._known = known
+        self.version = ""
+
+    def at(self, _timestamp: int) -> View:
+        return self._known[self.version]
+
+
+def test_scores_are_bit_identical_to_the_core_with_the_snapshots_they_name(outcome):
+    settings = outcome.settings
+    model = service.pretrained(settings)
+    detector, knowledge = Detector(model, service.policy(settings)), Named(views(settings))
+    published = defaultdict(list)
+    for message in read_all(settings, settings.topics.scores):
+        published[message.partition()].append(message)
+    profiles, used = {}, set()
+    logs = defaultdict(list)
+    for message in read_all(settings, settings.topics.transactions):
+        if not message.value().startswith(b"{x") and message.value() != b"{":
+            logs[message.partition()].append(message)
+    for partition, log in logs.items():
+        for source, score in zip(log, published[partition], strict=True):
+            knowledge.version = decode_score(score.value()).snapshot
+            used.add(knowledge.version)
+            (verdict,) = detector.assess([decode_transaction(source.value())], profiles, knowledge)
+            assert encode_record(score_record(verdict)) == score.value()
+    assert len(used) > 10
+
+
+def test_the_learner_killed_twice_taught_exactly_what_the_labelled_topic_says(outcome):
+    settings = outcome.settings
+    model = service.pretrained(settings)
+    calendar = service.calendar(settings)
+    by_boundary = defaultdict(list)
+    for message in read_all(settings, settings.topics.labelled):
+        record = decode_labelled(message.value())
+        by_boundary[record.snapshot // calendar.interval].append(record)
+    snapshots = [decode_snapshot(m.value()) for m in read_all(settings, settings.topics.snapshots)]
+    first = min(decode_score(m.value()).timestamp for m in read_all(settings, settings.topics.scores))
+    teacher = Teacher(MemoryStore(), calendar, Sampling(), model.version)
+    began = first // calendar.interval
+    progress, taught_at = Progress.beginning(began), {}
+    for snapshot in snapshots:
+        boundary = snapshot.as_of // calendar.interval
+        examples = sorted((example_of(record, taught_at) for record in by_boundary.pop(boundary, [])), key=in_order)
+        restored = service.restore(model)(progress.model)
+        lesson = teacher.close(boundary, progress, examples, restored)
+        progress = lesson.progress
+        assert lesson.snapshot == snapshot
+    assert not by_boundary
+    assert snapshots[-1].examples > 20_000
+
+
+def example_of(record, taught_at) -> Example:
+    key = record.card_id, record.transaction_id
+    scored = Scored(
+        record.transaction_id,
+        record.card_id,
+        record.merchant_id,
+        record.timestamp,
+        record.amount,
+        record.pretrained_logit,
+        record.online_logit,
+        record.score,
+        record.outcome,
+        record.features,
+    )
+    example = Example(scored, record.is_fraud, record.source, record.known_at, record.corrects, taught_at.get(key, 0))
+    taught_at[key] = record.known_at
+    return example
+
+
+def test_no_example_is_taught_twice_and_none_is_lost(outcome):
+    settings = outcome.settings
+    records = [decode_labelled(m.value()) for m in read_all(settings, settings.topics.labelled)]
+    first = Counter((r.card_id, r.transaction_id) for r in records if not r.corrects)
+    assert max(first.values()) == 1
+    scores = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
+    newest = max(score.timestamp for score in scores)
+    matured = newest // 3_600_000 * 3_600_000 - service.calendar(settings).maturity
+    due = {(s.card_id, s.transaction_id) for s in scores if s.timestamp <= matured}
+    assert due <= first.keys()

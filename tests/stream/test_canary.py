@@ -1,0 +1,73 @@
+"""Guards names of Quix Streams that it does not promise and that we rest on: a version that breaks one fails here."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from confluent_kafka import TopicPartition
+from quixstreams import Application
+from quixstreams.kafka import BaseConsumer
+from quixstreams.processing import ProcessingContext
+
+from fraud_service.errors import FatalStreamError
+from fraud_service.health import Health
+from fraud_service.settings import Settings
+from fraud_service.stream.application import GuardedApplication, build
+
+
+@pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_process_message"])
+def test_quix_still_has_the_methods_that_are_overridden(name):
+    theirs, ours = inspect.signature(getattr(Application, name)), inspect.signature(getattr(GuardedApplication, name))
+    assert len(theirs.parameters) == len(ours.parameters)
+
+
+def test_the_loop_still_turns_through_process_message_only_when_state_is_recovered():
+    loop = inspect.getsource(Application._run_dataframe)
+    assert "state_manager.recovery_required" in loop
+    assert "process_message(dataframes_composed)" in loop
+
+
+def test_the_consumer_still_tells_its_position():
+    assert callable(BaseConsumer.position)
+    assert callable(BaseConsumer.committed)
+
+
+def test_the_checkpoint_is_still_public():
+    assert isinstance(ProcessingContext.checkpoint, property)
+
+
+@pytest.fixture
+def app(tmp_path):
+    return build(
+        Settings(state_dir=tmp_path, instance="pod-0"), "fraud-scorer", guarantee="exactly-once", commit_interval=1
+    )
+
+
+def test_losing_partitions_is_fatal(app):
+    with pytest.raises(FatalStreamError, match="without committing"):
+        app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
+
+
+def test_identities_are_stable_and_quix_settings_are_ours(app):
+    consumer, producer = app.config.consumer_extra_config, app.config.producer_extra_config
+    assert consumer["group.instance.id"] == producer["transactional.id"] == "fraud-scorer-pod-0"
+    assert producer["transaction.timeout.ms"] < consumer["session.timeout.ms"]
+    assert producer["partitioner"] == "murmur2"
+    assert app.config.auto_offset_reset == "earliest"
+    assert not app.config.auto_create_topics
+    assert not app.config.auto_recover_from_source_offset_out_of_range
+
+
+def test_at_least_once_uses_no_transaction(tmp_path):
+    app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
+    assert "transactional.id" not in app.config.producer_extra_config
+
+
+def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app, monkeypatch):
+    monkeypatch.setattr(Application, "_process_message", lambda _self, _composed: None)
+    app.health = Health()
+    app.health._beat = 0.0
+    app._process_message({})
+    assert app.health.is_live
+    assert app.health.conditions["recovered"]

@@ -1,0 +1,231 @@
+"""The learner's real topology, driven without a broker."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from support.loop import BROKER_TIME, looped
+
+from fraud_service import service
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.events import Label, LabelSource, Reason, Transaction, encode
+from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.domain.records import decode_labelled, decode_score
+from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.domain.teaching import Sampling
+from fraud_service.history import LabelledTransaction
+from fraud_service.offline import Rehearsal
+from fraud_service.stream.clients import murmur2_partition
+
+START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
+
+
+def payment(number: int, card: str | None = None) -> Transaction:
+    return Transaction(
+        transaction_id=f"t-{number}",
+        timestamp=START + number * HOUR,
+        card_id=card or f"c-{number % 9}",
+        merchant_id=f"m-{number % 4}",
+        amount=30.0 + number % 11,
+        currency="EUR",
+    )
+
+
+def verdict(transaction: Transaction, after: int, *, fraud: bool = True, source=LabelSource.CHARGEBACK) -> Label:
+    return Label(
+        transaction_id=transaction.transaction_id,
+        card_id=transaction.card_id,
+        is_fraud=fraud,
+        labelled_at=transaction.timestamp + after,
+        source=source,
+    )
+
+
+@pytest.fixture
+def loop(tmp_path):
+    with looped(tmp_path) as loop:
+        yield loop
+
+
+def examples(loop):
+    return [decode_labelled(record.value) for record in loop.on("labelled")]
+
+
+def test_a_transaction_without_a_label_counts_as_legitimate_when_it_matures_though_its_card_is_idle(loop):
+    loop.transaction(payment(0, "idle"))
+    loop.transaction(payment(6 * 24, "other"))
+    loop.turn()
+    assert examples(loop) == []
+    loop.transaction(payment(8 * 24, "other"))
+    loop.turn()
+    (example,) = examples(loop)
+    assert (example.transaction_id, example.is_fraud, example.source) == ("t-0", False, None)
+    assert example.known_at == START + 7 * DAY
+
+
+def test_a_label_may_come_before_its_transaction_twice_or_contradict_an_earlier_one(loop):
+    early, twice, wrong = payment(1, "a"), payment(2, "b"), payment(3, "c")
+    loop.label(verdict(early, DAY))
+    for transaction in (early, twice, wrong):
+        loop.transaction(transaction)
+    loop.turn()
+    for label in (verdict(twice, DAY), verdict(twice, DAY), verdict(wrong, DAY)):
+        loop.label(label)
+    loop.label(verdict(wrong, 3 * DAY, fraud=False, source=LabelSource.ANALYST))
+    loop.transaction(payment(6 * 24, "clock"))
+    loop.turn()
+    taught = [(e.transaction_id, e.is_fraud, e.corrects) for e in examples(loop)]
+    assert taught == [("t-1", True, False), ("t-2", True, False), ("t-3", True, False), ("t-3", False, True)]
+
+
+def test_labels_alone_start_no_calendar(loop):
+    loop.label(verdict(payment(0), DAY))
+    loop.learner.commit()
+    loop.transaction(payment(0))
+    loop.turn()
+    loop.transaction(payment(48))
+    loop.turn()
+    assert [e.transaction_id for e in examples(loop)] == ["t-0"]
+    assert len(loop.on("snapshots")) <= 48
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "reason"),
+    [
+        (b"{", b"c-1", Reason.NOT_JSON),
+        (None, b"c-1", Reason.EMPTY),
+        (encode(verdict(payment(1), DAY)), None, Reason.MISSING_KEY),
+        (encode(verdict(payment(1), DAY)), b"c-5", Reason.KEY_MISMATCH),
+        (encode(verdict(payment(1), BROKER_TIME)), b"c-1", Reason.FUTURE_TIMESTAMP),
+    ],
+)
+def test_a_label_that_cannot_be_read_is_a_dead_letter(loop, value, key, reason):
+    loop.learner.send(loop.settings.topics.labels, key, value, BROKER_TIME)
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert (letter.value, letter.header["fraud-reason"]) == (value, reason)
+
+
+def test_a_label_in_the_wrong_partition_is_a_dead_letter_that_names_the_partitioner(loop):
+    label = verdict(payment(1), DAY)
+    wrong = (murmur2_partition(label.card_id.encode(), loop.partitions) + 1) % loop.partitions
+    loop.label(label, partition=wrong)
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert letter.header["fraud-reason"] == Reason.WRONG_PARTITION
+    assert "murmur2" in letter.header["fraud-detail"]
+
+
+def test_a_record_on_the_scores_topic_that_is_no_score_is_a_dead_letter(loop):
+    loop.learner.send(loop.settings.topics.scores, b"c-1", b"{}", BROKER_TIME)
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert letter.header["fraud-reason"] == Reason.INVALID_RECORD
+
+
+def month() -> list[LabelledTransaction]:
+    rows = []
+    for number in range(600):
+        transaction = payment(number)
+        rows.append(
+            LabelledTransaction(transaction, number % 13 == 0, transaction.timestamp + (number % 7 + 1) * DAY // 2)
+        )
+    return rows
+
+
+def play(loop, rows, turn_every: int) -> None:
+    waiting = sorted((row.label(0) for row in rows), key=lambda label: label.labelled_at)
+    for number, row in enumerate(rows):
+        while waiting and waiting[0].labelled_at <= row.transaction.timestamp:
+            loop.label(waiting.pop(0))
+        loop.transaction(row.transaction)
+        if number % turn_every == 0:
+            loop.turn()
+    loop.turn()
+
+
+def test_the_live_topologies_compute_what_the_core_computes_without_them(tmp_path):
+    rows = month()
+    with looped(tmp_path) as loop:
+        play(loop, rows, turn_every=1)
+        scores = [decode_score(record.value) for record in loop.on("scores")]
+        model = loop.model
+        rehearsal = Rehearsal(
+            Detector(model, service.policy(loop.settings)),
+            service.first_snapshot(model),
+            service.restore(model),
+            service.calendar(loop.settings),
+            Sampling(),
+            0,
+        )
+        verdicts = {v.transaction.transaction_id: v for v in rehearsal.play(rows)}
+        assert len(loop.on("snapshots")) > 300
+        for score in scores:
+            expected = verdicts[score.transaction_id]
+            assert score.features == expected.features
+            assert score.score == expected.decision.score
+            assert score.snapshot == expected.decision.snapshot
+        assert len({score.snapshot for score in scores}) > 300
+        assert rehearsal.knowledge.newest == loop.knowledge.newest
+
+
+@pytest.mark.parametrize("turn_every", [2, 7, 50])
+def test_lessons_do_not_depend_on_how_partitions_are_interleaved_or_where_checkpoints_fall(tmp_path, turn_every):
+    rows = month()
+    with looped(tmp_path / "a") as one, looped(tmp_path / "b", partitions=7) as other:
+        play(one, rows, turn_every=1)
+        play(other, rows, turn_every)
+        # The scores differ where snapshots come later; what labels teach of risk and examples does not.
+        assert Counter(e.transaction_id for e in examples(one)) == Counter(e.transaction_id for e in examples(other))
+        assert one.knowledge.newest.risk_digest == other.knowledge.newest.risk_digest
+
+
+def test_a_learner_killed_between_checkpoints_continues_to_the_same_bit(tmp_path):
+    rows = month()
+    with looped(tmp_path / "a") as steady, looped(tmp_path / "b") as killed:
+        play(steady, rows, turn_every=20)
+        waiting = sorted((row.label(0) for row in rows), key=lambda label: label.labelled_at)
+        for number, row in enumerate(rows):
+            sent = []
+            while waiting and waiting[0].labelled_at <= row.transaction.timestamp:
+                sent.append(waiting.pop(0))
+            for label in sent:
+                killed.label(label)
+            if number % 20 == 1 and sent:
+                killed.learner._pending.clear()
+                killed.restart_learner()
+                for label in sent:
+                    killed.label(label)
+            killed.transaction(row.transaction)
+            if number % 20 == 0:
+                killed.turn()
+        killed.turn()
+        assert [m.value for m in killed.on("snapshots")] == [m.value for m in steady.on("snapshots")]
+        assert [m.value for m in killed.on("labelled")] == [m.value for m in steady.on("labelled")]
+        assert [(m.key, m.value) for m in killed.on("risk")] == [(m.key, m.value) for m in steady.on("risk")]
+
+
+def test_snapshots_come_after_the_rows_they_depend_on_and_are_sound(loop):
+    play(loop, month(), turn_every=10)
+    snapshots = [decode_snapshot(record.value) for record in loop.on("snapshots")]
+    assert [s.as_of for s in snapshots] == sorted({s.as_of for s in snapshots})
+    assert loop.knowledge.newest == snapshots[-1]
+    rows = Counter(record.header["fraud-snapshot"] for record in loop.on("risk"))
+    assert all(rows.get(s.version, 0) == s.risk_rows for s in snapshots)
+    assert snapshots[-1].examples == len(examples(loop))
+
+
+def test_down_sampling_keeps_every_fraud_and_carries_the_weight(tmp_path):
+    rows = month()
+    with looped(tmp_path, legitimate_share=0.25) as loop:
+        play(loop, rows, turn_every=10)
+        taught = examples(loop)
+        known = {
+            r.transaction.transaction_id
+            for r in rows
+            if r.is_fraud and r.labelled_at < rows[-1].transaction.timestamp - HOUR
+        }
+        assert known <= {e.transaction_id for e in taught if e.is_fraud}
+        assert {e.weight for e in taught if not e.is_fraud} == {4.0}
+        assert 0.1 < sum(not e.is_fraud for e in taught) / 400 < 0.4

@@ -1,0 +1,209 @@
+"""The scorer's real topology, driven without a broker."""
+
+from __future__ import annotations
+
+import json
+import math
+from uuid import UUID
+
+import msgspec
+import pytest
+from support.loop import BROKER_TIME, looped
+
+from fraud_service.domain.events import Reason, Transaction
+from fraud_service.domain.records import decode_score
+from fraud_service.errors import InvalidRecord
+from fraud_service.stream.clients import murmur2_partition
+from fraud_service.stream.scorer import PROFILE
+
+START = 1_700_000_000_000
+GOOD = {
+    "transaction_id": "t-1",
+    "timestamp": START,
+    "card_id": "c-1",
+    "merchant_id": "m-1",
+    "amount": "12.50",
+    "currency": "EUR",
+}
+
+
+@pytest.fixture
+def loop(tmp_path):
+    with looped(tmp_path) as loop:
+        yield loop
+
+
+def payment(number: int, card: str = "c-1", **facts) -> Transaction:
+    return Transaction(
+        **{
+            "transaction_id": f"t-{number}",
+            "timestamp": START + number * 600_000,
+            "card_id": card,
+            "merchant_id": f"m-{number % 5}",
+            "amount": 20.0 + number % 7,
+            "currency": "EUR",
+            **facts,
+        }
+    )
+
+
+def text(**changes) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+def without(name: str) -> bytes:
+    return json.dumps({field: value for field, value in GOOD.items() if field != name}).encode()
+
+
+MALFORMED = [
+    (None, b"c-1", Reason.EMPTY),
+    (b"", b"c-1", Reason.EMPTY),
+    (b"{", b"c-1", Reason.NOT_JSON),
+    (b"not json", b"c-1", Reason.NOT_JSON),
+    (b"\x00\x01\x02", b"c-1", Reason.NOT_JSON),
+    (b'{"transaction_id": "\xff"}', b"c-1", Reason.NOT_UTF8),
+    (b"[1, 2]", b"c-1", Reason.NOT_AN_OBJECT),
+    (b'"text"', b"c-1", Reason.NOT_AN_OBJECT),
+    (b"null", b"c-1", Reason.NOT_AN_OBJECT),
+    (text(padding="x" * 70_000), b"c-1", Reason.TOO_LARGE),
+    (without("transaction_id"), b"c-1", Reason.MISSING_FIELD),
+    (without("card_id"), b"c-1", Reason.MISSING_FIELD),
+    (without("timestamp"), b"c-1", Reason.MISSING_FIELD),
+    (without("amount"), b"c-1", Reason.MISSING_FIELD),
+    (without("currency"), b"c-1", Reason.MISSING_FIELD),
+    (text(card_id=""), b"c-1", Reason.INVALID_FIELD),
+    (text(card_id="c" * 129), b"c-1", Reason.INVALID_FIELD),
+    (text(merchant_id=7), b"c-1", Reason.INVALID_FIELD),
+    (text(currency="euro"), b"c-1", Reason.INVALID_FIELD),
+    (text(latitude=91), b"c-1", Reason.INVALID_FIELD),
+    (text(longitude="east"), b"c-1", Reason.INVALID_FIELD),
+    (text(timestamp="yesterday"), b"c-1", Reason.INVALID_TIMESTAMP),
+    (text(timestamp="2024-01-01T00:00:00"), b"c-1", Reason.INVALID_TIMESTAMP),
+    (text(timestamp=-1), b"c-1", Reason.INVALID_TIMESTAMP),
+    (text(timestamp=BROKER_TIME + 300_001), b"c-1", Reason.FUTURE_TIMESTAMP),
+    (text(amount=-0.01), b"c-1", Reason.INVALID_AMOUNT),
+    (text(amount="NaN"), b"c-1", Reason.INVALID_AMOUNT),
+    (text(amount="1e5"), b"c-1", Reason.INVALID_AMOUNT),
+    (text(amount=10**14), b"c-1", Reason.INVALID_AMOUNT),
+    (text(), None, Reason.MISSING_KEY),
+    (text(), b"c-2", Reason.KEY_MISMATCH),
+    (text(), b"\xff", Reason.KEY_MISMATCH),
+]
+
+
+def test_each_malformed_message_is_one_dead_letter_and_the_good_ones_around_it_are_scored(loop):
+    for number, (value, key, _) in enumerate(MALFORMED):
+        loop.transaction(payment(number))
+        loop.raw(value, key)
+    loop.turn()
+    letters = loop.on("dead_letters")
+    assert [(letter.value, letter.key, letter.header["fraud-reason"]) for letter in letters] == [
+        (value, key, reason) for value, key, reason in MALFORMED
+    ]
+    assert [decode_score(record.value).transaction_id for record in loop.on("scores")] == [
+        f"t-{number}" for number in range(len(MALFORMED))
+    ]
+    counted = sum(
+        sample.value
+        for metric in loop.scorer_metrics.dead_letters.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    )
+    assert counted == len(MALFORMED)
+
+
+def test_a_dead_letter_says_where_it_came_from(loop):
+    loop.transaction(payment(0))
+    loop.raw(b"{", b"c-1")
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert letter.header["fraud-source-topic"] == loop.settings.topics.transactions
+    assert (letter.header["fraud-source-partition"], letter.header["fraud-source-offset"]) == (
+        str(loop.on("scores")[0].partition),
+        "1",
+    )
+
+
+def test_the_detail_of_a_dead_letter_does_not_repeat_the_value(loop):
+    canary = "4111111111111111"
+    for changes in ({"currency": canary}, {"timestamp": canary}, {"amount": f"-{canary}"}, {"latitude": canary}):
+        loop.raw(text(**changes), b"c-1")
+    loop.turn()
+    letters = loop.on("dead_letters")
+    assert len(letters) == 4
+    assert not any(canary in value for letter in letters for value in letter.header.values())
+
+
+def test_every_flagged_transaction_leaves_one_alert_as_a_cloud_event(loop):
+    for number in range(30):
+        loop.transaction(payment(number))
+    for number in range(30, 34):
+        loop.transaction(
+            payment(
+                number, amount=4000.0, entry_mode="ecommerce", device_id="new", country="XX", merchant_id=f"x{number}"
+            )
+        )
+    loop.turn()
+    records = [decode_score(message.value) for message in loop.on("scores")]
+    flagged = [record for record in records if record.outcome != "approve"]
+    alerts = loop.on("alerts")
+    assert flagged
+    assert [alert.header["ce_subject"] for alert in alerts] == [record.transaction_id for record in flagged]
+    for alert, record in zip(alerts, flagged, strict=True):
+        assert alert.header["ce_specversion"] == "1.0"
+        assert UUID(alert.header["ce_id"]).version == 5
+        body = json.loads(alert.value)
+        assert body["reasons"]
+        assert body["score"] == record.score
+        total = body["base"] + sum(body["contributions"].values())
+        assert total == pytest.approx(math.log(record.score / (1 - record.score)), abs=1e-6)
+
+
+def test_a_repeated_transaction_gets_its_first_decision_again_and_no_second_alert(loop):
+    suspicious = payment(40, amount=9000.0, entry_mode="ecommerce", merchant_id="never-seen", country="XX")
+    for number in range(30):
+        loop.transaction(payment(number))
+    loop.transaction(suspicious)
+    loop.turn()
+    state_before = profile(loop)
+    loop.transaction(suspicious)
+    loop.turn()
+    first, second = (decode_score(record.value) for record in loop.on("scores")[-2:])
+    assert first.outcome != "approve"
+    assert second == msgspec.structs.replace(first, repeated=True, features=None)
+    assert len(loop.on("alerts")) == 1
+    assert profile(loop) == state_before
+
+
+def profile(loop, card: str = "c-1") -> bytes:
+    context, topic = loop.scorer._context, loop.settings.topics.transactions
+    transaction = context.checkpoint.get_store_transaction(topic, murmur2_partition(card.encode(), loop.partitions))
+    return transaction.as_state(prefix=card.encode()).get_bytes(PROFILE)
+
+
+def test_a_scorer_killed_between_checkpoints_scores_again_what_was_not_committed(tmp_path):
+    with looped(tmp_path / "a") as steady, looped(tmp_path / "b") as killed:
+        for number in range(60):
+            steady.transaction(payment(number))
+        steady.turn()
+        for number in range(40):
+            killed.transaction(payment(number))
+        killed.turn()
+        for number in range(40, 50):
+            killed.transaction(payment(number))
+        killed.scorer._pending.clear()  # the transaction is aborted
+        killed.restart_scorer()
+        for number in range(40, 60):
+            killed.transaction(payment(number))
+        killed.turn()
+        assert [m.value for m in killed.on("scores")] == [m.value for m in steady.on("scores")]
+
+
+def test_state_that_cannot_be_read_stops_the_scorer_instead_of_starting_a_card_anew(loop):
+    loop.transaction(payment(0))
+    loop.turn()
+    partition = murmur2_partition(b"c-1", loop.partitions)
+    transaction = loop.scorer._context.checkpoint.get_store_transaction(loop.settings.topics.transactions, partition)
+    transaction.as_state(prefix=b"c-1").set_bytes(PROFILE, b"garbage")
+    with pytest.raises(InvalidRecord, match="profile"):
+        loop.transaction(payment(1))

@@ -1,0 +1,292 @@
+"""What every model has to satisfy, as plain functions over one small protocol, and the adapters to it.
+
+A check takes a model that nobody else uses and raises `AssertionError` where the model breaks the promise. Models that
+learn must satisfy `LEARNER_CHECKS` too.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+import msgspec
+from support.worlds import MONDAY, features, snapshot
+
+from fraud_service.domain.events import MAX_AMOUNT
+from fraud_service.domain.features import LONG_AGO, NAMES, Features
+from fraud_service.domain.scoring import clipped, probability
+from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot
+from fraud_service.models.artefact import Manifest, Trees
+from fraud_service.models.online import RiverLearner
+from fraud_service.models.pretrained import Pretrained
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fraud_service.domain.scoring import OnlineModel
+
+COLD_START = features(
+    amount=25.0,
+    hours_since_last=LONG_AGO,
+    amount_to_mean=1.0,
+    amount_to_largest=1.0,
+    merchant_since_genuine=LONG_AGO,
+    merchant_since_unexplained=LONG_AGO,
+    card_since_fraud=LONG_AGO,
+)
+EXTREMES = [
+    features(),
+    COLD_START,
+    Features(*([1.0] * len(NAMES))),
+    Features(*([float(MAX_AMOUNT)] * len(NAMES))),
+    Features(*([-20.0] * len(NAMES))),
+    Features(*([5e-324] * len(NAMES))),
+    features(amount=float(MAX_AMOUNT), total_1d=1e18, mean_7d=1e13, mean_30d=1e13, amount_to_mean=1000.0),
+    features(count_10m=16.0, count_1h=16.0, small_1h=16.0, merchants_1h=16.0, count_1d=1e7, count_30d=1e9),
+    features(merchant_labelled_30d=1e9, merchant_fraud_share_30d=1.0, merchant_streak=100.0, card_frauds_30d=1e9),
+    features(distance=20_015.0, speed=20_000.0, unusualness=20.0),
+]
+NOT_FINITE = [
+    Features(*([math.nan] * len(NAMES))),
+    features(amount=math.nan),
+    features(amount=math.inf),
+    features(speed=-math.inf, distance=math.nan),
+]
+
+
+class Scorer(Protocol):
+    """A model that scores."""
+
+    def score(self, rows: Sequence[Features]) -> list[float]:
+        """Return the probability of fraud of every row."""
+
+    def data(self) -> bytes:
+        """Return everything the model is made of."""
+
+    def restored(self, data: bytes) -> Self:
+        """Return the model that was written as `data`."""
+
+
+class Learner(Scorer, Protocol):
+    """A model that also learns."""
+
+    def learn(self, row: Features, *, is_fraud: bool) -> None:
+        """Learn one example."""
+
+
+class Planted(NamedTuple):
+    """An example of a world in which one can tell."""
+
+    row: Features
+    is_fraud: bool
+
+
+@dataclass(frozen=True)
+class PretrainedScorer:
+    """The pretrained model as it is served."""
+
+    model: Pretrained
+    parts: tuple[Manifest, bytes, Trees]
+
+    def score(self, rows):
+        return [probability(logit) for logit in self.model.logits(rows)]
+
+    def data(self):
+        return msgspec.msgpack.encode(self.parts)
+
+    def restored(self, data):
+        parts = msgspec.msgpack.decode(data, type=tuple[Manifest, bytes, Trees])
+        return PretrainedScorer(Pretrained(*parts), parts)
+
+
+@dataclass(frozen=True)
+class SnapshotScorer:
+    """The online model as data, as snapshots carry it."""
+
+    online: OnlineModel
+    pretrained: Pretrained
+
+    def score(self, rows):
+        known = self.pretrained.logits(rows)
+        return [probability(self.online.logit(row, logit)) for row, logit in zip(rows, known, strict=True)]
+
+    def data(self):
+        return encode_snapshot(snapshot(MONDAY, {}, {}, online=self.online))
+
+    def restored(self, data):
+        return SnapshotScorer(decode_snapshot(data).online, self.pretrained)
+
+
+@dataclass(frozen=True)
+class RiverScorer:
+    """River's own model, taught with what the pretrained model says."""
+
+    learner: RiverLearner
+    pretrained: Pretrained
+
+    @classmethod
+    def untaught(cls, pretrained: Pretrained, state: bytes | None = None) -> RiverScorer:
+        return cls(RiverLearner(pretrained.untaught_online_model(), pretrained.version, state), pretrained)
+
+    def score(self, rows):
+        known = self.pretrained.logits(rows)
+        return [self.learner.probability(row, logit) for row, logit in zip(rows, known, strict=True)]
+
+    def learn(self, row, *, is_fraud):
+        (logit,) = self.pretrained.logits([row])
+        self.learner.learn(row, clipped(logit), is_fraud=is_fraud, weight=1.0)
+
+    def data(self):
+        return self.learner.state()
+
+    def restored(self, data):
+        return RiverScorer.untaught(self.pretrained, data)
+
+
+def plausible(seed: int, count: int) -> list[Features]:
+    """Draw rows of every magnitude that a feature may have."""
+    rng = random.Random(seed)
+    draws = (lambda: 0.0, lambda: float(rng.randrange(20)), rng.random, lambda: math.exp(rng.uniform(-3, 9)))
+    return [Features(*(rng.choice(draws)() for _ in NAMES)) for _ in range(count)]
+
+
+def planted(seed: int, count: int) -> list[Planted]:
+    """Draw examples of a world where frauds are large payments to merchants new to the card, at night."""
+    rng, examples = random.Random(seed), []
+    for _ in range(count):
+        is_fraud = rng.random() < 0.2
+        row = features(
+            amount=math.exp(rng.gauss(6.0 if is_fraud else 3.0, 0.7)),
+            hour_of_day=float(rng.randrange(6) if is_fraud else rng.randrange(6, 24)),
+            is_night=float(is_fraud),
+            amount_to_mean=math.exp(rng.gauss(1.5 if is_fraud else 0.0, 0.5)),
+            merchant_visits=0.0 if is_fraud else float(rng.randrange(12)),
+            count_30d=float(rng.randrange(1, 60)),
+            card_age=float(rng.randrange(365)),
+        )
+        examples.append(Planted(row, is_fraud))
+    return examples
+
+
+def teach(model: Learner, examples: Iterable[Planted]) -> None:
+    """Teach examples in order."""
+    for row, is_fraud in examples:
+        model.learn(row, is_fraud=is_fraud)
+
+
+def auc(scores: Sequence[float], truth: Sequence[bool]) -> float:
+    """Return the chance that a fraud scores above a genuine payment; equal scores count half (Mann and Whitney)."""
+    won, genuine, frauds = 0.0, 0, 0
+    for _, tied in groupby(sorted(zip(scores, truth, strict=True)), key=itemgetter(0)):
+        flags = [is_fraud for _, is_fraud in tied]
+        frauds_here, genuine_here = sum(flags), len(flags) - sum(flags)
+        won += frauds_here * (genuine + genuine_here / 2)
+        frauds, genuine = frauds + frauds_here, genuine + genuine_here
+    return won / (frauds * genuine)
+
+
+def check_scoring_changes_nothing(model: Scorer) -> None:
+    rows = [*plausible(1, 30), *EXTREMES]
+    before, copies = model.data(), deepcopy(rows)
+    first, second = model.score(rows), model.score(rows)
+    assert first == second
+    assert rows == copies
+    assert model.data() == before
+
+
+def check_scores_are_probabilities(model: Scorer) -> None:
+    for row in [*EXTREMES, *plausible(2, 100)]:
+        (score,) = model.score([row])
+        assert isinstance(score, float)
+        assert 0.0 <= score <= 1.0, (score, row)
+
+
+def check_a_batch_equals_its_rows(model: Scorer) -> None:
+    rows = [*plausible(3, 150), *EXTREMES]
+    one_by_one = [model.score([row])[0] for row in rows]
+    assert model.score(rows) == one_by_one
+    assert model.score(rows[::-1]) == one_by_one[::-1]
+    assert model.score(rows[:7]) + model.score(rows[7:]) == one_by_one
+
+
+def check_a_restored_model_is_the_same(model: Scorer) -> None:
+    rows = [*plausible(4, 100), *EXTREMES]
+    restored = model.restored(model.data())
+    assert restored.data() == model.data()
+    assert restored.score(rows) == model.score(rows)
+
+
+def check_a_row_that_is_not_finite_harms_no_other(model: Scorer) -> None:
+    rows = plausible(5, 20)
+    expected = model.score(rows)
+    for bad in NOT_FINITE:
+        assert [model.score([*rows[:10], bad])[:10], model.score([bad, *rows[10:]])[1:]] == [
+            expected[:10],
+            expected[10:],
+        ]
+    assert model.score(rows) == expected
+
+
+def check_learning_continues_after_a_restart(model: Learner) -> None:
+    interrupted, examples = model.restored(model.data()), planted(6, 1000)
+    teach(model, examples)
+    teach(interrupted, examples[:500])
+    interrupted = interrupted.restored(interrupted.data())
+    teach(interrupted, examples[500:])
+    assert interrupted.data() == model.data()
+    assert interrupted.score(EXTREMES) == model.score(EXTREMES)
+
+
+def check_the_same_examples_teach_the_same(model: Learner) -> None:
+    twin, stranger = model.restored(model.data()), model.restored(model.data())
+    teach(model, planted(7, 300))
+    teach(twin, planted(7, 300))
+    teach(stranger, planted(8, 300))
+    assert twin.data() == model.data()
+    assert stranger.data() != model.data()
+
+
+def check_size_does_not_grow_with_examples(model: Learner) -> None:
+    teach(model, planted(9, 200))
+    size = len(model.data())
+    teach(model, planted(10, 2000))
+    assert len(model.data()) <= size + 8  # the count of steps takes more digits
+
+
+def check_examples_that_are_not_finite_ruin_nothing(model: Learner) -> None:
+    teach(model, planted(11, 200))
+    before = model.data()
+    for row in NOT_FINITE:
+        if any(map(math.isnan, row.vector())):
+            model.learn(row, is_fraud=True)
+    assert model.data() == before
+    for row in [*NOT_FINITE, *EXTREMES]:  # what is infinite may be learned as very large
+        model.learn(row, is_fraud=True)
+    check_scores_are_probabilities(model)
+
+
+def check_planted_fraud_ranks_above_genuine(model: Learner) -> None:
+    teach(model, planted(12, 1500))
+    rows, truth = zip(*planted(13, 500), strict=True)
+    assert auc(model.score(rows), truth) > 0.95
+
+
+CHECKS = (
+    check_scoring_changes_nothing,
+    check_scores_are_probabilities,
+    check_a_batch_equals_its_rows,
+    check_a_restored_model_is_the_same,
+    check_a_row_that_is_not_finite_harms_no_other,
+)
+LEARNER_CHECKS = (
+    check_learning_continues_after_a_restart,
+    check_the_same_examples_teach_the_same,
+    check_size_does_not_grow_with_examples,
+    check_examples_that_are_not_finite_ruin_nothing,
+    check_planted_fraud_ranks_above_genuine,
+)

@@ -1,0 +1,137 @@
+"""Scorer and learner wired to each other through two topology drivers: the whole service without a broker."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from support.driver import Driver, Message
+
+from fraud_service import service
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.events import encode
+from fraud_service.domain.snapshot import Knowledge, decode_snapshot
+from fraud_service.domain.teaching import Sampling
+from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.settings import Settings
+from fraud_service.stream import learner, scorer
+from fraud_service.stream.broadcast import VERSION_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fraud_service.domain.events import Label, Transaction
+
+BROKER_TIME = 4_102_444_800_000  # 2100: no event of a test lies in the future
+
+
+class WholeLog:
+    """A view of logs that are always read to their end."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+
+    def unread(self) -> dict[tuple[str, int], int]:
+        return {}
+
+
+class Loop:
+    """The service in one process, stepped by hand."""
+
+    def __init__(self, folder: Path, partitions: int = 4, **settings: object) -> None:
+        self.settings = Settings(state_dir=folder, instance="test", **settings)
+        self.model = service.pretrained(self.settings)
+        self.knowledge = Knowledge(service.first_snapshot(self.model))
+        self.partitions = partitions
+        self.scorer = self._scorer()
+        self.learner = self._learner()
+        self._seen: dict[str, int] = {}
+
+    def _scorer(self) -> Driver:
+        self.scorer_metrics = ScorerMetrics(Metrics())
+        detector = Detector(self.model, service.policy(self.settings))
+        step = scorer.ScorerStep(self.settings, detector, self.knowledge, self.scorer_metrics)
+        return Driver(
+            self.settings,
+            self.settings.scorer_group,
+            lambda app: scorer.wire(app, self.settings, step),
+            self.partitions,
+        )
+
+    def _learner(self) -> Driver:
+        self.learner_metrics = LearnerMetrics(Metrics())
+        step = learner.LearnerStep(
+            self.settings,
+            service.calendar(self.settings),
+            Sampling(self.settings.legitimate_share),
+            self.model.version,
+            service.restore(self.model),
+            self.learner_metrics,
+        )
+        driver = Driver(
+            self.settings,
+            self.settings.learner_group,
+            lambda app: learner.wire(app, self.settings, step),
+            self.partitions,
+        )
+        step.follow(WholeLog(self.partitions))
+        return driver
+
+    def transaction(self, transaction: Transaction) -> None:
+        self.raw(encode(transaction), transaction.card_id.encode())
+
+    def raw(self, value: bytes | None, key: bytes | None, timestamp: int = BROKER_TIME) -> None:
+        self.scorer.send(self.settings.topics.transactions, key, value, timestamp)
+
+    def label(self, label: Label, partition: int | None = None) -> None:
+        self.learner.send(self.settings.topics.labels, label.card_id.encode(), encode(label), BROKER_TIME, partition)
+
+    def turn(self) -> None:
+        """Commit the scorer, hand its scores to the learner, and what that teaches back to the scorer."""
+        self.scorer.commit()
+        for record in self._fresh(self.scorer, self.settings.topics.scores):
+            self.learner.send(self.settings.topics.scores, record.key, record.value, record.timestamp)
+        self.learner.commit()
+        for record in self._fresh(self.learner, self.settings.topics.risk):
+            self.knowledge.receive_risk(record.header[VERSION_HEADER], record.key.decode(), record.value)
+        for record in self._fresh(self.learner, self.settings.topics.snapshots):
+            self.knowledge.receive_snapshot(decode_snapshot(record.value))
+        self.knowledge.settle()
+
+    def restart_learner(self) -> None:
+        """Kill the learner and start it again on what it had committed."""
+        self.learner.close()
+        produced, offsets = self.learner.produced, self.learner._offsets
+        self.learner = self._learner()
+        self.learner.produced, self.learner._offsets = produced, offsets
+
+    def restart_scorer(self) -> None:
+        """The same for the scorer."""
+        self.scorer.close()
+        produced, offsets = self.scorer.produced, self.scorer._offsets
+        self.scorer = self._scorer()
+        self.scorer.produced, self.scorer._offsets = produced, offsets
+
+    def on(self, role: str) -> list[Message]:
+        """Return what was committed to an output topic."""
+        name = getattr(self.settings.topics, role)
+        return [*self.scorer.produced[name], *self.learner.produced[name]]
+
+    def close(self) -> None:
+        self.scorer.close()
+        self.learner.close()
+
+    def _fresh(self, driver: Driver, topic: str) -> list[Message]:
+        messages = driver.produced[topic][self._seen.get(topic, 0) :]
+        self._seen[topic] = self._seen.get(topic, 0) + len(messages)
+        return messages
+
+
+@contextmanager
+def looped(folder: Path, **settings: object) -> Iterator[Loop]:
+    loop = Loop(folder, **settings)
+    try:
+        yield loop
+    finally:
+        loop.close()

@@ -1,0 +1,152 @@
+"""The service as its users run it: real processes of the real command line against a real broker."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+from uuid import uuid4
+
+from confluent_kafka import TopicPartition
+
+from fraud_service.embedded import free_loopback_port
+from fraud_service.settings import Settings, TopicNames
+from fraud_service.stream import clients, topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+READY_TIMEOUT = 90.0
+STOP_TIMEOUT = 40.0
+
+
+def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4) -> Settings:
+    """Return settings with topics and groups of their own, the topics created."""
+    name = uuid4().hex[:8]
+    names = TopicNames(**{role: f"{default}.{name}" for role, default in TopicNames().model_dump().items()})
+    settings = Settings(
+        bootstrap_servers=bootstrap,
+        topics=names,
+        partitions=partitions,
+        scorer_group=f"scorer-{name}",
+        learner_group=f"learner-{name}",
+        state_dir=folder,
+        http_host="127.0.0.1",
+        instance="test-0",
+    )
+    topics.create(clients.admin(settings), topics.table(settings), 1)
+    return settings
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the settings as the environment of a process."""
+    values = settings.model_dump(mode="json", exclude={"topics", "kafka", "model"})
+    named = {f"FRAUD_{key.upper()}": str(value) for key, value in values.items()}
+    named |= {f"FRAUD_TOPICS__{role.upper()}": name for role, name in settings.topics.model_dump().items()}
+    return {**os.environ, **named}
+
+
+@dataclass
+class Service:
+    """One process of the service. A context: leaving it ends the process."""
+
+    settings: Settings
+    verb: str
+    folder: Path
+    options: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_loopback_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        env = environment(self.settings) | {
+            "FRAUD_HTTP_PORT": str(self.port),
+            "FRAUD_STATE_DIR": str(self.folder / "state"),
+            **self.options,
+        }
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", "fraud_service.cli", self.verb], env=env, stderr=log)
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(STOP_TIMEOUT)
+
+    def stop(self) -> int:
+        """End it as Kubernetes does; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_TIMEOUT)
+
+    def status(self, path: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except OSError:
+            return 0
+        finally:
+            connection.close()
+
+    def await_ready(self) -> None:
+        self.wait_until(lambda: self.status("/readyz") == 200, READY_TIMEOUT)
+
+    def wait_until(self, happened: Callable[[], bool], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not happened():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                tail = (self.folder / "log").read_text()[-3000:]
+                raise AssertionError(f"{self.verb} exited with {self.process.poll()} or took too long:\n{tail}")
+            time.sleep(0.1)
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+
+class Tail:
+    """Read a topic with committed records only, from its beginning, as far as it goes."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._consumer = clients.reader(settings, f"test-{uuid4().hex}")
+        numbers = self._consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        self._partitions = [TopicPartition(topic, number, 0) for number in numbers]
+        self._consumer.assign(self._partitions)
+        self.messages: list[Message] = []
+
+    def read(self) -> list[Message]:
+        """Read on to the present end; returns all messages so far."""
+        ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=30)[1] for p in self._partitions}
+        deadline = time.monotonic() + 60
+        while any(max(p.offset, 0) < ends[p.partition] for p in self._consumer.position(self._partitions)):
+            for message in self._consumer.consume(10_000, timeout=0.2):
+                assert message.error() is None, message.error()
+                self.messages.append(message)
+            assert time.monotonic() < deadline, "the topic could not be read to its end"
+        return self.messages
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def read_all(settings: Settings, topic: str) -> list[Message]:
+    """Return every committed record of a topic."""
+    tail = Tail(settings, topic)
+    try:
+        return list(tail.read())
+    finally:
+        tail.close()

@@ -1,0 +1,50 @@
+"""Small simulated worlds as histories, and rehearsals over them."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from support.worlds import DAY
+
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.ledger import Calendar
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.snapshot import untaught
+from fraud_service.domain.teaching import Sampling
+from fraud_service.history import History
+from fraud_service.models.online import RiverLearner
+from fraud_service.offline import Rehearsal
+from fraud_service.simulator import World, write
+
+if TYPE_CHECKING:
+    from fraud_service.domain.scoring import OnlineModel, PretrainedModel
+    from fraud_service.history import LabelledTransaction
+
+
+@cache
+def simulated(**figures: int) -> tuple[LabelledTransaction, ...]:
+    """Return the history of a world; a test that changes it makes a list of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tuple(History.open(simulated_file(Path(folder), **figures)))
+
+
+def simulated_file(folder: Path, **figures: int) -> Path:
+    """Write the history of a world into a folder."""
+    path = folder / "world.parquet"
+    write(World(**figures), path)
+    return path
+
+
+def rehearsal(model: PretrainedModel, online: OnlineModel, policy: Policy | None = None) -> Rehearsal:
+    """Return a rehearsal that has seen nothing yet; it flags nothing unless the policy says so."""
+    return Rehearsal(
+        Detector(model, policy or Policy(review=2.0, decline=2.0)),
+        untaught(model.version, online),
+        lambda state: RiverLearner(online, model.version, state),
+        Calendar(),
+        Sampling(),
+        7 * DAY,
+    )
