@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     guarantee: Literal["exactly-once", "at-least-once"] = Field(
         "exactly-once", description="of the scorer; the learner is always exactly-once"
     )
+    session_timeout: float = Field(
+        45.0,
+        ge=6,
+        le=1800,
+        description="seconds after which a silent process loses its partitions; a restart within them keeps them",
+    )
     commit_interval: float = Field(0.1, ge=0, le=60, description="seconds between checkpoints of the scorer")
 
     model: Path | None = Field(None, description="folder of the pretrained model; by default the shipped one")

@@ -14,10 +14,11 @@ from rich.live import Live
 
 from fraud_service.demo import stage, view
 from fraud_service.demo.tally import Observer, Tally
+from fraud_service.domain.profile import DAY
 from fraud_service.embedded import EmbeddedBroker
 from fraud_service.feed import Feed
 from fraud_service.history import History
-from fraud_service.simulator import DAY, write
+from fraud_service.simulator import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,7 +109,7 @@ class Show:
         self._plan, self._console, self._stop, self._stack = plan, console, stop, stack
         self._base = base
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fraud-service-demo-")))
-        self._tally = Tally(plan.world.start + plan.world.drift)
+        self._tally = Tally()
         self._services: list[stage.Service] = []
 
     def perform(self, *, own_kafka: bool) -> view.Scene | None:
@@ -126,7 +127,8 @@ class Show:
             return None
         self._say("scorer and learner are ready\n")
         metrics = {service.name: service.metrics for service in self._services}
-        scene = view.Scene(self._plan, self._tally, metrics, settings.bootstrap_servers)
+        truth = {event.transaction.transaction_id: bool(event.is_fraud) for event in history}
+        scene = view.Scene(self._plan, self._tally, truth, metrics, settings.bootstrap_servers)
         with Feeding(ours, history, self._plan.seconds) as feeding:
             Watch(scene, feeding, observer, self._services, self._stop).until_over(self._console)
         return scene
@@ -136,6 +138,7 @@ class Show:
 
     def _start_broker(self) -> Settings:
         broker = self._stack.enter_context(EmbeddedBroker())
+        self._say(f"embedded broker on {broker.bootstrap}")
         return stage.services_settings(self._base, self._plan, self._folder, broker.bootstrap)
 
     def _reach_kafka(self) -> Settings:
@@ -144,12 +147,14 @@ class Show:
         if not self._stop.is_set():
             # Before the first topic is made: a creation that fails half-way leaves some.
             self._stack.callback(stage.delete_topics, stage.quiet(settings), self._say)
-            self._say(f"names of topics and groups end in .{stage.suffix_of(settings)}; they are deleted at the end")
+            self._say(
+                f"names of topics and groups end in .{stage.suffix_of(settings)}; the topics are deleted at the end"
+            )
         return settings
 
     def _create_topics(self, settings: Settings) -> None:
         made = stage.create_topics(settings)
-        self._say(f"Kafka on {settings.bootstrap_servers}: {len(made)} topics created")
+        self._say(f"{len(made)} topics on {settings.bootstrap_servers}")
 
     def _simulate(self) -> History:
         world, file = self._plan.world, self._folder / "history.parquet"

@@ -1,18 +1,17 @@
-"""What the topics show while the demo runs: read as anyone could read them, counted, and judged by the labels."""
+"""What the topics show while the demo runs: read as anyone could read them, and counted."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from fraud_service.domain.policy import Outcome
-from fraud_service.domain.records import AlertRecord, LabelledRecord, decode_labelled, decode_score
+from fraud_service.demo.truth import Scored, Truth
+from fraud_service.domain.records import AlertRecord, decode_labelled, decode_score
 from fraud_service.domain.snapshot import UNTAUGHT, Snapshot, decode_snapshot
-from fraud_service.domain.teaching import log_loss
 from fraud_service.stream import clients
 
 if TYPE_CHECKING:
@@ -43,127 +42,18 @@ class Latency(NamedTuple):
         return cls(float(median), float(p99))
 
 
-class Word(NamedTuple):
-    """The last word on a transaction, and what had been thought of it."""
-
-    is_fraud: bool
-    is_flagged: bool
-    is_after_drift: bool
-    weight: float
-    pretrained: float | None
-    online: float | None
-
-
-class Truth:
-    """Decisions against labels. A label that contradicts an earlier one takes its place."""
-
-    def __init__(self, drift: int) -> None:
-        self._drift = drift
-        self._words: dict[str, Word] = {}
-        self._cells: defaultdict[tuple[bool, bool], float] = defaultdict(float)  # by flagged and fraud
-
-    def learn(self, record: LabelledRecord) -> None:
-        """Take in a labelled example."""
-        before = self._words.get(record.transaction_id)
-        if before is not None:
-            self._cells[before.is_flagged, before.is_fraud] -= before.weight
-        word = Word(
-            record.is_fraud,
-            record.outcome is not Outcome.APPROVE,
-            record.timestamp >= self._drift,
-            record.weight,
-            record.pretrained_logit,
-            record.online_logit,
-        )
-        self._cells[word.is_flagged, word.is_fraud] += word.weight
-        self._words[record.transaction_id] = word
-
-    def __len__(self) -> int:
-        return len(self._words)
-
-    @property
-    def found(self) -> float:
-        """Frauds that had been flagged."""
-        return self._cells[True, True]
-
-    @property
-    def frauds(self) -> float:
-        """Frauds known by now."""
-        return self._cells[True, True] + self._cells[False, True]
-
-    @property
-    def flagged(self) -> float:
-        """Flagged transactions whose truth is known by now."""
-        return self._cells[True, True] + self._cells[True, False]
-
-    @property
-    def precision(self) -> float | None:
-        """Share of the flagged that are frauds; None while there are none."""
-        return self.found / self.flagged if self.flagged else None
-
-    @property
-    def recall(self) -> float | None:
-        """Share of the frauds that were flagged; None while there are none."""
-        return self.found / self.frauds if self.frauds else None
-
-    def duel(self, *, after_drift: bool) -> Duel | None:
-        """Compare the two components on one side of the drift; None where no fraud is known."""
-        words = [word for word in self._words.values() if word.is_after_drift is after_drift]
-        both = [(word.is_fraud, word.pretrained, word.online) for word in words]
-        judged = [(fraud, old, new) for fraud, old, new in both if old is not None and new is not None]
-        frauds = sum(fraud for fraud, _, _ in judged)
-        if not frauds:
-            return None
-        truth = [fraud for fraud, _, _ in judged]
-        return Duel(
-            len(judged),
-            frauds,
-            Grade.of(truth, [old for _, old, _ in judged]),
-            Grade.of(truth, [new for _, _, new in judged]),
-        )
-
-
-class Grade(NamedTuple):
-    """How well logits fit the truth: average precision (of the ranking) and mean log loss (of the probabilities)."""
-
-    average_precision: float
-    log_loss: float
-
-    @classmethod
-    def of(cls, truth: list[bool], logits: list[float]) -> Grade:
-        """Grade logits."""
-        ranked = np.array(truth)[np.argsort(-np.array(logits), kind="stable")]
-        precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
-        losses = [log_loss(logit, is_fraud=fraud) for fraud, logit in zip(truth, logits, strict=True)]
-        return cls(float(precision[ranked].mean()), sum(losses) / len(losses))
-
-
-class Duel(NamedTuple):
-    """Pretrained and online model on the same labelled transactions."""
-
-    examples: int
-    frauds: int
-    pretrained: Grade
-    online: Grade
-
-
 class Tally:
-    """Everything counted from the output topics.
+    """Everything counted from the output topics."""
 
-    Parameters
-    ----------
-    drift
-        Event time at which fraud changes, epoch milliseconds.
-    """
-
-    def __init__(self, drift: int) -> None:
+    def __init__(self) -> None:
         self.scores = self.stale = self.alerts = self.dead_letters = self.labelled = self.snapshots = 0
         self.event_time = 0
         self.in_force = UNTAUGHT
         self.latest: deque[AlertRecord] = deque(maxlen=ALERTS)
         self.newest: Snapshot | None = None
         self.weights: list[float] = []
-        self.truth = Truth(drift)
+        self.truth = Truth()
+        self.scored: list[Scored] = []
         self._seen: deque[tuple[float, float]] = deque()  # when a score was seen, and how long it took
         self._latencies: list[float] = []
 
@@ -174,6 +64,9 @@ class Tally:
         self.stale += record.is_stale
         if record.timestamp >= self.event_time:
             self.event_time, self.in_force = record.timestamp, record.snapshot
+        scored = Scored.of(record)
+        if scored is not None:
+            self.scored.append(scored)
         self._latencies.append(latency)
         self._seen.append((time.monotonic(), latency))
 

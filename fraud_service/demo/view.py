@@ -13,18 +13,26 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fraud_service.demo.truth import Duel
 from fraud_service.domain.policy import Outcome
+from fraud_service.domain.profile import DAY
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import RenderableType
+
     from fraud_service.demo.stage import Plan
-    from fraud_service.demo.tally import Duel, Grade, Tally
+    from fraud_service.demo.tally import Tally
     from fraud_service.domain.records import AlertRecord
+    from fraud_service.simulator import World
 
 WIDTH: Final = 100
-DAY: Final = 86_400_000
-AROUND_THE_ALERTS: Final = 18  # lines of the screen that are not alerts
-MOST_ALERTS: Final = 11
-REASON_WIDTH: Final = 46
+LEARNING_WIDTH: Final = 40  # room for the name of a snapshot
+NONE: Final = "-"
+AROUND_THE_ALERTS: Final = 16  # lines of the screen that are not alerts
+MOST_ALERTS: Final = 6
+LINES_PER_ALERT: Final = 2
 SPARKS: Final = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH: Final = 11
 COLOURS: Final = {Outcome.DECLINE: "red", Outcome.REVIEW: "yellow"}
@@ -36,6 +44,7 @@ class Scene:
 
     plan: Plan
     tally: Tally
+    truth: Mapping[str, bool]
     metrics: dict[str, str]
     kafka: str
     seconds: float = 0.0
@@ -62,15 +71,17 @@ def console() -> Console:
 
 def screen(scene: Scene, width: int, height: int) -> Group:
     """Draw everything for a terminal of a size."""
-    width = min(width, WIDTH)
+    # Room beside the last line for the ^C that a terminal echoes: one that wrapped would shift the screen.
+    width = min(width - len("^C "), WIDTH)
     panels = Table.grid(expand=True, padding=0)
-    for _ in range(3):
-        panels.add_column(ratio=1)
+    panels.add_column(ratio=1)
+    panels.add_column(ratio=1)
+    panels.add_column(width=LEARNING_WIDTH)
     panels.add_row(_stream(scene), _truth(scene), _learning(scene))
     frame = Table.grid(padding=0)
     frame.add_column(width=width)
-    rows = min(max(height - AROUND_THE_ALERTS, 1), MOST_ALERTS)
-    for part in (_headline(scene, width), panels, _alerts(scene.tally, rows), _footer(scene)):
+    most = min(max((height - AROUND_THE_ALERTS) // LINES_PER_ALERT, 1), MOST_ALERTS)
+    for part in (_headline(scene, width), panels, _alerts(scene.tally, most), _footer(scene)):
         frame.add_row(part)
     return Group(frame)
 
@@ -78,7 +89,7 @@ def screen(scene: Scene, width: int, height: int) -> Group:
 def line(scene: Scene) -> str:
     """Say it in one line."""
     tally, (speed, latency) = scene.tally, scene.tally.now()
-    weight = "–" if tally.newest is None else f"{tally.newest.online_weight:.0%}"
+    weight = NONE if tally.newest is None else f"{tally.newest.online_weight:.0%}"
     return (
         f"{_clock(scene.seconds)}  day {scene.day:>2}  {tally.scores:>7,} scored  {speed:>4.0f}/s  "
         f"p50 {latency.median:>3.0f} ms  p99 {latency.p99:>4.0f} ms  {tally.alerts:>4,} alerts  "
@@ -93,7 +104,9 @@ def summary(scene: Scene, *, is_complete: bool) -> Group:
     speed = scene.transactions / scene.seconds if scene.seconds else 0.0
     table.add_row("transactions", f"{scene.transactions:,}", f"in {scene.seconds:.0f} s: {speed:,.0f} a second")
     table.add_row("scores", f"{tally.scores:,}", _scored(scene))
-    table.add_row("latency", f"{overall.median:.0f} ms", f"median; 99 % within {overall.p99:.0f} ms, broker to broker")
+    table.add_row(
+        "latency", f"{overall.median:.0f} ms", f"median, broker to visible score; 99 % within {overall.p99:.0f} ms"
+    )
     table.add_row("alerts", f"{tally.alerts:,}", "")
     table.add_row("dead letters", f"{tally.dead_letters:,}", "")
     table.add_row("labels", f"{scene.labels:,}", "sent when event time had come to them")
@@ -108,36 +121,45 @@ def summary(scene: Scene, *, is_complete: bool) -> Group:
     return Group(title, table, *_duels(scene))
 
 
-def _duels(scene: Scene) -> list[Text | Table]:
-    rows = [
-        (when, duel)
-        for when, after in (("before the drift", False), ("after the drift", True))
-        if (duel := scene.tally.truth.duel(after_drift=after)) is not None
-    ]
+def _duels(scene: Scene) -> list[RenderableType]:
+    rows = [row for first, end, what in _ages(scene.plan.world) if (row := _duel(scene, first, end, what)) is not None]
     if not rows:
         return []
-    table = Table(box=None, padding=(0, 2), show_edge=False, header_style="dim")
-    table.add_column("")
-    for heading in ("frauds", "average precision", "log loss"):
-        table.add_column(heading, justify="right")
-    for when, duel in rows:
-        table.add_row(when, f"{duel.frauds:,}", *_compared(duel))
-    heading = Text.assemble(("Pretrained → online model", "bold"), ", on the transactions whose truth is known")
+    table = _facts(3)
+    table.add_row("", *(Text(heading, style="dim") for heading in ("frauds", "average precision", "log loss")))
+    for row in rows:
+        table.add_row(*row)
+    heading = Text.assemble(("Pretrained → online model", "bold"), (", by the truth of the simulation", "dim"))
     return [Text(), heading, table]
 
 
-def _compared(duel: Duel) -> list[Text]:
-    def change(old: float, new: float, digits: int, *, is_better: bool) -> Text:
-        return Text.assemble(f"{old:.{digits}f} → ", (f"{new:.{digits}f}", "green" if is_better else ""))
+def _ages(world: World) -> list[tuple[int, int, str]]:
+    """Cut the days in three: first day, end, and what they are."""
+    drift = world.drift // DAY
+    learned = (drift + world.days) // 2
+    return [(0, drift, "before the drift"), (drift, learned, "fraud has changed"), (learned, world.days, "labels tell")]
 
-    old: Grade
-    new: Grade
+
+def _duel(scene: Scene, first: int, end: int, what: str) -> list[RenderableType] | None:
+    start = scene.plan.world.start
+    duel = Duel.between(scene.tally.scored, start + first * DAY, start + end * DAY, scene.truth)
+    if duel is None:
+        return None
     old, new = duel.pretrained, duel.online
-    better = new.average_precision > old.average_precision, new.log_loss < old.log_loss
     return [
-        change(old.average_precision, new.average_precision, 3, is_better=better[0]),
-        change(old.log_loss, new.log_loss, 4, is_better=better[1]),
+        f"days {first + 1}-{end}, {what}",
+        f"{duel.frauds:,}",
+        _change(
+            f"{old.average_precision:.3f}",
+            f"{new.average_precision:.3f}",
+            new.average_precision > old.average_precision,
+        ),
+        _change(f"{old.log_loss:.4f}", f"{new.log_loss:.4f}", new.log_loss < old.log_loss),
     ]
+
+
+def _change(old: str, new: str, is_better: bool) -> Text:
+    return Text.assemble((f"{old} → ", ""), (new, "green" if is_better else ""))
 
 
 def _scored(scene: Scene) -> str:
@@ -166,17 +188,20 @@ def _headline(scene: Scene, width: int) -> Group:
     return Group(row, bar)
 
 
-def _panel(title: str, table: Table) -> Panel:
+def _panel(title: str, content: RenderableType) -> Panel:
     return Panel(
-        table, title=f"[bold]{title}", title_align="left", box=box.ROUNDED, border_style="grey42", padding=(0, 1)
+        content, title=f"[bold]{title}", title_align="left", box=box.ROUNDED, border_style="grey42", padding=(0, 1)
     )
 
 
-def _facts() -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
+def _facts(figures: int = 1) -> Table:
+    """Make a table of a name, right-aligned figures, and a remark where there is one figure."""
+    table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(style="dim", no_wrap=True)
+    for _ in range(figures):
+        table.add_column(justify="right", no_wrap=True)
+    if figures == 1:
+        table.add_column(style="dim", no_wrap=True)
     return table
 
 
@@ -217,7 +242,7 @@ def _truth(scene: Scene) -> Panel:
 
 def _learning(scene: Scene) -> Panel:
     tally, snapshot = scene.tally, scene.tally.newest
-    weight = "–" if snapshot is None else f"{snapshot.online_weight:.0%}"
+    weight = NONE if snapshot is None else f"{snapshot.online_weight:.0%}"
     stale = tally.stale / tally.scores if tally.scores else 0.0
     rows = _pairs(
         ("newest", "none yet" if snapshot is None else snapshot.version),
@@ -237,40 +262,29 @@ def _spark(shares: list[float]) -> str:
     return "".join(SPARKS[min(int(share * len(SPARKS)), len(SPARKS) - 1)] for share in last)
 
 
-def _alerts(tally: Tally, rows: int) -> Panel:
-    table = Table(box=None, expand=True, padding=(0, 1), show_edge=False, header_style="dim", pad_edge=False)
-    table.add_column("event time", no_wrap=True, width=12)
-    table.add_column("card", no_wrap=True, width=7)
-    table.add_column("amount", no_wrap=True, justify="right", width=9)
-    table.add_column("advice", no_wrap=True, width=7)
-    table.add_column("score", no_wrap=True, justify="right", width=5)
-    table.add_column("reasons", no_wrap=True, overflow="ellipsis", ratio=1)
-    latest = list(tally.latest)[-rows:][::-1]
-    for alert in latest:
-        table.add_row(*_alert(alert))
-    for _ in range(rows - len(latest)):  # the frame keeps its height from the first moment on
-        table.add_row("")
-    return Panel(
-        table,
-        title=f"[bold]Latest alerts[/] [dim]of {tally.alerts:,}",
-        title_align="left",
-        box=box.ROUNDED,
-        border_style="grey42",
-        padding=(0, 1),
-    )
+def _alerts(tally: Tally, most: int) -> Panel:
+    lines = [line for alert in list(tally.latest)[-most:][::-1] for line in _alert(alert)]
+    # The frame keeps its height from the first moment on.
+    lines += [Text()] * (LINES_PER_ALERT * most - len(lines))
+    return _panel(f"Latest alerts[/] [dim]of {tally.alerts:,}[/][bold]", Group(*lines))
 
 
-def _alert(alert: AlertRecord) -> list[str | Text]:
-    transaction, colour = alert.transaction, COLOURS.get(alert.outcome, "")
+def _alert(alert: AlertRecord) -> list[Text]:
+    """Write an alert: what it is about and the codes of its reasons; below it, the strongest reasons in words."""
+    transaction = alert.transaction
     moment = datetime.fromtimestamp(transaction.timestamp / 1000, UTC)
-    return [
-        Text(f"{moment:%d %b %H:%M}", style="dim"),
-        transaction.card_id,
-        f"{transaction.amount:,.2f}",
-        Text(alert.outcome.value, style=colour),
-        f"{alert.score:.2f}",
-        Text("; ".join(reason.text for reason in alert.reasons[:2]), style="dim"),
-    ]
+    codes = ", ".join(reason.code.replace("_", " ").lower() for reason in alert.reasons)
+    words = "; ".join(reason.text for reason in alert.reasons)
+    first = Text.assemble(
+        (f"{moment:%d %b %H:%M}  ", "dim"),
+        f"{transaction.card_id:<8} {transaction.amount:>8,.2f} {transaction.currency}  ",
+        (f"{alert.outcome.value:<8} {alert.score:.2f}  ", COLOURS.get(alert.outcome, "")),
+        codes,
+    )
+    lines = [first, Text(f"{'':14}{words}", style="dim")]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return lines
 
 
 def _footer(scene: Scene) -> Group:
@@ -280,7 +294,7 @@ def _footer(scene: Scene) -> Group:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return NONE if value is None else f"{value:.0%}"
 
 
 def _clock(seconds: float) -> str:

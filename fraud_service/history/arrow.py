@@ -1,10 +1,4 @@
-"""pyarrow, imported here only: scoring pods live without it, and who needs it reads how to install it.
-
-Raises
-------
-ConfigurationError
-    On import, when it is not installed.
-"""
+"""pyarrow, or how to install it: scoring pods live without."""
 
 from fraud_service.errors import ConfigurationError
 

@@ -17,13 +17,7 @@ ALIASES: Final = {"is_fraud": "label"}
 
 
 def read_constants(texts: Mapping[str, str]) -> dict[str, pa.Scalar]:
-    """Read the values that are the same in all rows, by field.
-
-    Raises
-    ------
-    ConfigurationError
-        When there is no such field, or the text cannot be its value.
-    """
+    """Give the values that are the same in all rows, by field."""
     values: dict[str, pa.Scalar] = {}
     for name, text in texts.items():
         option = f"--set {name}={text}"
@@ -38,23 +32,16 @@ def read_constants(texts: Mapping[str, str]) -> dict[str, pa.Scalar]:
     return values
 
 
-def choose(
-    path: Path, present: Collection[str], mapping: Mapping[str, str], constant: Collection[str]
-) -> dict[str, str]:
+def choose(path: Path, present: list[str], mapping: Mapping[str, str], fixed: Collection[str]) -> dict[str, str]:
     """Decide which column provides which field, as field to column.
 
     An entry of the mapping goes before a column that bears the field's own name: whoever maps knows the file.
-
-    Raises
-    ------
-    ConfigurationError
-        When an entry of the mapping cannot work, or a required field has no column.
     """
-    chosen = _mapped(path, present, mapping, constant)
+    chosen = _mapped(path, present, mapping, fixed)
     own: dict[str, str] = {}
     for column in present:
         field = ALIASES.get(column, column)
-        if field not in FIELDS or field in chosen or field in constant or column in mapping:
+        if field not in FIELDS or field in chosen or field in fixed or column in mapping:
             continue
         if field in own:
             raise ConfigurationError(
@@ -63,7 +50,7 @@ def choose(
             )
         own[field] = column
     chosen |= own
-    missing = [name for name, field in FIELDS.items() if field.required and name not in {*chosen, *constant}]
+    missing = [name for name, field in FIELDS.items() if field.required and name not in {*chosen, *fixed}]
     if missing:
         raise ConfigurationError(
             f"{path}: no column for {', '.join(f'`{name}`' for name in missing)}; the file has"
@@ -74,16 +61,14 @@ def choose(
     return chosen
 
 
-def _mapped(
-    path: Path, present: Collection[str], mapping: Mapping[str, str], constant: Collection[str]
-) -> dict[str, str]:
+def _mapped(path: Path, present: list[str], mapping: Mapping[str, str], fixed: Collection[str]) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for column, name in mapping.items():
         option = f"--map {column}={name}"
         field = _field(name, option)
         if column not in present:
             raise ConfigurationError(f"`{option}`: {path} has no column `{column}`{_nearest(column, present)}")
-        if field in chosen or field in constant:
+        if field in chosen or field in fixed:
             raise ConfigurationError(f"`{option}`: another --map or --set already provides the field `{field}`")
         chosen[field] = column
     return chosen

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXACT_IN_A_FLOAT: Final = 2.0**53
-# So many digits at most that Arrow finds no number too large.
-NUMBER: Final = r"^-?\d{0,99}\.?\d{1,99}([eE][+-]?\d{1,2})?$"
+# With more digits than these, Arrow could find a number too large.
+NUMBER: Final = r"^[+-]?(\d{1,99}\.?\d{0,99}|\.\d{1,99})([eE][+-]?\d{1,2})?$"
 
 
 class Field(NamedTuple):
@@ -29,13 +29,7 @@ class Field(NamedTuple):
 
 
 def converted(path: Path, name: str, column: str, given: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert a column to a field.
-
-    Raises
-    ------
-    ConfigurationError
-        Names the first row that cannot be, but not its value: it may be card data.
-    """
+    """Convert a column to a field, or name the first row that cannot be; not its value, which may be card data."""
     field, given = FIELDS[name], _plain(given)
     values = field.convert(given)
     bad = values.is_null() if field.required else pc.and_not(values.is_null(), given.is_null())
@@ -125,14 +119,14 @@ def _times(text: pa.ChunkedArray) -> pa.ChunkedArray:
 def _moment(text: str | None) -> int | None:
     try:
         return None if text is None else instant(int(text) if text.isdecimal() else text, "timestamp")
-    except InvalidEvent:
+    except (InvalidEvent, ValueError, OverflowError):
         return None
 
 
 def _label(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not (types.is_string(column.type) or types.is_boolean(column.type) or _is_number(column)):
         return pa.nulls(len(column), pa.bool_())
-    text = pc.utf8_lower(column.cast(pa.string()))
+    text = pc.utf8_lower(_whole(column).cast(pa.string()))
     fraud, genuine = (pc.is_in(text, pa.array(words)) for words in (["true", "1", "1.0"], ["false", "0", "0.0"]))
     return _where(pc.or_(fraud, genuine), fraud)
 

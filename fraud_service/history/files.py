@@ -24,13 +24,7 @@ class Source(NamedTuple):
 
 
 def source(path: Path) -> Source:
-    """Look into a file; its suffix tells the format.
-
-    Raises
-    ------
-    ConfigurationError
-        Here or while reading: when the file is not there, or not what its name says.
-    """
+    """Look into a file; its suffix tells the format."""
     formats = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines}
     look_into = formats.get(path.suffix.lower())
     if look_into is None:
@@ -90,20 +84,23 @@ def _read_csv(path: Path, names: list[str]) -> pa.Table:
 
 def _json_lines(path: Path) -> Source:
     decode = msgspec.json.Decoder(dict[str, Any]).decode
-    rows: list[dict[str, Any]] = []
+    columns: dict[str, list[Any]] = {}
+    rows = 0
     with path.open("rb") as file:
         for line in file:
             if line.isspace():
                 continue
             try:
-                rows.append(decode(line))
+                row = decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                raise ConfigurationError(f"{path}, row {len(rows) + 1}: not a JSON object") from None
-    # Producers leave out what they do not know, so every line may bring another column. A dict keeps their order.
-    header = dict.fromkeys(name for row in rows for name in row)
-    return Source(
-        list(header), lambda names: pa.table({name: _inferred([row.get(name) for row in rows]) for name in names})
-    )
+                raise ConfigurationError(f"{path}, row {rows + 1}: not a JSON object") from None
+            for name in row:  # producers leave out what they do not know, so every line may bring another column
+                if name not in columns:
+                    columns[name] = [None] * rows
+            for name, values in columns.items():
+                values.append(row.get(name))
+            rows += 1
+    return Source(list(columns), lambda names: pa.table({name: _inferred(columns[name]) for name in names}))
 
 
 def _inferred(values: list[Any]) -> pa.Array:

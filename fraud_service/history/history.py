@@ -112,7 +112,7 @@ class History:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Turn a column into Python values; by way of numpy that takes a tenth of the time."""
+    """Turn a column into Python values; by way of numpy, for the older releases of Arrow take ten times as long."""
     if column.null_count and not types.is_string(column.type):
         return column.to_pylist()  # type: ignore[no-any-return] # numpy would write a missing number as NaN
     return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]

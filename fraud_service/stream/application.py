@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from fraud_service.settings import Settings
     from fraud_service.stream.topics import TopicSpec
 
-SESSION_TIMEOUT_MS: Final = 45_000
-TRANSACTION_TIMEOUT_MS: Final = (
-    10_000  # below the session's: a dead member's transaction ends before its partitions move
-)
+TRANSACTION_TIMEOUT_MS: Final = 10_000
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
 
@@ -104,7 +101,7 @@ def build(
     *,
     guarantee: str,
     commit_interval: float,
-    transaction_timeout_ms: int = TRANSACTION_TIMEOUT_MS,
+    transaction_timeout_ms: int | None = None,
     topic_manager: TopicManager | None = None,
 ) -> GuardedApplication:
     """Make an application.
@@ -113,10 +110,14 @@ def build(
     ----------
     group
         Consumer group; with `settings.instance` it names the group instance and the transactional id.
+    transaction_timeout_ms
+        By default below the session's: a dead member's transaction ends before its partitions move.
     topic_manager
         A stand-in for the cluster's topics; the topology driver of the tests passes one.
     """
     identity = f"{group}-{settings.instance}"
+    if transaction_timeout_ms is None:
+        transaction_timeout_ms = min(TRANSACTION_TIMEOUT_MS, int(settings.session_timeout * 750))
     return GuardedApplication(
         broker_address=settings.bootstrap_servers,
         consumer_group=group,
@@ -135,7 +136,7 @@ def build(
         consumer_extra_config={
             **settings.kafka,
             "group.instance.id": identity,
-            "session.timeout.ms": SESSION_TIMEOUT_MS,
+            "session.timeout.ms": int(settings.session_timeout * 1000),
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 10,
             "fetch.queue.backoff.ms": 10,

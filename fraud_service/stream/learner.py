@@ -125,21 +125,31 @@ def wire(app: GuardedApplication, settings: Settings, step: LearnerStep) -> None
     of_scores = app.dataframe(scores)
     of_scores.register_store()
     context, stream_id = of_scores.processing_context, of_scores.stream_id
-    step.attach(
-        lambda partition, prefix: StateStore(
-            lambda: context.checkpoint.get_store_transaction(stream_id, partition).as_state(prefix)
+
+    def store(partition: int, prefix: bytes) -> StateStore:
+        return StateStore(lambda: context.checkpoint.get_store_transaction(stream_id, partition).as_state(prefix))
+
+    def produce(output: Output) -> None:
+        context.producer.produce(
+            topic=sinks[output.topic].name, key=output.key, value=output.value, headers=output.headers
         )
-    )
+
+    step.attach(store, produce)
     for stream in (
         of_scores.apply(step.on_score, expand=True, metadata=True),
         app.dataframe(labels).apply(step.on_label, expand=True, metadata=True),
     ):
         with_headers = stream.set_headers(lambda output, *_: output.headers)
         with_headers.to_topic(lambda output, *_: sinks[output.topic], key=lambda output: output.key)
+    app.each_turn = step.turn
 
 
 class LearnerStep:
-    """Ledger and teacher, driven by messages."""
+    """Ledger and teacher, driven by messages and by the turns of the loop.
+
+    Messages only go into the ledgers. Boundaries are closed between messages, because what a boundary waits for may be
+    the end of a log, of which no message tells.
+    """
 
     def __init__(
         self,
@@ -162,9 +172,10 @@ class LearnerStep:
         self._clocks: dict[int, int] = {}
         self._progress: Progress | None = None
 
-    def attach(self, store: Callable[[int, bytes], StateStore]) -> None:
-        """Take the way to the state stores, by partition and prefix. The lessons lie beside partition 0."""
+    def attach(self, store: Callable[[int, bytes], StateStore], produce: Callable[[Output], None]) -> None:
+        """Take the ways to the state stores, by partition and prefix, and out. The lessons lie beside partition 0."""
         self._store = store
+        self._produce = produce
         self._lessons = store(0, LESSONS)
         self._teacher = Teacher(self._lessons, self._calendar, self._sampling, self._model_version)
 
@@ -191,7 +202,7 @@ class LearnerStep:
             )
 
     def on_score(self, value: bytes | None, key: bytes | None, _timestamp: int, _headers: Any) -> list[Output]:
-        """Take in a scored transaction; returns the lessons of the boundaries that closed."""
+        """Take in a scored transaction; returns a dead letter when it is none."""
         partition = message_context().partition
         try:
             record = decode_score(value)
@@ -202,10 +213,10 @@ class LearnerStep:
             self._metrics.scores.inc()
         self._clocks[partition] = max(self._clocks.get(partition, 0), record.timestamp)
         self._metrics.event_time.set(max(self._clocks.values()) / 1000)
-        return list(self._close_boundaries())
+        return []
 
     def on_label(self, value: bytes | None, key: bytes | None, timestamp: int, _headers: Any) -> list[Output]:
-        """Take in a label; returns the lessons of the boundaries that closed, or a dead letter."""
+        """Take in a label; returns a dead letter when it cannot be read."""
         partition = message_context().partition
         try:
             label = decode_label(value)
@@ -217,7 +228,7 @@ class LearnerStep:
         self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()
         if not self._ledgers[partition].label(label, self._now.closed):
             self._metrics.early.inc()
-        return list(self._close_boundaries())
+        return []
 
     def _check_partition(self, card_id: str, partition: int) -> None:
         expected = clients.murmur2_partition(card_id.encode(), len(self._ledgers))
@@ -247,7 +258,8 @@ class LearnerStep:
         self._progress = progress
         self._lessons.put(PROGRESS, encode_progress(progress))
 
-    def _close_boundaries(self) -> Iterator[Output]:
+    def turn(self) -> None:
+        """Close the boundaries that event time has passed, once everything before them was read."""
         if not self._clocks:  # labels alone tell no time
             return
         newest = max(self._clocks.values()) // self._calendar.interval
@@ -259,29 +271,26 @@ class LearnerStep:
             return
         until, self._barrier = self._barrier.until, None
         while self._now.closed < until:
-            yield from self._close(self._now.closed + 1)
+            self._close(self._now.closed + 1)
 
     def _has_passed(self, barrier: Barrier) -> bool:
         """Whether everything before the barrier was read, or is scores of a partition that is past the boundary."""
         boundary = barrier.until * self._calendar.interval
-        here = message_context()
-        waiting = []
-        for (topic, number), end in barrier.ends.items():
-            is_past = topic == self._scores and self._clocks.get(number, 0) >= boundary
-            is_here = (topic, number) == (here.topic, here.partition) and here.offset + 1 >= end
-            if not is_past and not is_here:
-                waiting.append((topic, number))
-        if not waiting:
-            return True
-        positions = self._log.positions(waiting)
+        waiting = [
+            (topic, number)
+            for topic, number in barrier.ends
+            if topic != self._scores or self._clocks.get(number, 0) < boundary
+        ]
+        positions = self._log.positions(waiting) if waiting else {}
         return all(positions[place] >= barrier.ends[place] for place in waiting)
 
-    def _close(self, boundary: int) -> Iterator[Output]:
+    def _close(self, boundary: int) -> None:
         began = time.perf_counter()
         learner = self._restore(self._now.model)
         lesson = self._teacher.close(boundary, self._now, examples_due(self._ledgers, boundary), learner)
         self._keep(lesson.progress)
-        yield from _outputs(lesson)
+        for output in _outputs(lesson):
+            self._produce(output)
         self._observe(lesson, began)
 
     def _observe(self, lesson: Lesson, began: float) -> None:

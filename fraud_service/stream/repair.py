@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec
+import msgspec
+from confluent_kafka import KafkaException
 
 from fraud_service.errors import ConfigurationError, PreflightError
 from fraud_service.stream import clients, topics
@@ -33,34 +34,49 @@ def reset(settings: Settings, group: str, *, really: bool) -> Iterator[str]:
     (changelog,) = (spec for spec in topics.table(settings) if spec.role == roles[group])
     local = settings.state_dir / group
     yield f"offsets of group {group}: delete"
-    yield f"records of {changelog.name}: delete"
+    yield f"topic {changelog.name}: delete and create anew"
     yield f"local state {local}: delete"
     if not really:
         yield "nothing was done: add --yes to do it. Outputs produced before will be produced again"
         return
     _delete_offsets(settings, group)
-    _empty(settings, changelog.name)
+    _create_anew(settings, changelog)
     shutil.rmtree(local, ignore_errors=True)
     yield "done"
 
 
 def _delete_offsets(settings: Settings, group: str) -> None:
+    """Delete the group; a member that was stopped stays in it until its session ends, so that is waited for."""
     admin = clients.admin(settings)
+    deadline = time.monotonic() + settings.session_timeout + 5
+    while True:
+        try:
+            (future,) = admin.delete_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
+            future.result(clients.TIMEOUT)
+        except KafkaException as error:
+            name, reason = error.args[0].name(), error.args[0].str()
+            if name == "GROUP_ID_NOT_FOUND":
+                return
+            if name != "NON_EMPTY_GROUP" or time.monotonic() > deadline:
+                raise PreflightError(f"group {group} cannot be deleted: {reason}. Stop its processes first") from error
+            time.sleep(0.5)
+        else:
+            return
+
+
+def _create_anew(settings: Settings, changelog: topics.TopicSpec) -> None:
+    """Delete a topic and create it again as it was: records of a compacted topic cannot be deleted otherwise."""
+    admin = clients.admin(settings)
+    there = admin.list_topics(timeout=clients.TIMEOUT).topics.get(changelog.name)
+    if there is None:
+        return
+    replication = len(there.partitions[0].replicas)
     try:
-        (future,) = admin.delete_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
-        future.result()
+        admin.delete_topics([changelog.name], request_timeout=clients.TIMEOUT)[changelog.name].result(clients.TIMEOUT)
     except KafkaException as error:
-        if error.args[0].name() != "GROUP_ID_NOT_FOUND":
-            reason = error.args[0].str()
-            raise PreflightError(
-                f"the offsets of {group} cannot be deleted: {reason}. Stop its processes first"
-            ) from error
-
-
-def _empty(settings: Settings, topic: str) -> None:
-    admin = clients.admin(settings)
-    numbers = admin.list_topics(topic, timeout=clients.TIMEOUT).topics[topic].partitions
-    latest = admin.list_offsets({TopicPartition(topic, number): OffsetSpec.latest() for number in numbers})
-    ends = [TopicPartition(place.topic, place.partition, future.result().offset) for place, future in latest.items()]
-    for future in admin.delete_records(ends).values():
-        future.result()
+        raise PreflightError(f"topic {changelog.name} cannot be deleted: {error.args[0].str()}") from error
+    deadline = time.monotonic() + clients.TIMEOUT
+    while changelog.name in admin.list_topics(timeout=clients.TIMEOUT).topics and time.monotonic() < deadline:
+        time.sleep(0.1)
+    spec = msgspec.structs.replace(changelog, partitions=len(there.partitions))
+    topics.create(admin, [spec], replication)

@@ -200,7 +200,6 @@ def test_the_base_of_the_contributions_is_the_same_for_every_row(shipped):
 def test_features_that_no_tree_asks_for_contribute_nothing(shipped):
     trees = artefact.read(artefact.shipped())[2]
     asked = {feature for feature, left in zip(trees.feature, trees.left, strict=True) if left >= 0}
-    assert asked < set(range(len(NAMES))) or asked == set(range(len(NAMES)))
     for row in ROWS[:50]:
         summands = shipped.contributions(row)[1]
         assert all(summands[feature] == 0.0 for feature in range(len(NAMES)) if feature not in asked)
@@ -224,7 +223,8 @@ def test_a_value_exactly_at_a_threshold_goes_left_in_both(shipped):
     root = trees.roots[0]
     name, threshold = NAMES[trees.feature[root]], trees.threshold[root]
     at, above = (
-        msgspec.structs.replace(EXTREMES[1], **{name: value}) for value in (threshold, math.nextafter(threshold, math.inf))
+        msgspec.structs.replace(EXTREMES[1], **{name: value})
+        for value in (threshold, math.nextafter(threshold, math.inf))
     )
     for row in (at, above):
         base, summands = shipped.contributions(row)

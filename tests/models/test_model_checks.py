@@ -9,9 +9,9 @@ from fraud_service.models.pretrained import Pretrained
 
 pytest.importorskip("pyarrow")
 
-from support import checks  # noqa: E402
-from support.simulated import rehearsal, simulated  # noqa: E402
-from support.worlds import DAY  # noqa: E402
+from support import checks
+from support.simulated import rehearsal, simulated
+from support.worlds import DAY
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,14 @@ def test_what_is_exported_has_learned_the_planted_fraud_too(shipped):
 
 
 def test_the_shipped_model_ranks_simulated_fraud_above_genuine_payments_of_a_world_it_never_saw(shipped):
-    world = simulated(seed=4711, cards=250, merchants=150, days=30)
+    world = simulated(seed=4711, cards=150, merchants=100, days=30)
     verdicts = list(rehearsal(shipped, shipped.untaught_online_model()).play(world))
     scored = [
         (verdict.decision.pretrained_logit, event.is_fraud)
         for verdict, event in zip(verdicts, world, strict=True)
         if event.transaction.timestamp >= world[0].transaction.timestamp + 10 * DAY  # profiles are warm
     ]
-    assert sum(is_fraud for _, is_fraud in scored) > 50
+    assert sum(is_fraud for _, is_fraud in scored) > 30
     assert checks.auc(*zip(*scored, strict=True)) > 0.9
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import linear_model, optim, utils
-from support.checks import EXTREMES, NOT_FINITE, plausible, planted
+from support.checks import EXTREMES, NOT_FINITE, planted, plausible
 from support.worlds import features
 
 from fraud_service.domain.features import NAMES, Features
@@ -22,9 +22,7 @@ FAST = settings(max_examples=60, deadline=None, derandomize=True)
 
 FINITE = st.floats(-1e18, 1e18) | st.sampled_from([0.0, 1.0, 720.0, 1e13])
 ROWS = st.lists(FINITE, min_size=len(NAMES), max_size=len(NAMES)).map(lambda values: Features(*values))
-EXAMPLES = st.lists(
-    st.tuples(ROWS, st.floats(-30, 30), st.booleans(), st.floats(0.01, 100)), max_size=12
-)
+EXAMPLES = st.lists(st.tuples(ROWS, st.floats(-30, 30), st.booleans(), st.floats(0.01, 100)), max_size=12)
 INITIAL = OnlineModel.untaught([0.5] * len(NAMES), [2.0] * len(NAMES))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quixstreams.context import copy_context, set_message_context
 from quixstreams.models import Topic, TopicConfig, TopicManager
@@ -69,7 +69,7 @@ class Driver:
         self._offsets: dict[tuple[str, int], int] = defaultdict(int)
         topics = MemoryTopics(partitions, group)
         self.app = build(settings, group, guarantee="at-least-once", commit_interval=3600, topic_manager=topics)
-        self.app._producer.produce_row = self._produce
+        self.app._producer.produce = self._produce
         self.app._producer.flush = lambda timeout=None: 0
         self.app._consumer.commit = lambda offsets, asynchronous: []
         wire(self.app)
@@ -94,6 +94,8 @@ class Driver:
         context.run(set_message_context, MessageContext(topic, partition, offset, len(value or b""), 0))
         context.run(self._composed[topic], value, key, timestamp, [])
         self._context.store_offset(topic, partition, offset)
+        if self.app.each_turn is not None:
+            self.app.each_turn()
 
     def commit(self) -> None:
         """Commit the checkpoint: state to disk, outputs to readers."""
@@ -108,9 +110,8 @@ class Driver:
         """Close the state; what was not committed is lost, as in a crash."""
         self._state.close()
 
-    def _produce(self, row: Any, topic: Topic, key: Any, partition: Any = None, timestamp: int = 0) -> None:
-        message = topic.row_serialize(row=row, key=key)
-        self._pending.append((topic.name, message.key, message.value, list(message.headers or []), timestamp))
+    def _produce(self, topic, value=None, key=None, headers=None, partition=None, timestamp=None) -> None:
+        self._pending.append((topic, key, value, list(headers or []), timestamp or 0))
 
 
 @contextmanager

@@ -41,6 +41,7 @@ def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4) -> Setting
         state_dir=folder,
         http_host="127.0.0.1",
         instance="test-0",
+        session_timeout=6,
     )
     topics.create(clients.admin(settings), topics.table(settings), 1)
     return settings

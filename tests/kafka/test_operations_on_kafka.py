@@ -1,0 +1,228 @@
+"""What an operator meets: refusals with a reason, probes, both guarantees, labels by hand, quiet logs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from confluent_kafka import TopicPartition
+from support.processes import Service, Tail, environment, fresh_settings, read_all
+
+from fraud_service.domain.events import Transaction, encode, rfc3339
+from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.domain.records import decode_labelled, decode_score
+from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.errors import ConfigurationError, PreflightError
+from fraud_service.stream import clients, repair, topics
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+
+START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
+CARD = "card-4111111111111111"
+
+
+def payments(count: int, first: int = 0, step: int = HOUR) -> list[Transaction]:
+    return [
+        Transaction(
+            transaction_id=f"t-{number}",
+            timestamp=START + number * step,
+            card_id=f"{CARD}-{number % 7}",
+            merchant_id=f"m-{number % 3}",
+            amount=25.0 + number % 5,
+            currency="EUR",
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def send(settings, transactions) -> None:
+    producer = clients.producer(settings)
+    for transaction in transactions:
+        producer.produce(settings.topics.transactions, key=transaction.card_id.encode(), value=encode(transaction))
+    assert producer.flush(30) == 0
+
+
+@pytest.fixture
+def settings(apache_kafka, tmp_path):
+    return fresh_settings(apache_kafka.bootstrap, tmp_path)
+
+
+def run(settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fraud_service.cli", *arguments]
+    return subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_missing_topic_stops_the_start_and_names_the_command(settings):
+    missing = settings.model_copy(update={"topics": settings.topics.model_copy(update={"risk": "not.there"})})
+    done = run(missing, "score")
+    assert done.returncode == 1
+    assert "topic not.there is missing: run `fraud-service topics create`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_topics_are_created_once_and_checked(settings):
+    assert run(settings, "topics", "check").stdout == "all topics are as they should be\n"
+    assert run(settings, "topics", "create").stdout == "nothing to create\n"
+    odd = settings.model_copy(update={"topics": settings.topics.model_copy(update={"labels": "odd.labels"})})
+    specs = [spec for spec in topics.table(odd.model_copy(update={"partitions": 3})) if spec.role == "labels"]
+    topics.create(clients.admin(odd), specs, 1)
+    done = run(odd, "topics", "check")
+    assert done.returncode == 1
+    assert "odd.labels has 3" in done.stdout
+
+
+def test_a_scorer_restarts_on_its_state_and_refuses_without_its_offsets(settings, tmp_path):
+    send(settings, payments(20))
+    scorer = Service(settings, "score", tmp_path / "scorer")
+    scores = Tail(settings, settings.topics.scores)
+    with scorer:
+        scorer.wait_until(lambda: len(scores.read()) == 20, 60)
+        assert scorer.stop() == 0
+    repair._delete_offsets(settings, settings.scorer_group)
+    done = run(settings, "score")
+    assert done.returncode == 1
+    assert f"fraud-service reset {settings.scorer_group}" in done.stderr
+    assert "nothing was done" in run(settings, "reset", settings.scorer_group).stdout
+    assert run(settings, "reset", settings.scorer_group, "--yes").stdout.endswith("done\n")
+    again = Service(settings, "score", tmp_path / "again")
+    with again:
+        again.wait_until(lambda: len(scores.read()) == 40, 60)
+    first, second = ([decode_score(m.value()) for m in part] for part in (scores.messages[:20], scores.messages[20:]))
+    assert {s.transaction_id: s for s in first} == {s.transaction_id: s for s in second}
+    scores.close()
+
+
+def test_a_running_group_is_not_reset(settings, tmp_path):
+    scorer = Service(settings, "score", tmp_path / "scorer")
+    with scorer:
+        scorer.await_ready()
+        with pytest.raises(PreflightError, match="Stop its processes first"):
+            list(repair.reset(settings, settings.scorer_group, really=True))
+    with pytest.raises(ConfigurationError, match="not a group of this service"):
+        list(repair.reset(settings, "somebody-elses", really=True))
+
+
+def test_a_log_that_begins_after_the_offset_stops_the_start(settings, tmp_path):
+    send(settings, payments(20))
+    scorer = Service(settings, "score", tmp_path / "scorer")
+    scores = Tail(settings, settings.topics.scores)
+    with scorer:
+        scorer.wait_until(lambda: len(scores.read()) == 20, 60)
+        assert scorer.stop() == 0
+    scores.close()
+    send(settings, payments(20, first=20))
+    partitions = [TopicPartition(settings.topics.transactions, number, -1) for number in range(settings.partitions)]
+    admin = clients.admin(settings)  # its requests end with it
+    for deleted in admin.delete_records(partitions).values():
+        deleted.result(30)
+    done = run(settings, "score")
+    assert done.returncode == 1
+    assert "are gone that were never processed" in done.stderr
+
+
+def test_a_second_learner_is_refused(settings, tmp_path):
+    first = Service(settings, "learn", tmp_path / "first")
+    second = Service(settings.model_copy(update={"instance": "test-1"}), "learn", tmp_path / "second")
+    with first, second:
+        first.await_ready()
+        second.wait_until(lambda: "a second learner runs" in first.log() + second.log(), 90)
+
+
+def test_probes_follow_the_life_of_a_process(settings, tmp_path):
+    scorer = Service(settings, "score", tmp_path / "scorer")
+    with scorer:
+        scorer.await_ready()
+        assert [scorer.status(path) for path in ("/livez", "/readyz", "/startupz", "/metrics", "/x")] == [
+            200,
+            200,
+            200,
+            200,
+            404,
+        ]
+        assert scorer.stop() == 0
+
+
+def test_at_least_once_scores_everything_too(settings, tmp_path):
+    send(settings, payments(50))
+    scorer = Service(settings, "score", tmp_path / "scorer", {"FRAUD_GUARANTEE": "at-least-once"})
+    scores = Tail(settings, settings.topics.scores)
+    with scorer:
+        scorer.wait_until(lambda: len(scores.read()) == 50, 60)
+        assert scorer.stop() == 0
+    scores.close()
+
+
+def test_a_label_sent_by_hand_is_learned_and_reaches_the_scorer(settings, tmp_path):
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
+    scores = Tail(settings, settings.topics.scores)
+    snapshots = Tail(settings, settings.topics.snapshots)
+    with scorer, learner:
+        send(settings, payments(10))
+        scorer.wait_until(lambda: len(scores.read()) == 10, 60)
+        moment = rfc3339(START + 12 * HOUR)
+        done = run(settings, "label", "t-3", "--card", f"{CARD}-3", "--fraud", "--source", "chargeback", "--at", moment)
+        assert done.returncode == 0, done.stderr
+        send(settings, payments(1, first=24))
+        learner.wait_until(lambda: len(snapshots.read()) > 0, 60)
+        newest = decode_snapshot(snapshots.messages[-1].value())
+        wanted = f'snapshot="{newest.version}"'
+        scorer.wait_until(lambda: wanted in metrics(scorer), 30)
+        send(settings, payments(1, first=30))
+        scorer.wait_until(lambda: len(scores.read()) == 12, 60)
+    last = max((decode_score(m.value()) for m in scores.messages), key=lambda score: score.timestamp)
+    assert last.snapshot == newest.version
+    assert last.features.merchant_fraud_share_30d > 0
+    (example,) = [decode_labelled(m.value()) for m in read_all(settings, settings.topics.labelled)]
+    assert (example.transaction_id, example.is_fraud, example.source) == ("t-3", True, "chargeback")
+    scores.close()
+    snapshots.close()
+
+
+def metrics(running: Service) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/metrics", timeout=5) as answer:
+        return answer.read().decode()
+
+
+def test_a_new_scorer_reads_the_snapshots_whole_before_its_first_score(settings, tmp_path):
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
+    snapshots = Tail(settings, settings.topics.snapshots)
+    with scorer, learner:
+        send(settings, payments(200))
+        learner.wait_until(lambda: len(snapshots.read()) > 20, 90)
+        assert scorer.stop() == 0
+        assert learner.stop() == 0
+    newest = decode_snapshot(snapshots.read()[-1].value())
+    send(settings, payments(1, first=201))
+    scores = Tail(settings, settings.topics.scores)
+    again = Service(settings, "score", tmp_path / "elsewhere")
+    with again:
+        again.wait_until(lambda: len(scores.read()) == 201, 60)
+    last = max((decode_score(m.value()) for m in scores.messages), key=lambda score: score.timestamp)
+    assert last.snapshot == newest.version
+    assert last.features.count_30d > 20  # the profile came back from the changelog
+    assert newest.examples > 0
+    scores.close()
+    snapshots.close()
+
+
+def test_logs_are_json_and_name_no_card(settings, tmp_path):
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
+    scores = Tail(settings, settings.topics.scores)
+    with scorer, learner:
+        producer = clients.producer(settings)
+        producer.produce(settings.topics.transactions, key=CARD.encode(), value=f'{{"card_id": "{CARD}"'.encode())
+        assert producer.flush(30) == 0
+        send(settings, payments(50))
+        scorer.wait_until(lambda: len(scores.read()) == 50, 60)
+        learner.await_ready()
+        assert scorer.stop() == 0
+        assert learner.stop() == 0
+    lines = [line for process in (scorer, learner) for line in process.log().splitlines() if line.startswith("{")]
+    assert len(lines) > 4
+    for line in lines:
+        assert json.loads(line)["level"]
+    assert CARD not in scorer.log() + learner.log()
+    scores.close()
