@@ -98,7 +98,7 @@ def run_scorer(settings: Settings) -> None:
         watch(app, health, scorer_metrics, [settings.topics.transactions])
         app.each_turn = _each_scorer_turn(broadcast, knowledge, scorer_metrics)
         log.info("scorer_starting", port=http.port, model=model.version, snapshot=knowledge.newest.version)
-        app.run()
+        app.run_until_stopped()
     log.info("scorer_stopped")
 
 
@@ -133,7 +133,7 @@ def run_learner(settings: Settings) -> None:
         step.follow(logs)
         watch(app, health, learner_metrics, inputs, step.on_partitions)
         log.info("learner_starting", port=http.port, model=model.version)
-        app.run()
+        app.run_until_stopped()
     log.info("learner_stopped")
 
 

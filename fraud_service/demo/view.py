@@ -76,7 +76,7 @@ def screen(scene: Scene, width: int, height: int) -> Group:
     panels = Table.grid(expand=True, padding=0)
     panels.add_column(ratio=1)
     panels.add_column(ratio=1)
-    panels.add_column(width=LEARNING_WIDTH)
+    panels.add_column(width=min(LEARNING_WIDTH, width * 2 // 5))
     panels.add_row(_stream(scene), _truth(scene), _learning(scene))
     frame = Table.grid(padding=0)
     frame.add_column(width=width)
@@ -170,14 +170,12 @@ def _scored(scene: Scene) -> str:
 
 def _headline(scene: Scene, width: int) -> Group:
     row = Table.grid(expand=True, padding=0)
-    row.add_column()
-    row.add_column(justify="right")
-    drift = Text("  fraud has changed since day ", style="yellow") if scene.has_drifted else Text()
-    if scene.has_drifted:
-        drift.append(str((scene.plan.world.drift_day or 0) + 1))
+    row.add_column(no_wrap=True, overflow="ellipsis")
+    row.add_column(no_wrap=True, justify="right")
+    drift = f"  fraud changed on day {scene.plan.world.drift // DAY + 1}" if scene.has_drifted else ""
     state = "finishing" if scene.is_over else f"{_clock(scene.seconds)} of {_clock(scene.plan.seconds)}"
     row.add_row(
-        Text.assemble((" fraud-service demo", "bold"), drift),
+        Text.assemble((" fraud-service demo", "bold"), (drift, "yellow")),
         Text.assemble(f"day {scene.day:>2} of {scene.plan.days}", ("  ·  ", "dim"), f"{state} "),
     )
     done = ProgressBar(

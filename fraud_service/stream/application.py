@@ -11,12 +11,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import structlog
 from confluent_kafka import TopicPartition
 from quixstreams import Application
 from quixstreams.models import Serializer
 from quixstreams.state.rocksdb import RocksDBOptions
 
-from fraud_service.errors import FatalStreamError, PreflightError
+from fraud_service.errors import FatalStreamError, FraudServiceError, PreflightError
 from fraud_service.stream import clients
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from fraud_service.health import Health
     from fraud_service.settings import Settings
     from fraud_service.stream.topics import TopicSpec
+
+log = structlog.get_logger(__name__)
 
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 CACHE_BYTES: Final = 64 << 20
@@ -87,6 +90,22 @@ class GuardedApplication(Application):  # type: ignore[misc]
         if self.each_turn is not None:
             self.each_turn()
         super()._process_message(dataframe_composed)
+
+    def run_until_stopped(self) -> None:
+        """Run the loop; returns when told to stop.
+
+        Raises
+        ------
+        FatalStreamError
+            For whatever ended it otherwise. The log has the whole story.
+        """
+        try:
+            self.run()
+        except FraudServiceError:
+            raise
+        except Exception as error:
+            log.exception("stream_failed")
+            raise FatalStreamError(f"the stream ended: {type(error).__name__}: {error}") from error
 
     def _tell(self, partitions: list[TopicPartition]) -> None:
         if self.health is not None:

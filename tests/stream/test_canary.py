@@ -71,3 +71,12 @@ def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app, monkeypatch):
     app._process_message({})
     assert app.health.is_live
     assert app.health.conditions["recovered"]
+
+
+def test_whatever_ends_the_stream_ends_as_an_error_of_ours(app, monkeypatch):
+    def fail(_self):
+        raise RuntimeError("the group has fenced this member")
+
+    monkeypatch.setattr(Application, "run", fail)
+    with pytest.raises(FatalStreamError, match="RuntimeError: the group has fenced this member"):
+        app.run_until_stopped()
