@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fraud_service import logs, settings
-from fraud_service.domain.events import Label, LabelSource, instant
+from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
 from fraud_service.errors import ConfigurationError, FraudServiceError
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def label(
         labelled_at=instant(moment, "--at"),
         source=source,
     )
+    decode_label(encode(verdict))  # what nobody could read is not sent
     with Feed(settings.load(bootstrap_servers=bootstrap)) as feed:
         feed.label(verdict)
     typer.echo(f"sent: {transaction_id} is {'fraud' if fraud else 'legitimate'}")
@@ -143,10 +144,11 @@ def feed(
     """Stream a file (Parquet, CSV, JSON Lines) into the input topics, each label when it becomes known."""
     from fraud_service.feed import Feed
 
+    delay = duration(label_delay)
     history = _history(file, maps, sets, start, end)
     with _progress() as bar, Feed(settings.load(bootstrap_servers=bootstrap)) as sender:
         task = bar.add_task("transactions", total=len(history))
-        sender.play(history, duration(label_delay), rate, lambda: bar.advance(task))
+        sender.play(history, delay, rate, lambda: bar.advance(task))
     typer.echo(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
 
 

@@ -90,13 +90,14 @@ def _handler(metrics: Metrics, health: Health) -> type[BaseHTTPRequestHandler]:
         timeout = 5  # seconds for a client to say what it wants
 
         def do_GET(self) -> None:
-            if self.path == "/metrics":
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
                 self._answer(200, CONTENT_TYPE, metrics.render())
-            elif self.path == "/livez":
+            elif path == "/livez":
                 self._probe(good=health.is_live)
-            elif self.path == "/readyz":
+            elif path == "/readyz":
                 self._probe(good=health.is_ready)
-            elif self.path == "/startupz":
+            elif path == "/startupz":
                 self._probe(good=health.has_started)
             else:
                 self._answer(404, "text/plain", b"metrics, livez, readyz, startupz\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from fraud_service.errors import ConfigurationError
 
@@ -21,6 +21,7 @@ PREFIX: Final = "FRAUD_"
 FOREIGN: Final = "FRAUD_TEST_"  # read by the test suite, not by the service
 
 Share = Annotated[float, Field(ge=0, le=1)]
+TopicName = Annotated[str, Field(min_length=1)]
 
 
 class TopicNames(BaseModel):
@@ -28,20 +29,22 @@ class TopicNames(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    transactions: str = Field(default="payments.transactions.v1", description="input: card payments")
-    labels: str = Field(default="payments.fraud-labels.v1", description="input: what became known of them")
-    scores: str = Field(default="fraud.scores.v1", description="every decision: the audit log")
-    alerts: str = Field(default="fraud.alerts.v1", description="flagged transactions, with reasons")
-    labelled: str = Field(default="fraud.labelled.v1", description="labelled examples: the training set")
-    snapshots: str = Field(default="fraud.snapshots.v1", description="what labels have taught, by boundary")
-    risk: str = Field(default="fraud.risk.v1", description="risk of merchants and cards")
-    dead_letters: str = Field(default="fraud.dead-letters.v1", description="what could not be read, and why")
+    transactions: TopicName = Field(default="payments.transactions.v1", description="input: card payments")
+    labels: TopicName = Field(default="payments.fraud-labels.v1", description="input: what became known of them")
+    scores: TopicName = Field(default="fraud.scores.v1", description="every decision: the audit log")
+    alerts: TopicName = Field(default="fraud.alerts.v1", description="flagged transactions, with reasons")
+    labelled: TopicName = Field(default="fraud.labelled.v1", description="labelled examples: the training set")
+    snapshots: TopicName = Field(default="fraud.snapshots.v1", description="what labels have taught, by boundary")
+    risk: TopicName = Field(default="fraud.risk.v1", description="risk of merchants and cards")
+    dead_letters: TopicName = Field(default="fraud.dead-letters.v1", description="what could not be read, and why")
 
 
 class Settings(BaseSettings):
     """Settings of scorer, learner and tools."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", allow_inf_nan=False
+    )
 
     bootstrap_servers: str = Field("localhost:9092", min_length=1, description="Kafka brokers, host:port,…")
     kafka: dict[str, str] = Field({}, description="further librdkafka options for every client, as a JSON object")
@@ -105,6 +108,13 @@ class Settings(BaseSettings):
                 f"FRAUD_LABEL_RETENTION={self.label_retention:g} is shorter than FRAUD_MATURITY={self.maturity:g}: "
                 "features would be forgotten before they are learned; raise the first or lower the second"
             )
+        roles: dict[str, str] = {}
+        for role, name in self.topics:
+            if roles.setdefault(name, role) != role:
+                raise ValueError(
+                    f"FRAUD_TOPICS__{roles[name].upper()} and FRAUD_TOPICS__{role.upper()} are both {name!r}: "
+                    "every topic needs a name of its own"
+                )
         return self
 
 
@@ -121,6 +131,9 @@ def load(**overrides: object) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigurationError("; ".join(map(_complaint, error.errors()))) from None
+    except SettingsError as error:  # its message names the field in quotes; the value may be secret
+        field = str(error).split('"')[1]
+        raise ConfigurationError(f'{PREFIX}{field.upper()} is not JSON: write an object, {{"name": "text"}}') from None
 
 
 def variables() -> dict[str, tuple[str, str]]:
@@ -150,4 +163,6 @@ def _complaint(error: object) -> str:
     if not details["loc"]:
         return str(details["msg"]).removeprefix("Value error, ")
     name = PREFIX + "__".join(str(part) for part in details["loc"]).upper()
+    if details["loc"][0] == "kafka":
+        return f"{name}: {details['msg']}"  # the value may be a password
     return f"{name}={details['input']!r}: {details['msg']}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fraud_service.domain.events import Label
-    from fraud_service.domain.records import ScoreRecord
+    from fraud_service.domain.records import LabelledRecord, ScoreRecord
 
 SLICE: Final = 64  # entries in one value: small enough to rewrite for each transaction
 MOST_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
@@ -79,6 +79,22 @@ class Scored(msgspec.Struct, array_like=True, frozen=True):
     score: float
     outcome: Outcome
     features: Features
+
+    @classmethod
+    def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> Scored:
+        """Take it from a record and its features."""
+        return cls(
+            record.transaction_id,
+            record.card_id,
+            record.merchant_id,
+            record.timestamp,
+            record.amount,
+            record.pretrained_logit,
+            record.online_logit,
+            record.score,
+            record.outcome,
+            features,
+        )
 
 
 class Known(msgspec.Struct, array_like=True, frozen=True, order=True):
@@ -142,18 +158,7 @@ class Ledger:
         is_forgotten = record.timestamp + self._calendar.retention <= closed * self._calendar.interval
         if record.features is None or is_forgotten or self._store.get(f"t/{identity}") is not None:
             return False
-        scored = Scored(
-            record.transaction_id,
-            record.card_id,
-            record.merchant_id,
-            record.timestamp,
-            record.amount,
-            record.pretrained_logit,
-            record.online_logit,
-            record.score,
-            record.outcome,
-            record.features,
-        )
+        scored = Scored.of(record, record.features)
         early = self._early(identity)
         self._store.put(f"t/{identity}", _encode(Entry(scored, early)))
         self._store.delete(f"l/{identity}")

@@ -83,11 +83,14 @@ def read(folder: Path) -> tuple[Manifest, bytes, Trees]:
         raise ModelError(
             f"no model at {folder}: {error.strerror}; run `fraud-service train` or set FRAUD_MODEL"
         ) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder / MANIFEST} is not a manifest: {error}; train the model again") from None
     _check_features(folder, manifest)
     model, trees = _verified(folder, MODEL, manifest), _verified(folder, TREES, manifest)
-    return manifest, model, msgspec.json.decode(trees, type=Trees)
+    try:
+        return manifest, model, msgspec.json.decode(trees, type=Trees)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{folder / TREES} holds no trees: {error}; train the model again") from None
 
 
 def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
@@ -114,5 +117,5 @@ def _check_features(folder: Path, manifest: Manifest) -> None:
             f"{folder} was trained on features version {manifest.features_version}, this service computes version "
             f"{FEATURES_VERSION} (unknown here: {unknown}; missing there: {missing}): train the model again"
         )
-    if not len(manifest.features) == len(manifest.centre) == len(manifest.scale):
+    if not len(manifest.features) == len(manifest.centre) == len(manifest.scale) or min(manifest.scale) <= 0:
         raise ModelError(f"{folder / MANIFEST} does not standardise every feature: train the model again")

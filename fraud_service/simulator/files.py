@@ -22,7 +22,7 @@ def write(world: World, path: Path) -> int:
     Raises
     ------
     ConfigurationError
-        When the name ends otherwise.
+        When the name ends otherwise, or the file cannot be written.
     """
     writers = {".parquet": parquet.write_table, ".csv": csv.write_csv, ".jsonl": _write_json_lines}
     writer = writers.get(path.suffix.lower())
@@ -30,7 +30,10 @@ def write(world: World, path: Path) -> int:
         raise ConfigurationError(f"{path}: cannot tell the format from the name; it must end in {', '.join(writers)}")
     columns = simulate(world).columns
     table = pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
-    writer(table, path)
+    try:
+        writer(table, path)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from None
     return int(table.num_rows)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
+
+from fraud_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fraud_service.settings import Settings
@@ -21,12 +23,13 @@ def connection(settings: Settings) -> dict[str, Any]:
 
 def admin(settings: Settings) -> AdminClient:
     """Make an admin client."""
-    return AdminClient(connection(settings))
+    return _made(AdminClient, connection(settings))
 
 
 def reader(settings: Settings, name: str, **options: Any) -> Consumer:
     """Make a consumer that reads committed records, is assigned by hand and commits nothing."""
-    return Consumer(
+    return _made(
+        Consumer,
         {
             **connection(settings),
             "group.id": name,
@@ -35,13 +38,14 @@ def reader(settings: Settings, name: str, **options: Any) -> Consumer:
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 50,
             **options,
-        }
+        },
     )
 
 
 def producer(settings: Settings, **options: Any) -> Producer:
     """Make an idempotent producer that partitions like everyone else here."""
-    return Producer(
+    return _made(
+        Producer,
         {
             **connection(settings),
             "enable.idempotence": True,
@@ -49,8 +53,15 @@ def producer(settings: Settings, **options: Any) -> Producer:
             "compression.type": "lz4",
             "linger.ms": 5,
             **options,
-        }
+        },
     )
+
+
+def _made(kind: Any, options: dict[str, Any]) -> Any:
+    try:
+        return kind(options)
+    except KafkaException as error:
+        raise ConfigurationError(f"FRAUD_KAFKA has an option that cannot work: {error.args[0].str()}") from None
 
 
 def murmur2_partition(key: bytes, partitions: int) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from confluent_kafka import KafkaException
@@ -93,7 +93,7 @@ def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list
     PreflightError
         When the cluster refuses one, with its reason.
     """
-    there = admin.list_topics(timeout=TIMEOUT).topics
+    there = _existing(admin)
     missing = [spec for spec in specs if spec.name not in there]
     if not missing:
         return []
@@ -110,11 +110,21 @@ def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list
     return [spec.name for spec in missing]
 
 
+def _existing(admin: AdminClient) -> dict[str, Any]:
+    try:
+        topics: dict[str, Any] = admin.list_topics(timeout=TIMEOUT).topics
+    except KafkaException as error:
+        raise PreflightError(
+            f"the cluster does not answer: {error.args[0].str()}; check FRAUD_BOOTSTRAP_SERVERS and FRAUD_KAFKA"
+        ) from None
+    return topics
+
+
 def _await_leaders(admin: AdminClient, partitions: dict[str, int]) -> None:
     """Wait until every new partition has a leader: clients that come too early see errors."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        there = admin.list_topics(timeout=TIMEOUT).topics
+        there = _existing(admin)
         if all(
             name in there
             and len(there[name].partitions) == count
@@ -128,7 +138,7 @@ def _await_leaders(admin: AdminClient, partitions: dict[str, int]) -> None:
 
 def findings(admin: AdminClient, specs: list[TopicSpec]) -> list[str]:
     """Compare the cluster with the table; returns what is wrong, one sentence each with the fix."""
-    there = admin.list_topics(timeout=TIMEOUT).topics
+    there = _existing(admin)
     found = [
         f"topic {spec.name} is missing: run `fraud-service topics create`" for spec in specs if spec.name not in there
     ]

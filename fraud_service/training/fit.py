@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from fraud_service.history import LabelledTransaction
 
 HELD_OUT: Final = 7 * DAY  # the last week of the training window judges the model before it is fitted on all of it
-FEWEST_FRAUDS: Final = 20
+FEWEST_FRAUDS: Final = 20  # and as many genuine payments
+FEWEST_ROWS: Final = 200  # two leaves of `min_samples_leaf`: with fewer no tree has a split
 
 # Few leaves, slow steps and strong regularisation: with frauds this rare, default settings learn single cards by heart.
 PARAMETERS: Final = {
@@ -132,7 +133,19 @@ def _known_fraud(event: LabelledTransaction, window: Window) -> bool:
 
 
 def fit(examples: Examples) -> Fitted:
-    """Judge on the last week by time, then fit on everything. The same examples give the same model."""
+    """Judge on the last week by time, then fit on everything. The same examples give the same model.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is too little to tell frauds and genuine payments apart.
+    """
+    rows, frauds = len(examples.labels), int(examples.labels.sum())
+    if rows < FEWEST_ROWS or rows - frauds < FEWEST_FRAUDS:
+        raise ConfigurationError(
+            f"the training window holds {frauds} known frauds in {rows} transactions, at least {FEWEST_ROWS} "
+            f"transactions and {FEWEST_FRAUDS} genuine ones are needed: widen --train-from/--train-to"
+        )
     # One thread: sums in another order would end in other bits.
     with threadpool_limits(limits=1):
         metrics = _judge(examples)
@@ -143,7 +156,8 @@ def fit(examples: Examples) -> Fitted:
 def _judge(examples: Examples) -> dict[str, float]:
     late = examples.timestamps >= examples.timestamps.max() - HELD_OUT
     early_frauds, late_frauds = examples.labels[~late].sum(), examples.labels[late].sum()
-    if min(early_frauds, late_frauds) < FEWEST_FRAUDS:
+    genuine = (~examples.labels[late]).sum()
+    if min(early_frauds, late_frauds, genuine) < FEWEST_FRAUDS:
         return {}
     model = HistGradientBoostingClassifier(**PARAMETERS).fit(examples.features[~late], examples.labels[~late])
     truth, scores = examples.labels[late], model.predict_proba(examples.features[late])[:, 1]

@@ -34,6 +34,10 @@ def train(
     label_delay
         Milliseconds after the end of the history by which labels are still used.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
+    except OSError as error:
+        raise ConfigurationError(f"--out {folder}: cannot be made a folder: {error.strerror}") from None
     times = [event.transaction.timestamp for event in history]
     if not times:
         raise ConfigurationError("the history has no transaction: check --train-to and the file")

@@ -183,18 +183,7 @@ def test_the_learner_killed_twice_taught_exactly_what_the_labelled_topic_says(ou
 
 def example_of(record, taught_at) -> Example:
     key = record.card_id, record.transaction_id
-    scored = Scored(
-        record.transaction_id,
-        record.card_id,
-        record.merchant_id,
-        record.timestamp,
-        record.amount,
-        record.pretrained_logit,
-        record.online_logit,
-        record.score,
-        record.outcome,
-        record.features,
-    )
+    scored = Scored.of(record, record.features)
     example = Example(scored, record.is_fraud, record.source, record.known_at, record.corrects, taught_at.get(key, 0))
     taught_at[key] = record.known_at
     return example
