@@ -11,7 +11,7 @@ SIMULATED := .cache/simulated.parquet
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml uv.lock
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups
 	touch $@
