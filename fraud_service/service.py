@@ -82,7 +82,7 @@ def run_scorer(settings: Settings) -> None:
     scorer_metrics = ScorerMetrics(metrics)
     model = pretrained(settings)
     knowledge = Knowledge(first_snapshot(model))
-    _check(settings, settings.scorer_group, [settings.topics.transactions], settings.topics.transactions)
+    _check(settings, settings.scorer_group, [settings.topics.transactions])
     with ExitStack() as stack:
         http = stack.enter_context(HttpEndpoint(settings.http_host, settings.http_port, metrics, health))
         broadcast = Broadcast(settings, knowledge, scorer_metrics.refused.inc)
@@ -108,7 +108,7 @@ def run_learner(settings: Settings) -> None:
     learner_metrics = LearnerMetrics(metrics)
     model = pretrained(settings)
     inputs = [settings.topics.scores, settings.topics.labels]
-    _check(settings, settings.learner_group, inputs, settings.topics.scores)
+    _check(settings, settings.learner_group, inputs)
     with ExitStack() as stack:
         http = stack.enter_context(HttpEndpoint(settings.http_host, settings.http_port, metrics, health))
         health.now(models_loaded=True)
@@ -167,10 +167,10 @@ def _each_scorer_turn(broadcast: Broadcast, knowledge: Knowledge, metrics: Score
     return turn
 
 
-def _check(settings: Settings, group: str, inputs: list[str], state_source: str) -> None:
+def _check(settings: Settings, group: str, inputs: list[str]) -> None:
     """Refuse to start on topics, offsets or state that would make the result wrong."""
     specs = topics.table(settings)
     topics.require(clients.admin(settings), specs)
     role = "scorer_state" if group == settings.scorer_group else "learner_state"
     (changelog,) = (spec for spec in specs if spec.role == role)
-    application.preflight(settings, group, inputs, state_source, changelog)
+    application.preflight(settings, group, inputs, changelog)

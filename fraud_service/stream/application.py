@@ -173,15 +173,14 @@ def build(
     )
 
 
-def preflight(settings: Settings, group: str, inputs: list[str], state_source: str, changelog: TopicSpec) -> None:
+def preflight(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:
     """Refuse to start when offsets and state do not belong together.
 
     Parameters
     ----------
     inputs
-        Topics the group consumes.
-    state_source
-        The one of them whose partitions carry the state.
+        Topics the group consumes. With a single one, a partition's state stems from its own messages alone; with
+        several, it may stem from any of them.
 
     Raises
     ------
@@ -190,22 +189,21 @@ def preflight(settings: Settings, group: str, inputs: list[str], state_source: s
     """
     consumer = clients.reader(settings, group)
     try:
-        partitions = consumer.list_topics(timeout=clients.TIMEOUT).topics
-        for topic in inputs:
-            committed = consumer.committed(
-                [TopicPartition(topic, number) for number in partitions[topic].partitions], timeout=clients.TIMEOUT
-            )
-            for position in committed:
-                if position.offset >= 0:
-                    _require_retained(consumer, group, position)
-                elif topic == state_source and _has_record(
-                    consumer, TopicPartition(changelog.name, position.partition)
-                ):
-                    raise PreflightError(
-                        f"group {group} has state for {topic}[{position.partition}] but no committed offset: starting "
-                        "would count its history twice. Restore the offsets of the group, or start over with "
-                        f"`fraud-service reset {group}`"
-                    )
+        there = consumer.list_topics(timeout=clients.TIMEOUT).topics
+        asked = [TopicPartition(topic, number) for topic in inputs for number in there[topic].partitions]
+        committed = consumer.committed(asked, timeout=clients.TIMEOUT)
+        known = [position for position in committed if position.offset >= 0]
+        for position in known:
+            _require_retained(consumer, group, position)
+        if known and len(inputs) > 1:
+            return
+        for position in committed:
+            if position.offset < 0 and _has_record(consumer, TopicPartition(changelog.name, position.partition)):
+                raise PreflightError(
+                    f"group {group} has state in {changelog.name}[{position.partition}] but no committed offset of "
+                    f"{position.topic}[{position.partition}]: starting would count its history twice. Restore the "
+                    f"offsets of the group, or start over with `fraud-service reset {group}`"
+                )
     finally:
         consumer.close()
 

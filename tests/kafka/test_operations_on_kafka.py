@@ -126,9 +126,10 @@ def test_a_log_that_begins_after_the_offset_stops_the_start(settings, tmp_path):
 def test_a_second_learner_is_refused(settings, tmp_path):
     first = Service(settings, "learn", tmp_path / "first")
     second = Service(settings.model_copy(update={"instance": "test-1"}), "learn", tmp_path / "second")
-    with first, second:
+    with first:
         first.await_ready()
-        second.wait_until(lambda: "a second learner runs" in first.log() + second.log(), 90)
+        with second:
+            second.wait_until(lambda: "a second learner runs" in first.log() + second.log(), 90)
 
 
 def test_probes_follow_the_life_of_a_process(settings, tmp_path):
@@ -226,3 +227,17 @@ def test_logs_are_json_and_name_no_card(settings, tmp_path):
         assert json.loads(line)["level"]
     assert CARD not in scorer.log() + learner.log()
     scores.close()
+
+
+def test_a_learner_restarts_on_state_that_labels_alone_have_left(settings, tmp_path):
+    learner = Service(settings, "learn", tmp_path / "learner")
+    with learner:
+        learner.await_ready()
+        for number in range(7):
+            done = run(settings, "label", f"t-{number}", "--card", f"{CARD}-{number}", "--fraud")
+            assert done.returncode == 0, done.stderr
+        learner.wait_until(lambda: "fraud_labels_early_total 7.0" in metrics(learner), 30)
+        assert learner.stop() == 0
+        learner.start()
+        learner.await_ready()
+        assert learner.stop() == 0

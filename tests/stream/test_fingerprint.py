@@ -1,0 +1,65 @@
+"""Names of topics, groups and stores are the identity of the state: whoever changes one must write a migration."""
+
+from __future__ import annotations
+
+from support.loop import looped
+
+from fraud_service.domain import ledger, profile, teaching
+from fraud_service.settings import Settings
+from fraud_service.stream import learner, scorer, topics
+
+
+def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
+    monkeypatch.delenv("FRAUD_TOPICS__SCORES", raising=False)
+    assert {spec.role: spec.name for spec in topics.table(Settings())} == {
+        "transactions": "payments.transactions.v1",
+        "labels": "payments.fraud-labels.v1",
+        "scores": "fraud.scores.v1",
+        "alerts": "fraud.alerts.v1",
+        "labelled": "fraud.labelled.v1",
+        "snapshots": "fraud.snapshots.v1",
+        "risk": "fraud.risk.v1",
+        "dead_letters": "fraud.dead-letters.v1",
+        "scorer_state": "changelog__fraud-scorer--payments.transactions.v1--default",
+        "learner_state": "changelog__fraud-learner--fraud.scores.v1--default",
+    }
+    assert (scorer.PROFILE, learner.PROGRESS, learner.LEDGER, learner.LESSONS) == (
+        "profile",
+        "progress",
+        b"ledger",
+        b"lessons",
+    )
+
+
+def test_the_layout_of_the_state_has_not_changed_without_its_version():
+    assert (profile.SCHEMA, profile.Profile.__struct_fields__) == (
+        1,
+        (
+            "schema",
+            "count",
+            "first_seen",
+            "last_seen",
+            "usual",
+            "deviation",
+            "hours",
+            "days",
+            "recent",
+            "merchants",
+            "countries",
+            "devices",
+            "place",
+        ),
+    )
+    assert (teaching.SCHEMA, teaching.Progress.__struct_fields__) == (
+        1,
+        ("schema", "closed", "began", "taught_at", "examples", "label_horizon", "contest", "risk_digest", "model"),
+    )
+    assert ledger.Entry.__struct_fields__ == ("scored", "waiting", "taught", "taught_at", "labelled_at")
+
+
+def test_quix_registers_one_store_for_each_application(tmp_path):
+    with looped(tmp_path) as loop:
+        names = loop.settings.topics
+        for driver, source in ((loop.scorer, names.transactions), (loop.learner, names.scores)):
+            stores = driver.app._state_manager.stores
+            assert {stream: list(named) for stream, named in stores.items()} == {source: [topics.STORE]}
