@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fraud_service import logs, settings
 from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
-from fraud_service.errors import ConfigurationError, FraudServiceError
+from fraud_service.errors import ConfigurationError, FraudServiceError, InvalidEvent
 
 if TYPE_CHECKING:
     from fraud_service.history import History
@@ -68,16 +68,26 @@ def topics_list(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")
     """Print the table of topics."""
     from fraud_service.stream import topics
 
-    specs = topics.table(settings.load())
+    chosen = settings.load()
+    specs = topics.table(chosen)
     if as_json:
         rows = [
-            {"role": spec.role, "name": spec.name, "key": spec.key, "partitions": spec.partitions, **spec.config()}
+            {
+                "role": spec.role,
+                "name": spec.name,
+                "key": spec.key,
+                "partitions": spec.partitions,
+                "replication": chosen.replication,
+                **spec.config(),
+            }
             for spec in specs
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
     for spec in specs:
-        typer.echo(f"{spec.role:14} {spec.name:58} {spec.partitions:4} {spec.cleanup:8} {spec.content}")
+        kept = "for ever" if spec.retention < 0 else f"{spec.retention // DAY} days"
+        shape = f"{spec.partitions:4} × {chosen.replication}  {spec.cleanup:8} {kept:9}"
+        typer.echo(f"{spec.role:14} {spec.name:58} {shape} {spec.key:24} {spec.content}")
 
 
 @topics_app.command("create")
@@ -96,7 +106,7 @@ def topics_check(bootstrap: Bootstrap = None) -> None:
     from fraud_service.stream import clients, topics
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    found = topics.findings(clients.admin(chosen), topics.table(chosen))
+    found = topics.findings(clients.admin(chosen), topics.table(chosen), chosen.replication)
     typer.echo("\n".join(found) or "all topics are as they should be")
     if found:
         raise typer.Exit(1)
@@ -115,14 +125,17 @@ def label(
     from fraud_service.feed import Feed
 
     moment = at or datetime.now().astimezone().isoformat()
-    verdict = Label(
-        transaction_id=transaction_id,
-        card_id=card,
-        is_fraud=fraud,
-        labelled_at=instant(moment, "--at"),
-        source=source,
-    )
-    decode_label(encode(verdict))  # what nobody could read is not sent
+    try:
+        verdict = Label(
+            transaction_id=transaction_id,
+            card_id=card,
+            is_fraud=fraud,
+            labelled_at=instant(moment, "--at"),
+            source=source,
+        )
+        decode_label(encode(verdict))  # what nobody could read is not sent
+    except InvalidEvent as error:
+        raise ConfigurationError(error.detail) from None
     with Feed(settings.load(bootstrap_servers=bootstrap)) as feed:
         feed.label(verdict)
     typer.echo(f"sent: {transaction_id} is {'fraud' if fraud else 'legitimate'}")

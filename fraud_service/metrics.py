@@ -1,6 +1,6 @@
 """Prometheus metrics of scorer and learner. They read values that others made and decide nothing.
 
-Label values come from closed sets: never a card, merchant or transaction. Versions stand in one info metric only.
+Label values come from closed sets: never a card, merchant or transaction. The model version stands in one info metric.
 """
 
 from __future__ import annotations
@@ -98,10 +98,11 @@ class ScorerMetrics(StreamMetrics):
         )
         self.online_weight = metrics.gauge("fraud_online_weight", "Share of the online model in the newest snapshot.")
         self.incomplete = metrics.gauge(
-            "fraud_incomplete_snapshots", "Snapshots passed over because rows were missing."
+            "fraud_incomplete_snapshots",
+            "Snapshots passed over: rows were missing, or they were taught beside another pretrained model.",
         )
         self.refused = metrics.counter("fraud_refused_snapshots", "Snapshot records that failed their check.")
-        self.model = metrics.info("fraud_model", "Model versions in use.")
+        self.model = metrics.info("fraud_model", "Pretrained model in use.")
         self._currencies: set[str] = set()
 
     def observe(self, verdict: Verdict) -> None:
@@ -134,7 +135,7 @@ class ScorerMetrics(StreamMetrics):
         self.snapshot_examples.set(snapshot.examples)
         self.snapshot_as_of.set(snapshot.as_of / 1000)
         self.online_weight.set(snapshot.online_weight)
-        self.model.info({"pretrained": snapshot.model, "snapshot": snapshot.version})
+        self.model.info({"pretrained": snapshot.model})
 
 
 class LearnerMetrics(StreamMetrics):

@@ -1,7 +1,7 @@
 """The whole loop without Kafka: history in event order through the detector and the learner's fold.
 
 Scorer and learner are the same pure core as live; only the topics are missing. A transaction is scored by what was
-known at its event time, a label becomes known at its own. Used to train, to evaluate, and as the live service's oracle.
+known at its event time, a label becomes known at its own. Used to train, and as the live service's oracle.
 """
 
 from __future__ import annotations

@@ -144,9 +144,7 @@ def test_a_library_is_imported_only_where_it_belongs(library):
 
 @pytest.mark.parametrize("library", ["sklearn", "onnx", "pickle", "joblib", "cloudpickle", "river", "pyarrow"])
 def test_a_scorer_loads_nothing_that_trains(library):
-    if "fraud_service.stream.scorer" not in FILES:
-        pytest.skip("there is no scorer yet")
-    assert library not in roots(closure("fraud_service.stream.scorer"))
+    assert library not in roots(closure("fraud_service.service"))
 
 
 def test_the_search_finds_what_it_should(tmp_path, monkeypatch):
@@ -168,3 +166,24 @@ def test_the_search_finds_what_it_should(tmp_path, monkeypatch):
     at_once = {"typing", "typing.TYPE_CHECKING", "json", "os.path"} | ours
     assert imports("fraud_service.stream.module", functions=False) == at_once
     assert imports("fraud_service.stream.module") == at_once | {"river"}
+
+
+BELOW = {
+    "domain": {"stream", "models", "metrics", "health", "settings", "service", "cli", "training", "offline", "demo"},
+    "models": {"stream", "metrics", "health", "settings", "service", "cli", "training", "offline", "demo"},
+    "stream": {"models", "service", "cli", "training", "offline", "demo"},
+    "metrics": {"stream", "models", "health", "service", "cli", "training", "offline", "demo"},
+    "health": {"stream", "models", "service", "cli", "training", "offline", "demo"},
+    "offline": {"stream", "models", "metrics", "health", "settings", "service", "cli", "training", "demo"},
+    "training": {"stream", "metrics", "health", "settings", "service", "cli", "demo"},
+    "service": {"cli", "training", "offline", "demo"},
+}
+
+
+@pytest.mark.parametrize("room", BELOW)
+def test_arrows_point_one_way(room):
+    above = tuple(f"fraud_service.{name}" for name in BELOW[room])
+    for module in FILES:
+        if is_within(module, (f"fraud_service.{room}",)):
+            upward = {name for name in imports(module) if is_within(name, above)}
+            assert not upward, f"{module} imports {upward}"

@@ -140,7 +140,8 @@ def test_the_list_of_topics_as_json_is_the_table(run, monkeypatch):
     code, out, err = run("topics", "list", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == [
-        {"role": spec.role, "name": spec.name, "key": spec.key, "partitions": spec.partitions} | spec.config()
+        {"role": spec.role, "name": spec.name, "key": spec.key, "partitions": spec.partitions, "replication": 1}
+        | spec.config()
         for spec in topics.table(load())
     ]
     by_role = {row["role"]: row for row in json.loads(out)}
@@ -274,14 +275,14 @@ def test_a_wrong_label_delay_stops_a_feed_before_anything_is_sent(run, tmp_path)
 @pytest.mark.usefixtures("no_feed")
 @pytest.mark.parametrize("moment", ["yesterday", "2024-01-01T00:00:00", "9999999-01-01T00:00:00Z"])
 def test_a_label_without_a_proper_time_is_not_sent(run, moment):
-    said = only_complaint(run("label", "t1", "--card", "c1", "--fraud", "--at", moment), 1)
+    said = only_complaint(run("label", "t1", "--card", "c1", "--fraud", "--at", moment), 2)
     assert "--at" in said
 
 
 @pytest.mark.usefixtures("no_feed")
 @pytest.mark.parametrize("ids", [("", "c1"), ("t1", ""), ("t" * 129, "c1")], ids=["no id", "no card", "long id"])
 def test_a_label_that_nobody_could_read_is_not_sent(run, ids):
-    only_complaint(run("label", ids[0], "--card", ids[1], "--legitimate"), 1)
+    only_complaint(run("label", ids[0], "--card", ids[1], "--legitimate"), 2)
 
 
 def test_a_label_goes_to_its_card_as_it_was_given(run, monkeypatch):

@@ -39,7 +39,6 @@ DRIFT_AT: Final = 0.4  # of the days: what was learned before is overthrown, and
 # the scorers. Interval and lead are therefore chosen in seconds of the clock.
 INTERVAL_SECONDS: Final = 0.67
 LEAD_SECONDS: Final = 2.5
-MINUTES_A_DAY: Final = 1440
 
 READY_TIMEOUT: Final = 60.0  # seconds
 STOP_TIMEOUT: Final = 10.0  # seconds; the services need one to leave in order

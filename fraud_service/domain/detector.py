@@ -1,7 +1,7 @@
 """The main flow: features → scores → decision → remember.
 
-`Detector.assess` is a pure fold over transactions. The scorer drives it from Kafka, a backtest from a file, a replay
-from a topic and the tests from lists: one function, four uses. Results do not depend on where a batch ends.
+`Detector.assess` is a pure fold over transactions. The scorer drives it from Kafka, training from a file (`offline`),
+the tests from lists. Results do not depend on where a batch ends.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.features import Features
 
-LARGEST_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 to the last bits
+LARGEST_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 within 1e-13
 LARGEST_INPUT: Final = 5.0  # standard deviations: inputs of the online model are winsorised here
 
 PRETRAINED_INPUT: Final = "pretrained_logit"

@@ -24,9 +24,10 @@ KEPT: Final = 31 * DAY  # event time for which superseded snapshots stay usable 
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything labels had taught as of `as_of`, for transactions from `effective_from` on (epoch milliseconds).
 
-    `examples` counts the labelled examples learned so far; `label_horizon` is when the newest of their labels became
-    known. `risk_rows` is the number of risk rows that changed with this snapshot, `risk_digest` that of the whole
-    table. `digest` covers all of it, so that two equal versions are equal in every bit.
+    `examples` counts the labelled examples so far; those before the first maturity count for risk only. `label_horizon`
+    is when the newest of their labels became known. `risk_rows` is the number of risk rows that changed with this
+    snapshot, `risk_digest` that of the whole table. `digest` covers all of it, so that two equal versions are equal in
+    every bit. `model` is the pretrained model beside which the online model was taught.
     """
 
     version: str
@@ -121,6 +122,7 @@ class Knowledge:
 
     def __init__(self, initial: Snapshot) -> None:
         self._table = RiskTable()
+        self._model = initial.model
         # Starts and views, in one attribute: replaced at once, so that a reader never sees one without the other.
         self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), (View(initial, self._table),))
         self._pending: dict[str, Snapshot] = {}
@@ -183,7 +185,8 @@ class Knowledge:
         for key, row in self._rows.pop(snapshot.version, {}).items():
             self._table.put(key, snapshot.as_of, row)
         self._settled = snapshot.version
-        if self._table.digest() == snapshot.risk_digest:
+        # Taught beside another pretrained model, its online model takes a logit that is not ours.
+        if snapshot.model == self._model and self._table.digest() == snapshot.risk_digest:
             self._admit(snapshot)
         else:
             self.incomplete += 1

@@ -137,7 +137,13 @@ def build(
     identity = f"{group}-{settings.instance}"
     if transaction_timeout_ms is None:
         transaction_timeout_ms = min(TRANSACTION_TIMEOUT_MS, int(settings.session_timeout * 750))
-    return GuardedApplication(
+
+    def beat(_statistics: str) -> None:
+        """Say during a long recovery too that the process is alive: Quix polls, but takes no turn of its loop."""
+        if app.health is not None:
+            app.health.beat()
+
+    app = GuardedApplication(
         broker_address=settings.bootstrap_servers,
         consumer_group=group,
         processing_guarantee=guarantee,
@@ -159,6 +165,8 @@ def build(
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 10,
             "fetch.queue.backoff.ms": 10,
+            "statistics.interval.ms": 5000,
+            "stats_cb": beat,
         },
         producer_extra_config={
             **settings.kafka,
@@ -171,6 +179,7 @@ def build(
         if guarantee == "exactly-once"
         else {**settings.kafka, "partitioner": clients.PARTITIONER, "compression.type": "lz4", "linger.ms": 0},
     )
+    return app
 
 
 def preflight(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:
@@ -209,7 +218,7 @@ def preflight(settings: Settings, group: str, inputs: list[str], changelog: Topi
 
 
 def _require_retained(consumer: Any, group: str, position: TopicPartition) -> None:
-    earliest, _ = consumer.get_watermark_offsets(
+    earliest, end = consumer.get_watermark_offsets(
         TopicPartition(position.topic, position.partition), timeout=clients.TIMEOUT
     )
     if position.offset < earliest:
@@ -217,6 +226,11 @@ def _require_retained(consumer: Any, group: str, position: TopicPartition) -> No
             f"group {group} stands at offset {position.offset} of {position.topic}[{position.partition}], but the log "
             f"begins at {earliest}: {earliest - position.offset} messages are gone that were never processed. Restore "
             f"them, or accept the gap by moving the offset to {earliest} with `kafka-consumer-groups --reset-offsets`"
+        )
+    if position.offset > end:
+        raise PreflightError(
+            f"group {group} stands at offset {position.offset} of {position.topic}[{position.partition}], but the log "
+            f"ends at {end}: the topic was created anew. Start over with `fraud-service reset {group}`"
         )
 
 

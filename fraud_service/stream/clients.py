@@ -26,7 +26,7 @@ def admin(settings: Settings) -> AdminClient:
     return _made(AdminClient, connection(settings))
 
 
-def reader(settings: Settings, name: str, **options: Any) -> Consumer:
+def reader(settings: Settings, name: str) -> Consumer:
     """Make a consumer that reads committed records, is assigned by hand and commits nothing."""
     return _made(
         Consumer,
@@ -37,12 +37,11 @@ def reader(settings: Settings, name: str, **options: Any) -> Consumer:
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 50,
-            **options,
         },
     )
 
 
-def producer(settings: Settings, **options: Any) -> Producer:
+def producer(settings: Settings) -> Producer:
     """Make an idempotent producer that partitions like everyone else here."""
     return _made(
         Producer,
@@ -52,7 +51,6 @@ def producer(settings: Settings, **options: Any) -> Producer:
             "partitioner": PARTITIONER,
             "compression.type": "lz4",
             "linger.ms": 5,
-            **options,
         },
     )
 

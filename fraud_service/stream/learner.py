@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 LEDGER: Final = b"ledger"
 LESSONS: Final = b"lessons"
 PROGRESS: Final = "progress"
+LONGEST_TURN: Final = 5.0  # seconds: heartbeats and checkpoints come between turns
 
 Position = tuple[str, int]  # topic and partition
 
@@ -269,9 +270,11 @@ class LearnerStep:
             self._barrier = Barrier(newest, self._log.unread())
         if not self._has_passed(self._barrier):
             return
-        until, self._barrier = self._barrier.until, None
-        while self._now.closed < until:
+        deadline = time.monotonic() + LONGEST_TURN
+        while self._now.closed < self._barrier.until and time.monotonic() < deadline:
             self._close(self._now.closed + 1)
+        if self._now.closed >= self._barrier.until:
+            self._barrier = None
 
     def _has_passed(self, barrier: Barrier) -> bool:
         """Whether everything before the barrier was read, or is scores of a partition that is past the boundary."""

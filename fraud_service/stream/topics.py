@@ -26,6 +26,8 @@ LONG: Final = 400 * DAY_MS  # a year and the disputes about its last days
 FOREVER: Final = -1
 # The broker's clock bounds event times: a producer's own would be as wrong as its events.
 ON_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
+# What results depend on; the rest is for `topics check`: who keeps records longer need not be stopped.
+ESSENTIAL: Final = frozenset({"cleanup.policy", "message.timestamp.type"})
 STORE: Final = "default"  # Quix's name of the store behind stateful functions: part of the changelog's name
 
 
@@ -136,19 +138,27 @@ def _await_leaders(admin: AdminClient, partitions: dict[str, int]) -> None:
     raise PreflightError(f"after {TIMEOUT:.0f} s some of the new topics have no leader: {', '.join(partitions)}")
 
 
-def findings(admin: AdminClient, specs: list[TopicSpec]) -> list[str]:
-    """Compare the cluster with the table; returns what is wrong, one sentence each with the fix."""
+def findings(admin: AdminClient, specs: list[TopicSpec], replication: int | None = None) -> list[str]:
+    """Compare the cluster with the table; returns what is wrong, one sentence each with the fix.
+
+    Parameters
+    ----------
+    replication
+        With it, retention and replication are compared too: good to know, but no reason not to start.
+    """
     there = _existing(admin)
-    found = [
-        f"topic {spec.name} is missing: run `fraud-service topics create`" for spec in specs if spec.name not in there
-    ]
+    missing = [spec.name for spec in specs if spec.name not in there]
+    found = [f"topic {name} is missing: run `fraud-service topics create`" for name in missing]
     present = [spec for spec in specs if spec.name in there]
     for spec in present:
         count = len(there[spec.name].partitions)
         if spec.partitions == 1 and count != 1:
             found.append(f"topic {spec.name} has {count} partitions, it needs exactly 1: delete and create it again")
+        replicas = min(len(partition.replicas) for partition in there[spec.name].partitions.values())
+        if replication is not None and replicas < replication:
+            found.append(f"topic {spec.name} has {replicas} replicas, FRAUD_REPLICATION is {replication}: reassign it")
     found += _copartitioning(present, {spec.name: len(there[spec.name].partitions) for spec in present})
-    found += _policies(admin, present)
+    found += _policies(admin, present, is_thorough=replication is not None)
     return found
 
 
@@ -162,7 +172,7 @@ def _copartitioning(specs: list[TopicSpec], counts: dict[str, int]) -> list[str]
     return [f"topics that are joined by card need equally many partitions, but {listed}: create the odd ones again"]
 
 
-def _policies(admin: AdminClient, specs: list[TopicSpec]) -> list[str]:
+def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) -> list[str]:
     resources = {spec.name: ConfigResource(ResourceType.TOPIC, spec.name) for spec in specs}
     if not resources:
         return []
@@ -170,12 +180,13 @@ def _policies(admin: AdminClient, specs: list[TopicSpec]) -> list[str]:
     actual = {resource.name: future.result() for resource, future in futures.items()}
     found = []
     for spec in specs:
-        entry = actual[spec.name].get("cleanup.policy")
-        if entry is not None and entry.value != spec.cleanup:
-            found.append(
-                f"topic {spec.name} has cleanup.policy={entry.value}, it needs {spec.cleanup}: "
-                f"set it with `kafka-configs --alter --topic {spec.name} --add-config cleanup.policy={spec.cleanup}`"
-            )
+        for name, wanted in spec.config().items():
+            entry = actual[spec.name].get(name)
+            if entry is not None and entry.value != wanted and (is_thorough or name in ESSENTIAL):
+                found.append(
+                    f"topic {spec.name} has {name}={entry.value}, it needs {wanted}: "
+                    f"set it with `kafka-configs --alter --topic {spec.name} --add-config {name}={wanted}`"
+                )
     return found
 
 

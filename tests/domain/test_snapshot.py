@@ -427,3 +427,15 @@ def test_a_view_that_a_reader_still_holds_sees_what_it_saw():
         view = knowledge.at(newest.effective_from)
         held.append((view, facts(view)))
         assert all(facts(old) == seen for old, seen in held[-30:])
+
+
+def test_a_snapshot_taught_beside_another_pretrained_model_never_scores_but_its_rows_count():
+    table: dict[str, bytes] = {}
+    foreign = snapshot(MONDAY, {KEYS[0]: row(1)}, table, model="model-2")
+    ours = snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
+    knowledge = ignorant()
+    receive(knowledge, [(foreign, {KEYS[0]: row(1)})])
+    assert knowledge.newest == ignorant().newest
+    assert knowledge.incomplete == 1
+    receive(knowledge, [(ours, {KEYS[1]: row(2)})])
+    assert knowledge.newest == ours

@@ -123,6 +123,15 @@ def test_a_log_that_begins_after_the_offset_stops_the_start(settings, tmp_path):
     assert "are gone that were never processed" in done.stderr
 
 
+def test_an_offset_beyond_the_end_of_the_log_stops_the_start(settings):
+    consumer = clients.reader(settings, settings.scorer_group)
+    consumer.commit(offsets=[TopicPartition(settings.topics.transactions, 0, 1000)], asynchronous=False)
+    consumer.close()
+    done = run(settings, "score")
+    assert done.returncode == 1
+    assert "the topic was created anew" in done.stderr
+
+
 def test_a_second_learner_is_refused(settings, tmp_path):
     first = Service(settings, "learn", tmp_path / "first")
     second = Service(settings.model_copy(update={"instance": "test-1"}), "learn", tmp_path / "second")
@@ -169,8 +178,7 @@ def test_a_label_sent_by_hand_is_learned_and_reaches_the_scorer(settings, tmp_pa
         send(settings, payments(1, first=24))
         learner.wait_until(lambda: len(snapshots.read()) > 0, 60)
         newest = decode_snapshot(snapshots.messages[-1].value())
-        wanted = f'snapshot="{newest.version}"'
-        scorer.wait_until(lambda: wanted in metrics(scorer), 30)
+        scorer.wait_until(lambda: gauge(scorer, "fraud_snapshot_as_of_seconds") == newest.as_of / 1000, 30)
         send(settings, payments(1, first=30))
         scorer.wait_until(lambda: len(scores.read()) == 12, 60)
     last = max((decode_score(m.value()) for m in scores.messages), key=lambda score: score.timestamp)
@@ -180,6 +188,11 @@ def test_a_label_sent_by_hand_is_learned_and_reaches_the_scorer(settings, tmp_pa
     assert (example.transaction_id, example.is_fraud, example.source) == ("t-3", True, "chargeback")
     scores.close()
     snapshots.close()
+
+
+def gauge(running: Service, name: str) -> float:
+    (line,) = [line for line in metrics(running).splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[1])
 
 
 def metrics(running: Service) -> str:

@@ -80,3 +80,10 @@ def test_whatever_ends_the_stream_ends_as_an_error_of_ours(app, monkeypatch):
     monkeypatch.setattr(Application, "run", fail)
     with pytest.raises(FatalStreamError, match="RuntimeError: the group has fenced this member"):
         app.run_until_stopped()
+
+
+def test_a_long_recovery_beats_too_because_it_polls(app):
+    app.health = Health()
+    app.health._beat = 0.0
+    app.config.consumer_extra_config["stats_cb"]("{}")
+    assert app.health.is_live

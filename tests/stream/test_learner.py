@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from support.loop import BROKER_TIME, looped
+from support.loop import looped
+from support.malformed import BROKER_TIME
 
 from fraud_service import service
 from fraud_service.domain.detector import Detector

@@ -8,23 +8,16 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from support.loop import BROKER_TIME, looped
+from support.loop import looped
+from support.malformed import MALFORMED, text
 
-from fraud_service.domain.events import Reason, Transaction
+from fraud_service.domain.events import Transaction
 from fraud_service.domain.records import decode_score
 from fraud_service.errors import InvalidRecord
 from fraud_service.stream.clients import murmur2_partition
 from fraud_service.stream.scorer import PROFILE
 
 START = 1_700_000_000_000
-GOOD = {
-    "transaction_id": "t-1",
-    "timestamp": START,
-    "card_id": "c-1",
-    "merchant_id": "m-1",
-    "amount": "12.50",
-    "currency": "EUR",
-}
 
 
 @pytest.fixture
@@ -45,50 +38,6 @@ def payment(number: int, card: str = "c-1", **facts) -> Transaction:
             **facts,
         }
     )
-
-
-def text(**changes) -> bytes:
-    return json.dumps({**GOOD, **changes}).encode()
-
-
-def without(name: str) -> bytes:
-    return json.dumps({field: value for field, value in GOOD.items() if field != name}).encode()
-
-
-MALFORMED = [
-    (None, b"c-1", Reason.EMPTY),
-    (b"", b"c-1", Reason.EMPTY),
-    (b"{", b"c-1", Reason.NOT_JSON),
-    (b"not json", b"c-1", Reason.NOT_JSON),
-    (b"\x00\x01\x02", b"c-1", Reason.NOT_JSON),
-    (b'{"transaction_id": "\xff"}', b"c-1", Reason.NOT_UTF8),
-    (b"[1, 2]", b"c-1", Reason.NOT_AN_OBJECT),
-    (b'"text"', b"c-1", Reason.NOT_AN_OBJECT),
-    (b"null", b"c-1", Reason.NOT_AN_OBJECT),
-    (text(padding="x" * 70_000), b"c-1", Reason.TOO_LARGE),
-    (without("transaction_id"), b"c-1", Reason.MISSING_FIELD),
-    (without("card_id"), b"c-1", Reason.MISSING_FIELD),
-    (without("timestamp"), b"c-1", Reason.MISSING_FIELD),
-    (without("amount"), b"c-1", Reason.MISSING_FIELD),
-    (without("currency"), b"c-1", Reason.MISSING_FIELD),
-    (text(card_id=""), b"c-1", Reason.INVALID_FIELD),
-    (text(card_id="c" * 129), b"c-1", Reason.INVALID_FIELD),
-    (text(merchant_id=7), b"c-1", Reason.INVALID_FIELD),
-    (text(currency="euro"), b"c-1", Reason.INVALID_FIELD),
-    (text(latitude=91), b"c-1", Reason.INVALID_FIELD),
-    (text(longitude="east"), b"c-1", Reason.INVALID_FIELD),
-    (text(timestamp="yesterday"), b"c-1", Reason.INVALID_TIMESTAMP),
-    (text(timestamp="2024-01-01T00:00:00"), b"c-1", Reason.INVALID_TIMESTAMP),
-    (text(timestamp=-1), b"c-1", Reason.INVALID_TIMESTAMP),
-    (text(timestamp=BROKER_TIME + 300_001), b"c-1", Reason.FUTURE_TIMESTAMP),
-    (text(amount=-0.01), b"c-1", Reason.INVALID_AMOUNT),
-    (text(amount="NaN"), b"c-1", Reason.INVALID_AMOUNT),
-    (text(amount="1e5"), b"c-1", Reason.INVALID_AMOUNT),
-    (text(amount=10**14), b"c-1", Reason.INVALID_AMOUNT),
-    (text(), None, Reason.MISSING_KEY),
-    (text(), b"c-2", Reason.KEY_MISMATCH),
-    (text(), b"\xff", Reason.KEY_MISMATCH),
-]
 
 
 def test_each_malformed_message_is_one_dead_letter_and_the_good_ones_around_it_are_scored(loop):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from support.driver import Driver, Message
+from support.malformed import BROKER_TIME
 
 from fraud_service import service
 from fraud_service.domain.detector import Detector
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fraud_service.domain.events import Label, Transaction
-
-BROKER_TIME = 4_102_444_800_000  # 2100: no event of a test lies in the future
 
 
 class WholeLog:
