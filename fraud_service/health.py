@@ -1,7 +1,7 @@
 """Metrics and health checks on one HTTP port, served by a daemon thread: the main thread belongs to the stream.
 
 `/livez` asks whether the poll loop turns, never whether the broker answers: a restart would not bring a broker back.
-`/readyz` asks whether transactions are being processed: partitions assigned, state recovered, models loaded.
+`/readyz` asks whether transactions are being processed: connected, partitions assigned, state recovered, models loaded.
 `/startupz` turns good once for all when the process was ready the first time.
 """
 
@@ -28,7 +28,12 @@ class Health:
     def __init__(self) -> None:
         self._beat = time.monotonic()
         self._started = False
-        self.conditions: dict[str, bool] = {"assigned": False, "recovered": False, "models_loaded": False}
+        self.conditions: dict[str, bool] = {
+            "connected": True,
+            "assigned": False,
+            "recovered": False,
+            "models_loaded": False,
+        }
 
     def beat(self) -> None:
         """Say that the poll loop turned."""

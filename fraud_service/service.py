@@ -131,6 +131,7 @@ def run_learner(settings: Settings) -> None:
         logs = learner.Log(settings, app, inputs)
         stack.callback(logs.close)
         step.follow(logs)
+        step.beat = health.beat
         watch(app, health, learner_metrics, inputs, step.on_partitions)
         log.info("learner_starting", port=http.port, model=model.version)
         app.run_until_stopped()
@@ -159,10 +160,10 @@ def _each_scorer_turn(broadcast: Broadcast, knowledge: Knowledge, metrics: Score
 
     def turn() -> None:
         broadcast.raise_failure()
+        metrics.incomplete.set(knowledge.incomplete)
         if shown[-1:] != [knowledge.newest]:
             shown[:] = [knowledge.newest]
             metrics.snapshot(knowledge.newest)
-            metrics.incomplete.set(knowledge.incomplete)
 
     return turn
 

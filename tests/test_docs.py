@@ -96,6 +96,7 @@ def labelled() -> LabelledRecord:
         pretrained_logit=-2.0,
         online_logit=None,
         score=0.1,
+        model="model-1",
         outcome=Outcome.APPROVE,
         features=features(amount=25.0),
     )

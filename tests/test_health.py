@@ -21,7 +21,7 @@ from fraud_service.errors import ConfigurationError
 from fraud_service.health import SILENCE_ALLOWED, Health, HttpEndpoint
 from fraud_service.metrics import MOST_CURRENCIES, LearnerMetrics, Metrics, ScorerMetrics
 
-READY = {"assigned": True, "recovered": True, "models_loaded": True}
+READY = {"connected": True, "assigned": True, "recovered": True, "models_loaded": True}
 LOOPBACK = "127.0.0.1"
 SUSPICIOUS = {"amount": 500.0}
 
@@ -104,7 +104,12 @@ def test_readiness_needs_every_condition_and_says_which_is_missing(get, health):
     health.now(models_loaded=True)
     status, kind, body = get("/readyz")
     assert (status, kind) == (503, "application/json")
-    assert json.loads(body) == {"assigned": True, "recovered": False, "models_loaded": True}
+    assert json.loads(body) == {
+        "connected": True,
+        "assigned": True,
+        "recovered": False,
+        "models_loaded": True,
+    }
     health.now(recovered=True)
     status, _, body = get("/readyz")
     assert (status, json.loads(body)) == (200, READY)
@@ -324,6 +329,7 @@ def example(**facts):
         "online_logit": -3.0,
         "score": 0.05,
         "outcome": Outcome.APPROVE,
+        "model": "model-1",
         "features": verdict.features,
     }
     return LabelledRecord(**(defaults | facts))

@@ -79,6 +79,7 @@ class Scored(msgspec.Struct, array_like=True, frozen=True):
     score: float
     outcome: Outcome
     features: Features
+    model: str
 
     @classmethod
     def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> Scored:
@@ -94,6 +95,7 @@ class Scored(msgspec.Struct, array_like=True, frozen=True):
             record.score,
             record.outcome,
             features,
+            record.model,
         )
 
 

@@ -98,6 +98,7 @@ class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True):
     online_logit: float | None
     score: Probability
     outcome: Outcome
+    model: str
     features: Features
 
 
@@ -173,6 +174,7 @@ def labelled_record(example: Example, weight: float, boundary: int) -> LabelledR
         online_logit=scored.online_logit,
         score=scored.score,
         outcome=scored.outcome,
+        model=scored.model,
         features=scored.features,
     )
 

@@ -130,9 +130,12 @@ class RiskTable:
     def put(self, key: str, as_of: int, row: bytes | None) -> None:
         """Set the row from `as_of` on; None removes it."""
         self._digest = self._sum_with({key: row})
-        times, rows = self._versions.setdefault(key, ([], []))
-        rows.append(row)  # before its time: a concurrent reader never finds a time without its row
-        times.append(as_of)
+        versions = self._versions.get(key)
+        if versions is None:  # whole at once: a concurrent reader never finds a key without a version
+            self._versions[key] = ([as_of], [row])
+        else:  # the row before its time: nor a time without its row
+            versions[1].append(row)
+            versions[0].append(as_of)
 
     def get(self, key: str, as_of: int) -> Risk:
         """Return the row as it was at `as_of`; `NO_RISK` where there is none."""
@@ -140,7 +143,7 @@ class RiskTable:
         if versions is None:
             return NO_RISK
         times, rows = versions
-        position = len(times) if times[-1] <= as_of else bisect_right(times, as_of)
+        position = bisect_right(times, as_of)
         row = rows[position - 1] if position else None
         return NO_RISK if row is None else decode_risk(row)
 

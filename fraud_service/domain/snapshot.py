@@ -174,16 +174,22 @@ class Knowledge:
         ripe = len(complete) - [*complete[::-1], True].index(True)
         rows: dict[str, bytes | None] = {}
         for number, snapshot in enumerate(waiting, start=1):
-            rows |= self._rows.get(snapshot.version, {})
+            for version in sorted(self._due_with(snapshot)):
+                rows |= self._rows[version]
             # Removals are compacted away in the end: then the table fits although their rows are missing.
             if number > ripe and self._table.digest_with(rows) == snapshot.risk_digest:
                 ripe = number
         return ripe
 
+    def _due_with(self, snapshot: Snapshot) -> list[str]:
+        """Versions whose rows are in the table by then, also those whose own snapshot has expired or was refused."""
+        return [version for version in self._rows if version <= snapshot.version]
+
     def _apply(self, snapshot: Snapshot) -> None:
         del self._pending[snapshot.version]
-        for key, row in self._rows.pop(snapshot.version, {}).items():
-            self._table.put(key, snapshot.as_of, row)
+        for version in sorted(self._due_with(snapshot)):
+            for key, row in self._rows.pop(version).items():
+                self._table.put(key, snapshot.as_of, row)
         self._settled = snapshot.version
         # Taught beside another pretrained model, its online model takes a logit that is not ours.
         if snapshot.model == self._model and self._table.digest() == snapshot.risk_digest:
@@ -196,5 +202,5 @@ class Knowledge:
         oldest = snapshot.effective_from - KEPT
         taught = [view for view in taught if view.snapshot.effective_from > oldest]
         taught.append(View(snapshot, self._table))
-        self._table.forget_before(taught[0].snapshot.as_of)
         self._in_force = (-1, *(view.snapshot.effective_from for view in taught)), (initial, *taught)
+        self._table.forget_before(taught[0].snapshot.as_of)

@@ -78,7 +78,8 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
     """Where the learner stands. All of it is committed together with the offsets it stems from.
 
     `closed` is the number of the last boundary that was closed (-1 before the first transaction), `began` where that
-    count began, `taught_at` the last boundary at which something was taught.
+    count began, `taught_at` the last boundary at which something was taught. `pretrained` is the model beside which the
+    components were weighed: beside another one, the contest begins anew.
     """
 
     schema: int = SCHEMA
@@ -90,6 +91,7 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
     contest: Contest = Contest()
     risk_digest: str = f"{0:064x}"
     model: bytes | None = None
+    pretrained: str = ""
 
     @classmethod
     def beginning(cls, boundary: int) -> Progress:
@@ -123,6 +125,7 @@ class Sampling(msgspec.Struct, frozen=True):
 class Teacher:
     """Teach what became known by a boundary. The rows of merchants and cards lie in a store, the rest in `Progress`.
 
+    Only transactions that the present pretrained model scored teach the online model and weigh the components.
     Until the first transactions have matured, labels are nearly all frauds: they count for risk, but a model taught
     with them alone would learn that everything is fraud.
     """
@@ -148,13 +151,14 @@ class Teacher:
         is_balanced = (boundary - progress.began) * self._calendar.interval > self._calendar.maturity
         labelled: list[LabelledRecord] = []
         changed: dict[str, bytes | None] = {}
-        contest, horizon = progress.contest, progress.label_horizon
+        horizon = progress.label_horizon
+        contest = progress.contest if progress.pretrained == self._model_version else Contest()
         for example in examples:
             weight = self._sampling.weight(example)
             self._learn_risk(example, changed)
             horizon = max(horizon, example.known_at)
             if weight > 0:
-                if is_balanced:
+                if is_balanced and example.scored.model == self._model_version:
                     contest = contest.judged(example, weight)
                     self._learn(example, weight, learner)
                 labelled.append(labelled_record(example, weight, boundary * self._calendar.interval))
@@ -169,6 +173,7 @@ class Teacher:
             contest=contest,
             risk_digest=digest,
             model=learner.state() if labelled else progress.model,
+            pretrained=self._model_version,
         )
         return Lesson(after, labelled, rows, self._snapshot(after, len(rows), learner))
 

@@ -7,12 +7,13 @@ not belong together.
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from quixstreams import Application
 from quixstreams.models import Serializer
 from quixstreams.state.rocksdb import RocksDBOptions
@@ -138,10 +139,12 @@ def build(
     if transaction_timeout_ms is None:
         transaction_timeout_ms = min(TRANSACTION_TIMEOUT_MS, int(settings.session_timeout * 750))
 
-    def beat(_statistics: str) -> None:
-        """Say during a long recovery too that the process is alive: Quix polls, but takes no turn of its loop."""
+    def on_statistics(statistics: str) -> None:
+        """Say that the process is alive during a long recovery too, when Quix polls but takes no turn of its loop."""
+        brokers = json.loads(statistics).get("brokers", {}).values()
         if app.health is not None:
             app.health.beat()
+            app.health.now(connected=not brokers or any(broker["state"] == "UP" for broker in brokers))
 
     app = GuardedApplication(
         broker_address=settings.bootstrap_servers,
@@ -166,7 +169,7 @@ def build(
             "fetch.wait.max.ms": 10,
             "fetch.queue.backoff.ms": 10,
             "statistics.interval.ms": 5000,
-            "stats_cb": beat,
+            "stats_cb": on_statistics,
         },
         producer_extra_config={
             **settings.kafka,
@@ -200,21 +203,38 @@ def preflight(settings: Settings, group: str, inputs: list[str], changelog: Topi
     try:
         there = consumer.list_topics(timeout=clients.TIMEOUT).topics
         asked = [TopicPartition(topic, number) for topic in inputs for number in there[topic].partitions]
-        committed = consumer.committed(asked, timeout=clients.TIMEOUT)
+        committed = _committed(consumer, asked)
         known = [position for position in committed if position.offset >= 0]
         for position in known:
             _require_retained(consumer, group, position)
         if known and len(inputs) > 1:
             return
         for position in committed:
-            if position.offset < 0 and _has_record(consumer, TopicPartition(changelog.name, position.partition)):
+            state = TopicPartition(changelog.name, position.partition)
+            if position.offset < 0 and _has_record(consumer, state) and not _has_offset(consumer, position):
                 raise PreflightError(
                     f"group {group} has state in {changelog.name}[{position.partition}] but no committed offset of "
                     f"{position.topic}[{position.partition}]: starting would count its history twice. Restore the "
                     f"offsets of the group, or start over with `fraud-service reset {group}`"
                 )
+    except KafkaException as error:
+        raise PreflightError(f"group {group} cannot be checked: {error.args[0].str()}") from error
     finally:
         consumer.close()
+
+
+def _committed(consumer: Any, asked: list[TopicPartition]) -> list[TopicPartition]:
+    found: list[TopicPartition] = consumer.committed(asked, timeout=clients.TIMEOUT)
+    for position in found:
+        if position.error is not None:  # not to be allowed to read an offset is not to have none
+            raise KafkaException(position.error)
+    return found
+
+
+def _has_offset(consumer: Any, position: TopicPartition) -> bool:
+    """Whether another process of the group has committed its first offset meanwhile."""
+    (again,) = _committed(consumer, [TopicPartition(position.topic, position.partition)])
+    return bool(again.offset >= 0)
 
 
 def _require_retained(consumer: Any, group: str, position: TopicPartition) -> None:

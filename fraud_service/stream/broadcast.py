@@ -11,7 +11,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from confluent_kafka import TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
 from fraud_service.domain.snapshot import Knowledge, decode_snapshot
 from fraud_service.errors import FatalStreamError, InvalidRecord
@@ -57,7 +57,7 @@ class Broadcast:
             When the end is not reached in time.
         """
         self._catch_up()
-        self._knowledge.settle(final=True)
+        self._settle(final=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -76,8 +76,9 @@ class Broadcast:
         ends = {}
         for topic in (self._snapshots, self._risk):
             partition = TopicPartition(topic, 0)
-            ends[topic] = self._consumer.get_watermark_offsets(partition, timeout=clients.TIMEOUT)[1]
-        self._consumer.assign([TopicPartition(topic, 0, 0) for topic in ends])
+            low, high = self._consumer.get_watermark_offsets(partition, timeout=clients.TIMEOUT)
+            ends[topic] = high if high > low else 0  # nothing left of a log is nothing to wait for
+        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in ends])
         deadline = time.monotonic() + CATCH_UP_TIMEOUT
         while not self._has_reached(ends):
             if time.monotonic() > deadline:
@@ -93,9 +94,20 @@ class Broadcast:
         try:
             while not self._stopping.is_set():
                 if self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT)):
-                    self._knowledge.settle()
+                    self._settle()
         except Exception as error:  # noqa: BLE001 - handed to the main thread, which ends the process
             self._failure = error
+
+    def _settle(self, *, final: bool = False) -> None:
+        before = self._knowledge.incomplete
+        self._knowledge.settle(final=final)
+        if self._knowledge.incomplete > before:
+            log.warning(
+                "snapshots_passed_over",
+                count=self._knowledge.incomplete - before,
+                in_force=self._knowledge.newest.version,
+                hint="rows are missing, or they were taught beside another pretrained model",
+            )
 
     def _take(self, messages: list[Any]) -> bool:
         for message in messages:

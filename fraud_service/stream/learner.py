@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from quixstreams import message_context
 
 from fraud_service.domain.events import Reason, decode_label
 from fraud_service.domain.ledger import Ledger, examples_due
+from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.domain.teaching import Progress, Teacher, decode_progress, encode_progress
@@ -31,7 +32,7 @@ from fraud_service.stream.scorer import check_key, check_time, dead_letter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fraud_service.domain.ledger import Calendar
+    from fraud_service.domain.ledger import Calendar, Example
     from fraud_service.domain.records import ScoreRecord
     from fraud_service.domain.teaching import Lesson, OnlineLearner, Sampling
     from fraud_service.metrics import LearnerMetrics
@@ -42,6 +43,8 @@ log = structlog.get_logger(__name__)
 LEDGER: Final = b"ledger"
 LESSONS: Final = b"lessons"
 PROGRESS: Final = "progress"
+ABSURD: Final = 3650 * DAY  # no history is silent so long
+ANSWER_TIMEOUT: Final = 5.0  # seconds; asked again at the next turn
 LONGEST_TURN: Final = 5.0  # seconds: heartbeats and checkpoints come between turns
 
 Position = tuple[str, int]  # topic and partition
@@ -84,17 +87,28 @@ class Log:
         counts = self._reader.list_topics(timeout=clients.TIMEOUT).topics
         self.partitions = len(counts[topics[0]].partitions)
 
-    def unread(self) -> dict[Position, int]:
-        """Return the ends of the partitions that were not read to their end; open transactions do not count."""
-        ends = {
-            place: self._reader.get_watermark_offsets(TopicPartition(*place), timeout=clients.TIMEOUT)[1]
+    def unread(self) -> dict[Position, int] | None:
+        """Return the ends of the partitions that were not read to their end; None when the cluster does not answer.
+
+        Open transactions do not count, and a log of which nothing is left has nothing to read.
+        """
+        try:
+            return self._unread()
+        except KafkaException as error:
+            log.warning("ends_unknown", reason=error.args[0].str())
+            return None
+
+    def _unread(self) -> dict[Position, int]:
+        marks = {
+            place: self._reader.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_TIMEOUT)
             for place in ((topic, number) for topic in self._topics for number in range(self.partitions))
         }
-        reached = self.positions([place for place, end in ends.items() if end > 0])
+        ends = {place: high for place, (low, high) in marks.items() if high > low}
+        reached = self.positions(list(ends))
         # Without a message since the start there is no position: then the committed offset is where reading stands.
         fresh = [TopicPartition(*place) for place, offset in reached.items() if offset < 0]
         if fresh:
-            committed = self._app._consumer.committed(fresh, timeout=clients.TIMEOUT)  # noqa: SLF001 - as below
+            committed = self._app._consumer.committed(fresh, timeout=ANSWER_TIMEOUT)  # noqa: SLF001 - as below
             reached |= {(found.topic, found.partition): found.offset for found in committed}
         return {place: ends[place] for place, offset in reached.items() if offset < ends[place]}
 
@@ -172,6 +186,7 @@ class LearnerStep:
         self._barrier: Barrier | None = None
         self._clocks: dict[int, int] = {}
         self._progress: Progress | None = None
+        self.beat: Callable[[], None] = lambda: None
 
     def attach(self, store: Callable[[int, bytes], StateStore], produce: Callable[[Output], None]) -> None:
         """Take the ways to the state stores, by partition and prefix, and out. The lessons lie beside partition 0."""
@@ -266,8 +281,13 @@ class LearnerStep:
         newest = max(self._clocks.values()) // self._calendar.interval
         if newest <= self._now.closed:
             return
+        if self._now.taught_at < 0 and (newest - self._now.closed) * self._calendar.interval > ABSURD:
+            self._keep(Progress.beginning(newest - 1))  # the first transaction ever had a wrong time
         if self._barrier is None:
-            self._barrier = Barrier(newest, self._log.unread())
+            ends = self._log.unread()
+            if ends is None:
+                return
+            self._barrier = Barrier(newest, ends)
         if not self._has_passed(self._barrier):
             return
         deadline = time.monotonic() + LONGEST_TURN
@@ -290,11 +310,19 @@ class LearnerStep:
     def _close(self, boundary: int) -> None:
         began = time.perf_counter()
         learner = self._restore(self._now.model)
-        lesson = self._teacher.close(boundary, self._now, examples_due(self._ledgers, boundary), learner)
+        examples = self._beating(examples_due(self._ledgers, boundary))
+        lesson = self._teacher.close(boundary, self._now, examples, learner)
         self._keep(lesson.progress)
         for output in _outputs(lesson):
             self._produce(output)
         self._observe(lesson, began)
+
+    def _beating(self, examples: list[Example]) -> Iterator[Example]:
+        """Say now and then that a long lesson is no standstill."""
+        for number, example in enumerate(examples):
+            if number % 1000 == 0:
+                self.beat()
+            yield example
 
     def _observe(self, lesson: Lesson, began: float) -> None:
         for record in lesson.labelled:

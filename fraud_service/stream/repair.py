@@ -28,20 +28,28 @@ def reset(settings: Settings, group: str, *, really: bool) -> Iterator[str]:
     PreflightError
         When the group is still running.
     """
-    roles = {settings.scorer_group: "scorer_state", settings.learner_group: "learner_state"}
+    roles = {
+        settings.scorer_group: {"scorer_state"},
+        # What the old learner taught of risk is not in a new one's table: scorers could take none of its snapshots.
+        settings.learner_group: {"learner_state", "risk", "snapshots"},
+    }
     if group not in roles:
         raise ConfigurationError(f"{group} is not a group of this service: choose one of {', '.join(roles)}")
-    (changelog,) = (spec for spec in topics.table(settings) if spec.role == roles[group])
+    renewed = [spec for spec in topics.table(settings) if spec.role in roles[group]]
     local = settings.state_dir / group
     yield f"offsets of group {group}: delete"
-    yield f"topic {changelog.name}: delete and create anew"
+    for spec in renewed:
+        yield f"topic {spec.name}: delete and create anew"
     yield f"local state {local}: delete"
     if not really:
         yield "nothing was done: add --yes to do it. Outputs produced before will be produced again"
         return
     _delete_offsets(settings, group)
-    _create_anew(settings, changelog)
+    for spec in renewed:
+        _create_anew(settings, spec)
     shutil.rmtree(local, ignore_errors=True)
+    if group == settings.learner_group:
+        yield "restart the scorers: they hold what the old learner taught"
     yield "done"
 
 
@@ -64,19 +72,19 @@ def _delete_offsets(settings: Settings, group: str) -> None:
             return
 
 
-def _create_anew(settings: Settings, changelog: topics.TopicSpec) -> None:
+def _create_anew(settings: Settings, spec: topics.TopicSpec) -> None:
     """Delete a topic and create it again as it was: records of a compacted topic cannot be deleted otherwise."""
     admin = clients.admin(settings)
-    there = admin.list_topics(timeout=clients.TIMEOUT).topics.get(changelog.name)
+    there = admin.list_topics(timeout=clients.TIMEOUT).topics.get(spec.name)
     if there is None:
         return
     replication = len(there.partitions[0].replicas)
     try:
-        admin.delete_topics([changelog.name], request_timeout=clients.TIMEOUT)[changelog.name].result(clients.TIMEOUT)
+        admin.delete_topics([spec.name], request_timeout=clients.TIMEOUT)[spec.name].result(clients.TIMEOUT)
     except KafkaException as error:
-        raise PreflightError(f"topic {changelog.name} cannot be deleted: {error.args[0].str()}") from error
+        raise PreflightError(f"topic {spec.name} cannot be deleted: {error.args[0].str()}") from error
     deadline = time.monotonic() + clients.TIMEOUT
-    while changelog.name in admin.list_topics(timeout=clients.TIMEOUT).topics and time.monotonic() < deadline:
+    while spec.name in admin.list_topics(timeout=clients.TIMEOUT).topics and time.monotonic() < deadline:
         time.sleep(0.1)
-    spec = msgspec.structs.replace(changelog, partitions=len(there.partitions))
-    topics.create(admin, [spec], replication)
+    again = msgspec.structs.replace(spec, partitions=len(there.partitions))
+    topics.create(admin, [again], replication)

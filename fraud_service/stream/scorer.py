@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PROFILE: Final = "profile"
 ALERT_TYPE: Final = "fraud-service.alert.v1"
 ALERT_SOURCE: Final = "/fraud-service/scorer"
+MOST_KEPT: Final = 900_000  # bytes of a value; clients and brokers refuse messages of about a million
+MOST_KEY_KEPT: Final = 32_768
 
 
 def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
@@ -115,7 +117,10 @@ def check_time(event_time: int, latest: int, field: str) -> None:
 
 
 def dead_letter(value: bytes | None, key: bytes | None, error: InvalidEvent) -> Output:
-    """Keep the original bytes, with the reason and where they came from in the headers."""
+    """Keep the original bytes, with the reason and where they came from in the headers.
+
+    Only bytes that no topic would take are cut off: a dead letter must always fit, or its source is read for ever.
+    """
     origin = message_context()
     headers = {
         "fraud-reason": error.reason,
@@ -124,4 +129,9 @@ def dead_letter(value: bytes | None, key: bytes | None, error: InvalidEvent) -> 
         "fraud-source-partition": str(origin.partition),
         "fraud-source-offset": str(origin.offset),
     }
+    if value is not None and len(value) > MOST_KEPT:
+        headers["fraud-cut-from"] = str(len(value))
+        value = value[:MOST_KEPT]
+    if key is not None:
+        key = key[:MOST_KEY_KEPT]
     return Output("dead_letters", key, value, [(name, text.encode()) for name, text in headers.items()])

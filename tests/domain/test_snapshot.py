@@ -439,3 +439,13 @@ def test_a_snapshot_taught_beside_another_pretrained_model_never_scores_but_its_
     assert knowledge.incomplete == 1
     receive(knowledge, [(ours, {KEYS[1]: row(2)})])
     assert knowledge.newest == ours
+
+
+def test_rows_whose_own_snapshot_has_expired_still_belong_to_the_table():
+    table: dict[str, bytes] = {}
+    expired = snapshot(MONDAY, {KEYS[0]: row(1)}, table)
+    newest = snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
+    knowledge = ignorant()
+    knowledge.receive_risk(expired.version, KEYS[0], row(1))
+    receive(knowledge, [(newest, {KEYS[1]: row(2)})], final=True)
+    assert knowledge.newest == newest

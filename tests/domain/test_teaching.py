@@ -59,6 +59,7 @@ def example(number: int = 1, *, is_fraud: bool = True, known_at: int = MONDAY + 
         "score": 0.1,
         "outcome": Outcome.APPROVE,
         "features": features(amount=float(number)),
+        "model": "model-1",
     }
     scored |= {name: facts.pop(name) for name in list(facts) if name in scored}
     return Example(Scored(**scored), is_fraud, LabelSource.ANALYST, known_at, **facts)
@@ -115,7 +116,7 @@ def test_labelled_records_keep_every_bit():
 def test_before_the_first_label_nothing_is_published():
     lessons = teach([], [], [])
     assert [lesson.snapshot for lesson in lessons] == [None] * 3
-    assert lessons[-1].progress == Progress(closed=START + 3)
+    assert lessons[-1].progress == Progress(closed=START + 3, pretrained="model-1")
 
 
 def test_after_the_first_label_every_boundary_publishes_until_it_has_been_quiet_for_a_month():
@@ -442,3 +443,18 @@ def test_progress_of_another_schema_is_refused():
 def test_what_is_no_progress_is_refused(data):
     with pytest.raises(InvalidRecord, match="cannot be read"):
         decode_progress(data)
+
+
+def test_what_another_pretrained_model_scored_counts_for_risk_but_teaches_no_model():
+    (lesson,) = teach([example(1, model="model-0"), example(2)])
+    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).streak == 2
+    assert lesson.progress.contest == Contest().judged(example(2), 1.0)
+    assert lesson.labelled[0].model == "model-0"
+
+
+def test_beside_another_pretrained_model_the_contest_begins_anew():
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), "model-2")
+    before = Progress(closed=START, contest=Contest(3.0, 1.0), pretrained="model-1")
+    lesson = teacher.close(START + 1, before, [], CountingLearner())
+    assert lesson.progress.contest == Contest()
+    assert lesson.progress.pretrained == "model-2"

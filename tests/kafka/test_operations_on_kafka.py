@@ -254,3 +254,37 @@ def test_a_learner_restarts_on_state_that_labels_alone_have_left(settings, tmp_p
         learner.start()
         learner.await_ready()
         assert learner.stop() == 0
+
+
+def test_a_label_log_of_which_nothing_is_left_holds_no_boundary_back(settings, tmp_path):
+    for number in range(7):
+        done = run(settings, "label", f"t-{number}", "--card", f"{CARD}-{number}", "--fraud")
+        assert done.returncode == 0, done.stderr
+    admin = clients.admin(settings)
+    partitions = [TopicPartition(settings.topics.labels, number, -1) for number in range(settings.partitions)]
+    for deleted in admin.delete_records(partitions).values():
+        deleted.result(30)
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
+    snapshots = Tail(settings, settings.topics.snapshots)
+    with scorer, learner:
+        send(settings, payments(200))
+        learner.wait_until(lambda: len(snapshots.read()) > 0, 90)
+    snapshots.close()
+
+
+def test_a_learner_that_starts_over_is_heard_by_new_scorers(settings, tmp_path):
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
+    snapshots = Tail(settings, settings.topics.snapshots)
+    with scorer, learner:
+        send(settings, payments(200))
+        learner.wait_until(lambda: len(snapshots.read()) > 20, 90)
+        assert scorer.stop() == 0
+        assert learner.stop() == 0
+    snapshots.close()
+    done = run(settings, "reset", settings.learner_group, "--yes")
+    assert "restart the scorers" in done.stdout, done.stderr
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "anew")
+    with scorer, learner:
+        scorer.await_ready()
+        scorer.wait_until(lambda: gauge(scorer, "fraud_snapshot_as_of_seconds") > 0, 90)
+        assert gauge(scorer, "fraud_incomplete_snapshots") == 0

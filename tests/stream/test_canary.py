@@ -87,3 +87,12 @@ def test_a_long_recovery_beats_too_because_it_polls(app):
     app.health._beat = 0.0
     app.config.consumer_extra_config["stats_cb"]("{}")
     assert app.health.is_live
+
+
+def test_a_process_cut_off_from_all_brokers_is_not_ready(app):
+    app.health = Health()
+    app.health.now(assigned=True, recovered=True, models_loaded=True)
+    app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "DOWN"}, "b": {"state": "INIT"}}}')
+    assert not app.health.is_ready
+    app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "UP"}, "b": {"state": "DOWN"}}}')
+    assert app.health.is_ready

@@ -52,7 +52,18 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
     )
     assert (teaching.SCHEMA, teaching.Progress.__struct_fields__) == (
         1,
-        ("schema", "closed", "began", "taught_at", "examples", "label_horizon", "contest", "risk_digest", "model"),
+        (
+            "schema",
+            "closed",
+            "began",
+            "taught_at",
+            "examples",
+            "label_horizon",
+            "contest",
+            "risk_digest",
+            "model",
+            "pretrained",
+        ),
     )
     assert ledger.Entry.__struct_fields__ == ("scored", "waiting", "taught", "taught_at", "labelled_at")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 from support.loop import looped
 from support.malformed import BROKER_TIME
@@ -230,3 +231,16 @@ def test_down_sampling_keeps_every_fraud_and_carries_the_weight(tmp_path):
         assert known <= {e.transaction_id for e in taught if e.is_fraud}
         assert {e.weight for e in taught if not e.is_fraud} == {4.0}
         assert 0.1 < sum(not e.is_fraud for e in taught) / 400 < 0.4
+
+
+def test_a_first_transaction_with_an_absurd_time_does_not_spoil_the_calendar(loop):
+    loop.transaction(msgspec.structs.replace(payment(0, "absurd"), timestamp=1_700_000_000))
+    for number in range(10):
+        loop.transaction(payment(number))
+        loop.label(verdict(payment(number), HOUR))
+    loop.turn()
+    loop.transaction(payment(24))
+    loop.turn()
+    assert {e.transaction_id for e in examples(loop)} >= {f"t-{number}" for number in range(10)}
+    assert loop.knowledge.newest.online_weight == 0.5  # nothing has matured: no model was taught
+    assert 0 < len(loop.on("snapshots")) < 48
