@@ -92,6 +92,13 @@ class GuardedApplication(Application):  # type: ignore[misc]
             self.each_turn()
         super()._process_message(dataframe_composed)
 
+    def on_statistics(self, statistics: str) -> None:
+        """Say that the process is alive during a long recovery too, when Quix polls but takes no turn of its loop."""
+        brokers = json.loads(statistics).get("brokers", {}).values()
+        if self.health is not None:
+            self.health.beat()
+            self.health.now(connected=not brokers or any(broker["state"] == "UP" for broker in brokers))
+
     def run_until_stopped(self) -> None:
         """Run the loop; returns when told to stop.
 
@@ -135,17 +142,6 @@ def build(
     topic_manager
         A stand-in for the cluster's topics; the topology driver of the tests passes one.
     """
-    identity = f"{group}-{settings.instance}"
-    if transaction_timeout_ms is None:
-        transaction_timeout_ms = min(TRANSACTION_TIMEOUT_MS, int(settings.session_timeout * 750))
-
-    def on_statistics(statistics: str) -> None:
-        """Say that the process is alive during a long recovery too, when Quix polls but takes no turn of its loop."""
-        brokers = json.loads(statistics).get("brokers", {}).values()
-        if app.health is not None:
-            app.health.beat()
-            app.health.now(connected=not brokers or any(broker["state"] == "UP" for broker in brokers))
-
     app = GuardedApplication(
         broker_address=settings.bootstrap_servers,
         consumer_group=group,
@@ -161,28 +157,37 @@ def build(
         use_changelog_topics=topic_manager is None,
         loglevel=None,
         consumer_poll_timeout=0.05 if guarantee == "exactly-once" else 0.2,
-        consumer_extra_config={
-            **settings.kafka,
-            "group.instance.id": identity,
-            "session.timeout.ms": int(settings.session_timeout * 1000),
-            "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 10,
-            "fetch.queue.backoff.ms": 10,
-            "statistics.interval.ms": 5000,
-            "stats_cb": on_statistics,
-        },
-        producer_extra_config={
-            **settings.kafka,
-            "transactional.id": identity,
-            "transaction.timeout.ms": transaction_timeout_ms,
-            "partitioner": clients.PARTITIONER,
-            "compression.type": "lz4",
-            "linger.ms": 0,
-        }
-        if guarantee == "exactly-once"
-        else {**settings.kafka, "partitioner": clients.PARTITIONER, "compression.type": "lz4", "linger.ms": 0},
+        consumer_extra_config=_consumer_options(settings, group, lambda statistics: app.on_statistics(statistics)),  # noqa: PLW0108 - the application is made here
+        producer_extra_config=_producer_options(settings, group, guarantee, transaction_timeout_ms),
     )
     return app
+
+
+def _consumer_options(settings: Settings, group: str, on_statistics: Callable[[str], None]) -> dict[str, Any]:
+    return {
+        **settings.kafka,
+        "group.instance.id": _identity(settings, group),
+        "session.timeout.ms": int(settings.session_timeout * 1000),
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 10,
+        "fetch.queue.backoff.ms": 10,
+        "statistics.interval.ms": 5000,
+        "stats_cb": on_statistics,
+    }
+
+
+def _producer_options(settings: Settings, group: str, guarantee: str, timeout_ms: int | None) -> dict[str, Any]:
+    options = {**settings.kafka, "partitioner": clients.PARTITIONER, "compression.type": "lz4", "linger.ms": 0}
+    if guarantee == "exactly-once":
+        options["transactional.id"] = _identity(settings, group)
+        below_session = min(TRANSACTION_TIMEOUT_MS, int(settings.session_timeout * 750))
+        options["transaction.timeout.ms"] = below_session if timeout_ms is None else timeout_ms
+    return options
+
+
+def _identity(settings: Settings, group: str) -> str:
+    """Name a process so that a restart has the same name: the new one fences the old one."""
+    return f"{group}-{settings.instance}"
 
 
 def preflight(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:

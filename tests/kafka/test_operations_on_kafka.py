@@ -200,14 +200,20 @@ def metrics(running: Service) -> str:
         return answer.read().decode()
 
 
-def test_a_new_scorer_reads_the_snapshots_whole_before_its_first_score(settings, tmp_path):
-    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
+def taught(settings, folder) -> Tail:
+    """Run the whole service over two hundred payments and stop it; returns a reader of its snapshots."""
+    scorer, learner = Service(settings, "score", folder / "scorer"), Service(settings, "learn", folder / "learner")
     snapshots = Tail(settings, settings.topics.snapshots)
     with scorer, learner:
         send(settings, payments(200))
         learner.wait_until(lambda: len(snapshots.read()) > 20, 90)
         assert scorer.stop() == 0
         assert learner.stop() == 0
+    return snapshots
+
+
+def test_a_new_scorer_reads_the_snapshots_whole_before_its_first_score(settings, tmp_path):
+    snapshots = taught(settings, tmp_path)
     newest = decode_snapshot(snapshots.read()[-1].value())
     send(settings, payments(1, first=201))
     scores = Tail(settings, settings.topics.scores)
@@ -273,14 +279,7 @@ def test_a_label_log_of_which_nothing_is_left_holds_no_boundary_back(settings, t
 
 
 def test_a_learner_that_starts_over_is_heard_by_new_scorers(settings, tmp_path):
-    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
-    snapshots = Tail(settings, settings.topics.snapshots)
-    with scorer, learner:
-        send(settings, payments(200))
-        learner.wait_until(lambda: len(snapshots.read()) > 20, 90)
-        assert scorer.stop() == 0
-        assert learner.stop() == 0
-    snapshots.close()
+    taught(settings, tmp_path).close()
     done = run(settings, "reset", settings.learner_group, "--yes")
     assert "restart the scorers" in done.stdout, done.stderr
     scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "anew")
