@@ -21,7 +21,7 @@ from fraud_service.domain.snapshot import Snapshot
 from fraud_service.settings import Settings
 from fraud_service.stream import topics
 from fraud_service.stream.broadcast import VERSION_HEADER
-from fraud_service.stream.scorer import ALERT_SOURCE, ALERT_TYPE
+from fraud_service.stream.scorer import ALERT_SOURCE, ALERT_TYPE, MOST_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -369,7 +369,7 @@ def _alert_headers() -> Json:
 
 
 def _dead_letter_headers() -> Json:
-    return _headers(
+    described = _headers(
         {
             "fraud-reason": {"enum": [reason.value for reason in Reason]},
             "fraud-detail": {"description": "What was wrong, for a person"},
@@ -378,6 +378,12 @@ def _dead_letter_headers() -> Json:
             "fraud-source-offset": {"pattern": "^[0-9]+$", "description": "Its offset"},
         }
     )
+    described["properties"]["fraud-cut-from"] = {
+        "type": "string",
+        "pattern": "^[0-9]+$",
+        "description": f"Only where the value was cut off at {MOST_KEPT} bytes: how many it had",
+    }
+    return described
 
 
 def _risk_row() -> Json:

@@ -23,6 +23,7 @@ from fraud_service.domain.scoring import OnlineModel
 from fraud_service.domain.snapshot import untaught
 from fraud_service.metrics import MOST_CURRENCIES, LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
 from fraud_service.stream import topics
+from fraud_service.stream.scorer import MOST_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -309,7 +310,8 @@ def dead_letters_page() -> str:
         "unchanged, and `fraud_dead_letters_total` counts it by reason. The header `fraud-reason` carries the reason, "
         "`fraud-detail` says what was wrong in words, and `fraud-source-topic`, `fraud-source-partition` and "
         "`fraud-source-offset` say where the message lies. Once repaired, it can be sent again to its topic: there it "
-        "counts as arriving then.",
+        f"counts as arriving then. A value beyond {MOST_KEPT:,} bytes, which no topic would take, is cut off there; "
+        "`fraud-cut-from` then says how many bytes it had.",
         _table(("reason", "found on", "what it means", "what its producer should do"), rows),
     )
 

@@ -323,6 +323,14 @@ def test_a_dead_letter_has_exactly_the_documented_headers(
     assert list(texts) == headers("dead_letters").schema["required"]
 
 
+def test_a_dead_letter_that_was_cut_off_says_so_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer, "message_context", lambda: SimpleNamespace(topic="t", partition=3, offset=42))
+    letter = scorer.dead_letter(b"x" * 1_000_000, b"card-1", InvalidEvent("too_large", "what was wrong"))
+    texts = {name: value.decode() for name, value in letter.headers}
+    headers("dead_letters").validate(texts)
+    assert list(texts) == list(headers("dead_letters").schema["properties"])
+
+
 def test_a_risk_row_is_the_documented_array() -> None:
     payload = asyncapi()["components"]["messages"]["risk"]["payload"]["anyOf"][0]
     row = msgspec.msgpack.decode(encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, explained=False)))
