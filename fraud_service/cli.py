@@ -44,10 +44,10 @@ Delay = Annotated[
 @app.command()
 def score(bootstrap: Bootstrap = None) -> None:
     """Score transactions: the scorer. Runs until SIGTERM."""
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
     from fraud_service import service
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
-    logs.configure(chosen.log_level)
     _end_quietly_on_sigterm()
     service.run_scorer(chosen)
 
@@ -55,10 +55,10 @@ def score(bootstrap: Bootstrap = None) -> None:
 @app.command()
 def learn(bootstrap: Bootstrap = None) -> None:
     """Learn from labels: the learner, one process for all partitions. Runs until SIGTERM."""
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
     from fraud_service import service
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
-    logs.configure(chosen.log_level)
     _end_quietly_on_sigterm()
     service.run_learner(chosen)
 
