@@ -74,13 +74,19 @@ def test_topics_are_created_once_and_checked(settings):
     assert "odd.labels has 3" in done.stdout
 
 
-def test_a_scorer_restarts_on_its_state_and_refuses_without_its_offsets(settings, tmp_path):
+def scored(settings, folder) -> Tail:
+    """Score twenty payments and stop; returns a reader of their scores."""
     send(settings, payments(20))
-    scorer = Service(settings, "score", tmp_path / "scorer")
+    scorer = Service(settings, "score", folder / "scorer")
     scores = Tail(settings, settings.topics.scores)
     with scorer:
         scorer.wait_until(lambda: len(scores.read()) == 20, 60)
         assert scorer.stop() == 0
+    return scores
+
+
+def test_a_scorer_restarts_on_its_state_and_refuses_without_its_offsets(settings, tmp_path):
+    scores = scored(settings, tmp_path)
     repair._delete_offsets(settings, settings.scorer_group)
     done = run(settings, "score")
     assert done.returncode == 1
@@ -106,13 +112,7 @@ def test_a_running_group_is_not_reset(settings, tmp_path):
 
 
 def test_a_log_that_begins_after_the_offset_stops_the_start(settings, tmp_path):
-    send(settings, payments(20))
-    scorer = Service(settings, "score", tmp_path / "scorer")
-    scores = Tail(settings, settings.topics.scores)
-    with scorer:
-        scorer.wait_until(lambda: len(scores.read()) == 20, 60)
-        assert scorer.stop() == 0
-    scores.close()
+    scored(settings, tmp_path).close()
     send(settings, payments(20, first=20))
     partitions = [TopicPartition(settings.topics.transactions, number, -1) for number in range(settings.partitions)]
     admin = clients.admin(settings)  # its requests end with it
@@ -244,6 +244,9 @@ def test_logs_are_json_and_name_no_card(settings, tmp_path):
     assert len(lines) > 4
     for line in lines:
         assert json.loads(line)["level"]
+    assert not any(
+        "Warning" in line for process in (scorer, learner) for line in process.log().splitlines() if line[:1] != "{"
+    )
     assert CARD not in scorer.log() + learner.log()
     scores.close()
 
