@@ -19,7 +19,7 @@ from contracts import asyncapi, default_settings, schemas
 from fraud_service import settings
 from fraud_service.domain import features, policy, profile
 from fraud_service.domain.events import MAX_AMOUNT, MAX_EVENT_BYTES, LabelSource, Reason
-from fraud_service.domain.scoring import OnlineModel
+from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.snapshot import untaught
 from fraud_service.metrics import MOST_CURRENCIES, LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
 from fraud_service.stream import topics

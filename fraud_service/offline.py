@@ -69,7 +69,7 @@ class Rehearsal:
         self._calendar = calendar
         self._label_delay = label_delay
         self._ledger = Ledger(MemoryStore(), calendar)
-        self._teacher = Teacher(MemoryStore(), calendar, sampling, detector.pretrained.version)
+        self._teacher = Teacher(MemoryStore(), calendar, sampling, detector.pretrained)
         self._labels: list[tuple[int, str, Label]] = []
         self.profiles: dict[str, Profile] = {}
         self.knowledge = Knowledge(initial)

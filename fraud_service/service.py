@@ -123,7 +123,7 @@ def run_learner(settings: Settings) -> None:
             settings,
             calendar(settings),
             Sampling(settings.legitimate_share),
-            model.version,
+            model,
             restore(model),
             learner_metrics,
         )

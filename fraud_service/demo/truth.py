@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from fraud_service.domain.policy import Outcome
-from fraud_service.domain.teaching import log_loss
+from fraud_service.domain.scoring import log_loss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from fraud_service.domain.features import NAMES
-from fraud_service.errors import InvalidRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fraud_service.domain.features import Features
+    from fraud_service.domain.online import OnlineModel
 
 LARGEST_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 within 1e-13
-LARGEST_INPUT: Final = 5.0  # standard deviations: inputs of the online model are winsorised here
-
-PRETRAINED_INPUT: Final = "pretrained_logit"
 
 
 class PretrainedModel(Protocol):
@@ -41,45 +38,6 @@ class PretrainedModel(Protocol):
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         """Split a row's logit into a base and one summand a feature, in contract order."""
-
-
-class OnlineModel(msgspec.Struct, frozen=True):
-    """The online model as data: a linear model of standardised features and the pretrained logit.
-
-    A feature enters as asinh(value), which is about linear near 0 and logarithmic far from it, minus `centre`, over
-    `scale`, cut off at `LARGEST_INPUT`. `centre` and `scale` come with the pretrained model and never move, so that no
-    label can bend them. All sequences are in contract order.
-    """
-
-    centre: tuple[float, ...]
-    scale: tuple[float, ...]
-    weights: tuple[float, ...]
-    pretrained_weight: float
-    intercept: float
-
-    @classmethod
-    def untaught(cls, centre: Sequence[float], scale: Sequence[float]) -> OnlineModel:
-        """Return the model before the first label: its score equals the pretrained score."""
-        return cls(tuple(centre), tuple(scale), (0.0,) * len(NAMES), 1.0, 0.0)
-
-    def inputs(self, row: Features) -> list[float]:
-        """Standardise one row, in contract order."""
-        return [
-            min(max((math.asinh(value) - centre) / scale, -LARGEST_INPUT), LARGEST_INPUT)
-            for value, centre, scale in zip(row.vector(), self.centre, self.scale, strict=True)
-        ]
-
-    def logit(self, row: Features, pretrained_logit: float) -> float:
-        """Score one row."""
-        total = self.intercept + self.pretrained_weight * pretrained_logit
-        for weight, value in zip(self.weights, self.inputs(row), strict=True):
-            total += weight * value
-        return total
-
-    def require_sound(self) -> None:
-        """Raise `InvalidRecord` unless every feature has a weight, a centre and a scale to divide by."""
-        if not len(self.centre) == len(self.scale) == len(self.weights) == len(NAMES) or min(self.scale) <= 0:
-            raise InvalidRecord("the online model does not fit the features: it was made for another version")
 
 
 class Blend(msgspec.Struct, frozen=True):
@@ -131,8 +89,8 @@ def contributions(row: Features, result: Blend, pretrained: PretrainedModel, onl
         base += share * online.intercept
         if result.pretrained_logit is None:
             base += share * online.pretrained_weight * pretrained.prior
-        for index, (weight, value) in enumerate(zip(online.weights, online.inputs(row), strict=True)):
-            summands[index] += share * weight * value
+        for index, summand in enumerate(online.contributions(row)):
+            summands[index] += share * summand
     return Contributions(base, dict(zip(NAMES, summands, strict=True)))
 
 
@@ -147,3 +105,9 @@ def probability(logit: float) -> float:
 def clipped(logit: float) -> float:
     """Cut a finite logit off at `LARGEST_LOGIT`."""
     return min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT)
+
+
+def log_loss(logit: float, *, is_fraud: bool) -> float:
+    """Return the logarithmic loss of a logit against what really was, in nats."""
+    signed = -clipped(logit) if is_fraud else clipped(logit)
+    return max(signed, 0.0) + math.log1p(math.exp(-abs(signed)))

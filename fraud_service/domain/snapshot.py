@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.risk import NO_RISK, RiskTable, card_key, merchant_key
-from fraud_service.domain.scoring import OnlineModel
 from fraud_service.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Knowledge:
     def __init__(self, initial: Snapshot) -> None:
         self._table = RiskTable()
         self._model = initial.model
+        self._encoding = initial.online.encoding
         # Starts and views, in one attribute: replaced at once, so that a reader never sees one without the other.
         self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), (View(initial, self._table),))
         self._pending: dict[str, Snapshot] = {}
@@ -192,8 +193,11 @@ class Knowledge:
                 self._table.put(key, snapshot.as_of, row)
         self._settled = snapshot.version
         # Taught beside another pretrained model, its online model takes a logit that is not ours.
-        if snapshot.model == self._model and self._table.digest() == snapshot.risk_digest:
-            self._admit(snapshot)
+        is_ours = snapshot.model == self._model and snapshot.online.encoding == self._encoding
+        if is_ours and self._table.digest() == snapshot.risk_digest:
+            # The encoding is always the same and large: hundreds of snapshots share one in memory.
+            online = msgspec.structs.replace(snapshot.online, encoding=self._encoding)
+            self._admit(msgspec.structs.replace(snapshot, online=online))
         else:
             self.incomplete += 1
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from fraud_service.domain.contest import Contest, Judged
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import LabelledRecord, labelled_record
 from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, encode_risk, merchant_key, row_digest
-from fraud_service.domain.scoring import OnlineModel, clipped
+from fraud_service.domain.scoring import clipped
 from fraud_service.domain.snapshot import Snapshot
 from fraud_service.errors import InvalidRecord
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.features import Features
     from fraud_service.domain.ledger import Calendar, Example, Store
+    from fraud_service.domain.online import OnlineModel
+    from fraud_service.domain.scoring import PretrainedModel
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 QUIET: Final = 31 * DAY  # after so long without a labelled example, boundaries publish nothing
-MEMORY: Final = 20_000.0  # examples after which the contest of the components has forgotten about two thirds
-LARGEST_EVIDENCE: Final = 4.0  # logits: neither component is ever weighed below 1.8 %
 EXPLAINED: Final = 3.0  # deviations from which an amount explains a fraud
 
 
@@ -44,34 +45,6 @@ class OnlineLearner(Protocol):
 
     def export(self) -> OnlineModel:
         """Return the model as scorers use it."""
-
-
-class Contest(msgspec.Struct, frozen=True, array_like=True):
-    """Which component deserves the more weight: their log losses on recently labelled transactions, fading.
-
-    The online model's weight is the posterior probability that it, not the pretrained model, predicts the labels, when
-    both are equally likely beforehand and old evidence fades (Bayesian model averaging with forgetting, as in dynamic
-    model averaging: Raftery, Kárný and Ettler 2010).
-    """
-
-    pretrained: float = 0.0
-    online: float = 0.0
-
-    def judged(self, example: Example, weight: float) -> Contest:
-        """Take in how well both components had scored an example. One that failed on it is not judged."""
-        pretrained, online = example.scored.pretrained_logit, example.scored.online_logit
-        if pretrained is None or online is None:
-            return self
-        keep = math.exp(-weight / MEMORY)
-        return Contest(
-            keep * self.pretrained + weight * log_loss(pretrained, is_fraud=example.is_fraud),
-            keep * self.online + weight * log_loss(online, is_fraud=example.is_fraud),
-        )
-
-    def online_weight(self) -> float:
-        """Return the share of the online model in the blend."""
-        evidence = min(max(self.pretrained - self.online, -LARGEST_EVIDENCE), LARGEST_EVIDENCE)
-        return 1.0 / (1.0 + math.exp(-evidence))
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True):
@@ -125,16 +98,17 @@ class Sampling(msgspec.Struct, frozen=True):
 class Teacher:
     """Teach what became known by a boundary. The rows of merchants and cards lie in a store, the rest in `Progress`.
 
-    Only transactions that the present pretrained model scored teach the online model and weigh the components.
+    What another pretrained model scored is scored again with the present one, on the features of then. Before it learns
+    an example, the online model of the last boundary is asked for its score: that weighs the components.
     Until the first transactions have matured, labels are nearly all frauds: they count for risk, but a model taught
     with them alone would learn that everything is fraud.
     """
 
-    def __init__(self, store: Store, calendar: Calendar, sampling: Sampling, model_version: str) -> None:
+    def __init__(self, store: Store, calendar: Calendar, sampling: Sampling, pretrained: PretrainedModel) -> None:
         self._store = store
         self._calendar = calendar
         self._sampling = sampling
-        self._model_version = model_version
+        self._pretrained = pretrained
 
     def close(self, boundary: int, progress: Progress, examples: Iterable[Example], learner: OnlineLearner) -> Lesson:
         """Close one boundary.
@@ -151,16 +125,19 @@ class Teacher:
         is_balanced = (boundary - progress.began) * self._calendar.interval > self._calendar.maturity
         labelled: list[LabelledRecord] = []
         changed: dict[str, bytes | None] = {}
+        judged: list[Judged] = []
         horizon = progress.label_horizon
-        contest = progress.contest if progress.pretrained == self._model_version else Contest()
+        contest = progress.contest if progress.pretrained == self._pretrained.version else Contest()
+        online = learner.export()
         for example in examples:
             weight = self._sampling.weight(example)
             self._learn_risk(example, changed)
             horizon = max(horizon, example.known_at)
             if weight > 0:
-                if is_balanced and example.scored.model == self._model_version:
-                    contest = contest.judged(example, weight)
-                    self._learn(example, weight, learner)
+                logit = self._pretrained_logit(example) if is_balanced else None
+                if logit is not None:
+                    judged.append(_judged(example, weight, logit, online))
+                    learner.learn(example.scored.features, logit, is_fraud=example.is_fraud, weight=weight)
                 labelled.append(labelled_record(example, weight, boundary * self._calendar.interval))
         rows, digest = self._published(changed, progress.risk_digest)
         taught = bool(labelled or rows)
@@ -170,17 +147,21 @@ class Teacher:
             taught_at=boundary if taught else progress.taught_at,
             examples=progress.examples + len(labelled),
             label_horizon=horizon,
-            contest=contest,
+            contest=contest.after(boundary * self._calendar.interval // DAY, judged),
             risk_digest=digest,
             model=learner.state() if labelled else progress.model,
-            pretrained=self._model_version,
+            pretrained=self._pretrained.version,
         )
         return Lesson(after, labelled, rows, self._snapshot(after, len(rows), learner))
 
-    def _learn(self, example: Example, weight: float, learner: OnlineLearner) -> None:
+    def _pretrained_logit(self, example: Example) -> float | None:
         logit = example.scored.pretrained_logit
-        if logit is not None:
-            learner.learn(example.scored.features, clipped(logit), is_fraud=example.is_fraud, weight=weight)
+        if example.scored.model != self._pretrained.version:
+            try:
+                (logit,) = self._pretrained.logits([example.scored.features])
+            except Exception:  # noqa: BLE001 - as in the detector: one row that cannot be scored stops nothing
+                logit = None
+        return clipped(logit) if logit is not None and math.isfinite(logit) else None
 
     def _learn_risk(self, example: Example, changed: dict[str, bytes | None]) -> None:
         """Update the rows of merchant and card; remember in `changed` what each was at the last boundary."""
@@ -218,7 +199,7 @@ class Teacher:
             as_of=as_of,
             effective_from=as_of + self._calendar.lead,
             interval=self._calendar.interval,
-            model=self._model_version,
+            model=self._pretrained.version,
             online=learner.export(),
             online_weight=progress.contest.online_weight(),
             examples=progress.examples,
@@ -228,14 +209,16 @@ class Teacher:
         ).sealed()
 
 
+def _judged(example: Example, weight: float, pretrained_logit: float, online: OnlineModel) -> Judged:
+    try:
+        logit = online.logit(example.scored.features, pretrained_logit)
+    except (ArithmeticError, ValueError):
+        logit = math.nan
+    return Judged(pretrained_logit, logit, example.is_fraud, weight)
+
+
 def _of_interest(row: bytes | None) -> bytes | None:
     return row if row is not None and decode_risk(row).is_of_interest() else None
-
-
-def log_loss(logit: float, *, is_fraud: bool) -> float:
-    """Return the logarithmic loss of a logit against what really was, in nats."""
-    signed = -clipped(logit) if is_fraud else clipped(logit)
-    return max(signed, 0.0) + math.log1p(math.exp(-abs(signed)))
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -15,10 +15,10 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.errors import ModelError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.onnx"
-TREES: Final = "trees.json"
+TREES: Final = "trees.msgpack"
 CARD: Final = "README.md"
 
 
@@ -42,13 +42,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trees(msgspec.Struct, frozen=True):
-    """Boosted trees as flat lists, one entry a node; a leaf has `left` -1.
+    """A forest as flat lists, one entry a node; a leaf has `left` -1.
 
-    A row goes left when its feature is not above the threshold. `value` is the mean logit of the training rows that
-    reached the node, so that the steps from parent to child add up to the leaf. `base` is added once.
+    A row goes left when its feature is not above the threshold, both in single precision. `value` is the share of
+    frauds among the training rows that reached the node over the number of trees: the leaves that a row reaches add up
+    to the forest's share of frauds, and the steps from parent to child add up to the leaf.
     """
 
-    base: float
     roots: list[int]
     feature: list[int]
     threshold: list[float]
@@ -88,7 +88,7 @@ def read(folder: Path) -> tuple[Manifest, bytes, Trees]:
     _check_features(folder, manifest)
     model, trees = _verified(folder, MODEL, manifest), _verified(folder, TREES, manifest)
     try:
-        return manifest, model, msgspec.json.decode(trees, type=Trees)
+        return manifest, model, msgspec.msgpack.decode(trees, type=Trees)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder / TREES} holds no trees: {error}; train the model again") from None
 

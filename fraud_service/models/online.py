@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from river import linear_model, optim, utils
 
-from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.scoring import PRETRAINED_INPUT, OnlineModel
+from fraud_service.domain.features import NAMES
 
-LEARNING_RATE: Final = 0.003
+if TYPE_CHECKING:
+    from fraud_service.domain.features import Features
+    from fraud_service.domain.online import OnlineModel
+
+# AdaGrad moves the weight of a leaf that is rarely reached as fast as that of one often reached. `STEADINESS` is added
+# to the sum of squares it divides by, so that no example moves a weight as far as the learning rate.
+LEARNING_RATE: Final = 0.06
+STEADINESS: Final = 1.0
+INTERCEPT_RATE: Final = 0.001
 LARGEST_GRADIENT: Final = 10.0
+PRETRAINED: Final = "pretrained_logit"
 
 
 class OnlineState(msgspec.Struct, frozen=True, array_like=True):
-    """Everything river's model needs to go on, and the pretrained model whose logit it takes."""
+    """Everything river's model needs to go on, and the pretrained model whose logit it takes.
+
+    `weights` and the sums of `squares` of their gradients: features in contract order, pretrained logit, leaves.
+    """
 
     pretrained: str
-    weights: dict[str, float]
+    weights: list[float]
+    squares: list[float]
     intercept: float
     iterations: int
 
@@ -27,13 +39,13 @@ class OnlineState(msgspec.Struct, frozen=True, array_like=True):
 class RiverLearner:
     """Teach river's `LogisticRegression`; an `OnlineLearner`.
 
-    Inputs are the standardised features and the pretrained logit, which begins with weight 1: untaught, it scores what
-    the pretrained model scores, and what it learns is where that model is wrong.
+    Inputs are the standardised features, the leaves that a row reaches, and the pretrained logit, which begins with
+    weight 1: untaught, it scores what the pretrained model scores, and what it learns is where that model is wrong.
 
     Parameters
     ----------
     initial
-        The model before the first example; its standardisation stays in force.
+        The model before the first example; its standardisation and leaves stay in force.
     pretrained
         Version of the pretrained model whose logit is an input. A state learned beside another one is not taken up.
     state
@@ -43,22 +55,25 @@ class RiverLearner:
     def __init__(self, initial: OnlineModel, pretrained: str, state: bytes | None) -> None:
         self._initial = initial
         self._pretrained = pretrained
+        self._keys: list[str | int] = [*NAMES, PRETRAINED, *range(initial.encoding.size)]
+        self._optimizer = optim.AdaGrad(LEARNING_RATE, eps=STEADINESS)
         self._model = linear_model.LogisticRegression(
-            optimizer=optim.SGD(LEARNING_RATE), intercept_lr=LEARNING_RATE, clip_gradient=LARGEST_GRADIENT
+            optimizer=self._optimizer, intercept_lr=INTERCEPT_RATE, clip_gradient=LARGEST_GRADIENT
         )
         known = None if state is None else msgspec.msgpack.decode(state, type=OnlineState)
         if known is None or known.pretrained != pretrained:
-            weights = {**dict(zip(NAMES, initial.weights, strict=True)), PRETRAINED_INPUT: initial.pretrained_weight}
-            known = OnlineState(pretrained, weights, initial.intercept, 0)
-        # river offers no other way to set weights; a test guards the name.
-        self._model._weights = utils.VectorDict(dict(known.weights))  # noqa: SLF001
+            weights = [*initial.weights, initial.pretrained_weight, *initial.leaf_weights]
+            known = OnlineState(pretrained, weights, [0.0] * len(weights), initial.intercept, 0)
+        # river offers no other way to set weights; a test guards the names.
+        self._model._weights = utils.VectorDict(dict(zip(self._keys, known.weights, strict=True)))  # noqa: SLF001
+        self._optimizer.g2.update(zip(self._keys, known.squares, strict=True))
         self._model.intercept = known.intercept
-        self._model.optimizer.n_iterations = known.iterations
+        self._optimizer.n_iterations = known.iterations
 
     def learn(self, row: Features, pretrained_logit: float, *, is_fraud: bool, weight: float) -> None:
         """Learn one example. One that is not finite would ruin the model for ever, so it is passed over."""
         inputs = self._inputs(row, pretrained_logit)
-        if all(map(math.isfinite, inputs.values())) and math.isfinite(weight):
+        if math.isfinite(sum(inputs.values())) and math.isfinite(weight):
             self._model.learn_one(inputs, is_fraud, w=weight)
 
     def probability(self, row: Features, pretrained_logit: float) -> float:
@@ -67,27 +82,36 @@ class RiverLearner:
 
     def state(self) -> bytes:
         """Return weights, intercept and the number of steps, as msgpack."""
+        squares = [self._optimizer.g2[key] for key in self._keys]
         return msgspec.msgpack.encode(
             OnlineState(
                 self._pretrained,
-                dict(sorted(self._model.weights.items())),
+                self._weights(),
+                squares,
                 float(self._model.intercept),
-                self._model.optimizer.n_iterations,
+                self._optimizer.n_iterations,
             )
         )
 
     def export(self) -> OnlineModel:
         """Return the model as scorers use it."""
-        weights = self._model.weights
-        return OnlineModel(
-            self._initial.centre,
-            self._initial.scale,
-            tuple(float(weights.get(name, 0.0)) for name in NAMES),
-            float(weights.get(PRETRAINED_INPUT, 0.0)),
-            float(self._model.intercept),
+        weights = self._weights()
+        return msgspec.structs.replace(
+            self._initial,
+            weights=tuple(weights[: len(NAMES)]),
+            pretrained_weight=weights[len(NAMES)],
+            intercept=float(self._model.intercept),
+            leaf_weights=tuple(weights[len(NAMES) + 1 :]),
         )
 
-    def _inputs(self, row: Features, pretrained_logit: float) -> dict[str, float]:
-        inputs = dict(zip(NAMES, self._initial.inputs(row), strict=True))
-        inputs[PRETRAINED_INPUT] = pretrained_logit
+    def _weights(self) -> list[float]:
+        weights = self._model.weights
+        return [float(weights[key]) for key in self._keys]
+
+    def _inputs(self, row: Features, pretrained_logit: float) -> dict[str | int, float]:
+        values = row.vector()
+        inputs: dict[str | int, float] = dict(zip(NAMES, self._initial.inputs(values), strict=True))
+        inputs[PRETRAINED] = pretrained_logit
+        for leaf in self._initial.encoding.leaves(values):
+            inputs[leaf] = 1.0
         return inputs

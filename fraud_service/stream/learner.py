@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.ledger import Calendar, Example
     from fraud_service.domain.records import ScoreRecord
+    from fraud_service.domain.scoring import PretrainedModel
     from fraud_service.domain.teaching import Lesson, OnlineLearner, Sampling
     from fraud_service.metrics import LearnerMetrics
     from fraud_service.settings import Settings
@@ -171,7 +172,7 @@ class LearnerStep:
         settings: Settings,
         calendar: Calendar,
         sampling: Sampling,
-        model_version: str,
+        pretrained: PretrainedModel,
         restore: Callable[[bytes | None], OnlineLearner],
         metrics: LearnerMetrics,
     ) -> None:
@@ -179,7 +180,7 @@ class LearnerStep:
         self._tolerance = int(settings.future_tolerance * 1000)
         self._calendar = calendar
         self._sampling = sampling
-        self._model_version = model_version
+        self._pretrained = pretrained
         self._restore = restore
         self._metrics = metrics
         self._log: Any = None
@@ -193,7 +194,7 @@ class LearnerStep:
         self._store = store
         self._produce = produce
         self._lessons = store(0, LESSONS)
-        self._teacher = Teacher(self._lessons, self._calendar, self._sampling, self._model_version)
+        self._teacher = Teacher(self._lessons, self._calendar, self._sampling, self._pretrained)
 
     def follow(self, log_: Any) -> None:
         """Take the view of the logs; ledgers come one a partition."""

@@ -15,10 +15,9 @@ def card(manifest: Manifest) -> str:
     parameters = "\n".join(f"| {name} | {value} |" for name, value in training["parameters"].items())
     return f"""# Model {manifest.version}
 
-Gradient boosted trees (`HistGradientBoostingClassifier` of scikit-learn {training["scikit-learn"]}) over
-{len(manifest.features)} features, contract version {manifest.features_version} (see `docs/features.md`). Returns the
-logit of the probability that a card payment is fraudulent. Served from `model.onnx` in double precision; `trees.json`
-holds the same trees for explanations.
+A forest (`RandomForestClassifier` of scikit-learn {training["scikit-learn"]}) over {len(manifest.features)} features,
+contract version {manifest.features_version} (see `docs/features.md`). Returns the logit of the probability that a card
+payment is fraudulent. Served from `model.onnx`; `trees.msgpack` holds the same trees for explanations.
 
 | | |
 |---|---|
@@ -28,13 +27,16 @@ holds the same trees for explanations.
 
 ## How good it is
 
-Fitted on all but the last seven days of the window and judged on those, before it was fitted on all of it:
+Fitted on the beginning of the window and judged on its end ({training["judged_days"]:g} days), before it was fitted on
+all of it:
 
 | figure | value |
 |---|---|
 {metrics or "| too few frauds to judge | |"}
 
 ## Settings
+
+Those that varied were chosen by average precision on that end of the window.
 
 | parameter | value |
 |---|---|

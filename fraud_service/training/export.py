@@ -1,7 +1,8 @@
 """Write a fitted model as an artefact: ONNX from the fitted nodes, trees for explanations, manifest and card.
 
-The graph is one `TreeEnsemble` node of ai.onnx.ml version 5 in double precision, which keeps every threshold and leaf
-as it was fitted; the converters round them to single precision.
+The graph is one `TreeEnsemble` node of ai.onnx.ml version 5 in double precision, which keeps every leaf as it was
+fitted; the converters round them. scikit-learn's forests compare features in single precision: rounding a threshold
+down to it changes no such comparison.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.errors import ModelError
 from fraud_service.models.artefact import CARD, FORMAT, MANIFEST, MODEL, TREES, Manifest, Trees
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import SMALLEST_ODDS, Pretrained
 from fraud_service.training.card import card
-from fraud_service.training.fit import PARAMETERS, Fitted, Window, prior, standardisation
+from fraud_service.training.fit import Fitted, Window, prior, standardisation
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from fraud_service.domain.features import Features
 
@@ -45,7 +48,7 @@ def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifes
     """
     trees = flatten(fitted)
     model = graph(trees)
-    files = {MODEL: model, TREES: msgspec.json.encode(trees)}
+    files = {MODEL: model, TREES: msgspec.msgpack.encode(trees)}
     manifest = _manifest(fitted, window, source, files)
     served = Pretrained(manifest, model, trees)
     difference = parity(fitted, served)
@@ -61,39 +64,37 @@ def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifes
 
 
 def flatten(fitted: Fitted) -> Trees:
-    """Lay scikit-learn's trees out as flat lists, with the mean logit of the training rows at every node."""
-    trees = Trees(float(np.ravel(fitted.model._baseline_prediction)[0]), [], [], [], [], [], [])  # noqa: SLF001
-    for (predictor,) in fitted.model._predictors:  # noqa: SLF001 - the fitted nodes have no public name; parity is proved
-        offset = len(trees.left)
+    """Lay scikit-learn's trees out as flat lists, with the share of frauds at every node."""
+    trees = Trees([], [], [], [], [], [])
+    estimators = fitted.model.estimators_
+    for estimator in estimators:
+        tree, offset = estimator.tree_, len(trees.left)
+        leaf = tree.children_left < 0
         trees.roots.append(offset)
-        nodes = predictor.nodes
-        means = _means(nodes)
-        for node, mean in zip(nodes, means, strict=True):
-            leaf = bool(node["is_leaf"])
-            trees.feature.append(0 if leaf else int(node["feature_idx"]))
-            trees.threshold.append(0.0 if leaf else float(node["num_threshold"]))
-            trees.left.append(-1 if leaf else offset + int(node["left"]))
-            trees.right.append(-1 if leaf else offset + int(node["right"]))
-            trees.value.append(mean)
+        trees.feature.extend(np.where(leaf, 0, tree.feature).tolist())
+        trees.threshold.extend(np.where(leaf, 0.0, _rounded_down(tree.threshold)).tolist())
+        trees.left.extend(np.where(leaf, -1, tree.children_left + offset).tolist())
+        trees.right.extend(np.where(leaf, -1, tree.children_right + offset).tolist())
+        trees.value.extend((_shares(tree) / len(estimators)).tolist())
     return trees
 
 
-def _means(nodes: Any) -> list[float]:
-    """Mean of the leaves below each node, weighted by training rows. Children come after their parents."""
-    means = [0.0] * len(nodes)
-    for index in reversed(range(len(nodes))):
-        node = nodes[index]
-        if node["is_leaf"]:
-            means[index] = float(node["value"])
-            continue
-        left, right = int(node["left"]), int(node["right"])
-        rows_left, rows_right = int(nodes[left]["count"]), int(nodes[right]["count"])
-        means[index] = (means[left] * rows_left + means[right] * rows_right) / (rows_left + rows_right)
-    return means
+def _rounded_down(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest numbers of single precision that are not above the thresholds."""
+    single = thresholds.astype(np.float32)
+    too_large = single.astype(np.float64) > thresholds
+    return np.where(too_large, np.nextafter(single, np.float32(-np.inf)), single).astype(np.float64)
+
+
+def _shares(tree: Any) -> NDArray[np.float64]:
+    """Return the share of frauds among the training rows of each node."""
+    counts: NDArray[np.float64] = tree.value[:, 0, :]
+    shares: NDArray[np.float64] = counts[:, 1] / counts.sum(axis=1)
+    return shares
 
 
 def graph(trees: Trees) -> bytes:
-    """Build the ONNX graph: a matrix `features` of shape (rows, 42) to `logit` of shape (rows, 1)."""
+    """Build the ONNX graph: a matrix `features` of shape (rows, 42) to `share` of shape (rows, 1)."""
     inner = [node for node, left in enumerate(trees.left) if left >= 0]
     leaves = [node for node, left in enumerate(trees.left) if left < 0]
     place = {node: position for group in (inner, leaves) for position, node in enumerate(group)}
@@ -101,11 +102,11 @@ def graph(trees: Trees) -> bytes:
     ensemble = helper.make_node(
         "TreeEnsemble",
         ["features"],
-        ["sum"],
+        ["share"],
         domain="ai.onnx.ml",
         n_targets=1,
         aggregate_function=1,  # sum
-        post_transform=0,  # none: the logit itself
+        post_transform=0,  # none
         tree_roots=[place[root] for root in trees.roots],
         nodes_modes=helper.make_tensor("modes", TensorProto.UINT8, [len(inner)], [0] * len(inner)),  # <= goes left
         nodes_featureids=[trees.feature[node] for node in inner],
@@ -117,10 +118,9 @@ def graph(trees: Trees) -> bytes:
         leaf_targetids=[0] * len(leaves),
         leaf_weights=_doubles("weights", [trees.value[node] for node in leaves]),
     )
-    added = helper.make_node("Add", ["sum", "base"], ["logit"])
     matrix = helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, len(NAMES)])
-    result = helper.make_tensor_value_info("logit", TensorProto.DOUBLE, [None, 1])
-    body = helper.make_graph([ensemble, added], "fraud", [matrix], [result], [_doubles("base", [trees.base])])
+    result = helper.make_tensor_value_info("share", TensorProto.DOUBLE, [None, 1])
+    body = helper.make_graph([ensemble], "fraud", [matrix], [result])
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     model = helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fraud-service")
     return bytes(model.SerializeToString(deterministic=True))
@@ -144,7 +144,9 @@ def parity(fitted: Fitted, served: Pretrained) -> float:
     """Return the largest difference of probability between scikit-learn and the exported model."""
     expected = fitted.model.predict_proba(fitted.examples.features)[:, 1]
     rows: list[Features] = [_Row(row) for row in fitted.examples.features.tolist()]  # type: ignore[misc]
-    return float(np.abs(expected - 1 / (1 + np.exp(-np.array(served.logits(rows))))).max())
+    odds = np.exp(np.array(served.logits(rows)))
+    shares = (odds * (1 + SMALLEST_ODDS) - SMALLEST_ODDS) / (1 + odds)
+    return float(np.abs(expected - shares).max())
 
 
 def _manifest(fitted: Fitted, window: Window, source: str, files: dict[str, bytes]) -> Manifest:
@@ -152,7 +154,7 @@ def _manifest(fitted: Fitted, window: Window, source: str, files: dict[str, byte
     digests = {name: sha256(data).hexdigest() for name, data in files.items()}
     return Manifest(
         format=FORMAT,
-        version=f"gbm-{digests[MODEL][:12]}",
+        version=f"forest-{digests[MODEL][:12]}",
         features_version=FEATURES_VERSION,
         features=list(NAMES),
         prior=prior(fitted.examples),
@@ -164,9 +166,10 @@ def _manifest(fitted: Fitted, window: Window, source: str, files: dict[str, byte
             "from": rfc3339(window.start),
             "to": rfc3339(window.end),
             "label_delay_days": window.label_delay / 86_400_000,
+            "judged_days": round(fitted.judged / 86_400_000, 2),
             "rows": len(fitted.examples.labels),
             "frauds": int(fitted.examples.labels.sum()),
-            "parameters": PARAMETERS,
+            "parameters": fitted.parameters,
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
             "scikit-learn": version("scikit-learn"),
             "onnx": version("onnx"),

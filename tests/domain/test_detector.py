@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -36,9 +37,12 @@ from fraud_service.domain.policy import (
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, decode_score, encode_record, score_record
 from fraud_service.domain.risk import NO_RISK, encode_risk, merchant_key
-from fraud_service.domain.scoring import OnlineModel, blend, probability
+from fraud_service.domain.scoring import blend, probability
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.errors import InvalidRecord
+
+if TYPE_CHECKING:
+    from fraud_service.domain.online import OnlineModel
 
 FAST = settings(max_examples=80, deadline=None, derandomize=True)
 WARY = Policy(review=0.0, decline=0.9)

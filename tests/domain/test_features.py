@@ -14,10 +14,10 @@ from support.worlds import DAY, HOUR, MINUTE, MONDAY, SECOND, transaction
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import NAMES, Features, extract
+from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.risk import NO_RISK, Risk, RiskTable
-from fraud_service.domain.scoring import OnlineModel
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.errors import InvalidRecord
 

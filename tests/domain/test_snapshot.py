@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.worlds import DAY, HOUR, MONDAY, online_model, snapshot, table_digest
 
 from fraud_service.domain.features import NAMES
+from fraud_service.domain.online import LeafEncoding, OnlineModel
 from fraud_service.domain.risk import NO_RISK, RiskTable, encode_risk, row_digest
-from fraud_service.domain.scoring import OnlineModel
 from fraud_service.domain.snapshot import (
     KEPT,
     Knowledge,
@@ -361,13 +361,17 @@ def test_a_snapshot_keeps_every_bit_as_json(three, weights, scale, as_of, model)
 def altered(value: Any) -> Any:
     if isinstance(value, str):
         return f"{'0' if value[:1] != '0' else '1'}{value[1:]}"
+    if isinstance(value, dict):
+        return value | {"roots": [1]}
     if isinstance(value, list):
         return [altered(value[0]), *value[1:]]
     return value + 1
 
 
 FIELDS = [name for name in Snapshot.__struct_fields__ if name not in {"online", "version"}]
-SEALED = json.loads(encode_snapshot(snapshot(MONDAY, {KEYS[0]: row(1)}, {}, online=online_model(intercept=0.25))))
+STUMP = LeafEncoding((0,), (0, 0, 0), (100.0, 0.0, 0.0), (1, -1, -1), (2, 0, 1))
+TAUGHT = online_model(intercept=0.25, encoding=STUMP, leaf_weights=(0.5, -0.5))
+SEALED = json.loads(encode_snapshot(snapshot(MONDAY, {KEYS[0]: row(1)}, {}, online=TAUGHT)))
 
 
 @pytest.mark.parametrize("field", FIELDS)

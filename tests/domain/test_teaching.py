@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -10,8 +8,11 @@ from support.worlds import (
     DAY,
     HOUR,
     MONDAY,
+    BrokenModel,
     CountingLearner,
     DictStore,
+    LinearModel,
+    UndecidedModel,
     close_boundaries,
     features,
     label,
@@ -20,6 +21,7 @@ from support.worlds import (
     table_digest,
 )
 
+from fraud_service.domain.contest import Contest, Judged
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.ledger import Calendar, Example, Ledger, Scored
 from fraud_service.domain.policy import Outcome
@@ -27,17 +29,13 @@ from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, merchant_key
 from fraud_service.domain.snapshot import Knowledge, decode_snapshot, encode_snapshot, untaught
 from fraud_service.domain.teaching import (
-    LARGEST_EVIDENCE,
-    MEMORY,
     QUIET,
-    Contest,
     Lesson,
     Progress,
     Sampling,
     Teacher,
     decode_progress,
     encode_progress,
-    log_loss,
 )
 from fraud_service.errors import InvalidRecord
 
@@ -67,7 +65,7 @@ def example(number: int = 1, *, is_fraud: bool = True, known_at: int = MONDAY + 
 
 def teach(*lessons: list[Example], sampling: Sampling = Sampling(), store: DictStore | None = None) -> list[Lesson]:  # noqa: B008 - frozen
     """Close one boundary for each list of examples."""
-    teacher = Teacher(DictStore() if store is None else store, CALENDAR, sampling, "model-1")
+    teacher = Teacher(DictStore() if store is None else store, CALENDAR, sampling, LinearModel())
     progress, learner, done = Progress(closed=START), CountingLearner(), []
     for examples in lessons:
         done.append(teacher.close(progress.closed + 1, progress, examples, learner))
@@ -137,13 +135,13 @@ def test_an_example_without_a_pretrained_score_is_labelled_but_not_learned():
 
 def test_the_learner_sees_no_logit_beyond_the_largest():
     learner = CountingLearner()
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(), "model-1")
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel())
     teacher.close(START + 1, Progress(closed=START), [example(pretrained_logit=500.0)], learner)
     assert learner.lessons[0][1] == 30.0
 
 
 def test_until_transactions_have_matured_labels_count_for_risk_but_teach_no_model():
-    teacher, learner = Teacher(DictStore(), CALENDAR, Sampling(), "model-1"), CountingLearner()
+    teacher, learner = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel()), CountingLearner()
     early = teacher.close(START + 1, Progress.beginning(START), [example(1)], learner)
     assert learner.lessons == []
     assert early.progress.contest == Contest()
@@ -248,7 +246,7 @@ def test_a_correction_takes_back_the_count_of_the_label_it_contradicts():
 def test_a_correction_after_a_confirmation_takes_back_the_right_day():
     store = DictStore()
     ledger = Ledger(DictStore(), CALENDAR)
-    teacher = Teacher(store, CALENDAR, Sampling(), "model-1")
+    teacher = Teacher(store, CALENDAR, Sampling(), LinearModel())
     progress, learner = Progress(closed=START), CountingLearner()
     ledger.score(score("t1", MONDAY + 1), START)
     for day, is_fraud in ((1, True), (3, True), (5, False)):
@@ -301,7 +299,7 @@ def arrivals(payments: list[tuple]) -> list[tuple]:
 def learn(payments: list[tuple], partitions: int = 1, *, restarts: bool = False) -> list[Lesson]:
     """Run the learner over forty days; on each restart only what was written is left."""
     ledgers = [Ledger(DictStore(), CALENDAR) for _ in range(partitions)]
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(0.6), "model-1")
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(0.6), LinearModel())
     progress, learner = Progress(closed=START - 8), CountingLearner()
     coming, lessons = arrivals(payments), []
     for boundary in range(START - 7, START + 160):
@@ -364,61 +362,13 @@ def test_no_snapshot_knows_what_became_known_after_it(payments):
         assert all(record.known_at <= record.snapshot == lesson.snapshot.as_of for record in lesson.labelled)
 
 
-@pytest.mark.parametrize("logit", [-14.0, -2.5, -1e-9, 0.0, 0.3, 7.0, 14.0])
-@pytest.mark.parametrize("is_fraud", [True, False])
-def test_the_log_loss_equals_the_naive_formula(logit, is_fraud):
-    fraud = 1 / (1 + math.exp(-logit))
-    assert log_loss(logit, is_fraud=is_fraud) == pytest.approx(-math.log(fraud if is_fraud else 1 - fraud), rel=1e-9)
-
-
-@pytest.mark.parametrize("logit", [31.0, 1e300, math.inf])
-def test_no_single_example_costs_more_than_the_largest_logit(logit):
-    assert log_loss(logit, is_fraud=False) == pytest.approx(30.0)
-    assert log_loss(-logit, is_fraud=True) == pytest.approx(30.0)
-
-
-@given(st.lists(st.tuples(st.booleans(), st.floats(0.5, 4)), min_size=1, max_size=60))
-@FAST
-def test_the_component_that_predicts_better_gets_more_weight(drawn):
-    online = pretrained = Contest()
-    for is_fraud, weight in drawn:
-        right, wrong = (2.0, -1.0) if is_fraud else (-2.0, 1.0)
-        better = example(is_fraud=is_fraud, online_logit=right, pretrained_logit=wrong)
-        worse = example(is_fraud=is_fraud, online_logit=wrong, pretrained_logit=right)
-        before = online.online_weight()
-        online, pretrained = online.judged(better, weight), pretrained.judged(worse, weight)
-        assert online.online_weight() > 0.5
-        assert before <= online.online_weight()
-        assert pretrained.online_weight() == pytest.approx(1 - online.online_weight())
-    assert online.online_weight() <= 1 / (1 + math.exp(-LARGEST_EVIDENCE))
-
-
-def test_equal_components_share_equally():
-    assert Contest().online_weight() == 0.5
-    assert Contest().judged(example(online_logit=-2.0), 1.0).online_weight() == 0.5
-
-
-@pytest.mark.parametrize("failed", ["pretrained_logit", "online_logit"])
-def test_a_component_that_failed_is_not_judged(failed):
-    before = Contest(3.0, 2.0)
-    assert before.judged(example(**{failed: None}), 1.0) is before
-
-
-def test_the_contest_forgets_two_thirds_after_its_memory():
-    contest = Contest(100.0, 0.0)
-    alike = example(is_fraud=False, pretrained_logit=-30.0, online_logit=-30.0)
-    for _ in range(int(MEMORY) // 4):
-        contest = contest.judged(alike, 4.0)  # weighs as much as four examples
-    assert contest.pretrained == pytest.approx(100 / math.e, rel=1e-3)
-
-
 PROGRESS = Progress(
     began=3,
     closed=7,
     taught_at=6,
     examples=9,
     label_horizon=4,
-    contest=Contest(0.1, 1 / 3),
+    contest=Contest().after(3, [Judged(0.1, 1 / 3, is_fraud=True, weight=1.5)]),
     risk_digest="ab" * 32,
     model=b"\x00\xff",
 )
@@ -435,8 +385,8 @@ def test_a_learner_that_never_ran_stands_at_the_beginning():
 
 
 def test_progress_of_another_schema_is_refused():
-    with pytest.raises(InvalidRecord, match="schema 2; this version reads 1"):
-        decode_progress(encode_progress(msgspec.structs.replace(PROGRESS, schema=2)))
+    with pytest.raises(InvalidRecord, match="schema 3; this version reads 2"):
+        decode_progress(encode_progress(msgspec.structs.replace(PROGRESS, schema=3)))
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x91\xa1x", encode_progress(PROGRESS)[:-1]])
@@ -445,16 +395,34 @@ def test_what_is_no_progress_is_refused(data):
         decode_progress(data)
 
 
-def test_what_another_pretrained_model_scored_counts_for_risk_but_teaches_no_model():
-    (lesson,) = teach([example(1, model="model-0"), example(2)])
-    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).streak == 2
-    assert lesson.progress.contest == Contest().judged(example(2), 1.0)
-    assert lesson.labelled[0].model == "model-0"
+def test_what_another_pretrained_model_scored_is_scored_again_before_it_teaches():
+    model, learner = LinearModel(base=-1.5), CountingLearner()
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), model)
+    lesson = teacher.close(START + 1, Progress(closed=START), [example(1, model="model-0"), example(2)], learner)
+    assert [logit for _, logit, *_ in learner.lessons] == [-1.5, -2.0]
+    assert [(row.model, row.pretrained_logit) for row in lesson.labelled] == [("model-0", -2.0), ("model-1", -2.0)]
+
+
+@pytest.mark.parametrize("model", [BrokenModel(), UndecidedModel()])
+def test_what_the_present_model_cannot_score_counts_for_risk_but_teaches_no_model(model):
+    learner = CountingLearner()
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), model)
+    lesson = teacher.close(START + 1, Progress(closed=START), [example(1, model="model-0")], learner)
+    assert learner.lessons == []
+    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).streak == 1
+
+
+def test_the_components_are_judged_before_the_example_is_learned():
+    learner = CountingLearner(b"[[1.0, -2.0, true, 1.0]]")  # exports intercept 1 and weight 1
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel())
+    lesson = teacher.close(START + 1, Progress(closed=START), [example(1), example(2)], learner)
+    judged = [Judged(-2.0, -1.0, is_fraud=True, weight=1.0)] * 2
+    assert lesson.progress.contest == Contest().after((START + 1) * CALENDAR.interval // DAY, judged)
 
 
 def test_beside_another_pretrained_model_the_contest_begins_anew():
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(), "model-2")
-    before = Progress(closed=START, contest=Contest(3.0, 1.0), pretrained="model-1")
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel())
+    before = msgspec.structs.replace(PROGRESS, closed=START, pretrained="model-0")
     lesson = teacher.close(START + 1, before, [], CountingLearner())
     assert lesson.progress.contest == Contest()
-    assert lesson.progress.pretrained == "model-2"
+    assert lesson.progress.pretrained == "model-1"

@@ -7,16 +7,18 @@ import shutil
 from hashlib import sha256
 
 import msgspec
+import numpy as np
 import onnxruntime
 import pytest
 from support.checks import EXTREMES, plausible
 
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
-from fraud_service.errors import ModelError
+from fraud_service.errors import InvalidRecord, ModelError
 from fraud_service.models import artefact
 from fraud_service.models.artefact import CARD, MANIFEST, MODEL, TREES
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import ENCODING_DEPTH, ENCODING_TREES, Pretrained
+from fraud_service.models.pretrained import logit as share_logit
 
 ROWS = [*plausible(1, 200), *EXTREMES]
 
@@ -61,7 +63,7 @@ def complaint(folder):
 
 def test_the_shipped_artefact_loads_and_names_its_version(shipped):
     assert shipped.version == shipped.manifest.version
-    assert shipped.version.startswith("gbm-")
+    assert shipped.version.startswith("forest-")
     assert shipped.prior == shipped.manifest.prior < -2
     assert (artefact.shipped() / CARD).read_text(encoding="utf-8").startswith(f"# Model {shipped.version}\n")
 
@@ -129,8 +131,8 @@ def test_a_manifest_that_cannot_be_read_is_refused(folder, content):
 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_another_format_is_refused(folder):
-    change_manifest(folder, format=2)
-    assert complaint(folder) == f"{folder} has format 2, this version reads 1: train the model again"
+    change_manifest(folder, format=1)
+    assert complaint(folder) == f"{folder} has format 1, this version reads 2: train the model again"
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
@@ -175,7 +177,7 @@ def test_bytes_that_are_no_model_are_refused_although_their_digest_is_right(fold
     (folder / MODEL).write_bytes(nonsense)
     digests = msgspec.json.decode((folder / MANIFEST).read_bytes())["sha256"]
     change_manifest(folder, sha256=digests | {MODEL: sha256(nonsense).hexdigest()})
-    assert "ONNX Runtime cannot load model gbm-" in complaint(folder)
+    assert "ONNX Runtime cannot load model forest-" in complaint(folder)
 
 
 @pytest.mark.parametrize("nonsense", [b"{", b'{"base": 0}', b'{"base": "\xff"}'])
@@ -208,14 +210,14 @@ def test_features_that_no_tree_asks_for_contribute_nothing(shipped):
 def test_walking_the_trees_ends_in_the_leaves_that_onnx_adds_up(shipped):
     trees = artefact.read(artefact.shipped())[2]
     for row, logit in zip(ROWS, shipped.logits(ROWS), strict=True):
-        values, total = row.vector(), 0.0
+        values, total = np.array(row.vector(), dtype=np.float32).tolist(), 0.0
         for root in trees.roots:
             node = root
             while trees.left[node] >= 0:
                 goes_left = values[trees.feature[node]] <= trees.threshold[node]
                 node = (trees.left if goes_left else trees.right)[node]
             total += trees.value[node]
-        assert trees.base + total == logit
+        assert share_logit(total) == logit
 
 
 def test_a_value_exactly_at_a_threshold_goes_left_in_both(shipped):
@@ -224,7 +226,7 @@ def test_a_value_exactly_at_a_threshold_goes_left_in_both(shipped):
     name, threshold = NAMES[trees.feature[root]], trees.threshold[root]
     at, above = (
         msgspec.structs.replace(EXTREMES[1], **{name: value})
-        for value in (threshold, math.nextafter(threshold, math.inf))
+        for value in (threshold, float(np.nextafter(np.float32(threshold), np.float32(np.inf))))
     )
     for row in (at, above):
         base, summands = shipped.contributions(row)
@@ -237,3 +239,24 @@ def test_the_untaught_online_model_is_standardised_as_the_manifest_says(shipped)
     assert list(online.centre) == shipped.manifest.centre
     assert list(online.scale) == shipped.manifest.scale
     online.require_sound()
+
+
+def test_the_leaves_of_the_online_model_are_the_upper_levels_of_the_forest(shipped):
+    encoding, trees = shipped.untaught_online_model().encoding, artefact.read(artefact.shipped())[2]
+    assert len(encoding.roots) == ENCODING_TREES
+    assert sorted(leaf for left, leaf in zip(encoding.left, encoding.right, strict=True) if left < 0) == list(
+        range(encoding.size)
+    )
+    for row in ROWS[:50]:
+        for root, (leaf, asked), reached in zip(
+            trees.roots, encoding.paths(row.vector()), encoding.leaves(row.vector()), strict=False
+        ):
+            assert leaf == reached
+            assert trees.feature[root] in asked
+            assert len(asked) <= ENCODING_DEPTH
+
+
+def test_an_altered_leaf_count_is_unsound(shipped):
+    online = shipped.untaught_online_model()
+    with pytest.raises(InvalidRecord, match="does not fit"):
+        msgspec.structs.replace(online, leaf_weights=online.leaf_weights[1:]).require_sound()

@@ -27,7 +27,7 @@ from support.simulated import simulated_file
 
 from fraud_service.history import History, LabelledTransaction
 from fraud_service.training import export as exporting
-from fraud_service.training.fit import PARAMETERS, Examples, Window, collect, fit, prior, standardisation
+from fraud_service.training.fit import LEAF_SIZES, PARAMETERS, Examples, Window, collect, fit, prior, standardisation
 from fraud_service.training.run import train
 
 QUICK = 15  # trees
@@ -39,7 +39,7 @@ from pathlib import Path
 from fraud_service.history import History
 from fraud_service.training.fit import PARAMETERS
 from fraud_service.training.run import train
-PARAMETERS["max_iter"] = {QUICK}
+PARAMETERS["n_estimators"] = {QUICK}
 train(History.open(Path(sys.argv[1])), Path(sys.argv[2]), start=None, label_delay={7 * DAY}, source="a small world")
 """
 
@@ -48,7 +48,7 @@ train(History.open(Path(sys.argv[1])), Path(sys.argv[2]), start=None, label_dela
 def quick():
     """Fit few trees."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PARAMETERS, "max_iter", QUICK)
+        patch.setitem(PARAMETERS, "n_estimators", QUICK)
         yield
 
 
@@ -123,14 +123,17 @@ def test_the_manifest_says_what_was_trained_on_what(trained, world):
     assert frauds < sum(event.is_fraud for event in rows)  # some become known too late
     assert tuple(manifest.features) == NAMES
     assert manifest.sha256 == {name: sha256((folder / name).read_bytes()).hexdigest() for name in (MODEL, TREES)}
-    assert manifest.version == f"gbm-{manifest.sha256[MODEL][:12]}"
+    assert manifest.version == f"forest-{manifest.sha256[MODEL][:12]}"
     assert manifest.prior == pytest.approx(math.log(frauds / (len(rows) - frauds)))
     assert manifest.training["source"] == "a small world"
     assert (manifest.training["rows"], manifest.training["frauds"]) == (len(rows), frauds)
     assert manifest.training["label_delay_days"] == 7
     assert manifest.training["from"].startswith("2024-01-12T")
     assert manifest.training["to"].startswith("2024-02-05T")
-    assert manifest.training["parameters"] == PARAMETERS
+    leaf = manifest.training["parameters"]["min_samples_leaf"]
+    assert leaf in LEAF_SIZES
+    assert manifest.training["parameters"] == PARAMETERS | {"min_samples_leaf": leaf}
+    assert manifest.training["judged_days"] == pytest.approx((end - rows[0].transaction.timestamp) / 4 / DAY, abs=0.01)
     assert set(manifest.training) >= {"python", "scikit-learn", "onnx"}
 
 
@@ -141,7 +144,7 @@ def test_the_card_tells_a_person_what_the_manifest_tells_a_program(trained):
     assert "| trained on | a small world |" in card
     assert f"{manifest.training['rows']:,}, of which {manifest.training['frauds']:,} frauds" in card
     assert f"| held out auc roc | {manifest.metrics['held_out_auc_roc']:g} |" in card
-    assert f"| max_iter | {QUICK} |" in card
+    assert f"| n_estimators | {QUICK} |" in card
     assert "What it is not for" in card
 
 
@@ -156,7 +159,7 @@ def test_an_exported_graph_that_scores_otherwise_is_not_written(fitted, monkeypa
     graph = exporting.graph
 
     def tampered(trees):
-        return graph(msgspec.structs.replace(trees, base=trees.base + 1e-4))
+        return graph(msgspec.structs.replace(trees, value=[value + 1e-5 for value in trees.value]))
 
     monkeypatch.setattr(exporting, "graph", tampered)
     with pytest.raises(ModelError, match=r"differs from scikit-learn by .*, allowed is 1e-06"):
@@ -166,7 +169,9 @@ def test_an_exported_graph_that_scores_otherwise_is_not_written(fitted, monkeypa
 
 def test_an_exported_graph_that_scores_not_a_number_is_not_written(fitted, monkeypatch, tmp_path):
     graph = exporting.graph
-    monkeypatch.setattr(exporting, "graph", lambda trees: graph(msgspec.structs.replace(trees, base=math.nan)))
+    monkeypatch.setattr(
+        exporting, "graph", lambda trees: graph(msgspec.structs.replace(trees, value=[math.nan] * len(trees.value)))
+    )
     with pytest.raises(ModelError, match="differs from scikit-learn by nan"):
         exporting.export(fitted, Window(MONDAY, MONDAY + DAY, DAY), "noise", tmp_path / "new")
     assert not list(tmp_path.rglob("*.*"))

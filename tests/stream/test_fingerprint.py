@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.loop import looped
 
-from fraud_service.domain import ledger, profile, teaching
+from fraud_service.domain import contest, ledger, profile, teaching
 from fraud_service.settings import Settings
 from fraud_service.stream import learner, scorer, topics
 
@@ -51,7 +51,7 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
         ),
     )
     assert (teaching.SCHEMA, teaching.Progress.__struct_fields__) == (
-        1,
+        2,
         (
             "schema",
             "closed",
@@ -64,6 +64,13 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
             "model",
             "pretrained",
         ),
+    )
+    assert contest.Tally.__struct_fields__ == (
+        "day",
+        "pretrained_frauds",
+        "pretrained_genuine",
+        "online_frauds",
+        "online_genuine",
     )
     assert ledger.Entry.__struct_fields__ == ("scored", "waiting", "taught", "taught_at", "labelled_at")
 

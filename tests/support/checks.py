@@ -28,7 +28,7 @@ from fraud_service.models.pretrained import Pretrained
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fraud_service.domain.scoring import OnlineModel
+    from fraud_service.domain.online import OnlineModel
 
 COLD_START = features(
     amount=25.0,

@@ -64,7 +64,7 @@ class Loop:
             self.settings,
             service.calendar(self.settings),
             Sampling(self.settings.legitimate_share),
-            self.model.version,
+            self.model,
             service.restore(self.model),
             self.learner_metrics,
         )

@@ -20,7 +20,8 @@ from fraud_service.offline import Rehearsal
 from fraud_service.simulator import World, write
 
 if TYPE_CHECKING:
-    from fraud_service.domain.scoring import OnlineModel, PretrainedModel
+    from fraud_service.domain.online import OnlineModel
+    from fraud_service.domain.scoring import PretrainedModel
     from fraud_service.history import LabelledTransaction
 
 

@@ -10,10 +10,10 @@ import msgspec
 
 from fraud_service.domain.events import Label, LabelSource, Transaction
 from fraud_service.domain.features import NAMES, Features
+from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.policy import Outcome
 from fraud_service.domain.records import ScoreRecord
 from fraud_service.domain.risk import row_digest
-from fraud_service.domain.scoring import OnlineModel
 from fraud_service.domain.snapshot import Snapshot
 
 if TYPE_CHECKING:

@@ -1,0 +1,123 @@
+"""Which component deserves the more weight: how well both rank the transactions that were labelled in the last days.
+
+Average precision is what a fraud team lives on, so it decides, not a loss that rare frauds hardly move. It is computed
+from counts of logits in bins, which take the same room however many labels come, and add up in any order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+DAYS: Final = 7  # of labels in memory
+LOWEST: Final = -8.0  # logits; what lies below or above falls into the first or last bin
+WIDTH: Final = 0.4
+BINS: Final = 40
+SHARPNESS: Final = 25.0  # one hundredth of average precision moves the odds of the weights by a quarter
+FEWEST_FRAUDS: Final = 20.0  # fewer decide nothing
+WORSE: Final = 0.02  # so much average precision behind over the days in memory: the online model is switched off
+MUCH_WORSE: Final = 0.05  # the same for the last day
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """What both components said of a transaction, and what it was. A logit that is not finite ranks lowest."""
+
+    pretrained: float
+    online: float
+    is_fraud: bool
+    weight: float
+
+
+class Tally(msgspec.Struct, array_like=True, frozen=True):
+    """Transactions labelled on one UTC day: weighted counts by bin of their logit, of frauds and genuine ones."""
+
+    day: int
+    pretrained_frauds: list[float]
+    pretrained_genuine: list[float]
+    online_frauds: list[float]
+    online_genuine: list[float]
+
+    @classmethod
+    def empty(cls, day: int) -> Tally:
+        """Return the tally of a day that begins."""
+        return cls(day, *([0.0] * BINS for _ in range(4)))
+
+    def with_judged(self, judged: Iterable[Judged]) -> Tally:
+        """Count more transactions."""
+        counts = [list(counted) for counted in msgspec.structs.astuple(self)[1:]]
+        for one in judged:
+            genuine = int(not one.is_fraud)
+            counts[genuine][_bin(one.pretrained)] += one.weight
+            counts[2 + genuine][_bin(one.online)] += one.weight
+        return Tally(self.day, *counts)
+
+
+class Contest(msgspec.Struct, array_like=True, frozen=True):
+    """The tallies of the last days on which something was labelled, the newest last."""
+
+    tallies: tuple[Tally, ...] = ()
+
+    def after(self, day: int, judged: Sequence[Judged]) -> Contest:
+        """Take in what was judged on a day."""
+        if not judged:
+            return self
+        *earlier, newest = self.tallies or (Tally.empty(day),)
+        if newest.day != day:
+            earlier, newest = [*earlier, newest], Tally.empty(day)
+        return Contest((*earlier, newest.with_judged(judged))[-DAYS:])
+
+    def online_weight(self) -> float:
+        """Return the share of the online model in the blend.
+
+        It is a half when both rank equally well or nothing is known, and 0 when the online model is clearly worse, over
+        all days in memory or over the last one alone.
+        """
+        lead = _lead(self.tallies)
+        if lead is None:
+            return 0.5
+        lately = _lead(self.tallies[-1:])
+        if lately is None:  # the day has just begun
+            lately = _lead(self.tallies[-2:])
+        if lead < -WORSE or (lately is not None and lately < -MUCH_WORSE):
+            return 0.0
+        return 1.0 / (1.0 + math.exp(-SHARPNESS * lead))
+
+
+def _bin(logit: float) -> int:
+    if not math.isfinite(logit):
+        return 0
+    return min(max(int((logit - LOWEST) / WIDTH), 0), BINS - 1)
+
+
+def _lead(tallies: Sequence[Tally]) -> float | None:
+    """By how much the online model's average precision is the larger; None with too few frauds to tell."""
+    if sum(map(math.fsum, (tally.online_frauds for tally in tallies))) < FEWEST_FRAUDS:
+        return None
+    online = average_precision([t.online_frauds for t in tallies], [t.online_genuine for t in tallies])
+    pretrained = average_precision([t.pretrained_frauds for t in tallies], [t.pretrained_genuine for t in tallies])
+    return online - pretrained
+
+
+def average_precision(frauds: Sequence[Sequence[float]], genuine: Sequence[Sequence[float]]) -> float:
+    """Return the average precision of binned scores; what shares a bin is alerted together.
+
+    Parameters
+    ----------
+    frauds, genuine
+        Of each day, the counts by bin, the lowest scores first. There is at least one fraud.
+    """
+    total = caught = alerted = area = 0.0
+    for day in frauds:
+        total += math.fsum(day)
+    for place in reversed(range(BINS)):
+        found = math.fsum(day[place] for day in frauds)
+        caught += found
+        alerted += found + math.fsum(day[place] for day in genuine)
+        if found > 0:
+            area += found * caught / alerted
+    return area / total
