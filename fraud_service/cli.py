@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,9 +19,12 @@ from fraud_service.domain.events import Label, LabelSource, decode_label, encode
 from fraud_service.errors import ConfigurationError, FraudServiceError, InvalidEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fraud_service.history import History
 
 DAY: Final = 86_400_000
+SUMMARY: Final = ("average_precision", "auc_roc", "card_precision_100")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Real-time fraud detection on Kafka.")
 topics_app = typer.Typer(no_args_is_help=True, help="Print, create and check the topics of the service.")
@@ -202,16 +206,63 @@ def train(
 
     history = _history(file, maps, sets, None, train_to)
     with _progress() as bar:
-        task = bar.add_task("transactions", total=len(history))
         manifest = run.train(
             history,
             out,
             start=None if train_from is None else _milliseconds(train_from),
             label_delay=duration(label_delay),
             source=source or file.name,
-            progress=lambda: bar.advance(task),
+            progress=_ticks(bar, len(history)),
         )
     typer.echo(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics}))
+
+
+@app.command()
+def backtest(
+    file: Path,
+    models: Annotated[Path, typer.Option(help="Folder of the pretrained model, as `train --out` wrote it.")],
+    maps: Maps = [],
+    sets: Sets = [],
+    label_delay: Delay = "7d",
+    start: From = None,
+    end: To = None,
+    no_online: Annotated[bool, typer.Option("--no-online", help="The pretrained model alone.")] = False,
+    scores: Annotated[Path | None, typer.Option(help="Write one row a transaction here, as Parquet.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write all figures here, as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with pictures here, as HTML.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="The --json of another run, to compare with.")] = None,
+) -> None:
+    """Score a file as the live service would have, labels applied when they became known, and say how good that was.
+
+    What lies before --from warms profiles, risk and the online model, and is not reported.
+    """
+    from fraud_service import backtest as run
+    from fraud_service.evaluation import report as page
+    from fraud_service.evaluation import result
+
+    other = None if compare is None else result.decode_result(_read(compare), str(compare))
+    for path in (scores, json_out, report):
+        _require_folder(path)
+    history = _history(file, maps, sets, None, end)
+    plan = run.Plan(
+        source=file.name,
+        models=models,
+        label_delay=duration(label_delay),
+        start=None if start is None else _milliseconds(start),
+        online=not no_online,
+    )
+    with _progress() as bar:
+        table, found = run.backtest(history, plan, settings.load(), _ticks(bar, len(history)))
+    if scores is not None:
+        run.write_scores(table, scores)
+    if json_out is not None:
+        json_out.write_bytes(result.encode_result(found))
+    if report is not None:
+        report.write_text(page.report(found, other), encoding="utf-8")
+    figures = {
+        name: {figure: getattr(one, figure) for figure in SUMMARY} for name, one in found.figures.components.items()
+    }
+    typer.echo(json.dumps({**found.run, "frauds": found.figures.frauds, "figures": figures}))
 
 
 @app.command()
@@ -305,6 +356,31 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
+
+
+def _ticks(bar: Progress, total: int) -> Callable[[], None]:
+    """Return what moves the bar by one; it is drawn once in a while, for it costs more than scoring."""
+    task, ticks = bar.add_task("transactions", total=total), count(1)
+
+    def tick() -> None:
+        done = next(ticks)
+        if done % 1000 == 0 or done == total:
+            bar.update(task, completed=done)
+
+    return tick
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _require_folder(path: Path | None) -> None:
+    """Refuse, before hours of work, a file that could not be written."""
+    if path is not None and not path.parent.is_dir():
+        raise ConfigurationError(f"{path}: there is no folder {path.parent}")
 
 
 def main() -> None:

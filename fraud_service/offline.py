@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.detector import Detector, Verdict
     from fraud_service.domain.events import Label
+    from fraud_service.domain.features import Features
     from fraud_service.domain.ledger import Calendar
+    from fraud_service.domain.online import OnlineModel
     from fraud_service.domain.profile import Profile
     from fraud_service.domain.teaching import Lesson, OnlineLearner, Sampling
     from fraud_service.history import LabelledTransaction
@@ -42,6 +44,24 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         """Remove the value, if there is one."""
         self.values.pop(key, None)
+
+
+class NoLearner:
+    """Stands in for an online learner where only risk is learned; its model stays as it is given."""
+
+    def __init__(self, model: OnlineModel) -> None:
+        self._model = model
+
+    def learn(self, row: Features, pretrained_logit: float, *, is_fraud: bool, weight: float) -> None:
+        """Learn nothing."""
+
+    def state(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def export(self) -> OnlineModel:
+        """Return the model as it was given."""
+        return self._model
 
 
 class Rehearsal:

@@ -176,7 +176,19 @@ BELOW = {
     "health": {"stream", "models", "service", "cli", "training", "offline", "demo"},
     "offline": {"stream", "models", "metrics", "health", "settings", "service", "cli", "training", "demo"},
     "training": {"stream", "metrics", "health", "settings", "service", "cli", "demo"},
-    "service": {"cli", "training", "offline", "demo"},
+    "evaluation": {
+        "stream",
+        "models",
+        "health",
+        "settings",
+        "service",
+        "cli",
+        "training",
+        "offline",
+        "backtest",
+        "demo",
+    },
+    "service": {"cli", "training", "offline", "evaluation", "backtest", "demo"},
 }
 
 

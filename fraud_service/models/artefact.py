@@ -64,6 +64,12 @@ def shipped() -> Path:
     return installed if installed.exists() else package.parent / "models" / "pretrained"
 
 
+def find(folder: Path) -> Path:
+    """Return the folder of the artefact: the one given, or `pretrained` in it, as in the shipped `models/`."""
+    inner = folder / "pretrained"
+    return inner if (inner / MANIFEST).exists() and not (folder / MANIFEST).exists() else folder
+
+
 def read(folder: Path) -> tuple[Manifest, bytes, Trees]:
     """Read an artefact, verified.
 

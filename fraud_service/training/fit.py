@@ -20,7 +20,7 @@ from fraud_service.domain.profile import DAY
 from fraud_service.domain.snapshot import untaught
 from fraud_service.domain.teaching import Sampling
 from fraud_service.errors import ConfigurationError
-from fraud_service.offline import Rehearsal
+from fraud_service.offline import NoLearner, Rehearsal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -78,19 +78,6 @@ class _NoModel:
         return 0.0, [0.0] * len(row.vector())
 
 
-class _NoLearner:
-    """Stands in for the online model: only risk is learned."""
-
-    def learn(self, row: Features, pretrained_logit: float, *, is_fraud: bool, weight: float) -> None:
-        pass
-
-    def state(self) -> bytes:
-        return b""
-
-    def export(self) -> OnlineModel:
-        return OnlineModel.untaught([0.0] * len(NAMES), [1.0] * len(NAMES))
-
-
 def collect(
     history: Iterable[LabelledTransaction], window: Window, progress: Callable[[], None] = lambda: None
 ) -> Examples:
@@ -102,9 +89,10 @@ def collect(
         When the window holds too few frauds to learn from.
     """
     calendar = Calendar(maturity=window.label_delay)
-    start = untaught("none", _NoLearner().export())
+    learner = NoLearner(OnlineModel.untaught([0.0] * len(NAMES), [1.0] * len(NAMES)))
+    start = untaught("none", learner.export())
     detector = Detector(_NoModel(), Policy(review=2.0, decline=2.0))  # nothing is flagged: reasons would cost time
-    rehearsal = Rehearsal(detector, start, lambda _: _NoLearner(), calendar, Sampling(), window.label_delay)
+    rehearsal = Rehearsal(detector, start, lambda _: learner, calendar, Sampling(0.0), window.label_delay)
     rows, labels, timestamps = [], [], []
     events = [event for event in history if event.transaction.timestamp < window.end]
     for event, verdict in zip(events, rehearsal.play(events), strict=True):

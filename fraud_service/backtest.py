@@ -1,0 +1,204 @@
+"""Backtest: score a file as the live service would have, and say how good that was. The service without Kafka.
+
+Every transaction is scored once, in event order, by what was known then; a label becomes known at its own time;
+snapshots come into force at the same event times as live.
+"""
+
+from __future__ import annotations
+
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from fraud_service import service
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.events import rfc3339
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.profile import DAY
+from fraud_service.domain.scoring import probability
+from fraud_service.domain.teaching import Sampling
+from fraud_service.errors import ConfigurationError
+from fraud_service.evaluation.figures import Scores, evaluate
+from fraud_service.evaluation.result import Result
+from fraud_service.models import artefact
+from fraud_service.models.pretrained import Pretrained
+from fraud_service.offline import NoLearner, Rehearsal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fraud_service.domain.detector import Verdict
+    from fraud_service.history import History, LabelledTransaction
+    from fraud_service.settings import Settings
+
+SCHEMA: Final = pa.schema(
+    [
+        ("transaction_id", pa.string()),
+        ("timestamp", pa.timestamp("ms", tz="UTC")),
+        ("score", pa.float64()),
+        ("pretrained", pa.float64()),
+        ("online", pa.float64()),
+        ("online_weight", pa.float64()),
+        ("outcome", pa.string()),
+        ("model", pa.string()),
+        ("snapshot", pa.string()),
+        ("is_fraud", pa.bool_()),
+    ]
+)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What to backtest.
+
+    `label_delay` is in milliseconds; transactions before `start` (epoch milliseconds) warm the state and are not
+    reported. Without `online`, the pretrained model scores alone; labels still move the risk of merchants and cards.
+    """
+
+    source: str
+    models: Path
+    label_delay: int
+    start: int | None = None
+    online: bool = True
+
+
+class Reported:
+    """The reported transactions, column by column, and what the figures need besides."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self.cards: list[int] = []
+        self.amounts: list[float] = []
+        self.weights: list[tuple[int, float]] = []
+        self.contributions = np.zeros(len(NAMES))
+        self.explained = 0
+        self._codes: dict[str, int] = {}
+        self._snapshot = ""
+
+    def add(self, event: LabelledTransaction, verdict: Verdict, *, online: bool) -> None:
+        """Take in one transaction. A repetition was reported before."""
+        if verdict.is_repeated:
+            return
+        transaction, decision = verdict.transaction, verdict.decision
+        row = (
+            transaction.transaction_id,
+            transaction.timestamp,
+            decision.score,
+            _probability(decision.pretrained_logit),
+            _probability(decision.online_logit) if online else None,
+            decision.online_weight if online else 0.0,
+            decision.outcome.value,
+            decision.model,
+            decision.snapshot,
+            event.is_fraud,
+        )
+        for column, value in zip(self.columns.values(), row, strict=True):
+            column.append(value)
+        self.cards.append(self._codes.setdefault(transaction.card_id, len(self._codes)))
+        self.amounts.append(transaction.amount)
+        if online and decision.snapshot != self._snapshot:
+            self._snapshot = decision.snapshot
+            self.weights.append((transaction.timestamp, round(decision.online_weight, 6)))
+        if verdict.contributions is not None:
+            self.contributions += np.abs(list(verdict.contributions.features.values()))
+            self.explained += 1
+
+    def table(self) -> pa.Table:
+        """Return one row a transaction, in event order."""
+        return pa.table(self.columns, schema=SCHEMA)
+
+    def scores(self) -> Scores:
+        """Return what the figures are computed from: the transactions whose label is known."""
+        known = np.array([value is not None for value in self.columns["is_fraud"]], dtype=bool)
+
+        def column(name: str, kind: type = float) -> Any:
+            return np.array(self.columns[name], dtype=kind)[known]
+
+        components = {"blended": "score", "pretrained": "pretrained", "online": "online"}
+        values = {component: column(name) for component, name in components.items()}
+        return Scores(
+            timestamps=column("timestamp", np.int64),
+            cards=np.array(self.cards, dtype=np.int64)[known],
+            is_fraud=column("is_fraud", bool),
+            amounts=np.array(self.amounts)[known],
+            components={name: value for name, value in values.items() if not np.isnan(value).all()},
+            flagged=column("outcome", object) != "approve",
+        )
+
+    def features(self) -> dict[str, float]:
+        """Return the mean absolute contribution, in logits, of each feature to the flagged transactions."""
+        means = self.contributions / max(self.explained, 1)
+        return {name: round(float(mean), 6) for name, mean in zip(NAMES, means, strict=True)}
+
+
+def backtest(
+    history: History, plan: Plan, settings: Settings, progress: Callable[[], None] = lambda: None
+) -> tuple[pa.Table, Result]:
+    """Run over a history.
+
+    Returns
+    -------
+    tuple
+        One row a reported transaction, and the figures.
+
+    Raises
+    ------
+    ConfigurationError
+        When no transaction is left to report.
+    ModelError
+        When the model cannot be loaded.
+    """
+    model = Pretrained.load(artefact.find(plan.models))
+    rehearsal = Rehearsal(
+        Detector(model, service.policy(settings)),
+        service.first_snapshot(model),
+        service.restore(model) if plan.online else lambda _: NoLearner(model.untaught_online_model()),
+        msgspec.structs.replace(service.calendar(settings), maturity=plan.label_delay),
+        Sampling(settings.legitimate_share if plan.online else 0.0),
+        plan.label_delay,
+    )
+    reported = Reported()
+    events, played = tee(history)
+    for event, verdict in zip(events, rehearsal.play(played), strict=True):
+        progress()
+        if plan.start is None or event.transaction.timestamp >= plan.start:
+            reported.add(event, verdict, online=plan.online)
+    if not reported.cards:
+        raise ConfigurationError("no transaction is left to report: check --from, --to and the file")
+    return reported.table(), _result(plan, model, reported)
+
+
+def _result(plan: Plan, model: Pretrained, reported: Reported) -> Result:
+    times = reported.columns["timestamp"]
+    return Result(
+        run={
+            "source": plan.source,
+            "from": rfc3339(times[0]),
+            "to": rfc3339(times[-1]),
+            "transactions": len(times),
+            "label_delay_days": plan.label_delay / DAY,
+            "model": model.version,
+            "online": plan.online,
+        },
+        figures=evaluate(reported.scores()),
+        weights=reported.weights,
+        features=reported.features(),
+        models=sorted(set(reported.columns["model"])),
+        refits=[],
+    )
+
+
+def write_scores(table: pa.Table, path: Path) -> None:
+    """Write the scores as Parquet. Raises `ConfigurationError` when that cannot be done."""
+    try:
+        parquet.write_table(table, path, compression="zstd")
+    except OSError as error:
+        raise ConfigurationError(f"--scores {path}: cannot be written: {error.strerror or error}") from None
+
+
+def _probability(logit: float | None) -> float | None:
+    return None if logit is None else probability(logit)
