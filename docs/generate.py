@@ -238,7 +238,7 @@ def metric_rows(kind: type[StreamMetrics]) -> list[MetricRow]:
     recorder = _Recorder()
     made = kind(recorder)
     if isinstance(made, ScorerMetrics):  # the labels of an info metric appear with its value
-        made.snapshot(untaught("", OnlineModel((), (), (), 1.0, 0.0)))
+        made.snapshot(untaught("", OnlineModel.untaught()))
     found = {sample.name: sample.labels for family in recorder.registry.collect() for sample in family.samples}
     return [row._replace(labels=tuple(found[row.name])) if row.kind == "info" else row for row in recorder.rows]
 

@@ -7,10 +7,9 @@ known at its event time, a label becomes known at its own. Used to train, and as
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from fraud_service.domain.ledger import Ledger, examples_due
-from fraud_service.domain.records import score_record
+from fraud_service.domain.ledger import Ledger, Scored, examples_due
 from fraud_service.domain.snapshot import Knowledge, Snapshot
 from fraud_service.domain.teaching import Progress, Teacher
 
@@ -21,10 +20,13 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Label
     from fraud_service.domain.features import Features
     from fraud_service.domain.ledger import Calendar
-    from fraud_service.domain.online import OnlineModel
+    from fraud_service.domain.online import Encoded, OnlineModel
     from fraud_service.domain.profile import Profile
     from fraud_service.domain.teaching import Lesson, OnlineLearner, Sampling
     from fraud_service.history import LabelledTransaction
+
+
+LARGEST_BATCH: Final = 1024
 
 
 class MemoryStore:
@@ -52,7 +54,7 @@ class NoLearner:
     def __init__(self, model: OnlineModel) -> None:
         self._model = model
 
-    def learn(self, row: Features, pretrained_logit: float, *, is_fraud: bool, weight: float) -> None:
+    def learn(self, encoded: Encoded, *, is_fraud: bool, weight: float) -> None:
         """Learn nothing."""
 
     def state(self) -> bytes:
@@ -96,20 +98,36 @@ class Rehearsal:
         self.progress = Progress()
 
     def play(self, history: Iterable[LabelledTransaction]) -> Iterator[Verdict]:
-        """Score every transaction of a history in order; yields one verdict each."""
+        """Score every transaction of a history in order; yields one verdict each.
+
+        Between two boundaries nothing is learned, so transactions are scored in batches.
+        """
+        batch: list[LabelledTransaction] = []
         for event in history:
-            now = event.transaction.timestamp
-            self._pass_time(now)
-            (verdict,) = self._detector.assess([event.transaction], self.profiles, self.knowledge)
-            self._ledger.score(score_record(verdict), self.progress.closed)
+            if batch and (event.transaction.timestamp >= self._next_boundary() or len(batch) == LARGEST_BATCH):
+                yield from self._score(batch)
+                batch = []
+            if not batch:
+                self._pass_time(event.transaction.timestamp)
+            batch.append(event)
+        yield from self._score(batch)
+
+    def _score(self, batch: list[LabelledTransaction]) -> list[Verdict]:
+        verdicts = self._detector.assess([event.transaction for event in batch], self.profiles, self.knowledge)
+        for event, verdict in zip(batch, verdicts, strict=True):
+            if verdict.features is not None:
+                self._ledger.enter(_scored(verdict, verdict.features), self.progress.closed)
             self._expect_label(event)
-            yield verdict
+        return verdicts
+
+    def _next_boundary(self) -> int:
+        return (self.progress.closed + 1) * self._calendar.interval
 
     def _pass_time(self, now: int) -> None:
         """Close the boundaries before `now`, each with the labels known by then."""
         if self.progress.closed < 0:
             self.progress = Progress.beginning(now // self._calendar.interval)
-        while (self.progress.closed + 1) * self._calendar.interval <= now:
+        while self._next_boundary() <= now:
             boundary = self.progress.closed + 1
             self._hand_in_labels(boundary * self._calendar.interval)
             self._take_in(self._lesson(boundary))
@@ -135,3 +153,20 @@ class Rehearsal:
         label = event.label(self._label_delay)
         if label is not None:
             heappush(self._labels, (label.labelled_at, label.transaction_id, label))
+
+
+def _scored(verdict: Verdict, features: Features) -> Scored:
+    transaction, decision = verdict.transaction, verdict.decision
+    return Scored(
+        transaction.transaction_id,
+        transaction.card_id,
+        transaction.merchant_id,
+        transaction.timestamp,
+        transaction.amount,
+        decision.pretrained_logit,
+        decision.online_logit,
+        decision.score,
+        decision.outcome,
+        features.vector(),
+        decision.model,
+    )

@@ -122,7 +122,7 @@ ONLY = {
     "quixstreams": ("fraud_service.stream",),
     "confluent_kafka": ("fraud_service.stream", "fraud_service.embedded", "fraud_service.feed"),
     "prometheus_client": ("fraud_service.metrics",),
-    "sklearn": ("fraud_service.training",),
+    "sklearn": ("fraud_service.training", "fraud_service.evaluation"),
     "onnx": ("fraud_service.training",),
     "river": ("fraud_service.models.online",),
     "pickle": (),

@@ -15,16 +15,25 @@ from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
 from fraud_service.domain.policy import NO_MODEL, Decision, Outcome, Policy, Reason, reasons
 from fraud_service.domain.profile import Profile, Recent
-from fraud_service.domain.scoring import Blend, Contributions, PretrainedModel, blend, contributions
+from fraud_service.domain.scoring import (
+    FAILED,
+    Blend,
+    Contributions,
+    PretrainedModel,
+    blend,
+    contributions,
+    encode_safely,
+)
 from fraud_service.domain.snapshot import UNTAUGHT, Snapshot, View
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
+    from fraud_service.domain.online import Encoded
     from fraud_service.domain.snapshot import Knowledge
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """Every fact about one assessed transaction. Observers read it; nobody adds to it.
 
     A repeated transaction carries the first decision again, and neither features nor contributions.
@@ -42,7 +51,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.features is None
 
 
-class _Case(msgspec.Struct, frozen=True):
+class _Case(msgspec.Struct, frozen=True, gc=False):
     """A transaction on its way through the flow."""
 
     transaction: Transaction
@@ -77,8 +86,8 @@ class Detector:
         """
         cases = [self._observe(transaction, profiles, knowledge) for transaction in transactions]
         rows = [case.features for case in cases if case.features is not None]
-        logits = iter(self._pretrained_logits(rows))
-        return [self._remember(case, next(logits) if case.features is not None else math.nan) for case in cases]
+        encoded = iter(encode_safely(self.pretrained, rows))
+        return [self._remember(case, next(encoded) if case.features is not None else FAILED) for case in cases]
 
     def _observe(self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: Knowledge) -> _Case:
         """Compute the features from what was known before, then fold the transaction into its card's profile."""
@@ -98,54 +107,42 @@ class Detector:
         profiles[transaction.card_id] = profile
         return _Case(transaction, place, view, features)
 
-    def _pretrained_logits(self, rows: list[Features]) -> list[float]:
-        """Score the batch; where that fails, row by row, so that no row suffers from its neighbours."""
-        if not rows:
-            return []
-        try:
-            logits = self.pretrained.logits(rows)
-        except Exception:  # noqa: BLE001 - a failing component never decides: the other one does, and the verdict says so
-            logits = []
-        if len(logits) == len(rows):
-            return logits
-        return [math.nan] if len(rows) == 1 else [self._pretrained_logits([row])[0] for row in rows]
-
-    def _online_logit(self, features: Features, snapshot: Snapshot, pretrained_logit: float) -> float:
+    def _online_logit(self, encoded: Encoded, snapshot: Snapshot) -> float:
         """Score with the online model; without the pretrained logit, an untaught one knows nothing."""
-        if math.isfinite(pretrained_logit):
-            known = pretrained_logit
-        elif snapshot.version == UNTAUGHT:
+        if math.isfinite(encoded.logit):
+            known = encoded.logit
+        elif snapshot.version == UNTAUGHT or encoded is FAILED:
             return math.nan
         else:
             known = self.pretrained.prior
         try:
-            return snapshot.online.logit(features, known)
-        except (ArithmeticError, ValueError):
+            return snapshot.online.logit(encoded, known)
+        except (ArithmeticError, LookupError, ValueError):
             return math.nan
 
-    def _remember(self, case: _Case, pretrained_logit: float) -> Verdict:
+    def _remember(self, case: _Case, encoded: Encoded) -> Verdict:
         """Decide, and note the decision in the profile for the day the transaction comes again."""
         if case.features is None or case.view is None:
             if case.place.decision is None:
                 raise AssertionError("a transaction is decided before it can be repeated")
             return Verdict(case.transaction, case.place.decision, None)
-        result = self._blend(case.features, case.view, pretrained_logit)
-        decision, explanation = self._decide(case.features, case.view, result, case.transaction.timestamp)
+        result = self._blend(encoded, case.view)
+        decision, explanation = self._decide(case.features, encoded, case.view, result, case.transaction.timestamp)
         case.place.decision = decision
         return Verdict(case.transaction, decision, case.features, explanation)
 
-    def _blend(self, features: Features, view: View, pretrained_logit: float) -> Blend:
-        online = self._online_logit(features, view.snapshot, pretrained_logit)
-        return blend(pretrained_logit, online, view.snapshot.online_weight, self.pretrained.prior)
+    def _blend(self, encoded: Encoded, view: View) -> Blend:
+        online = self._online_logit(encoded, view.snapshot)
+        return blend(encoded.logit, online, view.snapshot.online_weight, self.pretrained.prior)
 
-    def _explain(self, features: Features, result: Blend, view: View) -> Contributions | None:
+    def _explain(self, features: Features, encoded: Encoded, result: Blend, view: View) -> Contributions | None:
         try:
-            return contributions(features, result, self.pretrained, view.snapshot.online)
+            return contributions(features, encoded, result, self.pretrained, view.snapshot.online)
         except Exception:  # noqa: BLE001 - a decision stands, even where its reasons cannot be given
             return None
 
     def _decide(
-        self, features: Features, view: View, result: Blend, timestamp: int
+        self, features: Features, encoded: Encoded, view: View, result: Blend, timestamp: int
     ) -> tuple[Decision, Contributions | None]:
         outcome = self.policy.outcome(result.score)
         explanation: Contributions | None = None
@@ -153,7 +150,7 @@ class Detector:
         if result.pretrained_logit is None and result.online_logit is None:
             outcome, why = Outcome.REVIEW, (NO_MODEL,)
         elif outcome is not Outcome.APPROVE:
-            explanation = self._explain(features, result, view)
+            explanation = self._explain(features, encoded, result, view)
             why = () if explanation is None else reasons(features, explanation.features)
         decision = Decision(
             outcome=outcome,

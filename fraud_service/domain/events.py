@@ -52,7 +52,7 @@ class LabelSource(StrEnum):
     SETTLEMENT = "settlement"
 
 
-class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One card payment, as the payment system saw it.
 
     `timestamp` is the event time in epoch milliseconds (UTC); `amount` is in units of `currency`; `latitude` and
@@ -76,7 +76,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180, description="degrees, WGS 84")] | None = None
 
 
-class Label(msgspec.Struct, frozen=True, kw_only=True):
+class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known, later, of one transaction. `labelled_at` is the event time of the label, epoch milliseconds."""
 
     transaction_id: Identifier

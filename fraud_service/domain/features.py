@@ -22,7 +22,7 @@ it is for a card or merchant never seen. `docs/features.md` is generated from th
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -52,7 +52,7 @@ def _feature(description: str, unit: str, window: str = "", cold: float = 0.0) -
     return msgspec.Meta(description=description, extra={"unit": unit, "window": window, "cold": cold})
 
 
-class Features(msgspec.Struct, frozen=True):
+class Features(msgspec.Struct, frozen=True, gc=False):
     """One transaction as the models see it. The order of the fields is the order of the model's columns."""
 
     amount: Annotated[float, _feature("Amount of the transaction.", "currency", "this transaction")]
@@ -194,10 +194,11 @@ def extract(transaction: Transaction, profile: Profile, merchant: Risk, card: Ri
     merchant, card
         What labels said of them as of the boundary `as_of` (epoch milliseconds).
     """
+    month = _month(profile, transaction.timestamp // DAY)
     return Features(
         *_itself(transaction),
-        *_activity(transaction, profile),
-        *_amounts(transaction, profile),
+        *_activity(transaction, profile, month),
+        *_amounts(transaction, profile, month),
         *_company(transaction, profile),
         *_merchant_risk(transaction.timestamp, merchant, as_of),
         *_card_risk(transaction.timestamp, card, as_of),
@@ -216,26 +217,55 @@ def _itself(transaction: Transaction) -> tuple[float, ...]:
     )
 
 
-def _activity(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
+class _Month(NamedTuple):
+    """What the daily buckets of a card say of the thirty days up to a day."""
+
+    count_7d: int = 0
+    total_7d: float = 0.0
+    count_30d: int = 0
+    total_30d: float = 0.0
+    largest: float = 0.0
+    high_3d: int = 0
+    high_14d: int = 0
+
+
+def _month(profile: Profile, newest: int) -> _Month:
+    count_7d = count = high_3d = high_14d = 0
+    total_7d = total = largest = 0.0
+    for bucket in profile.days:
+        age = newest - bucket.number
+        if 0 <= age < 30:  # noqa: PLR2004 - the spans are the names of the features
+            count += bucket.count
+            total += bucket.total
+            largest = max(largest, bucket.largest)
+            if age < 14:  # noqa: PLR2004
+                high_14d += bucket.high
+                if age < 7:  # noqa: PLR2004
+                    count_7d += bucket.count
+                    total_7d += bucket.total
+                    if age < 3:  # noqa: PLR2004
+                        high_3d += bucket.high
+    return _Month(count_7d, total_7d, count, total, largest, high_3d, high_14d)
+
+
+def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
     now = transaction.timestamp
     if profile.count == 0:
         return 0.0, LONG_AGO, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     age = min(max(now - profile.first_seen, 0) / DAY, 365.0)
     count_1d, total_1d = _hours(profile, now // HOUR)
-    count_7d, total_7d = _days(profile, now // DAY, 7)
-    count_30d, total_30d = _days(profile, now // DAY, 30)
     span = min(age + 1.0, 30.0)
     return (
         age,
         _hours_since(now, profile.last_seen),
         *_last_hour(profile, now),
         float(count_1d),
-        float(count_7d),
-        float(count_30d),
+        float(month.count_7d),
+        float(month.count_30d),
         total_1d,
-        total_7d / count_7d if count_7d else 0.0,
-        total_30d / count_30d if count_30d else 0.0,
-        count_1d * span / count_30d if count_30d else 0.0,
+        month.total_7d / month.count_7d if month.count_7d else 0.0,
+        month.total_30d / month.count_30d if month.count_30d else 0.0,
+        count_1d * span / month.count_30d if month.count_30d else 0.0,
     )
 
 
@@ -261,33 +291,14 @@ def _hours(profile: Profile, newest: int) -> tuple[int, float]:
     return count, total
 
 
-def _days(profile: Profile, newest: int, span: int) -> tuple[int, float]:
-    count, total = 0, 0.0
-    for bucket in profile.days:
-        if newest - span < bucket.number <= newest:
-            count += bucket.count
-            total += bucket.total
-    return count, total
-
-
-def _amounts(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
-    newest = transaction.timestamp // DAY
-    count = high_3d = high_14d = 0
-    total = largest = 0.0
-    for bucket in profile.days:
-        if newest - 30 < bucket.number <= newest:
-            count += bucket.count
-            total += bucket.total
-            largest = max(largest, bucket.largest)
-            high_14d += bucket.high if bucket.number > newest - 14 else 0
-            high_3d += bucket.high if bucket.number > newest - 3 else 0
+def _amounts(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
     amount = transaction.amount
     return (
-        _ratio(amount * count, total),
-        _ratio(amount, largest),
+        _ratio(amount * month.count_30d, month.total_30d),
+        _ratio(amount, month.largest),
         min(max(profile.unusualness(amount), -20.0), 20.0),
-        float(high_3d),
-        float(high_14d),
+        float(month.high_3d),
+        float(month.high_14d),
     )
 
 

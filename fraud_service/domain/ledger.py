@@ -10,7 +10,7 @@ One ledger serves one partition. Its state lies in a key-value store with bounde
 ``t/<identity>``       the scored transaction and the labels known of it
 ``l/<identity>``       labels that came before their transaction
 ``d/<boundary>``       how many entries are due at this boundary
-``d/<boundary>/<n>``   the n-th slice of them: (known at, identity)
+``d/<boundary>/<n>``   the n-th of them: (known at, identity)
 =====================  ==========================================================
 """
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Label
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
 
-SLICE: Final = 64  # entries in one value: small enough to rewrite for each transaction
 MOST_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
 
 
@@ -66,7 +65,7 @@ class Calendar(msgspec.Struct, frozen=True):
         return -(-instant // self.interval)
 
 
-class Scored(msgspec.Struct, array_like=True, frozen=True):
+class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the learner needs of a score record."""
 
     transaction_id: str
@@ -78,8 +77,13 @@ class Scored(msgspec.Struct, array_like=True, frozen=True):
     online_logit: float | None
     score: float
     outcome: Outcome
-    features: Features
+    values: tuple[float, ...]  # of the features, without their names: a third of the room
     model: str
+
+    @property
+    def features(self) -> Features:
+        """The features that were scored."""
+        return Features(*self.values)
 
     @classmethod
     def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> Scored:
@@ -94,12 +98,12 @@ class Scored(msgspec.Struct, array_like=True, frozen=True):
             record.online_logit,
             record.score,
             record.outcome,
-            features,
+            features.vector(),
             record.model,
         )
 
 
-class Known(msgspec.Struct, array_like=True, frozen=True, order=True):
+class Known(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """A label of one transaction. At the same instant fraud sorts last, and the last one counts."""
 
     known_at: int
@@ -120,7 +124,7 @@ class Entry(msgspec.Struct, array_like=True):
     labelled_at: int = -1
 
 
-class Example(msgspec.Struct, frozen=True):
+class Example(msgspec.Struct, frozen=True, gc=False):
     """A labelled example: what was scored, and what became known when and by whom (None: by maturity).
 
     `corrects` says that the opposite was taught before, at `corrected_at`.
@@ -134,7 +138,7 @@ class Example(msgspec.Struct, frozen=True):
     corrected_at: int = 0
 
 
-class Due(msgspec.Struct, array_like=True, frozen=True, order=True):
+class Due(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """Something becomes known of a transaction."""
 
     known_at: int
@@ -156,17 +160,21 @@ class Ledger:
         closed
             Number of the last boundary that was closed: what was due by then falls due at the next one.
         """
-        identity = identify(record.card_id, record.transaction_id)
-        is_forgotten = record.timestamp + self._calendar.retention <= closed * self._calendar.interval
-        if record.features is None or is_forgotten or self._store.get(f"t/{identity}") is not None:
+        return record.features is not None and self.enter(Scored.of(record, record.features), closed)
+
+    def enter(self, scored: Scored, closed: int) -> bool:
+        """Take in what `score` takes from a record."""
+        identity = identify(scored.card_id, scored.transaction_id)
+        is_forgotten = scored.timestamp + self._calendar.retention <= closed * self._calendar.interval
+        if is_forgotten or self._store.get(f"t/{identity}") is not None:
             return False
-        scored = Scored.of(record, record.features)
-        early = self._early(identity)
-        self._store.put(f"t/{identity}", _encode(Entry(scored, early)))
-        self._store.delete(f"l/{identity}")
-        for known in early:
-            self._schedule(max(known.known_at, record.timestamp), identity, closed)
-        self._schedule(record.timestamp + self._calendar.maturity, identity, closed)
+        entry = Entry(scored, self._early(identity))
+        self._store.put(f"t/{identity}", _encode(entry))
+        self._schedule(self._matures_at(entry), identity, closed)
+        if entry.waiting:
+            self._store.delete(f"l/{identity}")
+            for known in entry.waiting:
+                self._schedule_label(known, entry, identity, closed)
         return True
 
     def label(self, label: Label, closed: int) -> bool:
@@ -181,14 +189,17 @@ class Ledger:
             return False
         entry.waiting = _with(entry.waiting, known)
         self._store.put(f"t/{identity}", _encode(entry))
-        self._schedule(max(known.known_at, entry.scored.timestamp), identity, closed)
+        self._schedule_label(known, entry, identity, closed)
         return True
 
     def due(self, boundary: int) -> Iterator[Due]:
         """Take out, unordered, what falls due at a boundary."""
-        for slice_key in self._slices(boundary):
-            yield from _decode_due(self._store.get(slice_key) or b"\x90")
-            self._store.delete(slice_key)
+        for number in range(self._count(boundary)):
+            key = f"d/{boundary}/{number}"
+            data = self._store.get(key)
+            if data is not None:
+                yield _decode_due(data)
+            self._store.delete(key)
         self._store.delete(f"d/{boundary}")
 
     def settle(self, due: Due, boundary: int) -> Example | None:
@@ -244,16 +255,18 @@ class Ledger:
 
     def _schedule(self, at: int, identity: str, closed: int) -> None:
         boundary = max(self._calendar.boundary(at), closed + 1)
-        count = int(self._store.get(f"d/{boundary}") or b"0")
-        key = f"d/{boundary}/{count // SLICE}"
-        entries = _decode_due(self._store.get(key) or b"\x90") if count % SLICE else []
-        entries.append(Due(at, identity))
-        self._store.put(key, _encode(entries))
+        count = self._count(boundary)
+        self._store.put(f"d/{boundary}/{count}", _encode(Due(at, identity)))
         self._store.put(f"d/{boundary}", b"%d" % (count + 1))
 
-    def _slices(self, boundary: int) -> list[str]:
-        count = int(self._store.get(f"d/{boundary}") or b"0")
-        return [f"d/{boundary}/{number}" for number in range(-(-count // SLICE))]
+    def _schedule_label(self, known: Known, entry: Entry, identity: str, closed: int) -> None:
+        """Schedule a label, unless the transaction matures at the same boundary and so is settled then anyway."""
+        at, matures = max(known.known_at, entry.scored.timestamp), self._calendar.boundary(self._matures_at(entry))
+        if not closed < matures == self._calendar.boundary(at):
+            self._schedule(at, identity, closed)
+
+    def _count(self, boundary: int) -> int:
+        return int(self._store.get(f"d/{boundary}") or b"0")
 
 
 def identify(card_id: str, transaction_id: str) -> str:
@@ -279,7 +292,7 @@ def _with(labels: list[Known], known: Known) -> list[Known]:
 _encoder = msgspec.msgpack.Encoder()
 _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _labels_decoder = msgspec.msgpack.Decoder(list[Known])
-_due_decoder = msgspec.msgpack.Decoder(list[Due])
+_due_decoder = msgspec.msgpack.Decoder(Due)
 
 
 def _encode(value: Any) -> bytes:
@@ -294,5 +307,5 @@ def _decode_labels(data: bytes) -> list[Known]:
     return _labels_decoder.decode(data)
 
 
-def _decode_due(data: bytes) -> list[Due]:
+def _decode_due(data: bytes) -> Due:
     return _due_decoder.decode(data)

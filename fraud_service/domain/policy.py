@@ -24,7 +24,7 @@ class Outcome(StrEnum):
     DECLINE = "decline"
 
 
-class Reason(msgspec.Struct, frozen=True, array_like=True):
+class Reason(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Why a transaction was flagged. `contribution` is what its features add to the logit of the score."""
 
     code: str
@@ -32,7 +32,7 @@ class Reason(msgspec.Struct, frozen=True, array_like=True):
     contribution: float
 
 
-class Decision(msgspec.Struct, frozen=True, array_like=True):
+class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What was decided on one transaction, and by what.
 
     `score` is the blended probability of fraud; the logits are those of the components, None where a component failed;

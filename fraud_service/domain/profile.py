@@ -42,7 +42,7 @@ DEVIATION_FLOOR: Final = 0.05
 ENOUGH_TO_JUDGE: Final = 5
 
 
-class Hour(msgspec.Struct, array_like=True):
+class Hour(msgspec.Struct, array_like=True, gc=False):
     """What happened in one hour of event time; `number` counts hours since the epoch."""
 
     number: int
@@ -50,7 +50,7 @@ class Hour(msgspec.Struct, array_like=True):
     total: float = 0.0
 
 
-class Day(msgspec.Struct, array_like=True):
+class Day(msgspec.Struct, array_like=True, gc=False):
     """What happened on one UTC day; `high` counts amounts unusual for the card when they came."""
 
     number: int
@@ -60,7 +60,7 @@ class Day(msgspec.Struct, array_like=True):
     high: int = 0
 
 
-class Recent(msgspec.Struct, array_like=True):
+class Recent(msgspec.Struct, array_like=True, gc=False):
     """One of the card's last transactions; the decision is filled in as soon as it is made."""
 
     transaction: int
@@ -70,7 +70,7 @@ class Recent(msgspec.Struct, array_like=True):
     decision: Decision | None = None
 
 
-class Place(msgspec.Struct, array_like=True):
+class Place(msgspec.Struct, array_like=True, gc=False):
     """Where and when the card was last used with known coordinates, in degrees."""
 
     latitude: float
@@ -78,7 +78,7 @@ class Place(msgspec.Struct, array_like=True):
     timestamp: int
 
 
-class Profile(msgspec.Struct, array_like=True):
+class Profile(msgspec.Struct, array_like=True, gc=False):
     """The state of one card. Lists are ordered by arrival, the newest last; buckets by time, the newest last."""
 
     schema: int = SCHEMA

@@ -75,7 +75,7 @@ class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
     contributions: dict[str, float]
 
 
-class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True):
+class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One labelled example: the features that were scored, and what became known.
 
     `known_at` is when it became known (epoch milliseconds), `source` who said so, null when maturity passed without a

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DAYS_KEPT: Final = 31  # today and the thirty days before
 
 
-class RiskDay(msgspec.Struct, array_like=True, frozen=True):
+class RiskDay(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Labels that became known on one UTC day."""
 
     day: int
@@ -29,7 +29,7 @@ class RiskDay(msgspec.Struct, array_like=True, frozen=True):
     frauds: int
 
 
-class Risk(msgspec.Struct, array_like=True, frozen=True):
+class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What labels say of one merchant or card. Times are event times of transactions, epoch milliseconds.
 
     `streak` counts the frauds since the last genuine transaction, in the order in which labels became known;
@@ -89,6 +89,12 @@ NO_RISK: Final = Risk()
 
 
 def _counted(days: tuple[RiskDay, ...], day: int, labelled: int, frauds: int) -> tuple[RiskDay, ...]:
+    if labelled > 0 and days and days[-1].day <= day:  # nearly always: labels become known in order
+        last = days[-1]
+        if last.day == day:
+            return (*days[:-1], RiskDay(day, last.labelled + labelled, last.frauds + frauds))
+        kept = days if days[0].day > day - DAYS_KEPT else tuple(b for b in days if b.day > day - DAYS_KEPT)
+        return (*kept, RiskDay(day, labelled, frauds))
     counts = {bucket.day: bucket for bucket in days}
     old = counts.get(day, RiskDay(day, 0, 0))
     counts[day] = RiskDay(day, old.labelled + labelled, old.frauds + frauds)

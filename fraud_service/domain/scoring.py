@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from fraud_service.domain.features import NAMES
+from fraud_service.domain.online import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,14 +34,36 @@ class PretrainedModel(Protocol):
     def prior(self) -> float:
         """Logit of the fraud rate it was trained on: what is left when nothing is known of a transaction."""
 
-    def logits(self, rows: Sequence[Features]) -> list[float]:
-        """Score a batch: one logit a row, whatever else is in the batch."""
+    def encode(self, rows: Sequence[Features]) -> list[Encoded]:
+        """Score a batch, and encode it for the online model; a row's result does not depend on its batch."""
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         """Split a row's logit into a base and one summand a feature, in contract order."""
 
+    def asked(self, row: Features) -> list[set[int]]:
+        """Return, for each of the leaves that `encode` reports, the features asked on the way to it."""
 
-class Blend(msgspec.Struct, frozen=True):
+
+FAILED: Final = Encoded(math.nan, [], [])
+
+
+def encode_safely(model: PretrainedModel, rows: Sequence[Features]) -> list[Encoded]:
+    """Encode a batch; where that raises, row by row, so that no row suffers from its neighbours.
+
+    A row that fails is `FAILED`. What cannot be scored is reviewed by a person, and the stream goes on.
+    """
+    if not rows:
+        return []
+    try:
+        encoded = model.encode(rows)
+    except Exception:  # noqa: BLE001 - whatever a model raises
+        encoded = []
+    if len(encoded) == len(rows):
+        return encoded
+    return [FAILED] if len(rows) == 1 else [encode_safely(model, [row])[0] for row in rows]
+
+
+class Blend(msgspec.Struct, frozen=True, gc=False):
     """The blended score of one transaction. A component that failed has the logit None and no weight."""
 
     score: float
@@ -76,7 +99,9 @@ class Contributions(msgspec.Struct, frozen=True):
         return self.base + sum(self.features.values())
 
 
-def contributions(row: Features, result: Blend, pretrained: PretrainedModel, online: OnlineModel) -> Contributions:
+def contributions(
+    row: Features, encoded: Encoded, result: Blend, pretrained: PretrainedModel, online: OnlineModel
+) -> Contributions:
     """Say what each feature contributed to the logit of a blended score."""
     share = result.online_weight
     base, summands = 0.0, [0.0] * len(NAMES)
@@ -89,7 +114,7 @@ def contributions(row: Features, result: Blend, pretrained: PretrainedModel, onl
         base += share * online.intercept
         if result.pretrained_logit is None:
             base += share * online.pretrained_weight * pretrained.prior
-        for index, summand in enumerate(online.contributions(row)):
+        for index, summand in enumerate(online.contributions(encoded, pretrained.asked(row))):
             summands[index] += share * summand
     return Contributions(base, dict(zip(NAMES, summands, strict=True)))
 

@@ -123,7 +123,7 @@ class Knowledge:
     def __init__(self, initial: Snapshot) -> None:
         self._table = RiskTable()
         self._model = initial.model
-        self._encoding = initial.online.encoding
+        self._leaves = len(initial.online.leaf_weights)
         # Starts and views, in one attribute: replaced at once, so that a reader never sees one without the other.
         self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), (View(initial, self._table),))
         self._pending: dict[str, Snapshot] = {}
@@ -193,11 +193,9 @@ class Knowledge:
                 self._table.put(key, snapshot.as_of, row)
         self._settled = snapshot.version
         # Taught beside another pretrained model, its online model takes a logit that is not ours.
-        is_ours = snapshot.model == self._model and snapshot.online.encoding == self._encoding
+        is_ours = snapshot.model == self._model and len(snapshot.online.leaf_weights) == self._leaves
         if is_ours and self._table.digest() == snapshot.risk_digest:
-            # The encoding is always the same and large: hundreds of snapshots share one in memory.
-            online = msgspec.structs.replace(snapshot.online, encoding=self._encoding)
-            self._admit(msgspec.structs.replace(snapshot, online=online))
+            self._admit(snapshot)
         else:
             self.incomplete += 1
 

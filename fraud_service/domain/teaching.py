@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from fraud_service.domain.contest import Contest, Judged
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.online import Encoded
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import LabelledRecord, labelled_record
-from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, encode_risk, merchant_key, row_digest
-from fraud_service.domain.scoring import clipped
+from fraud_service.domain.risk import NO_RISK, Risk, card_key, decode_risk, encode_risk, merchant_key, row_digest
+from fraud_service.domain.scoring import clipped, encode_safely
 from fraud_service.domain.snapshot import Snapshot
 from fraud_service.errors import InvalidRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fraud_service.domain.features import Features
     from fraud_service.domain.ledger import Calendar, Example, Store
     from fraud_service.domain.online import OnlineModel
     from fraud_service.domain.scoring import PretrainedModel
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
 SCHEMA: Final = 2
 QUIET: Final = 31 * DAY  # after so long without a labelled example, boundaries publish nothing
 EXPLAINED: Final = 3.0  # deviations from which an amount explains a fraud
+UNUSUALNESS: Final = NAMES.index("unusualness")
 
 
 class OnlineLearner(Protocol):
     """An online model that learns; an adapter of river."""
 
-    def learn(self, row: Features, pretrained_logit: float, *, is_fraud: bool, weight: float) -> None:
+    def learn(self, encoded: Encoded, *, is_fraud: bool, weight: float) -> None:
         """Learn one example. Leaves the model as it was when the example is not finite."""
 
     def state(self) -> bytes:
@@ -95,11 +97,19 @@ class Sampling(msgspec.Struct, frozen=True):
         return 1.0 / self.legitimate if chance < self.legitimate else 0.0
 
 
+class _Change(msgspec.Struct):
+    """A row that changes with this boundary: as scorers know it (None: not at all), and as it is now."""
+
+    published: bytes | None
+    row: Risk
+
+
 class Teacher:
     """Teach what became known by a boundary. The rows of merchants and cards lie in a store, the rest in `Progress`.
 
-    What another pretrained model scored is scored again with the present one, on the features of then. Before it learns
-    an example, the online model of the last boundary is asked for its score: that weighs the components.
+    The features that were scored are encoded by the present pretrained model, even where another one had scored them.
+    Before an example is learned, the online model of the last boundary is asked for its score: that weighs the
+    components.
     Until the first transactions have matured, labels are nearly all frauds: they count for risk, but a model taught
     with them alone would learn that everything is fraud.
     """
@@ -124,21 +134,19 @@ class Teacher:
         """
         is_balanced = (boundary - progress.began) * self._calendar.interval > self._calendar.maturity
         labelled: list[LabelledRecord] = []
-        changed: dict[str, bytes | None] = {}
-        judged: list[Judged] = []
+        changed: dict[str, _Change] = {}
+        lessons: list[tuple[Example, float]] = []
         horizon = progress.label_horizon
         contest = progress.contest if progress.pretrained == self._pretrained.version else Contest()
-        online = learner.export()
         for example in examples:
             weight = self._sampling.weight(example)
             self._learn_risk(example, changed)
             horizon = max(horizon, example.known_at)
             if weight > 0:
-                logit = self._pretrained_logit(example) if is_balanced else None
-                if logit is not None:
-                    judged.append(_judged(example, weight, logit, online))
-                    learner.learn(example.scored.features, logit, is_fraud=example.is_fraud, weight=weight)
                 labelled.append(labelled_record(example, weight, boundary * self._calendar.interval))
+                lessons.append((example, weight))
+        if is_balanced:
+            contest = contest.after(boundary * self._calendar.interval // DAY, self._teach(lessons, learner))
         rows, digest = self._published(changed, progress.risk_digest)
         taught = bool(labelled or rows)
         after = msgspec.structs.replace(
@@ -147,43 +155,52 @@ class Teacher:
             taught_at=boundary if taught else progress.taught_at,
             examples=progress.examples + len(labelled),
             label_horizon=horizon,
-            contest=contest.after(boundary * self._calendar.interval // DAY, judged),
+            contest=contest,
             risk_digest=digest,
             model=learner.state() if labelled else progress.model,
             pretrained=self._pretrained.version,
         )
         return Lesson(after, labelled, rows, self._snapshot(after, len(rows), learner))
 
-    def _pretrained_logit(self, example: Example) -> float | None:
-        logit = example.scored.pretrained_logit
-        if example.scored.model != self._pretrained.version:
-            try:
-                (logit,) = self._pretrained.logits([example.scored.features])
-            except Exception:  # noqa: BLE001 - as in the detector: one row that cannot be scored stops nothing
-                logit = None
-        return clipped(logit) if logit is not None and math.isfinite(logit) else None
+    def _teach(self, lessons: list[tuple[Example, float]], learner: OnlineLearner) -> list[Judged]:
+        """Teach examples, each with its weight; returns what the components had said of them before."""
+        judged, online = [], learner.export()
+        rows = encode_safely(self._pretrained, [example.scored.features for example, _ in lessons])
+        for (example, weight), row in zip(lessons, rows, strict=True):
+            if math.isfinite(row.logit):
+                encoded = Encoded(clipped(row.logit), row.inputs, row.leaves)
+                judged.append(_judged(example, weight, encoded, online))
+                learner.learn(encoded, is_fraud=example.is_fraud, weight=weight)
+        return judged
 
-    def _learn_risk(self, example: Example, changed: dict[str, bytes | None]) -> None:
-        """Update the rows of merchant and card; remember in `changed` what each was at the last boundary."""
+    def _learn_risk(self, example: Example, changed: dict[str, _Change]) -> None:
+        """Update the rows of merchant and card; `changed` remembers what each was at the last boundary."""
         scored = example.scored
-        explained = scored.features.unusualness > EXPLAINED
+        explained = scored.values[UNUSUALNESS] > EXPLAINED
         for key in (merchant_key(scored.merchant_id), card_key(scored.card_id)):
-            before = self._store.get(key)
-            if before is None and not example.is_fraud and key.startswith("card:"):
-                continue  # of a card only confirmed frauds matter: most cards never get a row
-            changed.setdefault(key, before)
-            row = NO_RISK if before is None else decode_risk(before)
+            change = changed.get(key)
+            if change is None:
+                before = self._store.get(key)
+                if before is None and not example.is_fraud and key.startswith("card:"):
+                    continue  # of a card only confirmed frauds matter: most cards never get a row
+                row = NO_RISK if before is None else decode_risk(before)
+                change = changed[key] = _Change(before if row.is_of_interest() else None, row)
+            row = change.row
             if example.corrects:
                 row = row.without_label(example.corrected_at, was_fraud=not example.is_fraud)
-            row = row.with_label(example.known_at, scored.timestamp, is_fraud=example.is_fraud, explained=explained)
-            self._store.put(key, encode_risk(row))
+            change.row = row.with_label(
+                example.known_at, scored.timestamp, is_fraud=example.is_fraud, explained=explained
+            )
 
-    def _published(self, changed: dict[str, bytes | None], digest: str) -> tuple[dict[str, bytes | None], str]:
-        """Return the rows that scorers must hear of, and the digest of the table they will then have."""
+    def _published(self, changed: dict[str, _Change], digest: str) -> tuple[dict[str, bytes | None], str]:
+        """Keep the changed rows; returns what scorers must hear of, and the digest of the table they then have."""
         rows: dict[str, bytes | None] = {}
         total = int(digest, 16)
         for key in sorted(changed):
-            before, after = _of_interest(changed[key]), _of_interest(self._store.get(key))
+            before, row = changed[key].published, changed[key].row
+            data = encode_risk(row)
+            self._store.put(key, data)
+            after = data if row.is_of_interest() else None
             if before != after:
                 rows[key] = after
                 total += row_digest(key, after) - row_digest(key, before)
@@ -209,16 +226,12 @@ class Teacher:
         ).sealed()
 
 
-def _judged(example: Example, weight: float, pretrained_logit: float, online: OnlineModel) -> Judged:
+def _judged(example: Example, weight: float, encoded: Encoded, online: OnlineModel) -> Judged:
     try:
-        logit = online.logit(example.scored.features, pretrained_logit)
-    except (ArithmeticError, ValueError):
+        logit = online.logit(encoded, encoded.logit)
+    except (ArithmeticError, LookupError, ValueError):
         logit = math.nan
-    return Judged(pretrained_logit, logit, example.is_fraud, weight)
-
-
-def _of_interest(row: bytes | None) -> bytes | None:
-    return row if row is not None and decode_risk(row).is_of_interest() else None
+    return Judged(encoded.logit, logit, example.is_fraud, weight)
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROWS_PER_BATCH: Final = 32_768
 
 
-class LabelledTransaction(msgspec.Struct, frozen=True):
+class LabelledTransaction(msgspec.Struct, frozen=True, gc=False):
     """One row: the transaction, whether it was a fraud, and since when (epoch ms) that is known.
 
     `is_fraud` and `labelled_at` are None where the file does not say.

@@ -21,12 +21,15 @@ MODEL: Final = "model.onnx"
 TREES: Final = "trees.msgpack"
 CARD: Final = "README.md"
 
+ENCODING_TREES: Final = 30  # of the forest, the first ones lend their upper levels to the online model
+ENCODING_DEPTH: Final = 6
+
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an artefact says of itself.
 
     `prior` is the logit of the fraud rate in training; `centre` and `scale` standardise asinh(feature) for the online
-    model, in the order of `features`.
+    model, in the order of `features`; `leaves` is the number of leaves that it knows.
     """
 
     format: int
@@ -36,6 +39,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     prior: float
     centre: list[float]
     scale: list[float]
+    leaves: int
     sha256: dict[str, str]
     training: dict[str, Any]
     metrics: dict[str, float]

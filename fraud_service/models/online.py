@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from river import linear_model, optim, utils
@@ -11,8 +11,7 @@ from river import linear_model, optim, utils
 from fraud_service.domain.features import NAMES
 
 if TYPE_CHECKING:
-    from fraud_service.domain.features import Features
-    from fraud_service.domain.online import OnlineModel
+    from fraud_service.domain.online import Encoded, OnlineModel
 
 # AdaGrad moves the weight of a leaf that is rarely reached as fast as that of one often reached. `STEADINESS` is added
 # to the sum of squares it divides by, so that no example moves a weight as far as the learning rate.
@@ -20,6 +19,7 @@ LEARNING_RATE: Final = 0.06
 STEADINESS: Final = 1.0
 INTERCEPT_RATE: Final = 0.001
 LARGEST_GRADIENT: Final = 10.0
+SMALLEST_ERROR: Final = 0.002  # of probability: half of all examples have less, and without them nothing is lost
 PRETRAINED: Final = "pretrained_logit"
 
 
@@ -45,7 +45,7 @@ class RiverLearner:
     Parameters
     ----------
     initial
-        The model before the first example; its standardisation and leaves stay in force.
+        The model before the first example.
     pretrained
         Version of the pretrained model whose logit is an input. A state learned beside another one is not taken up.
     state
@@ -55,8 +55,8 @@ class RiverLearner:
     def __init__(self, initial: OnlineModel, pretrained: str, state: bytes | None) -> None:
         self._initial = initial
         self._pretrained = pretrained
-        self._keys: list[str | int] = [*NAMES, PRETRAINED, *range(initial.encoding.size)]
-        self._optimizer = optim.AdaGrad(LEARNING_RATE, eps=STEADINESS)
+        self._keys: list[str | int] = [*NAMES, PRETRAINED, *range(len(initial.leaf_weights))]
+        self._optimizer = AdaGrad(LEARNING_RATE, eps=STEADINESS)
         self._model = linear_model.LogisticRegression(
             optimizer=self._optimizer, intercept_lr=INTERCEPT_RATE, clip_gradient=LARGEST_GRADIENT
         )
@@ -70,15 +70,21 @@ class RiverLearner:
         self._model.intercept = known.intercept
         self._optimizer.n_iterations = known.iterations
 
-    def learn(self, row: Features, pretrained_logit: float, *, is_fraud: bool, weight: float) -> None:
-        """Learn one example. One that is not finite would ruin the model for ever, so it is passed over."""
-        inputs = self._inputs(row, pretrained_logit)
-        if math.isfinite(sum(inputs.values())) and math.isfinite(weight):
+    def learn(self, encoded: Encoded, *, is_fraud: bool, weight: float) -> None:
+        """Learn one example, unless the model is as good as sure of it already.
+
+        One that is not finite would ruin the model for ever, so it is passed over.
+        """
+        inputs = self._inputs(encoded)
+        if not math.isfinite(sum(inputs.values()) + weight):
+            return
+        chance = self._model.predict_proba_one(inputs)[True]
+        if abs(chance - is_fraud) * weight >= SMALLEST_ERROR:
             self._model.learn_one(inputs, is_fraud, w=weight)
 
-    def probability(self, row: Features, pretrained_logit: float) -> float:
+    def probability(self, encoded: Encoded) -> float:
         """Return what river itself predicts."""
-        return float(self._model.predict_proba_one(self._inputs(row, pretrained_logit))[True])
+        return float(self._model.predict_proba_one(self._inputs(encoded))[True])
 
     def state(self) -> bytes:
         """Return weights, intercept and the number of steps, as msgpack."""
@@ -108,10 +114,20 @@ class RiverLearner:
         weights = self._model.weights
         return [float(weights[key]) for key in self._keys]
 
-    def _inputs(self, row: Features, pretrained_logit: float) -> dict[str | int, float]:
-        values = row.vector()
-        inputs: dict[str | int, float] = dict(zip(NAMES, self._initial.inputs(values), strict=True))
-        inputs[PRETRAINED] = pretrained_logit
-        for leaf in self._initial.encoding.leaves(values):
-            inputs[leaf] = 1.0
+    def _inputs(self, encoded: Encoded) -> dict[str | int, float]:
+        inputs: dict[str | int, float] = dict(zip(NAMES, encoded.inputs, strict=True))
+        inputs[PRETRAINED] = encoded.logit
+        inputs.update(dict.fromkeys(encoded.leaves, 1.0))
         return inputs
+
+
+class AdaGrad(optim.AdaGrad):  # type: ignore[misc] # river has no types
+    """River's AdaGrad (Duchi, Hazan and Singer 2011), which asks for the learning rate once a step: thrice as fast."""
+
+    def _step_with_dict(self, w: Any, g: Any) -> Any:
+        rate, steadiness, squares = self.learning_rate, self.eps, self.g2
+        for key, slope in g.items():
+            total = squares[key] + slope * slope
+            squares[key] = total
+            w[key] -= rate * slope / math.sqrt(total + steadiness)
+        return w

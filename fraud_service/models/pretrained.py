@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from math import asinh
 from typing import TYPE_CHECKING, Final
 
 # ONNX Runtime reports its use to its makers unless told not to before it is loaded. A payment service calls nobody.
@@ -12,9 +13,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import numpy as np
 import onnxruntime
 
-from fraud_service.domain.online import LeafEncoding, OnlineModel
+from fraud_service.domain.online import Encoded, OnlineModel
 from fraud_service.errors import ModelError
-from fraud_service.models.artefact import Manifest, Trees, read
+from fraud_service.models.artefact import ENCODING_DEPTH, ENCODING_TREES, Manifest, Trees, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.features import Features
 
 
-ENCODING_TREES: Final = 30  # of the forest, the first ones lend their upper levels to the online model
-ENCODING_DEPTH: Final = 6
+LARGEST_INPUT: Final = 5.0  # standard deviations: features are winsorised here for the online model
 SMALLEST_ODDS: Final = 2e-4  # added to both shares: a forest that saw no fraud at all in its leaves says so, not never
 
 
@@ -48,6 +48,7 @@ class Pretrained:
         self.version = manifest.version
         self.prior = manifest.prior
         self._trees = trees
+        self._centre, self._scale = np.array(manifest.centre), np.array(manifest.scale)
 
     @classmethod
     def load(cls, folder: Path) -> Pretrained:
@@ -56,13 +57,26 @@ class Pretrained:
 
     def untaught_online_model(self) -> OnlineModel:
         """Return the online model to begin with: it scores what this model scores."""
-        return OnlineModel.untaught(self.manifest.centre, self.manifest.scale, leaf_encoding(self._trees))
+        return OnlineModel.untaught(self.manifest.leaves)
 
-    def logits(self, rows: Sequence[Features]) -> list[float]:
-        """Score a batch; one logit a row."""
-        matrix = np.array([row.vector() for row in rows], dtype=np.float32).astype(np.float64)
-        (result,) = self._session.run(None, {"features": matrix})
-        return [logit(share) for share in result.ravel().tolist()]
+    def encode(self, rows: Sequence[Features]) -> list[Encoded]:
+        """Score a batch, and encode it for the online model.
+
+        A feature becomes asinh(value), which is about linear near 0 and logarithmic far from it, minus its centre, over
+        its scale, cut off at `LARGEST_INPUT`.
+        """
+        vectors = [row.vector() for row in rows]
+        matrix = np.array(vectors, dtype=np.float32).astype(np.float64)
+        shares, leaves = self._session.run(None, {"features": matrix})
+        # By libm, one after the other: numpy's own depends on the processor, and on the place in the batch.
+        squashed = np.array([asinh(value) for vector in vectors for value in vector]).reshape(len(rows), -1)
+        inputs = ((squashed - self._centre) / self._scale).clip(-LARGEST_INPUT, LARGEST_INPUT)
+        return [
+            Encoded(logit(share), values, reached)
+            for share, values, reached in zip(
+                shares.ravel().tolist(), inputs.tolist(), leaves.astype(np.int64).tolist(), strict=True
+            )
+        ]
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         """Split a row's logit by the path it takes through each tree (Saabas 2014).
@@ -83,31 +97,20 @@ class Pretrained:
         stretch = (logit(share) - logit(base)) / (share - base) if share != base else 0.0
         return logit(base), [stretch * summand for summand in summands]
 
-
-def leaf_encoding(trees: Trees) -> LeafEncoding:
-    """Cut the first trees of the forest off at a depth; where they are cut, a leaf."""
-    feature: list[int] = []
-    threshold: list[float] = []
-    left: list[int] = []
-    right: list[int] = []
-    leaves = 0
-
-    def grow(node: int, depth: int) -> int:
-        nonlocal leaves
-        place = len(left)
-        feature.append(trees.feature[node])
-        threshold.append(trees.threshold[node])
-        left.append(-1)
-        right.append(leaves)
-        if depth < ENCODING_DEPTH and trees.left[node] >= 0:
-            left[place] = grow(trees.left[node], depth + 1)
-            right[place] = grow(trees.right[node], depth + 1)
-        else:
-            leaves += 1
-        return place
-
-    roots = tuple(grow(root, 0) for root in trees.roots[:ENCODING_TREES])
-    return LeafEncoding(roots, tuple(feature), tuple(threshold), tuple(left), tuple(right))
+    def asked(self, row: Features) -> list[set[int]]:
+        """Return the features asked on the way to each leaf that the online model knows."""
+        trees, values = self._trees, np.array(row.vector(), dtype=np.float32).tolist()
+        found = []
+        for root in trees.roots[:ENCODING_TREES]:
+            node, asked = root, set()
+            for _ in range(ENCODING_DEPTH):
+                if trees.left[node] < 0:
+                    break
+                feature = trees.feature[node]
+                asked.add(feature)
+                node = trees.left[node] if values[feature] <= trees.threshold[node] else trees.right[node]
+            found.append(asked)
+        return found
 
 
 def logit(share: float) -> float:

@@ -8,19 +8,30 @@ down to it changes no such comparison.
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from hashlib import sha256
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.errors import ModelError
-from fraud_service.models.artefact import CARD, FORMAT, MANIFEST, MODEL, TREES, Manifest, Trees
+from fraud_service.models.artefact import (
+    CARD,
+    ENCODING_DEPTH,
+    ENCODING_TREES,
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    TREES,
+    Manifest,
+    Trees,
+)
 from fraud_service.models.pretrained import SMALLEST_ODDS, Pretrained
 from fraud_service.training.card import card
 from fraud_service.training.fit import Fitted, Window, prior, standardisation
@@ -49,7 +60,7 @@ def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifes
     trees = flatten(fitted)
     model = graph(trees)
     files = {MODEL: model, TREES: msgspec.msgpack.encode(trees)}
-    manifest = _manifest(fitted, window, source, files)
+    manifest = _manifest(fitted, trees, window, source, files)
     served = Pretrained(manifest, model, trees)
     difference = parity(fitted, served)
     if not difference < PARITY:
@@ -93,18 +104,59 @@ def _shares(tree: Any) -> NDArray[np.float64]:
     return shares
 
 
+def cut(trees: Trees) -> Trees:
+    """Cut the first trees off at a depth; where they are cut, a leaf whose value is its number over all trees."""
+    small = Trees([], [], [], [], [], [])
+    leaves = 0
+
+    def grow(node: int, depth: int) -> int:
+        nonlocal leaves
+        place, is_leaf = len(small.left), depth == ENCODING_DEPTH or trees.left[node] < 0
+        small.feature.append(trees.feature[node])
+        small.threshold.append(trees.threshold[node])
+        small.left.append(-1)
+        small.right.append(-1)
+        small.value.append(float(leaves) if is_leaf else 0.0)
+        if is_leaf:
+            leaves += 1
+        else:
+            small.left[place] = grow(trees.left[node], depth + 1)
+            small.right[place] = grow(trees.right[node], depth + 1)
+        return place
+
+    small.roots.extend([grow(root, 0) for root in trees.roots[:ENCODING_TREES]])
+    return small
+
+
 def graph(trees: Trees) -> bytes:
-    """Build the ONNX graph: a matrix `features` of shape (rows, 42) to `share` of shape (rows, 1)."""
+    """Build the ONNX graph of a matrix `features` of shape (rows, 42).
+
+    Its outputs are `share` of shape (rows, 1), the share of frauds, and `leaves` of shape (rows, trees), the numbers of
+    the leaves that the online model knows. A graph computes in numbers of one kind: leaves are doubles too.
+    """
+    small = cut(trees)
+    matrix = helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, len(NAMES)])
+    share = helper.make_tensor_value_info("share", TensorProto.DOUBLE, [None, 1])
+    leaves = helper.make_tensor_value_info("leaves", TensorProto.DOUBLE, [None, len(small.roots)])
+    nodes = [_ensemble(trees, "share", [0] * len(trees.roots)), _ensemble(small, "leaves", [*range(len(small.roots))])]
+    body = helper.make_graph(nodes, "fraud", [matrix], [share, leaves])
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    model = helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fraud-service")
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _ensemble(trees: Trees, output: str, targets: list[int]) -> NodeProto:
+    """Write trees as one node; each tree adds the value of the leaf reached to its target."""
     inner = [node for node, left in enumerate(trees.left) if left >= 0]
     leaves = [node for node, left in enumerate(trees.left) if left < 0]
     place = {node: position for group in (inner, leaves) for position, node in enumerate(group)}
     lefts, rights = [trees.left[node] for node in inner], [trees.right[node] for node in inner]
-    ensemble = helper.make_node(
+    return helper.make_node(
         "TreeEnsemble",
         ["features"],
-        ["share"],
+        [output],
         domain="ai.onnx.ml",
-        n_targets=1,
+        n_targets=max(targets) + 1,
         aggregate_function=1,  # sum
         post_transform=0,  # none
         tree_roots=[place[root] for root in trees.roots],
@@ -115,15 +167,14 @@ def graph(trees: Trees) -> bytes:
         nodes_trueleafs=[int(trees.left[node] < 0) for node in lefts],
         nodes_falsenodeids=[place[node] for node in rights],
         nodes_falseleafs=[int(trees.left[node] < 0) for node in rights],
-        leaf_targetids=[0] * len(leaves),
+        leaf_targetids=_targets(trees, targets, leaves),
         leaf_weights=_doubles("weights", [trees.value[node] for node in leaves]),
     )
-    matrix = helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, len(NAMES)])
-    result = helper.make_tensor_value_info("share", TensorProto.DOUBLE, [None, 1])
-    body = helper.make_graph([ensemble], "fraud", [matrix], [result])
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-    model = helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fraud-service")
-    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _targets(trees: Trees, targets: list[int], leaves: list[int]) -> list[int]:
+    """Return the target of each leaf: that of the tree, whose nodes lie between its root and the next."""
+    return [targets[bisect_right(trees.roots, leaf) - 1] for leaf in leaves]
 
 
 def _doubles(name: str, values: list[float]) -> TensorProto:
@@ -144,12 +195,12 @@ def parity(fitted: Fitted, served: Pretrained) -> float:
     """Return the largest difference of probability between scikit-learn and the exported model."""
     expected = fitted.model.predict_proba(fitted.examples.features)[:, 1]
     rows: list[Features] = [_Row(row) for row in fitted.examples.features.tolist()]  # type: ignore[misc]
-    odds = np.exp(np.array(served.logits(rows)))
+    odds = np.exp(np.array([encoded.logit for encoded in served.encode(rows)]))
     shares = (odds * (1 + SMALLEST_ODDS) - SMALLEST_ODDS) / (1 + odds)
     return float(np.abs(expected - shares).max())
 
 
-def _manifest(fitted: Fitted, window: Window, source: str, files: dict[str, bytes]) -> Manifest:
+def _manifest(fitted: Fitted, trees: Trees, window: Window, source: str, files: dict[str, bytes]) -> Manifest:
     centre, scale = standardisation(fitted.examples)
     digests = {name: sha256(data).hexdigest() for name, data in files.items()}
     return Manifest(
@@ -160,6 +211,7 @@ def _manifest(fitted: Fitted, window: Window, source: str, files: dict[str, byte
         prior=prior(fitted.examples),
         centre=centre,
         scale=scale,
+        leaves=sum(node < 0 for node in cut(trees).left),
         sha256=digests,
         training={
             "source": source,

@@ -73,10 +73,11 @@ def logit(score: float) -> float:
 
 WEIGHTS = st.lists(st.floats(-0.3, 0.3), min_size=len(NAMES), max_size=len(NAMES)).map(tuple)
 ONLINE = st.builds(
-    lambda weights, pretrained_weight, intercept: online_model(
-        weights=weights, pretrained_weight=pretrained_weight, intercept=intercept
+    lambda weights, leaf_weights, pretrained_weight, intercept: online_model(
+        weights=weights, leaf_weights=leaf_weights, pretrained_weight=pretrained_weight, intercept=intercept
     ),
     WEIGHTS,
+    st.tuples(st.floats(-1, 1), st.floats(-1, 1)),
     st.floats(-0.5, 1.5),
     st.floats(-2, 2),
 )
@@ -202,10 +203,11 @@ def test_only_flagged_transactions_are_explained(payments, online):
             assert verdict.decision.reasons == ()
 
 
-@pytest.mark.parametrize("kind", [BrokenModel, UndecidedModel])
-def test_a_failing_pretrained_model_leaves_the_decision_to_the_online_one(kind):
+def test_a_pretrained_score_that_is_no_number_leaves_the_decision_to_the_online_model():
     online = online_model(intercept=1.0, pretrained_weight=0.5)
-    decision = Detector(kind(prior=-4.0), Policy()).assess([transaction()], {}, taught(online, 0.1))[0].decision
+    decision = (
+        Detector(UndecidedModel(prior=-4.0), Policy()).assess([transaction()], {}, taught(online, 0.1))[0].decision
+    )
     assert decision.pretrained_logit is None
     assert decision.online_logit == 1.0 + 0.5 * -4.0  # the prior stands in for the logit that is missing
     assert decision.online_weight == 1.0
@@ -223,13 +225,19 @@ def test_an_online_model_that_is_no_number_leaves_the_decision_to_the_pretrained
 
 
 @pytest.mark.parametrize(
-    "online", [online_model(scale=(0.0,) * len(NAMES)), online_model(weights=(0.0,))], ids=["scale 0", "short"]
+    "online", [online_model(leaf_weights=()), online_model(weights=(0.0,))], ids=["no leaves", "short"]
 )
 def test_an_online_model_that_raises_leaves_the_decision_to_the_pretrained_one(online):
     knowledge = Knowledge(untaught("model-1", online))
     decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
     assert decision.online_logit is None
     assert decision.score == probability(-1.5)
+
+
+def test_without_the_inputs_that_come_with_the_pretrained_score_the_online_model_cannot_decide():
+    decision = Detector(BrokenModel(), Policy()).assess([transaction()], {}, taught(online_model()))[0].decision
+    assert decision.pretrained_logit is decision.online_logit is None
+    assert decision.outcome is Outcome.REVIEW
 
 
 @pytest.mark.parametrize("kind", [BrokenModel, UndecidedModel])

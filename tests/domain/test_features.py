@@ -14,7 +14,7 @@ from support.worlds import DAY, HOUR, MINUTE, MONDAY, SECOND, transaction
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import NAMES, Features, extract
-from fraud_service.domain.online import OnlineModel
+from fraud_service.domain.online import Encoded, OnlineModel
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.risk import NO_RISK, Risk, RiskTable
@@ -225,14 +225,17 @@ def test_ten_thousand_payments_within_a_minute_equal_the_oracle_in_bounded_space
 
 def most_verbose_decisions() -> bytes:
     """Fill every list of a profile, each of the last payments declined for four reasons."""
-    model = OnlineModel.untaught((0.0,) * len(NAMES), (1.0,) * len(NAMES))
+    model = OnlineModel.untaught()
     always = Knowledge(untaught("model-2026-01-01-0123456789ab", model))
 
     class Loud:
         version, prior = "model-2026-01-01-0123456789ab", -4.0
 
-        def logits(self, rows):
-            return [20.0] * len(rows)
+        def encode(self, rows):
+            return [Encoded(20.0, [0.0] * len(NAMES), [])] * len(rows)
+
+        def asked(self, row):
+            return []
 
         def contributions(self, row):
             assert row.amount > 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.worlds import DictStore, features, label, score
 
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.ledger import MOST_LABELS, SLICE, Calendar, Due, Ledger
+from fraud_service.domain.ledger import MOST_LABELS, Calendar, Due, Ledger
 
 if TYPE_CHECKING:
     from fraud_service.domain.events import Label
@@ -286,14 +286,14 @@ def test_a_transaction_that_comes_again_after_retention_is_not_taught_again():
 
 def test_values_of_the_store_stay_bounded():
     world = World()
-    for number in range(20 * SLICE + 1):
+    for number in range(1281):
         world.score(score(f"t{number:04}", 5, features=features()))
     for number in range(3 * MOST_LABELS):
         world.label(label("t0000", 20 + number, is_fraud=number % 2 == 0))
     largest = max(len(value) for value in world.stores[0].values())
     assert largest < 4096
     world.close(2000)
-    assert len({name for _, name, *_ in world.taught}) == 20 * SLICE + 1
+    assert len({name for _, name, *_ in world.taught}) == 1281
     assert world.stores == [{}]
 
 

@@ -56,7 +56,7 @@ def example(number: int = 1, *, is_fraud: bool = True, known_at: int = MONDAY + 
         "online_logit": -1.0,
         "score": 0.1,
         "outcome": Outcome.APPROVE,
-        "features": features(amount=float(number)),
+        "values": facts.pop("features", features(amount=float(number))).vector(),
         "model": "model-1",
     }
     scored |= {name: facts.pop(name) for name in list(facts) if name in scored}
@@ -95,7 +95,7 @@ def test_a_lesson_names_what_was_learned_and_when():
     assert lesson.progress.examples == 2
     assert lesson.progress.label_horizon == MONDAY + DAY + 5
     assert lesson.progress.closed == lesson.progress.taught_at == START + 1
-    assert lesson.progress.model == b"[[1.0, -2.0, true, 1.0], [2.0, -2.0, false, 1.0]]"
+    assert lesson.progress.model == b"[[1.0, -3.0, true, 1.0], [2.0, -3.0, false, 1.0]]"
     assert lesson.snapshot is not None
     assert lesson.snapshot.as_of == (START + 1) * CALENDAR.interval
     assert lesson.snapshot.effective_from == lesson.snapshot.as_of + CALENDAR.lead
@@ -125,18 +125,10 @@ def test_after_the_first_label_every_boundary_publishes_until_it_has_been_quiet_
     assert len({lesson.snapshot.version for lesson in lessons if lesson.snapshot is not None}) == quiet + 2
 
 
-def test_an_example_without_a_pretrained_score_is_labelled_but_not_learned():
-    (lesson,) = teach([example(pretrained_logit=None)])
-    assert lesson.progress.model == b"[]"
-    assert len(lesson.labelled) == 1
-    assert lesson.progress.contest == Contest()
-    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).streak == 1
-
-
 def test_the_learner_sees_no_logit_beyond_the_largest():
     learner = CountingLearner()
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel())
-    teacher.close(START + 1, Progress(closed=START), [example(pretrained_logit=500.0)], learner)
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel(base=500.0))
+    teacher.close(START + 1, Progress(closed=START), [example()], learner)
     assert learner.lessons[0][1] == 30.0
 
 
@@ -395,11 +387,12 @@ def test_what_is_no_progress_is_refused(data):
         decode_progress(data)
 
 
-def test_what_another_pretrained_model_scored_is_scored_again_before_it_teaches():
+def test_what_is_taught_is_encoded_by_the_present_model_whoever_scored_it():
     model, learner = LinearModel(base=-1.5), CountingLearner()
     teacher = Teacher(DictStore(), CALENDAR, Sampling(), model)
     lesson = teacher.close(START + 1, Progress(closed=START), [example(1, model="model-0"), example(2)], learner)
-    assert [logit for _, logit, *_ in learner.lessons] == [-1.5, -2.0]
+    assert [logit for _, logit, *_ in learner.lessons] == [-1.5, -1.5]
+    assert model.batches == [2]
     assert [(row.model, row.pretrained_logit) for row in lesson.labelled] == [("model-0", -2.0), ("model-1", -2.0)]
 
 
@@ -416,7 +409,7 @@ def test_the_components_are_judged_before_the_example_is_learned():
     learner = CountingLearner(b"[[1.0, -2.0, true, 1.0]]")  # exports intercept 1 and weight 1
     teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel())
     lesson = teacher.close(START + 1, Progress(closed=START), [example(1), example(2)], learner)
-    judged = [Judged(-2.0, -1.0, is_fraud=True, weight=1.0)] * 2
+    judged = [Judged(-3.0, -2.0, is_fraud=True, weight=1.0)] * 2
     assert lesson.progress.contest == Contest().after((START + 1) * CALENDAR.interval // DAY, judged)
 
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import linear_model, optim, utils
 from support.checks import EXTREMES, NOT_FINITE, planted, plausible
-from support.worlds import features
+from support.worlds import encoded, features
 
 from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.online import LeafEncoding, OnlineModel
+from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.scoring import probability
 from fraud_service.models import artefact
 from fraud_service.models.online import LEARNING_RATE, OnlineState, RiverLearner
@@ -24,9 +24,12 @@ FAST = settings(max_examples=60, deadline=None, derandomize=True)
 FINITE = st.floats(-1e18, 1e18) | st.sampled_from([0.0, 1.0, 720.0, 1e13])
 ROWS = st.lists(FINITE, min_size=len(NAMES), max_size=len(NAMES)).map(lambda values: Features(*values))
 EXAMPLES = st.lists(st.tuples(ROWS, st.floats(-30, 30), st.booleans(), st.floats(0.01, 100)), max_size=12)
-# Two trees: large amounts apart from small ones, and a tree of a single leaf.
-ENCODING = LeafEncoding((0, 3), (0, 0, 0, 0), (100.0, 0.0, 0.0, 0.0), (1, -1, -1, -1), (2, 0, 1, 2))
-INITIAL = OnlineModel.untaught([0.5] * len(NAMES), [2.0] * len(NAMES), ENCODING)
+INITIAL = OnlineModel.untaught(leaves=3)
+
+
+def encode(row, logit):
+    """Encode a row as if it reached one of the first two leaves, and always the third."""
+    return msgspec.structs.replace(encoded(row, logit), leaves=[int(row.amount > 100), 2])
 
 
 def learner(state=None, version="model-1", initial=INITIAL):
@@ -36,7 +39,7 @@ def learner(state=None, version="model-1", initial=INITIAL):
 def taught(count=50, seed=1):
     model = learner()
     for row, is_fraud in planted(seed, count):
-        model.learn(row, -2.0, is_fraud=is_fraud, weight=1.0)
+        model.learn(encode(row, -2.0), is_fraud=is_fraud, weight=1.0)
     return model
 
 
@@ -49,8 +52,10 @@ def state_of(model):
 def test_scorers_compute_from_the_exported_model_what_river_itself_predicts(examples, row, logit):
     model = learner()
     for seen, known, is_fraud, weight in examples:
-        model.learn(seen, known, is_fraud=is_fraud, weight=weight)
-    assert probability(model.export().logit(row, logit)) == pytest.approx(model.probability(row, logit), abs=1e-9)
+        model.learn(encode(seen, known), is_fraud=is_fraud, weight=weight)
+    assert probability(model.export().logit(encode(row, logit), logit)) == pytest.approx(
+        model.probability(encode(row, logit)), abs=1e-9
+    )
 
 
 def test_untaught_it_scores_exactly_what_the_pretrained_model_scores():
@@ -58,10 +63,10 @@ def test_untaught_it_scores_exactly_what_the_pretrained_model_scores():
     rows = [*plausible(1, 100), *EXTREMES]
     online = pretrained.untaught_online_model()
     model = RiverLearner(online, pretrained.version, None)
-    for row, logit in zip(rows, pretrained.logits(rows), strict=True):
-        assert online.logit(row, logit) == logit
-        assert model.export().logit(row, logit) == logit
-        assert model.probability(row, logit) == pytest.approx(probability(logit), abs=1e-12)
+    for row in pretrained.encode(rows):
+        assert online.logit(row, row.logit) == row.logit
+        assert model.export().logit(row, row.logit) == row.logit
+        assert model.probability(row) == pytest.approx(probability(row.logit), abs=1e-12)
 
 
 def test_before_the_first_example_the_learner_exports_the_model_it_began_with():
@@ -79,11 +84,18 @@ def test_it_begins_with_the_weights_of_the_model_it_is_given():
     assert learner(initial=warm).export() == warm
 
 
-def test_standardisation_does_not_move_however_much_is_learned():
+def test_what_is_learned_moves_the_weights_of_features_and_of_leaves():
     exported = taught().export()
-    assert (exported.centre, exported.scale, exported.encoding) == (INITIAL.centre, INITIAL.scale, INITIAL.encoding)
     assert exported.weights != INITIAL.weights
     assert exported.leaf_weights != INITIAL.leaf_weights
+
+
+def test_an_example_of_which_the_model_is_sure_teaches_nothing():
+    model = learner()
+    model.learn(encode(EXTREMES[1], -6.3), is_fraud=False, weight=1.0)  # 0.18 %
+    assert state_of(model).iterations == 0
+    model.learn(encode(EXTREMES[1], -6.1), is_fraud=False, weight=1.0)  # 0.22 %
+    assert state_of(model).iterations == 1
 
 
 def test_a_learner_that_starts_again_has_every_weight_to_the_bit():
@@ -91,7 +103,7 @@ def test_a_learner_that_starts_again_has_every_weight_to_the_bit():
     again = learner(model.state())
     assert again.export() == model.export()
     assert again.state() == model.state()
-    assert state_of(again).iterations == 50
+    assert state_of(again).iterations == state_of(model).iterations > 40
 
 
 def test_a_state_learned_beside_another_pretrained_model_is_not_taken_up():
@@ -108,25 +120,25 @@ def test_the_state_names_the_pretrained_model_it_was_learned_beside():
 
 def test_frauds_raise_the_score_of_what_looks_alike_and_genuine_payments_lower_it():
     row = features(amount=500.0, speed=900.0)
-    before = learner().probability(row, -1.0)
+    before = learner().probability(encode(row, -1.0))
     for is_fraud in (True, False):
         model = learner()
         for _ in range(100):
-            model.learn(row, -1.0, is_fraud=is_fraud, weight=1.0)
-        assert (model.probability(row, -1.0) > before) is is_fraud
+            model.learn(encode(row, -1.0), is_fraud=is_fraud, weight=1.0)
+        assert (model.probability(encode(row, -1.0)) > before) is is_fraud
 
 
 def test_an_example_that_counts_twice_moves_further():
     once, double = learner(), learner()
-    once.learn(EXTREMES[1], -2.0, is_fraud=True, weight=1.0)
-    double.learn(EXTREMES[1], -2.0, is_fraud=True, weight=2.0)
+    once.learn(encode(EXTREMES[1], -2.0), is_fraud=True, weight=1.0)
+    double.learn(encode(EXTREMES[1], -2.0), is_fraud=True, weight=2.0)
     pairs = zip(once.export().weights, double.export().weights, strict=True)
     assert all(abs(further) > abs(far) or far == further == 0 for far, further in pairs)
 
 
 def test_no_single_example_moves_a_weight_further_than_its_bound():
     model = learner()
-    model.learn(EXTREMES[3], -30.0, is_fraud=True, weight=1e6)
+    model.learn(encode(EXTREMES[3], -30.0), is_fraud=True, weight=1e6)
     assert max(abs(weight) for weight in model.export().weights) <= LEARNING_RATE
 
 
@@ -134,7 +146,7 @@ def test_no_single_example_moves_a_weight_further_than_its_bound():
 def test_an_example_whose_pretrained_logit_is_not_finite_is_passed_over(logit):
     model = taught()
     before = model.state()
-    model.learn(EXTREMES[1], logit, is_fraud=True, weight=1.0)
+    model.learn(encode(EXTREMES[1], logit), is_fraud=True, weight=1.0)
     assert model.state() == before
 
 
@@ -142,14 +154,14 @@ def test_an_example_whose_pretrained_logit_is_not_finite_is_passed_over(logit):
 def test_an_example_whose_weight_is_not_finite_is_passed_over(weight):
     model = taught()
     before = model.state()
-    model.learn(EXTREMES[1], -2.0, is_fraud=True, weight=weight)
+    model.learn(encode(EXTREMES[1], -2.0), is_fraud=True, weight=weight)
     assert model.state() == before
 
 
 def test_an_example_with_a_feature_that_is_no_number_is_passed_over():
     model = taught()
     before = model.state()
-    model.learn(NOT_FINITE[1], -2.0, is_fraud=True, weight=1.0)
+    model.learn(encode(NOT_FINITE[1], -2.0), is_fraud=True, weight=1.0)
     assert model.state() == before
 
 

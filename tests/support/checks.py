@@ -19,7 +19,7 @@ from support.worlds import MONDAY, features, snapshot
 
 from fraud_service.domain.events import MAX_AMOUNT
 from fraud_service.domain.features import LONG_AGO, NAMES, Features
-from fraud_service.domain.scoring import clipped, probability
+from fraud_service.domain.scoring import probability
 from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot
 from fraud_service.models.artefact import Manifest, Trees
 from fraud_service.models.online import RiverLearner
@@ -94,7 +94,7 @@ class PretrainedScorer:
     parts: tuple[Manifest, bytes, Trees]
 
     def score(self, rows):
-        return [probability(logit) for logit in self.model.logits(rows)]
+        return [probability(encoded.logit) for encoded in self.model.encode(rows)]
 
     def data(self):
         return msgspec.msgpack.encode(self.parts)
@@ -112,8 +112,7 @@ class SnapshotScorer:
     pretrained: Pretrained
 
     def score(self, rows):
-        known = self.pretrained.logits(rows)
-        return [probability(self.online.logit(row, logit)) for row, logit in zip(rows, known, strict=True)]
+        return [probability(self.online.logit(row, row.logit)) for row in self.pretrained.encode(rows)]
 
     def data(self):
         return encode_snapshot(snapshot(MONDAY, {}, {}, online=self.online))
@@ -134,12 +133,11 @@ class RiverScorer:
         return cls(RiverLearner(pretrained.untaught_online_model(), pretrained.version, state), pretrained)
 
     def score(self, rows):
-        known = self.pretrained.logits(rows)
-        return [self.learner.probability(row, logit) for row, logit in zip(rows, known, strict=True)]
+        return [self.learner.probability(row) for row in self.pretrained.encode(rows)]
 
     def learn(self, row, *, is_fraud):
-        (logit,) = self.pretrained.logits([row])
-        self.learner.learn(row, clipped(logit), is_fraud=is_fraud, weight=1.0)
+        (encoded,) = self.pretrained.encode([row])
+        self.learner.learn(encoded, is_fraud=is_fraud, weight=1.0)
 
     def data(self):
         return self.learner.state()

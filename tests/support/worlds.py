@@ -10,7 +10,7 @@ import msgspec
 
 from fraud_service.domain.events import Label, LabelSource, Transaction
 from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.online import OnlineModel
+from fraud_service.domain.online import Encoded, OnlineModel
 from fraud_service.domain.policy import Outcome
 from fraud_service.domain.records import ScoreRecord
 from fraud_service.domain.risk import row_digest
@@ -73,7 +73,7 @@ def score(transaction_id: str = "t1", timestamp: int = MONDAY, **facts: Any) -> 
 
 def online_model(**changes: Any) -> OnlineModel:
     """Make the untaught online model, but for these changes."""
-    return msgspec.structs.replace(OnlineModel.untaught((0.0,) * len(NAMES), (1.0,) * len(NAMES)), **changes)
+    return msgspec.structs.replace(OnlineModel.untaught(leaves=2), **changes)
 
 
 def snapshot(as_of: int, rows: dict[str, bytes | None], table: dict[str, bytes], **facts: Any) -> Snapshot:
@@ -102,14 +102,29 @@ def table_digest(table: dict[str, bytes]) -> str:
     return f"{sum(row_digest(key, row) for key, row in table.items()) % 2**256:064x}"
 
 
+def encoded(row: Features, logit: float) -> Encoded:
+    """Encode a row for the online model: squashed features, and a leaf for large amounts and one for others."""
+    squashed = [min(max(math.asinh(value), -5.0), 5.0) for value in row.vector()]
+    return Encoded(logit, squashed, [int(row.amount > 100)])
+
+
 class LinearModel:
-    """A pretrained model whose logit is a base and one summand a feature."""
+    """A pretrained model whose logit is a base and one summand a feature. It knows two leaves: dear and cheap."""
 
     version = "model-1"
 
     def __init__(self, base: float = -3.0, prior: float = -4.0, **weights: float) -> None:
         self.base, self.prior, self.weights = base, prior, weights
         self.batches: list[int] = []
+
+    def encode(self, rows: Sequence[Features]) -> list[Encoded]:
+        """Score and encode a batch."""
+        return [encoded(row, logit) for row, logit in zip(rows, self.logits(rows), strict=True)]
+
+    def asked(self, row: Features) -> list[set[int]]:
+        """Return that the leaf depends on the amount and the country."""
+        assert row.amount >= 0
+        return [{NAMES.index("amount"), NAMES.index("is_new_country")}]
 
     def logits(self, rows: Sequence[Features]) -> list[float]:
         """Score a batch and remember its size."""
@@ -155,9 +170,9 @@ class CountingLearner:
     def __init__(self, state: bytes | None = None) -> None:
         self.lessons: list[tuple[float, float, bool, float]] = [] if state is None else json.loads(state)
 
-    def learn(self, row: Features, pretrained_logit: float, *, is_fraud: bool, weight: float) -> None:
+    def learn(self, encoded: Encoded, *, is_fraud: bool, weight: float) -> None:
         """Note the example."""
-        self.lessons.append((row.amount, pretrained_logit, is_fraud, weight))
+        self.lessons.append((round(math.sinh(encoded.inputs[0]), 9), encoded.logit, is_fraud, weight))
 
     def state(self) -> bytes:
         """Write the notes."""
