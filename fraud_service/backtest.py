@@ -28,11 +28,13 @@ from fraud_service.evaluation.result import Result
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.offline import NoLearner, Rehearsal
+from fraud_service.training.refit import LabelledWindow, Outcome, challenge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fraud_service.domain.detector import Verdict
+    from fraud_service.domain.teaching import Lesson, OnlineLearner
     from fraud_service.history import History, LabelledTransaction
     from fraud_service.settings import Settings
 
@@ -56,7 +58,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What to backtest.
 
     `label_delay` is in milliseconds; transactions before `start` (epoch milliseconds) warm the state and are not
-    reported. Without `online`, the pretrained model scores alone; labels still move the risk of merchants and cards.
+    reported, and every `refit_every` milliseconds after it a re-fit may replace the model. Without `online`, the
+    pretrained model scores alone; labels still move the risk of merchants and cards.
     """
 
     source: str
@@ -64,6 +67,40 @@ class Plan(msgspec.Struct, frozen=True):
     label_delay: int
     start: int | None = None
     online: bool = True
+    refit_every: int | None = None
+
+    def restore(self, model: Pretrained) -> Callable[[bytes | None], OnlineLearner]:
+        """Return what makes the online learner beside a model."""
+        return service.restore(model) if self.online else lambda _: NoLearner(model.untaught_online_model())
+
+
+class Refitting:
+    """Watch the lessons, and every so often challenge the model that reigns."""
+
+    def __init__(self, plan: Plan, champion: Pretrained) -> None:
+        self._plan = plan
+        self._champion = champion
+        self._window = LabelledWindow()
+        self._next = 0
+        self.outcomes: list[Outcome] = []
+        self.promote: Callable[[Pretrained, Callable[[bytes | None], OnlineLearner]], None] = lambda *_: None
+
+    def observe(self, lesson: Lesson) -> None:
+        """Take in a lesson; at the boundary that is due, re-fit."""
+        if self._plan.refit_every is None:
+            return
+        self._window.add(lesson.labelled)
+        now = lesson.as_of
+        if not self._next:
+            self._next = (now if self._plan.start is None else self._plan.start) + self._plan.refit_every
+        if now < self._next:
+            return
+        self._next += self._plan.refit_every
+        outcome, artefact = challenge(self._window.examples(), self._champion, now, self._plan.source)
+        self.outcomes.append(outcome)
+        if artefact is not None:
+            self._champion = Pretrained(artefact)
+            self.promote(self._champion, self._plan.restore(self._champion))
 
 
 class Reported:
@@ -153,14 +190,17 @@ def backtest(
         When the model cannot be loaded.
     """
     model = Pretrained.load(artefact.find(plan.models))
+    refitting = Refitting(plan, model)
     rehearsal = Rehearsal(
         Detector(model, service.policy(settings)),
         service.first_snapshot(model),
-        service.restore(model) if plan.online else lambda _: NoLearner(model.untaught_online_model()),
+        plan.restore(model),
         msgspec.structs.replace(service.calendar(settings), maturity=plan.label_delay),
-        Sampling(settings.legitimate_share if plan.online else 0.0),
+        Sampling(settings.legitimate_share if plan.online or plan.refit_every is not None else 0.0),
         plan.label_delay,
+        observe=refitting.observe,
     )
+    refitting.promote = rehearsal.promote
     reported = Reported()
     events, played = tee(history)
     for event, verdict in zip(events, rehearsal.play(played), strict=True):
@@ -169,10 +209,10 @@ def backtest(
             reported.add(event, verdict, online=plan.online)
     if not reported.cards:
         raise ConfigurationError("no transaction is left to report: check --from, --to and the file")
-    return reported.table(), _result(plan, model, reported)
+    return reported.table(), _result(plan, model, reported, refitting.outcomes)
 
 
-def _result(plan: Plan, model: Pretrained, reported: Reported) -> Result:
+def _result(plan: Plan, model: Pretrained, reported: Reported, refits: list[Outcome]) -> Result:
     times = reported.columns["timestamp"]
     return Result(
         run={
@@ -183,12 +223,13 @@ def _result(plan: Plan, model: Pretrained, reported: Reported) -> Result:
             "label_delay_days": plan.label_delay / DAY,
             "model": model.version,
             "online": plan.online,
+            "refit_every_days": None if plan.refit_every is None else plan.refit_every / DAY,
         },
         figures=evaluate(reported.scores()),
         weights=reported.weights,
         features=reported.features(),
         models=sorted(set(reported.columns["model"])),
-        refits=[],
+        refits=[{**msgspec.structs.asdict(outcome), "at": rfc3339(outcome.at)} for outcome in refits],
     )
 
 

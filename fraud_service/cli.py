@@ -227,6 +227,9 @@ def backtest(
     start: From = None,
     end: To = None,
     no_online: Annotated[bool, typer.Option("--no-online", help="The pretrained model alone.")] = False,
+    refit_every: Annotated[
+        str | None, typer.Option(help="Re-fit the pretrained model so often, as in 7d; promoted if better.")
+    ] = None,
     scores: Annotated[Path | None, typer.Option(help="Write one row a transaction here, as Parquet.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write all figures here, as JSON.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with pictures here, as HTML.")] = None,
@@ -250,6 +253,7 @@ def backtest(
         label_delay=duration(label_delay),
         start=None if start is None else _milliseconds(start),
         online=not no_online,
+        refit_every=None if refit_every is None else duration(refit_every),
     )
     with _progress() as bar:
         table, found = run.backtest(history, plan, settings.load(), _ticks(bar, len(history)))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.ledger import Calendar
     from fraud_service.domain.online import Encoded, OnlineModel
     from fraud_service.domain.profile import Profile
+    from fraud_service.domain.scoring import PretrainedModel
     from fraud_service.domain.teaching import Lesson, OnlineLearner, Sampling
     from fraud_service.history import LabelledTransaction
 
@@ -75,6 +76,8 @@ class Rehearsal:
         Makes the online learner from its last state.
     label_delay
         Milliseconds after which a label becomes known where the history does not say when.
+    observe
+        Is told of every lesson, and may promote another model then.
     """
 
     def __init__(
@@ -85,9 +88,12 @@ class Rehearsal:
         calendar: Calendar,
         sampling: Sampling,
         label_delay: int,
+        *,
+        observe: Callable[[Lesson], None] = lambda _: None,
     ) -> None:
         self._detector = detector
         self._restore = restore
+        self._observe = observe
         self._calendar = calendar
         self._label_delay = label_delay
         self._ledger = Ledger(MemoryStore(), calendar)
@@ -140,8 +146,17 @@ class Rehearsal:
         learner = self._restore(self.progress.model)
         return self._teacher.close(boundary, self.progress, examples_due([self._ledger], boundary), learner)
 
+    def promote(self, model: PretrainedModel, restore: Callable[[bytes | None], OnlineLearner]) -> None:
+        """Have another pretrained model score from the next snapshot on."""
+        untaught = restore(None).export()
+        self._detector.adopt(model)
+        self.knowledge.adopt(model.version, len(untaught.leaf_weights))
+        self._teacher.promote(model)
+        self._restore = restore
+
     def _take_in(self, lesson: Lesson) -> None:
         self.progress = lesson.progress
+        self._observe(lesson)
         if lesson.snapshot is None:
             return
         for key, row in lesson.risk.items():

@@ -7,13 +7,13 @@ the tests from lists. Results do not depend on where a batch ends.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
-from fraud_service.domain.policy import NO_MODEL, Decision, Outcome, Policy, Reason, reasons
+from fraud_service.domain.policy import NO_MODEL, Decision, Outcome, Policy, reasons
 from fraud_service.domain.profile import Profile, Recent
 from fraud_service.domain.scoring import (
     FAILED,
@@ -29,8 +29,11 @@ from fraud_service.domain.snapshot import UNTAUGHT, Snapshot, View
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
-    from fraud_service.domain.online import Encoded
+    from fraud_service.domain.online import Encoded, OnlineModel
     from fraud_service.domain.snapshot import Knowledge
+
+
+MOST_MODELS: Final = 12  # pretrained models in memory besides the first: snapshots of a month name one a week
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -52,20 +55,31 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Case(msgspec.Struct, frozen=True, gc=False):
-    """A transaction on its way through the flow."""
+    """A transaction on its way through the flow; a repetition has neither view nor model nor features."""
 
     transaction: Transaction
     place: Recent
     view: View | None = None
+    model: PretrainedModel | None = None
     features: Features | None = None
 
 
 class Detector:
-    """Assess transactions with a pretrained model, the snapshots of the online model, and a policy."""
+    """Assess transactions with a pretrained model, the snapshots of the online model, and a policy.
+
+    A transaction is scored with the pretrained model that its snapshot names: both change at the same event time.
+    """
 
     def __init__(self, pretrained: PretrainedModel, policy: Policy) -> None:
         self.pretrained = pretrained
         self.policy = policy
+        self._models = {pretrained.version: pretrained}
+
+    def adopt(self, model: PretrainedModel) -> None:
+        """Make a model ready for the snapshots that name it."""
+        # Replaced at once: another thread may be assessing. The first one stays, it scores before the first label.
+        newest = [*self._models.values(), model][1:][-MOST_MODELS:]
+        self._models = {known.version: known for known in [self.pretrained, *newest]}
 
     def assess(
         self, transactions: Sequence[Transaction], profiles: MutableMapping[str, Profile], knowledge: Knowledge
@@ -85,9 +99,7 @@ class Detector:
             One a transaction, in order.
         """
         cases = [self._observe(transaction, profiles, knowledge) for transaction in transactions]
-        rows = [case.features for case in cases if case.features is not None]
-        encoded = iter(encode_safely(self.pretrained, rows))
-        return [self._remember(case, next(encoded) if case.features is not None else FAILED) for case in cases]
+        return [self._remember(case, encoded) for case, encoded in zip(cases, _encode(cases), strict=True)]
 
     def _observe(self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: Knowledge) -> _Case:
         """Compute the features from what was known before, then fold the transaction into its card's profile."""
@@ -105,16 +117,17 @@ class Detector:
         )
         place = profile.fold(transaction)
         profiles[transaction.card_id] = profile
-        return _Case(transaction, place, view, features)
+        model = self._models.get(view.snapshot.model, self.pretrained)
+        return _Case(transaction, place, view, model, features)
 
-    def _online_logit(self, encoded: Encoded, snapshot: Snapshot) -> float:
+    def _online_logit(self, encoded: Encoded, snapshot: Snapshot, prior: float) -> float:
         """Score with the online model; without the pretrained logit, an untaught one knows nothing."""
         if math.isfinite(encoded.logit):
             known = encoded.logit
         elif snapshot.version == UNTAUGHT or encoded is FAILED:
             return math.nan
         else:
-            known = self.pretrained.prior
+            known = prior
         try:
             return snapshot.online.logit(encoded, known)
         except (ArithmeticError, LookupError, ValueError):
@@ -122,45 +135,68 @@ class Detector:
 
     def _remember(self, case: _Case, encoded: Encoded) -> Verdict:
         """Decide, and note the decision in the profile for the day the transaction comes again."""
-        if case.features is None or case.view is None:
+        if case.features is None or case.view is None or case.model is None:
             if case.place.decision is None:
                 raise AssertionError("a transaction is decided before it can be repeated")
             return Verdict(case.transaction, case.place.decision, None)
-        result = self._blend(encoded, case.view)
-        decision, explanation = self._decide(case.features, encoded, case.view, result, case.transaction.timestamp)
+        snapshot, prior = case.view.snapshot, case.model.prior
+        online = self._online_logit(encoded, snapshot, prior)
+        result = blend(encoded.logit, online, snapshot.online_weight, prior)
+        explanation = None
+        if self.policy.outcome(result.score) is not Outcome.APPROVE:
+            explanation = _explain(case.features, encoded, result, case.model, snapshot.online)
+        decision = self._decide(case.transaction, case.features, case.model, snapshot, result, explanation)
         case.place.decision = decision
         return Verdict(case.transaction, decision, case.features, explanation)
 
-    def _blend(self, encoded: Encoded, view: View) -> Blend:
-        online = self._online_logit(encoded, view.snapshot)
-        return blend(encoded.logit, online, view.snapshot.online_weight, self.pretrained.prior)
-
-    def _explain(self, features: Features, encoded: Encoded, result: Blend, view: View) -> Contributions | None:
-        try:
-            return contributions(features, encoded, result, self.pretrained, view.snapshot.online)
-        except Exception:  # noqa: BLE001 - a decision stands, even where its reasons cannot be given
-            return None
-
     def _decide(
-        self, features: Features, encoded: Encoded, view: View, result: Blend, timestamp: int
-    ) -> tuple[Decision, Contributions | None]:
+        self,
+        transaction: Transaction,
+        features: Features,
+        model: PretrainedModel,
+        snapshot: Snapshot,
+        result: Blend,
+        explanation: Contributions | None,
+    ) -> Decision:
         outcome = self.policy.outcome(result.score)
-        explanation: Contributions | None = None
-        why: tuple[Reason, ...] = ()
+        why = () if explanation is None else reasons(features, explanation.features)
         if result.pretrained_logit is None and result.online_logit is None:
             outcome, why = Outcome.REVIEW, (NO_MODEL,)
-        elif outcome is not Outcome.APPROVE:
-            explanation = self._explain(features, encoded, result, view)
-            why = () if explanation is None else reasons(features, explanation.features)
-        decision = Decision(
+        return Decision(
             outcome=outcome,
             score=result.score,
             pretrained_logit=result.pretrained_logit,
             online_logit=result.online_logit,
             online_weight=result.online_weight,
-            model=self.pretrained.version,
-            snapshot=view.snapshot.version,
-            is_stale=view.snapshot.is_stale_at(timestamp),
+            model=model.version,
+            snapshot=snapshot.version,
+            is_stale=snapshot.is_stale_at(transaction.timestamp),
             reasons=why,
         )
-        return decision, explanation
+
+
+def _encode(cases: list[_Case]) -> list[Encoded]:
+    """Score and encode each case with its model, those of one model as one batch; a repetition is not scored."""
+    encoded = [FAILED] * len(cases)
+    by_model: dict[str, list[int]] = {}
+    for place, case in enumerate(cases):
+        if case.model is not None:
+            by_model.setdefault(case.model.version, []).append(place)
+    for places in by_model.values():
+        model = cases[places[0]].model
+        rows = [features for place in places if (features := cases[place].features) is not None]
+        if model is not None:
+            for place, row in zip(places, encode_safely(model, rows), strict=True):
+                encoded[place] = row
+    return encoded
+
+
+def _explain(
+    features: Features, encoded: Encoded, result: Blend, model: PretrainedModel, online: OnlineModel
+) -> Contributions | None:
+    if result.pretrained_logit is None and result.online_logit is None:
+        return None
+    try:
+        return contributions(features, encoded, result, model, online)
+    except Exception:  # noqa: BLE001 - a decision stands, even where its reasons cannot be given
+        return None

@@ -122,8 +122,7 @@ class Knowledge:
 
     def __init__(self, initial: Snapshot) -> None:
         self._table = RiskTable()
-        self._model = initial.model
-        self._leaves = len(initial.online.leaf_weights)
+        self._models = {initial.model: len(initial.online.leaf_weights)}
         # Starts and views, in one attribute: replaced at once, so that a reader never sees one without the other.
         self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), (View(initial, self._table),))
         self._pending: dict[str, Snapshot] = {}
@@ -140,6 +139,10 @@ class Knowledge:
         """Return the newest snapshot whose `effective_from` is not after this event time."""
         starts, views = self._in_force
         return views[max(bisect_right(starts, timestamp) - 1, 0)]
+
+    def adopt(self, model: str, leaves: int) -> None:
+        """From now on take in snapshots of this pretrained model too, whose online model knows so many leaves."""
+        self._models[model] = leaves
 
     def receive_snapshot(self, snapshot: Snapshot) -> None:
         """Take in a snapshot record; it waits for its rows."""
@@ -192,8 +195,8 @@ class Knowledge:
             for key, row in self._rows.pop(version).items():
                 self._table.put(key, snapshot.as_of, row)
         self._settled = snapshot.version
-        # Taught beside another pretrained model, its online model takes a logit that is not ours.
-        is_ours = snapshot.model == self._model and len(snapshot.online.leaf_weights) == self._leaves
+        # Taught beside a pretrained model that is not here, its online model takes inputs that nobody can give it.
+        is_ours = self._models.get(snapshot.model) == len(snapshot.online.leaf_weights)
         if is_ours and self._table.digest() == snapshot.risk_digest:
             self._admit(snapshot)
         else:

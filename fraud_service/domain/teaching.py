@@ -75,8 +75,12 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Lesson(msgspec.Struct, frozen=True):
-    """What one boundary brought: labelled examples, changed risk rows (None: removed), and the snapshot, if any."""
+    """What one boundary brought: labelled examples, changed risk rows (None: removed), and the snapshot, if any.
 
+    `as_of` is the event time of the boundary, epoch milliseconds.
+    """
+
+    as_of: int
     progress: Progress
     labelled: list[LabelledRecord]
     risk: dict[str, bytes | None]
@@ -120,6 +124,15 @@ class Teacher:
         self._sampling = sampling
         self._pretrained = pretrained
 
+    @property
+    def pretrained(self) -> PretrainedModel:
+        """The pretrained model beside which is taught."""
+        return self._pretrained
+
+    def promote(self, model: PretrainedModel) -> None:
+        """Teach beside another pretrained model from the next boundary on; that snapshot is the first to name it."""
+        self._pretrained = model
+
     def close(self, boundary: int, progress: Progress, examples: Iterable[Example], learner: OnlineLearner) -> Lesson:
         """Close one boundary.
 
@@ -160,7 +173,9 @@ class Teacher:
             model=learner.state() if labelled else progress.model,
             pretrained=self._pretrained.version,
         )
-        return Lesson(after, labelled, rows, self._snapshot(after, len(rows), learner))
+        return Lesson(
+            boundary * self._calendar.interval, after, labelled, rows, self._snapshot(after, len(rows), learner)
+        )
 
     def _teach(self, lessons: list[tuple[Example, float]], learner: OnlineLearner) -> list[Judged]:
         """Teach examples, each with its weight; returns what the components had said of them before."""

@@ -61,6 +61,14 @@ class Trees(msgspec.Struct, frozen=True):
     value: list[float]
 
 
+class Artefact(msgspec.Struct, frozen=True):
+    """A model with everything that scoring needs."""
+
+    manifest: Manifest
+    model: bytes
+    trees: Trees
+
+
 def shipped() -> Path:
     """Return the folder of the model that comes with the service."""
     package = Path(__file__).parent.parent
@@ -74,13 +82,8 @@ def find(folder: Path) -> Path:
     return inner if (inner / MANIFEST).exists() and not (folder / MANIFEST).exists() else folder
 
 
-def read(folder: Path) -> tuple[Manifest, bytes, Trees]:
+def read(folder: Path) -> Artefact:
     """Read an artefact, verified.
-
-    Returns
-    -------
-    tuple
-        The manifest, the ONNX model as bytes, and the trees.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def read(folder: Path) -> tuple[Manifest, bytes, Trees]:
     _check_features(folder, manifest)
     model, trees = _verified(folder, MODEL, manifest), _verified(folder, TREES, manifest)
     try:
-        return manifest, model, msgspec.msgpack.decode(trees, type=Trees)
+        return Artefact(manifest, model, msgspec.msgpack.decode(trees, type=Trees))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder / TREES} holds no trees: {error}; train the model again") from None
 

@@ -15,7 +15,7 @@ import onnxruntime
 
 from fraud_service.domain.online import Encoded, OnlineModel
 from fraud_service.errors import ModelError
-from fraud_service.models.artefact import ENCODING_DEPTH, ENCODING_TREES, Manifest, Trees, read
+from fraud_service.models.artefact import ENCODING_DEPTH, ENCODING_TREES, Artefact, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,25 +35,26 @@ class Pretrained:
     tree after the other, so a row's logit does not depend on its batch.
     """
 
-    def __init__(self, manifest: Manifest, model: bytes, trees: Trees) -> None:
+    def __init__(self, artefact: Artefact) -> None:
+        manifest = artefact.manifest
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # a row takes microseconds: threads would only fight over the core
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(artefact.model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot load model {manifest.version}: {error}") from error
         self.manifest = manifest
         self.version = manifest.version
         self.prior = manifest.prior
-        self._trees = trees
+        self._trees = artefact.trees
         self._centre, self._scale = np.array(manifest.centre), np.array(manifest.scale)
 
     @classmethod
     def load(cls, folder: Path) -> Pretrained:
         """Load a verified artefact. Raises `ModelError` as `artefact.read` does."""
-        return cls(*read(folder))
+        return cls(read(folder))
 
     def untaught_online_model(self) -> OnlineModel:
         """Return the online model to begin with: it scores what this model scores."""

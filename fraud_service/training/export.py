@@ -29,6 +29,7 @@ from fraud_service.models.artefact import (
     MANIFEST,
     MODEL,
     TREES,
+    Artefact,
     Manifest,
     Trees,
 )
@@ -50,7 +51,19 @@ IR_VERSION: Final = 10
 
 
 def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifest:
-    """Write the artefact into a folder, after proving that it scores like scikit-learn.
+    """Write the artefact into a folder. Raises as `build` does."""
+    artefact = build(fitted, window, source)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL).write_bytes(artefact.model)
+    (folder / TREES).write_bytes(msgspec.msgpack.encode(artefact.trees))
+    pretty = msgspec.json.format(msgspec.json.encode(artefact.manifest), indent=2)
+    (folder / MANIFEST).write_bytes(pretty + b"\n")
+    (folder / CARD).write_text(card(artefact.manifest), encoding="utf-8")
+    return artefact.manifest
+
+
+def build(fitted: Fitted, window: Window, source: str) -> Artefact:
+    """Make an artefact and prove that it scores like scikit-learn.
 
     Raises
     ------
@@ -59,19 +72,12 @@ def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifes
     """
     trees = flatten(fitted)
     model = graph(trees)
-    files = {MODEL: model, TREES: msgspec.msgpack.encode(trees)}
-    manifest = _manifest(fitted, trees, window, source, files)
-    served = Pretrained(manifest, model, trees)
-    difference = parity(fitted, served)
+    manifest = _manifest(fitted, trees, window, source, {MODEL: model, TREES: msgspec.msgpack.encode(trees)})
+    artefact = Artefact(manifest, model, trees)
+    difference = parity(fitted, Pretrained(artefact))
     if not difference < PARITY:
         raise ModelError(f"the exported model differs from scikit-learn by {difference:.1e}, allowed is {PARITY:.0e}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    pretty = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    (folder / MANIFEST).write_bytes(pretty + b"\n")
-    (folder / CARD).write_text(card(manifest), encoding="utf-8")
-    return manifest
+    return artefact
 
 
 def flatten(fitted: Fitted) -> Trees:

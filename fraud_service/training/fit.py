@@ -143,7 +143,7 @@ def fit(examples: Examples) -> Fitted:
     late = examples.timestamps >= last - judged
     metrics, choice = _chosen(examples, late)
     parameters = PARAMETERS | choice
-    return Fitted(_forest(examples.features, examples.labels, choice), examples, parameters, metrics, judged)
+    return Fitted(forest(examples.features, examples.labels, choice), examples, parameters, metrics, judged)
 
 
 def _chosen(examples: Examples, late: NDArray[np.bool_]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -158,7 +158,8 @@ def _chosen(examples: Examples, late: NDArray[np.bool_]) -> tuple[dict[str, floa
     return best
 
 
-def _forest(features: NDArray[np.float64], labels: NDArray[np.bool_], choice: dict[str, Any]) -> RandomForestClassifier:
+def forest(features: NDArray[np.float64], labels: NDArray[np.bool_], choice: dict[str, Any]) -> RandomForestClassifier:
+    """Fit a forest with the settings of a choice; the same rows give the same trees."""
     # Trees have seeds of their own, so they may grow side by side; their sum is taken in one order.
     rows = min(len(labels), MOST_ROWS)
     model = RandomForestClassifier(**PARAMETERS, **choice, max_samples=rows, n_jobs=-1).fit(features, labels)
@@ -172,7 +173,7 @@ def _can_judge(examples: Examples, late: NDArray[np.bool_]) -> bool:
 
 
 def _judged(examples: Examples, late: NDArray[np.bool_], choice: dict[str, Any]) -> dict[str, float]:
-    model = _forest(examples.features[~late], examples.labels[~late], choice)
+    model = forest(examples.features[~late], examples.labels[~late], choice)
     truth, scores = examples.labels[late], model.predict_proba(examples.features[late])[:, 1]
     return {
         JUDGED_BY: round(float(average_precision_score(truth, scores)), 4),

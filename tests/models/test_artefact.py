@@ -204,7 +204,7 @@ def test_the_base_of_the_contributions_is_the_same_for_every_row(shipped):
 
 
 def test_features_that_no_tree_asks_for_contribute_nothing(shipped):
-    trees = artefact.read(artefact.shipped())[2]
+    trees = artefact.read(artefact.shipped()).trees
     asked = {feature for feature, left in zip(trees.feature, trees.left, strict=True) if left >= 0}
     for row in ROWS[:50]:
         summands = shipped.contributions(row)[1]
@@ -212,7 +212,7 @@ def test_features_that_no_tree_asks_for_contribute_nothing(shipped):
 
 
 def test_walking_the_trees_ends_in_the_leaves_that_onnx_adds_up(shipped):
-    trees = artefact.read(artefact.shipped())[2]
+    trees = artefact.read(artefact.shipped()).trees
     for row, logit in zip(ROWS, logits(shipped, ROWS), strict=True):
         values, total = np.array(row.vector(), dtype=np.float32).tolist(), 0.0
         for root in trees.roots:
@@ -225,7 +225,7 @@ def test_walking_the_trees_ends_in_the_leaves_that_onnx_adds_up(shipped):
 
 
 def test_a_value_exactly_at_a_threshold_goes_left_in_both(shipped):
-    trees = artefact.read(artefact.shipped())[2]
+    trees = artefact.read(artefact.shipped()).trees
     root = trees.roots[0]
     name, threshold = NAMES[trees.feature[root]], trees.threshold[root]
     at, above = (
@@ -247,7 +247,7 @@ def test_inputs_of_the_online_model_are_standardised_as_the_manifest_says(shippe
 
 
 def test_the_leaves_of_the_online_model_are_the_upper_levels_of_the_forest(shipped):
-    trees, known = artefact.read(artefact.shipped())[2], shipped.manifest.leaves
+    trees, known = artefact.read(artefact.shipped()).trees, shipped.manifest.leaves
     assert len(shipped.untaught_online_model().leaf_weights) == known
     reached = {}
     for row, found in zip(ROWS, shipped.encode(ROWS), strict=True):

@@ -152,7 +152,7 @@ def test_export_keeps_every_score_to_less_than_a_millionth(fitted, tmp_path):
     exporting.export(fitted, Window(MONDAY, MONDAY + DAY, DAY), "noise", tmp_path)
     served = Pretrained.load(tmp_path)
     assert exporting.parity(fitted, served) < 1e-12
-    assert len(artefact.read(tmp_path)[2].roots) == QUICK
+    assert len(artefact.read(tmp_path).trees.roots) == QUICK
 
 
 def test_an_exported_graph_that_scores_otherwise_is_not_written(fitted, monkeypatch, tmp_path):

@@ -21,7 +21,7 @@ from fraud_service.domain.events import MAX_AMOUNT
 from fraud_service.domain.features import LONG_AGO, NAMES, Features
 from fraud_service.domain.scoring import probability
 from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot
-from fraud_service.models.artefact import Manifest, Trees
+from fraud_service.models.artefact import Artefact
 from fraud_service.models.online import RiverLearner
 from fraud_service.models.pretrained import Pretrained
 
@@ -91,17 +91,17 @@ class PretrainedScorer:
     """The pretrained model as it is served."""
 
     model: Pretrained
-    parts: tuple[Manifest, bytes, Trees]
+    artefact: Artefact
 
     def score(self, rows):
         return [probability(encoded.logit) for encoded in self.model.encode(rows)]
 
     def data(self):
-        return msgspec.msgpack.encode(self.parts)
+        return msgspec.msgpack.encode(self.artefact)
 
     def restored(self, data):
-        parts = msgspec.msgpack.decode(data, type=tuple[Manifest, bytes, Trees])
-        return PretrainedScorer(Pretrained(*parts), parts)
+        artefact = msgspec.msgpack.decode(data, type=Artefact)
+        return PretrainedScorer(Pretrained(artefact), artefact)
 
 
 @dataclass(frozen=True)

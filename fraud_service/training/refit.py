@@ -1,0 +1,146 @@
+"""Re-fit: a challenger from recently labelled transactions, promoted only when it beats the champion on the newest.
+
+Both are judged on the last labelled days, which the challenger has not seen. The one that is promoted is then fitted on
+everything, those days included.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+from fraud_service.domain.features import Features
+from fraud_service.domain.profile import DAY
+from fraud_service.training.export import build
+from fraud_service.training.fit import CHOICES, FEWEST_FRAUDS, PARAMETERS, Examples, Fitted, Window, forest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from fraud_service.domain.records import LabelledRecord
+    from fraud_service.domain.scoring import PretrainedModel
+    from fraud_service.models.artefact import Artefact
+
+JUDGED: Final = 7 * DAY  # of event time: the newest labelled transactions judge
+MEMORY: Final = 60 * DAY  # older examples are forgotten
+SPANS: Final = (14 * DAY, MEMORY)  # what a challenger is fitted on: after a change less is more
+MARGIN: Final = 0.01  # average precision
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a re-fit found, as it goes into manifest, metrics and reports.
+
+    `champion` and `challenger` are average precisions on the last labelled days, None where there was too little to
+    judge; `span_days` is what the better challenger was fitted on.
+    """
+
+    at: int
+    champion_model: str
+    champion: float | None
+    challenger: float | None
+    margin: float
+    span_days: float
+    rows: int
+    frauds: int
+    promoted: str | None
+
+
+class LabelledWindow:
+    """The labelled transactions of the last weeks; a correction replaces what was said before."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], tuple[int, tuple[float, ...], bool]] = {}
+
+    def add(self, records: Iterable[LabelledRecord]) -> None:
+        """Take in labelled examples."""
+        for record in records:
+            key = record.card_id, record.transaction_id
+            self._rows[key] = record.timestamp, record.features.vector(), record.is_fraud
+
+    def examples(self) -> Examples | None:
+        """Return the examples of `MEMORY`, in event order, and forget older ones; None when there are none."""
+        newest = max((timestamp for timestamp, *_ in self._rows.values()), default=0)
+        self._rows = {key: row for key, row in self._rows.items() if row[0] > newest - MEMORY}
+        rows = sorted((timestamp, key, values, is_fraud) for key, (timestamp, values, is_fraud) in self._rows.items())
+        if not rows:
+            return None
+        return Examples(
+            np.array([values for _, _, values, _ in rows]),
+            np.array([is_fraud for *_, is_fraud in rows]),
+            np.array([timestamp for timestamp, *_ in rows]),
+        )
+
+
+def challenge(
+    examples: Examples | None, champion: PretrainedModel, at: int, source: str, margin: float = MARGIN
+) -> tuple[Outcome, Artefact | None]:
+    """Fit challengers and judge them beside the champion.
+
+    Parameters
+    ----------
+    examples
+        What is labelled by now.
+    at
+        Event time of the re-fit, epoch milliseconds.
+    margin
+        Average precision by which the challenger must be better.
+
+    Returns
+    -------
+    tuple
+        What was found, and the artefact to promote; None when the champion stays.
+    """
+    if examples is None:
+        return Outcome(at, champion.version, None, None, margin, 0.0, 0, 0, None), None
+    late = examples.timestamps > examples.timestamps.max() - JUDGED
+    nothing = Outcome(
+        at, champion.version, None, None, margin, 0.0, len(examples.labels), int(examples.labels.sum()), None
+    )
+    if min(examples.labels[late].sum(), examples.labels[~late].sum()) < FEWEST_FRAUDS:
+        return nothing, None
+    truth = examples.labels[late]
+    trials = [(_trial(examples, late, span), span) for span in SPANS]
+    best, span = max(trials, key=lambda trial: trial[0])
+    reigning = _precision(truth, _logits(champion, examples.features[late]))
+    outcome = msgspec.structs.replace(nothing, champion=reigning, challenger=best, span_days=span / DAY)
+    if not best > reigning + margin:
+        return outcome, None
+    artefact = _fitted(_within(examples, span), at, source, outcome)
+    return msgspec.structs.replace(outcome, promoted=artefact.manifest.version), artefact
+
+
+def _trial(examples: Examples, late: NDArray[np.bool_], span: int) -> float:
+    early = _within(examples, span, before=late)
+    if early.labels.sum() < FEWEST_FRAUDS:
+        return 0.0
+    model = forest(early.features, early.labels, CHOICES[0])
+    return _precision(examples.labels[late], model.predict_proba(examples.features[late])[:, 1])
+
+
+def _within(examples: Examples, span: int, before: NDArray[np.bool_] | None = None) -> Examples:
+    """Return the examples of the last `span` milliseconds, without those that judge."""
+    known = np.ones(len(examples.labels), dtype=bool) if before is None else ~before
+    chosen = known & (examples.timestamps > examples.timestamps[known].max() - span)
+    return Examples(examples.features[chosen], examples.labels[chosen], examples.timestamps[chosen])
+
+
+def _fitted(examples: Examples, at: int, source: str, outcome: Outcome) -> Artefact:
+    model = forest(examples.features, examples.labels, CHOICES[0])
+    metrics = {"champion_average_precision": outcome.champion, "challenger_average_precision": outcome.challenger}
+    known: dict[str, Any] = {name: value for name, value in metrics.items() if value is not None}
+    fitted = Fitted(model, examples, PARAMETERS | CHOICES[0], known | {"margin": outcome.margin}, JUDGED)
+    end = int(examples.timestamps.max()) + 1
+    return build(fitted, Window(int(examples.timestamps.min()), end, max(at - end, 0)), source)
+
+
+def _logits(model: PretrainedModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([encoded.logit for encoded in model.encode([Features(*row) for row in rows.tolist()])])
+
+
+def _precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    return round(float(average_precision_score(truth, np.nan_to_num(scores, nan=-np.inf, neginf=-1e9))), 6)
