@@ -19,18 +19,24 @@ LOWEST: Final = -8.0  # logits; what lies below or above falls into the first or
 WIDTH: Final = 0.4
 BINS: Final = 40
 SHARPNESS: Final = 25.0  # one hundredth of average precision moves the odds of the weights by a quarter
+SURE: Final = 6.2  # logits, a doubt of 0.2 %: half of all examples are surer, and without them nothing is lost
 FEWEST_FRAUDS: Final = 20.0  # fewer decide nothing
 WORSE: Final = 0.02  # so much average precision behind over the days in memory: the online model is switched off
 MUCH_WORSE: Final = 0.05  # the same for the last day
 
 
-class Judged(msgspec.Struct, frozen=True):
+class Judged(msgspec.Struct, frozen=True, gc=False):
     """What both components said of a transaction, and what it was. A logit that is not finite ranks lowest."""
 
     pretrained: float
     online: float
     is_fraud: bool
     weight: float
+
+    def is_sure(self) -> bool:
+        """Whether the online model was right with so little doubt that the transaction would teach it nothing."""
+        doubt = self.online if self.is_fraud else -self.online
+        return doubt > SURE + math.log(self.weight)
 
 
 class Tally(msgspec.Struct, array_like=True, frozen=True):

@@ -230,22 +230,25 @@ class _Month(NamedTuple):
 
 
 def _month(profile: Profile, newest: int) -> _Month:
-    count_7d = count = high_3d = high_14d = 0
-    total_7d = total = largest = 0.0
-    for bucket in profile.days:
-        age = newest - bucket.number
-        if 0 <= age < 30:  # noqa: PLR2004 - the spans are the names of the features
-            count += bucket.count
-            total += bucket.total
-            largest = max(largest, bucket.largest)
-            if age < 14:  # noqa: PLR2004
-                high_14d += bucket.high
-                if age < 7:  # noqa: PLR2004
-                    count_7d += bucket.count
-                    total_7d += bucket.total
-                    if age < 3:  # noqa: PLR2004
-                        high_3d += bucket.high
-    return _Month(count_7d, total_7d, count, total, largest, high_3d, high_14d)
+    days = profile.days
+    month, fortnight, week, three = (days.between(newest - span, newest) for span in (30, 14, 7, 3))
+    return _Month(
+        count_7d=sum(days.counts[week]),
+        total_7d=_total(days.totals[week]),
+        count_30d=sum(days.counts[month]),
+        total_30d=_total(days.totals[month]),
+        largest=max(days.largest[month], default=0.0),
+        high_3d=sum(days.high[three]),
+        high_14d=sum(days.high[fortnight]),
+    )
+
+
+def _total(amounts: list[float]) -> float:
+    """Add up in order; `sum` rounds otherwise from one release of Python to the next."""
+    total = 0.0
+    for amount in amounts:
+        total += amount
+    return total
 
 
 def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
@@ -253,7 +256,8 @@ def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tupl
     if profile.count == 0:
         return 0.0, LONG_AGO, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     age = min(max(now - profile.first_seen, 0) / DAY, 365.0)
-    count_1d, total_1d = _hours(profile, now // HOUR)
+    today = profile.hours.between(now // HOUR - 24, now // HOUR)
+    count_1d = sum(profile.hours.counts[today])
     span = min(age + 1.0, 30.0)
     return (
         age,
@@ -262,7 +266,7 @@ def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tupl
         float(count_1d),
         float(month.count_7d),
         float(month.count_30d),
-        total_1d,
+        _total(profile.hours.totals[today]),
         month.total_7d / month.count_7d if month.count_7d else 0.0,
         month.total_30d / month.count_30d if month.count_30d else 0.0,
         count_1d * span / month.count_30d if month.count_30d else 0.0,
@@ -280,15 +284,6 @@ def _last_hour(profile: Profile, now: int) -> tuple[float, float, float, float]:
             small += recent.amount <= SMALL
             merchants.add(recent.merchant)
     return float(count_10m), float(count_1h), float(small), float(len(merchants))
-
-
-def _hours(profile: Profile, newest: int) -> tuple[int, float]:
-    count, total = 0, 0.0
-    for bucket in profile.hours:
-        if newest - 24 < bucket.number <= newest:
-            count += bucket.count
-            total += bucket.total
-    return count, total
 
 
 def _amounts(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:

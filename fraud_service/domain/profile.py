@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from bisect import bisect_right
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -21,7 +22,7 @@ from fraud_service.errors import InvalidRecord
 if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
@@ -42,22 +43,48 @@ DEVIATION_FLOOR: Final = 0.05
 ENOUGH_TO_JUDGE: Final = 5
 
 
-class Hour(msgspec.Struct, array_like=True, gc=False):
-    """What happened in one hour of event time; `number` counts hours since the epoch."""
+class Buckets(msgspec.Struct, array_like=True, gc=False):
+    """What happened in each hour or day of event time, column by column, the newest last.
 
-    number: int
-    count: int = 0
-    total: float = 0.0
+    `numbers` counts hours or days since the epoch; there is a bucket only where something happened.
+    """
+
+    numbers: list[int] = []
+    counts: list[int] = []
+    totals: list[float] = []
+
+    def between(self, after: int, newest: int) -> slice:
+        """Return where the buckets from the one after `after` up to `newest` lie."""
+        return slice(bisect_right(self.numbers, after), bisect_right(self.numbers, newest))
+
+    def place(self, number: int, forgotten: int) -> int | None:
+        """Find or open a bucket, dropping those up to `forgotten`; None for a time that is forgotten already."""
+        numbers = self.numbers
+        if numbers and numbers[0] <= forgotten:
+            old = bisect_right(numbers, forgotten)
+            for column in msgspec.structs.astuple(self):
+                del column[:old]
+        if number <= forgotten:
+            return None
+        position = bisect_right(numbers, number)
+        if position and numbers[position - 1] == number:
+            return position - 1
+        for column, value in zip(msgspec.structs.astuple(self), self._opened(number), strict=True):
+            column.insert(position, value)
+        return position
+
+    def _opened(self, number: int) -> tuple[float, ...]:
+        return number, 0, 0.0
 
 
-class Day(msgspec.Struct, array_like=True, gc=False):
-    """What happened on one UTC day; `high` counts amounts unusual for the card when they came."""
+class Days(Buckets):
+    """The same of days, with the largest amount of each and the number of amounts unusual for the card by then."""
 
-    number: int
-    count: int = 0
-    total: float = 0.0
-    largest: float = 0.0
-    high: int = 0
+    largest: list[float] = []
+    high: list[int] = []
+
+    def _opened(self, number: int) -> tuple[float, ...]:
+        return number, 0, 0.0, 0.0, 0
 
 
 class Recent(msgspec.Struct, array_like=True, gc=False):
@@ -79,7 +106,7 @@ class Place(msgspec.Struct, array_like=True, gc=False):
 
 
 class Profile(msgspec.Struct, array_like=True, gc=False):
-    """The state of one card. Lists are ordered by arrival, the newest last; buckets by time, the newest last."""
+    """The state of one card. Lists are ordered by arrival, the newest last."""
 
     schema: int = SCHEMA
     count: int = 0
@@ -87,8 +114,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     last_seen: int = 0
     usual: float = 0.0
     deviation: float = DEVIATION_PRIOR
-    hours: list[Hour] = []
-    days: list[Day] = []
+    hours: Buckets = msgspec.field(default_factory=Buckets)
+    days: Days = msgspec.field(default_factory=Days)
     recent: list[Recent] = []
     merchants: dict[int, int] = {}
     countries: list[int] = []
@@ -144,16 +171,16 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         self.first_seen = min(self.first_seen, timestamp) if self.count else timestamp
         self.last_seen = max(self.last_seen, timestamp)
         self.count += 1
-        hour = _bucket(self.hours, Hour, timestamp // HOUR, self.last_seen // HOUR - HOURS_KEPT)
+        hours, hour = self.hours, self.hours.place(timestamp // HOUR, self.last_seen // HOUR - HOURS_KEPT)
         if hour is not None:
-            hour.count += 1
-            hour.total += transaction.amount
-        day = _bucket(self.days, Day, timestamp // DAY, self.last_seen // DAY - DAYS_KEPT)
+            hours.counts[hour] += 1
+            hours.totals[hour] += transaction.amount
+        days, day = self.days, self.days.place(timestamp // DAY, self.last_seen // DAY - DAYS_KEPT)
         if day is not None:
-            day.count += 1
-            day.total += transaction.amount
-            day.largest = max(day.largest, transaction.amount)
-            day.high += high
+            days.counts[day] += 1
+            days.totals[day] += transaction.amount
+            days.largest[day] = max(days.largest[day], transaction.amount)
+            days.high[day] += high
 
     def _note_company(self, transaction: Transaction) -> None:
         merchant = fingerprint32(transaction.merchant_id)
@@ -166,24 +193,6 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
             self.devices = _moved_last(self.devices, transaction.device_id, DEVICES_KEPT)
         if transaction.latitude is not None and transaction.longitude is not None:
             self.place = Place(transaction.latitude, transaction.longitude, transaction.timestamp)
-
-
-_Bucket = TypeVar("_Bucket", Hour, Day)
-
-
-def _bucket(buckets: list[_Bucket], kind: type[_Bucket], number: int, forgotten: int) -> _Bucket | None:
-    """Find or open a bucket in place, dropping those up to `forgotten`; None for a time that is forgotten already."""
-    while buckets and buckets[0].number <= forgotten:
-        del buckets[0]
-    if number <= forgotten:
-        return None
-    position = len(buckets)
-    while position and buckets[position - 1].number > number:
-        position -= 1
-    if position and buckets[position - 1].number == number:
-        return buckets[position - 1]
-    buckets.insert(position, kind(number))
-    return buckets[position]
 
 
 def _moved_last(known: list[int], text: str, kept: int) -> list[int]:

@@ -82,7 +82,12 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def is_of_interest(self) -> bool:
         """Whether a scorer needs this row: only with labelled fraud in memory."""
-        return self.streak > 0 or any(bucket.frauds for bucket in self.days)
+        if self.streak > 0:
+            return True
+        for bucket in self.days:  # noqa: SIM110 - `any` takes three times as long, and every label asks
+            if bucket.frauds:
+                return True
+        return False
 
 
 NO_RISK: Final = Risk()

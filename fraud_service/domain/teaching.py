@@ -184,8 +184,10 @@ class Teacher:
         for (example, weight), row in zip(lessons, rows, strict=True):
             if math.isfinite(row.logit):
                 encoded = Encoded(clipped(row.logit), row.inputs, row.leaves)
-                judged.append(_judged(example, weight, encoded, online))
-                learner.learn(encoded, is_fraud=example.is_fraud, weight=weight)
+                said = _judged(example, weight, encoded, online)
+                judged.append(said)
+                if not said.is_sure():
+                    learner.learn(encoded, is_fraud=example.is_fraud, weight=weight)
         return judged
 
     def _learn_risk(self, example: Example, changed: dict[str, _Change]) -> None:

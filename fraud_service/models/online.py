@@ -19,7 +19,6 @@ LEARNING_RATE: Final = 0.06
 STEADINESS: Final = 1.0
 INTERCEPT_RATE: Final = 0.001
 LARGEST_GRADIENT: Final = 10.0
-SMALLEST_ERROR: Final = 0.002  # of probability: half of all examples have less, and without them nothing is lost
 PRETRAINED: Final = "pretrained_logit"
 
 
@@ -71,15 +70,9 @@ class RiverLearner:
         self._optimizer.n_iterations = known.iterations
 
     def learn(self, encoded: Encoded, *, is_fraud: bool, weight: float) -> None:
-        """Learn one example, unless the model is as good as sure of it already.
-
-        One that is not finite would ruin the model for ever, so it is passed over.
-        """
+        """Learn one example. One that is not finite would ruin the model for ever, so it is passed over."""
         inputs = self._inputs(encoded)
-        if not math.isfinite(sum(inputs.values()) + weight):
-            return
-        chance = self._model.predict_proba_one(inputs)[True]
-        if abs(chance - is_fraud) * weight >= SMALLEST_ERROR:
+        if math.isfinite(sum(inputs.values()) + weight):
             self._model.learn_one(inputs, is_fraud, w=weight)
 
     def probability(self, encoded: Encoded) -> float:

@@ -66,11 +66,12 @@ class Pretrained:
         A feature becomes asinh(value), which is about linear near 0 and logarithmic far from it, minus its centre, over
         its scale, cut off at `LARGEST_INPUT`.
         """
-        vectors = [row.vector() for row in rows]
-        matrix = np.array(vectors, dtype=np.float32).astype(np.float64)
+        values = [value for row in rows for value in row.vector()]
+        shape = len(rows), len(self._centre)
+        matrix = np.array(values).reshape(shape).astype(np.float32).astype(np.float64)
         shares, leaves = self._session.run(None, {"features": matrix})
         # By libm, one after the other: numpy's own depends on the processor, and on the place in the batch.
-        squashed = np.array([asinh(value) for vector in vectors for value in vector]).reshape(len(rows), -1)
+        squashed = np.fromiter(map(asinh, values), np.float64, len(values)).reshape(shape)
         inputs = ((squashed - self._centre) / self._scale).clip(-LARGEST_INPUT, LARGEST_INPUT)
         return [
             Encoded(logit(share), values, reached)

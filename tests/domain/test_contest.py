@@ -109,3 +109,19 @@ def test_average_precision_is_that_of_scikit_learn_where_each_bin_is_one_score(d
     (tally,) = days(judged).tallies
     expected = metrics.average_precision_score([f for _, f in drawn], [place for place, _ in drawn])
     assert average_precision([tally.pretrained_frauds], [tally.pretrained_genuine]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("logit", "is_fraud", "weight", "sure"),
+    [
+        (-6.3, False, 1.0, True),
+        (-6.1, False, 1.0, False),
+        (6.3, True, 1.0, True),
+        (-9.0, True, 1.0, False),
+        (-6.3, False, 4.0, False),
+        (-7.7, False, 4.0, True),
+        (math.nan, False, 1.0, False),
+    ],
+)
+def test_only_what_the_online_model_was_right_about_without_doubt_teaches_nothing(logit, is_fraud, weight, sure):
+    assert Judged(0.0, logit, is_fraud, weight).is_sure() is sure
