@@ -133,6 +133,7 @@ KEYS: Final[dict[str, Json]] = {
     "alerts": {"type": "string", "description": "`card_id`, UTF-8; partitioned with murmur2"},
     "labelled": {"type": "string", "description": "`merchant_id`, UTF-8"},
     "snapshots": {"type": "string", "description": "`version` of the snapshot"},
+    "models": {"type": "string", "description": "`version` of the model"},
     "risk": {
         "type": "string",
         "pattern": "^(merchant|card):",
@@ -145,16 +146,20 @@ KEYS: Final[dict[str, Json]] = {
 OPERATIONS: Final = (
     ("scorer", "receive", "transactions", "Score each transaction."),
     ("scorer", "receive", "snapshots", "Follow what labels have taught; every scorer reads all of it."),
+    ("scorer", "receive", "models", "Make promoted models ready for the snapshots that name them."),
     ("scorer", "receive", "risk", "Follow the risk rows of the snapshots; every scorer reads all of them."),
     ("scorer", "send", "scores", "Write down every decision."),
     ("scorer", "send", "alerts", "Raise one alert for each flagged transaction."),
     ("scorer", "send", "dead_letters", "Set aside transactions that cannot be read."),
     ("learner", "receive", "scores", "Keep what was scored until something becomes known of it."),
     ("learner", "receive", "labels", "Join each label with its transaction."),
+    ("learner", "receive", "models", "Teach beside the model promoted last."),
     ("learner", "send", "labelled", "Publish each labelled example that was taught."),
     ("learner", "send", "risk", "Publish the rows that changed, before the snapshot they belong to."),
     ("learner", "send", "snapshots", "Publish what labels had taught by a boundary of event time."),
     ("learner", "send", "dead_letters", "Set aside labels and scores that cannot be read."),
+    ("refit", "receive", "labelled", "Fit a challenger and judge it beside the champion."),
+    ("refit", "send", "models", "Promote a challenger that is better by the margin."),
 )
 
 
@@ -290,7 +295,8 @@ def _operation(actor: str, action: str, role: str, summary: str, settings: Setti
         "messages": [{"$ref": f"#/channels/{role}/messages/{role}"}],
         "tags": [{"name": actor}],
     }
-    is_broadcast = actor == "scorer" and role in {"snapshots", "risk"}  # read by assignment, outside any group
+    # Read by assignment, outside any group.
+    is_broadcast = role == "models" or actor == "refit" or (actor == "scorer" and role in {"snapshots", "risk"})
     if action == "receive" and not is_broadcast:
         group = settings.scorer_group if actor == "scorer" else settings.learner_group
         binding = {"groupId": {"type": "string", "enum": [group]}, "bindingVersion": BINDING}
@@ -313,6 +319,16 @@ def _messages() -> Json:
             "anyOf": [_risk_row(), {"type": "null"}],
         },
         "bindings": _key("risk"),
+    }
+    described["models"] = {
+        "name": "models",
+        "title": "Model",
+        "summary": "A pretrained model that was promoted.",
+        "contentType": "application/vnd.msgpack",
+        "payload": {
+            "description": "A MessagePack map of the files of an artefact by name; the manifest has their digests.",
+        },
+        "bindings": _key("models"),
     }
     described["dead_letters"] = {
         "name": "dead_letters",

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -267,6 +268,50 @@ def backtest(
         name: {figure: getattr(one, figure) for figure in SUMMARY} for name, one in found.figures.components.items()
     }
     typer.echo(json.dumps({**found.run, "frauds": found.figures.frauds, "figures": figures}))
+
+
+@app.command()
+def refit(
+    file: Annotated[Path | None, typer.Argument(help="Labelled transactions; the labelled topic if absent.")] = None,
+    maps: Maps = [],
+    sets: Sets = [],
+    label_delay: Delay = "7d",
+    margin: Annotated[float, typer.Option(min=0, help="Average precision by which it must be better.")] = 0.01,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the comparison.")] = False,
+    artefact: Annotated[
+        Path | None, typer.Option(help="Promote this artefact as it is, to roll back or to roll out.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Fit a new pretrained model on what is labelled by now, and promote it to all pods if it is better.
+
+    Champion and challenger are judged on the last seven labelled days, which the challenger has not seen.
+    """
+    from fraud_service import refit as run
+    from fraud_service.models.artefact import find, read
+    from fraud_service.training.refit import challenge
+
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    if artefact is not None:
+        given = read(find(artefact))
+        if not dry_run:
+            run.promote(chosen, given)
+        typer.echo(json.dumps({"promoted": None if dry_run else given.manifest.version}))
+        return
+    champion = run.champion(chosen)
+    with _progress() as bar:
+        if file is None:
+            task = bar.add_task("labelled examples", total=None)
+            examples = run.labelled_on_topic(chosen, lambda count: bar.advance(task, count))
+        else:
+            history = _history(file, maps, sets, None, None)
+            examples = run.labelled_in_file(history, duration(label_delay), _ticks(bar, len(history)))
+    at = 0 if examples is None else int(examples.timestamps.max())
+    source = f"topic {chosen.topics.labelled}" if file is None else file.name
+    outcome, challenger = challenge(examples, champion, at, source, margin)
+    if challenger is not None and not dry_run:
+        run.promote(chosen, challenger)
+    typer.echo(json.dumps({**msgspec.structs.asdict(outcome), "dry_run": dry_run}))
 
 
 @app.command()

@@ -5,6 +5,7 @@ Label values come from closed sets: never a card, merchant or transaction. The m
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
@@ -13,6 +14,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fraud_service.domain.detector import Verdict
     from fraud_service.domain.records import LabelledRecord
     from fraud_service.domain.snapshot import Snapshot
@@ -168,6 +171,18 @@ class LearnerMetrics(StreamMetrics):
         self.online_weight = metrics.gauge(
             "fraud_learner_online_weight", "Share of the online model in the last published snapshot."
         )
+        self.model = metrics.info("fraud_learner_model", "Pretrained model beside which is taught.")
+        self.champion = metrics.gauge(
+            "fraud_refit_champion_average_precision",
+            "Average precision of the model before, on the labelled days that judged the last promotion.",
+        )
+        self.challenger = metrics.gauge(
+            "fraud_refit_challenger_average_precision", "The same of the model that was promoted."
+        )
+        self.margin = metrics.gauge(
+            "fraud_refit_margin", "Average precision by which a challenger had to be better to be promoted."
+        )
+        self.refused = metrics.counter("fraud_refused_models", "Promoted models that failed their check.")
         self.closing = metrics.histogram("fraud_boundary_seconds", "Time to close one boundary.", FAST)
 
     def observe(self, record: LabelledRecord) -> None:
@@ -180,6 +195,13 @@ class LearnerMetrics(StreamMetrics):
             self.corrections.inc()
         if record.is_fraud:
             self.amounts.labels(record.outcome).inc(record.amount)
+
+    def reigns(self, version: str, found: Mapping[str, float]) -> None:
+        """Show the pretrained model that reigns, and what its re-fit found, if there was one."""
+        self.model.info({"pretrained": version})
+        self.champion.set(found.get("champion_average_precision", math.nan))
+        self.challenger.set(found.get("challenger_average_precision", math.nan))
+        self.margin.set(found.get("margin", math.nan))
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Count a published snapshot."""

@@ -13,15 +13,16 @@ from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.snapshot import Knowledge, Snapshot, untaught
 from fraud_service.domain.teaching import Sampling
+from fraud_service.errors import ModelError
 from fraud_service.health import Health, HttpEndpoint
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
-from fraud_service.stream import application, clients, learner, scorer, topics
+from fraud_service.stream import application, clients, learner, promotions, scorer, topics
 from fraud_service.stream.broadcast import Broadcast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from confluent_kafka import TopicPartition
 
@@ -85,16 +86,26 @@ def run_scorer(settings: Settings) -> None:
     _check(settings, settings.scorer_group, [settings.topics.transactions])
     with ExitStack() as stack:
         http = stack.enter_context(HttpEndpoint(settings.http_host, settings.http_port, metrics, health))
-        broadcast = Broadcast(settings, knowledge, scorer_metrics.refused.inc)
+        detector = Detector(model, policy(settings))
+        promoted = promotions.Promotions(settings, settings.scorer_group)
+        stack.callback(promoted.close)
+
+        def adopt() -> None:
+            for newer in _models(promoted.take(), scorer_metrics.refused.inc):
+                detector.adopt(newer)
+                knowledge.adopt(newer.version, newer.manifest.leaves)
+
+        for newer in _models(promoted.catch_up(), scorer_metrics.refused.inc):
+            detector.adopt(newer)
+            knowledge.adopt(newer.version, newer.manifest.leaves)
+        broadcast = Broadcast(settings, knowledge, scorer_metrics.refused.inc, adopt)
         stack.callback(broadcast.close)
         broadcast.start()
         health.now(models_loaded=True)
         app = application.build(
             settings, settings.scorer_group, guarantee=settings.guarantee, commit_interval=settings.commit_interval
         )
-        scorer.wire(
-            app, settings, scorer.ScorerStep(settings, Detector(model, policy(settings)), knowledge, scorer_metrics)
-        )
+        scorer.wire(app, settings, scorer.ScorerStep(settings, detector, knowledge, scorer_metrics))
         watch(app, health, scorer_metrics, [settings.topics.transactions])
         app.each_turn = _each_scorer_turn(broadcast, knowledge, scorer_metrics)
         log.info("scorer_starting", port=http.port, model=model.version, snapshot=knowledge.newest.version)
@@ -132,10 +143,40 @@ def run_learner(settings: Settings) -> None:
         stack.callback(logs.close)
         step.follow(logs)
         step.beat = health.beat
+        promoted = promotions.Promotions(settings, settings.learner_group)
+        stack.callback(promoted.close)
+        reign = _reign(step, learner_metrics)
+        reign([model, *_models(promoted.catch_up(), learner_metrics.refused.inc)])
+
+        def turn() -> None:
+            reign(_models(promoted.take(), learner_metrics.refused.inc))
+            step.turn()
+
+        app.each_turn = turn
         watch(app, health, learner_metrics, inputs, step.on_partitions)
         log.info("learner_starting", port=http.port, model=model.version)
         app.run_until_stopped()
     log.info("learner_stopped")
+
+
+def _models(received: list[bytes], on_refused: Callable[[], None]) -> Iterator[Pretrained]:
+    """Load promoted models; one that fails its check is counted and passed over."""
+    for data in received:
+        try:
+            yield Pretrained(artefact.unpack(data))
+        except ModelError as error:
+            on_refused()
+            log.warning("promoted_model_refused", reason=str(error))
+
+
+def _reign(step: learner.LearnerStep, metrics: LearnerMetrics) -> Callable[[Iterable[Pretrained]], None]:
+    def reign(models: Iterable[Pretrained]) -> None:
+        for newest in [*models][-1:]:
+            step.promote(newest, restore(newest))
+            metrics.reigns(newest.version, newest.manifest.metrics)
+            log.info("pretrained_model_reigns", model=newest.version)
+
+    return reign
 
 
 def watch(

@@ -35,6 +35,7 @@ class TopicNames(BaseModel):
     alerts: TopicName = Field(default="fraud.alerts.v1", description="flagged transactions, with reasons")
     labelled: TopicName = Field(default="fraud.labelled.v1", description="labelled examples: the training set")
     snapshots: TopicName = Field(default="fraud.snapshots.v1", description="what labels have taught, by boundary")
+    models: TopicName = Field(default="fraud.models.v1", description="pretrained models promoted by a re-fit")
     risk: TopicName = Field(default="fraud.risk.v1", description="risk of merchants and cards")
     dead_letters: TopicName = Field(default="fraud.dead-letters.v1", description="what could not be read, and why")
 

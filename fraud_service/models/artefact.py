@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
@@ -90,45 +93,69 @@ def read(folder: Path) -> Artefact:
     ModelError
         A file is missing or altered, or the model was made for other features.
     """
+
+    def content(name: str) -> bytes:
+        try:
+            return (folder / name).read_bytes()
+        except OSError as error:
+            if name == MANIFEST:
+                raise ModelError(
+                    f"no model at {folder}: {error.strerror}; run `fraud-service train` or set FRAUD_MODEL"
+                ) from None
+            raise ModelError(f"{folder / name} cannot be read: {error.strerror}; train the model again") from None
+
+    return _verified(str(folder), content)
+
+
+def pack(artefact: Artefact) -> bytes:
+    """Write an artefact as one message."""
+    files = {
+        MANIFEST: msgspec.json.encode(artefact.manifest),
+        MODEL: artefact.model,
+        TREES: msgspec.msgpack.encode(artefact.trees),
+    }
+    return msgspec.msgpack.encode(files)
+
+
+def unpack(data: bytes) -> Artefact:
+    """Read an artefact from a message, verified. Raises `ModelError` as `read` does."""
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except OSError as error:
-        raise ModelError(
-            f"no model at {folder}: {error.strerror}; run `fraud-service train` or set FRAUD_MODEL"
-        ) from None
+        files = msgspec.msgpack.decode(data, type=dict[str, bytes])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{folder / MANIFEST} is not a manifest: {error}; train the model again") from None
-    _check_features(folder, manifest)
-    model, trees = _verified(folder, MODEL, manifest), _verified(folder, TREES, manifest)
+        raise ModelError(f"a promoted model cannot be read: {error}") from None
+    return _verified("a promoted model", lambda name: files.get(name, b""))
+
+
+def _verified(where: str, content: Callable[[str], bytes]) -> Artefact:
+    """Put an artefact together; nothing is parsed before its digest was compared."""
     try:
-        return Artefact(manifest, model, msgspec.msgpack.decode(trees, type=Trees))
+        manifest = msgspec.json.decode(content(MANIFEST), type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{folder / TREES} holds no trees: {error}; train the model again") from None
-
-
-def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
+        raise ModelError(f"{where}/{MANIFEST} is not a manifest: {error}; train the model again") from None
+    _check_features(where, manifest)
+    files = {name: content(name) for name in (MODEL, TREES)}
+    for name, data in files.items():
+        digest = sha256(data).hexdigest()
+        if digest != manifest.sha256.get(name):
+            raise ModelError(
+                f"{where}/{name} has SHA-256 {digest}, its manifest says {manifest.sha256.get(name)}: "
+                "the file was altered or belongs to another manifest; restore it or train the model again"
+            )
     try:
-        data = (folder / name).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{folder / name} cannot be read: {error.strerror}; train the model again") from None
-    digest = sha256(data).hexdigest()
-    if digest != manifest.sha256.get(name):
-        raise ModelError(
-            f"{folder / name} has SHA-256 {digest}, its manifest says {manifest.sha256.get(name)}: "
-            "the file was altered or belongs to another manifest; restore it or train the model again"
-        )
-    return data
+        return Artefact(manifest, files[MODEL], msgspec.msgpack.decode(files[TREES], type=Trees))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{where}/{TREES} holds no trees: {error}; train the model again") from None
 
 
-def _check_features(folder: Path, manifest: Manifest) -> None:
+def _check_features(where: str, manifest: Manifest) -> None:
     if manifest.format != FORMAT:
-        raise ModelError(f"{folder} has format {manifest.format}, this version reads {FORMAT}: train the model again")
+        raise ModelError(f"{where} has format {manifest.format}, this version reads {FORMAT}: train the model again")
     if manifest.features_version != FEATURES_VERSION or tuple(manifest.features) != NAMES:
         unknown = sorted(set(manifest.features) - set(NAMES)) or "none"
         missing = sorted(set(NAMES) - set(manifest.features)) or "none"
         raise ModelError(
-            f"{folder} was trained on features version {manifest.features_version}, this service computes version "
+            f"{where} was trained on features version {manifest.features_version}, this service computes version "
             f"{FEATURES_VERSION} (unknown here: {unknown}; missing there: {missing}): train the model again"
         )
     if not len(manifest.features) == len(manifest.centre) == len(manifest.scale) or min(manifest.scale) <= 0:
-        raise ModelError(f"{folder / MANIFEST} does not standardise every feature: train the model again")
+        raise ModelError(f"{where}/{MANIFEST} does not standardise every feature: train the model again")

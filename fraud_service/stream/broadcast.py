@@ -37,10 +37,19 @@ class Broadcast:
     ----------
     on_refused
         Called for each record that failed its check.
+    before_settling
+        Called before snapshots come into force: makes the models ready that they may name.
     """
 
-    def __init__(self, settings: Settings, knowledge: Knowledge, on_refused: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        knowledge: Knowledge,
+        on_refused: Callable[[], None],
+        before_settling: Callable[[], None] = lambda: None,
+    ) -> None:
         self._knowledge = knowledge
+        self._before_settling = before_settling
         self._on_refused = on_refused
         self._snapshots, self._risk = settings.topics.snapshots, settings.topics.risk
         self._consumer = clients.reader(settings, f"{settings.scorer_group}-broadcast")
@@ -99,6 +108,7 @@ class Broadcast:
             self._failure = error
 
     def _settle(self, *, final: bool = False) -> None:
+        self._before_settling()
         before = self._knowledge.incomplete
         self._knowledge.settle(final=final)
         if self._knowledge.incomplete > before:
@@ -106,7 +116,7 @@ class Broadcast:
                 "snapshots_passed_over",
                 count=self._knowledge.incomplete - before,
                 in_force=self._knowledge.newest.version,
-                hint="rows are missing, or they were taught beside another pretrained model",
+                hint="rows are missing, or they name a pretrained model that is not here",
             )
 
     def _take(self, messages: list[Any]) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from fraud_service.errors import ConfigurationError
+from fraud_service.errors import ConfigurationError, FatalStreamError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fraud_service.settings import Settings
 
 PARTITIONER: Final = "murmur2"  # Java's default; librdkafka's own (crc32) would tear cards and labels apart
 TIMEOUT: Final = 30.0  # seconds for a request to the cluster
+BATCH: Final = 2000  # messages at once when a whole topic is read
 
 
 def connection(settings: Settings) -> dict[str, Any]:
@@ -41,8 +45,8 @@ def reader(settings: Settings, name: str) -> Consumer:
     )
 
 
-def producer(settings: Settings) -> Producer:
-    """Make an idempotent producer that partitions like everyone else here."""
+def producer(settings: Settings, options: dict[str, Any] | None = None) -> Producer:
+    """Make an idempotent producer that partitions like everyone else here; `options` go before its own."""
     return _made(
         Producer,
         {
@@ -51,8 +55,34 @@ def producer(settings: Settings) -> Producer:
             "partitioner": PARTITIONER,
             "compression.type": "lz4",
             "linger.ms": 5,
+            **(options or {}),
         },
     )
+
+
+def read_to_end(settings: Settings, name: str, topic: str, timeout: float) -> Iterator[list[bytes]]:
+    """Read the values of a topic from its beginning to its present end, batch by batch.
+
+    Raises
+    ------
+    FatalStreamError
+        When the end is not reached within so many seconds.
+    """
+    consumer = reader(settings, name)
+    try:
+        numbers = consumer.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
+        places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers]
+        marks = [consumer.get_watermark_offsets(place, timeout=TIMEOUT) for place in places]
+        ends = {place.partition: high for place, (low, high) in zip(places, marks, strict=True) if high > low}
+        consumer.assign([place for place in places if place.partition in ends])
+        deadline = time.monotonic() + timeout
+        while any(max(place.offset, 0) < ends[place.partition] for place in consumer.position(consumer.assignment())):
+            if time.monotonic() > deadline:
+                raise FatalStreamError(f"topic {topic} could not be read to its end within {timeout:.0f} s")
+            messages = consumer.consume(BATCH, timeout=0.5)
+            yield [message.value() for message in messages if message.error() is None and message.value() is not None]
+    finally:
+        consumer.close()
 
 
 def _made(kind: Any, options: dict[str, Any]) -> Any:

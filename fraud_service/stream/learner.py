@@ -196,6 +196,11 @@ class LearnerStep:
         self._lessons = store(0, LESSONS)
         self._teacher = Teacher(self._lessons, self._calendar, self._sampling, self._pretrained)
 
+    def promote(self, model: PretrainedModel, restore: Callable[[bytes | None], OnlineLearner]) -> None:
+        """Teach beside another pretrained model from the next boundary on."""
+        self._restore = restore
+        self._teacher.promote(model)
+
     def follow(self, log_: Any) -> None:
         """Take the view of the logs; ledgers come one a partition."""
         self._log = log_

@@ -28,6 +28,7 @@ FOREVER: Final = -1
 ON_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
 # What results depend on; the rest is for `topics check`: who keeps records longer need not be stopped.
 ESSENTIAL: Final = frozenset({"cleanup.policy", "message.timestamp.type"})
+LARGEST_MODEL: Final = 16 << 20  # bytes
 STORE: Final = "default"  # Quix's name of the store behind stateful functions: part of the changelog's name
 
 
@@ -62,6 +63,15 @@ def table(settings: Settings) -> list[TopicSpec]:
         TopicSpec("alerts", names.alerts, "card_id", "flagged transactions, CloudEvents headers", partitions),
         TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention=LONG),
         TopicSpec("snapshots", names.snapshots, "version", "what labels have taught", 1, retention=LONG),
+        TopicSpec(
+            "models",
+            names.models,
+            "version",
+            "pretrained models promoted by a re-fit",
+            1,
+            retention=LONG,
+            extra={"max.message.bytes": str(LARGEST_MODEL)},
+        ),
         TopicSpec(
             "risk",
             names.risk,

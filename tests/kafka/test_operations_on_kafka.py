@@ -7,16 +7,25 @@ import subprocess
 import sys
 import urllib.request
 
+import numpy as np
 import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("onnx")
+
 from confluent_kafka import TopicPartition
 from support.processes import Service, Tail, environment, fresh_settings, read_all
 
 from fraud_service.domain.events import Transaction, encode, rfc3339
+from fraud_service.domain.features import NAMES
 from fraud_service.domain.profile import DAY, HOUR
 from fraud_service.domain.records import decode_labelled, decode_score
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.errors import ConfigurationError, PreflightError
-from fraud_service.stream import clients, repair, topics
+from fraud_service.models import artefact
+from fraud_service.stream import clients, promotions, repair, topics
+from fraud_service.training.export import export
+from fraud_service.training.fit import CHOICES, Examples, Fitted, Window, forest
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -290,3 +299,73 @@ def test_a_learner_that_starts_over_is_heard_by_new_scorers(settings, tmp_path):
         scorer.await_ready()
         scorer.wait_until(lambda: gauge(scorer, "fraud_snapshot_as_of_seconds") > 0, 90)
         assert gauge(scorer, "fraud_incomplete_snapshots") == 0
+
+
+@pytest.fixture(scope="module")
+def challenger(tmp_path_factory):
+    """Fit a small forest that no pod has, as a re-fit would."""
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(1500, len(NAMES))) * 100
+    model = forest(rows, rows[:, 0] > 100, CHOICES[0] | {"n_estimators": 31})
+    examples = Examples(rows, rows[:, 0] > 100, np.arange(1500) * HOUR)
+    folder = tmp_path_factory.mktemp("challenger")
+    found = {"champion_average_precision": 0.5, "challenger_average_precision": 0.625, "margin": 0.01}
+    manifest = export(Fitted(model, examples, {}, found, DAY), Window(0, DAY, DAY), "noise", folder)
+    return folder, manifest.version
+
+
+def test_a_promoted_model_scores_from_a_snapshot_on_in_running_pods_and_in_new_ones(settings, tmp_path, challenger):
+    folder, version = challenger
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
+    scores, snapshots = Tail(settings, settings.topics.scores), Tail(settings, settings.topics.snapshots)
+    with scorer, learner:
+        send(settings, payments(200))
+        learner.wait_until(lambda: len(snapshots.read()) > 20, 90)
+        done = run(settings, "refit", "--artefact", str(folder))
+        assert json.loads(done.stdout) == {"promoted": version}, done.stderr
+        learner.wait_until(lambda: f'fraud_learner_model_info{{pretrained="{version}"}} 1.0' in metrics(learner), 30)
+        assert gauge(learner, "fraud_refit_challenger_average_precision") == 0.625
+        send(settings, payments(100, first=200))
+        scorer.wait_until(lambda: len(scores.read()) == 300, 60)
+        learner.wait_until(lambda: decode_snapshot(snapshots.read()[-1].value()).model == version, 60)
+        send(settings, payments(30, first=300))
+        scorer.wait_until(lambda: len(scores.read()) == 330, 60)
+        last = decode_score(scores.messages[-1].value())
+        assert last.model == version
+        assert gauge(scorer, "fraud_incomplete_snapshots") == 0
+        scorer.kill()
+    again = Service(settings, "score", tmp_path / "elsewhere")
+    with again:
+        send(settings, payments(10, first=330))
+        again.wait_until(lambda: len(scores.read()) == 340, 60)
+    decided = sorted((decode_score(m.value()) for m in scores.messages), key=lambda score: score.timestamp)
+    used = [score.model for score in decided]
+    assert used == sorted(used, key=lambda model: model == version)  # the one, and from a moment on the other
+    assert used[-1] == version
+    for score in decided:
+        if score.snapshot != "untaught":
+            named = {decode_snapshot(m.value()).version: decode_snapshot(m.value()).model for m in snapshots.read()}
+            assert score.model == named[score.snapshot]
+    scores.close()
+    snapshots.close()
+
+
+def test_a_promoted_model_that_was_altered_is_refused_and_the_one_before_reigns(settings, tmp_path, challenger):
+    folder, version = challenger
+    data = bytearray(artefact.pack(artefact.read(folder)))
+    data[len(data) // 2] ^= 1
+    promotions.publish(settings, version, bytes(data))
+    learner = Service(settings, "learn", tmp_path / "learner")
+    with learner:
+        learner.await_ready()
+        learner.wait_until(lambda: "fraud_refused_models_total 1.0" in metrics(learner), 60)
+        assert version not in metrics(learner)
+
+
+def test_a_re_fit_with_too_little_to_judge_by_promotes_nothing(settings, tmp_path):
+    taught(settings, tmp_path).close()
+    done = run(settings, "refit", "--dry-run")
+    found = json.loads(done.stdout)
+    assert (found["promoted"], found["challenger"], found["dry_run"]) == (None, None, True)
+    assert found["rows"] > 20
+    assert read_all(settings, settings.topics.models) == []

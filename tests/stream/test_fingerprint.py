@@ -18,6 +18,7 @@ def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
         "alerts": "fraud.alerts.v1",
         "labelled": "fraud.labelled.v1",
         "snapshots": "fraud.snapshots.v1",
+        "models": "fraud.models.v1",
         "risk": "fraud.risk.v1",
         "dead_letters": "fraud.dead-letters.v1",
         "scorer_state": "changelog__fraud-scorer--payments.transactions.v1--default",

@@ -1,0 +1,57 @@
+"""Re-fit: what is labelled by now, from the topic or a file; challenger against champion; promotion by broadcast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fraud_service import service
+from fraud_service.domain.records import decode_labelled
+from fraud_service.models import artefact
+from fraud_service.models.pretrained import Pretrained
+from fraud_service.stream import clients, promotions
+from fraud_service.training.fit import Examples, Window, collect
+from fraud_service.training.refit import LabelledWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fraud_service.history import History
+    from fraud_service.settings import Settings
+
+READ_TIMEOUT: Final = 1800.0  # seconds for the whole topic
+
+
+def champion(settings: Settings) -> Pretrained:
+    """Return the model that reigns: the last one promoted, or the artefact that pods start with."""
+    batches = clients.read_to_end(settings, "fraud-refit-models", settings.topics.models, READ_TIMEOUT)
+    promoted = [data for batch in batches for data in batch]
+    return Pretrained(artefact.unpack(promoted[-1])) if promoted else service.pretrained(settings)
+
+
+def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lambda _: None) -> Examples | None:
+    """Read the labelled topic to its present end; `progress` is told of every batch.
+
+    Raises
+    ------
+    FatalStreamError
+        When the end is not reached in time.
+    InvalidRecord
+        When a record on the topic is none of ours.
+    """
+    window = LabelledWindow()
+    for batch in clients.read_to_end(settings, "fraud-refit-labelled", settings.topics.labelled, READ_TIMEOUT):
+        window.add(decode_labelled(data) for data in batch)
+        progress(len(batch))
+    return window.examples()
+
+
+def labelled_in_file(history: History, label_delay: int, progress: Callable[[], None] = lambda: None) -> Examples:
+    """Return what is labelled at the end of a history. Raises as `fraud_service.training.fit.collect` does."""
+    times = [event.transaction.timestamp for event in history]
+    known = times[-1] - label_delay if times else 0
+    return collect(history, Window(times[0] if times else 0, known + 1, label_delay), progress)
+
+
+def promote(settings: Settings, challenger: artefact.Artefact) -> None:
+    """Send a model to the learner and to all scorers. Raises as `fraud_service.stream.promotions.publish` does."""
+    promotions.publish(settings, challenger.manifest.version, artefact.pack(challenger))
