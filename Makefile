@@ -1,11 +1,12 @@
 # Everything here works on a fresh machine with Python 3.11+, pip and make.
-.PHONY: setup demo test lint train docs
+.PHONY: setup demo test lint train docs quality
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 BOOTSTRAP ?=
+DATA ?= data
 SIMULATED := .cache/simulated.parquet
 
 setup: $(VENV)/.ready
@@ -37,3 +38,7 @@ train: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+
+# Detection quality, measured from nothing (an hour); the data are not part of the repository.
+quality: setup
+	$(BIN)/python benchmarks/quality.py $(DATA)

@@ -1,0 +1,179 @@
+"""What `quality.py` measures: baselines and our models on the Handbook's protocol, and what each group costs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import handbook
+import numpy as np
+from pyarrow import parquet
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from fraud_service.domain import features
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.profile import DAY
+from fraud_service.history import History
+from fraud_service.models.pretrained import Pretrained
+from fraud_service.training.fit import Window, collect
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CACHE = Path(".cache/quality")
+COLUMNS = {"customer_id": "card_id", "terminal_id": "merchant_id"}
+CONSTANTS = {"currency": "EUR"}
+FIRST_DAY = np.datetime64("2018-04-01")  # of every file
+DELAY = 7 * DAY
+FOLDS = [91, 98, 105, 112]
+
+
+# Feature groups are the functions that compute them.
+GROUPS = {
+    "the transaction itself": ("_itself", 0, 5),
+    "activity of the card": ("_activity", 5, 18),
+    "amounts of the card": ("_amounts", 18, 23),
+    "company of the card": ("_company", 23, 28),
+    "risk of the merchant": ("_merchant_risk", 28, 39),
+    "risk of the card": ("_card_risk", 39, 42),
+}
+
+
+class Stream(NamedTuple):
+    """A file, the days that train and those that are reported; days from the first of the file, ends exclusive."""
+
+    name: str
+    file: str
+    train: tuple[int, int]
+    reported: tuple[int, int]
+
+
+STREAMS = (
+    Stream("handbook", "handbook_days_000_121.parquet", (21, 58), (65, 121)),
+    Stream("seed101", "sim_seed101.parquet", (30, 90), (97, 153)),
+    Stream("drift202", "sim_drift202.parquet", (30, 90), (97, 183)),
+)
+
+
+def date(day: int) -> str:
+    """Write a day of the files as a date."""
+    return str(FIRST_DAY + np.timedelta64(day, "D"))
+
+
+def payments(stream: Stream, data: Path) -> handbook.Payments:
+    """Read a file and compute the features of all its transactions, once."""
+    path = CACHE / f"{stream.name}-features.npy"
+    history = History.open(data / stream.file, COLUMNS, CONSTANTS)
+    events = list(history)
+    if not path.exists():
+        window = Window(events[0].transaction.timestamp, events[-1].transaction.timestamp + 1, DELAY)
+        np.save(path, collect(history, window).features)
+    return handbook.Payments(
+        np.array([event.transaction.timestamp for event in events]),
+        np.array([int(event.transaction.card_id) for event in events]),
+        np.array([int(event.transaction.merchant_id) for event in events]),
+        np.array([event.transaction.amount for event in events]),
+        np.array([bool(event.is_fraud) for event in events]),
+        np.load(path),
+    )
+
+
+def protocol(stream: Stream, data: Path) -> dict[str, list[float]]:
+    """Return AUC, AP and CP@100, means of four weekly folds, of the baselines and of our pretrained model."""
+    known = payments(stream, data)
+    models = {**handbook.baselines(known), "pretrained model, 42 features": handbook.ours(known)}
+    return {name: handbook.folds(known, FOLDS, predict).mean(axis=0).tolist() for name, predict in models.items()}
+
+
+def groups(data: Path) -> dict[str, list[float]]:
+    """Return, of each feature group, µs per transaction and what average precision loses without it."""
+    known = payments(STREAMS[0], data)
+    whole = handbook.folds(known, FOLDS, handbook.ours(known)).mean(axis=0)[1]
+    spent = _microseconds(data)
+    found = {}
+    for name, (function, first, end) in GROUPS.items():
+        rest = [column for column in range(len(NAMES)) if not first <= column < end]
+        without = handbook.folds(known, FOLDS, handbook.ours(known, rest)).mean(axis=0)[1]
+        found[name] = [spent[function], float(whole - without)]
+    return {**found, **_model_costs(known)}
+
+
+def _microseconds(data: Path) -> dict[str, float]:
+    """Time the feature functions while they work on a part of the Handbook's days."""
+    spent: dict[str, float] = {}
+
+    def timed(name: str) -> None:
+        function = getattr(features, name)
+
+        def wrapper(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*arguments)
+            spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
+            return result
+
+        setattr(features, name, wrapper)
+
+    originals = {name: getattr(features, name) for name in (*(group[0] for group in GROUPS.values()), "_month")}
+    for name in originals:
+        timed(name)
+    try:
+        history = History.open(data / STREAMS[0].file, COLUMNS, CONSTANTS, end=epoch(40))
+        events = list(history)
+        collect(events, Window(epoch(0), epoch(40), DELAY))
+    finally:
+        for name, function in originals.items():
+            setattr(features, name, function)
+    micros = {name: seconds / len(events) * 1e6 for name, seconds in spent.items()}
+    micros["_activity"] += micros["_month"]  # they share it with the amounts
+    return micros
+
+
+def epoch(day: int) -> int:
+    """Return the beginning of a day of the files, epoch milliseconds."""
+    return int((FIRST_DAY + np.timedelta64(day, "D")).astype("datetime64[ms]").astype(int))
+
+
+class _Row(NamedTuple):
+    values: tuple[float, ...]
+
+    def vector(self) -> tuple[float, ...]:
+        return self.values
+
+
+def _model_costs(known: handbook.Payments) -> dict[str, list[float]]:
+    model = Pretrained.load(CACHE / "handbook" / "model")
+    rows: Any = [_Row(tuple(row)) for row in known.features[-2000:].tolist()]
+    online = model.untaught_online_model()
+    costs = {}
+    for name, batch in (("pretrained model, one at a time", 1), ("pretrained model, batches of 250", 250)):
+        began = time.perf_counter()
+        for start in range(0, len(rows), batch):
+            model.encode(rows[start : start + batch])
+        costs[name] = [(time.perf_counter() - began) / len(rows) * 1e6]
+    encoded = model.encode(rows)
+    began = time.perf_counter()
+    for row in encoded:
+        online.logit(row, row.logit)
+    costs["online model, scoring"] = [(time.perf_counter() - began) / len(rows) * 1e6]
+    return costs
+
+
+class Part(NamedTuple):
+    """Average precision and AUC of each way to score, over some days of a run."""
+
+    average_precision: dict[str, float]
+    auc_roc: dict[str, float]
+
+
+def part(stream: str, run_name: str, days: tuple[int, int]) -> Part:
+    """Read a run's scores and judge some days of it."""
+    table = parquet.read_table(CACHE / stream / f"{run_name}.parquet")
+    moments = table["timestamp"].cast("int64").to_numpy()
+    chosen = (moments >= epoch(days[0])) & (moments < epoch(days[1]))
+    truth: NDArray[np.bool_] = table["is_fraud"].to_numpy(zero_copy_only=False)[chosen].astype(bool)
+    scores = {name: table[name].to_numpy()[chosen] for name in ("pretrained", "online", "score")}
+    return Part(
+        {name: float(average_precision_score(truth, values)) for name, values in scores.items()},
+        {name: float(roc_auc_score(truth, values)) for name, values in scores.items()},
+    )
