@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import handbook
 import numpy as np
+import pyarrow as pa
 from pyarrow import parquet
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -28,6 +29,9 @@ FIRST_DAY = np.datetime64("2018-04-01")  # of every file
 DELAY = 7 * DAY
 FOLDS = [91, 98, 105, 112]
 
+
+POISONED = (113, 120)  # days whose labels are flipped; they arrive on days 120 to 126
+POISONED_SHARE = 0.1
 
 # Feature groups are the functions that compute them.
 GROUPS = {
@@ -159,6 +163,19 @@ def _model_costs(known: handbook.Payments) -> dict[str, list[float]]:
     return costs
 
 
+def poisoned(data: Path) -> Path:
+    """Write `sim_seed101` until day 136 with a tenth of the labels of days 113 to 119 flipped; returns the file."""
+    path = CACHE / "poisoned.parquet"
+    table = parquet.read_table(data / STREAMS[1].file)
+    days = (table["timestamp"].cast("timestamp[ms]").cast("int64").to_numpy() - epoch(0)) // DAY
+    labels, rng = table["is_fraud"].to_numpy().copy(), np.random.default_rng(3)
+    flipped = (days >= POISONED[0]) & (days < POISONED[1]) & (rng.random(len(days)) < POISONED_SHARE)
+    labels[flipped] = 1 - labels[flipped]
+    column = table.schema.get_field_index("is_fraud")
+    parquet.write_table(table.set_column(column, "is_fraud", pa.array(labels)).filter(pa.array(days < 136)), path)  # noqa: PLR2004
+    return path
+
+
 class Part(NamedTuple):
     """Average precision and AUC of each way to score, over some days of a run."""
 
@@ -166,9 +183,12 @@ class Part(NamedTuple):
     auc_roc: dict[str, float]
 
 
-def part(stream: str, run_name: str, days: tuple[int, int]) -> Part:
-    """Read a run's scores and judge some days of it."""
-    table = parquet.read_table(CACHE / stream / f"{run_name}.parquet")
+def part(stream: str, run_name: str, days: tuple[int, int]) -> Part | None:
+    """Read a run's scores and judge some days of it; None when it was not run."""
+    path = CACHE / stream / f"{run_name}.parquet"
+    if not path.exists():
+        return None
+    table = parquet.read_table(path)
     moments = table["timestamp"].cast("int64").to_numpy()
     chosen = (moments >= epoch(days[0])) & (moments < epoch(days[1]))
     truth: NDArray[np.bool_] = table["is_fraud"].to_numpy(zero_copy_only=False)[chosen].astype(bool)

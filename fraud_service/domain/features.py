@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from fraud_service.domain.profile import Profile
     from fraud_service.domain.risk import Risk
 
-VERSION: Final = 1
+VERSION: Final = 2
 
+# What grows for as long as the service runs is cut off: a model must not meet values larger than it was fitted on.
+MOST: Final = 30.0
 LONG_AGO: Final = 720.0  # hours: "thirty days or more, or never"
 MINUTE: Final = 60_000
 EARTH_RADIUS_KM: Final = 6371.0088
@@ -63,7 +65,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         float, _feature("1 when `entry_mode` is ecommerce or keyed; 0 otherwise or absent.", "0/1", "this transaction")
     ]
 
-    card_age: Annotated[float, _feature("Time since the card's earliest transaction.", "days", "lifetime, at most 365")]
+    card_age: Annotated[float, _feature("Time since the card's earliest transaction.", "days", "lifetime, at most 30")]
     hours_since_last: Annotated[
         float,
         _feature("Time since the card's newest transaction; 0 for a late one.", "hours", "at most 720", LONG_AGO),
@@ -108,7 +110,9 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     merchant_visits: Annotated[
         float,
         _feature(
-            "Earlier visits of the card to this merchant.", "count", "since it was last not among the 32 most recent"
+            "Earlier visits of the card to this merchant, at most 30.",
+            "count",
+            "since it was last not among the 32 most recent",
         ),
     ]
     is_new_country: Annotated[
@@ -255,7 +259,7 @@ def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tupl
     now = transaction.timestamp
     if profile.count == 0:
         return 0.0, LONG_AGO, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    age = min(max(now - profile.first_seen, 0) / DAY, 365.0)
+    age = min(max(now - profile.first_seen, 0) / DAY, MOST)
     today = profile.hours.between(now // HOUR - 24, now // HOUR)
     count_1d = sum(profile.hours.counts[today])
     span = min(age + 1.0, 30.0)
@@ -304,7 +308,7 @@ def _ratio(amount: float, of: float) -> float:
 def _company(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
     distance, speed = _travel(transaction, profile)
     return (
-        float(profile.merchants.get(fingerprint32(transaction.merchant_id), 0)),
+        min(float(profile.merchants.get(fingerprint32(transaction.merchant_id), 0)), MOST),
         _is_new(transaction.country, profile.countries),
         _is_new(transaction.device_id, profile.devices),
         distance,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.features import Features
 
 MOST_REASONS: Final = 4
+MOST: Final = 30  # where the contract cuts days and visits off
 LEAST_CONTRIBUTION: Final = 0.05  # logits: less than this moves no decision
 
 
@@ -107,7 +108,8 @@ def _testing(f: Features) -> str:
 def _merchant(f: Features) -> str:
     if f.merchant_visits == 0:
         return "first payment of this card to this merchant"
-    return f"payment number {f.merchant_visits + 1:.0f} of this card to this merchant"
+    least = "at least " if f.merchant_visits == MOST else ""
+    return f"{least}payment number {f.merchant_visits + 1:.0f} of this card to this merchant"
 
 
 def _place(f: Features) -> str:
@@ -134,7 +136,8 @@ def _time(f: Features) -> str:
 
 
 def _history(f: Features) -> str:
-    return f"card known for {f.card_age:.0f} days, {f.hours_since_last:.0f} hours since its last payment"
+    least = "at least " if f.card_age == MOST else ""
+    return f"card known for {least}{f.card_age:.0f} days, {f.hours_since_last:.0f} hours since its last payment"
 
 
 # Every feature belongs to exactly one code, so that the reasons add up to the score.

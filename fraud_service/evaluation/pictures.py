@@ -54,7 +54,7 @@ def rankings(drawn: Curves) -> str:
         axes[1].set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.02), title="ROC")
         axes[0].legend()
 
-    return _svg(draw, columns=2, height=3.6)
+    return _svg(draw, columns=2, width=10.0, height=3.6)
 
 
 def weeks(drawn: Curves) -> str:
@@ -75,7 +75,7 @@ def weeks(drawn: Curves) -> str:
             ax.tick_params(axis="x", rotation=60)
         axes[0].legend()
 
-    return _svg(draw, columns=3, height=3.2)
+    return _svg(draw, columns=3, width=10.0)
 
 
 def distribution(component: ComponentFigures) -> str:
@@ -143,12 +143,12 @@ def features(result: Result) -> str:
         axes[0].barh([name for name, _ in strongest], [value for _, value in strongest], color=COLOURS["blended"])
         axes[0].set(xlabel="mean absolute contribution, logits", title="Features of flagged transactions")
 
-    return _svg(draw, height=4.2)
+    return _svg(draw, width=10.0, height=3.6)
 
 
-def _svg(draw: Callable[[list[Axes]], None], *, columns: int = 1, height: float = 3.2) -> str:
+def _svg(draw: Callable[[list[Axes]], None], *, columns: int = 1, width: float = 4.6, height: float = 3.2) -> str:
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * columns if columns < 3 else 10.0, height), layout="constrained")  # noqa: PLR2004
+        figure = Figure(figsize=(width, height), layout="constrained")
         draw([figure.add_subplot(1, columns, place + 1) for place in range(columns)])
         written = io.StringIO()
         FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None, "Creator": None})

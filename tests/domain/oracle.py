@@ -90,7 +90,7 @@ def _pace(now: Transaction, history: list[Transaction]) -> dict[str, float]:
     age = 0.0
     idle = NEVER
     if history:
-        age = min(max(0.0, (now.timestamp - min(earlier.timestamp for earlier in history)) / DAY), 365.0)
+        age = min(max(0.0, (now.timestamp - min(earlier.timestamp for earlier in history)) / DAY), 30.0)
         idle = min(max(0.0, (now.timestamp - max(earlier.timestamp for earlier in history)) / HOUR), NEVER)
     last_hour = [earlier for earlier in history[-16:] if 0 <= now.timestamp - earlier.timestamp < 60 * MINUTE]
     one_day = _in_buckets(now, history, HOUR, 24, kept=24)
@@ -183,7 +183,7 @@ def _is_new(value: str | None, earlier: list[str | None]) -> int:
 def _company(now: Transaction, history: list[Transaction]) -> dict[str, float]:
     distance, speed = _travel(now, history)
     return {
-        "merchant_visits": _visits(now.merchant_id, history),
+        "merchant_visits": min(_visits(now.merchant_id, history), 30.0),
         "is_new_country": _is_new(now.country, [earlier.country for earlier in history]),
         "is_new_device": _is_new(now.device_id, [earlier.device_id for earlier in history]),
         "distance": distance,
