@@ -23,6 +23,7 @@ SURE: Final = 6.2  # logits, a doubt of 0.2 %: half of all examples are surer, a
 FEWEST_FRAUDS: Final = 20.0  # fewer decide nothing
 WORSE: Final = 0.02  # so much average precision behind over the days in memory: the online model is switched off
 MUCH_WORSE: Final = 0.05  # the same for the last day
+LATELY: Final = 60.0  # frauds: where a day has fewer, the days before it are taken in, for twenty decide by chance
 
 
 class Judged(msgspec.Struct, frozen=True, gc=False):
@@ -86,9 +87,10 @@ class Contest(msgspec.Struct, array_like=True, frozen=True):
         lead = _lead(self.tallies)
         if lead is None:
             return 0.5
-        lately = _lead(self.tallies[-1:])
-        if lately is None:  # the day has just begun
-            lately = _lead(self.tallies[-2:])
+        days = 1
+        while days < len(self.tallies) and _frauds(self.tallies[-days:]) < LATELY:
+            days += 1
+        lately = _lead(self.tallies[-days:])
         if lead < -WORSE or (lately is not None and lately < -MUCH_WORSE):
             return 0.0
         return 1.0 / (1.0 + math.exp(-SHARPNESS * lead))
@@ -100,9 +102,13 @@ def _bin(logit: float) -> int:
     return min(max(int((logit - LOWEST) / WIDTH), 0), BINS - 1)
 
 
+def _frauds(tallies: Sequence[Tally]) -> float:
+    return math.fsum(count for tally in tallies for count in tally.online_frauds)
+
+
 def _lead(tallies: Sequence[Tally]) -> float | None:
     """By how much the online model's average precision is the larger; None with too few frauds to tell."""
-    if sum(map(math.fsum, (tally.online_frauds for tally in tallies))) < FEWEST_FRAUDS:
+    if _frauds(tallies) < FEWEST_FRAUDS:
         return None
     online = average_precision([t.online_frauds for t in tallies], [t.online_genuine for t in tallies])
     pretrained = average_precision([t.pretrained_frauds for t in tallies], [t.pretrained_genuine for t in tallies])

@@ -22,7 +22,7 @@ def days(*each: list[Judged], contest: Contest | None = None) -> Contest:
     return contest
 
 
-def ranked(pretrained: float, online: float, genuine: float = -4.0, frauds: int = 30) -> list[Judged]:
+def ranked(pretrained: float, online: float, genuine: float = -4.0, frauds: int = 70) -> list[Judged]:
     """Make a day of frauds at these logits, among genuine payments at another and at 1."""
     return [
         *(Judged(pretrained, online, is_fraud=True, weight=1.0) for _ in range(frauds)),
@@ -79,6 +79,11 @@ def test_an_online_model_that_is_not_finite_is_switched_off_within_a_day(logit):
 def test_an_online_model_that_says_the_same_of_everything_is_switched_off_within_a_day():
     collapsed = [Judged(one.pretrained, -1.0, one.is_fraud, 1.0) for one in EQUAL]
     assert days(*[EQUAL] * DAYS, collapsed).online_weight() == 0.0
+
+
+def test_a_few_unlucky_frauds_of_a_day_that_has_just_begun_switch_nothing_off():
+    good = days(*[BETTER] * (DAYS - 1))
+    assert days(ranked(3.0, 0.0, frauds=25), contest=good).online_weight() > 0.99
 
 
 def test_only_the_last_days_count():
