@@ -151,11 +151,11 @@ class LearnerMetrics(StreamMetrics):
             "fraud_labels_received", "Labels received, by what they say and from whom.", "is_fraud", "source"
         )
         self.early = metrics.counter("fraud_labels_early", "Labels whose transaction was not known (yet).")
-        self.examples = metrics.counter("fraud_labelled_examples", "Labelled examples taught.", "is_fraud")
+        self.examples = metrics.counter("fraud_labelled_examples", "Labelled examples published.", "is_fraud")
         self.corrections = metrics.counter("fraud_corrections", "Labelled examples that contradicted an earlier one.")
         self.confusion = metrics.counter(
             "fraud_labelled_decisions",
-            "Labelled examples by decision and truth, weighted: precision and recall derive from it.",
+            "Labelled examples by decision and truth: precision and recall derive from it.",
             "outcome",
             "is_fraud",
         )
@@ -189,7 +189,7 @@ class LearnerMetrics(StreamMetrics):
         """Count one labelled example."""
         truth = str(record.is_fraud).lower()
         self.examples.labels(truth).inc()
-        self.confusion.labels(record.outcome, truth).inc(record.weight)
+        self.confusion.labels(record.outcome, truth).inc()
         self.delay.observe(max(record.known_at - record.timestamp, 0) / 1000)
         if record.corrects:
             self.corrections.inc()

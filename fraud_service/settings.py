@@ -90,7 +90,10 @@ class Settings(BaseSettings):
         60.0, gt=0, description="days of event time for which late labels find their features"
     )
     legitimate_share: float = Field(
-        1.0, gt=0, le=1, description="share of the legitimate examples that is taught; their weight makes up for it"
+        0.25,
+        gt=0,
+        le=1,
+        description="share taught of the legitimate examples scored below 0.01; their weight makes up for the others",
     )
 
     http_host: str = Field("0.0.0.0", description="address of metrics and health checks")  # noqa: S104 - probes come from outside the pod

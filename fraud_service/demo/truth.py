@@ -23,7 +23,6 @@ class Word(NamedTuple):
 
     is_fraud: bool
     is_flagged: bool
-    weight: float
 
 
 class Truth:
@@ -31,29 +30,29 @@ class Truth:
 
     def __init__(self) -> None:
         self._words: dict[str, Word] = {}
-        self._cells: defaultdict[tuple[bool, bool], float] = defaultdict(float)  # by flagged and fraud
+        self._cells: defaultdict[tuple[bool, bool], int] = defaultdict(int)  # by flagged and fraud
 
     def learn(self, record: LabelledRecord) -> None:
         """Take in a labelled example."""
         before = self._words.get(record.transaction_id)
         if before is not None:
-            self._cells[before.is_flagged, before.is_fraud] -= before.weight
-        word = Word(record.is_fraud, record.outcome is not Outcome.APPROVE, record.weight)
-        self._cells[word.is_flagged, word.is_fraud] += word.weight
+            self._cells[before.is_flagged, before.is_fraud] -= 1
+        word = Word(record.is_fraud, record.outcome is not Outcome.APPROVE)
+        self._cells[word.is_flagged, word.is_fraud] += 1
         self._words[record.transaction_id] = word
 
     @property
-    def found(self) -> float:
+    def found(self) -> int:
         """Known frauds that had been flagged."""
         return self._cells[True, True]
 
     @property
-    def frauds(self) -> float:
+    def frauds(self) -> int:
         """Frauds known by now."""
         return self._cells[True, True] + self._cells[False, True]
 
     @property
-    def flagged(self) -> float:
+    def flagged(self) -> int:
         """Flagged transactions of which the truth is known by now."""
         return self._cells[True, True] + self._cells[True, False]
 

@@ -235,15 +235,16 @@ class _Month(NamedTuple):
 
 def _month(profile: Profile, newest: int) -> _Month:
     days = profile.days
-    month, fortnight, week, three = (days.between(newest - span, newest) for span in (30, 14, 7, 3))
+    month, week = days.between(newest - 30, newest), days.between(newest - 7, newest)
+    fortnight, three = days.between(newest - 14, newest), days.between(newest - 3, newest)
     return _Month(
-        count_7d=sum(days.counts[week]),
-        total_7d=_total(days.totals[week]),
-        count_30d=sum(days.counts[month]),
-        total_30d=_total(days.totals[month]),
-        largest=max(days.largest[month], default=0.0),
-        high_3d=sum(days.high[three]),
-        high_14d=sum(days.high[fortnight]),
+        sum(days.counts[week]),
+        _total(days.totals[week]),
+        sum(days.counts[month]),
+        _total(days.totals[month]),
+        max(days.largest[month], default=0.0),
+        sum(days.high[three]),
+        sum(days.high[fortnight]),
     )
 
 

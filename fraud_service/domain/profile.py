@@ -55,7 +55,10 @@ class Buckets(msgspec.Struct, array_like=True, gc=False):
 
     def between(self, after: int, newest: int) -> slice:
         """Return where the buckets from the one after `after` up to `newest` lie."""
-        return slice(bisect_right(self.numbers, after), bisect_right(self.numbers, newest))
+        numbers = self.numbers
+        if numbers and numbers[-1] > newest:
+            return slice(bisect_right(numbers, after), bisect_right(numbers, newest))
+        return slice(bisect_right(numbers, after), None)
 
     def place(self, number: int, forgotten: int) -> int | None:
         """Find or open a bucket, dropping those up to `forgotten`; None for a time that is forgotten already."""

@@ -79,8 +79,9 @@ class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One labelled example: the features that were scored, and what became known.
 
     `known_at` is when it became known (epoch milliseconds), `source` who said so, null when maturity passed without a
-    fraud label. `weight` undoes the down-sampling of legitimate examples. `snapshot` names the boundary (epoch
-    milliseconds) whose snapshot was the first to know. `corrects` says that the opposite was taught before.
+    fraud label. `weight` is that of the online model's lesson, 0 where it was left out of the sample. `snapshot` names
+    the boundary (epoch milliseconds) whose snapshot was the first to know. `corrects` says that the opposite was taught
+    before.
     """
 
     transaction_id: str

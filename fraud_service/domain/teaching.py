@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 2
 QUIET: Final = 31 * DAY  # after so long without a labelled example, boundaries publish nothing
 EXPLAINED: Final = 3.0  # deviations from which an amount explains a fraud
+DOUBTED: Final = 0.01  # score from which a transaction is worth a lesson even though it was legitimate
 UNUSUALNESS: Final = NAMES.index("unusualness")
 
 
@@ -88,13 +89,19 @@ class Lesson(msgspec.Struct, frozen=True):
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """Which examples the online model learns: all frauds and corrections, and this share of the legitimate ones."""
+    """Which examples the online model learns: frauds, corrections and what was doubted, and a share of all others.
+
+    `legitimate` is the share of the legitimate examples that is taught among those whose score lay below `DOUBTED`.
+    They are four in five, and hardly teach anything. With 0, frauds and corrections are all.
+    """
 
     legitimate: float = 1.0
 
     def weight(self, example: Example) -> float:
         """Return 0 for an example left out, otherwise what makes up for those left out. The same on every run."""
         if example.is_fraud or example.corrects or self.legitimate >= 1.0:
+            return 1.0
+        if self.legitimate > 0 and example.scored.score >= DOUBTED:
             return 1.0
         drawn = blake2b(example.scored.transaction_id.encode(), digest_size=8, person=b"sample")
         chance = int.from_bytes(drawn.digest(), "big") / 2**64
@@ -155,8 +162,8 @@ class Teacher:
             weight = self._sampling.weight(example)
             self._learn_risk(example, changed)
             horizon = max(horizon, example.known_at)
+            labelled.append(labelled_record(example, weight, boundary * self._calendar.interval))
             if weight > 0:
-                labelled.append(labelled_record(example, weight, boundary * self._calendar.interval))
                 lessons.append((example, weight))
         if is_balanced:
             contest = contest.after(boundary * self._calendar.interval // DAY, self._teach(lessons, learner))
@@ -170,7 +177,7 @@ class Teacher:
             label_horizon=horizon,
             contest=contest,
             risk_digest=digest,
-            model=learner.state() if labelled else progress.model,
+            model=learner.state() if lessons else progress.model,
             pretrained=self._pretrained.version,
         )
         return Lesson(

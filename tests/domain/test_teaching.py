@@ -29,6 +29,7 @@ from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, merchant_key
 from fraud_service.domain.snapshot import Knowledge, decode_snapshot, encode_snapshot, untaught
 from fraud_service.domain.teaching import (
+    DOUBTED,
     QUIET,
     Lesson,
     Progress,
@@ -143,7 +144,7 @@ def test_until_transactions_have_matured_labels_count_for_risk_but_teach_no_mode
     assert len(learner.lessons) == 1
 
 
-MANY = [example(number, is_fraud=number % 10 == 0) for number in range(2000)]
+MANY = [example(number, is_fraud=number % 10 == 0, score=0.9 * DOUBTED) for number in range(2000)]
 
 
 def test_down_sampling_draws_the_same_on_every_run_and_keeps_every_fraud():
@@ -155,11 +156,23 @@ def test_down_sampling_draws_the_same_on_every_run_and_keeps_every_fraud():
     assert sum(weights) == pytest.approx(2000, rel=0.06)
 
 
+def test_a_legitimate_transaction_that_was_doubted_is_always_taught():
+    doubted = [example(number, is_fraud=False, score=DOUBTED) for number in range(200)]
+    assert {Sampling(0.1).weight(one) for one in doubted} == {1.0}
+
+
+def test_where_nothing_legitimate_is_wanted_only_frauds_and_corrections_are_taught():
+    doubted = example(1, is_fraud=False, score=0.9)
+    assert Sampling(0.0).weight(doubted) == 0.0
+    assert Sampling(0.0).weight(msgspec.structs.replace(doubted, corrects=True)) == 1.0
+    assert Sampling(0.0).weight(msgspec.structs.replace(doubted, is_fraud=True)) == 1.0
+
+
 def test_down_sampling_draws_by_the_name_of_the_transaction_alone():
     sampling = Sampling(0.5)
     for number in range(50):
-        one = example(number, is_fraud=False)
-        other = example(number, is_fraud=False, known_at=MONDAY + 9 * DAY, card_id="card-2", amount=1.0)
+        one = example(number, is_fraud=False, score=0.001)
+        other = example(number, is_fraud=False, score=0.002, known_at=MONDAY + 9 * DAY, card_id="card-2", amount=1.0)
         assert sampling.weight(one) == sampling.weight(other)
 
 
@@ -176,8 +189,7 @@ def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
     left_out = [one for one in MANY[:100] if Sampling(0.25).weight(one) == 0]
     store = DictStore()
     (lesson,) = teach(left_out, sampling=Sampling(0.25), store=store)
-    assert lesson.labelled == []
-    assert lesson.progress.examples == 0
+    assert [record.weight for record in lesson.labelled] == [0.0] * len(left_out)
     assert lesson.progress.model is None
     row = decode_risk(store[merchant_key("merchant-1")])
     assert sum(day.labelled for day in row.days) == len(left_out)

@@ -173,7 +173,7 @@ def test_the_learner_killed_twice_taught_exactly_what_the_labelled_topic_says(ou
         by_boundary[record.snapshot // calendar.interval].append(record)
     snapshots = [decode_snapshot(m.value()) for m in read_all(settings, settings.topics.snapshots)]
     first = min(decode_score(m.value()).timestamp for m in read_all(settings, settings.topics.scores))
-    teacher = Teacher(MemoryStore(), calendar, Sampling(), model)
+    teacher = Teacher(MemoryStore(), calendar, Sampling(settings.legitimate_share), model)
     began = first // calendar.interval
     progress, taught_at = Progress.beginning(began), {}
     for snapshot in snapshots:

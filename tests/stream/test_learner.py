@@ -15,7 +15,7 @@ from fraud_service.domain.events import Label, LabelSource, Reason, Transaction,
 from fraud_service.domain.profile import DAY, HOUR
 from fraud_service.domain.records import decode_labelled, decode_score
 from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.domain.teaching import Sampling
+from fraud_service.domain.teaching import DOUBTED, Sampling
 from fraud_service.history import LabelledTransaction
 from fraud_service.offline import Rehearsal
 from fraud_service.stream.clients import murmur2_partition
@@ -158,7 +158,7 @@ def test_the_live_topologies_compute_what_the_core_computes_without_them(tmp_pat
             service.first_snapshot(model),
             service.restore(model),
             service.calendar(loop.settings),
-            Sampling(),
+            Sampling(loop.settings.legitimate_share),
             0,
         )
         verdicts = {v.transaction.transaction_id: v for v in rehearsal.play(rows)}
@@ -229,8 +229,10 @@ def test_down_sampling_keeps_every_fraud_and_carries_the_weight(tmp_path):
             if r.is_fraud and r.labelled_at < rows[-1].transaction.timestamp - HOUR
         }
         assert known <= {e.transaction_id for e in taught if e.is_fraud}
-        assert {e.weight for e in taught if not e.is_fraud} == {4.0}
-        assert 0.1 < sum(not e.is_fraud for e in taught) / 400 < 0.4
+        undoubted = [e.weight for e in taught if not e.is_fraud and e.score < DOUBTED]
+        assert set(undoubted) == {0.0, 4.0}
+        assert 0.15 < undoubted.count(4.0) / len(undoubted) < 0.35
+        assert {e.weight for e in taught if e.is_fraud or e.score >= DOUBTED} == {1.0}
 
 
 def test_a_first_transaction_with_an_absurd_time_does_not_spoil_the_calendar(loop):
