@@ -89,7 +89,7 @@ class Refitting:
         """Take in a lesson; at the boundary that is due, re-fit."""
         if self._plan.refit_every is None:
             return
-        self._window.add(lesson.labelled)
+        self._window.add(lesson.labelled())
         now = lesson.as_of
         if not self._next:
             self._next = (now if self._plan.start is None else self._plan.start) + self._plan.refit_every
@@ -107,9 +107,9 @@ class Reported:
     """The reported transactions, column by column, and what the figures need besides."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         self.cards: list[int] = []
         self.amounts: list[float] = []
+        self._rows: list[tuple[Any, ...]] = []
         self.weights: list[tuple[int, float]] = []
         self.contributions = np.zeros(len(NAMES))
         self.explained = 0
@@ -121,7 +121,7 @@ class Reported:
         if verdict.is_repeated:
             return
         transaction, decision = verdict.transaction, verdict.decision
-        row = (
+        row = (  # in the order of the schema
             transaction.transaction_id,
             transaction.timestamp,
             decision.score,
@@ -133,8 +133,7 @@ class Reported:
             decision.snapshot,
             event.is_fraud,
         )
-        for column, value in zip(self.columns.values(), row, strict=True):
-            column.append(value)
+        self._rows.append(row)
         self.cards.append(self._codes.setdefault(transaction.card_id, len(self._codes)))
         self.amounts.append(transaction.amount)
         if online and decision.snapshot != self._snapshot:
@@ -146,24 +145,24 @@ class Reported:
 
     def table(self) -> pa.Table:
         """Return one row a transaction, in event order."""
-        return pa.table(self.columns, schema=SCHEMA)
+        return pa.table(dict(zip(SCHEMA.names, zip(*self._rows, strict=True), strict=True)), schema=SCHEMA)
 
-    def scores(self) -> Scores:
+    def scores(self, table: pa.Table) -> Scores:
         """Return what the figures are computed from: the transactions whose label is known."""
-        known = np.array([value is not None for value in self.columns["is_fraud"]], dtype=bool)
+        known = table["is_fraud"].is_valid().to_numpy()
 
-        def column(name: str, kind: type = float) -> Any:
-            return np.array(self.columns[name], dtype=kind)[known]
+        def column(name: str) -> Any:
+            return table[name].to_numpy()[known]
 
         components = {"blended": "score", "pretrained": "pretrained", "online": "online"}
         values = {component: column(name) for component, name in components.items()}
         return Scores(
-            timestamps=column("timestamp", np.int64),
+            timestamps=column("timestamp").astype("datetime64[ms]").astype(np.int64),
             cards=np.array(self.cards, dtype=np.int64)[known],
-            is_fraud=column("is_fraud", bool),
+            is_fraud=column("is_fraud").astype(bool),
             amounts=np.array(self.amounts)[known],
             components={name: value for name, value in values.items() if not np.isnan(value).all()},
-            flagged=column("outcome", object) != "approve",
+            flagged=column("outcome") != "approve",
         )
 
     def features(self) -> dict[str, float]:
@@ -209,26 +208,27 @@ def backtest(
             reported.add(event, verdict, online=plan.online)
     if not reported.cards:
         raise ConfigurationError("no transaction is left to report: check --from, --to and the file")
-    return reported.table(), _result(plan, model, reported, refitting.outcomes)
+    table = reported.table()
+    return table, _result(plan, model, reported, table, refitting.outcomes)
 
 
-def _result(plan: Plan, model: Pretrained, reported: Reported, refits: list[Outcome]) -> Result:
-    times = reported.columns["timestamp"]
+def _result(plan: Plan, model: Pretrained, reported: Reported, table: pa.Table, refits: list[Outcome]) -> Result:
+    times = table["timestamp"].cast(pa.int64())
     return Result(
         run={
             "source": plan.source,
-            "from": rfc3339(times[0]),
-            "to": rfc3339(times[-1]),
+            "from": rfc3339(times[0].as_py()),
+            "to": rfc3339(times[-1].as_py()),
             "transactions": len(times),
             "label_delay_days": plan.label_delay / DAY,
             "model": model.version,
             "online": plan.online,
             "refit_every_days": None if plan.refit_every is None else plan.refit_every / DAY,
         },
-        figures=evaluate(reported.scores()),
+        figures=evaluate(reported.scores(table)),
         weights=reported.weights,
         features=reported.features(),
-        models=sorted(set(reported.columns["model"])),
+        models=sorted(table["model"].unique().to_pylist()),
         refits=[{**msgspec.structs.asdict(outcome), "at": rfc3339(outcome.at)} for outcome in refits],
     )
 

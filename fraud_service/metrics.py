@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fraud_service.domain.detector import Verdict
-    from fraud_service.domain.records import LabelledRecord
+    from fraud_service.domain.ledger import Example
     from fraud_service.domain.snapshot import Snapshot
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -185,16 +185,16 @@ class LearnerMetrics(StreamMetrics):
         self.refused = metrics.counter("fraud_refused_models", "Promoted models that failed their check.")
         self.closing = metrics.histogram("fraud_boundary_seconds", "Time to close one boundary.", FAST)
 
-    def observe(self, record: LabelledRecord) -> None:
+    def observe(self, example: Example) -> None:
         """Count one labelled example."""
-        truth = str(record.is_fraud).lower()
+        scored, truth = example.scored, str(example.is_fraud).lower()
         self.examples.labels(truth).inc()
-        self.confusion.labels(record.outcome, truth).inc()
-        self.delay.observe(max(record.known_at - record.timestamp, 0) / 1000)
-        if record.corrects:
+        self.confusion.labels(scored.outcome, truth).inc()
+        self.delay.observe(max(example.known_at - scored.timestamp, 0) / 1000)
+        if example.corrects:
             self.corrections.inc()
-        if record.is_fraud:
-            self.amounts.labels(record.outcome).inc(record.amount)
+        if example.is_fraud:
+            self.amounts.labels(scored.outcome).inc(scored.amount)
 
     def reigns(self, version: str, found: Mapping[str, float]) -> None:
         """Show the pretrained model that reigns, and what its re-fit found, if there was one."""

@@ -15,6 +15,7 @@ import msgspec
 
 from fraud_service.domain.contest import Contest, Judged
 from fraud_service.domain.features import NAMES
+from fraud_service.domain.ledger import Example
 from fraud_service.domain.online import Encoded
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import LabelledRecord, labelled_record
@@ -26,7 +27,7 @@ from fraud_service.errors import InvalidRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fraud_service.domain.ledger import Calendar, Example, Store
+    from fraud_service.domain.ledger import Calendar, Store
     from fraud_service.domain.online import OnlineModel
     from fraud_service.domain.scoring import PretrainedModel
 
@@ -76,16 +77,20 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Lesson(msgspec.Struct, frozen=True):
-    """What one boundary brought: labelled examples, changed risk rows (None: removed), and the snapshot, if any.
+    """What one boundary brought: examples with their weights, changed risk rows (None: removed), the snapshot, if any.
 
     `as_of` is the event time of the boundary, epoch milliseconds.
     """
 
     as_of: int
     progress: Progress
-    labelled: list[LabelledRecord]
+    examples: list[tuple[Example, float]]
     risk: dict[str, bytes | None]
     snapshot: Snapshot | None
+
+    def labelled(self) -> list[LabelledRecord]:
+        """Write the examples down; only where they go out, for it takes longer than many a lesson."""
+        return [labelled_record(example, weight, self.as_of) for example, weight in self.examples]
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -153,27 +158,24 @@ class Teacher:
             The online model as it stood at the last boundary; it learns in place.
         """
         is_balanced = (boundary - progress.began) * self._calendar.interval > self._calendar.maturity
-        labelled: list[LabelledRecord] = []
         changed: dict[str, _Change] = {}
-        lessons: list[tuple[Example, float]] = []
+        weighed: list[tuple[Example, float]] = []
         horizon = progress.label_horizon
         contest = progress.contest if progress.pretrained == self._pretrained.version else Contest()
         for example in examples:
-            weight = self._sampling.weight(example)
+            weighed.append((example, self._sampling.weight(example)))
             self._learn_risk(example, changed)
             horizon = max(horizon, example.known_at)
-            labelled.append(labelled_record(example, weight, boundary * self._calendar.interval))
-            if weight > 0:
-                lessons.append((example, weight))
+        lessons = [(example, weight) for example, weight in weighed if weight > 0]
         if is_balanced:
             contest = contest.after(boundary * self._calendar.interval // DAY, self._teach(lessons, learner))
         rows, digest = self._published(changed, progress.risk_digest)
-        taught = bool(labelled or rows)
+        taught = bool(weighed or rows)
         after = msgspec.structs.replace(
             progress,
             closed=boundary,
             taught_at=boundary if taught else progress.taught_at,
-            examples=progress.examples + len(labelled),
+            examples=progress.examples + len(weighed),
             label_horizon=horizon,
             contest=contest,
             risk_digest=digest,
@@ -181,7 +183,7 @@ class Teacher:
             pretrained=self._pretrained.version,
         )
         return Lesson(
-            boundary * self._calendar.interval, after, labelled, rows, self._snapshot(after, len(rows), learner)
+            boundary * self._calendar.interval, after, weighed, rows, self._snapshot(after, len(rows), learner)
         )
 
     def _teach(self, lessons: list[tuple[Example, float]], learner: OnlineLearner) -> list[Judged]:

@@ -331,15 +331,15 @@ class LearnerStep:
             yield example
 
     def _observe(self, lesson: Lesson, began: float) -> None:
-        for record in lesson.labelled:
-            self._metrics.observe(record)
+        for example, _ in lesson.examples:
+            self._metrics.observe(example)
         if lesson.snapshot is not None:
             self._metrics.snapshot(lesson.snapshot)
             log.info(
                 "snapshot_published",
                 version=lesson.snapshot.version,
                 examples=lesson.snapshot.examples,
-                learned=len(lesson.labelled),
+                learned=len(lesson.examples),
                 risk_rows=lesson.snapshot.risk_rows,
                 online_weight=round(lesson.snapshot.online_weight, 4),
             )
@@ -348,7 +348,7 @@ class LearnerStep:
 
 def _outputs(lesson: Lesson) -> Iterator[Output]:
     """Examples, then risk, then the snapshot: what it depends on comes before it."""
-    for record in lesson.labelled:
+    for record in lesson.labelled():
         yield Output("labelled", record.merchant_id.encode(), encode_record(record))
     if lesson.snapshot is None:
         return

@@ -88,11 +88,11 @@ def followed(lessons: list[Lesson]) -> dict[str, bytes]:
 
 def test_a_lesson_names_what_was_learned_and_when():
     (lesson,) = teach([example(1), example(2, is_fraud=False, known_at=MONDAY + DAY + 5)])
-    assert [(row.transaction_id, row.is_fraud, row.weight) for row in lesson.labelled] == [
+    assert [(row.transaction_id, row.is_fraud, row.weight) for row in lesson.labelled()] == [
         ("t1", True, 1.0),
         ("t2", False, 1.0),
     ]
-    assert {row.snapshot for row in lesson.labelled} == {(START + 1) * CALENDAR.interval}
+    assert {row.snapshot for row in lesson.labelled()} == {(START + 1) * CALENDAR.interval}
     assert lesson.progress.examples == 2
     assert lesson.progress.label_horizon == MONDAY + DAY + 5
     assert lesson.progress.closed == lesson.progress.taught_at == START + 1
@@ -106,7 +106,7 @@ def test_a_lesson_names_what_was_learned_and_when():
 
 def test_labelled_records_keep_every_bit():
     (lesson,) = teach([example(1), example(2, is_fraud=False, pretrained_logit=None)])
-    for record in lesson.labelled:
+    for record in lesson.labelled():
         assert decode_labelled(encode_record(record)) == record
     with pytest.raises(InvalidRecord, match="labelled topic"):
         decode_labelled(b"{}")
@@ -189,7 +189,7 @@ def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
     left_out = [one for one in MANY[:100] if Sampling(0.25).weight(one) == 0]
     store = DictStore()
     (lesson,) = teach(left_out, sampling=Sampling(0.25), store=store)
-    assert [record.weight for record in lesson.labelled] == [0.0] * len(left_out)
+    assert [record.weight for record in lesson.labelled()] == [0.0] * len(left_out)
     assert lesson.progress.model is None
     row = decode_risk(store[merchant_key("merchant-1")])
     assert sum(day.labelled for day in row.days) == len(left_out)
@@ -198,7 +198,7 @@ def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
 def test_a_correction_is_taught_whatever_the_sample():
     corrected = [example(number, is_fraud=False, corrects=True, corrected_at=MONDAY) for number in range(20)]
     (lesson,) = teach(corrected, sampling=Sampling(0.1))
-    assert len(lesson.labelled) == 20
+    assert len(lesson.labelled()) == 20
 
 
 def test_risk_counts_labels_by_the_day_they_became_known():
@@ -363,7 +363,7 @@ def test_no_snapshot_knows_what_became_known_after_it(payments):
         assert lesson.snapshot.label_horizon <= lesson.snapshot.as_of
         for row in lesson.risk.values():
             assert row is None or all(day.day <= lesson.snapshot.as_of // DAY for day in decode_risk(row).days)
-        assert all(record.known_at <= record.snapshot == lesson.snapshot.as_of for record in lesson.labelled)
+        assert all(record.known_at <= record.snapshot == lesson.snapshot.as_of for record in lesson.labelled())
 
 
 PROGRESS = Progress(
@@ -405,7 +405,7 @@ def test_what_is_taught_is_encoded_by_the_present_model_whoever_scored_it():
     lesson = teacher.close(START + 1, Progress(closed=START), [example(1, model="model-0"), example(2)], learner)
     assert [logit for _, logit, *_ in learner.lessons] == [-1.5, -1.5]
     assert model.batches == [2]
-    assert [(row.model, row.pretrained_logit) for row in lesson.labelled] == [("model-0", -2.0), ("model-1", -2.0)]
+    assert [(row.model, row.pretrained_logit) for row in lesson.labelled()] == [("model-0", -2.0), ("model-1", -2.0)]
 
 
 @pytest.mark.parametrize("model", [BrokenModel(), UndecidedModel()])
