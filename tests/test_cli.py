@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from fraud_service import cli
-from fraud_service.cli import duration
+from fraud_service.cli.options import duration
 from fraud_service.errors import ConfigurationError
 from fraud_service.settings import load
 from fraud_service.stream import topics

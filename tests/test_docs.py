@@ -40,10 +40,11 @@ from fraud_service.stream import scorer, topics
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 sys.path.insert(0, str(DOCS))
 contracts = importlib.import_module("contracts")
+messages = importlib.import_module("messages")
 generate = importlib.import_module("generate")
 
 TABLE = topics.table(contracts.default_settings())
-SLUGS = [message.slug for message in contracts.MESSAGES]
+SLUGS = [message.slug for message in messages.MESSAGES]
 PAYMENT: dict[str, Any] = json.loads(events.encode(transaction()))
 CLAIM: dict[str, Any] = json.loads(events.encode(label()))
 MISSING = object()
@@ -196,10 +197,10 @@ def test_a_schema_of_ours_refuses_an_empty_record(slug: str) -> None:
 
 
 def test_the_examples_are_read_as_they_stand() -> None:
-    for message in contracts.MESSAGES:
+    for message in messages.MESSAGES:
         for example in message.examples:
             validator(message.slug).validate(example)
-    (payment,), (claim,) = contracts.MESSAGES[0].examples, contracts.MESSAGES[1].examples
+    (payment,), (claim,) = messages.MESSAGES[0].examples, messages.MESSAGES[1].examples
     assert events.decode_transaction(msgspec.json.encode(payment)).amount == 25.0
     assert events.decode_label(msgspec.json.encode(claim)).transaction_id == payment["transaction_id"]
 

@@ -212,7 +212,7 @@ def test_a_complaint_about_client_options_never_shows_their_values(environment, 
 
 def test_config_prints_every_setting_and_no_secret(environment, capsys):
     environment(FRAUD_KAFKA=json.dumps({"sasl.password": SECRET}), FRAUD_TOPICS__SCORES="bank.scores")
-    cli.config()
+    cli.service.config()
     printed = capsys.readouterr().out
     shown = json.loads(printed)
     assert SECRET not in printed

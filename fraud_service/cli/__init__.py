@@ -1,0 +1,23 @@
+"""The command line: one verb a command, data on stdout, logs on stderr, exit 0, 1 (failed) or 2 (wrong usage)."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from fraud_service.cli import models, service
+from fraud_service.errors import ConfigurationError, FraudServiceError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Real-time fraud detection on Kafka.")
+app.add_typer(service.app)
+app.add_typer(models.app)
+
+
+def main() -> None:
+    """Run the command line; an error of ours ends with one line and exit code 1."""
+    try:
+        app()
+    except FraudServiceError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)

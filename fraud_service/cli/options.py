@@ -1,0 +1,113 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fraud_service.domain.events import instant
+from fraud_service.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fraud_service.history import History
+
+DAY: Final = 86_400_000
+
+Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka brokers; overrides FRAUD_BOOTSTRAP_SERVERS.")]
+Maps = Annotated[list[str], typer.Option("--map", metavar="COLUMN=FIELD", help="Read a foreign column as a field.")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Set a field the file does not have.")]
+DATES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+From = Annotated[datetime | None, typer.Option("--from", formats=DATES, help="First event time, UTC.")]
+To = Annotated[datetime | None, typer.Option("--to", formats=DATES, help="End of event time, exclusive, UTC.")]
+TrainFrom = Annotated[
+    datetime | None, typer.Option("--train-from", formats=DATES, help="First event time fitted, UTC.")
+]
+TrainTo = Annotated[datetime | None, typer.Option("--train-to", formats=DATES, help="End of what is fitted, UTC.")]
+Delay = Annotated[
+    str, typer.Option("--label-delay", help="From transaction to label where the file does not say: 7d, 12h, 30m.")
+]
+
+
+def duration(text: str) -> int:
+    """Read `7d`, `12h`, `30m` or `45s` as milliseconds.
+
+    Raises
+    ------
+    ConfigurationError
+        Names the text and the form it should have.
+    """
+    units = {"d": DAY, "h": 3_600_000, "m": 60_000, "s": 1000}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.replace(".", "", 1).isdecimal():
+        raise ConfigurationError(f"{text!r} is not a duration: write a number and d, h, m or s, as in 7d")
+    return int(float(number) * units[unit])
+
+
+def history_of(file: Path, maps: list[str], sets: list[str], start: datetime | None, end: datetime | None) -> History:
+    """Open a file with the mapping of --map and --set. Raises `ConfigurationError` as `History.open` does."""
+    from fraud_service.history import History
+
+    return History.open(
+        file,
+        columns=_pairs("--map", maps),
+        constants=_pairs("--set", sets),
+        start=None if start is None else milliseconds(start),
+        end=None if end is None else milliseconds(end),
+    )
+
+
+def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise ConfigurationError(f"{option} {text}: write NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def milliseconds(moment: datetime) -> int:
+    """Turn a date of an option, UTC, into epoch milliseconds."""
+    return instant(f"{moment:%Y-%m-%dT%H:%M:%S}Z", "date")
+
+
+def progress_bar() -> Progress:
+    """Return a bar on stderr, so that stdout carries data alone."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def ticks(bar: Progress, total: int) -> Callable[[], None]:
+    """Return what moves the bar by one; it is drawn once in a while, for it costs more than scoring."""
+    task, ticks = bar.add_task("transactions", total=total), count(1)
+
+    def tick() -> None:
+        done = next(ticks)
+        if done % 1000 == 0 or done == total:
+            bar.update(task, completed=done)
+
+    return tick
+
+
+def read(path: Path) -> bytes:
+    """Read a file. Raises `ConfigurationError` when that cannot be done."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def require_folder(path: Path | None) -> None:
+    """Refuse, before hours of work, a file that could not be written."""
+    if path is not None and not path.parent.is_dir():
+        raise ConfigurationError(f"{path}: there is no folder {path.parent}")

@@ -1,0 +1,190 @@
+"""Commands of the running service: its two processes, its topics, and what is sent to it by hand."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fraud_service import logs, settings
+from fraud_service.cli.options import DAY, Bootstrap, Delay, From, Maps, Sets, To, duration, history_of, progress_bar
+from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
+from fraud_service.errors import ConfigurationError, InvalidEvent
+
+app = typer.Typer()
+topics_app = typer.Typer(no_args_is_help=True, help="Print, create and check the topics of the service.")
+app.add_typer(topics_app, name="topics")
+
+
+@app.command()
+def score(bootstrap: Bootstrap = None) -> None:
+    """Score transactions: the scorer. Runs until SIGTERM."""
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
+    from fraud_service import service
+
+    _end_quietly_on_sigterm()
+    service.run_scorer(chosen)
+
+
+@app.command()
+def learn(bootstrap: Bootstrap = None) -> None:
+    """Learn from labels: the learner, one process for all partitions. Runs until SIGTERM."""
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
+    from fraud_service import service
+
+    _end_quietly_on_sigterm()
+    service.run_learner(chosen)
+
+
+@topics_app.command("list")
+def topics_list(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Print the table of topics."""
+    from fraud_service.stream import topics
+
+    chosen = settings.load()
+    specs = topics.table(chosen)
+    if as_json:
+        rows = [
+            {
+                "role": spec.role,
+                "name": spec.name,
+                "key": spec.key,
+                "partitions": spec.partitions,
+                "replication": chosen.replication,
+                **spec.config(),
+            }
+            for spec in specs
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for spec in specs:
+        kept = "for ever" if spec.retention < 0 else f"{spec.retention // DAY} days"
+        shape = f"{spec.partitions:4} × {chosen.replication}  {spec.cleanup:8} {kept:9}"
+        typer.echo(f"{spec.role:14} {spec.name:58} {shape} {spec.key:24} {spec.content}")
+
+
+@topics_app.command("create")
+def topics_create(bootstrap: Bootstrap = None) -> None:
+    """Create the topics that are missing, the changelogs included."""
+    from fraud_service.stream import clients, topics
+
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    created = topics.create(clients.admin(chosen), topics.table(chosen), chosen.replication)
+    typer.echo("\n".join(f"created {name}" for name in created) or "nothing to create")
+
+
+@topics_app.command("check")
+def topics_check(bootstrap: Bootstrap = None) -> None:
+    """Compare the cluster with the table; exits 1 when something is wrong."""
+    from fraud_service.stream import clients, topics
+
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    found = topics.findings(clients.admin(chosen), topics.table(chosen), chosen.replication)
+    typer.echo("\n".join(found) or "all topics are as they should be")
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def label(
+    transaction_id: str,
+    card: Annotated[str, typer.Option(help="card_id of the transaction.")],
+    fraud: Annotated[bool, typer.Option("--fraud/--legitimate", help="What became known.", show_default=False)],
+    source: Annotated[LabelSource, typer.Option(help="Who says so.")] = LabelSource.ANALYST,
+    at: Annotated[str | None, typer.Option(help="When it became known, RFC 3339; now by default.")] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Send one label."""
+    from fraud_service.feed import Feed
+
+    moment = at or datetime.now().astimezone().isoformat()
+    try:
+        verdict = Label(
+            transaction_id=transaction_id,
+            card_id=card,
+            is_fraud=fraud,
+            labelled_at=instant(moment, "--at"),
+            source=source,
+        )
+        decode_label(encode(verdict))  # what nobody could read is not sent
+    except InvalidEvent as error:
+        raise ConfigurationError(error.detail) from None
+    with Feed(settings.load(bootstrap_servers=bootstrap)) as feed:
+        feed.label(verdict)
+    typer.echo(f"sent: {transaction_id} is {'fraud' if fraud else 'legitimate'}")
+
+
+@app.command()
+def feed(
+    file: Path,
+    maps: Maps = [],
+    sets: Sets = [],
+    start: From = None,
+    end: To = None,
+    label_delay: Delay = "7d",
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Transactions a second; as fast as possible if absent.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Stream a file (Parquet, CSV, JSON Lines) into the input topics, each label when it becomes known."""
+    from fraud_service.feed import Feed
+
+    delay = duration(label_delay)
+    history = history_of(file, maps, sets, start, end)
+    with progress_bar() as bar, Feed(settings.load(bootstrap_servers=bootstrap)) as sender:
+        task = bar.add_task("transactions", total=len(history))
+        sender.play(history, delay, rate, lambda: bar.advance(task))
+    typer.echo(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
+
+
+@app.command()
+def config() -> None:
+    """Print every setting with its value; secrets in FRAUD_KAFKA stay hidden."""
+    chosen = settings.load().model_dump(mode="json")
+    chosen["kafka"] = dict.fromkeys(chosen["kafka"], "***")
+    typer.echo(json.dumps(chosen, indent=2))
+
+
+@app.command()
+def reset(
+    group: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Make a group start over: its offsets, changelog and local state are removed. Its output topics are kept."""
+    from fraud_service.stream import repair
+
+    for line in repair.reset(settings.load(bootstrap_servers=bootstrap), group, really=yes):
+        typer.echo(line)
+
+
+@app.command()
+def demo(
+    bootstrap: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Your Kafka; an embedded broker if absent.")
+    ] = None,
+    seconds: Annotated[int, typer.Option(min=5, help="How long transactions are fed.")] = 60,
+    rate: Annotated[float, typer.Option(min=10, help="Transactions a second, about.")] = 400,
+    days: Annotated[int, typer.Option(min=10, help="Days of event time that pass meanwhile.")] = 30,
+) -> None:
+    """Show everything at work for a minute, on simulated transactions; nothing is left behind."""
+    from fraud_service.demo import Plan, run
+
+    run(
+        settings.load(bootstrap_servers=bootstrap),
+        Plan(seconds=seconds, rate=rate, days=days),
+        own_kafka=bootstrap is not None,
+    )
+
+
+def _end_quietly_on_sigterm() -> None:
+    """End with 0 when told to stop while starting; Quix takes the signal over once it runs."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
