@@ -79,12 +79,18 @@ def _windows(
     return columns
 
 
-def folds(payments: Payments, first_test_days: list[int], predict: Predict) -> NDArray[np.float64]:
-    """Return AUC ROC, average precision and card precision@100 of each fold, shape (folds, 3)."""
+def folds(
+    payments: Payments, first_test_days: list[int], predict: Predict, warmed: int | None = None
+) -> NDArray[np.float64]:
+    """Return AUC ROC, average precision and card precision@100 of each fold, shape (folds, 3).
+
+    With `warmed`, everything from that day on trains, up to the day on which the week would have ended.
+    """
     found = []
     for start in first_test_days:
         days = payments.days
-        train, test = (days >= start - 2 * WEEK) & (days < start - WEEK), _tested(payments, start)
+        first = start - 2 * WEEK if warmed is None else warmed
+        train, test = (days >= first) & (days < start - WEEK), _tested(payments, start)
         scores, truth = predict(train, test), payments.is_fraud[test]
         cards = card_precision(days[test], payments.cards[test], truth, scores)
         found.append((roc_auc_score(truth, scores), average_precision_score(truth, scores), cards))

@@ -40,7 +40,8 @@ becomes known seven days after its transaction. The days reported here were used
 holds on days that nobody has seen, others have to tell.
 """
 PROTOCOL = """Seven days train, seven days wait for labels, seven days test; cards known to be defrauded are left out;
-mean of four folds that begin on days 91, 98, 105 and 112. The baselines have the Handbook's fifteen features.
+mean of four folds that begin on days 91, 98, 105 and 112. The baselines have the Handbook's fifteen features. Where all
+days train, they end on the same day as the seven.
 """
 STREAMS_TEXT = """All transactions, scored once, in order, by what was known then (`fraud-service backtest`): AP / AUC.
 *Frozen* is the pretrained model without the online model, *hybrid* both, weighed by their average precision on the

@@ -1,8 +1,8 @@
 """A Quix application with our guarantees, and the checks before it may start.
 
 Quix owns the loop, the state, the checkpoints and the transactions. Added here: stable identities that fence a zombie,
-a lost partition that ends the process, a heartbeat for the probes, and a refusal to start on offsets and state that do
-not belong together.
+a lost partition that ends the process, a heartbeat for the probes, a turn of the loop that may take a batch, and a
+refusal to start on offsets and state that do not belong together.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 from quixstreams import Application
-from quixstreams.models import Serializer
 from quixstreams.state.rocksdb import RocksDBOptions
 
 from fraud_service.errors import FatalStreamError, FraudServiceError, PreflightError
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from fraud_service.health import Health
     from fraud_service.settings import Settings
+    from fraud_service.stream.batches import Batches
     from fraud_service.stream.topics import TopicSpec
 
 log = structlog.get_logger(__name__)
@@ -36,28 +35,9 @@ TRANSACTION_TIMEOUT_MS: Final = 10_000
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
 
-Headers = list[tuple[str, bytes]]
-
-
-class Output(msgspec.Struct, frozen=True):
-    """One record to produce: the role of its topic, key, value (None is a tombstone), headers."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = []
-
-
-class OutputValue(Serializer):  # type: ignore[misc]
-    """Write the bytes an `Output` carries."""
-
-    def __call__(self, value: Output, ctx: Any) -> bytes | None:  # noqa: ARG002 - Quix's signature
-        """Return the value of the output."""
-        return value.value
-
 
 class GuardedApplication(Application):  # type: ignore[misc]
-    """Quix's application, watched.
+    """Quix's application, watched; with `batches`, its loop takes batches instead of single messages.
 
     It overrides four methods whose names Quix does not promise; `tests/stream/test_canary.py` guards them.
     """
@@ -65,12 +45,15 @@ class GuardedApplication(Application):  # type: ignore[misc]
     health: Health | None = None
     on_partitions: Callable[[list[TopicPartition]], None] | None = None
     each_turn: Callable[[], None] | None = None
+    batches: Batches | None = None
 
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
         super()._on_assign(consumer, topic_partitions)
         self._tell(topic_partitions)
 
     def _on_revoke(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        if self.batches is not None and not self._failed:
+            self.batches.process_collected()  # still ours, and read: nobody else would process it twice
         super()._on_revoke(consumer, topic_partitions)
         self._tell([])
 
@@ -90,7 +73,10 @@ class GuardedApplication(Application):  # type: ignore[misc]
                 self.health.now(recovered=True)
         if self.each_turn is not None:
             self.each_turn()
-        super()._process_message(dataframe_composed)
+        if self.batches is None:
+            super()._process_message(dataframe_composed)
+        else:
+            self._run_tracker.set_message_consumed(self.batches.turn(self.config.consumer_poll_timeout))
 
     def on_statistics(self, statistics: str) -> None:
         """Say that the process is alive during a long recovery too, when Quix polls but takes no turn of its loop."""

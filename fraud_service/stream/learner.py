@@ -25,8 +25,8 @@ from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.domain.teaching import Progress, Teacher, decode_progress, encode_progress
 from fraud_service.errors import FatalStreamError, InvalidEvent, InvalidRecord
 from fraud_service.stream import clients
-from fraud_service.stream.application import GuardedApplication, Output, OutputValue
 from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.stream.messages import Output, OutputValue, Received
 from fraud_service.stream.scorer import check_key, check_time, dead_letter
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.teaching import Lesson, OnlineLearner, Sampling
     from fraud_service.metrics import LearnerMetrics
     from fraud_service.settings import Settings
+    from fraud_service.stream.application import GuardedApplication
 
 log = structlog.get_logger(__name__)
 
@@ -223,13 +224,13 @@ class LearnerStep:
                 "its group. One model is taught by one learner: stop the other one"
             )
 
-    def on_score(self, value: bytes | None, key: bytes | None, _timestamp: int, _headers: Any) -> list[Output]:
+    def on_score(self, value: bytes | None, key: bytes | None, timestamp: int, _headers: Any) -> list[Output]:
         """Take in a scored transaction; returns a dead letter when it is none."""
         partition = message_context().partition
         try:
             record = decode_score(value)
         except InvalidRecord as error:
-            return [self._dead_letter(value, key, InvalidEvent(Reason.INVALID_RECORD, str(error)))]
+            return [self._dead_letter(value, key, timestamp, InvalidEvent(Reason.INVALID_RECORD, str(error)))]
         self._begin(record)
         if self._ledgers[partition].score(record, self._now.closed):
             self._metrics.scores.inc()
@@ -246,7 +247,7 @@ class LearnerStep:
             check_time(label.labelled_at, timestamp + self._tolerance, "labelled_at")
             self._check_partition(label.card_id, partition)
         except InvalidEvent as error:
-            return [self._dead_letter(value, key, error)]
+            return [self._dead_letter(value, key, timestamp, error)]
         self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()
         if not self._ledgers[partition].label(label, self._now.closed):
             self._metrics.early.inc()
@@ -261,9 +262,10 @@ class LearnerStep:
                 "set partitioner=murmur2 on its producer",
             )
 
-    def _dead_letter(self, value: bytes | None, key: bytes | None, error: InvalidEvent) -> Output:
+    def _dead_letter(self, value: bytes | None, key: bytes | None, timestamp: int, error: InvalidEvent) -> Output:
         self._metrics.dead_letters.labels(error.reason).inc()
-        return dead_letter(value, key, error)
+        origin = message_context()
+        return dead_letter(Received(origin.topic, origin.partition, origin.offset, key, value, timestamp), error)
 
     @property
     def _now(self) -> Progress:

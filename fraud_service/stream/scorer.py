@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
-
-from quixstreams import State, message_context
+from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.events import Reason, Transaction, decode_transaction, rfc3339
-from fraud_service.domain.profile import Profile, decode_profile, encode_profile
+from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.errors import InvalidEvent
-from fraud_service.stream.application import GuardedApplication, Headers, Output, OutputValue
+from fraud_service.stream.batches import Batches
+from fraud_service.stream.messages import Output, Received
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Iterator, Sequence
 
     from fraud_service.domain.detector import Detector, Verdict
+    from fraud_service.domain.profile import Profile
     from fraud_service.domain.snapshot import Knowledge
     from fraud_service.metrics import ScorerMetrics
     from fraud_service.settings import Settings
+    from fraud_service.stream.application import GuardedApplication
+    from fraud_service.stream.batches import StateOf
+    from fraud_service.stream.messages import Headers
+
+    Readable = tuple[int, Received, Transaction]  # place in the batch, message, what it says
 
 PROFILE: Final = "profile"
 ALERT_TYPE: Final = "fraud-service.alert.v1"
@@ -29,20 +34,19 @@ MOST_KEY_KEPT: Final = 32_768
 
 
 def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
-    """Lay the topology: every transaction through the step, every output to its topic."""
+    """Lay the topology: transactions in batches through the step, every output to its topic."""
     names = settings.topics
     source = app.topic(names.transactions, value_deserializer="bytes", key_deserializer="bytes")
-    sinks = {
-        role: app.topic(name, value_serializer=OutputValue(), key_serializer="bytes")
-        for role, name in {"scores": names.scores, "alerts": names.alerts, "dead_letters": names.dead_letters}.items()
-    }
-    stream = app.dataframe(source).apply(step, expand=True, stateful=True, metadata=True)
-    stream = stream.set_headers(lambda output, *_: output.headers)
-    stream.to_topic(lambda output, *_: sinks[output.topic], key=lambda output: output.key)
+    sinks = {"scores": names.scores, "alerts": names.alerts, "dead_letters": names.dead_letters}
+    for name in sinks.values():
+        app.topic(name)  # Quix checks that it is there
+    frame = app.dataframe(source)
+    frame.register_store()
+    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks)
 
 
 class ScorerStep:
-    """Decode, assess, remember, encode: everything that happens to one message, or nothing of it."""
+    """Decode, assess, remember, encode: everything that happens to a batch, or nothing of it; a `BatchStep`."""
 
     def __init__(self, settings: Settings, detector: Detector, knowledge: Knowledge, metrics: ScorerMetrics) -> None:
         self._detector = detector
@@ -50,35 +54,63 @@ class ScorerStep:
         self._metrics = metrics
         self._tolerance = int(settings.future_tolerance * 1000)
 
-    def __call__(self, value: bytes | None, key: bytes | None, timestamp: int, _: Any, state: State) -> list[Output]:
-        """Process one message; returns what it produces."""
+    def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:
+        """Process a batch; returns what each message produces."""
         began = time.perf_counter()
-        try:
-            transaction = decode_transaction(value)
-            check_key(key, transaction.card_id)
-            check_time(transaction.timestamp, timestamp + self._tolerance, "timestamp")
-        except InvalidEvent as error:
-            self._metrics.dead_letters.labels(error.reason).inc()
-            return [dead_letter(value, key, error)]
-        verdict = self._assess(transaction, state)
-        outputs = list(_outputs(verdict, key))
-        self._observe(verdict, timestamp, began)
+        outputs: list[list[Output]] = [[] for _ in batch]
+        readable = []
+        for place, message in enumerate(batch):
+            try:
+                readable.append((place, message, self._read(message)))
+            except InvalidEvent as error:
+                self._metrics.dead_letters.labels(error.reason).inc()
+                outputs[place].append(dead_letter(message, error))
+        for part in _apart(readable):
+            for (place, message, _), verdict in zip(part, self._assess(part, state_of), strict=True):
+                outputs[place].extend(_outputs(verdict, message.key))
+                self._observe(verdict, message.timestamp)
+        each = (time.perf_counter() - began) / len(batch)
+        for _ in batch:
+            self._metrics.processing.observe(each)
         return outputs
 
-    def _assess(self, transaction: Transaction, state: State) -> Verdict:
-        known = state.get_bytes(PROFILE)
-        profiles: MutableMapping[str, Profile] = {} if known is None else {transaction.card_id: decode_profile(known)}
-        (verdict,) = self._detector.assess([transaction], profiles, self._knowledge)
-        if not verdict.is_repeated:
-            state.set_bytes(PROFILE, encode_profile(profiles[transaction.card_id]))
-        return verdict
+    def _read(self, message: Received) -> Transaction:
+        transaction = decode_transaction(message.value)
+        check_key(message.key, transaction.card_id)
+        check_time(transaction.timestamp, message.timestamp + self._tolerance, "timestamp")
+        return transaction
 
-    def _observe(self, verdict: Verdict, timestamp: int, began: float) -> None:
+    def _assess(self, part: Sequence[Readable], state_of: StateOf) -> list[Verdict]:
+        states = {transaction.card_id: state_of(message) for _, message, transaction in part}
+        profiles: dict[str, Profile] = {}
+        for card_id, state in states.items():
+            known = state.get_bytes(PROFILE)
+            if known is not None:
+                profiles[card_id] = decode_profile(known)
+        verdicts = self._detector.assess([transaction for *_, transaction in part], profiles, self._knowledge)
+        for card_id in {verdict.transaction.card_id: None for verdict in verdicts if not verdict.is_repeated}:
+            states[card_id].set_bytes(PROFILE, encode_profile(profiles[card_id]))
+        return verdicts
+
+    def _observe(self, verdict: Verdict, timestamp: int) -> None:
         metrics = self._metrics
         metrics.observe(verdict)
         metrics.event_time.set(verdict.transaction.timestamp / 1000)
         metrics.latency.observe(max(time.time() - timestamp / 1000, 0.0))
-        metrics.processing.observe(time.perf_counter() - began)
+
+
+def _apart(readable: Sequence[Readable]) -> Iterator[list[Readable]]:
+    """Cut a batch where a card comes from a second partition: there it has another profile."""
+    part: list[Readable] = []
+    partitions: dict[str, int] = {}
+    for one in readable:
+        _, message, transaction = one
+        if partitions.setdefault(transaction.card_id, message.partition) != message.partition:
+            yield part
+            part, partitions = [], {transaction.card_id: message.partition}
+        part.append(one)
+    if part:
+        yield part
 
 
 def _outputs(verdict: Verdict, key: bytes | None) -> Iterator[Output]:
@@ -116,18 +148,18 @@ def check_time(event_time: int, latest: int, field: str) -> None:
         raise InvalidEvent(Reason.FUTURE_TIMESTAMP, f"`{field}` lies after the broker's timestamp of the message")
 
 
-def dead_letter(value: bytes | None, key: bytes | None, error: InvalidEvent) -> Output:
+def dead_letter(message: Received, error: InvalidEvent) -> Output:
     """Keep the original bytes, with the reason and where they came from in the headers.
 
     Only bytes that no topic would take are cut off: a dead letter must always fit, or its source is read for ever.
     """
-    origin = message_context()
+    key, value = message.key, message.value
     headers = {
         "fraud-reason": error.reason,
         "fraud-detail": error.detail,
-        "fraud-source-topic": origin.topic,
-        "fraud-source-partition": str(origin.partition),
-        "fraud-source-offset": str(origin.offset),
+        "fraud-source-topic": message.topic,
+        "fraud-source-partition": str(message.partition),
+        "fraud-source-offset": str(message.offset),
     }
     if value is not None and len(value) > MOST_KEPT:
         headers["fraud-cut-from"] = str(len(value))

@@ -7,6 +7,7 @@ import inspect
 import pytest
 from confluent_kafka import TopicPartition
 from quixstreams import Application
+from quixstreams.checkpointing import Checkpoint
 from quixstreams.kafka import BaseConsumer
 from quixstreams.processing import ProcessingContext
 
@@ -96,3 +97,13 @@ def test_a_process_cut_off_from_all_brokers_is_not_ready(app):
     assert not app.health.is_ready
     app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "UP"}, "b": {"state": "DOWN"}}}')
     assert app.health.is_ready
+
+
+def test_quix_still_has_what_batches_rest_on(app):
+    assert app._failed is False
+    assert callable(app._run_tracker.set_message_consumed)
+    assert {"stream_id", "partition"} <= set(inspect.signature(Checkpoint.get_store_transaction).parameters)
+    assert list(inspect.signature(BaseConsumer.poll).parameters) == ["self", "timeout"]
+    message = inspect.getsource(Application._process_message)
+    for step in ("self._producer.poll", "store_offset", "set_message_consumed"):
+        assert step in message

@@ -18,6 +18,7 @@ from quixstreams.models.messagecontext import MessageContext
 
 from fraud_service.stream.application import build
 from fraud_service.stream.clients import murmur2_partition
+from fraud_service.stream.messages import Received
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,6 +65,8 @@ class Driver:
     ) -> None:
         self.settings = settings
         self.partitions = partitions
+        self.batch = 1  # messages that an application which takes batches is given at once
+        self._batch: list[Received] = []
         self.produced: dict[str, list[Message]] = defaultdict(list)
         self._pending: list[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]], int]] = []
         self._offsets: dict[tuple[str, int], int] = defaultdict(int)
@@ -90,15 +93,30 @@ class Driver:
             partition = murmur2_partition(key or b"", self.partitions)
         offset = self._offsets[topic, partition]
         self._offsets[topic, partition] += 1
+        if self.app.batches is not None:
+            self._batch.append(Received(topic, partition, offset, key, value, timestamp))
+            if len(self._batch) >= self.batch:
+                self._process_batch()
+            return
         context = copy_context()
         context.run(set_message_context, MessageContext(topic, partition, offset, len(value or b""), 0))
         context.run(self._composed[topic], value, key, timestamp, [])
         self._context.store_offset(topic, partition, offset)
+        self._end_turn()
+
+    def _process_batch(self) -> None:
+        batch, self._batch = self._batch, []
+        if batch:
+            self.app.batches.process(batch)
+            self._end_turn()
+
+    def _end_turn(self) -> None:
         if self.app.each_turn is not None:
             self.app.each_turn()
 
     def commit(self) -> None:
         """Commit the checkpoint: state to disk, outputs to readers."""
+        self._process_batch()
         self._context.commit_checkpoint(force=True)
         for topic, key, value, headers, timestamp in self._pending:
             partition = murmur2_partition(key or b"", self.partitions)

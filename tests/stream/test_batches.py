@@ -1,0 +1,146 @@
+"""Batches give what single messages give, whatever the bounds, and nothing collected is lost to a rebalance."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from support.loop import looped
+from support.malformed import BROKER_TIME, MALFORMED
+from test_scorer import payment
+
+from fraud_service.domain.events import encode
+from fraud_service.domain.records import decode_score
+from fraud_service.settings import Settings
+from fraud_service.stream.application import build
+from fraud_service.stream.batches import LARGEST, Batches
+from fraud_service.stream.messages import Output, Received
+
+
+def play(folder, batch: int):
+    """Payments of few cards, some twice, with malformed messages between them; returns everything that came out."""
+    with looped(folder) as loop:
+        loop.scorer.batch = batch
+        for number in range(120):
+            loop.transaction(payment(number, f"c-{number % 3}"))
+            if number % 10 == 0:
+                loop.transaction(payment(max(number - 3, 0), f"c-{max(number - 3, 0) % 3}"))
+            loop.raw(*MALFORMED[number % len(MALFORMED)][:2])
+            if number % 50 == 49:
+                loop.turn()
+        loop.turn()
+        return {topic: loop.on(topic) for topic in ("scores", "alerts", "dead_letters")}
+
+
+@pytest.mark.parametrize("batch", [2, 7, 64, 1000])
+def test_the_bounds_of_batches_change_no_bit_of_what_comes_out(tmp_path, batch):
+    assert play(tmp_path / "batches", batch) == play(tmp_path / "single", 1)
+
+
+def test_a_card_on_two_partitions_keeps_two_profiles_within_one_batch(tmp_path):
+    def scores(batch: int):
+        with looped(tmp_path / str(batch)) as loop:
+            loop.scorer.batch = batch
+            for number in range(12):
+                one = payment(number)
+                loop.scorer.send(
+                    loop.settings.topics.transactions, b"c-1", encode(one), BROKER_TIME, partition=number % 2
+                )
+            loop.turn()
+            return [decode_score(record.value) for record in loop.on("scores")]
+
+    found = scores(12)
+    assert found == scores(1)
+    assert found[-1].features.count_30d == 5  # not 11: the other six lie on the other partition
+
+
+class Polled:
+    """A message as the client gives it."""
+
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+
+    def error(self):
+        return None
+
+    def topic(self):
+        return "in"
+
+    def partition(self):
+        return 0
+
+    def offset(self):
+        return self._offset
+
+    def key(self):
+        return b"k"
+
+    def value(self):
+        return b"v"
+
+    def timestamp(self):
+        return (1, 5)
+
+
+class Client:
+    """Context and consumer in one; what `happens` runs inside the poll with that number."""
+
+    def __init__(self, messages: int, happens=None) -> None:
+        self.waiting = [Polled(offset) for offset in range(messages)]
+        self.happens = happens or {}
+        self.polls, self.timeouts, self.produced, self.stored = 0, [], [], []
+        self.consumer = self
+        self.producer = SimpleNamespace(poll=lambda _: None, produce=lambda **record: self.produced.append(record))
+
+    def poll(self, timeout):
+        self.polls += 1
+        self.timeouts.append(timeout)
+        self.happens.get(self.polls, lambda: None)()
+        return self.waiting.pop(0) if self.waiting else None
+
+    def store_offset(self, topic, partition, offset):
+        self.stored.append((topic, partition, offset))
+
+
+def echo(batch, state_of):
+    return [[Output("scores", message.key, b"%d" % message.offset)] for message in batch]
+
+
+def test_what_has_arrived_is_taken_together_and_only_the_first_message_is_waited_for():
+    client = Client(5)
+    batches = Batches(client, "in", echo, {"scores": "out"})
+    assert batches.turn(0.2)
+    assert [record["value"] for record in client.produced] == [b"0", b"1", b"2", b"3", b"4"]
+    assert {(record["topic"], record["timestamp"]) for record in client.produced} == {("out", 5)}
+    assert client.stored == [("in", 0, 4)]
+    assert client.timeouts == [0.2, 0, 0, 0, 0, 0]
+    assert not batches.turn(0.2)
+
+
+def test_a_batch_has_an_end_however_much_has_arrived():
+    client = Client(LARGEST + 10)
+    batches = Batches(client, "in", echo, {"scores": "out"})
+    batches.turn(0.2)
+    assert len(client.produced) == LARGEST
+
+
+def test_what_was_collected_is_processed_before_its_partition_is_given_away(tmp_path, monkeypatch):
+    app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
+    order = []
+    client = Client(3, {3: lambda: app._on_revoke(None, [])})  # before the third message
+    monkeypatch.setattr(type(app).__mro__[1], "_on_revoke", lambda *_: order.append(list(client.stored)))
+    app.batches = Batches(client, "in", echo, {"scores": "out"})
+    app.batches.turn(0.2)
+    assert order == [[("in", 0, 1)]]
+    assert client.stored == [("in", 0, 1), ("in", 0, 2)]
+
+
+def test_what_was_collected_by_a_process_that_fails_is_left_to_its_successor(tmp_path, monkeypatch):
+    app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
+    client = Client(1)
+    monkeypatch.setattr(type(app).__mro__[1], "_on_revoke", lambda *_: None)
+    app.batches = Batches(client, "in", echo, {"scores": "out"})
+    app.batches._collected.append(Received("in", 0, 0, b"k", b"v", 5))
+    app._failed = True
+    app._on_revoke(None, [])
+    assert client.stored == []
