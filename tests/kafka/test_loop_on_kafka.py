@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 TRANSACTIONS = 50_000
+PART = 2_500
 
 
 @dataclass
@@ -43,7 +44,11 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def outcome(apache_kafka, tmp_path_factory):
-    """Feed 50,000 transactions with labels; kill scorer and learner in the middle; wait until all is scored."""
+    """Feed 50,000 transactions with labels; kill scorer and learner in the middle; wait until all is scored.
+
+    Fed in parts, each when the learner has taught something of the one before, so that many snapshots are used however
+    fast the scorer is. A process is killed while a part is under way.
+    """
     folder = tmp_path_factory.mktemp("loop")
     write(World(seed=7, cards=800, merchants=300, days=30), folder / "history.parquet")
     history = [event for _, event in zip(range(TRANSACTIONS), History.open(folder / "history.parquet"), strict=False)]
@@ -54,32 +59,35 @@ def outcome(apache_kafka, tmp_path_factory):
     with scorer, learner:
         scorer.await_ready()
         learner.await_ready()
-        feed_all(settings, history)
-        for killed, share in ((scorer, 0.2), (learner, 0.35), (scorer, 0.5), (learner, 0.7)):
-            killed.wait_until(lambda share=share: len(scores.read()) >= share * len(history), 300)
-            killed.kill()
-            killed.start()
+        killed = {4: scorer, 7: learner, 10: scorer, 14: learner}
+        for number, begin in enumerate(range(0, len(history), PART)):
+            part = history[begin : begin + PART]
+            with Feed(settings) as feed:
+                feed.play(part, 0)
+            if number in killed:
+                scorer.wait_until(lambda begin=begin: len(scores.read()) > begin, 300)
+                killed[number].kill()
+                killed[number].start()
+            settle(settings, learner, part[0].transaction.timestamp)
+        send_malformed(settings)
         scorer.wait_until(lambda: len(scores.read()) >= len(history), 600)
-        settle(settings, learner)
+        settle(settings, learner, max(event.transaction.timestamp for event in history))
         assert scorer.stop() == 0
         assert learner.stop() == 0
     scores.close()
     return Outcome(settings, history)
 
 
-def feed_all(settings, history) -> None:
-    with Feed(settings) as feed:
-        feed.play(history, 0)
+def send_malformed(settings) -> None:
     producer = clients.producer(settings)
     for value, key, _ in MALFORMED:
         producer.produce(settings.topics.transactions, value=value, key=key)
     assert producer.flush(30) == 0
 
 
-def settle(settings, learner) -> None:
-    """Wait until the learner has taught everything that is due."""
-    newest = max(decode_score(m.value()).timestamp for m in read_all(settings, settings.topics.scores))
-    wanted = newest // 3_600_000 * 3_600_000
+def settle(settings, learner, timestamp: int) -> None:
+    """Wait until the learner has taught everything that is due at an event time."""
+    wanted = timestamp // 3_600_000 * 3_600_000
     snapshots = Tail(settings, settings.topics.snapshots)
 
     def is_taught() -> bool:
