@@ -1,5 +1,5 @@
 # Everything here works on a fresh machine with Python 3.11+, pip and make.
-.PHONY: setup demo test lint train docs quality
+.PHONY: setup demo test lint train docs quality bench-quick
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,3 +42,7 @@ docs: setup
 # Detection quality, measured from nothing (an hour); the data are not part of the repository.
 quality: setup
 	$(BIN)/python benchmarks/quality.py $(DATA)
+
+# Throughput beside the rungs below it and beside a naive service, and latency; ends with one JSON line.
+bench-quick: setup
+	PYTHONPATH=tests $(BIN)/python benchmarks/throughput.py 60000 1 10
