@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -36,6 +35,7 @@ from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.errors import InvalidEvent
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
 from fraud_service.stream import scorer, topics
+from fraud_service.stream.messages import Received
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 sys.path.insert(0, str(DOCS))
@@ -313,20 +313,17 @@ def test_an_alert_has_exactly_the_documented_headers() -> None:
 
 
 @pytest.mark.parametrize("reason", list(events.Reason))
-def test_a_dead_letter_has_exactly_the_documented_headers(
-    reason: events.Reason, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    origin = SimpleNamespace(topic="payments.transactions.v1", partition=3, offset=42)
-    monkeypatch.setattr(scorer, "message_context", lambda: origin)
-    letter = scorer.dead_letter(b"{", b"card-1", InvalidEvent(reason, "what was wrong"))
+def test_a_dead_letter_has_exactly_the_documented_headers(reason: events.Reason) -> None:
+    origin = Received("payments.transactions.v1", 3, 42, b"card-1", b"{", 0)
+    letter = scorer.dead_letter(origin, InvalidEvent(reason, "what was wrong"))
     texts = {name: value.decode() for name, value in letter.headers}
     headers("dead_letters").validate(texts)
     assert list(texts) == headers("dead_letters").schema["required"]
 
 
-def test_a_dead_letter_that_was_cut_off_says_so_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorer, "message_context", lambda: SimpleNamespace(topic="t", partition=3, offset=42))
-    letter = scorer.dead_letter(b"x" * 1_000_000, b"card-1", InvalidEvent("too_large", "what was wrong"))
+def test_a_dead_letter_that_was_cut_off_says_so_as_documented() -> None:
+    origin = Received("t", 3, 42, b"card-1", b"x" * 1_000_000, 0)
+    letter = scorer.dead_letter(origin, InvalidEvent("too_large", "what was wrong"))
     texts = {name: value.decode() for name, value in letter.headers}
     headers("dead_letters").validate(texts)
     assert list(texts) == list(headers("dead_letters").schema["properties"])

@@ -14,8 +14,8 @@ from support.worlds import DAY, HOUR, MONDAY, BrokenModel, LinearModel, online_m
 
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import LabelSource
+from fraud_service.domain.ledger import Example, Scored
 from fraud_service.domain.policy import Outcome, Policy
-from fraud_service.domain.records import LabelledRecord
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.errors import ConfigurationError
 from fraud_service.health import SILENCE_ALLOWED, Health, HttpEndpoint
@@ -311,40 +311,23 @@ def test_the_newest_snapshot_is_shown(metrics):
     assert seen["fraud_model_info", "model-1"] == 1
 
 
-def example(**facts):
+def example(*, outcome=Outcome.APPROVE, is_fraud=True, known_at=MONDAY + DAY, corrects=False):
     (verdict,) = verdicts(transaction())
-    defaults = {
-        "transaction_id": "t1",
-        "card_id": "card-1",
-        "merchant_id": "merchant-1",
-        "timestamp": MONDAY,
-        "amount": 25.0,
-        "is_fraud": True,
-        "source": LabelSource.ANALYST,
-        "known_at": MONDAY + DAY,
-        "corrects": False,
-        "weight": 1.0,
-        "snapshot": MONDAY + DAY,
-        "pretrained_logit": -3.0,
-        "online_logit": -3.0,
-        "score": 0.05,
-        "outcome": Outcome.APPROVE,
-        "model": "model-1",
-        "features": verdict.features,
-    }
-    return LabelledRecord(**(defaults | facts))
+    values = verdict.features.vector()
+    scored = Scored("t1", "card-1", "merchant-1", MONDAY, 25.0, -3.0, -3.0, 0.05, outcome, values, "model-1")
+    return Example(scored, is_fraud, LabelSource.ANALYST, known_at, corrects)
 
 
-def test_labelled_examples_are_counted_by_decision_and_truth_with_their_weight(metrics):
+def test_labelled_examples_are_counted_by_decision_and_truth(metrics):
     learner = LearnerMetrics(metrics)
     learner.observe(example())
-    learner.observe(example(is_fraud=False, weight=10.0, outcome=Outcome.REVIEW))
-    learner.observe(example(is_fraud=False, weight=10.0, outcome=Outcome.REVIEW, corrects=True))
+    learner.observe(example(is_fraud=False, outcome=Outcome.REVIEW))
+    learner.observe(example(is_fraud=False, outcome=Outcome.REVIEW, corrects=True))
     seen = samples(metrics)
     assert seen["fraud_labelled_examples_total", "true"] == 1
     assert seen["fraud_labelled_examples_total", "false"] == 2
     assert seen["fraud_labelled_decisions_total", "true", "approve"] == 1
-    assert seen["fraud_labelled_decisions_total", "false", "review"] == 20
+    assert seen["fraud_labelled_decisions_total", "false", "review"] == 2
     assert seen["fraud_labelled_fraud_amount_total", "approve"] == 25.0
     assert seen["fraud_corrections_total",] == 1
     assert seen["fraud_label_delay_seconds_sum",] == 3 * 86_400
