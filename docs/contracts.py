@@ -191,10 +191,12 @@ def _messages() -> Json:
     described["models"] = {
         "name": "models",
         "title": "Model",
-        "summary": "A pretrained model that was promoted.",
+        "summary": "A pretrained model that was promoted; under the key `re-fit`, what the newest re-fit found.",
         "contentType": "application/vnd.msgpack",
         "payload": {
-            "description": "A MessagePack map of the files of an artefact by name; the manifest has their digests.",
+            "description": "A MessagePack map of the files of an artefact by name; the manifest has their digests. "
+            "What a re-fit found is a JSON object: `champion` and `challenger` with their average precisions, "
+            "`margin`, and the version `promoted`, if any.",
         },
         "bindings": _key("models"),
     }

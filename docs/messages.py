@@ -113,7 +113,7 @@ KEYS: Final[dict[str, Json]] = {
     "alerts": {"type": "string", "description": "`card_id`, UTF-8; partitioned with murmur2"},
     "labelled": {"type": "string", "description": "`merchant_id`, UTF-8"},
     "snapshots": {"type": "string", "description": "`version` of the snapshot"},
-    "models": {"type": "string", "description": "`version` of the model"},
+    "models": {"type": "string", "description": "`version` of the model, or `re-fit`"},
     "risk": {
         "type": "string",
         "pattern": "^(merchant|card):",
@@ -139,5 +139,5 @@ OPERATIONS: Final = (
     ("learner", "send", "snapshots", "Publish what labels had taught by a boundary of event time."),
     ("learner", "send", "dead_letters", "Set aside labels and scores that cannot be read."),
     ("refit", "receive", "labelled", "Fit a challenger and judge it beside the champion."),
-    ("refit", "send", "models", "Promote a challenger that is better by the margin."),
+    ("refit", "send", "models", "Say what was found, and promote a challenger that is better by the margin."),
 )

@@ -28,12 +28,13 @@ from fraud_service.evaluation.result import Result
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.offline import NoLearner, Rehearsal
-from fraud_service.training.refit import LabelledWindow, Outcome, challenge
+from fraud_service.training.refit import LabelledWindow, challenge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fraud_service.domain.detector import Verdict
+    from fraud_service.domain.records import RefitRecord
     from fraud_service.domain.teaching import Lesson, OnlineLearner
     from fraud_service.history import History, LabelledTransaction
     from fraud_service.settings import Settings
@@ -82,7 +83,7 @@ class Refitting:
         self._champion = champion
         self._window = LabelledWindow()
         self._next = 0
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[RefitRecord] = []
         self.promote: Callable[[Pretrained, Callable[[bytes | None], OnlineLearner]], None] = lambda *_: None
 
     def observe(self, lesson: Lesson) -> None:
@@ -212,7 +213,7 @@ def backtest(
     return table, _result(plan, model, reported, table, refitting.outcomes)
 
 
-def _result(plan: Plan, model: Pretrained, reported: Reported, table: pa.Table, refits: list[Outcome]) -> Result:
+def _result(plan: Plan, model: Pretrained, reported: Reported, table: pa.Table, refits: list[RefitRecord]) -> Result:
     times = table["timestamp"].cast(pa.int64())
     return Result(
         run={

@@ -13,11 +13,12 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from fraud_service.domain.policy import Outcome
 
+if TYPE_CHECKING:
     from fraud_service.domain.detector import Verdict
     from fraud_service.domain.ledger import Example
+    from fraud_service.domain.records import RefitRecord
     from fraud_service.domain.snapshot import Snapshot
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -106,12 +107,15 @@ class ScorerMetrics(StreamMetrics):
         )
         self.refused = metrics.counter("fraud_refused_snapshots", "Snapshot records that failed their check.")
         self.model = metrics.info("fraud_model", "Pretrained model in use.")
+        self._decided = {
+            outcome: self.transactions.labels(outcome) for outcome in Outcome
+        }  # looked up once, not always
         self._currencies: set[str] = set()
 
     def observe(self, verdict: Verdict) -> None:
         """Count one verdict."""
         decision = verdict.decision
-        self.transactions.labels(decision.outcome).inc()
+        self._decided[decision.outcome].inc()
         if verdict.is_repeated:
             self.repeated.inc()
             return
@@ -174,14 +178,17 @@ class LearnerMetrics(StreamMetrics):
         self.model = metrics.info("fraud_learner_model", "Pretrained model beside which is taught.")
         self.champion = metrics.gauge(
             "fraud_refit_champion_average_precision",
-            "Average precision of the model before, on the labelled days that judged the last promotion.",
+            "Average precision of the model that reigned, on the labelled days that judged the newest re-fit.",
         )
         self.challenger = metrics.gauge(
-            "fraud_refit_challenger_average_precision", "The same of the model that was promoted."
+            "fraud_refit_challenger_average_precision", "The same of the best challenger, promoted or not."
         )
+        self.champion.set(math.nan)  # until something is judged
+        self.challenger.set(math.nan)
         self.margin = metrics.gauge(
             "fraud_refit_margin", "Average precision by which a challenger had to be better to be promoted."
         )
+        self.refit_at = metrics.gauge("fraud_refit_seconds", "Event time of the newest re-fit, Unix seconds.")
         self.refused = metrics.counter("fraud_refused_models", "Promoted models that failed their check.")
         self.closing = metrics.histogram("fraud_boundary_seconds", "Time to close one boundary.", FAST)
 
@@ -196,12 +203,16 @@ class LearnerMetrics(StreamMetrics):
         if example.is_fraud:
             self.amounts.labels(scored.outcome).inc(scored.amount)
 
-    def reigns(self, version: str, found: Mapping[str, float]) -> None:
-        """Show the pretrained model that reigns, and what its re-fit found, if there was one."""
+    def reigns(self, version: str) -> None:
+        """Show the pretrained model that reigns."""
         self.model.info({"pretrained": version})
-        self.champion.set(found.get("champion_average_precision", math.nan))
-        self.challenger.set(found.get("challenger_average_precision", math.nan))
-        self.margin.set(found.get("margin", math.nan))
+
+    def refit(self, found: RefitRecord) -> None:
+        """Show what the newest re-fit found. A figure that could not be judged is not a number."""
+        self.champion.set(math.nan if found.champion is None else found.champion)
+        self.challenger.set(math.nan if found.challenger is None else found.challenger)
+        self.margin.set(found.margin)
+        self.refit_at.set(found.at / 1000)
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Count a published snapshot."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fraud_service import service
-from fraud_service.domain.records import decode_labelled
+from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.stream import clients, promotions
@@ -15,6 +15,7 @@ from fraud_service.training.refit import LabelledWindow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fraud_service.domain.records import RefitRecord
     from fraud_service.history import History
     from fraud_service.settings import Settings
 
@@ -23,8 +24,11 @@ READ_TIMEOUT: Final = 1800.0  # seconds for the whole topic
 
 def champion(settings: Settings) -> Pretrained:
     """Return the model that reigns: the last one promoted, or the artefact that pods start with."""
-    batches = clients.read_to_end(settings, "fraud-refit-models", settings.topics.models, READ_TIMEOUT)
-    promoted = [data for batch in batches for data in batch]
+    topic = promotions.Promotions(settings, "fraud-refit")
+    try:
+        promoted = topic.catch_up()
+    finally:
+        topic.close()
     return Pretrained(artefact.unpack(promoted[-1])) if promoted else service.pretrained(settings)
 
 
@@ -50,6 +54,11 @@ def labelled_in_file(history: History, label_delay: int, progress: Callable[[], 
     times = [event.transaction.timestamp for event in history]
     known = times[-1] - label_delay if times else 0
     return collect(history, Window(times[0] if times else 0, known + 1, label_delay), progress)
+
+
+def report(settings: Settings, found: RefitRecord) -> None:
+    """Tell the learner what the re-fit found. Raises as `fraud_service.stream.promotions.publish` does."""
+    promotions.publish(settings, promotions.REFIT_KEY, encode_record(found))
 
 
 def promote(settings: Settings, challenger: artefact.Artefact) -> None:

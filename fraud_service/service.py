@@ -11,9 +11,10 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.ledger import Calendar
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import DAY
+from fraud_service.domain.records import decode_refit
 from fraud_service.domain.snapshot import Knowledge, Snapshot, untaught
 from fraud_service.domain.teaching import Sampling
-from fraud_service.errors import ModelError
+from fraud_service.errors import InvalidRecord, ModelError
 from fraud_service.health import Health, HttpEndpoint
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
 from fraud_service.models import artefact
@@ -143,7 +144,7 @@ def run_learner(settings: Settings) -> None:
         stack.callback(logs.close)
         step.follow(logs)
         step.beat = health.beat
-        promoted = promotions.Promotions(settings, settings.learner_group)
+        promoted = promotions.Promotions(settings, settings.learner_group, _show_refit(learner_metrics))
         stack.callback(promoted.close)
         reign = _reign(step, learner_metrics)
         reign([model, *_models(promoted.catch_up(), learner_metrics.refused.inc)])
@@ -173,10 +174,21 @@ def _reign(step: learner.LearnerStep, metrics: LearnerMetrics) -> Callable[[Iter
     def reign(models: Iterable[Pretrained]) -> None:
         for newest in [*models][-1:]:
             step.promote(newest, restore(newest))
-            metrics.reigns(newest.version, newest.manifest.metrics)
+            metrics.reigns(newest.version)
             log.info("pretrained_model_reigns", model=newest.version)
 
     return reign
+
+
+def _show_refit(metrics: LearnerMetrics) -> Callable[[bytes], None]:
+    def show(data: bytes) -> None:
+        try:
+            metrics.refit(decode_refit(data))
+        except InvalidRecord as error:
+            metrics.refused.inc()
+            log.warning("refit_refused", reason=str(error))
+
+    return show
 
 
 def watch(

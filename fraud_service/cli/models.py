@@ -172,6 +172,8 @@ def refit(
     at = 0 if examples is None else int(examples.timestamps.max())
     source = f"topic {chosen.topics.labelled}" if file is None else file.name
     outcome, challenger = challenge(examples, champion, at, source, margin)
-    if challenger is not None and not dry_run:
-        run.promote(chosen, challenger)
+    if not dry_run:
+        run.report(chosen, outcome)
+        if challenger is not None:
+            run.promote(chosen, challenger)
     typer.echo(json.dumps({**msgspec.structs.asdict(outcome), "dry_run": dry_run}))

@@ -279,6 +279,8 @@ def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tupl
 
 
 def _last_hour(profile: Profile, now: int) -> tuple[float, float, float, float]:
+    if now - profile.last_seen >= HOUR:  # and so is all the rest: most payments come alone
+        return 0.0, 0.0, 0.0, 0.0
     count_10m = count_1h = small = 0
     merchants = set()
     for recent in profile.recent:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add, mul
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,13 +47,13 @@ class OnlineModel(msgspec.Struct, frozen=True):
 
     def logit(self, encoded: Encoded, pretrained_logit: float) -> float:
         """Score one transaction."""
-        total = self.intercept + self.pretrained_weight * pretrained_logit
-        for weight, value in zip(self.weights, encoded.inputs, strict=True):
-            total += weight * value
-        leaf_weights = self.leaf_weights
-        for leaf in encoded.leaves:
-            total += leaf_weights[leaf]
-        return total
+        if len(self.weights) != len(encoded.inputs):
+            raise ValueError(f"{len(encoded.inputs)} inputs for {len(self.weights)} weights")
+        # One summand after the other, so that every machine comes to the same bits: `sum` does not promise it.
+        total = reduce(
+            add, map(mul, self.weights, encoded.inputs), self.intercept + self.pretrained_weight * pretrained_logit
+        )
+        return reduce(add, map(self.leaf_weights.__getitem__, encoded.leaves), total)
 
     def contributions(self, encoded: Encoded, asked: Sequence[set[int]]) -> list[float]:
         """Split the logit, without intercept and pretrained part, into one summand a feature, in contract order.

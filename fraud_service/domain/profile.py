@@ -22,7 +22,7 @@ from fraud_service.errors import InvalidRecord
 if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
@@ -63,6 +63,8 @@ class Buckets(msgspec.Struct, array_like=True, gc=False):
     def place(self, number: int, forgotten: int) -> int | None:
         """Find or open a bucket, dropping those up to `forgotten`; None for a time that is forgotten already."""
         numbers = self.numbers
+        if numbers and numbers[-1] == number and numbers[0] > forgotten:  # nearly always
+            return len(numbers) - 1
         if numbers and numbers[0] <= forgotten:
             old = bisect_right(numbers, forgotten)
             for column in msgspec.structs.astuple(self):
@@ -91,13 +93,25 @@ class Days(Buckets):
 
 
 class Recent(msgspec.Struct, array_like=True, gc=False):
-    """One of the card's last transactions; the decision is filled in as soon as it is made."""
+    """One of the card's last transactions; the decision is filled in as soon as it is made.
+
+    It stays packed: it is read only when the transaction comes again, and a profile is read every time.
+    """
 
     transaction: int
     timestamp: int
     amount: float
     merchant: int
-    decision: Decision | None = None
+    packed: bytes = b""
+
+    @property
+    def decision(self) -> Decision | None:
+        """What was decided; None as long as it is not."""
+        return _decision_decoder.decode(self.packed) if self.packed else None
+
+    @decision.setter
+    def decision(self, decision: Decision) -> None:
+        self.packed = _encoder.encode(decision)
 
 
 class Place(msgspec.Struct, array_like=True, gc=False):
@@ -215,6 +229,7 @@ def fingerprint32(text: str) -> int:
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Profile)
+_decision_decoder = msgspec.msgpack.Decoder(Decision)
 
 
 def encode_profile(profile: Profile) -> bytes:

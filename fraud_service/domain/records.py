@@ -103,9 +103,29 @@ class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     features: Features
 
 
+class RefitRecord(msgspec.Struct, frozen=True):
+    """What a re-fit found, whether it promoted its challenger or not.
+
+    `at` is the event time of the re-fit (epoch milliseconds). `champion` and `challenger` are average precisions on the
+    last labelled days, null where there was too little to judge; the challenger must win by `margin`. `span_days` is
+    what the better challenger was fitted on, `promoted` its version.
+    """
+
+    at: int
+    champion_model: str
+    champion: float | None
+    challenger: float | None
+    margin: float
+    span_days: float
+    rows: int
+    frauds: int
+    promoted: str | None
+
+
 _encoder = msgspec.json.Encoder()
 _score_decoder = msgspec.json.Decoder(ScoreRecord)
 _labelled_decoder = msgspec.json.Decoder(LabelledRecord)
+_refit_decoder = msgspec.json.Decoder(RefitRecord)
 
 
 def score_record(verdict: Verdict) -> ScoreRecord:
@@ -180,7 +200,7 @@ def labelled_record(example: Example, weight: float, boundary: int) -> LabelledR
     )
 
 
-def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord) -> bytes:
+def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord | RefitRecord) -> bytes:
     """Write a record as JSON; floats keep every bit."""
     return _encoder.encode(record)
 
@@ -199,6 +219,14 @@ def decode_labelled(data: bytes) -> LabelledRecord:
         return _labelled_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRecord(f"a record on the labelled topic cannot be read: {error}") from error
+
+
+def decode_refit(data: bytes) -> RefitRecord:
+    """Read back what a re-fit found. Raises `InvalidRecord` when it is none."""
+    try:
+        return _refit_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"a re-fit on the models topic cannot be read: {error}") from error
 
 
 def _probability(logit: float | None) -> float | None:

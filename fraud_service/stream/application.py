@@ -7,6 +7,7 @@ refusal to start on offsets and state that do not belong together.
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
+GARBAGE_THRESHOLD: Final = 50_000  # new containers before the collector looks at them
 
 
 class GuardedApplication(Application):  # type: ignore[misc]
@@ -93,6 +95,10 @@ class GuardedApplication(Application):  # type: ignore[misc]
         FatalStreamError
             For whatever ended it otherwise. The log has the whole story.
         """
+        # What is loaded by now stays, and what a message makes is freed as soon as nobody holds it: looking for cycles
+        # among all of it after every 700 objects costs a tenth of the work.
+        gc.freeze()
+        gc.set_threshold(GARBAGE_THRESHOLD)
         try:
             self.run()
         except FraudServiceError:

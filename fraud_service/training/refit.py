@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from fraud_service.domain.features import Features
 from fraud_service.domain.profile import DAY
+from fraud_service.domain.records import RefitRecord
 from fraud_service.training.export import build
 from fraud_service.training.fit import CHOICES, FEWEST_FRAUDS, PARAMETERS, Examples, Fitted, Window, forest
 
@@ -31,24 +32,6 @@ MEMORY: Final = 60 * DAY  # older examples are forgotten
 SPANS: Final = (MEMORY, 14 * DAY)  # what a challenger is fitted on: after a change less is more
 MARGIN: Final = 0.01  # average precision
 TRIAL_TREES: Final = 40  # enough to choose by; the one that is promoted has all of its choice
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What a re-fit found, as it goes into manifest, metrics and reports.
-
-    `champion` and `challenger` are average precisions on the last labelled days, None where there was too little to
-    judge; `span_days` is what the better challenger was fitted on.
-    """
-
-    at: int
-    champion_model: str
-    champion: float | None
-    challenger: float | None
-    margin: float
-    span_days: float
-    rows: int
-    frauds: int
-    promoted: str | None
 
 
 class LabelledWindow:
@@ -79,7 +62,7 @@ class LabelledWindow:
 
 def challenge(
     examples: Examples | None, champion: PretrainedModel, at: int, source: str, margin: float = MARGIN
-) -> tuple[Outcome, Artefact | None]:
+) -> tuple[RefitRecord, Artefact | None]:
     """Fit challengers and judge them beside the champion.
 
     Parameters
@@ -97,9 +80,9 @@ def challenge(
         What was found, and the artefact to promote; None when the champion stays.
     """
     if examples is None:
-        return Outcome(at, champion.version, None, None, margin, 0.0, 0, 0, None), None
+        return RefitRecord(at, champion.version, None, None, margin, 0.0, 0, 0, None), None
     late = examples.timestamps > examples.timestamps.max() - JUDGED
-    nothing = Outcome(
+    nothing = RefitRecord(
         at, champion.version, None, None, margin, 0.0, len(examples.labels), int(examples.labels.sum()), None
     )
     if min(examples.labels[late].sum(), examples.labels[~late].sum()) < FEWEST_FRAUDS:
@@ -130,7 +113,7 @@ def _within(examples: Examples, span: int, before: NDArray[np.bool_] | None = No
     return Examples(examples.features[chosen], examples.labels[chosen], examples.timestamps[chosen])
 
 
-def _fitted(examples: Examples, at: int, source: str, outcome: Outcome) -> Artefact:
+def _fitted(examples: Examples, at: int, source: str, outcome: RefitRecord) -> Artefact:
     model = forest(examples.features, examples.labels, CHOICES[0])
     metrics = {"champion_average_precision": outcome.champion, "challenger_average_precision": outcome.challenger}
     known: dict[str, Any] = {name: value for name, value in metrics.items() if value is not None}

@@ -339,8 +339,8 @@ def test_a_profile_that_was_written_and_read_goes_on_the_same(arrivals, cut):
 
 
 def test_a_profile_of_another_schema_is_refused():
-    with pytest.raises(InvalidRecord, match="schema 3; this version reads 2"):
-        decode_profile(encode_profile(Profile(schema=3)))
+    with pytest.raises(InvalidRecord, match="schema 4; this version reads 3"):
+        decode_profile(encode_profile(Profile(schema=4)))
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"{}", b"\x91\xa1x", encode_profile(Profile(count=3))[:-1]])

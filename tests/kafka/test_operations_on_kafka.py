@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import urllib.request
@@ -16,13 +17,15 @@ pytest.importorskip("onnx")
 from confluent_kafka import TopicPartition
 from support.processes import Service, Tail, environment, fresh_settings, read_all
 
+from fraud_service import service
 from fraud_service.domain.events import Transaction, encode, rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.profile import DAY, HOUR
-from fraud_service.domain.records import decode_labelled, decode_score
+from fraud_service.domain.records import RefitRecord, decode_labelled, decode_score
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.errors import ConfigurationError, PreflightError
 from fraud_service.models import artefact
+from fraud_service.refit import champion, report
 from fraud_service.stream import clients, promotions, repair, topics
 from fraud_service.training.export import export
 from fraud_service.training.fit import CHOICES, Examples, Fitted, Window, forest
@@ -324,7 +327,7 @@ def test_a_promoted_model_scores_from_a_snapshot_on_in_running_pods_and_in_new_o
         done = run(settings, "refit", "--artefact", str(folder))
         assert json.loads(done.stdout) == {"promoted": version}, done.stderr
         learner.wait_until(lambda: f'fraud_learner_model_info{{pretrained="{version}"}} 1.0' in metrics(learner), 30)
-        assert gauge(learner, "fraud_refit_challenger_average_precision") == 0.625
+        assert math.isnan(gauge(learner, "fraud_refit_challenger_average_precision"))  # nothing was judged
         send(settings, payments(100, first=200))
         scorer.wait_until(lambda: len(scores.read()) == 300, 60)
         learner.wait_until(lambda: decode_snapshot(snapshots.read()[-1].value()).model == version, 60)
@@ -360,6 +363,23 @@ def test_a_promoted_model_that_was_altered_is_refused_and_the_one_before_reigns(
         learner.await_ready()
         learner.wait_until(lambda: "fraud_refused_models_total 1.0" in metrics(learner), 60)
         assert version not in metrics(learner)
+
+
+def test_a_re_fit_that_lost_is_shown_by_a_running_learner_and_by_one_that_starts_later(settings, tmp_path):
+    def shows_it(learner: Service) -> None:
+        learner.wait_until(lambda: gauge(learner, "fraud_refit_seconds") == START / 1000, 30)
+        assert gauge(learner, "fraud_refit_champion_average_precision") == 0.75
+        assert gauge(learner, "fraud_refit_challenger_average_precision") == 0.625
+        assert gauge(learner, "fraud_refused_models_total") == 0
+
+    with Service(settings, "learn", tmp_path / "first") as running:
+        running.await_ready()
+        report(settings, RefitRecord(START, "forest-1", 0.75, 0.625, 0.01, 14.0, 5000, 50, None))
+        shows_it(running)
+    with Service(settings, "learn", tmp_path / "second") as later:
+        later.await_ready()
+        shows_it(later)
+    assert champion(settings).version == service.pretrained(settings).version  # what was found is no model
 
 
 def test_a_re_fit_with_too_little_to_judge_by_promotes_nothing(settings, tmp_path):
