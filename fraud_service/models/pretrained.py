@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from itertools import chain
 from math import asinh
 from typing import TYPE_CHECKING, Final
 
@@ -66,9 +67,9 @@ class Pretrained:
         A feature becomes asinh(value), which is about linear near 0 and logarithmic far from it, minus its centre, over
         its scale, cut off at `LARGEST_INPUT`.
         """
-        values = [value for row in rows for value in row.vector()]
+        values = [*chain.from_iterable(row.vector() for row in rows)]
         shape = len(rows), len(self._centre)
-        matrix = np.array(values).reshape(shape).astype(np.float32).astype(np.float64)
+        matrix = np.fromiter(values, np.float64, len(values)).reshape(shape).astype(np.float32).astype(np.float64)
         shares, leaves = self._session.run(None, {"features": matrix})
         # By libm, one after the other: numpy's own depends on the processor, and on the place in the batch.
         squashed = np.fromiter(map(asinh, values), np.float64, len(values)).reshape(shape)
