@@ -35,7 +35,6 @@ log = structlog.get_logger(__name__)
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
-GARBAGE_THRESHOLD: Final = 50_000  # new containers before the collector looks at them
 
 
 class GuardedApplication(Application):  # type: ignore[misc]
@@ -95,10 +94,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
         FatalStreamError
             For whatever ended it otherwise. The log has the whole story.
         """
-        # What is loaded by now stays, and what a message makes is freed as soon as nobody holds it: looking for cycles
-        # among all of it after every 700 objects costs a tenth of the work.
-        gc.freeze()
-        gc.set_threshold(GARBAGE_THRESHOLD)
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         try:
             self.run()
         except FraudServiceError:
