@@ -45,4 +45,4 @@ quality: setup
 
 # Throughput beside the rungs below it and beside a naive service, and latency; ends with one JSON line.
 bench-quick: setup
-	PYTHONPATH=tests $(BIN)/python benchmarks/throughput.py 60000 1 10
+	PYTHONPATH=tests $(BIN)/python benchmarks/quick.py

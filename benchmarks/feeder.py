@@ -35,7 +35,7 @@ def paced(settings: Settings, messages: list[Payment], rate: float, began: float
     dict
         Milliseconds that payments were late: when they were handed to the client, and in the broker's log.
     """
-    producer = clients.producer(settings, {"linger.ms": 0, "acks": "all"})
+    producer = clients.producer(settings, {"linger.ms": 5})
     handed: list[float] = []
     appended: list[float] = []
     refused: list[str] = []

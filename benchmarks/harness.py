@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from support import apache_kafka
 from support.processes import Service
 
@@ -96,10 +96,28 @@ def broker() -> Iterator[Broker]:
     with tempfile.TemporaryDirectory(prefix="fraud-service-bench-") as name:
         if apache_kafka.why_unavailable() is None:
             with apache_kafka.ApacheKafka() as kafka:
+                _await_coordinators(kafka.bootstrap)
                 yield Broker(kafka.bootstrap, KAFKA, Path(name), kafka.data)
         else:
             with EmbeddedBroker() as embedded:
                 yield Broker(embedded.bootstrap, "embedded", Path(name), None)
+
+
+def _await_coordinators(bootstrap: str) -> None:
+    """Wait until groups and transactions have coordinators: a broker makes them ready when they are first asked for."""
+    deadline = time.monotonic() + 60
+    for number in range(16):  # each of the broker's partitions of offsets and transactions gets some
+        options = {"bootstrap.servers": bootstrap, "log_level": 0}
+        consumer = Consumer({**options, "group.id": f"warm-up-{number}"})
+        producer = Producer({**options, "transactional.id": f"warm-up-{number}"})
+        while time.monotonic() < deadline:
+            try:
+                consumer.committed([TopicPartition("none", 0)], timeout=5)
+                producer.init_transactions(10)
+                break
+            except KafkaException:
+                time.sleep(0.1)
+        consumer.close()
 
 
 def history() -> History:

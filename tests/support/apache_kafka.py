@@ -205,7 +205,8 @@ class ApacheKafka:
         self.log.unlink(missing_ok=True)
         port, controller_port = _two_ports()
         self._config.write_text(
-            _PROPERTIES.format(host=LOOPBACK, port=port, controller_port=controller_port, data=self.data), encoding="utf-8"
+            _PROPERTIES.format(host=LOOPBACK, port=port, controller_port=controller_port, data=self.data),
+            encoding="utf-8",
         )
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # With "=", because an id may begin with a dash.
