@@ -8,7 +8,6 @@ processor time of the process and its children. Rungs take turns, so that a slow
 from __future__ import annotations
 
 import importlib
-import statistics
 import sys
 import time
 from contextlib import contextmanager
@@ -143,58 +142,62 @@ def _process(rung: Rung, settings: Settings, folder: Path, group: str) -> Iterat
         yield process.pid, output
 
 
+def absent() -> list[str]:
+    """Return the peers that are not here, each with why."""
+    return [text for text in _peer_rungs() if isinstance(text, str)]
+
+
 def run(sizes: Sizes) -> dict[str, Any]:
     """Measure all rungs, taking turns."""
     found = Results("ladder", msgspec.to_builtins(sizes))
-    rungs = [*RUNGS, *(rung for rung in _peer_rungs() if isinstance(rung, Rung))]
-    absent = [text for text in _peer_rungs() if isinstance(text, str)]
-    names = [f"{rung.name} #{number}" for number in range(sizes.runs) for rung in rungs]
-    if not {"broker", *names} <= found.found.keys():
+    rungs = {
+        f"{rung.name} #{number}": rung
+        for number in range(sizes.runs)
+        for rung in [*RUNGS, *(one for one in _peer_rungs() if isinstance(one, Rung))]
+    }
+    if not rungs.keys() <= found.found.keys():
         with broker() as place:
             settings = fresh_settings(place.bootstrap, place.folder)
             found.found["broker"] = place.kind
             send(settings, payments(sizes.messages))
             say(f"ladder: {sizes.messages} payments on {place.kind}")
-            for name in names:
-                rung = next(rung for rung in rungs if name == f"{rung.name} #{name.rpartition('#')[2]}")
+            for name, rung in rungs.items():
                 found.measured(name, lambda rung=rung: measure(rung, settings, place, sizes.messages)._asdict())
-    return {"broker": found.found["broker"], "absent": absent, "rungs": _medians(rungs, sizes, found.found)}
+    return found.found
 
 
-def _medians(rungs: list[Rung], sizes: Sizes, found: dict[str, Any]) -> dict[str, Any]:
-    table = {}
-    for rung in rungs:
-        costs = [found[f"{rung.name} #{number}"] for number in range(sizes.runs)]
-        table[rung.name] = {figure: spread([cost[figure] for cost in costs]) for figure in Cost._fields}
-    return table
+def medians(found: dict[str, Any]) -> dict[str, Any]:
+    """Return median and spread of every rung."""
+    runs: dict[str, list[dict[str, float]]] = {}
+    for name, cost in found.items():
+        if " #" in name:
+            runs.setdefault(name.rpartition(" #")[0], []).append(cost)
+    return {
+        name: {figure: spread([cost[figure] for cost in costs]) for figure in Cost._fields}
+        for name, costs in runs.items()
+    }
 
 
 def ratio(found: dict[str, Any], over: str, under: str) -> dict[str, float]:
-    """Return how many times as fast one rung was as another: medians, and the spread over runs that were neighbours."""
-    above, below = found["rungs"][over]["rate"], found["rungs"][under]["rate"]
-    return {
-        "median": above["median"] / below["median"],
-        "least": above["least"] / below["largest"],
-        "largest": above["largest"] / below["least"],
-    }
+    """Return how many times as fast one rung was as another, run by run: what ran side by side is compared."""
+    above, below = _runs(found, over), _runs(found, under)
+    return spread([one["rate"] / other["rate"] for one, other in zip(above, below, strict=True)])
+
+
+def _runs(found: dict[str, Any], rung: str) -> list[dict[str, float]]:
+    return [cost for name, cost in found.items() if name.startswith(f"{rung} #")]
 
 
 def ratios(found: dict[str, Any]) -> dict[str, float]:
     """Return the ratios that are committed and compared."""
-    once = found["rungs"][SCORER_ONCE]["rate"]["median"] / found["rungs"][SCORER]["rate"]["median"]
     return {
         "throughput_vs_naive": round(ratio(found, SCORER, NAIVE)["median"], 1),
         "throughput_vs_quix_step": round(ratio(found, SCORER, STEP)["median"], 2),
-        "exactly_once_cost": round(1 - once, 2),
+        "exactly_once_cost": round(1 - ratio(found, SCORER_ONCE, SCORER)["median"], 2),
     }
 
 
 def capacity(found: dict[str, Any]) -> dict[str, float]:
     """Return transactions a second of the scorer under both guarantees."""
-    rungs = found["rungs"]
-    return {"at-least-once": rungs[SCORER]["rate"]["median"], "exactly-once": rungs[SCORER_ONCE]["rate"]["median"]}
-
-
-def median_cpu(found: dict[str, Any], name: str) -> float:
-    """Return microseconds of processor time a transaction."""
-    return float(statistics.median([found["rungs"][name]["cpu"]["median"]]))
+    names = {"at-least-once": SCORER, "exactly-once": SCORER_ONCE}
+    return {one: spread([cost["rate"] for cost in _runs(found, name)])["median"] for one, name in names.items()}

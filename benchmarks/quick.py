@@ -35,8 +35,8 @@ def throughput(place: Broker) -> dict[str, Any]:
     for rung in ladder.RUNGS:
         cost = ladder.measure(rung, settings, place, MESSAGES)
         say(f"{rung.name}: {cost.rate:,.0f} a second, {cost.cpu:.1f} µs of processor time each")
-        found[rung.name] = {"rate": {"median": cost.rate, "least": cost.rate, "largest": cost.rate}}
-    return {"rungs": found}
+        found[f"{rung.name} #0"] = cost._asdict()
+    return found
 
 
 def line() -> dict[str, Any]:
@@ -69,24 +69,30 @@ def worse(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
     most = before["exactly_once_cost"] + TOLERANCE_COST
     if now["exactly_once_cost"] > most:
         was = before["exactly_once_cost"]
-        found.append(f"exactly_once_cost is {now['exactly_once_cost']}, it was {was}; more than {most:.2f} is not noise")
+        found.append(
+            f"exactly_once_cost is {now['exactly_once_cost']}, it was {was}; more than {most:.2f} is not noise"
+        )
     return found
+
+
+def compared(now: dict[str, Any]) -> list[str]:
+    """Compare with the committed ratios, if that means something; returns what is clearly worse."""
+    if not RATIOS.exists():
+        say(f"{RATIOS.name} is not there: nothing to compare with; `make bench` writes it")
+        return []
+    before = json.loads(RATIOS.read_text(encoding="utf-8"))
+    if before["broker"] != now["broker"]:
+        say(f"not compared: the committed ratios are of {before['broker']}, these are of {now['broker']}")
+        return []
+    problems = worse(now, before)
+    say("WORSE: " + "; ".join(problems) if problems else f"no ratio is clearly worse than in {RATIOS.name}")
+    return problems
 
 
 def main() -> None:
     """Measure, compare, tell."""
     now = line()
-    if not RATIOS.exists():
-        say(f"{RATIOS.name} is not there: nothing to compare with; `make bench` writes it")
-        problems = []
-    else:
-        before = json.loads(RATIOS.read_text(encoding="utf-8"))
-        if before["broker"] != now["broker"]:
-            say(f"not compared: the committed ratios are of {before['broker']}, these are of {now['broker']}")
-            problems = []
-        else:
-            problems = worse(now, before)
-            say("; ".join(problems) if problems else f"no ratio is clearly worse than in {RATIOS.name}")
+    problems = compared(now)
     print(json.dumps(now))  # noqa: T201
     sys.exit(1 if problems else 0)
 

@@ -39,6 +39,7 @@ from stages import bench
 from support.processes import Service, fresh_settings
 
 from fraud_service.domain.events import decode_transaction, encode
+from fraud_service.domain.records import decode_score
 from fraud_service.stream import clients, topics
 from fraud_service.stream.scorer import PROFILE
 
@@ -137,9 +138,7 @@ def fill(settings: Settings, changelog: str, cards: int) -> float:
     templates()
     began = time.monotonic()
     bounds = [cards * number // WRITERS for number in range(WRITERS + 1)]
-    writers = [
-        aside(write_changelog, settings, changelog, first, end) for first, end in itertools.pairwise(bounds)
-    ]
+    writers = [aside(write_changelog, settings, changelog, first, end) for first, end in itertools.pairwise(bounds)]
     for writer in writers:
         writer.join(1200)
         if writer.exitcode != 0:
@@ -185,14 +184,15 @@ class Scores:
             [TopicPartition(place.topic, place.partition, end) for place, end in zip(places, ends, strict=True)]
         )
 
-    def wait(self, patience: float) -> float:
-        """Wait for it; returns the moment (monotonic seconds)."""
+    def wait(self, patience: float) -> tuple[float, float]:
+        """Wait for it; returns the moment (monotonic seconds), and how many earlier payments its card had."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             message = self._consumer.poll(0.05)
             if message is not None and message.error() is None:
+                now, record = time.monotonic(), decode_score(message.value())
                 self._consumer.close()
-                return time.monotonic()
+                return now, 0.0 if record.features is None else record.features.count_30d
         raise SystemExit(f"no score within {patience:.0f} s")
 
 
@@ -202,7 +202,8 @@ def start(settings: Settings, service: Service, patience: float) -> dict[str, fl
     service.start()
     service.wait_until(lambda: service.status("/readyz") == 200, patience)  # noqa: PLR2004
     ready = time.monotonic() - began
-    return {"ready": ready, "first_score": max(scores.wait(patience) - began, ready)}
+    first, known = scores.wait(patience)
+    return {"ready": ready, "first_score": first - began, "known": known}
 
 
 def kill_and_start(settings: Settings, service: Service, volume: Path | None, patience: float) -> dict[str, float]:
@@ -212,7 +213,8 @@ def kill_and_start(settings: Settings, service: Service, volume: Path | None, pa
     if volume is not None:
         shutil.rmtree(volume)
     lost = time.monotonic() - began
-    return {name: seconds + lost for name, seconds in start(settings, service, patience).items()}
+    found = start(settings, service, patience)
+    return {name: found[name] + lost for name in ("ready", "first_score")}
 
 
 def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
@@ -227,6 +229,10 @@ def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
     service = Service(settings, "score", folder, ONCE)
     try:
         found = {"filled_s": filled, "cold": start(settings, service, patience)}
+        if found["cold"]["known"] < 1:
+            raise SystemExit(
+                "the first card was not known: the scorer did not recover the profiles that were filled in"
+            )
         pid, progress = pid_of(service), committed(settings, settings.scorer_group)
         cost = watched([pid], progress, int(count * 0.8), service.folder / "log")
         found |= {"rate": cost.rate, "cpu": cost.cpu, "memory": memory(pid), "disk": size(service.folder / "state")}

@@ -35,9 +35,9 @@ from fraud_service.stream import clients, scorer
 from fraud_service.stream.messages import Received
 
 if TYPE_CHECKING:
-    from fraud_service.domain.detector import Verdict
     from collections.abc import Callable, Sequence
 
+    from fraud_service.domain.detector import Verdict
     from fraud_service.domain.online import Encoded
 
 BATCHES: Final = (1, 256)
