@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from support import apache_kafka
 from support.processes import Service
 
@@ -225,10 +225,19 @@ def committed(settings: Settings, group: str) -> Callable[[], int]:
 
 
 def written(settings: Settings, topic: str) -> Callable[[], int]:
-    """Return what tells how many records a topic holds, transaction markers included."""
+    """Return what tells how many records a topic holds, transaction markers included; none while there is no topic."""
     reader = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": f"ends-{time.monotonic_ns()}"})
     asked = [TopicPartition(topic, number) for number in range(settings.partitions)]
-    return lambda: sum(reader.get_watermark_offsets(place, timeout=30)[1] for place in asked)
+
+    def ends() -> int:
+        try:
+            return sum(reader.get_watermark_offsets(place, timeout=30)[1] for place in asked)
+        except KafkaException as error:
+            if error.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001
+                return 0
+            raise
+
+    return ends
 
 
 def watched(pids: list[int], progress: Callable[[], int], wanted: int, log: Path, patience: float = PATIENCE) -> Cost:

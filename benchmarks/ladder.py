@@ -135,9 +135,12 @@ def _process(rung: Rung, settings: Settings, folder: Path, group: str) -> Iterat
             yield pid_of(service), settings.topics.scores
         return
     source, output = settings.topics.transactions, f"{settings.topics.scores}.{group}"
-    spec = next(spec for spec in topics.table(settings) if spec.role == "scores")
-    topics.create(clients.admin(settings), [msgspec.structs.replace(spec, name=output)], 1)
     words = [settings.bootstrap_servers, source, output, group, str(folder / "state"), rung.guarantee]
+    if rung.is_peer:  # it creates its topics itself, and is told how often to commit
+        words.append("100" if rung.guarantee == "exactly-once" else "1000")
+    else:
+        spec = next(spec for spec in topics.table(settings) if spec.role == "scores")
+        topics.create(clients.admin(settings), [msgspec.structs.replace(spec, name=output)], 1)
     with running([*rung.command, *words], folder) as process:
         yield process.pid, output
 

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=ladder.Sizes().messages, help="payments on a full topic")
     parser.add_argument("--runs", type=int, default=3, help="repetitions of what is repeated")
     parser.add_argument("--seconds", type=float, default=latency.Sizes().seconds, help="of each load")
-    parser.add_argument("--million-cards", default="0.01,1,10", help="in state, by comma; 10 need 60 GB of disk")
+    parser.add_argument("--million-cards", default="0.01,1,10", help="in state, by comma; 10 need 50 GB of disk")
     options = parser.parse_args()
     known = parts(options)
     unknown = [name for name in options.parts if name not in known]

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 TEMPLATES: Final = 1_000  # cards of the simulated history whose profiles are copied
 WRITERS: Final = 2
 DIGITS: Final = 9
-BYTES_A_CARD: Final = 6_000  # of disk, in the changelog and in the state
+BYTES_A_CARD: Final = 5_000  # of disk, in the changelog and in the state
 MOST_KILLED: Final = 1_000_000  # with more cards a lost volume tells nothing that the first start has not told
 MOMENT: Final = 2_592_000_000  # thirty days, milliseconds: payments come after the history
 
