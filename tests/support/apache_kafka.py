@@ -122,6 +122,11 @@ class ApacheKafka:
         """The broker's log, over all starts."""
         return self._directory / "broker.log"
 
+    @property
+    def data(self) -> Path:
+        """The folder of its topics, one folder a partition."""
+        return self._directory / "data"
+
     def start(self) -> None:
         """Start the broker and wait until it answers: on the ports and data of the first start, if there was one.
 
@@ -196,12 +201,12 @@ class ApacheKafka:
 
     def _prepare(self) -> None:
         """Choose ports, write the configuration, and format an empty data folder, which KRaft asks for."""
-        data = self._directory / "data"
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(self.data, ignore_errors=True)
         self.log.unlink(missing_ok=True)
         port, controller_port = _two_ports()
         self._config.write_text(
-            _PROPERTIES.format(host=LOOPBACK, port=port, controller_port=controller_port, data=data), encoding="utf-8"
+            _PROPERTIES.format(host=LOOPBACK, port=port, controller_port=controller_port, data=self.data),
+            encoding="utf-8",
         )
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # With "=", because an id may begin with a dash.

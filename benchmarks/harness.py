@@ -1,0 +1,321 @@
+"""What every measurement stands on: a broker, payments, processes watched from outside, and results that are kept."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from support import apache_kafka
+from support.processes import Service
+
+from fraud_service.domain.events import encode
+from fraud_service.embedded import EmbeddedBroker
+from fraud_service.history import History
+from fraud_service.simulator import World, write
+from fraud_service.stream import clients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.settings import Settings
+
+CACHE: Final = Path(".cache/bench")
+KAFKA: Final = "Apache Kafka"
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+PATIENCE: Final = 240.0  # seconds; nothing is waited for longer, unless it says so
+WARM_UP: Final = 0.2  # share of a rung's messages before the measured window
+PAUSE: Final = 0.02  # seconds between two looks at a process
+LEAST: Final = {"FRAUD_GUARANTEE": "at-least-once", "FRAUD_COMMIT_INTERVAL": "1.0"}
+ONCE: Final = {"FRAUD_GUARANTEE": "exactly-once", "FRAUD_COMMIT_INTERVAL": "0.1"}
+WORLD: Final = World(seed=5, cards=10_000, merchants=1_000, days=30)
+
+Payment = tuple[bytes, bytes]  # key and value, as they lie on the topic
+
+
+def say(text: str) -> None:
+    """Tell how far it is."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+class Results:
+    """What a part has measured, one JSON file; a run that was cut off goes on after what it had."""
+
+    def __init__(self, part: str, sizes: dict[str, Any]) -> None:
+        self._path, self._part = CACHE / f"{part}.json", part
+        self.found: dict[str, Any] = {}
+        if self._path.exists():
+            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            self.found = kept["found"] if kept["sizes"] == sizes else {}
+        self._sizes = sizes
+
+    def measured(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Measure, unless that was done."""
+        if name not in self.found:
+            began = time.monotonic()
+            self.found[name] = measure()
+            CACHE.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"sizes": self._sizes, "found": self.found}, indent=1)
+            partial = self._path.with_suffix(".partial")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(self._path)
+            say(f"{self._part}: {name} ({time.monotonic() - began:.0f} s) {json.dumps(self.found[name])[:160]}")
+        return self.found[name]
+
+
+def kept(part: str) -> dict[str, Any]:
+    """Return what a part has found, and the sizes it was measured with."""
+    path = CACHE / f"{part}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+class Broker(NamedTuple):
+    """A running broker, and a folder for what the measured processes write."""
+
+    bootstrap: str
+    kind: str
+    folder: Path
+    logs: Path | None  # where it keeps the topics, if it tells
+
+
+@contextmanager
+def broker() -> Iterator[Broker]:
+    """Start a broker of our own: Apache Kafka where it can run, otherwise the embedded one."""
+    with tempfile.TemporaryDirectory(prefix="fraud-service-bench-") as name:
+        if apache_kafka.why_unavailable() is None:
+            with apache_kafka.ApacheKafka() as kafka:
+                _await_coordinators(kafka.bootstrap)
+                yield Broker(kafka.bootstrap, KAFKA, Path(name), kafka.data)
+        else:
+            with EmbeddedBroker() as embedded:
+                yield Broker(embedded.bootstrap, "embedded", Path(name), None)
+
+
+def _await_coordinators(bootstrap: str) -> None:
+    """Wait until groups and transactions have coordinators: a broker makes them ready when they are first asked for."""
+    deadline = time.monotonic() + 60
+    for number in range(16):  # each of the broker's partitions of offsets and transactions gets some
+        options = {"bootstrap.servers": bootstrap, "log_level": 0}
+        consumer = Consumer({**options, "group.id": f"warm-up-{number}"})
+        producer = Producer({**options, "transactional.id": f"warm-up-{number}"})
+        while time.monotonic() < deadline:
+            try:
+                consumer.committed([TopicPartition("none", 0)], timeout=5)
+                producer.init_transactions(10)
+                break
+            except KafkaException:
+                time.sleep(0.1)
+        consumer.close()
+
+
+def history() -> History:
+    """Return the simulated payments that all measurements share, with labels."""
+    path = CACHE / "history.parquet"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        write(WORLD, path)
+    return History.open(path)
+
+
+def payments(count: int) -> list[Payment]:
+    """Return the first of them as they lie on the topic."""
+    path = CACHE / "payments.msgpack"
+    if not path.exists():
+        events = (event.transaction for event in history())
+        everything = [(event.card_id.encode(), encode(event)) for event in events]
+        path.write_bytes(msgspec.msgpack.encode(everything))
+    found = msgspec.msgpack.decode(path.read_bytes(), type=list[tuple[bytes, bytes]])
+    if len(found) < count:
+        raise SystemExit(f"{count} payments are wanted, the simulated history has {len(found)}")
+    del found[count:]
+    gc.freeze()  # hundreds of thousands of objects that no collection need look at
+    return found
+
+
+def send(settings: Settings, messages: list[Payment]) -> None:
+    """Fill the topic of transactions, as fast as the broker takes them."""
+    producer = clients.producer(settings)
+    for key, value in messages:
+        while True:
+            try:
+                producer.produce(settings.topics.transactions, key=key, value=value)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    if producer.flush(PATIENCE):
+        raise SystemExit("the broker did not take all payments in time")
+
+
+def aside(function: Callable[..., None], *arguments: Any) -> Any:
+    """Run a function in a process of its own, started anew: clients of Kafka do not survive a fork."""
+    process = get_context("spawn").Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+@contextmanager
+def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command for the length of the block; what it says goes to `log` in its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)  # noqa: S603 - our own
+    try:
+        yield process
+    finally:
+        for pid in [*descendants(process.pid)][:0:-1]:
+            _end(pid)
+        process.kill()
+        process.wait()
+
+
+def _end(pid: int) -> None:
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        return
+
+
+@contextmanager
+def scorers(settings: Settings, folder: Path, options: dict[str, str], count: int = 1) -> Iterator[list[Service]]:
+    """Run some scorers of one group for the length of the block."""
+    services = []
+    for number in range(count):
+        own = settings.model_copy(update={"instance": f"bench-{number}"})
+        services.append(Service(own, "score", folder / f"scorer-{number}", options))
+    try:
+        for service in services:
+            service.start()
+        yield services
+    finally:
+        for service in services:
+            service.kill()
+
+
+def pid_of(service: Service) -> int:
+    """Return the process id of a service that was started."""
+    if service.process is None:
+        raise AssertionError("a service that was started has a process")
+    return service.process.pid
+
+
+class Cost(NamedTuple):
+    """Transactions a second of wall time, and microseconds of processor time for each."""
+
+    rate: float
+    cpu: float
+
+
+def committed(settings: Settings, group: str) -> Callable[[], int]:
+    """Return what tells how many transactions a group has committed."""
+    reader = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": group})
+    asked = [TopicPartition(settings.topics.transactions, number) for number in range(settings.partitions)]
+    return lambda: sum(max(place.offset, 0) for place in reader.committed(asked, timeout=30))
+
+
+def written(settings: Settings, topic: str) -> Callable[[], int]:
+    """Return what tells how many records a topic holds, transaction markers included; none while there is no topic."""
+    reader = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": f"ends-{time.monotonic_ns()}"})
+    asked = [TopicPartition(topic, number) for number in range(settings.partitions)]
+
+    def ends() -> int:
+        try:
+            return sum(reader.get_watermark_offsets(place, timeout=30)[1] for place in asked)
+        except KafkaException as error:
+            if error.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001
+                return 0
+            raise
+
+    return ends
+
+
+def watched(pids: list[int], progress: Callable[[], int], wanted: int, log: Path, patience: float = PATIENCE) -> Cost:
+    """Measure from the first progress after the warm-up to the one that reaches what is wanted.
+
+    Both ends are moments at which progress was seen to change, so that a commit interval is never cut.
+    """
+    began: tuple[int, float, float] | None = None
+    before = progress()
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        done = progress()
+        if done != before and done >= WARM_UP * wanted:
+            now = (done, time.monotonic(), sum(processor_time(pid) for pid in pids))
+            if began is None:
+                began = now
+            elif done >= wanted:
+                count = done - began[0]
+                return Cost(count / (now[1] - began[1]), (now[2] - began[2]) / count * 1e6)
+            elif done < began[0]:
+                raise SystemExit(f"progress went back; see {log}")
+        before = done
+        if not all(Path(f"/proc/{pid}/stat").exists() and _state(pid) != "Z" for pid in pids):
+            raise SystemExit(f"a measured process ended:\n{log.read_text(encoding='utf-8')[-2000:]}")
+        time.sleep(PAUSE)
+    raise SystemExit(f"at {before} of {wanted} after {patience:.0f} s:\n{log.read_text(encoding='utf-8')[-2000:]}")
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+
+
+def _state(pid: int) -> str:
+    return _stat(pid)[0]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return a process and all that it started, itself first."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
+            except OSError:
+                continue  # it has just ended
+    found = [pid]
+    for one in found:
+        found.extend(parents.get(one, []))
+    return found
+
+
+def processor_time(pid: int) -> float:
+    """Return the seconds of processor time of a process and of all that it started, ended ones included."""
+    total = 0
+    for one in descendants(pid):
+        try:
+            total += sum(map(int, _stat(one)[11:15]))
+        except OSError:
+            continue
+    return total / TICKS
+
+
+def memory(pid: int) -> int:
+    """Return the resident bytes of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def size(folder: Path, pattern: str = "*") -> int:
+    """Return the bytes of the files in a folder and below."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob(pattern) if path.is_file())
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the value below which a share of the values lies."""
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, least and largest."""
+    return {"median": statistics.median(values), "least": min(values), "largest": max(values)}

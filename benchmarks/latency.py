@@ -1,0 +1,127 @@
+"""Latency under a load that does not wait: from the broker's append of a transaction to its score, and to its alert.
+
+Read with `read_committed`, counted to the moment the reader has the record in hand. Payments come on schedule whatever
+the service does, so that a stall is counted for all that it delays (no coordinated omission).
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from multiprocessing import get_context
+from queue import Empty
+from typing import TYPE_CHECKING, Any, Final
+
+import ladder
+import msgspec
+from confluent_kafka import TopicPartition
+from feeder import feed
+from harness import LEAST, ONCE, PATIENCE, Broker, Results, aside, broker, payments, percentile, say, scorers, send
+from support.processes import fresh_settings
+
+from fraud_service.stream import clients, topics
+
+if TYPE_CHECKING:
+    from fraud_service.settings import Settings
+
+# Flagged transactions are too rare to tell a high percentile of; with a lower threshold there are enough.
+REVIEW: Final = "0.15"
+GUARANTEES: Final = {"at-least-once": LEAST, "exactly-once": ONCE}
+SHARES: Final = (0.1, 0.5, 0.8)
+PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
+FULL: Final = 100_000  # payments on the topic by which capacity is measured
+BEYOND: Final = 2  # records, at least, above a percentile that is reported
+SETTLE: Final = 3.0  # seconds of load that only warm up
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """How long each load is measured, and how often."""
+
+    seconds: float = 15.0
+    runs: int = 2
+
+
+class Reader:
+    """Read scores and alerts as they become visible."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._scores, self._alerts = settings.topics.scores, settings.topics.alerts
+        self._consumer = clients.reader(settings, f"bench-{time.monotonic_ns()}")
+        numbers = range(settings.partitions)
+        asked = [TopicPartition(topic, number, 0) for topic in (self._scores, self._alerts) for number in numbers]
+        self._consumer.assign(asked)
+        self.seen: dict[str, list[tuple[float, float]]] = {self._scores: [], self._alerts: []}
+
+    def read(self, wanted: int, deadline: float) -> None:
+        """Read until there are as many scores; alerts that are still under way follow within a second."""
+        poll, seen, scores = self._consumer.poll, self.seen, self.seen[self._scores]
+        while len(scores) < wanted and time.monotonic() < deadline:
+            message = poll(0.1)
+            if message is not None and message.error() is None:
+                seen[message.topic()].append((message.timestamp()[1], time.time() * 1000))
+        rest = time.monotonic() + 1
+        while time.monotonic() < rest:
+            message = poll(0.1)
+            if message is not None and message.error() is None:
+                seen[message.topic()].append((message.timestamp()[1], time.time() * 1000))
+        self._consumer.close()
+
+    def figures(self, since: float) -> dict[str, Any]:
+        """Return percentiles, in milliseconds, of what was appended after a moment (epoch milliseconds)."""
+        found: dict[str, Any] = {}
+        for what, topic in (("score", self._scores), ("alert", self._alerts)):
+            delays = [read - appended for appended, read in self.seen[topic] if appended >= since]
+            found[what] = {name: percentile(delays, share) for name, share in PERCENTILES.items()} if delays else {}
+            found[what] |= {"count": len(delays), "max": max(delays, default=None)}
+        return found
+
+
+def measure(place: Broker, guarantee: str, rate: float, seconds: float) -> dict[str, Any]:
+    """Measure one load on a service and topics of its own."""
+    settings = fresh_settings(place.bootstrap, place.folder)
+    topics.create(clients.admin(settings), topics.table(settings), 1)
+    count = int(rate * (SETTLE + seconds))
+    options = {**GUARANTEES[guarantee], "FRAUD_REVIEW_THRESHOLD": REVIEW}
+    told = get_context("spawn").Queue()
+    feeder = aside(feed, settings, count, rate, told)
+    try:
+        with scorers(settings, place.folder / f"latency-{time.monotonic_ns()}", options) as (service,):
+            service.await_ready()
+            told.get(timeout=PATIENCE)
+            reader, began = Reader(settings), told.get(timeout=PATIENCE)
+            reader.read(count, time.monotonic() + SETTLE + 2 * seconds + 30)
+        late = told.get(timeout=PATIENCE)
+    finally:
+        with suppress(Empty):
+            told.get_nowait()
+        feeder.kill()
+        feeder.join()
+    found = reader.figures((began + SETTLE) * 1000)
+    return {**found, "rate": rate, "late": late, "lost": count - len(reader.seen[settings.topics.scores])}
+
+
+def capacity(place: Broker) -> dict[str, float]:
+    """Measure the scorer's capacity, right before the loads that are shares of it."""
+    settings = fresh_settings(place.bootstrap, place.folder)
+    send(settings, payments(FULL))
+    rungs = [rung._replace(share=1.0) for rung in ladder.RUNGS if rung.scorer is not None]
+    return ladder.capacity({f"{rung.name} #0": ladder.measure(rung, settings, place, FULL)._asdict() for rung in rungs})
+
+
+def run(sizes: Sizes) -> dict[str, Any]:
+    """Measure all loads under both guarantees."""
+    found = Results("latency", msgspec.to_builtins(sizes))
+    loads = [(guarantee, share) for share in SHARES for guarantee in GUARANTEES]
+    names = [f"{guarantee} at {share:.0%} #{number}" for number in range(sizes.runs) for guarantee, share in loads]
+    if not {"capacity", *names} <= found.found.keys():
+        with broker() as place:
+            say(f"latency: on {place.kind}")
+            rates = found.measured("capacity", lambda: capacity(place))
+            for name in names:
+                guarantee, share = next(load for load in loads if name.startswith(f"{load[0]} at {load[1]:.0%} #"))
+                rate = rates[guarantee] * share
+                found.measured(
+                    name,
+                    lambda guarantee=guarantee, rate=rate: measure(place, guarantee, rate, sizes.seconds),
+                )
+    return found.found

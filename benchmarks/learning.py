@@ -1,0 +1,80 @@
+"""The learner at full speed on full topics, and the backtest: the same fold over a file."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from harness import CACHE, LEAST, Broker, Results, broker, committed, scorers, watched, written
+from support.processes import Service, fresh_settings
+
+from fraud_service import backtest
+from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.feed import Feed
+from fraud_service.history import History
+from fraud_service.models import artefact
+from fraud_service.settings import Settings
+from fraud_service.simulator import World, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DELAY: Final = 7 * DAY
+MARGIN: Final = 3 * HOUR  # of event time before the end, for boundaries that no score has passed
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """The world whose labels are learned: most of them come after seven days."""
+
+    cards: int = 2_000
+    days: int = 24
+
+
+def file(sizes: Sizes) -> Path:
+    """Return the simulated payments."""
+    path = CACHE / f"learning-{sizes.cards}-{sizes.days}.parquet"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        write(World(seed=6, cards=sizes.cards, merchants=1_000, days=sizes.days), path)
+    return path
+
+
+def learner(place: Broker, sizes: Sizes) -> dict[str, float]:
+    """Score everything, put all labels on their topic, then start the learner."""
+    settings = fresh_settings(place.bootstrap, place.folder)
+    events = list(History.open(file(sizes)))
+    with Feed(settings) as feed:
+        feed.play(events, DELAY)
+    with scorers(settings, place.folder / "learning", LEAST) as (service,):
+        done = committed(settings, settings.scorer_group)
+        service.wait_until(lambda: done() >= len(events), 240)
+    end = events[-1].transaction.timestamp - MARGIN
+    known = (label for event in events if (label := event.label(DELAY)) is not None)
+    wanted = sum(label.labelled_at < end for label in known)
+    with Service(settings, "learn", place.folder / "learner") as service:
+        if service.process is None:
+            raise AssertionError("a service that was entered runs")
+        progress = written(settings, settings.topics.labelled)
+        cost = watched([service.process.pid], progress, int(0.9 * wanted), service.folder / "log")
+    return {**cost._asdict(), "examples": wanted}
+
+
+def offline(sizes: Sizes) -> dict[str, float]:
+    """Backtest the file."""
+    history = History.open(file(sizes))
+    plan = backtest.Plan("bench", artefact.shipped(), DELAY)
+    began, cpu = time.perf_counter(), time.process_time()
+    table, _ = backtest.backtest(history, plan, Settings())
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return {"rate": table.num_rows / seconds, "cpu": cpu / table.num_rows * 1e6, "transactions": table.num_rows}
+
+
+def run(sizes: Sizes) -> dict[str, Any]:
+    """Measure both."""
+    found = Results("learning", msgspec.to_builtins(sizes))
+    if "learner" not in found.found:
+        with broker() as place:
+            found.measured("learner", lambda: learner(place, sizes))
+    found.measured("backtest", lambda: offline(sizes))
+    return found.found

@@ -1,0 +1,277 @@
+"""Cards in state: cold recovery, throughput, memory, disk, changelog, and what a kill costs, by the number of cards.
+
+Ten million cards are not filled through the scorer. Profiles of simulated cards, folded by the detector for thirty days
+and written by the real encoder, go straight into the changelog, under as many card ids as are wanted and with the
+headers Quix writes; the scorer then recovers from it, as it would on an empty volume, and scores payments of cards
+drawn evenly from all: no card is in any cache more than another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+from confluent_kafka import Consumer, TopicPartition
+from harness import (
+    CACHE,
+    ONCE,
+    PATIENCE,
+    Broker,
+    Payment,
+    Results,
+    aside,
+    broker,
+    committed,
+    history,
+    memory,
+    payments,
+    pid_of,
+    say,
+    send,
+    size,
+    watched,
+)
+from stages import bench
+from support.processes import Service, fresh_settings
+
+from fraud_service.domain.events import decode_transaction, encode
+from fraud_service.domain.records import decode_score
+from fraud_service.stream import clients, topics
+from fraud_service.stream.scorer import PROFILE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from fraud_service.settings import Settings
+
+TEMPLATES: Final = 1_000  # cards of the simulated history whose profiles are copied
+WRITERS: Final = 2
+DIGITS: Final = 9
+BYTES_A_CARD: Final = 5_000  # of disk, in the changelog and in the state
+MOST_KILLED: Final = 1_000_000  # with more cards a lost volume tells nothing that the first start has not told
+MOMENT: Final = 2_592_000_000  # thirty days, milliseconds: payments come after the history
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """How many cards, and how many payments are scored with each number of them."""
+
+    cards: tuple[int, ...] = (10_000, 1_000_000)
+    payments: int = 60_000
+
+
+def card_ids(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Write card numbers as ids of ten bytes, one a row."""
+    rows = np.empty((len(numbers), DIGITS + 1), dtype=np.uint8)
+    rows[:, 0] = ord("c")
+    left = numbers.copy()
+    for column in range(DIGITS, 0, -1):
+        rows[:, column] = left % 10 + ord("0")
+        left //= 10
+    return rows
+
+
+def partitions_of(rows: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    """Return what `murmur2_partition` says of each row, a million times as fast as one by one."""
+    multiplier = np.uint32(0x5BD1E995)
+    width = rows.shape[1]
+    state = np.full(len(rows), 0x9747B28C ^ width, dtype=np.uint32)
+    with np.errstate(over="ignore"):
+        for place in range(0, width & ~3, 4):
+            word = np.ascontiguousarray(rows[:, place : place + 4]).view("<u4")[:, 0] * multiplier
+            word = (word ^ (word >> np.uint32(24))) * multiplier
+            state = state * multiplier ^ word
+        for place in range(width - 1, (width & ~3) - 1, -1):
+            state ^= rows[:, place].astype(np.uint32) << np.uint32(8 * (place - (width & ~3)))
+        if width % 4:
+            state *= multiplier
+        state = (state ^ (state >> np.uint32(13))) * multiplier
+    return ((state ^ (state >> np.uint32(15))) & np.uint32(0x7FFFFFFF)).astype(np.int64) % count
+
+
+def templates() -> list[bytes]:
+    """Return the encoded profiles of some cards after thirty days, decisions included."""
+    path = CACHE / "templates.msgpack"
+    if not path.exists():
+        chosen = {f"c-{number:05d}".encode() for number in range(TEMPLATES)}
+        whole = [(event.transaction.card_id.encode(), encode(event.transaction)) for event in history()]
+        filled = bench([payment for payment in whole if payment[0] in chosen])
+        path.write_bytes(msgspec.msgpack.encode([*filled.profiles.values()]))
+    return msgspec.msgpack.decode(path.read_bytes(), type=list[bytes])
+
+
+def write_changelog(settings: Settings, changelog: str, first: int, end: int) -> None:
+    """Write the profiles of the cards of these numbers, as the scorer's checkpoints would have."""
+    known = templates()
+    # Lighter than the service's producer: no transactions, larger batches. What lies on the topic is the same.
+    options = {"bootstrap.servers": settings.bootstrap_servers, "compression.type": "lz4", "linger.ms": 20}
+    producer = clients.producer(settings, {**options, "queue.buffering.max.kbytes": 262_144})
+    offsets = msgspec.json.encode({settings.topics.transactions: 0})
+    headers = [("__column_family__", b"default"), ("__processed_tp_offsets__", offsets)]
+    suffix = b'|"' + PROFILE.encode() + b'"'
+    for start in range(first, end, 100_000):
+        numbers = np.arange(start, min(start + 100_000, end), dtype=np.int64)
+        rows = card_ids(numbers)
+        ids = rows.tobytes()
+        for place, partition in enumerate(partitions_of(rows, settings.partitions).tolist()):
+            card_id = ids[place * (DIGITS + 1) : (place + 1) * (DIGITS + 1)]
+            value = known[(start + place) % len(known)]
+            while True:
+                try:
+                    producer.produce(changelog, value, card_id + suffix, partition, headers=headers)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+            if not place % 1000:
+                producer.poll(0)
+    if producer.flush(PATIENCE):
+        raise SystemExit("the broker did not take all profiles in time")
+
+
+def fill(settings: Settings, changelog: str, cards: int) -> float:
+    """Fill the changelog from several processes, and place the group after the profiles; returns the seconds."""
+    templates()
+    began = time.monotonic()
+    bounds = [cards * number // WRITERS for number in range(WRITERS + 1)]
+    writers = [aside(write_changelog, settings, changelog, first, end) for first, end in itertools.pairwise(bounds)]
+    for writer in writers:
+        writer.join(1200)
+        if writer.exitcode != 0:
+            writer.kill()
+            raise SystemExit(f"the changelog could not be filled: {writer.exitcode}")
+    _begin_after_the_first(settings)
+    return time.monotonic() - began
+
+
+def _begin_after_the_first(settings: Settings) -> None:
+    """Put a payment into each partition and commit it: what the profiles stem from, as the changelog's headers say."""
+    (payment,) = payments(1)
+    producer = clients.producer(settings)
+    for number in range(settings.partitions):
+        producer.produce(settings.topics.transactions, payment[1], payment[0], number)
+    producer.flush(30)
+    group = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.scorer_group})
+    places = [TopicPartition(settings.topics.transactions, number, 1) for number in range(settings.partitions)]
+    group.commit(offsets=places, asynchronous=False)
+    group.close()
+
+
+def of_all_cards(count: int, cards: int) -> list[Payment]:
+    """Return payments of cards drawn evenly, later than everything their profiles know."""
+    numbers = np.random.default_rng(11).integers(0, cards, count)
+    ids = card_ids(numbers)
+    found = []
+    for place, (_, value) in enumerate(payments(count)):
+        payment, card_id = decode_transaction(value), ids[place].tobytes().decode()
+        later = msgspec.structs.replace(payment, card_id=card_id, timestamp=payment.timestamp + MOMENT)
+        found.append((card_id.encode(), encode(later)))
+    return found
+
+
+class Scores:
+    """See the first score that becomes visible after now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = clients.reader(settings, f"bench-{time.monotonic_ns()}")
+        places = [TopicPartition(settings.topics.scores, number) for number in range(settings.partitions)]
+        ends = [self._consumer.get_watermark_offsets(place, timeout=30)[1] for place in places]
+        self._consumer.assign(
+            [TopicPartition(place.topic, place.partition, end) for place, end in zip(places, ends, strict=True)]
+        )
+
+    def wait(self, patience: float) -> tuple[float, float]:
+        """Wait for it; returns the moment (monotonic seconds), and how many earlier payments its card had."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            message = self._consumer.poll(0.05)
+            if message is not None and message.error() is None:
+                now, record = time.monotonic(), decode_score(message.value())
+                self._consumer.close()
+                return now, 0.0 if record.features is None else record.features.count_30d
+        raise SystemExit(f"no score within {patience:.0f} s")
+
+
+def start(settings: Settings, service: Service, patience: float) -> dict[str, float]:
+    """Start a scorer on work that waits for it; returns seconds to ready and to the first score."""
+    scores, began = Scores(settings), time.monotonic()
+    service.start()
+    service.wait_until(lambda: service.status("/readyz") == 200, patience)  # noqa: PLR2004
+    ready = time.monotonic() - began
+    first, known = scores.wait(patience)
+    return {"ready": ready, "first_score": first - began, "known": known}
+
+
+def kill_and_start(settings: Settings, service: Service, volume: Path | None, patience: float) -> dict[str, float]:
+    """Kill it as `kill -9` does, lose its volume or not, start it again; seconds from the kill."""
+    began = time.monotonic()
+    service.kill()
+    if volume is not None:
+        shutil.rmtree(volume)
+    lost = time.monotonic() - began
+    found = start(settings, service, patience)
+    return {name: found[name] + lost for name in ("ready", "first_score")}
+
+
+def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
+    """Fill, recover cold, score, kill and start on the volume there is, and on an empty one."""
+    settings = fresh_settings(place.bootstrap, place.folder)
+    changelog = next(spec.name for spec in topics.table(settings) if spec.role == "scorer_state")
+    folder = place.folder / f"cards-{cards}"
+    filled = fill(settings, changelog, cards)
+    send(settings, of_all_cards(count, cards))
+    patience = PATIENCE + cards / 10_000
+    before = _on_disk(place, changelog)
+    service = Service(settings, "score", folder, ONCE)
+    try:
+        found = {"filled_s": filled, "cold": start(settings, service, patience)}
+        if found["cold"]["known"] < 1:
+            raise SystemExit(
+                "the first card was not known: the scorer did not recover the profiles that were filled in"
+            )
+        pid, progress = pid_of(service), committed(settings, settings.scorer_group)
+        cost = watched([pid], progress, int(count * 0.8), service.folder / "log")
+        found |= {"rate": cost.rate, "cpu": cost.cpu, "memory": memory(pid), "disk": size(service.folder / "state")}
+        # Where the broker does not show its files, the changelog cannot be measured: zero.
+        found["changelog_bytes"] = (_on_disk(place, changelog) - before) / max(progress() - settings.partitions, 1)
+        found["profile_bytes"] = before / cards
+        found["warm"] = _killed_at_work(settings, service, None, patience, count)
+        if cards <= MOST_KILLED:
+            found["lost"] = _killed_at_work(settings, service, folder / "state", patience, count)
+    finally:
+        service.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def _killed_at_work(
+    settings: Settings, service: Service, volume: Path | None, patience: float, count: int
+) -> dict[str, float]:
+    """Give it work, and kill it while it is at it."""
+    send(settings, payments(count))
+    time.sleep(1)
+    return kill_and_start(settings, service, volume, patience)
+
+
+def _on_disk(place: Broker, topic: str) -> int:
+    if place.logs is None:
+        return 0
+    return sum(size(folder, "*.log") for folder in place.logs.glob(f"{topic}-*"))
+
+
+def run(sizes: Sizes) -> dict[str, Any]:
+    """Measure each number of cards."""
+    found = Results("scale", {"payments": sizes.payments})
+    for cards in sizes.cards:
+        if str(cards) not in found.found:
+            free = shutil.disk_usage(CACHE.parent).free
+            if free < cards * BYTES_A_CARD:
+                say(f"scale: {cards} cards left out: {cards * BYTES_A_CARD / 1e9:.0f} GB, {free / 1e9:.0f} are free")
+                continue
+            with broker() as place:
+                found.measured(str(cards), lambda cards=cards: measure(place, cards, sizes.payments))
+    return found.found
