@@ -193,21 +193,24 @@ def relative(one: float | None, other: float | None) -> float:
 
 
 def compare(expected: Expected, found: list[Message]) -> dict[str, float]:
-    """Compare score records in the order of each partition; returns the largest difference of each kind.
+    """Compare the score records of each card in their order; returns the largest difference of each kind.
 
-    A key lies on the same partition of both topics, and both keep the order, so the n-th must answer the n-th.
+    Bytewax brings the cards of a batch together, so that only those of one card keep their order: that is all that a
+    card's decisions depend on.
     """
-    answers: dict[int, list[ScoreRecord]] = defaultdict(list)
+    answers, asked = defaultdict(list), defaultdict(list)
     for message in found:
-        answers[message.partition()].append(decode_score(message.value()))
-    asked: dict[int, list[ScoreRecord]] = defaultdict(list)
-    for (partition, _), record in sorted(expected.scores.items()):
-        asked[partition].append(record)
-    if {number: len(many) for number, many in asked.items()} != {n: len(many) for n, many in answers.items() if many}:
-        raise SystemExit(f"{sum(map(len, asked.values()))} scores expected, {len(found)} found")
+        record = decode_score(message.value())
+        answers[record.card_id].append(record)
+        if message.key() != record.card_id.encode():
+            raise SystemExit(f"{record.transaction_id}: the key is {message.key()!r}")
+    for _, record in sorted(expected.scores.items(), key=lambda one: one[0]):
+        asked[record.card_id].append(record)
+    if {card: len(many) for card, many in asked.items()} != {card: len(many) for card, many in answers.items()}:
+        raise SystemExit(f"{len(expected.scores)} scores expected, one a transaction; found {len(found)}")
     largest = {"feature": 0.0, "score": 0.0, "logit": 0.0}
-    for number, many in asked.items():
-        for ours, theirs in zip(many, answers[number], strict=True):
+    for card, many in asked.items():
+        for ours, theirs in zip(many, answers[card], strict=True):
             same(ours, theirs)
             for kind, difference in differences(ours, theirs):
                 largest[kind] = max(largest[kind], difference)
