@@ -8,12 +8,16 @@ import com.fasterxml.jackson.core.util.ByteArrayBuilder;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.util.List;
+import java.util.stream.IntStream;
 
 /** Writes the records of the scores and alerts topics, in the fields and their order of docs/schemas. */
 final class ScoreWriter {
     private static final double LARGEST_LOGIT = 30;
     private static final List<SerializedString> FEATURES =
             Features.NAMES.stream().map(SerializedString::new).toList();
+    // Half of the features are small whole numbers: those are copied instead of formatted.
+    private static final List<SerializedString> WHOLE =
+            IntStream.range(0, 1000).mapToObj(value -> new SerializedString(value + ".0")).toList();
     private static final SerializedString TRANSACTION_ID = new SerializedString("transaction_id");
     private static final SerializedString TIMESTAMP = new SerializedString("timestamp");
     private static final SerializedString CARD_ID = new SerializedString("card_id");
@@ -133,7 +137,12 @@ final class ScoreWriter {
         to.writeStartObject();
         for (int at = 0; at < features.length; at++) {
             to.writeFieldName(FEATURES.get(at));
-            to.writeNumber(features[at]);
+            int whole = (int) features[at];
+            if (whole == features[at] && whole >= 0 && whole < WHOLE.size()) {
+                to.writeRawValue(WHOLE.get(whole));
+            } else {
+                to.writeNumber(features[at]);
+            }
         }
         to.writeEndObject();
     }
