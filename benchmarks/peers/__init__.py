@@ -1,0 +1,115 @@
+"""Peers of the scorer: other frameworks that do the same job on the same topics.
+
+Each function builds what its peer needs and returns the beginning of its command line. The rest is the same for all of
+them: `BOOTSTRAP SOURCE SCORES GROUP FOLDER GUARANTEE [COMMIT_MS]`. A peer creates its output topics (`SCORES`,
+`SCORES.alerts`, `SCORES.dead-letters`), keeps everything local below `FOLDER`, and runs until it is ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fraud_service.models.artefact import shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HERE: Final = Path(__file__).resolve().parent
+PROJECT: Final = HERE / "kafka_streams"
+CACHE: Final = HERE.parent.parent / ".cache" / "peers"  # outside what is committed
+OLDEST_JAVA: Final = 17
+BUILD_TIMEOUT: Final = 300.0  # seconds
+# One thread works: the serial collector, which needs no barriers on every reference, costs least. A steady heap saves
+# the first collections, which only find out how large it should be.
+JAVA_OPTIONS: Final = (
+    "-XX:+UseSerialGC",
+    "-Xms512m",
+    "-Xmx512m",
+    "-XX:-UsePerfData",
+    "-Djava.net.preferIPv4Stack=true",
+)
+
+
+class PeerError(RuntimeError):
+    """A peer cannot be built or run here. The message says why."""
+
+
+def kafka_streams() -> list[str]:
+    """Build the Kafka Streams peer through Maven, once for each state of its sources.
+
+    Raises
+    ------
+    PeerError
+        Java or Maven is missing, or the build fails.
+    """
+    java = _java()
+    pom = PROJECT / "pom.xml"
+    sources = sorted((PROJECT / "src").rglob("*.java"))
+    jars = _built("jars", [pom], ["dependency:copy-dependencies", "-DoutputDirectory={folder}"])
+    classes = _built("classes", [pom, *sources], ["compile"]) / "classes"
+    path = f"{classes}:{jars}/*"
+    return [java, *JAVA_OPTIONS, f"-Dmodel={shipped()}", "-cp", path, "fraud.peer.Main"]
+
+
+def bytewax() -> list[str]:
+    """Return the command of the bytewax peer.
+
+    Raises
+    ------
+    PeerError
+        Bytewax is not installed: it has no wheel for this Python.
+    """
+    if find_spec("bytewax") is None:
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise PeerError(f"bytewax is not installed; it has no wheel for every Python, and this is {version}")
+    return [sys.executable, str(HERE / "bytewax_peer.py")]
+
+
+PEERS: Final[dict[str, Callable[[], list[str]]]] = {"Kafka Streams": kafka_streams, "bytewax": bytewax}
+
+
+def _java() -> str:
+    java = shutil.which("java")
+    if java is None:
+        raise PeerError(f"Java {OLDEST_JAVA} or newer is not installed")
+    banner = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr  # noqa: S603
+    version = re.search(r'version "(\d+)', banner)
+    if version is None or int(version[1]) < OLDEST_JAVA:
+        raise PeerError(f"the peer needs Java {OLDEST_JAVA} or newer, this is: {banner.strip() or 'unknown'}")
+    return java
+
+
+def _built(name: str, sources: list[Path], goals: list[str]) -> Path:
+    """Return a folder that Maven filled from these sources; what is there under its final name is complete."""
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    target = CACHE / f"{name}-{digest}"
+    if target.is_dir():
+        return target
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise PeerError("Maven (mvn), which builds the Kafka Streams peer, is not installed")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=CACHE) as scratch:
+        filled = Path(scratch) / "filled"
+        command = [maven, "-q", "-B", "-f", str(PROJECT / "pom.xml"), f"-Dpeer.folder={filled}"]
+        command += [goal.format(folder=filled) for goal in goals]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILD_TIMEOUT)  # noqa: S603
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise PeerError(f"building the Kafka Streams peer failed: {error}") from error
+        if done.returncode != 0:
+            raise PeerError(f"building the Kafka Streams peer failed:\n{(done.stdout + done.stderr)[-3000:]}")
+        try:
+            filled.rename(target)
+        except OSError:  # someone else was faster; then theirs is as good
+            if not target.is_dir():
+                raise
+    return target

@@ -1,0 +1,258 @@
+"""A peer of the scorer: the same job as a Bytewax dataflow, around the same domain functions.
+
+`python benchmarks/peers/bytewax_peer.py BOOTSTRAP SOURCE SCORES GROUP FOLDER GUARANTEE [EPOCH_MS [SNAPSHOT]]` runs
+until it is ended. Features, models and records come from `fraud_service`, so that only the framework differs: Bytewax
+reads, keeps a profile a card in a keyed stateful operator, snapshots it into SQLite, and writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from bytewax import operators as op
+from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
+from bytewax.dataflow import Dataflow
+from bytewax.operators import StatefulBatchLogic
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.run import cli_main
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from fraud_service.domain.detector import Verdict
+from fraud_service.domain.events import Transaction, decode_transaction, rfc3339
+from fraud_service.domain.features import Features, extract
+from fraud_service.domain.policy import Decision, Outcome, Policy, reasons
+from fraud_service.domain.profile import Profile, Recent, decode_profile, encode_profile
+from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
+from fraud_service.domain.scoring import blend, contributions
+from fraud_service.domain.snapshot import Knowledge, View, decode_snapshot, untaught
+from fraud_service.errors import InvalidEvent
+from fraud_service.models.artefact import shipped
+from fraud_service.models.pretrained import Pretrained
+from fraud_service.stream.clients import PARTITIONER
+from fraud_service.stream.messages import Received
+from fraud_service.stream.scorer import check_key, check_time, dead_letter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bytewax.connectors.kafka import KafkaSourceMessage
+
+    from fraud_service.domain.online import Encoded
+
+TIMEOUT: Final = 30.0  # seconds
+FUTURE_TOLERANCE: Final = 300_000  # milliseconds
+BATCH: Final = 1000  # messages of a partition at once
+DEFAULT_EPOCH: Final = "1000"  # milliseconds between snapshots; as the commit interval of the others
+
+
+class Case(msgspec.Struct, gc=False, frozen=True):
+    """A transaction on its way: `place` is where its profile notes the decision.
+
+    A repetition has no features, unless the snapshot of its card was taken before the decision came back.
+    """
+
+    transaction: Transaction
+    key: bytes
+    timestamp: int
+    place: Recent
+    repeated: bool
+    features: Features | None
+    view: View
+
+
+class Card(StatefulBatchLogic[Any, Any, Any]):
+    """The keyed state: one card's profile.
+
+    The decision is made downstream, for many cards at once, and noted in the profile by reference; within a worker that
+    is the same object. A snapshot may be taken in between: it carries the features of what is not decided yet, so that
+    a repetition after a restart can be decided as it was the first time.
+    """
+
+    def __init__(self, knowledge: Knowledge, resumed: tuple[bytes, list[tuple[int, Features]]] | None) -> None:
+        self._knowledge = knowledge
+        self._profile = Profile() if resumed is None else decode_profile(resumed[0])
+        self._open: dict[int, tuple[Recent, Features]] = {}
+        if resumed is not None:
+            undecided = dict(resumed[1])
+            for place in self._profile.recent:
+                if place.decision is None:
+                    self._open[place.transaction] = place, undecided[place.transaction]
+
+    def on_batch(self, values: list[tuple[Transaction, bytes, int]]) -> tuple[list[Case], bool]:
+        """Compute the features of each transaction from what was known before, then fold it in."""
+        self._forget_decided()
+        return [self._observe(*value) for value in values], StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> tuple[bytes, list[tuple[int, Features]]]:
+        """Return bytes: nothing that changes while they are written."""
+        self._forget_decided()
+        return encode_profile(self._profile), [(print_, features) for print_, (_, features) in self._open.items()]
+
+    def _observe(self, transaction: Transaction, key: bytes, timestamp: int) -> Case:
+        profile, view = self._profile, self._knowledge.at(transaction.timestamp)
+        known = profile.remembered(transaction.transaction_id)
+        if known is not None:
+            undecided = self._open.get(known.transaction)
+            return Case(transaction, key, timestamp, known, True, undecided[1] if undecided else None, view)  # noqa: FBT003
+        features = extract(
+            transaction,
+            profile,
+            view.merchant(transaction.merchant_id),
+            view.card(transaction.card_id),
+            view.snapshot.as_of,
+        )
+        place = profile.fold(transaction)
+        self._open[place.transaction] = place, features
+        return Case(transaction, key, timestamp, place, False, features, view)  # noqa: FBT003
+
+    def _forget_decided(self) -> None:
+        if self._open:
+            self._open = {print_: one for print_, one in self._open.items() if one[0].decision is None}
+
+
+class Steps:
+    """The stateless steps, each on whole batches."""
+
+    def __init__(self, scores: str, pretrained: Pretrained, knowledge: Knowledge) -> None:
+        self._scores = scores
+        self._pretrained = pretrained
+        self._knowledge = knowledge
+        self._policy = Policy()
+
+    def read(self, batch: list[KafkaSourceMessage[bytes, bytes]]) -> list[Any]:
+        """Decode; what cannot be read becomes a dead letter."""
+        return [self._read(message) for message in batch]
+
+    def _read(self, message: KafkaSourceMessage[bytes, bytes]) -> Any:
+        timestamp = message.timestamp[1]
+        try:
+            transaction = decode_transaction(message.value)
+            check_key(message.key, transaction.card_id)
+            check_time(transaction.timestamp, timestamp + FUTURE_TOLERANCE, "timestamp")
+        except InvalidEvent as error:
+            source = Received(message.topic, message.partition, message.offset, message.key, message.value, timestamp)
+            letter = dead_letter(source, error)
+            topic = f"{self._scores}.dead-letters"
+            return KafkaSinkMessage(letter.key, letter.value, topic, list(letter.headers or ()), timestamp=timestamp)
+        return transaction.card_id, (transaction, message.key, timestamp)
+
+    def card(self, resumed: Any) -> Card:
+        """Begin or resume the state of one card."""
+        return Card(self._knowledge, resumed)
+
+    def score(self, batch: list[tuple[str, Case]]) -> Iterator[KafkaSinkMessage[bytes, bytes]]:
+        """Decide on a batch: one run of the model for all rows."""
+        cases = [case for _, case in batch]
+        rows = [case.features for case in cases if case.features is not None]
+        encoded = iter(self._pretrained.encode(rows) if rows else ())
+        for case in cases:
+            yield from self._messages(self._decide(case, encoded), case)
+
+    def _decide(self, case: Case, encoded: Iterator[Encoded]) -> Verdict:
+        row, explanation = case.features, None
+        if row is not None:
+            ready, snapshot = next(encoded), case.view.snapshot
+            online = snapshot.online.logit(ready, ready.logit)
+            result = blend(ready.logit, online, snapshot.online_weight, self._pretrained.prior)
+            outcome = self._policy.outcome(result.score)
+            if outcome is not Outcome.APPROVE:
+                explanation = contributions(row, ready, result, self._pretrained, snapshot.online)
+            case.place.decision = Decision(
+                outcome=outcome,
+                score=result.score,
+                pretrained_logit=result.pretrained_logit,
+                online_logit=result.online_logit,
+                online_weight=result.online_weight,
+                model=self._pretrained.version,
+                snapshot=snapshot.version,
+                is_stale=snapshot.is_stale_at(case.transaction.timestamp),
+                reasons=() if explanation is None else reasons(row, explanation.features),
+            )
+        if case.place.decision is None:
+            raise AssertionError("a transaction is decided before it can be repeated")
+        return Verdict(case.transaction, case.place.decision, None if case.repeated else row, explanation)
+
+    def _messages(self, verdict: Verdict, case: Case) -> Iterator[KafkaSinkMessage[bytes, bytes]]:
+        record = encode_record(score_record(verdict))
+        yield KafkaSinkMessage(case.key, record, self._scores, timestamp=case.timestamp)
+        if verdict.decision.is_flagged and not verdict.is_repeated:
+            alert = encode_record(alert_record(verdict))
+            headers = _cloud_event(verdict.transaction)
+            yield KafkaSinkMessage(case.key, alert, f"{self._scores}.alerts", headers, timestamp=case.timestamp)
+
+
+def _cloud_event(transaction: Transaction) -> list[tuple[str, bytes]]:
+    """Headers of CloudEvents 1.0, as the scorer writes them."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", alert_id(transaction).encode()),
+        ("ce_source", b"/fraud-service/scorer"),
+        ("ce_type", b"fraud-service.alert.v1"),
+        ("ce_time", rfc3339(transaction.timestamp).encode()),
+        ("ce_subject", transaction.transaction_id.encode()),
+        ("content-type", b"application/json"),
+    ]
+
+
+def dataflow(bootstrap: str, source: str, steps: Steps) -> Dataflow:
+    """Lay the flow: read, by card, score, write."""
+    flow = Dataflow("scorer")
+    options = {"isolation.level": "read_committed", "fetch.wait.max.ms": "10", "fetch.queue.backoff.ms": "10"}
+    messages = op.input("transactions", flow, KafkaSource([bootstrap], [source], add_config=options, batch_size=BATCH))
+    read = op.flat_map_batch("read", messages, steps.read)
+    sorts = op.branch("readable", read, lambda item: type(item) is tuple)
+    cases = op.stateful_batch("profiles", sorts.trues, steps.card)
+    scored = op.flat_map_batch("score", cases, steps.score)
+    options = {"partitioner": PARTITIONER, "compression.type": "lz4", "enable.idempotence": "true", "linger.ms": "5"}
+    # One sink for all three topics: each one waits for the broker after every batch.
+    op.output("out", op.merge("written", scored, sorts.falses), KafkaSink([bootstrap], None, add_config=options))
+    return flow
+
+
+def create_topics(bootstrap: str, source: str, names: list[str]) -> None:
+    """Create the output topics that are missing, with as many partitions as the source."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    there = admin.list_topics(timeout=TIMEOUT).topics
+    wanted = [NewTopic(name, len(there[source].partitions), 1) for name in names if name not in there]
+    if wanted:
+        for created in admin.create_topics(wanted, request_timeout=TIMEOUT).values():
+            created.result()
+
+
+def main(
+    bootstrap: str,
+    source: str,
+    scores: str,
+    group: str,
+    folder: str,
+    guarantee: str,
+    *more: str,
+) -> None:
+    """Score until told to stop."""
+    if guarantee != "at-least-once":
+        raise SystemExit("Bytewax's Kafka sink is at-least-once: it has no transactions")
+    epoch, snapshot = (*more, DEFAULT_EPOCH, "")[0], more[1] if len(more) > 1 else ""
+    pretrained = Pretrained.load(shipped())
+    knowledge = Knowledge(untaught(pretrained.version, pretrained.untaught_online_model()))
+    if snapshot:
+        knowledge.receive_snapshot(decode_snapshot(Path(snapshot).read_bytes()))
+        knowledge.settle()
+    create_topics(bootstrap, source, [scores, f"{scores}.alerts", f"{scores}.dead-letters"])
+    recovery = Path(folder) / group  # Bytewax commits nothing to Kafka: the group is that of its snapshots
+    if not recovery.exists():
+        recovery.mkdir(parents=True)
+        init_db_dir(recovery, 1)
+    cli_main(
+        dataflow(bootstrap, source, Steps(scores, pretrained, knowledge)),
+        workers_per_process=1,
+        epoch_interval=timedelta(milliseconds=int(epoch)),
+        recovery_config=RecoveryConfig(str(recovery)),
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
