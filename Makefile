@@ -14,7 +14,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml uv.lock
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
-	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups
+	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups --no-group peers
 	touch $@
 
 demo: setup
@@ -47,6 +47,7 @@ quality: setup
 # cut off, and anew when .cache/bench is removed. BENCH names parts or sizes, as in BENCH="scale --million-cards 1".
 BENCH ?=
 bench: setup
+	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups
 	PYTHONPATH=tests $(BIN)/python benchmarks/performance.py $(BENCH)
 
 # The ratios in three minutes, compared with the committed ones; ends with one JSON line.
