@@ -93,6 +93,20 @@ def protocol(stream: Stream, data: Path) -> dict[str, list[float]]:
     return {**found, "the same, trained on all days from 21": whole.mean(axis=0).tolist()}
 
 
+def protocol_live(stream: Stream, data: Path) -> dict[str, list[float]]:
+    """Return the same of what the backtest said of those days: a model fitted before, and labels as they came."""
+    known = payments(stream, data)
+    table = parquet.read_table(CACHE / stream.name / "hybrid.parquet")
+    chosen = (known.days >= stream.reported[0]) & (known.days < stream.reported[1])
+    found = {}
+    for name, what in (("pretrained", "frozen"), ("score", "hybrid")):
+        scores = np.full(len(chosen), np.nan)
+        scores[chosen] = table[name].to_numpy()
+        figures = handbook.folds(known, FOLDS, lambda _, test, scores=scores: scores[test]).mean(axis=0)
+        found[f"{what}, fitted on days {stream.train[0]} to {stream.train[1] - 1}, then as live"] = figures.tolist()
+    return found
+
+
 def groups(data: Path) -> dict[str, list[float]]:
     """Return, of each feature group, µs per transaction and what average precision loses without it."""
     known = payments(STREAMS[0], data)
