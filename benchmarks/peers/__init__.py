@@ -74,6 +74,7 @@ def bytewax() -> list[str]:
 
 
 PEERS: Final[dict[str, Callable[[], list[str]]]] = {"Kafka Streams": kafka_streams, "bytewax": bytewax}
+EXACTLY_ONCE: Final = ("Kafka Streams",)  # Bytewax's sink has no transactions
 
 
 def _java() -> str:
