@@ -60,7 +60,8 @@ class _Places:
 
     def __init__(self, settings: Settings, members: int) -> None:
         self._share = settings.partitions // members
-        self._group = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.scorer_group})
+        options = {"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.scorer_group, "log_level": 0}
+        self._group = Consumer(options)
         self._asked = [TopicPartition(settings.topics.transactions, number) for number in range(settings.partitions)]
         self._ends = [self._group.get_watermark_offsets(place, timeout=30)[1] for place in self._asked]
         self._offsets = [0] * len(self._asked)

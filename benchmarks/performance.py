@@ -19,7 +19,7 @@ import live
 import page
 import scale
 import stages
-from harness import say
+from harness import end_in_good_order, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,7 @@ def parts(options: argparse.Namespace) -> dict[str, Callable[[], object]]:
 
 def main() -> None:
     """Run the parts that are asked for."""
+    end_in_good_order()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help="ladder, latency, stages, fleet, live, learning, scale, page")
     parser.add_argument("--messages", type=int, default=ladder.Sizes().messages, help="payments on a full topic")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ladder
 import latency
-from harness import broker, payments, say, send
+from harness import broker, end_in_good_order, payments, say, send
 from support.processes import fresh_settings
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def compared(now: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measure, compare, tell."""
+    end_in_good_order()
     now = line()
     problems = compared(now)
     print(json.dumps(now))  # noqa: T201
