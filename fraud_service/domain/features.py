@@ -22,6 +22,8 @@ it is for a card or merchant never seen. `docs/features.md` is generated from th
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
@@ -250,10 +252,7 @@ def _month(profile: Profile, newest: int) -> _Month:
 
 def _total(amounts: list[float]) -> float:
     """Add up in order; `sum` rounds otherwise from one release of Python to the next."""
-    total = 0.0
-    for amount in amounts:
-        total += amount
-    return total
+    return reduce(add, amounts, 0.0)
 
 
 def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
