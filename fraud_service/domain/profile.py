@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from bisect import bisect_right
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -248,7 +249,25 @@ def decode_profile(data: bytes) -> Profile:
     try:
         profile = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _require_schema(data)
         raise InvalidRecord(f"a card's profile in the state store cannot be read: {error}") from error
     if profile.schema != SCHEMA:
-        raise InvalidRecord(f"a card's profile has schema {profile.schema}; this version reads {SCHEMA}")
+        _require_schema(data)
     return profile
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """How every profile begins, whatever follows."""
+
+    schema: int
+
+
+def _require_schema(data: bytes) -> None:
+    """Raise `InvalidRecord` when these bytes say that they are of another schema version."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        head = msgspec.msgpack.decode(data, type=_Head)
+        if head.schema != SCHEMA:
+            raise InvalidRecord(
+                f"a card's profile has schema {head.schema}; this version reads {SCHEMA}. Start over with "
+                "`fraud-service reset` on the scorer's group, or go back to the version that wrote it"
+            )

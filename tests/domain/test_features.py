@@ -341,6 +341,8 @@ def test_a_profile_that_was_written_and_read_goes_on_the_same(arrivals, cut):
 def test_a_profile_of_another_schema_is_refused():
     with pytest.raises(InvalidRecord, match="schema 4; this version reads 3"):
         decode_profile(encode_profile(Profile(schema=4)))
+    with pytest.raises(InvalidRecord, match="schema 2; this version reads 3"):
+        decode_profile(msgspec.msgpack.encode([2, 1, 0, 0, 0.0, 0.5, [], [], [[1, 2, 3.0, 4, ["approve", 0.1]]]]))
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"{}", b"\x91\xa1x", encode_profile(Profile(count=3))[:-1]])
