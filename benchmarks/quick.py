@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 RATIOS: Final = Path(__file__).with_name("ratios.json")
 MESSAGES: Final = 240_000
 SECONDS: Final = 8.0
-# A quick run measures each rung once, within seconds, on a machine that others may use: from one to the next its
-# ratios were seen to move by a quarter. A change for the worse that matters is larger, or shows in `make bench`.
+# A quick run measures each rung once, within seconds, on a machine that others may use. How far its ratios move from
+# one run to the next has not been measured: these bounds are an estimate, to be replaced by a spread of repeated runs.
 TOLERANCE: Final = 0.35
 TOLERANCE_COST: Final = 0.15  # of exactly-once, which is a share already
 
