@@ -107,9 +107,8 @@ class ScorerMetrics(StreamMetrics):
         )
         self.refused = metrics.counter("fraud_refused_snapshots", "Snapshot records that failed their check.")
         self.model = metrics.info("fraud_model", "Pretrained model in use.")
-        self._decided = {
-            outcome: self.transactions.labels(outcome) for outcome in Outcome
-        }  # looked up once, not always
+        # Looked up once: every transaction counts in one of them.
+        self._decided = {outcome: self.transactions.labels(outcome) for outcome in Outcome}
         self._currencies: set[str] = set()
 
     def observe(self, verdict: Verdict) -> None:

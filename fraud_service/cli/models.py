@@ -173,7 +173,7 @@ def refit(
     source = f"topic {chosen.topics.labelled}" if file is None else file.name
     outcome, challenger = challenge(examples, champion, at, source, margin)
     if not dry_run:
-        run.report(chosen, outcome)
         if challenger is not None:
             run.promote(chosen, challenger)
+        run.report(chosen, outcome)  # after the model: it must not tell of a promotion that failed
     typer.echo(json.dumps({**msgspec.structs.asdict(outcome), "dry_run": dry_run}))
