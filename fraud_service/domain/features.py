@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.profile import Profile
     from fraud_service.domain.risk import Risk
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 # What grows for as long as the service runs is cut off: a model must not meet values larger than it was fitted on.
 MOST: Final = 30.0
@@ -165,7 +165,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         ),
     ]
     merchant_unexplained: Annotated[
-        float, _feature("Frauds of the streak whose `unusualness` was at most 3. At most 100.", "count", "lifetime")
+        float, _feature("Frauds of the streak whose `unusualness` was at most 2. At most 100.", "count", "lifetime")
     ]
     merchant_streak_age: Annotated[
         float, _feature("Time since the first fraud of the streak; 0 without a streak.", "hours", "at most 720")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 2
 QUIET: Final = 31 * DAY  # after so long without a labelled example, boundaries publish nothing
-EXPLAINED: Final = 3.0  # deviations from which an amount explains a fraud
+EXPLAINED: Final = 2.0  # deviations from which an amount explains a fraud
 DOUBTED: Final = 0.01  # score from which a transaction is worth a lesson even though it was legitimate
 UNUSUALNESS: Final = NAMES.index("unusualness")
 

@@ -211,7 +211,7 @@ def test_risk_counts_labels_by_the_day_they_became_known():
     assert row == decode_risk(store[card_key("card-1")])
 
 
-@pytest.mark.parametrize(("unusualness", "unexplained"), [(2.9, 1), (3.0, 1), (3.1, 0)])
+@pytest.mark.parametrize(("unusualness", "unexplained"), [(1.9, 1), (2.0, 1), (2.1, 0)])
 def test_an_unusually_high_amount_explains_a_fraud(unusualness, unexplained):
     (lesson,) = teach([example(features=features(unusualness=unusualness))])
     assert decode_risk(lesson.risk[merchant_key("merchant-1")]).unexplained == unexplained
