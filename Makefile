@@ -28,6 +28,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python ops/dashboards.py --check
 
 # The committed model, rebuilt from nothing: the same commands give the same files.
 train: setup
@@ -38,6 +39,7 @@ train: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+	$(BIN)/python ops/dashboards.py
 
 # Detection quality, measured from nothing (an hour); the data are not part of the repository.
 quality: setup

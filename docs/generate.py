@@ -269,6 +269,7 @@ def _label_values() -> dict[str, str]:
     return {
         "`outcome`": members(policy.Outcome),
         "`is_fraud`": _names(("true", "false")),
+        "`role`": _names((ScorerMetrics.ROLE, LearnerMetrics.ROLE)),
         "`source`": members(LabelSource),
         "`component`": _names(("pretrained", "online")),
         "`code`": f"{_names((*policy.CODES, policy.NO_MODEL.code))}: see [features](features.md#reason-codes)",

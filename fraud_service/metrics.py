@@ -6,16 +6,21 @@ Label values come from closed sets: never a card, merchant or transaction. The m
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+import time
+from itertools import product
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from fraud_service.domain.policy import Outcome
+from fraud_service.domain.events import LabelSource, Reason
+from fraud_service.domain.policy import CODES, NO_MODEL, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fraud_service.domain.detector import Verdict
     from fraud_service.domain.ledger import Example
     from fraud_service.domain.records import RefitRecord
@@ -27,6 +32,7 @@ MOST_CURRENCIES: Final = 16
 FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0)
 SCORES: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+TRUTHS: Final = ("true", "false")
 DAYS: Final = tuple(86_400 * day for day in (0.01, 0.1, 0.5, 1, 2, 3, 5, 7, 10, 14, 21, 30, 60))
 
 
@@ -60,20 +66,86 @@ class Metrics:
         return Info(name, text, registry=self.registry)
 
 
+class Pace:
+    """How far a stream is behind, and how long its newest recovery took; both are told whenever somebody asks.
+
+    Written by the stream, read by the HTTP thread; each field is replaced, never changed. Because the clock goes on
+    between two turns of the loop, a stream that stands still is seen to fall behind.
+    """
+
+    def __init__(self) -> None:
+        self._current_at = time.time()
+        self._took = False
+        self._given_at = self._recovered_at = 0.0
+
+    def took(self, timestamp: float) -> None:
+        """Say that a message is in work that has been waiting since `timestamp`, Unix seconds."""
+        self._current_at, self._took = timestamp, True
+
+    def turned(self, *, is_connected: bool) -> None:
+        """Say that a turn of the loop begins: state is recovered, and a turn that found nothing had caught up."""
+        if not self._recovered_at:
+            self._recovered_at = time.time()
+        if is_connected and not self._took:
+            self._current_at = time.time()
+        self._took = False
+
+    def given(self) -> None:
+        """Say that partitions were assigned, whose state is now to be recovered."""
+        self._given_at, self._recovered_at = time.time(), 0.0
+
+    def lag(self) -> float:
+        """Return the seconds for which the oldest message in work has been waiting; near 0 when none is."""
+        return max(time.time() - self._current_at, 0.0)
+
+    def recovery(self) -> float:
+        """Return the seconds that the newest recovery took, or takes so far; 0 before the first."""
+        return max((self._recovered_at or time.time()) - self._given_at, 0.0) if self._given_at else 0.0
+
+
 class StreamMetrics:
     """What scorer and learner have in common."""
+
+    ROLE: ClassVar[str] = ""
 
     def __init__(self, metrics: Metrics) -> None:
         self.dead_letters = metrics.counter(
             "fraud_dead_letters", "Messages that could not be read, by reason.", "reason"
         )
+        _begin(self.dead_letters, Reason)
         self.assigned = metrics.gauge("fraud_assigned_partitions", "Input partitions this process works on.")
-        self.ready = metrics.gauge("fraud_ready", "1 when assigned, recovered and models loaded.")
+        self.ready = metrics.gauge(
+            "fraud_ready", "1 when assigned, recovered and models loaded; the role says what it is.", "role"
+        ).labels(self.ROLE)
         self.event_time = metrics.gauge("fraud_event_time_seconds", "Newest event time processed, Unix seconds.")
+        self.rebalances = metrics.counter(
+            "fraud_rebalances", "Times this process was given partitions; the first is its start."
+        )
+        self.checkpoints = metrics.histogram(
+            "fraud_checkpoint_seconds", "Time to commit state, output and offsets of one checkpoint.", LATENCY
+        )
+        self.state = metrics.gauge("fraud_state_bytes", "Size of the local state on disk.")
+        self.volume = metrics.gauge("fraud_state_volume_bytes", "Size of the volume the local state lies on.")
+        self.free = metrics.gauge("fraud_state_volume_free_bytes", "What is free of that volume.")
+        self.pace = Pace()
+        metrics.gauge(
+            "fraud_lag_seconds", "For how long the oldest message in work has been waiting; near 0 when none is."
+        ).set_function(self.pace.lag)
+        metrics.gauge(
+            "fraud_recovery_seconds", "Time from the newest assignment to recovered state, or so far."
+        ).set_function(self.pace.recovery)
+
+
+def _begin(counter: Counter, *values: Iterable[str]) -> None:
+    """Show every series of a closed label set from the start: of a counter that begins at 1, nobody sees it rise."""
+    for labels in product(*values):
+        counter.labels(*labels)
 
 
 class ScorerMetrics(StreamMetrics):
     """Metrics of the scorer."""
+
+    ROLE = "scorer"
 
     def __init__(self, metrics: Metrics) -> None:
         super().__init__(metrics)
@@ -89,10 +161,12 @@ class ScorerMetrics(StreamMetrics):
         self.failures = metrics.counter(
             "fraud_component_failures", "Scores of one component that were not finite or failed.", "component"
         )
+        _begin(self.failures, ("pretrained", "online"))
         self.stale = metrics.counter(
             "fraud_stale_decisions", "Decisions for which a newer snapshot should have been in force."
         )
         self.reasons = metrics.counter("fraud_reasons", "Reasons given with flagged transactions.", "code")
+        _begin(self.reasons, (*CODES, NO_MODEL.code))
         self.flagged_amount = metrics.counter("fraud_flagged_amount", "Amount of flagged transactions.", "currency")
         self.snapshot_examples = metrics.gauge(
             "fraud_snapshot_examples", "Labelled examples behind the newest snapshot."
@@ -147,14 +221,18 @@ class ScorerMetrics(StreamMetrics):
 class LearnerMetrics(StreamMetrics):
     """Metrics of the learner."""
 
+    ROLE = "learner"
+
     def __init__(self, metrics: Metrics) -> None:
         super().__init__(metrics)
         self.scores = metrics.counter("fraud_scores_received", "Score records taken into the ledger.")
         self.labels = metrics.counter(
             "fraud_labels_received", "Labels received, by what they say and from whom.", "is_fraud", "source"
         )
+        _begin(self.labels, TRUTHS, LabelSource)
         self.early = metrics.counter("fraud_labels_early", "Labels whose transaction was not known (yet).")
         self.examples = metrics.counter("fraud_labelled_examples", "Labelled examples published.", "is_fraud")
+        _begin(self.examples, TRUTHS)
         self.corrections = metrics.counter("fraud_corrections", "Labelled examples that contradicted an earlier one.")
         self.confusion = metrics.counter(
             "fraud_labelled_decisions",
@@ -162,9 +240,11 @@ class LearnerMetrics(StreamMetrics):
             "outcome",
             "is_fraud",
         )
+        _begin(self.confusion, Outcome, TRUTHS)
         self.amounts = metrics.counter(
             "fraud_labelled_fraud_amount", "Amount of labelled frauds, by the decision that was made.", "outcome"
         )
+        _begin(self.amounts, Outcome)
         self.delay = metrics.histogram("fraud_label_delay_seconds", "From transaction to label, event time.", DAYS)
         self.snapshots = metrics.counter("fraud_snapshots_published", "Snapshots published.")
         self.snapshot_as_of = metrics.gauge(

@@ -205,7 +205,7 @@ def watch(
         on_partitions(partitions)
 
     metrics.ready.set_function(lambda: float(health.is_ready))
-    app.health, app.on_partitions = health, tell
+    app.health, app.metrics, app.on_partitions = health, metrics, tell
 
 
 def _each_scorer_turn(broadcast: Broadcast, knowledge: Knowledge, metrics: ScorerMetrics) -> Callable[[], None]:

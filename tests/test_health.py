@@ -15,11 +15,11 @@ from support.worlds import DAY, HOUR, MONDAY, BrokenModel, LinearModel, online_m
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.ledger import Example, Scored
-from fraud_service.domain.policy import Outcome, Policy
+from fraud_service.domain.policy import CODES, Outcome, Policy
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.errors import ConfigurationError
 from fraud_service.health import SILENCE_ALLOWED, Health, HttpEndpoint
-from fraud_service.metrics import MOST_CURRENCIES, LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.metrics import MOST_CURRENCIES, LearnerMetrics, Metrics, Pace, ScorerMetrics
 
 READY = {"connected": True, "assigned": True, "recovered": True, "models_loaded": True}
 LOOPBACK = "127.0.0.1"
@@ -257,7 +257,8 @@ def test_a_flagged_verdict_counts_its_amount_and_each_of_its_reasons(metrics):
     seen = samples(metrics)
     assert seen["fraud_transactions_total", "decline"] == 1
     assert seen["fraud_flagged_amount_total", "EUR"] == 500.0
-    assert [name[1] for name in seen if name[0] == "fraud_reasons_total"] == ["UNUSUAL_AMOUNT"]
+    given = {name[1]: value for name, value in seen.items() if name[0] == "fraud_reasons_total"}
+    assert given == {**dict.fromkeys((*CODES, "NO_MODEL"), 0.0), "UNUSUAL_AMOUNT": 1.0}
 
 
 def test_a_component_that_failed_is_counted(metrics):
@@ -337,3 +338,65 @@ def test_a_label_from_before_its_transaction_counts_as_no_delay(metrics):
     learner = LearnerMetrics(metrics)
     learner.observe(example(known_at=MONDAY - DAY))
     assert samples(metrics)["fraud_label_delay_seconds_sum",] == 0
+
+
+@pytest.mark.parametrize("kind", [ScorerMetrics, LearnerMetrics])
+def test_every_counter_but_that_of_currencies_is_there_from_the_start(metrics, kind):
+    kind(metrics)
+    counters = {family.name for family in metrics.registry.collect() if family.type == "counter"}
+    shown = {name[0].removesuffix("_total") for name in samples(metrics)}
+    assert {name for name in counters if name.startswith("fraud_")} - shown <= {"fraud_flagged_amount"}
+
+
+@pytest.mark.parametrize(("kind", "role"), [(ScorerMetrics, "scorer"), (LearnerMetrics, "learner")])
+def test_a_process_says_what_it_is(metrics, kind, role):
+    kind(metrics)
+    assert samples(metrics)["fraud_ready", role] == 0
+
+
+@pytest.fixture
+def hand(monkeypatch):
+    """Give metrics a clock that stands still."""
+    hand = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr("fraud_service.metrics.time", SimpleNamespace(time=lambda: hand.seconds))
+    return hand
+
+
+def test_lag_is_how_long_the_message_in_work_has_waited_and_goes_on_while_the_loop_stands_still(hand):
+    pace = Pace()
+    pace.turned(is_connected=True)
+    pace.took(990.0)
+    assert pace.lag() == 10
+    hand.seconds += 5
+    assert pace.lag() == 15
+
+
+def test_a_turn_that_found_nothing_has_caught_up_unless_the_brokers_are_out_of_reach(hand):
+    pace = Pace()
+    pace.took(990.0)
+    pace.turned(is_connected=True)  # the turn before took a message: there may be more
+    assert pace.lag() == 10
+    pace.turned(is_connected=False)
+    assert pace.lag() == 10
+    pace.turned(is_connected=True)
+    assert pace.lag() == 0
+
+
+def test_a_broker_whose_clock_is_ahead_makes_no_negative_lag(hand):
+    pace = Pace()
+    pace.took(1001.0)
+    assert pace.lag() == 0
+
+
+def test_a_recovery_lasts_from_the_assignment_to_the_first_turn_and_is_seen_while_it_lasts(hand):
+    pace = Pace()
+    assert pace.recovery() == 0
+    pace.given()
+    hand.seconds += 30
+    assert pace.recovery() == 30
+    pace.turned(is_connected=True)
+    hand.seconds += 30
+    pace.turned(is_connected=True)
+    assert pace.recovery() == 30
+    pace.given()
+    assert pace.recovery() == 0

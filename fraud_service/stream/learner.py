@@ -227,6 +227,7 @@ class LearnerStep:
     def on_score(self, value: bytes | None, key: bytes | None, timestamp: int, _headers: Any) -> list[Output]:
         """Take in a scored transaction; returns a dead letter when it is none."""
         partition = message_context().partition
+        self._metrics.pace.took(timestamp / 1000)
         try:
             record = decode_score(value)
         except InvalidRecord as error:
@@ -241,6 +242,7 @@ class LearnerStep:
     def on_label(self, value: bytes | None, key: bytes | None, timestamp: int, _headers: Any) -> list[Output]:
         """Take in a label; returns a dead letter when it cannot be read."""
         partition = message_context().partition
+        self._metrics.pace.took(timestamp / 1000)
         try:
             label = decode_label(value)
             check_key(key, label.card_id)

@@ -57,6 +57,7 @@ class ScorerStep:
     def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:
         """Process a batch; returns what each message produces."""
         began = time.perf_counter()
+        self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
         outputs: list[list[Output]] = [[] for _ in batch]
         readable = []
         for place, message in enumerate(batch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -13,8 +14,9 @@ from quixstreams.processing import ProcessingContext
 
 from fraud_service.errors import FatalStreamError
 from fraud_service.health import Health
+from fraud_service.metrics import Metrics, ScorerMetrics
 from fraud_service.settings import Settings
-from fraud_service.stream.application import GuardedApplication, build
+from fraud_service.stream.application import GuardedApplication, build, show_state, time_checkpoints
 
 
 @pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_process_message"])
@@ -107,3 +109,67 @@ def test_quix_still_has_what_batches_rest_on(app):
     message = inspect.getsource(Application._process_message)
     for step in ("self._producer.poll", "store_offset", "set_message_consumed"):
         assert step in message
+
+
+class Context:
+    """Stands for Quix's: a checkpoint that may be due, may be empty, and takes a while."""
+
+    def __init__(self, *, expired: bool, empty: bool) -> None:
+        self.checkpoint = SimpleNamespace(expired=lambda: expired, empty=lambda: empty)
+        self.calls: list[dict[str, bool]] = []
+
+    def commit_checkpoint(self, **how: bool) -> None:
+        self.calls.append(how)
+
+
+@pytest.mark.parametrize(
+    ("expired", "empty", "force", "observed"),
+    [(True, False, False, 1), (False, False, True, 1), (False, False, False, 0), (True, True, True, 0)],
+)
+def test_a_checkpoint_is_timed_when_it_has_something_to_commit(expired, empty, force, observed):
+    context, seconds = Context(expired=expired, empty=empty), []
+    time_checkpoints(context, seconds.append)
+    context.commit_checkpoint(force=force, revoking=True)
+    assert context.calls == [{"force": force, "revoking": True}]
+    assert len(seconds) == observed
+    assert all(second >= 0 for second in seconds)
+
+
+def test_quix_still_commits_through_the_context_of_the_application(app):
+    loop, revoke = inspect.getsource(Application._run_dataframe), inspect.getsource(Application._on_revoke)
+    assert "processing_context.commit_checkpoint()" in loop
+    assert "self._processing_context.commit_checkpoint(" in revoke
+    ours = list(inspect.signature(ProcessingContext.commit_checkpoint).parameters)
+    assert ours == ["self", "force", "revoking"]
+    assert callable(Checkpoint.expired)
+    assert callable(Checkpoint.empty)
+    assert isinstance(app._processing_context, ProcessingContext)
+
+
+def test_an_assignment_is_counted_and_a_turn_ends_its_recovery(app, monkeypatch):
+    monkeypatch.setattr(Application, "_on_assign", lambda *_: None)
+    monkeypatch.setattr(Application, "_process_message", lambda *_: None)
+    app.health, app.metrics = Health(), ScorerMetrics(Metrics())
+    app._on_assign(None, [])
+    assert app.metrics.rebalances._value.get() == 0
+    app._on_assign(None, [TopicPartition("payments.transactions.v1", 0)])
+    assert app.metrics.rebalances._value.get() == 1
+    assert app.metrics.pace._recovered_at == 0
+    app._process_message({})
+    assert app.metrics.pace._recovered_at > 0
+
+
+def test_statistics_show_the_size_of_the_state_and_of_its_volume(app, tmp_path):
+    app.health, app.metrics = Health(), ScorerMetrics(Metrics())
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/000001.sst").write_bytes(b"x" * 1000)
+    (tmp_path / "group/gone.sst").symlink_to(tmp_path / "nowhere")
+    app.config.consumer_extra_config["stats_cb"]("{}")
+    assert app.metrics.state._value.get() == 1000
+    assert 0 < app.metrics.free._value.get() <= app.metrics.volume._value.get()
+
+
+def test_state_that_is_not_there_yet_is_no_failure(tmp_path):
+    metrics = ScorerMetrics(Metrics())
+    show_state(tmp_path / "later", metrics)
+    assert metrics.volume._value.get() == 0

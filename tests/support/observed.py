@@ -1,0 +1,74 @@
+"""What the committed dashboards and rules ask Prometheus."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import promql_parser
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHART = Path(__file__).parents[2] / "helm/fraud-service"
+RULES = CHART / "rules/fraud-service.yaml"
+# As Grafana would fill them in with "All" chosen, on a range of some minutes.
+VARIABLES = {
+    "$namespace": ".*",
+    "$job": ".*",
+    "$pod": ".*",
+    "$__rate_interval": "30s",
+    "$__range": "5m",
+}
+
+
+def rules() -> list[dict[str, Any]]:
+    """Return all rules, recording ones and alerts."""
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def dashboards() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((CHART / "dashboards").glob("*.json"))]
+
+
+def panels() -> list[tuple[str, dict[str, Any]]]:
+    """Return every panel, named by its dashboard and its title."""
+    return [(f"{board['title']} / {panel['title']}", panel) for board in dashboards() for panel in board["panels"]]
+
+
+def expressions() -> list[tuple[str, str]]:
+    """Return every expression of a panel with the panel's name, its variables filled in."""
+    return [(name, filled(target["expr"])) for name, panel in panels() for target in panel["targets"]]
+
+
+def filled(expression: str) -> str:
+    for name, value in VARIABLES.items():
+        expression = expression.replace(name, value)
+    return expression
+
+
+def selectors(expression: str) -> set[tuple[str, str]]:
+    """Return the metrics an expression asks for, and each with its matchers but without window and offset.
+
+    Raises
+    ------
+    ValueError
+        When the expression is no PromQL.
+    """
+    return {(node.name, f"{node.name}{node.matchers}") for node in _nodes(promql_parser.parse(expression))}
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    if isinstance(node, promql_parser.VectorSelector):
+        yield node
+        return
+    inner = [getattr(node, name, None) for name in ("lhs", "rhs", "expr", "param", "vector_selector")]
+    for child in [*inner, *(getattr(node, "args", None) or [])]:
+        if child is not None:
+            yield from _nodes(child)
