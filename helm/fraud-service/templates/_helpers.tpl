@@ -9,7 +9,7 @@
 {{- /* What selectors match: it must never change, for selectors cannot. */ -}}
 {{- define "fraud-service.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "fraud-service.labels" -}}
@@ -36,7 +36,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* Settings that are no secret, and the same in every pod. Numbers through JSON: 1e+06 is no integer to the service. */ -}}
 {{- define "fraud-service.settings" -}}
 FRAUD_BOOTSTRAP_SERVERS: {{ .Values.kafka.bootstrapServers | quote }}
-FRAUD_HTTP_PORT: "8000"
 {{- range $name, $value := .Values.settings }}
 {{ $name }}: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
 {{- end }}
@@ -69,13 +68,13 @@ FRAUD_HTTP_PORT: "8000"
 
 {{- /* What every pod is: "restricted" of the Pod Security Standards, and without a token. */ -}}
 {{- define "fraud-service.pod" -}}
-serviceAccountName: {{ include "fraud-service.serviceAccount" . }}
+serviceAccountName: {{ include "fraud-service.serviceAccount" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 securityContext:
@@ -100,7 +99,7 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 volumes:
@@ -111,21 +110,21 @@ volumes:
   {{- if and .enabled .caSecret }}
   - name: kafka-ca
     secret:
-      secretName: {{ .caSecret }}
+      secretName: {{ .caSecret | quote }}
       items:
-        - key: {{ .caKey }}
-          path: {{ .caKey }}
+        - key: {{ .caKey | quote }}
+          path: {{ .caKey | quote }}
   {{- end }}
   {{- if and .enabled .clientSecret }}
   - name: kafka-client
     secret:
-      secretName: {{ .clientSecret }}
+      secretName: {{ .clientSecret | quote }}
       defaultMode: 0440
       items:
-        - key: {{ .clientCertificateKey }}
-          path: {{ .clientCertificateKey }}
-        - key: {{ .clientPrivateKeyKey }}
-          path: {{ .clientPrivateKeyKey }}
+        - key: {{ .clientCertificateKey | quote }}
+          path: {{ .clientCertificateKey | quote }}
+        - key: {{ .clientPrivateKeyKey | quote }}
+          path: {{ .clientPrivateKeyKey | quote }}
   {{- end }}
   {{- end }}
 {{- end -}}
@@ -148,8 +147,8 @@ env:
   - name: KAFKA_PASSWORD
     valueFrom:
       secretKeyRef:
-        name: {{ required "kafka.sasl.secret: name the Secret with the password" .secret }}
-        key: {{ .passwordKey }}
+        name: {{ required "kafka.sasl.secret: name the Secret with the password" .secret | quote }}
+        key: {{ .passwordKey | quote }}
   {{- end }}
   {{- end }}
   - name: FRAUD_KAFKA
@@ -277,9 +276,9 @@ spec:
       spec:
         accessModes: [ReadWriteOnce]
         {{- with .values.volume.storageClass }}
-        storageClassName: {{ . }}
+        storageClassName: {{ . | quote }}
         {{- end }}
         resources:
           requests:
-            storage: {{ .values.volume.size }}
+            storage: {{ .values.volume.size | quote }}
 {{- end -}}
