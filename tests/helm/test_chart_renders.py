@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from support import chart
 
 WARNING = 2  # Helm's number for the least finding that --strict refuses
-by_feature = pytest.mark.parametrize("path", chart.CI, ids=[path.name.removesuffix("-values.yaml") for path in chart.CI])
+by_feature = pytest.mark.parametrize(
+    "path", chart.CI, ids=[path.name.removesuffix("-values.yaml") for path in chart.CI]
+)
 
 
 def switches(values: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], bool]:
@@ -151,15 +153,18 @@ def assert_references_lead_somewhere(manifests: list[dict[str, Any]]) -> None:
     assert_selectors_find_pods(manifests)
 
 
+SELECTORS = {
+    "Service": ("spec", "selector"),
+    "StatefulSet": ("spec", "selector", "matchLabels"),
+    "PodDisruptionBudget": ("spec", "selector", "matchLabels"),
+    "NetworkPolicy": ("spec", "podSelector", "matchLabels"),
+}
+
+
 def assert_selectors_find_pods(manifests: list[dict[str, Any]]) -> None:
     labels = [pod["metadata"]["labels"] for pod in chart.pods(manifests).values()]
     for one in manifests:
-        wanted = {
-            "Service": lambda spec: spec["selector"],
-            "StatefulSet": lambda spec: spec["selector"]["matchLabels"],
-            "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
-            "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
-        }.get(one["kind"])
-        if wanted is not None:
-            found = [mine for mine in labels if wanted(one["spec"]).items() <= mine.items()]
+        if one["kind"] in SELECTORS:
+            wanted = chart.inside(one, SELECTORS[one["kind"]]).items()
+            found = [mine for mine in labels if wanted <= mine.items()]
             assert len(found) == (len(labels) if one["kind"] == "NetworkPolicy" else 1), one["kind"]

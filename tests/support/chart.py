@@ -61,20 +61,22 @@ def kinds(manifests: list[Manifest]) -> set[str]:
     return {manifest["kind"] for manifest in manifests}
 
 
+PODS_IN = {
+    "Pod": (),
+    "StatefulSet": ("spec", "template"),
+    "Job": ("spec", "template"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+}
+
+
+def inside(manifest: Manifest, path: tuple[str, ...]) -> Manifest:
+    return functools.reduce(lambda place, name: place[name], path, manifest)
+
+
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
     """Return every pod template, with its metadata, by component."""
-    found = {}
-    for manifest in manifests:
-        spec = manifest.get("spec", {})
-        pod = {
-            "Pod": lambda: manifest,
-            "StatefulSet": lambda spec=spec: spec["template"],
-            "Job": lambda spec=spec: spec["template"],
-            "CronJob": lambda spec=spec: spec["jobTemplate"]["spec"]["template"],
-        }.get(manifest["kind"])
-        if pod is not None:
-            found[pod()["metadata"]["labels"]["app.kubernetes.io/component"]] = pod()
-    return found
+    found = [inside(one, PODS_IN[one["kind"]]) for one in manifests if one["kind"] in PODS_IN]
+    return {pod["metadata"]["labels"]["app.kubernetes.io/component"]: pod for pod in found}
 
 
 def container(pod: Manifest) -> Manifest:

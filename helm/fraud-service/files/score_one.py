@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from confluent_kafka import TopicPartition
@@ -33,7 +33,7 @@ def main() -> int:
     wanted = f"helm-test-{uuid4()}"
     payment = {
         "transaction_id": wanted,
-        "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "card_id": CARD,
         "merchant_id": "helm-test",
         "amount": "0.01",
