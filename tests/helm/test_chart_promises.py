@@ -3,8 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helm_python.errors import HelmRenderError, HelmValuesError
@@ -14,6 +13,9 @@ from support import chart
 
 from fraud_service import health, service, settings
 from fraud_service.metrics import Metrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PORT = 8000
 LOGIN = chart.ci(chart.CHART / "ci/login-values.yaml")
@@ -117,7 +119,7 @@ def test_certificates_lie_where_the_options_say() -> None:
 
 
 def test_a_login_without_a_secret_is_refused() -> None:
-    with pytest.raises(HelmRenderError, match="kafka.sasl.secret: name the Secret"):
+    with pytest.raises(HelmRenderError, match=r"kafka\.sasl\.secret: name the Secret"):
         chart.render({"kafka": {"sasl": {"enabled": True}}})
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helm_python import Chart
 from helm_python.chart import lint
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,6 +100,23 @@ def test_every_switch_is_thrown_in_a_ci_file() -> None:
         path for file in chart.CI for path, position in switches(chart.ci(file)).items() if position != SWITCHES[path]
     }
     assert thrown == set(SWITCHES)
+
+
+def test_a_packaged_chart_renders_the_same(tmp_path: Path) -> None:
+    with Chart.load(chart.loaded().save(tmp_path)) as packaged:
+        assert packaged.render({}, name="rel", namespace="payments") == chart.texts()
+        assert not [file["name"] for file in packaged.files if file["name"].startswith("ci/")]
+
+
+def test_the_chart_installs_the_version_it_comes_with() -> None:
+    project = tomllib.loads((chart.CHART.parent.parent / "pyproject.toml").read_text())["project"]
+    assert chart.loaded().metadata["appVersion"] == project["version"]
+    images = {component: chart.container(pod)["image"] for component, pod in chart.pods(chart.render()).items()}
+    assert set(images.values()) == {f"fraud-service:{project['version']}"}
+
+
+def test_the_chart_may_be_part_of_another() -> None:
+    chart.loaded().validate_schema({"global": {"anything": {"of": "the parent"}}})
 
 
 def test_custom_resources_are_off_by_default() -> None:
