@@ -1,0 +1,62 @@
+"""Send one transaction and wait for its score: what `helm test` runs inside the image.
+
+It is a payment like any other: of a card and a merchant of its own, of the least amount, and kept in the scores topic.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from confluent_kafka import TopicPartition
+
+from fraud_service import settings
+from fraud_service.stream import clients
+
+PATIENCE = 120.0  # seconds
+CARD = "helm-test"
+
+
+def main() -> int:
+    """Return 0 when the score came."""
+    chosen = settings.load()
+    consumer = clients.reader(chosen, "fraud-helm-test")
+    topic = chosen.topics.scores
+    numbers = consumer.list_topics(topic, timeout=clients.TIMEOUT).topics[topic].partitions
+    places = [TopicPartition(topic, number) for number in numbers]
+    for place in places:  # from the present end, fixed before the transaction is sent
+        place.offset = consumer.get_watermark_offsets(place, timeout=clients.TIMEOUT)[1]
+    consumer.assign(places)
+    wanted = f"helm-test-{uuid4()}"
+    payment = {
+        "transaction_id": wanted,
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "card_id": CARD,
+        "merchant_id": "helm-test",
+        "amount": "0.01",
+        "currency": "XTS",  # ISO 4217's code for tests
+    }
+    producer = clients.producer(chosen)
+    producer.produce(chosen.topics.transactions, json.dumps(payment).encode(), CARD.encode())
+    if producer.flush(clients.TIMEOUT):
+        sys.stderr.write("the transaction could not be sent\n")
+        return 1
+    start = time.monotonic()
+    while time.monotonic() < start + PATIENCE:
+        message = consumer.poll(1.0)
+        if message is None or message.error() is not None:
+            continue
+        score = json.loads(message.value())
+        if score["transaction_id"] == wanted:
+            took = time.monotonic() - start
+            sys.stdout.write(f"scored after {took:.2f} s: {score['outcome']}, {score['score']:.4f}\n")
+            return 0
+    sys.stderr.write(f"no score of {wanted} within {PATIENCE:.0f} s: see the logs of the scorers\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

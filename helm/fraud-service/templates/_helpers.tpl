@@ -1,0 +1,284 @@
+{{- define "fraud-service.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What selectors match: it must never change, for selectors cannot. */ -}}
+{{- define "fraud-service.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{- define "fraud-service.labels" -}}
+{{ include "fraud-service.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "fraud-service.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "fraud-service.fullname" .) "default" .Values.serviceAccount.enabled) -}}
+{{- end -}}
+
+{{- /* Takes a list: the root, and what has repository, tag and digest. */ -}}
+{{- define "fraud-service.image" -}}
+{{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository ($image.tag | default $root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Settings that are no secret, and the same in every pod. Numbers through JSON: 1e+06 is no integer to the service. */ -}}
+{{- define "fraud-service.settings" -}}
+FRAUD_BOOTSTRAP_SERVERS: {{ .Values.kafka.bootstrapServers | quote }}
+{{- range $name, $value := .Values.settings }}
+{{ $name }}: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
+{{- end }}
+{{- end -}}
+
+{{- /* FRAUD_KAFKA without secrets: Kubernetes puts the password in for $(KAFKA_PASSWORD); any other $( stays as it is. */ -}}
+{{- define "fraud-service.kafka" -}}
+{{- $kafka := .Values.kafka -}}
+{{- $options := dict "security.protocol" (printf "%s%s" (ternary "SASL_" "" $kafka.sasl.enabled) (ternary "SSL" "PLAINTEXT" $kafka.tls.enabled)) -}}
+{{- if and $kafka.tls.enabled $kafka.tls.caSecret -}}
+{{- $_ := set $options "ssl.ca.location" (printf "/etc/fraud-service/kafka-ca/%s" $kafka.tls.caKey) -}}
+{{- end -}}
+{{- if and $kafka.tls.enabled $kafka.tls.clientSecret -}}
+{{- $_ := set $options "ssl.certificate.location" (printf "/etc/fraud-service/kafka-client/%s" $kafka.tls.clientCertificateKey) -}}
+{{- $_ := set $options "ssl.key.location" (printf "/etc/fraud-service/kafka-client/%s" $kafka.tls.clientPrivateKeyKey) -}}
+{{- end -}}
+{{- if $kafka.sasl.enabled -}}
+{{- $_ := set $options "sasl.mechanism" $kafka.sasl.mechanism -}}
+{{- $_ := set $options "sasl.username" $kafka.sasl.username -}}
+{{- end -}}
+{{- range $name, $value := $kafka.options -}}
+{{- $_ := set $options $name $value -}}
+{{- end -}}
+{{- $text := mustToRawJson $options | replace "$(" "$$(" -}}
+{{- if $kafka.sasl.enabled -}}
+{{- $text = printf `%s,"sasl.password":"$(KAFKA_PASSWORD)"}` (trimSuffix "}" $text) -}}
+{{- end -}}
+{{- $text -}}
+{{- end -}}
+
+{{- /* What every pod is: "restricted" of the Pod Security Standards, and without a token. */ -}}
+{{- define "fraud-service.pod" -}}
+serviceAccountName: {{ include "fraud-service.serviceAccount" . | quote }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.scheduling }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- end }}
+volumes:
+  - name: tmp
+    emptyDir:
+      sizeLimit: 256Mi
+  {{- with .Values.kafka.tls }}
+  {{- if and .enabled .caSecret }}
+  - name: kafka-ca
+    secret:
+      secretName: {{ .caSecret | quote }}
+      items:
+        - key: {{ .caKey | quote }}
+          path: {{ .caKey | quote }}
+  {{- end }}
+  {{- if and .enabled .clientSecret }}
+  - name: kafka-client
+    secret:
+      secretName: {{ .clientSecret | quote }}
+      defaultMode: 0440
+      items:
+        - key: {{ .clientCertificateKey | quote }}
+          path: {{ .clientCertificateKey | quote }}
+        - key: {{ .clientPrivateKeyKey | quote }}
+          path: {{ .clientPrivateKeyKey | quote }}
+  {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{- /* What every container is. Its own environment and mounts are appended below `env` and `volumeMounts`. */ -}}
+{{- define "fraud-service.container" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+envFrom:
+  - configMapRef:
+      name: {{ include "fraud-service.fullname" . }}
+env:
+  {{- with .Values.kafka.sasl }}
+  {{- if .enabled }}
+  - name: KAFKA_USERNAME
+    value: {{ .username | quote }}
+  - name: KAFKA_PASSWORD
+    valueFrom:
+      secretKeyRef:
+        name: {{ required "kafka.sasl.secret: name the Secret with the password" .secret | quote }}
+        key: {{ .passwordKey | quote }}
+  {{- end }}
+  {{- end }}
+  - name: FRAUD_KAFKA
+    value: {{ include "fraud-service.kafka" . | quote }}
+{{- end -}}
+
+{{- define "fraud-service.mounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- with .Values.kafka.tls }}
+{{- if and .enabled .caSecret }}
+- name: kafka-ca
+  mountPath: /etc/fraud-service/kafka-ca
+  readOnly: true
+{{- end }}
+{{- if and .enabled .clientSecret }}
+- name: kafka-client
+  mountPath: /etc/fraud-service/kafka-client
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Scorer or learner. Takes a dict: root, component, verb, values, grace (seconds), replicas (none leaves them to the autoscaler). */ -}}
+{{- define "fraud-service.statefulset" -}}
+{{- $root := .root -}}
+{{- $name := printf "%s-%s" (include "fraud-service.fullname" $root) .component -}}
+apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  name: {{ $name }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "fraud-service.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+spec:
+  {{- with .replicas }}
+  replicas: {{ . }}
+  {{- end }}
+  serviceName: {{ $name }}
+  # Pods do not wait for each other: each has its own partitions and its own state.
+  podManagementPolicy: Parallel
+  revisionHistoryLimit: 5
+  selector:
+    matchLabels:
+      {{- include "fraud-service.selector" $root | nindent 6 }}
+      app.kubernetes.io/component: {{ .component }}
+  template:
+    metadata:
+      # Without versions: a chart that changes nothing in the pods does not roll them.
+      labels:
+        {{- include "fraud-service.selector" $root | nindent 8 }}
+        app.kubernetes.io/component: {{ .component }}
+      annotations:
+        # Pods read the ConfigMap when they start: another checksum starts them anew.
+        checksum/settings: {{ include "fraud-service.settings" $root | sha256sum }}
+    spec:
+      # Time to end the work at hand and commit it. A pod that is killed loses nothing, but it does that work again.
+      terminationGracePeriodSeconds: {{ .grace }}
+      {{- if and $root.Values.topologySpread.enabled (eq .component "scorer") }}
+      topologySpreadConstraints:
+        {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+        - maxSkew: 1
+          topologyKey: {{ . }}
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels:
+              {{- include "fraud-service.selector" $root | nindent 14 }}
+              app.kubernetes.io/component: scorer
+        {{- end }}
+      {{- end }}
+      {{- include "fraud-service.pod" $root | nindent 6 }}
+      containers:
+        - name: {{ .component }}
+          image: {{ include "fraud-service.image" (list $root $root.Values.image) }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          command: [fraud-service, {{ .verb }}]
+          {{- include "fraud-service.container" $root | nindent 10 }}
+            # The name that a restart keeps: group instance and transactional id. A pod that comes back fences itself off.
+            - name: FRAUD_INSTANCE
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.name
+            - name: FRAUD_STATE_DIR
+              value: /var/lib/fraud-service
+          ports:
+            - name: http
+              containerPort: 8000
+          # Good once the pod was ready for the first time: the state is recovered.
+          startupProbe:
+            httpGet: {path: /startupz, port: http}
+            periodSeconds: 5
+            timeoutSeconds: 5
+            failureThreshold: {{ div .values.startupSeconds 5 }}
+          # The loop turns. Not asked of the brokers: a restart would not bring them back.
+          livenessProbe:
+            httpGet: {path: /livez, port: http}
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 3
+          readinessProbe:
+            httpGet: {path: /readyz, port: http}
+            periodSeconds: 5
+            timeoutSeconds: 5
+            failureThreshold: 2
+          resources:
+            {{- toYaml .values.resources | nindent 12 }}
+          volumeMounts:
+            - name: state
+              mountPath: /var/lib/fraud-service
+            {{- include "fraud-service.mounts" $root | nindent 12 }}
+  # Kept when the release goes or shrinks: state is cheaper to keep than to read again.
+  persistentVolumeClaimRetentionPolicy:
+    whenDeleted: Retain
+    whenScaled: Retain
+  volumeClaimTemplates:
+    - apiVersion: v1
+      kind: PersistentVolumeClaim
+      metadata:
+        name: state
+        # No label that an upgrade changes: this part of a StatefulSet cannot be.
+        labels:
+          {{- include "fraud-service.selector" $root | nindent 10 }}
+          app.kubernetes.io/component: {{ .component }}
+      spec:
+        accessModes: [ReadWriteOnce]
+        {{- with .values.volume.storageClass }}
+        storageClassName: {{ . | quote }}
+        {{- end }}
+        resources:
+          requests:
+            storage: {{ .values.volume.size | quote }}
+{{- end -}}

@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helm_python.errors import HelmRenderError, HelmValuesError
+from hypothesis import given
+from hypothesis import strategies as st
+from support import chart
+
+from fraud_service import health, service, settings
+from fraud_service.metrics import Metrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PORT = 8000
+LOGIN = chart.ci(chart.CHART / "ci/login-values.yaml")
+WITH_LOGIN = chart.render(LOGIN)
+STATEFUL = ("scorer", "learner")
+
+
+def container(component: str, values: dict[str, Any] | None = None) -> dict[str, Any]:
+    return chart.container(chart.pods(chart.render(values))[component])
+
+
+def with_files(folder: Path, files: dict[str, str]) -> Path:
+    """Return a copy of the chart with these files instead of its own rules and dashboards."""
+    copied = folder / "fraud-service"
+    shutil.copytree(chart.CHART, copied, ignore=shutil.ignore_patterns("rules", "dashboards"))
+    for name, text in files.items():
+        (copied / name).parent.mkdir(exist_ok=True)
+        (copied / name).write_text(text)
+    return copied
+
+
+# Settings
+
+
+@pytest.mark.parametrize("path", chart.CI, ids=[path.name for path in chart.CI])
+def test_every_setting_in_a_pod_exists_and_can_be_loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = chart.render(chart.ci(path))
+    for component in chart.pods(manifests):
+        seen = chart.environment(manifests, component, {"fraud-service/password": "secret"})
+        named = {name: value for name, value in seen.items() if name.startswith("FRAUD_")}
+        assert set(named) <= set(settings.variables())
+        assert {"FRAUD_BOOTSTRAP_SERVERS", "FRAUD_KAFKA"} <= set(named)
+        with monkeypatch.context() as patch:
+            for name, value in named.items():
+                patch.setenv(name, value)
+            assert settings.load().bootstrap_servers == seen["FRAUD_BOOTSTRAP_SERVERS"]
+
+
+def test_settings_arrive_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = chart.ci(chart.CHART / "ci/settings-values.yaml")
+    for name, value in chart.environment(chart.render(values), "scorer").items():
+        monkeypatch.setenv(name, value)
+    loaded = settings.load()
+    assert (loaded.partitions, loaded.future_tolerance, loaded.guarantee) == (10_000, 1e8, "at-least-once")
+    assert loaded.topics.transactions == "payments.transactions.v2"
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        {"FRAUD_REVIEW_TRESHOLD": 0.2},
+        {"FRAUD_REVIEW_THRESHOLD": 1.2},
+        {"FRAUD_GUARANTEE": "perhaps"},
+        {"FRAUD_INSTANCE": "mine"},
+        {"FRAUD_KAFKA": "{}"},
+    ],
+)
+def test_a_setting_that_cannot_work_stops_the_installation(unfit: dict[str, Any]) -> None:
+    with pytest.raises(HelmValuesError, match=next(iter(unfit))):
+        chart.render({"settings": unfit})
+
+
+def test_the_chart_and_the_service_have_the_same_defaults() -> None:
+    everything = chart.render({"autoscaling": {"enabled": True}})
+    trigger = chart.named(everything, "ScaledObject")["spec"]["triggers"][0]["metadata"]
+    plain = settings.Settings.model_fields
+    assert trigger["consumerGroup"] == plain["scorer_group"].default
+    assert trigger["topic"] == settings.TopicNames().transactions
+    assert plain["http_port"].default == PORT
+    with pytest.raises(HelmRenderError, match=f"there are {plain['partitions'].default} partitions"):
+        chart.render({"settings": {"FRAUD_PARTITIONS": None}, "scorer": {"replicas": 5}})
+
+
+@given(password=st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters='"\\'), min_size=1))
+def test_the_password_reaches_the_options_of_kafka_as_it_is(password: str) -> None:
+    seen = chart.environment(WITH_LOGIN, "scorer", {"fraud-service/password": password})
+    assert json.loads(seen["FRAUD_KAFKA"]) == {
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": "/etc/fraud-service/kafka-ca/ca.crt",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "fraud-service",
+        "sasl.password": password,
+        "client.rack": "zone-a",
+        "client.id": "a $(strange) name",
+    }
+
+
+def test_certificates_lie_where_the_options_say() -> None:
+    manifests = chart.render(chart.ci(chart.CHART / "ci/certificate-values.yaml"))
+    for component, pod in chart.pods(manifests).items():
+        options = json.loads(chart.environment(manifests, component)["FRAUD_KAFKA"])
+        mounted = {mount["name"]: mount["mountPath"] for mount in chart.container(pod)["volumeMounts"]}
+        files = {
+            f"{mounted[volume['name']]}/{item['path']}"
+            for volume in pod["spec"]["volumes"]
+            if "secret" in volume
+            for item in volume["secret"]["items"]
+        }
+        assert files == {value for name, value in options.items() if name.endswith(".location")}
+        assert len(files) == 3
+
+
+def test_a_login_without_a_secret_is_refused() -> None:
+    with pytest.raises(HelmRenderError, match=r"kafka\.sasl\.secret: name the Secret"):
+        chart.render({"kafka": {"sasl": {"enabled": True}}})
+
+
+# Identity and state
+
+
+@pytest.mark.parametrize("component", STATEFUL)
+def test_the_name_of_a_pod_is_its_name_in_kafka(component: str) -> None:
+    (instance,) = [entry for entry in container(component)["env"] if entry["name"] == "FRAUD_INSTANCE"]
+    assert instance["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+
+
+@pytest.mark.parametrize("component", STATEFUL)
+def test_state_lies_on_a_volume_of_the_pod_that_stays(component: str) -> None:
+    manifests = chart.render()
+    spec = chart.named(manifests, "StatefulSet", component)["spec"]
+    (claim,) = spec["volumeClaimTemplates"]
+    (mount,) = [one for one in container(component)["volumeMounts"] if one["name"] == claim["metadata"]["name"]]
+    assert mount["mountPath"] == chart.environment(manifests, component)["FRAUD_STATE_DIR"]
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert spec["podManagementPolicy"] == "Parallel"
+
+
+def test_there_is_exactly_one_learner() -> None:
+    assert chart.named(chart.render({"scorer": {"replicas": 9}}), "StatefulSet", "learner")["spec"]["replicas"] == 1
+
+
+@pytest.mark.parametrize("component", STATEFUL)
+@pytest.mark.parametrize("path", chart.CI, ids=[path.name for path in chart.CI])
+def test_an_upgrade_to_any_feature_changes_nothing_that_kubernetes_forbids_to_change(
+    path: Path, component: str
+) -> None:
+    values = chart.ci(path) | {"learner": {"enabled": True}}
+    for part in STATEFUL:  # the size of a volume is one of those things
+        values = {**values, part: {**values.get(part, {}), "volume": {}}}
+    before, after = (
+        chart.named(chart.render(some, is_upgrade=some is not None), "StatefulSet", component)["spec"]
+        for some in (None, values)
+    )
+    free = {"replicas", "template", "persistentVolumeClaimRetentionPolicy"}
+    assert {name: part for name, part in before.items() if name not in free} == {
+        name: part for name, part in after.items() if name not in free
+    }
+
+
+# What rolls pods, and what does not
+
+
+def template(values: dict[str, Any], folder: Path = chart.CHART) -> dict[str, Any]:
+    return chart.named(chart.render(values, folder), "StatefulSet", "scorer")["spec"]["template"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"FRAUD_REVIEW_THRESHOLD": 0.2}},
+        {"kafka": {"bootstrapServers": "elsewhere:9092"}},
+        {"kafka": {"options": {"client.rack": "b"}}},
+        {"image": {"tag": "2"}},
+    ],
+)
+def test_a_changed_setting_rolls_the_pods(change: dict[str, Any]) -> None:
+    assert template(change) != template({})
+
+
+def test_nothing_else_rolls_the_pods(tmp_path: Path) -> None:
+    newer = with_files(tmp_path, {"rules/more.yaml": "groups: []"})
+    text = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(re.sub(r"(?m)^version: .*$", "version: 9.9.9", text))
+    (newer / "values.yaml").write_text((newer / "values.yaml").read_text().replace("replicas: 3", "replicas: 4"))
+    changed = {"networkPolicy": {"enabled": False}, "serviceMonitor": {"enabled": True}}
+    assert chart.loaded(newer).version == "9.9.9"
+    assert template(changed, newer) == template({})
+
+
+def test_topics_are_created_again_when_what_they_depend_on_changes() -> None:
+    def job(values: dict[str, Any]) -> str:
+        return chart.named(chart.render(values), "Job")["metadata"]["name"]
+
+    changes: list[dict[str, Any]] = [{"settings": {"FRAUD_PARTITIONS": 24}}, {"image": {"tag": "2"}}, LOGIN]
+    assert job({}) == job({"scorer": {"replicas": 4}})
+    assert len({job({}), *map(job, changes)}) == 4
+
+
+# Numbers of pods
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"scorer": {"replicas": 13}},
+        {"autoscaling": {"enabled": True, "maxReplicas": 13}},
+        {"autoscaling": {"enabled": True, "maxReplicas": 2}},
+    ],
+)
+def test_a_number_of_scorers_that_cannot_work_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(HelmRenderError, match=r"partitions|least number"):
+        chart.render(values)
+
+
+def test_the_autoscaler_alone_says_how_many_scorers_there_are() -> None:
+    assert chart.named(chart.render(), "StatefulSet", "scorer")["spec"]["replicas"] == 3
+    scaled = chart.render({"autoscaling": {"enabled": True}})
+    assert "replicas" not in chart.named(scaled, "StatefulSet", "scorer")["spec"]
+    spec = chart.named(scaled, "ScaledObject")["spec"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (3, 12)
+
+
+def test_the_autoscaler_logs_in_as_the_scorer_does() -> None:
+    manifests = chart.render(chart.ci(chart.CHART / "ci/autoscaling-values.yaml"))
+    trigger = chart.named(manifests, "ScaledObject")["spec"]["triggers"][0]["metadata"]
+    assert (trigger["sasl"], trigger["tls"], trigger["lagThreshold"]) == ("scram_sha256", "enable", "1000000")
+    credentials = chart.named(manifests, "TriggerAuthentication")["spec"]
+    variables = {entry["name"] for entry in chart.container(chart.pods(manifests)["scorer"])["env"]}
+    assert {entry["name"] for entry in credentials["env"]} < variables
+    assert {entry["containerName"] for entry in credentials["env"]} == {"scorer"}
+    assert [entry["name"] for entry in credentials["secretTargetRef"]] == ["kafka-cluster-ca-cert"]
+
+
+# Probes, time to end, network
+
+
+@pytest.mark.parametrize("component", STATEFUL)
+def test_probes_ask_what_the_service_answers(component: str) -> None:
+    mine = container(component)
+    (port,) = mine["ports"]
+    paths = {kind: mine[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
+    assert {kind: probe["path"] for kind, probe in paths.items()} == {
+        "startup": "/startupz",
+        "liveness": "/livez",
+        "readiness": "/readyz",
+    }
+    assert {probe["port"] for probe in paths.values()} == {port["name"]}
+    assert port["containerPort"] == PORT
+    answers = health._handler(Metrics(), health.Health()).do_GET.__code__.co_consts
+    assert {probe["path"] for probe in paths.values()} | {"/metrics"} <= set(answers)
+
+
+@pytest.mark.parametrize("component", STATEFUL)
+def test_a_pod_has_the_time_it_was_given_to_recover(component: str) -> None:
+    probe = container(component, {component: {"startupSeconds": 600}})["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 600
+
+
+def test_the_learner_may_end_the_transaction_at_hand() -> None:
+    pods = chart.pods(chart.render())
+    grace = {component: pods[component]["spec"]["terminationGracePeriodSeconds"] for component in STATEFUL}
+    assert grace["learner"] * 1000 > service.LEARNER_TRANSACTION_TIMEOUT_MS
+    assert grace["scorer"] > settings.Settings.model_fields["session_timeout"].default
+
+
+@pytest.mark.parametrize(
+    ("values", "ports"),
+    [
+        ({}, [9092]),
+        ({"kafka": {"bootstrapServers": "a:9093,b:9093,c:9094"}}, [9093, 9094]),
+        ({"networkPolicy": {"brokerPorts": [1234]}}, [1234]),
+    ],
+)
+def test_pods_reach_brokers_and_dns_and_nothing_else(values: dict[str, Any], ports: list[int]) -> None:
+    spec = chart.named(chart.render(values), "NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    dns, brokers = spec["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    assert [port["port"] for port in brokers["ports"]] == ports
+    (scrape,) = spec["ingress"]
+    assert [port["port"] for port in scrape["ports"]] == ["http"]
+
+
+def test_without_scrapers_nothing_comes_in() -> None:
+    spec = chart.named(chart.render({"networkPolicy": {"scrapers": []}}), "NetworkPolicy")["spec"]
+    assert "Ingress" in spec["policyTypes"]
+    assert "ingress" not in spec
+
+
+# Rules and dashboards
+
+
+def test_rules_arrive_as_they_are_with_the_templates_of_prometheus(tmp_path: Path) -> None:
+    rule = '{alert: Late, expr: up == 0, annotations: {summary: "{{ $labels.pod }} by {{ $value | humanize }}"}}'
+    files = {
+        "rules/alerts.yaml": f"groups: [{{name: alerts, rules: [{rule}]}}]",
+        "rules/recording.yaml": "groups: [{name: recording, rules: [{record: a:b, expr: sum(up)}]}]",
+    }
+    manifests = chart.render({"prometheusRule": {"enabled": True}}, with_files(tmp_path, files))
+    rules = chart.named(manifests, "PrometheusRule")
+    assert chart.faults(rules) == []
+    groups = {group["name"]: group["rules"] for group in rules["spec"]["groups"]}
+    assert list(groups) == ["alerts", "recording"]
+    assert groups["alerts"][0]["annotations"]["summary"] == "{{ $labels.pod }} by {{ $value | humanize }}"
+
+
+def test_rules_that_are_no_yaml_are_refused(tmp_path: Path) -> None:
+    folder = with_files(tmp_path, {"rules/alerts.yaml": "groups: [\n"})
+    with pytest.raises(HelmRenderError, match=r"rules/alerts\.yaml"):
+        chart.render({"prometheusRule": {"enabled": True}}, folder)
+
+
+def test_dashboards_arrive_as_they_are_for_the_sidecar(tmp_path: Path) -> None:
+    board = json.dumps({"title": "Overview", "templating": {"expr": 'rate(x{pod="$pod"}[$__rate_interval])'}}, indent=2)
+    folder = with_files(tmp_path, {"dashboards/overview.json": board, "dashboards/models.json": "{}"})
+    config = chart.named(chart.render({"dashboards": {"labels": {"mine": "1"}}}, folder), "ConfigMap", "-dashboards")
+    assert chart.faults(config) == []
+    assert config["data"] == {"overview.json": board, "models.json": "{}"}
+    assert config["metadata"]["labels"].items() >= {"grafana_dashboard": "1", "mine": "1"}.items()
+
+
+def test_a_chart_without_rules_and_dashboards_renders_none(tmp_path: Path) -> None:
+    manifests = chart.render({"prometheusRule": {"enabled": True}}, with_files(tmp_path, {}))
+    assert "PrometheusRule" not in chart.kinds(manifests)
+    assert not [one for one in manifests if one["metadata"]["name"].endswith("-dashboards")]
+
+
+def test_the_chart_carries_its_own_rules_and_dashboards() -> None:
+    manifests = chart.render({"prometheusRule": {"enabled": True}})
+    rules = sorted((chart.CHART / "rules").glob("*.yaml"))
+    boards = sorted((chart.CHART / "dashboards").glob("*.json"))
+    if not rules or not boards:
+        pytest.skip("the chart has no rules or no dashboards yet")
+    names = {group["name"] for group in chart.named(manifests, "PrometheusRule")["spec"]["groups"]}
+    assert names == {group["name"] for file in rules for group in chart.ci(file)["groups"]}
+    assert set(chart.named(manifests, "ConfigMap", "-dashboards")["data"]) == {board.name for board in boards}

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helm_python import Chart
+from helm_python.chart import lint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import chart
+
+WARNING = 2  # Helm's number for the least finding that --strict refuses
+by_feature = pytest.mark.parametrize(
+    "path", chart.CI, ids=[path.name.removesuffix("-values.yaml") for path in chart.CI]
+)
+
+
+def switches(values: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], bool]:
+    """Return every `enabled` of the values with its default."""
+    found: dict[tuple[str, ...], bool] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= switches(value, (*path, name))
+        elif name == "enabled":
+            found[*path, name] = value
+    return found
+
+
+SWITCHES = switches(chart.loaded().values)
+
+
+def switched(positions: dict[tuple[str, ...], bool]) -> dict[str, Any]:
+    values: dict[str, Any] = {"kafka": {"sasl": {"secret": "login"}}}
+    for path, position in positions.items():
+        place = values
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+        place["enabled"] = position
+    return values
+
+
+@by_feature
+def test_strict_lint_finds_nothing(path: Path) -> None:
+    found = lint(chart.CHART, chart.ci(path), strict=True, namespace="payments")
+    assert found["total_charts_linted"] == 1
+    assert found["errors"] == []
+    assert [message for message in found["messages"] if message["severity"] >= WARNING] == []
+
+
+def test_strict_lint_finds_a_mistake(tmp_path: Path) -> None:
+    shutil.copytree(chart.CHART, tmp_path / "fraud-service")
+    (tmp_path / "fraud-service/templates/configmap.yaml").write_text("kind: {{ .Values.nothing.at.all }}")
+    assert lint(tmp_path / "fraud-service", {}, strict=True)["errors"]
+
+
+@by_feature
+def test_every_manifest_of_a_feature_is_valid(path: Path) -> None:
+    manifests = chart.render(chart.ci(path))
+    assert len(manifests) >= 4
+    assert [fault for manifest in manifests for fault in chart.faults(manifest)] == []
+
+
+@by_feature
+def test_kubernetes_validate_takes_what_is_no_custom_resource(path: Path, tmp_path: Path) -> None:
+    manifests = [one for one in chart.render(chart.ci(path)) if (one["apiVersion"], one["kind"]) not in chart.CUSTOM]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(manifests))
+    tool = Path(sys.executable).with_name("kubernetes-validate")
+    done = subprocess.run(
+        [tool, "--strict", "-k", "1.31.0", tmp_path / "all.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("INFO") == len(manifests), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("StatefulSet", {"replica": 1}),
+        ("Job", {"backoffLimit": "20"}),
+        ("ScaledObject", {"scaleTarget": {}}),
+        ("ServiceMonitor", {"endpoints": [{"port": 8000}]}),
+    ],
+)
+def test_a_misspelt_or_mistyped_field_is_found(kind: str, change: dict[str, Any]) -> None:
+    everything = chart.render(switched(dict.fromkeys(SWITCHES, True)))
+    one = next(manifest for manifest in everything if manifest["kind"] == kind)
+    assert chart.faults(one) == []
+    assert chart.faults({**one, "spec": one["spec"] | change})
+
+
+def test_every_switch_is_thrown_in_a_ci_file() -> None:
+    assert len(SWITCHES) > 10
+    thrown = {
+        path for file in chart.CI for path, position in switches(chart.ci(file)).items() if position != SWITCHES[path]
+    }
+    assert thrown == set(SWITCHES)
+
+
+def test_a_packaged_chart_renders_the_same(tmp_path: Path) -> None:
+    with Chart.load(chart.loaded().save(tmp_path)) as packaged:
+        assert packaged.render({}, name="rel", namespace="payments") == chart.texts()
+        assert not [file["name"] for file in packaged.files if file["name"].startswith("ci/")]
+
+
+def test_the_chart_installs_the_version_it_comes_with() -> None:
+    project = tomllib.loads((chart.CHART.parent.parent / "pyproject.toml").read_text())["project"]
+    assert chart.loaded().metadata["appVersion"] == project["version"]
+    images = {component: chart.container(pod)["image"] for component, pod in chart.pods(chart.render()).items()}
+    assert set(images.values()) == {f"fraud-service:{project['version']}"}
+
+
+def test_the_chart_may_be_part_of_another() -> None:
+    chart.loaded().validate_schema({"global": {"anything": {"of": "the parent"}}})
+
+
+def test_custom_resources_are_off_by_default() -> None:
+    assert not any((one["apiVersion"], one["kind"]) in chart.CUSTOM for one in chart.render())
+
+
+NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?", fullmatch=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    positions=st.fixed_dictionaries({path: st.booleans() for path in SWITCHES}),
+    name=NAMES,
+    replicas=st.integers(1, 12),
+)
+def test_any_mix_of_switches_is_valid(positions: dict[tuple[str, ...], bool], name: str, replicas: int) -> None:
+    values = switched(positions) | {"settings": {"FRAUD_PARTITIONS": 12}}
+    values["scorer"] = {"replicas": replicas}
+    manifests = chart.render(values, name=name)
+    assert [fault for manifest in manifests for fault in chart.faults(manifest)] == []
+    assert_names_fit(manifests)
+    assert_references_lead_somewhere(manifests)
+    assert ("learner" in chart.pods(manifests)) == positions["learner", "enabled"]
+
+
+def assert_names_fit(manifests: list[dict[str, Any]]) -> None:
+    """A StatefulSet's name and a revision's hash become a label, a CronJob's name gets a suffix."""
+    longest = {"StatefulSet": 52, "CronJob": 52}
+    names = [(one["kind"], one["metadata"]["name"]) for one in manifests]
+    assert len(names) == len(set(names))
+    for kind, name in names:
+        assert len(name) <= longest.get(kind, 63)
+    assert {one["metadata"]["namespace"] for one in manifests} == {"payments"}
+
+
+def assert_references_lead_somewhere(manifests: list[dict[str, Any]]) -> None:
+    there = {(one["kind"], one["metadata"]["name"]) for one in manifests}
+    for pod in chart.pods(manifests).values():
+        account = pod["spec"]["serviceAccountName"]
+        assert ("ServiceAccount", account) in there or account == "default"
+        for source in chart.container(pod)["envFrom"]:
+            assert ("ConfigMap", source["configMapRef"]["name"]) in there
+        volumes = {volume["name"] for volume in pod["spec"]["volumes"]} | {"state"}
+        assert {mount["name"] for mount in chart.container(pod)["volumeMounts"]} <= volumes
+    for one in manifests:
+        if one["kind"] == "StatefulSet":
+            assert ("Service", one["spec"]["serviceName"]) in there
+        if one["kind"] == "ScaledObject":
+            target = one["spec"]["scaleTargetRef"]
+            assert (target["kind"], target["name"]) in there
+            asked = one["spec"]["triggers"][0].get("authenticationRef")
+            assert asked is None or ("TriggerAuthentication", asked["name"]) in there
+    assert_selectors_find_pods(manifests)
+
+
+SELECTORS = {
+    "Service": ("spec", "selector"),
+    "StatefulSet": ("spec", "selector", "matchLabels"),
+    "PodDisruptionBudget": ("spec", "selector", "matchLabels"),
+    "NetworkPolicy": ("spec", "podSelector", "matchLabels"),
+}
+
+
+def assert_selectors_find_pods(manifests: list[dict[str, Any]]) -> None:
+    labels = [pod["metadata"]["labels"] for pod in chart.pods(manifests).values()]
+    for one in manifests:
+        if one["kind"] in SELECTORS:
+            wanted = chart.inside(one, SELECTORS[one["kind"]]).items()
+            found = [mine for mine in labels if wanted <= mine.items()]
+            assert len(found) == (len(labels) if one["kind"] == "NetworkPolicy" else 1), one["kind"]
