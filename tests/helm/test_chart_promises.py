@@ -100,7 +100,7 @@ def test_the_password_reaches_the_options_of_kafka_as_it_is(password: str) -> No
         "sasl.username": "fraud-service",
         "sasl.password": password,
         "client.rack": "zone-a",
-        "client.id": "a $(strange) name",
+        "client.id": "literally $(KAFKA_USERNAME)",
     }
 
 
