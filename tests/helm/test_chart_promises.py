@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import certifi
 import pytest
 from helm_python.errors import HelmRenderError, HelmValuesError
 from hypothesis import given
@@ -12,10 +14,9 @@ from hypothesis import strategies as st
 from support import chart
 
 from fraud_service import health, service, settings
+from fraud_service.errors import ConfigurationError
 from fraud_service.metrics import Metrics
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from fraud_service.stream import clients
 
 PORT = 8000
 LOGIN = chart.ci(chart.CHART / "ci/login-values.yaml")
@@ -99,7 +100,7 @@ def test_the_password_reaches_the_options_of_kafka_as_it_is(password: str) -> No
         "sasl.username": "fraud-service",
         "sasl.password": password,
         "client.rack": "zone-a",
-        "client.id": "a $(strange) name",
+        "client.id": "literally $(KAFKA_USERNAME)",
     }
 
 
@@ -116,6 +117,23 @@ def test_certificates_lie_where_the_options_say() -> None:
         }
         assert files == {value for name, value in options.items() if name.endswith(".location")}
         assert len(files) == 3
+
+
+@pytest.mark.parametrize(
+    ("tls", "sasl"), [({}, {"mechanism": "PLAIN"}), ({}, {"mechanism": "SCRAM-SHA-256"}), ({"caSecret": "ca"}, {})]
+)
+def test_librdkafka_takes_the_options(
+    tls: dict[str, str], sasl: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka = {"tls": {"enabled": bool(tls), **tls}, "sasl": {"enabled": True, "secret": "login", **sasl}}
+    seen = chart.environment(chart.render({"kafka": kafka}), "scorer", {"login/password": "secret"})
+    (tmp_path / "ca.crt").write_text(Path(certifi.where()).read_text())
+    monkeypatch.setenv("FRAUD_KAFKA", seen["FRAUD_KAFKA"].replace("/etc/fraud-service/kafka-ca", str(tmp_path)))
+    loaded = settings.load()
+    assert loaded.kafka["security.protocol"] == ("SASL_SSL" if tls else "SASL_PLAINTEXT")
+    clients.admin(loaded)
+    with pytest.raises(ConfigurationError, match="has an option that cannot work"):
+        clients.admin(loaded.model_copy(update={"kafka": loaded.kafka | {"sasl.mechanism": "none such"}}))
 
 
 def test_a_login_without_a_secret_is_refused() -> None:
@@ -341,4 +359,6 @@ def test_the_chart_carries_its_own_rules_and_dashboards() -> None:
         pytest.skip("the chart has no rules or no dashboards yet")
     names = {group["name"] for group in chart.named(manifests, "PrometheusRule")["spec"]["groups"]}
     assert names == {group["name"] for file in rules for group in chart.ci(file)["groups"]}
-    assert set(chart.named(manifests, "ConfigMap", "-dashboards")["data"]) == {board.name for board in boards}
+    config = chart.named(manifests, "ConfigMap", "-dashboards")
+    assert set(config["data"]) == {board.name for board in boards}
+    assert len(json.dumps(config)) < 1 << 20, "etcd takes no larger object"

@@ -66,16 +66,16 @@ def test_every_manifest_of_a_feature_is_valid(path: Path) -> None:
     assert [fault for manifest in manifests for fault in chart.faults(manifest)] == []
 
 
-@by_feature
-def test_kubernetes_validate_takes_what_is_no_custom_resource(path: Path, tmp_path: Path) -> None:
-    manifests = [one for one in chart.render(chart.ci(path)) if (one["apiVersion"], one["kind"]) not in chart.CUSTOM]
+def test_kubernetes_validate_takes_what_is_no_custom_resource(tmp_path: Path) -> None:
+    everything = [one for path in chart.CI for one in chart.render(chart.ci(path))]
+    manifests = [one for one in everything if (one["apiVersion"], one["kind"]) not in chart.CUSTOM]
     (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(manifests))
     tool = Path(sys.executable).with_name("kubernetes-validate")
     done = subprocess.run(
         [tool, "--strict", "-k", "1.31.0", tmp_path / "all.yaml"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("INFO") == len(manifests), done.stdout
+    assert done.stdout.count("INFO") == len(manifests) > 50, done.stdout
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 import pytest
@@ -53,7 +53,7 @@ class Played:
         metadata = {"name": self.name, "labels": template["metadata"]["labels"]}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec | {"containers": [mine]}}
 
-    def __enter__(self) -> Played:
+    def __enter__(self) -> Self:
         containers.podman("play", "kube", "--log-driver=k8s-file", str(self.file))
         return self
 

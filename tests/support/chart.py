@@ -18,7 +18,7 @@ from referencing import Registry, Resource
 
 CHART = Path(__file__).resolve().parent.parent.parent / "helm" / "fraud-service"
 CI = sorted((CHART / "ci").glob("*-values.yaml"))
-VERSIONS = ("1.31", "1.37")
+VERSIONS = ("1.27", "1.31", "1.37")  # the oldest that Chart.yaml allows, and the newest known
 CUSTOM = {
     ("monitoring.coreos.com/v1", "ServiceMonitor"): prometheus.ServiceMonitor,
     ("monitoring.coreos.com/v1", "PrometheusRule"): prometheus.PrometheusRule,
