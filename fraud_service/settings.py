@@ -49,6 +49,9 @@ class Settings(BaseSettings):
 
     bootstrap_servers: str = Field("localhost:9092", min_length=1, description="Kafka brokers, host:port,…")
     kafka: dict[str, str] = Field({}, description="further librdkafka options for every client, as a JSON object")
+    kafka_secrets: Path | None = Field(
+        None, description="folder of further librdkafka options, secret ones: a file each, named as the option"
+    )
     topics: TopicNames = Field(TopicNames(), description="topic names, FRAUD_TOPICS__SCORES and so on")
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of the topics that `topics create` makes")
     replication: int = Field(1, ge=1, le=10, description="replicas of the topics that `topics create` makes")
@@ -132,12 +135,25 @@ def load(**overrides: object) -> Settings:
     """
     _refuse_unknown()
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigurationError("; ".join(map(_complaint, error.errors()))) from None
     except SettingsError as error:  # its message names the field in quotes; the value may be secret
         field = str(error).split('"')[1]
         raise ConfigurationError(f'{PREFIX}{field.upper()} is not JSON: write an object, {{"name": "text"}}') from None
+    secrets = {} if settings.kafka_secrets is None else _secrets(settings.kafka_secrets)
+    return settings.model_copy(update={"kafka": settings.kafka | secrets})
+
+
+def _secrets(folder: Path) -> dict[str, str]:
+    """Read options from files, as Kubernetes mounts a Secret: what begins with a dot are its own links."""
+    try:
+        files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        return {path.name: path.read_text(encoding="utf-8").rstrip("\r\n") for path in files}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{PREFIX}KAFKA_SECRETS={folder}: {type(error).__name__}: mount a folder of readable UTF-8 text files"
+        ) from None
 
 
 def variables() -> dict[str, tuple[str, str]]:
@@ -148,7 +164,9 @@ def variables() -> dict[str, tuple[str, str]]:
             for topic, inner in TopicNames.model_fields.items():
                 table[f"{PREFIX}TOPICS__{topic.upper()}"] = (str(inner.default), inner.description or "")
             continue
-        default = {"instance": "host name", "kafka": "{}", "model": "shipped"}.get(name, str(field.default))
+        default = {"instance": "host name", "kafka": "{}", "kafka_secrets": "none", "model": "shipped"}.get(
+            name, str(field.default)
+        )
         table[f"{PREFIX}{name.upper()}"] = (default, field.description or "")
     return table
 

@@ -210,6 +210,21 @@ def test_a_complaint_about_client_options_never_shows_their_values(environment, 
     assert "47110815" not in said
 
 
+def test_secret_options_come_from_files_as_a_mounted_secret_has_them(environment, tmp_path):
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "sasl.password").write_text('a "quoted" $(word)\n', encoding="utf-8")
+    environment(FRAUD_KAFKA='{"sasl.username": "me", "sasl.password": "old"}', FRAUD_KAFKA_SECRETS=str(tmp_path))
+    assert load().kafka == {"sasl.username": "me", "sasl.password": 'a "quoted" $(word)'}
+
+
+def test_secret_files_that_cannot_be_read_stop_the_start_without_a_word_of_what_is_in_them(environment, tmp_path):
+    (tmp_path / "sasl.password").write_bytes(b"\xff" + SECRET.encode())
+    said = complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))
+    assert said.startswith(f"FRAUD_KAFKA_SECRETS={tmp_path}: UnicodeDecodeError")
+    assert SECRET not in said
+    assert complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path / "none")).startswith("FRAUD_KAFKA_SECRETS=")
+
+
 def test_config_prints_every_setting_and_no_secret(environment, capsys):
     environment(FRAUD_KAFKA=json.dumps({"sasl.password": SECRET}), FRAUD_TOPICS__SCORES="bank.scores")
     cli.service.config()
@@ -232,8 +247,11 @@ def test_every_setting_is_documented_with_its_default():
 
 
 def test_the_documented_defaults_are_what_holds_without_the_variable(environment, monkeypatch):
-    unset = load().model_dump(exclude={"instance", "model"})
+    in_words = {"instance", "model", "kafka_secrets"}
+    unset = load().model_dump(exclude=in_words)
     documented = {
-        name: default for name, (default, _) in variables().items() if name not in {"FRAUD_INSTANCE", "FRAUD_MODEL"}
+        name: default
+        for name, (default, _) in variables().items()
+        if name not in {f"FRAUD_{field.upper()}" for field in in_words}
     }
-    assert environment(**documented).model_dump(exclude={"instance", "model"}) == unset
+    assert environment(**documented).model_dump(exclude=in_words) == unset

@@ -9,8 +9,6 @@ from typing import Any
 import certifi
 import pytest
 from helm_python.errors import HelmRenderError, HelmValuesError
-from hypothesis import given
-from hypothesis import strategies as st
 from support import chart
 
 from fraud_service import health, service, settings
@@ -42,16 +40,18 @@ def with_files(folder: Path, files: dict[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("path", chart.CI, ids=[path.name for path in chart.CI])
-def test_every_setting_in_a_pod_exists_and_can_be_loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_in_a_pod_exists_and_can_be_loaded(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifests = chart.render(chart.ci(path))
     for component in chart.pods(manifests):
-        seen = chart.environment(manifests, component, {"fraud-service/password": "secret"})
+        seen = chart.environment(manifests, component)
         named = {name: value for name, value in seen.items() if name.startswith("FRAUD_")}
         assert set(named) <= set(settings.variables())
         assert {"FRAUD_BOOTSTRAP_SERVERS", "FRAUD_KAFKA"} <= set(named)
         with monkeypatch.context() as patch:
             for name, value in named.items():
-                patch.setenv(name, value)
+                patch.setenv(name, str(tmp_path) if name == "FRAUD_KAFKA_SECRETS" else value)
             assert settings.load().bootstrap_servers == seen["FRAUD_BOOTSTRAP_SERVERS"]
 
 
@@ -90,18 +90,22 @@ def test_the_chart_and_the_service_have_the_same_defaults() -> None:
         chart.render({"settings": {"FRAUD_PARTITIONS": None}, "scorer": {"replicas": 5}})
 
 
-@given(password=st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters='"\\'), min_size=1))
-def test_the_password_reaches_the_options_of_kafka_as_it_is(password: str) -> None:
-    seen = chart.environment(WITH_LOGIN, "scorer", {"fraud-service/password": password})
+def test_the_password_is_a_file_named_as_the_option_and_nowhere_else() -> None:
+    seen = chart.environment(WITH_LOGIN, "scorer")
     assert json.loads(seen["FRAUD_KAFKA"]) == {
         "security.protocol": "SASL_SSL",
         "ssl.ca.location": "/etc/fraud-service/kafka-ca/ca.crt",
         "sasl.mechanism": "SCRAM-SHA-512",
         "sasl.username": "fraud-service",
-        "sasl.password": password,
         "client.rack": "zone-a",
         "client.id": "literally $(KAFKA_USERNAME)",
     }
+    for pod in chart.pods(WITH_LOGIN).values():
+        (volume,) = [one for one in pod["spec"]["volumes"] if one["name"] == "kafka-secrets"]
+        assert volume["secret"]["secretName"] == "fraud-service"
+        assert volume["secret"]["items"] == [{"key": "password", "path": "sasl.password"}]
+        (mount,) = [one for one in chart.container(pod)["volumeMounts"] if one["name"] == "kafka-secrets"]
+        assert mount["mountPath"] == seen["FRAUD_KAFKA_SECRETS"]
 
 
 def test_certificates_lie_where_the_options_say() -> None:
@@ -126,7 +130,10 @@ def test_librdkafka_takes_the_options(
     tls: dict[str, str], sasl: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kafka = {"tls": {"enabled": bool(tls), **tls}, "sasl": {"enabled": True, "secret": "login", **sasl}}
-    seen = chart.environment(chart.render({"kafka": kafka}), "scorer", {"login/password": "secret"})
+    seen = chart.environment(chart.render({"kafka": kafka}), "scorer")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/sasl.password").write_text("secret")
+    monkeypatch.setenv("FRAUD_KAFKA_SECRETS", str(tmp_path / "secrets"))
     (tmp_path / "ca.crt").write_text(Path(certifi.where()).read_text())
     monkeypatch.setenv("FRAUD_KAFKA", seen["FRAUD_KAFKA"].replace("/etc/fraud-service/kafka-ca", str(tmp_path)))
     loaded = settings.load()
@@ -252,9 +259,9 @@ def test_the_autoscaler_logs_in_as_the_scorer_does() -> None:
     assert (trigger["sasl"], trigger["tls"], trigger["lagThreshold"]) == ("scram_sha256", "enable", "1000000")
     credentials = chart.named(manifests, "TriggerAuthentication")["spec"]
     variables = {entry["name"] for entry in chart.container(chart.pods(manifests)["scorer"])["env"]}
-    assert {entry["name"] for entry in credentials["env"]} < variables
+    assert {entry["name"] for entry in credentials["env"]} <= variables
     assert {entry["containerName"] for entry in credentials["env"]} == {"scorer"}
-    assert [entry["name"] for entry in credentials["secretTargetRef"]] == ["kafka-cluster-ca-cert"]
+    assert [entry["parameter"] for entry in credentials["secretTargetRef"]] == ["password", "ca"]
 
 
 # Probes, time to end, network

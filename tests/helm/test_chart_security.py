@@ -56,7 +56,7 @@ def test_a_pod_has_no_token_and_can_write_to_tmp(component: str) -> None:
     (tmp,) = [volume for volume in spec["volumes"] if volume["name"] == mounts["/tmp"]["name"]]  # noqa: S108 - in a pod
     assert "emptyDir" in tmp
     secrets = {volume["name"] for volume in spec["volumes"] if "secret" in volume}
-    assert len(secrets) == 2
+    assert len(secrets) == 3
     assert all(mount["readOnly"] for mount in mounts.values() if mount["name"] in secrets)
 
 

@@ -84,7 +84,7 @@ def container(pod: Manifest) -> Manifest:
     return only
 
 
-def environment(manifests: list[Manifest], component: str, secrets: dict[str, str] | None = None) -> dict[str, str]:
+def environment(manifests: list[Manifest], component: str) -> dict[str, str]:
     """Return the variables that a container sees, as the kubelet makes them: in order, `$(NAME)` replaced once."""
     mine = container(pods(manifests)[component])
     seen: dict[str, str] = {}
@@ -99,8 +99,6 @@ def environment(manifests: list[Manifest], component: str, secrets: dict[str, st
         origin = entry.get("valueFrom", {})
         if "fieldRef" in origin:
             seen[entry["name"]] = f"rel-fraud-service-{component}-0"
-        elif "secretKeyRef" in origin:
-            seen[entry["name"]] = (secrets or {})["{name}/{key}".format(**origin["secretKeyRef"])]
         else:
             seen[entry["name"]] = _expanded(entry["value"], seen)
     return seen

@@ -41,7 +41,7 @@ FRAUD_BOOTSTRAP_SERVERS: {{ .Values.kafka.bootstrapServers | quote }}
 {{- end }}
 {{- end -}}
 
-{{- /* FRAUD_KAFKA without secrets: Kubernetes puts the password in for $(KAFKA_PASSWORD); any other $( stays as it is. */ -}}
+{{- /* FRAUD_KAFKA: no secret is in it. Kubernetes leaves `$$(` alone, so that every text arrives as it was written. */ -}}
 {{- define "fraud-service.kafka" -}}
 {{- $kafka := .Values.kafka -}}
 {{- $options := dict "security.protocol" (printf "%s%s" (ternary "SASL_" "" $kafka.sasl.enabled) (ternary "SSL" "PLAINTEXT" $kafka.tls.enabled)) -}}
@@ -59,11 +59,7 @@ FRAUD_BOOTSTRAP_SERVERS: {{ .Values.kafka.bootstrapServers | quote }}
 {{- range $name, $value := $kafka.options -}}
 {{- $_ := set $options $name $value -}}
 {{- end -}}
-{{- $text := mustToRawJson $options | replace "$(" "$$(" -}}
-{{- if $kafka.sasl.enabled -}}
-{{- $text = printf `%s,"sasl.password":"$(KAFKA_PASSWORD)"}` (trimSuffix "}" $text) -}}
-{{- end -}}
-{{- $text -}}
+{{- mustToRawJson $options | replace "$(" "$$(" -}}
 {{- end -}}
 
 {{- /* What every pod is: "restricted" of the Pod Security Standards, and without a token. */ -}}
@@ -106,6 +102,18 @@ volumes:
   - name: tmp
     emptyDir:
       sizeLimit: 256Mi
+  {{- with .Values.kafka.sasl }}
+  {{- if .enabled }}
+  # A file named as the option it holds.
+  - name: kafka-secrets
+    secret:
+      secretName: {{ required "kafka.sasl.secret: name the Secret with the password" .secret | quote }}
+      defaultMode: 0440
+      items:
+        - key: {{ .passwordKey | quote }}
+          path: sasl.password
+  {{- end }}
+  {{- end }}
   {{- with .Values.kafka.tls }}
   {{- if and .enabled .caSecret }}
   - name: kafka-ca
@@ -144,11 +152,8 @@ env:
   {{- if .enabled }}
   - name: KAFKA_USERNAME
     value: {{ .username | quote }}
-  - name: KAFKA_PASSWORD
-    valueFrom:
-      secretKeyRef:
-        name: {{ required "kafka.sasl.secret: name the Secret with the password" .secret | quote }}
-        key: {{ .passwordKey | quote }}
+  - name: FRAUD_KAFKA_SECRETS
+    value: /etc/fraud-service/kafka-secrets
   {{- end }}
   {{- end }}
   - name: FRAUD_KAFKA
@@ -158,6 +163,11 @@ env:
 {{- define "fraud-service.mounts" -}}
 - name: tmp
   mountPath: /tmp
+{{- if .Values.kafka.sasl.enabled }}
+- name: kafka-secrets
+  mountPath: /etc/fraud-service/kafka-secrets
+  readOnly: true
+{{- end }}
 {{- with .Values.kafka.tls }}
 {{- if and .enabled .caSecret }}
 - name: kafka-ca
