@@ -37,6 +37,23 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(400)]
 
 RATE = 300.0  # transactions a second: three weeks of event time pass within a minute
+# What the load makes happen, besides transactions.
+HAPPENED = (
+    'fraud_dead_letters_total{job="fraud-service-scorer"}',
+    'fraud_dead_letters_total{job="fraud-service-learner"}',
+    "fraud_repeated_transactions_total",
+    "fraud_labels_early_total",
+    "fraud_corrections_total",
+    'fraud_labelled_examples_total{is_fraud="true"}',
+    'fraud_labelled_examples_total{is_fraud="false"}',
+    'fraud_labelled_fraud_amount_total{outcome="approve"}',
+    'fraud_labelled_fraud_amount_total{outcome!="approve"}',
+    "fraud_snapshot_examples",
+    "fraud_checkpoint_seconds_count",
+    "fraud_rebalances_total",
+    "fraud_state_bytes",
+    "fraud_lag_seconds",
+)
 PATIENCE = 200.0  # seconds within which every expression must have data
 
 
@@ -152,6 +169,11 @@ def test_every_expression_of_every_dashboard_has_data(scene):
     asked = {f"{name}: {text}": text for name, text in observed.expressions()}
     assert len(asked) > 60
     assert scene.await_data(asked) == {}
+
+
+def test_what_the_load_did_is_seen_and_not_only_zeros(scene):
+    happened = [f"sum({name}) > 0" for name in HAPPENED]
+    assert scene.await_data(dict(zip(happened, happened, strict=True))) == {}
 
 
 def test_every_recording_rule_has_data(scene):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import msgspec
@@ -246,3 +247,11 @@ def test_a_first_transaction_with_an_absurd_time_does_not_spoil_the_calendar(loo
     assert {e.transaction_id for e in examples(loop)} >= {f"t-{number}" for number in range(10)}
     assert loop.knowledge.newest.online_weight == 0.5  # nothing has matured: no model was taught
     assert 0 < len(loop.on("snapshots")) < 48
+
+
+@pytest.mark.parametrize("role", ["scores", "labels"])
+def test_lag_counts_from_the_message_in_work_be_it_readable_or_not(loop, role):
+    moment = int(time.time() * 1000) - 50_000
+    loop.learner.send(getattr(loop.settings.topics, role), b"c-1", b"{", moment)
+    loop.turn()
+    assert 50 <= loop.learner_metrics.pace.lag() < 55

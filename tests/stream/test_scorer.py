@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from uuid import UUID
 
 import msgspec
@@ -165,3 +166,13 @@ def test_a_dead_letter_always_fits_its_topic(loop):
     assert (len(letter.value), len(letter.key)) == (900_000, 32_768)
     assert letter.header["fraud-cut-from"] == "2000000"
     assert letter.header["fraud-reason"] == "too_large"
+
+
+def test_lag_counts_from_the_oldest_message_of_a_batch_be_it_readable_or_not(loop):
+    now = int(time.time() * 1000)
+    loop.raw(b"{", b"c-1", now - 50_000)
+    loop.turn()
+    assert 50 <= loop.scorer_metrics.pace.lag() < 55
+    loop.raw(text(), b"c-1", now - 30_000)
+    loop.turn()
+    assert 30 <= loop.scorer_metrics.pace.lag() < 35
