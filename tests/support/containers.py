@@ -92,7 +92,7 @@ def compressed_megabytes(image: str) -> float:
 
 
 def restrictions(memory: str) -> list[str]:
-    """Return the options that Pod Security "restricted" stands for, and a read-only root without any temporary files."""
+    """Return what Pod Security "restricted" stands for, and a read-only root without temporary files, as options."""
     return [
         "--network=host", "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",
         "--security-opt=no-new-privileges", f"--memory={memory}", f"--memory-swap={memory}", "--pids-limit=256",
