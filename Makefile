@@ -68,4 +68,4 @@ PROFILE ?=
 stack:
 	@docker compose version >/dev/null 2>&1 || { echo "make stack needs Docker with Compose, which is not here;" \
 	  "\`make demo\` shows the service without" >&2; exit 1; }
-	docker compose $(if $(PROFILE),--profile $(PROFILE)) up --build --detach --wait
+	docker compose $(if $(PROFILE),--profile $(PROFILE)) up --build --detach
