@@ -1,5 +1,5 @@
 # Everything here works on a fresh machine with Python 3.11+, pip and make.
-.PHONY: setup demo test lint train docs quality bench bench-quick image stack
+.PHONY: setup demo test lint train docs quality bench bench-quick
 
 PYTHON ?= python3
 VENV := .venv
@@ -54,18 +54,21 @@ bench: setup
 bench-quick: setup
 	PYTHONPATH=tests $(BIN)/python benchmarks/quick.py
 
-# Both images built and run for real, without root, capabilities or a writable root, against Apache Kafka; ends with what
-# was measured. BASE_IMAGE names another base than the Debian that is made here. podman is installed as root on Debian.
+# Both images built and run for real, without root, capabilities or a writable root, against Apache Kafka, and the pods of
+# the chart; ends with what was measured. BASE_IMAGE names another base than the Debian that is made here. What it needs
+# is installed on a Debian by root.
+.PHONY: image
 image: setup
-	command -v podman mmdebstrap >/dev/null && command -v netavark /usr/lib/podman/netavark >/dev/null || { \
-	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-	  podman runc netavark mmdebstrap; }
-	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/image
+	podman --version >/dev/null 2>&1 && mmdebstrap --version >/dev/null 2>&1 || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+	  podman runc netavark catatonit mmdebstrap; }
+	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/image $(wildcard tests/helm/test_pods_run.py)
 	cat .cache/image.json
 
 # Kafka, the service, Prometheus, Alertmanager and Grafana (http://localhost:3000) in Docker; PROFILE=demo feeds payments.
 PROFILE ?=
+.PHONY: stack
 stack:
-	@docker compose version >/dev/null 2>&1 || { echo "make stack needs Docker with Compose, which is not here;" \
-	  "\`make demo\` shows the service without" >&2; exit 1; }
+	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || { \
+	  echo "make stack needs Docker with Compose, and neither answers here; \`make demo\` needs none" >&2; exit 1; }
 	docker compose $(if $(PROFILE),--profile $(PROFILE)) up --build --detach

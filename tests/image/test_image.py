@@ -192,8 +192,8 @@ def test_sigterm_while_it_starts_ends_it_with_0(image, settings, tmp_path):
     container = Container(settings, "score", tmp_path, image=image)
     try:
         container.start()
-        container.wait_until(lambda: podman("ps", "--quiet", f"--filter=name={container.name}") != "", 30)
-        time.sleep(1)  # the interpreter listens; the modules are still loading, or the brokers are being asked
+        container.wait_until(container.listens_to_sigterm, 30)  # modules are still being loaded
+        assert "scorer_starting" not in container.log()
         assert container.stop() == 0, container.log()[-3000:]
     finally:
         container.kill()

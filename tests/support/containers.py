@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
@@ -40,7 +41,8 @@ def podman(*arguments: str, timeout: float = 120.0) -> str:
 
 @functools.cache
 def podman_environment() -> dict[str, str]:
-    path = Path(tempfile.mkdtemp(prefix="fraud-service-podman-")) / "containers.conf"
+    path = ROOT / ".cache" / "containers.conf"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(CONTAINERS_CONF)
     return {**os.environ, "CONTAINERS_CONF": str(path)}
 
@@ -139,6 +141,12 @@ class Container(Service):
         pid = inspect(self.name)["State"]["Pid"]
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    def listens_to_sigterm(self) -> bool:
+        """Whether a handler is installed: to process 1 of a container the kernel gives no signal without."""
+        if podman("ps", "--quiet", f"--filter=name={self.name}") == "":
+            return False
+        return bool(int(self.kernel_status()["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)
 
     def root_is_read_only(self) -> bool:
         pid = inspect(self.name)["State"]["Pid"]
