@@ -61,3 +61,22 @@ bench: setup
 # The ratios in three minutes, compared with the committed ones; ends with one JSON line.
 bench-quick: setup
 	PYTHONPATH=tests $(BIN)/python benchmarks/quick.py
+
+# Both images built and run for real, without root, capabilities or a writable root, against Apache Kafka, and the pods of
+# the chart; ends with what was measured. BASE_IMAGE names another base than the Debian that is made here. What it needs
+# is installed on a Debian by root.
+.PHONY: image
+image: setup
+	podman --version >/dev/null 2>&1 && mmdebstrap --version >/dev/null 2>&1 || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+	  podman runc netavark catatonit mmdebstrap; }
+	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/image $(wildcard tests/helm/test_pods_run.py)
+	cat .cache/image.json
+
+# Kafka, the service, Prometheus, Alertmanager and Grafana (http://localhost:3000) in Docker; PROFILE=demo feeds payments.
+PROFILE ?=
+.PHONY: stack
+stack:
+	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || { \
+	  echo "make stack needs Docker with Compose, and neither answers here; \`make demo\` needs none" >&2; exit 1; }
+	docker compose $(if $(PROFILE),--profile $(PROFILE)) up --build --detach

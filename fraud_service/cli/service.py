@@ -26,9 +26,9 @@ def score(bootstrap: Bootstrap = None) -> None:
     """Score transactions: the scorer. Runs until SIGTERM."""
     chosen = settings.load(bootstrap_servers=bootstrap)
     logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
+    _end_quietly_on_sigterm()  # before the imports, which take a second or two
     from fraud_service import service
 
-    _end_quietly_on_sigterm()
     service.run_scorer(chosen)
 
 
@@ -37,9 +37,9 @@ def learn(bootstrap: Bootstrap = None) -> None:
     """Learn from labels: the learner, one process for all partitions. Runs until SIGTERM."""
     chosen = settings.load(bootstrap_servers=bootstrap)
     logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
+    _end_quietly_on_sigterm()  # before the imports, which take a second or two
     from fraud_service import service
 
-    _end_quietly_on_sigterm()
     service.run_learner(chosen)
 
 

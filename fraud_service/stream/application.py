@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from quixstreams import Application
 from quixstreams.state.rocksdb import RocksDBOptions
 
@@ -39,6 +39,19 @@ log = structlog.get_logger(__name__)
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
+PATIENCE: Final = 60.0  # seconds for a cluster that has just started to find its coordinators and leaders
+PAUSE: Final = 0.5  # seconds between two tries
+PASSING: Final = frozenset(
+    {
+        KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's own codes are public, named so
+        KafkaError._WAIT_COORD,  # noqa: SLF001 - the same
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
 
 
 class GuardedApplication(Application):  # type: ignore[misc]
@@ -225,7 +238,7 @@ def _identity(settings: Settings, group: str) -> str:
 
 
 def preflight(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:
-    """Refuse to start when offsets and state do not belong together.
+    """Refuse to start when offsets and state do not belong together; wait for a cluster that has just started.
 
     Parameters
     ----------
@@ -237,7 +250,28 @@ def preflight(settings: Settings, group: str, inputs: list[str], changelog: Topi
     ------
     PreflightError
         State exists but its offsets do not: it would count twice. Or the log begins after the offset: input is lost.
+        Or the cluster did not answer in time.
     """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            _check(settings, group, inputs, changelog)
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() not in PASSING:
+                raise PreflightError(f"group {group} cannot be checked: {reason.str()}") from error
+            if time.monotonic() > deadline:
+                raise PreflightError(
+                    f"group {group} could not be checked within {PATIENCE:.0f} s: {reason.str()}. The cluster has no "
+                    "coordinator for it, or no leader of a topic: look after the brokers, then start again"
+                ) from error
+            log.warning("preflight_waits_for_the_cluster", group=group, reason=reason.str())
+        else:
+            return
+        time.sleep(PAUSE)
+
+
+def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:
     consumer = clients.reader(settings, group)
     try:
         there = consumer.list_topics(timeout=clients.TIMEOUT).topics
@@ -256,8 +290,6 @@ def preflight(settings: Settings, group: str, inputs: list[str], changelog: Topi
                     f"{position.topic}[{position.partition}]: starting would count its history twice. Restore the "
                     f"offsets of the group, or start over with `fraud-service reset {group}`"
                 )
-    except KafkaException as error:
-        raise PreflightError(f"group {group} cannot be checked: {error.args[0].str()}") from error
     finally:
         consumer.close()
 

@@ -1,0 +1,68 @@
+"""What scanners say of the Dockerfile, without a container engine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=Path(sys.executable).parent)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def check(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_hadolint_has_nothing_to_say():
+    done = check(tool("hadolint"), "Dockerfile")
+    assert done.returncode == 0, done.stdout
+
+
+def test_hadolint_would_see_a_mistake(tmp_path):
+    bad = tmp_path / "Dockerfile"
+    bad.write_text("FROM debian\nRUN apt-get install curl\n")
+    assert check(tool("hadolint"), str(bad)).returncode == 1
+
+
+def trivy(folder: Path) -> subprocess.CompletedProcess[str]:
+    return check(
+        tool("trivy"), "config", "--skip-check-update", "--skip-version-check", "--quiet", "--exit-code=1",
+        "--misconfig-scanners=dockerfile", "--skip-dirs=.venv", "--skip-dirs=.cache", str(folder / "Dockerfile"),
+    )  # fmt: skip
+
+
+def test_trivy_finds_no_misconfiguration():
+    done = trivy(ROOT)
+    assert done.returncode == 0, done.stdout
+    assert "Dockerfile" in done.stdout
+
+
+def test_trivy_would_see_root(tmp_path):
+    (tmp_path / "Dockerfile").write_text('FROM debian:12\nCMD ["sh"]\n')
+    done = trivy(tmp_path)
+    assert done.returncode == 1
+    assert "root" in done.stdout
+
+
+def test_the_context_holds_only_what_the_image_is_built_from():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    copied = [
+        source
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY ") and "--from" not in line
+        for source in line.split()[1:-1]
+    ]
+    assert len(copied) > 4
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == set(copied)
