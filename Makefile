@@ -1,5 +1,5 @@
 # Everything here works on a fresh machine with Python 3.11+, pip and make.
-.PHONY: setup demo test lint chart train docs quality bench bench-quick
+.PHONY: setup checks demo test lint chart train docs quality bench bench-quick
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,13 +14,20 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml uv.lock
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups --no-group peers --no-group chart --no-group image
+	touch $@
+
+# What checks chart, Dockerfile and compose.yaml: large programs, which only the tests need.
+checks: $(VENV)/.checks
+
+$(VENV)/.checks: $(VENV)/.ready
 	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups --no-group peers
 	touch $@
 
 demo: setup
 	$(BIN)/fraud-service demo $(if $(BOOTSTRAP),--bootstrap $(BOOTSTRAP))
 
-test: setup
+test: checks
 	$(BIN)/pytest
 
 lint: setup
@@ -32,7 +39,7 @@ lint: setup
 	$(BIN)/python helm/generate.py --check
 
 # The Helm chart: rendered for every feature and any mix of them, and judged by the tools that judge charts.
-chart: setup
+chart: checks
 	$(BIN)/pytest -v tests/helm
 
 # The committed model, rebuilt from nothing: the same commands give the same files.
@@ -66,7 +73,7 @@ bench-quick: setup
 # the chart; ends with what was measured. BASE_IMAGE names another base than the Debian that is made here. What it needs
 # is installed on a Debian by root.
 .PHONY: image
-image: setup
+image: checks
 	podman --version >/dev/null 2>&1 && mmdebstrap --version >/dev/null 2>&1 || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
 	  podman runc netavark catatonit mmdebstrap; }
