@@ -55,8 +55,8 @@ bench-quick: setup
 	PYTHONPATH=tests $(BIN)/python benchmarks/quick.py
 
 # Both images built and run for real, without root, capabilities or a writable root, against Apache Kafka, and the
-# pods of the chart; ends with what was measured. BASE_IMAGE names another base than the Debian that is made here. What it needs
-# is installed on a Debian by root.
+# pods of the chart; ends with what was measured. BASE_IMAGE names another base than the Debian that is made here. What
+# it needs is installed on a Debian by root.
 .PHONY: image
 image: setup
 	podman --version >/dev/null 2>&1 && mmdebstrap --version >/dev/null 2>&1 || { apt-get update -q && \
