@@ -1,4 +1,4 @@
-# One file, two images: the service (scorer, learner, tools), and with `--target refit` the same with what training needs.
+# One file, two images: the service (scorer, learner, tools) and, with `--target refit`, the same with what trains.
 #
 # The base is Debian's or the official slim Python, 3.11 or newer. To pin it: BASE_IMAGE=…/python:3.13-slim@sha256:…
 ARG BASE_IMAGE=docker.io/library/python:3.13-slim-trixie
@@ -70,6 +70,6 @@ FROM runtime AS service
 COPY --from=build-service /opt/fraud-service /opt/fraud-service
 EXPOSE 8000
 CMD ["score"]
-# Of the poll loop, as Kubernetes asks it too: a restart would not bring a broker back. The first start may recover state.
+# Of the poll loop: a restart would not bring a broker back.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["/opt/fraud-service/bin/python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('FRAUD_HTTP_PORT', 8000)}/livez\", timeout=4)"]

@@ -69,9 +69,9 @@ bench: setup
 bench-quick: setup
 	PYTHONPATH=tests $(BIN)/python benchmarks/quick.py
 
-# Both images built and run for real, without root, capabilities or a writable root, against Apache Kafka, and the pods of
-# the chart; ends with what was measured. BASE_IMAGE names another base than the Debian that is made here. What it needs
-# is installed on a Debian by root.
+# Both images built and run for real, without root, capabilities or a writable root, against Apache Kafka, and the
+# pods of the chart; ends with what was measured. BASE_IMAGE names another base than the Debian that is made here. What
+# it needs is installed on a Debian by root.
 .PHONY: image
 image: checks
 	podman --version >/dev/null 2>&1 && mmdebstrap --version >/dev/null 2>&1 || { apt-get update -q && \
@@ -80,7 +80,7 @@ image: checks
 	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/image $(wildcard tests/helm/test_pods_run.py)
 	cat .cache/image.json
 
-# Kafka, the service, Prometheus, Alertmanager and Grafana (http://localhost:3000) in Docker; PROFILE=demo feeds payments.
+# Kafka, the service, Prometheus, Alertmanager and Grafana (http://localhost:3000) in Docker; PROFILE=demo feeds it.
 PROFILE ?=
 .PHONY: stack
 stack:

@@ -21,7 +21,7 @@ from fraud_service.stream import clients
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
-USERS = ("scorer", "learner", "refit", "topics", "feed", "nobody")
+USERS = ("scorer", "learner", "refit", "topics", "feed", "reset", "nobody")
 RESOURCES = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
@@ -31,6 +31,7 @@ OPERATIONS = {
     "Read": AclOperation.READ,
     "Write": AclOperation.WRITE,
     "Create": AclOperation.CREATE,
+    "Delete": AclOperation.DELETE,
     "Describe": AclOperation.DESCRIBE,
     "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
 }
@@ -161,6 +162,8 @@ def test_every_component_runs_with_the_rights_of_the_table_alone(broker, setting
         learner.await_ready()
         for process in (scorer, learner):
             assert "uthorization" not in process.log()
+    for group in (settings.scorer_group, settings.learner_group):
+        assert run(settings, "reset", "reset", group, "--yes").stdout.endswith("done\n")
     done = run(settings, "refit", "refit")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Starts that are not in order."""
+"""Brokers that are not there: at the start, and in the middle of the work."""
 
 from __future__ import annotations
 
@@ -20,3 +20,35 @@ def test_a_process_that_starts_before_its_broker_waits_for_it(apache_kafka, tmp_
             assert process.stop() == 0
     finally:
         apache_kafka.start()
+
+
+def test_an_outage_shorter_than_the_session_leaves_a_scorer_alive_and_not_ready(apache_kafka, tmp_path):
+    settings = fresh_settings(apache_kafka.bootstrap, tmp_path).model_copy(update={"session_timeout": 60.0})
+    scorer = Service(settings, "score", tmp_path / "scorer")
+    with scorer:
+        scorer.await_ready()
+        apache_kafka.kill()
+        try:
+            scorer.wait_until(lambda: scorer.status("/readyz") == 503, 30)
+            assert scorer.status("/livez") == 200
+        finally:
+            apache_kafka.start()
+        scorer.await_ready()
+        assert scorer.stop() == 0
+
+
+def test_an_outage_longer_than_the_session_ends_a_scorer_which_then_starts_again(apache_kafka, tmp_path):
+    settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
+    assert settings.session_timeout == 6
+    scorer = Service(settings, "score", tmp_path / "scorer")
+    with scorer:
+        scorer.await_ready()
+        apache_kafka.kill()
+        try:
+            assert scorer.process.wait(60) == 1
+            assert "starts again from the last checkpoint" in scorer.log()
+        finally:
+            apache_kafka.start()
+        scorer.start()
+        scorer.await_ready()
+        assert scorer.stop() == 0

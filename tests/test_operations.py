@@ -1,0 +1,69 @@
+"""What docs/operations.md gives to copy is right."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+
+
+def section(title: str) -> str:
+    return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def examples() -> list[dict]:
+    return [yaml.safe_load(block) for block in re.findall("```yaml\n(.*?)```", section("Strimzi"), re.DOTALL)]
+
+
+def rights_of_the_table(*users: str) -> dict[tuple[str, str, str], set[str]]:
+    found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    rows = [line.strip("|").split("|") for line in section("Kafka ACLs").splitlines() if line[:1] == "|"]
+    for who, resource, names, operations in rows[2:]:
+        if {user.strip() for user in who.split(",")} & set(users):
+            kind = {"transactional id": "transactionalId"}.get(resource.strip(), resource.strip())
+            for name in re.findall("`([^`]+)`", names):
+                pattern = "prefix" if name.endswith("*") else "literal"
+                found[kind, name.rstrip("*"), pattern] |= {operation.strip() for operation in operations.split(",")}
+    return found
+
+
+def test_the_user_of_the_strimzi_example_may_what_the_table_says():
+    user, _ = examples()
+    granted = {
+        (acl["resource"]["type"], acl["resource"]["name"], acl["resource"].get("patternType", "literal")): {
+            *acl["operations"]
+        }
+        for acl in user["spec"]["authorization"]["acls"]
+    }
+    assert len(granted) == len(user["spec"]["authorization"]["acls"])
+    assert granted == rights_of_the_table("scorer", "learner", "refit", "topics")
+
+
+def test_the_values_of_the_strimzi_example_are_values_of_the_chart():
+    chart = ROOT / "helm" / "fraud-service" / "values.yaml"
+    if not chart.is_file():
+        pytest.skip("the chart is not in this tree")
+    known = yaml.safe_load(chart.read_text())["kafka"]
+    _, example = examples()
+
+    def leaves(values: dict, prefix: str = "") -> set[str]:
+        return {
+            leaf
+            for name, value in values.items()
+            for leaf in (leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}"})
+        }
+
+    assert leaves(example["kafka"]) <= leaves(known)
+
+
+def test_every_link_of_the_page_leads_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", PAGE)
+    assert len(links) > 2
+    for link in links:
+        assert (ROOT / "docs" / link).resolve().exists(), link
