@@ -49,7 +49,7 @@ def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4) -> Setting
 
 def environment(settings: Settings) -> dict[str, str]:
     """Return the settings as the environment of a process."""
-    values = settings.model_dump(mode="json", exclude={"topics", "kafka", "model"})
+    values = settings.model_dump(mode="json", exclude={"topics", "kafka", "model"}, exclude_none=True)
     named = {f"FRAUD_{key.upper()}": str(value) for key, value in values.items()}
     named |= {f"FRAUD_TOPICS__{role.upper()}": name for role, name in settings.topics.model_dump().items()}
     return {**os.environ, **named}
