@@ -335,3 +335,32 @@ def test_a_cluster_out_of_reach_is_one_line(run, monkeypatch):
     monkeypatch.setattr(topics, "TIMEOUT", 0.3)
     said = only_complaint(run("topics", "check", "--bootstrap", "127.0.0.1:1"), 1)
     assert "FRAUD_BOOTSTRAP_SERVERS" in said
+
+
+LOADING = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Loading(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "fraud_service.service":
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                for _ in range(1000):
+                    pass
+            except BaseException:
+                raise ImportError("initialization failed")
+
+sys.meta_path.insert(0, Loading())
+sys.argv = ["fraud-service", sys.argv[1]]
+from fraud_service.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("verb", ["score", "learn"])
+def test_sigterm_ends_a_start_with_0_even_inside_a_module_that_makes_its_own_error_of_what_it_catches(verb):
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADING, verb], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr

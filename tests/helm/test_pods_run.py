@@ -96,7 +96,8 @@ def manifests() -> Iterator[list[dict[str, Any]]]:
 
 
 def test_the_pods_of_the_chart_create_topics_start_score_and_end(manifests: Any, tmp_path: Path) -> None:
-    settings = Settings(bootstrap_servers=chart.named(manifests, "ConfigMap")["data"]["FRAUD_BOOTSTRAP_SERVERS"])
+    environment = chart.named(manifests, "ConfigMap", "fraud-service")["data"]
+    settings = Settings(bootstrap_servers=environment["FRAUD_BOOTSTRAP_SERVERS"])
     with Played(manifests, "topics", tmp_path) as topics:
         assert topics.exit_code(60) == 0, topics.log()
     with Played(manifests, "scorer", tmp_path) as scorer, Played(manifests, "learner", tmp_path) as learner:
