@@ -38,7 +38,7 @@ class Played:
         self.name = f"{component}-{uuid4().hex[:8]}"
         self.container = f"{self.name}-{chart.container(chart.pods(manifests)[component])['name']}"
         self.file = folder / f"{self.name}.yaml"
-        config = chart.named(manifests, "ConfigMap")
+        config = chart.named(manifests, "ConfigMap", "fraud-service")
         self.file.write_text(yaml.safe_dump_all([config, self._pod(chart.pods(manifests)[component])]))
 
     def _pod(self, template: dict[str, Any]) -> dict[str, Any]:
