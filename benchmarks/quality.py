@@ -142,7 +142,7 @@ def page(measured: dict[str, Any]) -> str:
         _protocol(
             "Handbook, the seven weeks from day 72 as the backtest of the stream below scored them", measured["live"]
         ),
-        _protocol("`sim_seed101`, the same days", measured["seed101"]),
+        _protocol("`sim_seed101`, test days 91 to 118", measured["seed101"]),
         "## Streams\n",
         STREAMS_TEXT,
         _streams(),
