@@ -153,20 +153,18 @@ def time_checkpoints(context: ProcessingContext, observe: Callable[[float], None
 
 
 def show_state(folder: Path, metrics: StreamMetrics) -> None:
-    """Show what the local state takes of its volume. A few files a partition: quick enough between two turns."""
-    if not folder.is_dir():
-        return
-    volume = shutil.disk_usage(folder)
-    metrics.state.set(sum(map(_size, folder.rglob("*"))))
-    metrics.volume.set(volume.total)
-    metrics.free.set(volume.free)
+    """Show what the local state takes of its volume. A few files a partition: quick enough between two turns.
 
-
-def _size(path: Path) -> int:
+    A volume that does not answer keeps its last figures: what is only looked at must not end the stream, which finds
+    out by itself.
+    """
     try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:
-        return 0  # RocksDB has compacted it away meanwhile
+        volume = shutil.disk_usage(folder)
+        metrics.state.set(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+        metrics.volume.set(volume.total)
+        metrics.free.set(volume.free)
+    except OSError as error:  # not there yet, or a file that RocksDB has compacted away meanwhile
+        log.debug("state_not_seen", folder=str(folder), reason=str(error))
 
 
 def build(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -167,6 +169,20 @@ def test_statistics_show_the_size_of_the_state_and_of_its_volume(app, tmp_path):
     app.config.consumer_extra_config["stats_cb"]("{}")
     assert app.metrics.state._value.get() == 1000
     assert 0 < app.metrics.free._value.get() <= app.metrics.volume._value.get()
+
+
+@pytest.mark.parametrize("asked", ["disk_usage", "rglob"])
+def test_a_volume_that_does_not_answer_leaves_its_figures_and_the_stream_alone(tmp_path, monkeypatch, asked):
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    metrics = ScorerMetrics(Metrics())
+    show_state(tmp_path, metrics)
+    before = metrics.volume._value.get()
+    assert before > 0
+    monkeypatch.setattr(*((shutil, asked) if asked == "disk_usage" else (Path, asked)), refuse)
+    show_state(tmp_path, metrics)
+    assert metrics.volume._value.get() == before
 
 
 def test_state_that_is_not_there_yet_is_no_failure(tmp_path):
