@@ -77,7 +77,7 @@ image: checks
 	podman --version >/dev/null 2>&1 && mmdebstrap --version >/dev/null 2>&1 || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
 	  podman runc netavark catatonit mmdebstrap; }
-	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/image $(wildcard tests/helm/test_pods_run.py)
+	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/image tests/helm/test_pods_run.py
 	cat .cache/image.json
 
 # Kafka, the service, Prometheus, Alertmanager and Grafana (http://localhost:3000) in Docker; PROFILE=demo feeds it.

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 import yaml
-from support import chart
+from support import chart, containers
 from support.processes import READY_TIMEOUT, Service
 
 from fraud_service.embedded import EmbeddedBroker, free_loopback_port
@@ -20,7 +20,6 @@ from fraud_service.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-containers = pytest.importorskip("support.containers", reason="there is no image to run", exc_type=ImportError)
 pytestmark = [
     pytest.mark.embedded,
     pytest.mark.timeout(900),
