@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 TRANSACTIONS = 50_000
 PART = 2_500
+HOUR = 3_600_000
 
 
 @dataclass
@@ -47,7 +48,8 @@ def outcome(apache_kafka, tmp_path_factory):
     """Feed 50,000 transactions with labels; kill scorer and learner in the middle; wait until all is scored.
 
     Fed in parts, each when the learner has taught something of the one before, so that many snapshots are used however
-    fast the scorer is. A process is killed while a part is under way.
+    fast the scorer is. A process is killed while a part is under way. What closes the last boundary is fed when all
+    before it is scored: what comes late is taught at the next boundary, and after the last one there is none.
     """
     folder = tmp_path_factory.mktemp("loop")
     write(World(seed=7, cards=800, merchants=300, days=30), folder / "history.parquet")
@@ -60,8 +62,13 @@ def outcome(apache_kafka, tmp_path_factory):
         scorer.await_ready()
         learner.await_ready()
         killed = {4: scorer, 7: learner, 10: scorer, 14: learner}
-        for number, begin in enumerate(range(0, len(history), PART)):
-            part = history[begin : begin + PART]
+        last = history[-1].transaction.timestamp // HOUR * HOUR
+        closing = next(number for number, event in enumerate(history) if event.transaction.timestamp >= last)
+        begins = [*range(0, closing, PART), closing]
+        for number, (begin, end) in enumerate(zip(begins, [*begins[1:], len(history)], strict=True)):
+            part = history[begin:end]
+            if begin == closing:
+                scorer.wait_until(lambda: len(scores.read()) >= closing, 300)
             with Feed(settings) as feed:
                 feed.play(part, 0)
             if number in killed:
@@ -71,7 +78,7 @@ def outcome(apache_kafka, tmp_path_factory):
             settle(settings, learner, part[0].transaction.timestamp)
         send_malformed(settings)
         scorer.wait_until(lambda: len(scores.read()) >= len(history), 600)
-        settle(settings, learner, max(event.transaction.timestamp for event in history))
+        settle(settings, learner, last)
         assert scorer.stop() == 0
         assert learner.stop() == 0
     scores.close()
@@ -87,7 +94,7 @@ def send_malformed(settings) -> None:
 
 def settle(settings, learner, timestamp: int) -> None:
     """Wait until the learner has taught everything that is due at an event time."""
-    wanted = timestamp // 3_600_000 * 3_600_000
+    wanted = timestamp // HOUR * HOUR
     snapshots = Tail(settings, settings.topics.snapshots)
 
     def is_taught() -> bool:
@@ -210,7 +217,7 @@ def test_no_example_is_taught_twice_and_none_is_lost(outcome):
     assert max(first.values()) == 1
     scores = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
     newest = max(score.timestamp for score in scores)
-    matured = newest // 3_600_000 * 3_600_000 - service.calendar(settings).maturity
+    matured = newest // HOUR * HOUR - service.calendar(settings).maturity
     due = {(s.card_id, s.transaction_id) for s in scores if s.timestamp <= matured}
     assert due <= first.keys()
 
