@@ -105,7 +105,7 @@ def protocol_weeks(stream: Stream, data: Path) -> dict[str, list[float]]:
     return {name: handbook.folds(known, ALL_FOLDS, model).mean(axis=0).tolist() for name, model in models.items()}
 
 
-def protocol_live(stream: Stream, data: Path) -> dict[str, list[float]]:
+def protocol_live(stream: Stream, data: Path, first_test_days: list[int]) -> dict[str, list[float]]:
     """Return the same of what the backtest said of its weeks: a model fitted before, and labels as they came."""
     known = payments(stream, data)
     table = parquet.read_table(CACHE / stream.name / "hybrid.parquet")
@@ -114,7 +114,7 @@ def protocol_live(stream: Stream, data: Path) -> dict[str, list[float]]:
     for name, what in (("pretrained", "frozen"), ("score", "hybrid")):
         scores = np.full(len(chosen), np.nan)
         scores[chosen] = table[name].to_numpy()
-        figures = handbook.folds(known, LIVE_FOLDS, lambda _, test, scores=scores: scores[test]).mean(axis=0)
+        figures = handbook.folds(known, first_test_days, lambda _, test, scores=scores: scores[test]).mean(axis=0)
         found[f"{what}, fitted on days {stream.train[0]} to {stream.train[1] - 1}, then as live"] = figures.tolist()
     return found
 
