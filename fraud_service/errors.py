@@ -8,6 +8,7 @@
     ├── ConfigurationError   a setting that cannot work: the start stops, naming setting, value and fix
     ├── ModelError           an artefact that is missing, altered or made for other features
     ├── PreflightError       topics, offsets or state that would make the result wrong
+    ├── ArchiveError         a topic that cannot be read back: verification, replay or explanation stops
     └── FatalStreamError     the process must end and start again: going on could lose or double work
 """
 
@@ -49,6 +50,10 @@ class ModelError(FraudServiceError):
 
 class PreflightError(FraudServiceError):
     """Topics, offsets or state on which starting would give wrong results. Names the repair command."""
+
+
+class ArchiveError(FraudServiceError):
+    """What lies on a topic cannot be read back. Says which topic, and what the cluster answered."""
 
 
 class FatalStreamError(FraudServiceError):
