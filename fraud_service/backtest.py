@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.detector import Verdict
     from fraud_service.domain.records import RefitRecord
+    from fraud_service.domain.snapshot import Snapshot
     from fraud_service.domain.teaching import Lesson, OnlineLearner
     from fraud_service.history import History, LabelledTransaction
     from fraud_service.settings import Settings
@@ -117,8 +118,8 @@ class Reported:
         self._codes: dict[str, int] = {}
         self._snapshot = ""
 
-    def add(self, event: LabelledTransaction, verdict: Verdict, *, online: bool) -> None:
-        """Take in one transaction. A repetition was reported before."""
+    def add(self, event: LabelledTransaction, verdict: Verdict, snapshot: Snapshot, *, online: bool) -> None:
+        """Take in one transaction and the snapshot in force. A repetition was reported before."""
         if verdict.is_repeated:
             return
         transaction, decision = verdict.transaction, verdict.decision
@@ -137,9 +138,9 @@ class Reported:
         self._rows.append(row)
         self.cards.append(self._codes.setdefault(transaction.card_id, len(self._codes)))
         self.amounts.append(transaction.amount)
-        if online and decision.snapshot != self._snapshot:
-            self._snapshot = decision.snapshot
-            self.weights.append((transaction.timestamp, round(decision.online_weight, 6)))
+        if online and snapshot.version != self._snapshot:
+            self._snapshot = snapshot.version
+            self.weights.append((transaction.timestamp, round(snapshot.online_weight, 6)))
         if verdict.contributions is not None:
             self.contributions += np.abs(list(verdict.contributions.features.values()))
             self.explained += 1
@@ -206,7 +207,8 @@ def backtest(
     for event, verdict in zip(events, rehearsal.play(played), strict=True):
         progress()
         if plan.start is None or event.transaction.timestamp >= plan.start:
-            reported.add(event, verdict, online=plan.online)
+            in_force = rehearsal.knowledge.at(event.transaction.timestamp).snapshot
+            reported.add(event, verdict, in_force, online=plan.online)
     if not reported.cards:
         raise ConfigurationError("no transaction is left to report: check --from, --to and the file")
     table = reported.table()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.online import OnlineModel
 
 LARGEST_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 within 1e-13
+QUIET: Final = -4.6  # logits, a score of 0.01: of what both components rank lower, the online model is hardly taught
 
 
 class PretrainedModel(Protocol):
@@ -64,7 +65,10 @@ def encode_safely(model: PretrainedModel, rows: Sequence[Features]) -> list[Enco
 
 
 class Blend(msgspec.Struct, frozen=True, gc=False):
-    """The blended score of one transaction. A component that failed has the logit None and no weight."""
+    """The blended score of one transaction. A component that failed has the logit None and no weight.
+
+    `online_weight` is the share that the online model had in this score.
+    """
 
     score: float
     pretrained_logit: float | None
@@ -75,12 +79,14 @@ class Blend(msgspec.Struct, frozen=True, gc=False):
 def blend(pretrained: float, online: float, online_weight: float, prior: float) -> Blend:
     """Blend two logits; one that is not finite does not take part.
 
-    When neither is finite the score is that of the prior, with both logits None.
+    The online model has its full weight where either component sees risk, and fades below `QUIET`: there the pretrained
+    model ranks better. When neither logit is finite the score is that of the prior, with both logits None.
     """
     has_pretrained, has_online = math.isfinite(pretrained), math.isfinite(online)
     if has_pretrained and has_online:
-        logit = (1 - online_weight) * pretrained + online_weight * online
-        return Blend(probability(logit), pretrained, online, online_weight)
+        share = online_weight * probability(max(pretrained, online) - QUIET)
+        logit = pretrained + share * (online - pretrained)  # exactly the one where both are equal
+        return Blend(probability(logit), pretrained, online, share)
     if has_pretrained:
         return Blend(probability(pretrained), pretrained, None, 0.0)
     if has_online:

@@ -37,7 +37,7 @@ from fraud_service.domain.policy import (
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, decode_score, encode_record, score_record
 from fraud_service.domain.risk import NO_RISK, encode_risk, merchant_key
-from fraud_service.domain.scoring import blend, probability
+from fraud_service.domain.scoring import QUIET, blend, probability
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.errors import InvalidRecord
 
@@ -292,6 +292,25 @@ def test_a_decision_stands_when_its_explanation_fails():
 def test_an_infinite_logit_is_a_failure_too(value):
     assert blend(value, -1.0, 0.3, -4.0) == blend(math.nan, -1.0, 0.3, -4.0)
     assert blend(-1.0, value, 0.3, -4.0) == blend(-1.0, math.nan, 0.3, -4.0)
+
+
+def test_the_online_model_has_its_full_weight_where_either_component_sees_risk():
+    for pair in ((3.0, -9.0), (-9.0, 3.0)):
+        assert 0.4995 < blend(*pair, 0.5, -4.0).online_weight <= 0.5
+
+
+@given(st.floats(-30, QUIET), st.floats(-30, QUIET), st.floats(0, 1))
+def test_where_neither_component_sees_risk_the_pretrained_model_ranks(pretrained, online, weight):
+    result = blend(pretrained, online, weight, -4.0)
+    assert result.online_weight <= weight / 2
+    lower, higher = sorted((pretrained, online))
+    assert probability(lower) <= result.score <= probability(higher)
+
+
+@given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0, 1), st.floats(0, 5))
+def test_more_online_risk_never_lowers_a_score(pretrained, online, weight, more):
+    before, after = (blend(pretrained, logit, weight, -4.0).score for logit in (online, online + more))
+    assert after >= before - 1e-12
 
 
 @FAST

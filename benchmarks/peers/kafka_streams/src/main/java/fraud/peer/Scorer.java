@@ -18,6 +18,7 @@ final class Scorer implements Processor<byte[], byte[], byte[], byte[]> {
     static final String DEAD_LETTERS = "dead-letters";
 
     private static final long FUTURE_TOLERANCE = 300_000;
+    private static final double QUIET = -4.6;
     private static final Logger LOG = LoggerFactory.getLogger(Scorer.class);
 
     private final Manifest manifest;
@@ -96,8 +97,8 @@ final class Scorer implements Processor<byte[], byte[], byte[], byte[]> {
         try {
             double pretrained = forest.logit(row);
             double online = snapshot.logit(pretrained, row, forest.leaves(), manifest);
-            double share = snapshot.onlineWeight();
-            double score = ScoreWriter.probability((1 - share) * pretrained + share * online);
+            double share = snapshot.onlineWeight() * ScoreWriter.probability(Math.max(pretrained, online) - QUIET);
+            double score = ScoreWriter.probability(pretrained + share * (online - pretrained));
             return new Decision(Decision.Outcome.of(score), score, pretrained, online, share, manifest.version(),
                     snapshot.version(), isStale);
         } catch (OrtException error) {
