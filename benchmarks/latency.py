@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 # Flagged transactions are too rare to tell a high percentile of; with a lower threshold there are enough.
 REVIEW: Final = "0.15"
-GUARANTEES: Final = {"at-least-once": LEAST, "exactly-once": ONCE}
+GUARANTEES: Final = {"at-least-once": {**LEAST, "FRAUD_COMMIT_INTERVAL": "0.1"}, "exactly-once": ONCE}  # the default
 SHARES: Final = (0.1, 0.5, 0.8)
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
-FULL: Final = 100_000  # payments on the topic by which capacity is measured
+FULL: Final = 100_000  # payments on the topic by which it is found how much is too much
+TOO_MUCH: Final = 1.25  # times what the scorer takes from a full topic, alone with the broker
+OVERLOADED: Final = 8.0  # seconds
 BEYOND: Final = 2  # records, at least, above a percentile that is reported
 SETTLE: Final = 3.0  # seconds of load that only warm up
 
@@ -66,6 +68,10 @@ class Reader:
                 seen[message.topic()].append((message.timestamp()[1], time.time() * 1000))
         self._consumer.close()
 
+    def rate(self, begin: float, end: float) -> float:
+        """Return scores a second that arrived between two moments (epoch milliseconds)."""
+        return sum(begin <= read < end for _, read in self.seen[self._scores]) / (end - begin) * 1000
+
     def figures(self, since: float) -> dict[str, Any]:
         """Return percentiles, in milliseconds, of what was appended after a moment (epoch milliseconds)."""
         found: dict[str, Any] = {}
@@ -97,11 +103,25 @@ def measure(place: Broker, guarantee: str, rate: float, seconds: float) -> dict[
         feeder.kill()
         feeder.join()
     found = reader.figures((began + SETTLE) * 1000)
-    return {**found, "rate": rate, "late": late, "lost": count - len(reader.seen[settings.topics.scores])}
+    scored = reader.rate((began + SETTLE) * 1000, (began + SETTLE + seconds) * 1000)
+    lost = count - len(reader.seen[settings.topics.scores])
+    return {**found, "rate": rate, "scored": scored, "late": late, "lost": lost}
 
 
-def capacity(place: Broker) -> dict[str, float]:
-    """Measure the scorer's capacity, right before the loads that are shares of it."""
+def capacity(place: Broker, alone: dict[str, float]) -> dict[str, float]:
+    """Measure transactions a second that get their scores while more than that is fed, under both guarantees.
+
+    Feeder and reader take their part of the cores, as they do under every load that is a share of this one.
+
+    Parameters
+    ----------
+    alone
+        What the scorer takes from a full topic, alone with the broker.
+    """
+    return {one: measure(place, one, rate * TOO_MUCH, OVERLOADED)["scored"] for one, rate in alone.items()}
+
+
+def _alone(place: Broker) -> dict[str, float]:
     settings = fresh_settings(place.bootstrap, place.folder)
     send(settings, payments(FULL))
     rungs = [rung._replace(share=1.0) for rung in ladder.RUNGS if rung.scorer is not None]
@@ -116,7 +136,7 @@ def run(sizes: Sizes) -> dict[str, Any]:
     if not {"capacity", *names} <= found.found.keys():
         with broker() as place:
             say(f"latency: on {place.kind}")
-            rates = found.measured("capacity", lambda: capacity(place))
+            rates = found.measured("capacity", lambda: capacity(place, _alone(place)))
             for name in names:
                 guarantee, share = next(load for load in loads if name.startswith(f"{load[0]} at {load[1]:.0%} #"))
                 rate = rates[guarantee] * share

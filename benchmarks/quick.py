@@ -44,7 +44,7 @@ def line() -> dict[str, Any]:
     with broker() as place:
         say(f"on {place.kind}")
         found = throughput(place)
-        half = {guarantee: rate / 2 for guarantee, rate in ladder.capacity(found).items()}
+        half = {guarantee: rate / 2 for guarantee, rate in latency.capacity(place, ladder.capacity(found)).items()}
         delays = {one: latency.measure(place, one, rate, SECONDS) for one, rate in half.items()}
     for guarantee, delay in delays.items():
         late = delay["late"]
