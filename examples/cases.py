@@ -1,0 +1,176 @@
+"""Case management in one file: alerts open cases, people close them, and their verdicts go back as labels.
+
+    python cases.py run --bootstrap localhost:9092     the service
+    python cases.py list                               the open cases
+    python cases.py close 17 --fraud                   a verdict on one; or --legitimate
+
+It knows the topics of alerts and labels from their contract (docs/asyncapi.json) and imports nothing of the fraud
+service; all it needs is confluent-kafka. A case, its alerts, the offset up to which alerts were read and the verdicts
+that are still to be sent lie in one SQLite file and change together: whenever the service dies and for however long, it
+goes on where the file says, and an alert that comes twice (its `ce_id` tells) changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sqlite3
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+
+TIMEOUT = 30.0  # seconds
+TABLES = """
+CREATE TABLE IF NOT EXISTS cases (
+    id INTEGER PRIMARY KEY, card_id TEXT NOT NULL, opened_at TEXT NOT NULL, closed_at TEXT, is_fraud INTEGER
+);
+CREATE UNIQUE INDEX IF NOT EXISTS one_open_case_a_card ON cases (card_id) WHERE closed_at IS NULL;
+CREATE TABLE IF NOT EXISTS alerts (
+    id TEXT PRIMARY KEY, case_id INTEGER NOT NULL REFERENCES cases (id), transaction_id TEXT NOT NULL,
+    amount REAL NOT NULL, currency TEXT NOT NULL, score REAL NOT NULL, outcome TEXT NOT NULL, reasons TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS offsets (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY, card_id TEXT NOT NULL, label TEXT NOT NULL);
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", type=Path, default=Path("cases.sqlite"), help="where the cases lie")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run")
+    run.add_argument("--bootstrap", default="localhost:9092")
+    run.add_argument("--alerts", default="fraud.alerts.v1", help="topic that is read")
+    run.add_argument("--labels", default="payments.fraud-labels.v1", help="topic that is written")
+    verbs.add_parser("list")
+    close = verbs.add_parser("close")
+    close.add_argument("case", type=int)
+    verdict = close.add_mutually_exclusive_group(required=True)
+    verdict.add_argument("--fraud", action="store_true", dest="is_fraud")
+    verdict.add_argument("--legitimate", action="store_false", dest="is_fraud")
+    options = parser.parse_args()
+    cases = Cases(options.file)
+    if options.verb == "run":
+        Service(cases, options.bootstrap, options.alerts, options.labels).run()
+    elif options.verb == "list":
+        for row in cases.open():
+            print(*row, sep="\t")
+    elif not cases.close(options.case, is_fraud=options.is_fraud):
+        sys.exit(f"there is no open case {options.case}")
+
+
+class Cases:
+    """The cases, in a file that the service and the commands share."""
+
+    def __init__(self, file: Path) -> None:
+        self._db = sqlite3.connect(file, timeout=TIMEOUT)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.executescript(TABLES)
+
+    def take(self, message: Message) -> None:
+        """Put an alert into the open case of its card, or open one; and remember that it was read."""
+        alert, identity = json.loads(message.value()), dict(message.headers())["ce_id"].decode()
+        payment = alert["transaction"]
+        with self._db:
+            if self._db.execute("SELECT 1 FROM alerts WHERE id = ?", [identity]).fetchone() is None:
+                reasons = json.dumps([reason["text"] for reason in alert["reasons"]])
+                case = self._case(payment["card_id"])
+                what = payment["transaction_id"], payment["amount"], payment["currency"]
+                values = identity, case, *what, alert["score"], alert["outcome"], reasons
+                self._db.execute("INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            read = message.partition(), message.offset() + 1
+            self._db.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?)", read)
+
+    def _case(self, card: str) -> int | None:
+        found = self._db.execute("SELECT id FROM cases WHERE card_id = ? AND closed_at IS NULL", [card]).fetchone()
+        if found is not None:
+            return int(found[0])
+        return self._db.execute("INSERT INTO cases (card_id, opened_at) VALUES (?, ?)", [card, now()]).lastrowid
+
+    def close(self, case: int, *, is_fraud: bool) -> bool:
+        """Close a case; a label for each of its payments is to be sent. Returns whether it was open."""
+        with self._db:
+            closed = self._db.execute(
+                "UPDATE cases SET closed_at = ?, is_fraud = ? WHERE id = ? AND closed_at IS NULL RETURNING card_id",
+                [now(), is_fraud, case],
+            ).fetchone()
+            if closed is None:
+                return False
+            payments = self._db.execute("SELECT transaction_id FROM alerts WHERE case_id = ?", [case]).fetchall()
+            for (payment,) in payments:
+                label = {"transaction_id": payment, "card_id": closed[0], "is_fraud": is_fraud}
+                text = json.dumps({**label, "labelled_at": now(), "source": "analyst"})
+                self._db.execute("INSERT INTO outbox (card_id, label) VALUES (?, ?)", [closed[0], text])
+        return True
+
+    def open(self) -> list[tuple[object, ...]]:
+        """Return the open cases, the most suspicious first: number, card, alerts, largest score, amount."""
+        return self._db.execute(
+            "SELECT cases.id, card_id, count(*), round(max(score), 3), round(sum(amount), 2) FROM cases JOIN alerts ON"
+            " case_id = cases.id WHERE closed_at IS NULL GROUP BY cases.id ORDER BY max(score) DESC"
+        ).fetchall()
+
+    def offsets(self) -> dict[int, int]:
+        """Return the next offset to read of each partition."""
+        return dict(self._db.execute("SELECT partition, next FROM offsets").fetchall())
+
+    def unsent(self) -> list[tuple[int, str, str]]:
+        """Return the labels that are still to be sent: number, card, content."""
+        return self._db.execute("SELECT id, card_id, label FROM outbox ORDER BY id").fetchall()
+
+    def sent(self, last: int) -> None:
+        """Forget the labels up to this one."""
+        with self._db:
+            self._db.execute("DELETE FROM outbox WHERE id <= ?", [last])
+
+
+class Service:
+    """Alerts in, labels out. A label may go out twice, when it dies in between: the second says the same."""
+
+    def __init__(self, cases: Cases, bootstrap: str, alerts: str, labels: str) -> None:
+        self._cases, self._labels = cases, labels
+        connection = {"bootstrap.servers": bootstrap}
+        # The file knows the offsets: there is no group, and nothing is committed to the broker.
+        options = {"group.id": "cases", "enable.auto.commit": False, "isolation.level": "read_committed"}
+        self._consumer = Consumer({**connection, **options})
+        known = cases.offsets()
+        numbers = self._consumer.list_topics(alerts, TIMEOUT).topics[alerts].partitions
+        self._consumer.assign([TopicPartition(alerts, n, known.get(n, OFFSET_BEGINNING)) for n in numbers])
+        # A label must lie in its card's partition, which is Java's choice.
+        self._producer = Producer({**connection, "enable.idempotence": True, "partitioner": "murmur2"})
+        self._is_running = True
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+
+    def _stop(self) -> None:
+        self._is_running = False
+
+    def run(self) -> None:
+        while self._is_running:
+            for message in self._consumer.consume(500, timeout=0.5):
+                if message.error() is None:
+                    self._cases.take(message)
+            self._send(self._cases.unsent())
+        self._consumer.close()
+
+    def _send(self, unsent: list[tuple[int, str, str]]) -> None:
+        refused: list[object] = []
+
+        def on_delivery(error: object, _: Message) -> None:
+            if error is not None:
+                refused.append(error)
+
+        for _, card, label in unsent:
+            self._producer.produce(self._labels, key=card, value=label, on_delivery=on_delivery)
+        if unsent and self._producer.flush(TIMEOUT) == 0 and not refused:
+            self._cases.sent(unsent[-1][0])
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+if __name__ == "__main__":
+    main()

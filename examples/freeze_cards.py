@@ -1,0 +1,121 @@
+"""Freeze the card of every payment that should be declined: once a card, and said on a topic of its own.
+
+    python freeze_cards.py --bootstrap localhost:9092
+
+It knows the alerts topic from its contract (docs/asyncapi.json) and imports nothing of the fraud service; all it needs
+is confluent-kafka. What was read and what follows from it are one Kafka transaction, so a restart freezes no card twice
+and forgets none. What is frozen it reads from its own topic when it starts: that topic is all the state it has. One
+process does it; a second one with the same transactional id fences the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import uuid
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+NAME = "card-freezer"
+NAMESPACE = uuid.UUID("0f3a7d5e-33c4-5a53-9c60-0c1b5f1de001")  # an event has the same id whenever it is made
+SOURCE = "/examples/card-freezer"
+TYPE = "card-frozen.v1"
+TIMEOUT = 30.0  # seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bootstrap", default="localhost:9092")
+    parser.add_argument("--alerts", default="fraud.alerts.v1", help="topic that is read")
+    parser.add_argument("--frozen", default="cards.frozen.v1", help="topic that is written; made if it is missing")
+    options = parser.parse_args()
+    freezer = Freezer(options.bootstrap, options.alerts, options.frozen)
+    signal.signal(signal.SIGTERM, lambda *_: freezer.stop())
+    freezer.run()
+
+
+class Freezer:
+    def __init__(self, bootstrap: str, alerts: str, frozen: str) -> None:
+        self._frozen_topic = frozen
+        self._connection = {"bootstrap.servers": bootstrap}
+        self._create_topic()
+        options = {"auto.offset.reset": "earliest", "enable.auto.commit": False, "isolation.level": "read_committed"}
+        self._consumer = Consumer({**self._connection, **options, "group.id": NAME})
+        # Java's partitioner: whoever joins cards with this topic finds them where every other topic has them.
+        self._producer = Producer({**self._connection, "transactional.id": NAME, "partitioner": "murmur2"})
+        self._producer.init_transactions(TIMEOUT)  # from here on an older process of this name is fenced
+        self._frozen = self._read_frozen()
+        self._consumer.subscribe([alerts])
+        self._is_running = True
+
+    def stop(self) -> None:
+        self._is_running = False
+
+    def run(self) -> None:
+        while self._is_running:
+            messages = [message for message in self._consumer.consume(500, timeout=0.5) if message.error() is None]
+            if messages:
+                self._handle(messages)
+        self._consumer.close()
+
+    def _handle(self, messages: list[Message]) -> None:
+        self._producer.begin_transaction()
+        for message in messages:
+            alert = json.loads(message.value())
+            card = alert["transaction"]["card_id"]
+            if alert["outcome"] == "decline" and card not in self._frozen:
+                self._frozen.add(card)
+                self._freeze(card, alert, {name: value.decode() for name, value in message.headers()})
+        offsets = self._consumer.position(self._consumer.assignment())
+        self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), TIMEOUT)
+        self._producer.commit_transaction(TIMEOUT)
+
+    def _freeze(self, card: str, alert: dict[str, Any], headers: dict[str, str]) -> None:
+        event = {
+            "card_id": card,
+            "alert_id": headers["ce_id"],
+            "transaction_id": alert["transaction"]["transaction_id"],
+            "score": alert["score"],
+            "reasons": [reason["text"] for reason in alert["reasons"]],
+        }
+        cloud_event = {
+            "ce_specversion": "1.0",
+            "ce_id": str(uuid.uuid5(NAMESPACE, headers["ce_id"])),
+            "ce_source": SOURCE,
+            "ce_type": TYPE,
+            "ce_time": headers["ce_time"],
+            "ce_subject": card,
+            "content-type": "application/json",
+        }
+        self._producer.produce(self._frozen_topic, key=card, value=json.dumps(event), headers=list(cloud_event.items()))
+
+    def _create_topic(self) -> None:
+        admin = AdminClient(self._connection)
+        topic = NewTopic(self._frozen_topic, num_partitions=4, config={"cleanup.policy": "compact"})
+        try:
+            admin.create_topics([topic])[topic.topic].result(TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise
+
+    def _read_frozen(self) -> set[str]:
+        """Read the own topic to its end. A tombstone has thawed a card."""
+        frozen: set[str] = set()
+        reader = Consumer({**self._connection, "group.id": f"{NAME}-state", "isolation.level": "read_committed"})
+        numbers = reader.list_topics(self._frozen_topic, TIMEOUT).topics[self._frozen_topic].partitions
+        places = [TopicPartition(self._frozen_topic, number, OFFSET_BEGINNING) for number in numbers]
+        ends = {place.partition: reader.get_watermark_offsets(place, TIMEOUT)[1] for place in places}
+        reader.assign(places)
+        while any(max(place.offset, 0) < ends[place.partition] for place in reader.position(places)):
+            for message in reader.consume(1000, timeout=0.5):
+                if message.error() is None:
+                    (frozen.discard if message.value() is None else frozen.add)(message.key().decode())
+        reader.close()
+        return frozen
+
+
+if __name__ == "__main__":
+    main()
