@@ -40,8 +40,15 @@ class Feed:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.flush()
+        else:
+            self._producer.flush(FLUSH_TIMEOUT)
+
+    def flush(self) -> None:
+        """Wait until the broker has everything that was sent."""
         left = self._producer.flush(FLUSH_TIMEOUT)
-        if kind is None and (left or self._refusals):
+        if left or self._refusals:
             reason = self._refusals[0] if self._refusals else f"no answer within {FLUSH_TIMEOUT:.0f} s"
             raise FatalStreamError(f"{left + len(self._refusals)} events were not taken by the broker: {reason}")
 
@@ -51,6 +58,7 @@ class Feed:
         label_delay: int,
         rate: float | None = None,
         progress: Callable[[], None] = lambda: None,
+        before: Callable[[int, Callable[[], None]], None] = lambda *_: None,
     ) -> None:
         """Send a history: every transaction, and every label once event time has come to it.
 
@@ -60,12 +68,15 @@ class Feed:
             Milliseconds from a transaction to its label where the history does not say.
         rate
             Transactions a second; None sends as fast as the broker takes them.
+        before
+            Called before each transaction with its event time, and with what sends all that is held back; may wait.
         """
         waiting: list[tuple[int, str, Label]] = []
         began = time.monotonic()
         for event in history:
             while waiting and waiting[0][0] <= event.transaction.timestamp:
                 self.label(heappop(waiting)[2])
+            before(event.transaction.timestamp, self.flush)
             if rate is not None:
                 self._pace(began + self.transactions / rate)
             self._send(self._topics.transactions, event.transaction.card_id, encode(event.transaction))

@@ -106,7 +106,7 @@ def run_scorer(settings: Settings) -> None:
         app = application.build(
             settings, settings.scorer_group, guarantee=settings.guarantee, commit_interval=settings.commit_interval
         )
-        scorer.wire(app, settings, scorer.ScorerStep(settings, detector, knowledge, scorer_metrics))
+        scorer.wire(app, settings, scorer.ScorerStep(settings, detector, knowledge, scorer_metrics, broadcast.refresh))
         watch(app, health, scorer_metrics, [settings.topics.transactions])
         app.each_turn = _each_scorer_turn(broadcast, knowledge, scorer_metrics)
         log.info("scorer_starting", port=http.port, model=model.version, snapshot=knowledge.newest.version)

@@ -83,7 +83,8 @@ def test_a_snapshot_comes_into_force_at_its_effective_time_and_not_earlier():
         event("d", boundary + LEAD),
     ]
     before, *at = played(history)
-    assert [in_force_at(verdict) == UNTAUGHT for verdict in (before, *at)] == [True, True, True, True, False]
+    assert in_force_at(before) == UNTAUGHT
+    assert [in_force_at(verdict)[:13] for verdict in at] == ["20231113T0400"] * 3 + ["20231113T0500"]
     assert [verdict.features.merchant_streak for verdict in at] == [0, 0, 0, 1]
 
 

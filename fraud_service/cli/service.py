@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -136,16 +137,25 @@ def feed(
     rate: Annotated[
         float | None, typer.Option(min=0.1, help="Transactions a second; as fast as possible if absent.")
     ] = None,
+    event_time: Annotated[
+        bool,
+        typer.Option("--event-time", help="Never run ahead of scorers and learner: a fast replay scores as a slow."),
+    ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Stream a file (Parquet, CSV, JSON Lines) into the input topics, each label when it becomes known."""
+    from fraud_service import service
     from fraud_service.feed import Feed
+    from fraud_service.lockstep import Lockstep
 
     delay = duration(label_delay)
     history = history_of(file, maps, sets, start, end)
-    with progress_bar() as bar, Feed(settings.load(bootstrap_servers=bootstrap)) as sender:
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    with ExitStack() as stack:
+        bar, sender = stack.enter_context(progress_bar()), stack.enter_context(Feed(chosen))
         task = bar.add_task("transactions", total=len(history))
-        sender.play(history, delay, rate, lambda: bar.advance(task))
+        paced = [stack.enter_context(Lockstep(chosen, service.calendar(chosen))).before] if event_time else []
+        sender.play(history, delay, rate, lambda: bar.advance(task), *paced)
     typer.echo(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
 
 

@@ -140,6 +140,10 @@ class Knowledge:
         starts, views = self._in_force
         return views[max(bisect_right(starts, timestamp) - 1, 0)]
 
+    def is_behind(self, timestamp: int) -> bool:
+        """Whether a transaction of this event time should find a newer snapshot than there is, or a first one."""
+        return self.newest.version == UNTAUGHT or self.newest.is_stale_at(timestamp)
+
     def adopt(self, model: str, leaves: int) -> None:
         """From now on take in snapshots of this pretrained model too, whose online model knows so many leaves."""
         self._models[model] = leaves

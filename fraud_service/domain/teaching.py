@@ -233,8 +233,8 @@ class Teacher:
         return rows, f"{total % (1 << 256):064x}"
 
     def _snapshot(self, progress: Progress, risk_rows: int, learner: OnlineLearner) -> Snapshot | None:
-        quiet = (progress.closed - progress.taught_at) * self._calendar.interval
-        if progress.taught_at < 0 or quiet > QUIET:
+        quiet = (progress.closed - max(progress.taught_at, progress.began)) * self._calendar.interval
+        if quiet > QUIET:
             return None
         as_of = progress.closed * self._calendar.interval
         return Snapshot(

@@ -7,11 +7,11 @@ only ever looks things up. A record that fails its check is counted and passed o
 from __future__ import annotations
 
 import time
-from threading import Event, Thread
+from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from fraud_service.domain.snapshot import Knowledge, decode_snapshot
 from fraud_service.errors import FatalStreamError, InvalidRecord
@@ -28,6 +28,8 @@ VERSION_HEADER: Final = "fraud-snapshot"
 FOLLOW_TIMEOUT: Final = 0.2  # seconds
 CATCH_UP_TIMEOUT: Final = 600.0  # seconds to read everything before the first transaction
 BATCH: Final = 1000
+REFRESH_PAUSE: Final = 0.2  # seconds: while the learner is away, every batch would ask for what is not there
+REFRESH_TIMEOUT: Final = 2.0  # seconds; after that, scoring goes on with what there is
 
 
 class Broadcast:
@@ -56,6 +58,9 @@ class Broadcast:
         self._stopping = Event()
         self._thread = Thread(target=self._follow, name="broadcast", daemon=True)
         self._failure: Exception | None = None
+        self._turned = Condition()
+        self._settled: dict[str, int] = {}
+        self._refreshed = 0.0
 
     def start(self) -> None:
         """Read both topics to their present end, then go on reading in the background.
@@ -76,34 +81,56 @@ class Broadcast:
             self._thread.join(timeout=10)
         self._consumer.close()
 
+    def refresh(self) -> None:
+        """Wait until everything that is on the topics by now is in force.
+
+        For the scorer's thread, when it needs a newer snapshot: one that was published is used, however short ago.
+        """
+        if time.monotonic() < self._refreshed + REFRESH_PAUSE:
+            return
+        try:
+            ends = self._ends()
+            with self._turned:
+                self._turned.wait_for(lambda: _are_reached(ends, self._settled), REFRESH_TIMEOUT)
+        except KafkaException as error:  # an outage: the stream itself says what becomes of it
+            log.warning("snapshots_not_refreshed", reason=error.args[0].str())
+        self._refreshed = time.monotonic()
+
     def raise_failure(self) -> None:
         """Raise what ended the thread, if something did: a scorer must not go on with knowledge that stands still."""
         if self._failure is not None:
             raise FatalStreamError(f"the reader of snapshots failed: {self._failure}") from self._failure
 
     def _catch_up(self) -> None:
+        ends = self._ends()
+        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in ends])
+        deadline = time.monotonic() + CATCH_UP_TIMEOUT
+        while not _are_reached(ends, self._positions()):
+            if time.monotonic() > deadline:
+                raise FatalStreamError(f"snapshots could not be read to their end within {CATCH_UP_TIMEOUT:.0f} s")
+            self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT))
+
+    def _ends(self) -> dict[str, int]:
         ends = {}
         for topic in (self._snapshots, self._risk):
             partition = TopicPartition(topic, 0)
             low, high = self._consumer.get_watermark_offsets(partition, timeout=clients.TIMEOUT)
             ends[topic] = high if high > low else 0  # nothing left of a log is nothing to wait for
-        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in ends])
-        deadline = time.monotonic() + CATCH_UP_TIMEOUT
-        while not self._has_reached(ends):
-            if time.monotonic() > deadline:
-                raise FatalStreamError(f"snapshots could not be read to their end within {CATCH_UP_TIMEOUT:.0f} s")
-            self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT))
+        return ends
 
-    def _has_reached(self, ends: dict[str, int]) -> bool:
+    def _positions(self) -> dict[str, int]:
         # Right at its assigned start a consumer has no position yet: an empty topic counts as read.
-        positions = self._consumer.position([TopicPartition(topic, 0) for topic in ends])
-        return all(max(position.offset, 0) >= ends[position.topic] for position in positions)
+        asked = [TopicPartition(topic, 0) for topic in (self._snapshots, self._risk)]
+        return {place.topic: max(place.offset, 0) for place in self._consumer.position(asked)}
 
     def _follow(self) -> None:
         try:
             while not self._stopping.is_set():
                 if self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT)):
                     self._settle()
+                with self._turned:
+                    self._settled = self._positions()
+                    self._turned.notify_all()
         except Exception as error:  # noqa: BLE001 - handed to the main thread, which ends the process
             self._failure = error
 
@@ -139,3 +166,7 @@ class Broadcast:
         if version is None or message.key() is None:
             raise InvalidRecord("a risk row names no snapshot or has no key")
         self._knowledge.receive_risk(version.decode(), message.key().decode(), message.value())
+
+
+def _are_reached(ends: dict[str, int], positions: dict[str, int]) -> bool:
+    return all(positions.get(topic, 0) >= end for topic, end in ends.items())

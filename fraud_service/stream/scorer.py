@@ -13,7 +13,7 @@ from fraud_service.stream.batches import Batches
 from fraud_service.stream.messages import Output, Received
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fraud_service.domain.detector import Detector, Verdict
     from fraud_service.domain.profile import Profile
@@ -46,12 +46,23 @@ def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
 
 
 class ScorerStep:
-    """Decode, assess, remember, encode: everything that happens to a batch, or nothing of it; a `BatchStep`."""
+    """Decode, assess, remember, encode: everything that happens to a batch, or nothing of it; a `BatchStep`.
 
-    def __init__(self, settings: Settings, detector: Detector, knowledge: Knowledge, metrics: ScorerMetrics) -> None:
+    `refresh` is called when a transaction should find a newer snapshot than there is: it may have just been published.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        detector: Detector,
+        knowledge: Knowledge,
+        metrics: ScorerMetrics,
+        refresh: Callable[[], None] = lambda: None,
+    ) -> None:
         self._detector = detector
         self._knowledge = knowledge
         self._metrics = metrics
+        self._refresh = refresh
         self._tolerance = int(settings.future_tolerance * 1000)
 
     def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:
@@ -66,6 +77,8 @@ class ScorerStep:
             except InvalidEvent as error:
                 self._metrics.dead_letters.labels(error.reason).inc()
                 outputs[place].append(dead_letter(message, error))
+        if readable and self._knowledge.is_behind(max(transaction.timestamp for *_, transaction in readable)):
+            self._refresh()
         for part in _apart(readable):
             for (place, message, _), verdict in zip(part, self._assess(part, state_of), strict=True):
                 outputs[place].extend(_outputs(verdict, message.key))
