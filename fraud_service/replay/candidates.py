@@ -19,7 +19,6 @@ from fraud_service.models.pretrained import Pretrained
 from fraud_service.page import table
 from fraud_service.replay import compare, logs, run
 from fraud_service.replay.compare import Comparison, Row
-from fraud_service.replay.engine import by_version
 from fraud_service.replay.processes import spread
 
 if TYPE_CHECKING:
@@ -78,10 +77,10 @@ def _compare(
     told = logs.broadcasts(settings)
     model = _model(candidate, told)
     if model is None:
-        detector, views = told.detector(candidate.policy), by_version(told.views)
+        detector, views = told.detector(candidate.policy), told.views
     else:
         detector = Detector(model, candidate.policy)
-        views = compare.standing_in(told.views, model.version, model.untaught_online_model())
+        views = compare.standing_in(told.views.values(), model.version, model.untaught_online_model())
     comparer = compare.Comparer(detector, views, asked.span)
     rows: list[Row] = []
     for partition in asked.scores:

@@ -19,7 +19,7 @@ from fraud_service.errors import InvalidRecord
 from fraud_service.replay.differences import Finding, Kind, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from fraud_service.domain.detector import Detector, Verdict
     from fraud_service.domain.events import Transaction
@@ -259,11 +259,6 @@ def decision_of(record: ScoreRecord) -> Decision:
         is_stale=record.is_stale,
         reasons=tuple(Reason(one.code, one.text, one.contribution) for one in record.reasons),
     )
-
-
-def by_version(views: Sequence[View]) -> dict[str, View]:
-    """Return views by the version of their snapshot."""
-    return {view.snapshot.version: view for view in views}
 
 
 def _features(score: bytes) -> Features | None:

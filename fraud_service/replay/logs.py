@@ -14,7 +14,7 @@ from fraud_service.domain.snapshot import Knowledge, Snapshot, View, decode_snap
 from fraud_service.errors import InvalidEvent, InvalidRecord, ModelError
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
-from fraud_service.replay.engine import Taught, by_version
+from fraud_service.replay.engine import Taught
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.broadcast import VERSION_HEADER
 from fraud_service.stream.promotions import REFIT_KEY
@@ -35,16 +35,20 @@ NAME: Final = "fraud-replay"  # of the connections, in the broker's logs; no gro
 class Broadcasts(msgspec.Struct, frozen=True):
     """Everything that was ever broadcast.
 
-    `pretrained` is the model that pods start with, `promoted` those on the models topic by version. `views` are the
-    snapshots that prove themselves, the oldest first; `passed_over` names the others: rows were altered, or removed by
-    compaction, or they name a model that is not here. `refused` says which records could not be read.
+    `pretrained` is the model that pods start with, `promoted` those on the models topic by version. `knowledge` holds
+    the snapshots that prove themselves. It passes over the others: rows were altered, or removed by compaction, or they
+    name a model that is not here. `refused` says which records could not be read.
     """
 
     pretrained: Pretrained
     promoted: dict[str, Pretrained]
-    views: tuple[View, ...]
-    passed_over: tuple[str, ...]
+    knowledge: Knowledge
     refused: tuple[str, ...]
+
+    @property
+    def views(self) -> dict[str, View]:
+        """Every snapshot that proves itself, with its risk rows, by version, the oldest first."""
+        return {view.snapshot.version: view for view in self.knowledge.views}
 
     @property
     def models(self) -> dict[str, Pretrained]:
@@ -53,7 +57,7 @@ class Broadcasts(msgspec.Struct, frozen=True):
 
     def taught(self) -> Taught:
         """Return what a verifier needs of it."""
-        return Taught(by_version(self.views), self.models.keys())
+        return Taught(self.views, self.models.keys())
 
     def detector(self, policy: Policy) -> Detector:
         """Return a detector with every model at hand."""
@@ -90,7 +94,7 @@ def broadcasts(settings: Settings) -> Broadcasts:
         for snapshot in snapshots(archive.read(settings.topics.snapshots, 0), refused):
             knowledge.receive_snapshot(snapshot)
     knowledge.settle(final=True)
-    return Broadcasts(pretrained, promoted, knowledge.views, tuple(knowledge.passed_over), tuple(refused))
+    return Broadcasts(pretrained, promoted, knowledge, tuple(refused))
 
 
 def _models(entries: Iterator[Entry], refused: list[str]) -> Iterator[Pretrained]:

@@ -120,7 +120,7 @@ def _verify(settings: Settings, asked: Plan, count: Callable[[], None]) -> Verif
         for _ in found:
             pass
         counts.update(verifier.counts)
-    return Verified(dict(counts), findings, list(told.refused), list(told.passed_over))
+    return Verified(dict(counts), findings, list(told.refused), told.knowledge.passed_over)
 
 
 def pairs(settings: Settings, asked: Plan, partition: int, count: Callable[[], None]) -> Iterator[Pair]:

@@ -96,10 +96,7 @@ class Log:
 
     def write(self, path: Path) -> None:
         lines = [
-            json.dumps(
-                [role, e.partition, e.offset, e.timestamp, *map(_text, (e.key, e.value))]
-                + [[[name, _text(value)] for name, value in e.headers]]
-            )
+            json.dumps([role, e.partition, e.offset, e.timestamp, _text(e.key), _text(e.value), _headers(e.headers)])
             for role, _ in self.settings.topics
             for e in self.on(role)
         ]
@@ -116,6 +113,10 @@ class Log:
             )
             log.entries[topic, partition].append(entry)
         return log
+
+
+def _headers(headers: list[tuple[str, bytes]]) -> list[tuple[str, str | None]]:
+    return [(name, _text(value)) for name, value in headers]
 
 
 def _text(data: bytes | None) -> str | None:
