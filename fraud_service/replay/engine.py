@@ -110,6 +110,10 @@ class Verifier:
             yield from self._take(one)
         yield from self._flush()
 
+    def is_rebuilt(self, card_id: str) -> bool:
+        """Whether the profile of a card is what its transactions made it: retention has not cut its history."""
+        return not self._cut_cards.get(card_id, False)
+
     def _take(self, one: Pair) -> Iterator[Finding]:
         if one.transaction is None:
             yield from self._without_transaction(one)
