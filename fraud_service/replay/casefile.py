@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PROOFS: Final = {
     "identical": "Made again from the card's transactions, the decision is identical to the last bit.",
-    "follow": "The card's history was cut by retention. From the features in the log the decision follows, bit for bit.",
+    "follow": "The card's history was cut by retention. From the features in the log it follows, bit for bit.",
 }
 MOST_CONTRIBUTIONS: Final = 12
 
@@ -95,12 +95,15 @@ def _feature(case: Case, name: str) -> str:
 
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[list[Any]]:
-    for name, value in figures.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            for number, one in enumerate(value, start=1):
-                yield [f"{name.replace('_', ' ')}, {number}", ", ".join(str(part) for part in one.values())]
+    for name, figure in figures.items():
+        if isinstance(figure, list) and figure and isinstance(figure[0], dict):
+            for number, one in enumerate(figure, start=1):
+                yield [
+                    f"{name.replace('_', ' ')}, {number}",
+                    ", ".join(f"{part} {value}" for part, value in one.items()),
+                ]
         else:
-            yield [name.replace("_", " "), value]
+            yield [name.replace("_", " "), figure]
 
 
 def _verdict(*, is_fraud: bool) -> str:

@@ -37,7 +37,9 @@ def profile_figures(profile: Profile) -> Figures:
         "merchants_remembered": len(profile.merchants),
         "countries_remembered": len(profile.countries),
         "devices_remembered": len(profile.devices),
-        "last_place": None if place is None else [place.latitude, place.longitude, rfc3339(place.timestamp)],
+        "last_place": None
+        if place is None
+        else f"{place.latitude:.4f}, {place.longitude:.4f} at {rfc3339(place.timestamp)}",
         "last_payments": [
             {
                 "timestamp": rfc3339(recent.timestamp),

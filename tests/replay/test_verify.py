@@ -9,96 +9,12 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.archived import Log
-from support.loop import looped
+from support.replayed import START, copy, played, verified
 
-from fraud_service.domain.events import Label, LabelSource, Transaction
-from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import decode_score, encode_record
-from fraud_service.models import artefact
-from fraud_service.replay import run
 from fraud_service.replay.differences import Kind
 from fraud_service.replay.engine import Span
-
-START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
-QUICK = {"maturity": 1.0, "label_retention": 20.0, "snapshot_interval": 180.0}
-
-
-def payment(number: int, card: int, merchant: int, amount: float, hour: int) -> Transaction:
-    return Transaction(
-        transaction_id=f"t-{number}",
-        timestamp=START + hour * HOUR + number,
-        card_id=f"c-{card}",
-        merchant_id=f"m-{merchant}",
-        amount=amount,
-        currency="EUR",
-        country="DE" if merchant else "FR",
-        entry_mode="ecommerce",
-    )
-
-
-def other_model() -> artefact.Artefact:
-    """The shipped model under another name."""
-    shipped = artefact.read(artefact.shipped())
-    return msgspec.structs.replace(
-        shipped, manifest=msgspec.structs.replace(shipped.manifest, version="forest-promoted")
-    )
-
-
-def played(folder: Path, events, promoted_at: int | None = None) -> Log:
-    """Play payments with their labels through a loop: (card, merchant, amount, gap, label delay, is fraud)."""
-    with looped(folder, **QUICK) as loop:
-        hour, waiting = 0, []
-        for number, (card, merchant, amount, gap, delay, fraud) in enumerate(events):
-            hour += gap
-            one = payment(number, card, merchant, amount, hour)
-            for due, label in list(waiting):
-                if due <= hour:
-                    loop.label(label)
-                    waiting.remove((due, label))
-            loop.transaction(one)
-            if number % 9 == 8:
-                loop.transaction(one)  # a repetition
-            if number % 11 == 10:
-                loop.raw(b"{", b"c-0")
-            if delay is not None:
-                label = Label(
-                    transaction_id=one.transaction_id,
-                    card_id=one.card_id,
-                    is_fraud=fraud,
-                    labelled_at=START + (hour + delay) * HOUR,
-                    source=LabelSource.CHARGEBACK,
-                )
-                waiting.append((hour + delay, label))
-            if number == promoted_at:
-                loop.promote(other_model())
-            if number % 5 == 4:
-                loop.turn()
-        loop.turn()
-        return Log.of(loop)
-
-
-WHOLE = Span()
-
-
-def verified(log: Log, span: Span = WHOLE) -> run.Verified:
-    with pytest.MonkeyPatch.context() as patch:
-        log.serve(patch)
-        return run.verify(log.settings, run.plan(log.settings, span))
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory) -> Log:
-    """A log of 180 payments on 6 cards in 11 days; half of what one merchant sees is fraud."""
-    events = [(n % 6, n % 4, 900.0 if n % 8 == 0 else 20.0 + n % 13, n % 3, 30, n % 8 == 0) for n in range(180)]
-    return played(tmp_path_factory.mktemp("log"), events, promoted_at=90)
-
-
-def copy(log: Log) -> Log:
-    fresh = Log(log.settings, log.partitions)
-    fresh.entries.update({place: list(entries) for place, entries in log.entries.items()})
-    return fresh
-
 
 event = st.tuples(
     st.integers(0, 3), st.integers(0, 2), st.sampled_from([1.0, 25.0, 800.0]), st.integers(0, 9),
