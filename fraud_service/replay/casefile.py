@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,7 +62,7 @@ def sections(case: Case) -> Iterator[Section]:
     yield "What became known later", [*_known(case)] or [["nothing", ""]]
     if case.base is not None:
         strongest = [*case.contributions.items()][:MOST_CONTRIBUTIONS]
-        rest = sum([*case.contributions.values()][MOST_CONTRIBUTIONS:])
+        rest = math.fsum([*case.contributions.values()][MOST_CONTRIBUTIONS:])
         yield (
             "Contributions to the logit of the score",
             [

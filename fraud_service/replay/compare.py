@@ -7,6 +7,7 @@ the candidate decides alone, until it would have been taught, which a replay doe
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -185,7 +186,7 @@ def summary(
         transactions=len(rows),
         labelled=sum(one is not None for one in known),
         frauds=sum(one is True for one in known),
-        value=_cents(sum(row.amount for row, one in zip(rows, known, strict=True) if one)),
+        value=_cents(math.fsum(row.amount for row, one in zip(rows, known, strict=True) if one)),
         left_out=left_out,
         as_decided=_side([(row, row.outcome) for row in rows if _was(row)], truth),
         as_candidate=_side([(row, row.candidate_outcome) for row in rows if _is(row)], truth),
@@ -228,7 +229,7 @@ def _side(alerts: Sequence[tuple[Row, Outcome]], truth: Mapping[tuple[str, str],
         alerts=len(alerts),
         declined=sum(outcome is Outcome.DECLINE for _, outcome in alerts),
         frauds=sum(one is True for _, one in known),
-        value=_cents(sum(row.amount for row, one in known if one)),
+        value=_cents(math.fsum(row.amount for row, one in known if one)),
         cards_bothered=len({row.card_id for row, one in known if one is False}),
         unlabelled=sum(one is None for _, one in known),
     )

@@ -57,7 +57,7 @@ def test_the_shipped_model_alone_scores_as_its_component_in_the_log(log, compare
 
 
 def test_an_unknown_version_is_refused_with_those_that_are_there(compared):
-    with pytest.raises(ConfigurationError, match="--version nothing: there are only .*forest-promoted"):
+    with pytest.raises(ConfigurationError, match=r"--version nothing: there are only .*forest-promoted"):
         compared(version="nothing")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 from collections import defaultdict
@@ -120,8 +119,8 @@ def _headers(headers: list[tuple[str, bytes]]) -> list[tuple[str, str | None]]:
 
 
 def _text(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode()
+    return None if data is None else data.decode("latin-1")
 
 
 def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)
+    return None if text is None else text.encode("latin-1")

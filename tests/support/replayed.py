@@ -43,9 +43,9 @@ def other_model() -> artefact.Artefact:
     )
 
 
-def played(folder: Path, events, promoted_at: int | None = None) -> Log:
+def played(folder: Path, events, promoted_at: int | None = None, **settings: object) -> Log:
     """Play payments with their labels through a loop: (card, merchant, amount, gap, label delay, is fraud)."""
-    with looped(folder, **QUICK) as loop:
+    with looped(folder, **(QUICK | settings)) as loop:
         hour, waiting = 0, []
         for number, (card, merchant, amount, gap, delay, fraud) in enumerate(events):
             hour += gap
