@@ -17,7 +17,7 @@ from fraud_service.evaluation.result import Result
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.page import table
-from fraud_service.replay import compare, logs, run
+from fraud_service.replay import compare, logs, run, taught
 from fraud_service.replay.compare import Comparison, Row
 from fraud_service.replay.processes import spread
 
@@ -74,7 +74,7 @@ def compared(
 def _compare(
     settings: Settings, asked: run.Plan, candidate: Candidate, count: Callable[[], None]
 ) -> tuple[list[Row], int]:
-    told = logs.broadcasts(settings)
+    told = taught.everything(settings)
     model = _model(candidate, told)
     if model is None:
         detector, views = told.detector(candidate.policy), told.views

@@ -8,7 +8,7 @@ from fraud_service import service
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.profile import Profile
 from fraud_service.errors import ConfigurationError
-from fraud_service.replay import logs
+from fraud_service.replay import logs, taught
 from fraud_service.replay.engine import Span, Verifier
 from fraud_service.replay.figures import Figures, profile_figures, risk_figures
 from fraud_service.replay.pairing import Pair, pair
@@ -57,7 +57,7 @@ def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
     ConfigurationError
         When nothing of the card is on its partition.
     """
-    told = logs.broadcasts(settings)
+    told = taught.everything(settings)
     with logs.opened(settings) as archive:
         partition = murmur2_partition(card_id.encode(), len(archive.spans(settings.topics.transactions)))
         history = CardHistory.read(archive, settings, partition, card_id)
@@ -82,7 +82,7 @@ def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
 
 def merchant_at(settings: Settings, merchant_id: str, at: int) -> Figures:
     """Return the risk of a merchant in the snapshot that was in force at an event time."""
-    view = logs.broadcasts(settings).knowledge.at(at)
+    view = taught.everything(settings).knowledge.at(at)
     return {
         "merchant_id": merchant_id,
         "at": rfc3339(at),

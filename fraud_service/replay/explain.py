@@ -17,7 +17,7 @@ from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import HOUR, Profile, decode_profile, encode_profile
 from fraud_service.domain.records import LabelledRecord, ScoreRecord, alert_id, decode_labelled, decode_score
 from fraud_service.errors import ArchiveError, InvalidRecord
-from fraud_service.replay import logs
+from fraud_service.replay import logs, taught
 from fraud_service.replay.cards import CardHistory
 from fraud_service.replay.engine import Named, Span
 from fraud_service.replay.figures import Figures, profile_figures, risk_figures, snapshot_figures
@@ -84,7 +84,7 @@ def explain(settings: Settings, transaction_id: str, card: str | None = None, at
     """
     with logs.opened(settings) as archive:
         place = _find(archive, settings, transaction_id, card, at)
-    told = logs.broadcasts(settings)
+    told = taught.everything(settings)
     with logs.opened(settings) as archive:
         history = CardHistory.read(archive, settings, place.partition, place.record.card_id)
         labels = [
@@ -92,8 +92,8 @@ def explain(settings: Settings, transaction_id: str, card: str | None = None, at
             for label in logs.labels(archive, settings, place.partition)
             if (label.card_id, label.transaction_id) == (place.record.card_id, transaction_id)
         ]
-        taught = _taught(archive, settings, place.record)
-    return _case(settings, told, place, history, labels, taught)
+        lessons = _lessons(archive, settings, place.record)
+    return _case(settings, told, place, history, labels, lessons)
 
 
 def _find(archive: Archive, settings: Settings, transaction_id: str, card: str | None, at: int | None) -> Place:
@@ -122,7 +122,7 @@ def _record(entry: Entry, transaction_id: str, card: str | None) -> ScoreRecord 
     return record if is_it and not record.repeated else None
 
 
-def _taught(archive: Archive, settings: Settings, record: ScoreRecord) -> list[dict[str, Any]]:
+def _lessons(archive: Archive, settings: Settings, record: ScoreRecord) -> list[dict[str, Any]]:
     """Return what was taught of a transaction; examples lie in the partition of its merchant."""
     spans = archive.spans(settings.topics.labelled)
     partition = murmur2_partition(record.merchant_id.encode(), len(spans))
@@ -151,7 +151,7 @@ def _case(
     place: Place,
     history: CardHistory,
     labels: list[Label],
-    taught: list[dict[str, Any]],
+    lessons: list[dict[str, Any]],
 ) -> Case:
     record = place.record
     number = _number(history.pairs, record)
@@ -181,7 +181,7 @@ def _case(
         card_risk=None if view is None else risk_figures(view.card(record.card_id), view.snapshot.as_of),
         snapshot=None if view is None else snapshot_figures(view.snapshot),
         labels=labels,
-        taught=taught,
+        taught=lessons,
     )
 
 

@@ -36,13 +36,14 @@ class Broadcasts(msgspec.Struct, frozen=True):
     """Everything that was ever broadcast.
 
     `pretrained` is the model that pods start with, `promoted` those on the models topic by version. `knowledge` holds
-    the snapshots that prove themselves. It passes over the others: rows were altered, or removed by compaction, or they
-    name a model that is not here. `refused` says which records could not be read.
+    the snapshots that prove themselves. `passed_over` names the others: rows were altered, or removed by compaction, or
+    they name a model that is not here. `refused` says which records could not be read, or are not what was taught.
     """
 
     pretrained: Pretrained
     promoted: dict[str, Pretrained]
     knowledge: Knowledge
+    passed_over: tuple[str, ...]
     refused: tuple[str, ...]
 
     @property
@@ -86,15 +87,21 @@ def broadcasts(settings: Settings) -> Broadcasts:
     pretrained = service.pretrained(settings)
     with opened(settings) as archive:
         promoted = {model.version: model for model in _models(archive.read(settings.topics.models, 0), refused)}
-        knowledge = Knowledge(service.first_snapshot(pretrained), kept=FOREVER)
-        for model in promoted.values():
-            knowledge.adopt(model.version, model.manifest.leaves)
+        knowledge = blank(pretrained, promoted)
         for version, key, row in risk_rows(archive.read(settings.topics.risk, 0), refused):
             knowledge.receive_risk(version, key, row)
         for snapshot in snapshots(archive.read(settings.topics.snapshots, 0), refused):
             knowledge.receive_snapshot(snapshot)
     knowledge.settle(final=True)
-    return Broadcasts(pretrained, promoted, knowledge, tuple(refused))
+    return Broadcasts(pretrained, promoted, knowledge, tuple(knowledge.passed_over), tuple(refused))
+
+
+def blank(pretrained: Pretrained, promoted: dict[str, Pretrained]) -> Knowledge:
+    """Return knowledge of no snapshot yet, that takes in those of all these models."""
+    knowledge = Knowledge(service.first_snapshot(pretrained), kept=FOREVER)
+    for model in promoted.values():
+        knowledge.adopt(model.version, model.manifest.leaves)
+    return knowledge
 
 
 def _models(entries: Iterator[Entry], refused: list[str]) -> Iterator[Pretrained]:

@@ -16,7 +16,7 @@ import msgspec
 
 from fraud_service import service
 from fraud_service.errors import ConfigurationError
-from fraud_service.replay import logs
+from fraud_service.replay import logs, taught
 from fraud_service.replay.differences import Finding
 from fraud_service.replay.engine import Span, Verifier
 from fraud_service.replay.pairing import pair
@@ -107,7 +107,7 @@ def _part(asked: Plan, numbers: Sequence[int]) -> Plan:
 
 def _verify(settings: Settings, asked: Plan, count: Callable[[], None]) -> Verified:
     """Verify the partitions of a plan one after the other."""
-    told = logs.broadcasts(settings)
+    told = taught.everything(settings)
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
     for partition in asked.scores:
@@ -120,7 +120,7 @@ def _verify(settings: Settings, asked: Plan, count: Callable[[], None]) -> Verif
         for _ in found:
             pass
         counts.update(verifier.counts)
-    return Verified(dict(counts), findings, list(told.refused), told.knowledge.passed_over)
+    return Verified(dict(counts), findings, list(told.refused), list(told.passed_over))
 
 
 def pairs(settings: Settings, asked: Plan, partition: int, count: Callable[[], None]) -> Iterator[Pair]:

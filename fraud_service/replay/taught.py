@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fraud_service.domain.snapshot import Snapshot
+    from fraud_service.models.pretrained import Pretrained
     from fraud_service.replay.lessons import Rebuilt
+    from fraud_service.replay.logs import Broadcasts
     from fraud_service.settings import Settings
     from fraud_service.stream.archive import Archive
 
@@ -45,9 +47,8 @@ def published(settings: Settings, refused: list[str]) -> list[Snapshot]:
 
 
 def listed(settings: Settings) -> list[Figures]:
-    """Return every snapshot, and whether its risk table is there to prove it."""
-    told = logs.broadcasts(settings)
-    proved = told.views
+    """Return every snapshot, and whether its risk table is there, or can be rebuilt, to prove it."""
+    proved = everything(settings).views
     return [{**snapshot_figures(one), "is_proved": one.version in proved} for one in published(settings, [])]
 
 
@@ -111,7 +112,8 @@ def rebuild(settings: Settings, until: str | None = None, progress: Callable[[in
     last = _chosen(wanted, until).as_of if until is not None else None
     differing: dict[str, list[str]] = {}
     count = left = 0
-    for one in lessons(settings, [one for one in wanted if last is None or one.as_of <= last], last):
+    models = logs.broadcasts(settings).models
+    for one in lessons(settings, models, [one for one in wanted if last is None or one.as_of <= last], last):
         count += 1
         progress(count)
         left += one.published is not None
@@ -122,9 +124,10 @@ def rebuild(settings: Settings, until: str | None = None, progress: Callable[[in
     return Proof(count - len(differing), differing, chosen[left:], refused)
 
 
-def lessons(settings: Settings, wanted: list[Snapshot], last: int | None) -> Iterator[Rebuilt]:
+def lessons(
+    settings: Settings, models: dict[str, Pretrained], wanted: list[Snapshot], last: int | None
+) -> Iterator[Rebuilt]:
     """Teach again what was taught, up to and including the boundary `last` (epoch milliseconds)."""
-    models = logs.broadcasts(settings).models
     with logs.opened(settings) as archive:
         if any(span.begin for span in archive.spans(settings.topics.labelled).values()):
             raise ArchiveError(
@@ -144,6 +147,33 @@ def lessons(settings: Settings, wanted: list[Snapshot], last: int | None) -> Ite
         lambda version: service.restore(models[version]),
     )
     yield from rebuilder.rebuild(first, records, wanted, rows)
+
+
+def everything(settings: Settings) -> Broadcasts:
+    """Return what was ever broadcast; snapshots that no longer prove themselves are rebuilt from the examples.
+
+    Compaction removes superseded risk rows after a week: snapshots older than that can only be proved so. Where
+    retention has cut the examples, they stay passed over. Raises as `fraud_service.replay.logs.broadcasts` does.
+    """
+    told = logs.broadcasts(settings)
+    if not told.passed_over:
+        return told
+    knowledge, altered = logs.blank(told.pretrained, told.promoted), []
+    try:
+        for one in lessons(settings, told.models, published(settings, []), None):
+            snapshot = one.published or one.lesson.snapshot
+            if snapshot is None:
+                continue
+            altered += [f"snapshot {snapshot.version}: {difference}" for difference in one.differences]
+            for key, row in one.lesson.risk.items():
+                knowledge.receive_risk(snapshot.version, key, row)
+            knowledge.receive_snapshot(snapshot)
+    except ArchiveError:
+        return told
+    knowledge.settle(final=True)
+    return msgspec.structs.replace(
+        told, knowledge=knowledge, passed_over=tuple(knowledge.passed_over), refused=(*told.refused, *altered)
+    )
 
 
 def _first(archive: Archive, settings: Settings) -> int:

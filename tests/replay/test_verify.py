@@ -102,12 +102,38 @@ def test_a_flipped_bit_in_a_snapshot_is_refused_and_the_scores_that_name_it_are_
     assert {one.transaction_id for one in unknown} == {score.transaction_id for score in naming} != set()
 
 
-def test_a_flipped_bit_in_a_risk_row_is_told_by_the_first_snapshot_that_does_not_prove_itself(log):
+def test_a_flipped_bit_in_a_risk_row_is_named_and_the_scores_are_proved_on_what_was_taught(log):
     altered = copy(log)
     entry = next(entry for entry in altered.on("risk") if entry.value)
     altered.replace(entry, value=entry.value[:-1] + bytes([entry.value[-1] ^ 1]))
     found = verified(altered)
-    assert found.passed_over[0] == entry.header("fraud-snapshot")
+    version = entry.header("fraud-snapshot")
+    assert found.refused == [f"snapshot {version}: risk row {entry.key.decode()} differs"]
+    assert found.counts == {"identical": len(log.on("scores"))}
+    assert found.differences == 1
+
+
+def test_risk_rows_that_compaction_removed_are_made_up_for_by_the_labelled_examples(log):
+    altered = copy(log)
+    newest = {entry.key: entry for entry in altered.on("risk")}
+    for entry in altered.on("risk"):
+        if entry is not newest[entry.key]:
+            altered.remove(entry)
+    found = verified(altered)
+    assert found.counts == {"identical": len(log.on("scores"))}
+    assert (found.differences, found.passed_over) == (0, [])
+
+
+def test_without_the_examples_too_the_scores_of_such_snapshots_are_told(log):
+    altered = copy(log)
+    newest = {entry.key: entry for entry in altered.on("risk")}
+    for entry in altered.on("risk"):
+        if entry is not newest[entry.key]:
+            altered.remove(entry)
+    altered.cut("labelled", 0.5)
+    found = verified(altered)
+    assert found.passed_over
+    assert set(found.counts) == {"identical", Kind.SNAPSHOT_UNKNOWN}
 
 
 def test_a_flipped_bit_in_a_promoted_model_is_refused_and_its_scores_are_told(log):
