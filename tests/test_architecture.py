@@ -109,6 +109,15 @@ def test_the_core_imports_nothing_but_values(module):
     assert all(is_within(name, ("fraud_service.domain", "fraud_service.errors")) for name in ours)
 
 
+@pytest.mark.parametrize("module", ["pairing", "differences", "engine", "compare", "lessons", "figures"])
+def test_what_a_replay_computes_reads_nothing(module):
+    ours = {name for name in imports(f"fraud_service.replay.{module}") if name.startswith("fraud_service")}
+    pure = ("domain", "errors", *(f"replay.{name}" for name in ("pairing", "differences", "engine")))
+    assert all(
+        is_within(name, tuple(f"fraud_service.{one}" for one in pure)) for name in ours - {"fraud_service.replay"}
+    )
+
+
 @pytest.mark.parametrize("module", [name for name in FILES if is_within(name, ("fraud_service.domain",))])
 def test_the_core_asks_no_clock(module):
     tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
@@ -169,13 +178,25 @@ def test_the_search_finds_what_it_should(tmp_path, monkeypatch):
 
 
 BELOW = {
-    "domain": {"stream", "models", "metrics", "health", "settings", "service", "cli", "training", "offline", "demo"},
-    "models": {"stream", "metrics", "health", "settings", "service", "cli", "training", "offline", "demo"},
-    "stream": {"models", "service", "cli", "training", "offline", "demo"},
-    "metrics": {"stream", "models", "health", "service", "cli", "training", "offline", "demo"},
-    "health": {"stream", "models", "service", "cli", "training", "offline", "demo"},
-    "offline": {"stream", "models", "metrics", "health", "settings", "service", "cli", "training", "demo"},
-    "training": {"stream", "metrics", "health", "settings", "service", "cli", "demo"},
+    "domain": {
+        "stream",
+        "models",
+        "metrics",
+        "health",
+        "settings",
+        "service",
+        "cli",
+        "training",
+        "offline",
+        "demo",
+        "replay",
+    },
+    "models": {"stream", "metrics", "health", "settings", "service", "cli", "training", "offline", "demo", "replay"},
+    "stream": {"models", "service", "cli", "training", "offline", "demo", "replay"},
+    "metrics": {"stream", "models", "health", "service", "cli", "training", "offline", "demo", "replay"},
+    "health": {"stream", "models", "service", "cli", "training", "offline", "demo", "replay"},
+    "offline": {"stream", "models", "metrics", "health", "settings", "service", "cli", "training", "demo", "replay"},
+    "training": {"stream", "metrics", "health", "settings", "service", "cli", "demo", "replay"},
     "evaluation": {
         "stream",
         "models",
@@ -187,8 +208,10 @@ BELOW = {
         "offline",
         "backtest",
         "demo",
+        "replay",
     },
-    "service": {"cli", "training", "offline", "evaluation", "backtest", "demo"},
+    "service": {"cli", "training", "offline", "evaluation", "backtest", "demo", "replay"},
+    "replay": {"cli", "backtest", "training", "demo", "metrics", "health"},
 }
 
 

@@ -19,6 +19,7 @@ SECRET = "hunter2-and-then-some"  # noqa: S105 - a stand-in
 SMALL = ("--cards", "8", "--merchants", "40", "--days", "3")
 HEADER = "transaction_id,timestamp,card_id,merchant_id,amount,currency\n"
 COMMANDS = ["score", "learn", "label", "feed", "simulate", "train", "demo", "config", "reset", "topics"]
+COMMANDS += ["replay", "explain", "state", "snapshots"]
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +81,11 @@ def only_complaint(result, code):
         ["label", "t1", "--card", "c1", "--fraud", "--source", "rumour"],
         ["demo", "--seconds", "1"],
         ["reset"],
+        ["explain"],
+        ["replay", "--review-threshold", "2"],
+        ["replay", "--from", "yesterday"],
+        ["state", "--card", "c1"],
+        ["snapshots", "diff", "one"],
     ],
     ids=" ".join,
 )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
     from fraud_service.domain.online import Encoded, OnlineModel
-    from fraud_service.domain.snapshot import Knowledge
+    from fraud_service.domain.snapshot import Snapshots
 
 
 MOST_MODELS: Final = 12  # pretrained models in memory besides the first: snapshots of a month name one a week
@@ -68,21 +68,23 @@ class Detector:
     """Assess transactions with a pretrained model, the snapshots of the online model, and a policy.
 
     A transaction is scored with the pretrained model that its snapshot names: both change at the same event time.
+    Besides the first model the `most_models` adopted last stay ready.
     """
 
-    def __init__(self, pretrained: PretrainedModel, policy: Policy) -> None:
+    def __init__(self, pretrained: PretrainedModel, policy: Policy, most_models: int = MOST_MODELS) -> None:
         self.pretrained = pretrained
         self.policy = policy
+        self._most_models = most_models
         self._models = {pretrained.version: pretrained}
 
     def adopt(self, model: PretrainedModel) -> None:
         """Make a model ready for the snapshots that name it."""
         # Replaced at once: another thread may be assessing. The first one stays, it scores before the first label.
-        newest = [*self._models.values(), model][1:][-MOST_MODELS:]
+        newest = [*self._models.values(), model][1:][-self._most_models :]
         self._models = {known.version: known for known in [self.pretrained, *newest]}
 
     def assess(
-        self, transactions: Sequence[Transaction], profiles: MutableMapping[str, Profile], knowledge: Knowledge
+        self, transactions: Sequence[Transaction], profiles: MutableMapping[str, Profile], knowledge: Snapshots
     ) -> list[Verdict]:
         """Assess a batch in order.
 
@@ -101,7 +103,31 @@ class Detector:
         cases = [self._observe(transaction, profiles, knowledge) for transaction in transactions]
         return [self._remember(case, encoded) for case, encoded in zip(cases, _encode(cases), strict=True)]
 
-    def _observe(self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: Knowledge) -> _Case:
+    def judge(
+        self, transactions: Sequence[Transaction], features: Sequence[Features], knowledge: Snapshots
+    ) -> list[Verdict]:
+        """Decide on features that were computed before: no profile is needed, and none is folded.
+
+        Parameters
+        ----------
+        features
+            One row a transaction.
+        knowledge
+            The snapshots to choose from, by event time.
+
+        Returns
+        -------
+        list of Verdict
+            One a transaction, in order.
+        """
+        cases = []
+        for transaction, row in zip(transactions, features, strict=True):
+            view = knowledge.at(transaction.timestamp)
+            model = self._models.get(view.snapshot.model, self.pretrained)
+            cases.append(_Case(transaction, Recent(0, 0, 0.0, 0), view, model, row))
+        return [self._remember(case, encoded) for case, encoded in zip(cases, _encode(cases), strict=True)]
+
+    def _observe(self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: Snapshots) -> _Case:
         """Compute the features from what was known before, then fold the transaction into its card's profile."""
         profile = profiles.get(transaction.card_id) or Profile()
         known = profile.remembered(transaction.transaction_id)

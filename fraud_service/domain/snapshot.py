@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -112,15 +112,24 @@ class View(msgspec.Struct, frozen=True):
         return NO_RISK if self.snapshot.version == UNTAUGHT else self.table.get(key, self.snapshot.as_of)
 
 
+class Snapshots(Protocol):
+    """What a transaction is scored with: the live service chooses by event time, a replay by what the score names."""
+
+    def at(self, timestamp: int) -> View:
+        """Return the snapshot to score with."""
+
+
 class Knowledge:
     """All snapshots received so far; each transaction is scored with the newest in force at its event time.
 
     Records arrive in any order across the two broadcast topics. A snapshot comes into force when all its risk rows are
     here and the table has the digest it names, never in part. One writer thread calls `receive_*` and `settle`; any
-    thread may call `at`.
+    thread may call `at`. Superseded snapshots stay for `kept` milliseconds of event time. `passed_over` names those
+    that could not come into force.
     """
 
-    def __init__(self, initial: Snapshot) -> None:
+    def __init__(self, initial: Snapshot, kept: int = KEPT) -> None:
+        self._kept = kept
         self._table = RiskTable()
         self._models = {initial.model: len(initial.online.leaf_weights)}
         # Starts and views, in one attribute: replaced at once, so that a reader never sees one without the other.
@@ -128,7 +137,17 @@ class Knowledge:
         self._pending: dict[str, Snapshot] = {}
         self._rows: dict[str, dict[str, bytes | None]] = {}
         self._settled = ""
-        self.incomplete = 0
+        self.passed_over: list[str] = []
+
+    @property
+    def incomplete(self) -> int:
+        """How many snapshots were passed over."""
+        return len(self.passed_over)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What can be scored with, the oldest first: the initial snapshot, and all that are kept."""
+        return self._in_force[1]
 
     @property
     def newest(self) -> Snapshot:
@@ -204,11 +223,11 @@ class Knowledge:
         if is_ours and self._table.digest() == snapshot.risk_digest:
             self._admit(snapshot)
         else:
-            self.incomplete += 1
+            self.passed_over.append(snapshot.version)
 
     def _admit(self, snapshot: Snapshot) -> None:
         initial, *taught = self._in_force[1]
-        oldest = snapshot.effective_from - KEPT
+        oldest = snapshot.effective_from - self._kept
         taught = [view for view in taught if view.snapshot.effective_from > oldest]
         taught.append(View(snapshot, self._table))
         self._in_force = (-1, *(view.snapshot.effective_from for view in taught)), (initial, *taught)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import json
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 from support.malformed import MALFORMED
-from support.processes import Service, Tail, fresh_settings, read_all
+from support.processes import Service, Tail, environment, fresh_settings, read_all
 
 from fraud_service import service
-from fraud_service.domain.detector import Detector
-from fraud_service.domain.events import decode_transaction
-from fraud_service.domain.ledger import Example, Scored, in_order
-from fraud_service.domain.records import decode_labelled, decode_score, encode_record, score_record
-from fraud_service.domain.snapshot import Knowledge, View, decode_snapshot
-from fraud_service.domain.teaching import Progress, Sampling, Teacher
+from fraud_service.domain.records import decode_labelled, decode_score
+from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.feed import Feed
 from fraud_service.history import History
-from fraud_service.offline import MemoryStore
 from fraud_service.simulator import World, write
 from fraud_service.stream import clients
-from fraud_service.stream.broadcast import VERSION_HEADER
 
 if TYPE_CHECKING:
     from fraud_service.history import LabelledTransaction
@@ -131,83 +128,45 @@ def test_every_flagged_transaction_has_one_alert(outcome):
     assert len({a["ce_id"] for a in alerts}) == len(alerts)
 
 
-def views(settings) -> dict[str, View]:
-    """Return every snapshot that was ever in force, rebuilt from the broadcast topics."""
-    knowledge = Knowledge(service.first_snapshot(service.pretrained(settings)))
-    for message in read_all(settings, settings.topics.risk):
-        version = dict(message.headers())[VERSION_HEADER].decode()
-        knowledge.receive_risk(version, message.key().decode(), message.value())
-    for message in read_all(settings, settings.topics.snapshots):
-        knowledge.receive_snapshot(decode_snapshot(message.value()))
-    knowledge.settle()
-    assert knowledge.incomplete == 0
-    return {view.snapshot.version: view for view in knowledge._in_force[1]}
+def command(settings, *arguments) -> str:
+    """Run one command of the real command line; returns what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fraud_service.cli", *arguments],
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-class Named:
-    """Knowledge that gives each transaction the snapshot its score names."""
-
-    def __init__(self, known: dict[str, View]) -> None:
-        self._known = known
-        self.version = ""
-
-    def at(self, _timestamp: int) -> View:
-        return self._known[self.version]
-
-
-def test_scores_are_bit_identical_to_the_core_with_the_snapshots_they_name(outcome):
+def test_a_replay_makes_every_score_again_bit_for_bit_with_the_snapshots_they_name(outcome):
     settings = outcome.settings
-    model = service.pretrained(settings)
-    detector, knowledge = Detector(model, service.policy(settings)), Named(views(settings))
-    published = defaultdict(list)
-    for message in read_all(settings, settings.topics.scores):
-        published[message.partition()].append(message)
-    profiles, used = {}, set()
-    logs = defaultdict(list)
-    letters = [dict(m.headers()) for m in read_all(settings, settings.topics.dead_letters)]
-    refused = {(int(h["fraud-source-partition"]), int(h["fraud-source-offset"])) for h in letters}
-    for message in read_all(settings, settings.topics.transactions):
-        if (message.partition(), message.offset()) not in refused:
-            logs[message.partition()].append(message)
-    for partition, log in logs.items():
-        for source, score in zip(log, published[partition], strict=True):
-            knowledge.version = decode_score(score.value()).snapshot
-            used.add(knowledge.version)
-            (verdict,) = detector.assess([decode_transaction(source.value())], profiles, knowledge)
-            assert encode_record(score_record(verdict)) == score.value()
-    assert len(used) > 10
+    found = json.loads(command(settings, "replay"))
+    assert found == {"differences": 0, "identical": len(outcome.history), "passed_over": 0}
+    scores = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
+    assert len({score.snapshot for score in scores}) > 10
 
 
 def test_the_learner_killed_twice_taught_exactly_what_the_labelled_topic_says(outcome):
     settings = outcome.settings
-    model = service.pretrained(settings)
-    calendar = service.calendar(settings)
-    by_boundary = defaultdict(list)
-    for message in read_all(settings, settings.topics.labelled):
-        record = decode_labelled(message.value())
-        by_boundary[record.snapshot // calendar.interval].append(record)
+    proof = json.loads(command(settings, "snapshots", "rebuild"))
     snapshots = [decode_snapshot(m.value()) for m in read_all(settings, settings.topics.snapshots)]
-    first = min(decode_score(m.value()).timestamp for m in read_all(settings, settings.topics.scores))
-    teacher = Teacher(MemoryStore(), calendar, Sampling(settings.legitimate_share), model)
-    began = first // calendar.interval
-    progress, taught_at = Progress.beginning(began), {}
-    for snapshot in snapshots:
-        boundary = snapshot.as_of // calendar.interval
-        examples = sorted((example_of(record, taught_at) for record in by_boundary.pop(boundary, [])), key=in_order)
-        restored = service.restore(model)(progress.model)
-        lesson = teacher.close(boundary, progress, examples, restored)
-        progress = lesson.progress
-        assert lesson.snapshot == snapshot
-    assert not by_boundary
+    assert proof == {"rebuilt": len(snapshots), "differing": {}, "not_rebuilt": [], "refused": []}
     assert snapshots[-1].examples > 20_000
 
 
-def example_of(record, taught_at) -> Example:
-    key = record.card_id, record.transaction_id
-    scored = Scored.of(record, record.features)
-    example = Example(scored, record.is_fraud, record.source, record.known_at, record.corrects, taught_at.get(key, 0))
-    taught_at[key] = record.known_at
-    return example
+def test_a_flagged_decision_is_explained_from_the_log(outcome):
+    settings = outcome.settings
+    scores = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
+    flagged = [score for score in scores if score.outcome != "approve"][-1]
+    case = json.loads(command(settings, "explain", flagged.transaction_id, "--card", flagged.card_id, "--json"))
+    assert case["proof"] == "identical"
+    assert case["profile"]["payments"] == sum(
+        score.card_id == flagged.card_id and score.timestamp < flagged.timestamp for score in scores
+    )
 
 
 def test_no_example_is_taught_twice_and_none_is_lost(outcome):

@@ -14,15 +14,18 @@ from fraud_service.domain.events import encode
 from fraud_service.domain.snapshot import Knowledge, decode_snapshot
 from fraud_service.domain.teaching import Sampling
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.models.pretrained import Pretrained
 from fraud_service.settings import Settings
 from fraud_service.stream import learner, scorer
 from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.stream.clients import murmur2_partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fraud_service.domain.events import Label, Transaction
+    from fraud_service.models.artefact import Artefact
 
 
 class WholeLog:
@@ -46,11 +49,13 @@ class Loop:
         self.scorer = self._scorer()
         self.learner = self._learner()
         self._seen: dict[str, int] = {}
+        self.sent: list[Message] = []
+        self.models: list[Artefact] = []
 
     def _scorer(self) -> Driver:
         self.scorer_metrics = ScorerMetrics(Metrics())
-        detector = Detector(self.model, service.policy(self.settings))
-        step = scorer.ScorerStep(self.settings, detector, self.knowledge, self.scorer_metrics)
+        self.detector = Detector(self.model, service.policy(self.settings))
+        step = scorer.ScorerStep(self.settings, self.detector, self.knowledge, self.scorer_metrics)
         return Driver(
             self.settings,
             self.settings.scorer_group,
@@ -60,7 +65,7 @@ class Loop:
 
     def _learner(self) -> Driver:
         self.learner_metrics = LearnerMetrics(Metrics())
-        step = learner.LearnerStep(
+        self.step = step = learner.LearnerStep(
             self.settings,
             service.calendar(self.settings),
             Sampling(self.settings.legitimate_share),
@@ -81,9 +86,24 @@ class Loop:
         self.raw(encode(transaction), transaction.card_id.encode())
 
     def raw(self, value: bytes | None, key: bytes | None, timestamp: int = BROKER_TIME) -> None:
+        self._note(self.settings.topics.transactions, key, value, timestamp)
         self.scorer.send(self.settings.topics.transactions, key, value, timestamp)
 
+    def promote(self, artefact: Artefact) -> None:
+        """Promote a model: ready in the scorer at once, taught beside from the next boundary on."""
+        model = Pretrained(artefact)
+        self.models.append(artefact)
+        self.detector.adopt(model)
+        self.knowledge.adopt(model.version, model.manifest.leaves)
+        self.step.promote(model, service.restore(model))
+
+    def _note(self, topic: str, key: bytes | None, value: bytes | None, timestamp: int) -> None:
+        partition = murmur2_partition(key or b"", self.partitions)
+        offset = sum(one.topic == topic and one.partition == partition for one in self.sent)
+        self.sent.append(Message(topic, partition, offset, key, value, [], timestamp))
+
     def label(self, label: Label, partition: int | None = None) -> None:
+        self._note(self.settings.topics.labels, label.card_id.encode(), encode(label), BROKER_TIME)
         self.learner.send(self.settings.topics.labels, label.card_id.encode(), encode(label), BROKER_TIME, partition)
 
     def turn(self) -> None:

@@ -1,0 +1,186 @@
+"""Snapshots on their topic: listed, shown, compared, and rebuilt from the labelled examples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from fraud_service import service
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.records import decode_score
+from fraud_service.domain.teaching import Sampling
+from fraud_service.errors import ArchiveError, ConfigurationError
+from fraud_service.offline import MemoryStore
+from fraud_service.replay import logs
+from fraud_service.replay.figures import Figures, snapshot_figures
+from fraud_service.replay.lessons import Rebuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.domain.snapshot import Snapshot
+    from fraud_service.models.pretrained import Pretrained
+    from fraud_service.replay.lessons import Rebuilt
+    from fraud_service.replay.logs import Broadcasts
+    from fraud_service.settings import Settings
+    from fraud_service.stream.archive import Archive
+
+MOST_WEIGHTS: Final = 10
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """What rebuilding found: how many snapshots came out bit for bit, and of the others why not, in order."""
+
+    rebuilt: int
+    differing: dict[str, list[str]]
+    not_rebuilt: list[str]
+    refused: list[str]
+
+
+def published(settings: Settings, refused: list[str]) -> list[Snapshot]:
+    """Return the snapshots on the topic whose digest fits, the oldest first, each once."""
+    with logs.opened(settings) as archive:
+        found = {one.version: one for one in logs.snapshots(archive.read(settings.topics.snapshots, 0), refused)}
+    return sorted(found.values(), key=lambda one: one.as_of)
+
+
+def listed(settings: Settings) -> list[Figures]:
+    """Return every snapshot, and whether its risk table is there, or can be rebuilt, to prove it."""
+    proved = everything(settings).views
+    return [{**snapshot_figures(one), "is_proved": one.version in proved} for one in published(settings, [])]
+
+
+def shown(settings: Settings, version: str) -> Figures:
+    """Return one snapshot with its strongest weights. Raises `ConfigurationError` when there is none."""
+    snapshot = _chosen(published(settings, []), version)
+    weights = dict(zip(NAMES, snapshot.online.weights, strict=True))
+    strongest = sorted(weights.items(), key=lambda item: (-abs(item[1]), item[0]))[:MOST_WEIGHTS]
+    return {
+        **snapshot_figures(snapshot),
+        "intercept": snapshot.online.intercept,
+        "pretrained_weight": snapshot.online.pretrained_weight,
+        "leaves_with_weight": sum(weight != 0 for weight in snapshot.online.leaf_weights),
+        "strongest_weights": dict(strongest),
+    }
+
+
+def differing(settings: Settings, before: str, after: str) -> Figures:
+    """Return what changed between two snapshots. Raises `ConfigurationError` when one is not there."""
+    known = published(settings, [])
+    old, new = _chosen(known, before), _chosen(known, after)
+    weights = {name: [a, b] for name, a, b in zip(NAMES, old.online.weights, new.online.weights, strict=True) if a != b}
+    first, second = snapshot_figures(old), snapshot_figures(new)
+    with logs.opened(settings) as archive:
+        between = sorted(
+            {
+                key
+                for version, key, _ in logs.risk_rows(archive.read(settings.topics.risk, 0), [])
+                if old.version < version <= new.version
+            }
+        )
+    return {
+        **{name: [first[name], second[name]] for name in first if first[name] != second[name]},
+        "weights": weights,
+        "leaf_weights_changed": sum(
+            a != b for a, b in zip(old.online.leaf_weights, new.online.leaf_weights, strict=False)
+        ),
+        "risk_rows": between,
+    }
+
+
+def _chosen(known: list[Snapshot], version: str) -> Snapshot:
+    found = [one for one in known if one.version == version]
+    if not found:
+        raise ConfigurationError(f"there is no snapshot {version}: `fraud-service snapshots list` names them")
+    return found[0]
+
+
+def rebuild(settings: Settings, until: str | None = None, progress: Callable[[int], None] = lambda _: None) -> Proof:
+    """Rebuild every snapshot from the labelled examples, up to one of them or the newest.
+
+    Raises
+    ------
+    ArchiveError
+        When the first labelled examples are no longer there, or a topic cannot be read.
+    ConfigurationError
+        When there is no such snapshot.
+    """
+    refused: list[str] = []
+    wanted = published(settings, refused)
+    last = _chosen(wanted, until).as_of if until is not None else None
+    differing: dict[str, list[str]] = {}
+    count = left = 0
+    models = logs.broadcasts(settings).models
+    for one in lessons(settings, models, [one for one in wanted if last is None or one.as_of <= last], last):
+        count += 1
+        progress(count)
+        left += one.published is not None
+        if one.differences:
+            known = one.published or one.lesson.snapshot
+            differing[str(one.lesson.as_of) if known is None else known.version] = list(one.differences)
+    chosen = [one.version for one in wanted if last is None or one.as_of <= last]
+    return Proof(count - len(differing), differing, chosen[left:], refused)
+
+
+def lessons(
+    settings: Settings, models: dict[str, Pretrained], wanted: list[Snapshot], last: int | None
+) -> Iterator[Rebuilt]:
+    """Teach again what was taught, up to and including the boundary `last` (epoch milliseconds)."""
+    with logs.opened(settings) as archive:
+        if any(span.begin for span in archive.spans(settings.topics.labelled).values()):
+            raise ArchiveError(
+                f"topic {settings.topics.labelled} has lost its first records to retention: what was taught cannot be "
+                "taught again from its beginning"
+            )
+        records = [one for one in logs.labelled(archive, settings) if last is None or one.snapshot <= last]
+        rows: dict[str, dict[str, Any]] = defaultdict(dict)
+        for version, key, row in logs.risk_rows(archive.read(settings.topics.risk, 0), []):
+            rows[version][key] = row
+        first = _first(archive, settings)
+    rebuilder = Rebuilder(
+        MemoryStore(),
+        service.calendar(settings),
+        Sampling(settings.legitimate_share),
+        models,
+        lambda version: service.restore(models[version]),
+    )
+    yield from rebuilder.rebuild(first, records, wanted, rows)
+
+
+def everything(settings: Settings) -> Broadcasts:
+    """Return what was ever broadcast; snapshots that no longer prove themselves are rebuilt from the examples.
+
+    Compaction removes superseded risk rows after a week: snapshots older than that can only be proved so. Where
+    retention has cut the examples, they stay passed over. Raises as `fraud_service.replay.logs.broadcasts` does.
+    """
+    told = logs.broadcasts(settings)
+    if not told.passed_over:
+        return told
+    knowledge, altered = logs.blank(told.pretrained, told.promoted), []
+    try:
+        for one in lessons(settings, told.models, published(settings, []), None):
+            snapshot = one.published or one.lesson.snapshot
+            if snapshot is None:
+                continue
+            altered += [f"snapshot {snapshot.version}: {difference}" for difference in one.differences]
+            for key, row in one.lesson.risk.items():
+                knowledge.receive_risk(snapshot.version, key, row)
+            knowledge.receive_snapshot(snapshot)
+    except ArchiveError:
+        return told
+    knowledge.settle(final=True)
+    return msgspec.structs.replace(
+        told, knowledge=knowledge, passed_over=tuple(knowledge.passed_over), refused=(*told.refused, *altered)
+    )
+
+
+def _first(archive: Archive, settings: Settings) -> int:
+    """Return the event time of the first transactions scored: the learner's calendar began there."""
+    times = []
+    for partition, span in archive.spans(settings.topics.scores).items():
+        for entry in archive.read(settings.topics.scores, partition, span.begin, span.end):
+            times.append(decode_score(entry.value).timestamp)
+            break
+    return min(times, default=0)

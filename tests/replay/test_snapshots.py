@@ -1,0 +1,77 @@
+"""Snapshots rebuilt from the labelled examples: each digest is proved, and what was altered is named."""
+
+from __future__ import annotations
+
+import pytest
+from support.replayed import copy
+
+from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.errors import ArchiveError, ConfigurationError
+from fraud_service.replay import taught
+
+
+def versions(log):
+    return [entry.key.decode() for entry in log.on("snapshots")]
+
+
+def test_every_snapshot_is_rebuilt_to_the_bit_across_a_promotion(log, monkeypatch):
+    log.serve(monkeypatch)
+    models = {decode_snapshot(entry.value).model for entry in log.on("snapshots")}
+    assert len(models) == 2
+    assert taught.rebuild(log.settings) == taught.Proof(len(versions(log)), {}, [], [])
+
+
+def test_a_snapshot_is_rebuilt_up_to_the_one_asked_for(log, monkeypatch):
+    log.serve(monkeypatch)
+    assert taught.rebuild(log.settings, versions(log)[9]).rebuilt == 10
+    with pytest.raises(ConfigurationError, match="there is no snapshot nothing"):
+        taught.rebuild(log.settings, "nothing")
+
+
+def test_an_altered_snapshot_is_named_and_the_others_are_still_proved(log, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    entry = altered.on("snapshots")[20]
+    altered.replace(entry, value=entry.value.replace(b'"intercept":', b'"intercept":1', 1))
+    proof = taught.rebuild(altered.settings)
+    assert proof.differing == {entry.key.decode(): ["there is no such snapshot on its topic, or it cannot be read"]}
+    assert proof.rebuilt == len(versions(log)) - 1
+    assert entry.key.decode() in proof.refused[0]
+
+
+def test_an_altered_risk_row_is_named(log, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    entry = next(entry for entry in altered.on("risk") if entry.value)
+    altered.replace(entry, value=entry.value[:-1] + bytes([entry.value[-1] ^ 1]))
+    proof = taught.rebuild(altered.settings)
+    assert proof.differing == {entry.header("fraud-snapshot"): [f"risk row {entry.key.decode()} differs"]}
+
+
+def test_an_altered_example_is_told_by_the_first_snapshot_that_it_taught(log, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    entry = altered.on("labelled")[0]
+    altered.replace(
+        entry,
+        value=entry.value.replace(b'"is_fraud":false', b'"is_fraud":true').replace(b'"weight":4.0', b'"weight":5.0'),
+    )
+    assert entry not in altered.on("labelled")
+    assert taught.rebuild(altered.settings).differing
+
+
+def test_examples_lost_to_retention_are_said_to_be_lost(log, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    altered.cut("labelled", 0.5)
+    with pytest.raises(ArchiveError, match="has lost its first records to retention"):
+        taught.rebuild(altered.settings)
+
+
+def test_snapshots_are_listed_shown_and_compared(log, monkeypatch):
+    log.serve(monkeypatch)
+    rows = taught.listed(log.settings)
+    assert [row["version"] for row in rows] == versions(log)
+    assert all(row["is_proved"] for row in rows)
+    last, before = versions(log)[-1], versions(log)[-9]
+    assert len(taught.shown(log.settings, last)["strongest_weights"]) == 10
+    changed = taught.differing(log.settings, before, last)
+    assert changed["version"] == [before, last]
+    assert changed["risk_rows"]
+    assert taught.differing(log.settings, last, last) == {"weights": {}, "leaf_weights_changed": 0, "risk_rows": []}

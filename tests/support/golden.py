@@ -1,0 +1,71 @@
+"""The golden log, and what every command says of it; `python tests/support/golden.py --write` makes both anew.
+
+That is needed when the shipped model, the features or a record change; a change of the replay alone must not need it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import pytest
+from support.archived import Log
+from support.replayed import QUICK, played
+
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.records import decode_score
+from fraud_service.replay import candidates, casefile, run, taught
+from fraud_service.replay.cards import profile_at
+from fraud_service.replay.engine import Span
+from fraud_service.replay.explain import explain
+from fraud_service.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER: Final = Path(__file__).parent.parent / "replay"
+LOG: Final = FOLDER / "golden.jsonl.gz"
+SAID: Final = FOLDER / "golden.txt"
+FACTS: Final = QUICK | {"snapshot_interval": 720.0}
+PARTITIONS: Final = 4
+
+
+def said() -> str:
+    """Return what replay, snapshots, state and explain find in the golden log."""
+    log = Log.load(Settings(**FACTS), PARTITIONS, LOG)
+    with pytest.MonkeyPatch.context() as patch:
+        log.serve(patch)
+        return "\n".join(_found(log)) + "\n"
+
+
+def _found(log: Log) -> Iterator[str]:
+    settings, last = log.settings, [decode_score(entry.value) for entry in log.on("scores")][-1]
+    asked = run.plan(settings, Span())
+    yield _json(run.verify(settings, asked))
+    yield _json(candidates.compared(settings, asked, candidates.Candidate(Policy(review=0.02))).figures)
+    yield _json(taught.rebuild(settings))
+    yield _json(taught.listed(settings))
+    yield _json(profile_at(settings, last.card_id, last.timestamp))
+    yield casefile.text(explain(settings, last.transaction_id))
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
+
+
+def write() -> None:
+    """Play the golden log and write what is said of it."""
+    events = [(n % 5, n % 3, 700.0 if n % 6 == 0 else 15.0 + n % 7, 1 + n % 3, 30, n % 6 == 0) for n in range(60)]
+    with tempfile.TemporaryDirectory() as folder:
+        played(Path(folder), events, **FACTS).write(LOG)
+    SAID.write_text(said(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--write"]:
+        write()
+    else:
+        sys.stdout.write(said())
