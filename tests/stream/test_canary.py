@@ -14,14 +14,14 @@ from quixstreams.checkpointing import Checkpoint
 from quixstreams.kafka import BaseConsumer
 from quixstreams.processing import ProcessingContext
 
-from fraud_service.errors import FatalStreamError
+from fraud_service.errors import ClusterUnavailable, FatalStreamError
 from fraud_service.health import Health
 from fraud_service.metrics import Metrics, ScorerMetrics
 from fraud_service.settings import Settings
 from fraud_service.stream.application import GuardedApplication, build, show_state, time_checkpoints
 
 
-@pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_process_message"])
+@pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_exception_handler", "_process_message"])
 def test_quix_still_has_the_methods_that_are_overridden(name):
     theirs, ours = inspect.signature(getattr(Application, name)), inspect.signature(getattr(GuardedApplication, name))
     assert len(theirs.parameters) == len(ours.parameters)
@@ -49,8 +49,8 @@ def app(tmp_path):
     )
 
 
-def test_losing_partitions_is_fatal(app):
-    with pytest.raises(FatalStreamError, match="without committing"):
+def test_losing_partitions_ends_the_application(app):
+    with pytest.raises(ClusterUnavailable, match="What was not committed is dropped"):
         app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
 
 
@@ -152,9 +152,9 @@ def test_an_assignment_is_counted_and_a_turn_ends_its_recovery(app, monkeypatch)
     monkeypatch.setattr(Application, "_on_assign", lambda *_: None)
     monkeypatch.setattr(Application, "_process_message", lambda *_: None)
     app.health, app.metrics = Health(), ScorerMetrics(Metrics())
-    app._on_assign(None, [])
+    app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [])
     assert app.metrics.rebalances._value.get() == 0
-    app._on_assign(None, [TopicPartition("payments.transactions.v1", 0)])
+    app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [TopicPartition("payments.transactions.v1", 0)])
     assert app.metrics.rebalances._value.get() == 1
     assert app.metrics.pace._recovered_at == 0
     app._process_message({})
