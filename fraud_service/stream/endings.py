@@ -70,9 +70,10 @@ def meaning(error: BaseException, name: str, has_rival: Callable[[], bool]) -> F
 def has_rival(settings: Settings, group: str, name: str, member: str) -> bool:
     """Whether a group has another member than `member` under a group instance name; False when it does not answer."""
     time.sleep(JOINING)
-    asked = clients.admin(settings).describe_consumer_groups([group], request_timeout=clients.TIMEOUT)
+    admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
     try:
-        members = asked[group].result().members
+        (asked,) = admin.describe_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
+        members = asked.result().members
     except KafkaException as error:
         log.warning("rivals_unknown", reason=error.args[0].str())
         return False

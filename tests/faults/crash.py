@@ -9,6 +9,13 @@ import os
 import signal
 import sys
 
+from quixstreams.checkpointing import Checkpoint
+from quixstreams.internal_producer import InternalProducer
+from quixstreams.kafka.producer import Producer
+from quixstreams.state.base.transaction import PartitionTransaction
+
+from fraud_service.cli import main
+
 STEPS = (
     "changelog",  # changelogs and outputs are produced, and not flushed
     "flush",  # all of them are with the broker, in an open transaction
@@ -20,11 +27,6 @@ STEPS = (
 
 def arm(step: str, number: int) -> None:
     """Lay the trap into Quix's checkpoint."""
-    from quixstreams.checkpointing import Checkpoint
-    from quixstreams.internal_producer import InternalProducer
-    from quixstreams.kafka.producer import Producer
-    from quixstreams.state.base.transaction import PartitionTransaction
-
     count, inside = 0, False
 
     def reach(place: str) -> None:
@@ -60,6 +62,4 @@ def arm(step: str, number: int) -> None:
 if __name__ == "__main__":
     name, _, nth = os.environ["FRAUD_TEST_CRASH"].partition(":")
     arm(name, int(nth))
-    from fraud_service.cli import main
-
     sys.exit(main())

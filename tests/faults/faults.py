@@ -11,11 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from confluent_kafka import Consumer, TopicPartition
 from faults.crash import STEPS
 from faults.load import elapsed
 from faults.trial import ASK, PATIENCE
+from support.processes import read_all
 
-from fraud_service.stream import clients
+from fraud_service.stream import clients, repair
 
 if TYPE_CHECKING:
     import random
@@ -42,52 +44,58 @@ class Ground:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: how it is done, how often in each suite, and how many brokers it needs."""
+    """A fault: how it is done, how often in each suite, and how many brokers it needs.
+
+    `do` returns how many runs it was, when it was more than one.
+    """
 
     name: str
-    do: Callable[[Trial, random.Random, Ground], None]
+    do: Callable[[Trial, random.Random, Ground], int | None]
     quick: int
     full: int
     brokers: int = 1
+    loses_input: bool = False  # by intention: there is no verdict, and nothing comes after it
 
 
 FAULTS: list[Fault] = []
 
 
-def fault(name: str, quick: int, full: int, brokers: int = 1) -> Callable[[Any], Any]:
+def fault(name: str, quick: int, full: int, **needs: Any) -> Callable[[Any], Any]:
     """Enter a function into the list; it does the fault once."""
 
-    def enter(do: Callable[[Trial, random.Random, Ground], None]) -> Any:
-        FAULTS.append(Fault(name, do, quick, full, brokers))
+    def enter(do: Callable[[Trial, random.Random, Ground], int | None]) -> Any:
+        FAULTS.append(Fault(name, do, quick, full, **needs))
         return do
 
     return enter
 
 
-def _crash(trial: Trial, process: Service, spec: str, progress: Callable[[], int]) -> None:
-    """Have a process kill itself at a step, and come back; what was open is done by its successor."""
+def _crash(trial: Trial, process: Service, rng: random.Random, most: int, progress: Callable[[], int]) -> int:
+    """Have a process kill itself at each step; its successor is the one that dies at the next step.
+
+    It dies at a checkpoint from the second to the `most`-th, so that each has done something before.
+    """
     process.stop()
-    trial.crash(process, spec)
-    died, before = time.monotonic(), progress()
+    down: float | None = None
+    for step in rng.sample(STEPS, len(STEPS)):
+        before = progress()
+        trial.crash(process, f"{step}:{rng.randint(2, most)}", progress, before, down)
+        down = time.monotonic()
+    before = progress()
     process.start()
-    trial.await_(lambda: progress() > before, f"going on after {spec}")
-    trial.recoveries.append(elapsed(died))
+    trial.await_(lambda: progress() > before, "going on after the last crash")
+    trial.recoveries.append(elapsed(down))
+    return len(STEPS)
 
 
-def _step(trial: Trial, *, most: int) -> str:
-    """Choose the step in turn, so that all are tried alike, and the checkpoint by the trial's run."""
-    number = len(trial.recoveries)
-    return f"{STEPS[number % len(STEPS)]}:{1 + (trial.seed + 7 * number) % most}"
+@fault("scorer killed at a step of its checkpoint", quick=1, full=20)
+def scorer_crash(trial: Trial, rng: random.Random, ground: Ground) -> int:
+    return _crash(trial, trial.scorer, rng, 20, trial.decided.read)
 
 
-@fault("scorer killed at a step of its checkpoint", quick=5, full=100)
-def scorer_crash(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    _crash(trial, trial.scorer, _step(trial, most=20), trial.decided.read)
-
-
-@fault("learner killed at a step of its checkpoint", quick=5, full=100)
-def learner_crash(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    _crash(trial, trial.learner, _step(trial, most=4), trial.taught.read)
+@fault("learner killed at a step of its checkpoint", quick=1, full=20)
+def learner_crash(trial: Trial, rng: random.Random, ground: Ground) -> int:
+    return _crash(trial, trial.learner, rng, 4, trial.taught.read)
 
 
 @fault("rolling restart by SIGTERM", quick=1, full=10)
@@ -302,10 +310,6 @@ def rebalance_in_recovery(trial: Trial, rng: random.Random, ground: Ground) -> N
 @fault("committed offsets deleted", quick=1, full=3)
 def offsets_deleted(trial: Trial, rng: random.Random, ground: Ground) -> None:
     """The start is refused, and works again when the offsets are restored."""
-    from confluent_kafka import Consumer, TopicPartition
-
-    from fraud_service.stream import repair
-
     trial.scorer.stop()
     topic, group = trial.settings.topics.transactions, trial.settings.scorer_group
     consumer = Consumer({"bootstrap.servers": trial.bootstrap, "group.id": group, "enable.auto.commit": False})
@@ -343,8 +347,6 @@ def network(trial: Trial, rng: random.Random, ground: Ground) -> None:
 @fault("snapshots cut, tampered with, of another version, stale", quick=1, full=10)
 def snapshots(trial: Trial, rng: random.Random, ground: Ground) -> None:
     """They are refused and counted; the one in force stays, and the next good one comes into force."""
-    from support.processes import read_all
-
     topic = trial.settings.topics.snapshots
     good = [message.value() for message in read_all(trial.settings, topic)]
     flipped = bytearray(good[-1])
@@ -380,15 +382,15 @@ def backlog(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.remarks.append(f"{size:,} transactions decided in {trial.recoveries[-1]} s, start included")
 
 
-@fault("log start beyond the committed offset", quick=1, full=1)
+@fault("log start beyond the committed offset", quick=1, full=1, loses_input=True)
 def log_start_beyond(trial: Trial, rng: random.Random, ground: Ground) -> None:
     """Refused: those messages are gone. Comes last, because the trial cannot go on."""
-    from confluent_kafka import TopicPartition
-
     trial.finish()
     trial.load.burst(500)
     admin = clients.admin(trial.settings)
-    ends = [TopicPartition(trial.settings.topics.transactions, number, -1) for number in range(trial.settings.partitions)]
+    ends = [
+        TopicPartition(trial.settings.topics.transactions, number, -1) for number in range(trial.settings.partitions)
+    ]
     for future in admin.delete_records(ends).values():
         future.result(30)
     trial.scorer.start()

@@ -1,4 +1,4 @@
-"""Payments that go on and on: one simulated world after the other, fed by a thread, with what is no payment in between."""
+"""Payments that go on and on: one simulated world after the other, fed by a thread; and what is no payment."""
 
 from __future__ import annotations
 

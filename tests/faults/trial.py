@@ -34,7 +34,9 @@ class Counted:
         self._consumer = clients.reader(settings, "faults-count")
         self.total = 0
         topics = {name: self._consumer.list_topics(name, timeout=30).topics[name].partitions for name in names}
-        self._consumer.assign([TopicPartition(name, number, 0) for name, numbers in topics.items() for number in numbers])
+        self._consumer.assign(
+            [TopicPartition(name, number, 0) for name, numbers in topics.items() for number in numbers]
+        )
 
     def read(self) -> int:
         """Return how many there are by now."""
@@ -158,8 +160,13 @@ class Trial:
         self.running.remove(process)
         assert process.stop() == 0
 
-    def crash(self, process: Service, spec: str) -> None:
-        """Start a stopped process so that it kills itself (`faults.crash`), and wait until it has."""
+    def crash(
+        self, process: Service, spec: str, progress: Callable[[], int], before: int, down: float | None = None
+    ) -> None:
+        """Start a stopped process so that it kills itself (`faults.crash`), and wait until it has.
+
+        When it was `down` since some moment, the time until `progress` goes beyond `before` is a recovery.
+        """
         process.module = "faults.crash"
         process.options["FRAUD_TEST_CRASH"] = spec
         process.start()
@@ -168,8 +175,9 @@ class Trial:
         deadline = time.monotonic() + PATIENCE
         while process.process.poll() is None:
             assert time.monotonic() < deadline, f"{process.verb} never came to {spec}"
-            self.decided.read()
-            self.taught.read()
+            if progress() > before and down is not None:
+                self.recoveries.append(elapsed(down))
+                down = None
             time.sleep(ASK)
         assert process.process.returncode == -signal.SIGKILL, process.log()[-3000:]
 
