@@ -268,4 +268,6 @@ def _check(settings: Settings, group: str, inputs: list[str]) -> None:
     topics.require(clients.admin(settings), specs)
     role = "scorer_state" if group == settings.scorer_group else "learner_state"
     (changelog,) = (spec for spec in specs if spec.role == role)
+    if group == settings.learner_group or settings.guarantee == "exactly-once":
+        application.end_predecessor(settings, group)
     application.preflight(settings, group, inputs, changelog)

@@ -263,6 +263,24 @@ def _identity(settings: Settings, group: str) -> str:
     return f"{group}-{settings.instance}"
 
 
+def end_predecessor(settings: Settings, group: str) -> None:
+    """Abort the transaction that a process of our name left open when it was killed.
+
+    Until it ends, nobody is told where the group stands; by itself it would end after its timeout, for the learner five
+    minutes. A process of our name that still runs is fenced by it, as it would be a moment later anyway.
+
+    Raises
+    ------
+    ClusterUnavailable, PreflightError
+        As `clients.patiently` does.
+    """
+    producer = clients.producer(settings, {"transactional.id": _identity(settings, group)})
+    clients.patiently(
+        f"transactions of {_identity(settings, group)} cannot be ended",
+        lambda: producer.init_transactions(clients.TIMEOUT),
+    )
+
+
 def preflight(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:
     """Refuse to start when offsets and state do not belong together; wait for a cluster that has just started.
 

@@ -37,6 +37,7 @@ PASSING: Final = frozenset(
         KafkaError._TRANSPORT,  # noqa: SLF001 - the same
         KafkaError._WAIT_COORD,  # noqa: SLF001 - the same
         KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.CONCURRENT_TRANSACTIONS,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.KAFKA_STORAGE_ERROR,

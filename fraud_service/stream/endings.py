@@ -33,8 +33,9 @@ LOST: Final = frozenset(  # the group went on without us
         KafkaError.UNKNOWN_MEMBER_ID,
     }
 )
-FENCED: Final = frozenset(  # the broker has ended our transaction
+FENCED: Final = frozenset(  # the broker has ended our transaction, or our membership
     {
+        KafkaError._FATAL,  # noqa: SLF001 - the same
         KafkaError._FENCED,  # noqa: SLF001 - the same
         KafkaError.INVALID_PRODUCER_EPOCH,
         KafkaError.INVALID_TXN_STATE,
@@ -57,7 +58,7 @@ def meaning(error: BaseException, name: str, has_rival: Callable[[], bool]) -> F
     ours = next((cause for cause in chain if isinstance(cause, FraudServiceError)), None)
     if ours is not None:
         return ours
-    codes = {cause.args[0].code() for cause in chain if cause.args and isinstance(cause.args[0], KafkaError)}
+    codes = {told.code() for cause in chain for told in _told(cause)}
     if KafkaError.FENCED_INSTANCE_ID in codes or (codes & FENCED and has_rival()):
         return FatalStreamError(
             f"another process runs as {name} and took over from this one: give each a FRAUD_INSTANCE of its own"
@@ -84,3 +85,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _told(error: BaseException) -> Iterator[KafkaError]:
+    """Yield what librdkafka said, as its own exceptions and those of Quix hold it."""
+    yield from (value for value in (*error.args, getattr(error, "error", None)) if isinstance(value, KafkaError))

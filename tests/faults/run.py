@@ -9,6 +9,7 @@ import argparse
 import json
 import random
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -43,7 +44,7 @@ class Grounds(dict[int, Ground]):
 
     def __missing__(self, brokers: int) -> Ground:
         if brokers == 1:
-            broker = self._stack.enter_context(ApacheKafka())
+            broker = self._stack.enter_context(ApacheKafka(is_fronted=True))
             self[brokers] = Ground(broker, self._stack.enter_context(Proxy(broker.back, broker.front)), self._is_quick)
         else:
             self[brokers] = Ground(self._stack.enter_context(Cluster(brokers)), None, self._is_quick)
@@ -115,6 +116,7 @@ def require_kafka() -> None:
 def main() -> int:
     """Run what was asked for; 0 when nothing is wrong."""
     asked = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended then, too
     require_kafka()
     say(f"seed {asked.seed}")
     results: list[Result] = []

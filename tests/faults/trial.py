@@ -80,7 +80,8 @@ class Trial:
     remarks: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self.settings = fresh_settings(self.bootstrap, self.folder, PARTITIONS, self.replication)
+        made = fresh_settings(self.bootstrap, self.folder, PARTITIONS, self.replication)
+        self.settings = made.model_copy(update={"kafka": {"log_level": "0"}})  # of brokers that are down by intention
         self.scorer = self.service("score", "scorer-0")
         self.learner = self.service("learn", "learner-0")
         self.running = [self.scorer, self.learner]
@@ -137,8 +138,7 @@ class Trial:
         for process in self.running:
             code = process.process.poll()
             if code is not None:
-                last = [line for line in process.log().splitlines() if line.strip()][-1:]
-                self.endings.append(Ending(process.verb, code, last[0] if last else ""))
+                self.endings.append(Ending(process.verb, code, last_words(process)))
                 process.start()
 
     def settle(self, since: float | None = None) -> None:
@@ -179,7 +179,7 @@ class Trial:
                 self.recoveries.append(elapsed(down))
                 down = None
             time.sleep(ASK)
-        assert process.process.returncode == -signal.SIGKILL, process.log()[-3000:]
+        assert process.process.returncode == -signal.SIGKILL, last_words(process)
 
     def finish(self) -> None:
         """Stop the load, have everything decided, and stop the processes."""
@@ -188,3 +188,8 @@ class Trial:
         self.await_(lambda: self.decided.read() >= wanted, f"deciding all {wanted} messages")
         for process in list(self.running):
             self.stop(process)
+
+
+def last_words(process: Service) -> str:
+    """Return the last line of the log."""
+    return next((line for line in reversed(process.log().splitlines()) if line.strip()), "")

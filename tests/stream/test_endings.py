@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException
 from quixstreams.checkpointing.exceptions import CheckpointProducerTimeout
 from quixstreams.exceptions import PartitionAssignmentError
 from quixstreams.internal_producer import KafkaProducerTransactionCommitFailed
-from quixstreams.kafka.exceptions import KafkaProducerDeliveryError
+from quixstreams.kafka.exceptions import KafkaConsumerException, KafkaProducerDeliveryError
 
 from fraud_service import service
 from fraud_service.errors import ClusterUnavailable, FatalStreamError
@@ -27,6 +27,7 @@ def meaning(error: Exception, *, rival: bool = False) -> Exception:
 
 AWAY = [
     KafkaProducerDeliveryError(KafkaError(KafkaError._MSG_TIMED_OUT)),
+    KafkaConsumerException(error=KafkaError(KafkaError._MAX_POLL_EXCEEDED)),
     KafkaException(KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)),
     KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION)),
     CheckpointProducerTimeout("'3' messages failed to be produced before the producer flush timeout"),

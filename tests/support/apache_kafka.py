@@ -63,10 +63,10 @@ _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{back},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{front}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
 
 # As in production: a topic that nobody created is an error, not a topic with one partition.
@@ -96,6 +96,13 @@ log.cleaner.dedupe.buffer.size=8388608
 log.index.size.max.bytes=1048576
 """
 
+# The last line of a name counts: a second listener, of which clients are told another port than the broker's own.
+_FRONTED: Final = """
+listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{back},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{front}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+"""
+
 
 class KafkaError(RuntimeError):
     """Apache Kafka cannot be fetched or started here. The message says why."""
@@ -122,18 +129,21 @@ class ApacheKafka:
     ----------
     plan, node
         The cluster this is a node of, by number from 0; by default it is alone.
+    is_fronted
+        Have a second listener: clients are told `front`, the broker listens on `back`. A proxy stands between them.
 
     Attributes
     ----------
     bootstrap : str
         `host:port` for `bootstrap.servers`. Set by the first `start`.
     front, back : int
-        A second listener: clients are told `front`, the broker listens on `back`. A proxy stands between them.
+        Ports of the second listener, if there is one.
     """
 
-    def __init__(self, plan: Plan | None = None, node: int = 0) -> None:
+    def __init__(self, plan: Plan | None = None, node: int = 0, *, is_fronted: bool = False) -> None:
         self.bootstrap = ""
         self.front = self.back = 0
+        self._is_fronted = is_fronted
         self._plan, self._node = plan, node
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = Path(tempfile.mkdtemp(prefix="fraud-service-kafka-"))
@@ -235,8 +245,9 @@ class ApacheKafka:
         port, controller_port = plan.ports[self._node]
         self.front, self.back = _two_ports()
         voters = [f"{number}@{LOOPBACK}:{controller}" for number, (_, controller) in enumerate(plan.ports, start=1)]
+        properties = _PROPERTIES + _FRONTED if self._is_fronted else _PROPERTIES
         self._config.write_text(
-            _PROPERTIES.format(
+            properties.format(
                 node=self._node + 1,
                 voters=",".join(voters),
                 host=LOOPBACK,
