@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,12 +47,15 @@ class Result:
     remarks: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def judge(self, report: Report) -> None:
-        """Take over what the verifier found; its notes say what it could not prove."""
-        found = dict(report.found)
+    def judge(self, report: Report, forged: set[tuple[str, int, int]]) -> None:
+        """Take over what the verifier found, but for what it was meant to find; its notes say what it did not prove."""
+        meant = [one for one in report.anomalies if (one.topic, one.partition, one.offset) in forged]
+        found = Counter(report.found) - Counter(one.kind.value for one in meant)
         self.lost, self.duplicated = found.pop(Kind.LOST, 0), found.pop(Kind.DOUBLED, 0)
-        self.anomalies = sum(found.values())
-        self.remarks += [str(anomaly) for anomaly in report.anomalies[:5]] + list(report.notes)
+        self.anomalies = found.total()
+        self.remarks += [str(one) for one in report.anomalies if one not in meant][:5] + list(report.notes)
+        if forged:
+            self.remarks.append(f"the verifier named {len(meant)} of {len(forged)} forged records")
 
     def __str__(self) -> str:
         known = sorted(self.recoveries)

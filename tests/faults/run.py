@@ -1,6 +1,6 @@
 """Run the faults and say what came of them: `PYTHONPATH=tests python -m faults.run`.
 
-Ends with one JSON line on stdout. `--full` also writes `docs/faults.md`.
+Ends with one JSON line on stdout. `--full` also writes `docs/faults.md`; with its seed it goes on where it was cut off.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import deque
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RATE = 150.0  # transactions a second
+DONE = Path(__file__).parents[2] / ".cache" / "faults"
 
 
 class Grounds(dict[int, Ground]):
@@ -66,13 +68,13 @@ def attempt(course: deque[tuple[Fault, int]], seed: int, ground: Ground, folder:
                 result.names.append(fault.name)
                 if fault.loses_input:
                     trial.finish()
-                    result.judge(verify(trial.settings))
+                    result.judge(verify(trial.settings), trial.forged)
                 for _ in range(times):
                     result.runs += fault.do(trial, rng, ground) or 1
                 say(f"{elapsed(began):7.1f} s  {fault.name}: recovered in {trial.recoveries[-times:]} s")
             if not fault.loses_input:
                 trial.finish()
-                result.judge(verify(trial.settings))
+                result.judge(verify(trial.settings), trial.forged)
     except Exception as error:  # noqa: BLE001 - a trial that fails is a finding, and the next fault is tried
         say(traceback.format_exc())
         result.anomalies += 1
@@ -124,11 +126,18 @@ def main() -> int:
         folder = asked.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         grounds = Grounds(stack, is_quick=not asked.full)
         for course in courses(asked):
+            kept = DONE / str(asked.seed) / f"{FAULTS.index(course[0][0]):02}.json"
+            if asked.full and kept.exists():
+                results.append(Result(**json.loads(kept.read_text())))
+                continue
             while course:
-                number = len(results)
-                seed = asked.seed + 1000 * number
-                results.append(attempt(course, seed, grounds[course[0][0].brokers], folder / f"{number:02}"))
+                first = FAULTS.index(course[0][0])
+                seed = asked.seed + 1000 * first
+                results.append(attempt(course, seed, grounds[course[0][0].brokers], folder / f"{first:02}"))
                 say(str(results[-1]))
+            if asked.full:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(asdict(results[-1])))
     found = summary(results, asked.seed)
     if asked.full and not asked.only:
         write(results, asked.seed, RATE)

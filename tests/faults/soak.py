@@ -119,7 +119,7 @@ def main() -> int:
             strike(trial, Ground(broker, proxy, is_quick=True), asked, struck, began)
             result.runs = len(struck)
             trial.finish()
-        result.judge(verify(trial.settings))
+        result.judge(verify(trial.settings), trial.forged)
     result.recoveries, result.seconds = trial.recoveries, elapsed(began)
     result.remarks += [f"{ending.name} ended with {ending.code}: {ending.last_words}" for ending in trial.endings]
     found = summary([result], asked.seed) | {"seconds": result.seconds, "transactions": trial.load.sent}

@@ -18,6 +18,8 @@ from fraud_service.stream import clients
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from confluent_kafka import Message
+
     from fraud_service.settings import Settings
 
 TESTS = Path(__file__).parents[1]
@@ -78,6 +80,7 @@ class Trial:
     recoveries: list[float] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    forged: set[tuple[str, int, int]] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         made = fresh_settings(self.bootstrap, self.folder, PARTITIONS, self.replication)
@@ -140,6 +143,11 @@ class Trial:
             if code is not None:
                 self.endings.append(Ending(process.verb, code, last_words(process)))
                 process.start()
+
+    def forge(self, error: object, message: Message) -> None:
+        """Remember a record that somebody else has put on a topic of ours: the verifier must name no other."""
+        assert error is None, error
+        self.forged.add((message.topic(), message.partition(), message.offset()))
 
     def settle(self, since: float | None = None) -> None:
         """Wait until everything sent by now is decided; that is a recovery, counted from `since` or from now."""
