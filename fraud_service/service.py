@@ -265,7 +265,8 @@ def _each_scorer_turn(broadcast: Broadcast, knowledge: Knowledge, metrics: Score
 def _check(settings: Settings, group: str, inputs: list[str]) -> None:
     """Refuse to start on topics, offsets or state that would make the result wrong."""
     specs = topics.table(settings)
-    topics.require(clients.admin(settings), specs)
+    admin = clients.admin(settings)
+    clients.patiently("topics cannot be checked", lambda: topics.require(admin, specs))
     role = "scorer_state" if group == settings.scorer_group else "learner_state"
     (changelog,) = (spec for spec in specs if spec.role == role)
     if group == settings.learner_group or settings.guarantee == "exactly-once":

@@ -76,6 +76,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
     def _on_lost(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
         """End the loop: Quix would keep the open checkpoint and could commit work on partitions others own now."""
         super()._on_lost(consumer, topic_partitions)
+        self._tell([])
         raise ClusterUnavailable(
             "the group gave this process's partitions away while it was working: it was too slow or cut off. "
             "What was not committed is dropped, and it starts again from the last checkpoint"

@@ -15,10 +15,17 @@ from quixstreams.kafka import BaseConsumer
 from quixstreams.processing import ProcessingContext
 
 from fraud_service.errors import ClusterUnavailable, FatalStreamError
-from fraud_service.health import Health
+from fraud_service.health import SILENCE_ALLOWED, Health
 from fraud_service.metrics import Metrics, ScorerMetrics
 from fraud_service.settings import Settings
-from fraud_service.stream.application import GuardedApplication, build, show_state, time_checkpoints
+from fraud_service.stream.application import (
+    COMMIT_TIMEOUT,
+    GuardedApplication,
+    bound_commits,
+    build,
+    show_state,
+    time_checkpoints,
+)
 
 
 @pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_exception_handler", "_process_message"])
@@ -101,6 +108,20 @@ def test_a_process_cut_off_from_all_brokers_is_not_ready(app):
     assert not app.health.is_ready
     app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "UP"}, "b": {"state": "DOWN"}}}')
     assert app.health.is_ready
+
+
+def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loop_looks_hung():
+    asked: list[float | None] = []
+    producer = SimpleNamespace(commit_transaction=lambda _offsets, _group, timeout=None: asked.append(timeout))
+    bound_commits(producer)
+    producer.commit_transaction([], None, timeout=None)  # as Quix does outside of a rebalance
+    producer.commit_transaction([], None, timeout=3.0)
+    assert asked == [COMMIT_TIMEOUT, 3.0]
+    learner = build(
+        Settings(), "learner", guarantee="exactly-once", commit_interval=1, transaction_timeout_ms=300_000
+    )  # fmt: skip
+    delivery = learner.config.producer_extra_config["message.timeout.ms"] / 1000
+    assert delivery + COMMIT_TIMEOUT < SILENCE_ALLOWED
 
 
 def test_quix_still_has_what_batches_rest_on(app):

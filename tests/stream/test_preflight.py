@@ -74,3 +74,14 @@ def test_what_does_not_pass_is_told_at_once(start):
     with pytest.raises(PreflightError, match=r"cannot be checked: .*[Aa]uthorization"):
         start(cluster)
     assert cluster.opened == cluster.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(KafkaError._TRANSPORT, ClusterUnavailable), (KafkaError._AUTHENTICATION, PreflightError)]
+)
+def test_topics_that_cannot_be_asked_for_are_no_finding_about_them(code, kind):
+    def refuse(timeout: float) -> None:
+        raise KafkaException(KafkaError(code))
+
+    with pytest.raises(kind, match="does not answer"):
+        topics.require(SimpleNamespace(list_topics=refuse), topics.table(Settings()))
