@@ -80,6 +80,24 @@ image: checks
 	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/image tests/helm/test_pods_run.py
 	cat .cache/image.json
 
+# What happens to a running service when everything around it fails, on Apache Kafka. `faults-quick` does a sample of each
+# fault; `faults` does all, a hundred kills among them, and writes docs/faults.md; `soak` goes on for hours with a random
+# fault now and then, and writes docs/soak.md. Each ends with one JSON line; SEED repeats one.
+.PHONY: faults faults-quick soak
+SEED ?=
+HOURS ?= 1
+RATE ?= 300
+FAULTS = PYTHONPATH=tests $(BIN)/python -m
+
+faults-quick: setup
+	$(FAULTS) faults.run $(if $(SEED),--seed $(SEED))
+
+faults: setup
+	$(FAULTS) faults.run --full $(if $(SEED),--seed $(SEED))
+
+soak: setup
+	$(FAULTS) faults.soak --hours $(HOURS) --rate $(RATE) $(if $(SEED),--seed $(SEED))
+
 # Kafka, the service, Prometheus, Alertmanager and Grafana (http://localhost:3000) in Docker; PROFILE=demo feeds it.
 PROFILE ?=
 .PHONY: stack

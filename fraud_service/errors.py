@@ -9,6 +9,7 @@
     ├── ModelError           an artefact that is missing, altered or made for other features
     ├── PreflightError       topics, offsets or state that would make the result wrong
     ├── ArchiveError         a topic that cannot be read back: verification, replay or explanation stops
+    ├── ClusterUnavailable   brokers or partitions went away: what was not committed is dropped, and done again later
     └── FatalStreamError     the process must end and start again: going on could lose or double work
 """
 
@@ -54,6 +55,10 @@ class PreflightError(FraudServiceError):
 
 class ArchiveError(FraudServiceError):
     """What lies on a topic cannot be read back. Says which topic, and what the cluster answered."""
+
+
+class ClusterUnavailable(FraudServiceError):  # noqa: N818 - as above: nothing of ours has failed
+    """The cluster does not answer, or has given the partitions away. Nothing stored is wrong: to try again is safe."""
 
 
 class FatalStreamError(FraudServiceError):

@@ -35,9 +35,9 @@ class Health:
             "models_loaded": False,
         }
 
-    def beat(self) -> None:
-        """Say that the poll loop turned."""
-        self._beat = time.monotonic()
+    def beat(self, pause: float = 0.0) -> None:
+        """Say that the poll loop turned, or that for so many seconds it need not."""
+        self._beat = time.monotonic() + pause
 
     def now(self, **conditions: bool) -> None:
         """Set conditions of readiness."""

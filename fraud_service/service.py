@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +16,7 @@ from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import decode_refit
 from fraud_service.domain.snapshot import Knowledge, Snapshot, untaught
 from fraud_service.domain.teaching import Sampling
-from fraud_service.errors import InvalidRecord, ModelError
+from fraud_service.errors import ClusterUnavailable, InvalidRecord, ModelError
 from fraud_service.health import Health, HttpEndpoint
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
 from fraud_service.models import artefact
@@ -36,6 +38,8 @@ log = structlog.get_logger(__name__)
 MINUTE: Final = 60_000
 LEARNER_COMMIT_INTERVAL: Final = 1.0  # seconds
 LEARNER_TRANSACTION_TIMEOUT_MS: Final = 300_000  # closing a boundary may take a while
+LONGEST_START: Final = 900.0  # seconds until the loop turns: preflight, models, snapshots, each with a bound of its own
+PAUSE: Final = 1.0  # seconds between two starts
 
 
 def pretrained(settings: Settings) -> Pretrained:
@@ -83,10 +87,17 @@ def run_scorer(settings: Settings) -> None:
     metrics, health = Metrics(), Health()
     scorer_metrics = ScorerMetrics(metrics)
     model = pretrained(settings)
-    knowledge = Knowledge(first_snapshot(model))
+    with HttpEndpoint(settings.http_host, settings.http_port, metrics, health) as http:
+        log.info("scorer_starting", port=http.port, model=model.version)
+        persist(settings, health, lambda: _score(settings, health, scorer_metrics, model))
+    log.info("scorer_stopped")
+
+
+def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, model: Pretrained) -> None:
+    """Start from the last checkpoint, and score until told to stop or the cluster is away."""
     _check(settings, settings.scorer_group, [settings.topics.transactions])
+    knowledge = Knowledge(first_snapshot(model))
     with ExitStack() as stack:
-        http = stack.enter_context(HttpEndpoint(settings.http_host, settings.http_port, metrics, health))
         detector = Detector(model, policy(settings))
         promoted = promotions.Promotions(settings, settings.scorer_group)
         stack.callback(promoted.close)
@@ -109,9 +120,8 @@ def run_scorer(settings: Settings) -> None:
         scorer.wire(app, settings, scorer.ScorerStep(settings, detector, knowledge, scorer_metrics, broadcast.refresh))
         watch(app, health, scorer_metrics, [settings.topics.transactions])
         app.each_turn = _each_scorer_turn(broadcast, knowledge, scorer_metrics)
-        log.info("scorer_starting", port=http.port, model=model.version, snapshot=knowledge.newest.version)
+        log.info("scorer_started", snapshot=knowledge.newest.version)
         app.run_until_stopped()
-    log.info("scorer_stopped")
 
 
 def run_learner(settings: Settings) -> None:
@@ -119,10 +129,17 @@ def run_learner(settings: Settings) -> None:
     metrics, health = Metrics(), Health()
     learner_metrics = LearnerMetrics(metrics)
     model = pretrained(settings)
+    with HttpEndpoint(settings.http_host, settings.http_port, metrics, health) as http:
+        log.info("learner_starting", port=http.port, model=model.version)
+        persist(settings, health, lambda: _learn(settings, health, learner_metrics, model))
+    log.info("learner_stopped")
+
+
+def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, model: Pretrained) -> None:
+    """Start from the last checkpoint, and learn until told to stop or the cluster is away."""
     inputs = [settings.topics.scores, settings.topics.labels]
     _check(settings, settings.learner_group, inputs)
     with ExitStack() as stack:
-        http = stack.enter_context(HttpEndpoint(settings.http_host, settings.http_port, metrics, health))
         health.now(models_loaded=True)
         app = application.build(
             settings,
@@ -155,9 +172,33 @@ def run_learner(settings: Settings) -> None:
 
         app.each_turn = turn
         watch(app, health, learner_metrics, inputs, step.on_partitions)
-        log.info("learner_starting", port=http.port, model=model.version)
         app.run_until_stopped()
-    log.info("learner_stopped")
+
+
+def persist(settings: Settings, health: Health, work: Callable[[], None]) -> None:
+    """Do work that ends when told to; when the cluster was away, do it anew from its last checkpoint.
+
+    `work` builds all it needs and leaves nothing behind, as a process that is restarted does; only metrics and probes
+    go on: alive, and not ready. Who was never ready has nothing to go on with, and ends.
+
+    Raises
+    ------
+    FraudServiceError
+        What `work` raises otherwise.
+    """
+    while True:
+        health.beat(LONGEST_START)
+        try:
+            return work()
+        except ClusterUnavailable as error:
+            if not health.has_started:
+                raise
+            log.warning("stream_interrupted", reason=str(error))
+            health.now(connected=False, assigned=False, recovered=False)
+        gc.collect()  # Quix's application is a cycle; with it go its clients and their threads
+        time.sleep(PAUSE)
+        clients.await_cluster(settings, health.beat)
+        health.now(connected=True)
 
 
 def _models(received: list[bytes], on_refused: Callable[[], None]) -> Iterator[Pretrained]:
@@ -224,7 +265,10 @@ def _each_scorer_turn(broadcast: Broadcast, knowledge: Knowledge, metrics: Score
 def _check(settings: Settings, group: str, inputs: list[str]) -> None:
     """Refuse to start on topics, offsets or state that would make the result wrong."""
     specs = topics.table(settings)
-    topics.require(clients.admin(settings), specs)
+    admin = clients.admin(settings)
+    clients.patiently("topics cannot be checked", lambda: topics.require(admin, specs))
     role = "scorer_state" if group == settings.scorer_group else "learner_state"
     (changelog,) = (spec for spec in specs if spec.role == role)
+    if group == settings.learner_group or settings.guarantee == "exactly-once":
+        application.end_predecessor(settings, group)
     application.preflight(settings, group, inputs, changelog)

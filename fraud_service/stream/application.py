@@ -1,8 +1,8 @@
 """A Quix application with our guarantees, and the checks before it may start.
 
 Quix owns the loop, the state, the checkpoints and the transactions. Added here: stable identities that fence a zombie,
-a lost partition that ends the process, a heartbeat for the probes, a turn of the loop that may take a batch, and a
-refusal to start on offsets and state that do not belong together.
+a lost partition that ends the application, a heartbeat for the probes, a turn of the loop that may take a batch, a name
+for what ended the loop, and a refusal to start on offsets and state that do not belong together.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from quixstreams import Application
 from quixstreams.state.rocksdb import RocksDBOptions
 
-from fraud_service.errors import FatalStreamError, FraudServiceError, PreflightError
-from fraud_service.stream import clients
+from fraud_service.errors import ClusterUnavailable, PreflightError
+from fraud_service.stream import clients, endings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from quixstreams.internal_producer import InternalProducer
     from quixstreams.models import TopicManager
     from quixstreams.processing import ProcessingContext
 
@@ -37,27 +40,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 TRANSACTION_TIMEOUT_MS: Final = 10_000
+DELIVERY_TIMEOUT_MS: Final = 10_000  # this and the next: a broker that is away must not look like a loop that hangs
+COMMIT_TIMEOUT: Final = 10.0  # seconds
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
-PATIENCE: Final = 60.0  # seconds for a cluster that has just started to find its coordinators and leaders
-PAUSE: Final = 0.5  # seconds between two tries
-PASSING: Final = frozenset(
-    {
-        KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's own codes are public, named so
-        KafkaError._WAIT_COORD,  # noqa: SLF001 - the same
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-    }
-)
 
 
 class GuardedApplication(Application):  # type: ignore[misc]
     """Quix's application, watched; with `batches`, its loop takes batches instead of single messages.
 
-    It rests on names that Quix does not promise, four methods that it overrides above all; the canary test
+    It rests on names that Quix does not promise, five methods that it overrides above all; the canary test
     (`tests/stream/test_canary.py`) guards them.
     """
 
@@ -66,8 +58,12 @@ class GuardedApplication(Application):  # type: ignore[misc]
     on_partitions: Callable[[list[TopicPartition]], None] | None = None
     each_turn: Callable[[], None] | None = None
     batches: Batches | None = None
+    ended_by: BaseException | None = None
+    member = ""
+    has_rival: Callable[[str], bool] = staticmethod(lambda _member: False)
 
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        self.member = consumer.memberid()
         super()._on_assign(consumer, topic_partitions)
         self._tell(topic_partitions)
 
@@ -78,12 +74,18 @@ class GuardedApplication(Application):  # type: ignore[misc]
         self._tell([])
 
     def _on_lost(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
-        """End the process: Quix would keep the open checkpoint and could commit work on partitions others own now."""
+        """End the loop: Quix would keep the open checkpoint and could commit work on partitions others own now."""
         super()._on_lost(consumer, topic_partitions)
-        raise FatalStreamError(
+        self._tell([])
+        raise ClusterUnavailable(
             "the group gave this process's partitions away while it was working: it was too slow or cut off. "
-            "It ends without committing and starts again from the last checkpoint"
+            "What was not committed is dropped, and it starts again from the last checkpoint"
         )
+
+    def _exception_handler(self, kind: Any, error: Any, traceback: Any) -> Any:
+        """Keep what ended the loop: Quix cleans up next, and what fails then would be all that is seen."""
+        self.ended_by = error
+        return super()._exception_handler(kind, error, traceback)
 
     def _process_message(self, dataframe_composed: Any) -> None:
         """Take one turn of the loop. Quix comes here only when state is recovered."""
@@ -114,19 +116,29 @@ class GuardedApplication(Application):  # type: ignore[misc]
 
         Raises
         ------
+        ClusterUnavailable
+            When the cluster went away or gave the partitions away. Nothing of this application may be used again: with
+            a new one, work goes on at the last checkpoint.
         FatalStreamError
             For whatever ended it otherwise. The log has the whole story.
         """
         if self.metrics is not None:
             time_checkpoints(self._processing_context, self.metrics.checkpoints.observe)
+        bound_commits(self._producer)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         try:
             self.run()
-        except FraudServiceError:
-            raise
         except Exception as error:
-            log.exception("stream_failed")
-            raise FatalStreamError(f"the stream ended: {type(error).__name__}: {error}") from error
+            cause, name = self.ended_by or error, self.config.consumer_extra_config["group.instance.id"]
+            ending = endings.meaning(cause, name, partial(self.has_rival, self.member))
+            if not isinstance(ending, ClusterUnavailable):
+                log.exception("stream_failed")
+            raise ending from error
+        finally:
+            gc.unfreeze()
+            for number, handler in handlers.items():  # Quix's would stop an application that is no more
+                signal.signal(number, handler)
 
     def _tell(self, partitions: list[TopicPartition]) -> None:
         if self.metrics is not None and partitions:
@@ -136,6 +148,16 @@ class GuardedApplication(Application):  # type: ignore[misc]
             self.health.now(assigned=bool(partitions), recovered=False)
         if self.on_partitions is not None:
             self.on_partitions(partitions)
+
+
+def bound_commits(producer: InternalProducer) -> None:
+    """Give up a commit that brokers do not answer: Quix would wait for three times the transaction timeout."""
+    commit = producer.commit_transaction
+
+    def commit_transaction(positions: Any, metadata: Any, timeout: float | None = None) -> None:
+        commit(positions, metadata, COMMIT_TIMEOUT if timeout is None else timeout)
+
+    producer.commit_transaction = commit_transaction
 
 
 def time_checkpoints(context: ProcessingContext, observe: Callable[[float], None]) -> None:
@@ -205,6 +227,7 @@ def build(
         consumer_extra_config=_consumer_options(settings, group, lambda statistics: app.on_statistics(statistics)),  # noqa: PLW0108 - the application is made here
         producer_extra_config=_producer_options(settings, group, guarantee, transaction_timeout_ms),
     )
+    app.has_rival = partial(endings.has_rival, settings, group, _identity(settings, group))
     return app
 
 
@@ -222,17 +245,41 @@ def _consumer_options(settings: Settings, group: str, on_statistics: Callable[[s
 
 
 def _producer_options(settings: Settings, group: str, guarantee: str, timeout_ms: int | None) -> dict[str, Any]:
-    options = {**settings.kafka, "partitioner": clients.PARTITIONER, "compression.type": "lz4", "linger.ms": 0}
+    options: dict[str, Any] = {
+        **settings.kafka,
+        "partitioner": clients.PARTITIONER,
+        "compression.type": "lz4",
+        "linger.ms": 0,
+    }
     if guarantee == "exactly-once":
         options["transactional.id"] = _identity(settings, group)
         below_session = min(TRANSACTION_TIMEOUT_MS, int(settings.session_timeout * 750))
         options["transaction.timeout.ms"] = below_session if timeout_ms is None else timeout_ms
+    options["message.timeout.ms"] = min(DELIVERY_TIMEOUT_MS, options.get("transaction.timeout.ms", DELIVERY_TIMEOUT_MS))
     return options
 
 
 def _identity(settings: Settings, group: str) -> str:
     """Name a process so that a restart has the same name: the new one fences the old one."""
     return f"{group}-{settings.instance}"
+
+
+def end_predecessor(settings: Settings, group: str) -> None:
+    """Abort the transaction that a process of our name left open when it was killed.
+
+    Until it ends, nobody is told where the group stands; by itself it would end after its timeout, for the learner five
+    minutes. A process of our name that still runs is fenced by it, as it would be a moment later anyway.
+
+    Raises
+    ------
+    ClusterUnavailable, PreflightError
+        As `clients.patiently` does.
+    """
+    producer = clients.producer(settings, {"transactional.id": _identity(settings, group)})
+    clients.patiently(
+        f"transactions of {_identity(settings, group)} cannot be ended",
+        lambda: producer.init_transactions(clients.TIMEOUT),
+    )
 
 
 def preflight(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:
@@ -248,25 +295,10 @@ def preflight(settings: Settings, group: str, inputs: list[str], changelog: Topi
     ------
     PreflightError
         State exists but its offsets do not: it would count twice. Or the log begins after the offset: input is lost.
-        Or the cluster did not answer in time.
+    ClusterUnavailable
+        The cluster did not answer in time.
     """
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            _check(settings, group, inputs, changelog)
-        except KafkaException as error:
-            reason = error.args[0]
-            if reason.code() not in PASSING:
-                raise PreflightError(f"group {group} cannot be checked: {reason.str()}") from error
-            if time.monotonic() > deadline:
-                raise PreflightError(
-                    f"group {group} could not be checked within {PATIENCE:.0f} s: {reason.str()}. The cluster has no "
-                    "coordinator for it, or no leader of a topic: look after the brokers, then start again"
-                ) from error
-            log.warning("preflight_waits_for_the_cluster", group=group, reason=reason.str())
-        else:
-            return
-        time.sleep(PAUSE)
+    clients.patiently(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
 
 
 def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:

@@ -15,7 +15,7 @@ from fraud_service.errors import ArchiveError
 from fraud_service.stream import clients
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fraud_service.settings import Settings
     from fraud_service.stream.messages import Headers
@@ -81,13 +81,14 @@ class Archive:
         except KafkaException as error:
             raise ArchiveError(f"topic {topic} cannot be read: {error.args[0].str()}") from error
 
-    def since(self, topic: str, moment: int) -> dict[int, int]:
+    def since(self, topic: str, moment: int | Mapping[int, int]) -> dict[int, int]:
         """Return for each partition the offset of the first record appended at or after a moment (epoch ms).
 
-        It is the end where there is none.
+        It is the end where there is none. Moments by partition give an answer for those partitions.
         """
         spans = self.spans(topic)
-        asked = [TopicPartition(topic, number, moment) for number in spans]
+        moments = dict.fromkeys(spans, moment) if isinstance(moment, int) else moment
+        asked = [TopicPartition(topic, number, moments[number]) for number in spans if number in moments]
         try:
             found = self._consumer.offsets_for_times(asked, timeout=clients.TIMEOUT)
         except KafkaException as error:

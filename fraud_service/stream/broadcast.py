@@ -69,6 +69,8 @@ class Broadcast:
         ------
         FatalStreamError
             When the end is not reached in time.
+        ClusterUnavailable, PreflightError
+            When the cluster does not say where the end is.
         """
         self._catch_up()
         self._settle(final=True)
@@ -114,7 +116,7 @@ class Broadcast:
         ends = {}
         for topic in (self._snapshots, self._risk):
             partition = TopicPartition(topic, 0)
-            low, high = self._consumer.get_watermark_offsets(partition, timeout=clients.TIMEOUT)
+            low, high = clients.watermarks(self._consumer, partition)
             ends[topic] = high if high > low else 0  # nothing left of a log is nothing to wait for
         return ends
 

@@ -3,21 +3,55 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from fraud_service.errors import ConfigurationError, FatalStreamError
+from fraud_service.errors import ClusterUnavailable, ConfigurationError, FatalStreamError, PreflightError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fraud_service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 PARTITIONER: Final = "murmur2"  # Java's default; librdkafka's own (crc32) would tear cards and labels apart
 TIMEOUT: Final = 30.0  # seconds for a request to the cluster
 BATCH: Final = 2000  # messages at once when a whole topic is read
+PATIENCE: Final = 60.0  # seconds for a cluster that has just started to find its coordinators and leaders
+PAUSE: Final = 0.5  # seconds between two tries
+PROBE_TIMEOUT: Final = 5.0  # seconds; a cluster that is away is asked again and again
+# What brokers and librdkafka say of a cluster that starts, stops, moves leaders, or is cut off. None of it is about us.
+PASSING: Final = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001 - librdkafka's own codes are public, named so
+        KafkaError._MSG_TIMED_OUT,  # noqa: SLF001 - the same
+        KafkaError._RESOLVE,  # noqa: SLF001 - the same
+        KafkaError._TIMED_OUT,  # noqa: SLF001 - the same
+        KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001 - the same
+        KafkaError._TRANSPORT,  # noqa: SLF001 - the same
+        KafkaError._WAIT_COORD,  # noqa: SLF001 - the same
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.CONCURRENT_TRANSACTIONS,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+    }
+)
 
 
 def connection(settings: Settings) -> dict[str, Any]:
@@ -67,12 +101,15 @@ def read_to_end(settings: Settings, name: str, topic: str, timeout: float) -> It
     ------
     FatalStreamError
         When the end is not reached within so many seconds.
+    ClusterUnavailable, PreflightError
+        As `patiently` does.
     """
     consumer = reader(settings, name)
     try:
-        numbers = consumer.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
+        what = f"topic {topic} cannot be read"
+        numbers = patiently(what, lambda: consumer.list_topics(topic, timeout=TIMEOUT)).topics[topic].partitions
         places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers]
-        marks = [consumer.get_watermark_offsets(place, timeout=TIMEOUT) for place in places]
+        marks = [watermarks(consumer, place) for place in places]
         ends = {place.partition: high for place, (low, high) in zip(places, marks, strict=True) if high > low}
         consumer.assign([place for place in places if place.partition in ends])
         deadline = time.monotonic() + timeout
@@ -83,6 +120,55 @@ def read_to_end(settings: Settings, name: str, topic: str, timeout: float) -> It
             yield [message.value() for message in messages if message.error() is None and message.value() is not None]
     finally:
         consumer.close()
+
+
+def patiently(what: str, ask: Callable[[], T]) -> T:
+    """Ask the cluster; when it is only not ready, ask again for a minute.
+
+    Raises
+    ------
+    ClusterUnavailable
+        When it is still not ready then; names `what` could not be done.
+    PreflightError
+        At once, when it refuses for a reason that does not pass.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() not in PASSING:
+                raise PreflightError(f"{what}: {reason.str()}") from error
+            if time.monotonic() > deadline:
+                raise ClusterUnavailable(
+                    f"{what}, for {PATIENCE:.0f} s: {reason.str()}. The cluster has no coordinator for it, or no "
+                    "leader of a topic: look after the brokers, then start again"
+                ) from error
+            log.warning("waiting_for_the_cluster", what=what, reason=reason.str())
+        time.sleep(PAUSE)
+
+
+def watermarks(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """Return where the log of a partition begins and ends; a leader that is missing is waited for."""
+    found: tuple[int, int] = patiently(
+        f"{place.topic}[{place.partition}] cannot be read",
+        lambda: consumer.get_watermark_offsets(place, timeout=TIMEOUT),
+    )
+    return found
+
+
+def await_cluster(settings: Settings, beat: Callable[[], None]) -> None:
+    """Wait until a broker answers, however long it takes; `beat` is called meanwhile."""
+    asker = admin(settings)
+    while True:
+        beat()
+        try:
+            asker.list_topics(timeout=PROBE_TIMEOUT)
+        except KafkaException:
+            time.sleep(PAUSE)
+        else:
+            return
 
 
 def _made(kind: Any, options: dict[str, Any]) -> Any:

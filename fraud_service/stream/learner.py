@@ -86,7 +86,9 @@ class Log:
         self._reader = clients.reader(settings, f"{settings.learner_group}-ends")
         self._app = app
         self._topics = topics
-        counts = self._reader.list_topics(timeout=clients.TIMEOUT).topics
+        counts = clients.patiently(
+            "the learner's inputs cannot be counted", lambda: self._reader.list_topics(timeout=clients.TIMEOUT).topics
+        )
         self.partitions = len(counts[topics[0]].partitions)
 
     def unread(self) -> dict[Position, int] | None:

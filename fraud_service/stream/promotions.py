@@ -48,8 +48,10 @@ class Promotions:
         ------
         FatalStreamError
             When the end is not reached in time.
+        ClusterUnavailable, PreflightError
+            When the cluster does not say where the end is.
         """
-        low, high = self._consumer.get_watermark_offsets(self._partition, timeout=clients.TIMEOUT)
+        low, high = clients.watermarks(self._consumer, self._partition)
         deadline, found = time.monotonic() + CATCH_UP_TIMEOUT, []
         while high > low and self._position() < high:
             if time.monotonic() > deadline:

@@ -13,8 +13,8 @@ import msgspec
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
-from fraud_service.errors import PreflightError
-from fraud_service.stream.clients import TIMEOUT
+from fraud_service.errors import ClusterUnavailable, PreflightError
+from fraud_service.stream.clients import PASSING, TIMEOUT
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -126,7 +126,8 @@ def _existing(admin: AdminClient) -> dict[str, Any]:
     try:
         topics: dict[str, Any] = admin.list_topics(timeout=TIMEOUT).topics
     except KafkaException as error:
-        raise PreflightError(
+        kind = ClusterUnavailable if error.args[0].code() in PASSING else PreflightError
+        raise kind(
             f"the cluster does not answer: {error.args[0].str()}; check FRAUD_BOOTSTRAP_SERVERS and FRAUD_KAFKA"
         ) from None
     return topics

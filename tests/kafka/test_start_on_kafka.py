@@ -37,18 +37,19 @@ def test_an_outage_shorter_than_the_session_leaves_a_scorer_alive_and_not_ready(
         assert scorer.stop() == 0
 
 
-def test_an_outage_longer_than_the_session_ends_a_scorer_which_then_starts_again(apache_kafka, tmp_path):
+@pytest.mark.parametrize("verb", ["score", "learn"])
+def test_an_outage_longer_than_the_session_is_waited_for_by_the_same_process(apache_kafka, tmp_path, verb):
     settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
     assert settings.session_timeout == 6
-    scorer = Service(settings, "score", tmp_path / "scorer")
-    with scorer:
-        scorer.await_ready()
+    process = Service(settings, verb, tmp_path / verb)
+    with process:
+        process.await_ready()
         apache_kafka.kill()
         try:
-            assert scorer.process.wait(60) == 1
-            assert "starts again from the last checkpoint" in scorer.log()
+            process.wait_until(lambda: "stream_interrupted" in process.log(), 60)
+            assert process.status("/readyz") == 503
+            assert process.status("/livez") == 200
         finally:
             apache_kafka.start()
-        scorer.start()
-        scorer.await_ready()
-        assert scorer.stop() == 0
+        process.await_ready()
+        assert process.stop() == 0

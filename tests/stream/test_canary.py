@@ -14,14 +14,21 @@ from quixstreams.checkpointing import Checkpoint
 from quixstreams.kafka import BaseConsumer
 from quixstreams.processing import ProcessingContext
 
-from fraud_service.errors import FatalStreamError
-from fraud_service.health import Health
+from fraud_service.errors import ClusterUnavailable, FatalStreamError
+from fraud_service.health import SILENCE_ALLOWED, Health
 from fraud_service.metrics import Metrics, ScorerMetrics
 from fraud_service.settings import Settings
-from fraud_service.stream.application import GuardedApplication, build, show_state, time_checkpoints
+from fraud_service.stream.application import (
+    COMMIT_TIMEOUT,
+    GuardedApplication,
+    bound_commits,
+    build,
+    show_state,
+    time_checkpoints,
+)
 
 
-@pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_process_message"])
+@pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_exception_handler", "_process_message"])
 def test_quix_still_has_the_methods_that_are_overridden(name):
     theirs, ours = inspect.signature(getattr(Application, name)), inspect.signature(getattr(GuardedApplication, name))
     assert len(theirs.parameters) == len(ours.parameters)
@@ -49,8 +56,8 @@ def app(tmp_path):
     )
 
 
-def test_losing_partitions_is_fatal(app):
-    with pytest.raises(FatalStreamError, match="without committing"):
+def test_losing_partitions_ends_the_application(app):
+    with pytest.raises(ClusterUnavailable, match="What was not committed is dropped"):
         app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
 
 
@@ -103,6 +110,20 @@ def test_a_process_cut_off_from_all_brokers_is_not_ready(app):
     assert app.health.is_ready
 
 
+def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loop_looks_hung():
+    asked: list[float | None] = []
+    producer = SimpleNamespace(commit_transaction=lambda _offsets, _group, timeout=None: asked.append(timeout))
+    bound_commits(producer)
+    producer.commit_transaction([], None, timeout=None)  # as Quix does outside of a rebalance
+    producer.commit_transaction([], None, timeout=3.0)
+    assert asked == [COMMIT_TIMEOUT, 3.0]
+    learner = build(
+        Settings(), "learner", guarantee="exactly-once", commit_interval=1, transaction_timeout_ms=300_000
+    )  # fmt: skip
+    delivery = learner.config.producer_extra_config["message.timeout.ms"] / 1000
+    assert delivery + COMMIT_TIMEOUT < SILENCE_ALLOWED
+
+
 def test_quix_still_has_what_batches_rest_on(app):
     assert app._failed is False
     assert callable(app._run_tracker.set_message_consumed)
@@ -152,9 +173,9 @@ def test_an_assignment_is_counted_and_a_turn_ends_its_recovery(app, monkeypatch)
     monkeypatch.setattr(Application, "_on_assign", lambda *_: None)
     monkeypatch.setattr(Application, "_process_message", lambda *_: None)
     app.health, app.metrics = Health(), ScorerMetrics(Metrics())
-    app._on_assign(None, [])
+    app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [])
     assert app.metrics.rebalances._value.get() == 0
-    app._on_assign(None, [TopicPartition("payments.transactions.v1", 0)])
+    app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [TopicPartition("payments.transactions.v1", 0)])
     assert app.metrics.rebalances._value.get() == 1
     assert app.metrics.pace._recovered_at == 0
     app._process_message({})

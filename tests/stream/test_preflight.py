@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from structlog.testing import capture_logs
 
-from fraud_service.errors import PreflightError
+from fraud_service.errors import ClusterUnavailable, PreflightError
 from fraud_service.settings import Settings
 from fraud_service.stream import application, clients, topics
 
@@ -47,23 +47,23 @@ def start(monkeypatch):
         (changelog,) = (spec for spec in topics.table(settings) if spec.role == "scorer_state")
         application.preflight(settings, "group", ["in"], changelog)
 
-    monkeypatch.setattr(application, "PAUSE", 0.001)
+    monkeypatch.setattr(clients, "PAUSE", 0.001)
     return run
 
 
-@pytest.mark.parametrize("code", sorted(application.PASSING))
+@pytest.mark.parametrize("code", sorted(clients.PASSING))
 def test_a_coordinator_or_leader_that_is_not_there_yet_is_waited_for(start, code):
     cluster = Cluster(code, code)
     with capture_logs() as logged:
         start(cluster)
-    assert [line["event"] for line in logged] == ["preflight_waits_for_the_cluster"] * 2
+    assert [line["event"] for line in logged] == ["waiting_for_the_cluster"] * 2
     assert cluster.opened == cluster.closed == 3
 
 
 def test_patience_ends_and_the_reason_is_named(start, monkeypatch):
-    monkeypatch.setattr(application, "PATIENCE", 0.02)
+    monkeypatch.setattr(clients, "PATIENCE", 0.02)
     cluster = Cluster(*[KafkaError.NOT_COORDINATOR] * 1000)
-    with pytest.raises(PreflightError, match=r"group could not be checked within 0 s: .*coordinator.*look after"):
+    with pytest.raises(ClusterUnavailable, match=r"group cannot be checked, for 0 s: .*coordinator.*look after"):
         start(cluster)
     assert cluster.refusals
     assert cluster.opened == cluster.closed > 1
@@ -74,3 +74,14 @@ def test_what_does_not_pass_is_told_at_once(start):
     with pytest.raises(PreflightError, match=r"cannot be checked: .*[Aa]uthorization"):
         start(cluster)
     assert cluster.opened == cluster.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(KafkaError._TRANSPORT, ClusterUnavailable), (KafkaError._AUTHENTICATION, PreflightError)]
+)
+def test_topics_that_cannot_be_asked_for_are_no_finding_about_them(code, kind):
+    def refuse(timeout: float) -> None:
+        raise KafkaException(KafkaError(code))
+
+    with pytest.raises(kind, match="does not answer"):
+        topics.require(SimpleNamespace(list_topics=refuse), topics.table(Settings()))

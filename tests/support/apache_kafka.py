@@ -1,4 +1,4 @@
-"""A real Apache Kafka for the tests marked `kafka`: one process, broker and KRaft controller in one.
+"""A real Apache Kafka for the tests marked `kafka`: one process or several, each broker and KRaft controller in one.
 
 The embedded broker is quick, but whether nothing is lost when a broker crashes, and how transactions, fencing and
 rebalances behave, is only known after trying it on the real thing. The jars are fetched once through Maven; see
@@ -24,6 +24,8 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from xml.etree import ElementTree as ET
@@ -59,8 +61,8 @@ _JAVA_OPTIONS: Final = (
 
 _PROPERTIES: Final = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{host}:{controller_port}
+node.id={node}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
 advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
@@ -71,13 +73,14 @@ log.dirs={data}
 auto.create.topics.enable=false
 
 # One broker, and few partitions to create before the first group or transaction can work.
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor={replication}
 offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={replication}
+transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={replication}
+share.coordinator.state.topic.min.isr={in_sync}
+min.insync.replicas={in_sync}
 
 # Tests wait for these.
 group.initial.rebalance.delay.ms=0
@@ -93,22 +96,55 @@ log.cleaner.dedupe.buffer.size=8388608
 log.index.size.max.bytes=1048576
 """
 
+# The last line of a name counts: a second listener, of which clients are told another port than the broker's own.
+_FRONTED: Final = """
+listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{back},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{front}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+"""
+
 
 class KafkaError(RuntimeError):
     """Apache Kafka cannot be fetched or started here. The message says why."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A cluster before it runs: its id, and the ports of each node for clients and for controllers."""
+
+    cluster_id: str
+    ports: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, nodes: int) -> Plan:
+        """Choose ports that are free now."""
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        return cls(cluster_id, tuple(_two_ports() for _ in range(nodes)))
+
+
 class ApacheKafka:
     """One Kafka broker on loopback ports and a temporary directory; both stay the same over restarts.
+
+    Parameters
+    ----------
+    plan, node
+        The cluster this is a node of, by number from 0; by default it is alone.
+    is_fronted
+        Have a second listener: clients are told `front`, the broker listens on `back`. A proxy stands between them.
 
     Attributes
     ----------
     bootstrap : str
         `host:port` for `bootstrap.servers`. Set by the first `start`.
+    front, back : int
+        Ports of the second listener, if there is one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan | None = None, node: int = 0, *, is_fronted: bool = False) -> None:
         self.bootstrap = ""
+        self.front = self.back = 0
+        self._is_fronted = is_fronted
+        self._plan, self._node = plan, node
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = Path(tempfile.mkdtemp(prefix="fraud-service-kafka-"))
 
@@ -137,7 +173,9 @@ class ApacheKafka:
         """
         if self._process is not None:
             return
-        attempts = 1 if self.bootstrap else _START_ATTEMPTS
+        attempts = 1 if self.bootstrap or self._plan else _START_ATTEMPTS
+        if self._plan and not self.bootstrap:
+            self._prepare()
         for attempt in range(1, attempts + 1):
             if attempts > 1:
                 self._prepare()
@@ -203,14 +241,28 @@ class ApacheKafka:
         """Choose ports, write the configuration, and format an empty data folder, which KRaft asks for."""
         shutil.rmtree(self.data, ignore_errors=True)
         self.log.unlink(missing_ok=True)
-        port, controller_port = _two_ports()
+        plan = self._plan or Plan.of(1)
+        port, controller_port = plan.ports[self._node]
+        self.front, self.back = _two_ports()
+        voters = [f"{number}@{LOOPBACK}:{controller}" for number, (_, controller) in enumerate(plan.ports, start=1)]
+        properties = _PROPERTIES + _FRONTED if self._is_fronted else _PROPERTIES
         self._config.write_text(
-            _PROPERTIES.format(host=LOOPBACK, port=port, controller_port=controller_port, data=self.data),
+            properties.format(
+                node=self._node + 1,
+                voters=",".join(voters),
+                host=LOOPBACK,
+                port=port,
+                controller_port=controller_port,
+                front=self.front,
+                back=self.back,
+                data=self.data,
+                replication=min(len(plan.ports), 3),
+                in_sync=max(min(len(plan.ports), 3) - 1, 1),
+            ),
             encoding="utf-8",
         )
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # With "=", because an id may begin with a dash.
-        command = _java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(self._config))
+        command = _java("kafka.tools.StorageTool", "format", f"--cluster-id={plan.cluster_id}", "-c", str(self._config))
         _run(command, timeout=_FORMAT_TIMEOUT, what="formatting Kafka's data folder")
         self.bootstrap = f"{LOOPBACK}:{port}"
 
@@ -232,6 +284,41 @@ class ApacheKafka:
             if problem is not None:
                 self.kill()
         return problem
+
+
+class Cluster:
+    """Several brokers that are one cluster; two of three are enough. A context."""
+
+    def __init__(self, nodes: int = 3) -> None:
+        plan = Plan.of(nodes)
+        self.brokers = [ApacheKafka(plan, number) for number in range(nodes)]
+
+    @property
+    def bootstrap(self) -> str:
+        """All brokers, for `bootstrap.servers`."""
+        return ",".join(broker.bootstrap for broker in self.brokers)
+
+    def start(self) -> None:
+        """Start the brokers that do not run, together: alone none of them answers."""
+        with ThreadPoolExecutor(len(self.brokers)) as pool:
+            list(pool.map(ApacheKafka.start, self.brokers))
+
+    def kill(self) -> None:
+        """End all brokers at once, as a power cut would."""
+        for broker in self.brokers:
+            broker.kill()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for broker in self.brokers:
+            broker.close()
 
 
 def required() -> bool:

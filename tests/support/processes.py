@@ -28,7 +28,7 @@ READY_TIMEOUT = 90.0
 STOP_TIMEOUT = 40.0
 
 
-def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4) -> Settings:
+def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4, replication: int = 1) -> Settings:
     """Return settings with topics and groups of their own, the topics created."""
     name = uuid4().hex[:8]
     names = TopicNames(**{role: f"{default}.{name}" for role, default in TopicNames().model_dump().items()})
@@ -43,7 +43,7 @@ def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4) -> Setting
         instance="test-0",
         session_timeout=6,
     )
-    topics.create(clients.admin(settings), topics.table(settings), 1)
+    topics.create(clients.admin(settings), topics.table(settings), replication)
     return settings
 
 
@@ -65,6 +65,7 @@ class Service:
     options: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_loopback_port)
     process: subprocess.Popen[bytes] | None = None
+    module: str = "fraud_service.cli"
 
     def __enter__(self) -> Self:
         self.start()
@@ -81,7 +82,7 @@ class Service:
             **self.options,
         }
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "fraud_service.cli", self.verb], env=env, stderr=log)
+            self.process = subprocess.Popen([sys.executable, "-m", self.module, self.verb], env=env, stderr=log)
 
     def kill(self) -> None:
         """End it as `kill -9` does."""

@@ -1,0 +1,128 @@
+"""What was learned: every label taken in or refused, nothing taught twice, every snapshot whole and in its turn."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fraud_service.audit.findings import Kind
+from fraud_service.audit.letters import content
+from fraud_service.domain.events import decode_label
+from fraud_service.domain.profile import fingerprint64
+from fraud_service.domain.records import decode_labelled
+from fraud_service.domain.risk import RiskTable
+from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.errors import InvalidEvent, InvalidRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from fraud_service.audit.findings import Findings
+    from fraud_service.audit.letters import Letter
+    from fraud_service.domain.snapshot import Snapshot
+    from fraud_service.stream.archive import Entry
+
+
+def follow_labels(
+    labels: Iterable[Entry], letters: Mapping[int, Letter], committed: int | None, findings: Findings
+) -> None:
+    """Check one partition of labels: what was read is either a label or a dead letter."""
+    for entry in labels:
+        findings.count("labels")
+        letter = letters.get(entry.offset)
+        if letter is not None:
+            if letter.content is not None and letter.content != content(entry.value):
+                findings.wrong(Kind.ALTERED, entry, "its dead letter holds other bytes")
+        elif committed is None or entry.offset >= committed:
+            findings.count("labels_pending")
+        elif not _is_label(entry.value):
+            findings.wrong(Kind.LOST, entry, "a label that was read, and is none, has no dead letter")
+
+
+def _is_label(value: bytes | None) -> bool:
+    try:
+        decode_label(value)
+    except InvalidEvent:
+        return False
+    return True
+
+
+class Taught:
+    """Finds what was taught twice, in eight bytes an example: a transaction is an example once, then only corrected."""
+
+    def __init__(self) -> None:
+        self._seen = array("Q")
+        self._twice: set[int] = set()
+
+    def take(self, entries: Iterable[Entry], findings: Findings) -> None:
+        """Read one partition of labelled examples."""
+        for entry in entries:
+            findings.count("labelled")
+            try:
+                identity = _example(entry)
+            except InvalidRecord as error:
+                findings.wrong(Kind.UNREADABLE, entry, str(error))
+                continue
+            if identity is not None:
+                self._seen.append(identity)
+
+    def has_doubles(self) -> bool:
+        """Whether some example was taught twice; then `name` says where, in a second reading."""
+        seen, times = np.unique(np.frombuffer(self._seen, dtype=np.uint64), return_counts=True)
+        self._twice = {int(identity) for identity in seen[times > 1]}
+        return bool(self._twice)
+
+    def name(self, entries: Iterable[Entry], met: set[int], findings: Findings) -> None:
+        """Find the second lessons in one partition; `met` goes from one to the next."""
+        for entry in entries:
+            try:
+                identity = _example(entry)
+            except InvalidRecord:
+                continue
+            if identity in self._twice and identity is not None:
+                if identity in met:
+                    findings.wrong(Kind.DOUBLED, entry, "a transaction was taught a second time, not as a correction")
+                met.add(identity)
+
+
+def _example(entry: Entry) -> int | None:
+    """Name what is taught; None for a correction. The same id long after is another transaction."""
+    record = decode_labelled(entry.value or b"")
+    if record.corrects:
+        return None
+    return fingerprint64(f"{len(record.card_id)}/{record.card_id}/{record.timestamp}/{record.transaction_id}")
+
+
+def follow_snapshots(entries: Iterable[Entry], findings: Findings) -> Snapshot | None:
+    """Check that every snapshot proves its digest and comes after the one before; returns the newest."""
+    newest: Snapshot | None = None
+    for entry in entries:
+        findings.count("snapshots")
+        try:
+            snapshot = decode_snapshot(entry.value or b"")
+        except InvalidRecord as error:
+            findings.wrong(Kind.UNREADABLE, entry, str(error))
+            continue
+        if newest is not None and snapshot.as_of <= newest.as_of:
+            kind = Kind.DOUBLED if snapshot.version == newest.version else Kind.REORDERED
+            findings.wrong(kind, entry, f"snapshot {snapshot.version} comes after {newest.version}")
+            continue
+        if newest is not None and snapshot.examples < newest.examples:
+            findings.wrong(Kind.ALTERED, entry, f"snapshot {snapshot.version} knows less than {newest.version}")
+        newest = snapshot
+    return newest
+
+
+def follow_risk(entries: Iterable[Entry], version_header: str, newest: Snapshot, findings: Findings) -> bool:
+    """Whether the rows of risk add up to the digest that the newest snapshot names; later rows are left out."""
+    rows: dict[str, bytes | None] = {}
+    for entry in entries:
+        findings.count("risk_rows")
+        version = entry.header(version_header)
+        if version is None or entry.key is None:
+            findings.wrong(Kind.UNREADABLE, entry, "a risk row names no snapshot or has no key")
+        elif version <= newest.version:
+            rows[entry.key.decode(errors="replace")] = entry.value
+    return RiskTable().digest_with(rows) == newest.risk_digest

@@ -1,0 +1,215 @@
+"""Read the topics and check every invariant on them; nothing is joined, committed or written.
+
+A live service moves on while it is read. So offsets come first, then the ends of outputs, once everything that was
+committed by then can be seen, and the ends of inputs last: whatever was processed when the offsets were read has its
+output within those ends, and every output has its input.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from fraud_service.audit import lessons
+from fraud_service.audit.decisions import Decisions, Loose, Scope, settle
+from fraud_service.audit.findings import Findings, Kind
+from fraud_service.audit.letters import Letters
+from fraud_service.domain.events import LATEST
+from fraud_service.errors import ArchiveError
+from fraud_service.stream import standing
+from fraud_service.stream.archive import Archive, Span
+from fraud_service.stream.broadcast import VERSION_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.audit.findings import Report
+    from fraud_service.settings import Settings
+    from fraud_service.stream.archive import Entry
+
+Spans = dict[int, Span]
+Offsets = dict[int, int | None]
+
+
+class Cut(NamedTuple):
+    """Where everything stood: what of each topic is looked at, by role, and what the groups had committed."""
+
+    spans: dict[str, Spans]
+    unsettled: dict[int, int]
+    processed: Offsets
+    learned_labels: Offsets
+    learned_scores: Offsets
+    moments: dict[int, int]
+    alerts_moments: dict[int, int]
+
+    def size(self) -> int:
+        """Return how many offsets are looked at."""
+        return sum(span.end - span.begin for spans in self.spans.values() for span in spans.values())
+
+
+def verify(
+    settings: Settings,
+    since: int | None = None,
+    on_size: Callable[[int], None] = lambda _: None,
+    on_entry: Callable[[], None] = lambda: None,
+) -> Report:
+    """Check what lies on the topics of a service, running or not.
+
+    Parameters
+    ----------
+    since
+        Leave out what the broker took in before this moment (epoch milliseconds).
+    on_size
+        Told how many offsets there are to read, once that is known.
+    on_entry
+        Called for each record read.
+
+    Raises
+    ------
+    ArchiveError
+        When topics cannot be read to the end, or do not have equally many partitions.
+    """
+    with ExitStack() as stack:
+        archives = [stack.enter_context(Archive(settings, f"{settings.scorer_group}-verify")) for _ in range(3)]
+        verification = _Verification(settings, archives, since, on_entry)
+        on_size(verification.cut.size())
+        return verification.run()
+
+
+class _Verification:
+    def __init__(
+        self, settings: Settings, archives: list[Archive], since: int | None, on_entry: Callable[[], None]
+    ) -> None:
+        self._settings = settings
+        self._names = settings.topics.model_dump()
+        self._archives = archives
+        self._on_entry = on_entry
+        self._findings = Findings()
+        self._letters = Letters()
+        self.cut = self._take_cut(since)
+
+    def run(self) -> Report:
+        """Check everything; topics that depend on others come after them."""
+        for number in self.cut.spans["dead_letters"]:
+            self._letters.take(self._read("dead_letters", number), self._findings)
+        self._check_decisions()
+        self._check_lessons()
+        self._check_offsets()
+        return self._findings.report()
+
+    def _check_decisions(self) -> None:
+        loose, topic = Loose.none(), self._names["transactions"]
+        for number, span in self.cut.spans["transactions"].items():
+            scope = Scope(
+                topic,
+                number,
+                span.begin,
+                span.end,
+                self.cut.processed[number],
+                self.cut.unsettled[number],
+                self.cut.moments.get(number, -1),
+                self.cut.alerts_moments.get(number, -1),
+            )
+            decisions = Decisions(scope, self._letters.of(topic, number), loose, self._findings)
+            inputs, scores, alerts = (
+                self._read(role, number, reader) for reader, role in enumerate(("transactions", "scores", "alerts"))
+            )
+            decisions.follow(inputs, scores, alerts)
+        settle(loose, self._findings)
+
+    def _check_lessons(self) -> None:
+        findings, topic = self._findings, self._names["labels"]
+        for number in self.cut.spans["labels"]:
+            letters = self._letters.of(topic, number)
+            lessons.follow_labels(self._read("labels", number), letters, self.cut.learned_labels[number], findings)
+        taught = lessons.Taught()
+        for number in self.cut.spans["labelled"]:
+            taught.take(self._read("labelled", number), findings)
+        if taught.has_doubles():
+            met: set[int] = set()
+            for number in self.cut.spans["labelled"]:
+                taught.name(self._read("labelled", number), met, findings)
+        newest = lessons.follow_snapshots(self._read("snapshots", 0), findings)
+        rows = self._read("risk", 0)
+        if newest is not None and not lessons.follow_risk(rows, VERSION_HEADER, newest, findings):
+            what = (
+                f"the rows of risk do not add up to what snapshot {newest.version} names: some are missing or altered"
+            )
+            findings.wrong_at(Kind.ALTERED, self._names["risk"], 0, self.cut.spans["risk"][0].end, what)
+
+    def _check_offsets(self) -> None:
+        for role, group, offsets in (
+            ("transactions", self._settings.scorer_group, self.cut.processed),
+            ("labels", self._settings.learner_group, self.cut.learned_labels),
+            ("scores", self._settings.learner_group, self.cut.learned_scores),
+        ):
+            spans = self._archives[0].spans(self._names[role])
+            for number, offset in offsets.items():
+                begin, end = spans[number]
+                if offset is not None and offset > end:
+                    what = f"group {group} stands at {offset}, beyond the end at {end}: the topic was created anew"
+                    self._findings.wrong_at(Kind.OFFSET, self._names[role], number, offset, what)
+                elif offset is not None and offset < begin:
+                    what = f"group {group} stands here, the log begins at {begin}: {begin - offset} messages are lost"
+                    self._findings.wrong_at(Kind.EXPIRED, self._names[role], number, offset, what)
+
+    def _read(self, role: str, number: int, reader: int = 0) -> Iterator[Entry]:
+        """Read a partition within the cut. Several are read at the same time by readers of their own."""
+        for entry in self._archives[reader].read(self._names[role], number, *self.cut.spans[role][number]):
+            self._on_entry()
+            yield entry
+
+    def _take_cut(self, since: int | None) -> Cut:
+        settings, archive, names = self._settings, self._archives[0], self._names
+        unsettled = {number: span.end for number, span in archive.spans(names["alerts"]).items()}
+        processed = standing.committed(settings, settings.scorer_group, archive, names["transactions"])
+        learned_labels = standing.committed(settings, settings.learner_group, archive, names["labels"])
+        learned_scores = standing.committed(settings, settings.learner_group, archive, names["scores"])
+        spans = {role: standing.settled(settings, archive, names[role]) for role in ("dead_letters", "scores")}
+        spans["alerts"] = standing.settled(settings, archive, names["alerts"])
+        for role in ("snapshots", "risk", "labelled", "labels", "transactions"):
+            spans[role] = archive.spans(names[role])
+        _require_as_many({names[role]: spans[role] for role in ("transactions", "scores", "alerts")})
+        moments = {} if since is None else dict.fromkeys(spans["transactions"], since)
+        for role in ("transactions", "scores"):
+            moments = _latest(moments, self._moments(role, spans[role]))
+        for role in ("transactions", "scores", "alerts"):
+            spans[role] = self._from(role, spans[role], moments)
+        for role in ("dead_letters", "labels", "labelled"):
+            spans[role] = self._from(role, spans[role], {} if since is None else dict.fromkeys(spans[role], since))
+        alerts_moments = self._moments("alerts", archive.spans(names["alerts"]))
+        return Cut(spans, unsettled, processed, learned_labels, learned_scores, moments, alerts_moments)
+
+    def _from(self, role: str, spans: Spans, moments: dict[int, int]) -> Spans:
+        """Cut off what is older than a moment of each partition."""
+        begins = self._archives[0].since(self._names[role], moments) if moments else {}
+        return {
+            number: Span(min(max(span.begin, begins.get(number, 0)), span.end), span.end)
+            for number, span in spans.items()
+        }
+
+    def _moments(self, role: str, spans: Spans) -> dict[int, int]:
+        """Return the time of the first record of each partition that has lost older ones."""
+        moments = {}
+        for number, span in spans.items():
+            if span.begin > 0:
+                first = next(self._archives[0].read(self._names[role], number, *span), None)
+                moments[number] = LATEST if first is None else first.timestamp
+        if moments:
+            self._findings.note(
+                f"{self._names[role]} has lost older records in {len(moments)} of {len(spans)} partitions: nothing is "
+                "proved of what belongs to them"
+            )
+        return moments
+
+
+def _latest(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
+    return {number: max(one.get(number, -1), other.get(number, -1)) for number in one.keys() | other.keys()}
+
+
+def _require_as_many(spans: dict[str, Spans]) -> None:
+    if len({len(partitions) for partitions in spans.values()}) > 1:
+        listed = ", ".join(f"{name} has {len(partitions)}" for name, partitions in spans.items())
+        raise ArchiveError(
+            f"inputs, scores and alerts meet by partition number, but {listed}: `topics check` says more"
+        )

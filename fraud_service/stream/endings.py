@@ -1,0 +1,92 @@
+"""What the error means that ended the loop: wait for the cluster and start anew, or end the process.
+
+Brokers say the same of a transaction that took too long and of one whose name another process has taken: both are
+fenced. So the group is asked whether it has a member with our name that is not we.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from quixstreams.checkpointing.exceptions import CheckpointProducerTimeout
+
+from fraud_service.errors import ClusterUnavailable, FatalStreamError, FraudServiceError
+from fraud_service.stream import clients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+JOINING: Final = 2.0  # seconds for a process that has taken our name to have joined the group with it
+LOST: Final = frozenset(  # the group went on without us
+    {
+        KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001 - librdkafka's own codes are public, named so
+        KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001 - the same
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.UNKNOWN_MEMBER_ID,
+    }
+)
+FENCED: Final = frozenset(  # the broker has ended our transaction, or our membership
+    {
+        KafkaError._FATAL,  # noqa: SLF001 - the same
+        KafkaError._FENCED,  # noqa: SLF001 - the same
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError.PRODUCER_FENCED,
+    }
+)
+
+
+def meaning(error: BaseException, name: str, has_rival: Callable[[], bool]) -> FraudServiceError:
+    """Return what an error that ended the loop is to us.
+
+    Parameters
+    ----------
+    name
+        The group instance and transactional id of this process.
+    has_rival
+        Whether another process has taken that name; asked only when it may be so.
+    """
+    chain = list(_chain(error))
+    ours = next((cause for cause in chain if isinstance(cause, FraudServiceError)), None)
+    if ours is not None:
+        return ours
+    codes = {told.code() for cause in chain for told in _told(cause)}
+    if KafkaError.FENCED_INSTANCE_ID in codes or (codes & FENCED and has_rival()):
+        return FatalStreamError(
+            f"another process runs as {name} and took over from this one: give each a FRAUD_INSTANCE of its own"
+        )
+    if codes & (clients.PASSING | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
+        return ClusterUnavailable(f"the cluster was away or too slow: {type(error).__name__}: {error}")
+    return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
+
+
+def has_rival(settings: Settings, group: str, name: str, member: str) -> bool:
+    """Whether a group has another member than `member` under a group instance name; False when it does not answer."""
+    time.sleep(JOINING)
+    admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
+    try:
+        (asked,) = admin.describe_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
+        members = asked.result().members
+    except KafkaException as error:
+        log.warning("rivals_unknown", reason=error.args[0].str())
+        return False
+    return any(other.group_instance_id == name and other.member_id != member for other in members)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _told(error: BaseException) -> Iterator[KafkaError]:
+    """Yield what librdkafka said, as its own exceptions and those of Quix hold it."""
+    yield from (value for value in (*error.args, getattr(error, "error", None)) if isinstance(value, KafkaError))

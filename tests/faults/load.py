@@ -1,0 +1,112 @@
+"""Payments that go on and on: one simulated world after the other, fed by a thread; and what is no payment."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+from support.malformed import MALFORMED
+
+from fraud_service.feed import Feed
+from fraud_service.history import History
+from fraud_service.simulator import DAY, World, write
+from fraud_service.stream import clients
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fraud_service.history import LabelledTransaction
+    from fraud_service.settings import Settings
+
+DAYS = 30
+
+
+class Load:
+    """Feed transactions at a rate, and labels as event time comes to them. A context; leaving it stops the feed."""
+
+    def __init__(self, settings: Settings, seed: int, rate: float) -> None:
+        self._settings = settings
+        self._seed = seed
+        self._rate = rate
+        self._stopping = Event()
+        self._history = _worlds(seed)
+        self._next = next(self._history)  # the first world is simulated before time begins to count
+        self._thread = Thread(target=self._run, name="load", daemon=True)
+        self._poison = clients.producer(settings)
+        self._malformed = random.Random(seed)
+        self._poisoned = 0
+        self._fed = 0
+        self._failure: BaseException | None = None
+
+    @property
+    def sent(self) -> int:
+        """How many messages have gone to the topic of transactions."""
+        return self._fed + self._poisoned
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the feed, and wait until the broker has all of it."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(120)
+        assert not self._thread.is_alive(), "the load did not end"
+        if self._failure is not None:
+            raise self._failure
+
+    def poison(self, number: int) -> None:
+        """Send messages that are no transactions, of any kind in any order."""
+        for value, key, _ in self._malformed.choices(MALFORMED, k=number):
+            self._poison.produce(self._settings.topics.transactions, value=value, key=key)
+        assert self._poison.flush(60) == 0
+        self._poisoned += number
+
+    def burst(self, number: int) -> None:
+        """Send so many transactions more at once."""
+        with Feed(self._settings) as feed:
+            feed.play((event for event, _ in zip(_worlds(self._seed + 500), range(number), strict=False)), 0)
+        self._fed += number
+
+    def _run(self) -> None:
+        try:
+            with Feed(self._settings) as feed:
+                feed.play(self._events(), 0, self._rate)
+        except BaseException as error:  # noqa: BLE001 - raised by whoever stops the load
+            self._failure = error
+
+    def _events(self) -> Iterator[LabelledTransaction]:
+        while not self._stopping.is_set():
+            yield self._next
+            self._fed += 1
+            self._next = next(self._history)
+
+
+def _worlds(seed: int) -> Iterator[LabelledTransaction]:
+    """Play one world after the other, with ids of their own; event time goes on."""
+    start = World().start
+    for number in count():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "world.parquet"
+            world = World(seed + number, cards=800, merchants=300, days=DAYS, start=start + number * DAYS * DAY)
+            write(world, path)
+            history = list(History.open(path))
+        for event in history:
+            payment = event.transaction
+            renamed = msgspec.structs.replace(payment, transaction_id=f"w{seed + number}-{payment.transaction_id}")
+            yield msgspec.structs.replace(event, transaction=renamed)
+
+
+def elapsed(since: float) -> float:
+    """Return seconds since a moment of the monotonic clock, rounded."""
+    return round(time.monotonic() - since, 1)

@@ -1,0 +1,108 @@
+"""What trials came to: for the last line of a run, and for `docs/faults.md`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fraud_service.audit.findings import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fraud_service.audit.findings import Report
+
+DOCS = Path(__file__).parents[2] / "docs"
+PREAMBLE = """\
+# Faults
+
+Written by `make faults`: {runs} runs, seed {seed}, {minutes} minutes on {cores} cores that broker, load and service
+shared. In each row one real scorer and one real learner work on Apache Kafka with load running ({rate:.0f} payments a
+second, labels, one broker unless the row says three) while the fault happens again and again; then the verifier reads
+all topics. `make faults-quick` does a sample of each.
+
+*Lost*: a transaction without a score or dead letter. *Doubled*: two of them, or an alert id twice. *Anomalies*:
+whatever else the verifier found, and a trial that did not end as it should. *Recovery*: seconds from the fault, or from
+its end where it lasts, until everything sent by then was decided; for a process that was killed, until its successor
+had committed something.
+
+"""
+
+
+@dataclass
+class Result:
+    """What one trial came to."""
+
+    seed: int
+    names: list[str] = field(default_factory=list)
+    runs: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    anomalies: int = 0
+    recoveries: list[float] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def judge(self, report: Report, forged: set[tuple[str, int, int]]) -> None:
+        """Take over what the verifier found, but for what it was meant to find; its notes say what it did not prove."""
+        meant = [one for one in report.anomalies if (one.topic, one.partition, one.offset) in forged]
+        found = Counter(report.found) - Counter(one.kind.value for one in meant)
+        self.lost, self.duplicated = found.pop(Kind.LOST, 0), found.pop(Kind.DOUBLED, 0)
+        self.anomalies = found.total()
+        self.remarks += [str(one) for one in report.anomalies if one not in meant][:5] + list(report.notes)
+        if forged:
+            self.remarks.append(f"the verifier named {len(meant)} of {len(forged)} forged records")
+
+    def __str__(self) -> str:
+        known = sorted(self.recoveries)
+        recovery = f"recovery up to {known[-1]} s" if known else "no recovery"
+        found = f"{self.lost} lost, {self.duplicated} doubled, {self.anomalies} anomalies"
+        return "\n  ".join(
+            [f"{', '.join(self.names)}: {self.runs} runs, {found}, {recovery}, {self.seconds} s", *self.remarks]
+        )
+
+
+def say(text: str) -> None:
+    """Tell whoever watches; the last line alone goes to stdout."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def summary(results: list[Result], seed: int) -> dict[str, float]:
+    """Return the figures of the last line."""
+    return {
+        "runs": sum(result.runs for result in results),
+        "lost": sum(result.lost for result in results),
+        "duplicated": sum(result.duplicated for result in results),
+        "anomalies": sum(result.anomalies for result in results),
+        "max_recovery_s": max((seconds for result in results for seconds in result.recoveries), default=0.0),
+        "seed": seed,
+    }
+
+
+def write(results: list[Result], seed: int, rate: float) -> None:
+    """Write `docs/faults.md`."""
+    text = PREAMBLE.format(
+        runs=sum(result.runs for result in results),
+        seed=seed,
+        minutes=round(sum(result.seconds for result in results) / 60),
+        cores=os.cpu_count(),
+        rate=rate,
+    )
+    remarks = [f"* **{result.names[0]}**: {remark}" for result in results for remark in result.remarks]
+    if remarks:
+        remarks = ["", "## Remarks", "", *remarks]
+    (DOCS / "faults.md").write_text(text + "\n".join([*_table(results), *remarks]) + "\n", encoding="utf-8")
+
+
+def _table(results: list[Result]) -> Iterator[str]:
+    yield "| fault | runs | lost | doubled | anomalies | worst recovery, s | median, s | seed |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for result in results:
+        known = sorted(result.recoveries) or [0.0]
+        figures = result.runs, result.lost, result.duplicated, result.anomalies, known[-1], known[len(known) // 2]
+        yield f"| {' | '.join([result.names[0], *map(str, figures), str(result.seed)])} |"

@@ -1,0 +1,203 @@
+"""A service under load while faults happen to it: real processes, supervised as Kubernetes would, and a verdict."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from confluent_kafka import TopicPartition
+from faults.load import Load, elapsed
+from support.processes import Service, fresh_settings
+
+from fraud_service.stream import clients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from confluent_kafka import Message
+
+    from fraud_service.settings import Settings
+
+TESTS = Path(__file__).parents[1]
+PYTHONPATH = f"{TESTS.parent}:{TESTS}"
+PARTITIONS = 4
+PATIENCE = 240.0  # seconds for the service to have done all that was asked of it; beyond it a trial has failed
+ASK = 0.1  # seconds between two looks
+
+
+class Counted:
+    """Count the committed records of topics as they come."""
+
+    def __init__(self, settings: Settings, *names: str) -> None:
+        self._consumer = clients.reader(settings, "faults-count")
+        self.total = 0
+        topics = {name: self._consumer.list_topics(name, timeout=30).topics[name].partitions for name in names}
+        self._consumer.assign(
+            [TopicPartition(name, number, 0) for name, numbers in topics.items() for number in numbers]
+        )
+
+    def read(self) -> int:
+        """Return how many there are by now."""
+        while messages := self._consumer.consume(10_000, timeout=ASK):
+            self.total += sum(message.error() is None for message in messages)
+        return self.total
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@dataclass
+class Ending:
+    """A process that ended by itself."""
+
+    name: str
+    code: int
+    last_words: str
+
+
+@dataclass
+class Trial:
+    """Scorers and a learner on topics of their own, with load. A context.
+
+    Parameters
+    ----------
+    bootstrap
+        The broker, for load and verdict.
+    through
+        The broker as the service sees it; another address when a proxy stands between.
+    """
+
+    bootstrap: str
+    folder: Path
+    seed: int
+    through: str = ""
+    rate: float = 150.0
+    replication: int = 1
+    recoveries: list[float] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    forged: set[tuple[str, int, int]] = field(default_factory=set)
+
+    def __enter__(self) -> Self:
+        made = fresh_settings(self.bootstrap, self.folder, PARTITIONS, self.replication)
+        self.settings = made.model_copy(update={"kafka": {"log_level": "0"}})  # of brokers that are down by intention
+        self.scorer = self.service("score", "scorer-0")
+        self.learner = self.service("learn", "learner-0")
+        self.running = [self.scorer, self.learner]
+        with ExitStack() as stack:
+            names = self.settings.topics
+            self.decided = self._counted(stack, names.scores, names.dead_letters)
+            self.taught = self._counted(stack, names.snapshots)
+            self.load = Load(self.settings, self.seed, self.rate)
+            for process in self.running:
+                stack.enter_context(process)
+            for process in self.running:
+                process.await_ready()
+            stack.enter_context(self.load)
+            self.await_(lambda: self.taught.read() > 0, "the first snapshot")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)
+
+    def _counted(self, stack: ExitStack, *names: str) -> Counted:
+        counted = Counted(self.settings, *names)
+        stack.callback(counted.close)
+        return counted
+
+    def service(self, verb: str, name: str) -> Service:
+        """Make a process; its name is its identity."""
+        known = {"instance": name, "bootstrap_servers": self.through or self.bootstrap}
+        folder = self.folder / f"{name}-{verb}"
+        return Service(self.settings.model_copy(update=known), verb, folder, {"PYTHONPATH": PYTHONPATH})
+
+    @contextmanager
+    def another(self, name: str, verb: str = "score") -> Iterator[Service]:
+        """Run one process more, which stops in good order at the end."""
+        process = self.service(verb, name)
+        with process:
+            process.await_ready()
+            self.running.append(process)
+            yield process
+            self.running.remove(process)
+            assert process.stop() == 0
+
+    def await_(self, happened: Callable[[], bool], what: str, timeout: float = PATIENCE) -> float:
+        """Wait for something, while every process that ends is started again; returns the seconds it took."""
+        began = time.monotonic()
+        while not happened():
+            self.supervise()
+            assert elapsed(began) < timeout, f"{what} took longer than {timeout:.0f} s"
+            time.sleep(ASK)
+        return elapsed(began)
+
+    def supervise(self) -> None:
+        """Start again what has ended."""
+        for process in self.running:
+            code = process.process.poll()
+            if code is not None:
+                self.endings.append(Ending(process.verb, code, last_words(process)))
+                process.start()
+
+    def forge(self, error: object, message: Message) -> None:
+        """Remember a record that somebody else has put on a topic of ours: the verifier must name no other."""
+        assert error is None, error
+        self.forged.add((message.topic(), message.partition(), message.offset()))
+
+    def settle(self, since: float | None = None) -> None:
+        """Wait until everything sent by now is decided; that is a recovery, counted from `since` or from now."""
+        began, wanted = time.monotonic() if since is None else since, self.load.sent
+        self.await_(lambda: self.decided.read() >= wanted, f"deciding {wanted} messages, {self.decided.total} done")
+        self.recoveries.append(elapsed(began))
+
+    def pass_time(self, seconds: float, is_so: Callable[[], bool] = lambda: True) -> None:
+        """Let time pass under a fault; what must be so is so all along."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert is_so(), f"{is_so.__name__} no longer holds"
+            self.decided.read()
+            time.sleep(ASK)
+
+    def stop(self, process: Service) -> None:
+        """End a process for good in good order."""
+        self.running.remove(process)
+        assert process.stop() == 0
+
+    def crash(
+        self, process: Service, spec: str, progress: Callable[[], int], before: int, down: float | None = None
+    ) -> None:
+        """Start a stopped process so that it kills itself (`faults.crash`), and wait until it has.
+
+        When it was `down` since some moment, the time until `progress` goes beyond `before` is a recovery.
+        """
+        process.module = "faults.crash"
+        process.options["FRAUD_TEST_CRASH"] = spec
+        process.start()
+        process.module = "fraud_service.cli"
+        del process.options["FRAUD_TEST_CRASH"]
+        deadline = time.monotonic() + PATIENCE
+        while process.process.poll() is None:
+            assert time.monotonic() < deadline, f"{process.verb} never came to {spec}"
+            if progress() > before and down is not None:
+                self.recoveries.append(elapsed(down))
+                down = None
+            time.sleep(ASK)
+        assert process.process.returncode == -signal.SIGKILL, last_words(process)
+
+    def finish(self) -> None:
+        """Stop the load, have everything decided, and stop the processes."""
+        self.load.stop()
+        wanted = self.load.sent
+        self.await_(lambda: self.decided.read() >= wanted, f"deciding all {wanted} messages")
+        for process in list(self.running):
+            self.stop(process)
+
+
+def last_words(process: Service) -> str:
+    """Return the last line of the log."""
+    return next((line for line in reversed(process.log().splitlines()) if line.strip()), "")

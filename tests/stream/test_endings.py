@@ -1,0 +1,102 @@
+"""What ended the loop decides what comes next: waiting for the cluster, or the end of the process."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from quixstreams.checkpointing.exceptions import CheckpointProducerTimeout
+from quixstreams.exceptions import PartitionAssignmentError
+from quixstreams.internal_producer import KafkaProducerTransactionCommitFailed
+from quixstreams.kafka.exceptions import KafkaConsumerException, KafkaProducerDeliveryError
+
+from fraud_service import service
+from fraud_service.errors import ClusterUnavailable, FatalStreamError
+from fraud_service.health import Health
+from fraud_service.settings import Settings
+from fraud_service.stream import clients, endings
+
+
+def caused(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def meaning(error: Exception, *, rival: bool = False) -> Exception:
+    return endings.meaning(error, "fraud-scorer-pod-0", lambda: rival)
+
+
+AWAY = [
+    KafkaProducerDeliveryError(KafkaError(KafkaError._MSG_TIMED_OUT)),
+    KafkaConsumerException(error=KafkaError(KafkaError._MAX_POLL_EXCEEDED)),
+    KafkaException(KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)),
+    KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION)),
+    CheckpointProducerTimeout("'3' messages failed to be produced before the producer flush timeout"),
+    caused(KafkaProducerTransactionCommitFailed("all attempts failed"), KafkaException(KafkaError(-185))),
+    caused(PartitionAssignmentError("during assignment"), ClusterUnavailable("partitions were given away")),
+]
+
+
+@pytest.mark.parametrize("error", AWAY, ids=repr)
+def test_a_cluster_that_was_away_is_waited_for(error):
+    assert isinstance(meaning(error), ClusterUnavailable)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)),
+        KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)),
+        ZeroDivisionError("division by zero"),
+    ],
+    ids=repr,
+)
+def test_what_another_try_cannot_mend_ends_the_process(error):
+    assert isinstance(meaning(error), FatalStreamError)
+
+
+@pytest.mark.parametrize("code", sorted(endings.FENCED))
+def test_a_fenced_transaction_ends_the_process_only_when_another_has_its_name(code):
+    fenced = KafkaException(KafkaError(code))
+    assert isinstance(meaning(fenced, rival=False), ClusterUnavailable)
+    with pytest.raises(FatalStreamError, match=r"runs as fraud-scorer-pod-0 .* FRAUD_INSTANCE of its own"):
+        raise meaning(fenced, rival=True)
+
+
+def test_a_member_whose_name_was_taken_ends_the_process():
+    assert isinstance(meaning(KafkaException(KafkaError(KafkaError.FENCED_INSTANCE_ID))), FatalStreamError)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """No pause between starts; note each wait for the cluster."""
+    seen: list[dict[str, bool]] = []
+    monkeypatch.setattr(service, "PAUSE", 0.0)
+    monkeypatch.setattr(clients, "await_cluster", lambda _settings, _beat: seen.append(dict(health.conditions)))
+    health = Health()
+    return health, seen
+
+
+def test_work_begins_anew_when_the_cluster_is_back_and_is_not_ready_meanwhile(waits):
+    health, seen = waits
+    endings_of_work = iter([ClusterUnavailable("away"), ClusterUnavailable("again"), None])
+
+    def work() -> None:
+        health.now(assigned=True, recovered=True, models_loaded=True)
+        ending = next(endings_of_work)
+        if ending is not None:
+            raise ending
+
+    service.persist(Settings(), health, work)
+    assert [(now["connected"], now["assigned"]) for now in seen] == [(False, False)] * 2
+    assert health.is_live
+
+
+def test_who_was_never_ready_ends_when_the_cluster_is_away(waits):
+    health, seen = waits
+
+    def work() -> None:
+        raise ClusterUnavailable("away")
+
+    with pytest.raises(ClusterUnavailable):
+        service.persist(Settings(), health, work)
+    assert seen == []

@@ -1,0 +1,125 @@
+"""What a scorer leaves on its topics, made without a broker by its real step: a clean log to verify and to tamper with."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from support.worlds import LinearModel, online_model
+
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.metrics import Metrics, ScorerMetrics
+from fraud_service.settings import Settings
+from fraud_service.stream.archive import Entry
+from fraud_service.stream.clients import murmur2_partition
+from fraud_service.stream.messages import Received
+from fraud_service.stream.scorer import ScorerStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+PARTITIONS = 3
+BROKER_TIME = 1_800_000_000_000
+SETTINGS = Settings(instance="test")
+NAMES = SETTINGS.topics.model_dump()
+
+
+class Store(dict):
+    """The state of one card."""
+
+    def get_bytes(self, key: str) -> bytes | None:
+        return self.get(key)
+
+    def set_bytes(self, key: str, value: bytes) -> None:
+        self[key] = value
+
+
+@dataclass
+class Log:
+    """Entries by role and partition."""
+
+    entries: dict[tuple[str, int], list[Entry]] = field(default_factory=lambda: defaultdict(list))
+
+    def append(self, role: str, partition: int, key, value, headers=(), timestamp: int = 0) -> Entry:
+        place = self.entries[role, partition]
+        offset = place[-1].offset + 1 if place else 0
+        place.append(Entry(NAMES.get(role, role), partition, offset, key, value, timestamp, list(headers)))
+        return place[-1]
+
+    def of(self, role: str, partition: int) -> list[Entry]:
+        return self.entries.get((role, partition), [])
+
+    def all(self, role: str) -> list[Entry]:
+        return [entry for number in range(PARTITIONS) for entry in self.of(role, number)]
+
+
+class Written(Log):
+    """A log that grows by messages through the scorer's step."""
+
+    def __init__(self, checkpoint: int = 3) -> None:
+        super().__init__()
+        model = LinearModel(base=-1.5, amount=6.0, count_1h=5.0)
+        knowledge = Knowledge(untaught(model.version, online_model()))
+        self.step = ScorerStep(SETTINGS, Detector(model, Policy()), knowledge, ScorerMetrics(Metrics()))
+        self.states: dict[tuple[int, bytes], Store] = defaultdict(Store)
+        self._checkpoint = checkpoint
+        self._changed: dict[int, dict[bytes, None]] = defaultdict(dict)
+
+    def send(self, value: bytes | None, key: bytes | None, partition: int | None = None) -> Entry:
+        """Let a message arrive and be processed."""
+        number = _partition(key) if partition is None else partition
+        moment = BROKER_TIME + len(self.entries["transactions", number]) // 2 * 2  # the broker's clock is coarse
+        entry = self.append("transactions", number, key, value, timestamp=moment)
+
+        def state_of(message: Received) -> Store:
+            self._changed[number][message.key] = None
+            return self.states[number, message.key]
+
+        (outputs,) = self.step([Received(entry.topic, number, entry.offset, key, value, moment)], state_of)
+        for output in outputs:
+            self.append(output.topic, _partition(output.key), output.key, output.value, output.headers, moment)
+        if entry.offset % self._checkpoint == 0:
+            self.commit(number)
+        return entry
+
+    def commit(self, number: int) -> None:
+        """Write the changed state, as a checkpoint does."""
+        inputs = self.of("transactions", number)
+        if not inputs:
+            return
+        offsets = json.dumps({NAMES["transactions"]: inputs[-1].offset}).encode()
+        headers = [("__column_family__", b"default"), ("__processed_tp_offsets__", offsets)]
+        for key in self._changed.pop(number, {}):
+            for name, value in self.states[number, key].items():
+                self.append("changelog", number, key + b'|"' + name.encode() + b'"', value, headers)
+
+    def done(self) -> Written:
+        for number in range(PARTITIONS):
+            self.commit(number)
+        return self
+
+
+def written(messages: Iterable[tuple[bytes | None, bytes | None]], checkpoint: int = 3) -> Written:
+    log = Written(checkpoint)
+    for value, key in messages:
+        log.send(value, key)
+    return log.done()
+
+
+def _partition(key: bytes | None) -> int:
+    return 0 if key is None else murmur2_partition(key, PARTITIONS)
+
+
+def edited(log: Log, role: str, change: Callable[[list[Entry]], list[Entry]], partition: int) -> Log:
+    """Return the log with the entries of one partition changed; offsets are counted anew only where asked for."""
+    copy = Log(defaultdict(list, {place: list(entries) for place, entries in log.entries.items()}))
+    copy.entries[role, partition] = change(list(log.of(role, partition)))
+    return copy
+
+
+def renumbered(entries: list[Entry]) -> list[Entry]:
+    return [entry._replace(offset=number) for number, entry in enumerate(entries)]
