@@ -21,10 +21,12 @@ from quixstreams.state.rocksdb import RocksDBOptions
 
 from fraud_service.errors import FatalStreamError, FraudServiceError, PreflightError
 from fraud_service.stream import clients
+from fraud_service.stream.settling import await_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from confluent_kafka.admin import AdminClient
     from quixstreams.models import TopicManager
     from quixstreams.processing import ProcessingContext
 
@@ -66,8 +68,13 @@ class GuardedApplication(Application):  # type: ignore[misc]
     on_partitions: Callable[[list[TopicPartition]], None] | None = None
     each_turn: Callable[[], None] | None = None
     batches: Batches | None = None
+    admin: Callable[[], AdminClient] | None = None
 
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        if self.admin is not None:
+            names = {changelog.name for changelog in self._topic_manager.changelog_topics_list}
+            beat = (lambda: None) if self.health is None else self.health.beat
+            await_settled(self.admin(), [place for place in topic_partitions if place.topic in names], beat)
         super()._on_assign(consumer, topic_partitions)
         self._tell(topic_partitions)
 
@@ -205,6 +212,8 @@ def build(
         consumer_extra_config=_consumer_options(settings, group, lambda statistics: app.on_statistics(statistics)),  # noqa: PLW0108 - the application is made here
         producer_extra_config=_producer_options(settings, group, guarantee, transaction_timeout_ms),
     )
+    if topic_manager is None:
+        app.admin = lambda: clients.admin(settings)
     return app
 
 

@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from confluent_kafka import IsolationLevel
+
 from simulation.errors import timed_out
 from simulation.host import here
 
@@ -31,6 +33,17 @@ class AdminClient:
     def describe_configs(self, resources: list[Any], **_: Any) -> dict[Any, Future[Any]]:
         """Tell how topics are kept."""
         return {resource: _done(_entries(self._broker.topics[resource.name])) for resource in resources}
+
+    def list_offsets(self, asked: dict[Any, Any], isolation_level: IsolationLevel, **_: Any) -> dict[Any, Future[Any]]:
+        """Tell the ends of partitions."""
+        logs = {one: self._broker.log((one.topic, one.partition)) for one in asked}
+        is_committed = isolation_level == IsolationLevel.READ_COMMITTED
+
+        def effect() -> dict[Any, int]:
+            return {one: log.stable_end if is_committed else log.end for one, log in logs.items()}
+
+        ends = self._host.call("list_offsets", effect, [timed_out])
+        return {one: _done(SimpleNamespace(offset=end)) for one, end in ends.items()}
 
     def create_topics(self, wanted: list[Any], **_: Any) -> dict[str, Future[Any]]:
         """Create topics."""

@@ -105,7 +105,7 @@ class World:
             all(group.offsets.get(place, 0) == end for place, end in ends.items())
             and self.broker.transactions.are_settled
             and not group.is_rebalancing
-            and all(pod.is_running for pod in self.pods)
+            and all(pod.is_running and pod.life.wake <= self.broker.now + QUIET for pod in self.pods)
             and len(group.members) == len(self.pods)
         )
 
