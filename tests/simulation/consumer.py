@@ -225,7 +225,7 @@ class Consumer:
     def _give_up(self, how: str) -> None:
         """Tell the application that it has to let go; afterwards nothing is held."""
         try:
-            if self._owned:
+            if self._owned and how in self._callbacks:
                 self._callbacks[how](self, [TopicPartition(*place) for place in self._owned])
         finally:
             self._owned, self._generation = [], -1

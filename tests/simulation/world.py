@@ -45,6 +45,10 @@ class Pod:
     def is_running(self) -> bool:
         return self.life is not None and not self.life.is_done
 
+    @property
+    def is_at_work(self) -> bool:
+        return self.is_running and self.app is not None and not self.app._state_manager.recovery_required
+
 
 class World:
     """Everything of one seed."""
@@ -105,7 +109,7 @@ class World:
             all(group.offsets.get(place, 0) == end for place, end in ends.items())
             and self.broker.transactions.are_settled
             and not group.is_rebalancing
-            and all(pod.is_running and pod.life.wake <= self.broker.now + QUIET for pod in self.pods)
+            and all(pod.is_at_work and pod.life.wake <= self.broker.now + QUIET for pod in self.pods)
             and len(group.members) == len(self.pods)
         )
 
