@@ -23,10 +23,12 @@ from quixstreams.state.rocksdb import RocksDBOptions
 
 from fraud_service.errors import ClusterUnavailable, PreflightError
 from fraud_service.stream import clients, endings
+from fraud_service.stream.settling import await_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from confluent_kafka.admin import AdminClient
     from quixstreams.internal_producer import InternalProducer
     from quixstreams.models import TopicManager
     from quixstreams.processing import ProcessingContext
@@ -58,12 +60,17 @@ class GuardedApplication(Application):  # type: ignore[misc]
     on_partitions: Callable[[list[TopicPartition]], None] | None = None
     each_turn: Callable[[], None] | None = None
     batches: Batches | None = None
+    admin: Callable[[], AdminClient] | None = None
     ended_by: BaseException | None = None
     member = ""
     has_rival: Callable[[str], bool] = staticmethod(lambda _member: False)
 
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
         self.member = consumer.memberid()
+        if self.admin is not None:
+            names = {changelog.name for changelog in self._topic_manager.changelog_topics_list}
+            beat = (lambda: None) if self.health is None else self.health.beat
+            await_settled(self.admin(), [place for place in topic_partitions if place.topic in names], beat)
         super()._on_assign(consumer, topic_partitions)
         self._tell(topic_partitions)
 
@@ -228,6 +235,8 @@ def build(
         producer_extra_config=_producer_options(settings, group, guarantee, transaction_timeout_ms),
     )
     app.has_rival = partial(endings.has_rival, settings, group, _identity(settings, group))
+    if topic_manager is None:
+        app.admin = lambda: clients.admin(settings)
     return app
 
 

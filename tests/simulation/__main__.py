@@ -1,0 +1,56 @@
+"""Run seeds and say what they found: `python -m simulation --seeds 1000`, or `--seed 17` for one with its story."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+
+from simulation.process import silence
+from simulation.world import Run, run
+
+
+def main() -> int:
+    """Run the seeds that were asked for; returns 1 if one of them found something."""
+    parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to run")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--seed", type=int, help="run only this one, and tell what happened")
+    parser.add_argument("--processes", type=int, default=2, help="how many to run at once")
+    options = parser.parse_args()
+    began = time.monotonic()
+    if options.seed is None:
+        with ProcessPoolExecutor(options.processes, initializer=silence) as pool:
+            runs = list(pool.map(run, range(options.first, options.first + options.seeds), chunksize=4))
+    else:
+        silence()
+        runs = [run(options.seed)]
+        print(*runs[0].trace, sep="\n", file=sys.stderr)
+    report(runs, time.monotonic() - began)
+    return int(any(one.anomalies for one in runs))
+
+
+def report(runs: list[Run], seconds: float) -> None:
+    """Print each seed that found something with the command that repeats it, then the figures."""
+    for one in runs:
+        for anomaly in one.anomalies:
+            print(f"seed {one.seed}: {anomaly[:500]}\n  make simulate-faults SEED={one.seed}", file=sys.stderr)
+    events = sum((Counter(one.events) for one in runs), Counter())
+    print(
+        json.dumps(
+            {
+                "seeds": len(runs),
+                "crashes": events["crash"],
+                "anomalies": sum(bool(one.anomalies) for one in runs),
+                "seeds_per_minute": round(60 * len(runs) / seconds),
+                "events": dict(sorted(events.items())),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

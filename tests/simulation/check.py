@@ -1,0 +1,120 @@
+"""The oracle: one detector over the log in order. What the service did must be that, bit for bit, once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from simulation.process import detector, knowledge
+
+from fraud_service.domain.events import decode_transaction
+from fraud_service.domain.profile import encode_profile
+from fraud_service.errors import InvalidEvent
+from fraud_service.stream import topics
+from fraud_service.stream.messages import Received
+from fraud_service.stream.scorer import _outputs, check_key, check_time, dead_letter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from simulation.log import Record
+    from simulation.world import World
+
+    from fraud_service.settings import Settings
+    from fraud_service.stream.messages import Output
+
+Written = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], int]
+
+
+class Expected:
+    """What should have come of a partition: outputs by role, and the profiles in the end."""
+
+    def __init__(self, settings: Settings, partition: int, inputs: list[tuple[int, Record]]) -> None:
+        self._settings = settings
+        self._partition = partition
+        self._detector, self._knowledge = detector(settings), knowledge()
+        self._profiles: dict[str, object] = {}
+        self.outputs: dict[str, list[Written]] = defaultdict(list)
+        for offset, record in inputs:
+            for output in self._process(offset, record):
+                self.outputs[output.topic].append((output.key, output.value, output.headers, record.timestamp))
+        self.state = {
+            b'%s|"profile"' % card.encode(): encode_profile(profile) for card, profile in self._profiles.items()
+        }
+
+    def _process(self, offset: int, record: Record) -> Iterator[Output]:
+        try:
+            transaction = decode_transaction(record.value)
+            check_key(record.key, transaction.card_id)
+            check_time(
+                transaction.timestamp, record.timestamp + int(self._settings.future_tolerance * 1000), "timestamp"
+            )
+        except InvalidEvent as error:
+            name = self._settings.topics.transactions
+            place = Received(name, self._partition, offset, record.key, record.value, record.timestamp)
+            yield dead_letter(place, error)
+            return
+        (verdict,) = self._detector.assess([transaction], self._profiles, self._knowledge)
+        yield from _outputs(verdict, record.key)
+
+
+def check(world: World) -> list[str]:
+    """Return what is not as it should be, a sentence each."""
+    found = [*_offsets(world)]
+    names = world.settings.topics
+    for number, inputs in world.broker.committed(names.transactions).items():
+        expected = Expected(world.settings, number, inputs)
+        for role in ("scores", "alerts", "dead_letters"):
+            written = [tuple(record) for _, record in world.broker.committed(getattr(names, role))[number]]
+            found += _compare(f"{role}[{number}]", written, expected.outputs[role])
+        found += _state(f"changelog[{number}]", _rebuilt(world, number), expected.state)
+        found += _local(world, number, expected)
+    return found
+
+
+def _offsets(world: World) -> Iterator[str]:
+    """Committed offsets never go back."""
+    last: dict[object, int] = {}
+    for group, place, offset in world.broker.groups.history:
+        if offset < last.get((group, place), 0):
+            yield f"the offset of {group} in {place} went back from {last[group, place]} to {offset}"
+        last[group, place] = offset
+
+
+def _compare(where: str, written: list[Written], expected: list[Written]) -> Iterator[str]:
+    if written == expected:
+        return
+    at = next(
+        (n for n, (a, b) in enumerate(zip(written, expected, strict=False)) if a != b), min(len(written), len(expected))
+    )
+    yield (
+        f"{where}: {len(written)} records, {len(expected)} expected, different from record {at} on: "
+        f"{written[at : at + 1]} is not {expected[at : at + 1]}"
+    )
+
+
+def _state(where: str, found: dict[bytes, bytes], expected: dict[bytes, bytes]) -> Iterator[str]:
+    wrong = {key for key in {*found, *expected} if found.get(key) != expected.get(key)}
+    if wrong:
+        yield f"{where}: the state of {sorted(wrong)} is not what the log makes it"
+
+
+def _rebuilt(world: World, number: int) -> dict[bytes, bytes]:
+    """Return the state that the changelog alone gives."""
+    (name,) = (spec.name for spec in topics.table(world.settings) if spec.role == "scorer_state")
+    state = {record.key: record.value for _, record in world.broker.committed(name)[number]}
+    return {key: value for key, value in state.items() if value is not None}
+
+
+def _local(world: World, number: int, expected: Expected) -> Iterator[str]:
+    """The state on the volume of whoever has the partition."""
+    owners = 0
+    for pod in world.pods:
+        for stores in pod.app._state_manager.stores.values():
+            for store in stores.values():
+                if number in store.partitions:
+                    owners += 1
+                    rows = {key: value for key, value in store.partitions[number]._db.items() if isinstance(key, bytes)}
+                    yield from _state(f"volume of {pod.settings.instance}[{number}]", rows, expected.state)
+    if owners != 1:
+        yield f"partition {number} has {owners} owners"

@@ -1,0 +1,94 @@
+"""The service's processes as `fraud_service.service` puts them together, on the clients of the simulation."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import structlog
+from simulation.admin import AdminClient
+from simulation.clock import virtual
+from simulation.consumer import Consumer
+from simulation.host import here
+from simulation.producer import Producer
+from support.worlds import LinearModel, online_model
+
+from fraud_service import service
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.metrics import Metrics, ScorerMetrics
+from fraud_service.stream import application, scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.settings import Settings
+    from fraud_service.stream.application import GuardedApplication
+
+MADE_IN = {
+    "quixstreams.kafka.consumer.ConfluentConsumer": Consumer,
+    "quixstreams.kafka.producer.ConfluentProducer": Producer,
+    "quixstreams.models.topics.admin.AdminClient": AdminClient,
+    "fraud_service.stream.clients.Consumer": Consumer,
+    "fraud_service.stream.clients.Producer": Producer,
+    "fraud_service.stream.clients.AdminClient": AdminClient,
+}
+
+
+@contextmanager
+def simulated() -> Iterator[None]:
+    """Give Quix and our code the simulation's clients and clock, and let a disk write be a place to crash at."""
+    from quixstreams.state.rocksdb.partition import RocksDBStorePartition  # noqa: PLC0415 - found late by the sweep
+
+    patches = [patch(place, stand_in) for place, stand_in in MADE_IN.items()]
+    write = RocksDBStorePartition.write
+
+    def fragile_write(self, *args, **kwargs):
+        return here.get().call("write state", lambda: write(self, *args, **kwargs))
+
+    patches.append(patch.object(RocksDBStorePartition, "write", fragile_write))
+    with virtual():
+        for one in patches:
+            one.start()
+        try:
+            yield
+        finally:
+            for one in patches:
+                one.stop()
+
+
+@cache
+def metrics() -> ScorerMetrics:
+    """Return metrics that nobody scrapes."""
+    return ScorerMetrics(Metrics())
+
+
+def detector(settings: Settings) -> Detector:
+    """Make a detector that flags what is dear."""
+    return Detector(LinearModel(base=-3.0, amount=5.0), service.policy(settings))
+
+
+def knowledge() -> Knowledge:
+    """Return what is known before any label."""
+    return Knowledge(untaught(LinearModel.version, online_model()))
+
+
+def score(settings: Settings, started: Callable[[GuardedApplication], None]) -> None:
+    """Run a scorer as `service.run_scorer` does: checked, built, wired, then turned until it stops."""
+    service._check(settings, settings.scorer_group, [settings.topics.transactions])
+    app = application.build(
+        settings, settings.scorer_group, guarantee=settings.guarantee, commit_interval=settings.commit_interval
+    )
+    scorer.wire(app, settings, scorer.ScorerStep(settings, detector(settings), knowledge(), metrics()))
+    app._setup_signal_handlers = lambda: None  # not the main thread, and nobody sends signals here
+    started(app)
+    app.run()
+
+
+def silence() -> None:
+    """Let neither Quix nor our code say what went wrong: in a simulation something always does."""
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

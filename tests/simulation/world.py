@@ -1,0 +1,218 @@
+"""One seed: a cluster, a feed, one to three scorers, and everything that can happen to them."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaException
+from quixstreams.exceptions import QuixException
+from simulation.broker import Broker
+from simulation.errors import Crash
+from simulation.feed import feed
+from simulation.host import here
+from simulation.process import score, simulated
+from simulation.schedule import Odds, Schedule, Task
+
+from fraud_service.errors import FraudServiceError
+from fraud_service.settings import Settings
+from fraud_service.stream import topics
+
+if TYPE_CHECKING:
+    from fraud_service.stream.application import GuardedApplication
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of each seed's own is made in it
+LONGEST = 1_000.0  # seconds of virtual time after the last fault by which everything must be done
+QUIET = 3.0  # seconds that it must stay done
+
+
+@dataclass
+class Pod:
+    """A scorer that is started again whenever it ends, on the volume it had, an older one, or an empty one."""
+
+    settings: Settings
+    is_wanted: bool = True
+    life: Task | None = None
+    app: GuardedApplication | None = None
+    starts_at: float = 0.0
+    zombies: list[Task] = field(default_factory=list)
+
+    @property
+    def is_running(self) -> bool:
+        return self.life is not None and not self.life.is_done
+
+    @property
+    def is_at_work(self) -> bool:
+        return self.is_running and self.app is not None and not self.app._state_manager.recovery_required
+
+
+class World:
+    """Everything of one seed."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.seed = seed
+        self.luck = random.Random(seed)
+        odds = Odds(
+            rate=self.luck.choice([0.0, 0.002, 0.005, 0.01, 0.02]),
+            crash=self.luck.choice([0, 1, 3]),
+            error=self.luck.choice([0, 1, 3]),
+            delay=self.luck.choice([0.5, 1, 3]),
+            freeze=self.luck.choice([0, 1, 2]),
+        )
+        self.broker = Broker(self._marker_delay)
+        self.schedule = Schedule(self.broker, self.luck, odds)
+        self.is_slow_to_mark = self.luck.random() < 0.5
+        self._folder = folder
+        self.settings = Settings(
+            partitions=self.luck.choice([1, 2, 3]),
+            session_timeout=6,
+            commit_interval=self.luck.choice([0.0, 0.1, 1.0]),
+            state_dir=folder / "state",
+            instance="scorer",
+        )
+        for spec in topics.table(self.settings):
+            self.broker.create(spec.name, spec.partitions, spec.config())
+        self.pods = [self._pod(number) for number in range(self.luck.choice([1, 1, 2, 2, 3]))]
+        self.anomalies: list[str] = []
+        self.fed = Task(self.schedule, "feed", lambda: feed(self.settings, self.luck))
+        self.fed.is_safe = True
+        Task(self.schedule, "control", self._control).is_safe = True
+
+    def run(self) -> None:
+        """Feed while things go wrong; then let everything come to its end."""
+        self.schedule.run(lambda: self.fed.is_done)
+        if self.fed.failure is not None:
+            raise self.fed.failure
+        self.schedule.calm = True
+        self.schedule.note("calm")
+        for pod in self.pods:
+            pod.is_wanted = True
+        limit, quiet_since = self.broker.now + LONGEST, None
+        while quiet_since is None or self.broker.now < quiet_since + QUIET:
+            self.schedule.run(lambda until=self.broker.now + 1.0: self.broker.now >= until)
+            quiet_since = (quiet_since or self.broker.now) if self.is_settled else None
+            if self.broker.now > limit:
+                self.anomalies.append(f"stuck: not done {LONGEST:.0f} s after the last fault")
+                return
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every input is processed and everybody is at work."""
+        group = self.broker.groups.of(self.settings.scorer_group)
+        name = self.settings.topics.transactions
+        ends = {
+            (name, number): records[-1][0] + 1 for number, records in self.broker.committed(name).items() if records
+        }
+        return (
+            all(group.offsets.get(place, 0) == end for place, end in ends.items())
+            and self.broker.transactions.are_settled
+            and not group.is_rebalancing
+            and all(pod.is_at_work and pod.life.wake <= self.broker.now + QUIET for pod in self.pods)
+            and len(group.members) == len(self.pods)
+        )
+
+    def _pod(self, number: int) -> Pod:
+        changes = {"instance": f"scorer-{number}", "state_dir": self._folder / f"state-{number}"}
+        is_late = number > 0 and self.luck.random() < 0.5
+        return Pod(self.settings.model_copy(update=changes), is_wanted=not is_late)
+
+    def _marker_delay(self) -> float:
+        if self.schedule.calm or not self.is_slow_to_mark:
+            return 0.0
+        return self.luck.choice([0.0, 0.0, self.luck.uniform(0, 0.5), self.luck.uniform(0, 5)])
+
+    def _control(self) -> None:
+        """Start what is not running; stop, scale and replace now and then."""
+        while True:
+            here.get().pause(self.luck.uniform(0.1, 3))
+            for pod in self.pods:
+                self._tend(pod)
+
+    def _tend(self, pod: Pod) -> None:
+        if pod.life is not None and pod.life.is_done:
+            self._judge(pod.life)
+            pod.life, pod.app = None, None
+            pod.starts_at = self.broker.now + (0 if self.schedule.calm else self.luck.choice([0, 1, 5, 12]))
+            self._shake_volume(pod)
+        if pod.life is None and pod.is_wanted and self.broker.now >= pod.starts_at:
+            self._start(pod)
+        elif not self.schedule.calm:
+            self._meddle(pod)
+        for zombie in [one for one in pod.zombies if one.is_done]:
+            self._judge(zombie)
+            pod.zombies.remove(zombie)
+
+    def _meddle(self, pod: Pod) -> None:
+        """Do to a pod what operators and schedulers do."""
+        if self.luck.random() < 0.04:
+            pod.is_wanted = not pod.is_wanted if len(self.pods) > 1 else True
+            self.schedule.note(f"{pod.settings.instance} scaled: {'in' if pod.is_wanted else 'out'}", "scale")
+        if pod.app is not None and (not pod.is_wanted or self.luck.random() < 0.02):
+            self.schedule.note(f"{pod.settings.instance} SIGTERM", "stop")
+            pod.app.stop()
+        elif pod.is_running and self.luck.random() < 0.02:
+            self.schedule.note(f"{pod.settings.instance} replaced while it lives", "twin")
+            pod.zombies.append(pod.life)
+            volume = pod.settings.state_dir.with_name(f"state-{self.luck.getrandbits(32):x}")
+            pod.settings = pod.settings.model_copy(update={"state_dir": volume})
+            pod.life, pod.app = None, None
+
+    def _start(self, pod: Pod) -> None:
+        def started(app: GuardedApplication) -> None:
+            pod.app = app
+
+        name = f"{pod.settings.instance}/{self.schedule.events['start']}"
+        self.schedule.note(f"{name} starts", "start")
+        pod.life = Task(self.schedule, name, lambda settings=pod.settings: score(settings, started))
+
+    def _shake_volume(self, pod: Pod) -> None:
+        """Lose a volume now and then, or find it as it was some time ago."""
+        volume, older = pod.settings.state_dir, pod.settings.state_dir.with_suffix(".older")
+        what = self.luck.random()
+        if self.schedule.calm or not volume.exists():
+            return
+        if what < 0.1:
+            shutil.rmtree(volume)
+            self.schedule.note(f"{volume.name} lost", "volume")
+        elif what < 0.2 and older.exists():
+            shutil.rmtree(volume)
+            shutil.copytree(older, volume)
+            self.schedule.note(f"{volume.name} as it was", "volume")
+        elif what < 0.4 and not older.exists():
+            shutil.copytree(volume, older)
+
+    def _judge(self, life: Task) -> None:
+        """Note how a process ended; only the errors that are meant to end one may."""
+        error = life.failure
+        self.schedule.note(f"{life.name} ended: {error!r}", "end")
+        if error is not None and not isinstance(error, Crash | KafkaException | QuixException | FraudServiceError):
+            self.anomalies.append(f"{life.name} ended by {type(error).__name__}: {error}")
+
+
+@dataclass
+class Run:
+    """What became of a seed."""
+
+    seed: int
+    anomalies: list[str]
+    events: dict[str, int]
+    trace: list[str]
+
+
+def run(seed: int) -> Run:
+    """Run a seed from nothing to its judgement."""
+    from simulation.check import check  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder, simulated():
+        world = World(seed, Path(folder))
+        try:
+            world.run()
+            if not world.anomalies:
+                world.anomalies += check(world)
+        finally:
+            world.schedule.end()
+        return Run(seed, world.anomalies, dict(world.schedule.events), world.schedule.trace)
