@@ -19,13 +19,13 @@ def runs(one, seeds) -> list[Run]:
 
 def impatient(seed: int) -> Run:
     """Recover without waiting for transactions that have not ended in the changelog, as Quix does."""
-    with mock.patch("fraud_service.stream.application.await_settled", lambda *_: None):
+    with mock.patch("fraud_service.stream.application.await_settled"):
         return run(seed)
 
 
 def forgetful(seed: int) -> Run:
     """Leave the changelog out of checkpoints."""
-    with mock.patch("quixstreams.state.rocksdb.transaction.RocksDBPartitionTransaction.prepare", lambda *_, **__: None):
+    with mock.patch("quixstreams.state.rocksdb.transaction.RocksDBPartitionTransaction.prepare"):
         return run(seed)
 
 
