@@ -1,4 +1,4 @@
-"""What a scorer leaves on its topics, made without a broker by its real step: a clean log to verify and to tamper with."""
+"""What a scorer leaves on its topics, made without a broker by its real step: to be verified, and tampered with."""
 
 from __future__ import annotations
 
