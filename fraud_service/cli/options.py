@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fraud_service.domain.events import instant
-from fraud_service.errors import ConfigurationError
+from fraud_service.errors import ConfigurationError, InvalidEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fraud_service.history import History
 
 DAY: Final = 86_400_000
+UNITS: Final = {"d": DAY, "h": 3_600_000, "m": 60_000, "s": 1000}
 
 Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka brokers; overrides FRAUD_BOOTSTRAP_SERVERS.")]
 Maps = Annotated[list[str], typer.Option("--map", metavar="COLUMN=FIELD", help="Read a foreign column as a field.")]
@@ -44,11 +46,28 @@ def duration(text: str) -> int:
     ConfigurationError
         Names the text and the form it should have.
     """
-    units = {"d": DAY, "h": 3_600_000, "m": 60_000, "s": 1000}
     number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.replace(".", "", 1).isdecimal():
+    if unit not in UNITS or not number.replace(".", "", 1).isdecimal():
         raise ConfigurationError(f"{text!r} is not a duration: write a number and d, h, m or s, as in 7d")
-    return int(float(number) * units[unit])
+    return int(float(number) * UNITS[unit])
+
+
+def instant_of(text: str, option: str) -> int:
+    """Read a moment as epoch milliseconds: RFC 3339 with an offset, or how long ago, as in 12h.
+
+    Raises
+    ------
+    ConfigurationError
+        Names the option and the forms it may have.
+    """
+    if text[-1:] in UNITS and text[:-1].replace(".", "", 1).isdecimal():
+        return int(time.time() * 1000) - duration(text)
+    try:
+        return instant(text, option)
+    except InvalidEvent:
+        raise ConfigurationError(
+            f"{option} {text}: write a time as 2026-01-31T12:00:00Z, or how long ago, as in 90m, 12h or 7d"
+        ) from None
 
 
 def history_of(file: Path, maps: list[str], sets: list[str], start: datetime | None, end: datetime | None) -> History:

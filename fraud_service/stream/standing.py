@@ -30,13 +30,12 @@ def committed(settings: Settings, group: str, archive: Archive, topic: str) -> d
         When the cluster does not answer, or not for this group.
     """
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in archive.spans(topic)])
+    admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
     try:
-        (future,) = (
-            clients.admin(settings)
-            .list_consumer_group_offsets([asked], require_stable=True, request_timeout=clients.TIMEOUT)
-            .values()
-        )
-        found = future.result(clients.TIMEOUT).topic_partitions
+        (future,) = admin.list_consumer_group_offsets(
+            [asked], require_stable=True, request_timeout=clients.TIMEOUT
+        ).values()
+        found = future.result().topic_partitions
     except KafkaException as error:
         raise ArchiveError(f"offsets of group {group} cannot be read: {error.args[0].str()}") from error
     for place in found:
@@ -74,10 +73,11 @@ def settled(settings: Settings, archive: Archive, topic: str) -> dict[int, Span]
 def _written(settings: Settings, archive: Archive, topic: str) -> dict[int, int]:
     """Return the ends of all partitions, what is not committed included."""
     latest = {TopicPartition(topic, number): OffsetSpec.latest() for number in archive.spans(topic)}
+    admin = clients.admin(settings)
     try:
-        answers = clients.admin(settings).list_offsets(
+        answers = admin.list_offsets(
             latest, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=clients.TIMEOUT
         )
-        return {place.partition: future.result(clients.TIMEOUT).offset for place, future in answers.items()}
+        return {place.partition: future.result().offset for place, future in answers.items()}
     except KafkaException as error:
         raise ArchiveError(f"the ends of topic {topic} cannot be read: {error.args[0].str()}") from error
