@@ -1,0 +1,154 @@
+"""Card data in any bytes: card numbers, and what authenticates a card.
+
+A card number (PAN) is 13 to 19 digits that fit the lengths and prefixes of an issuer and pass the Luhn check, in one
+piece or in groups apart by blanks and dashes. Sensitive authentication data (SAD) is the content of a magnetic stripe,
+or a value of three or more digits behind a name such as `cvv` or `pin`. PCI DSS forbids to store the second at all, and
+the first unless it is made unreadable.
+
+One Luhn number in ten is one by chance, so what is known to be no card number is passed over: UUIDs and hashes, digits
+behind a decimal point, telephone numbers behind `+`; times since the epoch begin with a digit no issuer has.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class CardData(StrEnum):
+    """What was found; each is a reason of a dead letter."""
+
+    CARD_NUMBER = "card_number"
+    SENSITIVE_DATA = "sensitive_data"
+
+
+SHORTEST: Final = 13  # digits
+LONGEST: Final = 19
+
+# Nearly every message ends here: none of these words, no stripe, and no run of digits that passes for a number.
+_MARK: Final = re.compile(rb"cv|csc|pin|track|security|verification")
+_CANDIDATE: Final = re.compile(rb"(?<![0-9])[2-689][0-9 -]{12,}")
+
+_ESCAPE: Final = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")
+_TOKEN: Final = re.compile(
+    rb"""
+    (?P<uuid> [0-9a-f]{8} (?: -[0-9a-f]{4} ){3} -[0-9a-f]{12} (?![0-9a-z]) )
+    | %? b [0-9]{12,19} \^ (?P<stripe1> [^"'\s]* )
+    | ; [0-9]{12,19} = (?P<stripe2> [0-9]{4} [^"'\s]* )
+    | (?<![0-9a-z]) (?P<stripe3> [0-9]{13,19} ) (?= [=d] [0-9]{7} ) [^"'\s]*
+    | (?P<hash> (?<![0-9a-z]) (?= [0-9]*[a-f] ) [0-9a-f]{20,} (?![0-9a-z]) )
+    | (?P<run> [0-9]+ (?: [ -]{1,3} [0-9]+ )* )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_NAMED: Final = re.compile(
+    rb"""
+    (?<![a-z]) (?: card [ _-]? )?
+    (?: (?: cv[vcnd]2? | csc | security [ _-]? code | (?: card [ _-]? )? verification [ _-]? (?: value | code ) )
+        (?: [ _-]? (?: code | value | number ) )?
+      | pin (?: [ _-]? (?: value | number | data ) )?
+      | (?: encrypted [ _-]? )? pin [ _-]? (?: block )?
+      | track [ _-]? [123]? (?: [ _-]? (?: equivalent )? [ _-]? data )?
+      | mag (?: netic )? [ _-]? stripe (?: [ _-]? data )? )
+    [^0-9a-z]{0,4} [:=>] [^0-9a-z]{0,5}
+    (?P<value> (?: [0-9]{3,} (?![0-9a-z.]) | (?= [a-f]*[0-9] ) [0-9a-f]{16,} ) )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_GROUP: Final = re.compile(rb"[0-9]+")
+_ISSUED: Final = re.compile(
+    rb"""
+      4 (?: [0-9]{12} | [0-9]{15} | [0-9]{18} )                          # Visa
+    | 5[1-5] [0-9]{14}                                                   # Mastercard
+    | 2 (?: 22[1-9] | 2[3-9][0-9] | [3-6][0-9]{2} | 7[01][0-9] | 720 ) [0-9]{12}
+    | 3[47] [0-9]{13}                                                    # American Express
+    | 3 (?: 0[0-5] | 6[0-9] | [89][0-9] ) [0-9]{11,16}                   # Diners Club
+    | 35 (?: 2[89] | [3-8][0-9] ) [0-9]{12,15}                           # JCB
+    | (?: 5[0678] | 6[0-9] ) [0-9]{11,17}                                # Maestro, Discover, UnionPay, RuPay
+    | 8[12] [0-9]{14,17}                                                 # UnionPay, RuPay
+    | 220[0-4] [0-9]{12,15}                                              # Mir
+    | 9792 [0-9]{12}                                                     # Troy
+    """,
+    re.VERBOSE,
+)
+_DOUBLED: Final = bytes.maketrans(b"0123456789", bytes(sum(divmod(2 * digit, 10)) for digit in range(10)))
+_PLAIN_DIGITS: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
+
+
+def find(data: bytes) -> CardData | None:
+    """Say whether there is card data in bytes of any format; authentication data goes before a number.
+
+    JSON's escapes and UTF-16 hide nothing. What is compressed, encrypted or in base64 is not seen.
+    """
+    if b"\\u00" not in data and b"\0" not in data:
+        has_mark = b"^" in data or b"=" in data or _MARK.search(data.lower()) is not None
+        if not has_mark and not any(_has_number(data, run) for run in _CANDIDATE.finditer(data)):
+            return None
+    found = {kind for _, _, kind in _findings(_readable(data))}
+    return CardData.SENSITIVE_DATA if CardData.SENSITIVE_DATA in found else next(iter(found), None)
+
+
+def _has_number(data: bytes, run: re.Match[bytes]) -> bool:
+    return next(_numbers(data, *run.span()), None) is not None
+
+
+def mask(text: str) -> str:
+    """Return the text with all card data in it replaced by its kind in brackets; nothing of a number is kept."""
+    data = _readable(text.encode(errors="backslashreplace"))
+    pieces, done = [], 0
+    for begin, end, kind in sorted(_findings(data)):
+        if end > done:
+            pieces += [data[done : max(begin, done)], f"[{kind.replace('_', ' ')}]".encode()]
+            done = end
+    return b"".join([*pieces, data[done:]]).decode(errors="replace") if pieces else text
+
+
+def is_card_number(digits: bytes) -> bool:
+    """Say whether so many ASCII digits are what an issuer may have given: its prefix and length, and Luhn's sum."""
+    if _ISSUED.fullmatch(digits) is None:
+        return False
+    odd, even = digits[::-1][0::2], digits[::-1][1::2]
+    return (sum(odd.translate(_PLAIN_DIGITS)) + sum(even.translate(_DOUBLED))) % 10 == 0
+
+
+def _readable(data: bytes) -> bytes:
+    if b"\0" in data:
+        data = data.replace(b"\0", b"")  # UTF-16
+    if b"\\u00" in data:
+        data = _ESCAPE.sub(lambda escape: bytes.fromhex(escape[1].decode()), data)
+    return data
+
+
+def _findings(data: bytes) -> Iterator[tuple[int, int, CardData]]:
+    for token in _TOKEN.finditer(data):
+        match token.lastgroup:
+            case "stripe1" | "stripe2":
+                yield token.start(), token.end(), CardData.SENSITIVE_DATA
+            case "stripe3":
+                if is_card_number(token["stripe3"]):
+                    yield token.start(), token.end(), CardData.SENSITIVE_DATA
+            case "run":
+                yield from _numbers(data, token.start(), token.end())
+    for named in _NAMED.finditer(data):
+        yield *named.span("value"), CardData.SENSITIVE_DATA
+
+
+def _numbers(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, CardData]]:
+    """Find card numbers among groups of digits: of any groups that follow each other, each taken whole."""
+    if end - begin < SHORTEST:
+        return
+    groups = [group.span() for group in _GROUP.finditer(data, begin, end)]
+    if data[begin - 1 : begin] == b"+" or (data[begin - 1 : begin] == b"." and data[begin - 2 : begin - 1].isdigit()):
+        del groups[0]
+    for first, (start, _) in enumerate(groups):
+        digits = b""
+        for left, right in groups[first:]:
+            digits += data[left:right]
+            if len(digits) > LONGEST:
+                break
+            if len(digits) >= SHORTEST and is_card_number(digits):
+                yield start, right, CardData.CARD_NUMBER
