@@ -269,6 +269,10 @@ def _dead_letter_headers() -> Json:
         "pattern": "^[0-9]+$",
         "description": f"Only where the value was cut off at {MOST_KEPT} bytes: how many it had",
     }
+    described["properties"]["fraud-masked"] = {
+        "const": "card data",
+        "description": "Only where card data was found: in value and key its kind in brackets stands for it",
+    }
     return described
 
 

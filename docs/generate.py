@@ -101,6 +101,17 @@ ADVICE: Final = {
         "The learner cannot read a record on the scores topic: no scorer of its version wrote it.",
         "Let nothing but scorers write to this topic, and run scorers and learner of one version.",
     ),
+    Reason.CARD_NUMBER: Advice(
+        BOTH,
+        "Value or key have what looks like a card number: an issuer's prefix and length, and Luhn's sum.",
+        "Send a token of the card instead. Where ids are long numbers, one in a hundred looks so: set "
+        "`FRAUD_REFUSE_CARD_NUMBERS=false`, or give them a prefix that ends in a letter.",
+    ),
+    Reason.SENSITIVE_DATA: Advice(
+        BOTH,
+        "The message has a security code, a PIN or track data, which nobody may keep.",
+        "Leave them out before anything is sent; tell your security officer that they were on a topic.",
+    ),
 }
 
 LIMITS: Final = {

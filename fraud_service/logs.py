@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 
+from fraud_service.domain.card_data import mask
+
 
 def configure(level: str) -> None:
-    """Send our own records, and those of libraries that use `logging`, to stderr as JSON."""
+    """Send our own records, and those of libraries that use `logging`, to stderr as JSON, without card data."""
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -24,6 +27,7 @@ def configure(level: str) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.EventRenamer("message"),
                 structlog.processors.JSONRenderer(),
+                _scrubbed,
             ],
         )
     )
@@ -35,3 +39,8 @@ def configure(level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         cache_logger_on_first_use=True,
     )
+
+
+def _scrubbed(_logger: object, _method: str, line: Any) -> str:
+    """Mask what looks like card data in a finished line, whoever wrote it, tracebacks included."""
+    return mask(line)

@@ -82,6 +82,12 @@ class Settings(BaseSettings):
         300.0, ge=0, description="seconds an event time may lie after the broker's timestamp of its message"
     )
 
+    refuse_card_numbers: bool = Field(
+        default=True,
+        description="whether a message with what looks like a card number is a dead letter; false where ids are long "
+        "numbers. Security codes, PINs and track data are always refused",
+    )
+
     snapshot_interval: float = Field(60.0, ge=1, description="minutes of event time between two snapshots")
     snapshot_lead: float = Field(
         15.0, ge=0, description="minutes of event time between the boundary of a snapshot and its coming into force"

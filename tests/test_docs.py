@@ -321,12 +321,12 @@ def test_a_dead_letter_has_exactly_the_documented_headers(reason: events.Reason)
     assert list(texts) == headers("dead_letters").schema["required"]
 
 
-def test_a_dead_letter_that_was_cut_off_says_so_as_documented() -> None:
-    origin = Received("t", 3, 42, b"card-1", b"x" * 1_000_000, 0)
+def test_a_dead_letter_that_was_cut_off_and_masked_says_so_as_documented() -> None:
+    origin = Received("t", 3, 42, b"card-1", b"4242424242424242 " + b"x" * 1_000_000, 0)
     letter = scorer.dead_letter(origin, InvalidEvent("too_large", "what was wrong"))
     texts = {name: value.decode() for name, value in letter.headers}
     headers("dead_letters").validate(texts)
-    assert list(texts) == list(headers("dead_letters").schema["properties"])
+    assert set(texts) == set(headers("dead_letters").schema["properties"])
 
 
 def test_a_risk_row_is_the_documented_array() -> None:

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 REASON: Final = "fraud-reason"
 DETAIL: Final = "fraud-detail"
 CUT_FROM: Final = "fraud-cut-from"
+MASKED: Final = "fraud-masked"
 SOURCE_TOPIC: Final = "fraud-source-topic"
 SOURCE_PARTITION: Final = "fraud-source-partition"
 SOURCE_OFFSET: Final = "fraud-source-offset"
 REDRIVEN: Final = "fraud-redriven-offset"  # of a mark: the offset of the letter, in the mark's own partition
-
-WITHHELD: Final = frozenset({"card_number", "sensitive_data"})  # reasons whose letters do not hold the original bytes
 
 Place = tuple[str, int]  # topic and partition
 
@@ -75,7 +74,7 @@ def letter(entry: Entry) -> Letter:
         topic,
         _number(entry.header(SOURCE_PARTITION), SOURCE_PARTITION),
         _number(entry.header(SOURCE_OFFSET), SOURCE_OFFSET),
-        None if reason in WITHHELD or entry.header(CUT_FROM) is not None else content(entry.value),
+        None if entry.header(MASKED) or entry.header(CUT_FROM) else content(entry.value),
     )
 
 

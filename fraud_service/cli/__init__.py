@@ -9,6 +9,7 @@ from typing import Final
 import typer
 
 from fraud_service.cli import audit, models, replay, service
+from fraud_service.domain.card_data import mask
 from fraud_service.errors import ConfigurationError, FraudServiceError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Real-time fraud detection on Kafka.")
@@ -28,5 +29,5 @@ def main() -> None:
     try:
         app()
     except FraudServiceError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        typer.echo(mask(f"{type(error).__name__}: {error}"), err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)

@@ -146,7 +146,7 @@ def feed(
     """Stream a file (Parquet, CSV, JSON Lines) into the input topics, each label when it becomes known."""
     from fraud_service import service
     from fraud_service.feed import Feed
-    from fraud_service.lockstep import Lockstep
+    from fraud_service.stream.lockstep import Lockstep
 
     delay = duration(label_delay)
     history = history_of(file, maps, sets, start, end)

@@ -6,7 +6,7 @@ or a value of three or more digits behind a name such as `cvv` or `pin`. PCI DSS
 the first unless it is made unreadable.
 
 One Luhn number in ten is one by chance, so what is known to be no card number is passed over: UUIDs and hashes, digits
-behind a decimal point, telephone numbers behind `+`; times since the epoch begin with a digit no issuer has.
+behind a decimal point, telephone numbers behind `+`, and a JSON number of thirteen digits, which is a time.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from fraud_service.domain.events import Reason
+from fraud_service.errors import InvalidEvent
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 class CardData(StrEnum):
-    """What was found; each is a reason of a dead letter."""
+    """What was found."""
 
-    CARD_NUMBER = "card_number"
-    SENSITIVE_DATA = "sensitive_data"
+    CARD_NUMBER = Reason.CARD_NUMBER
+    SENSITIVE_DATA = Reason.SENSITIVE_DATA
 
 
 SHORTEST: Final = 13  # digits
@@ -92,6 +95,28 @@ def find(data: bytes) -> CardData | None:
     return CardData.SENSITIVE_DATA if CardData.SENSITIVE_DATA in found else next(iter(found), None)
 
 
+def refuse(*parts: bytes | None, numbers: bool = True) -> None:
+    """Refuse a message that has card data in its value or key; without `numbers`, only authentication data.
+
+    Raises
+    ------
+    InvalidEvent
+        Says what was found, and neither where nor a digit of it.
+    """
+    found = {find(part) for part in parts if part}
+    if CardData.SENSITIVE_DATA in found:
+        raise InvalidEvent(
+            Reason.SENSITIVE_DATA, "the message has what authenticates a card (security code, PIN or track data)"
+        )
+    if numbers and CardData.CARD_NUMBER in found:
+        raise InvalidEvent(Reason.CARD_NUMBER, "the message has a card number: send a token of it")
+
+
+def masked(data: bytes) -> bytes:
+    """Return the bytes with all card data replaced by its kind in brackets; the same bytes where there is none."""
+    return data if find(data) is None else mask(data.decode(errors="backslashreplace")).encode()
+
+
 def _has_number(data: bytes, run: re.Match[bytes]) -> bool:
     return next(_numbers(data, *run.span()), None) is not None
 
@@ -150,5 +175,10 @@ def _numbers(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, Card
             digits += data[left:right]
             if len(digits) > LONGEST:
                 break
-            if len(digits) >= SHORTEST and is_card_number(digits):
+            if len(digits) >= SHORTEST and is_card_number(digits) and not _is_time(data, start, right):
                 yield start, right, CardData.CARD_NUMBER
+
+
+def _is_time(data: bytes, begin: int, end: int) -> bool:
+    """Whether digits are a JSON number as long as milliseconds since the epoch; card numbers that long are text."""
+    return end - begin == SHORTEST and data[max(begin - 8, 0) : begin].rstrip()[-1:] == b":"

@@ -41,6 +41,8 @@ class Reason(StrEnum):
     KEY_MISMATCH = "key_mismatch"
     WRONG_PARTITION = "wrong_partition"
     INVALID_RECORD = "invalid_record"
+    CARD_NUMBER = "card_number"
+    SENSITIVE_DATA = "sensitive_data"
 
 
 class LabelSource(StrEnum):

@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 from quixstreams import message_context
 
+from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import Reason, decode_label
 from fraud_service.domain.ledger import Ledger, examples_due
 from fraud_service.domain.profile import DAY
@@ -181,6 +182,7 @@ class LearnerStep:
     ) -> None:
         self._scores, self._labels = settings.topics.scores, settings.topics.labels
         self._tolerance = int(settings.future_tolerance * 1000)
+        self._refuses_numbers = settings.refuse_card_numbers
         self._calendar = calendar
         self._sampling = sampling
         self._pretrained = pretrained
@@ -246,6 +248,7 @@ class LearnerStep:
         partition = message_context().partition
         self._metrics.pace.took(timestamp / 1000)
         try:
+            refuse(value, key, numbers=self._refuses_numbers)
             label = decode_label(value)
             check_key(key, label.card_id)
             check_time(label.labelled_at, timestamp + self._tolerance, "labelled_at")

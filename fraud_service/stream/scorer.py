@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from fraud_service.domain.card_data import masked, refuse
 from fraud_service.domain.events import Reason, Transaction, decode_transaction, rfc3339
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
@@ -64,6 +65,7 @@ class ScorerStep:
         self._metrics = metrics
         self._refresh = refresh
         self._tolerance = int(settings.future_tolerance * 1000)
+        self._refuses_numbers = settings.refuse_card_numbers
 
     def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:
         """Process a batch; returns what each message produces."""
@@ -89,6 +91,7 @@ class ScorerStep:
         return outputs
 
     def _read(self, message: Received) -> Transaction:
+        refuse(message.value, message.key, numbers=self._refuses_numbers)
         transaction = decode_transaction(message.value)
         check_key(message.key, transaction.card_id)
         check_time(transaction.timestamp, message.timestamp + self._tolerance, "timestamp")
@@ -165,9 +168,11 @@ def check_time(event_time: int, latest: int, field: str) -> None:
 def dead_letter(message: Received, error: InvalidEvent) -> Output:
     """Keep the original bytes, with the reason and where they came from in the headers.
 
-    Only bytes that no topic would take are cut off: a dead letter must always fit, or its source is read for ever.
+    Only bytes that no topic would take are cut off: a dead letter must always fit, or its source is read for ever. And
+    card data is masked: dead letters are kept long, and read by many.
     """
-    key, value = message.key, message.value
+    key = None if message.key is None else masked(message.key)
+    value = None if message.value is None else masked(message.value)
     headers = {
         "fraud-reason": error.reason,
         "fraud-detail": error.detail,
@@ -175,6 +180,8 @@ def dead_letter(message: Received, error: InvalidEvent) -> Output:
         "fraud-source-partition": str(message.partition),
         "fraud-source-offset": str(message.offset),
     }
+    if (key, value) != (message.key, message.value):
+        headers["fraud-masked"] = "card data"
     if value is not None and len(value) > MOST_KEPT:
         headers["fraud-cut-from"] = str(len(value))
         value = value[:MOST_KEPT]

@@ -228,6 +228,8 @@ BY_THE_STREAM = {
     Reason.KEY_MISMATCH,
     Reason.WRONG_PARTITION,
     Reason.INVALID_RECORD,
+    Reason.CARD_NUMBER,
+    Reason.SENSITIVE_DATA,
 }
 
 

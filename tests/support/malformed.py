@@ -59,4 +59,10 @@ MALFORMED = [
     (text(), None, Reason.MISSING_KEY),
     (text(), b"c-2", Reason.KEY_MISMATCH),
     (text(), b"\xff", Reason.KEY_MISMATCH),
+    (text(note="paid with 4111 1111 1111 1111"), b"c-1", Reason.CARD_NUMBER),
+    (text(card_id="5555555555554444"), b"5555555555554444", Reason.CARD_NUMBER),
+    (b"{4111111111111111", b"c-1", Reason.CARD_NUMBER),
+    (text(), b"378282246310005", Reason.CARD_NUMBER),
+    (text(cvv="123"), b"c-1", Reason.SENSITIVE_DATA),
+    (text(note=";4111111111111111=25121011000012300000?"), b"c-1", Reason.SENSITIVE_DATA),
 ]
