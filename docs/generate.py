@@ -321,9 +321,15 @@ def dead_letters_page() -> str:
         "A message that cannot be read stops nothing: it goes to the topic of dead letters with its key and its value "
         "unchanged, and `fraud_dead_letters_total` counts it by reason. The header `fraud-reason` carries the reason, "
         "`fraud-detail` says what was wrong in words, and `fraud-source-topic`, `fraud-source-partition` and "
-        "`fraud-source-offset` say where the message lies. Once repaired, it can be sent again to its topic: there it "
-        f"counts as arriving then. A value beyond {MOST_KEPT:,} bytes, which no topic would take, is cut off there; "
-        "`fraud-cut-from` then says how many bytes it had.",
+        f"`fraud-source-offset` say where the message lies. A value beyond {MOST_KEPT:,} bytes, which no topic would "
+        "take, is cut off there; `fraud-cut-from` then says how many bytes it had. Card numbers and what authenticates "
+        "a card are never kept: where they stood, value and key name their kind in brackets, and the letter has the "
+        "header `fraud-masked`.",
+        "`fraud-service dead-letters list` and `show` find letters; `redrive` says what it would send to the topic it "
+        "came from, and does so with `--yes`: there it counts as arriving then. A missing or wrong key becomes the "
+        "card's. `--value-from FILE` sends repaired bytes for one letter. The message and a mark beside its letter "
+        "(`fraud-redriven-offset`) are one Kafka transaction, and of two redrives at once the first is fenced: no "
+        "letter is sent twice.",
         _table(("reason", "found on", "what it means", "what its producer should do"), rows),
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
 from fraud_service import settings
-from fraud_service.cli.options import Bootstrap, instant_of, progress_bar
+from fraud_service.cli.options import Bootstrap, instant_of, progress_bar, read
 
 app = typer.Typer()
 
@@ -49,3 +51,73 @@ def verify(
         typer.echo(f"wrong: {listed}" if listed else "nothing is wrong")
     if not report.is_clean:
         raise typer.Exit(1)
+
+
+letters_app = typer.Typer(no_args_is_help=True, help="List, show and send again what could not be read.")
+app.add_typer(letters_app, name="dead-letters")
+
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only of this reason.")]
+TopicOption = Annotated[str | None, typer.Option("--topic", help="Only of messages from this topic.")]
+PartitionOption = Annotated[int | None, typer.Option("--partition", help="Only in this partition of the dead letters.")]
+OffsetOption = Annotated[int | None, typer.Option("--offset", help="Only at this offset of the dead letters.")]
+LETTER: Final = "{partition:>4} {offset:>9}  {reason:18} {source:44} {redriven!s:5}  {detail}"
+
+
+@letters_app.command("list")
+def letters_list(
+    reason: ReasonOption = None,
+    topic: TopicOption = None,
+    since: Since = None,
+    partition: PartitionOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """List dead letters: place, reason, source, whether sent again, what was wrong."""
+    from fraud_service.stream.redrive import Wanted, look
+
+    wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition)
+    for found in look(settings.load(bootstrap_servers=bootstrap), wanted):
+        typer.echo(json.dumps(found.row()) if as_json else LETTER.format(**found.row()))
+
+
+@letters_app.command("show")
+def letters_show(partition: int, offset: int, bootstrap: Bootstrap = None) -> None:
+    """Print one dead letter: headers, key and value."""
+    from fraud_service.stream.redrive import Wanted, look, require_one
+
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    found = require_one(look(chosen, Wanted(partition=partition, offset=offset)), partition, offset)
+    for name, value in found.entry.headers:
+        typer.echo(f"{name}: {value.decode(errors='replace')}")
+    typer.echo(f"sent again: {'yes' if found.is_redriven else 'no'}")
+    for name, data in (("key", found.entry.key), ("value", found.entry.value)):
+        typer.echo(f"{name}: {'(none)' if data is None else data.decode(errors='backslashreplace')}")
+
+
+@letters_app.command("redrive")
+def letters_redrive(
+    reason: ReasonOption = None,
+    topic: TopicOption = None,
+    since: Since = None,
+    partition: PartitionOption = None,
+    offset: OffsetOption = None,
+    value_from: Annotated[Path | None, typer.Option(help="Repaired bytes, for a single letter.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Send dead letters to the topic they came from, each once; a missing or wrong key becomes the card's."""
+    from fraud_service.stream.redrive import Wanted, look, redrive
+
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    moment = None if since is None else instant_of(since, "--since")
+    wanted = Wanted(reason, topic, moment, partition, offset)
+    value = None if value_from is None else read(value_from)
+    if yes:
+        sent = sum(1 for _ in redrive(chosen, wanted, value))
+        typer.echo(f"sent again: {sent}")
+        return
+    for found in look(chosen, wanted):
+        hindrance = None if value is not None and not found.is_redriven else found.hindrance
+        place = f"{found.entry.partition} {found.entry.offset}"
+        typer.echo(f"{place}: to {found.letter.topic}" if hindrance is None else f"{place}: left, for {hindrance}")
+    typer.echo("nothing was done: add --yes to do it")

@@ -72,6 +72,5 @@ def ran(apache_kafka, tmp_path_factory) -> Settings:
 def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill(ran):
     report = verify(ran)
     assert report.anomalies == ()
-    print(report)
     assert report.notes == ()
     assert report.counts["scores"] == PAYMENTS
