@@ -8,12 +8,13 @@ from typing import Final
 
 import typer
 
-from fraud_service.cli import models, service
+from fraud_service.cli import models, service, supply
 from fraud_service.errors import ConfigurationError, FraudServiceError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Real-time fraud detection on Kafka.")
 app.add_typer(service.app)
 app.add_typer(models.app)
+app.add_typer(supply.app)
 
 # What a transaction makes is freed as soon as nobody holds it. To look for cycles after every 700 new objects, as
 # Python does by default, costs a tenth of the work and finds nothing.

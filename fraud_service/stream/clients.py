@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -11,12 +11,13 @@ from confluent_kafka.admin import AdminClient
 from fraud_service.errors import ConfigurationError, FatalStreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fraud_service.settings import Settings
 
 PARTITIONER: Final = "murmur2"  # Java's default; librdkafka's own (crc32) would tear cards and labels apart
 TIMEOUT: Final = 30.0  # seconds for a request to the cluster
+FLUSH_TIMEOUT: Final = 60.0  # seconds for the broker to take what was sent
 BATCH: Final = 2000  # messages at once when a whole topic is read
 
 
@@ -83,6 +84,46 @@ def read_to_end(settings: Settings, name: str, topic: str, timeout: float) -> It
             yield [message.value() for message in messages if message.error() is None and message.value() is not None]
     finally:
         consumer.close()
+
+
+class Record(NamedTuple):
+    """One record to send."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def deliver(settings: Settings, records: Iterable[Record], options: dict[str, Any] | None = None) -> None:
+    """Send records in order and wait until the broker has all of them; `options` as in `producer`.
+
+    Raises
+    ------
+    FatalStreamError
+        When it does not take one, or not in time.
+    """
+    refusals: list[str] = []
+
+    def on_delivery(error: Any, _: Any) -> None:
+        if error is not None:
+            refusals.append(error.str())
+
+    sender = producer(settings, options)
+    for record in records:
+        while True:
+            try:
+                sender.produce(
+                    record.topic, key=record.key, value=record.value, headers=record.headers, on_delivery=on_delivery
+                )
+                sender.poll(0)
+                break
+            except BufferError:
+                sender.poll(0.1)  # the queue is full: let the broker take some
+    left = sender.flush(FLUSH_TIMEOUT)
+    if left or refusals:
+        reason = refusals[0] if refusals else f"no answer within {FLUSH_TIMEOUT:.0f} s"
+        raise FatalStreamError(f"{left + len(refusals)} records were not taken by the broker: {reason}")
 
 
 def _made(kind: Any, options: dict[str, Any]) -> Any:
