@@ -20,6 +20,7 @@ from fraud_service import settings
 from fraud_service.domain import features, policy, profile
 from fraud_service.domain.events import MAX_AMOUNT, MAX_EVENT_BYTES, LabelSource, Reason
 from fraud_service.domain.online import OnlineModel
+from fraud_service.domain.signature import Refusal
 from fraud_service.domain.snapshot import untaught
 from fraud_service.metrics import MOST_CURRENCIES, LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
 from fraud_service.stream import topics
@@ -205,8 +206,8 @@ def configuration_page() -> str:
     return _page(
         "Configuration",
         f"Every setting is an environment variable. A name that begins with `{settings.PREFIX}` and is none of these "
-        "stops the start and names the nearest that is. `host name` and `shipped` stand for what is found at the "
-        "start: the name of the machine, and the model that comes with the package.",
+        "stops the start and names the nearest that is. `host name`, `shipped` and `last` stand for what is found "
+        "at the start: the name of the machine, the model that comes with the package, and the last key by name.",
         _table(("variable", "default", "meaning"), rows),
     )
 
@@ -285,6 +286,7 @@ def _label_values() -> dict[str, str]:
         "`component`": _names(("pretrained", "online")),
         "`code`": f"{_names((*policy.CODES, policy.NO_MODEL.code))}: see [features](features.md#reason-codes)",
         "`currency`": f"the first {MOST_CURRENCIES} currencies that a process meets, all others as `other`",
+        "`refusal`": f"{members(Refusal)}: `replayed` was sent a second time, `invalid` is signed and yet unreadable",
         "`reason`": f"{members(Reason)}: see [dead letters](dead-letters.md)",
         "`pretrained`": "version of the pretrained model in use",
         "`snapshot`": "version of the newest snapshot",

@@ -5,6 +5,7 @@
     FraudServiceError
     ├── InvalidEvent         a message that cannot be read: it becomes a dead letter, the stream goes on
     ├── InvalidRecord        a record of our own (state, snapshot, score) that cannot be trusted
+    │   └── RefusedRecord    one that is not signed as it must be, or was seen before
     ├── ConfigurationError   a setting that cannot work: the start stops, naming setting, value and fix
     ├── ModelError           an artefact that is missing, altered or made for other features
     ├── PreflightError       topics, offsets or state that would make the result wrong
@@ -39,6 +40,22 @@ class InvalidEvent(FraudServiceError):  # noqa: N818 - it is a verdict on the ev
 
 class InvalidRecord(FraudServiceError):  # noqa: N818 - as above
     """A record that the service itself wrote cannot be read, or does not match its digest."""
+
+    reason = "invalid"  # of `fraud_service.domain.signature.Refusal`
+
+
+class RefusedRecord(InvalidRecord):
+    """A record that is not signed as it must be, or was sent a second time.
+
+    Parameters
+    ----------
+    reason
+        One of the closed set in `fraud_service.domain.signature.Refusal`: safe as a metric label.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class ConfigurationError(FraudServiceError):

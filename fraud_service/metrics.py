@@ -17,6 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from fraud_service.domain.events import LabelSource, Reason
 from fraud_service.domain.policy import CODES, NO_MODEL, Outcome
+from fraud_service.domain.signature import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,6 +118,9 @@ class StreamMetrics:
         self.ready = metrics.gauge(
             "fraud_ready", "1 when assigned, recovered and models loaded; the role says what it is.", "role"
         ).labels(self.ROLE)
+        self.signed = metrics.gauge(
+            "fraud_signatures_demanded", "1 when models, snapshots and risk must be signed, 0 when no key is set."
+        )
         self.event_time = metrics.gauge("fraud_event_time_seconds", "Newest event time processed, Unix seconds.")
         self.rebalances = metrics.counter(
             "fraud_rebalances", "Times this process was given partitions; the first is its start."
@@ -179,7 +183,12 @@ class ScorerMetrics(StreamMetrics):
             "fraud_incomplete_snapshots",
             "Snapshots passed over: rows were missing, or they were taught beside another pretrained model.",
         )
-        self.refused = metrics.counter("fraud_refused_snapshots", "Snapshot records that failed their check.")
+        self.refused = metrics.counter(
+            "fraud_refused_snapshots", "Records of snapshots, risk and models that failed their check.", "refusal"
+        )
+        _begin(self.refused, Refusal)
+        self.online = metrics.gauge("fraud_online_switch", "1 unless an operator switched the online model off.")
+        self.online.set(1)
         self.model = metrics.info("fraud_model", "Pretrained model in use.")
         # Looked up once: every transaction counts in one of them.
         self._decided = {outcome: self.transactions.labels(outcome) for outcome in Outcome}
@@ -268,7 +277,8 @@ class LearnerMetrics(StreamMetrics):
             "fraud_refit_margin", "Average precision by which a challenger had to be better to be promoted."
         )
         self.refit_at = metrics.gauge("fraud_refit_seconds", "Event time of the newest re-fit, Unix seconds.")
-        self.refused = metrics.counter("fraud_refused_models", "Promoted models that failed their check.")
+        self.refused = metrics.counter("fraud_refused_models", "Promoted models that failed their check.", "refusal")
+        _begin(self.refused, Refusal)
         self.closing = metrics.histogram("fraud_boundary_seconds", "Time to close one boundary.", FAST)
 
     def observe(self, example: Example) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fraud_service import service
+from fraud_service import service, supply
 from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
@@ -63,4 +63,4 @@ def report(settings: Settings, found: RefitRecord) -> None:
 
 def promote(settings: Settings, challenger: artefact.Artefact) -> None:
     """Send a model to the learner and to all scorers. Raises as `fraud_service.stream.promotions.publish` does."""
-    promotions.publish(settings, challenger.manifest.version, artefact.pack(challenger))
+    supply.promote(settings, challenger)

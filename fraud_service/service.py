@@ -13,15 +13,16 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.ledger import Calendar
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import DAY
-from fraud_service.domain.records import decode_refit
+from fraud_service.domain.records import decode_refit, decode_switch
+from fraud_service.domain.signature import Refusal
 from fraud_service.domain.snapshot import Knowledge, Snapshot, untaught
 from fraud_service.domain.teaching import Sampling
-from fraud_service.errors import ClusterUnavailable, InvalidRecord, ModelError
+from fraud_service.errors import ClusterUnavailable, ModelError
 from fraud_service.health import Health, HttpEndpoint
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
-from fraud_service.stream import application, clients, learner, promotions, scorer, topics
+from fraud_service.stream import application, clients, learner, promotions, scorer, signing, topics
 from fraud_service.stream.broadcast import Broadcast
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def run_scorer(settings: Settings) -> None:
     """
     metrics, health = Metrics(), Health()
     scorer_metrics = ScorerMetrics(metrics)
+    _say_whether_signed(settings, scorer_metrics)
     model = pretrained(settings)
     with HttpEndpoint(settings.http_host, settings.http_port, metrics, health) as http:
         log.info("scorer_starting", port=http.port, model=model.version)
@@ -99,18 +101,18 @@ def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, mo
     knowledge = Knowledge(first_snapshot(model))
     with ExitStack() as stack:
         detector = Detector(model, policy(settings))
-        promoted = promotions.Promotions(settings, settings.scorer_group)
+        on_refused = _count(scorer_metrics)
+        handlers = {promotions.SWITCH_KEY: _switch(knowledge, scorer_metrics)}
+        promoted = promotions.Promotions(settings, settings.scorer_group, handlers, on_refused)
         stack.callback(promoted.close)
 
-        def adopt() -> None:
-            for newer in _models(promoted.take(), scorer_metrics.refused.inc):
+        def adopt(received: list[bytes]) -> None:
+            for newer in _models(received, on_refused):
                 detector.adopt(newer)
                 knowledge.adopt(newer.version, newer.manifest.leaves)
 
-        for newer in _models(promoted.catch_up(), scorer_metrics.refused.inc):
-            detector.adopt(newer)
-            knowledge.adopt(newer.version, newer.manifest.leaves)
-        broadcast = Broadcast(settings, knowledge, scorer_metrics.refused.inc, adopt)
+        adopt(promoted.catch_up())
+        broadcast = Broadcast(settings, knowledge, on_refused, lambda: adopt(promoted.take()))
         stack.callback(broadcast.close)
         broadcast.start()
         health.now(models_loaded=True)
@@ -128,6 +130,7 @@ def run_learner(settings: Settings) -> None:
     """Learn from labels until told to stop. Raises as `run_scorer` does."""
     metrics, health = Metrics(), Health()
     learner_metrics = LearnerMetrics(metrics)
+    _say_whether_signed(settings, learner_metrics)
     model = pretrained(settings)
     with HttpEndpoint(settings.http_host, settings.http_port, metrics, health) as http:
         log.info("learner_starting", port=http.port, model=model.version)
@@ -161,13 +164,15 @@ def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, 
         stack.callback(logs.close)
         step.follow(logs)
         step.beat = health.beat
-        promoted = promotions.Promotions(settings, settings.learner_group, _show_refit(learner_metrics))
+        on_refused = _count(learner_metrics)
+        handlers = {promotions.REFIT_KEY: lambda data: learner_metrics.refit(decode_refit(data))}
+        promoted = promotions.Promotions(settings, settings.learner_group, handlers, on_refused)
         stack.callback(promoted.close)
         reign = _reign(step, learner_metrics)
-        reign([model, *_models(promoted.catch_up(), learner_metrics.refused.inc)])
+        reign([model, *_models(promoted.catch_up(), on_refused)])
 
         def turn() -> None:
-            reign(_models(promoted.take(), learner_metrics.refused.inc))
+            reign(_models(promoted.take(), on_refused))
             step.turn()
 
         app.each_turn = turn
@@ -201,13 +206,13 @@ def persist(settings: Settings, health: Health, work: Callable[[], None]) -> Non
         health.now(connected=True)
 
 
-def _models(received: list[bytes], on_refused: Callable[[], None]) -> Iterator[Pretrained]:
+def _models(received: list[bytes], on_refused: Callable[[str], None]) -> Iterator[Pretrained]:
     """Load promoted models; one that fails its check is counted and passed over."""
     for data in received:
         try:
             yield Pretrained(artefact.unpack(data))
         except ModelError as error:
-            on_refused()
+            on_refused(Refusal.INVALID)
             log.warning("promoted_model_refused", reason=str(error))
 
 
@@ -221,15 +226,25 @@ def _reign(step: learner.LearnerStep, metrics: LearnerMetrics) -> Callable[[Iter
     return reign
 
 
-def _show_refit(metrics: LearnerMetrics) -> Callable[[bytes], None]:
-    def show(data: bytes) -> None:
-        try:
-            metrics.refit(decode_refit(data))
-        except InvalidRecord as error:
-            metrics.refused.inc()
-            log.warning("refit_refused", reason=str(error))
+def _count(metrics: ScorerMetrics | LearnerMetrics) -> Callable[[str], None]:
+    return lambda refusal: metrics.refused.labels(refusal).inc()
 
-    return show
+
+def _switch(knowledge: Knowledge, metrics: ScorerMetrics) -> Callable[[bytes], None]:
+    def switch(data: bytes) -> None:
+        wanted = decode_switch(data)
+        knowledge.switch(online=wanted.online)
+        metrics.online.set(wanted.online)
+        log.warning("online_model_switched", on=wanted.online)
+
+    return switch
+
+
+def _say_whether_signed(settings: Settings, metrics: StreamMetrics) -> None:
+    keys = signing.keyring(settings)
+    metrics.signed.set(keys.is_demanding)
+    if not keys.is_demanding:
+        log.warning("unsigned", hint="whoever may write snapshots, risk or models is believed: set FRAUD_SIGNING_KEYS")
 
 
 def watch(

@@ -19,6 +19,14 @@ from fraud_service.errors import ConfigurationError
 
 PREFIX: Final = "FRAUD_"
 FOREIGN: Final = "FRAUD_TEST_"  # read by the test suite, not by the service
+IN_WORDS: Final = {  # defaults that are found at the start
+    "instance": "host name",
+    "kafka": "{}",
+    "kafka_secrets": "none",
+    "signing_keys": "none",
+    "signing_key": "last",
+    "model": "shipped",
+}
 
 Share = Annotated[float, Field(ge=0, le=1)]
 TopicName = Annotated[str, Field(min_length=1)]
@@ -51,6 +59,14 @@ class Settings(BaseSettings):
     kafka: dict[str, str] = Field({}, description="further librdkafka options for every client, as a JSON object")
     kafka_secrets: Path | None = Field(
         None, description="folder of further librdkafka options, secret ones: a file each, named as the option"
+    )
+    signing_keys: Path | None = Field(
+        None,
+        description="folder of the keys that sign models, snapshots and risk: a file each, its name the key's; "
+        "none: unsigned",
+    )
+    signing_key: str | None = Field(
+        None, min_length=1, description="name of the key that signs, the others only verify; the last by name if absent"
     )
     topics: TopicNames = Field(TopicNames(), description="topic names, FRAUD_TOPICS__SCORES and so on")
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of the topics that `topics create` makes")
@@ -151,11 +167,15 @@ def load(**overrides: object) -> Settings:
     return settings.model_copy(update={"kafka": settings.kafka | secrets})
 
 
+def mounted(folder: Path) -> dict[str, bytes]:
+    """Read secrets by name, as Kubernetes mounts them: what begins with a dot are its own links. Raises `OSError`."""
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return {path.name: path.read_bytes().rstrip(b"\r\n") for path in files}
+
+
 def _secrets(folder: Path) -> dict[str, str]:
-    """Read options from files, as Kubernetes mounts a Secret: what begins with a dot are its own links."""
     try:
-        files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-        return {path.name: path.read_text(encoding="utf-8").rstrip("\r\n") for path in files}
+        return {name: content.decode() for name, content in mounted(folder).items()}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{PREFIX}KAFKA_SECRETS={folder}: {type(error).__name__}: mount a folder of readable UTF-8 text files"
@@ -170,9 +190,7 @@ def variables() -> dict[str, tuple[str, str]]:
             for topic, inner in TopicNames.model_fields.items():
                 table[f"{PREFIX}TOPICS__{topic.upper()}"] = (str(inner.default), inner.description or "")
             continue
-        default = {"instance": "host name", "kafka": "{}", "kafka_secrets": "none", "model": "shipped"}.get(
-            name, str(field.default)
-        )
+        default = IN_WORDS.get(name, str(field.default))
         table[f"{PREFIX}{name.upper()}"] = (default, field.description or "")
     return table
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from fraud_service.cli import audit, models, replay, service
+from fraud_service.cli import audit, models, replay, service, supply
 from fraud_service.domain.card_data import mask
 from fraud_service.errors import ConfigurationError, FraudServiceError
 
@@ -17,6 +17,7 @@ app.add_typer(service.app)
 app.add_typer(models.app)
 app.add_typer(replay.app)
 app.add_typer(audit.app)
+app.add_typer(supply.app)
 
 # What a transaction makes is freed as soon as nobody holds it. To look for cycles after every 700 new objects, as
 # Python does by default, costs a tenth of the work and finds nothing.

@@ -24,7 +24,7 @@ from fraud_service.domain.scoring import (
     contributions,
     encode_safely,
 )
-from fraud_service.domain.snapshot import UNTAUGHT, Snapshot, View
+from fraud_service.domain.snapshot import Snapshot, View
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
@@ -150,7 +150,7 @@ class Detector:
         """Score with the online model; without the pretrained logit, an untaught one knows nothing."""
         if math.isfinite(encoded.logit):
             known = encoded.logit
-        elif snapshot.version == UNTAUGHT or encoded is FAILED:
+        elif snapshot.is_untaught or encoded is FAILED:
             return math.nan
         else:
             known = prior

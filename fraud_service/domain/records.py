@@ -122,7 +122,15 @@ class RefitRecord(msgspec.Struct, frozen=True):
     promoted: str | None
 
 
+class SwitchRecord(msgspec.Struct, frozen=True):
+    """Whether the online model takes part in scores, and since when by the operator's clock (epoch milliseconds)."""
+
+    online: bool
+    at: int
+
+
 _encoder = msgspec.json.Encoder()
+_switch_decoder = msgspec.json.Decoder(SwitchRecord)
 _score_decoder = msgspec.json.Decoder(ScoreRecord)
 _labelled_decoder = msgspec.json.Decoder(LabelledRecord)
 _refit_decoder = msgspec.json.Decoder(RefitRecord)
@@ -200,7 +208,7 @@ def labelled_record(example: Example, weight: float, boundary: int) -> LabelledR
     )
 
 
-def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord | RefitRecord) -> bytes:
+def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord | RefitRecord | SwitchRecord) -> bytes:
     """Write a record as JSON; floats keep every bit."""
     return _encoder.encode(record)
 
@@ -227,6 +235,14 @@ def decode_refit(data: bytes) -> RefitRecord:
         return _refit_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRecord(f"a re-fit on the models topic cannot be read: {error}") from error
+
+
+def decode_switch(data: bytes) -> SwitchRecord:
+    """Read back how the online model was switched. Raises `InvalidRecord` when it is none."""
+    try:
+        return _switch_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"a switch on the models topic cannot be read: {error}") from error
 
 
 def _probability(logit: float | None) -> float | None:

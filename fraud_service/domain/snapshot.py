@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.risk import Risk
 
 UNTAUGHT: Final = "untaught"
+SWITCHED_OFF: Final = "+online-off"  # ends the version of a snapshot that is used without its online model
 KEPT: Final = 31 * DAY  # event time for which superseded snapshots stay usable in memory
 
 
@@ -61,7 +62,19 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def is_stale_at(self, timestamp: int) -> bool:
         """Whether a newer snapshot should be in force at this event time."""
-        return self.version != UNTAUGHT and timestamp >= self.effective_from + self.interval
+        return not self.is_untaught and timestamp >= self.effective_from + self.interval
+
+    @property
+    def is_untaught(self) -> bool:
+        """Whether it is what is in force before any label."""
+        return self.version.startswith(UNTAUGHT)
+
+    def switched_off(self) -> Snapshot:
+        """Return the snapshot without a say of its online model, under a version that tells so.
+
+        So a score says by the snapshot it names whether the online model was switched off, and can be computed again.
+        """
+        return msgspec.structs.replace(self, version=self.version + SWITCHED_OFF, online_weight=0.0)
 
 
 def untaught(model: str, online: OnlineModel) -> Snapshot:
@@ -108,8 +121,12 @@ class View(msgspec.Struct, frozen=True):
         """Return what labels said of the card."""
         return self._row(card_key(card_id))
 
+    def switched_off(self) -> View:
+        """Return the same view without a say of the online model."""
+        return View(self.snapshot.switched_off(), self.table)
+
     def _row(self, key: str) -> Risk:
-        return NO_RISK if self.snapshot.version == UNTAUGHT else self.table.get(key, self.snapshot.as_of)
+        return NO_RISK if self.snapshot.is_untaught else self.table.get(key, self.snapshot.as_of)
 
 
 class Snapshots(Protocol):
@@ -132,8 +149,10 @@ class Knowledge:
         self._kept = kept
         self._table = RiskTable()
         self._models = {initial.model: len(initial.online.leaf_weights)}
+        self._is_online = True
+        self._views: tuple[View, ...] = (View(initial, self._table),)
         # Starts and views, in one attribute: replaced at once, so that a reader never sees one without the other.
-        self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), (View(initial, self._table),))
+        self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), self._views)
         self._pending: dict[str, Snapshot] = {}
         self._rows: dict[str, dict[str, bytes | None]] = {}
         self._settled = ""
@@ -161,11 +180,16 @@ class Knowledge:
 
     def is_behind(self, timestamp: int) -> bool:
         """Whether a transaction of this event time should find a newer snapshot than there is, or a first one."""
-        return self.newest.version == UNTAUGHT or self.newest.is_stale_at(timestamp)
+        return self.newest.is_untaught or self.newest.is_stale_at(timestamp)
 
     def adopt(self, model: str, leaves: int) -> None:
         """From now on take in snapshots of this pretrained model too, whose online model knows so many leaves."""
         self._models[model] = leaves
+
+    def switch(self, *, online: bool) -> None:
+        """Let the online model take part in scores, or not, from now on, whichever snapshot is in force."""
+        self._is_online = online
+        self._enforce(self._views)
 
     def receive_snapshot(self, snapshot: Snapshot) -> None:
         """Take in a snapshot record; it waits for its rows."""
@@ -226,9 +250,14 @@ class Knowledge:
             self.passed_over.append(snapshot.version)
 
     def _admit(self, snapshot: Snapshot) -> None:
-        initial, *taught = self._in_force[1]
+        initial, *taught = self._views
         oldest = snapshot.effective_from - self._kept
         taught = [view for view in taught if view.snapshot.effective_from > oldest]
         taught.append(View(snapshot, self._table))
-        self._in_force = (-1, *(view.snapshot.effective_from for view in taught)), (initial, *taught)
+        self._enforce((initial, *taught))
         self._table.forget_before(taught[0].snapshot.as_of)
+
+    def _enforce(self, views: tuple[View, ...]) -> None:
+        self._views = views
+        starts = (-1, *(view.snapshot.effective_from for view in views[1:]))
+        self._in_force = starts, views if self._is_online else tuple(view.switched_off() for view in views)

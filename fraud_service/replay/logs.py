@@ -17,7 +17,7 @@ from fraud_service.models.pretrained import Pretrained
 from fraud_service.replay.engine import Taught
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.broadcast import VERSION_HEADER
-from fraud_service.stream.promotions import REFIT_KEY
+from fraud_service.stream.promotions import REFIT_KEY, SWITCH_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +48,9 @@ class Broadcasts(msgspec.Struct, frozen=True):
 
     @property
     def views(self) -> dict[str, View]:
-        """Every snapshot that proves itself, with its risk rows, by version, the oldest first."""
-        return {view.snapshot.version: view for view in self.knowledge.views}
+        """Every snapshot that proves itself, by version, the oldest first; each also without its online model."""
+        both = (one for view in self.knowledge.views for one in (view, view.switched_off()))
+        return {view.snapshot.version: view for view in both}
 
     @property
     def models(self) -> dict[str, Pretrained]:
@@ -106,7 +107,7 @@ def blank(pretrained: Pretrained, promoted: dict[str, Pretrained]) -> Knowledge:
 
 def _models(entries: Iterator[Entry], refused: list[str]) -> Iterator[Pretrained]:
     for entry in entries:
-        if entry.value is None or entry.key == REFIT_KEY.encode():
+        if entry.value is None or entry.key in {REFIT_KEY.encode(), SWITCH_KEY.encode()}:
             continue
         try:
             yield Pretrained(artefact.unpack(entry.value))

@@ -1,7 +1,8 @@
 """Snapshots and risk, read whole from their topics into memory, then followed by a thread of their own.
 
 The thread hands records to `Knowledge`, which brings a snapshot into force only when it is complete; the scorer
-only ever looks things up. A record that fails its check is counted and passed over: the snapshot before it stays.
+only ever looks things up. A record that fails its check, its signature first, is counted and passed over: the
+snapshot before it stays.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from fraud_service.domain.snapshot import Knowledge, decode_snapshot
 from fraud_service.errors import FatalStreamError, InvalidRecord
-from fraud_service.stream import clients
+from fraud_service.stream import clients, signing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,21 +39,22 @@ class Broadcast:
     Parameters
     ----------
     on_refused
-        Called for each record that failed its check.
-    before_settling
-        Called before snapshots come into force: makes the models ready that they may name.
+        Told for each record that failed its check why it did (`fraud_service.domain.signature.Refusal`).
+    each_turn
+        Called several times a second, and before snapshots come into force: makes the models ready that they may name.
     """
 
     def __init__(
         self,
         settings: Settings,
         knowledge: Knowledge,
-        on_refused: Callable[[], None],
-        before_settling: Callable[[], None] = lambda: None,
+        on_refused: Callable[[str], None],
+        each_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._knowledge = knowledge
-        self._before_settling = before_settling
+        self._each_turn = each_turn
         self._on_refused = on_refused
+        self._keyring = signing.keyring(settings)
         self._snapshots, self._risk = settings.topics.snapshots, settings.topics.risk
         self._consumer = clients.reader(settings, f"{settings.scorer_group}-broadcast")
         self._stopping = Event()
@@ -73,6 +75,7 @@ class Broadcast:
             When the cluster does not say where the end is.
         """
         self._catch_up()
+        self._each_turn()
         self._settle(final=True)
         self._thread.start()
 
@@ -128,7 +131,9 @@ class Broadcast:
     def _follow(self) -> None:
         try:
             while not self._stopping.is_set():
-                if self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT)):
+                has_news = self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT))
+                self._each_turn()
+                if has_news:
                     self._settle()
                 with self._turned:
                     self._settled = self._positions()
@@ -137,7 +142,6 @@ class Broadcast:
             self._failure = error
 
     def _settle(self, *, final: bool = False) -> None:
-        self._before_settling()
         before = self._knowledge.incomplete
         self._knowledge.settle(final=final)
         if self._knowledge.incomplete > before:
@@ -156,18 +160,24 @@ class Broadcast:
             try:
                 self._receive(message)
             except InvalidRecord as error:
-                self._on_refused()
-                log.warning("snapshot_refused", reason=str(error), offset=message.offset())
+                self._on_refused(error.reason)
+                log.warning("snapshot_refused", reason=str(error), topic=message.topic(), offset=message.offset())
         return bool(messages)
 
     def _receive(self, message: Any) -> None:
-        if message.topic() == self._snapshots:
+        is_snapshot, headers = message.topic() == self._snapshots, message.headers() or []
+        self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
+        if is_snapshot:
             self._knowledge.receive_snapshot(decode_snapshot(message.value() or b""))
             return
-        version = dict(message.headers() or []).get(VERSION_HEADER)
+        version = dict(headers).get(VERSION_HEADER)
         if version is None or message.key() is None:
             raise InvalidRecord("a risk row names no snapshot or has no key")
-        self._knowledge.receive_risk(version.decode(), message.key().decode(), message.value())
+        try:
+            texts = version.decode(), message.key().decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRecord(f"the key or the snapshot of a risk row is no text: {error.reason}") from None
+        self._knowledge.receive_risk(*texts, message.value())
 
 
 def _are_reached(ends: dict[str, int], positions: dict[str, int]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from fraud_service.errors import ClusterUnavailable, ConfigurationError, FatalStreamError, PreflightError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fraud_service.settings import Settings
 
@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 PARTITIONER: Final = "murmur2"  # Java's default; librdkafka's own (crc32) would tear cards and labels apart
 TIMEOUT: Final = 30.0  # seconds for a request to the cluster
+FLUSH_TIMEOUT: Final = 60.0  # seconds for the broker to take what was sent
 BATCH: Final = 2000  # messages at once when a whole topic is read
 PATIENCE: Final = 60.0  # seconds for a cluster that has just started to find its coordinators and leaders
 PAUSE: Final = 0.5  # seconds between two tries
@@ -169,6 +170,46 @@ def await_cluster(settings: Settings, beat: Callable[[], None]) -> None:
             time.sleep(PAUSE)
         else:
             return
+
+
+class Record(NamedTuple):
+    """One record to send."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def deliver(settings: Settings, records: Iterable[Record], options: dict[str, Any] | None = None) -> None:
+    """Send records in order and wait until the broker has all of them; `options` as in `producer`.
+
+    Raises
+    ------
+    FatalStreamError
+        When it does not take one, or not in time.
+    """
+    refusals: list[str] = []
+
+    def on_delivery(error: Any, _: Any) -> None:
+        if error is not None:
+            refusals.append(error.str())
+
+    sender = producer(settings, options)
+    for record in records:
+        while True:
+            try:
+                sender.produce(
+                    record.topic, key=record.key, value=record.value, headers=record.headers, on_delivery=on_delivery
+                )
+                sender.poll(0)
+                break
+            except BufferError:
+                sender.poll(0.1)  # the queue is full: let the broker take some
+    left = sender.flush(FLUSH_TIMEOUT)
+    if left or refusals:
+        reason = refusals[0] if refusals else f"no answer within {FLUSH_TIMEOUT:.0f} s"
+        raise FatalStreamError(f"{left + len(refusals)} records were not taken by the broker: {reason}")
 
 
 def _made(kind: Any, options: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.domain.teaching import Progress, Teacher, decode_progress, encode_progress
 from fraud_service.errors import FatalStreamError, InvalidEvent, InvalidRecord
-from fraud_service.stream import clients
+from fraud_service.stream import clients, signing
 from fraud_service.stream.broadcast import VERSION_HEADER
 from fraud_service.stream.messages import Output, OutputValue, Received
 from fraud_service.stream.scorer import check_key, check_time, dead_letter
@@ -46,6 +46,7 @@ log = structlog.get_logger(__name__)
 LEDGER: Final = b"ledger"
 LESSONS: Final = b"lessons"
 PROGRESS: Final = "progress"
+SIGNED: Final = frozenset({"risk", "snapshots"})  # what scorers believe
 ABSURD: Final = 3650 * DAY  # no history is silent so long
 ANSWER_TIMEOUT: Final = 5.0  # seconds; asked again at the next turn
 LONGEST_TURN: Final = 5.0  # seconds: heartbeats and checkpoints come between turns
@@ -149,10 +150,13 @@ def wire(app: GuardedApplication, settings: Settings, step: LearnerStep) -> None
     def store(partition: int, prefix: bytes) -> StateStore:
         return StateStore(lambda: context.checkpoint.get_store_transaction(stream_id, partition).as_state(prefix))
 
+    keyring = signing.keyring(settings)
+
     def produce(output: Output) -> None:
-        context.producer.produce(
-            topic=sinks[output.topic].name, key=output.key, value=output.value, headers=output.headers
-        )
+        headers = output.headers
+        if output.topic in SIGNED:
+            headers = keyring.signed(output.topic, output.key, output.value, headers)
+        context.producer.produce(topic=sinks[output.topic].name, key=output.key, value=output.value, headers=headers)
 
     step.attach(store, produce)
     for stream in (

@@ -3,40 +3,83 @@
 The learner teaches beside the last one from its next boundary on, and the snapshot of that boundary is the first to
 name it. Scorers only make models ready: which one scores a transaction is told by the snapshot in force.
 What the newest re-fit found, promotion or not, lies beside the models under a key of its own; the learner shows it.
+So does the switch of the online model, which scorers obey at once.
+
+Every record has a number that grows. One whose number does not was sent again by somebody: it is passed over, or an old
+model, signed as it is, could be made to reign again.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from fraud_service.errors import FatalStreamError
-from fraud_service.stream import clients
+from fraud_service.domain.signature import KEY_HEADER, Refusal
+from fraud_service.errors import FatalStreamError, InvalidRecord, RefusedRecord
+from fraud_service.stream import clients, signing
+from fraud_service.stream.archive import Archive
 from fraud_service.stream.topics import LARGEST_MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
+    from fraud_service.domain.signature import Keyring
     from fraud_service.settings import Settings
+    from fraud_service.stream.messages import Headers
 
 log = structlog.get_logger(__name__)
 
+ROLE: Final = "models"
 CATCH_UP_TIMEOUT: Final = 60.0  # seconds
-FLUSH_TIMEOUT: Final = 60.0  # seconds
 REFIT_KEY: Final = "re-fit"  # no version: those begin with the kind of model
+SWITCH_KEY: Final = "online"  # the same
+SEQUENCE_HEADER: Final = "fraud-sequence"
+
+
+class Gate:
+    """Lets a record pass when it is signed as it must be and its number is above all before it."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self.newest = 0
+
+    def admit(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Raise `RefusedRecord` for one that may not pass."""
+        self._keyring.require(ROLE, key, value, headers)
+        number = dict(headers).get(SEQUENCE_HEADER, b"")
+        if not number and not self._keyring.is_demanding:
+            return  # from a version that did not number
+        if not number.isdigit() or int(number) <= self.newest:
+            raise RefusedRecord(Refusal.REPLAYED, f"record {number!r} on the topic of models was sent before")
+        self.newest = int(number)
 
 
 class Promotions:
     """Read the topic of promoted models from its beginning.
 
-    `name` tells the reader apart in the broker's logs; `on_refit` is told what each re-fit found, as it was written.
+    Parameters
+    ----------
+    name
+        Tells the reader apart in the broker's logs.
+    handlers
+        Told of the records that are no models, as they were written, by key.
+    on_refused
+        Told why a record did not pass (`fraud_service.domain.signature.Refusal`).
     """
 
-    def __init__(self, settings: Settings, name: str, on_refit: Callable[[bytes], None] = lambda _: None) -> None:
-        self._on_refit = on_refit
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        handlers: Mapping[str, Callable[[bytes], None]] | None = None,
+        on_refused: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._handlers = handlers or {}
+        self._on_refused = on_refused
+        self._gate = Gate(signing.keyring(settings))
         self._partition = TopicPartition(settings.topics.models, 0, OFFSET_BEGINNING)
         self._consumer = clients.reader(settings, f"{name}-models")
         self._consumer.assign([self._partition])
@@ -76,30 +119,78 @@ class Promotions:
         for message in self._consumer.consume(10, timeout=timeout):
             if message.error() is not None:
                 log.warning("promotions_read_error", error=message.error().name())
-            elif message.value() is not None and message.key() == REFIT_KEY.encode():
-                self._on_refit(message.value())
-            elif message.value() is not None:
-                found.append(message.value())
+                continue
+            try:
+                found += self._models(message)
+            except InvalidRecord as error:
+                self._on_refused(error.reason)
+                log.warning("promotion_refused", reason=str(error), offset=message.offset())
         return found
 
+    def _models(self, message: Any) -> list[bytes]:
+        key, value = message.key() or b"", message.value()
+        self._gate.admit(message.key(), value, message.headers() or [])
+        if value is None:
+            return []
+        if key in {REFIT_KEY.encode(), SWITCH_KEY.encode()}:
+            handler = self._handlers.get(key.decode())
+            if handler is not None:
+                handler(value)
+            return []
+        return [value]
 
-def publish(settings: Settings, key: str, data: bytes) -> None:
-    """Promote a model by its version, or say under `REFIT_KEY` what a re-fit found.
+
+class Promoted(NamedTuple):
+    """A record on the topic of models that passes: its key, its value, when it came, and the key that signed it."""
+
+    key: bytes
+    value: bytes
+    at: int
+    signed_with: str | None
+
+
+def promoted(settings: Settings, gate: Gate) -> Iterator[Promoted]:
+    """Read every record that passes a gate, in order.
 
     Raises
     ------
+    ArchiveError
+        When the topic cannot be read.
+    """
+    with Archive(settings, "fraud-models") as archive:
+        for entry in archive.read(settings.topics.models, 0):
+            try:
+                gate.admit(entry.key, entry.value, entry.headers)
+            except RefusedRecord as error:
+                log.warning("promotion_refused", reason=str(error), offset=entry.offset)
+                continue
+            if entry.key is not None and entry.value is not None:
+                yield Promoted(entry.key, entry.value, entry.timestamp, entry.header(KEY_HEADER))
+
+
+def publish(settings: Settings, key: str, data: bytes) -> None:
+    """Promote a model by its version, say under `REFIT_KEY` what a re-fit found, or switch under `SWITCH_KEY`.
+
+    Raises
+    ------
+    ArchiveError
+        When the topic cannot be read: the number of the record comes from the one before.
     FatalStreamError
         When the broker does not take it.
     """
-    refusals: list[str] = []
+    gate = Gate(signing.keyring(settings))
+    for _ in promoted(settings, gate):
+        pass
+    publish_all(settings, gate, [(key.encode(), data)])
 
-    def on_delivery(error: Any, _: Any) -> None:
-        if error is not None:
-            refusals.append(error.str())
 
-    producer = clients.producer(settings, {"message.max.bytes": 2 * LARGEST_MODEL, "compression.type": "zstd"})
-    producer.produce(settings.topics.models, key=key.encode(), value=data, on_delivery=on_delivery)
-    left = producer.flush(FLUSH_TIMEOUT)
-    if left or refusals:
-        reason = refusals[0] if refusals else f"no answer within {FLUSH_TIMEOUT:.0f} s"
-        raise FatalStreamError(f"{key} was not taken by the broker: {reason}")
+def publish_all(settings: Settings, gate: Gate, records: list[tuple[bytes, bytes]]) -> None:
+    """Publish records in order, numbered after what a gate has seen, signed. Raises as `publish` does."""
+    keyring = signing.keyring(settings)
+    # The clock too: of two that publish at once, the one that began later is believed.
+    number = max(gate.newest, int(time.time() * 1000))
+    sent = []
+    for place, (key, data) in enumerate(records, start=1):
+        headers = keyring.signed(ROLE, key, data, [(SEQUENCE_HEADER, str(number + place).encode())])
+        sent.append(clients.Record(settings.topics.models, key, data, headers))
+    clients.deliver(settings, sent, {"message.max.bytes": 2 * LARGEST_MODEL, "compression.type": "zstd"})

@@ -94,8 +94,10 @@ MODELS: Final = Board(
         Chart(
             "Share of the online model",
             "percentunit",
-            "Weight of the online model in the blend; the pretrained model has the rest. 0 is switched off.",
+            "Weight of the online model in the blend; the pretrained model has the rest. 0 is switched off, by an "
+            "operator where the switch is 0 too.",
             (
+                Query("min by (pod) (fraud_online_switch{%})", "{{pod}} switch"),
                 Query("max by (pod) (fraud_online_weight{%})", "{{pod}} in force"),
                 Query("max(fraud_learner_online_weight{%})", "published"),
             ),

@@ -121,6 +121,7 @@ RUNTIME: Final = Board(
             (
                 Query("sum(increase(fraud_refused_snapshots_total{%}[$__range]))", "snapshots refused"),
                 Query("sum(increase(fraud_refused_models_total{%}[$__range]))", "models refused"),
+                Query("min(fraud_signatures_demanded{%})", "signatures demanded"),
                 Query("max(fraud_incomplete_snapshots{%})", "snapshots passed over"),
             ),
             span=24,

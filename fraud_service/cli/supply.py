@@ -1,0 +1,79 @@
+"""Commands for what scorers believe: the models that may reign, the switch of the online one, and signatures."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import msgspec
+import typer
+
+from fraud_service import settings
+from fraud_service.cli.options import Bootstrap
+from fraud_service.domain.events import rfc3339
+
+app = typer.Typer()
+models_app = typer.Typer(no_args_is_help=True, help="List pretrained models, and roll back to one.")
+online_app = typer.Typer(no_args_is_help=True, help="Switch the online model off and on, in all scorers at once.")
+app.add_typer(models_app, name="models")
+app.add_typer(online_app, name="online")
+
+
+@models_app.command("list")
+def models_list(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, bootstrap: Bootstrap = None
+) -> None:
+    """Print the model that processes start with and those that were promoted, and which one reigns."""
+    from fraud_service import supply
+
+    found = supply.candidates(settings.load(bootstrap_servers=bootstrap))
+    if as_json:
+        typer.echo(json.dumps([msgspec.structs.asdict(one) for one in found], indent=2))
+        return
+    for one in found:
+        since = "at the start" if one.promoted_at is None else rfc3339(one.promoted_at)
+        signature = f"signed with {one.signed_with}" if one.signed_with else "unsigned"
+        typer.echo(f"{'*' if one.reigns else ' '} {one.version:40} {since:24} {signature}")
+
+
+@models_app.command("rollback")
+def models_rollback(version: str, bootstrap: Bootstrap = None) -> None:
+    """Let a model reign again that was promoted before, or that processes start with: from the next snapshot on."""
+    from fraud_service import supply
+
+    supply.rollback(settings.load(bootstrap_servers=bootstrap), version)
+    typer.echo(f"promoted: {version}")
+
+
+@online_app.command("off")
+def online_off(bootstrap: Bootstrap = None) -> None:
+    """Score with the pretrained model alone, at once and until it is switched on. Learning goes on."""
+    _switch(bootstrap, online=False)
+
+
+@online_app.command("on")
+def online_on(bootstrap: Bootstrap = None) -> None:
+    """Let the online model take part again, with the weight that the snapshot in force gives it."""
+    _switch(bootstrap, online=True)
+
+
+def _switch(bootstrap: str | None, *, online: bool) -> None:
+    from fraud_service import supply
+
+    supply.switch(settings.load(bootstrap_servers=bootstrap), online=online)
+    typer.echo(f"the online model is {'on' if online else 'off'}")
+
+
+@app.command()
+def sign(
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Sign what no key has signed too: you vouch for what is on the topics.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Sign models, risk and snapshots anew: when signing begins, and before an old key is removed. Stop the learner."""
+    from fraud_service.stream import resigning
+
+    for line in resigning.sign_anew(settings.load(bootstrap_servers=bootstrap), unsigned=unsigned, really=yes):
+        typer.echo(line)

@@ -1,0 +1,58 @@
+"""The keys that sign and verify: a mounted folder, a file a key. They never become part of the settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fraud_service.domain.signature import Keyring
+from fraud_service.errors import ConfigurationError
+from fraud_service.settings import mounted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fraud_service.settings import Settings
+
+SHORTEST: Final = 32  # bytes: as long as what the hash gives
+
+
+def keyring(settings: Settings) -> Keyring:
+    """Read the keys; without a folder of keys, records are neither signed nor asked to be.
+
+    Raises
+    ------
+    ConfigurationError
+        When a key cannot be read or is too short, or the one that is to sign is not there. Never shows a key.
+    """
+    folder = settings.signing_keys
+    if folder is None:
+        if settings.signing_key is not None:
+            raise ConfigurationError(
+                f"FRAUD_SIGNING_KEY={settings.signing_key} names a key, but there are none: set FRAUD_SIGNING_KEYS"
+            )
+        return Keyring()
+    keys = _read(folder)
+    if not keys:
+        raise ConfigurationError(f"FRAUD_SIGNING_KEYS={folder} holds no key: put a file there, its name the key's")
+    active = settings.signing_key or max(keys)
+    if active not in keys:
+        raise ConfigurationError(
+            f"FRAUD_SIGNING_KEY={active} is not in FRAUD_SIGNING_KEYS={folder}: there is {', '.join(sorted(keys))}"
+        )
+    return Keyring(keys, active)
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    try:
+        keys = mounted(folder)
+    except OSError as error:
+        raise ConfigurationError(
+            f"FRAUD_SIGNING_KEYS={folder}: {error.strerror}: mount a folder of readable files, one a key"
+        ) from None
+    for name, secret in keys.items():
+        if len(secret) < SHORTEST:
+            raise ConfigurationError(
+                f"FRAUD_SIGNING_KEYS={folder}: the key {name} has {len(secret)} bytes, it needs {SHORTEST}: "
+                f"make one with `openssl rand -hex 32 > {name}`"
+            )
+    return keys
