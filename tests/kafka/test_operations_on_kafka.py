@@ -33,7 +33,7 @@ from fraud_service.training.fit import CHOICES, Examples, Fitted, Window, forest
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
-CARD = "card-4111111111111111"
+CARD = "card-7f3a0c9d55e1"
 
 
 def payments(count: int, first: int = 0, step: int = HOUR) -> list[Transaction]:
