@@ -20,9 +20,10 @@ from support.processes import Service, Tail, environment, fresh_settings, read_a
 from fraud_service import service
 from fraud_service.domain.events import Transaction, encode, rfc3339
 from fraud_service.domain.features import NAMES
+from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.profile import DAY, HOUR
 from fraud_service.domain.records import RefitRecord, decode_labelled, decode_score
-from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.domain.snapshot import Snapshot, decode_snapshot, untaught
 from fraud_service.errors import ConfigurationError, PreflightError
 from fraud_service.models import artefact
 from fraud_service.refit import champion, report
@@ -188,8 +189,8 @@ def test_a_label_sent_by_hand_is_learned_and_reaches_the_scorer(settings, tmp_pa
         done = run(settings, "label", "t-3", "--card", f"{CARD}-3", "--fraud", "--source", "chargeback", "--at", moment)
         assert done.returncode == 0, done.stderr
         send(settings, payments(1, first=24))
-        learner.wait_until(lambda: len(snapshots.read()) > 0, 60)
-        newest = decode_snapshot(snapshots.messages[-1].value())
+        learner.wait_until(lambda: newest_of(snapshots).as_of == START + 24 * HOUR, 60)
+        newest = newest_of(snapshots)
         scorer.wait_until(lambda: gauge(scorer, "fraud_snapshot_as_of_seconds") == newest.as_of / 1000, 30)
         send(settings, payments(1, first=30))
         scorer.wait_until(lambda: len(scores.read()) == 12, 60)
@@ -200,6 +201,11 @@ def test_a_label_sent_by_hand_is_learned_and_reaches_the_scorer(settings, tmp_pa
     assert (example.transaction_id, example.is_fraud, example.source) == ("t-3", True, "chargeback")
     scores.close()
     snapshots.close()
+
+
+def newest_of(snapshots: Tail) -> Snapshot:
+    read = snapshots.read()
+    return decode_snapshot(read[-1].value()) if read else untaught("none", OnlineModel.untaught())
 
 
 def gauge(running: Service, name: str) -> float:
@@ -218,7 +224,7 @@ def taught(settings, folder) -> Tail:
     snapshots = Tail(settings, settings.topics.snapshots)
     with scorer, learner:
         send(settings, payments(200))
-        learner.wait_until(lambda: len(snapshots.read()) > 20, 90)
+        learner.wait_until(lambda: newest_of(snapshots).as_of == START + 199 * HOUR, 90)
         assert scorer.stop() == 0
         assert learner.stop() == 0
     return snapshots
