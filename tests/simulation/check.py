@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from simulation.process import detector, knowledge
 
+from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import decode_transaction
 from fraud_service.domain.profile import encode_profile
 from fraud_service.errors import InvalidEvent
@@ -44,6 +45,7 @@ class Expected:
 
     def _process(self, offset: int, record: Record) -> Iterator[Output]:
         try:
+            refuse(record.value, record.key)
             transaction = decode_transaction(record.value)
             check_key(record.key, transaction.card_id)
             check_time(
