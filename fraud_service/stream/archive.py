@@ -67,15 +67,15 @@ class Archive:
         ------
         ArchiveError
             When the topic is not there, or the cluster does not answer.
+        ClusterUnavailable, PreflightError
+            When a partition has no leader for a minute, or may not be read.
         """
         try:
             there = self._consumer.list_topics(topic, timeout=clients.TIMEOUT).topics[topic]
             if there.error is not None:
                 raise ArchiveError(f"topic {topic} cannot be read: {there.error.str()}")
             return {
-                number: Span(
-                    *self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=clients.TIMEOUT)
-                )
+                number: Span(*clients.watermarks(self._consumer, TopicPartition(topic, number)))
                 for number in sorted(there.partitions)
             }
         except KafkaException as error:
