@@ -108,6 +108,15 @@ def test_the_password_is_a_file_named_as_the_option_and_nowhere_else() -> None:
         assert mount["mountPath"] == seen["FRAUD_KAFKA_SECRETS"]
 
 
+def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
+    for component, pod in chart.pods(WITH_LOGIN).items():
+        (volume,) = [one for one in pod["spec"]["volumes"] if one["name"] == "signing-keys"]
+        assert volume["secret"] == {"secretName": "fraud-signing", "defaultMode": 0o440}
+        (mount,) = [one for one in chart.container(pod)["volumeMounts"] if one["name"] == "signing-keys"]
+        assert mount["mountPath"] == chart.environment(WITH_LOGIN, component)["FRAUD_SIGNING_KEYS"]
+        assert mount["readOnly"]
+
+
 def test_certificates_lie_where_the_options_say() -> None:
     manifests = chart.render(chart.ci(chart.CHART / "ci/certificate-values.yaml"))
     for component, pod in chart.pods(manifests).items():

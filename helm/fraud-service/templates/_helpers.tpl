@@ -114,6 +114,13 @@ volumes:
           path: sasl.password
   {{- end }}
   {{- end }}
+  {{- with .Values.signing.secret }}
+  # A file a key, named as the key.
+  - name: signing-keys
+    secret:
+      secretName: {{ . | quote }}
+      defaultMode: 0440
+  {{- end }}
   {{- with .Values.kafka.tls }}
   {{- if and .enabled .caSecret }}
   - name: kafka-ca
@@ -156,6 +163,10 @@ env:
     value: /etc/fraud-service/kafka-secrets
   {{- end }}
   {{- end }}
+  {{- if .Values.signing.secret }}
+  - name: FRAUD_SIGNING_KEYS
+    value: /etc/fraud-service/signing-keys
+  {{- end }}
   - name: FRAUD_KAFKA
     value: {{ include "fraud-service.kafka" . | quote }}
 {{- end -}}
@@ -166,6 +177,11 @@ env:
 {{- if .Values.kafka.sasl.enabled }}
 - name: kafka-secrets
   mountPath: /etc/fraud-service/kafka-secrets
+  readOnly: true
+{{- end }}
+{{- if .Values.signing.secret }}
+- name: signing-keys
+  mountPath: /etc/fraud-service/signing-keys
   readOnly: true
 {{- end }}
 {{- with .Values.kafka.tls }}
