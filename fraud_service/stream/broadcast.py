@@ -30,7 +30,8 @@ FOLLOW_TIMEOUT: Final = 0.2  # seconds
 CATCH_UP_TIMEOUT: Final = 600.0  # seconds to read everything before the first transaction
 BATCH: Final = 1000
 REFRESH_PAUSE: Final = 0.2  # seconds: while the learner is away, every batch would ask for what is not there
-REFRESH_TIMEOUT: Final = 2.0  # seconds; after that, scoring goes on with what there is
+REFRESH_TIMEOUT: Final = 1.0  # seconds for each step; after that, scoring goes on with what there is
+OUTAGE_PAUSE: Final = 5.0  # seconds until the cluster is asked again that did not answer
 
 
 class Broadcast:
@@ -91,15 +92,17 @@ class Broadcast:
 
         For the scorer's thread, when it needs a newer snapshot: one that was published is used, however short ago.
         """
-        if time.monotonic() < self._refreshed + REFRESH_PAUSE:
+        if time.monotonic() < self._refreshed:
             return
         try:
-            ends = self._ends()
+            ends = self._ends(self._end)
             with self._turned:
                 self._turned.wait_for(lambda: _are_reached(ends, self._settled), REFRESH_TIMEOUT)
         except KafkaException as error:  # an outage: the stream itself says what becomes of it
             log.warning("snapshots_not_refreshed", reason=error.args[0].str())
-        self._refreshed = time.monotonic()
+            self._refreshed = time.monotonic() + OUTAGE_PAUSE
+        else:
+            self._refreshed = time.monotonic() + REFRESH_PAUSE
 
     def raise_failure(self) -> None:
         """Raise what ended the thread, if something did: a scorer must not go on with knowledge that stands still."""
@@ -107,7 +110,7 @@ class Broadcast:
             raise FatalStreamError(f"the reader of snapshots failed: {self._failure}") from self._failure
 
     def _catch_up(self) -> None:
-        ends = self._ends()
+        ends = self._ends(lambda place: clients.watermarks(self._consumer, place))
         self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in ends])
         deadline = time.monotonic() + CATCH_UP_TIMEOUT
         while not _are_reached(ends, self._positions()):
@@ -115,11 +118,15 @@ class Broadcast:
                 raise FatalStreamError(f"snapshots could not be read to their end within {CATCH_UP_TIMEOUT:.0f} s")
             self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT))
 
-    def _ends(self) -> dict[str, int]:
+    def _end(self, place: TopicPartition) -> tuple[int, int]:
+        # Asked by the loop that must turn: in an outage it has no time for patience.
+        found: tuple[int, int] = self._consumer.get_watermark_offsets(place, timeout=REFRESH_TIMEOUT)
+        return found
+
+    def _ends(self, watermarks: Callable[[TopicPartition], tuple[int, int]]) -> dict[str, int]:
         ends = {}
         for topic in (self._snapshots, self._risk):
-            partition = TopicPartition(topic, 0)
-            low, high = clients.watermarks(self._consumer, partition)
+            low, high = watermarks(TopicPartition(topic, 0))
             ends[topic] = high if high > low else 0  # nothing left of a log is nothing to wait for
         return ends
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.errors import ClusterUnavailable
 from fraud_service.settings import Settings
 from fraud_service.stream import clients
-from fraud_service.stream.broadcast import Broadcast
+from fraud_service.stream.broadcast import REFRESH_TIMEOUT, Broadcast
 from fraud_service.stream.promotions import Promotions
 
 
@@ -21,6 +22,7 @@ class Leaderless:
 
     def __init__(self, refusals: int) -> None:
         self.refusals = refusals
+        self.timeouts: list[float] = []
 
     def assign(self, places: list[TopicPartition]) -> None:
         self.assigned = places
@@ -35,6 +37,7 @@ class Leaderless:
         return SimpleNamespace(topics={topic: SimpleNamespace(partitions={0: None})})
 
     def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+        self.timeouts.append(timeout)
         if self.refusals > 0:
             self.refusals -= 1
             raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
@@ -83,3 +86,13 @@ def test_a_leader_that_does_not_come_is_named_by_its_partition(cluster, catch_up
     cluster.refusals = 1_000_000
     with pytest.raises(ClusterUnavailable, match=r"\[0\] cannot be read, for 0 s: .*[Ll]eader"):
         catch_up()
+
+
+def test_a_scorer_that_wants_a_newer_snapshot_does_not_stand_still_in_an_outage(cluster):
+    cluster.refusals = 1_000_000
+    followed = Broadcast(Settings(), Knowledge(untaught("model-1", online_model())), lambda _: None)
+    began = time.monotonic()
+    for _ in range(100):
+        followed.refresh()
+    assert cluster.timeouts == [REFRESH_TIMEOUT]  # asked once, and not again for a while
+    assert time.monotonic() - began < REFRESH_TIMEOUT
