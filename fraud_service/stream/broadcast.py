@@ -63,7 +63,7 @@ class Broadcast:
         self._failure: Exception | None = None
         self._turned = Condition()
         self._settled: dict[str, int] = {}
-        self._refreshed = 0.0
+        self._next_refresh = 0.0
 
     def start(self) -> None:
         """Read both topics to their present end, then go on reading in the background.
@@ -92,7 +92,7 @@ class Broadcast:
 
         For the scorer's thread, when it needs a newer snapshot: one that was published is used, however short ago.
         """
-        if time.monotonic() < self._refreshed:
+        if time.monotonic() < self._next_refresh:
             return
         try:
             ends = self._ends(self._end)
@@ -100,9 +100,9 @@ class Broadcast:
                 self._turned.wait_for(lambda: _are_reached(ends, self._settled), REFRESH_TIMEOUT)
         except KafkaException as error:  # an outage: the stream itself says what becomes of it
             log.warning("snapshots_not_refreshed", reason=error.args[0].str())
-            self._refreshed = time.monotonic() + OUTAGE_PAUSE
+            self._next_refresh = time.monotonic() + OUTAGE_PAUSE
         else:
-            self._refreshed = time.monotonic() + REFRESH_PAUSE
+            self._next_refresh = time.monotonic() + REFRESH_PAUSE
 
     def raise_failure(self) -> None:
         """Raise what ended the thread, if something did: a scorer must not go on with knowledge that stands still."""
