@@ -37,6 +37,7 @@ CATCH_UP_TIMEOUT: Final = 60.0  # seconds
 REFIT_KEY: Final = "re-fit"  # no version: those begin with the kind of model
 SWITCH_KEY: Final = "online"  # the same
 SEQUENCE_HEADER: Final = "fraud-sequence"
+LONGEST_NUMBER: Final = 18  # digits: they begin as milliseconds since the epoch, and Python refuses to read thousands
 
 
 class Gate:
@@ -52,8 +53,9 @@ class Gate:
         number = dict(headers).get(SEQUENCE_HEADER, b"")
         if not number and not self._keyring.is_demanding:
             return  # from a version that did not number
-        if not number.isdigit() or int(number) <= self.newest:
-            raise RefusedRecord(Refusal.REPLAYED, f"record {number!r} on the topic of models was sent before")
+        if not number.isdigit() or len(number) > LONGEST_NUMBER or int(number) <= self.newest:
+            shown = number[:LONGEST_NUMBER]
+            raise RefusedRecord(Refusal.REPLAYED, f"record {shown!r} on the topic of models was sent before, or never")
         self.newest = int(number)
 
 

@@ -1,0 +1,42 @@
+"""The topic of models lets each record pass once, in the order of its numbers, whatever somebody writes there."""
+
+from __future__ import annotations
+
+import pytest
+
+from fraud_service.domain.signature import Keyring, Refusal
+from fraud_service.errors import RefusedRecord
+from fraud_service.stream.promotions import SEQUENCE_HEADER, Gate
+
+RING = Keyring({"2026": b"k" * 32}, "2026")
+
+
+def headers(number: bytes, ring: Keyring = RING) -> list[tuple[str, bytes]]:
+    return ring.signed("models", b"key", b"value", [(SEQUENCE_HEADER, number)])
+
+
+def test_numbers_grow_and_one_sent_a_second_time_is_refused():
+    gate = Gate(RING)
+    for number in (b"5", b"7"):
+        gate.admit(b"key", b"value", headers(number))
+    for number in (b"7", b"6"):
+        with pytest.raises(RefusedRecord) as refused:
+            gate.admit(b"key", b"value", headers(number))
+        assert refused.value.reason == Refusal.REPLAYED
+    gate.admit(b"key", b"value", headers(b"8"))
+    assert gate.newest == 8
+
+
+@pytest.mark.parametrize("ring", [RING, Keyring()], ids=["signed", "unsigned"])
+@pytest.mark.parametrize("number", [b"9" * 5000, b"-1", b"0x10", b"\xff", "٣".encode()], ids=repr)
+def test_a_number_that_is_none_is_refused_and_the_next_record_passes(ring, number):
+    gate = Gate(ring)
+    with pytest.raises(RefusedRecord):
+        gate.admit(b"key", b"value", headers(number, ring))
+    gate.admit(b"key", b"value", headers(b"1", ring))
+
+
+def test_without_keys_a_record_of_an_older_version_has_no_number():
+    Gate(Keyring()).admit(b"key", b"value", [])
+    with pytest.raises(RefusedRecord):
+        Gate(RING).admit(b"key", b"value", RING.signed("models", b"key", b"value", []))
