@@ -58,6 +58,8 @@ class Broadcast:
         self._keyring = signing.keyring(settings)
         self._snapshots, self._risk = settings.topics.snapshots, settings.topics.risk
         self._consumer = clients.reader(settings, f"{settings.scorer_group}-broadcast")
+        # A connection of its own: on the reader's, a question waits behind the fetch that waits for news.
+        self._asker = clients.reader(settings, f"{settings.scorer_group}-broadcast-ends")
         self._stopping = Event()
         self._thread = Thread(target=self._follow, name="broadcast", daemon=True)
         self._failure: Exception | None = None
@@ -86,6 +88,7 @@ class Broadcast:
         if self._thread.is_alive():
             self._thread.join(timeout=10)
         self._consumer.close()
+        self._asker.close()
 
     def refresh(self) -> None:
         """Wait until everything that is on the topics by now is in force.
@@ -120,7 +123,7 @@ class Broadcast:
 
     def _end(self, place: TopicPartition) -> tuple[int, int]:
         # Asked by the loop that must turn: in an outage it has no time for patience.
-        found: tuple[int, int] = self._consumer.get_watermark_offsets(place, timeout=REFRESH_TIMEOUT)
+        found: tuple[int, int] = self._asker.get_watermark_offsets(place, timeout=REFRESH_TIMEOUT)
         return found
 
     def _ends(self, watermarks: Callable[[TopicPartition], tuple[int, int]]) -> dict[str, int]:
