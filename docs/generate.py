@@ -105,8 +105,8 @@ ADVICE: Final = {
     Reason.CARD_NUMBER: Advice(
         BOTH,
         "Value or key have what looks like a card number: an issuer's prefix and length, and Luhn's sum.",
-        "Send a token of the card instead. Where ids are long numbers, one in a hundred looks so: set "
-        "`FRAUD_REFUSE_CARD_NUMBERS=false`, or give them a prefix that ends in a letter.",
+        "Send a token of the card instead. Where ids are numbers of sixteen digits, one in 25 looks so: set "
+        "`FRAUD_REFUSE_CARD_NUMBERS=false`, or fill them up with zeros to twenty digits.",
     ),
     Reason.SENSITIVE_DATA: Advice(
         BOTH,

@@ -26,8 +26,8 @@ def configure(level: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.EventRenamer("message"),
-                structlog.processors.JSONRenderer(),
                 _scrubbed,
+                structlog.processors.JSONRenderer(),
             ],
         )
     )
@@ -41,6 +41,18 @@ def configure(level: str) -> None:
     )
 
 
-def _scrubbed(_logger: object, _method: str, line: Any) -> str:
-    """Mask what looks like card data in a finished line, whoever wrote it, tracebacks included."""
-    return mask(line)
+def _scrubbed(_logger: object, _method: str, event: Any) -> Any:
+    """Mask what looks like card data in a record, whoever wrote it, tracebacks included."""
+    return _masked(event)
+
+
+def _masked(value: Any) -> Any:
+    """Mask before the line is written: in a finished one, a masked number would be no JSON."""
+    if isinstance(value, dict):
+        return {mask(str(name)): _masked(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(inner) for inner in value]
+    text = value if isinstance(value, str) else repr(value)
+    scrubbed = mask(text)
+    is_json = value is None or isinstance(value, str | int | float)
+    return value if is_json and scrubbed == text else scrubbed

@@ -291,6 +291,13 @@ def test_a_label_that_nobody_could_read_is_not_sent(run, ids):
     only_complaint(run("label", ids[0], "--card", ids[1], "--legitimate"), 2)
 
 
+@pytest.mark.usefixtures("no_feed")
+def test_a_label_with_a_card_number_is_not_sent_and_not_repeated(run):
+    said = only_complaint(run("label", "t1", "--card", "4242424242424242", "--fraud"), 2)
+    assert "card number" in said
+    assert "4242" not in said
+
+
 def test_a_label_goes_to_its_card_as_it_was_given(run, monkeypatch):
     sent = []
 

@@ -155,7 +155,7 @@ class Decisions:
         self._findings.count("alerts")
         try:
             record = _alerts.decode(entry.value or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._findings.wrong(Kind.UNREADABLE, entry, f"an alert cannot be read: {error}")
             return
         if entry.header(ALERT_ID) != alert_id(record.transaction):
@@ -268,7 +268,7 @@ def _identify(entry: Entry) -> tuple[Hashable, Transaction | None]:
     except InvalidEvent:
         try:
             head = msgspec.json.decode(entry.value or b"", type=_Head)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return entry.offset, None
         return (head.card_id, head.transaction_id), None
     return (transaction.card_id, transaction.transaction_id), transaction

@@ -16,6 +16,7 @@ import typer
 
 from fraud_service import logs, settings
 from fraud_service.cli.options import DAY, Bootstrap, Delay, From, Maps, Sets, To, duration, history_of, progress_bar
+from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
 from fraud_service.errors import ConfigurationError, InvalidEvent
 
@@ -109,6 +110,7 @@ def label(
     """Send one label."""
     from fraud_service.feed import Feed
 
+    chosen = settings.load(bootstrap_servers=bootstrap)
     moment = at or datetime.now().astimezone().isoformat()
     try:
         verdict = Label(
@@ -118,10 +120,11 @@ def label(
             labelled_at=instant(moment, "--at"),
             source=source,
         )
-        decode_label(encode(verdict))  # what nobody could read is not sent
+        decode_label(encode(verdict))  # what nobody could read is not sent, nor what everybody would refuse
+        refuse(encode(verdict), numbers=chosen.refuse_card_numbers)
     except InvalidEvent as error:
         raise ConfigurationError(error.detail) from None
-    with Feed(settings.load(bootstrap_servers=bootstrap)) as feed:
+    with Feed(chosen) as feed:
         feed.label(verdict)
     typer.echo(f"sent: {transaction_id} is {'fraud' if fraud else 'legitimate'}")
 

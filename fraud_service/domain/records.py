@@ -217,7 +217,7 @@ def decode_score(data: bytes | None) -> ScoreRecord:
     """Read a score record back. Raises `InvalidRecord` when it is none."""
     try:
         return _score_decoder.decode(data or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"a record on the scores topic cannot be read: {error}") from error
 
 
@@ -225,7 +225,7 @@ def decode_labelled(data: bytes) -> LabelledRecord:
     """Read a labelled example back. Raises `InvalidRecord` when it is none."""
     try:
         return _labelled_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"a record on the labelled topic cannot be read: {error}") from error
 
 
@@ -233,7 +233,7 @@ def decode_refit(data: bytes) -> RefitRecord:
     """Read back what a re-fit found. Raises `InvalidRecord` when it is none."""
     try:
         return _refit_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"a re-fit on the models topic cannot be read: {error}") from error
 
 
@@ -241,7 +241,7 @@ def decode_switch(data: bytes) -> SwitchRecord:
     """Read back how the online model was switched. Raises `InvalidRecord` when it is none."""
     try:
         return _switch_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"a switch on the models topic cannot be read: {error}") from error
 
 

@@ -101,7 +101,7 @@ def decode_snapshot(data: bytes) -> Snapshot:
     """
     try:
         snapshot = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"a snapshot record cannot be read: {error}") from error
     snapshot.verify()
     return snapshot

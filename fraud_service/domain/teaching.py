@@ -281,7 +281,7 @@ def decode_progress(data: bytes | None) -> Progress:
         return Progress()
     try:
         progress = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"the learner's state cannot be read: {error}") from error
     if progress.schema != SCHEMA:
         raise InvalidRecord(f"the learner's state has schema {progress.schema}; this version reads {SCHEMA}")

@@ -92,7 +92,7 @@ def _json_lines(path: Path) -> Source:
                 continue
             try:
                 row = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 raise ConfigurationError(f"{path}, row {rows + 1}: not a JSON object") from None
             for name in row:  # producers leave out what they do not know, so every line may bring another column
                 if name not in columns:

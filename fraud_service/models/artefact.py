@@ -121,7 +121,7 @@ def unpack(data: bytes) -> Artefact:
     """Read an artefact from a message, verified. Raises `ModelError` as `read` does."""
     try:
         files = msgspec.msgpack.decode(data, type=dict[str, bytes])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"a promoted model cannot be read: {error}") from None
     return _verified("a promoted model", lambda name: files.get(name, b""))
 
@@ -130,7 +130,7 @@ def _verified(where: str, content: Callable[[str], bytes]) -> Artefact:
     """Put an artefact together; nothing is parsed before its digest was compared."""
     try:
         manifest = msgspec.json.decode(content(MANIFEST), type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{where}/{MANIFEST} is not a manifest: {error}; train the model again") from None
     _check_features(where, manifest)
     files = {name: content(name) for name in (MODEL, TREES)}
@@ -143,7 +143,7 @@ def _verified(where: str, content: Callable[[str], bytes]) -> Artefact:
             )
     try:
         return Artefact(manifest, files[MODEL], msgspec.msgpack.decode(files[TREES], type=Trees))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{where}/{TREES} holds no trees: {error}; train the model again") from None
 
 

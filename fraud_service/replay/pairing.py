@@ -101,7 +101,7 @@ _decoder = msgspec.json.Decoder(Head)
 def _head(value: bytes | None) -> Head | None:
     try:
         return _decoder.decode(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

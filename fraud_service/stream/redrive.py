@@ -159,7 +159,7 @@ def _card_of(value: bytes | None) -> bytes | None:
     """Return the key that an event should have: a missing or wrong one is repaired on the way."""
     try:
         return _carded.decode(value or b"").card_id.encode()
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 
 

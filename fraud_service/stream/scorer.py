@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from fraud_service.domain.card_data import masked, refuse
+from fraud_service.domain.card_data import mask, masked, refuse
 from fraud_service.domain.events import Reason, Transaction, decode_transaction, rfc3339
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
@@ -175,7 +175,7 @@ def dead_letter(message: Received, error: InvalidEvent) -> Output:
     value = None if message.value is None else masked(message.value)
     headers = {
         "fraud-reason": error.reason,
-        "fraud-detail": error.detail,
+        "fraud-detail": mask(error.detail),  # of a record it may quote a value
         "fraud-source-topic": message.topic,
         "fraud-source-partition": str(message.partition),
         "fraud-source-offset": str(message.offset),

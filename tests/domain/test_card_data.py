@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_service.domain.card_data import CardData, find, is_card_number, mask, masked, refuse
+from fraud_service.domain.card_data import LONGEST, SHORTEST, CardData, find, is_card_number, mask, masked, refuse
 from fraud_service.errors import InvalidEvent
 
 # Published test numbers of payment providers; none of them is anybody's card.
@@ -103,6 +103,8 @@ def test_one_wrong_digit_is_no_card_number(number, place, by):
         {"pin_block": "0412AC89ABCDEF67"},
         {"track2": ";4242424242424242=25121011000012300000?"},
         {"note": "%B4242424242424242^DOE/JANE^2512101100001230000?"},
+        {"note": "4242424242424242D25121011000012300000F"},
+        {"magstripe_data": "0012345678"},
     ],
     ids=lambda fields: next(iter(fields)),
 )
@@ -121,6 +123,8 @@ def test_what_authenticates_a_card_is_found_before_its_number(fields):
         {"note": "shipping to 20 Pinewood Track, opinion 1234"},
         {"hash": "9b74c9897bac770ffc029102a200c5de4242424242424242"},
         {"order": "1234567812345678"},
+        {"order": "00004242424242424242"},
+        {"longitude": 0.4242424242424242},
         {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"},
     ],
 )
@@ -143,3 +147,31 @@ def test_a_refusal_says_what_it_is_and_not_a_digit_of_it():
 def test_any_bytes_and_any_text_can_be_searched_and_masked(data, text):
     assert find(masked(data)) is None
     mask(text)
+
+
+@given(numbers(), st.sampled_from(["+49 151 ", "12.5 ", "2026-01-15 ", "1 ", "7", "x"]))
+def test_what_stands_before_a_number_hides_it_only_when_it_is_part_of_it(number, before):
+    found = find(json.dumps({"note": before + number}).encode())
+    assert found is (None if before == "7" and not is_card_number(f"7{number}".encode()) else CardData.CARD_NUMBER)
+
+
+@given(st.lists(st.sampled_from(["4", "42", "4242", "5", "37", "0", "1 ", " ", "-", "."]), max_size=40).map("".join))
+def test_groups_are_searched_as_one_by_one_would_find_them(text):
+    assert (find(text.encode()) is not None) == any(
+        SHORTEST <= len(taken) <= LONGEST and is_card_number(taken)
+        for run in re.finditer("(?<![0-9]\\.)[0-9]+(?:[ -]{1,3}[0-9]+)*", text)
+        for taken in windows(run[0])
+    )
+
+
+def windows(run: str):
+    groups = re.findall("[0-9]+", run)
+    for first in range(len(groups)):
+        for last in range(first, len(groups)):
+            yield "".join(groups[first : last + 1]).encode()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("piece", ["4 ", "4242 4242 4242 4241 ", "4", "6 - ", "pin", "%B4", "a4", "cvv cvv "])
+def test_a_large_message_of_any_make_is_searched_to_its_end(piece):
+    find((piece * 1_000_000)[:1_000_000].encode())  # a second or so; minutes where time grows with the square

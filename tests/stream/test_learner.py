@@ -255,3 +255,19 @@ def test_lag_counts_from_the_message_in_work_be_it_readable_or_not(loop, role):
     loop.learner.send(getattr(loop.settings.topics, role), b"c-1", b"{", moment)
     loop.turn()
     assert 50 <= loop.learner_metrics.pace.lag() < 55
+
+
+def test_the_detail_of_a_dead_score_does_not_repeat_a_card_number(loop):
+    loop.learner.send(loop.settings.topics.scores, b"c-1", b'{"outcome": "4242424242424242"}', BROKER_TIME)
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert letter.header["fraud-reason"] == Reason.INVALID_RECORD
+    assert "[card number]" in letter.header["fraud-detail"]
+    assert "4242424242424242" not in str(letter)
+
+
+def test_a_score_nested_deeper_than_the_stack_is_a_dead_letter_and_not_the_end(loop):
+    loop.learner.send(loop.settings.topics.scores, b"c-1", b'{"unknown":' * 5000, BROKER_TIME)
+    loop.transaction(payment(0))
+    loop.turn()
+    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.INVALID_RECORD]

@@ -1,0 +1,64 @@
+"""Whatever bytes lie where a record of ours should, its decoder reads them or refuses them with its declared error."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from support.worlds import transaction
+
+from fraud_service.domain.online import OnlineModel
+from fraud_service.domain.profile import Profile, decode_profile, encode_profile
+from fraud_service.domain.records import (
+    RefitRecord,
+    decode_labelled,
+    decode_refit,
+    decode_score,
+    decode_switch,
+    encode_record,
+)
+from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot, untaught
+from fraud_service.domain.teaching import Progress, decode_progress, encode_progress
+from fraud_service.errors import InvalidRecord
+
+
+def profile() -> bytes:
+    known = Profile()
+    for number in range(3):
+        known.fold(transaction(f"t{number}", 1_700_000_000_000 + number))
+    return encode_profile(known)
+
+
+DECODERS = {
+    "profile": (decode_profile, profile()),
+    "progress": (decode_progress, encode_progress(Progress.beginning(5))),
+    "snapshot": (decode_snapshot, encode_snapshot(untaught("m", OnlineModel.untaught()))),
+    "refit": (decode_refit, encode_record(RefitRecord(1, "m", 0.5, 0.6, 0.01, 14.0, 5, 1, None))),
+    "score": (decode_score, b'{"transaction_id": "t", "timestamp": 1, "features": null, "reasons": []}'),
+    "labelled": (decode_labelled, b'{"transaction_id": "t", "timestamp": 1, "features": null}'),
+    "switch": (decode_switch, b'{"at": 1}'),
+}
+NOISE = st.binary(max_size=4) | st.sampled_from(
+    [b"null", b"NaN", b"1e999", b"9" * 5000, b"[" * 2000, b'{"a":' * 2000, b"\x91" * 2000, b"\xdd\xff\xff\xff\xff"]
+)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@settings(max_examples=150, deadline=1000, derandomize=True)
+@given(place=st.integers(0, 400), noise=NOISE, dropped=st.integers(0, 9))
+@example(place=0, noise=b'{"a":' * 10_000, dropped=0)  # deeper than Python's stack: it ended the learner
+@example(place=0, noise=b"\x91" * 10_000, dropped=0)
+def test_altered_bytes_are_read_or_refused_as_declared(name, place, noise, dropped):
+    decode, good = DECODERS[name]
+    with suppress(InvalidRecord):
+        decode(good[:place] + noise + good[place + dropped :])
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_bytes_nested_deeper_than_the_stack_are_refused(name):
+    decode, good = DECODERS[name]
+    deep = b'{"unknown":' * 5000 if good[:1] == b"{" else good[:1] + b"\x91" * 5000
+    with pytest.raises(InvalidRecord):
+        decode(deep)
