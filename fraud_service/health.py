@@ -26,7 +26,7 @@ class Health:
     """What the probes ask. Written by the stream, read by the HTTP thread; each field is replaced, never changed."""
 
     def __init__(self) -> None:
-        self._beat = time.monotonic()
+        self._beat = self.began = time.monotonic()
         self._started = False
         self.conditions: dict[str, bool] = {
             "connected": True,
@@ -38,6 +38,11 @@ class Health:
     def beat(self, pause: float = 0.0) -> None:
         """Say that the poll loop turned, or that for so many seconds it need not."""
         self._beat = time.monotonic() + pause
+
+    def begin(self, longest: float) -> None:
+        """Say that the stream is being put together, which takes so many seconds at most."""
+        self.began = time.monotonic()
+        self.beat(longest)
 
     def now(self, **conditions: bool) -> None:
         """Set conditions of readiness."""

@@ -192,7 +192,7 @@ def persist(settings: Settings, health: Health, work: Callable[[], None]) -> Non
         What `work` raises otherwise.
     """
     while True:
-        health.beat(LONGEST_START)
+        health.begin(LONGEST_START)
         try:
             return work()
         except ClusterUnavailable as error:

@@ -63,14 +63,16 @@ class GuardedApplication(Application):  # type: ignore[misc]
     admin: Callable[[], AdminClient] | None = None
     ended_by: BaseException | None = None
     member = ""
-    has_rival: Callable[[str], bool] = staticmethod(lambda _member: False)
+    joined_after = 0.0  # seconds from the start to the first assignment
+    has_rival: Callable[[endings.Membership, Callable[[], None]], bool] = staticmethod(lambda *_: False)
 
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
         self.member = consumer.memberid()
+        if self.health is not None and not self.joined_after:
+            self.joined_after = time.monotonic() - self.health.began
         if self.admin is not None:
             names = {changelog.name for changelog in self._topic_manager.changelog_topics_list}
-            beat = (lambda: None) if self.health is None else self.health.beat
-            await_settled(self.admin(), [place for place in topic_partitions if place.topic in names], beat)
+            await_settled(self.admin(), [place for place in topic_partitions if place.topic in names], self._beat)
         super()._on_assign(consumer, topic_partitions)
         self._tell(topic_partitions)
 
@@ -109,6 +111,10 @@ class GuardedApplication(Application):  # type: ignore[misc]
         else:
             self._run_tracker.set_message_consumed(self.batches.turn(self.config.consumer_poll_timeout))
 
+    def _beat(self) -> None:
+        if self.health is not None:
+            self.health.beat()
+
     def on_statistics(self, statistics: str) -> None:
         """Say that the process is alive during a long recovery too, when Quix polls but takes no turn of its loop."""
         brokers = json.loads(statistics).get("brokers", {}).values()
@@ -138,7 +144,8 @@ class GuardedApplication(Application):  # type: ignore[misc]
             self.run()
         except Exception as error:
             cause, name = self.ended_by or error, self.config.consumer_extra_config["group.instance.id"]
-            ending = endings.meaning(cause, name, partial(self.has_rival, self.member))
+            ours = endings.Membership(self.config.consumer_group, name, self.member, self.joined_after)
+            ending = endings.meaning(cause, name, partial(self.has_rival, ours, self._beat))
             if not isinstance(ending, ClusterUnavailable):
                 log.exception("stream_failed")
             raise ending from error
@@ -234,7 +241,7 @@ def build(
         consumer_extra_config=_consumer_options(settings, group, lambda statistics: app.on_statistics(statistics)),  # noqa: PLW0108 - the application is made here
         producer_extra_config=_producer_options(settings, group, guarantee, transaction_timeout_ms),
     )
-    app.has_rival = partial(endings.has_rival, settings, group, _identity(settings, group))
+    app.has_rival = partial(endings.has_rival, settings)
     if topic_manager is None:
         app.admin = lambda: clients.admin(settings)
     return app

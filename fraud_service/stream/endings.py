@@ -7,6 +7,7 @@ fenced. So the group is asked whether it has a member with our name that is not 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-JOINING: Final = 2.0  # seconds for a process that has taken our name to have joined the group with it
+JOINING: Final = 2.0  # seconds at least for a process that has taken our name to join the group with it
+ASK: Final = 0.5  # seconds between two questions
 LOST: Final = frozenset(  # the group went on without us
     {
         KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001 - librdkafka's own codes are public, named so
@@ -68,17 +70,36 @@ def meaning(error: BaseException, name: str, has_rival: Callable[[], bool]) -> F
     return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
 
 
-def has_rival(settings: Settings, group: str, name: str, member: str) -> bool:
-    """Whether a group has another member than `member` under a group instance name; False when it does not answer."""
-    time.sleep(JOINING)
+@dataclass(frozen=True)
+class Membership:
+    """A process in its group: by what name, as which member, and how many seconds it took from its start to join."""
+
+    group: str
+    name: str
+    member: str
+    joined_after: float
+
+
+def has_rival(settings: Settings, ours: Membership, beat: Callable[[], None]) -> bool:
+    """Whether another process joins the group under our name; False when the cluster does not answer.
+
+    It fences us at its start and joins later: as much later as we did, more or less, and twice that is waited for.
+    Asked too early, two processes would take turns. `beat` is called meanwhile.
+    """
     admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
-    try:
-        (asked,) = admin.describe_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
-        members = asked.result().members
-    except KafkaException as error:
-        log.warning("rivals_unknown", reason=error.args[0].str())
-        return False
-    return any(other.group_instance_id == name and other.member_id != member for other in members)
+    until = time.monotonic() + max(JOINING, 2 * ours.joined_after)
+    while time.monotonic() < until:
+        time.sleep(ASK)
+        beat()
+        try:
+            (asked,) = admin.describe_consumer_groups([ours.group], request_timeout=clients.PROBE_TIMEOUT).values()
+            members = asked.result().members
+        except KafkaException as error:
+            log.warning("rivals_unknown", reason=error.args[0].str())
+            return False
+        if any(other.group_instance_id == ours.name and other.member_id != ours.member for other in members):
+            return True
+    return False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

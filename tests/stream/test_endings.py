@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from quixstreams.checkpointing.exceptions import CheckpointProducerTimeout
@@ -100,3 +102,39 @@ def test_who_was_never_ready_ends_when_the_cluster_is_away(waits):
     with pytest.raises(ClusterUnavailable):
         service.persist(Settings(), health, work)
     assert seen == []
+
+
+class Group:
+    """A group that somebody joins under our name after so many seconds; time passes only while it is waited for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, joined_after: float) -> None:
+        self.now, self._joined_after = 0.0, joined_after
+        monkeypatch.setattr(endings.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(endings.time, "sleep", self._sleep)
+        monkeypatch.setattr(clients, "admin", lambda _: self)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def describe_consumer_groups(self, groups: list[str], **_: float) -> dict[str, Group]:
+        return {groups[0]: self}
+
+    def result(self) -> SimpleNamespace:
+        member = "them" if self.now >= self._joined_after else "us"
+        return SimpleNamespace(members=[SimpleNamespace(group_instance_id="fraud-scorer-pod-0", member_id=member)])
+
+
+def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[float] = []
+    ours = endings.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=10.0)
+    group = Group(monkeypatch, joined_after=15.0)
+    assert endings.has_rival(Settings(), ours, lambda: beats.append(group.now))
+    assert group.now == 15.0
+    assert len(beats) == 30
+
+
+def test_who_sees_nobody_join_in_twice_its_own_time_has_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = endings.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=0.1)
+    group = Group(monkeypatch, joined_after=100.0)
+    assert not endings.has_rival(Settings(), ours, lambda: None)
+    assert group.now == endings.JOINING
