@@ -6,7 +6,8 @@ learner must not run meanwhile: a row that it writes between our reading and our
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from confluent_kafka import KafkaException
@@ -21,12 +22,17 @@ from fraud_service.stream.broadcast import VERSION_HEADER
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from confluent_kafka.admin import AdminClient
+
     from fraud_service.domain.signature import Keyring
     from fraud_service.settings import Settings
     from fraud_service.stream.archive import Entry
     from fraud_service.stream.messages import Headers
 
 log = structlog.get_logger(__name__)
+
+PAUSE: Final = 1.0  # seconds between two looks at the group
+SLACK: Final = 5.0  # seconds after a session for the broker to see its end
 
 
 class Lenient(promotions.Gate):
@@ -78,16 +84,24 @@ def sign_anew(settings: Settings, *, unsigned: bool, really: bool) -> Iterator[s
 
 
 def _require_no_learner(settings: Settings) -> None:
-    admin = clients.admin(settings)
+    """Wait for the session of a learner that was just stopped to end; raise `PreflightError` when one still runs."""
+    admin, group = clients.admin(settings), settings.learner_group
+    deadline = time.monotonic() + settings.session_timeout + SLACK
+    while _has_members(admin, group):
+        if time.monotonic() > deadline:
+            raise PreflightError(f"the learner runs: stop group {group}")
+        log.info("waiting_for_the_end_of_a_session", group=group, at_most=f"{settings.session_timeout:.0f} s")
+        time.sleep(PAUSE)
+
+
+def _has_members(admin: AdminClient, group: str) -> bool:
     try:
-        (asked,) = admin.describe_consumer_groups([settings.learner_group], request_timeout=clients.TIMEOUT).values()
-        members = asked.result(clients.TIMEOUT).members
+        (asked,) = admin.describe_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
+        return bool(asked.result(clients.TIMEOUT).members)
     except KafkaException as error:
         if error.args[0].name() == "GROUP_ID_NOT_FOUND":
-            return
-        raise PreflightError(f"group {settings.learner_group} cannot be seen: {error.args[0].str()}") from error
-    if members:
-        raise PreflightError(f"the learner runs, or its session has not ended: stop group {settings.learner_group}")
+            return False
+        raise PreflightError(f"group {group} cannot be seen: {error.args[0].str()}") from error
 
 
 def _last(settings: Settings, topic: str, role: str, keyring: Keyring, *, unsigned: bool) -> list[Entry]:

@@ -282,7 +282,8 @@ def disk_full(trial: Trial, rng: random.Random, ground: Ground) -> None:
 def _mount(folder: Path) -> bool:
     if os.geteuid() != 0:
         return False
-    command = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    # Room for what every partition logs and rewrites while it recovers: 48 MB are too small for 60,000 payments.
+    command = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 

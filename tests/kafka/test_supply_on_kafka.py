@@ -137,3 +137,29 @@ def test_a_model_that_reigned_comes_back_by_one_command(running):
     assert metric(scorer, "fraud_signatures_demanded") == 1
     refused = CliRunner().invoke(app, ["models", "rollback", "forest-none"], env=environment(settings))
     assert "there is no model forest-none" in str(refused.exception)
+
+
+def test_after_a_rotation_nothing_needs_the_old_key(running):
+    settings, scorer, learner = running
+    (settings.signing_keys / "2027").write_text("n" * 64)
+    refused = CliRunner().invoke(app, ["sign", "--yes"], env=environment(settings))
+    assert f"stop group {settings.learner_group}" in str(refused.exception)
+
+    assert learner.stop() == 0
+    before = len(read_all(settings, settings.topics.risk))
+    assert "nothing was done" in command(settings, "sign")
+    assert len(read_all(settings, settings.topics.risk)) == before
+    assert command(settings, "sign", "--yes").endswith("done\n")
+    assert len(read_all(settings, settings.topics.risk)) > before > 0
+
+    assert scorer.stop() == 0
+    (settings.signing_keys / "2026").unlink()
+    scorer.start()
+    learner.start()
+    scorer.await_ready()
+    learner.await_ready()
+    newest = read_all(settings, settings.topics.snapshots)[-1].key().decode()
+    scores = play(settings, scorer, learner, 4)
+    assert scores[4 * PART].snapshot == newest
+    (model,) = json.loads(command(settings, "models", "list", "--json"))
+    assert model["signed_with"] == "2027"
