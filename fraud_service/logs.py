@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on stderr. No payloads, no card numbers: callers log names and counts."""
+"""Structured logs on stderr: JSON of what runs, text of a command. No payloads, no card numbers: names and counts."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ def configure(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         cache_logger_on_first_use=True,
+    )
+
+
+def configure_for_people() -> None:
+    """Send our own records to stderr as text, without card data: stdout is for what a command was asked for."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.processors.format_exc_info,
+            _scrubbed,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
 
 

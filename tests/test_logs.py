@@ -42,3 +42,18 @@ def test_what_is_no_card_data_is_written_as_it_is():
     facts = {"count": 7, "share": 0.5, "missing": None, "good": True, "names": ["a", r"\u0022"]}
     (line,) = lines(f"ours.info('text', **{facts!r})")
     assert {name: line[name] for name in facts} == facts
+
+
+def test_what_a_command_logs_goes_to_stderr_without_card_data():
+    script = f"""
+import structlog
+from fraud_service import cli
+cli.begin()
+structlog.get_logger("ours").warning("refused", card="{CANARY}")
+print("{{}}")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "{}\n"
+    assert "refused" in done.stderr
+    assert "[card number]" in done.stderr
+    assert CANARY not in done.stderr

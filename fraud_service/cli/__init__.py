@@ -8,11 +8,12 @@ from typing import Final
 
 import typer
 
+from fraud_service import logs
 from fraud_service.cli import audit, models, replay, service, supply
 from fraud_service.domain.card_data import mask
 from fraud_service.errors import ConfigurationError, FraudServiceError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Real-time fraud detection on Kafka.")
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(service.app)
 app.add_typer(models.app)
 app.add_typer(replay.app)
@@ -22,6 +23,12 @@ app.add_typer(supply.app)
 # What a transaction makes is freed as soon as nobody holds it. To look for cycles after every 700 new objects, as
 # Python does by default, costs a tenth of the work and finds nothing.
 GARBAGE_THRESHOLD: Final = 50_000
+
+
+@app.callback()
+def begin() -> None:
+    """Real-time fraud detection on Kafka."""
+    logs.configure_for_people()
 
 
 def main() -> None:
