@@ -259,7 +259,7 @@ def disk_full(trial: Trial, rng: random.Random, ground: Ground) -> None:
         trial.await_(lambda: process.status("/readyz") == 200, "state on a small disk")
         filler = state / "filler"
         with contextlib.suppress(OSError), filler.open("wb") as file:
-            while file.write(b"\0" * 65_536):
+            while file.write(bytes(1 << 20)):
                 file.flush()
         trial.pass_time(8)
         trial.remarks.append(f"full disk: {_state_of(process)}")
@@ -282,8 +282,8 @@ def disk_full(trial: Trial, rng: random.Random, ground: Ground) -> None:
 def _mount(folder: Path) -> bool:
     if os.geteuid() != 0:
         return False
-    # Room for what every partition logs and rewrites while it recovers: 48 MB are too small for 60,000 payments.
-    command = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)]
+    # Room for what is logged and rewritten while the whole changelog is read: 48 MB are too small for 60,000 payments.
+    command = ["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", str(folder)]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
