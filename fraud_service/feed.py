@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Label
     from fraud_service.history import LabelledTransaction
     from fraud_service.settings import Settings
+    from fraud_service.stream.messages import Headers
 
 FLUSH_TIMEOUT: Final = 60.0  # seconds
+BY_KEY: Final = -1  # the partition that the key's hash names
 
 
 class Feed:
@@ -79,7 +81,7 @@ class Feed:
             before(event.transaction.timestamp, self.flush)
             if rate is not None:
                 self._pace(began + self.transactions / rate)
-            self._send(self._topics.transactions, event.transaction.card_id, encode(event.transaction))
+            self.send(self._topics.transactions, event.transaction.card_id.encode(), encode(event.transaction))
             self.transactions += 1
             label = event.label(label_delay)
             if label is not None:
@@ -90,7 +92,7 @@ class Feed:
 
     def label(self, label: Label) -> None:
         """Send one label."""
-        self._send(self._topics.labels, label.card_id, encode(label))
+        self.send(self._topics.labels, label.card_id.encode(), encode(label))
         self.labels += 1
 
     def _pace(self, due: float) -> None:
@@ -100,10 +102,18 @@ class Feed:
             self._producer.poll(0)
             time.sleep(delay)
 
-    def _send(self, topic: str, card_id: str, value: bytes) -> None:
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int = BY_KEY,
+        headers: Headers | None = None,
+    ) -> None:
+        """Send one record, whatever it is."""
         while True:
             try:
-                self._producer.produce(topic, key=card_id.encode(), value=value, on_delivery=self._on_delivery)
+                self._producer.produce(topic, value, key, partition, headers=headers, on_delivery=self._on_delivery)
             except BufferError:
                 self._producer.poll(0.1)  # the queue is full: let the broker take some
             else:

@@ -9,7 +9,7 @@ from typing import Final
 import typer
 
 from fraud_service import logs
-from fraud_service.cli import audit, models, replay, service, supply
+from fraud_service.cli import audit, models, recovery, replay, service, supply
 from fraud_service.domain.card_data import mask
 from fraud_service.errors import ConfigurationError, FraudServiceError
 
@@ -17,6 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(service.app)
 app.add_typer(models.app)
 app.add_typer(replay.app)
+app.add_typer(recovery.app)
 app.add_typer(audit.app)
 app.add_typer(supply.app)
 

@@ -75,7 +75,7 @@ class ScorerStep:
         readable = []
         for place, message in enumerate(batch):
             try:
-                readable.append((place, message, self._read(message)))
+                readable.append((place, message, read(message, self._tolerance, numbers=self._refuses_numbers)))
             except InvalidEvent as error:
                 self._metrics.dead_letters.labels(error.reason).inc()
                 outputs[place].append(dead_letter(message, error))
@@ -89,13 +89,6 @@ class ScorerStep:
         for _ in batch:
             self._metrics.processing.observe(each)
         return outputs
-
-    def _read(self, message: Received) -> Transaction:
-        refuse(message.value, message.key, numbers=self._refuses_numbers)
-        transaction = decode_transaction(message.value)
-        check_key(message.key, transaction.card_id)
-        check_time(transaction.timestamp, message.timestamp + self._tolerance, "timestamp")
-        return transaction
 
     def _assess(self, part: Sequence[Readable], state_of: StateOf) -> list[Verdict]:
         states = {transaction.card_id: state_of(message) for _, message, transaction in part}
@@ -149,6 +142,23 @@ def _cloud_event(verdict: Verdict) -> Headers:
         ("ce_subject", transaction.transaction_id.encode()),
         ("content-type", b"application/json"),
     ]
+
+
+def read(message: Received, tolerance: int, *, numbers: bool) -> Transaction:
+    """Read a transaction that may be assessed; raises `InvalidEvent` for a message that becomes a dead letter.
+
+    Parameters
+    ----------
+    tolerance
+        Milliseconds by which its event time may lie after the broker's timestamp.
+    numbers
+        Whether card numbers are refused.
+    """
+    refuse(message.value, message.key, numbers=numbers)
+    transaction = decode_transaction(message.value)
+    check_key(message.key, transaction.card_id)
+    check_time(transaction.timestamp, message.timestamp + tolerance, "timestamp")
+    return transaction
 
 
 def check_key(key: bytes | None, card_id: str) -> None:

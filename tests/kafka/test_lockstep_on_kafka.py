@@ -9,15 +9,18 @@ import sys
 
 import pytest
 from support.processes import Service, environment, fresh_settings, read_all
+from support.worlds import transaction
 
 from fraud_service import service
 from fraud_service.domain.detector import Detector
+from fraud_service.domain.events import encode
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import decode_score, encode_record, score_record
 from fraud_service.domain.teaching import Sampling
 from fraud_service.history import History
 from fraud_service.offline import Rehearsal
 from fraud_service.simulator import World, write
+from fraud_service.stream import clients, topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -71,3 +74,57 @@ def test_a_fast_replay_in_step_gives_the_scores_of_the_backtest(outcome):
 def test_in_step_no_score_is_stale(outcome):
     settings, _ = outcome
     assert not any(decode_score(m.value()).is_stale for m in read_all(settings, settings.topics.scores))
+
+
+@pytest.fixture(scope="module")
+def recovered(apache_kafka, tmp_path_factory, outcome):
+    """A service with five partitions instead of four, made from the input topics of the first one alone."""
+    lost, _ = outcome
+    producer = clients.producer(lost)
+    future = transaction("t-future", 4_000_000_000_000, card_id="c-future")
+    for key, value in ((b"c-broken", b"no payment"), (b"c-future", encode(future))):
+        producer.produce(lost.topics.transactions, key=key, value=value)
+    assert producer.flush(30) == 0
+    folder = tmp_path_factory.mktemp("recovered")
+    settings = fresh_settings(apache_kafka.bootstrap, folder, partitions=5).model_copy(
+        update={"snapshot_interval": 120.0, "snapshot_lead": 60.0, "maturity": 1.0}
+    )
+    scorer, learner = (Service(settings, verb, folder / verb, OPTIONS) for verb in ("score", "learn"))
+    with scorer, learner:
+        scorer.await_ready()
+        learner.await_ready()
+        sources = [f"--from-transactions={lost.topics.transactions}", f"--from-labels={lost.topics.labels}"]
+        command = [sys.executable, "-m", "fraud_service.cli", "recover", *sources]
+        done = subprocess.run(
+            command, env={**os.environ, **environment(settings)}, check=True, timeout=200, stdout=subprocess.PIPE
+        )
+        wanted = len(read_all(lost, lost.topics.snapshots))
+        learner.wait_until(lambda: len(read_all(settings, settings.topics.snapshots)) >= wanted, 60)
+        assert scorer.stop() == learner.stop() == 0
+    return settings, json.loads(done.stdout)
+
+
+def test_a_service_made_again_from_its_inputs_gives_every_score_again(outcome, recovered):
+    (lost, history), (again, told) = outcome, recovered
+    assert told == {"transactions": len(history) + 1, "labels": len(history), "models": 0, "future": 1}
+    scores = [by_transaction(settings) for settings in (lost, again)]
+    assert len(scores[0]) == len(history)
+    assert scores[0] == scores[1]
+    (letter,) = read_all(again, again.topics.dead_letters)
+    assert letter.value() == b"no payment"
+
+
+def by_transaction(settings) -> dict[str, bytes]:
+    scores = read_all(settings, settings.topics.scores)
+    return {decode_score(message.value()).transaction_id: message.value() for message in scores}
+
+
+@pytest.mark.parametrize("role", ["snapshots", "risk", "scorer_state"])
+def test_a_service_made_again_from_its_inputs_has_the_same_state(outcome, recovered, role):
+    def newest(settings) -> dict[bytes, bytes]:
+        (name,) = (spec.name for spec in topics.table(settings) if spec.role == role)
+        return {message.key(): message.value() for message in read_all(settings, name)}
+
+    lost, again = newest(outcome[0]), newest(recovered[0])
+    assert len(lost) > 20
+    assert lost == again

@@ -1,0 +1,37 @@
+"""Commands for a service that is lost, or moves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from fraud_service import settings
+from fraud_service.cli.options import Bootstrap, progress_bar
+
+app = typer.Typer()
+
+
+@app.command()
+def recover(
+    transactions: Annotated[str, typer.Option("--from-transactions", metavar="TOPIC", help="Payments it had read.")],
+    labels: Annotated[str, typer.Option("--from-labels", metavar="TOPIC", help="Labels it had read.")],
+    models: Annotated[
+        str | None, typer.Option("--from-models", metavar="TOPIC", help="Models that were promoted, if any.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from-bootstrap", metavar="HOST:PORT", help="Where they are, if elsewhere.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Make a lost service again: send the topics it read to those of a new one that runs, never ahead of it."""
+    from fraud_service import service
+    from fraud_service.recovery import Recovery, Sources
+
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    there = settings.load(bootstrap_servers=source or bootstrap)
+    with Recovery(there, Sources(transactions, labels, models)) as recovery, progress_bar() as bar:
+        task = bar.add_task("transactions", total=len(recovery))
+        found = recovery.play(chosen, service.calendar(chosen), lambda: bar.advance(task))
+    typer.echo(msgspec.json.encode(found).decode())
