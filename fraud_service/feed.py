@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fraud_service.stream.messages import Headers
 
 FLUSH_TIMEOUT: Final = 60.0  # seconds
-BY_KEY: Final = -1  # the partition that the key's hash names
 
 
 class Feed:
@@ -107,7 +106,7 @@ class Feed:
         topic: str,
         key: bytes | None,
         value: bytes | None,
-        partition: int = BY_KEY,
+        partition: int = clients.BY_KEY,
         headers: Headers | None = None,
     ) -> None:
         """Send one record, whatever it is."""

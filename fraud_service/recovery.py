@@ -15,7 +15,8 @@ import msgspec
 
 from fraud_service.domain.events import Reason
 from fraud_service.errors import InvalidEvent
-from fraud_service.feed import BY_KEY, Feed
+from fraud_service.feed import Feed
+from fraud_service.stream import clients
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.lockstep import Lockstep
 from fraud_service.stream.messages import Received
@@ -91,7 +92,7 @@ class Recovery:
         keeps_partitions = len(self._spans[self._topics.transactions]) == target.partitions
         with Feed(target) as feed, Lockstep(target, calendar) as lockstep:
             for entry in self._in_order():
-                partition = entry.partition if keeps_partitions else BY_KEY
+                partition = entry.partition if keeps_partitions else clients.BY_KEY
                 if entry.topic == self._topics.models:
                     feed.send(names.models, entry.key, entry.value, headers=entry.headers)
                     found.models += 1

@@ -35,3 +35,22 @@ def recover(
         task = bar.add_task("transactions", total=len(recovery))
         found = recovery.play(chosen, service.calendar(chosen), lambda: bar.advance(task))
     typer.echo(msgspec.json.encode(found).decode())
+
+
+@app.command()
+def repartition(
+    partitions: Annotated[int, typer.Option(min=2, help="How many there shall be.")],
+    transactions: Annotated[str, typer.Option(metavar="TOPIC", help="The new topic of payments.")],
+    labels: Annotated[str, typer.Option(metavar="TOPIC", help="The new topic of labels.")],
+    scores: Annotated[str, typer.Option(metavar="TOPIC", help="The new topic of scores.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Move a service that was stopped to more partitions, profiles and what labels taught with it."""
+    from fraud_service.stream import repartition as moving
+
+    old = settings.load(bootstrap_servers=bootstrap)
+    names = old.topics.model_copy(update={"transactions": transactions, "labels": labels, "scores": scores})
+    new = old.model_copy(update={"partitions": partitions, "topics": names})
+    for line in moving.repartition(old, new, really=yes):
+        typer.echo(line)

@@ -16,6 +16,7 @@ One ledger serves one partition. Its state lies in a key-value store with bounde
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -26,7 +27,7 @@ from fraud_service.domain.policy import Outcome
 from fraud_service.domain.profile import DAY, HOUR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fraud_service.domain.events import Label
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
@@ -272,6 +273,41 @@ class Ledger:
 def identify(card_id: str, transaction_id: str) -> str:
     """Name a transaction: its id is unique within its card, as everywhere in the service."""
     return f"{len(card_id)}/{card_id}/{transaction_id}"
+
+
+def card_of(identity: str) -> str:
+    """Return the card of a transaction's name."""
+    length, _, rest = identity.partition("/")
+    return rest[: int(length)]
+
+
+class Dealing:
+    """The rows of ledgers dealt out to other partitions, each to the one of its card.
+
+    What is due at a boundary gets new numbers there; `take` all rows, then write the `counts` too.
+    """
+
+    def __init__(self, place: Callable[[str], int]) -> None:
+        self._place = place
+        self._counts: Counter[tuple[int, str]] = Counter()
+
+    def take(self, key: str, value: bytes) -> tuple[int, str, bytes] | None:
+        """Return partition, key and value of a row; None for a count, which comes at the end."""
+        kind, _, rest = key.partition("/")
+        if kind != "d":
+            return self._place(card_of(rest)), key, value
+        boundary, _, number = rest.partition("/")
+        if not number:
+            return None
+        partition = self._place(card_of(_decode_due(value).identity))
+        count = self._counts[partition, boundary]
+        self._counts[partition, boundary] += 1
+        return partition, f"d/{boundary}/{count}", value
+
+    def counts(self) -> Iterator[tuple[int, str, bytes]]:
+        """Yield partition, key and value of the rows that say how many are due."""
+        for (partition, boundary), count in self._counts.items():
+            yield partition, f"d/{boundary}", b"%d" % count
 
 
 def examples_due(ledgers: Sequence[Ledger], boundary: int) -> list[Example]:

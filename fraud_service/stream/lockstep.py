@@ -65,7 +65,8 @@ class Lockstep:
         if self._passed is None:  # the learner's calendar begins here, unless it began before
             self._passed = number
             self._snapshots.read()
-            self._first = max(number, self._snapshots.newest // self._calendar.interval)
+            newest = self._snapshots.newest
+            self._first = number if newest < 0 else newest // self._calendar.interval
             return
         if self._first < needed <= self._passed and needed * self._calendar.interval > self._snapshots.newest:
             flush()

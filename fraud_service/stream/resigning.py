@@ -6,23 +6,19 @@ learner must not run meanwhile: a row that it writes between our reading and our
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
-from confluent_kafka import KafkaException
 
 from fraud_service.domain.signature import Refusal
 from fraud_service.domain.snapshot import KEPT, decode_snapshot
-from fraud_service.errors import ConfigurationError, PreflightError, RefusedRecord
-from fraud_service.stream import clients, promotions, signing
+from fraud_service.errors import ConfigurationError, RefusedRecord
+from fraud_service.stream import clients, promotions, signing, standing
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.broadcast import VERSION_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from confluent_kafka.admin import AdminClient
 
     from fraud_service.domain.signature import Keyring
     from fraud_service.settings import Settings
@@ -30,9 +26,6 @@ if TYPE_CHECKING:
     from fraud_service.stream.messages import Headers
 
 log = structlog.get_logger(__name__)
-
-PAUSE: Final = 1.0  # seconds between two looks at the group
-SLACK: Final = 5.0  # seconds after a session for the broker to see its end
 
 
 class Lenient(promotions.Gate):
@@ -67,7 +60,7 @@ def sign_anew(settings: Settings, *, unsigned: bool, really: bool) -> Iterator[s
     keyring = signing.keyring(settings)
     if not keyring.is_demanding:
         raise ConfigurationError("there is no key to sign with: set FRAUD_SIGNING_KEYS")
-    _require_no_learner(settings)
+    standing.require_stopped(settings, settings.learner_group)
     gate = Lenient(keyring) if unsigned else promotions.Gate(keyring)
     models = [(record.key, record.value) for record in promotions.promoted(settings, gate)]
     rows = _last(settings, settings.topics.risk, "risk", keyring, unsigned=unsigned)
@@ -81,27 +74,6 @@ def sign_anew(settings: Settings, *, unsigned: bool, really: bool) -> Iterator[s
     clients.deliver(settings, _signed(keyring, "risk", rows))
     clients.deliver(settings, _signed(keyring, "snapshots", snapshots))
     yield "done"
-
-
-def _require_no_learner(settings: Settings) -> None:
-    """Wait for the session of a learner that was just stopped to end; raise `PreflightError` when one still runs."""
-    admin, group = clients.admin(settings), settings.learner_group
-    deadline = time.monotonic() + settings.session_timeout + SLACK
-    while _has_members(admin, group):
-        if time.monotonic() > deadline:
-            raise PreflightError(f"the learner runs: stop group {group}")
-        log.info("waiting_for_the_end_of_a_session", group=group, at_most=f"{settings.session_timeout:.0f} s")
-        time.sleep(PAUSE)
-
-
-def _has_members(admin: AdminClient, group: str) -> bool:
-    try:
-        (asked,) = admin.describe_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
-        return bool(asked.result(clients.TIMEOUT).members)
-    except KafkaException as error:
-        if error.args[0].name() == "GROUP_ID_NOT_FOUND":
-            return False
-        raise PreflightError(f"group {group} cannot be seen: {error.args[0].str()}") from error
 
 
 def _last(settings: Settings, topic: str, role: str, keyring: Keyring, *, unsigned: bool) -> list[Entry]:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from fraud_service.errors import ArchiveError
+from fraud_service.errors import ArchiveError, PreflightError
 from fraud_service.stream import clients
 
 if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
     from fraud_service.settings import Settings
     from fraud_service.stream.archive import Archive, Span
 
+log = structlog.get_logger(__name__)
+
 PATIENCE: Final = 120.0  # seconds for open transactions to end
 PAUSE: Final = 0.05
+SLACK: Final = 5.0  # seconds after a session for the broker to see its end
+LOOK: Final = 1.0  # seconds between two looks at a group
 
 
 def committed(settings: Settings, group: str, archive: Archive, topic: str) -> dict[int, int | None]:
@@ -42,6 +49,33 @@ def committed(settings: Settings, group: str, archive: Archive, topic: str) -> d
         if place.error is not None:
             raise ArchiveError(f"offsets of group {group} on {topic} cannot be read: {place.error.str()}")
     return {place.partition: place.offset if place.offset >= 0 else None for place in found}
+
+
+def require_stopped(settings: Settings, group: str) -> None:
+    """Wait for the session of a member that was just stopped to end.
+
+    Raises
+    ------
+    PreflightError
+        When a member still runs then, or the group cannot be seen.
+    """
+    admin = clients.admin(settings)
+    deadline = time.monotonic() + settings.session_timeout + SLACK
+    while _has_members(admin, group):
+        if time.monotonic() > deadline:
+            raise PreflightError(f"group {group} still runs: stop its processes")
+        log.info("waiting_for_the_end_of_a_session", group=group, at_most=f"{settings.session_timeout:.0f} s")
+        time.sleep(LOOK)
+
+
+def _has_members(admin: AdminClient, group: str) -> bool:
+    try:
+        (asked,) = admin.describe_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
+        return bool(asked.result(clients.TIMEOUT).members)
+    except KafkaException as error:
+        if error.args[0].name() == "GROUP_ID_NOT_FOUND":
+            return False
+        raise PreflightError(f"group {group} cannot be seen: {error.args[0].str()}") from error
 
 
 def settled(settings: Settings, archive: Archive, topic: str) -> dict[int, Span]:

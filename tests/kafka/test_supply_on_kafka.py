@@ -143,7 +143,7 @@ def test_after_a_rotation_nothing_needs_the_old_key(running):
     settings, scorer, learner = running
     (settings.signing_keys / "2027").write_text("n" * 64)
     refused = CliRunner().invoke(app, ["sign", "--yes"], env=environment(settings))
-    assert f"stop group {settings.learner_group}" in str(refused.exception)
+    assert f"group {settings.learner_group} still runs" in str(refused.exception)
 
     assert learner.stop() == 0
     before = len(read_all(settings, settings.topics.risk))
