@@ -10,7 +10,8 @@
     ├── ModelError           an artefact that is missing, altered or made for other features
     ├── PreflightError       topics, offsets or state that would make the result wrong
     ├── ArchiveError         a topic that cannot be read back: verification, replay or explanation stops
-    ├── ClusterUnavailable   brokers or partitions went away: what was not committed is dropped, and done again later
+    ├── ClusterUnavailable   brokers went away: what was not committed is dropped, and done again later
+    │   └── PartitionsLost   the group gave our partitions away: the same, unless another process runs under our name
     └── FatalStreamError     the process must end and start again: going on could lose or double work
 """
 
@@ -76,6 +77,10 @@ class ArchiveError(FraudServiceError):
 
 class ClusterUnavailable(FraudServiceError):  # noqa: N818 - as above: nothing of ours has failed
     """The cluster does not answer, or has given the partitions away. Nothing stored is wrong: to try again is safe."""
+
+
+class PartitionsLost(ClusterUnavailable):
+    """The group gave our partitions away while we were working on them."""
 
 
 class FatalStreamError(FraudServiceError):

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from quixstreams import Application
 from quixstreams.state.rocksdb import RocksDBOptions
 
-from fraud_service.errors import ClusterUnavailable, PreflightError
+from fraud_service.errors import ClusterUnavailable, PartitionsLost, PreflightError
 from fraud_service.stream import clients, endings
 from fraud_service.stream.settling import await_settled
 
@@ -64,7 +64,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
     ended_by: BaseException | None = None
     member = ""
     joined_after = 0.0  # seconds from the start to the first assignment
-    has_rival: Callable[[endings.Membership, Callable[[], None]], bool] = staticmethod(lambda *_: False)
+    has_rival: Callable[..., bool] = staticmethod(lambda *_, **__: False)
 
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
         self.member = consumer.memberid()
@@ -86,7 +86,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
         """End the loop: Quix would keep the open checkpoint and could commit work on partitions others own now."""
         super()._on_lost(consumer, topic_partitions)
         self._tell([])
-        raise ClusterUnavailable(
+        raise PartitionsLost(
             "the group gave this process's partitions away while it was working: it was too slow or cut off. "
             "What was not committed is dropped, and it starts again from the last checkpoint"
         )

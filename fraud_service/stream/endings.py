@@ -14,7 +14,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from quixstreams.checkpointing.exceptions import CheckpointProducerTimeout
 
-from fraud_service.errors import ClusterUnavailable, FatalStreamError, FraudServiceError
+from fraud_service.errors import ClusterUnavailable, FatalStreamError, FraudServiceError, PartitionsLost
 from fraud_service.stream import clients
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ FENCED: Final = frozenset(  # the broker has ended our transaction, or our membe
 )
 
 
-def meaning(error: BaseException, name: str, has_rival: Callable[[], bool]) -> FraudServiceError:
+def meaning(error: BaseException, name: str, has_rival: Callable[..., bool]) -> FraudServiceError:
     """Return what an error that ended the loop is to us.
 
     Parameters
@@ -54,17 +54,21 @@ def meaning(error: BaseException, name: str, has_rival: Callable[[], bool]) -> F
     name
         The group instance and transactional id of this process.
     has_rival
-        Whether another process has taken that name; asked only when it may be so.
+        Whether another process has taken that name, asked only when it may be so; `is_joining` says that it may still
+        be on its way into the group.
     """
     chain = list(_chain(error))
     ours = next((cause for cause in chain if isinstance(cause, FraudServiceError)), None)
-    if ours is not None:
-        return ours
     codes = {told.code() for cause in chain for told in _told(cause)}
-    if KafkaError.FENCED_INSTANCE_ID in codes or (codes & FENCED and has_rival()):
+    # Who joined under our name made the group take our partitions; who only fenced our transaction may be joining.
+    is_replaced = isinstance(ours, PartitionsLost) and has_rival(is_joining=False)
+    is_replaced = is_replaced or (ours is None and bool(codes & FENCED) and has_rival(is_joining=True))
+    if is_replaced or KafkaError.FENCED_INSTANCE_ID in codes:
         return FatalStreamError(
             f"another process runs as {name} and took over from this one: give each a FRAUD_INSTANCE of its own"
         )
+    if ours is not None:
+        return ours
     if codes & (clients.PASSING | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
         return ClusterUnavailable(f"the cluster was away or too slow: {type(error).__name__}: {error}")
     return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
@@ -80,16 +84,15 @@ class Membership:
     joined_after: float
 
 
-def has_rival(settings: Settings, ours: Membership, beat: Callable[[], None]) -> bool:
-    """Whether another process joins the group under our name; False when the cluster does not answer.
+def has_rival(settings: Settings, ours: Membership, beat: Callable[[], None], *, is_joining: bool) -> bool:
+    """Whether another process is in the group under our name; False when the cluster does not answer.
 
-    It fences us at its start and joins later: as much later as we did, more or less, and twice that is waited for.
-    Asked too early, two processes would take turns. `beat` is called meanwhile.
+    It fences us at its start and joins later: as much later as we did, more or less. When it may still be joining,
+    twice that is waited for, and `beat` called meanwhile; asked too early, two processes would take turns.
     """
     admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
-    until = time.monotonic() + max(JOINING, 2 * ours.joined_after)
-    while time.monotonic() < until:
-        time.sleep(ASK)
+    until = time.monotonic() + (max(JOINING, 2 * ours.joined_after) if is_joining else 0.0)
+    while True:
         beat()
         try:
             (asked,) = admin.describe_consumer_groups([ours.group], request_timeout=clients.PROBE_TIMEOUT).values()
@@ -99,7 +102,9 @@ def has_rival(settings: Settings, ours: Membership, beat: Callable[[], None]) ->
             return False
         if any(other.group_instance_id == ours.name and other.member_id != ours.member for other in members):
             return True
-    return False
+        if time.monotonic() >= until:
+            return False
+        time.sleep(ASK)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,7 +12,7 @@ from quixstreams.internal_producer import KafkaProducerTransactionCommitFailed
 from quixstreams.kafka.exceptions import KafkaConsumerException, KafkaProducerDeliveryError
 
 from fraud_service import service
-from fraud_service.errors import ClusterUnavailable, FatalStreamError
+from fraud_service.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
 from fraud_service.health import Health
 from fraud_service.settings import Settings
 from fraud_service.stream import clients, endings
@@ -24,7 +24,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
 
 
 def meaning(error: Exception, *, rival: bool = False) -> Exception:
-    return endings.meaning(error, "fraud-scorer-pod-0", lambda: rival)
+    return endings.meaning(error, "fraud-scorer-pod-0", lambda is_joining: rival)
 
 
 AWAY = [
@@ -128,13 +128,29 @@ def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monke
     beats: list[float] = []
     ours = endings.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=10.0)
     group = Group(monkeypatch, joined_after=15.0)
-    assert endings.has_rival(Settings(), ours, lambda: beats.append(group.now))
+    assert endings.has_rival(Settings(), ours, lambda: beats.append(group.now), is_joining=True)
     assert group.now == 15.0
-    assert len(beats) == 30
+    assert len(beats) == 31
 
 
 def test_who_sees_nobody_join_in_twice_its_own_time_has_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = endings.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=0.1)
     group = Group(monkeypatch, joined_after=100.0)
-    assert not endings.has_rival(Settings(), ours, lambda: None)
+    assert not endings.has_rival(Settings(), ours, lambda: None, is_joining=True)
     assert group.now == endings.JOINING
+
+
+@pytest.mark.parametrize("joined_after", [0.0, 0.1])
+def test_a_group_that_took_our_partitions_already_has_the_rival_or_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, joined_after: float
+) -> None:
+    ours = endings.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=10.0)
+    group = Group(monkeypatch, joined_after)
+    assert endings.has_rival(Settings(), ours, lambda: None, is_joining=False) == (joined_after == 0.0)
+    assert group.now == 0.0
+
+
+def test_partitions_that_a_rival_took_end_the_process_and_others_are_waited_for() -> None:
+    lost = caused(PartitionAssignmentError("during assignment"), PartitionsLost("given away"))
+    assert isinstance(meaning(lost, rival=True), FatalStreamError)
+    assert isinstance(meaning(lost, rival=False), PartitionsLost)
