@@ -302,7 +302,7 @@ def test_a_label_goes_to_its_card_as_it_was_given(run, monkeypatch):
     sent = []
 
     class Producer:
-        def produce(self, topic, key, value, on_delivery):
+        def produce(self, topic, value, key, partition, headers, on_delivery):
             sent.append((topic, key, json.loads(value)))
 
         def poll(self, timeout):
