@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.worlds import DictStore, features, label, score
 
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.ledger import MOST_LABELS, Calendar, Due, Ledger
+from fraud_service.domain.ledger import MOST_LABELS, Calendar, Dealing, Due, Ledger
 
 if TYPE_CHECKING:
     from fraud_service.domain.events import Label
@@ -339,19 +339,32 @@ def sensible(steps: Steps) -> Steps:
     return kept
 
 
-def play(steps: Steps, times: list[int], partitions: int = 1) -> World:
+def play(steps: Steps, times: list[int], partitions: int = 1, move: tuple[int, int] | None = None) -> World:
+    """Play steps, each transaction with a card of its own; with `move`, to so many partitions before that step."""
     steps = sensible(steps)
     world = World(partitions)
     at = dict(zip(TRANSACTIONS, times, strict=True))
-    for step in steps:
+    for number, step in enumerate(steps):
+        if move is not None and number == move[0]:
+            world = dealt(world, move[1])
         if step[0] == "score":
-            world.score(score(step[1], at[step[1]]))
+            world.score(score(step[1], at[step[1]], card_id=step[1]))
         elif step[0] == "label":
-            world.label(label(step[1], step[2], is_fraud=step[3]))
+            world.label(label(step[1], step[2], is_fraud=step[3], card_id=step[1]))
         else:
             world.close((world.closed + step[1]) * CALENDAR.interval)
     world.close(700)
     return world
+
+
+def dealt(world: World, partitions: int) -> World:
+    """Move a world whose cards are called as their transactions."""
+    moved = World(partitions, world.closed, world.taught, world.examples)
+    dealing = Dealing(lambda card_id: sum(card_id.encode()) % partitions)
+    rows = [row for store in world.stores for row in (dealing.take(*item) for item in store.items())]
+    for partition, key, value in (*(row for row in rows if row is not None), *dealing.counts()):
+        moved.stores[partition].put(key, value)
+    return moved
 
 
 def told_by_hand(steps: Steps, times: list[int]) -> set[Taught]:
@@ -425,6 +438,15 @@ def test_neither_partitions_nor_their_interleaving_change_what_is_taught(steps, 
         waiting = []
     shuffled = play(interleaved, times, partitions)
     assert shuffled.taught == one.taught
+
+
+@FAST
+@given(STEPS, TIMES, st.integers(1, 3), st.integers(0, 60), st.integers(1, 5))
+def test_a_move_to_other_partitions_changes_nothing_of_what_is_taught(steps, times, before, moment, after):
+    moved = play(steps, times, before, (moment, after))
+    assert moved.taught == play(steps, times).taught
+    moved.close(2000)
+    assert all(store == {} for store in moved.stores)
 
 
 @FAST
