@@ -86,14 +86,18 @@ class GuardedApplication(Application):  # type: ignore[misc]
         """End the loop: Quix would keep the open checkpoint and could commit work on partitions others own now."""
         super()._on_lost(consumer, topic_partitions)
         self._tell([])
-        raise PartitionsLost(
+        self.ended_by = PartitionsLost(
             "the group gave this process's partitions away while it was working: it was too slow or cut off. "
             "What was not committed is dropped, and it starts again from the last checkpoint"
         )
+        raise self.ended_by
 
     def _exception_handler(self, kind: Any, error: Any, traceback: Any) -> Any:
-        """Keep what ended the loop: Quix cleans up next, and what fails then would be all that is seen."""
-        self.ended_by = error
+        """Keep what ended the loop: Quix cleans up next, and what fails then would be all that is seen.
+
+        The client sometimes loses what was raised within a rebalance, and says that it failed without an exception.
+        """
+        self.ended_by = self.ended_by or error
         return super()._exception_handler(kind, error, traceback)
 
     def _process_message(self, dataframe_composed: Any) -> None:

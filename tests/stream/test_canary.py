@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from quixstreams.checkpointing import Checkpoint
 from quixstreams.kafka import BaseConsumer
 from quixstreams.processing import ProcessingContext
 
-from fraud_service.errors import ClusterUnavailable, FatalStreamError
+from fraud_service.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
 from fraud_service.health import SILENCE_ALLOWED, Health
 from fraud_service.metrics import Metrics, ScorerMetrics
 from fraud_service.settings import Settings
@@ -59,6 +60,18 @@ def app(tmp_path):
 def test_losing_partitions_ends_the_application(app):
     with pytest.raises(ClusterUnavailable, match="What was not committed is dropped"):
         app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
+
+
+def test_what_the_client_makes_of_lost_partitions_does_not_hide_that_they_were_lost(app, monkeypatch):
+    def poll() -> None:
+        with contextlib.suppress(ClusterUnavailable):  # as the client does at times
+            app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
+        app._exception_handler(SystemError, SystemError("returned NULL without setting an exception"), None)
+        raise TimeoutError("Quix could not clean up")
+
+    monkeypatch.setattr(app, "run", poll)
+    with pytest.raises(PartitionsLost, match="What was not committed is dropped"):
+        app.run_until_stopped()
 
 
 def test_identities_are_stable_and_quix_settings_are_ours(app):
