@@ -8,16 +8,23 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import structlog
+
 from fraud_service.errors import ConfigurationError
 from fraud_service.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fraud_service.metrics import Metrics
+
+log = structlog.get_logger(__name__)
 
 SILENCE_ALLOWED: Final = 30.0  # seconds without a turn of the poll loop
 
@@ -68,15 +75,26 @@ class Health:
 class HttpEndpoint:
     """Serve `/metrics`, `/livez`, `/readyz` and `/startupz`.
 
+    Parameters
+    ----------
+    identity
+        Files of certificate and private key, for HTTPS.
+
     Raises
     ------
     ConfigurationError
-        When the address cannot be bound.
+        When the address cannot be bound, or the certificate not be used.
     """
 
-    def __init__(self, host: str, port: int, metrics: Metrics, health: Health) -> None:
+    def __init__(
+        self, host: str, port: int, metrics: Metrics, health: Health, identity: tuple[Path, Path] | None = None
+    ) -> None:
+        handler = _handler(metrics, health)
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(metrics, health))
+            if identity is None:
+                self._server = ThreadingHTTPServer((host, port), handler)
+            else:
+                self._server = _HttpsServer((host, port), handler, *identity)
         except OSError as error:
             raise ConfigurationError(
                 f"FRAUD_HTTP_HOST={host} FRAUD_HTTP_PORT={port} cannot be bound: {error.strerror}; choose a free port"
@@ -93,6 +111,43 @@ class HttpEndpoint:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=5)
+
+
+class _HttpsServer(ThreadingHTTPServer):
+    """The same with TLS; a certificate that was renewed on disk is taken up by the next connection."""
+
+    def __init__(
+        self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], certificate: Path, key: Path
+    ) -> None:
+        self._certificate, self._key = certificate, key
+        try:
+            self._load()
+        except OSError as error:  # what ssl raises is one too
+            raise ConfigurationError(
+                f"FRAUD_HTTP_CERTIFICATE={certificate} FRAUD_HTTP_KEY={key} cannot be used: {error.strerror}: "
+                "name a PEM certificate and the unencrypted private key that belongs to it"
+            ) from None
+        super().__init__(address, handler)
+
+    def _load(self) -> None:
+        renewed_at = self._certificate.stat().st_mtime_ns
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._certificate, self._key, password=lambda: "")  # never asks a terminal
+        self._context, self._loaded = context, renewed_at
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection. Its thread shakes hands: who is silent holds nobody up."""
+        connection, address = super().get_request()
+        try:
+            if self._certificate.stat().st_mtime_ns != self._loaded:
+                self._load()
+        except OSError as error:  # half renewed: the one we have is as good as before
+            log.warning("certificate_not_renewed", reason=error.strerror)
+        return self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Pass over a connection that failed: whoever scans ports must not fill the log."""
 
 
 def _handler(metrics: Metrics, health: Health) -> type[BaseHTTPRequestHandler]:

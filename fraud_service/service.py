@@ -89,7 +89,7 @@ def run_scorer(settings: Settings) -> None:
     scorer_metrics = ScorerMetrics(metrics)
     _say_whether_signed(settings, scorer_metrics)
     model = pretrained(settings)
-    with HttpEndpoint(settings.http_host, settings.http_port, metrics, health) as http:
+    with _endpoint(settings, metrics, health) as http:
         log.info("scorer_starting", port=http.port, model=model.version)
         persist(settings, health, lambda: _score(settings, health, scorer_metrics, model))
     log.info("scorer_stopped")
@@ -132,7 +132,7 @@ def run_learner(settings: Settings) -> None:
     learner_metrics = LearnerMetrics(metrics)
     _say_whether_signed(settings, learner_metrics)
     model = pretrained(settings)
-    with HttpEndpoint(settings.http_host, settings.http_port, metrics, health) as http:
+    with _endpoint(settings, metrics, health) as http:
         log.info("learner_starting", port=http.port, model=model.version)
         persist(settings, health, lambda: _learn(settings, health, learner_metrics, model))
     log.info("learner_stopped")
@@ -204,6 +204,12 @@ def persist(settings: Settings, health: Health, work: Callable[[], None]) -> Non
         time.sleep(PAUSE)
         clients.await_cluster(settings, health.beat)
         health.now(connected=True)
+
+
+def _endpoint(settings: Settings, metrics: Metrics, health: Health) -> HttpEndpoint:
+    certificate, key = settings.http_certificate, settings.http_key
+    identity = None if certificate is None or key is None else (certificate, key)
+    return HttpEndpoint(settings.http_host, settings.http_port, metrics, health, identity)
 
 
 def _models(received: list[bytes], on_refused: Callable[[str], None]) -> Iterator[Pretrained]:
@@ -280,6 +286,7 @@ def _each_scorer_turn(broadcast: Broadcast, knowledge: Knowledge, metrics: Score
 def _check(settings: Settings, group: str, inputs: list[str]) -> None:
     """Refuse to start on topics, offsets or state that would make the result wrong."""
     specs = topics.table(settings)
+    clients.introduce(settings)
     admin = clients.admin(settings)
     clients.patiently("topics cannot be checked", lambda: topics.require(admin, specs))
     role = "scorer_state" if group == settings.scorer_group else "learner_state"

@@ -25,7 +25,16 @@ IN_WORDS: Final = {  # defaults that are found at the start
     "kafka_secrets": "none",
     "signing_keys": "none",
     "signing_key": "last",
+    "http_certificate": "none",
+    "http_key": "none",
     "model": "shipped",
+}
+
+NO: Final = frozenset({"false", "f", "0"})  # as librdkafka reads it
+UNVERIFIED: Final = {  # options of librdkafka, and the values with which anyone could be the broker, or be let in
+    "enable.ssl.certificate.verification": NO,
+    "ssl.endpoint.identification.algorithm": frozenset({"none"}),
+    "enable.sasl.oauthbearer.unsecure.jwt": frozenset({"true", "t", "1"}),
 }
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -67,6 +76,10 @@ class Settings(BaseSettings):
     )
     signing_key: str | None = Field(
         None, min_length=1, description="name of the key that signs, the others only verify; the last by name if absent"
+    )
+    development: bool = Field(
+        default=False,
+        description="whether FRAUD_KAFKA may switch the verification of brokers off: never with real data",
     )
     topics: TopicNames = Field(TopicNames(), description="topic names, FRAUD_TOPICS__SCORES and so on")
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of the topics that `topics create` makes")
@@ -123,6 +136,12 @@ class Settings(BaseSettings):
 
     http_host: str = Field("0.0.0.0", description="address of metrics and health checks")  # noqa: S104 - probes come from outside the pod
     http_port: int = Field(8000, ge=0, le=65_535, description="port of metrics and health checks; 0 takes a free one")
+    http_certificate: Path | None = Field(
+        None,
+        description="PEM file with the certificate of metrics and health checks and its chain, read anew when it "
+        "changes; none: plain HTTP",
+    )
+    http_key: Path | None = Field(None, description="PEM file with the private key of FRAUD_HTTP_CERTIFICATE")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
     @model_validator(mode="after")
@@ -136,6 +155,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"FRAUD_LABEL_RETENTION={self.label_retention:g} is shorter than FRAUD_MATURITY={self.maturity:g}: "
                 "features would be forgotten before they are learned; raise the first or lower the second"
+            )
+        if (self.http_certificate is None) != (self.http_key is None):
+            raise ValueError(
+                "FRAUD_HTTP_CERTIFICATE and FRAUD_HTTP_KEY belong together: set both for HTTPS, or neither for HTTP"
             )
         roles: dict[str, str] = {}
         for role, name in self.topics:
@@ -164,7 +187,18 @@ def load(**overrides: object) -> Settings:
         field = str(error).split('"')[1]
         raise ConfigurationError(f'{PREFIX}{field.upper()} is not JSON: write an object, {{"name": "text"}}') from None
     secrets = {} if settings.kafka_secrets is None else _secrets(settings.kafka_secrets)
+    _require_verification(settings.kafka | secrets, is_development=settings.development)
     return settings.model_copy(update={"kafka": settings.kafka | secrets})
+
+
+def _require_verification(options: dict[str, str], *, is_development: bool) -> None:
+    for name, refused in UNVERIFIED.items():
+        value = options.get(name, "").strip().lower()
+        if value in refused and not is_development:
+            raise ConfigurationError(
+                f"{PREFIX}KAFKA has {name}={value}: whoever is on the network could pass for a broker. Remove it and "
+                f"name your authority in ssl.ca.location; {PREFIX}DEVELOPMENT=true allows it where no data is real"
+            )
 
 
 def mounted(folder: Path) -> dict[str, bytes]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from contextlib import closing
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from support.certificates import Authority
 from support.worlds import DAY, HOUR, MONDAY, BrokenModel, LinearModel, online_model, snapshot, transaction
 
 from fraud_service.domain.detector import Detector
@@ -400,3 +402,39 @@ def test_a_recovery_lasts_from_the_assignment_to_the_first_turn_and_is_seen_whil
     assert pace.recovery() == 30
     pace.given()
     assert pace.recovery() == 0
+
+
+def name_seen(port: int, root: str) -> str:
+    """Ask over HTTPS; returns the common name in the certificate."""
+    with closing(HTTPSConnection(LOOPBACK, port, timeout=5, context=ssl.create_default_context(cafile=root))) as asked:
+        asked.request("GET", "/livez")
+        subject = asked.sock.getpeercert()["subject"]
+        assert asked.getresponse().status == 200
+        return dict(field[0] for field in subject)["commonName"]
+
+
+def test_with_a_certificate_everything_is_https_and_a_renewed_one_is_taken_up(tmp_path, metrics, health):
+    authority = Authority(tmp_path)
+    first = authority.sign("first", LOOPBACK)
+    with HttpEndpoint(LOOPBACK, 0, metrics, health, (first.certificate, first.key)) as running:
+        assert name_seen(running.port, authority.root) == "first"
+        with closing(
+            socket.create_connection((LOOPBACK, running.port), timeout=5)
+        ):  # says nothing, and holds nobody up
+            assert name_seen(running.port, authority.root) == "first"
+        with pytest.raises((ssl.SSLError, OSError)):
+            name_seen(running.port, Authority(tmp_path, "stranger").root)
+        second = authority.sign("second", LOOPBACK)
+        first.key.write_bytes(second.key.read_bytes())
+        first.certificate.write_bytes(second.certificate.read_bytes())
+        assert name_seen(running.port, authority.root) == "second"
+        first.certificate.write_text("half written")
+        assert name_seen(running.port, authority.root) == "second"
+
+
+@pytest.mark.parametrize("spoiled", ["certificate", "key"])
+def test_a_certificate_that_cannot_be_used_stops_the_start(tmp_path, metrics, health, spoiled):
+    good = Authority(tmp_path).sign("good", LOOPBACK)
+    getattr(good, spoiled).write_text("nothing")
+    with pytest.raises(ConfigurationError, match=r"FRAUD_HTTP_CERTIFICATE=.*FRAUD_HTTP_KEY=.*cannot be used"):
+        HttpEndpoint(LOOPBACK, 0, metrics, health, (good.certificate, good.key))

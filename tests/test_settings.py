@@ -225,6 +225,37 @@ def test_secret_files_that_cannot_be_read_stop_the_start_without_a_word_of_what_
     assert complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path / "none")).startswith("FRAUD_KAFKA_SECRETS=")
 
 
+UNSAFE = [
+    ("enable.ssl.certificate.verification", "False"),
+    ("enable.ssl.certificate.verification", "0"),
+    ("ssl.endpoint.identification.algorithm", "none"),
+    ("enable.sasl.oauthbearer.unsecure.jwt", "true"),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), UNSAFE)
+def test_nobody_may_pass_for_a_broker_outside_development(environment, tmp_path, option, value):
+    said = complaint(environment, FRAUD_KAFKA=json.dumps({option: value}))
+    assert said.startswith(f"FRAUD_KAFKA has {option}={value.lower()}: ")
+    assert "ssl.ca.location" in said
+    assert "FRAUD_DEVELOPMENT" in said
+    (tmp_path / option).write_text(f"{value}\n")
+    assert option in complaint(environment, FRAUD_KAFKA="{}", FRAUD_KAFKA_SECRETS=str(tmp_path))
+    environment(FRAUD_DEVELOPMENT="true", FRAUD_KAFKA=json.dumps({option: value}))
+    assert load().kafka[option] == value
+
+
+def test_to_verify_brokers_may_be_said_in_words(environment):
+    options = {"enable.ssl.certificate.verification": "true", "ssl.endpoint.identification.algorithm": "https"}
+    environment(FRAUD_KAFKA=json.dumps(options))
+    assert load().kafka == options
+
+
+def test_a_certificate_needs_its_key(environment):
+    said = complaint(environment, FRAUD_HTTP_CERTIFICATE="/tls.crt")
+    assert said.startswith("FRAUD_HTTP_CERTIFICATE and FRAUD_HTTP_KEY belong together")
+
+
 def test_config_prints_every_setting_and_no_secret(environment, capsys):
     environment(FRAUD_KAFKA=json.dumps({"sasl.password": SECRET}), FRAUD_TOPICS__SCORES="bank.scores")
     cli.service.config()

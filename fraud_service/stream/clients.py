@@ -28,6 +28,9 @@ FLUSH_TIMEOUT: Final = 60.0  # seconds for the broker to take what was sent
 BATCH: Final = 2000  # messages at once when a whole topic is read
 PATIENCE: Final = 60.0  # seconds for a cluster that has just started to find its coordinators and leaders
 PAUSE: Final = 0.5  # seconds between two tries
+HELLO: Final = 10.0  # seconds for a first answer, or for a reason why there is none
+REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - as below
+REFUSED_IN_WORDS: Final = ("SSL alert number", "connecting to a PLAINTEXT broker listener")  # a transport error by code
 PROBE_TIMEOUT: Final = 5.0  # seconds; a cluster that is away is asked again and again
 # What brokers and librdkafka say of a cluster that starts, stops, moves leaders, or is cut off. None of it is about us.
 PASSING: Final = frozenset(
@@ -55,6 +58,35 @@ PASSING: Final = frozenset(
         KafkaError.REQUEST_TIMED_OUT,
     }
 )
+
+
+def introduce(settings: Settings) -> None:
+    """Find out whether brokers let us in, before anything waits for them.
+
+    Of an outage nothing is said here: it passes. A certificate, a password or a token that is refused does not, and
+    would look like an outage to whoever only waits.
+
+    Raises
+    ------
+    PreflightError
+        When a broker is not who it should be, or does not take us for who we say we are.
+    """
+    told: list[KafkaError] = []
+    asker = _made(Producer, {**connection(settings), "error_cb": told.append})
+    deadline = time.monotonic() + HELLO
+    while time.monotonic() < deadline:
+        try:
+            asker.list_topics(timeout=1.0)
+        except KafkaException:
+            asker.poll(0)
+        else:
+            return
+        for error in told:
+            if error.code() in REFUSED or any(words in error.str() for words in REFUSED_IN_WORDS):
+                raise PreflightError(
+                    f"{settings.bootstrap_servers} cannot be talked to: {error.str()}. Look at the ssl.… and sasl.… "
+                    "options of FRAUD_KAFKA and FRAUD_KAFKA_SECRETS, and at what the brokers demand"
+                )
 
 
 def connection(settings: Settings) -> dict[str, Any]:

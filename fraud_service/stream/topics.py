@@ -128,7 +128,8 @@ def _existing(admin: AdminClient) -> dict[str, Any]:
     except KafkaException as error:
         kind = ClusterUnavailable if error.args[0].code() in PASSING else PreflightError
         raise kind(
-            f"the cluster does not answer: {error.args[0].str()}; check FRAUD_BOOTSTRAP_SERVERS and FRAUD_KAFKA"
+            f"the cluster does not answer: {error.args[0].str()}; check FRAUD_BOOTSTRAP_SERVERS, and whether the "
+            "security.protocol of FRAUD_KAFKA is what the brokers speak there"
         ) from None
     return topics
 

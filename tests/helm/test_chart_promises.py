@@ -117,6 +117,26 @@ def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
         assert mount["readOnly"]
 
 
+def test_with_a_certificate_pods_are_probed_and_scraped_over_https() -> None:
+    for component, pod in chart.pods(WITH_LOGIN).items():
+        (volume,) = [one for one in pod["spec"]["volumes"] if one["name"] == "http-tls"]
+        assert volume["secret"] == {"secretName": "fraud-http", "defaultMode": 0o440}
+        (mount,) = [one for one in chart.container(pod)["volumeMounts"] if one["name"] == "http-tls"]
+        seen = chart.environment(WITH_LOGIN, component)
+        files = {seen["FRAUD_HTTP_CERTIFICATE"], seen["FRAUD_HTTP_KEY"]}
+        assert files == {f"{mount['mountPath']}/{name}" for name in ("tls.crt", "tls.key")}
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            if component in STATEFUL:
+                assert chart.container(pod)[probe]["httpGet"]["scheme"] == "HTTPS"
+    (monitor,) = [one for one in WITH_LOGIN if one["kind"] == "ServiceMonitor"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"] == {
+        "ca": {"secret": {"name": "fraud-http", "key": "ca.crt"}},
+        "serverName": "fraud-service.payments.svc",
+    }
+
+
 def test_certificates_lie_where_the_options_say() -> None:
     manifests = chart.render(chart.ci(chart.CHART / "ci/certificate-values.yaml"))
     for component, pod in chart.pods(manifests).items():

@@ -121,6 +121,12 @@ volumes:
       secretName: {{ . | quote }}
       defaultMode: 0440
   {{- end }}
+  {{- with .Values.http.tlsSecret }}
+  - name: http-tls
+    secret:
+      secretName: {{ . | quote }}
+      defaultMode: 0440
+  {{- end }}
   {{- with .Values.kafka.tls }}
   {{- if and .enabled .caSecret }}
   - name: kafka-ca
@@ -167,6 +173,12 @@ env:
   - name: FRAUD_SIGNING_KEYS
     value: /etc/fraud-service/signing-keys
   {{- end }}
+  {{- if .Values.http.tlsSecret }}
+  - name: FRAUD_HTTP_CERTIFICATE
+    value: /etc/fraud-service/http-tls/tls.crt
+  - name: FRAUD_HTTP_KEY
+    value: /etc/fraud-service/http-tls/tls.key
+  {{- end }}
   - name: FRAUD_KAFKA
     value: {{ include "fraud-service.kafka" . | quote }}
 {{- end -}}
@@ -182,6 +194,11 @@ env:
 {{- if .Values.signing.secret }}
 - name: signing-keys
   mountPath: /etc/fraud-service/signing-keys
+  readOnly: true
+{{- end }}
+{{- if .Values.http.tlsSecret }}
+- name: http-tls
+  mountPath: /etc/fraud-service/http-tls
   readOnly: true
 {{- end }}
 {{- with .Values.kafka.tls }}
@@ -265,18 +282,18 @@ spec:
               containerPort: 8000
           # Good once the pod was ready for the first time: the state is recovered.
           startupProbe:
-            httpGet: {path: /startupz, port: http}
+            httpGet: {path: /startupz, port: http, scheme: {{ ternary "HTTPS" "HTTP" (ne $root.Values.http.tlsSecret "") }}}
             periodSeconds: 5
             timeoutSeconds: 5
             failureThreshold: {{ div .values.startupSeconds 5 }}
           # The loop turns. Not asked of the brokers: a restart would not bring them back.
           livenessProbe:
-            httpGet: {path: /livez, port: http}
+            httpGet: {path: /livez, port: http, scheme: {{ ternary "HTTPS" "HTTP" (ne $root.Values.http.tlsSecret "") }}}
             periodSeconds: 10
             timeoutSeconds: 5
             failureThreshold: 3
           readinessProbe:
-            httpGet: {path: /readyz, port: http}
+            httpGet: {path: /readyz, port: http, scheme: {{ ternary "HTTPS" "HTTP" (ne $root.Values.http.tlsSecret "") }}}
             periodSeconds: 5
             timeoutSeconds: 5
             failureThreshold: 2
