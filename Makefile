@@ -80,6 +80,21 @@ image: checks
 	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/image tests/helm/test_pods_run.py
 	cat .cache/image.json
 
+# What is inside, and what may be wrong with it: the bill of materials of the service (CycloneDX, from the lock), the
+# licences of what its image holds, and two scanners, each in an environment of its own.
+.PHONY: security
+LICENCES = Apache;BSD;ISC;MIT;MPL;PSF;Python;Unlicense;Zlib
+security: setup
+	mkdir -p .cache
+	$(BIN)/uv export --quiet --locked --no-default-groups --no-emit-project --format cyclonedx1.5 --output-file .cache/sbom.cdx.json
+	UV_PROJECT_ENVIRONMENT=.cache/service $(BIN)/uv sync --quiet --locked --no-default-groups --no-install-project
+	$(BIN)/uv tool run --quiet pip-licenses@5.5.5 --python .cache/service/bin/python --partial-match \
+	  --allow-only "$(LICENCES)" --order license --format markdown --output-file docs/licences.md
+	$(BIN)/uv tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive fraud_service
+	$(BIN)/uv tool run --quiet semgrep@1.185.0 scan --metrics=off --disable-version-check --error --quiet \
+	  --config ops/semgrep.yml fraud_service
+	@echo "nothing found; bill of materials: .cache/sbom.cdx.json, licences: docs/licences.md"
+
 # What happens to a running service when everything around it fails, on Apache Kafka. `faults-quick` does a sample of each
 # fault; `faults` does all, a hundred kills among them, and writes docs/faults.md; `soak` goes on for hours with a random
 # fault now and then, and writes docs/soak.md. Each ends with one JSON line; SEED repeats one.

@@ -134,7 +134,8 @@ class Settings(BaseSettings):
         description="share taught of the legitimate examples scored below 0.01; their weight makes up for the others",
     )
 
-    http_host: str = Field("0.0.0.0", description="address of metrics and health checks")  # noqa: S104 - probes come from outside the pod
+    # Probes and Prometheus come from outside the pod.
+    http_host: str = Field("0.0.0.0", description="address of metrics and health checks")  # noqa: S104  # nosec B104
     http_port: int = Field(8000, ge=0, le=65_535, description="port of metrics and health checks; 0 takes a free one")
     http_certificate: Path | None = Field(
         None,
