@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol
@@ -15,10 +16,13 @@ from fraud_service.domain.risk import NO_RISK, RiskTable, card_key, merchant_key
 from fraud_service.errors import InvalidRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fraud_service.domain.risk import Risk
 
 UNTAUGHT: Final = "untaught"
 SWITCHED_OFF: Final = "+online-off"  # ends the version of a snapshot that is used without its online model
+AT_ONCE: Final = 256  # snapshots brought into force together when many wait, as at a start
 KEPT: Final = 31 * DAY  # event time for which superseded snapshots stay usable in memory
 
 
@@ -214,8 +218,10 @@ class Knowledge:
             Such a snapshot is passed over and counted, its rows kept, because the complete one makes up for it.
         """
         waiting = sorted(self._pending.values(), key=lambda snapshot: snapshot.as_of)
-        for snapshot in waiting[: self._ripe(waiting, final=final)]:
-            self._apply(snapshot)
+        ripe = waiting[: self._ripe(waiting, final=final)]
+        versions = deque(sorted(self._rows))
+        for start in range(0, len(ripe), AT_ONCE):
+            self._admit([one for one in ripe[start : start + AT_ONCE] if self._apply(one, versions)])
 
     def _ripe(self, waiting: list[Snapshot], *, final: bool) -> int:
         """How many of the waiting snapshots can be settled now."""
@@ -224,36 +230,37 @@ class Knowledge:
             return [*complete, False].index(False)
         ripe = len(complete) - [*complete[::-1], True].index(True)
         rows: dict[str, bytes | None] = {}
+        versions = deque(sorted(self._rows))
         for number, snapshot in enumerate(waiting, start=1):
-            for version in sorted(self._due_with(snapshot)):
+            for version in _due_with(snapshot, versions):
                 rows |= self._rows[version]
             # Removals are compacted away in the end: then the table fits although their rows are missing.
             if number > ripe and self._table.digest_with(rows) == snapshot.risk_digest:
                 ripe = number
         return ripe
 
-    def _due_with(self, snapshot: Snapshot) -> list[str]:
-        """Versions whose rows are in the table by then, also those whose own snapshot has expired or was refused."""
-        return [version for version in self._rows if version <= snapshot.version]
-
-    def _apply(self, snapshot: Snapshot) -> None:
+    def _apply(self, snapshot: Snapshot, versions: deque[str]) -> bool:
+        """Put the rows that are due with a snapshot; returns whether it can be scored with."""
         del self._pending[snapshot.version]
-        for version in sorted(self._due_with(snapshot)):
+        for version in _due_with(snapshot, versions):
             for key, row in self._rows.pop(version).items():
                 self._table.put(key, snapshot.as_of, row)
         self._settled = snapshot.version
         # Taught beside a pretrained model that is not here, its online model takes inputs that nobody can give it.
         is_ours = self._models.get(snapshot.model) == len(snapshot.online.leaf_weights)
         if is_ours and self._table.digest() == snapshot.risk_digest:
-            self._admit(snapshot)
-        else:
-            self.passed_over.append(snapshot.version)
+            return True
+        self.passed_over.append(snapshot.version)
+        return False
 
-    def _admit(self, snapshot: Snapshot) -> None:
+    def _admit(self, snapshots: list[Snapshot]) -> None:
+        """Bring complete snapshots into force, and forget what they supersede."""
+        if not snapshots:
+            return
         initial, *taught = self._views
-        oldest = snapshot.effective_from - self._kept
+        oldest = snapshots[-1].effective_from - self._kept
+        taught += [View(snapshot, self._table) for snapshot in snapshots]
         taught = [view for view in taught if view.snapshot.effective_from > oldest]
-        taught.append(View(snapshot, self._table))
         self._enforce((initial, *taught))
         self._table.forget_before(taught[0].snapshot.as_of)
 
@@ -261,3 +268,9 @@ class Knowledge:
         self._views = views
         starts = (-1, *(view.snapshot.effective_from for view in views[1:]))
         self._in_force = starts, views if self._is_online else tuple(view.switched_off() for view in views)
+
+
+def _due_with(snapshot: Snapshot, versions: deque[str]) -> Iterator[str]:
+    """Take out the versions whose rows are in the table by then, those of snapshots expired or refused included."""
+    while versions and versions[0] <= snapshot.version:
+        yield versions.popleft()

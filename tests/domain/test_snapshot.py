@@ -243,6 +243,35 @@ def test_rows_that_were_still_on_their_way_when_the_start_ended_are_made_up_for(
     assert knowledge.newest == second
 
 
+class Compared(str):
+    """A version that counts how often it is compared."""
+
+    __slots__ = ()
+    times = 0
+
+    def __le__(self, other: str) -> bool:
+        Compared.times += 1
+        return str.__le__(self, other)
+
+    def __lt__(self, other: str) -> bool:
+        Compared.times += 1
+        return str.__lt__(self, other)
+
+
+def test_a_start_on_many_snapshots_looks_at_each_a_few_times():
+    """Were each compared with all the others, a year of them would take minutes."""
+    table: dict[str, bytes] = {}
+    knowledge, count = ignorant(), 600
+    for hour in range(count):
+        newest = snapshot(MONDAY + hour * HOUR, {KEYS[0]: row(hour)}, table)
+        knowledge.receive_snapshot(newest)
+        knowledge.receive_risk(Compared(newest.version), KEYS[0], row(hour))
+    Compared.times = 0
+    knowledge.settle(final=True)
+    assert knowledge.newest == newest
+    assert Compared.times < 10 * count
+
+
 def test_superseded_snapshots_stay_usable_for_a_month_of_event_time():
     table: dict[str, bytes] = {}
     published: Published = []
