@@ -22,7 +22,14 @@ from fraud_service.domain.events import MAX_AMOUNT, MAX_EVENT_BYTES, LabelSource
 from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.signature import Refusal
 from fraud_service.domain.snapshot import untaught
-from fraud_service.metrics import MOST_CURRENCIES, LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
+from fraud_service.metrics import (
+    MOST_CURRENCIES,
+    LearnerMetrics,
+    Metrics,
+    ScorerMetrics,
+    StreamMetrics,
+    TokenizerMetrics,
+)
 from fraud_service.stream import topics
 from fraud_service.stream.scorer import MOST_KEPT
 
@@ -258,7 +265,12 @@ def metric_rows(kind: type[StreamMetrics]) -> list[MetricRow]:
 def metrics_page() -> str:
     """Write the tables of metrics."""
     common, header = metric_rows(StreamMetrics), ("metric", "type", "labels", "meaning")
-    parts = {"Scorer and learner": StreamMetrics, "Scorer": ScorerMetrics, "Learner": LearnerMetrics}
+    parts = {
+        "Scorer, learner and tokenizer": StreamMetrics,
+        "Scorer": ScorerMetrics,
+        "Learner": LearnerMetrics,
+        "Tokenizer": TokenizerMetrics,
+    }
     tables = []
     for title, kind in parts.items():
         rows = [row for row in metric_rows(kind) if kind is StreamMetrics or row not in common]
@@ -281,7 +293,9 @@ def _label_values() -> dict[str, str]:
     return {
         "`outcome`": members(policy.Outcome),
         "`is_fraud`": _names(("true", "false")),
-        "`role`": _names((ScorerMetrics.ROLE, LearnerMetrics.ROLE)),
+        "`role`": _names((ScorerMetrics.ROLE, LearnerMetrics.ROLE, TokenizerMetrics.ROLE)),
+        "`kind`": _names(("transaction", "label")),
+        "`replaced`": _names(("true", "false")),
         "`source`": members(LabelSource),
         "`component`": _names(("pretrained", "online")),
         "`code`": f"{_names((*policy.CODES, policy.NO_MODEL.code))}: see [features](features.md#reason-codes)",

@@ -227,6 +227,23 @@ class ScorerMetrics(StreamMetrics):
         self.model.info({"pretrained": snapshot.model})
 
 
+class TokenizerMetrics(StreamMetrics):
+    """Metrics of the tokenizer."""
+
+    ROLE = "tokenizer"
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(metrics)
+        self.messages = metrics.counter(
+            "fraud_tokenized", "Messages passed on, by kind and whether a card number was replaced.", "kind", "replaced"
+        )
+        _begin(self.messages, ("transaction", "label"), TRUTHS)
+
+    def passed(self, *, is_label: bool, is_changed: bool) -> None:
+        """Count one message."""
+        self.messages.labels("label" if is_label else "transaction", str(is_changed).lower()).inc()
+
+
 class LearnerMetrics(StreamMetrics):
     """Metrics of the learner."""
 

@@ -19,10 +19,10 @@ from fraud_service.domain.snapshot import Knowledge, Snapshot, untaught
 from fraud_service.domain.teaching import Sampling
 from fraud_service.errors import ClusterUnavailable, ModelError
 from fraud_service.health import Health, HttpEndpoint
-from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics
+from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics, TokenizerMetrics
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
-from fraud_service.stream import application, clients, learner, promotions, scorer, signing, topics
+from fraud_service.stream import application, clients, learner, promotions, scorer, signing, tokenizer, topics
 from fraud_service.stream.broadcast import Broadcast
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
 
     from fraud_service.domain.teaching import OnlineLearner
+    from fraud_service.domain.tokens import Tokenizer
     from fraud_service.settings import Settings
     from fraud_service.stream.application import GuardedApplication
 
@@ -180,6 +181,30 @@ def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, 
         app.run_until_stopped()
 
 
+def run_tokenizer(settings: Settings) -> None:
+    """Replace card numbers by tokens until told to stop. Raises as `run_scorer` does."""
+    metrics, health = Metrics(), Health()
+    tokenizer_metrics = TokenizerMetrics(metrics)
+    made = tokenizer.tokenizer(settings)
+    with _endpoint(settings, metrics, health) as http:
+        log.info("tokenizer_starting", port=http.port, key=made.active)
+        persist(settings, health, lambda: _tokenize(settings, health, tokenizer_metrics, made))
+    log.info("tokenizer_stopped")
+
+
+def _tokenize(settings: Settings, health: Health, tokenizer_metrics: TokenizerMetrics, made: Tokenizer) -> None:
+    """Start from the last checkpoint, and tokenize until told to stop or the cluster is away."""
+    inputs = [settings.topics.raw_transactions, settings.topics.raw_labels]
+    _check(settings, settings.tokenizer_group, inputs)
+    health.now(models_loaded=True)
+    app = application.build(
+        settings, settings.tokenizer_group, guarantee="exactly-once", commit_interval=settings.commit_interval
+    )
+    tokenizer.wire(app, settings, tokenizer.TokenizerStep(settings, made, tokenizer_metrics))
+    watch(app, health, tokenizer_metrics, inputs)
+    app.run_until_stopped()
+
+
 def persist(settings: Settings, health: Health, work: Callable[[], None]) -> None:
     """Do work that ends when told to; when the cluster was away, do it anew from its last checkpoint.
 
@@ -289,8 +314,8 @@ def _check(settings: Settings, group: str, inputs: list[str]) -> None:
     clients.introduce(settings)
     admin = clients.admin(settings)
     clients.patiently("topics cannot be checked", lambda: topics.require(admin, specs))
-    role = "scorer_state" if group == settings.scorer_group else "learner_state"
-    (changelog,) = (spec for spec in specs if spec.role == role)
-    if group == settings.learner_group or settings.guarantee == "exactly-once":
+    role = {settings.scorer_group: "scorer_state", settings.learner_group: "learner_state"}.get(group)
+    changelog = next((spec for spec in specs if spec.role == role), None)
+    if group != settings.scorer_group or settings.guarantee == "exactly-once":
         application.end_predecessor(settings, group)
     application.preflight(settings, group, inputs, changelog)

@@ -25,6 +25,8 @@ IN_WORDS: Final = {  # defaults that are found at the start
     "kafka_secrets": "none",
     "signing_keys": "none",
     "signing_key": "last",
+    "tokenizer_keys": "none",
+    "tokenizer_key": "last",
     "http_certificate": "none",
     "http_key": "none",
     "model": "shipped",
@@ -54,6 +56,12 @@ class TopicNames(BaseModel):
     snapshots: TopicName = Field(default="fraud.snapshots.v1", description="what labels have taught, by boundary")
     models: TopicName = Field(default="fraud.models.v1", description="pretrained models promoted by a re-fit")
     risk: TopicName = Field(default="fraud.risk.v1", description="risk of merchants and cards")
+    raw_transactions: TopicName = Field(
+        default="payments.raw-transactions.v1", description="input of `tokenize`: payments that may have card numbers"
+    )
+    raw_labels: TopicName = Field(
+        default="payments.raw-fraud-labels.v1", description="input of `tokenize`: labels that may have card numbers"
+    )
     dead_letters: TopicName = Field(default="fraud.dead-letters.v1", description="what could not be read, and why")
 
 
@@ -77,6 +85,13 @@ class Settings(BaseSettings):
     signing_key: str | None = Field(
         None, min_length=1, description="name of the key that signs, the others only verify; the last by name if absent"
     )
+    tokenizer_keys: Path | None = Field(
+        None,
+        description="folder of the keys of `fraud-service tokenize`: a file each, its name the key's; nowhere else",
+    )
+    tokenizer_key: str | None = Field(
+        None, min_length=1, description="name of the key that makes new tokens; the last by name if absent"
+    )
     development: bool = Field(
         default=False,
         description="whether FRAUD_KAFKA may switch the verification of brokers off: never with real data",
@@ -87,6 +102,7 @@ class Settings(BaseSettings):
 
     scorer_group: str = Field("fraud-scorer", min_length=1, description="consumer group of the scorers")
     learner_group: str = Field("fraud-learner", min_length=1, description="consumer group of the learner")
+    tokenizer_group: str = Field("fraud-tokenizer", min_length=1, description="consumer group of the tokenizer")
     instance: str = Field(
         default_factory=socket.gethostname,
         min_length=1,

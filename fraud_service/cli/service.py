@@ -49,6 +49,18 @@ def learn(bootstrap: Bootstrap = None) -> None:
     service.run_learner(chosen)
 
 
+@app.command()
+def tokenize(bootstrap: Bootstrap = None) -> None:
+    """Replace card numbers by tokens, from the raw topics to the inputs of the service. Runs until SIGTERM."""
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
+    _on_sigterm(os._exit)  # while modules load, a second or two: some turn an exception into one of their own
+    from fraud_service import service
+
+    _on_sigterm(sys.exit)
+    service.run_tokenizer(chosen)
+
+
 @topics_app.command("list")
 def topics_list(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Print the table of topics."""

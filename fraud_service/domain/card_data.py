@@ -20,7 +20,7 @@ from fraud_service.domain.events import Reason
 from fraud_service.errors import InvalidEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class CardData(StrEnum):
@@ -139,6 +139,26 @@ def mask(text: str) -> str:
             pieces += [data[done : max(begin, done)], f"[{kind.replace('_', ' ')}]".encode()]
             done = end
     return b"".join([*pieces, data[done:]]).decode(errors="replace") if pieces else text
+
+
+def replaced(data: bytes, instead: Callable[[bytes], bytes]) -> bytes:
+    """Return the bytes with each card number replaced; where there is one, escapes and UTF-16 become plain.
+
+    Parameters
+    ----------
+    instead
+        Given the digits of a card number, without blanks and dashes, returns what is to stand there.
+    """
+    if find(data) is None:
+        return data
+    data = _readable(data)
+    pieces, done = [], 0
+    numbers = [(begin, end) for begin, end, kind in _findings(data) if kind is CardData.CARD_NUMBER]
+    for begin, end in sorted(numbers, key=lambda span: (span[0], -span[1])):
+        if begin >= done:
+            pieces += [data[done:begin], instead(b"".join(_GROUP.findall(data[begin:end])))]
+            done = end
+    return b"".join([*pieces, data[done:]])
 
 
 def is_card_number(digits: bytes) -> bool:

@@ -302,7 +302,7 @@ def end_predecessor(settings: Settings, group: str) -> None:
     )
 
 
-def preflight(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:
+def preflight(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
     """Refuse to start when offsets and state do not belong together; wait for a cluster that has just started.
 
     Parameters
@@ -310,6 +310,8 @@ def preflight(settings: Settings, group: str, inputs: list[str], changelog: Topi
     inputs
         Topics the group consumes. With a single one, a partition's state stems from its own messages alone; with
         several, it may stem from any of them.
+    changelog
+        Of the state; None for a group that has none.
 
     Raises
     ------
@@ -321,7 +323,7 @@ def preflight(settings: Settings, group: str, inputs: list[str], changelog: Topi
     clients.patiently(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
 
 
-def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec) -> None:
+def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
     consumer = clients.reader(settings, group)
     try:
         there = consumer.list_topics(timeout=clients.TIMEOUT).topics
@@ -330,7 +332,7 @@ def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSp
         known = [position for position in committed if position.offset >= 0]
         for position in known:
             _require_retained(consumer, group, position)
-        if known and len(inputs) > 1:
+        if changelog is None or (known and len(inputs) > 1):
             return
         for position in committed:
             state = TopicPartition(changelog.name, position.partition)

@@ -31,28 +31,34 @@ def keyring(settings: Settings) -> Keyring:
                 f"FRAUD_SIGNING_KEY={settings.signing_key} names a key, but there are none: set FRAUD_SIGNING_KEYS"
             )
         return Keyring()
-    keys = _read(folder)
-    if not keys:
-        raise ConfigurationError(f"FRAUD_SIGNING_KEYS={folder} holds no key: put a file there, its name the key's")
-    active = settings.signing_key or max(keys)
-    if active not in keys:
-        raise ConfigurationError(
-            f"FRAUD_SIGNING_KEY={active} is not in FRAUD_SIGNING_KEYS={folder}: there is {', '.join(sorted(keys))}"
-        )
-    return Keyring(keys, active)
+    keys = keys_in(folder, "FRAUD_SIGNING_KEYS")
+    return Keyring(keys, active_of(keys, settings.signing_key, "FRAUD_SIGNING_KEY", folder))
 
 
-def _read(folder: Path) -> dict[str, bytes]:
+def keys_in(folder: Path, setting: str) -> dict[str, bytes]:
+    """Read the keys of a folder by their names. Raises as `keyring` does, naming the setting."""
     try:
         keys = mounted(folder)
     except OSError as error:
         raise ConfigurationError(
-            f"FRAUD_SIGNING_KEYS={folder}: {error.strerror}: mount a folder of readable files, one a key"
+            f"{setting}={folder}: {error.strerror}: mount a folder of readable files, one a key"
         ) from None
+    if not keys:
+        raise ConfigurationError(f"{setting}={folder} holds no key: put a file there, its name the key's")
     for name, secret in keys.items():
         if len(secret) < SHORTEST:
             raise ConfigurationError(
-                f"FRAUD_SIGNING_KEYS={folder}: the key {name} has {len(secret)} bytes, it needs {SHORTEST}: "
+                f"{setting}={folder}: the key {name} has {len(secret)} bytes, it needs {SHORTEST}: "
                 f"make one with `openssl rand -hex 32 > {name}`"
             )
     return keys
+
+
+def active_of(keys: dict[str, bytes], wanted: str | None, setting: str, folder: Path) -> str:
+    """Return the name of the key that is used for what is new: the wanted one, or the last by name."""
+    active = wanted or max(keys)
+    if active not in keys:
+        raise ConfigurationError(
+            f"{setting}={active} is not in {setting}S={folder}: there is {', '.join(sorted(keys))}"
+        )
+    return active

@@ -53,6 +53,7 @@ def table(settings: Settings) -> list[TopicSpec]:
     """Return the topics of the service, the changelogs of its state included."""
     names, partitions = settings.topics, settings.partitions
     return [
+        *(_raw(settings) if settings.tokenizer_keys is not None else []),
         TopicSpec(
             "transactions", names.transactions, "card_id", "input: card payments", partitions, extra=ON_APPEND
         ),
@@ -90,6 +91,17 @@ def table(settings: Settings) -> list[TopicSpec]:
         _changelog("scorer_state", settings.scorer_group, names.transactions, "profiles of cards", partitions),
         _changelog("learner_state", settings.learner_group, names.scores, "ledger and lessons", partitions),
     ]  # fmt: skip
+
+
+def _raw(settings: Settings) -> list[TopicSpec]:
+    """Return the topics with card numbers, which only a process with the keys of tokens knows."""
+    names, partitions = settings.topics, settings.partitions
+    return [
+        TopicSpec(
+            "raw_transactions", names.raw_transactions, "card", "card payments, card numbers included", partitions
+        ),
+        TopicSpec("raw_labels", names.raw_labels, "card", "what became known of them, likewise", partitions),
+    ]
 
 
 def _changelog(role: str, group: str, source: str, content: str, partitions: int) -> TopicSpec:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from support import apache_kafka as kafka
-from support.processes import Service, Tail, environment
+from support.processes import Service, Tail, environment, read_all
 
 from fraud_service.embedded import LOOPBACK, free_loopback_port
 from fraud_service.settings import Settings
@@ -21,7 +21,7 @@ from fraud_service.stream import clients
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
-USERS = ("scorer", "learner", "refit", "topics", "feed", "reset", "nobody")
+USERS = ("scorer", "learner", "refit", "topics", "feed", "reset", "tokenizer", "auditor", "operator", "nobody")
 RESOURCES = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
@@ -162,12 +162,45 @@ def test_every_component_runs_with_the_rights_of_the_table_alone(broker, setting
         learner.await_ready()
         for process in (scorer, learner):
             assert "uthorization" not in process.log()
+    for command in (["verify"], ["replay"], ["dead-letters", "list"], ["explain", "t-3", "--card", card]):
+        done = run(settings, "auditor", *command)
+        assert done.returncode == 0, done.stderr
+    for command in (["models", "list"], ["online", "off"], ["online", "on"]):
+        done = run(settings, "operator", *command)
+        assert done.returncode == 0, done.stderr
+    signing = settings.model_copy(update={"signing_keys": keys(tmp_path / "signing")})
+    assert run(signing, "operator", "sign", "--unsigned", "--yes").stdout.endswith("done\n")
     for group in (settings.scorer_group, settings.learner_group):
         assert run(settings, "reset", "reset", group, "--yes").stdout.endswith("done\n")
     done = run(settings, "refit", "refit")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["promoted"], found["rows"] > 10) == (None, True)
+
+
+def keys(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "k2026").write_text("k" * 64)
+    return folder
+
+
+def test_the_tokenizer_runs_with_its_rights_of_the_table_alone(broker, settings, tmp_path):
+    inside = settings.model_copy(update={"tokenizer_keys": keys(tmp_path / "tokens")})
+    assert run(inside, "topics", "topics", "create").returncode == 0
+    watcher = settings.model_copy(update={"bootstrap_servers": broker.bootstrap})
+    with Service(inside, "tokenize", tmp_path / "edge", login("tokenizer")) as edge:
+        edge.await_ready()
+        before = {role: len(read_all(watcher, getattr(settings.topics, role))) for role in ("labels", "dead_letters")}
+        producer = clients.producer(watcher)
+        producer.produce(settings.topics.raw_labels, key=b"4242424242424242", value=b'{"card_id": "4242424242424242"}')
+        producer.produce(settings.topics.raw_labels, key=b"c", value=b'{"cvv": "123"}')
+        assert producer.flush(30) == 0
+        for role, count in before.items():
+            edge.wait_until(
+                lambda role=role, count=count: len(read_all(watcher, getattr(settings.topics, role))) > count, 60
+            )
+        assert edge.stop() == 0
+        assert "uthorization" not in edge.log()
 
 
 def test_the_table_names_every_topic_and_group_of_the_service():
