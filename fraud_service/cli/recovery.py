@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import msgspec
 import typer
 
 from fraud_service import settings
-from fraud_service.cli.options import Bootstrap, progress_bar
+from fraud_service.cli.options import Bootstrap, duration, progress_bar
+from fraud_service.errors import ConfigurationError
 
 app = typer.Typer()
 
@@ -53,4 +55,23 @@ def repartition(
     names = old.topics.model_copy(update={"transactions": transactions, "labels": labels, "scores": scores})
     new = old.model_copy(update={"partitions": partitions, "topics": names})
     for line in moving.repartition(old, new, really=yes):
+        typer.echo(line)
+
+
+@app.command()
+def erase(
+    cards: Annotated[list[str], typer.Option("--card", metavar="CARD", help="Erase this card; again for more.")] = [],
+    idle: Annotated[
+        str | None, typer.Option(metavar="400d", help="Erase the profiles of cards that have not paid for so long.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Erase cards from the state of a service that was stopped. On the logs they stay until retention is over."""
+    from fraud_service.stream import erasure
+
+    if not cards and idle is None:
+        raise ConfigurationError("nothing to erase: name cards with --card, or a time with --idle, as in --idle 400d")
+    before = 0 if idle is None else int(time.time() * 1000) - duration(idle)
+    for line in erasure.erase(settings.load(bootstrap_servers=bootstrap), frozenset(cards), before, really=yes):
         typer.echo(line)

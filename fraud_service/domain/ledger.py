@@ -281,6 +281,14 @@ def card_of(identity: str) -> str:
     return rest[: int(length)]
 
 
+def card_of_row(key: str, value: bytes) -> str | None:
+    """Return the card that a row of a ledger belongs to; None for a count, which belongs to none."""
+    kind, _, rest = key.partition("/")
+    if kind != "d":
+        return card_of(rest)
+    return card_of(_decode_due(value).identity) if "/" in rest else None
+
+
 class Dealing:
     """The rows of ledgers dealt out to other partitions, each to the one of its card.
 
@@ -293,13 +301,13 @@ class Dealing:
 
     def take(self, key: str, value: bytes) -> tuple[int, str, bytes] | None:
         """Return partition, key and value of a row; None for a count, which comes at the end."""
-        kind, _, rest = key.partition("/")
-        if kind != "d":
-            return self._place(card_of(rest)), key, value
-        boundary, _, number = rest.partition("/")
-        if not number:
+        card_id = card_of_row(key, value)
+        if card_id is None:
             return None
-        partition = self._place(card_of(_decode_due(value).identity))
+        kind, boundary, *_ = key.split("/", 2)
+        partition = self._place(card_id)
+        if kind != "d":
+            return partition, key, value
         count = self._counts[partition, boundary]
         self._counts[partition, boundary] += 1
         return partition, f"d/{boundary}/{count}", value

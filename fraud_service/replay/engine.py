@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fraud_service.replay.pairing import Pair
 
 LARGEST_BATCH: Final = 1024
+FIRST: Final = b'"card_age":0.0,"hours_since_last":720.0'  # so begin the features of a card that was not known
 
 
 class Span(NamedTuple):
@@ -65,9 +66,13 @@ class _Lane:
 
     def __init__(self) -> None:
         self.version = ""
+        self.empty()
+
+    def empty(self) -> None:
         self.pairs: list[tuple[Transaction, bytes]] = []
         self.offsets: list[int] = []
         self.features: list[Features] = []
+        self.cards: set[str] = set()
 
     def takes(self, version: str) -> bool:
         return (not self.pairs or self.version == version) and len(self.pairs) < LARGEST_BATCH
@@ -76,6 +81,7 @@ class _Lane:
         self.version = version
         self.pairs.append((transaction, score))
         self.offsets.append(offset)
+        self.cards.add(transaction.card_id)
 
 
 class Verifier:
@@ -83,8 +89,9 @@ class Verifier:
 
     `identical` counts the decisions that were made again from the transactions, byte for byte; `follow` those of cards
     whose history retention has cut: byte for byte what follows from their features; `unproved` repetitions of theirs.
-    `cut` counts scores whose transaction retention has removed, `waiting` transactions behind the last score, `outside`
-    what lies outside the span. All else is a difference.
+    `begun_anew` counts cards that were unknown again after they had been known: they were erased, or somebody altered
+    their state. `cut` counts scores whose transaction retention has removed, `waiting` transactions behind the last
+    score, `outside` what lies outside the span. All else is a difference.
 
     Parameters
     ----------
@@ -138,6 +145,8 @@ class Verifier:
             self.counts["unproved"] += 1  # a repetition: what was decided first may lie before the cut
             return
         lane = self._given if is_given else self._rebuilt
+        if FIRST in score and (transaction.card_id in lane.cards or transaction.card_id in self.profiles):
+            yield from self._begin_anew(transaction.card_id)
         # A repetition names the snapshot of its first decision; it is not scored, and fits into any batch.
         version = lane.version if head.repeated and lane.pairs else head.snapshot
         if not lane.takes(version):
@@ -145,6 +154,11 @@ class Verifier:
         lane.add(version, one.offset, transaction, score)
         if features is not None:
             lane.features.append(features)
+
+    def _begin_anew(self, card_id: str) -> Iterator[Finding]:
+        """Forget a card: its score says that the scorer did not know it any more, as after an erasure."""
+        yield from self._assess(self._rebuilt)
+        self.counts["begun_anew"] += self.profiles.pop(card_id, None) is not None
 
     def _without_transaction(self, one: Pair) -> Iterator[Finding]:
         if one.score is None:
@@ -205,7 +219,7 @@ class Verifier:
                 self.counts[proved] += 1
             else:
                 yield self._differing(offset, verdict, *difference(record, score))
-        lane.pairs, lane.offsets, lane.features = [], [], []
+        lane.empty()
 
     def _differing(self, offset: int, verdict: Verdict, kind: Kind, detail: str) -> Finding:
         transaction = verdict.transaction

@@ -8,18 +8,15 @@ card. The old topics stay as they are: the new ones begin at offset 1, as those 
 from __future__ import annotations
 
 import json
-import tempfile
 from hashlib import blake2b
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions
-from rocksdict import Options, Rdict
 
 from fraud_service.domain.ledger import Dealing
 from fraud_service.errors import ConfigurationError, FatalStreamError, PreflightError
-from fraud_service.stream import clients, standing, topics
+from fraud_service.stream import changelogs, clients, standing, topics
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.learner import LEDGER, LESSONS
 from fraud_service.stream.scorer import PROFILE
@@ -28,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fraud_service.settings import Settings
-
-    Row = tuple[int, bytes, bytes]  # partition, key and value of a record on a changelog
+    from fraud_service.stream.changelogs import Row
 
 NAME: Final = "fraud-repartition"
 ANEW: Final = ("transactions", "labels", "scores", "scorer_state", "learner_state")
@@ -68,11 +64,11 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
             yield "nothing was done: add --yes to do it"
             return
         _create(old, new, specs)
-        changelogs = {spec.role: spec.name for spec in topics.table(old)}
-        of_scorer = _profiles(_states(archive, changelogs["scorer_state"]), before, new.partitions)
+        kept = {spec.role: spec.name for spec in topics.table(old)}
+        of_scorer = _profiles(changelogs.rows(archive, kept["scorer_state"]), before, new.partitions)
         count = _move(new, archive, of_scorer, specs["scorer_state"].name, [new.topics.transactions])
         yield f"profiles: {count:,} moved and read back"
-        of_learner = _lessons(_states(archive, changelogs["learner_state"]), new.partitions)
+        of_learner = _lessons(changelogs.rows(archive, kept["learner_state"]), new.partitions)
         inputs = [new.topics.scores, new.topics.labels]
         count = _move(new, archive, of_learner, specs["learner_state"].name, inputs)
         yield f"rows of the learner: {count:,} moved and read back"
@@ -129,24 +125,6 @@ def _create(old: Settings, new: Settings, specs: dict[str, topics.TopicSpec]) ->
             raise PreflightError(f"topic {alerts} cannot have more partitions: {error.args[0].str()}") from error
 
 
-def _states(archive: Archive, changelog: str) -> Iterator[Row]:
-    """Yield every row that a changelog leaves, with its partition: the last word on each key."""
-    for number in archive.spans(changelog):
-        with tempfile.TemporaryDirectory() as folder:
-            rows = Rdict(str(Path(folder) / "rows"), Options(raw_mode=True))
-            try:
-                for entry in archive.read(changelog, number):
-                    key = entry.key or b""
-                    if entry.value is None:
-                        rows.delete(key)
-                    else:
-                        rows[key] = entry.value
-                for name, value in rows.items():
-                    yield number, cast("bytes", name), value  # in raw mode
-            finally:
-                rows.close()
-
-
 def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:
     suffix = f'|"{PROFILE}"'.encode()
     for partition, key, value in rows:
@@ -183,10 +161,7 @@ def _row(partition: int, key: str, value: bytes) -> Row:
 
 def _move(new: Settings, archive: Archive, rows: Iterable[Row], changelog: str, inputs: list[str]) -> int:
     """Write rows as checkpoints would have, and read them back; returns their number."""
-    headers = [
-        ("__column_family__", b"default"),
-        ("__processed_tp_offsets__", json.dumps(dict.fromkeys(inputs, BEGIN - 1)).encode()),
-    ]
+    headers = changelogs.headers(inputs, BEGIN - 1)
     written = [blake2b() for _ in range(new.partitions)]
     count = 0
 

@@ -10,8 +10,10 @@ import sys
 import pytest
 from support.processes import Service, environment, fresh_settings, read_all
 from support.worlds import transaction
+from typer.testing import CliRunner
 
 from fraud_service import service
+from fraud_service.cli import app
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import encode
 from fraud_service.domain.profile import DAY
@@ -19,6 +21,8 @@ from fraud_service.domain.records import decode_score, encode_record, score_reco
 from fraud_service.domain.teaching import Sampling
 from fraud_service.history import History
 from fraud_service.offline import Rehearsal
+from fraud_service.replay import run
+from fraud_service.replay.engine import Span
 from fraud_service.simulator import World, write
 from fraud_service.stream import clients, topics
 
@@ -128,3 +132,33 @@ def test_a_service_made_again_from_its_inputs_has_the_same_state(outcome, recove
     lost, again = newest(outcome[0]), newest(recovered[0])
     assert len(lost) > 20
     assert lost == again
+
+
+def test_an_erased_card_is_unknown_again_and_replay_says_so(outcome):
+    settings, history = outcome
+    last = history[-1].transaction.timestamp
+    erased, kept = sorted({event.transaction.card_id for event in history})[:2]
+
+    def erase(*options: str) -> str:
+        done = CliRunner().invoke(app, ["erase", "--card", erased, *options], env=environment(settings))
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert "nothing was done" in erase()
+    assert erase("--yes").startswith("profiles: 1, rows of the learner: ")
+    assert erase().startswith("profiles: 0, rows of the learner: 0\n")
+    with Service(settings, "score", settings.state_dir / settings.instance, OPTIONS) as scorer:
+        scorer.await_ready()
+        producer = clients.producer(settings)
+        for card in (erased, kept):
+            paid = transaction(f"after-{card}", last + 60_000, card_id=card)
+            producer.produce(settings.topics.transactions, key=card, value=encode(paid))
+        assert producer.flush(30) == 0
+        scorer.wait_until(lambda: len(by_transaction(settings)) == len(history) + 2, 60)
+        assert scorer.stop() == 0
+    ages = [decode_score(by_transaction(settings)[f"after-{card}"]).features.card_age for card in (erased, kept)]
+    assert ages[0] == 0 < ages[1]
+    found = run.verify(settings, run.plan(settings, Span()))
+    assert not found.findings
+    assert found.counts["begun_anew"] == 1
+    assert found.counts["identical"] == len(history) + 2
