@@ -95,6 +95,12 @@ security: setup
 	  --config ops/semgrep.yml fraud_service
 	@echo "nothing found; bill of materials: .cache/sbom.cdx.json, licences: docs/licences.md"
 
+# Every decoder under atheris, so many seconds each; ends with one JSON line, and what was found lies in .cache/fuzz.
+.PHONY: fuzz
+SECONDS ?= 30
+fuzz: setup
+	PYTHONPATH=tests $(BIN)/uv run --quiet --no-sync --with atheris==3.0.0 python -W ignore -m fuzz $(SECONDS)
+
 # What happens to a running service when everything around it fails, on Apache Kafka. `faults-quick` does a sample of each
 # fault; `faults` does all, a hundred kills among them, and writes docs/faults.md; `soak` goes on for hours with a random
 # fault now and then, and writes docs/soak.md. Each ends with one JSON line; SEED repeats one.

@@ -56,7 +56,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def verify(self) -> None:
         """Raise `InvalidRecord` unless the digest fits the content."""
-        if self != self.sealed():
+        try:
+            sealed = self.sealed()
+        except (OverflowError, ValueError, OSError) as error:  # as platforms and years have it
+            raise InvalidRecord(f"the boundary of a snapshot is no time: {error}") from error
+        if self != sealed:
             raise InvalidRecord(f"snapshot {self.version} does not match its digest: it was altered or cut off")
         self.online.require_sound()
 

@@ -479,3 +479,11 @@ def test_rows_whose_own_snapshot_has_expired_still_belong_to_the_table():
     knowledge.receive_risk(expired.version, KEYS[0], row(1))
     receive(knowledge, [(newest, {KEYS[1]: row(2)})], final=True)
     assert knowledge.newest == newest
+
+
+@pytest.mark.parametrize("as_of", [10**15, -(10**15), 2**63 - 1, -(2**63)])
+def test_a_snapshot_of_no_time_is_refused(as_of):
+    """It ended every scorer, at each start (found by fuzzing)."""
+    altered = msgspec.structs.replace(snapshot(MONDAY, {}, {}), as_of=as_of)
+    with pytest.raises(InvalidRecord, match="is no time"):
+        decode_snapshot(encode_snapshot(altered))

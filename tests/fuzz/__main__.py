@@ -1,0 +1,89 @@
+"""Coverage-guided fuzzing of everything that reads bytes from outside: `make fuzz SECONDS=60`, so long for each target.
+
+What a target may raise is what it declares; anything else, five seconds on one input, or two gigabytes is a finding,
+and libFuzzer leaves the input in `.cache/fuzz`. Ends with one JSON line. The suite has the same decoders under
+Hypothesis (`tests/domain/test_fuzz.py`), which needs no instrumented code.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["fraud_service.domain"]):
+    from domain.test_fuzz import DECODERS
+
+    from fraud_service.domain import card_data
+    from fraud_service.domain.events import decode_label, decode_transaction
+    from fraud_service.domain.tokens import Tokenizer
+    from fraud_service.errors import InvalidEvent, InvalidRecord
+
+FOUND = Path(".cache/fuzz")
+SEEDS = Path(".cache/fuzz-seeds")
+TOKENIZER = Tokenizer({"k": b"k" * 32}, "k")
+PAYMENT = b'{"transaction_id":"t","timestamp":1,"card_id":"4242 4242 4242 4242","merchant_id":"m","amount":"1"}'
+
+
+def masks(data: bytes) -> None:
+    """What was masked holds nothing any more, and masking changes nothing that had none."""
+    masked = card_data.masked(data)
+    if card_data.find(data) is None:
+        assert masked == data
+
+
+def tokenizes(data: bytes) -> None:
+    """What passes holds no card data."""
+    with suppress(InvalidEvent):
+        value, _ = TOKENIZER.tokenize(data, None)
+        assert card_data.find(value) is None
+
+
+def reads(decode) -> None:
+    def target(data: bytes) -> None:
+        with suppress(InvalidEvent, InvalidRecord):
+            decode(data)
+
+    return target
+
+
+TARGETS = {
+    "transaction": (reads(decode_transaction), PAYMENT),
+    "label": (reads(decode_label), b'{"transaction_id":"t","card_id":"c","is_fraud":true,"labelled_at":1}'),
+    "card_data": (masks, PAYMENT),
+    "tokens": (tokenizes, PAYMENT),
+    **{name: (reads(decode), good) for name, (decode, good) in DECODERS.items()},
+}
+
+
+def fuzz(name: str, seconds: int) -> None:
+    """Fuzz one target until its time is over, or it fails."""
+    target, seed = TARGETS[name]
+    corpus = SEEDS / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    (corpus / "good").write_bytes(seed)
+    options = [f"-max_total_time={seconds}", "-timeout=5", "-rss_limit_mb=2048", f"-artifact_prefix={FOUND}/{name}-"]
+    atheris.Setup([sys.argv[0], *options, "-verbosity=0", str(corpus)], target)
+    atheris.Fuzz()
+
+
+def main() -> int:
+    """Fuzz each target in a process of its own; 0 when nothing was found."""
+    if len(sys.argv) > 2:
+        fuzz(sys.argv[1], int(sys.argv[2]))
+        return 0
+    FOUND.mkdir(parents=True, exist_ok=True)
+    findings = []
+    for name in TARGETS:
+        done = subprocess.run([sys.executable, "-m", "fuzz", name, sys.argv[1]], check=False)
+        findings += [name] if done.returncode else []
+    print(json.dumps({"targets": len(TARGETS), "seconds_each": int(sys.argv[1]), "findings": findings}))
+    return int(bool(findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
