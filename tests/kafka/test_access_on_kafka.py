@@ -158,8 +158,7 @@ def ways(apache_kafka, tmp_path_factory):  # asked for because it skips where Ka
                     token | {"sasl.oauthbearer.client.id": "late", "sasl.oauthbearer.client.secret": PASSWORD},
                 ),
                 "tls to none": (broker.bootstrap, tls),
-                "none to tls": (broker.at["TLS"], {}),
-            },
+                },
         )
 
 
@@ -221,10 +220,3 @@ def test_who_has_not_ends_soon_with_a_reason_and_without_a_storm(ways, way):
     assert "FRAUD_KAFKA" in said[-1]
     assert len(said) < 40
     assert seconds < 30
-
-
-def test_who_does_not_speak_tls_at_all_is_told_to_look_at_the_protocol(ways):
-    code, said, _ = refused(ways, "none to tls")
-    assert code == 1
-    assert "security.protocol" in said[-1]
-    assert len(said) < 40
