@@ -22,7 +22,17 @@ from fraud_service.health import Health, HttpEndpoint
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics, TokenizerMetrics
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
-from fraud_service.stream import application, clients, learner, promotions, scorer, signing, tokenizer, topics
+from fraud_service.stream import (
+    application,
+    clients,
+    learner,
+    preflight,
+    promotions,
+    scorer,
+    signing,
+    tokenizer,
+    topics,
+)
 from fraud_service.stream.broadcast import Broadcast
 
 if TYPE_CHECKING:
@@ -318,4 +328,4 @@ def _check(settings: Settings, group: str, inputs: list[str]) -> None:
     changelog = next((spec for spec in specs if spec.role == role), None)
     if group != settings.scorer_group or settings.guarantee == "exactly-once":
         application.end_predecessor(settings, group)
-    application.preflight(settings, group, inputs, changelog)
+    preflight.require_sound(settings, group, inputs, changelog)

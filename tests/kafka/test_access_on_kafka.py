@@ -158,7 +158,7 @@ def ways(apache_kafka, tmp_path_factory):  # asked for because it skips where Ka
                     token | {"sasl.oauthbearer.client.id": "late", "sasl.oauthbearer.client.secret": PASSWORD},
                 ),
                 "tls to none": (broker.bootstrap, tls),
-                },
+            },
         )
 
 

@@ -74,6 +74,20 @@ def test_what_the_client_makes_of_lost_partitions_does_not_hide_that_they_were_l
         app.run_until_stopped()
 
 
+def test_who_is_told_to_stop_while_the_loop_begins_stops(app, monkeypatch):
+    """Quix forgets it: a pod that was replaced at its start was killed after its grace period."""
+    running = []
+
+    def run() -> None:
+        app.stop()  # as its signal handler does
+        app._run_tracker.set_as_running()  # as the loop does when it begins
+        running.append(app._run_tracker.running)
+
+    monkeypatch.setattr(app, "run", run)
+    app.run_until_stopped()
+    assert running == [False]
+
+
 def test_identities_are_stable_and_quix_settings_are_ours(app):
     consumer, producer = app.config.consumer_extra_config, app.config.producer_extra_config
     assert consumer["group.instance.id"] == producer["transactional.id"] == "fraud-scorer-pod-0"

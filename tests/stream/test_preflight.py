@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from fraud_service.errors import ClusterUnavailable, PreflightError
 from fraud_service.settings import Settings
-from fraud_service.stream import application, clients, topics
+from fraud_service.stream import clients, preflight, topics
 
 
 class Cluster:
@@ -45,7 +45,7 @@ def start(monkeypatch):
         monkeypatch.setattr(clients, "reader", cluster.reader)
         settings = Settings(instance="test")
         (changelog,) = (spec for spec in topics.table(settings) if spec.role == "scorer_state")
-        application.preflight(settings, "group", ["in"], changelog)
+        preflight.require_sound(settings, "group", ["in"], changelog)
 
     monkeypatch.setattr(clients, "PAUSE", 0.001)
     return run
