@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 PATIENCE: Final = 120.0  # seconds for open transactions to end
 PAUSE: Final = 0.05
+UNSTABLE: Final = "UNSTABLE_OFFSET_COMMIT"  # the broker does not wait itself
 SLACK: Final = 5.0  # seconds after a session for the broker to see its end
 LOOK: Final = 1.0  # seconds between two looks at a group
 
@@ -34,21 +35,30 @@ def committed(settings: Settings, group: str, archive: Archive, topic: str) -> d
     Raises
     ------
     ArchiveError
-        When the cluster does not answer, or not for this group.
+        When the cluster does not answer, or not for this group, or a transaction stays open for two minutes.
     """
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in archive.spans(topic)])
     admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = _asked(admin, asked)
+        errors = [place.error for place in found if place.error is not None]
+        if not errors:
+            return {place.partition: place.offset if place.offset >= 0 else None for place in found}
+        if any(error.name() != UNSTABLE for error in errors) or time.monotonic() > deadline:
+            raise ArchiveError(f"offsets of group {group} on {topic} cannot be read: {errors[0].str()}")
+        time.sleep(PAUSE)
+
+
+def _asked(admin: AdminClient, asked: ConsumerGroupTopicPartitions) -> list[TopicPartition]:
     try:
         (future,) = admin.list_consumer_group_offsets(
             [asked], require_stable=True, request_timeout=clients.TIMEOUT
         ).values()
-        found = future.result().topic_partitions
+        found: list[TopicPartition] = future.result().topic_partitions
     except KafkaException as error:
-        raise ArchiveError(f"offsets of group {group} cannot be read: {error.args[0].str()}") from error
-    for place in found:
-        if place.error is not None:
-            raise ArchiveError(f"offsets of group {group} on {topic} cannot be read: {place.error.str()}")
-    return {place.partition: place.offset if place.offset >= 0 else None for place in found}
+        raise ArchiveError(f"offsets of group {asked.group_id} cannot be read: {error.args[0].str()}") from error
+    return found
 
 
 def require_stopped(settings: Settings, group: str) -> None:

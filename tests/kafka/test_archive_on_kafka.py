@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from support.processes import fresh_settings
 
 from fraud_service.errors import ArchiveError
-from fraud_service.stream import clients
+from fraud_service.stream import clients, standing
 from fraud_service.stream.archive import Archive, Span
 
 pytestmark = [pytest.mark.kafka]
@@ -67,3 +70,25 @@ def test_a_moment_is_found(settings):
 def test_a_missing_topic_is_named(settings):
     with Archive(settings, "test") as archive, pytest.raises(ArchiveError, match="no-such-topic"):
         archive.spans("no-such-topic")
+
+
+def test_offsets_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, monkeypatch):
+    group, place = "waited-for", TopicPartition(settings.topics.labels, 1, 7)
+    producer = Producer({**clients.connection(settings), "transactional.id": group})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    consumer = Consumer({**clients.connection(settings), "group.id": group})
+    producer.send_offsets_to_transaction([place], consumer.consumer_group_metadata(), 30)
+
+    def end(seconds: float) -> None:
+        if not ended:
+            producer.commit_transaction(30)
+        ended.append(seconds)
+
+    ended: list[float] = []
+    monkeypatch.setattr(standing, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
+    with Archive(settings, "test") as archive:
+        found = standing.committed(settings, group, archive, settings.topics.labels)
+    assert found == dict.fromkeys(found) | {1: 7}
+    assert ended
+    consumer.close()
