@@ -1,8 +1,9 @@
 """A Quix application with our guarantees.
 
 Quix owns the loop, the state, the checkpoints and the transactions. Added here: stable identities that fence a zombie,
-a lost partition that ends the application, a heartbeat for the probes, a turn of the loop that may take a batch, and a
-name for what ended the loop. What is checked before a start is in `preflight`.
+a lost partition that ends the application, messages that wait until state is recovered, a heartbeat for the probes, a
+turn of the loop that may take a batch, and a name for what ended the loop. What is checked before a start is in
+`preflight`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import json
 import shutil
 import signal
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+from confluent_kafka import TopicPartition
 from quixstreams import Application
 from quixstreams.state.rocksdb import RocksDBOptions
 
@@ -27,7 +29,6 @@ from fraud_service.stream.settling import await_settled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from confluent_kafka import TopicPartition
     from confluent_kafka.admin import AdminClient
     from quixstreams.internal_producer import InternalProducer
     from quixstreams.models import TopicManager
@@ -186,6 +187,36 @@ def keep_stopped(app: GuardedApplication) -> None:
     app._run_tracker.set_as_running = set_as_running  # noqa: SLF001 - as above
 
 
+def hold_back(app: GuardedApplication) -> None:
+    """Deliver to the loop only what it may process: no changelog, and nothing before state is recovered.
+
+    Quix pauses the rest as soon as it is assigned. When the client begins to fetch in the same moment, it can discard a
+    pause as outdated (librdkafka, issue 5591): then changes of state come in as if they were events, and events meet
+    state that lacks what is in the changelog.
+    """
+    consumer, state = app._consumer, app._state_manager  # noqa: SLF001 - the canary test guards these names
+    poll = consumer.poll
+    changelogs = cache(lambda: {topic.name for topic in app._topic_manager.changelog_topics_list})  # noqa: SLF001
+
+    def poll_allowed(timeout: float | None = None) -> Any:
+        message = poll(timeout)
+        if message is None:
+            return None
+        is_changelog = message.topic() in changelogs()
+        if not is_changelog and not state.recovery_required:
+            return message
+        if message.error() is not None or state._recovery_manager.recovering:  # noqa: SLF001
+            return message
+        place = TopicPartition(message.topic(), message.partition(), message.offset())
+        consumer.pause([place])
+        if not is_changelog:
+            consumer.seek(place)  # it is read when recovery resumes the partition
+        log.info("paused_again", topic=place.topic, partition=place.partition, offset=place.offset)
+        return None
+
+    consumer.poll = poll_allowed
+
+
 def bound_commits(producer: InternalProducer) -> None:
     """Give up a commit that brokers do not answer: Quix would wait for three times the transaction timeout."""
     commit = producer.commit_transaction
@@ -265,6 +296,7 @@ def build(
     )
     app.has_rival = partial(endings.has_rival, settings)
     if topic_manager is None:
+        hold_back(app)
         app.admin = lambda: clients.admin(settings)
     return app
 

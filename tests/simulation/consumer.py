@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 IDLE = 0.5  # seconds that a poll with nothing to give may oversleep: idle turns are what a seed spends its time on
 NOT_FETCHED = 0.3  # share of polls that find nothing although there is something
+PAUSE_LOST = 0.1  # share of pauses that the client discards, being about to fetch for the first time
 NO_RECORD = Record(None, None, [], 0)
 
 
@@ -99,8 +100,8 @@ class Consumer:
         return [TopicPartition(*place) for place in self._cursors]
 
     def pause(self, partitions: list[TopicPartition]) -> None:
-        """Fetch nothing of these until they are resumed."""
-        self._mark(partitions, is_paused=True)
+        """Fetch nothing of these until they are resumed; a pause right after the assignment can be lost."""
+        self._mark([one for one in partitions if not self._is_lost(one)], is_paused=True)
 
     def resume(self, partitions: list[TopicPartition]) -> None:
         """Fetch again."""
@@ -253,6 +254,11 @@ class Consumer:
         except BrokerError:
             return False
         return True
+
+    def _is_lost(self, partition: TopicPartition) -> bool:
+        cursor = self._cursors.get(_place(partition))
+        is_new = cursor is not None and cursor.next is None
+        return is_new and not self._host.calm and self._host.luck.random() < PAUSE_LOST
 
     def _mark(self, partitions: Iterable[TopicPartition], *, is_paused: bool) -> None:
         for one in partitions:

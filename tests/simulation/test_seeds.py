@@ -29,6 +29,12 @@ def forgetful(seed: int) -> Run:
         return run(seed)
 
 
+def trusting(seed: int) -> Run:
+    """Rely on the client to pause whatever it is told to, as Quix does."""
+    with mock.patch("fraud_service.stream.application.hold_back"):
+        return run(seed)
+
+
 def test_whatever_a_seed_does_to_the_scorer_nothing_is_lost_doubled_or_changed():
     found = runs(run, range(SEEDS))
     assert {one.seed: one.anomalies for one in found if one.anomalies} == {}
@@ -42,3 +48,7 @@ def test_a_recovery_that_misses_the_last_checkpoint_is_found():
 
 def test_state_that_is_not_in_the_changelog_is_found():
     assert any(one.anomalies for one in runs(forgetful, range(8)))
+
+
+def test_a_changelog_that_is_taken_for_events_is_found():
+    assert any(one.anomalies for one in runs(trusting, range(20)))

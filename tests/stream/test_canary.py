@@ -50,6 +50,11 @@ def test_the_checkpoint_is_still_public():
     assert isinstance(ProcessingContext.checkpoint, property)
 
 
+def test_who_recovers_is_still_told_apart_from_who_should(app):
+    assert app._state_manager.recovery_required is False
+    assert app._state_manager._recovery_manager.recovering is False
+
+
 @pytest.fixture
 def app(tmp_path):
     return build(
