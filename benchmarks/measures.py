@@ -187,8 +187,7 @@ def _model_costs(known: handbook.Payments) -> dict[str, list[float]]:
         costs[name] = [(time.perf_counter() - began) / len(rows) * 1e6]
     encoded = model.encode(rows)
     began = time.perf_counter()
-    for row in encoded:
-        online.logit(row, row.logit)
+    encoded.online(online, encoded.logits)
     costs["online model, scoring"] = [(time.perf_counter() - began) / len(rows) * 1e6]
     return costs
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fraud_service.domain.detector import Verdict
-    from fraud_service.domain.online import Encoded
+    from fraud_service.domain.online import EncodedRows
 
 BATCHES: Final = (1, 256)
 WARM: Final = 60_000  # payments that only fill the profiles
@@ -117,15 +117,15 @@ def _features(
     return rows, places
 
 
-def _online(bench: Bench, encoded: Sequence[Encoded]) -> list[float]:
+def _online(bench: Bench, encoded: EncodedRows) -> list[float]:
     online = bench.knowledge.newest.online
-    return [online.logit(row, row.logit) for row in encoded]
+    return encoded.online(online, encoded.logits)
 
 
-def _decide(bench: Bench, encoded: Sequence[Encoded], online: Sequence[float], places: Sequence[Recent]) -> list[Blend]:
+def _decide(bench: Bench, encoded: EncodedRows, online: Sequence[float], places: Sequence[Recent]) -> list[Blend]:
     snapshot, model, found = bench.knowledge.newest, bench.detector.pretrained, []
-    for row, logit, place in zip(encoded, online, places, strict=True):
-        result = blend(row.logit, logit, snapshot.online_weight, model.prior)
+    for known, logit, place in zip(encoded.logits, online, places, strict=True):
+        result = blend(known, logit, snapshot.online_weight, model.prior)
         outcome = bench.detector.policy.outcome(result.score)
         pair = result.pretrained_logit, result.online_logit
         weight = result.online_weight

@@ -7,16 +7,16 @@ the tests from lists. Results do not depend on where a batch ends.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
+from fraud_service.domain.online import Rows
 from fraud_service.domain.policy import NO_MODEL, Decision, Outcome, Policy, reasons
 from fraud_service.domain.profile import Profile, Recent
 from fraud_service.domain.scoring import (
-    FAILED,
     Blend,
     Contributions,
     PretrainedModel,
@@ -29,7 +29,7 @@ from fraud_service.domain.snapshot import Snapshot, View
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
-    from fraud_service.domain.online import Encoded, OnlineModel
+    from fraud_service.domain.online import Encoded, EncodedRows, OnlineModel
     from fraud_service.domain.snapshot import Snapshots
 
 
@@ -62,6 +62,18 @@ class _Case(msgspec.Struct, frozen=True, gc=False):
     view: View | None = None
     model: PretrainedModel | None = None
     features: Features | None = None
+
+
+class _Said(NamedTuple):
+    """What both models say of a case: their logits, and where it is in the batch that was asked."""
+
+    pretrained: float
+    online: float
+    rows: EncodedRows
+    row: int
+
+
+_NOTHING: Final = _Said(math.nan, math.nan, Rows(), -1)
 
 
 class Detector:
@@ -101,7 +113,7 @@ class Detector:
             One a transaction, in order.
         """
         cases = [self._observe(transaction, profiles, knowledge) for transaction in transactions]
-        return [self._remember(case, encoded) for case, encoded in zip(cases, _encode(cases), strict=True)]
+        return [self._remember(case, said) for case, said in zip(cases, _ask(cases), strict=True)]
 
     def judge(
         self, transactions: Sequence[Transaction], features: Sequence[Features], knowledge: Snapshots
@@ -125,7 +137,7 @@ class Detector:
             view = knowledge.at(transaction.timestamp)
             model = self._models.get(view.snapshot.model, self.pretrained)
             cases.append(_Case(transaction, Recent(0, 0, 0.0, 0), view, model, row))
-        return [self._remember(case, encoded) for case, encoded in zip(cases, _encode(cases), strict=True)]
+        return [self._remember(case, said) for case, said in zip(cases, _ask(cases), strict=True)]
 
     def _observe(self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: Snapshots) -> _Case:
         """Compute the features from what was known before, then fold the transaction into its card's profile."""
@@ -146,31 +158,17 @@ class Detector:
         model = self._models.get(view.snapshot.model, self.pretrained)
         return _Case(transaction, place, view, model, features)
 
-    def _online_logit(self, encoded: Encoded, snapshot: Snapshot, prior: float) -> float:
-        """Score with the online model; without the pretrained logit, an untaught one knows nothing."""
-        if math.isfinite(encoded.logit):
-            known = encoded.logit
-        elif snapshot.is_untaught or encoded is FAILED:
-            return math.nan
-        else:
-            known = prior
-        try:
-            return snapshot.online.logit(encoded, known)
-        except (ArithmeticError, LookupError, ValueError):
-            return math.nan
-
-    def _remember(self, case: _Case, encoded: Encoded) -> Verdict:
+    def _remember(self, case: _Case, said: _Said) -> Verdict:
         """Decide, and note the decision in the profile for the day the transaction comes again."""
         if case.features is None or case.view is None or case.model is None:
             if case.place.decision is None:
                 raise AssertionError("a transaction is decided before it can be repeated")
             return Verdict(case.transaction, case.place.decision, None)
-        snapshot, prior = case.view.snapshot, case.model.prior
-        online = self._online_logit(encoded, snapshot, prior)
-        result = blend(encoded.logit, online, snapshot.online_weight, prior)
+        snapshot = case.view.snapshot
+        result = blend(said.pretrained, said.online, snapshot.online_weight, case.model.prior)
         explanation = None
         if self.policy.outcome(result.score) is not Outcome.APPROVE:
-            explanation = _explain(case.features, encoded, result, case.model, snapshot.online)
+            explanation = _explain(case.features, said.rows[said.row], result, case.model, snapshot.online)
         decision = self._decide(case.transaction, case.features, case.model, snapshot, result, explanation)
         case.place.decision = decision
         return Verdict(case.transaction, decision, case.features, explanation)
@@ -201,20 +199,28 @@ class Detector:
         )
 
 
-def _encode(cases: list[_Case]) -> list[Encoded]:
-    """Score and encode each case with its model, those of one model as one batch; a repetition is not scored."""
-    encoded = [FAILED] * len(cases)
-    by_model: dict[str, list[int]] = {}
+def _ask(cases: list[_Case]) -> list[_Said]:
+    """Ask the models of each case, those of one snapshot in one batch; of a repetition nobody is asked."""
+    said = [_NOTHING] * len(cases)
+    batches: dict[tuple[str, str], list[int]] = {}
     for place, case in enumerate(cases):
-        if case.model is not None:
-            by_model.setdefault(case.model.version, []).append(place)
-    for places in by_model.values():
-        model = cases[places[0]].model
-        rows = [features for place in places if (features := cases[place].features) is not None]
-        if model is not None:
-            for place, row in zip(places, encode_safely(model, rows), strict=True):
-                encoded[place] = row
-    return encoded
+        if case.view is not None and case.model is not None:
+            batches.setdefault((case.model.version, case.view.snapshot.version), []).append(place)
+    for places in batches.values():
+        view, model = cases[places[0]].view, cases[places[0]].model
+        features = [row for place in places if (row := cases[place].features) is not None]
+        if view is not None and model is not None:
+            rows = encode_safely(model, features)
+            online = _online_logits(rows, view.snapshot, model.prior)
+            for number, (place, *logits) in enumerate(zip(places, rows.logits, online, strict=True)):
+                said[place] = _Said(logits[0], logits[1], rows, number)
+    return said
+
+
+def _online_logits(rows: EncodedRows, snapshot: Snapshot, prior: float) -> list[float]:
+    """Score with the online model; without the pretrained logit, an untaught one knows nothing."""
+    otherwise = math.nan if snapshot.is_untaught else prior
+    return rows.online(snapshot.online, [logit if math.isfinite(logit) else otherwise for logit in rows.logits])
 
 
 def _explain(

@@ -22,8 +22,6 @@ it is for a card or merchant never seen. `docs/features.md` is generated from th
 from __future__ import annotations
 
 import math
-from functools import reduce
-from operator import add
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
@@ -252,7 +250,10 @@ def _month(profile: Profile, newest: int) -> _Month:
 
 def _total(amounts: list[float]) -> float:
     """Add up in order; `sum` rounds otherwise from one release of Python to the next."""
-    return reduce(add, amounts, 0.0)
+    total = 0.0
+    for amount in amounts:
+        total += amount
+    return total
 
 
 def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:

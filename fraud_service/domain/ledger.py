@@ -115,14 +115,34 @@ class Known(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
 class Entry(msgspec.Struct, array_like=True):
     """A scored transaction, the labels not applied yet, and what was taught of it: None, legitimate or fraud.
 
-    `labelled_at` is the time of the newest label applied: an older one changes nothing any more.
+    `packed` is a `Scored`: it is carried from row to row, and read once, when it is taught. `labelled_at` is the time
+    of the newest label applied: an older one changes nothing any more.
     """
 
-    scored: Scored
+    packed: msgspec.Raw
     waiting: list[Known] = []
     taught: bool | None = None
     taught_at: int = 0
     labelled_at: int = -1
+
+    @property
+    def scored(self) -> Scored:
+        """The scored transaction, unpacked."""
+        return _scored_decoder.decode(self.packed)
+
+    @property
+    def timestamp(self) -> int:
+        """The event time of the transaction."""
+        return _beginning_decoder.decode(self.packed).timestamp
+
+
+class _Beginning(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How a `Scored` begins, whatever follows."""
+
+    transaction_id: str
+    card_id: str
+    merchant_id: str
+    timestamp: int
 
 
 class Example(msgspec.Struct, frozen=True, gc=False):
@@ -169,13 +189,13 @@ class Ledger:
         is_forgotten = scored.timestamp + self._calendar.retention <= closed * self._calendar.interval
         if is_forgotten or self._store.get(f"t/{identity}") is not None:
             return False
-        entry = Entry(scored, self._early(identity))
+        entry = Entry(msgspec.Raw(_encode(scored)), self._early(identity))
         self._store.put(f"t/{identity}", _encode(entry))
-        self._schedule(self._matures_at(entry), identity, closed)
+        self._schedule(scored.timestamp + self._calendar.maturity, identity, closed)
         if entry.waiting:
             self._store.delete(f"l/{identity}")
             for known in entry.waiting:
-                self._schedule_label(known, entry, identity, closed)
+                self._schedule_label(known, scored.timestamp, identity, closed)
         return True
 
     def label(self, label: Label, closed: int) -> bool:
@@ -190,7 +210,7 @@ class Ledger:
             return False
         entry.waiting = _with(entry.waiting, known)
         self._store.put(f"t/{identity}", _encode(entry))
-        self._schedule_label(known, entry, identity, closed)
+        self._schedule_label(known, entry.timestamp, identity, closed)
         return True
 
     def due(self, boundary: int) -> Iterator[Due]:
@@ -209,35 +229,16 @@ class Ledger:
         if entry is None:
             self._forget_early(due, until)
             return None
-        example = self._apply(entry, until)
-        forgotten_at = entry.scored.timestamp + self._calendar.retention
+        timestamp = entry.timestamp
+        matures_at, forgotten_at = timestamp + self._calendar.maturity, timestamp + self._calendar.retention
+        example = _apply(entry, timestamp, matures_at, until)
         if forgotten_at <= until:
             self._store.delete(f"t/{due.identity}")
             return example
         self._store.put(f"t/{due.identity}", _encode(entry))
-        if due.known_at == self._matures_at(entry):
+        if due.known_at == matures_at:
             self._schedule(forgotten_at, due.identity, boundary)
         return example
-
-    def _apply(self, entry: Entry, until: int) -> Example | None:
-        """Fold the labels known by `until` into the entry; of several at once the last word is taught."""
-        before, taught_before = entry.taught, entry.taught_at
-        source: LabelSource | None = None
-        for known in entry.waiting:
-            is_news = (entry.labelled_at, bool(entry.taught)) <= (known.known_at, known.is_fraud)
-            if is_news and known.known_at <= until:
-                entry.labelled_at, entry.taught, source = known.known_at, known.is_fraud, known.source
-                entry.taught_at = max(known.known_at, entry.scored.timestamp)
-        entry.waiting = [known for known in entry.waiting if known.known_at > until]
-        if entry.taught is None and self._matures_at(entry) <= until:
-            entry.taught, entry.taught_at = False, self._matures_at(entry)
-        if entry.taught is None or entry.taught is before:
-            entry.taught_at = taught_before
-            return None
-        return Example(entry.scored, entry.taught, source, entry.taught_at, before is not None, taught_before)
-
-    def _matures_at(self, entry: Entry) -> int:
-        return entry.scored.timestamp + self._calendar.maturity
 
     def _entry(self, identity: str) -> Entry | None:
         data = self._store.get(f"t/{identity}")
@@ -260,14 +261,32 @@ class Ledger:
         self._store.put(f"d/{boundary}/{count}", _encode(Due(at, identity)))
         self._store.put(f"d/{boundary}", b"%d" % (count + 1))
 
-    def _schedule_label(self, known: Known, entry: Entry, identity: str, closed: int) -> None:
+    def _schedule_label(self, known: Known, timestamp: int, identity: str, closed: int) -> None:
         """Schedule a label, unless the transaction matures at the same boundary and so is settled then anyway."""
-        at, matures = max(known.known_at, entry.scored.timestamp), self._calendar.boundary(self._matures_at(entry))
+        at, matures = max(known.known_at, timestamp), self._calendar.boundary(timestamp + self._calendar.maturity)
         if not closed < matures == self._calendar.boundary(at):
             self._schedule(at, identity, closed)
 
     def _count(self, boundary: int) -> int:
         return int(self._store.get(f"d/{boundary}") or b"0")
+
+
+def _apply(entry: Entry, timestamp: int, matures_at: int, until: int) -> Example | None:
+    """Fold the labels known by `until` into the entry; of several at once the last word is taught."""
+    before, taught_before = entry.taught, entry.taught_at
+    source: LabelSource | None = None
+    for known in entry.waiting:
+        is_news = (entry.labelled_at, bool(entry.taught)) <= (known.known_at, known.is_fraud)
+        if is_news and known.known_at <= until:
+            entry.labelled_at, entry.taught, source = known.known_at, known.is_fraud, known.source
+            entry.taught_at = max(known.known_at, timestamp)
+    entry.waiting = [known for known in entry.waiting if known.known_at > until]
+    if entry.taught is None and matures_at <= until:
+        entry.taught, entry.taught_at = False, matures_at
+    if entry.taught is None or entry.taught is before:
+        entry.taught_at = taught_before
+        return None
+    return Example(entry.scored, entry.taught, source, entry.taught_at, before is not None, taught_before)
 
 
 def identify(card_id: str, transaction_id: str) -> str:
@@ -334,6 +353,8 @@ def _with(labels: list[Known], known: Known) -> list[Known]:
 
 
 _encoder = msgspec.msgpack.Encoder()
+_scored_decoder = msgspec.msgpack.Decoder(Scored)
+_beginning_decoder = msgspec.msgpack.Decoder(_Beginning)
 _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _labels_decoder = msgspec.msgpack.Decoder(list[Known])
 _due_decoder = msgspec.msgpack.Decoder(Due)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 from operator import add, mul
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -73,3 +74,43 @@ class OnlineModel(msgspec.Struct, frozen=True):
         """Raise `InvalidRecord` unless every feature has a weight."""
         if len(self.weights) != len(NAMES):
             raise InvalidRecord("the online model does not fit the features: it was made for another version")
+
+
+class EncodedRows(Protocol):
+    """What a pretrained model makes of a batch of transactions."""
+
+    @property
+    def logits(self) -> Sequence[float]:
+        """The pretrained logit of each row."""
+
+    def online(self, model: OnlineModel, known: Sequence[float]) -> list[float]:
+        """Score each row with an online model, beside a pretrained logit; NaN where that cannot be done.
+
+        The bits are those of `OnlineModel.logit`, whatever else is in the batch.
+        """
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __getitem__(self, row: int, /) -> Encoded:
+        """Return one row."""
+
+
+class Rows(list[Encoded]):
+    """Encoded rows, each scored for itself."""
+
+    @property
+    def logits(self) -> list[float]:
+        """The pretrained logit of each row."""
+        return [row.logit for row in self]
+
+    def online(self, model: OnlineModel, known: Sequence[float]) -> list[float]:
+        """Score each row with an online model; see `EncodedRows`."""
+        return [_logit(model, row, logit) for row, logit in zip(self, known, strict=True)]
+
+
+def _logit(model: OnlineModel, row: Encoded, known: float) -> float:
+    try:
+        return model.logit(row, known)
+    except (ArithmeticError, LookupError, ValueError):
+        return math.nan

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.online import Encoded
+from fraud_service.domain.online import Encoded, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fraud_service.domain.features import Features
-    from fraud_service.domain.online import OnlineModel
+    from fraud_service.domain.online import EncodedRows, OnlineModel
 
 LARGEST_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 within 1e-13
 QUIET: Final = -4.6  # logits, a score of 0.01: of what both components rank lower, the online model is hardly taught
@@ -35,7 +35,7 @@ class PretrainedModel(Protocol):
     def prior(self) -> float:
         """Logit of the fraud rate it was trained on: what is left when nothing is known of a transaction."""
 
-    def encode(self, rows: Sequence[Features]) -> list[Encoded]:
+    def encode(self, rows: Sequence[Features]) -> EncodedRows:
         """Score a batch, and encode it for the online model; a row's result does not depend on its batch."""
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
@@ -48,20 +48,20 @@ class PretrainedModel(Protocol):
 FAILED: Final = Encoded(math.nan, [], [])
 
 
-def encode_safely(model: PretrainedModel, rows: Sequence[Features]) -> list[Encoded]:
+def encode_safely(model: PretrainedModel, rows: Sequence[Features]) -> EncodedRows:
     """Encode a batch; where that raises, row by row, so that no row suffers from its neighbours.
 
     A row that fails is `FAILED`. What cannot be scored is reviewed by a person, and the stream goes on.
     """
     if not rows:
-        return []
+        return Rows()
     try:
         encoded = model.encode(rows)
     except Exception:  # noqa: BLE001 - whatever a model raises
-        encoded = []
+        encoded = Rows()
     if len(encoded) == len(rows):
         return encoded
-    return [FAILED] if len(rows) == 1 else [encode_safely(model, [row])[0] for row in rows]
+    return Rows([FAILED] if len(rows) == 1 else [encode_safely(model, [row])[0] for row in rows])
 
 
 class Blend(msgspec.Struct, frozen=True, gc=False):

@@ -188,14 +188,17 @@ class Teacher:
 
     def _teach(self, lessons: list[tuple[Example, float]], learner: OnlineLearner) -> list[Judged]:
         """Teach examples, each with its weight; returns what the components had said of them before."""
-        judged, online = [], learner.export()
+        judged = []
         rows = encode_safely(self._pretrained, [example.scored.features for example, _ in lessons])
-        for (example, weight), row in zip(lessons, rows, strict=True):
-            if math.isfinite(row.logit):
-                encoded = Encoded(clipped(row.logit), row.inputs, row.leaves)
-                said = _judged(example, weight, encoded, online)
+        pretrained = [clipped(logit) if math.isfinite(logit) else math.nan for logit in rows.logits]
+        online = rows.online(learner.export(), pretrained)
+        for number, (example, weight) in enumerate(lessons):
+            if math.isfinite(pretrained[number]):
+                said = Judged(pretrained[number], online[number], example.is_fraud, weight)
                 judged.append(said)
                 if not said.is_sure():
+                    row = rows[number]
+                    encoded = Encoded(pretrained[number], row.inputs, row.leaves)
                     learner.learn(encoded, is_fraud=example.is_fraud, weight=weight)
         return judged
 
@@ -250,14 +253,6 @@ class Teacher:
             risk_rows=risk_rows,
             risk_digest=progress.risk_digest,
         ).sealed()
-
-
-def _judged(example: Example, weight: float, encoded: Encoded, online: OnlineModel) -> Judged:
-    try:
-        logit = online.logit(encoded, encoded.logit)
-    except (ArithmeticError, LookupError, ValueError):
-        logit = math.nan
-    return Judged(encoded.logit, logit, example.is_fraud, weight)
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -6,7 +6,7 @@ import math
 import os
 from itertools import chain
 from math import asinh
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 # ONNX Runtime reports its use to its makers unless told not to before it is loaded. A payment service calls nobody.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -14,19 +14,73 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import numpy as np
 import onnxruntime
 
-from fraud_service.domain.online import Encoded, OnlineModel
+from fraud_service.domain.online import Encoded, OnlineModel, Rows
 from fraud_service.errors import ModelError
 from fraud_service.models.artefact import ENCODING_DEPTH, ENCODING_TREES, Artefact, read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from fraud_service.domain.features import Features
 
 
 LARGEST_INPUT: Final = 5.0  # standard deviations: features are winsorised here for the online model
 SMALLEST_ODDS: Final = 2e-4  # added to both shares: a forest that saw no fraud at all in its leaves says so, not never
+
+
+class Weights(NamedTuple):
+    """An online model as arrays."""
+
+    model: OnlineModel
+    features: NDArray[np.float64]
+    leaves: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, model: OnlineModel) -> Weights:
+        """Turn a model into arrays."""
+        return cls(model, np.array(model.weights), np.array(model.leaf_weights))
+
+
+class EncodedArrays:
+    """A batch as `fraud_service.domain.online.EncodedRows` describes it; a row becomes numbers only when asked for."""
+
+    def __init__(
+        self,
+        logits: list[float],
+        inputs: NDArray[np.float64],
+        leaves: NDArray[np.int64],
+        weights: Callable[[OnlineModel], Weights],
+    ) -> None:
+        self.logits = logits
+        self._inputs = inputs
+        self._leaves = leaves
+        self._weights = weights
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, row: int) -> Encoded:
+        return Encoded(self.logits[row], self._inputs[row].tolist(), self._leaves[row].tolist())
+
+    def __iter__(self) -> Iterator[Encoded]:
+        return map(self.__getitem__, range(len(self)))
+
+    def online(self, model: OnlineModel, known: Sequence[float]) -> list[float]:
+        """Score each row with an online model, all at once."""
+        weights = self._weights(model)
+        rows, width = self._inputs.shape
+        if width != len(weights.features) or self._leaves.max(initial=-1) >= len(weights.leaves):
+            return Rows(self).online(model, known)
+        summands = np.empty((rows, 1 + width + self._leaves.shape[1]))
+        with np.errstate(all="ignore"):
+            summands[:, 0] = model.intercept + model.pretrained_weight * np.array(known)
+            np.multiply(self._inputs, weights.features, out=summands[:, 1 : 1 + width])
+            summands[:, 1 + width :] = weights.leaves[self._leaves]
+            # One after the other, as `OnlineModel.logit` adds: `sum` would add in pairs.
+            return np.add.accumulate(summands, axis=1)[:, -1].tolist()  # type: ignore[no-any-return]
 
 
 class Pretrained:
@@ -51,6 +105,7 @@ class Pretrained:
         self.prior = manifest.prior
         self._trees = artefact.trees
         self._centre, self._scale = np.array(manifest.centre), np.array(manifest.scale)
+        self._weights = Weights.of(self.untaught_online_model())
 
     @classmethod
     def load(cls, folder: Path) -> Pretrained:
@@ -61,7 +116,7 @@ class Pretrained:
         """Return the online model to begin with: it scores what this model scores."""
         return OnlineModel.untaught(self.manifest.leaves)
 
-    def encode(self, rows: Sequence[Features]) -> list[Encoded]:
+    def encode(self, rows: Sequence[Features]) -> EncodedArrays:
         """Score a batch, and encode it for the online model.
 
         A feature becomes asinh(value), which is about linear near 0 and logarithmic far from it, minus its centre, over
@@ -74,12 +129,15 @@ class Pretrained:
         # By libm, one after the other: numpy's own depends on the processor, and on the place in the batch.
         squashed = np.fromiter(map(asinh, values), np.float64, len(values)).reshape(shape)
         inputs = ((squashed - self._centre) / self._scale).clip(-LARGEST_INPUT, LARGEST_INPUT)
-        return [
-            Encoded(logit(share), values, reached)
-            for share, values, reached in zip(
-                shares.ravel().tolist(), inputs.tolist(), leaves.astype(np.int64).tolist(), strict=True
-            )
-        ]
+        logits = [*map(logit, shares.ravel().tolist())]
+        return EncodedArrays(logits, inputs, leaves.astype(np.int64), self._as_arrays)
+
+    def _as_arrays(self, model: OnlineModel) -> Weights:
+        """Keep the last model as arrays: one is asked for hours, until the next snapshot comes into force."""
+        weights = self._weights  # replaced at once: another thread may be scoring
+        if weights.model is not model:
+            weights = self._weights = Weights.of(model)
+        return weights
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         """Split a row's logit by the path it takes through each tree (Saabas 2014).

@@ -201,7 +201,7 @@ def parity(fitted: Fitted, served: Pretrained) -> float:
     """Return the largest difference of probability between scikit-learn and the exported model."""
     expected = fitted.model.predict_proba(fitted.examples.features)[:, 1]
     rows: list[Features] = [_Row(row) for row in fitted.examples.features.tolist()]  # type: ignore[misc]
-    odds = np.exp(np.array([encoded.logit for encoded in served.encode(rows)]))
+    odds = np.exp(np.array(served.encode(rows).logits))
     shares = (odds * (1 + SMALLEST_ODDS) - SMALLEST_ODDS) / (1 + odds)
     return float(np.abs(expected - shares).max())
 

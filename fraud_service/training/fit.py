@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.features import NAMES, Features
 from fraud_service.domain.ledger import Calendar
-from fraud_service.domain.online import Encoded, OnlineModel
+from fraud_service.domain.online import Encoded, OnlineModel, Rows
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.snapshot import untaught
@@ -78,8 +78,8 @@ class _NoModel:
     version = "none"
     prior = 0.0
 
-    def encode(self, rows: Sequence[Features]) -> list[Encoded]:
-        return [Encoded(0.0, [0.0] * len(NAMES), [])] * len(rows)
+    def encode(self, rows: Sequence[Features]) -> Rows:
+        return Rows([Encoded(0.0, [0.0] * len(NAMES), [])] * len(rows))
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         return 0.0, [0.0] * len(row.vector())

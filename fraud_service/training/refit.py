@@ -123,7 +123,7 @@ def _fitted(examples: Examples, at: int, source: str, outcome: RefitRecord) -> A
 
 
 def _logits(model: PretrainedModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.array([encoded.logit for encoded in model.encode([Features(*row) for row in rows.tolist()])])
+    return np.array(model.encode([Features(*row) for row in rows.tolist()]).logits)
 
 
 def _precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ from support.worlds import DAY, HOUR, MINUTE, MONDAY, SECOND, transaction
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import NAMES, Features, extract
-from fraud_service.domain.online import Encoded, OnlineModel
+from fraud_service.domain.online import Encoded, OnlineModel, Rows
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.risk import NO_RISK, Risk, RiskTable
@@ -232,7 +232,7 @@ def most_verbose_decisions() -> bytes:
         version, prior = "model-2026-01-01-0123456789ab", -4.0
 
         def encode(self, rows):
-            return [Encoded(20.0, [0.0] * len(NAMES), [])] * len(rows)
+            return Rows([Encoded(20.0, [0.0] * len(NAMES), [])] * len(rows))
 
         def asked(self, row):
             return []

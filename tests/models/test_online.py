@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from support.checks import EXTREMES, NOT_FINITE, planted, plausible
 from support.worlds import encoded, features
 
 from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.online import OnlineModel
+from fraud_service.domain.online import OnlineModel, Rows
 from fraud_service.domain.scoring import probability
 from fraud_service.models import artefact
 from fraud_service.models.online import LEARNING_RATE, OnlineState, RiverLearner
@@ -30,6 +32,11 @@ INITIAL = OnlineModel.untaught(leaves=3)
 def encode(row, logit):
     """Encode a row as if it reached one of the first two leaves, and always the third."""
     return msgspec.structs.replace(encoded(row, logit), leaves=[int(row.amount > 100), 2])
+
+
+@cache
+def shipped():
+    return Pretrained.load(artefact.shipped())
 
 
 def learner(state=None, version="model-1", initial=INITIAL):
@@ -59,7 +66,7 @@ def test_scorers_compute_from_the_exported_model_what_river_itself_predicts(exam
 
 
 def test_untaught_it_scores_exactly_what_the_pretrained_model_scores():
-    pretrained = Pretrained.load(artefact.shipped())
+    pretrained = shipped()
     rows = [*plausible(1, 100), *EXTREMES]
     online = pretrained.untaught_online_model()
     model = RiverLearner(online, pretrained.version, None)
@@ -67,6 +74,26 @@ def test_untaught_it_scores_exactly_what_the_pretrained_model_scores():
         assert online.logit(row, row.logit) == row.logit
         assert model.export().logit(row, row.logit) == row.logit
         assert model.probability(row) == pytest.approx(probability(row.logit), abs=1e-12)
+
+
+@FAST
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 1.0, 1e200, 1e307]), st.integers(1, 40))
+def test_a_batch_is_scored_to_the_bit_like_its_rows(seed, largest, count):
+    pretrained, luck = shipped(), np.random.default_rng(seed)
+    rows = pretrained.encode([*plausible(seed, count), *EXTREMES])
+    known = [*rows.logits[:-1], math.nan]
+    model = OnlineModel(
+        tuple((largest * luck.normal(size=len(NAMES))).tolist()),
+        tuple(luck.normal(size=pretrained.manifest.leaves).tolist()),
+        *luck.normal(size=2).tolist(),
+    )
+    assert np.array_equal(rows.online(model, known), Rows(rows).online(model, known), equal_nan=True)
+
+
+def test_a_batch_that_does_not_fit_the_model_gets_no_score():
+    rows = shipped().encode([*EXTREMES])
+    for unfit in [OnlineModel((), (), 1.0, 0.0), OnlineModel.untaught(leaves=1)]:
+        assert all(math.isnan(logit) for logit in rows.online(unfit, rows.logits))
 
 
 def test_before_the_first_example_the_learner_exports_the_model_it_began_with():

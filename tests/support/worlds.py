@@ -10,7 +10,7 @@ import msgspec
 
 from fraud_service.domain.events import Label, LabelSource, Transaction
 from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.online import Encoded, OnlineModel
+from fraud_service.domain.online import Encoded, OnlineModel, Rows
 from fraud_service.domain.policy import Outcome
 from fraud_service.domain.records import ScoreRecord
 from fraud_service.domain.risk import row_digest
@@ -117,9 +117,9 @@ class LinearModel:
         self.base, self.prior, self.weights = base, prior, weights
         self.batches: list[int] = []
 
-    def encode(self, rows: Sequence[Features]) -> list[Encoded]:
+    def encode(self, rows: Sequence[Features]) -> Rows:
         """Score and encode a batch."""
-        return [encoded(row, logit) for row, logit in zip(rows, self.logits(rows), strict=True)]
+        return Rows(encoded(row, logit) for row, logit in zip(rows, self.logits(rows), strict=True))
 
     def asked(self, row: Features) -> list[set[int]]:
         """Return that the leaf depends on the amount and the country."""
