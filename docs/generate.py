@@ -120,6 +120,12 @@ ADVICE: Final = {
         "The message has a security code, a PIN or track data, which nobody may keep.",
         "Leave them out before anything is sent; tell your security officer that they were on a topic.",
     ),
+    Reason.LABEL_FLOOD: Advice(
+        "labels",
+        "Its source or card has had all labels of the hour: `FRAUD_LABELS_PER_SOURCE`, `FRAUD_LABELS_PER_CARD`.",
+        "Find out who sent so many. If all of it was meant, raise the limit and send it again: `fraud-service "
+        "dead-letters redrive --reason label_flood`.",
+    ),
 }
 
 LIMITS: Final = {

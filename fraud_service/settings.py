@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from fraud_service.domain.limits import MOST_PER_CARD
 from fraud_service.errors import ConfigurationError
 
 PREFIX: Final = "FRAUD_"
@@ -148,6 +149,15 @@ class Settings(BaseSettings):
         gt=0,
         le=1,
         description="share taught of the legitimate examples scored below 0.01; their weight makes up for the others",
+    )
+    labels_per_source: int = Field(
+        0,
+        ge=0,
+        description="labels an hour that the learner takes of one source in one partition, 0 for any number; those "
+        "beyond it are dead letters. Some ten times the busiest hour is a good limit",
+    )
+    labels_per_card: int = Field(
+        0, ge=0, le=MOST_PER_CARD, description="labels an hour that the learner takes of one card, 0 for any number"
     )
 
     # Probes and Prometheus come from outside the pod.

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     INVALID_RECORD = "invalid_record"
     CARD_NUMBER = "card_number"
     SENSITIVE_DATA = "sensitive_data"
+    LABEL_FLOOD = "label_flood"
 
 
 class LabelSource(StrEnum):

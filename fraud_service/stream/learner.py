@@ -20,6 +20,7 @@ from quixstreams import message_context
 from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import Reason, decode_label
 from fraud_service.domain.ledger import Ledger, examples_due
+from fraud_service.domain.limits import Limits, Sluice
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.snapshot import encode_snapshot
@@ -45,6 +46,7 @@ log = structlog.get_logger(__name__)
 
 LEDGER: Final = b"ledger"
 LESSONS: Final = b"lessons"
+LIMITS: Final = b"limits"
 PROGRESS: Final = "progress"
 SIGNED: Final = frozenset({"risk", "snapshots"})  # what scorers believe
 ABSURD: Final = 3650 * DAY  # no history is silent so long
@@ -187,6 +189,7 @@ class LearnerStep:
         self._scores, self._labels = settings.topics.scores, settings.topics.labels
         self._tolerance = int(settings.future_tolerance * 1000)
         self._refuses_numbers = settings.refuse_card_numbers
+        self._limits = Limits(settings.labels_per_source, settings.labels_per_card)
         self._calendar = calendar
         self._sampling = sampling
         self._pretrained = pretrained
@@ -214,6 +217,7 @@ class LearnerStep:
         """Take the view of the logs; ledgers come one a partition."""
         self._log = log_
         self._ledgers = [Ledger(self._store(number, LEDGER), self._calendar) for number in range(log_.partitions)]
+        self._sluices = [Sluice(self._store(number, LIMITS), self._limits) for number in range(log_.partitions)]
 
     def on_partitions(self, assigned: list[TopicPartition]) -> None:
         """Forget what was remembered of the state; refuse to share the work.
@@ -248,7 +252,7 @@ class LearnerStep:
         return []
 
     def on_label(self, value: bytes | None, key: bytes | None, timestamp: int, _headers: Any) -> list[Output]:
-        """Take in a label; returns a dead letter when it cannot be read."""
+        """Take in a label; returns a dead letter when it cannot be read, or is one too many."""
         partition = message_context().partition
         self._metrics.pace.took(timestamp / 1000)
         try:
@@ -257,6 +261,7 @@ class LearnerStep:
             check_key(key, label.card_id)
             check_time(label.labelled_at, timestamp + self._tolerance, "labelled_at")
             self._check_partition(label.card_id, partition)
+            self._sluices[partition].admit(label, timestamp)
         except InvalidEvent as error:
             return [self._dead_letter(value, key, timestamp, error)]
         self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()

@@ -18,7 +18,7 @@ from fraud_service.domain.ledger import Dealing
 from fraud_service.errors import ConfigurationError, FatalStreamError, PreflightError
 from fraud_service.stream import changelogs, clients, standing, topics
 from fraud_service.stream.archive import Archive
-from fraud_service.stream.learner import LEDGER, LESSONS
+from fraud_service.stream.learner import LEDGER, LESSONS, LIMITS
 from fraud_service.stream.scorer import PROFILE
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _lessons(rows: Iterator[Row], partitions: int) -> Iterator[Row]:
             dealt = dealing.take(json.loads(name), value)
             if dealt is not None:
                 yield _row(*dealt)
-        else:
+        elif prefix != LIMITS:  # those count an hour, and begin anew
             raise FatalStreamError(f"the learner's changelog has a row of an unknown kind: {key!r}")
     for dealt in dealing.counts():
         yield _row(*dealt)

@@ -65,7 +65,7 @@ def moved(apache_kafka, tmp_path_factory):
     file = folder / "history.parquet"
     write(World(seed=3, cards=700, merchants=120, days=4), file)
     old = fresh_settings(apache_kafka.bootstrap, folder, partitions=2).model_copy(
-        update={"snapshot_interval": 240.0, "snapshot_lead": 60.0, "maturity": 1.0}
+        update={"snapshot_interval": 240.0, "snapshot_lead": 60.0, "maturity": 1.0, "labels_per_card": 1000}
     )
     play(old, file, folder / "before", f"--to={MOVED}")
 

@@ -120,6 +120,22 @@ def test_a_label_in_the_wrong_partition_is_a_dead_letter_that_names_the_partitio
     assert "murmur2" in letter.header["fraud-detail"]
 
 
+def test_labels_beyond_a_limit_wait_as_dead_letters_teach_nothing_and_the_next_hour_is_free(tmp_path):
+    with looped(tmp_path, labels_per_card=2) as loop:
+        payments = [payment(number, "busy") for number in range(4)]
+        for one in payments:
+            loop.transaction(one)
+        labels = [encode(verdict(one, DAY)) for one in payments]
+        for value in labels[:3]:
+            loop.learner.send(loop.settings.topics.labels, b"busy", value, BROKER_TIME)
+        loop.learner.send(loop.settings.topics.labels, b"busy", labels[3], BROKER_TIME + HOUR)
+        loop.transaction(payment(6 * 24, "clock"))
+        loop.turn()
+        (letter,) = loop.on("dead_letters")
+        assert (letter.value, letter.header["fraud-reason"]) == (labels[2], Reason.LABEL_FLOOD)
+        assert [example.transaction_id for example in examples(loop)] == ["t-0", "t-1", "t-3"]
+
+
 def test_a_record_on_the_scores_topic_that_is_no_score_is_a_dead_letter(loop):
     loop.learner.send(loop.settings.topics.scores, b"c-1", b"{}", BROKER_TIME)
     loop.turn()
