@@ -16,7 +16,7 @@ import msgspec
 from fraud_service.domain.events import Reason
 from fraud_service.errors import InvalidEvent
 from fraud_service.feed import Feed
-from fraud_service.stream import clients
+from fraud_service.stream import clients, promotions
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.lockstep import Lockstep
 from fraud_service.stream.messages import Received
@@ -94,7 +94,9 @@ class Recovery:
             for entry in self._in_order():
                 partition = entry.partition if keeps_partitions else clients.BY_KEY
                 if entry.topic == self._topics.models:
-                    feed.send(names.models, entry.key, entry.value, headers=entry.headers)
+                    lockstep.before_model(feed.flush)
+                    record = clients.Record(names.models, entry.key, entry.value, list(entry.headers))
+                    promotions.deliver(target, [record])
                     found.models += 1
                     continue
                 if entry.topic == self._topics.labels:

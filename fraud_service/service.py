@@ -123,7 +123,11 @@ def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, mo
                 knowledge.adopt(newer.version, newer.manifest.leaves)
 
         adopt(promoted.catch_up())
-        broadcast = Broadcast(settings, knowledge, on_refused, lambda: adopt(promoted.take()))
+
+        def make_ready(has_news: bool) -> None:
+            adopt(promoted.take_all() if has_news else promoted.take())
+
+        broadcast = Broadcast(settings, knowledge, on_refused, make_ready)
         stack.callback(broadcast.close)
         broadcast.start()
         health.now(models_loaded=True)
@@ -187,6 +191,7 @@ def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, 
             step.turn()
 
         app.each_turn = turn
+        step.before_closing = lambda: reign(_models(promoted.take_all(), on_refused))
         watch(app, health, learner_metrics, inputs, step.on_partitions)
         app.run_until_stopped()
 

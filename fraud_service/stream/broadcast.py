@@ -42,7 +42,8 @@ class Broadcast:
     on_refused
         Told for each record that failed its check why it did (`fraud_service.domain.signature.Refusal`).
     each_turn
-        Called several times a second, and before snapshots come into force: makes the models ready that they may name.
+        Called several times a second, and before snapshots come into force, then with `has_news`: makes the models
+        ready that they may name.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Broadcast:
         settings: Settings,
         knowledge: Knowledge,
         on_refused: Callable[[str], None],
-        each_turn: Callable[[], None] = lambda: None,
+        each_turn: Callable[[bool], None] = lambda has_news: None,  # noqa: ARG005 - named for its caller
     ) -> None:
         self._knowledge = knowledge
         self._each_turn = each_turn
@@ -78,7 +79,7 @@ class Broadcast:
             When the cluster does not say where the end is.
         """
         self._catch_up()
-        self._each_turn()
+        self._each_turn(True)  # noqa: FBT003 - the signature says what it is
         self._settle(final=True)
         self._thread.start()
 
@@ -142,7 +143,7 @@ class Broadcast:
         try:
             while not self._stopping.is_set():
                 has_news = self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT))
-                self._each_turn()
+                self._each_turn(has_news)
                 if has_news:
                     self._settle()
                 with self._turned:

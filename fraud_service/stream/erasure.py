@@ -17,9 +17,10 @@ from fraud_service.stream.learner import LEDGER
 from fraud_service.stream.scorer import PROFILE
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from fraud_service.settings import Settings
+    from fraud_service.stream.changelogs import Row
 
 NAME = "fraud-erase"
 PROCESSED = -1  # older than anything that was committed: what stands there is taken in by whoever has committed at all
@@ -46,8 +47,8 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
         standing.require_stopped(settings, group)
     names, known = settings.topics, {spec.role: spec.name for spec in topics.table(settings)}
     with Archive(settings, NAME) as archive:
-        profiles = list(_profiles(archive, known["scorer_state"], cards, before))
-        ledger = list(_ledger(archive, known["learner_state"], cards))
+        profiles = list(_profiles(changelogs.rows(settings, archive, known["scorer_state"]), cards, before))
+        ledger = list(_ledger(changelogs.rows(settings, archive, known["learner_state"]), cards))
     yield f"profiles: {len(profiles):,}, rows of the learner: {len(ledger):,}"
     if not really:
         yield "nothing was done: add --yes to do it"
@@ -61,15 +62,15 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
     yield "done: volumes lose them when their processes start"
 
 
-def _profiles(archive: Archive, changelog: str, cards: Container[str], before: int) -> Iterator[tuple[int, bytes]]:
+def _profiles(rows: Iterable[Row], cards: Container[str], before: int) -> Iterator[tuple[int, bytes]]:
     suffix = f'|"{PROFILE}"'.encode()
-    for number, key, value in changelogs.rows(archive, changelog):
+    for number, key, value in rows:
         if key.removesuffix(suffix).decode() in cards or decode_profile(value).last_seen < before:
             yield number, key
 
 
-def _ledger(archive: Archive, changelog: str, cards: Container[str]) -> Iterator[tuple[int, bytes]]:
-    for number, key, value in changelogs.rows(archive, changelog):
+def _ledger(rows: Iterable[Row], cards: Container[str]) -> Iterator[tuple[int, bytes]]:
+    for number, key, value in rows:
         prefix, _, name = key.partition(b"|")
         if prefix == LEDGER and card_of_row(json.loads(name), value) in cards:
             yield number, key

@@ -200,6 +200,7 @@ class LearnerStep:
         self._clocks: dict[int, int] = {}
         self._progress: Progress | None = None
         self.beat: Callable[[], None] = lambda: None
+        self.before_closing: Callable[[], None] = lambda: None
 
     def attach(self, store: Callable[[int, bytes], StateStore], produce: Callable[[Output], None]) -> None:
         """Take the ways to the state stores, by partition and prefix, and out. The lessons lie beside partition 0."""
@@ -314,6 +315,7 @@ class LearnerStep:
             self._barrier = Barrier(newest, ends)
         if not self._has_passed(self._barrier):
             return
+        self.before_closing()  # a model promoted by now is taught beside, however soon the boundary follows
         deadline = time.monotonic() + LONGEST_TURN
         while self._now.closed < self._barrier.until and time.monotonic() < deadline:
             self._close(self._now.closed + 1)

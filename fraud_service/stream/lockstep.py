@@ -76,6 +76,20 @@ class Lockstep:
             self._await(self._is_scored, "the scorers have not scored what was sent")
             self._passed = number
 
+    def before_model(self, flush: Callable[[], None]) -> None:
+        """Wait, before a model is promoted, until the boundaries that were passed are closed without it.
+
+        Raises
+        ------
+        FatalStreamError
+            When nothing happens for two minutes.
+        """
+        passed = self._passed
+        if passed is None or passed <= self._first:
+            return
+        flush()
+        self._await(lambda: self._has_snapshot(passed), "the learner has not closed the boundary before a promotion")
+
     def _has_snapshot(self, boundary: int) -> bool:
         self._snapshots.read()
         return self._snapshots.newest >= boundary * self._calendar.interval

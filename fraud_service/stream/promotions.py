@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from fraud_service.domain.signature import KEY_HEADER, Refusal
 from fraud_service.errors import FatalStreamError, InvalidRecord, RefusedRecord
@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 ROLE: Final = "models"
 CATCH_UP_TIMEOUT: Final = 60.0  # seconds
+ANSWER_TIMEOUT: Final = 5.0  # seconds
 REFIT_KEY: Final = "re-fit"  # no version: those begin with the kind of model
 SWITCH_KEY: Final = "online"  # the same
 SEQUENCE_HEADER: Final = "fraud-sequence"
@@ -85,6 +86,8 @@ class Promotions:
         self._partition = TopicPartition(settings.topics.models, 0, OFFSET_BEGINNING)
         self._consumer = clients.reader(settings, f"{name}-models")
         self._consumer.assign([self._partition])
+        # A connection of its own: on the reader's, a question waits behind the fetch that waits for news.
+        self._asker = clients.reader(settings, f"{name}-models-ends")
 
     def catch_up(self) -> list[bytes]:
         """Return all models there are, the last one promoted last.
@@ -96,21 +99,36 @@ class Promotions:
         ClusterUnavailable, PreflightError
             When the cluster does not say where the end is.
         """
-        low, high = clients.watermarks(self._consumer, self._partition)
+        return self._read_to(*clients.watermarks(self._asker, self._partition))
+
+    def take(self) -> list[bytes]:
+        """Return the models that came since the last call; never waits."""
+        return self._read(0.0)
+
+    def take_all(self) -> list[bytes]:
+        """Return those that came since the last call, up to the one promoted last. Raises as `catch_up` does.
+
+        In an outage nobody promotes: then what is here already is all.
+        """
+        try:
+            ends = self._asker.get_watermark_offsets(self._partition, timeout=ANSWER_TIMEOUT)
+        except KafkaException as error:
+            log.warning("promotions_end_unknown", reason=error.args[0].str())
+            return self.take()
+        return self._read_to(*ends)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._consumer.close()
+        self._asker.close()
+
+    def _read_to(self, low: int, high: int) -> list[bytes]:
         deadline, found = time.monotonic() + CATCH_UP_TIMEOUT, []
         while high > low and self._position() < high:
             if time.monotonic() > deadline:
                 raise FatalStreamError(f"promoted models could not be read within {CATCH_UP_TIMEOUT:.0f} s")
             found += self._read(0.2)
         return found
-
-    def take(self) -> list[bytes]:
-        """Return the models that came since the last call; never waits."""
-        return self._read(0.0)
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._consumer.close()
 
     def _position(self) -> int:
         (position,) = self._consumer.position([self._partition])
@@ -195,4 +213,9 @@ def publish_all(settings: Settings, gate: Gate, records: list[tuple[bytes, bytes
     for place, (key, data) in enumerate(records, start=1):
         headers = keyring.signed(ROLE, key, data, [(SEQUENCE_HEADER, str(number + place).encode())])
         sent.append(clients.Record(settings.topics.models, key, data, headers))
-    clients.deliver(settings, sent, {"message.max.bytes": 2 * LARGEST_MODEL, "compression.type": "zstd"})
+    deliver(settings, sent)
+
+
+def deliver(settings: Settings, records: list[clients.Record]) -> None:
+    """Send records as they are; raises `FatalStreamError` when the broker does not take one."""
+    clients.deliver(settings, records, {"message.max.bytes": 2 * LARGEST_MODEL, "compression.type": "zstd"})

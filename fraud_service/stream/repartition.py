@@ -65,10 +65,10 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
             return
         _create(old, new, specs)
         kept = {spec.role: spec.name for spec in topics.table(old)}
-        of_scorer = _profiles(changelogs.rows(archive, kept["scorer_state"]), before, new.partitions)
+        of_scorer = _profiles(changelogs.rows(old, archive, kept["scorer_state"]), before, new.partitions)
         count = _move(new, archive, of_scorer, specs["scorer_state"].name, [new.topics.transactions])
         yield f"profiles: {count:,} moved and read back"
-        of_learner = _lessons(changelogs.rows(archive, kept["learner_state"]), new.partitions)
+        of_learner = _lessons(changelogs.rows(old, archive, kept["learner_state"]), new.partitions)
         inputs = [new.topics.scores, new.topics.labels]
         count = _move(new, archive, of_learner, specs["learner_state"].name, inputs)
         yield f"rows of the learner: {count:,} moved and read back"

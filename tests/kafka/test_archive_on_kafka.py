@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from support.processes import fresh_settings
 
 from fraud_service.errors import ArchiveError
-from fraud_service.stream import clients, standing
+from fraud_service.stream import changelogs, clients, standing
 from fraud_service.stream.archive import Archive, Span
 
 pytestmark = [pytest.mark.kafka]
@@ -92,3 +92,22 @@ def test_offsets_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, m
     assert found == dict.fromkeys(found) | {1: 7}
     assert ended
     consumer.close()
+
+
+def test_rows_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, monkeypatch):
+    producer = Producer({**clients.connection(settings), "transactional.id": "rows-waited-for"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(settings.topics.risk, key=b"k", value=b"late", partition=0)
+    assert producer.flush(30) == 0
+    ended: list[float] = []
+
+    def end(seconds: float) -> None:
+        if not ended:
+            producer.commit_transaction(30)
+        ended.append(seconds)
+
+    monkeypatch.setattr(standing, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
+    with Archive(settings, "test") as archive:
+        assert list(changelogs.rows(settings, archive, settings.topics.risk)) == [(0, b"k", b"late")]
+    assert ended

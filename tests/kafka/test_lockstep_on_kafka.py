@@ -9,31 +9,40 @@ import sys
 
 import pytest
 from support.processes import Service, environment, fresh_settings, read_all
+from support.replayed import other_model
 from support.worlds import transaction
 from typer.testing import CliRunner
 
 from fraud_service import service
 from fraud_service.cli import app
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.events import encode
-from fraud_service.domain.profile import DAY
+from fraud_service.domain.events import encode, instant
+from fraud_service.domain.profile import DAY, HOUR
 from fraud_service.domain.records import decode_score, encode_record, score_record
+from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.teaching import Sampling
 from fraud_service.history import History
+from fraud_service.models import artefact
+from fraud_service.models.pretrained import Pretrained
 from fraud_service.offline import Rehearsal
 from fraud_service.replay import run
 from fraud_service.replay.engine import Span
 from fraud_service.simulator import World, write
-from fraud_service.stream import clients, topics
+from fraud_service.stream import clients, promotions, topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 # An hour of lead: at night no quarter of an hour is sure to have a payment, without which no boundary is closed.
+INTERVAL = 4 * HOUR
 OPTIONS = {"FRAUD_SNAPSHOT_INTERVAL": "240", "FRAUD_SNAPSHOT_LEAD": "60", "FRAUD_MATURITY": "1"}
+
+
+PROMOTION = "2024-01-03"  # the day of the history before which another model is promoted
 
 
 @pytest.fixture(scope="module")
 def outcome(apache_kafka, tmp_path_factory):
+    """A service with two scorers, fed in step; in the middle of its history another model is promoted."""
     folder = tmp_path_factory.mktemp("lockstep")
     file = folder / "history.parquet"
     write(World(seed=3, cards=700, merchants=120, days=4), file)
@@ -46,14 +55,31 @@ def outcome(apache_kafka, tmp_path_factory):
     with scorers[0], scorers[1], learner:
         for process in (*scorers, learner):
             process.await_ready()
-        command = [sys.executable, "-m", "fraud_service.cli", "feed", str(file), "--event-time", "--label-delay=1d"]
-        fed = subprocess.run(
-            command, env={**os.environ, **environment(settings)}, check=True, timeout=200, stdout=subprocess.PIPE
-        )
+        feed = [sys.executable, "-m", "fraud_service.cli", "feed", str(file), "--event-time", "--label-delay=1d"]
+        fed = command(settings, *feed, f"--to={PROMOTION}")["transactions"]
+        learner.wait_until(lambda: newest_boundary(settings) >= last_boundary(file, PROMOTION), 60)
+        promotions.publish(settings, other_model().manifest.version, artefact.pack(other_model()))
+        fed += command(settings, *feed, f"--from={PROMOTION}")["transactions"]
         count = len(History.open(file))
         scorers[0].wait_until(lambda: len(read_all(settings, settings.topics.scores)) >= count, 60)
-    assert json.loads(fed.stdout)["transactions"] == count
+        assert [process.stop() for process in (*scorers, learner)] == [0, 0, 0]
+    assert fed == count
     return settings, list(History.open(file))
+
+
+def command(settings, *words: str) -> dict:
+    variables = {**os.environ, **environment(settings)}
+    return json.loads(subprocess.run(words, env=variables, check=True, timeout=200, stdout=subprocess.PIPE).stdout)
+
+
+def last_boundary(file, end: str) -> int:
+    """Return the last boundary that the history passes before a day, epoch milliseconds."""
+    last = max(event.transaction.timestamp for event in History.open(file, end=instant(f"{end}T00:00:00Z", "end")))
+    return last - last % INTERVAL
+
+
+def newest_boundary(settings) -> int:
+    return max((decode_snapshot(m.value()).as_of for m in read_all(settings, settings.topics.snapshots)), default=-1)
 
 
 def test_a_fast_replay_in_step_gives_the_scores_of_the_backtest(outcome):
@@ -67,12 +93,20 @@ def test_a_fast_replay_in_step_gives_the_scores_of_the_backtest(outcome):
         Sampling(settings.legitimate_share),
         DAY,
     )
+    promoted = Pretrained(other_model())
+
+    def promote(lesson) -> None:
+        if lesson.as_of + INTERVAL == instant(f"{PROMOTION}T00:00:00Z", "promotion"):
+            rehearsal.promote(promoted, service.restore(promoted))
+
+    rehearsal._observe = promote
     expected = {v.transaction.transaction_id: encode_record(score_record(v)) for v in rehearsal.play(history)}
     scores = {decode_score(m.value()).transaction_id: m.value() for m in read_all(settings, settings.topics.scores)}
     snapshots = {decode_score(value).snapshot for value in scores.values()}
     assert len(snapshots) > 15
     assert any(decode_score(value).online_logit != decode_score(value).pretrained_logit for value in scores.values())
     assert {name: scores.get(name) for name in expected} == expected
+    assert {decode_score(value).model for value in scores.values()} == {model.version, promoted.version}
 
 
 def test_in_step_no_score_is_stale(outcome):
@@ -98,19 +132,17 @@ def recovered(apache_kafka, tmp_path_factory, outcome):
         scorer.await_ready()
         learner.await_ready()
         sources = [f"--from-transactions={lost.topics.transactions}", f"--from-labels={lost.topics.labels}"]
-        command = [sys.executable, "-m", "fraud_service.cli", "recover", *sources]
-        done = subprocess.run(
-            command, env={**os.environ, **environment(settings)}, check=True, timeout=200, stdout=subprocess.PIPE
-        )
+        recover = [sys.executable, "-m", "fraud_service.cli", "recover", f"--from-models={lost.topics.models}"]
+        done = command(settings, *recover, *sources)
         wanted = len(read_all(lost, lost.topics.snapshots))
         learner.wait_until(lambda: len(read_all(settings, settings.topics.snapshots)) >= wanted, 60)
         assert scorer.stop() == learner.stop() == 0
-    return settings, json.loads(done.stdout)
+    return settings, done
 
 
 def test_a_service_made_again_from_its_inputs_gives_every_score_again(outcome, recovered):
     (lost, history), (again, told) = outcome, recovered
-    assert told == {"transactions": len(history) + 1, "labels": len(history), "models": 0, "future": 1}
+    assert told == {"transactions": len(history) + 1, "labels": len(history), "models": 1, "future": 1}
     scores = [by_transaction(settings) for settings in (lost, again)]
     assert len(scores[0]) == len(history)
     assert scores[0] == scores[1]

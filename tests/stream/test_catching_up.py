@@ -55,7 +55,7 @@ def promotions() -> None:
 
 
 def broadcast() -> None:
-    followed = Broadcast(Settings(), Knowledge(untaught("model-1", online_model())), lambda: None)
+    followed = Broadcast(Settings(), Knowledge(untaught("model-1", online_model())), lambda _: None)
     followed._catch_up()
 
 

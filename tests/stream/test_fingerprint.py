@@ -75,7 +75,7 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
         "online_frauds",
         "online_genuine",
     )
-    assert ledger.Entry.__struct_fields__ == ("scored", "waiting", "taught", "taught_at", "labelled_at")
+    assert ledger.Entry.__struct_fields__ == ("packed", "waiting", "taught", "taught_at", "labelled_at")
 
 
 def test_quix_registers_one_store_for_each_application(tmp_path):
