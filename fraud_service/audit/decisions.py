@@ -16,6 +16,7 @@ from fraud_service.audit.letters import content
 from fraud_service.audit.matching import Matcher
 from fraud_service.domain.events import Transaction, decode_transaction
 from fraud_service.domain.policy import Outcome
+from fraud_service.domain.reading import UNREADABLE
 from fraud_service.domain.records import AlertRecord, ScoreRecord, alert_id, decode_score
 from fraud_service.errors import InvalidEvent, InvalidRecord
 
@@ -155,7 +156,7 @@ class Decisions:
         self._findings.count("alerts")
         try:
             record = _alerts.decode(entry.value or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             self._findings.wrong(Kind.UNREADABLE, entry, f"an alert cannot be read: {error}")
             return
         if entry.header(ALERT_ID) != alert_id(record.transaction):
@@ -268,7 +269,7 @@ def _identify(entry: Entry) -> tuple[Hashable, Transaction | None]:
     except InvalidEvent:
         try:
             head = msgspec.json.decode(entry.value or b"", type=_Head)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return entry.offset, None
         return (head.card_id, head.transaction_id), None
     return (transaction.card_id, transaction.transaction_id), transaction

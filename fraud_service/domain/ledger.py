@@ -25,6 +25,7 @@ from fraud_service.domain.events import LabelSource
 from fraud_service.domain.features import Features
 from fraud_service.domain.policy import Outcome
 from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.domain.reading import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Label
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
 
+ROW: Final = "a row of the learner's ledger"
 MOST_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
 
 
@@ -128,12 +130,12 @@ class Entry(msgspec.Struct, array_like=True):
     @property
     def scored(self) -> Scored:
         """The scored transaction, unpacked."""
-        return _scored_decoder.decode(self.packed)
+        return read(_scored_decoder, self.packed, ROW)
 
     @property
     def timestamp(self) -> int:
         """The event time of the transaction."""
-        return _beginning_decoder.decode(self.packed).timestamp
+        return read(_beginning_decoder, self.packed, ROW).timestamp
 
 
 class _Beginning(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -365,12 +367,12 @@ def _encode(value: Any) -> bytes:
 
 
 def _decode_entry(data: bytes) -> Entry:
-    return _entry_decoder.decode(data)
+    return read(_entry_decoder, data, ROW)
 
 
 def _decode_labels(data: bytes) -> list[Known]:
-    return _labels_decoder.decode(data)
+    return read(_labels_decoder, data, ROW)
 
 
 def _decode_due(data: bytes) -> Due:
-    return _due_decoder.decode(data)
+    return read(_due_decoder, data, ROW)

@@ -9,12 +9,13 @@ too low, and one that shares its cell with a busy one is held back too early, if
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from fraud_service.domain.events import Reason
 from fraud_service.domain.profile import HOUR, fingerprint32
+from fraud_service.domain.reading import read
 from fraud_service.errors import InvalidEvent
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class _Hour(msgspec.Struct, array_like=True):
 
     number: int = -1
     sources: dict[str, int] = {}
-    cells: bytes = bytes(2 * CELLS)
+    cells: Annotated[bytes, msgspec.Meta(min_length=2 * CELLS, max_length=2 * CELLS)] = bytes(2 * CELLS)
 
 
 class Sluice:
@@ -59,7 +60,7 @@ class Sluice:
         if self._limits == Limits():
             return
         data = self._store.get(KEY)
-        hour = _Hour() if data is None else _decoder.decode(data)
+        hour = _Hour() if data is None else read(_decoder, data, "the hour's count of labels")
         if timestamp // HOUR > hour.number:
             hour = _Hour(timestamp // HOUR)
         cells, cell = array("H", hour.cells), fingerprint32(label.card_id) % CELLS

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fraud_service.domain.policy import Decision
+from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def decode_profile(data: bytes) -> Profile:
     """
     try:
         profile = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         _require_schema(data)
         raise InvalidRecord(f"a card's profile in the state store cannot be read: {error}") from error
     if profile.schema != SCHEMA:
@@ -264,7 +265,7 @@ class _Head(msgspec.Struct, array_like=True):
 
 def _require_schema(data: bytes) -> None:
     """Raise `InvalidRecord` when these bytes say that they are of another schema version."""
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    with suppress(*UNREADABLE):
         head = msgspec.msgpack.decode(data, type=_Head)
         if head.schema != SCHEMA:
             raise InvalidRecord(

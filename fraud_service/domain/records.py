@@ -10,8 +10,8 @@ import msgspec
 from fraud_service.domain.events import LabelSource, Transaction
 from fraud_service.domain.features import Features
 from fraud_service.domain.policy import Outcome
+from fraud_service.domain.reading import read
 from fraud_service.domain.scoring import probability
-from fraud_service.errors import InvalidRecord
 
 if TYPE_CHECKING:
     from fraud_service.domain.detector import Verdict
@@ -215,34 +215,22 @@ def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord | RefitReco
 
 def decode_score(data: bytes | None) -> ScoreRecord:
     """Read a score record back. Raises `InvalidRecord` when it is none."""
-    try:
-        return _score_decoder.decode(data or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRecord(f"a record on the scores topic cannot be read: {error}") from error
+    return read(_score_decoder, data or b"", "a record on the scores topic")
 
 
 def decode_labelled(data: bytes) -> LabelledRecord:
     """Read a labelled example back. Raises `InvalidRecord` when it is none."""
-    try:
-        return _labelled_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRecord(f"a record on the labelled topic cannot be read: {error}") from error
+    return read(_labelled_decoder, data, "a record on the labelled topic")
 
 
 def decode_refit(data: bytes) -> RefitRecord:
     """Read back what a re-fit found. Raises `InvalidRecord` when it is none."""
-    try:
-        return _refit_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRecord(f"a re-fit on the models topic cannot be read: {error}") from error
+    return read(_refit_decoder, data, "a re-fit on the models topic")
 
 
 def decode_switch(data: bytes) -> SwitchRecord:
     """Read back how the online model was switched. Raises `InvalidRecord` when it is none."""
-    try:
-        return _switch_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRecord(f"a switch on the models topic cannot be read: {error}") from error
+    return read(_switch_decoder, data, "a switch on the models topic")
 
 
 def _probability(logit: float | None) -> float | None:

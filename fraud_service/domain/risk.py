@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fraud_service.domain.profile import DAY
+from fraud_service.domain.reading import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,8 +131,8 @@ def encode_risk(risk: Risk) -> bytes:
 
 
 def decode_risk(data: bytes) -> Risk:
-    """Read a row back. Rows reach a scorer only after their digest was checked."""
-    return _decoder.decode(data)
+    """Read a row back. Raises `InvalidRecord` when it is none; scorers have checked its digest before."""
+    return read(_decoder, data, "a row of risk")
 
 
 _known = lru_cache(MOST_ROWS)(decode_risk)

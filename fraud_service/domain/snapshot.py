@@ -12,6 +12,7 @@ import msgspec
 
 from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.profile import DAY
+from fraud_service.domain.reading import read
 from fraud_service.domain.risk import NO_RISK, RiskTable, card_key, merchant_key
 from fraud_service.errors import InvalidRecord
 
@@ -107,10 +108,7 @@ def decode_snapshot(data: bytes) -> Snapshot:
     InvalidRecord
         When it cannot be read or was altered.
     """
-    try:
-        snapshot = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRecord(f"a snapshot record cannot be read: {error}") from error
+    snapshot = read(_decoder, data, "a snapshot record")
     snapshot.verify()
     return snapshot
 

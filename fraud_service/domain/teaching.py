@@ -18,6 +18,7 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.ledger import Example
 from fraud_service.domain.online import Encoded
 from fraud_service.domain.profile import DAY
+from fraud_service.domain.reading import read
 from fraud_service.domain.records import LabelledRecord, labelled_record
 from fraud_service.domain.risk import NO_RISK, Risk, card_key, decode_risk, encode_risk, merchant_key, row_digest
 from fraud_service.domain.scoring import clipped, encode_safely
@@ -274,10 +275,7 @@ def decode_progress(data: bytes | None) -> Progress:
     """
     if data is None:
         return Progress()
-    try:
-        progress = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRecord(f"the learner's state cannot be read: {error}") from error
+    progress = read(_decoder, data, "the learner's state")
     if progress.schema != SCHEMA:
         raise InvalidRecord(f"the learner's state has schema {progress.schema}; this version reads {SCHEMA}")
     return progress

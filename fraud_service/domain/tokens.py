@@ -15,6 +15,7 @@ import msgspec
 
 from fraud_service.domain.card_data import refuse, replaced
 from fraud_service.domain.events import Reason
+from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import InvalidEvent
 
 BYTES: Final = 16
@@ -64,6 +65,6 @@ class Tokenizer(msgspec.Struct, frozen=True):
 def _is_json(data: bytes) -> bool:
     try:
         msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return False
     return True

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import ConfigurationError
 from fraud_service.evaluation.figures import Figures
 
@@ -38,7 +39,7 @@ def decode_result(data: bytes, name: str) -> Result:
     """Read a result back. Raises `ConfigurationError` naming the file when it is none."""
     try:
         result = msgspec.json.decode(data, type=Result)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ConfigurationError(f"{name}: not the --json of a backtest: {error}") from None
     if result.format != FORMAT:
         raise ConfigurationError(f"{name}: has format {result.format}, this version reads {FORMAT}: run it again")

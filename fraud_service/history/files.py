@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import ConfigurationError
 from fraud_service.history.arrow import csv as arrow_csv
 from fraud_service.history.arrow import pa, parquet
@@ -92,7 +93,7 @@ def _json_lines(path: Path) -> Source:
                 continue
             try:
                 row = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except UNREADABLE:
                 raise ConfigurationError(f"{path}, row {rows + 1}: not a JSON object") from None
             for name in row:  # producers leave out what they do not know, so every line may bring another column
                 if name not in columns:

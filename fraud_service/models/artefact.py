@@ -13,6 +13,7 @@ import msgspec
 
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
+from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import ModelError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def unpack(data: bytes) -> Artefact:
     """Read an artefact from a message, verified. Raises `ModelError` as `read` does."""
     try:
         files = msgspec.msgpack.decode(data, type=dict[str, bytes])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"a promoted model cannot be read: {error}") from None
     return _verified("a promoted model", lambda name: files.get(name, b""))
 
@@ -130,7 +131,7 @@ def _verified(where: str, content: Callable[[str], bytes]) -> Artefact:
     """Put an artefact together; nothing is parsed before its digest was compared."""
     try:
         manifest = msgspec.json.decode(content(MANIFEST), type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"{where}/{MANIFEST} is not a manifest: {error}; train the model again") from None
     _check_features(where, manifest)
     files = {name: content(name) for name in (MODEL, TREES)}
@@ -143,7 +144,7 @@ def _verified(where: str, content: Callable[[str], bytes]) -> Artefact:
             )
     try:
         return Artefact(manifest, files[MODEL], msgspec.msgpack.decode(files[TREES], type=Trees))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"{where}/{TREES} holds no trees: {error}; train the model again") from None
 
 

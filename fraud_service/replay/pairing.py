@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from fraud_service.domain.events import decode_transaction
+from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import InvalidEvent
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ _decoder = msgspec.json.Decoder(Head)
 def _head(value: bytes | None) -> Head | None:
     try:
         return _decoder.decode(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

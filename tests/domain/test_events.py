@@ -228,6 +228,7 @@ BY_THE_STREAM = {
     Reason.KEY_MISMATCH,
     Reason.WRONG_PARTITION,
     Reason.INVALID_RECORD,
+    Reason.LABEL_FLOOD,
     Reason.CARD_NUMBER,
     Reason.SENSITIVE_DATA,
 }

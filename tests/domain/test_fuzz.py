@@ -7,8 +7,10 @@ from contextlib import suppress
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.worlds import transaction
+from support.worlds import MONDAY, DictStore, label, score, transaction
 
+from fraud_service.domain.ledger import Calendar, Due, Ledger
+from fraud_service.domain.limits import KEY, Limits, Sluice
 from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import (
@@ -19,9 +21,10 @@ from fraud_service.domain.records import (
     decode_switch,
     encode_record,
 )
+from fraud_service.domain.risk import NO_RISK, decode_risk, encode_risk
 from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot, untaught
 from fraud_service.domain.teaching import Progress, decode_progress, encode_progress
-from fraud_service.errors import InvalidRecord
+from fraud_service.errors import InvalidEvent, InvalidRecord
 
 
 def profile() -> bytes:
@@ -31,7 +34,37 @@ def profile() -> bytes:
     return encode_profile(known)
 
 
+def row(kind: str) -> bytes:
+    """Return a row of a ledger that holds a transaction and a label."""
+    store = DictStore()
+    Ledger(store, Calendar()).label(label("t1"), -1)
+    Ledger(store, Calendar()).score(score("t1"), -1)
+    (found,) = [value for key, value in sorted(store.items()) if key.startswith(kind) and key.count("/") > 1][:1]
+    return found
+
+
+def hour() -> bytes:
+    """Return a count of labels."""
+    store = DictStore()
+    Sluice(store, Limits(9, 9)).admit(label(), MONDAY)
+    return store[KEY]
+
+
+def count(data: bytes) -> None:
+    with suppress(InvalidEvent):
+        Sluice(DictStore({KEY: data}), Limits(9, 9)).admit(label(), MONDAY)
+
+
+def settle(data: bytes) -> None:
+    store = DictStore({"t/6/card-1/t1": data})
+    Ledger(store, Calendar()).settle(Due(0, "6/card-1/t1"), MONDAY)
+
+
 DECODERS = {
+    "entry": (settle, row("t/")),
+    "due": (lambda data: list(Ledger(DictStore({"d/1": b"1", "d/1/0": data}), Calendar()).due(1)), row("d/")),
+    "risk": (decode_risk, encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, explained=False))),
+    "hour": (count, hour()),
     "profile": (decode_profile, profile()),
     "progress": (decode_progress, encode_progress(Progress.beginning(5))),
     "snapshot": (decode_snapshot, encode_snapshot(untaught("m", OnlineModel.untaught()))),

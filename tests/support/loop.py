@@ -53,7 +53,8 @@ class Loop:
         self.models: list[Artefact] = []
 
     def _scorer(self) -> Driver:
-        self.scorer_metrics = ScorerMetrics(Metrics())
+        self.scorer_registry = Metrics()
+        self.scorer_metrics = ScorerMetrics(self.scorer_registry)
         self.detector = Detector(self.model, service.policy(self.settings))
         step = scorer.ScorerStep(self.settings, self.detector, self.knowledge, self.scorer_metrics)
         return Driver(
@@ -64,7 +65,8 @@ class Loop:
         )
 
     def _learner(self) -> Driver:
-        self.learner_metrics = LearnerMetrics(Metrics())
+        self.learner_registry = Metrics()
+        self.learner_metrics = LearnerMetrics(self.learner_registry)
         self.step = step = learner.LearnerStep(
             self.settings,
             service.calendar(self.settings),

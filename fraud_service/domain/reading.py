@@ -1,0 +1,32 @@
+"""Reading back what the service itself has written."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from fraud_service.errors import InvalidRecord
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what bytes can make msgspec raise
+
+T = TypeVar("T")
+
+
+def read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes, what: str) -> T:
+    """Decode a record, whatever bytes lie there.
+
+    Parameters
+    ----------
+    what
+        Names the record in the error: ``a row of the ledger``.
+
+    Raises
+    ------
+    InvalidRecord
+        When the bytes are no such record.
+    """
+    try:
+        return decoder.decode(data)
+    except UNREADABLE as error:
+        raise InvalidRecord(f"{what} cannot be read: {error}") from error
