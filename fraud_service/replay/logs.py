@@ -11,10 +11,11 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import decode_label
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.snapshot import Knowledge, Snapshot, View, decode_snapshot
-from fraud_service.errors import InvalidEvent, InvalidRecord, ModelError
+from fraud_service.errors import InvalidEvent, InvalidRecord, ModelError, RefusedRecord
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.replay.engine import Taught
+from fraud_service.stream import signing
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.broadcast import VERSION_HEADER
 from fraud_service.stream.promotions import REFIT_KEY, SWITCH_KEY
@@ -87,14 +88,26 @@ def broadcasts(settings: Settings) -> Broadcasts:
     refused: list[str] = []
     pretrained = service.pretrained(settings)
     with opened(settings) as archive:
-        promoted = {model.version: model for model in _models(archive.read(settings.topics.models, 0), refused)}
+        promoted = {model.version: model for model in _models(believed(archive, settings, "models", refused), refused)}
         knowledge = blank(pretrained, promoted)
-        for version, key, row in risk_rows(archive.read(settings.topics.risk, 0), refused):
+        for version, key, row in risk_rows(believed(archive, settings, "risk", refused), refused):
             knowledge.receive_risk(version, key, row)
-        for snapshot in snapshots(archive.read(settings.topics.snapshots, 0), refused):
+        for snapshot in snapshots(believed(archive, settings, "snapshots", refused), refused):
             knowledge.receive_snapshot(snapshot)
     knowledge.settle(final=True)
     return Broadcasts(pretrained, promoted, knowledge, tuple(knowledge.passed_over), tuple(refused))
+
+
+def believed(archive: Archive, settings: Settings, role: str, refused: list[str]) -> Iterator[Entry]:
+    """Read a topic of what is broadcast, without what live processes refuse because none of our keys has signed it."""
+    keyring = signing.keyring(settings)
+    for entry in archive.read(getattr(settings.topics, role), 0):
+        try:
+            keyring.require(role, entry.key, entry.value, entry.headers)
+        except RefusedRecord as error:
+            refused.append(_refusal(entry, error))
+        else:
+            yield entry
 
 
 def blank(pretrained: Pretrained, promoted: dict[str, Pretrained]) -> Knowledge:

@@ -42,7 +42,9 @@ class Proof(msgspec.Struct, frozen=True):
 def published(settings: Settings, refused: list[str]) -> list[Snapshot]:
     """Return the snapshots on the topic whose digest fits, the oldest first, each once."""
     with logs.opened(settings) as archive:
-        found = {one.version: one for one in logs.snapshots(archive.read(settings.topics.snapshots, 0), refused)}
+        found = {
+            one.version: one for one in logs.snapshots(logs.believed(archive, settings, "snapshots", refused), refused)
+        }
     return sorted(found.values(), key=lambda one: one.as_of)
 
 
@@ -76,7 +78,7 @@ def differing(settings: Settings, before: str, after: str) -> Figures:
         between = sorted(
             {
                 key
-                for version, key, _ in logs.risk_rows(archive.read(settings.topics.risk, 0), [])
+                for version, key, _ in logs.risk_rows(logs.believed(archive, settings, "risk", []), [])
                 if old.version < version <= new.version
             }
         )
@@ -136,7 +138,7 @@ def lessons(
             )
         records = [one for one in logs.labelled(archive, settings) if last is None or one.snapshot <= last]
         rows: dict[str, dict[str, Any]] = defaultdict(dict)
-        for version, key, row in logs.risk_rows(archive.read(settings.topics.risk, 0), []):
+        for version, key, row in logs.risk_rows(logs.believed(archive, settings, "risk", []), []):
             rows[version][key] = row
         first = _first(archive, settings)
     rebuilder = Rebuilder(

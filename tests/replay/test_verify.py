@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -100,6 +101,22 @@ def test_a_flipped_bit_in_a_snapshot_is_refused_and_the_scores_that_name_it_are_
     naming = [s for e in log.on("scores") if (s := decode_score(e.value)).snapshot == version and not s.repeated]
     unknown = [one for one in found.findings if one.kind is Kind.SNAPSHOT_UNKNOWN]
     assert {one.transaction_id for one in unknown} == {score.transaction_id for score in naming} != set()
+
+
+def test_with_keys_a_replay_believes_only_what_they_have_signed(tmp_path):
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "2026").write_bytes(b"k" * 32)
+    events = [(n % 3, n % 2, 900.0 if n % 8 == 0 else 20.0, n % 3, 30, n % 8 == 0) for n in range(60)]
+    signed = played(tmp_path / "state", events, signing_keys=keys)
+    found = verified(signed)
+    assert (found.findings, found.refused) == ([], [])
+    named = Counter(decode_score(entry.value).snapshot for entry in signed.on("scores"))
+    entry = next(one for one in signed.on("snapshots") if named[one.key.decode()])
+    signed.replace(entry, headers=[])
+    found = verified(signed)
+    assert found.refused[0].endswith(f"({entry.key.decode()}): a record on the topic of snapshots is not signed")
+    assert {one.kind for one in found.findings} == {Kind.SNAPSHOT_UNKNOWN}
 
 
 def test_a_flipped_bit_in_a_risk_row_is_named_and_the_scores_are_proved_on_what_was_taught(log):
