@@ -9,8 +9,14 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
+from simulation.classroom import Classroom
 from simulation.process import silence
-from simulation.world import Run, run
+from simulation.world import Run, World, run
+
+
+def both(seed: int) -> list[Run]:
+    """Run a seed with scorers and with a learner."""
+    return [run(seed, World), run(seed, Classroom)]
 
 
 def main() -> int:
@@ -24,11 +30,13 @@ def main() -> int:
     began = time.monotonic()
     if options.seed is None:
         with ProcessPoolExecutor(options.processes, initializer=silence) as pool:
-            runs = list(pool.map(run, range(options.first, options.first + options.seeds), chunksize=4))
+            seeds = range(options.first, options.first + options.seeds)
+            runs = [one for pair in pool.map(both, seeds, chunksize=4) for one in pair]
     else:
         silence()
-        runs = [run(options.seed)]
-        print(*runs[0].trace, sep="\n", file=sys.stderr)
+        runs = both(options.seed)
+        for one in runs:
+            print(one.role, *one.trace, sep="\n", file=sys.stderr)
     report(runs, time.monotonic() - began)
     return int(any(one.anomalies for one in runs))
 
@@ -37,15 +45,17 @@ def report(runs: list[Run], seconds: float) -> None:
     """Print each seed that found something with the command that repeats it, then the figures."""
     for one in runs:
         for anomaly in one.anomalies:
-            print(f"seed {one.seed}: {anomaly[:500]}\n  make simulate-faults SEED={one.seed}", file=sys.stderr)
+            print(
+                f"seed {one.seed}, {one.role}: {anomaly[:500]}\n  make simulate-faults SEED={one.seed}", file=sys.stderr
+            )
     events = sum((Counter(one.events) for one in runs), Counter())
     print(
         json.dumps(
             {
-                "seeds": len(runs),
+                "seeds": len({one.seed for one in runs}),
                 "crashes": events["crash"],
                 "anomalies": sum(bool(one.anomalies) for one in runs),
-                "seeds_per_minute": round(60 * len(runs) / seconds),
+                "seeds_per_minute": round(60 * len({one.seed for one in runs}) / seconds),
                 "events": dict(sorted(events.items())),
             }
         )

@@ -62,16 +62,16 @@ class Expected:
 
 def check(world: World) -> list[str]:
     """Return what is not as it should be, a sentence each."""
-    found = [*_offsets(world)]
+    found = [*offsets(world)]
     names = world.settings.topics
     for number, inputs in world.broker.committed(names.transactions).items():
         expected = Expected(world.settings, number, inputs)
         for role in ("scores", "alerts"):
             written = [tuple(record) for _, record in world.broker.committed(getattr(names, role))[number]]
-            found += _compare(f"{role}[{number}]", written, expected.outputs[role])
+            found += compare(f"{role}[{number}]", written, expected.outputs[role])
         letters = _letters(world, number)
-        found += _compare(f"dead letters of [{number}]", letters, expected.outputs["dead_letters"])
-        found += _state(f"changelog[{number}]", _rebuilt(world, number), expected.state)
+        found += compare(f"dead letters of [{number}]", letters, expected.outputs["dead_letters"])
+        found += state(f"changelog[{number}]", _rebuilt(world, number), expected.state)
         found += _local(world, number, expected)
     return found
 
@@ -87,7 +87,7 @@ def _letters(world: World, number: int) -> list[Written]:
     return [letter for _, letter in sorted(own, key=lambda one: int(one[0]["fraud-source-offset"]))]
 
 
-def _offsets(world: World) -> Iterator[str]:
+def offsets(world: World) -> Iterator[str]:
     """Committed offsets never go back."""
     last: dict[object, int] = {}
     for group, place, offset in world.broker.groups.history:
@@ -96,7 +96,7 @@ def _offsets(world: World) -> Iterator[str]:
         last[group, place] = offset
 
 
-def _compare(where: str, written: list[Written], expected: list[Written]) -> Iterator[str]:
+def compare(where: str, written: list[Written], expected: list[Written]) -> Iterator[str]:
     if written == expected:
         return
     at = next(
@@ -108,7 +108,7 @@ def _compare(where: str, written: list[Written], expected: list[Written]) -> Ite
     )
 
 
-def _state(where: str, found: dict[bytes, bytes], expected: dict[bytes, bytes]) -> Iterator[str]:
+def state(where: str, found: dict[bytes, bytes], expected: dict[bytes, bytes]) -> Iterator[str]:
     wrong = {key for key in {*found, *expected} if found.get(key) != expected.get(key)}
     if wrong:
         yield f"{where}: the state of {sorted(wrong)} is not what the log makes it"
@@ -130,6 +130,6 @@ def _local(world: World, number: int, expected: Expected) -> Iterator[str]:
                 if number in store.partitions:
                     owners += 1
                     rows = {key: value for key, value in store.partitions[number]._db.items() if isinstance(key, bytes)}
-                    yield from _state(f"volume of {pod.settings.instance}[{number}]", rows, expected.state)
+                    yield from state(f"volume of {pod.settings.instance}[{number}]", rows, expected.state)
     if owners != 1:
         yield f"partition {number} has {owners} owners"

@@ -14,13 +14,14 @@ from simulation.clock import virtual
 from simulation.consumer import Consumer
 from simulation.host import here
 from simulation.producer import Producer
-from support.worlds import LinearModel, online_model
+from support.worlds import CountingLearner, LinearModel, online_model
 
 from fraud_service import service
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.snapshot import Knowledge, untaught
-from fraud_service.metrics import Metrics, ScorerMetrics
-from fraud_service.stream import application, scorer
+from fraud_service.domain.teaching import Sampling
+from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.stream import application, learner, scorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,6 +67,12 @@ def metrics() -> ScorerMetrics:
     return ScorerMetrics(Metrics())
 
 
+@cache
+def learner_metrics() -> LearnerMetrics:
+    """Return the same of a learner."""
+    return LearnerMetrics(Metrics())
+
+
 def detector(settings: Settings) -> Detector:
     """Make a detector that flags what is dear."""
     return Detector(LinearModel(base=-3.0, amount=5.0), service.policy(settings))
@@ -84,6 +91,28 @@ def score(settings: Settings, started: Callable[[GuardedApplication], None]) -> 
     )
     scorer.wire(app, settings, scorer.ScorerStep(settings, detector(settings), knowledge(), metrics()))
     app._setup_signal_handlers = lambda: None  # not the main thread, and nobody sends signals here
+    started(app)
+    app.run()
+
+
+def learn(settings: Settings, started: Callable[[GuardedApplication], None]) -> None:
+    """Run a learner as `service.run_learner` does, but for promoted models, of which there are none."""
+    inputs = [settings.topics.scores, settings.topics.labels]
+    service._check(settings, settings.learner_group, inputs)
+    app = application.build(
+        settings,
+        settings.learner_group,
+        guarantee="exactly-once",
+        commit_interval=settings.commit_interval,
+        transaction_timeout_ms=service.LEARNER_TRANSACTION_TIMEOUT_MS,
+    )
+    step = learner.LearnerStep(
+        settings, service.calendar(settings), Sampling(), LinearModel(), CountingLearner, learner_metrics()
+    )
+    learner.wire(app, settings, step)
+    step.follow(learner.Log(settings, app, inputs))
+    app.on_partitions = step.on_partitions
+    app._setup_signal_handlers = lambda: None
     started(app)
     app.run()
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from unittest import mock
 
+import pytest
+from simulation.classroom import Classroom
 from simulation.process import silence
-from simulation.world import Run, run
+from simulation.world import Run, World, run
 
 SEEDS = 200
 
@@ -17,22 +20,33 @@ def runs(one, seeds) -> list[Run]:
         return list(pool.map(one, seeds, chunksize=4))
 
 
+def learning(seed: int) -> Run:
+    """Run the world of a learner."""
+    return run(seed, Classroom)
+
+
 def impatient(seed: int) -> Run:
     """Recover without waiting for transactions that have not ended in the changelog, as Quix does."""
     with mock.patch("fraud_service.stream.application.await_settled"):
         return run(seed)
 
 
-def forgetful(seed: int) -> Run:
+def forgetful(seed: int, kind: type[World] = World) -> Run:
     """Leave the changelog out of checkpoints."""
     with mock.patch("quixstreams.state.rocksdb.transaction.RocksDBPartitionTransaction.prepare"):
-        return run(seed)
+        return run(seed, kind)
 
 
-def trusting(seed: int) -> Run:
+def trusting(seed: int, kind: type[World] = World) -> Run:
     """Rely on the client to pause whatever it is told to, as Quix does."""
     with mock.patch("fraud_service.stream.application.hold_back"):
-        return run(seed)
+        return run(seed, kind)
+
+
+def hasty(seed: int) -> Run:
+    """Close a boundary without reading on to what was there by then."""
+    with mock.patch("fraud_service.stream.learner.LearnerStep._has_passed", return_value=True):
+        return run(seed, Classroom)
 
 
 def test_whatever_a_seed_does_to_the_scorer_nothing_is_lost_doubled_or_changed():
@@ -52,3 +66,18 @@ def test_state_that_is_not_in_the_changelog_is_found():
 
 def test_a_changelog_that_is_taken_for_events_is_found():
     assert any(one.anomalies for one in runs(trusting, range(20)))
+
+
+def test_whatever_a_seed_does_to_the_learner_every_truth_is_taught_once():
+    found = runs(learning, range(SEEDS))
+    assert {one.seed: one.anomalies for one in found if one.anomalies} == {}
+    assert sum(one.events.get("crash", 0) for one in found) > SEEDS / 10
+
+
+@pytest.mark.parametrize("mutation", [forgetful, trusting])
+def test_state_of_a_learner_that_is_not_what_it_had_committed_is_found(mutation):
+    assert any(one.anomalies for one in runs(partial(mutation, kind=Classroom), range(24)))
+
+
+def test_a_boundary_that_is_closed_too_early_is_found():
+    assert any(one.anomalies for one in runs(hasty, range(24)))

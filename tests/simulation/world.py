@@ -23,6 +23,8 @@ from fraud_service.settings import Settings
 from fraud_service.stream import topics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fraud_service.stream.application import GuardedApplication
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of each seed's own is made in it
@@ -51,7 +53,10 @@ class Pod:
 
 
 class World:
-    """Everything of one seed."""
+    """Everything of one seed. This one has scorers; `classroom` has a learner."""
+
+    ROLE = "scorer"
+    PODS = (1, 1, 2, 2, 3)
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed = seed
@@ -72,15 +77,39 @@ class World:
             session_timeout=6,
             commit_interval=self.luck.choice([0.0, 0.1, 1.0]),
             state_dir=folder / "state",
-            instance="scorer",
+            instance=self.ROLE,
+            **self.options(),
         )
         for spec in topics.table(self.settings):
             self.broker.create(spec.name, spec.partitions, spec.config())
-        self.pods = [self._pod(number) for number in range(self.luck.choice([1, 1, 2, 2, 3]))]
+        self.pods = [self._pod(number) for number in range(self.luck.choice(self.PODS))]
         self.anomalies: list[str] = []
-        self.fed = Task(self.schedule, "feed", lambda: feed(self.settings, self.luck))
+        self.fed = Task(self.schedule, "feed", self.feed)
         self.fed.is_safe = True
         Task(self.schedule, "control", self._control).is_safe = True
+
+    def options(self) -> dict[str, object]:
+        """Return settings of this kind of world."""
+        return {}
+
+    def feed(self) -> None:
+        """Send what upstream sends."""
+        feed(self.settings, self.luck)
+
+    def live(self, settings: Settings, started: Callable[[GuardedApplication], None]) -> None:
+        """Be a process of the service."""
+        score(settings, started)
+
+    def check(self) -> list[str]:
+        """Return what is not as it should be, a sentence each."""
+        from simulation.check import check  # noqa: PLC0415 - it looks at worlds
+
+        return check(self)
+
+    @property
+    def read(self) -> tuple[str, list[str]]:
+        """The group, and the topics that it reads."""
+        return self.settings.scorer_group, [self.settings.topics.transactions]
 
     def run(self) -> None:
         """Feed while things go wrong; then let everything come to its end."""
@@ -102,10 +131,13 @@ class World:
     @property
     def is_settled(self) -> bool:
         """Whether every input is processed and everybody is at work."""
-        group = self.broker.groups.of(self.settings.scorer_group)
-        name = self.settings.topics.transactions
+        name, inputs = self.read
+        group = self.broker.groups.of(name)
         ends = {
-            (name, number): records[-1][0] + 1 for number, records in self.broker.committed(name).items() if records
+            (topic, number): records[-1][0] + 1
+            for topic in inputs
+            for number, records in self.broker.committed(topic).items()
+            if records
         }
         return (
             all(group.offsets.get(place, 0) == end for place, end in ends.items())
@@ -116,7 +148,7 @@ class World:
         )
 
     def _pod(self, number: int) -> Pod:
-        changes = {"instance": f"scorer-{number}", "state_dir": self._folder / f"state-{number}"}
+        changes = {"instance": f"{self.ROLE}-{number}", "state_dir": self._folder / f"state-{number}"}
         is_late = number > 0 and self.luck.random() < 0.5
         return Pod(self.settings.model_copy(update=changes), is_wanted=not is_late)
 
@@ -167,7 +199,7 @@ class World:
 
         name = f"{pod.settings.instance}/{self.schedule.events['start']}"
         self.schedule.note(f"{name} starts", "start")
-        pod.life = Task(self.schedule, name, lambda settings=pod.settings: score(settings, started))
+        pod.life = Task(self.schedule, name, lambda settings=pod.settings: self.live(settings, started))
 
     def _shake_volume(self, pod: Pod) -> None:
         """Lose a volume now and then, or find it as it was some time ago."""
@@ -198,21 +230,20 @@ class Run:
     """What became of a seed."""
 
     seed: int
+    role: str
     anomalies: list[str]
     events: dict[str, int]
     trace: list[str]
 
 
-def run(seed: int) -> Run:
+def run(seed: int, kind: type[World] = World) -> Run:
     """Run a seed from nothing to its judgement."""
-    from simulation.check import check  # noqa: PLC0415
-
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder, simulated():
-        world = World(seed, Path(folder))
+        world = kind(seed, Path(folder))
         try:
             world.run()
             if not world.anomalies:
-                world.anomalies += check(world)
+                world.anomalies += world.check()
         finally:
             world.schedule.end()
-        return Run(seed, world.anomalies, dict(world.schedule.events), world.schedule.trace)
+        return Run(seed, world.ROLE, world.anomalies, dict(world.schedule.events), world.schedule.trace)

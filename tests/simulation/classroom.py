@@ -1,0 +1,220 @@
+"""A learner in the simulation: scores and labels come in any order, it dies at any call, and teaches a truth once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import suppress
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from simulation.broker import START
+from simulation.check import compare, offsets, state
+from simulation.host import here
+from simulation.process import detector, knowledge, learn
+from simulation.producer import Producer
+from simulation.world import World
+from support.malformed import MALFORMED
+from support.worlds import CountingLearner, LinearModel, transaction
+
+from fraud_service import service
+from fraud_service.domain.events import InvalidEvent, Label, LabelSource, decode_label, encode
+from fraud_service.domain.ledger import Known
+from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.domain.records import decode_labelled, decode_score, encode_record, score_record
+from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.domain.teaching import Sampling
+from fraud_service.offline import MemoryStore
+from fraud_service.replay.lessons import Rebuilder
+from fraud_service.stream import topics
+from fraud_service.stream.broadcast import VERSION_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.domain.records import ScoreRecord
+    from fraud_service.settings import Settings
+    from fraud_service.stream.application import GuardedApplication
+
+CARDS = 5
+BEGIN = int(START * 1000) - 60 * DAY
+MINUTE = 60_000
+
+
+class Classroom(World):
+    """One learner; upstream stands for the scorers too."""
+
+    ROLE = "learner"
+    PODS = (1,)
+
+    def options(self) -> dict[str, object]:
+        """Let transactions mature within the few hours of a seed, and snapshots be frequent."""
+        return {"maturity": 0.2, "snapshot_interval": 60.0, "snapshot_lead": 15.0}
+
+    @property
+    def read(self) -> tuple[str, list[str]]:
+        """The group of the learner, and its inputs."""
+        return self.settings.learner_group, [self.settings.topics.scores, self.settings.topics.labels]
+
+    def live(self, settings: Settings, started: Callable[[GuardedApplication], None]) -> None:
+        """Be the learner."""
+        learn(settings, started)
+
+    def feed(self) -> None:
+        """Send scores in the order of event time, and labels early, late, twice, wrong or never."""
+        luck, names = self.luck, self.settings.topics
+        producer = Producer({"transactional.id": "upstream"})
+        producer.init_transactions()
+        judge, known, profiles = detector(self.settings), knowledge(), {}
+        now, labels = BEGIN, []
+        for number in range(luck.randint(15, 40)):
+            now += luck.choice([0, MINUTE, 20 * MINUTE, 2 * HOUR])
+            card = f"card-{luck.randrange(CARDS)}"
+            paid = transaction(
+                f"t-{number}", now, card_id=card, merchant_id=f"m-{luck.randrange(3)}", amount=luck.choice([5.0, 400.0])
+            )
+            (verdict,) = judge.assess([paid], profiles, known)
+            labels += [self._label(paid) for _ in range(luck.choice([0, 1, 1, 2]))]
+            producer.begin_transaction()
+            producer.produce(names.scores, encode_record(score_record(verdict)), card.encode())
+            while labels and luck.random() < 0.5:
+                label = labels.pop(luck.randrange(len(labels)))
+                producer.produce(names.labels, encode(label), label.card_id.encode())
+            if luck.random() < 0.1:
+                value, key, _ = luck.choice(MALFORMED)
+                producer.produce(names.labels, value, key)
+            producer.commit_transaction()
+            here.get().pause(luck.choice([0.01, 0.3, 1, 3]))
+        producer.begin_transaction()
+        for label in labels:
+            producer.produce(names.labels, encode(label), label.card_id.encode())
+        producer.commit_transaction()
+        while not self.broker.transactions.are_settled:  # a label that cannot be seen yet waits for the next boundary
+            here.get().pause(1)
+        producer.begin_transaction()
+        (verdict,) = judge.assess([transaction("last", now + DAY, card_id="card-0")], profiles, known)
+        producer.produce(names.scores, encode_record(score_record(verdict)), b"card-0")
+        producer.commit_transaction()
+
+    def _label(self, paid) -> Label:
+        return Label(
+            transaction_id=paid.transaction_id,
+            card_id=paid.card_id,
+            is_fraud=self.luck.random() < 0.5,
+            labelled_at=paid.timestamp + self.luck.choice([MINUTE, HOUR, 7 * HOUR]),
+            source=LabelSource.ANALYST,
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last boundary is closed, too."""
+        return super().is_settled and bool(self.snapshots) and max(self.snapshots) == self.last_boundary
+
+    @property
+    def last_boundary(self) -> int:
+        """Event time of the boundary before the newest score, epoch milliseconds."""
+        newest = max(one.timestamp for one in self.scores)
+        return newest - newest % HOUR
+
+    @property
+    def scores(self) -> list[ScoreRecord]:
+        """What upstream has scored."""
+        return [decode_score(value) for value in self._values("scores")]
+
+    @property
+    def snapshots(self) -> dict[int, bytes]:
+        """The snapshots by their boundary; the last where there are several."""
+        return {decode_snapshot(value).as_of: value for value in self._values("snapshots")}
+
+    def _values(self, role: str) -> list[bytes]:
+        logs = self.broker.committed(getattr(self.settings.topics, role))
+        return [record.value for records in logs.values() for _, record in records]
+
+    def check(self) -> list[str]:
+        """Every truth taught once, every snapshot what the examples make it, no letter lost, and state that fits."""
+        return [*offsets(self), *self._truths(), *self._rebuilt(), *self._letters(), *self._state()]
+
+    def _truths(self) -> Iterator[str]:
+        """The last lesson of each transaction is the last word on it, and no word comes twice in a row."""
+        words, taught = self._words(), defaultdict(list)
+        for record in map(decode_labelled, self._values("labelled")):
+            taught[record.transaction_id].append(record)
+        for score in self.scores:
+            known, lessons = words[score.transaction_id], taught.pop(score.transaction_id, [])
+            is_mature = score.timestamp + self.settings.maturity * DAY <= self.last_boundary
+            last = max(known).is_fraud if known else (False if is_mature else None)
+            said = [lesson.is_fraud for lesson in lessons]
+            if (said[-1] if said else None) != last:
+                yield f"{score.transaction_id}: taught {said}, the last word is {last}"
+            if any(one == other for one, other in pairwise(said)):
+                yield f"{score.transaction_id}: taught twice: {said}"
+            if any(lesson.corrects != (number > 0) for number, lesson in enumerate(lessons)):
+                yield f"{score.transaction_id}: what corrects is not told right"
+            if any(lesson.features != score.features for lesson in lessons):
+                yield f"{score.transaction_id}: taught with other features than were scored"
+        if taught:
+            yield f"taught, and never scored: {sorted(taught)}"
+
+    def _words(self) -> dict[str, list[Known]]:
+        """What was said of each transaction by the last boundary."""
+        words = defaultdict(list)
+        for value in self._values("labels"):
+            with suppress(InvalidEvent):
+                label = decode_label(value)
+                if label.labelled_at <= self.last_boundary:
+                    words[label.transaction_id].append(Known(label.labelled_at, label.is_fraud, label.source))
+        return words
+
+    def _rebuilt(self) -> Iterator[str]:
+        """The examples teach the published snapshots again, to the bit, one a boundary."""
+        published = [decode_snapshot(value) for value in self._values("snapshots")]
+        first = (
+            published[0].as_of - HOUR
+        )  # the calendar begins with the score that was read first, in whatever partition
+        boundaries = [*range(first + HOUR, self.last_boundary + 1, HOUR)]
+        if [one.as_of for one in published] != boundaries:
+            yield f"snapshots of {[one.as_of for one in published]}, not of {boundaries}"
+        rows: dict[str, dict[str, bytes | None]] = defaultdict(dict)
+        for records in self.broker.committed(self.settings.topics.risk).values():
+            for _, record in records:
+                rows[dict(record.headers)[VERSION_HEADER].decode()][record.key.decode()] = record.value
+        model = LinearModel()
+        rebuilder = Rebuilder(
+            MemoryStore(),
+            service.calendar(self.settings),
+            Sampling(),
+            {model.version: model},
+            lambda _: CountingLearner,
+        )
+        examples = [decode_labelled(value) for value in self._values("labelled")]
+        for one in rebuilder.rebuild(first, examples, published, rows):
+            if one.differences:
+                yield f"the snapshot of {one.lesson.as_of}: {one.differences}"
+
+    def _letters(self) -> Iterator[str]:
+        """What is no label is a dead letter, once."""
+        expected = []
+        for number, records in self.broker.committed(self.settings.topics.labels).items():
+            for offset, record in records:
+                try:
+                    decode_label(record.value)
+                except InvalidEvent:
+                    expected.append((number, offset))
+        heads = [
+            dict(record.headers)
+            for records in self.broker.committed(self.settings.topics.dead_letters).values()
+            for _, record in records
+        ]
+        found = [(int(head["fraud-source-partition"]), int(head["fraud-source-offset"])) for head in heads]
+        yield from compare("dead letters", sorted(found), sorted(expected))
+
+    def _state(self) -> Iterator[str]:
+        """The volume holds what the changelog makes it."""
+        (name,) = (spec.name for spec in topics.table(self.settings) if spec.role == "learner_state")
+        (pod,) = self.pods
+        for stores in pod.app._state_manager.stores.values():
+            for store in stores.values():
+                for number, partition in store.partitions.items():
+                    rows = {key: value for key, value in partition._db.items() if isinstance(key, bytes)}
+                    written = {one.key: one.value for _, one in self.broker.committed(name)[number]}
+                    kept = {key: value for key, value in written.items() if value is not None}
+                    yield from state(f"volume[{number}]", rows, kept)
