@@ -127,8 +127,8 @@ stack:
 	  echo "make stack needs Docker with Compose, and neither answers here; \`make demo\` needs none" >&2; exit 1; }
 	docker compose $(if $(PROFILE),--profile $(PROFILE)) up --build --detach
 
-# The real scorer on a broker in its process, with a crash, delay or error at any call to it, by seed. Ends with one
-# JSON line; SEED repeats one and tells its story.
+# The real scorer, and the real learner, on a broker in their process, with a crash, delay or error at any call to it, by
+# seed. Ends with one JSON line; SEED repeats one and tells its story.
 .PHONY: simulate-faults
 SEEDS ?= 2000
 simulate-faults: setup
