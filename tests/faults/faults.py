@@ -54,6 +54,7 @@ class Fault:
     quick: int
     full: int
     brokers: int = 1
+    is_direct: bool = False  # without the proxy, which is slower than the service
     loses_input: bool = False  # by intention: there is no verdict, and nothing comes after it
 
 
@@ -374,10 +375,10 @@ def poison(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.settle()
 
 
-@fault("backlog", quick=1, full=1)
+@fault("backlog", quick=1, full=1, is_direct=True)
 def backlog(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.scorer.stop()
-    size = 20_000 if ground.is_quick else 200_000
+    size = 20_000 if ground.is_quick else 1_000_000
     trial.load.burst(size)
     began = time.monotonic()
     trial.scorer.start()

@@ -59,7 +59,7 @@ def attempt(course: deque[tuple[Fault, int]], seed: int, ground: Ground, folder:
     What was done is taken from the course: with what is left when one fails, another trial goes on.
     """
     result, began, rng = Result(seed), time.monotonic(), random.Random(seed)
-    through = f"127.0.0.1:{ground.proxy.port}" if ground.proxy else ""
+    through = f"127.0.0.1:{ground.proxy.port}" if ground.proxy and not course[0][0].is_direct else ""
     trial = Trial(ground.broker.bootstrap, folder, seed, through, RATE, replication=course[0][0].brokers)
     try:
         with trial:

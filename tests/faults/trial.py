@@ -121,7 +121,8 @@ class Trial:
         """Run one process more, which stops in good order at the end."""
         process = self.service(verb, name)
         with process:
-            process.await_ready()
+            # Not for as long as a start usually may take: after an hour an empty volume has a long changelog to read.
+            self.await_(lambda: process.status("/readyz") == 200, f"a start of {name}")
             self.running.append(process)
             yield process
             self.running.remove(process)
