@@ -31,6 +31,7 @@ OWN: Final = frozenset(
         "instance",
         "state_dir",
         "signing_keys",
+        "tokenizer_keys",
         "http_host",
         "http_port",
         "http_certificate",

@@ -19,6 +19,7 @@ from fraud_service.stream import clients
 PORT = 8000
 LOGIN = chart.ci(chart.CHART / "ci/login-values.yaml")
 WITH_LOGIN = chart.render(LOGIN)
+TOKENS = chart.ci(chart.CHART / "ci/tokenizer-values.yaml")
 STATEFUL = ("scorer", "learner")
 
 
@@ -115,6 +116,29 @@ def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
         (mount,) = [one for one in chart.container(pod)["volumeMounts"] if one["name"] == "signing-keys"]
         assert mount["mountPath"] == chart.environment(WITH_LOGIN, component)["FRAUD_SIGNING_KEYS"]
         assert mount["readOnly"]
+
+
+def test_only_the_tokenizer_has_the_keys_of_tokens_and_no_other_key() -> None:
+    manifests = chart.render(TOKENS)
+    volumes = {
+        component: {one["name"]: one for one in pod["spec"]["volumes"]}
+        for component, pod in chart.pods(manifests).items()
+    }
+    assert [component for component, there in volumes.items() if "tokenizer-keys" in there] == ["tokenizer"]
+    assert [component for component, there in volumes.items() if "signing-keys" not in there] == ["tokenizer"]
+    assert volumes["tokenizer"]["tokenizer-keys"]["secret"] == {"secretName": "fraud-tokens", "defaultMode": 0o440}
+    mounts = {one["name"]: one["mountPath"] for one in container("tokenizer", TOKENS)["volumeMounts"]}
+    for component in ("tokenizer", "topics"):  # without the setting, nobody creates the raw topics
+        assert chart.environment(manifests, component)["FRAUD_TOKENIZER_KEYS"] == mounts["tokenizer-keys"]
+    stateful = chart.named(manifests, "StatefulSet", "-tokenizer")
+    assert stateful["spec"]["replicas"] == TOKENS["tokenizer"]["replicas"]
+    assert "volumeClaimTemplates" not in stateful["spec"]
+    assert volumes["tokenizer"]["state"]["emptyDir"]
+
+
+def test_a_tokenizer_without_keys_stops_the_installation() -> None:
+    with pytest.raises(HelmRenderError, match="name the Secret with the keys of tokens"):
+        chart.render({"tokenizer": {"enabled": True}})
 
 
 def test_with_a_certificate_pods_are_probed_and_scraped_over_https() -> None:

@@ -36,7 +36,7 @@ SWITCHES = switches(chart.loaded().values)
 
 
 def switched(positions: dict[tuple[str, ...], bool]) -> dict[str, Any]:
-    values: dict[str, Any] = {"kafka": {"sasl": {"secret": "login"}}}
+    values: dict[str, Any] = {"kafka": {"sasl": {"secret": "login"}}, "tokenizer": {"keysSecret": "tokens"}}
     for path, position in positions.items():
         place = values
         for name in path[:-1]:

@@ -215,7 +215,7 @@ env:
 {{- end }}
 {{- end -}}
 
-{{- /* Scorer or learner. Takes a dict: root, component, verb, values, grace (seconds), replicas (none leaves them to the autoscaler). */ -}}
+{{- /* A long-running process. Takes a dict: root, component, verb, values, grace (seconds), replicas (none leaves them to the autoscaler). */ -}}
 {{- define "fraud-service.statefulset" -}}
 {{- $root := .root -}}
 {{- $name := printf "%s-%s" (include "fraud-service.fullname" $root) .component -}}
@@ -264,6 +264,18 @@ spec:
         {{- end }}
       {{- end }}
       {{- include "fraud-service.pod" $root | nindent 6 }}
+        {{- if not .values.volume }}
+        - name: state
+          emptyDir:
+            sizeLimit: 64Mi
+        {{- end }}
+        {{- with .values.keysSecret }}
+        # A file a key, named as the key; in no other pod.
+        - name: tokenizer-keys
+          secret:
+            secretName: {{ . | quote }}
+            defaultMode: 0440
+        {{- end }}
       containers:
         - name: {{ .component }}
           image: {{ include "fraud-service.image" (list $root $root.Values.image) }}
@@ -277,6 +289,10 @@ spec:
                   fieldPath: metadata.name
             - name: FRAUD_STATE_DIR
               value: /var/lib/fraud-service
+            {{- if .values.keysSecret }}
+            - name: FRAUD_TOKENIZER_KEYS
+              value: /etc/fraud-service/tokenizer-keys
+            {{- end }}
           ports:
             - name: http
               containerPort: 8000
@@ -302,7 +318,13 @@ spec:
           volumeMounts:
             - name: state
               mountPath: /var/lib/fraud-service
+            {{- if .values.keysSecret }}
+            - name: tokenizer-keys
+              mountPath: /etc/fraud-service/tokenizer-keys
+              readOnly: true
+            {{- end }}
             {{- include "fraud-service.mounts" $root | nindent 12 }}
+  {{- if .values.volume }}
   # Kept when the release goes or shrinks: state is cheaper to keep than to read again.
   persistentVolumeClaimRetentionPolicy:
     whenDeleted: Retain
@@ -324,4 +346,5 @@ spec:
         resources:
           requests:
             storage: {{ .values.volume.size | quote }}
+  {{- end }}
 {{- end -}}
