@@ -39,13 +39,16 @@ def replay(
     decline_threshold: Threshold = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write everything found here, as JSON.")] = None,
     report: Annotated[Path | None, typer.Option(help="Of a candidate: write a page with pictures here.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Keep finished partitions in this folder; go on there after an end.")
+    ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Make every decision of the log again and compare it byte for byte; exits 1 when one differs.
 
     With a candidate model or threshold: say instead what it would have decided. Reads beside the running service and
     touches nothing of it. Profiles are rebuilt from the first transaction there is, whatever --from says. A replay that
-    was ended starts over.
+    was ended starts over; with --resume, at the partitions that were not finished.
     """
     from fraud_service.replay import run
     from fraud_service.replay.engine import Span
@@ -58,8 +61,12 @@ def replay(
     candidate = models is not None or version is not None or (review_threshold, decline_threshold) != (None, None)
     if report is not None and not candidate:
         raise ConfigurationError("--report: needs a candidate, --models, --version or a threshold")
+    if resume is not None and candidate:
+        raise ConfigurationError("--resume: only a verification is kept, none of a candidate")
     span = Span(_moment(start, Span().begin), _moment(end, Span().end))
     asked = run.plan(chosen, span, _numbers(partitions))
+    if resume is not None:
+        asked = run.resumed(resume, asked)
     with progress_bar() as bar:
         task = bar.add_task("scores", total=sum(part.end - part.begin for part in asked.scores.values()))
 
@@ -69,7 +76,7 @@ def replay(
         if candidate:
             _compare(chosen, asked, (models, version), json_out, report, tick)
             return
-        found = run.verify(chosen, asked, tick)
+        found = run.verify(chosen, asked, tick, resume)
     _write(json_out, found)
     for line in found.refused:
         typer.echo(f"refused: {line}")

@@ -1,8 +1,8 @@
 """A replay over the live topics: each partition by itself, several at once, each in a process of its own.
 
 Ends are taken before anything is read: of the scores first, so that every score read has its transaction and its
-snapshot on the topics that are read after it. Nothing is kept from one run to the next: a replay that was ended starts
-over.
+snapshot on the topics that are read after it. A folder, where one is given, keeps the plan and what each partition came
+to: a replay that was ended goes on with the partitions that are left.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fraud_service import service
+from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import ConfigurationError
 from fraud_service.replay import logs, taught
 from fraud_service.replay.differences import Finding
@@ -25,7 +26,9 @@ from fraud_service.stream.archive import Span as Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
+    from fraud_service.replay.logs import Broadcasts
     from fraud_service.replay.pairing import Pair
     from fraud_service.settings import Settings
 
@@ -78,9 +81,41 @@ def plan(settings: Settings, span: Span, partitions: Sequence[int] | None = None
     return Plan(span, {one: scores[one] for one in chosen}, {one: transactions[one] for one in chosen})
 
 
-def verify(settings: Settings, asked: Plan, progress: Callable[[int], None] = lambda _: None) -> Verified:
-    """Make every decision of the log again. `progress` is told how many pairs were read so far."""
-    parts = spread(_verify, [(settings, share) for share in shares(asked)], progress)
+def resumed(folder: Path, asked: Plan) -> Plan:
+    """Return the plan that a folder keeps, to the ends it was begun with; the one asked for when it keeps none.
+
+    Raises
+    ------
+    ConfigurationError
+        When the folder keeps the replay of another time or of other partitions, or cannot be read or written.
+    """
+    path = folder / "plan.json"
+    try:
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(msgspec.json.encode(asked))
+            return asked
+        kept = msgspec.json.decode(path.read_bytes(), type=Plan)
+    except (OSError, *UNREADABLE) as error:
+        raise ConfigurationError(f"--resume {folder}: cannot be used: {error}") from None
+    if kept.span != asked.span or kept.scores.keys() != asked.scores.keys():
+        raise ConfigurationError(f"--resume {folder}: keeps another replay: give the options it was begun with")
+    return kept
+
+
+def verify(
+    settings: Settings, asked: Plan, progress: Callable[[int], None] = lambda _: None, folder: Path | None = None
+) -> Verified:
+    """Make every decision of the log again.
+
+    Parameters
+    ----------
+    progress
+        Is told how many pairs were read so far.
+    folder
+        Where finished partitions are kept, and found again.
+    """
+    parts = spread(_verify, [(settings, share, folder) for share in shares(asked)], progress)
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update(part.counts)
@@ -105,22 +140,35 @@ def _part(asked: Plan, numbers: Sequence[int]) -> Plan:
     )
 
 
-def _verify(settings: Settings, asked: Plan, count: Callable[[], None]) -> Verified:
+def _verify(settings: Settings, asked: Plan, folder: Path | None, count: Callable[[], None]) -> Verified:
     """Verify the partitions of a plan one after the other."""
     told = taught.everything(settings)
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
     for partition in asked.scores:
-        is_cut = asked.transactions[partition].begin > 0
-        verifier = Verifier(
-            partition, told.detector(service.policy(settings)), told.taught(), asked.span, is_cut=is_cut
-        )
-        found = verifier.verify(pairs(settings, asked, partition, count))
-        findings += islice(found, MOST_LISTED)
-        for _ in found:
-            pass
-        counts.update(verifier.counts)
+        path = None if folder is None else folder / f"{partition}.json"
+        if path is not None and path.exists():
+            part = msgspec.json.decode(path.read_bytes(), type=Verified)
+        else:
+            part = _partition(settings, asked, partition, told, count)
+            if path is not None:  # there whole, or not at all
+                path.with_suffix(".new").write_bytes(msgspec.json.encode(part))
+                path.with_suffix(".new").replace(path)
+        findings += part.findings
+        counts.update(part.counts)
     return Verified(dict(counts), findings, list(told.refused), list(told.passed_over))
+
+
+def _partition(
+    settings: Settings, asked: Plan, partition: int, told: Broadcasts, count: Callable[[], None]
+) -> Verified:
+    is_cut = asked.transactions[partition].begin > 0
+    verifier = Verifier(partition, told.detector(service.policy(settings)), told.taught(), asked.span, is_cut=is_cut)
+    found = verifier.verify(pairs(settings, asked, partition, count))
+    findings = [*islice(found, MOST_LISTED)]
+    for _ in found:
+        pass
+    return Verified(dict(verifier.counts), findings, [], [])
 
 
 def pairs(settings: Settings, asked: Plan, partition: int, count: Callable[[], None]) -> Iterator[Pair]:

@@ -10,10 +10,12 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.replayed import START, copy, played, verified
+from support.replayed import START, WHOLE, copy, played, verified
 
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import decode_score, encode_record
+from fraud_service.errors import ConfigurationError
+from fraud_service.replay import run
 from fraud_service.replay.differences import Kind
 from fraud_service.replay.engine import Span
 
@@ -207,3 +209,37 @@ def test_transactions_behind_the_last_score_are_waiting(log):
     last = max((entry for entry in altered.on("scores") if entry.partition == 0), key=lambda entry: entry.offset)
     altered.remove(last)
     assert verified(altered).counts["waiting"] == 1
+
+
+def test_a_replay_that_was_ended_goes_on_with_the_partitions_that_are_left(log, tmp_path, monkeypatch):
+    whole = verified(log)
+    log.serve(monkeypatch)
+    done, begun = run._partition, []
+
+    def ended_at_the_third(settings, asked, partition, told, count):
+        begun.append(partition)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return done(settings, asked, partition, told, count)
+
+    monkeypatch.setattr(run, "_partition", ended_at_the_third)
+    folder = tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        run.verify(log.settings, run.resumed(folder, run.plan(log.settings, WHOLE)), folder=folder)
+    grown = copy(log)
+    grown._append(log.settings.topics.scores, 0, b"card", b"came later", 0, [])
+    grown.serve(monkeypatch)
+    kept = run.resumed(folder, run.plan(log.settings, WHOLE))
+    assert run.verify(log.settings, kept, folder=folder) == whole
+    assert begun == [0, 1, 2, 2, 3]
+
+
+def test_a_folder_of_another_replay_is_refused(log, tmp_path, monkeypatch):
+    log.serve(monkeypatch)
+    run.resumed(tmp_path, run.plan(log.settings, WHOLE))
+    for other in (run.plan(log.settings, WHOLE, [0]), run.plan(log.settings, Span(5, 6))):
+        with pytest.raises(ConfigurationError, match="keeps another replay"):
+            run.resumed(tmp_path, other)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        run.resumed(tmp_path, run.plan(log.settings, WHOLE))
