@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from fraud_service import service
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.records import decode_score
 from fraud_service.domain.teaching import Sampling
 from fraud_service.errors import ArchiveError, ConfigurationError
 from fraud_service.offline import MemoryStore
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from fraud_service.stream.archive import Archive
 
 MOST_WEIGHTS: Final = 10
+MINUTE: Final = "%Y%m%dT%H%M"  # how the version of a snapshot begins
+LENGTH_OF_MINUTE: Final = 13
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -179,10 +182,14 @@ def everything(settings: Settings) -> Broadcasts:
 
 
 def _first(archive: Archive, settings: Settings) -> int:
-    """Return the event time of the first transactions scored: the learner's calendar began there."""
-    times = []
-    for partition, span in archive.spans(settings.topics.scores).items():
-        for entry in archive.read(settings.topics.scores, partition, span.begin, span.end):
-            times.append(decode_score(entry.value).timestamp)
-            break
-    return min(times, default=0)
+    """Return an event time in the interval in which the learner's calendar began.
+
+    It began with the score that was read first, in whatever partition, and each boundary from then on left a snapshot.
+    """
+    interval, moments = service.calendar(settings).interval, []
+    for entry in archive.read(settings.topics.snapshots, 0):
+        with suppress(ValueError):  # a key that is no version
+            text = (entry.key or b"")[:LENGTH_OF_MINUTE].decode()
+            moments.append(int(datetime.strptime(text, MINUTE).replace(tzinfo=UTC).timestamp() * 1000))
+    first = min(moments, default=interval)
+    return (-(-first // interval) - 1) * interval  # versions are cut to the minute

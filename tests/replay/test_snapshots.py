@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support.replayed import copy
+from support.archived import Log
+from support.loop import looped
+from support.replayed import QUICK, copy, payment
+from support.worlds import HOUR, label
 
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.errors import ArchiveError, ConfigurationError
@@ -26,6 +29,21 @@ def test_a_snapshot_is_rebuilt_up_to_the_one_asked_for(log, monkeypatch):
     assert taught.rebuild(log.settings, versions(log)[9]).rebuilt == 10
     with pytest.raises(ConfigurationError, match="there is no snapshot nothing"):
         taught.rebuild(log.settings, "nothing")
+
+
+def test_snapshots_are_rebuilt_where_the_first_score_that_was_read_was_not_the_oldest(tmp_path, monkeypatch):
+    with looped(tmp_path, **QUICK) as loop:
+        loop.transaction(payment(0, 0, 0, 20.0, 30))
+        loop.turn()  # the calendar begins here
+        for number in range(1, 60):
+            paid = payment(number, number % 5, number % 3, 20.0 + 900 * (number % 9 == 0), 2 * number)
+            loop.transaction(paid)
+            loop.label(
+                label(paid.transaction_id, paid.timestamp + HOUR, card_id=paid.card_id, is_fraud=number % 9 == 0)
+            )
+            loop.turn()
+        log = Log.of(loop).serve(monkeypatch)
+    assert taught.rebuild(log.settings) == taught.Proof(len(versions(log)), {}, [], [])
 
 
 def test_an_altered_snapshot_is_named_and_the_others_are_still_proved(log, monkeypatch):
