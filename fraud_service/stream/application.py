@@ -24,6 +24,7 @@ from quixstreams.state.rocksdb import RocksDBOptions
 
 from fraud_service.errors import ClusterUnavailable, PartitionsLost
 from fraud_service.stream import clients, endings
+from fraud_service.stream.fetching import Fetching
 from fraud_service.stream.settling import await_settled
 
 if TYPE_CHECKING:
@@ -63,9 +64,14 @@ class GuardedApplication(Application):  # type: ignore[misc]
     admin: Callable[[], AdminClient] | None = None
     ended_by: BaseException | None = None
     is_told_to_stop = False
+    not_fetched: str | None = None
     member = ""
     joined_after = 0.0  # seconds from the start to the first assignment
     has_rival: Callable[..., bool] = staticmethod(lambda *_, **__: False)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._fetching = Fetching()
+        super().__init__(*arguments, **options)
 
     def stop(self, fail: bool = False) -> None:
         """End the loop, or do not begin it: told while it starts, Quix forgets it (`keep_stopped`)."""
@@ -116,6 +122,8 @@ class GuardedApplication(Application):  # type: ignore[misc]
                 self.metrics.pace.turned(is_connected=self.health.conditions["connected"])
         if self.each_turn is not None:
             self.each_turn()
+        if self.not_fetched is not None:
+            raise ClusterUnavailable(f"the client never began to read {self.not_fetched}")
         if self.batches is None:
             super()._process_message(dataframe_composed)
         else:
@@ -127,10 +135,13 @@ class GuardedApplication(Application):  # type: ignore[misc]
 
     def on_statistics(self, statistics: str) -> None:
         """Say that the process is alive during a long recovery too, when Quix polls but takes no turn of its loop."""
-        brokers = json.loads(statistics).get("brokers", {}).values()
+        told = json.loads(statistics)
+        brokers = told.get("brokers", {}).values()
+        is_connected = not brokers or any(broker["state"] == "UP" for broker in brokers)
+        self.not_fetched = self._fetching.look(told.get("topics", {}) if is_connected else {}, time.monotonic())
         if self.health is not None:
             self.health.beat()
-            self.health.now(connected=not brokers or any(broker["state"] == "UP" for broker in brokers))
+            self.health.now(connected=is_connected)
         if self.metrics is not None:
             show_state(Path(self.config.state_dir), self.metrics)
 

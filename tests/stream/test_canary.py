@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from quixstreams import Application
 from quixstreams.checkpointing import Checkpoint
 from quixstreams.kafka import BaseConsumer
@@ -19,6 +23,7 @@ from fraud_service.errors import ClusterUnavailable, FatalStreamError, Partition
 from fraud_service.health import SILENCE_ALLOWED, Health
 from fraud_service.metrics import Metrics, ScorerMetrics
 from fraud_service.settings import Settings
+from fraud_service.stream import application
 from fraud_service.stream.application import (
     COMMIT_TIMEOUT,
     GuardedApplication,
@@ -27,6 +32,7 @@ from fraud_service.stream.application import (
     show_state,
     time_checkpoints,
 )
+from fraud_service.stream.fetching import PATIENCE
 
 
 @pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_exception_handler", "_process_message"])
@@ -60,6 +66,55 @@ def app(tmp_path):
     return build(
         Settings(state_dir=tmp_path, instance="pod-0"), "fraud-scorer", guarantee="exactly-once", commit_interval=1
     )
+
+
+def statistics(state: str, broker: str = "UP") -> str:
+    partitions = {"0": {"desired": True, "fetch_state": "active"}, "1": {"desired": True, "fetch_state": state}}
+    gone = {"-1": {"desired": False, "fetch_state": "none"}}
+    return json.dumps({"brokers": {"b": {"state": broker}}, "topics": {"payments": {"partitions": partitions | gone}}})
+
+
+def test_a_partition_that_the_client_never_begins_to_read_ends_the_application(app, monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
+    monkeypatch.setattr(application, "time", clock)
+
+    def after(seconds: float, state: str, broker: str = "UP") -> str | None:
+        clock.now += seconds
+        app.on_statistics(statistics(state, broker))
+        return app.not_fetched
+
+    assert after(0, "none") is None
+    assert after(PATIENCE - 1, "none") is None
+    assert after(10, "active") is None  # it only took long
+    assert after(10, "none") is None
+    assert after(PATIENCE, "none", "DOWN") is None  # an outage is waited for
+    assert after(10, "none") is None
+    assert after(PATIENCE, "none") == "payments[1]"
+    with pytest.raises(ClusterUnavailable, match=r"never began to read payments\[1\]"):
+        app._process_message({})
+
+
+@pytest.mark.embedded
+def test_the_client_still_tells_whether_it_reads_a_partition(embedded_broker):
+    topic, told, nothing = f"canary-{uuid4().hex}", [], {"partitions": {}}
+    admin = AdminClient({"bootstrap.servers": embedded_broker.bootstrap})
+    (created,) = admin.create_topics([NewTopic(topic, 1, 1)]).values()
+    created.result(10)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": embedded_broker.bootstrap,
+            "group.id": "canary",
+            "statistics.interval.ms": 100,
+            "stats_cb": lambda text: told.append(json.loads(text)["topics"].get(topic, nothing)["partitions"].get("0")),
+        }
+    )
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    deadline = time.monotonic() + 20
+    while not told or told[-1] is None or told[-1]["fetch_state"] != "active":
+        assert time.monotonic() < deadline, told[-1:]
+        consumer.poll(0.1)
+    assert told[-1]["desired"] is True
+    consumer.close()
 
 
 def test_losing_partitions_ends_the_application(app):
