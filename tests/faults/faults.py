@@ -375,6 +375,37 @@ def poison(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.settle()
 
 
+@fault("clock an hour back, an hour ahead, right", quick=1, full=3)
+def clock_steps(trial: Trial, rng: random.Random, ground: Ground) -> None:
+    """What a broken time server does to the machine of scorer or learner."""
+    clock = trial.folder / "clock"
+    for process in (trial.scorer, trial.learner):
+        _set(clock, 0)
+        assert process.stop() == 0
+        process.options["FRAUD_TEST_CLOCK"] = str(clock)
+        process.module = "faults.clock"
+        process.start()
+        trial.settle()
+        for step in (-3600, 3600, 0):
+            _set(clock, step)
+            stepped, before = time.monotonic(), trial.taught.read()
+            trial.pass_time(2)
+            trial.await_(lambda before=before: trial.taught.read() > before, "the next snapshot")
+            trial.settle(stepped)
+        assert process.stop() == 0
+        process.module = "fraud_service.cli"
+        del process.options["FRAUD_TEST_CLOCK"]
+        process.start()
+        trial.settle()
+
+
+def _set(clock: Path, seconds: int) -> None:
+    """Move a clock; its file is replaced whole, for it is read at any moment."""
+    fresh = clock.with_suffix(".new")
+    fresh.write_text(str(seconds))
+    fresh.replace(clock)
+
+
 @fault("backlog", quick=1, full=1, is_direct=True)
 def backlog(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.scorer.stop()
