@@ -89,7 +89,8 @@ def attempt(course: deque[tuple[Fault, int]], seed: int, ground: Ground, folder:
 def courses(asked: argparse.Namespace) -> Iterator[deque[tuple[Fault, int]]]:
     """Plan the trials: each fault has one of its own, or all that need as many brokers share one."""
     chosen = [(fault, fault.full if asked.full else fault.quick) for fault in FAULTS if asked.only in fault.name]
-    planned = [(fault, asked.times or times) for fault, times in chosen if times]
+    most = 10_000 if asked.times is None else asked.times
+    planned = [(fault, min(most, times) if asked.full else asked.times or times) for fault, times in chosen if times]
     if asked.full:
         yield from (deque([one]) for one in planned)
         return
@@ -102,7 +103,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="all runs, and docs/faults.md; by default a sample of each")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(100_000))
     parser.add_argument("--only", default="", help="faults whose name contains this")
-    parser.add_argument("--times", type=int, help="runs of each")
+    parser.add_argument("--times", type=int, help="runs of each; with --full, at most so many")
     parser.add_argument("--keep", type=Path, help="folder for logs and state, kept")
     return parser.parse_args()
 
