@@ -64,7 +64,7 @@ class Sampler:
     def _run(self) -> None:
         while not self._stopping.wait(EVERY):
             for process in (self.trial.scorer, self.trial.learner):
-                with suppress(OSError, ValueError):  # it is down, or just started
+                with suppress(OSError, ValueError, StopIteration):  # it is down, just started, or a zombie
                     self.samples.append(self._sample(process))
 
     def _sample(self, process: Service) -> Sample:
