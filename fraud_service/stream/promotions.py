@@ -99,36 +99,44 @@ class Promotions:
         ClusterUnavailable, PreflightError
             When the cluster does not say where the end is.
         """
-        return self._read_to(*clients.watermarks(self._asker, self._partition))
+        found, is_whole = self._read_to(clients.watermarks(self._asker, self._partition), CATCH_UP_TIMEOUT)
+        if not is_whole:
+            raise FatalStreamError(f"promoted models could not be read within {CATCH_UP_TIMEOUT:.0f} s")
+        return found
 
     def take(self) -> list[bytes]:
         """Return the models that came since the last call; never waits."""
         return self._read(0.0)
 
     def take_all(self) -> list[bytes]:
-        """Return those that came since the last call, up to the one promoted last. Raises as `catch_up` does.
+        """Return those that came since the last call, up to the one promoted last.
 
-        In an outage nobody promotes: then what is here already is all.
+        Called by loops that must turn: in an outage, what is not here within some seconds comes with a later call.
         """
         try:
             ends = self._asker.get_watermark_offsets(self._partition, timeout=ANSWER_TIMEOUT)
         except KafkaException as error:
             log.warning("promotions_end_unknown", reason=error.args[0].str())
             return self.take()
-        return self._read_to(*ends)
+        found, is_whole = self._read_to(ends, ANSWER_TIMEOUT)
+        if not is_whole:
+            log.warning("promotions_not_whole", waited=ANSWER_TIMEOUT)
+        return found
 
     def close(self) -> None:
         """Stop reading."""
         self._consumer.close()
         self._asker.close()
 
-    def _read_to(self, low: int, high: int) -> list[bytes]:
-        deadline, found = time.monotonic() + CATCH_UP_TIMEOUT, []
+    def _read_to(self, ends: tuple[int, int], timeout: float) -> tuple[list[bytes], bool]:
+        """Read for at most so many seconds; returns the models, and whether the end was reached."""
+        (low, high), deadline = ends, time.monotonic() + timeout
+        found: list[bytes] = []
         while high > low and self._position() < high:
             if time.monotonic() > deadline:
-                raise FatalStreamError(f"promoted models could not be read within {CATCH_UP_TIMEOUT:.0f} s")
+                return found, False
             found += self._read(0.2)
-        return found
+        return found, True
 
     def _position(self) -> int:
         (position,) = self._consumer.position([self._partition])

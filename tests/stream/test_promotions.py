@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from fraud_service.domain.signature import Keyring, Refusal
-from fraud_service.errors import RefusedRecord
-from fraud_service.stream.promotions import SEQUENCE_HEADER, Gate
+from fraud_service.errors import FatalStreamError, RefusedRecord
+from fraud_service.settings import Settings
+from fraud_service.stream import promotions
+from fraud_service.stream.promotions import SEQUENCE_HEADER, Gate, Promotions
 
 RING = Keyring({"2026": b"k" * 32}, "2026")
 
@@ -40,3 +44,18 @@ def test_without_keys_a_record_of_an_older_version_has_no_number():
     Gate(Keyring()).admit(b"key", b"value", [])
     with pytest.raises(RefusedRecord):
         Gate(RING).admit(b"key", b"value", RING.signed("models", b"key", b"value", []))
+
+
+def test_models_that_an_outage_keeps_back_end_no_loop_and_stop_a_start(monkeypatch):
+    reader = Promotions(Settings(), "test")
+    ends = SimpleNamespace(get_watermark_offsets=lambda *_, **__: (0, 5), close=reader._asker.close)
+    monkeypatch.setattr(reader, "_asker", ends)
+    monkeypatch.setattr(reader, "_position", lambda: 3)
+    monkeypatch.setattr(reader, "_read", lambda _: [b"model"])
+    clock = iter(range(1000))
+    monkeypatch.setattr(promotions, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    taken = reader.take_all()
+    assert 0 < len(taken) <= promotions.ANSWER_TIMEOUT
+    with pytest.raises(FatalStreamError, match="could not be read within"):
+        reader.catch_up()
+    reader.close()
