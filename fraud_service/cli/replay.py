@@ -17,7 +17,7 @@ from fraud_service.domain.events import instant
 from fraud_service.errors import ConfigurationError, InvalidEvent
 
 if TYPE_CHECKING:
-    from fraud_service.replay.run import Plan
+    from fraud_service.replay.run import Plan, Verified
     from fraud_service.settings import Settings
 
 app = typer.Typer()
@@ -78,6 +78,12 @@ def replay(
             return
         found = run.verify(chosen, asked, tick, resume)
     _write(json_out, found)
+    _tell(found)
+    if found.differences:
+        raise typer.Exit(1)
+
+
+def _tell(found: Verified) -> None:
     for line in found.refused:
         typer.echo(f"refused: {line}")
     for one in found.findings:
@@ -85,8 +91,6 @@ def replay(
             f"{one.kind}: transaction {one.transaction_id}, partition {one.partition}@{one.offset}: {one.detail}"
         )
     typer.echo(json.dumps({"differences": found.differences, **found.counts, "passed_over": len(found.passed_over)}))
-    if found.differences:
-        raise typer.Exit(1)
 
 
 def _compare(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from fraud_service.replay.pairing import Pair
     from fraud_service.settings import Settings
 
+Kept = TypeVar("Kept")
 MOST_LISTED: Final = 1000  # differences told one by one, by partition; all are counted
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to replay: event time, and offsets of scores and transactions by partition."""
+    """What to replay: of which service, event time, and offsets of scores and transactions by partition."""
 
+    topic: str  # of the scores
     span: Span
     scores: dict[int, Offsets]
     transactions: dict[int, Offsets]
@@ -78,7 +80,8 @@ def plan(settings: Settings, span: Span, partitions: Sequence[int] | None = None
         raise ConfigurationError(
             f"--partitions: topic {settings.topics.scores} has no partition {min(missing)}, only 0 to {max(scores)}"
         )
-    return Plan(span, {one: scores[one] for one in chosen}, {one: transactions[one] for one in chosen})
+    begun = {one: scores[one] for one in chosen}, {one: transactions[one] for one in chosen}
+    return Plan(settings.topics.scores, span, *begun)
 
 
 def resumed(folder: Path, asked: Plan) -> Plan:
@@ -87,20 +90,34 @@ def resumed(folder: Path, asked: Plan) -> Plan:
     Raises
     ------
     ConfigurationError
-        When the folder keeps the replay of another time or of other partitions, or cannot be read or written.
+        When the folder keeps the replay of another service, time or partitions, or cannot be read or written.
     """
-    path = folder / "plan.json"
-    try:
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(msgspec.json.encode(asked))
-            return asked
-        kept = msgspec.json.decode(path.read_bytes(), type=Plan)
-    except (OSError, *UNREADABLE) as error:
-        raise ConfigurationError(f"--resume {folder}: cannot be used: {error}") from None
-    if kept.span != asked.span or kept.scores.keys() != asked.scores.keys():
+    kept = _kept(folder, "plan", Plan)
+    if kept is None:
+        _keep(folder, "plan", asked)
+        return asked
+    if (kept.topic, kept.span, kept.scores.keys()) != (asked.topic, asked.span, asked.scores.keys()):
         raise ConfigurationError(f"--resume {folder}: keeps another replay: give the options it was begun with")
     return kept
+
+
+def _kept(folder: Path, name: str, kind: type[Kept]) -> Kept | None:
+    path = folder / f"{name}.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
+    except (OSError, *UNREADABLE) as error:
+        raise ConfigurationError(f"--resume {path}: cannot be read: {error}; remove it to begin anew") from None
+
+
+def _keep(folder: Path, name: str, what: Plan | Verified) -> None:
+    """Write a file, there whole or not at all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = folder / f"{name}.new"
+        fresh.write_bytes(msgspec.json.encode(what))
+        fresh.replace(folder / f"{name}.json")
+    except OSError as error:
+        raise ConfigurationError(f"--resume {folder}: cannot be written: {error}") from None
 
 
 def verify(
@@ -136,7 +153,10 @@ def shares(asked: Plan) -> list[Plan]:
 
 def _part(asked: Plan, numbers: Sequence[int]) -> Plan:
     return Plan(
-        asked.span, {one: asked.scores[one] for one in numbers}, {one: asked.transactions[one] for one in numbers}
+        asked.topic,
+        asked.span,
+        {one: asked.scores[one] for one in numbers},
+        {one: asked.transactions[one] for one in numbers},
     )
 
 
@@ -146,14 +166,11 @@ def _verify(settings: Settings, asked: Plan, folder: Path | None, count: Callabl
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
     for partition in asked.scores:
-        path = None if folder is None else folder / f"{partition}.json"
-        if path is not None and path.exists():
-            part = msgspec.json.decode(path.read_bytes(), type=Verified)
-        else:
+        part = None if folder is None else _kept(folder, str(partition), Verified)
+        if part is None:
             part = _partition(settings, asked, partition, told, count)
-            if path is not None:  # there whole, or not at all
-                path.with_suffix(".new").write_bytes(msgspec.json.encode(part))
-                path.with_suffix(".new").replace(path)
+            if folder is not None:
+                _keep(folder, str(partition), part)
         findings += part.findings
         counts.update(part.counts)
     return Verified(dict(counts), findings, list(told.refused), list(told.passed_over))

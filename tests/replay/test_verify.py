@@ -237,9 +237,16 @@ def test_a_replay_that_was_ended_goes_on_with_the_partitions_that_are_left(log, 
 def test_a_folder_of_another_replay_is_refused(log, tmp_path, monkeypatch):
     log.serve(monkeypatch)
     run.resumed(tmp_path, run.plan(log.settings, WHOLE))
-    for other in (run.plan(log.settings, WHOLE, [0]), run.plan(log.settings, Span(5, 6))):
+    whole = run.plan(log.settings, WHOLE)
+    elsewhere = msgspec.structs.replace(whole, topic="of.another.service")
+    for other in (run.plan(log.settings, WHOLE, [0]), run.plan(log.settings, Span(5, 6)), elsewhere):
         with pytest.raises(ConfigurationError, match="keeps another replay"):
             run.resumed(tmp_path, other)
+    (tmp_path / "1.json").write_text("{")
+    with pytest.raises(ConfigurationError, match=r"1\.json: cannot be read"):
+        run.verify(log.settings, whole, folder=tmp_path)
     (tmp_path / "plan.json").write_text("{")
-    with pytest.raises(ConfigurationError, match="cannot be used"):
-        run.resumed(tmp_path, run.plan(log.settings, WHOLE))
+    with pytest.raises(ConfigurationError, match=r"plan\.json: cannot be read"):
+        run.resumed(tmp_path, whole)
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        run.resumed(tmp_path / "1.json", whole)
