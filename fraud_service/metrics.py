@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
+from collections import Counter as Tally
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -20,7 +22,7 @@ from fraud_service.domain.policy import CODES, NO_MODEL, Outcome
 from fraud_service.domain.signature import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from fraud_service.domain.detector import Verdict
     from fraud_service.domain.ledger import Example
@@ -35,6 +37,17 @@ LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5,
 SCORES: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 TRUTHS: Final = ("true", "false")
 DAYS: Final = tuple(86_400 * day for day in (0.01, 0.1, 0.5, 1, 2, 3, 5, 7, 10, 14, 21, 30, 60))
+
+
+class BatchHistogram(Histogram):
+    """A histogram that takes the observations of a batch at once: one by one they cost a twentieth of the stream."""
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Observe each of the values, none of them NaN."""
+        # Names that the client does not promise; a test compares with `observe`.
+        self._sum.inc(sum(values))
+        for bucket, count in Tally(bisect_left(self._upper_bounds, value) for value in values).items():
+            self._buckets[bucket].inc(count)
 
 
 class Metrics:
@@ -58,9 +71,9 @@ class Metrics:
         """Make a gauge."""
         return Gauge(name, text, labels, registry=self.registry)
 
-    def histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    def histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> BatchHistogram:
         """Make a histogram with explicit buckets."""
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        return BatchHistogram(name, text, labels, buckets=buckets, registry=self.registry)
 
     def info(self, name: str, text: str) -> Info:
         """Make an info metric."""
@@ -194,24 +207,25 @@ class ScorerMetrics(StreamMetrics):
         self._decided = {outcome: self.transactions.labels(outcome) for outcome in Outcome}
         self._currencies: set[str] = set()
 
-    def observe(self, verdict: Verdict) -> None:
-        """Count one verdict."""
-        decision = verdict.decision
-        self._decided[decision.outcome].inc()
-        if verdict.is_repeated:
-            self.repeated.inc()
-            return
-        self.scores.observe(decision.score)
-        if decision.is_stale:
-            self.stale.inc()
-        if decision.pretrained_logit is None:
-            self.failures.labels("pretrained").inc()
-        if decision.online_logit is None:
-            self.failures.labels("online").inc()
-        if decision.is_flagged:
-            self.flagged_amount.labels(self._currency(verdict.transaction.currency)).inc(verdict.transaction.amount)
-            for reason in decision.reasons:
-                self.reasons.labels(reason.code).inc()
+    def observe(self, verdicts: Sequence[Verdict]) -> None:
+        """Count the verdicts of a batch."""
+        for outcome, count in Tally(verdict.decision.outcome for verdict in verdicts).items():
+            self._decided[outcome].inc(count)
+        decided = [verdict for verdict in verdicts if not verdict.is_repeated]
+        self.repeated.inc(len(verdicts) - len(decided))
+        self.scores.observe_all([verdict.decision.score for verdict in decided])
+        for verdict in decided:
+            decision = verdict.decision
+            if decision.is_stale:
+                self.stale.inc()
+            if decision.pretrained_logit is None:
+                self.failures.labels("pretrained").inc()
+            if decision.online_logit is None:
+                self.failures.labels("online").inc()
+            if decision.is_flagged:
+                self.flagged_amount.labels(self._currency(verdict.transaction.currency)).inc(verdict.transaction.amount)
+                for reason in decision.reasons:
+                    self.reasons.labels(reason.code).inc()
 
     def _currency(self, currency: str) -> str:
         """Keep the label's values few, whatever currencies messages claim."""

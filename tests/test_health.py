@@ -220,6 +220,24 @@ def test_every_histogram_of_processing_begins_at_a_hundred_microseconds(metrics)
     assert seen["fraud_processing_seconds_count",] == 2
 
 
+def test_observations_of_a_batch_are_counted_as_one_by_one(metrics):
+    values = [0.0, 0.001, 0.0010001, 0.2, 0.2, 0.999, 1.0, 7.0]
+    singly, together = Metrics(), metrics
+    single, batch = ScorerMetrics(singly).scores, ScorerMetrics(together).scores
+    for value in values:
+        single.observe(value)
+    batch.observe_all(values[:3])
+    batch.observe_all([])
+    batch.observe_all(values[3:])
+    one, other = (
+        {name: value for name, value in samples(made).items() if name[0].startswith("fraud_score")}
+        for made in (singly, together)
+    )
+    assert one["fraud_score_count",] == len(values)
+    assert one == pytest.approx(other)
+    assert one.keys() == other.keys()
+
+
 def test_scores_have_buckets_from_a_thousandth_to_one(metrics):
     ScorerMetrics(metrics)
     bounds = [name[1] for name in samples(metrics) if name[0] == "fraud_score_bucket"]
@@ -241,8 +259,7 @@ def test_two_processes_in_one_have_metrics_of_their_own(metrics):
 
 def test_a_verdict_is_counted_by_its_outcome_with_its_score(metrics):
     scorer = ScorerMetrics(metrics)
-    for verdict in verdicts(transaction("t1"), transaction("t2", MONDAY + 1), transaction("t1", MONDAY + 2)):
-        scorer.observe(verdict)
+    scorer.observe(verdicts(transaction("t1"), transaction("t2", MONDAY + 1), transaction("t1", MONDAY + 2)))
     seen = samples(metrics)
     assert seen["fraud_transactions_total", "approve"] == 3
     assert seen["fraud_repeated_transactions_total",] == 1
@@ -255,7 +272,7 @@ def test_a_flagged_verdict_counts_its_amount_and_each_of_its_reasons(metrics):
     scorer = ScorerMetrics(metrics)
     (verdict,) = verdicts(transaction(**SUSPICIOUS), model=LinearModel(base=0.0, amount=4.0))
     assert verdict.decision.outcome is Outcome.DECLINE
-    scorer.observe(verdict)
+    scorer.observe([verdict])
     seen = samples(metrics)
     assert seen["fraud_transactions_total", "decline"] == 1
     assert seen["fraud_flagged_amount_total", "EUR"] == 500.0
@@ -266,7 +283,7 @@ def test_a_flagged_verdict_counts_its_amount_and_each_of_its_reasons(metrics):
 def test_a_component_that_failed_is_counted(metrics):
     scorer = ScorerMetrics(metrics)
     (verdict,) = verdicts(transaction(), model=BrokenModel())
-    scorer.observe(verdict)
+    scorer.observe([verdict])
     seen = samples(metrics)
     assert seen["fraud_component_failures_total", "pretrained"] == 1
     assert seen["fraud_component_failures_total", "online"] == 1
@@ -280,7 +297,7 @@ def test_a_decision_on_an_old_snapshot_is_counted_as_stale(metrics):
     knowledge.settle()
     for at in (MONDAY, old.effective_from + HOUR - 1):
         (verdict,) = verdicts(transaction(f"at-{at}", at), knowledge=knowledge)
-        scorer.observe(verdict)
+        scorer.observe([verdict])
     assert samples(metrics)["fraud_stale_decisions_total",] == 1
 
 
@@ -288,8 +305,7 @@ def test_the_currency_label_stays_bounded_whatever_messages_claim(metrics):
     scorer = ScorerMetrics(metrics)
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     payments = [transaction(f"t-{a}{b}", currency=f"{a}{b}X", **SUSPICIOUS) for a in letters[:4] for b in letters]
-    for verdict in verdicts(*payments, policy=Policy(review=0.0)):
-        scorer.observe(verdict)
+    scorer.observe(verdicts(*payments, policy=Policy(review=0.0)))
     series = {name[1]: value for name, value in samples(metrics).items() if name[0] == "fraud_flagged_amount_total"}
     assert len(series) == MOST_CURRENCIES + 1
     assert series["AAX"] == 500.0
@@ -299,8 +315,7 @@ def test_the_currency_label_stays_bounded_whatever_messages_claim(metrics):
 def test_no_label_carries_a_card_a_merchant_or_a_transaction(metrics):
     scorer = ScorerMetrics(metrics)
     payment = transaction("tx-secret", card_id="card-secret", merchant_id="shop-secret", device_id="dev-secret")
-    for verdict in verdicts(payment, payment, policy=Policy(review=0.0)):
-        scorer.observe(verdict)
+    scorer.observe(verdicts(payment, payment, policy=Policy(review=0.0)))
     assert b"secret" not in metrics.render()
 
 

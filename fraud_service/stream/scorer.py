@@ -82,12 +82,12 @@ class ScorerStep:
         if readable and self._knowledge.is_behind(max(transaction.timestamp for *_, transaction in readable)):
             self._refresh()
         for part in _apart(readable):
-            for (place, message, _), verdict in zip(part, self._assess(part, state_of), strict=True):
+            verdicts = self._assess(part, state_of)
+            for (place, message, _), verdict in zip(part, verdicts, strict=True):
                 outputs[place].extend(_outputs(verdict, message.key))
-                self._observe(verdict, message.timestamp)
+            self._observe(verdicts, [message.timestamp for _, message, _ in part])
         each = (time.perf_counter() - began) / len(batch)
-        for _ in batch:
-            self._metrics.processing.observe(each)
+        self._metrics.processing.observe_all([each] * len(batch))
         return outputs
 
     def _assess(self, part: Sequence[Readable], state_of: StateOf) -> list[Verdict]:
@@ -102,11 +102,11 @@ class ScorerStep:
             states[card_id].set_bytes(PROFILE, encode_profile(profiles[card_id]))
         return verdicts
 
-    def _observe(self, verdict: Verdict, timestamp: int) -> None:
-        metrics = self._metrics
-        metrics.observe(verdict)
-        metrics.event_time.set(verdict.transaction.timestamp / 1000)
-        metrics.latency.observe(max(time.time() - timestamp / 1000, 0.0))
+    def _observe(self, verdicts: Sequence[Verdict], timestamps: Sequence[int]) -> None:
+        self._metrics.observe(verdicts)
+        self._metrics.event_time.set(verdicts[-1].transaction.timestamp / 1000)
+        now = time.time()
+        self._metrics.latency.observe_all([max(now - timestamp / 1000, 0.0) for timestamp in timestamps])
 
 
 def _apart(readable: Sequence[Readable]) -> Iterator[list[Readable]]:
