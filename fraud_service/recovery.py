@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import Reason
 from fraud_service.errors import InvalidEvent
 from fraud_service.feed import Feed
@@ -105,7 +106,8 @@ class Recovery:
                     continue
                 progress()
                 try:
-                    payment = read(_received(entry), tolerance, numbers=numbers)
+                    refuse(entry.value, entry.key, numbers=numbers)
+                    payment = read(_received(entry), tolerance)
                 except InvalidEvent as error:
                     if error.reason == Reason.FUTURE_TIMESTAMP:
                         found.future += 1

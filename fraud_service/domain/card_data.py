@@ -20,7 +20,7 @@ from fraud_service.domain.events import Reason
 from fraud_service.errors import InvalidEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class CardData(StrEnum):
@@ -32,6 +32,7 @@ class CardData(StrEnum):
 
 SHORTEST: Final = 13  # digits
 LONGEST: Final = 19
+MOST_AT_ONCE: Final = 1 << 20  # bytes
 
 # Nearly every message ends here: none of these words, no stripe, and no run of digits that passes for a number.
 _MARKS: Final = (b"^", b"=", b"cv", b"csc", b"pin", b"track", b"security", b"verification")
@@ -93,17 +94,19 @@ def find(data: bytes) -> CardData | None:
 
     JSON's escapes and UTF-16 hide nothing. What is compressed, encrypted or in base64 is not seen.
     """
-    if b"\\u00" not in data and b"\0" not in data:
-        alike = data.translate(_ALIKE)
-        holds = alike.__contains__
-        if not any(map(holds, _MARKS)) and not (holds(b"stripe") and any(map(holds, _STRIPES))):
-            run = _RUN.search(alike)
-            while run is not None and not _has_number(data, *run.span()):
-                run = _RUN.search(alike, run.end())
-            if run is None:
-                return None
+    if _is_plain(data):
+        return None
     found = {kind for _, _, kind in _findings(_readable(data))}
     return CardData.SENSITIVE_DATA if CardData.SENSITIVE_DATA in found else next(iter(found), None)
+
+
+def is_clean(parts: Iterable[bytes | None]) -> bool:
+    """Say at one quick look that none of many messages has card data: half the price of a look at each.
+
+    False says nothing: there is some, or what resembles it, or too much to be put together.
+    """
+    together = [part for part in parts if part]
+    return sum(map(len, together)) <= MOST_AT_ONCE and _is_plain(_APART.join(together))
 
 
 def refuse(*parts: bytes | None, numbers: bool = True) -> None:
@@ -126,6 +129,19 @@ def refuse(*parts: bytes | None, numbers: bool = True) -> None:
 def masked(data: bytes) -> bytes:
     """Return the bytes with all card data replaced by its kind in brackets; the same bytes where there is none."""
     return data if find(data) is None else mask(data.decode(errors="backslashreplace")).encode()
+
+
+def _is_plain(data: bytes) -> bool:
+    if b"\0" in data or (b"\\u00" in data and _ESCAPE.search(data) is not None):
+        return False
+    alike = data.translate(_ALIKE)
+    holds = alike.__contains__
+    if any(map(holds, _MARKS)) or (holds(b"stripe") and any(map(holds, _STRIPES))):
+        return False
+    run = _RUN.search(alike)
+    while run is not None and not _has_number(data, *run.span()):
+        run = _RUN.search(alike, run.end())
+    return run is None
 
 
 def _has_number(data: bytes, begin: int, end: int) -> bool:

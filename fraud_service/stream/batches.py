@@ -12,14 +12,24 @@ from typing import TYPE_CHECKING, Final, Protocol
 from quixstreams.kafka.consumer import raise_for_msg_error
 
 from fraud_service.stream.messages import Output, Received
+from fraud_service.stream.shortcuts import KeyState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from quixstreams import State
     from quixstreams.processing import ProcessingContext
 
 LARGEST: Final = 256  # beyond it a row gets hardly cheaper, and the first one waits for the last
+
+
+class State(Protocol):
+    """What is known of a message's key on its partition."""
+
+    def get_bytes(self, name: str, /) -> bytes | None:
+        """Return a value."""
+
+    def set_bytes(self, name: str, value: bytes, /) -> None:
+        """Write a value."""
 
 
 class StateOf(Protocol):
@@ -100,4 +110,4 @@ class Batches:
 
     def _state(self, message: Received) -> State:
         transaction = self._context.checkpoint.get_store_transaction(self._stream_id, message.partition)
-        return transaction.as_state(prefix=message.key)
+        return KeyState(transaction, message.key or b"")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from fraud_service.domain.card_data import mask, masked, refuse
+from fraud_service.domain.card_data import is_clean, mask, masked, refuse
 from fraud_service.domain.events import Reason, Transaction, decode_transaction, rfc3339
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
@@ -73,9 +73,12 @@ class ScorerStep:
         self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
         outputs: list[list[Output]] = [[] for _ in batch]
         readable = []
+        seen = is_clean(part for message in batch for part in (message.value, message.key))
         for place, message in enumerate(batch):
             try:
-                readable.append((place, message, read(message, self._tolerance, numbers=self._refuses_numbers)))
+                if not seen:
+                    refuse(message.value, message.key, numbers=self._refuses_numbers)
+                readable.append((place, message, read(message, self._tolerance)))
             except InvalidEvent as error:
                 self._metrics.dead_letters.labels(error.reason).inc()
                 outputs[place].append(dead_letter(message, error))
@@ -144,17 +147,14 @@ def _cloud_event(verdict: Verdict) -> Headers:
     ]
 
 
-def read(message: Received, tolerance: int, *, numbers: bool) -> Transaction:
+def read(message: Received, tolerance: int) -> Transaction:
     """Read a transaction that may be assessed; raises `InvalidEvent` for a message that becomes a dead letter.
 
     Parameters
     ----------
     tolerance
         Milliseconds by which its event time may lie after the broker's timestamp.
-    numbers
-        Whether card numbers are refused.
     """
-    refuse(message.value, message.key, numbers=numbers)
     transaction = decode_transaction(message.value)
     check_key(message.key, transaction.card_id)
     check_time(transaction.timestamp, message.timestamp + tolerance, "timestamp")

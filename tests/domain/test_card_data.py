@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_service.domain.card_data import LONGEST, SHORTEST, CardData, find, is_card_number, mask, masked, refuse
+from fraud_service.domain.card_data import (
+    LONGEST,
+    MOST_AT_ONCE,
+    SHORTEST,
+    CardData,
+    find,
+    is_card_number,
+    is_clean,
+    mask,
+    masked,
+    refuse,
+)
 from fraud_service.errors import InvalidEvent
 
 # Published test numbers of payment providers; none of them is anybody's card.
@@ -147,6 +158,29 @@ def test_a_refusal_says_what_it_is_and_not_a_digit_of_it():
 def test_any_bytes_and_any_text_can_be_searched_and_masked(data, text):
     assert find(masked(data)) is None
     mask(text)
+
+
+PARTS = st.sampled_from(
+    ["4242 4242", " 4242 4242", "4242424242424242", "cvv", ":", "123", "pin=", "a", "\\u0034", "ä", "{}"]
+)
+
+
+@given(st.lists(st.none() | st.lists(PARTS, max_size=4).map(lambda pieces: "".join(pieces).encode()), max_size=6))
+def test_what_is_clean_at_one_look_is_clean_part_by_part(parts):
+    found = any(find(part) for part in parts if part)
+    assert not (found and is_clean(parts))
+    if found:
+        with pytest.raises(InvalidEvent):
+            refuse(*parts)
+    else:
+        refuse(*parts)  # and nothing is found that only lies side by side
+
+
+def test_ordinary_messages_are_clean_at_one_look_and_very_long_ones_are_looked_at_one_by_one():
+    message = b'{"transaction_id": "t-1", "timestamp": 1704067252467, "note": "caf\\u00e9"}'
+    assert is_clean([message, b"c-1", None] * 100)
+    assert not is_clean([message, b"4242424242424242"])
+    assert not is_clean([b"x" * MOST_AT_ONCE, b"x"])
 
 
 @given(numbers(), st.sampled_from(["+49 151 ", "12.5 ", "2026-01-15 ", "1 ", "7", "x"]))
