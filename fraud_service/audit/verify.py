@@ -8,24 +8,31 @@ output within those ends, and every output has its input.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fraud_service.audit import lessons
+from fraud_service.audit import lessons, state
 from fraud_service.audit.decisions import Decisions, Loose, Scope, settle
 from fraud_service.audit.findings import Findings, Kind
 from fraud_service.audit.letters import Letters
 from fraud_service.domain.events import LATEST
 from fraud_service.errors import ArchiveError
+from fraud_service.replay.pairing import pair
 from fraud_service.stream import standing
 from fraud_service.stream.archive import Archive, Span
 from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.stream.changelogs import Volume
+from fraud_service.stream.scorer import PROFILE
+from fraud_service.stream.topics import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from fraud_service.audit.findings import Report
     from fraud_service.settings import Settings
     from fraud_service.stream.archive import Entry
+
+PROFILE_SUFFIX: Final = f'|"{PROFILE}"'.encode()
 
 Spans = dict[int, Span]
 Offsets = dict[int, int | None]
@@ -36,6 +43,7 @@ class Cut(NamedTuple):
 
     spans: dict[str, Spans]
     unsettled: dict[int, int]
+    inputs: Spans
     processed: Offsets
     learned_labels: Offsets
     learned_scores: Offsets
@@ -47,9 +55,21 @@ class Cut(NamedTuple):
         return sum(span.end - span.begin for spans in self.spans.values() for span in spans.values())
 
 
+class Depth(NamedTuple):
+    """How much is looked at.
+
+    `since`: leave out of the topics what the broker took in before this moment (epoch milliseconds). `state`: fold the
+    profile of every card anew, whatever `since` is. `volume`: a folder of state, compared with the changelog.
+    """
+
+    since: int | None = None
+    state: bool = False
+    volume: Path | None = None
+
+
 def verify(
     settings: Settings,
-    since: int | None = None,
+    depth: Depth = Depth(),  # noqa: B008 - frozen
     on_size: Callable[[int], None] = lambda _: None,
     on_entry: Callable[[], None] = lambda: None,
 ) -> Report:
@@ -57,8 +77,6 @@ def verify(
 
     Parameters
     ----------
-    since
-        Leave out what the broker took in before this moment (epoch milliseconds).
     on_size
         Told how many offsets there are to read, once that is known.
     on_entry
@@ -71,22 +89,22 @@ def verify(
     """
     with ExitStack() as stack:
         archives = [stack.enter_context(Archive(settings, f"{settings.scorer_group}-verify")) for _ in range(3)]
-        verification = _Verification(settings, archives, since, on_entry)
+        verification = _Verification(settings, archives, depth, on_entry)
         on_size(verification.cut.size())
         return verification.run()
 
 
 class _Verification:
-    def __init__(
-        self, settings: Settings, archives: list[Archive], since: int | None, on_entry: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: Settings, archives: list[Archive], depth: Depth, on_entry: Callable[[], None]) -> None:
         self._settings = settings
         self._names = settings.topics.model_dump()
         self._archives = archives
         self._on_entry = on_entry
         self._findings = Findings()
         self._letters = Letters()
-        self.cut = self._take_cut(since)
+        self._depth = depth
+        self._names["changelog"] = next(spec.name for spec in table(settings) if spec.role == "scorer_state")
+        self.cut = self._take_cut(depth.since)
 
     def run(self) -> Report:
         """Check everything; topics that depend on others come after them."""
@@ -95,6 +113,10 @@ class _Verification:
         self._check_decisions()
         self._check_lessons()
         self._check_offsets()
+        if self._depth.state:
+            self._check_state()
+        if self._depth.volume is not None:
+            self._check_volume(self._depth.volume)
         return self._findings.report()
 
     def _check_decisions(self) -> None:
@@ -137,6 +159,43 @@ class _Verification:
             )
             findings.wrong_at(Kind.ALTERED, self._names["risk"], 0, self.cut.spans["risk"][0].end, what)
 
+    def _check_state(self) -> None:
+        """Fold every profile anew, from the beginning of the log on."""
+        for number, span in self.cut.inputs.items():
+            refused = self._letters.of(self._names["transactions"], number)
+            transactions, scores = (
+                (
+                    (entry.offset, entry.value)
+                    for entry in self._archives[reader].read(self._names[role], number, 0, end)
+                )
+                for reader, role, end in (
+                    (1, "transactions", span.end),
+                    (2, "scores", self.cut.spans["scores"][number].end),
+                )
+            )
+            pairs = pair(transactions, scores, refused, is_cut=span.begin > 0)
+            state.follow(self._scope(number), PROFILE_SUFFIX, self._read("changelog", number), pairs, self._findings)
+
+    def _check_volume(self, folder: Path) -> None:
+        names, group, seen = self._names, self._settings.scorer_group, 0
+        for number in self.cut.inputs:
+            with Volume.opened(folder, group, names["transactions"], number) as volume:
+                if volume is not None:
+                    seen += 1
+                    entries = self._read("changelog", number)
+                    state.compare_volume(self._scope(number), volume, entries, self._findings)
+        if not seen:
+            raise ArchiveError(f"there is no state of group {group} in {folder}")
+
+    def _scope(self, number: int) -> state.Scope:
+        return state.Scope(
+            self._names["transactions"],
+            self._names["changelog"],
+            number,
+            self.cut.processed[number],
+            is_cut=self.cut.inputs[number].begin > 0,
+        )
+
     def _check_offsets(self) -> None:
         for role, group, offsets in (
             ("transactions", self._settings.scorer_group, self.cut.processed),
@@ -161,6 +220,8 @@ class _Verification:
 
     def _take_cut(self, since: int | None) -> Cut:
         settings, archive, names = self._settings, self._archives[0], self._names
+        # The state first, and the last of what it was made of last.
+        changelog = standing.settled(settings, archive, names["changelog"]) if self._is_deep() else {}
         unsettled = {number: span.end for number, span in archive.spans(names["alerts"]).items()}
         processed = standing.committed(settings, settings.scorer_group, archive, names["transactions"])
         learned_labels = standing.committed(settings, settings.learner_group, archive, names["labels"])
@@ -169,6 +230,8 @@ class _Verification:
         spans["alerts"] = standing.settled(settings, archive, names["alerts"])
         for role in ("snapshots", "risk", "labelled", "labels", "transactions"):
             spans[role] = archive.spans(names[role])
+        spans["changelog"] = changelog
+        inputs = spans["transactions"]
         _require_as_many({names[role]: spans[role] for role in ("transactions", "scores", "alerts")})
         moments = {} if since is None else dict.fromkeys(spans["transactions"], since)
         for role in ("transactions", "scores"):
@@ -178,7 +241,10 @@ class _Verification:
         for role in ("dead_letters", "labels", "labelled"):
             spans[role] = self._from(role, spans[role], {} if since is None else dict.fromkeys(spans[role], since))
         alerts_moments = self._moments("alerts", archive.spans(names["alerts"]))
-        return Cut(spans, unsettled, processed, learned_labels, learned_scores, moments, alerts_moments)
+        return Cut(spans, unsettled, inputs, processed, learned_labels, learned_scores, moments, alerts_moments)
+
+    def _is_deep(self) -> bool:
+        return self._depth.state or self._depth.volume is not None
 
     def _from(self, role: str, spans: Spans, moments: dict[int, int]) -> Spans:
         """Cut off what is older than a moment of each partition."""

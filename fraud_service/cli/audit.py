@@ -22,6 +22,12 @@ Since = Annotated[
 def verify(
     as_json: Annotated[bool, typer.Option("--json", help="The whole report, as JSON.")] = False,
     since: Since = None,
+    state: Annotated[
+        bool, typer.Option("--state", help="Fold each card's profile anew and compare the state.")
+    ] = False,
+    volume: Annotated[
+        Path | None, typer.Option(help="A scorer's FRAUD_STATE_DIR, to be compared with the changelog.")
+    ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Check on the topics that nothing was lost, doubled, reordered or altered; exits 1 when something was.
@@ -29,6 +35,7 @@ def verify(
     Reads only, joins no group, and may run beside the live service.
     """
     from fraud_service.audit.findings import encode_report
+    from fraud_service.audit.verify import Depth
     from fraud_service.audit.verify import verify as run
 
     chosen = settings.load(bootstrap_servers=bootstrap)
@@ -36,7 +43,7 @@ def verify(
         task = bar.add_task("records", total=None)
         report = run(
             chosen,
-            None if since is None else instant_of(since, "--since"),
+            Depth(None if since is None else instant_of(since, "--since"), state, volume),
             on_size=lambda size: bar.update(task, total=size),
             on_entry=lambda: bar.advance(task),
         )

@@ -52,6 +52,7 @@ class Result:
         meant = [one for one in report.anomalies if (one.topic, one.partition, one.offset) in forged]
         found = Counter(report.found) - Counter(one.kind.value for one in meant)
         self.lost, self.duplicated = found.pop(Kind.LOST, 0), found.pop(Kind.DOUBLED, 0)
+        self.lost += report.counts.get("cards_without_profile", 0)  # nobody erases cards here
         self.anomalies = found.total()
         self.remarks += [str(one) for one in report.anomalies if one not in meant][:5] + list(report.notes)
         if forged:

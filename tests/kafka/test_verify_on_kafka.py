@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from rocksdict import Options, Rdict
 from support.malformed import MALFORMED
 from support.processes import Service, Tail, fresh_settings
 from support.worlds import HOUR, MONDAY, transaction
 
-from fraud_service.audit.verify import verify
+from fraud_service.audit.findings import Kind
+from fraud_service.audit.verify import Depth, verify
 from fraud_service.domain.events import Label, LabelSource, encode
+from fraud_service.errors import ArchiveError
 from fraud_service.stream import clients
 
 if TYPE_CHECKING:
@@ -19,12 +23,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 PAYMENTS = 400
+CARDS = 11
 
 
 def send(settings: Settings) -> None:
     producer = clients.producer(settings)
     for number in range(PAYMENTS):
-        card = f"card-{number % 11}"
+        card = f"card-{number % CARDS}"
         payment = transaction(
             f"t-{number - number % 50 // 49}",
             MONDAY + number * HOUR,
@@ -66,11 +71,26 @@ def ran(apache_kafka, tmp_path_factory) -> Settings:
         assert learner.stop() == 0
     scores.close()
     snapshots.close()
-    return settings
+    return settings.model_copy(update={"state_dir": scorer.folder / "state"})
 
 
-def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill(ran):
-    report = verify(ran)
+def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill_neither_on_topics_nor_in_the_state(ran):
+    report = verify(ran, Depth(state=True, volume=ran.state_dir))
     assert report.anomalies == ()
     assert report.notes == ()
     assert report.counts["scores"] == PAYMENTS
+    assert report.counts["profiles"] == report.counts["profiles_on_volume"] == CARDS
+
+
+def test_a_volume_that_was_altered_is_found_and_one_that_is_not_there_is_said(ran, tmp_path):
+    volume = tmp_path / "state"
+    shutil.copytree(ran.state_dir, volume)
+    (place,) = (volume / ran.scorer_group / "default" / ran.topics.transactions).glob("0")
+    store = Rdict(str(place), Options(raw_mode=True), dict.fromkeys(Rdict.list_cf(str(place)), Options(raw_mode=True)))
+    key = next(store.keys())
+    store[key] = b"altered"
+    store.close()
+    (anomaly,) = verify(ran, Depth(volume=volume)).anomalies
+    assert (anomaly.kind, anomaly.partition) == (Kind.STATE, 0)
+    with pytest.raises(ArchiveError, match="there is no state of group"):
+        verify(ran, Depth(volume=tmp_path / "elsewhere"))
