@@ -11,7 +11,10 @@ import pytest
 
 from fraud_service import cli
 from fraud_service.cli.options import duration
+from fraud_service.domain.policy import Policy
 from fraud_service.errors import ConfigurationError
+from fraud_service.replay.engine import Span
+from fraud_service.replay.run import Plan
 from fraud_service.settings import load
 from fraud_service.stream import topics
 
@@ -94,6 +97,48 @@ def test_wrong_usage_exits_2_and_shows_how_it_is_used(run, arguments):
     assert (code, out) == (2, "")
     assert "Usage: fraud-service" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "JSON is malformed"),
+        ('{"reviev": 0.2}', "unknown field `reviev`"),
+        ('{"review": "low"}', "Expected `float | null`"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_refused_with_what_it_should_be(run, tmp_path, text, complaint):
+    policy = tmp_path / "policy.json"
+    policy.write_text(text)
+    line = only_complaint(run("replay", "--policy", policy), 2)
+    assert f"--policy {policy}: " in line
+    assert complaint in line
+    assert '{"review": 0.2, "decline": 0.9}' in line
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), Policy(0.2, 0.9)),
+        (("--review-threshold", "0.25"), Policy(0.25, 0.9)),
+        (("--decline-threshold", "0.8"), Policy(0.2, 0.8)),
+    ],
+)
+def test_the_candidate_is_the_policy_of_the_file_and_an_option_goes_before_it(
+    run, tmp_path, monkeypatch, options, expected
+):
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"review": 0.2}')
+    asked = []
+
+    def compared(_settings, _plan, candidate, _tick):
+        asked.append(candidate.policy)
+        raise ConfigurationError("that is enough")
+
+    monkeypatch.setattr("fraud_service.replay.run.plan", lambda *_: Plan("scores", Span(), {}, {}))
+    monkeypatch.setattr("fraud_service.replay.candidates.compared", compared)
+    code, _, err = run("replay", "--policy", policy, *options)
+    assert (code, asked) == (2, [expected]), err
 
 
 def test_without_a_command_the_help_lists_all(run):

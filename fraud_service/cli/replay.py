@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from fraud_service import settings
-from fraud_service.cli.options import Bootstrap, From, To, milliseconds, progress_bar, require_folder
+from fraud_service.cli.options import Bootstrap, From, To, milliseconds, progress_bar, read, require_folder
 from fraud_service.domain.events import instant
 from fraud_service.errors import ConfigurationError, InvalidEvent
 
@@ -25,6 +25,9 @@ snapshots_app = typer.Typer(no_args_is_help=True, help="List, show, compare and 
 app.add_typer(snapshots_app, name="snapshots")
 
 Threshold = Annotated[float | None, typer.Option(min=0, max=1, help="Candidate: this threshold instead.")]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", help='Candidate: thresholds from a file, {"review": 0.2, "decline": 0.9}.')
+]
 Partitions = Annotated[str | None, typer.Option(help="Only these partitions, as in 0,1.")]
 
 
@@ -35,6 +38,7 @@ def replay(
     partitions: Partitions = None,
     models: Annotated[Path | None, typer.Option(help="Candidate: the folder of a model.")] = None,
     version: Annotated[str | None, typer.Option(help="Candidate: a model that was promoted.")] = None,
+    policy: PolicyFile = None,
     review_threshold: Threshold = None,
     decline_threshold: Threshold = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write everything found here, as JSON.")] = None,
@@ -55,12 +59,13 @@ def replay(
 
     for path in (json_out, report):
         require_folder(path)
-    chosen = settings.load(
-        bootstrap_servers=bootstrap, review_threshold=review_threshold, decline_threshold=decline_threshold
-    )
-    candidate = models is not None or version is not None or (review_threshold, decline_threshold) != (None, None)
+    file = Thresholds() if policy is None else _thresholds(policy)
+    review = file.review if review_threshold is None else review_threshold
+    decline = file.decline if decline_threshold is None else decline_threshold
+    chosen = settings.load(bootstrap_servers=bootstrap, review_threshold=review, decline_threshold=decline)
+    candidate = (models, version, review, decline) != (None, None, None, None)
     if report is not None and not candidate:
-        raise ConfigurationError("--report: needs a candidate, --models, --version or a threshold")
+        raise ConfigurationError("--report: needs a candidate: --models, --version, --policy or a threshold")
     if resume is not None and candidate:
         raise ConfigurationError("--resume: only a verification is kept, none of a candidate")
     span = Span(_moment(start, Span().begin), _moment(end, Span().end))
@@ -81,6 +86,22 @@ def replay(
     _tell(found)
     if found.differences:
         raise typer.Exit(1)
+
+
+class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A policy as a file has it, JSON; what it does not name stays as it is configured."""
+
+    review: float | None = None
+    decline: float | None = None
+
+
+def _thresholds(path: Path) -> Thresholds:
+    try:
+        return msgspec.json.decode(read(path), type=Thresholds)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f'--policy {path}: {error}: write thresholds as in {{"review": 0.2, "decline": 0.9}}'
+        ) from None
 
 
 def _tell(found: Verified) -> None:

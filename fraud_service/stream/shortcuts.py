@@ -1,22 +1,32 @@
-"""Short ways through Quix for what every transaction does: to read its card's state, and to produce.
+"""Short ways through Quix for what every transaction does, to read its card's state and to produce, and for recovery.
 
-Quix checks more than a transaction of ours can need, and asks for delivery reports after every message; both cost more
-than RocksDB and the client do. What is written, committed and recovered, and all errors, stay Quix's. The names this
-rests on are not promised; the canary test guards them.
+Quix checks more than our state can need, asks for delivery reports after every message, and recovers row by row; each
+costs more than RocksDB and the client do. What is written, when it is committed and recovered, and all errors stay
+Quix's. The names this rests on are not promised; the canary test guards them.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any
+import json
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
-from quixstreams.state.metadata import SEPARATOR, Marker
+from quixstreams.kafka.consumer import raise_for_msg_error
+from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER, SEPARATOR, Marker
 from quixstreams.utils.json import dumps
+from rocksdict import WriteBatch
+
+from fraud_service.stream.changelogs import PROCESSED
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
     from quixstreams.internal_producer import InternalProducer
     from quixstreams.state.base import PartitionTransaction
+    from quixstreams.state.recovery import RecoveryManager, RecoveryPartition
+
+
+ROWS_AT_ONCE: Final = 1000
+ROW_HEADERS: Final = {CHANGELOG_CF_MESSAGE_HEADER, PROCESSED}
 
 
 @cache
@@ -72,3 +82,97 @@ def produce_directly(producer: InternalProducer) -> None:
             carefully(topic, partition=partition, **message)
 
     producer.produce = produce
+
+
+def recover_in_batches(manager: RecoveryManager) -> None:
+    """Recover state a thousand rows at a time: Quix writes each by itself, with what a change of format would need."""
+    manager._recovery_loop = _Recovery(manager).loop  # noqa: SLF001
+
+
+class _Recovery:
+    """Quix's loop of recovery, with rows that wait to be written together."""
+
+    def __init__(self, manager: RecoveryManager) -> None:
+        self._manager = manager
+        self._batches: dict[RecoveryPartition, _Batch] = {}
+
+    def loop(self) -> None:
+        """Recover until nothing is left. As in Quix, only an empty poll is a reason to see whether that is so."""
+        manager = self._manager
+        self._batches.clear()
+        while manager.recovering:
+            manager._log_recovery_progress()  # noqa: SLF001
+            message = manager._consumer.poll(1)  # noqa: SLF001
+            if message is None:
+                for part in list(self._batches):
+                    self._write(part)
+                manager._update_recovery_status()  # noqa: SLF001
+                continue
+            raise_for_msg_error(message)
+            part = manager.partitions.get(message.partition(), {}).get(message.topic())
+            if part is not None:
+                self._take(part, message)
+            elif message.topic() in manager._topic_manager.non_changelog_topics:  # noqa: SLF001
+                manager._rewind_data_partition(message)  # noqa: SLF001
+
+    def _take(self, part: RecoveryPartition, message: Message) -> None:
+        batch = self._batches.get(part)
+        if batch is None:
+            batch = self._batches[part] = _Batch(part)
+        is_ours = batch.add(message)
+        if not is_ours or batch.count >= ROWS_AT_ONCE:
+            self._write(part)
+        if not is_ours:
+            part.recover_from_changelog_message(message)
+
+    def _write(self, part: RecoveryPartition) -> None:
+        batch = self._batches.pop(part)
+        if self._manager.partitions.get(part.partition_num, {}).get(part.changelog_name) is part:  # else it is not ours
+            batch.write()
+
+
+class _Batch:
+    """Rows of a changelog on their way to the store, and the offset that they reach up to.
+
+    They are plain bytes until they are written: a store with a handle left somewhere does not close.
+    """
+
+    def __init__(self, part: RecoveryPartition) -> None:
+        self._part = part
+        self._rows: list[tuple[bytes, bytes | None]] = []
+        self._offset = -1
+        self.count = 0
+
+    def add(self, message: Message) -> bool:
+        """Take a row, or pass it over when what it was made of was never committed; returns whether it is of our make.
+
+        Of our make are rows in the one column family that our state has, without a time to live.
+        """
+        headers = dict(message.headers() or ())
+        if headers.keys() != ROW_HEADERS or headers[CHANGELOG_CF_MESSAGE_HEADER] != b"default":
+            return False
+        if self._part._should_apply_changelog(_processed(headers[PROCESSED])):  # noqa: SLF001
+            self._rows.append((message.key(), message.value()))
+        self._offset = message.offset()
+        self.count += 1
+        return True
+
+    def write(self) -> None:
+        """Write all at once, with the offset: after a crash recovery goes on behind it."""
+        if not self.count:
+            return
+        store, batch = self._part._store_partition, WriteBatch(raw_mode=True)  # noqa: SLF001
+        handle = store.get_column_family_handle("default")
+        for key, value in self._rows:
+            if value is None:
+                batch.delete(key, handle)
+            else:
+                batch.put(key, value, handle)
+        store._update_changelog_offset(batch=batch, offset=self._offset)  # noqa: SLF001
+        store._write(batch)  # noqa: SLF001
+
+
+@lru_cache(maxsize=64)  # rows of one checkpoint say the same
+def _processed(header: bytes) -> dict[str, int]:
+    found: dict[str, int] = json.loads(header)
+    return found

@@ -12,6 +12,8 @@ from simulation.classroom import Classroom
 from simulation.process import silence
 from simulation.world import Run, World, run
 
+from fraud_service.stream import shortcuts
+
 SEEDS = 200
 
 
@@ -43,6 +45,18 @@ def trusting(seed: int, kind: type[World] = World) -> Run:
         return run(seed, kind)
 
 
+def careless(seed: int) -> Run:
+    """Recover full batches of rows only."""
+    write = shortcuts._Batch.write
+
+    def write_when_full(self) -> None:
+        if self.count == shortcuts.ROWS_AT_ONCE:
+            write(self)
+
+    with mock.patch.object(shortcuts._Batch, "write", write_when_full):
+        return run(seed)
+
+
 def hasty(seed: int) -> Run:
     """Close a boundary without reading on to what was there by then."""
     with mock.patch("fraud_service.stream.learner.LearnerStep._has_passed", return_value=True):
@@ -58,6 +72,10 @@ def test_whatever_a_seed_does_to_the_scorer_nothing_is_lost_doubled_or_changed()
 
 def test_a_recovery_that_misses_the_last_checkpoint_is_found():
     assert any(one.anomalies for one in runs(impatient, range(60)))
+
+
+def test_rows_that_are_not_recovered_are_found():
+    assert any(one.anomalies for one in runs(careless, range(24)))
 
 
 def test_state_that_is_not_in_the_changelog_is_found():

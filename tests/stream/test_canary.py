@@ -18,7 +18,7 @@ from quixstreams import Application
 from quixstreams.checkpointing import Checkpoint
 from quixstreams.kafka import BaseConsumer
 from quixstreams.processing import ProcessingContext
-from quixstreams.state.recovery import ChangelogProducer
+from quixstreams.state.recovery import ChangelogProducer, RecoveryManager
 
 from fraud_service.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
 from fraud_service.health import SILENCE_ALLOWED, Health
@@ -168,6 +168,21 @@ def test_messages_take_the_short_way_to_the_client(app):
     assert app._producer.produce.__module__ == "fraud_service.stream.shortcuts"
     assert app._processing_context.producer is app._producer
     assert "self._producer_for(migration).produce(" in inspect.getsource(ChangelogProducer.produce)
+
+
+def test_recovery_takes_batches_where_quix_takes_rows(app):
+    manager = app._state_manager._recovery_manager
+    assert type(manager._recovery_loop.__self__).__module__ == "fraud_service.stream.shortcuts"
+    assert manager._consumer is app._consumer
+    assert "self._recovery_loop()" in inspect.getsource(RecoveryManager.do_recovery)
+    theirs = inspect.getsource(RecoveryManager._recovery_loop)
+    for step in (
+        "_log_recovery_progress()",
+        "_consumer.poll(1)",
+        "_update_recovery_status()",
+        "_rewind_data_partition(",
+    ):
+        assert step in theirs  # what ours does too
 
 
 def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app, monkeypatch):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import KafkaError
 from quixstreams.internal_producer import InternalProducer
 from quixstreams.kafka.exceptions import KafkaProducerDeliveryError
+from quixstreams.state.recovery import RecoveryPartition
 from support.loop import looped
 
-from fraud_service.stream.shortcuts import KeyState, produce_directly
+from fraud_service.stream import shortcuts
+from fraud_service.stream.changelogs import PROCESSED
+from fraud_service.stream.shortcuts import KeyState, produce_directly, recover_in_batches
 
 
 @pytest.fixture
@@ -117,3 +121,129 @@ def test_a_full_queue_is_waited_for_as_quix_does(producer, client):
     producer.produce(topic="changelog", value=b"v", key=b"k", partition=2)
     assert [(topic, message["value"]) for topic, message in client.given] == [("scores", b"v"), ("changelog", b"v")]
     assert client.polled == 1
+
+
+class Row:
+    """A record of a changelog as the client gives it."""
+
+    def __init__(self, offset, key, value, processed=0, family=b"default", topic="changelog", **headers):
+        self._offset, self._key, self._value, self._topic = offset, key, value, topic
+        said = json.dumps({"in": processed}).encode()
+        self._headers = {"__column_family__": family, PROCESSED: said, **headers}
+
+    def error(self):
+        return None
+
+    def topic(self):
+        return self._topic
+
+    def partition(self):
+        return 0
+
+    def offset(self):
+        return self._offset
+
+    def key(self):
+        return self._key
+
+    def value(self):
+        return self._value
+
+    def headers(self):
+        return list(self._headers.items())
+
+
+class Manager:
+    """Stands for Quix's: gives rows, with None where nothing has arrived, until there are no more."""
+
+    def __init__(self, rows):
+        self._rows = list(rows)
+        self._consumer = SimpleNamespace(poll=lambda _: self._next())
+        self._topic_manager = SimpleNamespace(non_changelog_topics={"in": None})
+        self.partitions: dict = {}
+        self.looked: list[int | None] = []  # what is written whenever Quix looks whether it is done
+        self.rewound: list[int] = []
+        recover_in_batches(self)
+
+    def _next(self):
+        row = self._rows.pop(0)
+        return row() if callable(row) else row
+
+    @property
+    def recovering(self):
+        return bool(self._rows)
+
+    def _log_recovery_progress(self):
+        return
+
+    def _update_recovery_status(self):
+        self.looked.append(self.part._store_partition.get_changelog_offset())
+
+    def _rewind_data_partition(self, message):
+        self.rewound.append(message.offset())
+
+    def recover(self, store, committed=10):
+        self.part = RecoveryPartition("changelog", 0, store, {"in": committed}, 0, 100)
+        self.partitions[0] = {"changelog": self.part}
+        self._recovery_loop()
+        return dict(store.get_or_create_column_family("default").items()), store.get_changelog_offset()
+
+
+@pytest.fixture
+def store(transaction):
+    begin, _ = transaction
+    return begin()._partition
+
+
+def test_rows_are_recovered_with_the_offset_they_reach_up_to(store):
+    rows = [
+        Row(3, b"a", b"1"),
+        Row(4, b"b", b"2"),
+        Row(6, b"a", b"3"),
+        None,
+        Row(7, b"b", None),
+        Row(9, b"c", b"4"),
+        None,
+    ]
+    manager = Manager(rows)
+    assert manager.recover(store) == ({b"a": b"3", b"c": b"4"}, 9)
+    assert manager.looked == [6, 9]
+
+
+def test_a_batch_has_an_end(store, monkeypatch):
+    monkeypatch.setattr(shortcuts, "ROWS_AT_ONCE", 2)
+    written = []
+    rows = [Row(0, b"a", b"1"), Row(1, b"b", b"2"), lambda: written.append(store.get_changelog_offset()), None]
+    Manager(rows).recover(store)
+    assert written == [1]
+
+
+def test_a_row_of_what_was_never_committed_is_passed_over(store):
+    rows = [Row(0, b"a", b"1", processed=9), Row(1, b"a", b"2", processed=10), None]
+    assert Manager(rows).recover(store, committed=10) == ({b"a": b"1"}, 1)
+
+
+@pytest.mark.parametrize("foreign", [{"__ttl_stamped__": b"\x01"}, {"more": b""}])
+def test_a_row_that_is_not_of_our_make_is_left_to_quix_in_its_turn(store, monkeypatch, foreign):
+    met = []
+    monkeypatch.setattr(
+        RecoveryPartition,
+        "recover_from_changelog_message",
+        lambda _self, changelog_message: met.append((changelog_message.offset(), store.get_changelog_offset())),
+    )
+    rows = [Row(0, b"a", b"1"), Row(1, b"b", b"2", **foreign), Row(2, b"c", b"3"), None]
+    assert Manager(rows).recover(store) == ({b"a": b"1", b"c": b"3"}, 2)
+    assert met == [(1, 0)]
+
+
+def test_rows_of_a_partition_that_was_given_away_meanwhile_are_dropped(store):
+    rows = [Row(0, b"a", b"1"), lambda: manager.partitions.clear(), Row(1, b"b", b"2"), None]  # noqa: PLW0108 - made below
+    manager = Manager(rows)
+    assert manager.recover(store) == ({}, None)
+
+
+def test_an_event_that_comes_during_recovery_is_read_again_later_and_another_changelog_is_passed_over(store):
+    rows = [Row(5, b"k", b"v", topic="in"), Row(0, b"k", b"v", topic="other"), Row(0, b"a", b"1"), None]
+    manager = Manager(rows)
+    assert manager.recover(store) == ({b"a": b"1"}, 0)
+    assert manager.rewound == [5]
