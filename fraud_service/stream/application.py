@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from quixstreams.internal_producer import InternalProducer
     from quixstreams.models import TopicManager
     from quixstreams.processing import ProcessingContext
+    from rocksdict import Options
 
     from fraud_service.health import Health
     from fraud_service.metrics import StreamMetrics
@@ -48,6 +49,21 @@ DELIVERY_TIMEOUT_MS: Final = 10_000  # this and the next: a broker that is away 
 COMMIT_TIMEOUT: Final = 10.0  # seconds
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
+FILES_TO_COMPACT: Final = (
+    8  # of the size of a memtable, before they become one; RocksDB's own 4 take half as long again
+)
+
+
+class StateOptions(RocksDBOptions):  # type: ignore[misc]
+    """Quix's options of RocksDB, with half as many compactions: many rows, as in a recovery, wait for little else."""
+
+    def to_options(self) -> Options:
+        """Return them with what Quix does not offer."""
+        options = super().to_options()
+        options.set_level_zero_file_num_compaction_trigger(FILES_TO_COMPACT)
+        options.set_level_zero_slowdown_writes_trigger(6 * FILES_TO_COMPACT)
+        options.set_level_zero_stop_writes_trigger(10 * FILES_TO_COMPACT)
+        return options
 
 
 class GuardedApplication(Application):  # type: ignore[misc]
@@ -298,7 +314,7 @@ def build(
         auto_recover_from_source_offset_out_of_range=False,
         broker_availability_timeout=0,  # an outage of the brokers is no reason to end: alive, not ready, and waiting
         state_dir=settings.state_dir,
-        rocksdb_options=RocksDBOptions(write_buffer_size=MEMTABLE_BYTES, block_cache_size=CACHE_BYTES),
+        rocksdb_options=StateOptions(write_buffer_size=MEMTABLE_BYTES, block_cache_size=CACHE_BYTES),
         topic_manager=topic_manager,
         use_changelog_topics=topic_manager is None,
         loglevel=None,
