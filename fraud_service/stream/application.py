@@ -55,11 +55,11 @@ FILES_TO_COMPACT: Final = (
 
 
 class StateOptions(RocksDBOptions):  # type: ignore[misc]
-    """Quix's options of RocksDB, with half as many compactions: many rows, as in a recovery, wait for little else."""
+    """Quix's options of RocksDB, with half as many compactions: a recovery waits for little else."""
 
     def to_options(self) -> Options:
         """Return them with what Quix does not offer."""
-        options = super().to_options()
+        options: Options = super().to_options()
         options.set_level_zero_file_num_compaction_trigger(FILES_TO_COMPACT)
         options.set_level_zero_slowdown_writes_trigger(6 * FILES_TO_COMPACT)
         options.set_level_zero_stop_writes_trigger(10 * FILES_TO_COMPACT)

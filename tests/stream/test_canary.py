@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from quixstreams.checkpointing import Checkpoint
 from quixstreams.kafka import BaseConsumer
 from quixstreams.processing import ProcessingContext
 from quixstreams.state.recovery import ChangelogProducer, RecoveryManager
+from support.loop import looped
 
 from fraud_service.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
 from fraud_service.health import SILENCE_ALLOWED, Health
@@ -27,6 +29,8 @@ from fraud_service.settings import Settings
 from fraud_service.stream import application
 from fraud_service.stream.application import (
     COMMIT_TIMEOUT,
+    FILES_TO_COMPACT,
+    MEMTABLE_BYTES,
     GuardedApplication,
     bound_commits,
     build,
@@ -168,6 +172,17 @@ def test_messages_take_the_short_way_to_the_client(app):
     assert app._producer.produce.__module__ == "fraud_service.stream.shortcuts"
     assert app._processing_context.producer is app._producer
     assert "self._producer_for(migration).produce(" in inspect.getsource(ChangelogProducer.produce)
+
+
+def test_the_state_is_opened_with_our_options(tmp_path):
+    with looped(tmp_path):
+        (log, *_) = (tmp_path / "fraud-scorer").rglob("LOG")
+        said = log.read_text()
+    for option, value in (
+        ("write_buffer_size", MEMTABLE_BYTES),
+        ("level0_file_num_compaction_trigger", FILES_TO_COMPACT),
+    ):
+        assert re.search(rf"Options\.{option}: {value}\n", said), option
 
 
 def test_recovery_takes_batches_where_quix_takes_rows(app):
