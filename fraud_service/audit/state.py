@@ -17,7 +17,8 @@ from fraud_service.domain.reading import UNREADABLE
 from fraud_service.domain.records import decode_score
 from fraud_service.errors import InvalidRecord
 from fraud_service.replay.engine import FIRST, decision_of
-from fraud_service.stream.changelogs import PROCESSED, on_disk
+from fraud_service.stream.changelogs import PROCESSED, on_disk, suffix
+from fraud_service.stream.scorer import PROFILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rocksdict import Rdict
 
     from fraud_service.audit.findings import Findings
+    from fraud_service.domain.events import Transaction
     from fraud_service.replay.pairing import Pair
     from fraud_service.stream.archive import Entry
     from fraud_service.stream.changelogs import Volume
@@ -57,19 +59,13 @@ class _Row(msgspec.Struct, array_like=True, frozen=True):
 _rows = msgspec.msgpack.Decoder(_Row)
 
 
-def follow(scope: Scope, suffix: bytes, changelog: Iterable[Entry], pairs: Iterable[Pair], findings: Findings) -> None:
-    """Fold the decisions of one partition, and compare every profile. Rows and profiles lie on disk meanwhile.
-
-    Parameters
-    ----------
-    suffix
-        What the keys of the changelog have behind the card.
-    """
+def follow(scope: Scope, changelog: Iterable[Entry], pairs: Iterable[Pair], findings: Findings) -> None:
+    """Fold the decisions of one partition, and compare every profile. Rows and profiles lie on disk meanwhile."""
     with on_disk() as rows, on_disk() as folded:
         for entry in changelog:
             row = _row(scope, entry, findings)
             if row is not None:
-                rows[(entry.key or b"").removesuffix(suffix)] = msgspec.msgpack.encode(row)
+                rows[(entry.key or b"").removesuffix(suffix(PROFILE))] = msgspec.msgpack.encode(row)
         without = _fold(scope, pairs, rows, folded)
         for card, data in rows.items():
             _compare(scope, _rows.decode(data), folded.get(card), findings)
@@ -122,26 +118,23 @@ def _fold(scope: Scope, pairs: Iterable[Pair], rows: Rdict, folded: Rdict) -> in
             if one.offset < (scope.committed or 0):
                 without.add(card)
         elif one.offset <= _rows.decode(data).processed:
-            folded[card] = _with(one, folded.get(card))
+            folded[card] = _with(one.transaction, one.score, folded.get(card))
     return len(without)
 
 
-def _with(one: Pair, known: bytes | None) -> bytes:
+def _with(transaction: Transaction, score: bytes, known: bytes | None) -> bytes:
     """Return the profile with one more transaction."""
-    if one.transaction is None or one.score is None:
-        raise AssertionError("only what was decided is folded")
-    is_first = FIRST in one.score  # of a card that the scorer did not know, or not any more
-    if is_first:
+    if FIRST in score:  # of a card that the scorer did not know, or not any more
         profile = Profile()
     elif known is None or known == CUT:
         return CUT
     else:
         profile = decode_profile(known)
     try:
-        decision = decision_of(decode_score(one.score))
+        decision = decision_of(decode_score(score))
     except InvalidRecord:
         return CUT
-    profile.fold(one.transaction).decision = decision
+    profile.fold(transaction).decision = decision
     return encode_profile(profile)
 
 

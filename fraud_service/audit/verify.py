@@ -8,7 +8,7 @@ output within those ends, and every output has its input.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fraud_service.audit import lessons, state
 from fraud_service.audit.decisions import Decisions, Loose, Scope, settle
@@ -21,7 +21,6 @@ from fraud_service.stream import standing
 from fraud_service.stream.archive import Archive, Span
 from fraud_service.stream.broadcast import VERSION_HEADER
 from fraud_service.stream.changelogs import Volume
-from fraud_service.stream.scorer import PROFILE
 from fraud_service.stream.topics import table
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from fraud_service.audit.findings import Report
     from fraud_service.settings import Settings
     from fraud_service.stream.archive import Entry
-
-PROFILE_SUFFIX: Final = f'|"{PROFILE}"'.encode()
 
 Spans = dict[int, Span]
 Offsets = dict[int, int | None]
@@ -163,18 +160,15 @@ class _Verification:
         """Fold every profile anew, from the beginning of the log on."""
         for number, span in self.cut.inputs.items():
             refused = self._letters.of(self._names["transactions"], number)
-            transactions, scores = (
-                (
-                    (entry.offset, entry.value)
-                    for entry in self._archives[reader].read(self._names[role], number, 0, end)
-                )
-                for reader, role, end in (
-                    (1, "transactions", span.end),
-                    (2, "scores", self.cut.spans["scores"][number].end),
-                )
-            )
+            transactions = self._logged("transactions", number, span.end, reader=1)
+            scores = self._logged("scores", number, self.cut.spans["scores"][number].end, reader=2)
             pairs = pair(transactions, scores, refused, is_cut=span.begin > 0)
-            state.follow(self._scope(number), PROFILE_SUFFIX, self._read("changelog", number), pairs, self._findings)
+            state.follow(self._scope(number), self._read("changelog", number), pairs, self._findings)
+
+    def _logged(self, role: str, number: int, end: int, reader: int) -> Iterator[tuple[int, bytes | None]]:
+        """Read a partition from its beginning, whatever the cut leaves out."""
+        for entry in self._archives[reader].read(self._names[role], number, 0, end):
+            yield entry.offset, entry.value
 
     def _check_volume(self, folder: Path) -> None:
         names, group, seen = self._names, self._settings.scorer_group, 0

@@ -59,9 +59,7 @@ def replay(
 
     for path in (json_out, report):
         require_folder(path)
-    file = Thresholds() if policy is None else _thresholds(policy)
-    review = file.review if review_threshold is None else review_threshold
-    decline = file.decline if decline_threshold is None else decline_threshold
+    review, decline = _thresholds(policy, review_threshold, decline_threshold)
     chosen = settings.load(bootstrap_servers=bootstrap, review_threshold=review, decline_threshold=decline)
     candidate = (models, version, review, decline) != (None, None, None, None)
     if report is not None and not candidate:
@@ -95,7 +93,13 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decline: float | None = None
 
 
-def _thresholds(path: Path) -> Thresholds:
+def _thresholds(path: Path | None, review: float | None, decline: float | None) -> tuple[float | None, float | None]:
+    """Return the thresholds of the candidate: an option goes before the file."""
+    file = Thresholds() if path is None else _read_thresholds(path)
+    return file.review if review is None else review, file.decline if decline is None else decline
+
+
+def _read_thresholds(path: Path) -> Thresholds:
     try:
         return msgspec.json.decode(read(path), type=Thresholds)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 Row = tuple[int, bytes, bytes]  # partition, key and value of a record
 
 PROCESSED: Final = "__processed_tp_offsets__"  # Quix's header: the newest offset of each input a record stems from
+
+
+@cache
+def suffix(name: str) -> bytes:
+    """Return what Quix puts behind the key of a message to name a value of its state."""
+    return b"|" + json.dumps(name).encode()
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
 
 
 def _profiles(rows: Iterable[Row], cards: Container[str], before: int) -> Iterator[tuple[int, bytes]]:
-    suffix = f'|"{PROFILE}"'.encode()
+    suffix = changelogs.suffix(PROFILE)
     for number, key, value in rows:
         if key.removesuffix(suffix).decode() in cards or decode_profile(value).last_seen < before:
             yield number, key

@@ -126,7 +126,7 @@ def _create(old: Settings, new: Settings, specs: dict[str, topics.TopicSpec]) ->
 
 
 def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:
-    suffix = f'|"{PROFILE}"'.encode()
+    suffix = changelogs.suffix(PROFILE)
     for partition, key, value in rows:
         card_id = key.removesuffix(suffix)
         if card_id == key:

@@ -73,10 +73,10 @@ class ScorerStep:
         self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
         outputs: list[list[Output]] = [[] for _ in batch]
         readable = []
-        seen = is_clean(part for message in batch for part in (message.value, message.key))
+        is_plain = is_clean(part for message in batch for part in (message.value, message.key))
         for place, message in enumerate(batch):
             try:
-                if not seen:
+                if not is_plain:
                     refuse(message.value, message.key, numbers=self._refuses_numbers)
                 readable.append((place, message, read(message, self._tolerance)))
             except InvalidEvent as error:

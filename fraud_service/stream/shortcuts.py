@@ -8,29 +8,22 @@ test guards them.
 from __future__ import annotations
 
 import json
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from quixstreams.kafka.consumer import raise_for_msg_error
-from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER, SEPARATOR, Marker
-from quixstreams.utils.json import dumps
+from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER, Marker
 from rocksdict import WriteBatch
 
-from fraud_service.stream.changelogs import PROCESSED
+from fraud_service.stream.changelogs import PROCESSED, suffix
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
     from quixstreams.state.base import PartitionTransaction
     from quixstreams.state.recovery import RecoveryManager, RecoveryPartition
 
-
 ROWS_AT_ONCE: Final = 1000
 ROW_HEADERS: Final = {CHANGELOG_CF_MESSAGE_HEADER, PROCESSED}
-
-
-@cache
-def _suffix(name: str) -> bytes:
-    return bytes(SEPARATOR + dumps(name))
 
 
 class KeyState:
@@ -44,7 +37,7 @@ class KeyState:
 
     def get_bytes(self, name: str) -> bytes | None:
         """Return a value: one that this checkpoint has written, or the one from before it."""
-        place = self._key + _suffix(name)
+        place = self._key + suffix(name)
         found = self._transaction._update_cache.get(place, self._key)  # noqa: SLF001
         if found is Marker.UNDEFINED:
             found = self._transaction._partition.get_or_create_column_family("default").get(place)  # noqa: SLF001

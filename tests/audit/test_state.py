@@ -11,7 +11,6 @@ from test_decisions import messages
 
 from fraud_service.audit.findings import Findings, Kind, Report
 from fraud_service.audit.state import Scope, compare_volume, follow
-from fraud_service.audit.verify import PROFILE_SUFFIX
 from fraud_service.domain.events import encode
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import decode_score
@@ -42,7 +41,7 @@ def verified(log: Written, *, committed: int | None = ALL, begin: int = 0) -> Re
     findings = Findings()
     for number in range(PARTITIONS):
         scope = Scope(NAMES["transactions"], "changelog", number, committed, is_cut=begin > 0)
-        follow(scope, PROFILE_SUFFIX, log.of("changelog", number), pairs(log, number, begin), findings)
+        follow(scope, log.of("changelog", number), pairs(log, number, begin), findings)
     return findings.report()
 
 
