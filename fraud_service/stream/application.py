@@ -13,8 +13,10 @@ import json
 import shutil
 import signal
 import time
+from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -47,6 +49,7 @@ log = structlog.get_logger(__name__)
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 DELIVERY_TIMEOUT_MS: Final = 10_000  # this and the next: a broker that is away must not look like a loop that hangs
 COMMIT_TIMEOUT: Final = 10.0  # seconds
+GRACE: Final = 1.0  # seconds for a client that gives up by itself to say so
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
 FILES_TO_COMPACT: Final = (
@@ -246,13 +249,37 @@ def hold_back(app: GuardedApplication) -> None:
 
 
 def bound_commits(producer: InternalProducer) -> None:
-    """Give up a commit that brokers do not answer: Quix would wait for three times the transaction timeout."""
-    commit = producer.commit_transaction
+    """Give up a commit that brokers do not answer: Quix would wait for three times the transaction timeout.
+
+    The client itself waits without end for a group's coordinator that died while offsets were sent to it (librdkafka,
+    issues 5456 and 5511). It is left waiting, in a thread that the end of the process does not wait for; a new client
+    fences it.
+    """
+    commit, client = producer.commit_transaction, producer._producer  # noqa: SLF001 - the canary test guards the name
+    send = client.send_offsets_to_transaction
 
     def commit_transaction(positions: Any, metadata: Any, timeout: float | None = None) -> None:
         commit(positions, metadata, COMMIT_TIMEOUT if timeout is None else timeout)
 
+    def send_offsets(positions: Any, metadata: Any, timeout: float) -> None:
+        answer: Future[None] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(send(positions, metadata, timeout))
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised by who waits
+                answer.set_exception(error)
+
+        Thread(target=ask, daemon=True).start()
+        try:
+            answer.result(timeout + GRACE)
+        except TimeoutError as error:
+            raise ClusterUnavailable(
+                f"the group's coordinator went away in a commit, and the client has not given up after {timeout:.0f} s"
+            ) from error
+
     producer.commit_transaction = commit_transaction
+    client.send_offsets_to_transaction = send_offsets
 
 
 def time_checkpoints(context: ProcessingContext, observe: Callable[[float], None]) -> None:

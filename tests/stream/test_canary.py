@@ -9,15 +9,18 @@ import re
 import shutil
 import time
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from quixstreams import Application
 from quixstreams.checkpointing import Checkpoint
-from quixstreams.kafka import BaseConsumer
+from quixstreams.internal_producer import InternalProducer
+from quixstreams.kafka import BaseConsumer, Producer
 from quixstreams.processing import ProcessingContext
 from quixstreams.state.recovery import RecoveryManager
 from support.loop import looped
@@ -30,6 +33,7 @@ from fraud_service.stream import application
 from fraud_service.stream.application import (
     COMMIT_TIMEOUT,
     FILES_TO_COMPACT,
+    GRACE,
     MEMTABLE_BYTES,
     GuardedApplication,
     bound_commits,
@@ -38,6 +42,9 @@ from fraud_service.stream.application import (
     time_checkpoints,
 )
 from fraud_service.stream.fetching import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_exception_handler", "_process_message"])
@@ -228,18 +235,55 @@ def test_a_process_cut_off_from_all_brokers_is_not_ready(app):
     assert app.health.is_ready
 
 
+class Client:
+    """What Quix's producer holds: a client that is asked to send offsets, and to commit."""
+
+    def __init__(self, send: Callable[..., None] = lambda *_: None) -> None:
+        self.send_offsets_to_transaction = send
+        self.asked: list[float | None] = []
+        self.bounded = SimpleNamespace(_producer=self, commit_transaction=self._commit)
+        bound_commits(self.bounded)
+
+    def _commit(self, offsets: object, group: object, timeout: float | None = None) -> None:
+        self.asked.append(timeout)
+        self.send_offsets_to_transaction(offsets, group, timeout)
+
+
 def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loop_looks_hung():
-    asked: list[float | None] = []
-    producer = SimpleNamespace(commit_transaction=lambda _offsets, _group, timeout=None: asked.append(timeout))
-    bound_commits(producer)
-    producer.commit_transaction([], None, timeout=None)  # as Quix does outside of a rebalance
-    producer.commit_transaction([], None, timeout=3.0)
-    assert asked == [COMMIT_TIMEOUT, 3.0]
+    client = Client()
+    client.bounded.commit_transaction([], None, timeout=None)  # as Quix does outside of a rebalance
+    client.bounded.commit_transaction([], None, timeout=3.0)
+    assert client.asked == [COMMIT_TIMEOUT, 3.0]
     learner = build(
         Settings(), "learner", guarantee="exactly-once", commit_interval=1, transaction_timeout_ms=300_000
     )  # fmt: skip
     delivery = learner.config.producer_extra_config["message.timeout.ms"] / 1000
-    assert delivery + COMMIT_TIMEOUT < SILENCE_ALLOWED
+    assert delivery + COMMIT_TIMEOUT + GRACE < SILENCE_ALLOWED
+
+
+def test_a_client_that_does_not_give_up_is_left_waiting():
+    answered = Event()
+    client = Client(lambda *_: answered.wait(60))
+    with pytest.raises(ClusterUnavailable, match="coordinator went away in a commit"):
+        client.bounded.commit_transaction([], None, timeout=0.01)
+    answered.set()
+
+
+def test_what_the_client_says_of_offsets_is_what_the_caller_hears():
+    def refuse(*_: object) -> None:
+        raise KafkaException(KafkaError(KafkaError.PRODUCER_FENCED))
+
+    with pytest.raises(KafkaException, match="PRODUCER_FENCED"):
+        Client(refuse).bounded.commit_transaction([], None, timeout=5.0)
+
+
+def test_quix_still_sends_offsets_through_what_is_bounded():
+    assert "self._producer.send_offsets_to_transaction(" in inspect.getsource(InternalProducer.commit_transaction)
+    assert list(inspect.signature(Producer.send_offsets_to_transaction).parameters)[1:] == [
+        "positions",
+        "group_metadata",
+        "timeout",
+    ]
 
 
 def test_quix_still_has_what_batches_rest_on(app):
