@@ -28,7 +28,7 @@ from fraud_service.errors import ClusterUnavailable, PartitionsLost
 from fraud_service.stream import clients, endings
 from fraud_service.stream.fetching import Fetching
 from fraud_service.stream.settling import await_settled
-from fraud_service.stream.shortcuts import recover_in_batches
+from fraud_service.stream.shortcuts import produce_directly, recover_in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -350,9 +350,10 @@ def build(
         producer_extra_config=_producer_options(settings, group, guarantee, transaction_timeout_ms),
     )
     app.has_rival = partial(endings.has_rival, settings)
+    produce_directly(app._producer)  # noqa: SLF001 - the canary test guards the name
     if topic_manager is None:
         hold_back(app)
-        recover_in_batches(app._state_manager._recovery_manager)  # noqa: SLF001 - the canary test guards the names
+        recover_in_batches(app._state_manager._recovery_manager)  # noqa: SLF001 - as above
         app.admin = lambda: clients.admin(settings)
     return app
 

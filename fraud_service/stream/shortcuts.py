@@ -1,15 +1,15 @@
-"""Short ways through Quix for what every transaction does, to read its card's state, and for recovery.
+"""Short ways through Quix for what every transaction does, to read its card's state and to produce, and for recovery.
 
-Quix checks more than our state can need, and recovers row by row; each costs more than RocksDB does. What is written,
-when it is committed and recovered, and all errors stay Quix's. The names this rests on are not promised; the canary
-test guards them.
+Quix checks more than our state can need, asks for delivery reports after every message, and recovers row by row; each
+costs more than RocksDB and the client do. What is written, when it is committed and recovered, and all errors stay
+Quix's. The names this rests on are not promised; the canary test guards them.
 """
 
 from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from quixstreams.kafka.consumer import raise_for_msg_error
 from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER, Marker
@@ -18,7 +18,8 @@ from rocksdict import WriteBatch
 from fraud_service.stream.changelogs import PROCESSED, suffix
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
+    from confluent_kafka import KafkaError, Message
+    from quixstreams.internal_producer import InternalProducer
     from quixstreams.state.base import PartitionTransaction
     from quixstreams.state.recovery import RecoveryManager, RecoveryPartition
 
@@ -46,6 +47,34 @@ class KeyState:
     def set_bytes(self, name: str, value: bytes) -> None:
         """Write a value, with this checkpoint."""
         self._transaction.set_bytes(name, value, self._key)
+
+
+def produce_directly(producer: InternalProducer) -> None:
+    """Hand messages to the client, and ask for delivery reports once a turn instead of once a message.
+
+    Of outputs only what failed is reported to Quix, of changelogs also where they lie. When the client's queue is full,
+    Quix waits as ever.
+    """
+    carefully = producer.produce
+
+    def failed(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            producer._on_delivery(error, message)  # noqa: SLF001
+
+    def produce(topic: str, *, partition: int | None = None, **message: Any) -> None:
+        producer._raise_for_error()  # noqa: SLF001
+        given = {name: value for name, value in message.items() if value is not None}
+        if partition is None:
+            given["on_delivery"] = failed
+        else:
+            given["on_delivery"] = producer._on_delivery  # noqa: SLF001
+            given["partition"] = partition
+        try:
+            producer._producer._producer.produce(topic, **given)  # noqa: SLF001
+        except BufferError:
+            carefully(topic, partition=partition, **message)
+
+    producer.produce = produce
 
 
 def recover_in_batches(manager: RecoveryManager) -> None:

@@ -22,7 +22,7 @@ from quixstreams.checkpointing import Checkpoint
 from quixstreams.internal_producer import InternalProducer
 from quixstreams.kafka import BaseConsumer, Producer
 from quixstreams.processing import ProcessingContext
-from quixstreams.state.recovery import RecoveryManager
+from quixstreams.state.recovery import ChangelogProducer, RecoveryManager
 from support.loop import looped
 
 from fraud_service.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
@@ -173,6 +173,12 @@ def test_identities_are_stable_and_quix_settings_are_ours(app):
 def test_at_least_once_uses_no_transaction(tmp_path):
     app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
     assert "transactional.id" not in app.config.producer_extra_config
+
+
+def test_messages_take_the_short_way_to_the_client(app):
+    assert app._producer.produce.__module__ == "fraud_service.stream.shortcuts"
+    assert app._processing_context.producer is app._producer
+    assert "self._producer_for(migration).produce(" in inspect.getsource(ChangelogProducer.produce)
 
 
 def test_the_state_is_opened_with_our_options(tmp_path):
