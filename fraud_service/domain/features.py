@@ -235,8 +235,7 @@ class _Month(NamedTuple):
 
 def _month(profile: Profile, newest: int) -> _Month:
     days = profile.days
-    month, week = days.between(newest - 30, newest), days.between(newest - 7, newest)
-    fortnight, three = days.between(newest - 14, newest), days.between(newest - 3, newest)
+    month, fortnight, week, three = days.windows(newest, 30, 14, 7, 3)
     return _Month(
         sum(days.counts[week]),
         _total(days.totals[week]),
@@ -261,7 +260,7 @@ def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tupl
     if profile.count == 0:
         return 0.0, LONG_AGO, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     age = min(max(now - profile.first_seen, 0) / DAY, MOST)
-    today = profile.hours.between(now // HOUR - 24, now // HOUR)
+    (today,) = profile.hours.windows(now // HOUR, 24)
     count_1d = sum(profile.hours.counts[today])
     span = min(age + 1.0, 30.0)
     return (

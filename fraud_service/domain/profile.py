@@ -12,6 +12,7 @@ import math
 import zlib
 from bisect import bisect_right
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -55,33 +56,34 @@ class Buckets(msgspec.Struct, array_like=True, gc=False):
     counts: list[int] = []
     totals: list[float] = []
 
-    def between(self, after: int, newest: int) -> slice:
-        """Return where the buckets from the one after `after` up to `newest` lie."""
+    def windows(self, newest: int, *lengths: int) -> list[slice]:
+        """Return where the buckets of each window lie: of `newest` and what comes before it, so many in all."""
         numbers = self.numbers
-        if numbers and numbers[-1] > newest:
-            return slice(bisect_right(numbers, after), bisect_right(numbers, newest))
-        return slice(bisect_right(numbers, after), None)
+        end = bisect_right(numbers, newest) if numbers and numbers[-1] > newest else len(numbers)
+        return [slice(bisect_right(numbers, newest - length), end) for length in lengths]
 
     def place(self, number: int, forgotten: int) -> int | None:
         """Find or open a bucket, dropping those up to `forgotten`; None for a time that is forgotten already."""
         numbers = self.numbers
-        if numbers and numbers[-1] == number and numbers[0] > forgotten:  # nearly always
-            return len(numbers) - 1
         if numbers and numbers[0] <= forgotten:
-            old = bisect_right(numbers, forgotten)
-            for column in msgspec.structs.astuple(self):
-                del column[:old]
+            self._forget(bisect_right(numbers, forgotten))
         if number <= forgotten:
             return None
-        position = bisect_right(numbers, number)
-        if position and numbers[position - 1] == number:
-            return position - 1
-        for column, value in zip(msgspec.structs.astuple(self), self._opened(number), strict=True):
-            column.insert(position, value)
+        position = len(numbers)
+        if position and numbers[-1] >= number:  # not newer than all the others
+            position = bisect_right(numbers, number)
+            if position and numbers[position - 1] == number:
+                return position - 1
+        self._open(position, number)
         return position
 
-    def _opened(self, number: int) -> tuple[float, ...]:
-        return number, 0, 0.0
+    def _open(self, position: int, number: int) -> None:
+        self.numbers.insert(position, number)
+        self.counts.insert(position, 0)
+        self.totals.insert(position, 0.0)
+
+    def _forget(self, oldest: int) -> None:
+        del self.numbers[:oldest], self.counts[:oldest], self.totals[:oldest]
 
 
 class Days(Buckets):
@@ -90,8 +92,14 @@ class Days(Buckets):
     largest: list[float] = []
     high: list[int] = []
 
-    def _opened(self, number: int) -> tuple[float, ...]:
-        return number, 0, 0.0, 0.0, 0
+    def _open(self, position: int, number: int) -> None:
+        super()._open(position, number)
+        self.largest.insert(position, 0.0)
+        self.high.insert(position, 0)
+
+    def _forget(self, oldest: int) -> None:
+        super()._forget(oldest)
+        del self.largest[:oldest], self.high[:oldest]
 
 
 class Recent(msgspec.Struct, array_like=True, gc=False):
@@ -171,7 +179,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
             transaction.amount,
             fingerprint32(transaction.merchant_id),
         )
-        self.recent = [*self.recent[-(RECENT_KEPT - 1) :], recent]
+        self.recent.append(recent)
+        del self.recent[:-RECENT_KEPT]
         return recent
 
     def _learn_amount(self, amount: float) -> None:
@@ -186,19 +195,19 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         self.deviation += pace * (abs(step) - self.deviation)
 
     def _count(self, transaction: Transaction, *, high: bool) -> None:
-        timestamp = transaction.timestamp
+        timestamp, amount = transaction.timestamp, transaction.amount
         self.first_seen = min(self.first_seen, timestamp) if self.count else timestamp
-        self.last_seen = max(self.last_seen, timestamp)
+        self.last_seen = newest = max(self.last_seen, timestamp)
         self.count += 1
-        hours, hour = self.hours, self.hours.place(timestamp // HOUR, self.last_seen // HOUR - HOURS_KEPT)
+        hours, hour = self.hours, self.hours.place(timestamp // HOUR, newest // HOUR - HOURS_KEPT)
         if hour is not None:
             hours.counts[hour] += 1
-            hours.totals[hour] += transaction.amount
-        days, day = self.days, self.days.place(timestamp // DAY, self.last_seen // DAY - DAYS_KEPT)
+            hours.totals[hour] += amount
+        days, day = self.days, self.days.place(timestamp // DAY, newest // DAY - DAYS_KEPT)
         if day is not None:
             days.counts[day] += 1
-            days.totals[day] += transaction.amount
-            days.largest[day] = max(days.largest[day], transaction.amount)
+            days.totals[day] += amount
+            days.largest[day] = max(days.largest[day], amount)
             days.high[day] += high
 
     def _note_company(self, transaction: Transaction) -> None:
@@ -216,7 +225,9 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
 
 def _moved_last(known: list[int], text: str, kept: int) -> list[int]:
     seen = fingerprint32(text)
-    return [*(other for other in known if other != seen), seen][-kept:]
+    if known and known[-1] == seen:  # nearly always
+        return known
+    return [*[other for other in known if other != seen], seen][-kept:]
 
 
 def fingerprint64(text: str) -> int:
@@ -224,6 +235,7 @@ def fingerprint64(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
+@lru_cache(maxsize=4096)  # asked several times for one transaction, and the same merchants and countries come again
 def fingerprint32(text: str) -> int:
     """Thirty-two bits that name a merchant, country or device within a card."""
     return zlib.crc32(text.encode())

@@ -127,10 +127,8 @@ def contributions(
 
 def probability(logit: float) -> float:
     """Turn a logit into a probability; never overflows."""
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-clipped(logit)))
-    odds = math.exp(clipped(logit))
-    return odds / (1.0 + odds)
+    odds = math.exp(-min(abs(logit), LARGEST_LOGIT))  # of the less likely of the two
+    return 1.0 / (1.0 + odds) if logit >= 0 else odds / (1.0 + odds)
 
 
 def clipped(logit: float) -> float:

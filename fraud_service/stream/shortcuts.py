@@ -46,7 +46,7 @@ class KeyState:
 
     def set_bytes(self, name: str, value: bytes) -> None:
         """Write a value, with this checkpoint."""
-        self._transaction.set_bytes(name, value, self._key)
+        self._transaction._update_cache.set(self._key + suffix(name), value, self._key)  # noqa: SLF001
 
 
 def produce_directly(producer: InternalProducer) -> None:

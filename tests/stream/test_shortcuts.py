@@ -26,7 +26,7 @@ def transaction(tmp_path):
         yield lambda: context.checkpoint.get_store_transaction(stream_id, 0), loop.scorer.commit
 
 
-def test_a_value_is_read_as_quix_reads_it_before_and_after_it_is_committed(transaction):
+def test_a_value_is_read_and_written_as_by_quix_before_and_after_it_is_committed(transaction):
     begin, commit = transaction
     assert not begin()._partition.uses_ttl_stamps  # or Quix would cut a stamp off what it reads
 
