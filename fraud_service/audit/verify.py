@@ -47,10 +47,6 @@ class Cut(NamedTuple):
     moments: dict[int, int]
     alerts_moments: dict[int, int]
 
-    def size(self) -> int:
-        """Return how many offsets are looked at."""
-        return sum(span.end - span.begin for spans in self.spans.values() for span in spans.values())
-
 
 class Depth(NamedTuple):
     """How much is looked at.
@@ -87,7 +83,7 @@ def verify(
     with ExitStack() as stack:
         archives = [stack.enter_context(Archive(settings, f"{settings.scorer_group}-verify")) for _ in range(3)]
         verification = _Verification(settings, archives, depth, on_entry)
-        on_size(verification.cut.size())
+        on_size(verification.size())
         return verification.run()
 
 
@@ -102,6 +98,15 @@ class _Verification:
         self._depth = depth
         self._names["changelog"] = next(spec.name for spec in table(settings) if spec.role == "scorer_state")
         self.cut = self._take_cut(depth.since)
+
+    def size(self) -> int:
+        """Return how many offsets are to be read; those that are read twice count twice."""
+        read = [*self.cut.spans.values()]
+        if self._depth.state:
+            read += [self.cut.inputs, self.cut.spans["scores"]]
+            if self._depth.volume is not None:
+                read.append(self.cut.spans["changelog"])
+        return sum(span.end - span.begin for spans in read for span in spans.values())
 
     def run(self) -> Report:
         """Check everything; topics that depend on others come after them."""
@@ -168,6 +173,7 @@ class _Verification:
     def _logged(self, role: str, number: int, end: int, reader: int) -> Iterator[tuple[int, bytes | None]]:
         """Read a partition from its beginning, whatever the cut leaves out."""
         for entry in self._archives[reader].read(self._names[role], number, 0, end):
+            self._on_entry()
             yield entry.offset, entry.value
 
     def _check_volume(self, folder: Path) -> None:

@@ -82,6 +82,16 @@ def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill_neither_on_topics_n
     assert report.counts["profiles"] == report.counts["profiles_on_volume"] == CARDS
 
 
+def test_progress_counts_twice_what_is_read_twice(ran):
+    sizes, read = [], []
+    for depth in (Depth(), Depth(state=True)):
+        entries = []
+        verify(ran, depth, sizes.append, lambda entries=entries: entries.append(1))
+        read.append(len(entries))
+    assert read[1] >= read[0] + 2 * PAYMENTS  # transactions and scores again, and the changelog
+    assert all(count <= size for count, size in zip(read, sizes, strict=True))  # markers of transactions are not told
+
+
 def test_a_volume_that_was_altered_is_found_and_one_that_is_not_there_is_said(ran, tmp_path):
     volume = tmp_path / "state"
     shutil.copytree(ran.state_dir, volume)
