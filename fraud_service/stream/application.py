@@ -13,30 +13,27 @@ import json
 import shutil
 import signal
 import time
-from concurrent.futures import Future
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from confluent_kafka import TopicPartition
 from quixstreams import Application
 from quixstreams.state.rocksdb import RocksDBOptions
 
 from fraud_service.errors import ClusterUnavailable, PartitionsLost
 from fraud_service.stream import clients, endings
 from fraud_service.stream.fetching import Fetching
+from fraud_service.stream.guards import bound_commits, hold_back, keep_stopped, time_checkpoints
 from fraud_service.stream.settling import await_settled
 from fraud_service.stream.shortcuts import produce_directly, recover_in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from confluent_kafka import TopicPartition
     from confluent_kafka.admin import AdminClient
-    from quixstreams.internal_producer import InternalProducer
     from quixstreams.models import TopicManager
-    from quixstreams.processing import ProcessingContext
     from rocksdict import Options
 
     from fraud_service.health import Health
@@ -47,9 +44,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 TRANSACTION_TIMEOUT_MS: Final = 10_000
-DELIVERY_TIMEOUT_MS: Final = 10_000  # this and the next: a broker that is away must not look like a loop that hangs
-COMMIT_TIMEOUT: Final = 10.0  # seconds
-GRACE: Final = 1.0  # seconds for a client that gives up by itself to say so
+DELIVERY_TIMEOUT_MS: Final = 10_000  # a broker that is away must not look like a loop that hangs
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
 FILES_TO_COMPACT: Final = (
@@ -179,7 +174,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
         if self.metrics is not None:
             time_checkpoints(self._processing_context, self.metrics.checkpoints.observe)
         bound_commits(self._producer)
-        keep_stopped(self)
+        keep_stopped(self._run_tracker, lambda: self.is_told_to_stop)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         try:
@@ -204,96 +199,6 @@ class GuardedApplication(Application):  # type: ignore[misc]
             self.health.now(assigned=bool(partitions), recovered=False)
         if self.on_partitions is not None:
             self.on_partitions(partitions)
-
-
-def keep_stopped(app: GuardedApplication) -> None:
-    """Let a loop that was told to stop before it began end at once: Quix counts it as running all the same."""
-    begin = app._run_tracker.set_as_running  # noqa: SLF001 - the canary test guards the name
-
-    def set_as_running() -> None:
-        begin()
-        if app.is_told_to_stop:
-            app._run_tracker.stop()  # noqa: SLF001 - as above
-
-    app._run_tracker.set_as_running = set_as_running  # noqa: SLF001 - as above
-
-
-def hold_back(app: GuardedApplication) -> None:
-    """Deliver to the loop only what it may process: no changelog, and nothing before state is recovered.
-
-    Quix pauses the rest as soon as it is assigned. When the client begins to fetch in the same moment, it can discard a
-    pause as outdated (librdkafka, issue 5591): then changes of state come in as if they were events, and events meet
-    state that lacks what is in the changelog.
-    """
-    consumer, state = app._consumer, app._state_manager  # noqa: SLF001 - the canary test guards these names
-    poll = consumer.poll
-    changelogs = cache(lambda: {topic.name for topic in app._topic_manager.changelog_topics_list})  # noqa: SLF001
-
-    def poll_allowed(timeout: float | None = None) -> Any:
-        message = poll(timeout)
-        if message is None:
-            return None
-        is_changelog = message.topic() in changelogs()
-        if not is_changelog and not state.recovery_required:
-            return message
-        if message.error() is not None or state._recovery_manager.recovering:  # noqa: SLF001
-            return message
-        place = TopicPartition(message.topic(), message.partition(), message.offset())
-        consumer.pause([place])
-        if not is_changelog:
-            consumer.seek(place)  # it is read when recovery resumes the partition
-        log.info("paused_again", topic=place.topic, partition=place.partition, offset=place.offset)
-        return None
-
-    consumer.poll = poll_allowed
-
-
-def bound_commits(producer: InternalProducer) -> None:
-    """Give up a commit that brokers do not answer: Quix would wait for three times the transaction timeout.
-
-    The client itself waits without end for a group's coordinator that died while offsets were sent to it (librdkafka,
-    issues 5456 and 5511). It is left waiting, in a thread that the end of the process does not wait for; a new client
-    fences it.
-    """
-    commit, client = producer.commit_transaction, producer._producer  # noqa: SLF001 - the canary test guards the name
-    send = client.send_offsets_to_transaction
-
-    def commit_transaction(positions: Any, metadata: Any, timeout: float | None = None) -> None:
-        commit(positions, metadata, COMMIT_TIMEOUT if timeout is None else timeout)
-
-    def send_offsets(positions: Any, metadata: Any, timeout: float) -> None:
-        answer: Future[None] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(send(positions, metadata, timeout))
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised by who waits
-                answer.set_exception(error)
-
-        Thread(target=ask, daemon=True).start()
-        try:
-            answer.result(timeout + GRACE)
-        except TimeoutError as error:
-            raise ClusterUnavailable(
-                f"the group's coordinator went away in a commit, and the client has not given up after {timeout:.0f} s"
-            ) from error
-
-    producer.commit_transaction = commit_transaction
-    client.send_offsets_to_transaction = send_offsets
-
-
-def time_checkpoints(context: ProcessingContext, observe: Callable[[float], None]) -> None:
-    """Let an observer see how long each checkpoint takes that has something to commit: Quix calls nobody."""
-    commit = context.commit_checkpoint
-
-    def commit_checkpoint(force: bool = False, revoking: bool = False) -> None:
-        is_due = (force or context.checkpoint.expired()) and not context.checkpoint.empty()
-        began = time.perf_counter()
-        commit(force=force, revoking=revoking)
-        if is_due:
-            observe(time.perf_counter() - began)
-
-    context.commit_checkpoint = commit_checkpoint
 
 
 def show_state(folder: Path, metrics: StreamMetrics) -> None:
@@ -352,7 +257,7 @@ def build(
     app.has_rival = partial(endings.has_rival, settings)
     produce_directly(app._producer)  # noqa: SLF001 - the canary test guards the name
     if topic_manager is None:
-        hold_back(app)
+        hold_back(app._consumer, app._state_manager, app._topic_manager)  # noqa: SLF001 - as above
         recover_in_batches(app._state_manager._recovery_manager)  # noqa: SLF001 - as above
         app.admin = lambda: clients.admin(settings)
     return app

@@ -31,17 +31,14 @@ from fraud_service.metrics import Metrics, ScorerMetrics
 from fraud_service.settings import Settings
 from fraud_service.stream import application
 from fraud_service.stream.application import (
-    COMMIT_TIMEOUT,
     FILES_TO_COMPACT,
-    GRACE,
     MEMTABLE_BYTES,
     GuardedApplication,
-    bound_commits,
     build,
     show_state,
-    time_checkpoints,
 )
 from fraud_service.stream.fetching import PATIENCE
+from fraud_service.stream.guards import COMMIT_TIMEOUT, GRACE, bound_commits, time_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
