@@ -26,12 +26,14 @@ class Kind(StrEnum):
     EXPIRED = "expired"
     OFFSET = "offset"
     STATE = "state"
+    DECISION = "decision"
+    SNAPSHOT = "snapshot"
     MISPLACED = "misplaced"
     CARD_NUMBER = "card_number"
 
 
 class Anomaly(msgspec.Struct, frozen=True):
-    """One thing that is wrong, where, in a sentence that names no card."""
+    """One thing that is wrong, where, in a sentence that names no card. That of a snapshot has the offset -1."""
 
     kind: Kind
     topic: str

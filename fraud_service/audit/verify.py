@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from fraud_service.audit import lessons, state
+from fraud_service.audit import again, lessons, state
 from fraud_service.audit.decisions import Decisions, Loose, Scope, settle
 from fraud_service.audit.findings import Findings, Kind
 from fraud_service.audit.letters import Letters
@@ -52,19 +52,21 @@ class Depth(NamedTuple):
     """How much is looked at.
 
     `since`: leave out of the topics what the broker took in before this moment (epoch milliseconds). `state`: fold the
-    profile of every card anew, whatever `since` is. `volume`: a folder of state, compared with the changelog.
+    profile of every card anew, whatever `since` is. `volume`: a folder of state, compared with the changelog. `replay`:
+    make every decision and every snapshot again, whatever `since` is.
     """
 
     since: int | None = None
     state: bool = False
     volume: Path | None = None
+    replay: bool = False
 
 
 def verify(
     settings: Settings,
     depth: Depth = Depth(),  # noqa: B008 - frozen
     on_size: Callable[[int], None] = lambda _: None,
-    on_entry: Callable[[], None] = lambda: None,
+    on_entry: Callable[[int], None] = lambda _: None,
 ) -> Report:
     """Check what lies on the topics of a service, running or not.
 
@@ -73,7 +75,7 @@ def verify(
     on_size
         Told how many offsets there are to read, once that is known.
     on_entry
-        Called for each record read.
+        Told of records that were read, how many more.
 
     Raises
     ------
@@ -88,7 +90,9 @@ def verify(
 
 
 class _Verification:
-    def __init__(self, settings: Settings, archives: list[Archive], depth: Depth, on_entry: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, archives: list[Archive], depth: Depth, on_entry: Callable[[int], None]
+    ) -> None:
         self._settings = settings
         self._names = settings.topics.model_dump()
         self._archives = archives
@@ -106,6 +110,8 @@ class _Verification:
             read += [self.cut.inputs, self.cut.spans["scores"]]
             if self._depth.volume is not None:
                 read.append(self.cut.spans["changelog"])
+        if self._depth.replay:
+            read.append(self.cut.spans["scores"])
         return sum(span.end - span.begin for spans in read for span in spans.values())
 
     def run(self) -> Report:
@@ -119,6 +125,9 @@ class _Verification:
             self._check_state()
         if self._depth.volume is not None:
             self._check_volume(self._depth.volume)
+        if self._depth.replay:
+            again.follow_decisions(self._settings, _Steps(self._on_entry), self._findings)
+            again.follow_snapshots(self._settings, self._findings)
         return self._findings.report()
 
     def _check_decisions(self) -> None:
@@ -173,7 +182,7 @@ class _Verification:
     def _logged(self, role: str, number: int, end: int, reader: int) -> Iterator[tuple[int, bytes | None]]:
         """Read a partition from its beginning, whatever the cut leaves out."""
         for entry in self._archives[reader].read(self._names[role], number, 0, end):
-            self._on_entry()
+            self._on_entry(1)
             yield entry.offset, entry.value
 
     def _check_volume(self, folder: Path) -> None:
@@ -215,7 +224,7 @@ class _Verification:
     def _read(self, role: str, number: int, reader: int = 0) -> Iterator[Entry]:
         """Read a partition within the cut. Several are read at the same time by readers of their own."""
         for entry in self._archives[reader].read(self._names[role], number, *self.cut.spans[role][number]):
-            self._on_entry()
+            self._on_entry(1)
             yield entry
 
     def _take_cut(self, since: int | None) -> Cut:
@@ -267,6 +276,18 @@ class _Verification:
                 "proved of what belongs to them"
             )
         return moments
+
+
+class _Steps:
+    """Tells of steps whoever is told how far it is."""
+
+    def __init__(self, on_step: Callable[[int], None]) -> None:
+        self._on_step = on_step
+        self._done = 0
+
+    def __call__(self, done: int) -> None:
+        self._on_step(done - self._done)
+        self._done = done
 
 
 def _latest(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:

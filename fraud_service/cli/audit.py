@@ -28,6 +28,9 @@ def verify(
     volume: Annotated[
         Path | None, typer.Option(help="A scorer's FRAUD_STATE_DIR, to be compared with the changelog.")
     ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Make every decision and every snapshot again and compare them.")
+    ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Check on the topics that nothing was lost, doubled, reordered or altered; exits 1 when something was.
@@ -43,9 +46,9 @@ def verify(
         task = bar.add_task("records", total=None)
         report = run(
             chosen,
-            Depth(None if since is None else instant_of(since, "--since"), state, volume),
+            Depth(None if since is None else instant_of(since, "--since"), state, volume, replay),
             on_size=lambda size: bar.update(task, total=size),
-            on_entry=lambda: bar.advance(task),
+            on_entry=lambda count: bar.advance(task, count),
         )
     if as_json:
         typer.echo(encode_report(report))

@@ -114,7 +114,8 @@ def rebuild(settings: Settings, until: str | None = None, progress: Callable[[in
     """
     refused: list[str] = []
     wanted = published(settings, refused)
-    last = _chosen(wanted, until).as_of if until is not None else None
+    # What is taught meanwhile is left out: a live learner has published more by the time its examples are read.
+    last = _chosen(wanted, until).as_of if until is not None else max((one.as_of for one in wanted), default=None)
     differing: dict[str, list[str]] = {}
     count = left = 0
     models = logs.broadcasts(settings).models

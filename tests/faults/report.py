@@ -23,7 +23,8 @@ PREAMBLE = """\
 Written by `make faults`: {runs} runs, seed {seed}, {minutes} minutes on {cores} cores that broker, load and service
 shared. In each row one real scorer and one real learner work on Apache Kafka with load running ({rate:.0f} payments a
 second, labels, one broker unless the row says three) while the fault happens again and again; then the verifier reads
-all topics. `make faults-quick` does a sample of each.
+all topics, folds every profile anew, and makes every decision and snapshot again. `make faults-quick` does a sample of
+each.
 
 *Lost*: a transaction without a score or dead letter. *Doubled*: two of them, or an alert id twice. *Anomalies*:
 whatever else the verifier found, and a trial that did not end as it should. *Recovery*: seconds from the fault, or from

@@ -27,7 +27,7 @@ from faults.trial import Trial
 from support.apache_kafka import ApacheKafka, Cluster, ensure_java, why_unavailable
 from support.proxy import Proxy
 
-from fraud_service.audit.verify import Depth, verify
+from fraud_service.audit.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,13 +68,13 @@ def attempt(course: deque[tuple[Fault, int]], seed: int, ground: Ground, folder:
                 result.names.append(fault.name)
                 if fault.loses_input:
                     trial.finish()
-                    result.judge(verify(trial.settings, Depth(state=True)), trial.forged)
+                    result.judge(verify(trial.settings, trial.depth), trial.forged)
                 for _ in range(times):
                     result.runs += fault.do(trial, rng, ground) or 1
                 say(f"{elapsed(began):7.1f} s  {fault.name}: recovered in {trial.recoveries[-times:]} s")
             if not fault.loses_input:
                 trial.finish()
-                result.judge(verify(trial.settings, Depth(state=True)), trial.forged)
+                result.judge(verify(trial.settings, trial.depth), trial.forged)
     except Exception as error:  # noqa: BLE001 - a trial that fails is a finding, and the next fault is tried
         say(traceback.format_exc())
         result.anomalies += 1

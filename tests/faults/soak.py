@@ -30,7 +30,7 @@ from faults.trial import Trial
 from support.apache_kafka import ApacheKafka
 from support.proxy import Proxy
 
-from fraud_service.audit.verify import Depth, verify
+from fraud_service.audit.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ def main() -> int:
             strike(trial, Ground(broker, proxy, is_quick=True), asked, struck, began)
             result.runs = len(struck)
             trial.finish()
-        result.judge(verify(trial.settings, Depth(state=True)), trial.forged)
+        result.judge(verify(trial.settings, trial.depth), trial.forged)
     result.recoveries, result.seconds = trial.recoveries, elapsed(began)
     result.remarks += [f"{ending.name} ended with {ending.code}: {ending.last_words}" for ending in trial.endings]
     found = summary([result], asked.seed) | {"seconds": result.seconds, "transactions": trial.load.sent}

@@ -13,6 +13,7 @@ from confluent_kafka import TopicPartition
 from faults.load import Load, elapsed
 from support.processes import Service, fresh_settings
 
+from fraud_service.audit.verify import Depth
 from fraud_service.stream import clients
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ class Trial:
 
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)
+
+    @property
+    def depth(self) -> Depth:
+        """How much is verified: everything there is, the volume of the first scorer included."""
+        return Depth(state=True, volume=self.scorer.folder / "state", replay=True)
 
     def _counted(self, stack: ExitStack, *names: str) -> Counted:
         counted = Counted(self.settings, *names)

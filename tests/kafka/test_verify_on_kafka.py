@@ -75,19 +75,21 @@ def ran(apache_kafka, tmp_path_factory) -> Settings:
 
 
 def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill_neither_on_topics_nor_in_the_state(ran):
-    report = verify(ran, Depth(state=True, volume=ran.state_dir))
+    report = verify(ran, Depth(state=True, volume=ran.state_dir, replay=True))
     assert report.anomalies == ()
     assert report.notes == ()
     assert report.counts["scores"] == PAYMENTS
     assert report.counts["profiles"] == report.counts["profiles_on_volume"] == CARDS
+    assert report.counts["decisions_again"] == PAYMENTS
+    assert report.counts["snapshots_again"] == report.counts["snapshots"]
 
 
 def test_progress_counts_twice_what_is_read_twice(ran):
     sizes, read = [], []
     for depth in (Depth(), Depth(state=True)):
         entries = []
-        verify(ran, depth, sizes.append, lambda entries=entries: entries.append(1))
-        read.append(len(entries))
+        verify(ran, depth, sizes.append, entries.append)
+        read.append(sum(entries))
     assert read[1] >= read[0] + 2 * PAYMENTS  # transactions and scores again, and the changelog
     assert all(count <= size for count, size in zip(read, sizes, strict=True))  # markers of transactions are not told
 
