@@ -44,7 +44,7 @@ def replay(
     json_out: Annotated[Path | None, typer.Option("--json", help="Write everything found here, as JSON.")] = None,
     report: Annotated[Path | None, typer.Option(help="Of a candidate: write a page with pictures here.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Keep finished partitions in this folder; go on there after an end.")
+        Path | None, typer.Option(help="Keep in this folder how far it is; go on from there after an end.")
     ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
@@ -52,7 +52,7 @@ def replay(
 
     With a candidate model or threshold: say instead what it would have decided. Reads beside the running service and
     touches nothing of it. Profiles are rebuilt from the first transaction there is, whatever --from says. A replay that
-    was ended starts over; with --resume, at the partitions that were not finished.
+    was ended starts over; with --resume, it goes on.
     """
     from fraud_service.replay import run
     from fraud_service.replay.engine import Span

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from fraud_service.domain.features import LONG_AGO
 from fraud_service.domain.policy import Decision, Reason
 from fraud_service.domain.profile import Profile
@@ -84,6 +86,18 @@ class _Lane:
         self.cards.add(transaction.card_id)
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """How far the verification of a partition came, and all it needs to go on from these offsets."""
+
+    transaction: int
+    score: int
+    has_begun: bool
+    cut_cards: dict[str, bool]
+    counts: dict[str, int]
+    findings: list[Finding]
+    profiles: dict[str, Profile]
+
+
 class Verifier:
     """Verify one partition, pair by pair, and count what was found.
 
@@ -114,14 +128,27 @@ class Verifier:
     def verify(self, pairs: Iterable[Pair]) -> Iterator[Finding]:
         """Take in the pairs of the partition in order; yields what differs."""
         for one in pairs:
-            yield from self._take(one)
-        yield from self._flush()
+            yield from self.take(one)
+        yield from self.flush()
+
+    def standing(self, transaction: int, score: int, findings: list[Finding]) -> Standing:
+        """Return how far it is, flushed, before these offsets; the profiles in it are its own."""
+        return Standing(
+            transaction, score, self._has_begun, self._cut_cards, dict(self.counts), findings, self.profiles
+        )
+
+    def go_on(self, standing: Standing) -> None:
+        """Go on where another verifier of the partition stood."""
+        self._has_begun, self._cut_cards = standing.has_begun, standing.cut_cards
+        self.counts.update(standing.counts)
+        self.profiles = standing.profiles
 
     def is_rebuilt(self, card_id: str) -> bool:
         """Whether the profile of a card is what its transactions made it: retention has not cut its history."""
         return not self._cut_cards.get(card_id, False)
 
-    def _take(self, one: Pair) -> Iterator[Finding]:
+    def take(self, one: Pair) -> Iterator[Finding]:
+        """Take in one pair; yields what differs among those that came to be assessed with it."""
         if one.transaction is None:
             yield from self._without_transaction(one)
             return
@@ -200,7 +227,8 @@ class Verifier:
         yield from self._assess(self._rebuilt)
         fold(transaction, self.profiles, score, self._detector, self._taught.views[UNTAUGHT])
 
-    def _flush(self) -> Iterator[Finding]:
+    def flush(self) -> Iterator[Finding]:
+        """Assess all that waits for more; yields what differs."""
         yield from self._assess(self._rebuilt)
         yield from self._assess(self._given)
 

@@ -38,7 +38,8 @@ class Pair(NamedTuple):
 
     `offset` is that of the transaction, or of the score where there is no transaction. `is_waiting` says that the
     transaction came after the last score there is. A transaction that cannot be read, and for which there is no dead
-    letter either, has neither transaction nor score.
+    letter either, has neither transaction nor score. `behind` is the offset behind the score of a transaction: from
+    there, and from behind the transaction, pairing can go on.
     """
 
     offset: int
@@ -46,6 +47,7 @@ class Pair(NamedTuple):
     score: bytes | None = None
     head: Head | None = None
     is_waiting: bool = False
+    behind: int | None = None
 
 
 def pair(
@@ -77,8 +79,8 @@ def pair(
             yield one._replace(is_waiting=ahead.is_at_end())
             continue
         yield from ahead.skip(found)
-        _, score, head = ahead.take()
-        yield Pair(one.offset, one.transaction, score, head)
+        place, score, head = ahead.take()
+        yield Pair(one.offset, one.transaction, score, head, behind=place + 1)
     yield from ahead.rest()
 
 

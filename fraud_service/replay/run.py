@@ -1,23 +1,21 @@
 """A replay over the live topics: each partition by itself, several at once, each in a process of its own.
 
 Ends are taken before anything is read: of the scores first, so that every score read has its transaction and its
-snapshot on the topics that are read after it. A folder, where one is given, keeps the plan and what each partition came
-to: a replay that was ended goes on with the partitions that are left.
+snapshot on the topics that are read after it. A folder, where one is given, keeps the plan, what each partition came
+to, and how far the others are: a replay that was ended goes on from there.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fraud_service import service
-from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import ConfigurationError
-from fraud_service.replay import logs, taught
+from fraud_service.replay import keeping, logs, taught
 from fraud_service.replay.differences import Finding
 from fraud_service.replay.engine import Span, Verifier
 from fraud_service.replay.pairing import pair
@@ -25,15 +23,16 @@ from fraud_service.replay.processes import spread
 from fraud_service.stream.archive import Span as Offsets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from fraud_service.replay.engine import Standing
     from fraud_service.replay.logs import Broadcasts
     from fraud_service.replay.pairing import Pair
     from fraud_service.settings import Settings
 
-Kept = TypeVar("Kept")
 MOST_LISTED: Final = 1000  # differences told one by one, by partition; all are counted
+AT_A_STRETCH: Final = 2_000_000  # decisions of a partition after which a folder keeps how far it is
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -92,32 +91,13 @@ def resumed(folder: Path, asked: Plan) -> Plan:
     ConfigurationError
         When the folder keeps the replay of another service, time or partitions, or cannot be read or written.
     """
-    kept = _kept(folder, "plan", Plan)
+    kept = keeping.read(folder, "plan", Plan)
     if kept is None:
-        _keep(folder, "plan", asked)
+        keeping.write(folder, "plan", asked)
         return asked
     if (kept.topic, kept.span, kept.scores.keys()) != (asked.topic, asked.span, asked.scores.keys()):
         raise ConfigurationError(f"--resume {folder}: keeps another replay: give the options it was begun with")
     return kept
-
-
-def _kept(folder: Path, name: str, kind: type[Kept]) -> Kept | None:
-    path = folder / f"{name}.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
-    except (OSError, *UNREADABLE) as error:
-        raise ConfigurationError(f"--resume {path}: cannot be read: {error}; remove it to begin anew") from None
-
-
-def _keep(folder: Path, name: str, what: Plan | Verified) -> None:
-    """Write a file, there whole or not at all."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / f"{name}.new"
-        fresh.write_bytes(msgspec.json.encode(what))
-        fresh.replace(folder / f"{name}.json")
-    except OSError as error:
-        raise ConfigurationError(f"--resume {folder}: cannot be written: {error}") from None
 
 
 def verify(
@@ -130,7 +110,7 @@ def verify(
     progress
         Is told how many pairs were read so far.
     folder
-        Where finished partitions are kept, and found again.
+        Where finished partitions are kept, and how far the others are, and where both are found again.
     """
     parts = spread(_verify, [(settings, share, folder) for share in shares(asked)], progress)
     counts: Counter[str] = Counter()
@@ -166,38 +146,62 @@ def _verify(settings: Settings, asked: Plan, folder: Path | None, count: Callabl
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
     for partition in asked.scores:
-        part = None if folder is None else _kept(folder, str(partition), Verified)
+        part = None if folder is None else keeping.read(folder, str(partition), Verified)
         if part is None:
-            part = _partition(settings, asked, partition, told, count)
+            part = _partition(settings, asked, partition, told, count, folder)
             if folder is not None:
-                _keep(folder, str(partition), part)
+                keeping.write(folder, str(partition), part)
+                keeping.drop(folder, str(partition))
         findings += part.findings
         counts.update(part.counts)
     return Verified(dict(counts), findings, list(told.refused), list(told.passed_over))
 
 
 def _partition(
-    settings: Settings, asked: Plan, partition: int, told: Broadcasts, count: Callable[[], None]
+    settings: Settings, asked: Plan, partition: int, told: Broadcasts, count: Callable[[], None], folder: Path | None
 ) -> Verified:
     is_cut = asked.transactions[partition].begin > 0
     verifier = Verifier(partition, told.detector(service.policy(settings)), told.taught(), asked.span, is_cut=is_cut)
-    found = verifier.verify(pairs(settings, asked, partition, count))
-    findings = [*islice(found, MOST_LISTED)]
-    for _ in found:
-        pass
+    stood = None if folder is None else keeping.stood(folder, str(partition))
+    findings: list[Finding] = []
+    if stood is not None:
+        verifier.go_on(stood)
+        findings += stood.findings
+    due = AT_A_STRETCH
+    for number, one in enumerate(pairs(settings, asked, partition, count, stood), start=1):
+        _list(findings, verifier.take(one))
+        if folder is not None and number >= due and one.behind is not None:
+            _list(findings, verifier.flush())
+            keeping.stand(folder, str(partition), verifier.standing(one.offset + 1, one.behind, findings))
+            due = number + AT_A_STRETCH
+    _list(findings, verifier.flush())
     return Verified(dict(verifier.counts), findings, [], [])
 
 
-def pairs(settings: Settings, asked: Plan, partition: int, count: Callable[[], None]) -> Iterator[Pair]:
-    """Read transactions and scores of one partition side by side; `count` is called for each pair."""
+def _list(findings: list[Finding], found: Iterable[Finding]) -> None:
+    for one in found:
+        if len(findings) < MOST_LISTED:
+            findings.append(one)
+
+
+def pairs(
+    settings: Settings, asked: Plan, partition: int, count: Callable[[], None], stood: Standing | None = None
+) -> Iterator[Pair]:
+    """Read transactions and scores of one partition side by side; `count` is called for each pair.
+
+    Where a verification stood before, they are read from there on.
+    """
     transactions, scores = asked.transactions[partition], asked.scores[partition]
+    is_cut = transactions.begin > 0 and stood is None
+    if stood is not None:
+        transactions, scores = transactions._replace(begin=stood.transaction), scores._replace(begin=stood.score)
     with logs.opened(settings) as left, logs.opened(settings) as right:
         refused = logs.refused_offsets(left, settings).get(partition, set())
         for one in pair(
             logs.logged(left, settings.topics.transactions, partition, transactions),
             logs.logged(right, settings.topics.scores, partition, scores),
             refused,
-            is_cut=transactions.begin > 0,
+            is_cut=is_cut,
         ):
             count()
             yield one

@@ -17,7 +17,7 @@ from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.errors import ConfigurationError
 from fraud_service.replay import run
 from fraud_service.replay.differences import Kind
-from fraud_service.replay.engine import Span
+from fraud_service.replay.engine import Span, Verifier
 
 event = st.tuples(
     st.integers(0, 3), st.integers(0, 2), st.sampled_from([1.0, 25.0, 800.0]), st.integers(0, 9),
@@ -216,11 +216,11 @@ def test_a_replay_that_was_ended_goes_on_with_the_partitions_that_are_left(log, 
     log.serve(monkeypatch)
     done, begun = run._partition, []
 
-    def ended_at_the_third(settings, asked, partition, told, count):
+    def ended_at_the_third(settings, asked, partition, *rest):
         begun.append(partition)
         if len(begun) == 3:
             raise KeyboardInterrupt
-        return done(settings, asked, partition, told, count)
+        return done(settings, asked, partition, *rest)
 
     monkeypatch.setattr(run, "_partition", ended_at_the_third)
     folder = tmp_path / "kept"
@@ -232,6 +232,34 @@ def test_a_replay_that_was_ended_goes_on_with_the_partitions_that_are_left(log, 
     kept = run.resumed(folder, run.plan(log.settings, WHOLE))
     assert run.verify(log.settings, kept, folder=folder) == whole
     assert begun == [0, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize(("stretch", "end"), [(1, 30), (7, 29), (7, 100), (40, 39), (40, 150)])
+def test_a_replay_that_was_ended_within_a_partition_goes_on_there(log, tmp_path, monkeypatch, stretch, end):
+    altered = copy(log)
+    for entry in altered.on("scores")[::17]:
+        altered.replace(entry, value=entry.value.replace(b'"currency":"EUR"', b'"currency":"USD"'))
+    whole = verified(altered)
+    assert whole.differences > 5
+    altered.serve(monkeypatch)
+    taken, take = [], Verifier.take
+
+    def ended(self, one):
+        taken.append(one.offset)
+        if len(taken) == end:
+            raise KeyboardInterrupt
+        return take(self, one)
+
+    monkeypatch.setattr(run, "AT_A_STRETCH", stretch)
+    monkeypatch.setattr(Verifier, "take", ended)
+    asked = run.plan(altered.settings, WHOLE)
+    with pytest.raises(KeyboardInterrupt):
+        run.verify(altered.settings, run.resumed(tmp_path, asked), folder=tmp_path)
+    before = len(taken)
+    assert run.verify(altered.settings, run.resumed(tmp_path, asked), folder=tmp_path) == whole
+    pairs = sum(whole.counts.values())
+    assert len(taken) - before <= pairs - (before - 1) + stretch + 1  # at most a stretch is done twice
+    assert not list(tmp_path.glob("*.standing"))
 
 
 def test_a_folder_of_another_replay_is_refused(log, tmp_path, monkeypatch):
