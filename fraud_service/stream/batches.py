@@ -7,7 +7,9 @@ Quix's: a batch lies within one checkpoint, as a message does.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakSet
 
 from quixstreams.kafka.consumer import raise_for_msg_error
 
@@ -15,9 +17,10 @@ from fraud_service.stream.messages import Output, Received
 from fraud_service.stream.shortcuts import KeyState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from quixstreams.processing import ProcessingContext
+    from quixstreams.state.base import PartitionTransaction, StorePartition
 
 LARGEST: Final = 256  # beyond it a row gets hardly cheaper, and the first one waits for the last
 
@@ -55,13 +58,25 @@ class Batches:
         Whose store the step's state lies in.
     topics
         Names of the output topics by their role.
+    read
+        Reads a value of the state, and raises when it is none to go on with. One value of each partition is read before
+        anything is written beside it: state half of one version and half of another would be of use to neither.
     """
 
-    def __init__(self, context: ProcessingContext, stream_id: str, step: BatchStep, topics: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        context: ProcessingContext,
+        stream_id: str,
+        step: BatchStep,
+        topics: Mapping[str, str],
+        read: Callable[[bytes], object] | None = None,
+    ) -> None:
         self._context = context
         self._stream_id = stream_id
         self._step = step
         self._topics = topics
+        self._read = read
+        self._known: WeakSet[StorePartition] = WeakSet()
         self._collected: list[Received] = []
 
     def turn(self, timeout: float) -> bool:
@@ -95,6 +110,9 @@ class Batches:
 
     def process(self, batch: Sequence[Received]) -> None:
         """Bring a batch through the step: its outputs to the producer, its offsets to the checkpoint."""
+        if self._read is not None:
+            for partition in {message.partition for message in batch}:
+                self._know(partition, self._read)
         produce = self._context.producer.produce
         for message, outputs in zip(batch, self._step(batch, self._state), strict=True):
             for output in outputs:
@@ -108,6 +126,15 @@ class Batches:
         for message in {(message.topic, message.partition): message for message in batch}.values():
             self._context.store_offset(message.topic, message.partition, message.offset)
 
+    def _know(self, partition: int, read: Callable[[bytes], object]) -> None:
+        store = self._transaction(partition)._partition  # noqa: SLF001 - a test goes through it
+        if store not in self._known:
+            for _, value in islice(store.iter_items(b""), 1):
+                read(value)
+            self._known.add(store)
+
     def _state(self, message: Received) -> State:
-        transaction = self._context.checkpoint.get_store_transaction(self._stream_id, message.partition)
-        return KeyState(transaction, message.key or b"")
+        return KeyState(self._transaction(message.partition), message.key or b"")
+
+    def _transaction(self, partition: int) -> PartitionTransaction:
+        return self._context.checkpoint.get_store_transaction(self._stream_id, partition)

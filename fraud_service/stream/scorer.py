@@ -43,7 +43,7 @@ def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
         app.topic(name)  # Quix checks that it is there
     frame = app.dataframe(source)
     frame.register_store()
-    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks)
+    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks, decode_profile)
 
 
 class ScorerStep:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, TopicPartition
 from faults.crash import STEPS
 from faults.load import elapsed
-from faults.trial import ASK, PATIENCE
+from faults.trial import ASK, PATIENCE, last_words
 from support.processes import read_all
 
 from fraud_service.stream import clients, repair
@@ -107,6 +107,21 @@ def rolling_restart(trial: Trial, rng: random.Random, ground: Ground) -> None:
         process.start()
         trial.await_(lambda process=process: process.status("/readyz") == 200, "a restart")
         trial.settle(began)
+
+
+@fault("upgrade to another state schema, and back", quick=1, full=5)
+def upgraded(trial: Trial, rng: random.Random, ground: Ground) -> None:
+    """The new release refuses the state before it writes anything beside it, so that the old one can go on."""
+    process = trial.scorer
+    assert process.stop() == 0
+    began = time.monotonic()
+    process.module = "faults.upgraded"
+    process.start()
+    assert process.process.wait(PATIENCE) == 1
+    assert "go back to the version that wrote it" in last_words(process), last_words(process)
+    process.module = "fraud_service.cli"
+    process.start()
+    trial.settle(began)
 
 
 @fault("SIGSTOP beyond session and transaction timeout", quick=1, full=5)

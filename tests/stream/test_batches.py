@@ -10,10 +10,13 @@ from support.malformed import BROKER_TIME, MALFORMED
 from test_scorer import payment
 
 from fraud_service.domain.events import encode
+from fraud_service.domain.profile import Profile, encode_profile
 from fraud_service.domain.records import decode_score
+from fraud_service.errors import InvalidRecord
 from fraud_service.settings import Settings
 from fraud_service.stream.application import build
 from fraud_service.stream.batches import LARGEST, Batches
+from fraud_service.stream.clients import murmur2_partition
 from fraud_service.stream.messages import Output, Received
 
 
@@ -52,6 +55,23 @@ def test_a_card_on_two_partitions_keeps_two_profiles_within_one_batch(tmp_path):
     found = scores(12)
     assert found == scores(1)
     assert found[-1].features.count_30d == 5  # not 11: the other six lie on the other partition
+
+
+def test_state_of_another_version_stops_the_scorer_before_anything_is_written_beside_it(tmp_path):
+    """An upgrade that was a mistake: with a few new cards in the new form, the old version could not go on either."""
+    names = [f"c-{number}" for number in range(40)]
+    old, new = [name for name in names if murmur2_partition(name.encode(), 4) == 0][:2]
+    with looped(tmp_path) as loop:
+        (stream_id,) = loop.scorer.app._state_manager.stores
+        state = loop.scorer._context.checkpoint.get_store_transaction(stream_id, 0).as_state(prefix=old.encode())
+        state.set_bytes("profile", encode_profile(Profile(schema=4)))
+        loop.scorer.commit()
+    with looped(tmp_path) as loop:
+        with pytest.raises(InvalidRecord, match="schema 4; this version reads 3"):
+            loop.transaction(payment(0, new))
+        loop.scorer._batch.clear()
+        loop.scorer.commit()
+        assert loop.on("scores") == []
 
 
 class Polled:
