@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import urllib.request
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from rocksdict import Options, Rdict
 from support.malformed import MALFORMED
-from support.processes import Service, Tail, fresh_settings
+from support.processes import Service, Tail, fresh_settings, read_all
 from support.worlds import HOUR, MONDAY, transaction
 
 from fraud_service.audit.findings import Kind
 from fraud_service.audit.verify import Depth, verify
 from fraud_service.domain.events import Label, LabelSource, encode
+from fraud_service.domain.records import decode_score
 from fraud_service.errors import ArchiveError
 from fraud_service.stream import clients
 
@@ -82,6 +86,52 @@ def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill_neither_on_topics_n
     assert report.counts["profiles"] == report.counts["profiles_on_volume"] == CARDS
     assert report.counts["decisions_again"] == PAYMENTS
     assert report.counts["snapshots_again"] == report.counts["snapshots"]
+
+
+def sums(process: Service, name: str, label: str | None = None) -> Counter[str]:
+    """Return what a counter of a process says, by the values of a label."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=5) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    found: Counter[str] = Counter()
+    for sample in (sample for family in families for sample in family.samples):
+        if sample.name == name:
+            found[sample.labels.get(label, "")] += int(sample.value)
+    return +found
+
+
+def test_metrics_count_what_lies_on_the_topics(apache_kafka, tmp_path):
+    settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
+    names = settings.topics
+    scores, letters, snapshots = (Tail(settings, name) for name in (names.scores, names.dead_letters, names.snapshots))
+    with scorer, learner:
+        send(settings)
+        again = transaction("t-395", MONDAY + 395 * HOUR, card_id="card-10", amount=5.0)
+        producer = clients.producer(settings)
+        producer.produce(names.transactions, key=again.card_id.encode(), value=encode(again))
+        assert producer.flush(30) == 0
+        poison = sum(number % 12 == 0 for number in range(PAYMENTS))
+        scorer.wait_until(lambda: len(scores.read()) == PAYMENTS + 1, 90)
+        scorer.wait_until(lambda: len(letters.read()) == 2 * poison, 90)
+        learner.wait_until(lambda: sums(learner, "fraud_scores_received_total").total() == PAYMENTS, 90)
+        learner.wait_until(lambda: sums(learner, "fraud_labels_received_total").total() == poison, 90)
+        outcomes = sums(scorer, "fraud_transactions_total", "outcome")
+        repeated = sums(scorer, "fraud_repeated_transactions_total").total()
+        refused = sum((sums(one, "fraud_dead_letters_total", "reason") for one in (scorer, learner)), Counter())
+        assert scorer.stop() == 0
+        learner.wait_until(
+            lambda: sums(learner, "fraud_snapshots_published_total").total() == len(snapshots.read()), 90
+        )
+        examples = sums(learner, "fraud_labelled_examples_total")
+        assert learner.stop() == 0
+    records = [decode_score(message.value()) for message in scores.messages]
+    assert outcomes == Counter(str(record.outcome) for record in records)
+    assert repeated == sum(record.repeated for record in records) == 1
+    said = Counter(dict(message.headers())["fraud-reason"].decode() for message in letters.messages)
+    assert refused == said
+    assert examples.total() == len(read_all(settings, settings.topics.labelled)) > 0
+    for tail in (scores, letters, snapshots):
+        tail.close()
 
 
 def test_progress_counts_twice_what_is_read_twice(ran):
