@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fraud_service.settings import Settings
 
 DAYS = 30
+LEAD = 20 * 365 * DAY
 
 
 class Load:
@@ -94,7 +95,7 @@ class Load:
 
 def _worlds(seed: int) -> Iterator[LabelledTransaction]:
     """Play one world after the other, with ids of their own; event time goes on."""
-    start = World().start
+    start = World().start - LEAD  # at hundreds a second, worlds of hours of load would come to what is the future
     for number in count():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "world.parquet"
