@@ -48,6 +48,7 @@ LEDGER: Final = b"ledger"
 LESSONS: Final = b"lessons"
 LIMITS: Final = b"limits"
 PROGRESS: Final = "progress"
+PASSED: Final = "passed"
 SIGNED: Final = frozenset({"risk", "snapshots"})  # what scorers believe
 ABSURD: Final = 3650 * DAY  # no history is silent so long
 ANSWER_TIMEOUT: Final = 5.0  # seconds; asked again at the next turn
@@ -198,6 +199,7 @@ class LearnerStep:
         self._log: Any = None
         self._barrier: Barrier | None = None
         self._clocks: dict[int, int] = {}
+        self._newest: int | None = -1  # None: to be read
         self._progress: Progress | None = None
         self.beat: Callable[[], None] = lambda: None
         self.before_closing: Callable[[], None] = lambda: None
@@ -231,6 +233,7 @@ class LearnerStep:
         self._progress, self._barrier = None, None
         self._clocks.clear()
         own = [partition for partition in assigned if partition.topic in {self._scores, self._labels}]
+        self._newest = None if own else -1
         if own and len(own) != 2 * len(self._ledgers):
             raise FatalStreamError(
                 f"this learner was given {len(own)} of {2 * len(self._ledgers)} partitions: a second learner runs in "
@@ -249,6 +252,7 @@ class LearnerStep:
         if self._ledgers[partition].score(record, self._now.closed):
             self._metrics.scores.inc()
         self._clocks[partition] = max(self._clocks.get(partition, 0), record.timestamp)
+        self._pass(record.timestamp // self._calendar.interval)
         self._metrics.event_time.set(max(self._clocks.values()) / 1000)
         return []
 
@@ -299,12 +303,23 @@ class LearnerStep:
         self._progress = progress
         self._lessons.put(PROGRESS, encode_progress(progress))
 
+    @property
+    def _passed(self) -> int:
+        """The newest interval that event time has come to; -1 when no score has told any. Labels alone tell no time."""
+        if self._newest is None:
+            self._newest = int(self._lessons.get(PASSED) or b"-1")
+        return self._newest
+
+    def _pass(self, interval: int) -> None:
+        """Remember how far event time is: a learner that starts when all is read hears of it by the next score only."""
+        if interval > self._passed:
+            self._newest = interval
+            self._lessons.put(PASSED, b"%d" % interval)
+
     def turn(self) -> None:
         """Close the boundaries that event time has passed, once everything before them was read."""
-        if not self._clocks:  # labels alone tell no time
-            return
-        newest = max(self._clocks.values()) // self._calendar.interval
-        if newest <= self._now.closed:
+        newest = self._passed
+        if newest < 0 or newest <= self._now.closed:
             return
         if self._now.taught_at < 0 and (newest - self._now.closed) * self._calendar.interval > ABSURD:
             self._keep(Progress.beginning(newest - 1))  # the first transaction ever had a wrong time

@@ -7,6 +7,7 @@ from collections import Counter
 
 import msgspec
 import pytest
+from confluent_kafka import TopicPartition
 from support.loop import looped
 from support.malformed import BROKER_TIME
 
@@ -287,3 +288,23 @@ def test_a_score_nested_deeper_than_the_stack_is_a_dead_letter_and_not_the_end(l
     loop.transaction(payment(0))
     loop.turn()
     assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.INVALID_RECORD]
+
+
+def test_a_boundary_that_was_passed_before_a_restart_is_closed_though_no_score_comes(loop):
+    """Killed between the commit of the score that told the time and the turn after it: found by the simulation."""
+    loop.transaction(payment(0))
+    loop.turn()
+    before = len(loop.on("snapshots"))
+    loop.learner.app.each_turn = None
+    loop.transaction(payment(30))
+    loop.turn()
+    assert len(loop.on("snapshots")) == before
+    loop.restart_learner()
+    names = loop.settings.topics
+    loop.step.on_partitions(
+        [TopicPartition(topic, number) for topic in (names.scores, names.labels) for number in range(loop.partitions)]
+    )
+    loop.learner._end_turn()
+    loop.learner.commit()
+    newest = decode_snapshot(loop.on("snapshots")[-1].value)
+    assert newest.as_of == START + 30 * HOUR
