@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fraud_service.audit.findings import Kind
 from fraud_service.errors import ArchiveError
 from fraud_service.replay import run, taught
+from fraud_service.replay.differences import Kind as Difference
 from fraud_service.replay.engine import Span
 
 if TYPE_CHECKING:
@@ -24,10 +25,16 @@ def follow_decisions(settings: Settings, progress: Callable[[int], None], findin
     """Make every decision of the log again; `progress` is told how many were read so far."""
     found = run.verify(settings, run.plan(settings, Span()), progress)
     for one in found.findings:
-        findings.wrong_at(Kind.DECISION, settings.topics.scores, one.partition, one.offset, f"{one.kind}: {one.detail}")
+        # A finding lies where its transaction does; only a score without one has a place on its own topic.
+        topic = settings.topics.scores if one.kind is Difference.INPUT_MISSING else settings.topics.transactions
+        findings.wrong_at(Kind.DECISION, topic, one.partition, one.offset, f"{one.kind}: {one.detail}")
     findings.count("decisions_again", found.counts.get("identical", 0) + found.counts.get("follow", 0))
     anew, unproved = found.counts.get("begun_anew", 0), found.counts.get("unproved", 0)
-    untold = found.differences - len(found.refused) - len(found.findings) - anew  # refused records: told by their topic
+    untold = found.differences - len(found.refused) - len(found.findings) - anew
+    if found.refused:  # scorers refuse them too; `lessons` tells where one is altered
+        findings.note(
+            f"{len(found.refused)} records of snapshots, risk and models are not believed: `replay` names them"
+        )
     if untold:
         findings.note(f"{untold} decisions more differ than are listed")
     if anew:

@@ -7,6 +7,7 @@ from support.replayed import copy
 
 from fraud_service.audit import again
 from fraud_service.audit.findings import Findings, Kind, Report
+from fraud_service.domain.records import decode_score
 
 
 @pytest.fixture
@@ -38,9 +39,32 @@ def test_an_altered_decision_is_named_with_its_place_and_what_differs(log, told)
     altered.replace(entry, value=entry.value.replace(b'"outcome":"review"', b'"outcome":"approve"'))
     report = told(altered)
     (anomaly,) = report.anomalies
-    assert (anomaly.kind, anomaly.partition) == (Kind.DECISION, entry.partition)
+    identity = decode_score(entry.value).transaction_id.encode()
+    places = [
+        (one.topic, one.partition, one.offset) for one in altered.on("transactions") if identity in (one.value or b"")
+    ]
+    assert anomaly.kind is Kind.DECISION
+    assert (anomaly.topic, anomaly.partition, anomaly.offset) == places[0]
     assert anomaly.what.startswith("outcome: outcome: logged ")
     assert report.counts["decisions_again"] == len(log.on("scores")) - 1
+
+
+def test_a_score_without_its_transaction_is_named_on_its_own_topic(log, told):
+    altered = copy(log)
+    entry = altered.on("scores")[40]
+    lost = decode_score(entry.value)
+    for one in altered.on("transactions"):
+        if (one.key, lost.transaction_id.encode() in (one.value or b"")) == (entry.key, True):
+            altered.remove(one)
+    anomalies = [one for one in told(altered).anomalies if one.what.startswith("input_missing")]
+    assert (anomalies[0].topic, anomalies[0].partition, anomalies[0].offset) == entry[:3]
+
+
+def test_a_record_that_is_not_believed_is_a_note(log, told):
+    altered = copy(log)
+    entry = altered.on("snapshots")[20]
+    altered.replace(entry, value=entry.value.replace(b'"intercept":', b'"intercept":1', 1))
+    assert any("1 records of snapshots, risk and models are not believed" in note for note in told(altered).notes)
 
 
 def test_a_snapshot_that_is_not_what_was_taught_is_named(log, told):
