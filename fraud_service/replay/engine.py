@@ -14,7 +14,7 @@ import msgspec
 
 from fraud_service.domain.features import LONG_AGO
 from fraud_service.domain.policy import Decision, Reason
-from fraud_service.domain.profile import Profile
+from fraud_service.domain.profile import SCHEMA, Profile
 from fraud_service.domain.records import decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import UNTAUGHT
 from fraud_service.errors import InvalidRecord
@@ -87,8 +87,12 @@ class _Lane:
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How far the verification of a partition came, and all it needs to go on from these offsets."""
+    """How far the verification of a partition came, and all it needs to go on from these offsets.
 
+    `schema` is that of the profiles.
+    """
+
+    schema: int
     transaction: int
     score: int
     has_begun: bool
@@ -134,7 +138,7 @@ class Verifier:
     def standing(self, transaction: int, score: int, findings: list[Finding]) -> Standing:
         """Return how far it is, flushed, before these offsets; the profiles in it are its own."""
         return Standing(
-            transaction, score, self._has_begun, self._cut_cards, dict(self.counts), findings, self.profiles
+            SCHEMA, transaction, score, self._has_begun, self._cut_cards, dict(self.counts), findings, self.profiles
         )
 
     def go_on(self, standing: Standing) -> None:

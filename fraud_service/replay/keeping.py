@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from fraud_service.domain.profile import SCHEMA
 from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import ConfigurationError
 from fraud_service.replay.engine import Standing
@@ -34,8 +35,8 @@ def write(folder: Path, name: str, what: object) -> None:
 
 
 def stood(folder: Path, name: str) -> Standing | None:
-    """Return how far a verification had come; raises as `read` does."""
-    return _read(folder / f"{name}.standing", lambda data: msgspec.msgpack.decode(data, type=Standing))
+    """Return how far a verification had come; raises as `read` does, also where its profiles are of another version."""
+    return _read(folder / f"{name}.standing", _standing)
 
 
 def stand(folder: Path, name: str, standing: Standing) -> None:
@@ -46,6 +47,13 @@ def stand(folder: Path, name: str, standing: Standing) -> None:
 def drop(folder: Path, name: str) -> None:
     """Forget how far a verification had come: it is at its end."""
     (folder / f"{name}.standing").unlink(missing_ok=True)
+
+
+def _standing(data: bytes) -> Standing:
+    standing = msgspec.msgpack.decode(data, type=Standing)
+    if standing.schema != SCHEMA:
+        raise msgspec.ValidationError(f"its profiles have schema {standing.schema}, this version reads {SCHEMA}")
+    return standing
 
 
 def _read(path: Path, decode: Callable[[bytes], Kept]) -> Kept | None:

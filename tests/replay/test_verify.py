@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.replayed import START, WHOLE, copy, played, verified
 
-from fraud_service.domain.profile import DAY
+from fraud_service.domain.profile import DAY, SCHEMA
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.errors import ConfigurationError
-from fraud_service.replay import run
+from fraud_service.replay import keeping, run
 from fraud_service.replay.differences import Kind
-from fraud_service.replay.engine import Span, Verifier
+from fraud_service.replay.engine import Span, Standing, Verifier
 
 event = st.tuples(
     st.integers(0, 3), st.integers(0, 2), st.sampled_from([1.0, 25.0, 800.0]), st.integers(0, 9),
@@ -260,6 +260,14 @@ def test_a_replay_that_was_ended_within_a_partition_goes_on_there(log, tmp_path,
     pairs = sum(whole.counts.values())
     assert len(taken) - before <= pairs - (before - 1) + stretch + 1  # at most a stretch is done twice
     assert not list(tmp_path.glob("*.standing"))
+
+
+def test_profiles_that_another_version_kept_are_refused(tmp_path):
+    keeping.stand(
+        tmp_path, "0", Standing(SCHEMA + 1, 0, 0, has_begun=True, cut_cards={}, counts={}, findings=[], profiles={})
+    )
+    with pytest.raises(ConfigurationError, match=r"0\.standing: cannot be read: its profiles have schema 4"):
+        keeping.stood(tmp_path, "0")
 
 
 def test_a_folder_of_another_replay_is_refused(log, tmp_path, monkeypatch):
