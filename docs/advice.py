@@ -1,0 +1,92 @@
+"""What each reason of a dead letter means to its producer: the one part of the reference that no code says."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from fraud_service.domain.events import MAX_AMOUNT, MAX_EVENT_BYTES, Reason
+
+
+class Advice(NamedTuple):
+    """What a reason of a dead letter means, and what its producer should do."""
+
+    where: str
+    meaning: str
+    remedy: str
+
+
+BOTH: Final = "transactions, labels"
+ADVICE: Final = {
+    Reason.EMPTY: Advice(BOTH, "The message has no value.", "Send no tombstones: events are not taken back."),
+    Reason.NOT_UTF8: Advice(BOTH, "A text of the message is not valid UTF-8.", "Write JSON in UTF-8."),
+    Reason.NOT_JSON: Advice(
+        BOTH,
+        "The value is not one JSON document.",
+        "Serialise plain JSON: no byte order mark, no schema registry's prefix, no lone surrogates.",
+    ),
+    Reason.NOT_AN_OBJECT: Advice(
+        BOTH, "The value is JSON, but no object.", "Send one event a message, as an object; no arrays of events."
+    ),
+    Reason.TOO_LARGE: Advice(
+        BOTH, f"The value has more than {MAX_EVENT_BYTES} bytes.", "Leave out fields that the schema does not name."
+    ),
+    Reason.MISSING_FIELD: Advice(
+        BOTH, "A required field is not there; the detail names it.", "Fill every required field of the schema."
+    ),
+    Reason.INVALID_FIELD: Advice(
+        BOTH,
+        "A field has the wrong type, or lies outside its bounds; the detail names it.",
+        "Check the message against its schema. Leave an optional field out rather than send a placeholder.",
+    ),
+    Reason.INVALID_TIMESTAMP: Advice(
+        BOTH,
+        "The event time cannot be read, has no offset, or lies outside the years 1970 to 9999.",
+        "Write RFC 3339 with `Z` or an offset, or epoch milliseconds as an integer: neither seconds nor a fraction.",
+    ),
+    Reason.INVALID_AMOUNT: Advice(
+        "transactions",
+        f"The amount is negative, beyond {MAX_AMOUNT:.0e}, or no plain decimal number.",
+        'Write a decimal string such as `"25.00"`, without sign, exponent or separators. '
+        "A refund is no transaction here.",
+    ),
+    Reason.FUTURE_TIMESTAMP: Advice(
+        BOTH,
+        "The event time lies after the timestamp of its Kafka message by more than `FRAUD_FUTURE_TOLERANCE` seconds.",
+        "Set the clock that the event time comes from; check for microseconds sent as milliseconds. Who sets the "
+        "timestamps of messages must not set them before the event time.",
+    ),
+    Reason.MISSING_KEY: Advice(BOTH, "The message has no key.", "Set the key to the `card_id`."),
+    Reason.KEY_MISMATCH: Advice(
+        BOTH,
+        "The key is not the `card_id` of the value.",
+        "Set the key to exactly the `card_id`, as UTF-8 without quotes or a serialiser's prefix.",
+    ),
+    Reason.WRONG_PARTITION: Advice(
+        "labels",
+        "The label does not lie in the partition of its card, so it cannot meet its transaction.",
+        "Set `partitioner=murmur2` on clients based on librdkafka (Java clients do so by default), and send to as many "
+        "partitions as the topic of transactions has.",
+    ),
+    Reason.INVALID_RECORD: Advice(
+        "scores",
+        "The learner cannot read a record on the scores topic: no scorer of its version wrote it.",
+        "Let nothing but scorers write to this topic, and run scorers and learner of one version.",
+    ),
+    Reason.CARD_NUMBER: Advice(
+        BOTH,
+        "Value or key have what looks like a card number: an issuer's prefix and length, and Luhn's sum.",
+        "Send a token of the card instead. Where ids are numbers of sixteen digits, one in 25 looks so: set "
+        "`FRAUD_REFUSE_CARD_NUMBERS=false`, or fill them up with zeros to twenty digits.",
+    ),
+    Reason.SENSITIVE_DATA: Advice(
+        BOTH,
+        "The message has a security code, a PIN or track data, which nobody may keep.",
+        "Leave them out before anything is sent; tell your security officer that they were on a topic.",
+    ),
+    Reason.LABEL_FLOOD: Advice(
+        "labels",
+        "Its source or card has had all labels of the hour: `FRAUD_LABELS_PER_SOURCE`, `FRAUD_LABELS_PER_CARD`.",
+        "Find out who sent so many. If all of it was meant, raise the limit and send it again: `fraud-service "
+        "dead-letters redrive --reason label_flood`.",
+    ),
+}
