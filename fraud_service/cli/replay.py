@@ -62,10 +62,7 @@ def replay(
     review, decline = _thresholds(policy, review_threshold, decline_threshold)
     chosen = settings.load(bootstrap_servers=bootstrap, review_threshold=review, decline_threshold=decline)
     candidate = (models, version, review, decline) != (None, None, None, None)
-    if report is not None and not candidate:
-        raise ConfigurationError("--report: needs a candidate: --models, --version, --policy or a threshold")
-    if resume is not None and candidate:
-        raise ConfigurationError("--resume: only a verification is kept, none of a candidate")
+    _require_one_purpose(report, resume, candidate=candidate)
     span = Span(_moment(start, Span().begin), _moment(end, Span().end))
     asked = run.plan(chosen, span, _numbers(partitions))
     if resume is not None:
@@ -84,6 +81,13 @@ def replay(
     _tell(found)
     if found.differences:
         raise typer.Exit(1)
+
+
+def _require_one_purpose(report: Path | None, resume: Path | None, *, candidate: bool) -> None:
+    if report is not None and not candidate:
+        raise ConfigurationError("--report: needs a candidate: --models, --version, --policy or a threshold")
+    if resume is not None and candidate:
+        raise ConfigurationError("--resume: only a verification is kept, none of a candidate")
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
