@@ -24,9 +24,10 @@ def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
         "scorer_state": "changelog__fraud-scorer--payments.transactions.v1--default",
         "learner_state": "changelog__fraud-learner--fraud.scores.v1--default",
     }
-    assert (scorer.PROFILE, learner.PROGRESS, learner.LEDGER, learner.LESSONS) == (
+    assert (scorer.PROFILE, learner.PROGRESS, learner.PASSED, learner.LEDGER, learner.LESSONS) == (
         "profile",
         "progress",
+        "passed",
         b"ledger",
         b"lessons",
     )
