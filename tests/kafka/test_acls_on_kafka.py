@@ -162,7 +162,8 @@ def test_every_component_runs_with_the_rights_of_the_table_alone(broker, setting
         learner.await_ready()
         for process in (scorer, learner):
             assert "uthorization" not in process.log()
-    for command in (["verify", "--state"], ["replay"], ["dead-letters", "list"], ["explain", "t-3", "--card", card]):
+    deep = ["verify", "--state", "--replay"]
+    for command in (deep, ["replay"], ["dead-letters", "list"], ["explain", "t-3", "--card", card]):
         done = run(settings, "auditor", *command)
         assert done.returncode == 0, done.stderr
     for command in (["models", "list"], ["online", "off"], ["online", "on"]):
