@@ -25,6 +25,7 @@ UNTAUGHT: Final = "untaught"
 SWITCHED_OFF: Final = "+online-off"  # ends the version of a snapshot that is used without its online model
 AT_ONCE: Final = 256  # snapshots brought into force together when many wait, as at a start
 KEPT: Final = 31 * DAY  # event time for which superseded snapshots stay usable in memory
+MOST_WAITING: Final = 1_000  # snapshots that wait to be settled however old they are: a start reads those of years
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -161,7 +162,8 @@ class Knowledge:
         self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), self._views)
         self._pending: dict[str, Snapshot] = {}
         self._rows: dict[str, dict[str, bytes | None]] = {}
-        self._settled = ""
+        self._crowd = 2 * MOST_WAITING
+        self._dropped = self._settled = ""
         self.passed_over: list[str] = []
 
     @property
@@ -199,10 +201,12 @@ class Knowledge:
 
     def receive_snapshot(self, snapshot: Snapshot) -> None:
         """Take in a snapshot record; it waits for its rows."""
-        if snapshot.as_of > self.newest.as_of:
-            self._pending[snapshot.version] = snapshot
-        else:  # published again by a learner that started over
+        if snapshot.as_of <= self.newest.as_of:  # published again by a learner that started over
             self._rows.pop(snapshot.version, None)
+        elif snapshot.version > self._dropped:
+            self._pending[snapshot.version] = snapshot
+            if len(self._pending) > self._crowd:
+                self._thin_out()
 
     def receive_risk(self, version: str, key: str, row: bytes | None) -> None:
         """Take in one risk row of the snapshot with this version; None removes the row."""
@@ -224,6 +228,22 @@ class Knowledge:
         versions = deque(sorted(self._rows))
         for start in range(0, len(ripe), AT_ONCE):
             self._admit([one for one in ripe[start : start + AT_ONCE] if self._apply(one, versions)])
+
+    def _thin_out(self) -> None:
+        """Drop waiting snapshots that newer ones supersede; one remembers their rows for all, each key once."""
+        waiting = sorted(self._pending.values(), key=lambda snapshot: snapshot.as_of)
+        oldest = waiting[-1].effective_from - self._kept
+        dropped = [snapshot.version for snapshot in waiting[:-MOST_WAITING] if snapshot.effective_from <= oldest]
+        rows: dict[str, bytes | None] = {}
+        versions = deque(sorted(self._rows))
+        for version in dropped:
+            del self._pending[version]
+            self._dropped = version
+        while versions and versions[0] <= self._dropped:
+            rows |= self._rows.pop(versions.popleft())
+        if rows:
+            self._rows[self._dropped] = rows
+        self._crowd = max(2 * MOST_WAITING, 2 * len(self._pending))
 
     def _ripe(self, waiting: list[Snapshot], *, final: bool) -> int:
         """How many of the waiting snapshots can be settled now."""

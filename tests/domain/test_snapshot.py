@@ -4,6 +4,7 @@ import json
 import math
 import random
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.worlds import DAY, HOUR, MONDAY, online_model, snapshot, table_digest
 
+from fraud_service.domain import snapshot as taught
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.risk import NO_RISK, RiskTable, encode_risk, row_digest
 from fraud_service.domain.snapshot import (
     KEPT,
+    MOST_WAITING,
     Knowledge,
     Snapshot,
     View,
@@ -270,6 +273,45 @@ def test_a_start_on_many_snapshots_looks_at_each_a_few_times():
     knowledge.settle(final=True)
     assert knowledge.newest == newest
     assert Compared.times < 10 * count
+
+
+@FAST
+@given(publications(), st.booleans(), st.booleans())
+def test_a_start_that_drops_what_is_superseded_ends_in_the_views_of_one_that_keeps_all(published, compacted, ahead):
+    last_writer = {key: newest.version for newest, rows in published for key in rows}
+    if compacted:
+        published = [
+            (newest, {key: value for key, value in rows.items() if last_writer[key] == newest.version})
+            for newest, rows in published
+        ]
+    knowledges = []
+    for most in (1, 1_000):
+        with mock.patch.object(taught, "MOST_WAITING", most):
+            knowledge = Knowledge(untaught("model-1", online_model()), kept=3 * HOUR)
+            if ahead:  # of the two topics, that of the snapshots was read first
+                for newest, _ in published:
+                    knowledge.receive_snapshot(newest)
+            receive(knowledge, published, final=True)
+            knowledges.append(knowledge)
+    thinned, whole = knowledges
+    last = published[-1][0].effective_from
+    times = [last + hours * HOUR for hours in (-2, -1, 0, 1)]
+    assert [facts(thinned.at(time)) for time in times] == [facts(whole.at(time)) for time in times]
+
+
+def test_a_start_on_years_of_snapshots_holds_a_month_of_them():
+    table: dict[str, bytes] = {}
+    knowledge, most = ignorant(), 0
+    for hour in range(6 * MOST_WAITING):
+        rows: dict[str, bytes | None] = {KEYS[0]: row(hour)}
+        newest = snapshot(MONDAY + hour * HOUR, rows, table)
+        knowledge.receive_risk(newest.version, KEYS[0], row(hour))
+        knowledge.receive_snapshot(newest)
+        most = max(most, len(knowledge._pending), len(knowledge._rows))
+    assert most <= 2 * MOST_WAITING + 1
+    knowledge.settle(final=True)
+    assert knowledge.newest == newest
+    assert encode_risk(knowledge.at(newest.effective_from).merchant("a")) == row(hour)
 
 
 def test_superseded_snapshots_stay_usable_for_a_month_of_event_time():
