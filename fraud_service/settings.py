@@ -119,7 +119,12 @@ class Settings(BaseSettings):
         le=1800,
         description="seconds after which a silent process loses its partitions; a restart within them keeps them",
     )
-    commit_interval: float = Field(0.1, ge=0, le=60, description="seconds between checkpoints of the scorer")
+    commit_interval: float = Field(
+        0.1,
+        ge=0,
+        le=60,
+        description="seconds between checkpoints of the scorer; exactly-once they come earlier when nothing waits",
+    )
 
     model: Path | None = Field(None, description="folder of the pretrained model; by default the shipped one")
     review_threshold: Share = Field(0.3, description="score from which a transaction is flagged for review")

@@ -90,13 +90,18 @@ def knowledge() -> Knowledge:
     return Knowledge(untaught(LinearModel.version, online_model()))
 
 
-def score(settings: Settings, started: Callable[[GuardedApplication], None]) -> None:
-    """Run a scorer as `service.run_scorer` does: checked, built, wired, then turned until it stops."""
+def score(settings: Settings, started: Callable[[GuardedApplication], None], *, commits_early: bool) -> None:
+    """Run a scorer as `service.run_scorer` does: checked, built, wired, then turned until it stops.
+
+    With early commits alone, hardly any transaction would hold more than one batch when something happens to it.
+    """
     service._check(settings, settings.scorer_group, [settings.topics.transactions])
     app = application.build(
         settings, settings.scorer_group, guarantee=settings.guarantee, commit_interval=settings.commit_interval
     )
     scorer.wire(app, settings, scorer.ScorerStep(settings, detector(settings), knowledge(), metrics()))
+    assert app.batches is not None
+    app.batches.commits_early &= commits_early
     app._setup_signal_handlers = lambda: None  # not the main thread, and nobody sends signals here
     started(app)
     app.run()

@@ -98,7 +98,7 @@ class World:
 
     def live(self, settings: Settings, started: Callable[[GuardedApplication], None]) -> None:
         """Be a process of the service."""
-        score(settings, started)
+        score(settings, started, commits_early=self.seed % 2 == 0)
 
     def check(self) -> list[str]:
         """Return what is not as it should be, a sentence each."""

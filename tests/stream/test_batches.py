@@ -14,6 +14,7 @@ from fraud_service.domain.profile import Profile, encode_profile
 from fraud_service.domain.records import decode_score
 from fraud_service.errors import InvalidRecord
 from fraud_service.settings import Settings
+from fraud_service.stream import batches
 from fraud_service.stream.application import build
 from fraud_service.stream.batches import LARGEST, Batches
 from fraud_service.stream.clients import murmur2_partition
@@ -109,7 +110,8 @@ class Client:
         self.waiting = [Polled(offset) for offset in range(messages)]
         self.happens = happens or {}
         self.polls, self.timeouts, self.produced, self.stored = 0, [], [], []
-        self.consumer = self
+        self.exactly_once, self.commits, self.clock = False, [], 100.0
+        self.consumer = self.checkpoint = self
         self.producer = SimpleNamespace(poll=lambda _: None, produce=lambda **record: self.produced.append(record))
 
     def poll(self, timeout):
@@ -121,6 +123,18 @@ class Client:
     def store_offset(self, topic, partition, offset):
         self.stored.append((topic, partition, offset))
 
+    def empty(self):
+        return not self.stored
+
+    def commit_checkpoint(self, *, force):
+        assert force
+        self.commits.append(self.stored)
+        self.stored = []
+        self.clock += 0.02  # what it takes
+
+    def monotonic(self):
+        return self.clock
+
 
 def echo(batch, state_of):
     return [[Output("scores", message.key, b"%d" % message.offset)] for message in batch]
@@ -128,20 +142,63 @@ def echo(batch, state_of):
 
 def test_what_has_arrived_is_taken_together_and_only_the_first_message_is_waited_for():
     client = Client(5)
-    batches = Batches(client, "in", echo, {"scores": "out"})
-    assert batches.turn(0.2)
+    batched = Batches(client, "in", echo, {"scores": "out"})
+    assert batched.turn(0.2)
     assert [record["value"] for record in client.produced] == [b"0", b"1", b"2", b"3", b"4"]
     assert {(record["topic"], record["timestamp"]) for record in client.produced} == {("out", 5)}
     assert client.stored == [("in", 0, 4)]
     assert client.timeouts == [0.2, 0, 0, 0, 0, 0]
-    assert not batches.turn(0.2)
+    assert not batched.turn(0.2)
 
 
 def test_a_batch_has_an_end_however_much_has_arrived():
     client = Client(LARGEST + 10)
-    batches = Batches(client, "in", echo, {"scores": "out"})
-    batches.turn(0.2)
+    batched = Batches(client, "in", echo, {"scores": "out"})
+    batched.turn(0.2)
     assert len(client.produced) == LARGEST
+
+
+@pytest.fixture
+def once(monkeypatch):
+    """A client of a service that is exactly-once, with three messages waiting, and its batches."""
+    client = Client(3)
+    client.exactly_once = True
+    monkeypatch.setattr(batches.time, "monotonic", client.monotonic)
+    return client, Batches(client, "in", echo, {"scores": "out"})
+
+
+def test_exactly_once_what_was_processed_is_committed_as_soon_as_nothing_waits(once):
+    client, batched = once
+    assert batched.turn(0.05)
+    assert client.commits == []
+    assert not batched.turn(0.05)
+    assert client.timeouts[-1] == 0  # the readers of three scores wait
+    assert client.commits == [[("in", 0, 2)]]
+    assert not batched.turn(0.05)
+    assert client.timeouts[-1] == 0.05
+    assert len(client.commits) == 1
+
+
+def test_no_more_than_half_of_the_time_goes_into_early_commits(once):
+    client, batched = once
+    batched.turn(0.05)
+    batched.turn(0.05)
+    client.waiting = [Polled(3)]
+    batched.turn(0.05)
+    client.clock += 0.015
+    assert not batched.turn(0.05)
+    assert len(client.commits) == 1
+    assert client.timeouts[-1] == pytest.approx(0.005)
+    client.clock += 0.005
+    assert not batched.turn(0.05)
+    assert len(client.commits) == 2
+
+
+def test_at_least_once_nobody_waits_for_a_commit_and_none_comes_early():
+    client = Client(3)
+    batched = Batches(client, "in", echo, {"scores": "out"})
+    assert [batched.turn(0.2), batched.turn(0.2)] == [True, False]
+    assert (client.commits, client.timeouts[-1]) == ([], 0.2)
 
 
 def test_what_was_collected_is_processed_before_its_partition_is_given_away(tmp_path, monkeypatch):
