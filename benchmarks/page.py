@@ -43,8 +43,9 @@ holds its score, or its alert. The load is open: payments come on schedule whate
 omission); how late the feeder itself was stands beside it (99th percentile, to the broker's log). Feeder, broker,
 scorer and reader share the cores, under every load alike: capacity is the rate at which scores come out of this company
 while more than they can take is fed, less than the scorer takes from a full topic, alone with the broker (the ladder).
-Checkpoints every 0.1 s, the default. The broker's clock ticks in milliseconds, which adds up to one. The threshold of
-review is {review} here, for enough alerts. A percentile without enough records behind it is left out.
+Checkpoints every 0.1 s, the default, and earlier under exactly-once when nothing waits. The broker's clock ticks in
+milliseconds, which adds up to one. The threshold of review is {review} here, for enough alerts. A percentile without
+enough records behind it is left out.
 """
 STAGES_TEXT: Final = """In process, on one core, processor time for each transaction, profiles filled by {warm:,}
 payments before. *The whole step* is what the scorer does with a batch, metrics included, on state in memory; *the whole

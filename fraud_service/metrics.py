@@ -138,6 +138,9 @@ class StreamMetrics:
         self.rebalances = metrics.counter(
             "fraud_rebalances", "Times this process was given partitions; the first is its start."
         )
+        self.interruptions = metrics.counter(
+            "fraud_interruptions", "Times the cluster was away or too slow, and work began anew at the last checkpoint."
+        )
         self.checkpoints = metrics.histogram(
             "fraud_checkpoint_seconds", "Time to commit state, output and offsets of one checkpoint.", LATENCY
         )

@@ -102,7 +102,7 @@ def run_scorer(settings: Settings) -> None:
     model = pretrained(settings)
     with _endpoint(settings, metrics, health) as http:
         log.info("scorer_starting", port=http.port, model=model.version)
-        persist(settings, health, lambda: _score(settings, health, scorer_metrics, model))
+        persist(settings, health, scorer_metrics, lambda: _score(settings, health, scorer_metrics, model))
     log.info("scorer_stopped")
 
 
@@ -149,7 +149,7 @@ def run_learner(settings: Settings) -> None:
     model = pretrained(settings)
     with _endpoint(settings, metrics, health) as http:
         log.info("learner_starting", port=http.port, model=model.version)
-        persist(settings, health, lambda: _learn(settings, health, learner_metrics, model))
+        persist(settings, health, learner_metrics, lambda: _learn(settings, health, learner_metrics, model))
     log.info("learner_stopped")
 
 
@@ -203,7 +203,7 @@ def run_tokenizer(settings: Settings) -> None:
     made = tokenizer.tokenizer(settings)
     with _endpoint(settings, metrics, health) as http:
         log.info("tokenizer_starting", port=http.port, key=made.active)
-        persist(settings, health, lambda: _tokenize(settings, health, tokenizer_metrics, made))
+        persist(settings, health, tokenizer_metrics, lambda: _tokenize(settings, health, tokenizer_metrics, made))
     log.info("tokenizer_stopped")
 
 
@@ -220,7 +220,7 @@ def _tokenize(settings: Settings, health: Health, tokenizer_metrics: TokenizerMe
     app.run_until_stopped()
 
 
-def persist(settings: Settings, health: Health, work: Callable[[], None]) -> None:
+def persist(settings: Settings, health: Health, metrics: StreamMetrics, work: Callable[[], None]) -> None:
     """Do work that ends when told to; when the cluster was away, do it anew from its last checkpoint.
 
     `work` builds all it needs and leaves nothing behind, as a process that is restarted does; only metrics and probes
@@ -239,6 +239,7 @@ def persist(settings: Settings, health: Health, work: Callable[[], None]) -> Non
             if not health.has_started:
                 raise
             log.warning("stream_interrupted", reason=str(error))
+            metrics.interruptions.inc()
             health.now(connected=False, assigned=False, recovered=False)
         gc.collect()  # Quix's application is a cycle; with it go its clients and their threads
         time.sleep(PAUSE)

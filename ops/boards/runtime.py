@@ -71,10 +71,17 @@ RUNTIME: Final = Board(
             (Query(per_second("fraud_checkpoint_seconds_count", "job, pod"), "{{job}} {{pod}}"),),
         ),
         Chart(
-            "Rebalances",
+            "Rebalances and interruptions",
             "short",
-            "Times that partitions were given to a process, in the time range. One each is their start.",
-            (Query("max by (job, pod) (increase(fraud_rebalances_total{%}[$__range]))", "{{job}} {{pod}}"),),
+            "Times that partitions were given to a process, in the time range; one each is their start. Interrupted: "
+            "the cluster was away or too slow, and the process began anew at its last checkpoint.",
+            (
+                Query("max by (job, pod) (increase(fraud_rebalances_total{%}[$__range]))", "{{job}} {{pod}}"),
+                Query(
+                    "max by (job, pod) (increase(fraud_interruptions_total{%}[$__range]))",
+                    "{{job}} {{pod}} interrupted",
+                ),
+            ),
         ),
         Chart(
             "Recovery",

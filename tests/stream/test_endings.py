@@ -14,6 +14,7 @@ from quixstreams.kafka.exceptions import KafkaConsumerException, KafkaProducerDe
 from fraud_service import service
 from fraud_service.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
 from fraud_service.health import Health
+from fraud_service.metrics import Metrics, StreamMetrics
 from fraud_service.settings import Settings
 from fraud_service.stream import clients, endings
 
@@ -88,7 +89,9 @@ def test_work_begins_anew_when_the_cluster_is_back_and_is_not_ready_meanwhile(wa
         if ending is not None:
             raise ending
 
-    service.persist(Settings(), health, work)
+    metrics = StreamMetrics(Metrics())
+    service.persist(Settings(), health, metrics, work)
+    assert metrics.interruptions._value.get() == 2
     assert [(now["connected"], now["assigned"]) for now in seen] == [(False, False)] * 2
     assert health.is_live
 
@@ -100,7 +103,7 @@ def test_who_was_never_ready_ends_when_the_cluster_is_away(waits):
         raise ClusterUnavailable("away")
 
     with pytest.raises(ClusterUnavailable):
-        service.persist(Settings(), health, work)
+        service.persist(Settings(), health, StreamMetrics(Metrics()), work)
     assert seen == []
 
 
