@@ -8,9 +8,11 @@ Quix's. The names this rests on are not promised; the canary test guards them.
 from __future__ import annotations
 
 import json
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from confluent_kafka import TopicPartition
 from quixstreams.kafka.consumer import raise_for_msg_error
 from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER, Marker
 from rocksdict import WriteBatch
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from quixstreams.state.recovery import RecoveryManager, RecoveryPartition
 
 ROWS_AT_ONCE: Final = 1000
+PAUSE: Final = 0.1  # seconds without a row after which recovery may be over
+LOOK: Final = 1.0  # seconds until Quix looks in any case; it counts its looks, and ends after sixty without a position
 ROW_HEADERS: Final = {CHANGELOG_CF_MESSAGE_HEADER, PROCESSED}
 
 
@@ -78,7 +82,10 @@ def produce_directly(producer: InternalProducer) -> None:
 
 
 def recover_in_batches(manager: RecoveryManager) -> None:
-    """Recover state a thousand rows at a time: Quix writes each by itself, with what a change of format would need."""
+    """Recover state a thousand rows at a time, and be done when they are: no partition's work goes on before.
+
+    Quix writes each row by itself, with what a change of format would need, and waits a second for one more at the end.
+    """
     manager._recovery_loop = _Recovery(manager).loop  # noqa: SLF001
 
 
@@ -91,15 +98,18 @@ class _Recovery:
 
     def loop(self) -> None:
         """Recover until nothing is left. As in Quix, only an empty poll is a reason to see whether that is so."""
-        manager = self._manager
+        manager, due = self._manager, time.monotonic() + LOOK
         self._batches.clear()
         while manager.recovering:
             manager._log_recovery_progress()  # noqa: SLF001
-            message = manager._consumer.poll(1)  # noqa: SLF001
+            message = manager._consumer.poll(PAUSE)  # noqa: SLF001
             if message is None:
                 for part in list(self._batches):
                     self._write(part)
-                manager._update_recovery_status()  # noqa: SLF001
+                if self._has_all() or time.monotonic() >= due:
+                    manager._position_cache.clear()  # noqa: SLF001 - what it has may be from before the last row
+                    manager._update_recovery_status()  # noqa: SLF001
+                    due = time.monotonic() + LOOK
                 continue
             raise_for_msg_error(message)
             part = manager.partitions.get(message.partition(), {}).get(message.topic())
@@ -107,6 +117,13 @@ class _Recovery:
                 self._take(part, message)
             elif message.topic() in manager._topic_manager.non_changelog_topics:  # noqa: SLF001
                 manager._rewind_data_partition(message)  # noqa: SLF001
+
+    def _has_all(self) -> bool:
+        """Whether everything is read that was there when the partitions were given to this process."""
+        parts = [part for parts in self._manager.partitions.values() for part in parts.values()]
+        asked = [TopicPartition(part.changelog_name, part.partition_num) for part in parts]
+        reached = self._manager._consumer.position(asked)  # noqa: SLF001
+        return all(place.offset >= part.changelog_highwater for place, part in zip(reached, parts, strict=True))
 
     def _take(self, part: RecoveryPartition, message: Message) -> None:
         batch = self._batches.get(part)

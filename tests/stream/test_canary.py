@@ -202,6 +202,9 @@ def test_recovery_takes_batches_where_quix_takes_rows(app):
         "_rewind_data_partition(",
     ):
         assert step in theirs  # what ours does too
+    assert manager._position_cache == {}
+    assert "self._position_cache" in inspect.getsource(RecoveryManager._get_position_with_cache)
+    assert "_get_changelog_offset(" in inspect.getsource(RecoveryManager._update_recovery_status)
 
 
 def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app, monkeypatch):

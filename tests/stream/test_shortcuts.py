@@ -158,7 +158,9 @@ class Manager:
 
     def __init__(self, rows):
         self._rows = list(rows)
-        self._consumer = SimpleNamespace(poll=lambda _: self._next())
+        self._consumer = SimpleNamespace(poll=lambda _: self._next(), position=self._positions)
+        self._position_cache = {"changelog:0": "old"}
+        self._read = -1001
         self._topic_manager = SimpleNamespace(non_changelog_topics={"in": None})
         self.partitions: dict = {}
         self.looked: list[int | None] = []  # what is written whenever Quix looks whether it is done
@@ -167,7 +169,12 @@ class Manager:
 
     def _next(self):
         row = self._rows.pop(0)
+        if isinstance(row, Row):
+            self._read = row.offset() + 1
         return row() if callable(row) else row
+
+    def _positions(self, asked):
+        return [SimpleNamespace(offset=self._read) for _ in asked]
 
     @property
     def recovering(self):
@@ -177,13 +184,14 @@ class Manager:
         return
 
     def _update_recovery_status(self):
+        assert self._position_cache == {}
         self.looked.append(self.part._store_partition.get_changelog_offset())
 
     def _rewind_data_partition(self, message):
         self.rewound.append(message.offset())
 
-    def recover(self, store, committed=10):
-        self.part = RecoveryPartition("changelog", 0, store, {"in": committed}, 0, 100)
+    def recover(self, store, committed=10, end=100):
+        self.part = RecoveryPartition("changelog", 0, store, {"in": committed}, 0, end)
         self.partitions[0] = {"changelog": self.part}
         self._recovery_loop()
         return dict(store.get_or_create_column_family("default").items()), store.get_changelog_offset()
@@ -195,7 +203,8 @@ def store(transaction):
     return begin()._partition
 
 
-def test_rows_are_recovered_with_the_offset_they_reach_up_to(store):
+def test_rows_are_recovered_with_the_offset_they_reach_up_to(store, monkeypatch):
+    monkeypatch.setattr(shortcuts, "LOOK", 0.0)
     rows = [
         Row(3, b"a", b"1"),
         Row(4, b"b", b"2"),
@@ -208,6 +217,12 @@ def test_rows_are_recovered_with_the_offset_they_reach_up_to(store):
     manager = Manager(rows)
     assert manager.recover(store) == ({b"a": b"3", b"c": b"4"}, 9)
     assert manager.looked == [6, 9]
+
+
+def test_recovery_is_over_as_soon_as_all_is_read_and_otherwise_looked_at_now_and_then(store):
+    manager = Manager([None, Row(0, b"a", b"1"), None, Row(1, b"a", b"2"), None])
+    assert manager.recover(store, end=2) == ({b"a": b"2"}, 1)
+    assert manager.looked == [1]  # and not at the two pauses on the way
 
 
 def test_a_batch_has_an_end(store, monkeypatch):
