@@ -85,3 +85,10 @@ def test_quix_registers_one_store_for_each_application(tmp_path):
         for driver, source in ((loop.scorer, names.transactions), (loop.learner, names.scores)):
             stores = driver.app._state_manager.stores
             assert {stream: list(named) for stream, named in stores.items()} == {source: [topics.STORE]}
+
+
+def test_no_message_waits_for_one_of_another_topic(tmp_path):
+    """Joined or put together, topics are read in the order of their times, and an idle one holds up the others."""
+    with looped(tmp_path) as loop:
+        for driver in (loop.scorer, loop.learner):
+            assert not driver.app._dataframe_registry.requires_time_alignment
