@@ -26,7 +26,8 @@ def follow_decisions(settings: Settings, progress: Callable[[int], None], findin
     found = run.verify(settings, run.plan(settings, Span()), progress)
     for one in found.findings:
         # A finding lies where its transaction does; only a score without one has a place on its own topic.
-        topic = settings.topics.scores if one.kind is Difference.INPUT_MISSING else settings.topics.transactions
+        is_score = one.kind in {Difference.INPUT_MISSING, Difference.SCORE_UNREADABLE}
+        topic = settings.topics.scores if is_score else settings.topics.transactions
         findings.wrong_at(Kind.DECISION, topic, one.partition, one.offset, f"{one.kind}: {one.detail}")
     findings.count("decisions_again", found.counts.get("identical", 0) + found.counts.get("follow", 0))
     anew, unproved = found.counts.get("begun_anew", 0), found.counts.get("unproved", 0)

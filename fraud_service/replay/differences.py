@@ -23,7 +23,8 @@ NUMBERS: Final = ("score", "pretrained_logit", "online_logit", "online_weight", 
 class Kind(StrEnum):
     """What a replay found out about one record. A closed set, from the cause to its effects."""
 
-    UNREADABLE = "unreadable"  # the score cannot be read, or a transaction without a dead letter
+    UNREADABLE = "unreadable"  # the transaction's score cannot be read, or a transaction without a dead letter
+    SCORE_UNREADABLE = "score_unreadable"  # and it is that of no transaction
     SCORE_MISSING = "score_missing"
     INPUT_MISSING = "input_missing"  # a score whose transaction is not in the log
     SNAPSHOT_UNKNOWN = "snapshot_unknown"

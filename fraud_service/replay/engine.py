@@ -197,7 +197,7 @@ class Verifier:
         elif not self._has_begun:
             self.counts["cut"] += 1
         elif one.head is None:
-            yield self._finding(Kind.UNREADABLE, one, "the record on the scores topic cannot be read")
+            yield self._finding(Kind.SCORE_UNREADABLE, one, "the record on the scores topic cannot be read")
         elif self._span.has(one.head.timestamp):
             yield self._finding(Kind.INPUT_MISSING, one, "no such transaction is left on this partition")
 

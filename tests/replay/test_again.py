@@ -60,6 +60,14 @@ def test_a_score_without_its_transaction_is_named_on_its_own_topic(log, told):
     assert (anomalies[0].topic, anomalies[0].partition, anomalies[0].offset) == entry[:3]
 
 
+def test_a_score_that_cannot_be_read_is_named_on_its_own_topic(log, told):
+    altered = copy(log)
+    entry = altered.on("scores")[40]
+    altered.replace(entry, value=b"{")
+    named = [one for one in told(altered).anomalies if one.what.startswith("score_unreadable")]
+    assert [(one.topic, one.partition, one.offset) for one in named] == [entry[:3]]
+
+
 def test_a_record_that_is_not_believed_is_a_note(log, told):
     altered = copy(log)
     entry = altered.on("snapshots")[20]
