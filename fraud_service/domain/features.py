@@ -343,9 +343,7 @@ def _great_circle(latitude1: float, longitude1: float, latitude2: float, longitu
 def _merchant_risk(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
     if risk is NO_RISK:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, LONG_AGO, LONG_AGO
-    labelled_1d, frauds_1d = risk.labelled(as_of, 1)
-    labelled_7d, frauds_7d = risk.labelled(as_of, 7)
-    labelled_30d, frauds_30d = risk.labelled(as_of, 30)
+    (labelled_1d, frauds_1d), (labelled_7d, frauds_7d), (labelled_30d, frauds_30d) = risk.labelled(as_of, 1, 7, 30)
     return (
         float(labelled_1d),
         float(labelled_7d),
@@ -364,9 +362,10 @@ def _merchant_risk(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
 def _card_risk(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
     if risk is NO_RISK:
         return 0.0, 0.0, LONG_AGO
+    (_, frauds_7d), (_, frauds_30d) = risk.labelled(as_of, 7, 30)
     return (
-        float(risk.labelled(as_of, 7)[1]),
-        float(risk.labelled(as_of, 30)[1]),
+        float(frauds_7d),
+        float(frauds_30d),
         _hours_since(now, risk.last_fraud),
     )
 

@@ -48,15 +48,25 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
     last_genuine: int | None = None
     last_unexplained: int | None = None
 
-    def labelled(self, as_of: int, days: int) -> tuple[int, int]:
-        """Labels and frauds known on the day of `as_of` and the `days` days before it."""
-        newest = as_of // DAY
+    def labelled(self, as_of: int, *windows: int) -> list[tuple[int, int]]:
+        """Labels and frauds known on the day of `as_of` and so many days before it, a window each, the shortest first.
+
+        In one pass, from the newest day back: every payment at a merchant with labelled fraud asks.
+        """
+        newest, found = as_of // DAY, []
         labelled = frauds = 0
-        for bucket in self.days:
-            if newest - days <= bucket.day <= newest:
+        oldest = newest - windows[0]
+        for bucket in reversed(self.days):
+            day = bucket.day
+            while day < oldest:
+                found.append((labelled, frauds))
+                if len(found) == len(windows):
+                    return found
+                oldest = newest - windows[len(found)]
+            if day <= newest:
                 labelled += bucket.labelled
                 frauds += bucket.frauds
-        return labelled, frauds
+        return found + [(labelled, frauds)] * (len(windows) - len(found))
 
     def with_label(self, known_at: int, timestamp: int, *, is_fraud: bool, explained: bool) -> Risk:
         """Take in one label that became known at `known_at`, of a transaction made at `timestamp`."""

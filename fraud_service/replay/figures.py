@@ -53,7 +53,7 @@ def profile_figures(profile: Profile) -> Figures:
 
 def risk_figures(risk: Risk, as_of: int) -> Figures:
     """Return what labels said as of a boundary; times are those of transactions."""
-    labelled, frauds = risk.labelled(as_of, 30)
+    ((labelled, frauds),) = risk.labelled(as_of, 30)
     return {
         "labelled_30d": labelled,
         "frauds_30d": frauds,

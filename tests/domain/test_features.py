@@ -17,7 +17,7 @@ from fraud_service.domain.features import NAMES, Features, extract
 from fraud_service.domain.online import Encoded, OnlineModel, Rows
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
-from fraud_service.domain.risk import NO_RISK, Risk, RiskTable
+from fraud_service.domain.risk import DAYS_KEPT, NO_RISK, Risk, RiskTable
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.errors import InvalidRecord
 
@@ -356,12 +356,15 @@ def test_what_is_no_profile_is_refused(data):
 def test_taking_back_a_label_leaves_the_counts_as_if_it_had_not_come(drawn, data):
     facts = known_facts(drawn or [(0, 0, True, False)])
     wrong = data.draw(st.sampled_from(facts))
-    as_of = facts[-1].known_at
+    as_of = data.draw(st.sampled_from(facts)).known_at + data.draw(st.sampled_from([0, DAY, 40 * DAY]))
     corrected = row_of(facts).without_label(wrong.known_at, was_fraud=wrong.is_fraud)
-    others = [fact for fact in facts if fact is not wrong]
+    kept = {fact.known_at // DAY for fact in facts}
+    others = [fact for fact in facts if fact is not wrong and fact.known_at // DAY > max(kept) - DAYS_KEPT]
+    expected = []
     for days in (1, 7, 30):
         known = [fact for fact in others if as_of // DAY - days <= fact.known_at // DAY <= as_of // DAY]
-        assert corrected.labelled(as_of, days) == (len(known), sum(fact.is_fraud for fact in known))
+        expected.append((len(known), sum(fact.is_fraud for fact in known)))
+    assert corrected.labelled(as_of, 1, 7, 30) == expected
 
 
 def test_a_row_of_the_table_stays_visible_at_the_time_it_was_valid():

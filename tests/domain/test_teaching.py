@@ -243,7 +243,7 @@ def test_a_correction_takes_back_the_count_of_the_label_it_contradicts():
     right = example(1, is_fraud=False, known_at=MONDAY + 3 * DAY, corrects=True, corrected_at=wrong.known_at)
     teach([wrong], [right], store=store)
     row = decode_risk(store[merchant_key("merchant-1")])
-    assert row.labelled(MONDAY + 3 * DAY, 30) == (1, 0)
+    assert row.labelled(MONDAY + 3 * DAY, 30) == [(1, 0)]
     assert (row.streak, row.unexplained, row.streak_began) == (0, 0, None)
 
 
@@ -258,7 +258,7 @@ def test_a_correction_after_a_confirmation_takes_back_the_right_day():
         until = CALENDAR.boundary(MONDAY + day * DAY)
         progress = close_boundaries([ledger], teacher, progress, until, learner)[-1].progress
     row = decode_risk(store[merchant_key("merchant-1")])
-    assert row.labelled(MONDAY + 5 * DAY, 30) == (1, 0)
+    assert row.labelled(MONDAY + 5 * DAY, 30) == [(1, 0)]
 
 
 MERCHANTS = ["merchant-1", "merchant-2", "merchant-3"]
