@@ -65,7 +65,7 @@ class StateOptions(RocksDBOptions):  # type: ignore[misc]
 
 
 class GuardedApplication(Application):  # type: ignore[misc]
-    """Quix's application, watched; with `batches`, its loop takes batches instead of single messages.
+    """Quix's application, watched; its loop takes batches instead of single messages, through `batches`.
 
     It rests on names that Quix does not promise, five methods that it overrides above all; the canary test
     (`tests/stream/test_canary.py`) guards them.
@@ -75,7 +75,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
     metrics: StreamMetrics | None = None
     on_partitions: Callable[[list[TopicPartition]], None] | None = None
     each_turn: Callable[[], None] | None = None
-    batches: Batches | None = None
+    batches: Batches
     admin: Callable[[], AdminClient] | None = None
     ended_by: BaseException | None = None
     is_told_to_stop = False
@@ -104,7 +104,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
         self._tell(topic_partitions)
 
     def _on_revoke(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
-        if self.batches is not None and not self._failed:
+        if not self._failed:
             self.batches.process_collected()  # still ours, and read: nobody else would process it twice
         super()._on_revoke(consumer, topic_partitions)
         self._tell([])
@@ -127,7 +127,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
         self.ended_by = self.ended_by or error
         return super()._exception_handler(kind, error, traceback)
 
-    def _process_message(self, dataframe_composed: Any) -> None:
+    def _process_message(self, dataframe_composed: Any) -> None:  # noqa: ARG002 - Quix's signature
         """Take one turn of the loop. Quix comes here only when state is recovered."""
         if self.health is not None:
             self.health.beat()
@@ -139,10 +139,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
             self.each_turn()
         if self.not_fetched is not None:
             raise ClusterUnavailable(f"the client never began to read {self.not_fetched}")
-        if self.batches is None:
-            super()._process_message(dataframe_composed)
-        else:
-            self._run_tracker.set_message_consumed(self.batches.turn(self.config.consumer_poll_timeout))
+        self._run_tracker.set_message_consumed(self.batches.turn(self.config.consumer_poll_timeout))
 
     def _beat(self) -> None:
         if self.health is not None:

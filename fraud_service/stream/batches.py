@@ -63,6 +63,8 @@ class Batches:
     read
         Reads a value of the state, and raises when it is none to go on with. One value of each partition is read before
         anything is written beside it: state half of one version and half of another would be of use to neither.
+    is_awaited
+        Whether somebody waits for what comes of each batch.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class Batches:
         step: BatchStep,
         topics: Mapping[str, str],
         read: Callable[[bytes], object] | None = None,
+        *,
+        is_awaited: bool = True,
     ) -> None:
         self._context = context
         self._stream_id = stream_id
@@ -80,7 +84,8 @@ class Batches:
         self._read = read
         self._known: WeakSet[StorePartition] = WeakSet()
         self._rests_until = 0.0
-        self.commits_early: bool = context.exactly_once  # at least once, readers see what is processed as it is
+        # At least once, readers see what is processed without a commit.
+        self.commits_early: bool = is_awaited and context.exactly_once
         self._collected: list[Received] = []
 
     def turn(self, timeout: float) -> bool:

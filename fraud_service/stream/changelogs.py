@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from quixstreams.state.rocksdb.metadata import CHANGELOG_OFFSET_KEY
+from quixstreams.utils.json import dumps
 from rocksdict import AccessType, Options, Rdict
 
 from fraud_service.errors import ArchiveError
@@ -27,10 +28,10 @@ Row = tuple[int, bytes, bytes]  # partition, key and value of a record
 PROCESSED: Final = "__processed_tp_offsets__"  # Quix's header: the newest offset of each input a record stems from
 
 
-@cache
+@lru_cache  # scorers know one name, the learner many
 def suffix(name: str) -> bytes:
     """Return what Quix puts behind the key of a message to name a value of its state."""
-    return b"|" + json.dumps(name).encode()
+    return b"|" + bytes(dumps(name))
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
-from quixstreams import message_context
 
 from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import Reason, decode_label
@@ -27,12 +26,14 @@ from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.domain.teaching import Progress, Teacher, decode_progress, encode_progress
 from fraud_service.errors import FatalStreamError, InvalidEvent, InvalidRecord
 from fraud_service.stream import clients, signing
+from fraud_service.stream.batches import Batches
 from fraud_service.stream.broadcast import VERSION_HEADER
-from fraud_service.stream.messages import Output, OutputValue, Received
+from fraud_service.stream.messages import Output
 from fraud_service.stream.scorer import check_key, check_time, dead_letter
+from fraud_service.stream.shortcuts import KeyState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from fraud_service.domain.ledger import Calendar, Example
     from fraud_service.domain.records import ScoreRecord
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from fraud_service.metrics import LearnerMetrics
     from fraud_service.settings import Settings
     from fraud_service.stream.application import GuardedApplication
+    from fraud_service.stream.batches import StateOf
+    from fraud_service.stream.messages import Received
 
 log = structlog.get_logger(__name__)
 
@@ -60,13 +63,12 @@ Position = tuple[str, int]  # topic and partition
 class StateStore:
     """A domain `Store` in a Quix state store, in the transaction of the current checkpoint."""
 
-    def __init__(self, state: Callable[[], Any]) -> None:
+    def __init__(self, state: Callable[[], KeyState]) -> None:
         self._state = state
 
     def get(self, key: str) -> bytes | None:
         """Return the value, None where there is none."""
-        value: bytes | None = self._state().get_bytes(key)
-        return value
+        return self._state().get_bytes(key)
 
     def put(self, key: str, value: bytes) -> None:
         """Set the value."""
@@ -133,49 +135,43 @@ class Log:
 
 
 def wire(app: GuardedApplication, settings: Settings, step: LearnerStep) -> None:
-    """Lay the topology: scores and labels each through their half of the step, every output to its topic."""
+    """Lay the topology: scores and labels in batches through the step, every output to its topic."""
     names = settings.topics
-    scores = app.topic(names.scores, value_deserializer="bytes", key_deserializer="bytes")
-    labels = app.topic(names.labels, value_deserializer="bytes", key_deserializer="bytes")
     sinks = {
-        role: app.topic(name, value_serializer=OutputValue(), key_serializer="bytes")
-        for role, name in {
-            "labelled": names.labelled,
-            "risk": names.risk,
-            "snapshots": names.snapshots,
-            "dead_letters": names.dead_letters,
-        }.items()
+        "labelled": names.labelled,
+        "risk": names.risk,
+        "snapshots": names.snapshots,
+        "dead_letters": names.dead_letters,
     }
-    of_scores = app.dataframe(scores)
-    of_scores.register_store()
-    context, stream_id = of_scores.processing_context, of_scores.stream_id
+    for name in sinks.values():
+        app.topic(name)  # Quix checks that it is there
+    for name in (names.labels, names.scores):
+        frame = app.dataframe(app.topic(name, value_deserializer="bytes", key_deserializer="bytes"))
+    frame.register_store()  # the state lies beside the scores
+    context, stream_id = frame.processing_context, frame.stream_id
 
     def store(partition: int, prefix: bytes) -> StateStore:
-        return StateStore(lambda: context.checkpoint.get_store_transaction(stream_id, partition).as_state(prefix))
+        return StateStore(lambda: KeyState(context.checkpoint.get_store_transaction(stream_id, partition), prefix))
 
     keyring = signing.keyring(settings)
 
-    def produce(output: Output) -> None:
-        headers = output.headers
-        if output.topic in SIGNED:
-            headers = keyring.signed(output.topic, output.key, output.value, headers)
-        context.producer.produce(topic=sinks[output.topic].name, key=output.key, value=output.value, headers=headers)
+    def publish(outputs: Iterator[Output]) -> None:
+        for output in outputs:
+            headers = output.headers
+            if output.topic in SIGNED:
+                headers = keyring.signed(output.topic, output.key, output.value, headers)
+            context.producer.produce(topic=sinks[output.topic], key=output.key, value=output.value, headers=headers)
 
-    step.attach(store, produce)
-    for stream in (
-        of_scores.apply(step.on_score, expand=True, metadata=True),
-        app.dataframe(labels).apply(step.on_label, expand=True, metadata=True),
-    ):
-        with_headers = stream.set_headers(lambda output, *_: output.headers)
-        with_headers.to_topic(lambda output, *_: sinks[output.topic], key=lambda output: output.key)
+    step.attach(store, publish, lambda: context.commit_checkpoint(force=True))
+    app.batches = Batches(context, stream_id, step, sinks, is_awaited=False)
     app.each_turn = step.turn
 
 
 class LearnerStep:
-    """Ledger and teacher, driven by messages and by the turns of the loop.
+    """Ledger and teacher, driven by batches of messages and by the turns of the loop; a `BatchStep`.
 
-    Messages only go into the ledgers. Boundaries are closed between messages, because what a boundary waits for may be
-    the end of a log, of which no message tells.
+    Messages only go into the ledgers, and nobody waits for that. Boundaries are closed between batches, because what a
+    boundary waits for may be the end of a log, of which no message tells; what was learned then is committed at once.
     """
 
     def __init__(
@@ -204,10 +200,16 @@ class LearnerStep:
         self.beat: Callable[[], None] = lambda: None
         self.before_closing: Callable[[], None] = lambda: None
 
-    def attach(self, store: Callable[[int, bytes], StateStore], produce: Callable[[Output], None]) -> None:
+    def attach(
+        self,
+        store: Callable[[int, bytes], StateStore],
+        publish: Callable[[Iterator[Output]], None],
+        commit: Callable[[], None],
+    ) -> None:
         """Take the ways to the state stores, by partition and prefix, and out. The lessons lie beside partition 0."""
         self._store = store
-        self._produce = produce
+        self._publish = publish
+        self._commit = commit
         self._lessons = store(0, LESSONS)
         self._teacher = Teacher(self._lessons, self._calendar, self._sampling, self._pretrained)
 
@@ -240,37 +242,40 @@ class LearnerStep:
                 "its group. One model is taught by one learner: stop the other one"
             )
 
-    def on_score(self, value: bytes | None, key: bytes | None, timestamp: int, _headers: Any) -> list[Output]:
-        """Take in a scored transaction; returns a dead letter when it is none."""
-        partition = message_context().partition
-        self._metrics.pace.took(timestamp / 1000)
+    def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:  # noqa: ARG002 - of a step
+        """Take in a batch; returns a dead letter for each message that cannot be read, or is one too many."""
+        self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
+        outputs = [self._score(one) if one.topic == self._scores else self._label(one) for one in batch]
+        if self._clocks:
+            self._metrics.event_time.set(max(self._clocks.values()) / 1000)
+        return outputs
+
+    def _score(self, message: Received) -> list[Output]:
+        """Take in a scored transaction."""
         try:
-            record = decode_score(value)
+            record = decode_score(message.value)
         except InvalidRecord as error:
-            return [self._dead_letter(value, key, timestamp, InvalidEvent(Reason.INVALID_RECORD, str(error)))]
+            return [self._dead_letter(message, InvalidEvent(Reason.INVALID_RECORD, str(error)))]
         self._begin(record)
-        if self._ledgers[partition].score(record, self._now.closed):
+        if self._ledgers[message.partition].score(record, self._now.closed):
             self._metrics.scores.inc()
-        self._clocks[partition] = max(self._clocks.get(partition, 0), record.timestamp)
+        self._clocks[message.partition] = max(self._clocks.get(message.partition, 0), record.timestamp)
         self._pass(record.timestamp // self._calendar.interval)
-        self._metrics.event_time.set(max(self._clocks.values()) / 1000)
         return []
 
-    def on_label(self, value: bytes | None, key: bytes | None, timestamp: int, _headers: Any) -> list[Output]:
-        """Take in a label; returns a dead letter when it cannot be read, or is one too many."""
-        partition = message_context().partition
-        self._metrics.pace.took(timestamp / 1000)
+    def _label(self, message: Received) -> list[Output]:
+        """Take in a label."""
         try:
-            refuse(value, key, numbers=self._refuses_numbers)
-            label = decode_label(value)
-            check_key(key, label.card_id)
-            check_time(label.labelled_at, timestamp + self._tolerance, "labelled_at")
-            self._check_partition(label.card_id, partition)
-            self._sluices[partition].admit(label, timestamp)
+            refuse(message.value, message.key, numbers=self._refuses_numbers)
+            label = decode_label(message.value)
+            check_key(message.key, label.card_id)
+            check_time(label.labelled_at, message.timestamp + self._tolerance, "labelled_at")
+            self._check_partition(label.card_id, message.partition)
+            self._sluices[message.partition].admit(label, message.timestamp)
         except InvalidEvent as error:
-            return [self._dead_letter(value, key, timestamp, error)]
+            return [self._dead_letter(message, error)]
         self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()
-        if not self._ledgers[partition].label(label, self._now.closed):
+        if not self._ledgers[message.partition].label(label, self._now.closed):
             self._metrics.early.inc()
         return []
 
@@ -283,10 +288,9 @@ class LearnerStep:
                 "set partitioner=murmur2 on its producer",
             )
 
-    def _dead_letter(self, value: bytes | None, key: bytes | None, timestamp: int, error: InvalidEvent) -> Output:
+    def _dead_letter(self, message: Received, error: InvalidEvent) -> Output:
         self._metrics.dead_letters.labels(error.reason).inc()
-        origin = message_context()
-        return dead_letter(Received(origin.topic, origin.partition, origin.offset, key, value, timestamp), error)
+        return dead_letter(message, error)
 
     @property
     def _now(self) -> Progress:
@@ -336,6 +340,7 @@ class LearnerStep:
             self._close(self._now.closed + 1)
         if self._now.closed >= self._barrier.until:
             self._barrier = None
+        self._commit()  # scorers wait for it
 
     def _has_passed(self, barrier: Barrier) -> bool:
         """Whether everything before the barrier was read, or is scores of a partition that is past the boundary."""
@@ -354,8 +359,7 @@ class LearnerStep:
         examples = self._beating(examples_due(self._ledgers, boundary))
         lesson = self._teacher.close(boundary, self._now, examples, learner)
         self._keep(lesson.progress)
-        for output in _outputs(lesson):
-            self._produce(output)
+        self._publish(_outputs(lesson))
         self._observe(lesson, began)
 
     def _beating(self, examples: list[Example]) -> Iterator[Example]:

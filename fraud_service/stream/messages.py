@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from quixstreams.models import Serializer
 
 Headers = list[tuple[str, bytes]]
 
@@ -28,11 +27,3 @@ class Output(msgspec.Struct, frozen=True):
     key: bytes | None
     value: bytes | None
     headers: Headers = []
-
-
-class OutputValue(Serializer):  # type: ignore[misc]
-    """Write the bytes an `Output` carries."""
-
-    def __call__(self, value: Output, ctx: Any) -> bytes | None:  # noqa: ARG002 - Quix's signature
-        """Return the value of the output."""
-        return value.value

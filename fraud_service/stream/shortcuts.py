@@ -52,6 +52,10 @@ class KeyState:
         """Write a value, with this checkpoint."""
         self._transaction._update_cache.set(self._key + suffix(name), value, self._key)  # noqa: SLF001
 
+    def delete(self, name: str) -> None:
+        """Remove a value, with this checkpoint."""
+        self._transaction._update_cache.delete(self._key + suffix(name), self._key)  # noqa: SLF001
+
 
 def produce_directly(producer: InternalProducer) -> None:
     """Hand messages to the client, and ask for delivery reports once a turn instead of once a message.

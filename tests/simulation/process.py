@@ -100,7 +100,6 @@ def score(settings: Settings, started: Callable[[GuardedApplication], None], *, 
         settings, settings.scorer_group, guarantee=settings.guarantee, commit_interval=settings.commit_interval
     )
     scorer.wire(app, settings, scorer.ScorerStep(settings, detector(settings), knowledge(), metrics()))
-    assert app.batches is not None
     app.batches.commits_early &= commits_early
     app._setup_signal_handlers = lambda: None  # not the main thread, and nobody sends signals here
     started(app)

@@ -72,9 +72,11 @@ def test_who_recovers_is_still_told_apart_from_who_should(app):
 
 @pytest.fixture
 def app(tmp_path):
-    return build(
+    made = build(
         Settings(state_dir=tmp_path, instance="pod-0"), "fraud-scorer", guarantee="exactly-once", commit_interval=1
     )
+    made.batches = SimpleNamespace(turn=lambda _: False, process_collected=lambda: False)
+    return made
 
 
 def statistics(state: str, broker: str = "UP") -> str:
@@ -207,8 +209,7 @@ def test_recovery_takes_batches_where_quix_takes_rows(app):
     assert "_get_changelog_offset(" in inspect.getsource(RecoveryManager._update_recovery_status)
 
 
-def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app, monkeypatch):
-    monkeypatch.setattr(Application, "_process_message", lambda _self, _composed: None)
+def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app):
     app.health = Health()
     app.health._beat = 0.0
     app._process_message({})
@@ -339,7 +340,6 @@ def test_quix_still_commits_through_the_context_of_the_application(app):
 
 def test_an_assignment_is_counted_and_a_turn_ends_its_recovery(app, monkeypatch):
     monkeypatch.setattr(Application, "_on_assign", lambda *_: None)
-    monkeypatch.setattr(Application, "_process_message", lambda *_: None)
     app.health, app.metrics = Health(), ScorerMetrics(Metrics())
     app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [])
     assert app.metrics.rebalances._value.get() == 0

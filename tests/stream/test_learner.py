@@ -201,6 +201,32 @@ def test_lessons_do_not_depend_on_how_partitions_are_interleaved_or_where_checkp
         assert one.knowledge.newest.risk_digest == other.knowledge.newest.risk_digest
 
 
+@pytest.mark.parametrize("batch", [3, 64])
+def test_the_bounds_of_batches_change_no_bit_of_what_is_learned(tmp_path, batch):
+    rows = month()
+    with looped(tmp_path / "single") as single, looped(tmp_path / "batches") as batched:
+        batched.learner.batch = batch
+        for loop in (single, batched):
+            play(loop, rows, turn_every=80)
+        for role in ("labelled", "risk", "snapshots"):
+            found, expected = (
+                [(one.key, one.value, one.headers) for one in loop.on(role)] for loop in (batched, single)
+            )
+            assert found == expected
+
+
+def test_what_was_learned_at_a_boundary_is_committed_at_once_and_nothing_else_is(loop):
+    loop.transaction(payment(0))
+    loop.transaction(payment(1))
+    loop.scorer.commit()
+    first, second = loop.scorer.produced[loop.settings.topics.scores]
+    loop.learner.send(first.topic, first.key, first.value, BROKER_TIME)
+    loop.label(verdict(payment(0), HOUR // 2))
+    assert (len(loop.on("snapshots")), loop.learner._context.checkpoint.empty()) == (0, False)
+    loop.learner.send(second.topic, second.key, second.value, BROKER_TIME)
+    assert (len(loop.on("snapshots")), loop.learner._context.checkpoint.empty()) == (1, True)
+
+
 def test_a_learner_killed_between_checkpoints_continues_to_the_same_bit(tmp_path):
     rows = month()
     with looped(tmp_path / "a") as steady, looped(tmp_path / "b") as killed:

@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from quixstreams.context import copy_context, set_message_context
 from quixstreams.models import Topic, TopicConfig, TopicManager
-from quixstreams.models.messagecontext import MessageContext
 
 from fraud_service.stream.application import build
 from fraud_service.stream.clients import murmur2_partition
@@ -65,7 +63,7 @@ class Driver:
     ) -> None:
         self.settings = settings
         self.partitions = partitions
-        self.batch = 1  # messages that an application which takes batches is given at once
+        self.batch = 1  # messages that the application is given at once
         self._batch: list[Received] = []
         self.produced: dict[str, list[Message]] = defaultdict(list)
         self._pending: list[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]], int]] = []
@@ -83,7 +81,8 @@ class Driver:
             for number in range(partitions):
                 self._state.on_partition_assign(stream_id, number, {})
         self._context.init_checkpoint()
-        self._composed = self.app._dataframe_registry.compose_all()
+        self._commit = self._context.commit_checkpoint
+        self._context.commit_checkpoint = self._commit_checkpoint
 
     def send(
         self, topic: str, key: bytes | None, value: bytes | None, timestamp: int, partition: int | None = None
@@ -93,16 +92,9 @@ class Driver:
             partition = murmur2_partition(key or b"", self.partitions)
         offset = self._offsets[topic, partition]
         self._offsets[topic, partition] += 1
-        if self.app.batches is not None:
-            self._batch.append(Received(topic, partition, offset, key, value, timestamp))
-            if len(self._batch) >= self.batch:
-                self._process_batch()
-            return
-        context = copy_context()
-        context.run(set_message_context, MessageContext(topic, partition, offset, len(value or b""), 0))
-        context.run(self._composed[topic], value, key, timestamp, [])
-        self._context.store_offset(topic, partition, offset)
-        self._end_turn()
+        self._batch.append(Received(topic, partition, offset, key, value, timestamp))
+        if len(self._batch) >= self.batch:
+            self._process_batch()
 
     def _process_batch(self) -> None:
         batch, self._batch = self._batch, []
@@ -118,6 +110,9 @@ class Driver:
         """Commit the checkpoint: state to disk, outputs to readers."""
         self._process_batch()
         self._context.commit_checkpoint(force=True)
+
+    def _commit_checkpoint(self, *, force: bool) -> None:
+        self._commit(force=force)
         for topic, key, value, headers, timestamp in self._pending:
             partition = murmur2_partition(key or b"", self.partitions)
             place = len(self.produced[topic])
