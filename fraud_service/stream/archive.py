@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STALL: Final = 60.0  # seconds without a record or progress after which reading is given up
 BATCH: Final = 1000
+LOOK: Final = 0.05  # seconds without a message after which the end may be reached, of which no message tells
 
 
 class Entry(NamedTuple):
@@ -114,7 +115,7 @@ class Archive:
         self._consumer.assign([place])
         reached, deadline = begin, time.monotonic() + STALL
         while reached < end:
-            messages = self._consumer.consume(BATCH, timeout=0.2)
+            messages = clients.arrived(self._consumer, BATCH, LOOK)
             for message in messages:
                 if message.error() is not None:
                     raise ArchiveError(f"{topic}[{partition}] cannot be read: {message.error().str()}")

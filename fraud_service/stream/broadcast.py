@@ -120,7 +120,7 @@ class Broadcast:
         while not _are_reached(ends, self._positions()):
             if time.monotonic() > deadline:
                 raise FatalStreamError(f"snapshots could not be read to their end within {CATCH_UP_TIMEOUT:.0f} s")
-            self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT))
+            self._take(clients.arrived(self._consumer, BATCH, FOLLOW_TIMEOUT))
 
     def _end(self, place: TopicPartition) -> tuple[int, int]:
         # Asked by the loop that must turn: in an outage it has no time for patience.
@@ -142,7 +142,7 @@ class Broadcast:
     def _follow(self) -> None:
         try:
             while not self._stopping.is_set():
-                has_news = self._take(self._consumer.consume(BATCH, timeout=FOLLOW_TIMEOUT))
+                has_news = self._take(clients.arrived(self._consumer, BATCH, FOLLOW_TIMEOUT))
                 self._each_turn(has_news)
                 if has_news:
                     self._settle()

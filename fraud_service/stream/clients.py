@@ -151,10 +151,19 @@ def read_to_end(settings: Settings, name: str, topic: str, timeout: float) -> It
         while any(max(place.offset, 0) < ends[place.partition] for place in consumer.position(consumer.assignment())):
             if time.monotonic() > deadline:
                 raise FatalStreamError(f"topic {topic} could not be read to its end within {timeout:.0f} s")
-            messages = consumer.consume(BATCH, timeout=0.5)
+            messages = arrived(consumer, BATCH, 0.1)
             yield [message.value() for message in messages if message.error() is None and message.value() is not None]
     finally:
         consumer.close()
+
+
+def arrived(consumer: Consumer, most: int, timeout: float) -> list[Any]:
+    """Wait up to `timeout` seconds for a message, and return it with those that are there by then.
+
+    The client's own bulk read waits until it has as many as it may have, or for all of the time.
+    """
+    first: list[Any] = consumer.consume(1, timeout=timeout)
+    return [*first, *consumer.consume(most - 1, timeout=0)] if first else first
 
 
 def patiently(what: str, ask: Callable[[], T]) -> T:

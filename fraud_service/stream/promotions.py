@@ -144,7 +144,7 @@ class Promotions:
 
     def _read(self, timeout: float) -> list[bytes]:
         found = []
-        for message in self._consumer.consume(10, timeout=timeout):
+        for message in clients.arrived(self._consumer, 10, timeout):
             if message.error() is not None:
                 log.warning("promotions_read_error", error=message.error().name())
                 continue

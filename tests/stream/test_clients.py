@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from fraud_service.settings import Settings
-from fraud_service.stream.clients import connection, murmur2_partition
+from fraud_service.stream.clients import arrived, connection, murmur2_partition
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,18 @@ def test_the_partitioner_is_that_of_kafka(key, hashed):
 def test_options_never_override_where_to_connect():
     settings = Settings(bootstrap_servers="right:9092", kafka={"bootstrap.servers": "wrong:9092", "client.id": "x"})
     assert connection(settings) == {"bootstrap.servers": "right:9092", "client.id": "x"}
+
+
+def test_what_has_arrived_is_taken_at_once_and_only_the_first_message_is_waited_for():
+    waiting, asked = ["a", "b", "c"], []
+
+    def consume(count: int, timeout: float) -> list[str]:
+        asked.append((count, timeout))
+        taken = waiting[:count]
+        del waiting[:count]
+        return taken
+
+    consumer = SimpleNamespace(consume=consume)
+    assert arrived(consumer, 10, 0.2) == ["a", "b", "c"]
+    assert arrived(consumer, 10, 0.2) == []
+    assert asked == [(1, 0.2), (9, 0), (1, 0.2)]
