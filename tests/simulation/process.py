@@ -21,7 +21,7 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.domain.teaching import Sampling
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
-from fraud_service.stream import application, learner, scorer, shortcuts
+from fraud_service.stream import application, batches, learner, scorer, shortcuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +57,10 @@ def simulated() -> Iterator[None]:
 
     patches.append(patch.object(RocksDBStorePartition, "write", fragile_write))
     patches.append(patch.object(shortcuts._Batch, "write", fragile_recovery))
-    patches.append(patch.object(shortcuts, "ROWS_AT_ONCE", 3))  # so that there are several
+    patches += [
+        patch.object(shortcuts, "ROWS_AT_ONCE", 3),
+        patch.object(batches, "LARGEST", 3),
+    ]  # so that there are several
     with virtual():
         for one in patches:
             one.start()
