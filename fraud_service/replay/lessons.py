@@ -6,7 +6,6 @@ it was; so the teacher, given both, closes the same boundaries again.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -64,7 +63,7 @@ class Rebuilder:
     def rebuild(
         self,
         first: int,
-        records: Iterable[LabelledRecord],
+        examples: Mapping[int, Iterable[LabelledRecord]],
         snapshots: Iterable[Snapshot],
         rows: Mapping[str, Mapping[str, bytes | None]],
     ) -> Iterator[Rebuilt]:
@@ -74,13 +73,12 @@ class Rebuilder:
         ----------
         first
             Event time of the first transaction ever scored, epoch milliseconds.
+        examples
+            What was taught, by the number of its boundary.
         rows
             The risk rows there are by the version of their snapshot; what compaction removed is not compared.
         """
         interval = self._calendar.interval
-        examples: dict[int, list[LabelledRecord]] = defaultdict(list)
-        for record in records:
-            examples[record.snapshot // interval].append(record)
         published = {one.as_of // interval: one for one in snapshots}
         progress, taught_at = Progress.beginning(first // interval), _TaughtAt()
         for boundary in sorted(examples.keys() | published.keys()):

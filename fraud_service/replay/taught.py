@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -11,15 +12,19 @@ import msgspec
 
 from fraud_service import service
 from fraud_service.domain.features import NAMES
+from fraud_service.domain.records import LabelledRecord, decode_labelled
 from fraud_service.domain.teaching import Sampling
 from fraud_service.errors import ArchiveError, ConfigurationError
 from fraud_service.offline import MemoryStore
 from fraud_service.replay import logs
 from fraud_service.replay.figures import Figures, snapshot_figures
 from fraud_service.replay.lessons import Rebuilder
+from fraud_service.stream.changelogs import on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rocksdict import Rdict
 
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.models.pretrained import Pretrained
@@ -140,19 +145,57 @@ def lessons(
                 f"topic {settings.topics.labelled} has lost its first records to retention: what was taught cannot be "
                 "taught again from its beginning"
             )
-        records = [one for one in logs.labelled(archive, settings) if last is None or one.snapshot <= last]
         rows: dict[str, dict[str, Any]] = defaultdict(dict)
         for version, key, row in logs.risk_rows(logs.believed(archive, settings, "risk", []), []):
             rows[version][key] = row
         first = _first(archive, settings)
-    rebuilder = Rebuilder(
-        MemoryStore(),
-        service.calendar(settings),
-        Sampling(settings.legitimate_share),
-        models,
-        lambda version: service.restore(models[version]),
-    )
-    yield from rebuilder.rebuild(first, records, wanted, rows)
+        calendar = service.calendar(settings)
+        rebuilder = Rebuilder(
+            MemoryStore(),
+            calendar,
+            Sampling(settings.legitimate_share),
+            models,
+            lambda version: service.restore(models[version]),
+        )
+        with on_disk() as kept:
+            examples = _Examples(kept, calendar.interval)
+            for entry in logs.whole(archive, settings.topics.labelled):
+                examples.keep(entry.value or b"", last)
+            yield from rebuilder.rebuild(first, examples, wanted, rows)
+
+
+class _Examples(Mapping[int, list[LabelledRecord]]):
+    """Labelled examples by the number of their boundary, on disk: decoded in memory, two million took 8 GB."""
+
+    def __init__(self, kept: Rdict, interval: int) -> None:
+        self._kept = kept
+        self._interval = interval
+        self._counts: Counter[int] = Counter()
+
+    def keep(self, data: bytes, last: int | None) -> None:
+        """Keep a record as it is, unless its boundary lies behind the last one; raises `InvalidRecord` for none."""
+        snapshot = decode_labelled(data).snapshot
+        if last is None or snapshot <= last:
+            boundary = snapshot // self._interval
+            self._kept[self._place(boundary, self._counts[boundary])] = data
+            self._counts[boundary] += 1
+
+    def __getitem__(self, boundary: int) -> list[LabelledRecord]:
+        count = self._counts.get(boundary, 0)
+        if not count:
+            raise KeyError(boundary)
+        found = (self._kept.get(self._place(boundary, number)) for number in range(count))
+        return [decode_labelled(data or b"") for data in found]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @staticmethod
+    def _place(boundary: int, number: int) -> bytes:
+        return b"%d/%d" % (boundary, number)
 
 
 def everything(settings: Settings) -> Broadcasts:

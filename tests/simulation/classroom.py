@@ -31,7 +31,7 @@ from fraud_service.stream.broadcast import VERSION_HEADER
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fraud_service.domain.records import ScoreRecord
+    from fraud_service.domain.records import LabelledRecord, ScoreRecord
     from fraud_service.settings import Settings
     from fraud_service.stream.application import GuardedApplication
 
@@ -185,7 +185,10 @@ class Classroom(World):
             {model.version: model},
             lambda _: CountingLearner,
         )
-        examples = [decode_labelled(value) for value in self._values("labelled")]
+        examples: dict[int, list[LabelledRecord]] = defaultdict(list)
+        for value in self._values("labelled"):
+            record = decode_labelled(value)
+            examples[record.snapshot // HOUR].append(record)
         for one in rebuilder.rebuild(first, examples, published, rows):
             if one.differences:
                 yield f"the snapshot of {one.lesson.as_of}: {one.differences}"
