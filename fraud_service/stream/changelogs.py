@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -28,7 +27,6 @@ Row = tuple[int, bytes, bytes]  # partition, key and value of a record
 PROCESSED: Final = "__processed_tp_offsets__"  # Quix's header: the newest offset of each input a record stems from
 
 
-@lru_cache  # scorers know one name, the learner many
 def suffix(name: str) -> bytes:
     """Return what Quix puts behind the key of a message to name a value of its state."""
     return b"|" + bytes(dumps(name))
