@@ -38,7 +38,8 @@ MOST_AT_ONCE: Final = 1 << 20  # bytes
 _MARKS: Final = (b"^", b"=", b"cv", b"csc", b"pin", b"track", b"security", b"verification")
 _STRIPES: Final = (b'stripe":', b'stripe_data":', b'stripe0data":', b'stripedata":')  # an entry mode has that name too
 _ALIKE: Final = bytes.maketrans(b"123456789 -ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"00000000000abcdefghijklmnopqrstuvwxyz")
-_RUN: Final = re.compile(rb"0{13,}")  # of digits, blanks and dashes
+_SHORTEST_RUN: Final = b"0" * SHORTEST  # of digits, blanks and dashes; to find it takes a third of a regular expression
+_RUN: Final = re.compile(rb"0+")
 _CANDIDATE: Final = re.compile(rb"(?<![0-9])(?<![0-9]\.)(?:[4-6][0-9 -]|3[0-9 -]|2[2-7 -]|8[12 -]|9[7 -])[0-9 -]{11,}")
 
 _APART: Final = b"\n" * 16  # neither a number nor the name of a value reaches across
@@ -138,10 +139,13 @@ def _is_plain(data: bytes) -> bool:
     holds = alike.__contains__
     if any(map(holds, _MARKS)) or (holds(b"stripe") and any(map(holds, _STRIPES))):
         return False
-    run = _RUN.search(alike)
-    while run is not None and not _has_number(data, *run.span()):
-        run = _RUN.search(alike, run.end())
-    return run is None
+    begin = alike.find(_SHORTEST_RUN)
+    while begin >= 0:
+        end = _RUN.match(alike, begin).end()  # type: ignore[union-attr] # it begins there
+        if _has_number(data, begin, end):
+            return False
+        begin = alike.find(_SHORTEST_RUN, end)
+    return True
 
 
 def _has_number(data: bytes, begin: int, end: int) -> bool:

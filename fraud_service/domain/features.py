@@ -235,15 +235,22 @@ class _Month(NamedTuple):
 
 def _month(profile: Profile, newest: int) -> _Month:
     days = profile.days
-    month, fortnight, week, three = days.windows(newest, 30, 14, 7, 3)
+    month, week = days.windows(newest, 30, 7)
+    largest = days.largest[month]
+    if not largest:
+        return _Month()
+    high_3d = high_14d = 0
+    if any(days.high):  # of few cards
+        fortnight, three = days.windows(newest, 14, 3)
+        high_3d, high_14d = sum(days.high[three]), sum(days.high[fortnight])
     return _Month(
         sum(days.counts[week]),
         _total(days.totals[week]),
         sum(days.counts[month]),
         _total(days.totals[month]),
-        max(days.largest[month], default=0.0),
-        sum(days.high[three]),
-        sum(days.high[fortnight]),
+        max(largest),
+        high_3d,
+        high_14d,
     )
 
 
