@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import TopicPartition
 from quixstreams.kafka.consumer import raise_for_msg_error
 from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER, Marker
-from rocksdict import WriteBatch
+from rocksdict import WriteBatch, WriteOptions
 
 from fraud_service.stream.changelogs import PROCESSED, suffix
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from quixstreams.state.recovery import RecoveryManager, RecoveryPartition
 
 ROWS_AT_ONCE: Final = 1000
+ROWS_UNTIL_SETTLED: Final = 100_000  # a crash within a recovery loses no more
 PAUSE: Final = 0.1  # seconds without a row after which recovery may be over
 LOOK: Final = 1.0  # seconds until Quix looks in any case; it counts its looks, and ends after sixty without a position
 ROW_HEADERS: Final = {CHANGELOG_CF_MESSAGE_HEADER, PROCESSED}
@@ -98,83 +98,120 @@ class _Recovery:
 
     def __init__(self, manager: RecoveryManager) -> None:
         self._manager = manager
-        self._batches: dict[RecoveryPartition, _Batch] = {}
+        self._stores: dict[RecoveryPartition, _Store] = {}
 
     def loop(self) -> None:
         """Recover until nothing is left. As in Quix, only an empty poll is a reason to see whether that is so."""
         manager, due = self._manager, time.monotonic() + LOOK
-        self._batches.clear()
+        self._stores.clear()
         while manager.recovering:
             manager._log_recovery_progress()  # noqa: SLF001
             message = manager._consumer.poll(PAUSE)  # noqa: SLF001
-            if message is None:
-                for part in list(self._batches):
-                    self._write(part)
-                if self._has_all() or time.monotonic() >= due:
-                    manager._position_cache.clear()  # noqa: SLF001 - what it has may be from before the last row
-                    manager._update_recovery_status()  # noqa: SLF001
-                    due = time.monotonic() + LOOK
-                continue
-            raise_for_msg_error(message)
-            part = manager.partitions.get(message.partition(), {}).get(message.topic())
-            if part is not None:
-                self._take(part, message)
-            elif message.topic() in manager._topic_manager.non_changelog_topics:  # noqa: SLF001
-                manager._rewind_data_partition(message)  # noqa: SLF001
+            if message is not None:
+                self._meet(message)
+                self._meet_more()
+            elif self._has_all() or time.monotonic() >= due:
+                self._settle()
+                manager._position_cache.clear()  # noqa: SLF001 - what it has may be from before the last row
+                manager._update_recovery_status()  # noqa: SLF001
+                due = time.monotonic() + LOOK
+        self._settle()  # of what is not done, where it was told to stop
 
     def _has_all(self) -> bool:
         """Whether everything is read that was there when the partitions were given to this process."""
-        parts = [part for parts in self._manager.partitions.values() for part in parts.values()]
+        parts = self._parts()
         asked = [TopicPartition(part.changelog_name, part.partition_num) for part in parts]
         reached = self._manager._consumer.position(asked)  # noqa: SLF001
         return all(place.offset >= part.changelog_highwater for place, part in zip(reached, parts, strict=True))
 
-    def _take(self, part: RecoveryPartition, message: Message) -> None:
-        batch = self._batches.get(part)
-        if batch is None:
-            batch = self._batches[part] = _Batch(part)
-        is_ours = batch.add(message)
-        if not is_ours or batch.count >= ROWS_AT_ONCE:
-            self._write(part)
-        if not is_ours:
+    def _parts(self) -> list[RecoveryPartition]:
+        return [part for parts in self._manager.partitions.values() for part in parts.values()]
+
+    def _part_of(self, message: Message) -> RecoveryPartition | None:
+        return self._manager.partitions.get(message.partition(), {}).get(message.topic())
+
+    def _meet_more(self) -> None:
+        """Take what else has arrived; a rebalance may happen within it, and then what it gave us is begun anew.
+
+        Rows that were read before it may lie behind others that are still to come.
+        """
+        before = self._parts()
+        messages = self._manager._consumer._consumer.consume(ROWS_AT_ONCE, 0)  # noqa: SLF001
+        given = [part for part in self._parts() if part not in before]
+        for message in messages:
+            if not given or self._part_of(message) not in given:
+                self._meet(message)
+        for part in given:
+            self._manager._prime_changelog_partition(part)  # noqa: SLF001
+
+    def _meet(self, message: Message) -> None:
+        raise_for_msg_error(message)
+        part = self._part_of(message)
+        if part is None:
+            if message.topic() in self._manager._topic_manager.non_changelog_topics:  # noqa: SLF001
+                self._manager._rewind_data_partition(message)  # noqa: SLF001
+            return
+        store = self._stores.get(part)
+        if store is None:
+            store = self._stores[part] = _Store(part)
+        if not store.take(message):
+            store.settle()
             part.recover_from_changelog_message(message)
 
-    def _write(self, part: RecoveryPartition) -> None:
-        batch = self._batches.pop(part)
-        if self._manager.partitions.get(part.partition_num, {}).get(part.changelog_name) is part:  # else it is not ours
-            batch.write()
+    def _settle(self) -> None:
+        stores, self._stores = self._stores, {}
+        ours = self._parts()
+        for part, store in stores.items():
+            if part in ours:  # else it was given away meanwhile
+                store.settle()
 
 
-class _Batch:
-    """Rows of a changelog on their way to the store, and the offset that they reach up to.
+class _Store:
+    """A partition's store while it is recovered: rows on their way into it, and the offset that they reach up to.
 
-    They are plain bytes until they are written: a store with a handle left somewhere does not close.
+    Rows do without the log that RocksDB writes ahead: it costs a third of a recovery, and the changelog is one already.
+    So the offset is written only when all rows before it are in files; after a crash recovery goes on behind it, and
+    reads again what may be there.
     """
 
     def __init__(self, part: RecoveryPartition) -> None:
         self._part = part
+        # Plain bytes until they are written: a store with a handle left somewhere does not close.
         self._rows: list[tuple[bytes, bytes | None]] = []
+        self._headers: Any = None
+        self._is_ours = self._is_committed = False
         self._offset = -1
-        self.count = 0
+        self._count = 0
+        self._without_log = WriteOptions()
+        self._without_log.disable_wal = True  # type: ignore[method-assign, assignment] # a property, the stub has it wrong
 
-    def add(self, message: Message) -> bool:
+    def take(self, message: Message) -> bool:
         """Take a row, or pass it over when what it was made of was never committed; returns whether it is of our make.
 
         Of our make are rows in the one column family that our state has, without a time to live.
         """
-        headers = dict(message.headers() or ())
-        if headers.keys() != ROW_HEADERS or headers[CHANGELOG_CF_MESSAGE_HEADER] != b"default":
+        headers = message.headers()
+        if headers != self._headers:  # rows of one checkpoint say the same
+            self._headers = headers
+            self._look(dict(headers or ()))
+        if not self._is_ours:
             return False
-        if self._part._should_apply_changelog(_processed(headers[PROCESSED])):  # noqa: SLF001
+        if self._is_committed:
             self._rows.append((message.key(), message.value()))
         self._offset = message.offset()
-        self.count += 1
+        self._count += 1
+        if len(self._rows) >= ROWS_AT_ONCE:
+            self._write()
+        if self._count >= ROWS_UNTIL_SETTLED:
+            self.settle()
         return True
 
-    def write(self) -> None:
-        """Write all at once, with the offset: after a crash recovery goes on behind it."""
-        if not self.count:
-            return
+    def _look(self, headers: dict[str, bytes]) -> None:
+        self._is_ours = headers.keys() == ROW_HEADERS and headers[CHANGELOG_CF_MESSAGE_HEADER] == b"default"
+        if self._is_ours:
+            self._is_committed = self._part._should_apply_changelog(json.loads(headers[PROCESSED]))  # noqa: SLF001
+
+    def _write(self) -> None:
         store, batch = self._part._store_partition, WriteBatch(raw_mode=True)  # noqa: SLF001
         handle = store.get_column_family_handle("default")
         for key, value in self._rows:
@@ -182,11 +219,15 @@ class _Batch:
                 batch.delete(key, handle)
             else:
                 batch.put(key, value, handle)
-        store._update_changelog_offset(batch=batch, offset=self._offset)  # noqa: SLF001
-        store._write(batch)  # noqa: SLF001
+        self._rows.clear()
+        store._db.write(batch, self._without_log)  # noqa: SLF001
 
-
-@lru_cache(maxsize=64)  # rows of one checkpoint say the same
-def _processed(header: bytes) -> dict[str, int]:
-    found: dict[str, int] = json.loads(header)
-    return found
+    def settle(self) -> None:
+        """Have all rows in files, and write down the offset."""
+        if not self._count:
+            return
+        self._write()
+        self._count = 0
+        store = self._part._store_partition  # noqa: SLF001
+        store._db.flush()  # noqa: SLF001
+        store.write_changelog_offset(self._offset)

@@ -50,15 +50,20 @@ def simulated() -> Iterator[None]:
     def fragile_write(self, *args, **kwargs):
         return here.get().call("write state", lambda: write(self, *args, **kwargs))
 
-    recover = shortcuts._Batch.write
+    recover, settle = shortcuts._Store._write, shortcuts._Store.settle
 
     def fragile_recovery(self):
         return here.get().call("write recovered state", lambda: recover(self))
 
+    def fragile_settling(self):
+        return here.get().call("settle recovered state", lambda: settle(self))
+
     patches.append(patch.object(RocksDBStorePartition, "write", fragile_write))
-    patches.append(patch.object(shortcuts._Batch, "write", fragile_recovery))
+    patches.append(patch.object(shortcuts._Store, "_write", fragile_recovery))
+    patches.append(patch.object(shortcuts._Store, "settle", fragile_settling))
     patches += [
         patch.object(shortcuts, "ROWS_AT_ONCE", 3),
+        patch.object(shortcuts, "ROWS_UNTIL_SETTLED", 5),
         patch.object(batches, "LARGEST", 3),
     ]  # so that there are several
     with virtual():

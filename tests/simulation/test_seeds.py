@@ -47,13 +47,13 @@ def trusting(seed: int, kind: type[World] = World) -> Run:
 
 def careless(seed: int) -> Run:
     """Recover full batches of rows only."""
-    write = shortcuts._Batch.write
+    write = shortcuts._Store._write
 
     def write_when_full(self) -> None:
-        if self.count == shortcuts.ROWS_AT_ONCE:
+        if len(self._rows) >= shortcuts.ROWS_AT_ONCE:
             write(self)
 
-    with mock.patch.object(shortcuts._Batch, "write", write_when_full):
+    with mock.patch.object(shortcuts._Store, "_write", write_when_full):
         return run(seed)
 
 

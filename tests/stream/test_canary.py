@@ -195,6 +195,8 @@ def test_recovery_takes_batches_where_quix_takes_rows(app):
     manager = app._state_manager._recovery_manager
     assert type(manager._recovery_loop.__self__).__module__ == "fraud_service.stream.shortcuts"
     assert manager._consumer is app._consumer
+    assert isinstance(manager._consumer._consumer, Consumer)
+    assert callable(manager._prime_changelog_partition)
     assert "self._recovery_loop()" in inspect.getsource(RecoveryManager.do_recovery)
     theirs = inspect.getsource(RecoveryManager._recovery_loop)
     for step in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,8 @@ from confluent_kafka import KafkaError
 from quixstreams.internal_producer import InternalProducer
 from quixstreams.kafka.exceptions import KafkaProducerDeliveryError
 from quixstreams.state.recovery import RecoveryPartition
+from quixstreams.state.rocksdb import RocksDBOptions
+from quixstreams.state.rocksdb import RocksDBStorePartition as StorePartition
 from support.loop import looped
 
 from fraud_service.stream import shortcuts
@@ -158,7 +161,8 @@ class Manager:
 
     def __init__(self, rows):
         self._rows = list(rows)
-        self._consumer = SimpleNamespace(poll=lambda _: self._next(), position=self._positions)
+        client = SimpleNamespace(consume=self._arrived)
+        self._consumer = SimpleNamespace(poll=lambda _: self._next(), position=self._positions, _consumer=client)
         self._position_cache = {"changelog:0": "old"}
         self._read = -1001
         self._topic_manager = SimpleNamespace(non_changelog_topics={"in": None})
@@ -172,6 +176,13 @@ class Manager:
         if isinstance(row, Row):
             self._read = row.offset() + 1
         return row() if callable(row) else row
+
+    def _arrived(self, most, timeout):
+        assert timeout == 0
+        arrived = []
+        while self._rows and isinstance(self._rows[0], Row) and len(arrived) < most:
+            arrived.append(self._next())
+        return arrived
 
     def _positions(self, asked):
         return [SimpleNamespace(offset=self._read) for _ in asked]
@@ -225,12 +236,23 @@ def test_recovery_is_over_as_soon_as_all_is_read_and_otherwise_looked_at_now_and
     assert manager.looked == [1]  # and not at the two pauses on the way
 
 
-def test_a_batch_has_an_end(store, monkeypatch):
+def test_what_the_offset_reaches_up_to_survives_a_kill(store, monkeypatch, tmp_path):
+    """Rows have no log of their own: at a kill, those in memory are lost."""
     monkeypatch.setattr(shortcuts, "ROWS_AT_ONCE", 2)
-    written = []
-    rows = [Row(0, b"a", b"1"), Row(1, b"b", b"2"), lambda: written.append(store.get_changelog_offset()), None]
-    Manager(rows).recover(store)
-    assert written == [1]
+    monkeypatch.setattr(shortcuts, "ROWS_UNTIL_SETTLED", 3)
+    left = []
+
+    def kill():
+        killed = tmp_path / f"killed-{len(left)}"
+        shutil.copytree(store.path, killed, ignore=shutil.ignore_patterns("LOCK"))
+        opened = StorePartition(str(killed), RocksDBOptions())
+        left.append((dict(opened.get_or_create_column_family("default").items()), opened.get_changelog_offset()))
+        opened.close()
+
+    rows = [Row(0, b"a", b"1"), Row(1, b"b", b"2"), kill, Row(2, b"c", b"3"), kill, Row(3, b"a", None), kill, None]
+    assert Manager(rows).recover(store) == ({b"b": b"2", b"c": b"3"}, 3)
+    settled = {b"a": b"1", b"b": b"2", b"c": b"3"}, 2
+    assert left == [({}, None), settled, settled]
 
 
 def test_a_row_of_what_was_never_committed_is_passed_over(store):
@@ -255,6 +277,22 @@ def test_rows_of_a_partition_that_was_given_away_meanwhile_are_dropped(store):
     rows = [Row(0, b"a", b"1"), lambda: manager.partitions.clear(), Row(1, b"b", b"2"), None]  # noqa: PLW0108 - made below
     manager = Manager(rows)
     assert manager.recover(store) == ({}, None)
+
+
+def test_what_was_read_before_a_rebalance_gave_its_partition_back_is_read_again(store):
+    """The new beginning may lie before it: an offset behind it would pass over rows."""
+    primed = []
+
+    def give_anew(most, timeout):
+        manager.partitions[0] = {"changelog": RecoveryPartition("changelog", 0, store, {"in": 10}, 0, 100)}
+        return [Row(7, b"a", b"7")]
+
+    manager = Manager([Row(6, b"a", b"6"), Row(0, b"a", b"1"), None])
+    manager._prime_changelog_partition = primed.append
+    arrived, manager._consumer._consumer.consume = manager._consumer._consumer.consume, give_anew
+    manager._log_recovery_progress = lambda: primed and setattr(manager._consumer._consumer, "consume", arrived)
+    assert manager.recover(store) == ({b"a": b"1"}, 0)
+    assert primed == [manager.partitions[0]["changelog"]]
 
 
 def test_an_event_that_comes_during_recovery_is_read_again_later_and_another_changelog_is_passed_over(store):
