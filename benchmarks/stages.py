@@ -25,7 +25,7 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import Transaction, decode_transaction
 from fraud_service.domain.features import Features, extract
 from fraud_service.domain.policy import Decision, Outcome
-from fraud_service.domain.profile import Profile, Recent, decode_profile, encode_profile
+from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import encode_record, score_record
 from fraud_service.domain.scoring import Blend, blend
 from fraud_service.domain.snapshot import Knowledge
@@ -105,16 +105,17 @@ def _read(known: dict[str, bytes], transactions: Sequence[Transaction]) -> dict[
 
 def _features(
     knowledge: Knowledge, profiles: dict[str, Profile], transactions: Sequence[Transaction]
-) -> tuple[list[Features], list[Recent]]:
-    rows, places = [], []
+) -> tuple[list[Features], list[Profile]]:
+    rows, folded = [], []
     for transaction in transactions:
         profile = profiles[transaction.card_id]
         profile.remembered(transaction.transaction_id)
         view = knowledge.at(transaction.timestamp)
         merchant, card = view.merchant(transaction.merchant_id), view.card(transaction.card_id)
         rows.append(extract(transaction, profile, merchant, card, view.snapshot.as_of))
-        places.append(profile.fold(transaction))
-    return rows, places
+        profile.fold(transaction)
+        folded.append(profile)
+    return rows, folded
 
 
 def _online(bench: Bench, encoded: EncodedRows) -> list[float]:
@@ -122,14 +123,14 @@ def _online(bench: Bench, encoded: EncodedRows) -> list[float]:
     return encoded.online(online, encoded.logits)
 
 
-def _decide(bench: Bench, encoded: EncodedRows, online: Sequence[float], places: Sequence[Recent]) -> list[Blend]:
+def _decide(bench: Bench, encoded: EncodedRows, online: Sequence[float], folded: Sequence[Profile]) -> list[Blend]:
     snapshot, model, found = bench.knowledge.newest, bench.detector.pretrained, []
-    for known, logit, place in zip(encoded.logits, online, places, strict=True):
+    for known, logit, profile in zip(encoded.logits, online, folded, strict=True):
         result = blend(known, logit, snapshot.online_weight, model.prior)
         outcome = bench.detector.policy.outcome(result.score)
         pair = result.pretrained_logit, result.online_logit
         weight = result.online_weight
-        place.decision = Decision(outcome, result.score, *pair, weight, model.version, snapshot.version, False, ())  # noqa: FBT003
+        profile.decide(Decision(outcome, result.score, *pair, weight, model.version, snapshot.version, False, ()))  # noqa: FBT003
         found.append(result)
     return found
 
@@ -251,7 +252,8 @@ def by_history(earlier: int, bench: Bench) -> dict[str, float]:
     known: dict[str, Profile] = {}
     profile = known.setdefault("card", Profile())
     for transaction in card[:earlier]:
-        profile.fold(transaction).decision = _ANY
+        profile.fold(transaction)
+        profile.decide(_ANY)
     data = encode_profile(profile)
     newest = card[earlier - 1].timestamp
     later = [msgspec.structs.replace(one, timestamp=newest + place) for place, one in enumerate(card[earlier:])]
@@ -259,7 +261,7 @@ def by_history(earlier: int, bench: Bench) -> dict[str, float]:
     for transaction in later:
         read = {"card": bench.timed("profile", decode_profile, data)}
         bench.timed("features", _features, bench.knowledge, read, [transaction])
-        read["card"].recent[-1].decision = _ANY
+        read["card"].decide(_ANY)
         bench.timed("profile", encode_profile, read["card"])
     return {stage: spent / len(later) for stage, spent in bench.spent.items()} | {"bytes": len(data)}
 

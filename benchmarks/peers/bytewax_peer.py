@@ -25,7 +25,7 @@ from fraud_service.domain.detector import Verdict
 from fraud_service.domain.events import Transaction, decode_transaction, rfc3339
 from fraud_service.domain.features import Features, extract
 from fraud_service.domain.policy import Decision, Outcome, Policy, reasons
-from fraud_service.domain.profile import Profile, Recent, decode_profile, encode_profile
+from fraud_service.domain.profile import Profile, decode_profile, encode_profile, fingerprint64
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.domain.scoring import blend, contributions
 from fraud_service.domain.snapshot import Knowledge, View, decode_snapshot, untaught
@@ -49,17 +49,23 @@ BATCH: Final = 1000  # messages of a partition at once
 DEFAULT_EPOCH: Final = "1000"  # milliseconds between snapshots; as the commit interval of the others
 
 
-class Case(msgspec.Struct, gc=False, frozen=True):
-    """A transaction on its way: `place` is where its profile notes the decision.
+Resumed = tuple[
+    bytes, dict[bytes, Features], int
+]  # a profile, the features of what is not decided, how much of it is new
 
-    A repetition has no features, unless the snapshot of its card was taken before the decision came back.
+
+class Case(msgspec.Struct, gc=False, frozen=True):
+    """A transaction on its way: `card` notes the decision.
+
+    A repetition came already `ago` transactions of its card before. It has no features, unless the snapshot of its card
+    was taken before the decision came back.
     """
 
     transaction: Transaction
     key: bytes
     timestamp: int
-    place: Recent
-    repeated: bool
+    card: Card
+    ago: int
     features: Features | None
     view: View
 
@@ -72,32 +78,42 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
     a repetition after a restart can be decided as it was the first time.
     """
 
-    def __init__(self, knowledge: Knowledge, resumed: tuple[bytes, list[tuple[int, Features]]] | None) -> None:
+    def __init__(self, knowledge: Knowledge, resumed: Resumed | None) -> None:
         self._knowledge = knowledge
-        self._profile = Profile() if resumed is None else decode_profile(resumed[0])
-        self._open: dict[int, tuple[Recent, Features]] = {}
+        self._profile = Profile()
+        self._open: dict[bytes, Features] = {}  # whose decisions are to come, in order
+        self._lost: dict[bytes, Features] = {}  # whose decisions will not come any more
         if resumed is not None:
-            undecided = dict(resumed[1])
-            for place in self._profile.recent:
-                if place.decision is None:
-                    self._open[place.transaction] = place, undecided[place.transaction]
+            data, self._lost, undecided = resumed
+            self._profile = decode_profile(data)
+            self._profile.decisions += [b""] * undecided
 
     def on_batch(self, values: list[tuple[Transaction, bytes, int]]) -> tuple[list[Case], bool]:
         """Compute the features of each transaction from what was known before, then fold it in."""
-        self._forget_decided()
         return [self._observe(*value) for value in values], StatefulBatchLogic.RETAIN
 
-    def snapshot(self) -> tuple[bytes, list[tuple[int, Features]]]:
+    def snapshot(self) -> Resumed:
         """Return bytes: nothing that changes while they are written."""
-        self._forget_decided()
-        return encode_profile(self._profile), [(print_, features) for print_, (_, features) in self._open.items()]
+        return encode_profile(self._profile), self._lost | self._open, len(self._open)
+
+    def decided(self, case: Case, decision: Decision) -> None:
+        """Note a decision: decisions come back in order."""
+        if case.ago:
+            self._profile.decisions[-case.ago] = msgspec.msgpack.encode(decision)
+        else:
+            self._profile.decide(decision)
+            del self._open[next(iter(self._open))]
+
+    def decision(self, ago: int) -> Decision:
+        """Return what was decided so many transactions ago."""
+        return self._profile.decision(ago)
 
     def _observe(self, transaction: Transaction, key: bytes, timestamp: int) -> Case:
         profile, view = self._profile, self._knowledge.at(transaction.timestamp)
-        known = profile.remembered(transaction.transaction_id)
-        if known is not None:
-            undecided = self._open.get(known.transaction)
-            return Case(transaction, key, timestamp, known, True, undecided[1] if undecided else None, view)  # noqa: FBT003
+        identity = fingerprint64(transaction.transaction_id)
+        ago = profile.remembered(transaction.transaction_id)
+        if ago:
+            return Case(transaction, key, timestamp, self, ago, self._lost.get(identity), view)
         features = extract(
             transaction,
             profile,
@@ -105,13 +121,9 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
             view.card(transaction.card_id),
             view.snapshot.as_of,
         )
-        place = profile.fold(transaction)
-        self._open[place.transaction] = place, features
-        return Case(transaction, key, timestamp, place, False, features, view)  # noqa: FBT003
-
-    def _forget_decided(self) -> None:
-        if self._open:
-            self._open = {print_: one for print_, one in self._open.items() if one[0].decision is None}
+        profile.fold(transaction)
+        self._open[identity] = features
+        return Case(transaction, key, timestamp, self, 0, features, view)
 
 
 class Steps:
@@ -161,7 +173,7 @@ class Steps:
             outcome = self._policy.outcome(result.score)
             if outcome is not Outcome.APPROVE:
                 explanation = contributions(row, ready, result, self._pretrained, snapshot.online)
-            case.place.decision = Decision(
+            decision = Decision(
                 outcome=outcome,
                 score=result.score,
                 pretrained_logit=result.pretrained_logit,
@@ -172,9 +184,10 @@ class Steps:
                 is_stale=snapshot.is_stale_at(case.transaction.timestamp),
                 reasons=() if explanation is None else reasons(row, explanation.features),
             )
-        if case.place.decision is None:
-            raise AssertionError("a transaction is decided before it can be repeated")
-        return Verdict(case.transaction, case.place.decision, None if case.repeated else row, explanation)
+            case.card.decided(case, decision)
+        else:
+            decision = case.card.decision(case.ago)
+        return Verdict(case.transaction, decision, None if case.ago else row, explanation)
 
     def _messages(self, verdict: Verdict, case: Case) -> Iterator[KafkaSinkMessage[bytes, bytes]]:
         record = encode_record(score_record(verdict))

@@ -92,7 +92,8 @@ def _example(entry: Entry) -> int | None:
     record = decode_labelled(entry.value or b"")
     if record.corrects:
         return None
-    return fingerprint64(f"{len(record.card_id)}/{record.card_id}/{record.timestamp}/{record.transaction_id}")
+    name = f"{len(record.card_id)}/{record.card_id}/{record.timestamp}/{record.transaction_id}"
+    return int.from_bytes(fingerprint64(name), "big")
 
 
 def follow_snapshots(entries: Iterable[Entry], findings: Findings) -> Snapshot | None:

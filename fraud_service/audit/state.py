@@ -134,7 +134,8 @@ def _with(transaction: Transaction, score: bytes, known: bytes | None) -> bytes:
         decision = decision_of(decode_score(score))
     except InvalidRecord:
         return CUT
-    profile.fold(transaction).decision = decision
+    profile.fold(transaction)
+    profile.decide(decision)
     return encode_profile(profile)
 
 

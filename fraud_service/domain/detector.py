@@ -15,7 +15,7 @@ from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
 from fraud_service.domain.online import Rows
 from fraud_service.domain.policy import NO_MODEL, Decision, Outcome, Policy, reasons
-from fraud_service.domain.profile import Profile, Recent
+from fraud_service.domain.profile import Profile
 from fraud_service.domain.scoring import (
     Blend,
     Contributions,
@@ -55,10 +55,14 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Case(msgspec.Struct, frozen=True, gc=False):
-    """A transaction on its way through the flow; a repetition has neither view nor model nor features."""
+    """A transaction on its way through the flow.
+
+    A repetition has neither view nor model nor features; it came already `ago` transactions of its card before.
+    """
 
     transaction: Transaction
-    place: Recent
+    profile: Profile
+    ago: int = 0
     view: View | None = None
     model: PretrainedModel | None = None
     features: Features | None = None
@@ -136,15 +140,15 @@ class Detector:
         for transaction, row in zip(transactions, features, strict=True):
             view = knowledge.at(transaction.timestamp)
             model = self._models.get(view.snapshot.model, self.pretrained)
-            cases.append(_Case(transaction, Recent(0, 0, 0.0, 0), view, model, row))
+            cases.append(_Case(transaction, Profile(), 0, view, model, row))
         return [self._remember(case, said) for case, said in zip(cases, _ask(cases), strict=True)]
 
     def _observe(self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: Snapshots) -> _Case:
         """Compute the features from what was known before, then fold the transaction into its card's profile."""
         profile = profiles.get(transaction.card_id) or Profile()
-        known = profile.remembered(transaction.transaction_id)
-        if known is not None:
-            return _Case(transaction, known)
+        ago = profile.remembered(transaction.transaction_id)
+        if ago:
+            return _Case(transaction, profile, ago)
         view = knowledge.at(transaction.timestamp)
         features = extract(
             transaction,
@@ -153,24 +157,22 @@ class Detector:
             view.card(transaction.card_id),
             view.snapshot.as_of,
         )
-        place = profile.fold(transaction)
+        profile.fold(transaction)
         profiles[transaction.card_id] = profile
         model = self._models.get(view.snapshot.model, self.pretrained)
-        return _Case(transaction, place, view, model, features)
+        return _Case(transaction, profile, 0, view, model, features)
 
     def _remember(self, case: _Case, said: _Said) -> Verdict:
         """Decide, and note the decision in the profile for the day the transaction comes again."""
         if case.features is None or case.view is None or case.model is None:
-            if case.place.decision is None:
-                raise AssertionError("a transaction is decided before it can be repeated")
-            return Verdict(case.transaction, case.place.decision, None)
+            return Verdict(case.transaction, case.profile.decision(case.ago), None)
         snapshot = case.view.snapshot
         result = blend(said.pretrained, said.online, snapshot.online_weight, case.model.prior)
         explanation = None
         if self.policy.outcome(result.score) is not Outcome.APPROVE:
             explanation = _explain(case.features, said.rows[said.row], result, case.model, snapshot.online)
         decision = self._decide(case.transaction, case.features, case.model, snapshot, result, explanation)
-        case.place.decision = decision
+        case.profile.decide(decision)
         return Verdict(case.transaction, decision, case.features, explanation)
 
     def _decide(

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
-from fraud_service.domain.profile import DAY, HOUR, fingerprint32
+from fraud_service.domain.profile import DAY, HOUR, RECENT, fingerprint32
 from fraud_service.domain.risk import NO_RISK
 
 if TYPE_CHECKING:
@@ -289,13 +289,13 @@ def _last_hour(profile: Profile, now: int) -> tuple[float, float, float, float]:
         return 0.0, 0.0, 0.0, 0.0
     count_10m = count_1h = small = 0
     merchants = set()
-    for recent in profile.recent:
-        age = now - recent.timestamp
+    for _, timestamp, amount, merchant in RECENT.iter_unpack(profile.recent):
+        age = now - timestamp
         if 0 <= age < HOUR:
             count_1h += 1
             count_10m += age < 10 * MINUTE
-            small += recent.amount <= SMALL
-            merchants.add(recent.merchant)
+            small += amount <= SMALL
+            merchants.add(merchant)
     return float(count_10m), float(count_1h), float(small), float(len(merchants))
 
 

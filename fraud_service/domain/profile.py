@@ -9,6 +9,7 @@ in the lifetime figures. The written contract of every figure is `fraud_service.
 from __future__ import annotations
 
 import math
+import struct
 import zlib
 from bisect import bisect_right
 from contextlib import suppress
@@ -25,7 +26,7 @@ from fraud_service.errors import InvalidRecord
 if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
@@ -102,28 +103,6 @@ class Days(Buckets):
         del self.largest[:oldest], self.high[:oldest]
 
 
-class Recent(msgspec.Struct, array_like=True, gc=False):
-    """One of the card's last transactions; the decision is filled in as soon as it is made.
-
-    It stays packed: it is read only when the transaction comes again, and a profile is read every time.
-    """
-
-    transaction: int
-    timestamp: int
-    amount: float
-    merchant: int
-    packed: bytes = b""
-
-    @property
-    def decision(self) -> Decision | None:
-        """What was decided; None as long as it is not."""
-        return _decision_decoder.decode(self.packed) if self.packed else None
-
-    @decision.setter
-    def decision(self, decision: Decision) -> None:
-        self.packed = _encoder.encode(decision)
-
-
 class Place(msgspec.Struct, array_like=True, gc=False):
     """Where and when the card was last used with known coordinates, in degrees."""
 
@@ -132,8 +111,16 @@ class Place(msgspec.Struct, array_like=True, gc=False):
     timestamp: int
 
 
+# One of the card's last transactions: its fingerprint, when it was, its amount, and the merchant's fingerprint.
+RECENT: Final = struct.Struct("<8sqdI")
+
+
 class Profile(msgspec.Struct, array_like=True, gc=False):
-    """The state of one card. Lists are ordered by arrival, the newest last."""
+    """The state of one card. Lists are ordered by arrival, the newest last.
+
+    What is remembered of the last transactions stays packed, and so do the decisions on them: they are looked at when
+    another one comes within the hour, or one of them again, and a profile is read and written every time.
+    """
 
     schema: int = SCHEMA
     count: int = 0
@@ -143,19 +130,29 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     deviation: float = DEVIATION_PRIOR
     hours: Buckets = msgspec.field(default_factory=Buckets)
     days: Days = msgspec.field(default_factory=Days)
-    recent: list[Recent] = []
+    recent: bytes = b""
+    decisions: list[bytes] = []
     merchants: dict[int, int] = {}
     countries: list[int] = []
     devices: list[int] = []
     place: Place | None = None
 
-    def remembered(self, transaction_id: str) -> Recent | None:
-        """Return the recent transaction with this id, if it is among the last `RECENT_KEPT`."""
+    def remembered(self, transaction_id: str) -> int:
+        """Return how many transactions ago this one came already, among the last `RECENT_KEPT`; 0 if it did not."""
         identity = fingerprint64(transaction_id)
-        for recent in self.recent:
-            if recent.transaction == identity:
-                return recent
-        return None
+        if identity not in self.recent:  # nearly always; it may also lie across other figures
+            return 0
+        known = [known for known, *_ in RECENT.iter_unpack(self.recent)]
+        return len(known) - known.index(identity) if identity in known else 0
+
+    def decision(self, ago: int) -> Decision:
+        """Return what was decided on the transaction so many transactions ago."""
+        return _decision_decoder.decode(self.decisions[-ago])
+
+    def decide(self, decision: Decision) -> None:
+        """Note what was decided on the oldest transaction that was folded and has no decision yet."""
+        self.decisions.append(_encoder.encode(decision))
+        del self.decisions[:-RECENT_KEPT]
 
     def unusualness(self, amount: float) -> float:
         """How many of the card's own deviations the amount lies above its usual amount; 0 before the first."""
@@ -167,21 +164,18 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         """Whether the amount is unusually high for this card, once enough payments are known to judge."""
         return self.count >= ENOUGH_TO_JUDGE and self.unusualness(amount) > HIGH
 
-    def fold(self, transaction: Transaction) -> Recent:
-        """Take in one transaction. Returns its place among the recent ones, for the decision to be noted in."""
+    def fold(self, transaction: Transaction) -> None:
+        """Take in one transaction. What is decided on it is noted later, by `decide`."""
         high = self.is_high(transaction.amount)
         self._learn_amount(transaction.amount)
         self._count(transaction, high=high)
         self._note_company(transaction)
-        recent = Recent(
+        self.recent = self.recent[-(RECENT_KEPT - 1) * RECENT.size :] + RECENT.pack(
             fingerprint64(transaction.transaction_id),
             transaction.timestamp,
             transaction.amount,
             fingerprint32(transaction.merchant_id),
         )
-        self.recent.append(recent)
-        del self.recent[:-RECENT_KEPT]
-        return recent
 
     def _learn_amount(self, amount: float) -> None:
         value = math.log1p(amount)
@@ -230,9 +224,10 @@ def _moved_last(known: list[int], text: str, kept: int) -> list[int]:
     return [*[other for other in known if other != seen], seen][-kept:]
 
 
-def fingerprint64(text: str) -> int:
+@lru_cache(maxsize=16)  # asked twice for each transaction
+def fingerprint64(text: str) -> bytes:
     """Sixty-four bits that name a transaction within a card; stable across processes and machines."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    return blake2b(text.encode(), digest_size=8).digest()
 
 
 @lru_cache(maxsize=4096)  # asked several times for one transaction, and the same merchants and countries come again
@@ -266,6 +261,8 @@ def decode_profile(data: bytes) -> Profile:
         raise InvalidRecord(f"a card's profile in the state store cannot be read: {error}") from error
     if profile.schema != SCHEMA:
         _require_schema(data)
+    if len(profile.recent) % RECENT.size:
+        raise InvalidRecord("a card's profile in the state store cannot be read: a recent transaction is cut off")
     return profile
 
 

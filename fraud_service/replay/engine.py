@@ -285,14 +285,15 @@ def fold(
         What to decide with where no decision can be read.
     """
     profile = profiles.get(transaction.card_id) or Profile()
-    if profile.remembered(transaction.transaction_id) is not None:
+    if profile.remembered(transaction.transaction_id):
         return
     try:
         decision = decision_of(decode_score(score))
     except InvalidRecord:
         detector.assess([transaction], profiles, Named(blind))
         return
-    profile.fold(transaction).decision = decision
+    profile.fold(transaction)
+    profile.decide(decision)
     profiles[transaction.card_id] = profile
 
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fraud_service.domain.events import rfc3339
-from fraud_service.domain.profile import DAY
+from fraud_service.domain.profile import DAY, RECENT
 
 if TYPE_CHECKING:
     from fraud_service.domain.profile import Profile
@@ -23,7 +23,7 @@ def profile_figures(profile: Profile) -> Figures:
     """
     if profile.count == 0:
         return {"payments": 0}
-    days, place = profile.days, profile.place
+    days, place, recent = profile.days, profile.place, [*RECENT.iter_unpack(profile.recent)]
     return {
         "payments": profile.count,
         "first_seen": rfc3339(profile.first_seen),
@@ -42,11 +42,11 @@ def profile_figures(profile: Profile) -> Figures:
         else f"{place.latitude:.4f}, {place.longitude:.4f} at {rfc3339(place.timestamp)}",
         "last_payments": [
             {
-                "timestamp": rfc3339(recent.timestamp),
-                "amount": recent.amount,
-                "outcome": None if recent.decision is None else recent.decision.outcome.value,
+                "timestamp": rfc3339(timestamp),
+                "amount": amount,
+                "outcome": profile.decision(ago).outcome.value,
             }
-            for recent in profile.recent
+            for ago, (_, timestamp, amount, _) in zip(range(len(recent), 0, -1), recent, strict=True)
         ],
     }
 

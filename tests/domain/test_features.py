@@ -89,7 +89,7 @@ def replayed(arrivals: list[Transaction], profile: Profile | None = None) -> lis
     profile = Profile() if profile is None else profile
     rows = []
     for arrival in arrivals:
-        if profile.remembered(arrival.transaction_id) is None:
+        if not profile.remembered(arrival.transaction_id):
             rows.append(extract(arrival, profile, NO_RISK, NO_RISK, 0))
             profile.fold(arrival)
     return rows
@@ -338,14 +338,32 @@ def test_a_profile_that_was_written_and_read_goes_on_the_same(arrivals, cut):
     assert decode_profile(encode_profile(straight)) == straight
 
 
+def test_an_id_that_lies_across_two_figures_is_none_of_the_last(monkeypatch):
+    profile = Profile()
+    replayed([transaction("t1"), transaction("t2")], profile)
+    assert (profile.remembered("t1"), profile.remembered("t2")) == (2, 1)
+    monkeypatch.setattr("fraud_service.domain.profile.fingerprint64", lambda _: profile.recent[3:11])
+    assert profile.remembered("t3") == 0
+
+
 def test_a_profile_of_another_schema_is_refused():
-    with pytest.raises(InvalidRecord, match="schema 4; this version reads 3"):
-        decode_profile(encode_profile(Profile(schema=4)))
-    with pytest.raises(InvalidRecord, match="schema 2; this version reads 3"):
+    with pytest.raises(InvalidRecord, match="schema 5; this version reads 4"):
+        decode_profile(encode_profile(Profile(schema=5)))
+    with pytest.raises(InvalidRecord, match="schema 2; this version reads 4"):
         decode_profile(msgspec.msgpack.encode([2, 1, 0, 0, 0.0, 0.5, [], [], [[1, 2, 3.0, 4, ["approve", 0.1]]]]))
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc0", b"{}", b"\x91\xa1x", encode_profile(Profile(count=3))[:-1]])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc0",
+        b"{}",
+        b"\x91\xa1x",
+        encode_profile(Profile(count=3))[:-1],
+        encode_profile(Profile(recent=b"cut off")),
+    ],
+)
 def test_what_is_no_profile_is_refused(data):
     with pytest.raises(InvalidRecord, match="cannot be read"):
         decode_profile(data)

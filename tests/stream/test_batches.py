@@ -65,10 +65,10 @@ def test_state_of_another_version_stops_the_scorer_before_anything_is_written_be
     with looped(tmp_path) as loop:
         (stream_id,) = loop.scorer.app._state_manager.stores
         state = loop.scorer._context.checkpoint.get_store_transaction(stream_id, 0).as_state(prefix=old.encode())
-        state.set_bytes("profile", encode_profile(Profile(schema=4)))
+        state.set_bytes("profile", encode_profile(Profile(schema=5)))
         loop.scorer.commit()
     with looped(tmp_path) as loop:
-        with pytest.raises(InvalidRecord, match="schema 4; this version reads 3"):
+        with pytest.raises(InvalidRecord, match="schema 5; this version reads 4"):
             loop.transaction(payment(0, new))
         loop.scorer._batch.clear()
         loop.scorer.commit()

@@ -35,9 +35,9 @@ def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
 
 def test_the_layout_of_the_state_has_not_changed_without_its_version():
     assert profile.Days.__struct_fields__ == ("numbers", "counts", "totals", "largest", "high")
-    assert profile.Recent.__struct_fields__ == ("transaction", "timestamp", "amount", "merchant", "packed")
+    assert profile.RECENT.format == "<8sqdI"
     assert (profile.SCHEMA, profile.Profile.__struct_fields__) == (
-        3,
+        4,
         (
             "schema",
             "count",
@@ -48,6 +48,7 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
             "hours",
             "days",
             "recent",
+            "decisions",
             "merchants",
             "countries",
             "devices",
