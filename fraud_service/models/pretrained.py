@@ -125,7 +125,9 @@ class Pretrained:
         values = [*chain.from_iterable(row.vector() for row in rows)]
         matrix = np.fromiter(values, np.float64, len(values)).reshape(len(rows), len(self._centre))
         shares, leaves = self._session.run(None, {"features": matrix.astype(np.float32).astype(np.float64)})
-        inputs = ((_squashed(matrix) - self._centre) / self._scale).clip(-LARGEST_INPUT, LARGEST_INPUT)
+        # By libm, one after the other: numpy's own depends on the processor, and on the place in the batch.
+        squashed = np.fromiter(map(asinh, values), np.float64, len(values)).reshape(matrix.shape)
+        inputs = ((squashed - self._centre) / self._scale).clip(-LARGEST_INPUT, LARGEST_INPUT)
         logits = [*map(logit, shares.ravel().tolist())]
         return EncodedArrays(logits, inputs, leaves.astype(np.int64), self._as_arrays)
 
@@ -169,17 +171,6 @@ class Pretrained:
                 node = trees.left[node] if values[feature] <= trees.threshold[node] else trees.right[node]
             found.append(asked)
         return found
-
-
-def _squashed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return asinh of each value: half of the features are 0, and stay it.
-
-    By libm, one after the other: numpy's own depends on the processor, and on the place in the batch.
-    """
-    places = values.nonzero()
-    squashed = np.zeros_like(values)
-    squashed[places] = [*map(asinh, values[places].tolist())]
-    return squashed
 
 
 def logit(share: float) -> float:
