@@ -235,14 +235,14 @@ class _Month(NamedTuple):
 
 def _month(profile: Profile, newest: int) -> _Month:
     days = profile.days
-    month, week = days.windows(newest, 30, 7)
+    month = days.window(newest, 30)
     largest = days.largest[month]
     if not largest:
         return _Month()
+    week = days.window(newest, 7)
     high_3d = high_14d = 0
     if any(days.high):  # of few cards
-        fortnight, three = days.windows(newest, 14, 3)
-        high_3d, high_14d = sum(days.high[three]), sum(days.high[fortnight])
+        high_3d, high_14d = sum(days.high[days.window(newest, 3)]), sum(days.high[days.window(newest, 14)])
     return _Month(
         sum(days.counts[week]),
         _total(days.totals[week]),
@@ -267,7 +267,7 @@ def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tupl
     if profile.count == 0:
         return 0.0, LONG_AGO, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     age = min(max(now - profile.first_seen, 0) / DAY, MOST)
-    (today,) = profile.hours.windows(now // HOUR, 24)
+    today = profile.hours.window(now // HOUR, 24)
     count_1d = sum(profile.hours.counts[today])
     span = min(age + 1.0, 30.0)
     return (

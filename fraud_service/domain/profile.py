@@ -57,11 +57,13 @@ class Buckets(msgspec.Struct, array_like=True, gc=False):
     counts: list[int] = []
     totals: list[float] = []
 
-    def windows(self, newest: int, *lengths: int) -> list[slice]:
-        """Return where the buckets of each window lie: of `newest` and what comes before it, so many in all."""
+    def window(self, newest: int, length: int) -> slice:
+        """Return where the buckets of a window lie: of `newest` and what comes before it, so many in all."""
         numbers = self.numbers
-        end = bisect_right(numbers, newest) if numbers and numbers[-1] > newest else len(numbers)
-        return [slice(bisect_right(numbers, newest - length), end) for length in lengths]
+        end = len(numbers)
+        if end and numbers[-1] > newest:  # the transaction is late
+            end = bisect_right(numbers, newest)
+        return slice(bisect_right(numbers, newest - length, 0, end), end)
 
     def place(self, number: int, forgotten: int) -> int | None:
         """Find or open a bucket, dropping those up to `forgotten`; None for a time that is forgotten already."""
