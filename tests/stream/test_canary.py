@@ -187,6 +187,8 @@ def test_the_state_is_opened_with_our_options(tmp_path):
     for option, value in (
         ("write_buffer_size", MEMTABLE_BYTES),
         ("level0_file_num_compaction_trigger", FILES_TO_COMPACT),
+        (r"compression\[1\]", "NoCompression"),
+        (r"compression\[2\]", "LZ4"),
     ):
         assert re.search(rf"Options\.{option}: {value}\n", said), option
 
