@@ -39,6 +39,7 @@ from stages import bench
 from support.processes import Service, fresh_settings
 
 from fraud_service.domain.events import decode_transaction, encode
+from fraud_service.domain.profile import SCHEMA
 from fraud_service.domain.records import decode_score
 from fraud_service.stream import clients, topics
 from fraud_service.stream.scorer import PROFILE
@@ -96,7 +97,7 @@ def partitions_of(rows: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
 
 def templates() -> list[bytes]:
     """Return the encoded profiles of some cards after thirty days, decisions included."""
-    path = CACHE / "templates.msgpack"
+    path = CACHE / f"templates-{SCHEMA}.msgpack"
     if not path.exists():
         chosen = {f"c-{number:05d}".encode() for number in range(TEMPLATES)}
         whole = [(event.transaction.card_id.encode(), encode(event.transaction)) for event in history()]
