@@ -54,8 +54,9 @@ hands a score record to the client, its threads included.
 """
 SCALE_TEXT: Final = """Profiles of simulated cards after thirty days, decisions included, were written straight into the
 changelog under as many card ids (real encoder, Quix's headers), and the scorer recovered from it on an empty volume:
-that is the cold recovery. Then it scored payments of cards drawn evenly from all, exactly-once, a commit every 0.1 s,
-so that no card is in a cache more than another. Disk is the local state, changelog what the broker's files grew by.
+that is the cold recovery. RocksDB goes on merging files behind it; when the scorer was at rest, it was given payments
+of cards drawn evenly from all, exactly-once, a commit every 0.1 s, so that no card is in a cache more than another. Disk
+is the local state, changelog what the broker's files grew by.
 """
 RECOVERY_TEXT: Final = """Seconds from `kill -9` at work to the first new score that a `read_committed` reader sees, the
 process started again at once, on the volume it had and on an empty one. *Ready* is `/readyz`.
@@ -292,6 +293,7 @@ def _scale(found: dict[str, Any]) -> str:
         [
             f"{int(cards):,}",
             f"{one['cold']['ready']:.1f}",
+            f"{one['rests_s']:.0f}",
             f"{one['rate']:,.0f}",
             f"{one['cpu']:.0f}",
             f"{one['memory'] / MEGABYTE:,.0f}",
@@ -300,7 +302,7 @@ def _scale(found: dict[str, Any]) -> str:
         ]
         for cards, one in sorted(found.items(), key=lambda item: int(item[0]))
     ]
-    head = ["cards", "cold start to ready, s", "transactions a second", "µs of processor time each"]
+    head = ["cards", "cold start to ready, s", "then busy, s", "transactions a second", "µs of processor time each"]
     head += ["memory, MB", "disk, MB", "changelog, bytes a transaction"]
     return table(head, rows) if rows else f"{NOT_MEASURED.capitalize()}.\n"
 

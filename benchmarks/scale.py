@@ -30,6 +30,7 @@ from harness import (
     memory,
     payments,
     pid_of,
+    processor_time,
     say,
     send,
     size,
@@ -56,6 +57,9 @@ WRITERS: Final = 2
 DIGITS: Final = 9
 BYTES_A_CARD: Final = 5_000  # of disk, in the changelog and in the state
 MOST_KILLED: Final = 1_000_000  # with more cards a lost volume tells nothing that the first start has not told
+FIRST: Final = 2_000  # payments that wait for it when it starts
+LOOK: Final = 2.0  # seconds
+RESTING: Final = 0.15  # of a core: polling, and no compaction
 MOMENT: Final = 2_592_000_000  # thirty days, milliseconds: payments come after the history
 
 
@@ -218,13 +222,25 @@ def kill_and_start(settings: Settings, service: Service, volume: Path | None, pa
     return {name: found[name] + lost for name in ("ready", "first_score")}
 
 
+def rest(pid: int, patience: float) -> float:
+    """Wait until a process has little to do: RocksDB merges files after a recovery; returns the seconds."""
+    began = time.monotonic()
+    while time.monotonic() < began + patience:
+        before = processor_time(pid)
+        time.sleep(LOOK)
+        if processor_time(pid) - before < RESTING * LOOK:
+            return time.monotonic() - began - LOOK
+    raise SystemExit(f"the scorer was still busy after {patience:.0f} s")
+
+
 def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
-    """Fill, recover cold, score, kill and start on the volume there is, and on an empty one."""
+    """Fill, recover cold, rest, score, kill and start on the volume there is, and on an empty one."""
     settings = fresh_settings(place.bootstrap, place.folder)
     changelog = next(spec.name for spec in topics.table(settings) if spec.role == "scorer_state")
     folder = place.folder / f"cards-{cards}"
     filled = fill(settings, changelog, cards)
-    send(settings, of_all_cards(count, cards))
+    payments_of_all = of_all_cards(FIRST + count, cards)
+    send(settings, payments_of_all[:FIRST])
     patience = PATIENCE + cards / 10_000
     before = _on_disk(place, changelog)
     service = Service(settings, "score", folder, ONCE)
@@ -235,7 +251,10 @@ def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
                 "the first card was not known: the scorer did not recover the profiles that were filled in"
             )
         pid, progress = pid_of(service), committed(settings, settings.scorer_group)
-        cost = watched([pid], progress, int(count * 0.8), service.folder / "log")
+        found["rests_s"] = rest(pid, patience)
+        done = progress()
+        send(settings, payments_of_all[FIRST:])
+        cost = watched([pid], lambda: progress() - done, int(count * 0.8), service.folder / "log")
         found |= {"rate": cost.rate, "cpu": cost.cpu, "memory": memory(pid), "disk": size(service.folder / "state")}
         # Where the broker does not show its files, the changelog cannot be measured: zero.
         found["changelog_bytes"] = (_on_disk(place, changelog) - before) / max(progress() - settings.partitions, 1)
