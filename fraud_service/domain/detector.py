@@ -61,11 +61,10 @@ class _Case(msgspec.Struct, frozen=True, gc=False):
     """
 
     transaction: Transaction
-    profile: Profile
-    ago: int = 0
     view: View | None = None
     model: PretrainedModel | None = None
     features: Features | None = None
+    ago: int = 0
 
 
 class _Said(NamedTuple):
@@ -117,7 +116,10 @@ class Detector:
             One a transaction, in order.
         """
         cases = [self._observe(transaction, profiles, knowledge) for transaction in transactions]
-        return [self._remember(case, said) for case, said in zip(cases, _ask(cases), strict=True)]
+        return [
+            self._remember(case, said, profiles[case.transaction.card_id])
+            for case, said in zip(cases, _ask(cases), strict=True)
+        ]
 
     def judge(
         self, transactions: Sequence[Transaction], features: Sequence[Features], knowledge: Snapshots
@@ -140,15 +142,15 @@ class Detector:
         for transaction, row in zip(transactions, features, strict=True):
             view = knowledge.at(transaction.timestamp)
             model = self._models.get(view.snapshot.model, self.pretrained)
-            cases.append(_Case(transaction, Profile(), 0, view, model, row))
-        return [self._remember(case, said) for case, said in zip(cases, _ask(cases), strict=True)]
+            cases.append(_Case(transaction, view, model, row))
+        return [self._judge(case, said) for case, said in zip(cases, _ask(cases), strict=True)]
 
     def _observe(self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: Snapshots) -> _Case:
         """Compute the features from what was known before, then fold the transaction into its card's profile."""
         profile = profiles.get(transaction.card_id) or Profile()
         ago = profile.remembered(transaction.transaction_id)
         if ago:
-            return _Case(transaction, profile, ago)
+            return _Case(transaction, ago=ago)
         view = knowledge.at(transaction.timestamp)
         features = extract(
             transaction,
@@ -160,19 +162,26 @@ class Detector:
         profile.fold(transaction)
         profiles[transaction.card_id] = profile
         model = self._models.get(view.snapshot.model, self.pretrained)
-        return _Case(transaction, profile, 0, view, model, features)
+        return _Case(transaction, view, model, features)
 
-    def _remember(self, case: _Case, said: _Said) -> Verdict:
+    def _remember(self, case: _Case, said: _Said, profile: Profile) -> Verdict:
         """Decide, and note the decision in the profile for the day the transaction comes again."""
+        if case.ago:
+            return Verdict(case.transaction, profile.decision(case.ago), None)
+        verdict = self._judge(case, said)
+        profile.decide(verdict.decision)
+        return verdict
+
+    def _judge(self, case: _Case, said: _Said) -> Verdict:
+        """Decide, and say why where it matters."""
         if case.features is None or case.view is None or case.model is None:
-            return Verdict(case.transaction, case.profile.decision(case.ago), None)
+            raise AssertionError("a repetition is not judged again")
         snapshot = case.view.snapshot
         result = blend(said.pretrained, said.online, snapshot.online_weight, case.model.prior)
         explanation = None
         if self.policy.outcome(result.score) is not Outcome.APPROVE:
             explanation = _explain(case.features, said.rows[said.row], result, case.model, snapshot.online)
         decision = self._decide(case.transaction, case.features, case.model, snapshot, result, explanation)
-        case.profile.decide(decision)
         return Verdict(case.transaction, decision, case.features, explanation)
 
     def _decide(

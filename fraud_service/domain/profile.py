@@ -149,6 +149,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
 
     def decision(self, ago: int) -> Decision:
         """Return what was decided on the transaction so many transactions ago."""
+        if ago > len(self.decisions):
+            raise AssertionError("a transaction is decided before it can be repeated")
         return _decision_decoder.decode(self.decisions[-ago])
 
     def decide(self, decision: Decision) -> None:

@@ -169,7 +169,7 @@ class _Recovery:
 class _Store:
     """A partition's store while it is recovered: rows on their way into it, and the offset that they reach up to.
 
-    Rows do without the log that RocksDB writes ahead: it costs a third of a recovery, and the changelog is one already.
+    Rows do without the log that RocksDB writes ahead: it costs a fifth of a recovery, and the changelog is one already.
     So the offset is written only when all rows before it are in files; after a crash recovery goes on behind it, and
     reads again what may be there.
     """

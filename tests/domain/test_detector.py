@@ -427,6 +427,13 @@ def test_what_is_no_score_record_is_refused(data):
         decode_score(data)
 
 
+def test_a_remembered_transaction_without_a_decision_is_a_mistake_of_ours():
+    profile = Profile()
+    profile.fold(transaction())
+    with pytest.raises(AssertionError, match="decided before"):
+        Detector(LinearModel(), Policy()).assess([transaction()], {"card-1": profile}, ignorant())
+
+
 def test_a_decision_survives_the_store():
     decision = Decision(Outcome.REVIEW, 0.5, None, 0.1, 1.0, "model-1", "untaught", is_stale=False, reasons=(NO_MODEL,))
     profile = Profile()
