@@ -279,19 +279,21 @@ def test_rows_of_a_partition_that_was_given_away_meanwhile_are_dropped(store):
     assert manager.recover(store) == ({}, None)
 
 
-def test_what_was_read_before_a_rebalance_gave_its_partition_back_is_read_again(store):
+def test_what_was_read_before_a_rebalance_gave_its_partition_back_is_read_again(store, monkeypatch):
     """The new beginning may lie before it: an offset behind it would pass over rows."""
+    monkeypatch.setattr(shortcuts, "LOOK", 0.0)
     primed = []
 
     def give_anew(most, timeout):
         manager.partitions[0] = {"changelog": RecoveryPartition("changelog", 0, store, {"in": 10}, 0, 100)}
         return [Row(7, b"a", b"7")]
 
-    manager = Manager([Row(6, b"a", b"6"), Row(0, b"a", b"1"), None])
+    manager = Manager([Row(6, b"a", b"6"), None, Row(0, b"a", b"1"), None])
     manager._prime_changelog_partition = primed.append
     arrived, manager._consumer._consumer.consume = manager._consumer._consumer.consume, give_anew
     manager._log_recovery_progress = lambda: primed and setattr(manager._consumer._consumer, "consume", arrived)
     assert manager.recover(store) == ({b"a": b"1"}, 0)
+    assert manager.looked == [None, 0]
     assert primed == [manager.partitions[0]["changelog"]]
 
 
