@@ -27,8 +27,9 @@ $(VENV)/.checks: $(VENV)/.ready
 demo: setup
 	$(BIN)/fraud-service demo $(if $(BOOTSTRAP),--bootstrap $(BOOTSTRAP))
 
+# In two processes, for much of it waits for brokers; each module's tests stay together.
 test: checks
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadscope
 
 lint: setup
 	$(BIN)/ruff format --check .

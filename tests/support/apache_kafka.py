@@ -6,8 +6,6 @@ rebalances behave, is only known after trying it on the real thing. The jars are
 
 Environment
 -----------
-FRAUD_TEST_CACHE
-    Folder that keeps the jars between runs. Default: `~/.cache/fraud-service`.
 FRAUD_TEST_REQUIRE_KAFKA
     `1`: a test that needs Kafka fails where it cannot run, instead of being skipped, and a missing Java or Maven is
     installed if that is possible (root on a Debian system).
@@ -29,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from xml.etree import ElementTree as ET
+
+from support import fetched
 
 from fraud_service.embedded import LOOPBACK, end_process, free_loopback_port, tail, wait_for_broker
 
@@ -334,13 +334,14 @@ def ensure_java() -> None:
     KafkaError
         The installation failed or took longer than its bound.
     """
-    missing = _java_problem() is not None or (_cached_jars() is None and shutil.which("mvn") is None)
-    if not (required() and missing and shutil.which("apt-get") and os.geteuid() == 0):
+    if not (required() and shutil.which("apt-get") and os.geteuid() == 0):
         return
     # The default runtime instead of a certain version: 17 on Debian 12, 21 on Debian 13, and both will do.
     script = "apt-get update -q && apt-get install -q -y --no-install-recommends default-jre-headless maven"
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    _run(["sh", "-c", script], timeout=_APT_TIMEOUT, what="installing Java and Maven", env=environment)
+    with fetched.turn():
+        if _java_problem() is not None or (_cached_jars() is None and shutil.which("mvn") is None):
+            _run(["sh", "-c", script], timeout=_APT_TIMEOUT, what="installing Java and Maven", env=environment)
 
 
 @functools.cache
@@ -375,36 +376,30 @@ def jars() -> Path:
     KafkaError
         Maven is missing, or could not obtain them.
     """
-    cached = _cached_jars()
-    if cached is not None:
-        return cached
+    with fetched.turn():
+        return _cached_jars() or _fetch()
+
+
+def _fetch() -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         raise KafkaError("Maven (mvn), which fetches Apache Kafka, is not installed")
     target = _jar_folder()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Filled aside and then renamed: what has the final name is complete, also if a run is interrupted or two overlap.
+    # Filled aside and then renamed: what has the final name is complete, also if a run is interrupted.
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
         filled = Path(scratch) / "jars"
         # The pom is copied, because Maven may create a folder `target` beside it.
         pom = shutil.copy(POM, scratch)
         command = [maven, "-q", "-B", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={filled}"]
         _run(command, timeout=_FETCH_TIMEOUT, what="fetching Apache Kafka through Maven")
-        try:
-            filled.rename(target)
-        except OSError:
-            # Someone else was faster; then theirs is as good.
-            if _cached_jars() is None:
-                raise
+        filled.rename(target)
     return target
 
 
 def _jar_folder() -> Path:
-    cache = os.environ.get("FRAUD_TEST_CACHE")
-    folder = Path(cache) if cache else Path.home() / ".cache" / "fraud-service"
     version = ET.parse(POM).findtext(".//{*}kafka.version")  # noqa: S314 - our own file
     # The digest, because another dependency or version of it is another set of jars.
-    return folder / f"kafka-{version}-{hashlib.sha256(POM.read_bytes()).hexdigest()[:8]}"
+    return fetched.folder() / f"kafka-{version}-{hashlib.sha256(POM.read_bytes()).hexdigest()[:8]}"
 
 
 def _cached_jars() -> Path | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
+from support import fetched
 from support.apache_kafka import required
 
 from fraud_service.embedded import LOOPBACK, end_process, free_loopback_port, tail
@@ -56,23 +57,22 @@ def program(name: str) -> str:
 
 
 def _unpacked() -> Path:
-    cache = os.environ.get("FRAUD_TEST_CACHE")
-    folder = (Path(cache) if cache else Path.home() / ".cache" / "fraud-service") / "prometheus"
-    if not folder.is_dir():
-        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-            raise PrometheusError("this is no Debian system")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Filled aside and then renamed: what has the final name is complete, also if two runs overlap.
-        with tempfile.TemporaryDirectory(prefix="prometheus.", dir=folder.parent) as scratch:
-            _download(Path(scratch))
-            (package,) = Path(scratch).glob("prometheus_*.deb")
-            _run(["dpkg-deb", "-x", str(package), f"{scratch}/tree"], Path(scratch))
-            try:
-                Path(scratch, "tree").rename(folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
+    folder = fetched.folder() / "prometheus"
+    with fetched.turn():
+        if not folder.is_dir():
+            _fetch(folder)
     return folder / "usr/bin"
+
+
+def _fetch(folder: Path) -> None:
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise PrometheusError("this is no Debian system")
+    # Filled aside and then renamed: what has the final name is complete, also if a run is interrupted.
+    with tempfile.TemporaryDirectory(prefix="prometheus.", dir=folder.parent) as scratch:
+        _download(Path(scratch))
+        (package,) = Path(scratch).glob("prometheus_*.deb")
+        _run(["dpkg-deb", "-x", str(package), f"{scratch}/tree"], Path(scratch))
+        Path(scratch, "tree").rename(folder)
 
 
 def _download(folder: Path) -> None:
