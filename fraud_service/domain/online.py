@@ -56,18 +56,18 @@ class OnlineModel(msgspec.Struct, frozen=True):
         )
         return reduce(add, map(self.leaf_weights.__getitem__, encoded.leaves), total)
 
-    def contributions(self, encoded: Encoded, asked: Sequence[set[int]]) -> list[float]:
+    def contributions(self, encoded: Encoded, asked: Sequence[frozenset[int]]) -> list[float]:
         """Split the logit, without intercept and pretrained part, into one summand a feature, in contract order.
 
         Parameters
         ----------
         asked
-            For each leaf, the features that were asked on the way to it: they share its weight equally.
+            For each leaf there is, the features that are asked on the way to it: they share its weight equally.
         """
         summands = [weight * value for weight, value in zip(self.weights, encoded.inputs, strict=True)]
-        for leaf, features in zip(encoded.leaves, asked, strict=True):
-            for feature in features:
-                summands[feature] += self.leaf_weights[leaf] / len(features)
+        for leaf in encoded.leaves:
+            for feature in asked[leaf]:
+                summands[feature] += self.leaf_weights[leaf] / len(asked[leaf])
         return summands
 
     def require_sound(self) -> None:

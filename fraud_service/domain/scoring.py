@@ -41,8 +41,9 @@ class PretrainedModel(Protocol):
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         """Split a row's logit into a base and one summand a feature, in contract order."""
 
-    def asked(self, row: Features) -> list[set[int]]:
-        """Return, for each of the leaves that `encode` reports, the features asked on the way to it."""
+    @property
+    def asked(self) -> Sequence[frozenset[int]]:
+        """For each leaf that `encode` may report, the features asked on the way to it."""
 
 
 FAILED: Final = Encoded(math.nan, [], [])
@@ -120,7 +121,7 @@ def contributions(
         base += share * online.intercept
         if result.pretrained_logit is None:
             base += share * online.pretrained_weight * pretrained.prior
-        for index, summand in enumerate(online.contributions(encoded, pretrained.asked(row))):
+        for index, summand in enumerate(online.contributions(encoded, pretrained.asked)):
             summands[index] += share * summand
     return Contributions(base, dict(zip(NAMES, summands, strict=True)))
 

@@ -15,6 +15,7 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import ModelError
+from fraud_service.models.trees import Trees
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +25,6 @@ MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.onnx"
 TREES: Final = "trees.msgpack"
 CARD: Final = "README.md"
-
-ENCODING_TREES: Final = 30  # of the forest, the first ones lend their upper levels to the online model
-ENCODING_DEPTH: Final = 6
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,22 +45,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sha256: dict[str, str]
     training: dict[str, Any]
     metrics: dict[str, float]
-
-
-class Trees(msgspec.Struct, frozen=True):
-    """A forest as flat lists, one entry a node; a leaf has `left` -1.
-
-    A row goes left when its feature is not above the threshold, both in single precision. `value` is the share of
-    frauds among the training rows that reached the node over the number of trees: the leaves that a row reaches add up
-    to the forest's share of frauds, and the steps from parent to child add up to the leaf.
-    """
-
-    roots: list[int]
-    feature: list[int]
-    threshold: list[float]
-    left: list[int]
-    right: list[int]
-    value: list[float]
 
 
 class Artefact(msgspec.Struct, frozen=True):

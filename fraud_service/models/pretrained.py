@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from functools import reduce
 from itertools import chain
 from math import asinh
+from operator import add
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 # ONNX Runtime reports its use to its makers unless told not to before it is loaded. A payment service calls nobody.
@@ -16,7 +18,8 @@ import onnxruntime
 
 from fraud_service.domain.online import Encoded, OnlineModel, Rows
 from fraud_service.errors import ModelError
-from fraud_service.models.artefact import ENCODING_DEPTH, ENCODING_TREES, Artefact, read
+from fraud_service.models import trees
+from fraud_service.models.artefact import Artefact, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +106,12 @@ class Pretrained:
         self.manifest = manifest
         self.version = manifest.version
         self.prior = manifest.prior
-        self._trees = artefact.trees
+        try:
+            self._roots = trees.nested(artefact.trees)
+        except (LookupError, ValueError) as error:
+            raise ModelError(f"the trees of model {manifest.version} cannot be walked: {error}") from error
+        self._base = reduce(add, (share for _, share, _ in self._roots), 0.0)
+        self.asked = trees.asked(self._roots)
         self._centre, self._scale = np.array(manifest.centre), np.array(manifest.scale)
         self._weights = Weights.of(self.untaught_online_model())
 
@@ -143,34 +151,17 @@ class Pretrained:
 
         The steps add up to the share of frauds; the logit's distance from that of the roots is split as theirs is.
         """
-        trees, values = self._trees, np.array(row.vector(), dtype=np.float32).tolist()
-        base, share, summands = 0.0, 0.0, [0.0] * len(values)
-        for root in trees.roots:
-            node = root
-            base += trees.value[root]
-            while trees.left[node] >= 0:
-                feature = trees.feature[node]
-                child = trees.left[node] if values[feature] <= trees.threshold[node] else trees.right[node]
-                summands[feature] += trees.value[child] - trees.value[node]
-                node = child
-            share += trees.value[node]
+        values = np.array(row.vector(), dtype=np.float32).tolist()
+        base, share, summands = self._base, 0.0, [0.0] * len(values)
+        for root in self._roots:
+            _, here, node = root
+            while node:
+                feature, threshold, below, above = node
+                step, here, node = below if values[feature] <= threshold else above
+                summands[feature] += step
+            share += here
         stretch = (logit(share) - logit(base)) / (share - base) if share != base else 0.0
         return logit(base), [stretch * summand for summand in summands]
-
-    def asked(self, row: Features) -> list[set[int]]:
-        """Return the features asked on the way to each leaf that the online model knows."""
-        trees, values = self._trees, np.array(row.vector(), dtype=np.float32).tolist()
-        found = []
-        for root in trees.roots[:ENCODING_TREES]:
-            node, asked = root, set()
-            for _ in range(ENCODING_DEPTH):
-                if trees.left[node] < 0:
-                    break
-                feature = trees.feature[node]
-                asked.add(feature)
-                node = trees.left[node] if values[feature] <= trees.threshold[node] else trees.right[node]
-            found.append(asked)
-        return found
 
 
 def logit(share: float) -> float:

@@ -23,17 +23,15 @@ from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.errors import ModelError
 from fraud_service.models.artefact import (
     CARD,
-    ENCODING_DEPTH,
-    ENCODING_TREES,
     FORMAT,
     MANIFEST,
     MODEL,
     TREES,
     Artefact,
     Manifest,
-    Trees,
 )
 from fraud_service.models.pretrained import SMALLEST_ODDS, Pretrained
+from fraud_service.models.trees import Trees, cut
 from fraud_service.training.card import card
 from fraud_service.training.fit import Fitted, Window, prior, standardisation
 
@@ -108,30 +106,6 @@ def _shares(tree: Any) -> NDArray[np.float64]:
     counts: NDArray[np.float64] = tree.value[:, 0, :]
     shares: NDArray[np.float64] = counts[:, 1] / counts.sum(axis=1)
     return shares
-
-
-def cut(trees: Trees) -> Trees:
-    """Cut the first trees off at a depth; where they are cut, a leaf whose value is its number over all trees."""
-    small = Trees([], [], [], [], [], [])
-    leaves = 0
-
-    def grow(node: int, depth: int) -> int:
-        nonlocal leaves
-        place, is_leaf = len(small.left), depth == ENCODING_DEPTH or trees.left[node] < 0
-        small.feature.append(trees.feature[node])
-        small.threshold.append(trees.threshold[node])
-        small.left.append(-1)
-        small.right.append(-1)
-        small.value.append(float(leaves) if is_leaf else 0.0)
-        if is_leaf:
-            leaves += 1
-        else:
-            small.left[place] = grow(trees.left[node], depth + 1)
-            small.right[place] = grow(trees.right[node], depth + 1)
-        return place
-
-    small.roots.extend([grow(root, 0) for root in trees.roots[:ENCODING_TREES]])
-    return small
 
 
 def graph(trees: Trees) -> bytes:

@@ -77,15 +77,13 @@ class _NoModel:
 
     version = "none"
     prior = 0.0
+    asked = ()
 
     def encode(self, rows: Sequence[Features]) -> Rows:
         return Rows([Encoded(0.0, [0.0] * len(NAMES), [])] * len(rows))
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         return 0.0, [0.0] * len(row.vector())
-
-    def asked(self, row: Features) -> list[set[int]]:  # noqa: ARG002 - a protocol's
-        return []
 
 
 def collect(

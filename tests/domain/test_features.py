@@ -229,13 +229,10 @@ def most_verbose_decisions() -> bytes:
     always = Knowledge(untaught("model-2026-01-01-0123456789ab", model))
 
     class Loud:
-        version, prior = "model-2026-01-01-0123456789ab", -4.0
+        version, prior, asked = "model-2026-01-01-0123456789ab", -4.0, ()
 
         def encode(self, rows):
             return Rows([Encoded(20.0, [0.0] * len(NAMES), [])] * len(rows))
-
-        def asked(self, row):
-            return []
 
         def contributions(self, row):
             assert row.amount > 0

@@ -16,9 +16,10 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.errors import ModelError
 from fraud_service.models import artefact
-from fraud_service.models.artefact import CARD, ENCODING_DEPTH, ENCODING_TREES, MANIFEST, MODEL, TREES
+from fraud_service.models.artefact import CARD, MANIFEST, MODEL, TREES
 from fraud_service.models.pretrained import LARGEST_INPUT, Pretrained
 from fraud_service.models.pretrained import logit as share_logit
+from fraud_service.models.trees import ENCODING_DEPTH, ENCODING_TREES
 
 ROWS = [*plausible(1, 200), *EXTREMES]
 
@@ -192,6 +193,16 @@ def test_trees_that_cannot_be_read_are_refused_although_their_digest_is_right(fo
     assert f"{folder / TREES}" in complaint(folder)
 
 
+@pytest.mark.parametrize("child", [0, 10**6])
+def test_trees_that_nobody_could_walk_through_are_refused(child):
+    whole = artefact.read(artefact.shipped())
+    inner = next(number for number in range(1, len(whole.trees.left)) if whole.trees.left[number] >= 0)
+    left = [child if number == inner else known for number, known in enumerate(whole.trees.left)]
+    broken = msgspec.structs.replace(whole, trees=msgspec.structs.replace(whole.trees, left=left))
+    with pytest.raises(ModelError, match=whole.manifest.version):
+        Pretrained(broken)
+
+
 def test_contributions_sum_to_the_logit(shipped):
     for row, logit in zip(ROWS, logits(shipped, ROWS), strict=True):
         base, summands = shipped.contributions(row)
@@ -255,13 +266,13 @@ def test_the_leaves_of_the_online_model_are_the_upper_levels_of_the_forest(shipp
         assert found.leaves == sorted(found.leaves)  # numbered tree by tree
         assert 0 <= found.leaves[0] <= found.leaves[-1] < known
         values = np.array(row.vector(), dtype=np.float32).tolist()
-        for root, leaf, asked in zip(trees.roots, found.leaves, shipped.asked(row), strict=False):
+        for root, leaf in zip(trees.roots, found.leaves, strict=False):
             node, way = root, set()
             for _ in range(ENCODING_DEPTH):
                 if trees.left[node] >= 0:
                     way.add(trees.feature[node])
                     left = values[trees.feature[node]] <= trees.threshold[node]
                     node = (trees.left if left else trees.right)[node]
-            assert asked == way
+            assert shipped.asked[leaf] == way
             assert reached.setdefault(leaf, node) == node
     assert len(set(reached.values())) == len(reached) > 3 * ENCODING_TREES
