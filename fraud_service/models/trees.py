@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fraud_service.domain.features import NAMES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -64,7 +66,7 @@ def nested(trees: Trees) -> list[Way]:
     Raises
     ------
     ValueError
-        When a node does not lie before its children: a walk might never end.
+        When a node does not lie before its children, so that a walk might never end, or asks for no feature of ours.
     """
     value = trees.value
     nodes: list[Node] = [()] * len(value)
@@ -73,6 +75,8 @@ def nested(trees: Trees) -> list[Way]:
             continue
         if not number < min(left, right):
             raise ValueError(f"node {number} comes after a child of its own")
+        if not 0 <= trees.feature[number] < len(NAMES):
+            raise ValueError(f"node {number} asks for feature {trees.feature[number]} of {len(NAMES)}")
         below = value[left] - value[number], value[left], nodes[left]
         above = value[right] - value[number], value[right], nodes[right]
         nodes[number] = trees.feature[number], trees.threshold[number], below, above

@@ -193,12 +193,14 @@ def test_trees_that_cannot_be_read_are_refused_although_their_digest_is_right(fo
     assert f"{folder / TREES}" in complaint(folder)
 
 
-@pytest.mark.parametrize("child", [0, 10**6])
-def test_trees_that_nobody_could_walk_through_are_refused(child):
+@pytest.mark.parametrize(
+    ("column", "value"), [("left", 0), ("left", 10**6), ("right", 0), ("feature", len(NAMES)), ("feature", -1)]
+)
+def test_trees_that_nobody_could_walk_through_are_refused(column, value):
     whole = artefact.read(artefact.shipped())
     inner = next(number for number in range(1, len(whole.trees.left)) if whole.trees.left[number] >= 0)
-    left = [child if number == inner else known for number, known in enumerate(whole.trees.left)]
-    broken = msgspec.structs.replace(whole, trees=msgspec.structs.replace(whole.trees, left=left))
+    values = [value if number == inner else known for number, known in enumerate(getattr(whole.trees, column))]
+    broken = msgspec.structs.replace(whole, trees=msgspec.structs.replace(whole.trees, **{column: values}))
     with pytest.raises(ModelError, match=whole.manifest.version):
         Pretrained(broken)
 
