@@ -187,6 +187,9 @@ class ScorerMetrics(StreamMetrics):
         )
         self.reasons = metrics.counter("fraud_reasons", "Reasons given with flagged transactions.", "code")
         _begin(self.reasons, (*CODES, NO_MODEL.code))
+        self.unexplained = metrics.counter(
+            "fraud_unexplained_alerts", "Flagged transactions whose reasons could not be given, though a model scored."
+        )
         self.flagged_amount = metrics.counter("fraud_flagged_amount", "Amount of flagged transactions.", "currency")
         self.snapshot_examples = metrics.gauge(
             "fraud_snapshot_examples", "Labelled examples behind the newest snapshot."
@@ -229,6 +232,8 @@ class ScorerMetrics(StreamMetrics):
                 self.flagged_amount.labels(self._currency(verdict.transaction.currency)).inc(verdict.transaction.amount)
                 for reason in decision.reasons:
                     self.reasons.labels(reason.code).inc()
+                if verdict.contributions is None and NO_MODEL not in decision.reasons:
+                    self.unexplained.inc()
 
     def _currency(self, currency: str) -> str:
         """Keep the label's values few, whatever currencies messages claim."""

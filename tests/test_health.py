@@ -290,6 +290,25 @@ def test_a_component_that_failed_is_counted(metrics):
     assert seen["fraud_transactions_total", "review"] == 1
 
 
+class SilentModel(LinearModel):
+    """A pretrained model that scores and cannot say why."""
+
+    def logits(self, rows):
+        return [self.base] * len(rows)
+
+    def contributions(self, row):
+        raise RuntimeError("no idea")
+
+
+@pytest.mark.parametrize(
+    ("model", "unexplained"), [(SilentModel(2.0), 1), (LinearModel(2.0), 0), (SilentModel(-3.0), 0), (BrokenModel(), 0)]
+)
+def test_a_flagged_transaction_that_a_model_scored_is_counted_where_it_has_no_reasons(metrics, model, unexplained):
+    scorer = ScorerMetrics(metrics)
+    scorer.observe(verdicts(transaction(), model=model))
+    assert samples(metrics)["fraud_unexplained_alerts_total",] == unexplained
+
+
 def test_a_decision_on_an_old_snapshot_is_counted_as_stale(metrics):
     scorer, knowledge = ScorerMetrics(metrics), Knowledge(untaught("model-1", online_model()))
     old = snapshot(MONDAY - DAY, {}, {})

@@ -99,10 +99,11 @@ OVERVIEW: Final = Board(
         Chart(
             "Errors",
             "reqps",
-            "Dead letters, and scores that a model did not give. Both should be 0.",
+            "Dead letters, scores that a model did not give, and alerts without reasons. All should be 0.",
             (
                 Query("sum(rate(fraud_dead_letters_total{%}[$__rate_interval]))", "dead letters"),
                 Query(per_second("fraud_component_failures_total", "component"), "{{component}} model failed"),
+                Query("sum(rate(fraud_unexplained_alerts_total{%}[$__rate_interval]))", "alerts without reasons"),
             ),
         ),
         Chart(
