@@ -11,20 +11,20 @@ from harness import PATIENCE, Payment, payments, percentile
 from fraud_service.stream import clients
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import Queue
+    from multiprocessing.connection import Connection
 
     from fraud_service.settings import Settings
 
 HEAD_START: Final = 1.0  # seconds to make the connections warm before the first payment is due
 
 
-def feed(settings: Settings, count: int, rate: float, told: Queue[Any]) -> None:
-    """Send the first payments of the history at a rate; tells when it begins, then how late it was."""
+def feed(settings: Settings, count: int, rate: float, asked: Connection) -> None:
+    """Send the first payments of the history at a rate, when asked to; tells when it begins, then how late it was."""
     messages = payments(count)
-    told.put("ready")
+    asked.recv()
     began = time.time() + HEAD_START
-    told.put(began)
-    told.put(paced(settings, messages, rate, began))
+    asked.send(began)
+    asked.send(paced(settings, messages, rate, began))
 
 
 def paced(settings: Settings, messages: list[Payment], rate: float, began: float) -> dict[str, float]:

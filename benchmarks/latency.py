@@ -7,9 +7,7 @@ the service does, so that a stall is counted for all that it delays (no coordina
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from multiprocessing import get_context
-from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
 
 import ladder
@@ -22,6 +20,8 @@ from support.processes import fresh_settings
 from fraud_service.stream import clients, topics
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from fraud_service.settings import Settings
 
 # Flagged transactions are too rare to tell a high percentile of; with a lower threshold there are enough.
@@ -88,24 +88,29 @@ def measure(place: Broker, guarantee: str, rate: float, seconds: float) -> dict[
     topics.create(clients.admin(settings), topics.table(settings), 1)
     count = int(rate * (SETTLE + seconds))
     options = {**GUARANTEES[guarantee], "FRAUD_REVIEW_THRESHOLD": REVIEW}
-    told = get_context("spawn").Queue()
-    feeder = aside(feed, settings, count, rate, told)
+    told, asked = get_context("spawn").Pipe()
+    feeder = aside(feed, settings, count, rate, asked)
     try:
         with scorers(settings, place.folder / f"latency-{time.monotonic_ns()}", options) as (service,):
-            service.await_ready()
-            told.get(timeout=PATIENCE)
-            reader, began = Reader(settings), told.get(timeout=PATIENCE)
+            service.await_ready()  # before the first payment: what waits for a start is no latency under load
+            reader = Reader(settings)
+            told.send("begin")
+            began = _hear(told)
             reader.read(count, time.monotonic() + SETTLE + 2 * seconds + 30)
-        late = told.get(timeout=PATIENCE)
+        late = _hear(told)
     finally:
-        with suppress(Empty):
-            told.get_nowait()
         feeder.kill()
         feeder.join()
     found = reader.figures((began + SETTLE) * 1000)
     scored = reader.rate((began + SETTLE) * 1000, (began + SETTLE + seconds) * 1000)
     lost = count - len(reader.seen[settings.topics.scores])
     return {**found, "rate": rate, "scored": scored, "late": late, "lost": lost}
+
+
+def _hear(told: Connection) -> Any:
+    if not told.poll(PATIENCE):
+        raise SystemExit(f"the feeder has said nothing for {PATIENCE:.0f} s")
+    return told.recv()
 
 
 def capacity(place: Broker, alone: dict[str, float]) -> dict[str, float]:

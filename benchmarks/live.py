@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fraud_service.history import LabelledTransaction
+    from fraud_service.models.artefact import Artefact
     from fraud_service.settings import Settings
 
 NEW_MODEL: Final = "bench-promoted"
@@ -110,8 +112,9 @@ class Watch:
 def measure(place: Broker, sizes: Sizes) -> dict[str, Any]:
     """Run scorer and learner under load, promote a model in the middle."""
     settings = fresh_settings(place.bootstrap, place.folder)
-    count = int(sizes.rate * sizes.seconds)
+    count, challenger = int(sizes.rate * sizes.seconds), _challenger(settings)
     with (
+        ThreadPoolExecutor(1) as aside_of_reading,  # who reads late would find scores late
         scorers(settings, place.folder / "live", LEAST) as (scorer,),
         Service(settings, "learn", place.folder / "live-learner") as learner,
     ):
@@ -122,8 +125,9 @@ def measure(place: Broker, sizes: Sizes) -> dict[str, Any]:
         try:
             _await_first(watch)
             watch.read(time.monotonic() + sizes.seconds / 2)
-            promoted = _promote(settings)
+            promotion = aside_of_reading.submit(_promote, settings, challenger)
             watch.read(time.monotonic() + sizes.seconds / 2 + AROUND)
+            promoted = promotion.result()
         finally:
             feeder.kill()
             feeder.join()
@@ -139,12 +143,17 @@ def _await_first(watch: Watch) -> None:
             raise SystemExit("no score became visible")
 
 
-def _promote(settings: Settings) -> float:
-    """Promote the shipped model under another name, so that nothing but the change itself is measured."""
+def _challenger(settings: Settings) -> Artefact:
+    """Return the shipped model under another name, so that nothing but the change itself is measured."""
     shipped = artefact.read(settings.model or artefact.shipped())
-    renamed = msgspec.structs.replace(shipped.manifest, version=NEW_MODEL)
-    refit.promote(settings, msgspec.structs.replace(shipped, manifest=renamed))
-    return time.time() * 1000
+    return msgspec.structs.replace(shipped, manifest=msgspec.structs.replace(shipped.manifest, version=NEW_MODEL))
+
+
+def _promote(settings: Settings, challenger: Artefact) -> float:
+    """Promote a model; returns when that was (epoch milliseconds)."""
+    began = time.time() * 1000
+    refit.promote(settings, challenger)
+    return began
 
 
 def to_scorer(watch: Watch) -> dict[str, float]:
