@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quixstreams.state.base import PartitionTransaction, StorePartition
 
 LARGEST: Final = 256  # beyond it a row gets hardly cheaper, and the first one waits for the last
+ENDING: Final = 0.004  # seconds: brokers write everywhere that a transaction has ended, after they answered
 
 
 class State(Protocol):
@@ -145,7 +146,9 @@ class Batches:
             for partition in {message.partition for message in batch}:
                 self._know(partition, self._read)
         produce = self._context.producer.produce
-        for message, outputs in zip(batch, self._step(batch, self._state), strict=True):
+        results = self._step(batch, self._state)
+        self._let_end()
+        for message, outputs in zip(batch, results, strict=True):
             for output in outputs:
                 produce(
                     topic=self._topics[output.topic],
@@ -156,6 +159,14 @@ class Batches:
                 )
         for message in {(message.topic, message.partition): message for message in batch}.values():
             self._context.store_offset(message.topic, message.partition, message.offset)
+
+    def _let_end(self) -> None:
+        """Let the last transaction end: until then a new one is turned away, and the client tries again after 20 ms."""
+        if self._context.exactly_once:
+            began: float = self._context.checkpoint._created_at  # noqa: SLF001 - just after the last one was committed
+            rest = began + ENDING - time.monotonic()
+            if rest > 0:
+                time.sleep(rest)
 
     def _know(self, partition: int, read: Callable[[bytes], object]) -> None:
         store = self._transaction(partition)._partition  # noqa: SLF001 - a test goes through it

@@ -16,7 +16,7 @@ from fraud_service.errors import InvalidRecord
 from fraud_service.settings import Settings
 from fraud_service.stream import batches
 from fraud_service.stream.application import build
-from fraud_service.stream.batches import LARGEST, Batches
+from fraud_service.stream.batches import ENDING, LARGEST, Batches
 from fraud_service.stream.clients import murmur2_partition
 from fraud_service.stream.messages import Output, Received
 
@@ -111,6 +111,7 @@ class Client:
         self.happens = happens or {}
         self.polls, self.timeouts, self.produced, self.stored = 0, [], [], []
         self.exactly_once, self.commits, self.clock = False, [], 100.0
+        self._created_at = 0.0
         self.consumer = self.checkpoint = self
         self.producer = SimpleNamespace(poll=lambda _: None, produce=lambda **record: self.produced.append(record))
 
@@ -131,6 +132,10 @@ class Client:
         self.commits.append(self.stored)
         self.stored = []
         self.clock += 0.02  # what it takes
+        self._created_at = self.clock
+
+    def sleep(self, seconds):
+        self.clock += seconds
 
     def monotonic(self):
         return self.clock
@@ -164,6 +169,7 @@ def once(monkeypatch):
     client = Client(3)
     client.exactly_once = True
     monkeypatch.setattr(batches.time, "monotonic", client.monotonic)
+    monkeypatch.setattr(batches.time, "sleep", client.sleep)
     return client, Batches(client, "in", echo, {"scores": "out"})
 
 
@@ -185,13 +191,33 @@ def test_no_more_than_half_of_the_time_goes_into_early_commits(once):
     batched.turn(0.05)
     client.waiting = [Polled(3)]
     batched.turn(0.05)
-    client.clock += 0.015
+    client.clock += 0.015 - ENDING  # which it waited for already
     assert not batched.turn(0.05)
     assert len(client.commits) == 1
     assert client.timeouts[-1] == pytest.approx(0.005)
     client.clock += 0.005
     assert not batched.turn(0.05)
     assert len(client.commits) == 2
+
+
+@pytest.mark.parametrize(("worked", "waits"), [(0.0, ENDING), (0.001, ENDING - 0.001), (0.1, 0.0)])
+def test_a_transaction_begins_only_when_the_last_one_has_had_the_time_to_end(once, worked, waits):
+    client, batched = once
+    batched.turn(0.05)
+    batched.turn(0.05)
+    client.waiting = [Polled(3)]
+    client.clock += worked
+    before = client.clock
+    batched.turn(0.05)
+    assert len(client.produced) == 4
+    assert client.clock - before == pytest.approx(waits)
+
+
+def test_at_least_once_nobody_waits_for_the_last_transaction(once):
+    client, batched = once
+    client.exactly_once, client._created_at = False, client.clock
+    batched.turn(0.05)
+    assert client.clock == client._created_at
 
 
 def test_at_least_once_nobody_waits_for_a_commit_and_none_comes_early():

@@ -342,6 +342,13 @@ def test_quix_still_commits_through_the_context_of_the_application(app):
     assert isinstance(app._processing_context, ProcessingContext)
 
 
+def test_quix_still_notes_when_a_checkpoint_begins(app):
+    app._processing_context.exactly_once = False  # which asks for a broker
+    before = time.monotonic()
+    app._processing_context.init_checkpoint()
+    assert before <= app._processing_context.checkpoint._created_at <= time.monotonic()
+
+
 def test_an_assignment_is_counted_and_a_turn_ends_its_recovery(app, monkeypatch):
     monkeypatch.setattr(Application, "_on_assign", lambda *_: None)
     app.health, app.metrics = Health(), ScorerMetrics(Metrics())
