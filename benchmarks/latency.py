@@ -6,6 +6,7 @@ the service does, so that a stall is counted for all that it delays (no coordina
 
 from __future__ import annotations
 
+import itertools
 import time
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Final
@@ -134,19 +135,18 @@ def _alone(place: Broker) -> dict[str, float]:
 
 
 def run(sizes: Sizes) -> dict[str, Any]:
-    """Measure all loads under both guarantees."""
+    """Measure all loads under both guarantees, each round of them as shares of a capacity found just before it."""
     found = Results("latency", msgspec.to_builtins(sizes))
-    loads = [(guarantee, share) for share in SHARES for guarantee in GUARANTEES]
-    names = [f"{guarantee} at {share:.0%} #{number}" for number in range(sizes.runs) for guarantee, share in loads]
-    if not {"capacity", *names} <= found.found.keys():
+    if "done" not in found.found:
         with broker() as place:
             say(f"latency: on {place.kind}")
-            rates = found.measured("capacity", lambda: capacity(place, _alone(place)))
-            for name in names:
-                guarantee, share = next(load for load in loads if name.startswith(f"{load[0]} at {load[1]:.0%} #"))
-                rate = rates[guarantee] * share
-                found.measured(
-                    name,
-                    lambda guarantee=guarantee, rate=rate: measure(place, guarantee, rate, sizes.seconds),
-                )
+            alone = found.measured("alone", lambda: _alone(place))
+            for number in range(sizes.runs):
+                rates = found.measured(f"capacity #{number}", lambda: capacity(place, alone))
+                for share, (guarantee, rate) in itertools.product(SHARES, rates.items()):
+                    found.measured(
+                        f"{guarantee} at {share:.0%} #{number}",
+                        lambda guarantee=guarantee, rate=rate * share: measure(place, guarantee, rate, sizes.seconds),
+                    )
+        found.measured("done", lambda: True)
     return found.found

@@ -43,6 +43,8 @@ holds its score, or its alert. The load is open: payments come on schedule whate
 omission); how late the feeder itself was stands beside it (99th percentile, to the broker's log). Feeder, broker,
 scorer and reader share the cores, under every load alike: capacity is the rate at which scores come out of this company
 while more than they can take is fed, less than the scorer takes from a full topic, alone with the broker (the ladder).
+It is found anew before each round of loads, for the machine's pace changes; the first payment is due a second after the
+scorer is ready, and what is measured comes after three more.
 Checkpoints every 0.1 s, the default, and earlier under exactly-once when nothing waits. The broker's clock ticks in
 milliseconds, which adds up to one. The threshold of review is {review} here, for enough alerts. A percentile without
 enough records behind it is left out.
@@ -261,7 +263,8 @@ def _load(guarantee: str, share: float, what: str, runs: list[dict[str, Any]]) -
         cells.append(_ms(statistics.median(run[what][name] for run in enough)) if enough else "")
     largest = _ms(max((run[what]["max"] for run in runs if run[what]["max"] is not None), default=None))
     late = _ms(statistics.median(run["late"]["appended_p99_ms"] for run in runs))
-    return [guarantee, f"{share:.0%}".replace("%", " %"), f"{runs[0]['rate']:,.0f}", what, *cells, largest, late]
+    rate = _figure(spread([run["rate"] for run in runs]), 0)
+    return [guarantee, f"{share:.0%}".replace("%", " %"), rate, what, *cells, largest, late]
 
 
 def _stages(found: dict[str, Any]) -> str:
