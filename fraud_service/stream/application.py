@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from quixstreams import Application
+from quixstreams.exceptions import PartitionAssignmentError
 from quixstreams.state.rocksdb import RocksDBOptions
 from rocksdict import DBCompressionType
 
@@ -100,6 +101,9 @@ class GuardedApplication(Application):  # type: ignore[misc]
         super().stop(fail)
 
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        if self.is_told_to_stop:  # the group answers only now, mostly within the close: take nothing any more
+            consumer.assign([])
+            return
         self.member = consumer.memberid()
         if self.health is not None and not self.joined_after:
             self.joined_after = time.monotonic() - self.health.began
@@ -183,6 +187,10 @@ class GuardedApplication(Application):  # type: ignore[misc]
         try:
             self.run()
         except Exception as error:
+            if isinstance(error, PartitionAssignmentError) and not self._failed:
+                # The loop had ended in good order; in the close Quix asks for offsets that no client tells any more.
+                log.info("stopped_before_assigned")
+                return
             cause, name = self.ended_by or error, self.config.consumer_extra_config["group.instance.id"]
             ours = endings.Membership(self.config.consumer_group, name, self.member, self.joined_after)
             ending = endings.meaning(cause, name, partial(self.has_rival, ours, self._beat))

@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from quixstreams import Application
 from quixstreams.checkpointing import Checkpoint
+from quixstreams.exceptions import PartitionAssignmentError
 from quixstreams.internal_producer import InternalProducer
 from quixstreams.kafka import BaseConsumer, Producer
 from quixstreams.processing import ProcessingContext
@@ -340,6 +341,27 @@ def test_quix_still_commits_through_the_context_of_the_application(app):
     assert callable(Checkpoint.expired)
     assert callable(Checkpoint.empty)
     assert isinstance(app._processing_context, ProcessingContext)
+
+
+def test_told_to_stop_before_the_group_answers_nothing_is_taken(app, monkeypatch):
+    monkeypatch.setattr(Application, "_on_assign", lambda *_: pytest.fail("assigned"))
+    given = []
+    app.stop()
+    app._on_assign(SimpleNamespace(assign=given.append), [TopicPartition("payments.transactions.v1", 0)])
+    assert given == [[]]
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_an_assignment_that_fails_is_no_failure_only_after_a_loop_that_ended_in_good_order(
+    app, monkeypatch, has_failed
+):
+    def run() -> None:
+        app.stop(fail=has_failed)
+        raise PartitionAssignmentError("offsets are not told in a close")
+
+    monkeypatch.setattr(app, "run", run)
+    with pytest.raises(FatalStreamError) if has_failed else contextlib.nullcontext():
+        app.run_until_stopped()
 
 
 def test_quix_still_notes_when_a_checkpoint_begins(app):
