@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from quixstreams import Application
-from quixstreams.exceptions import PartitionAssignmentError
 from quixstreams.state.rocksdb import RocksDBOptions
 from rocksdict import DBCompressionType
 
@@ -71,6 +70,10 @@ class StateOptions(RocksDBOptions):  # type: ignore[misc]
         return options
 
 
+class ToldToStop(Exception):  # noqa: N818 - nothing has failed
+    """The group gave partitions to a process that is ending in good order: it takes none."""
+
+
 class GuardedApplication(Application):  # type: ignore[misc]
     """Quix's application, watched; its loop takes batches instead of single messages, through `batches`.
 
@@ -101,9 +104,12 @@ class GuardedApplication(Application):  # type: ignore[misc]
         super().stop(fail)
 
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
-        if self.is_told_to_stop:  # the group answers only now, mostly within the close: take nothing any more
+        if self.is_told_to_stop:
+            # The group answers only now, mostly within the close: there the client tells nothing of what is asked next,
+            # so nothing is.
             consumer.assign([])
-            return
+            self.ended_by = self.ended_by or ToldToStop()
+            raise self.ended_by
         self.member = consumer.memberid()
         if self.health is not None and not self.joined_after:
             self.joined_after = time.monotonic() - self.health.began
@@ -187,11 +193,10 @@ class GuardedApplication(Application):  # type: ignore[misc]
         try:
             self.run()
         except Exception as error:
-            if isinstance(error, PartitionAssignmentError) and not self._failed:
-                # The loop had ended in good order; in the close Quix asks for offsets that no client tells any more.
+            cause, name = self.ended_by or error, self.config.consumer_extra_config["group.instance.id"]
+            if isinstance(cause, ToldToStop):
                 log.info("stopped_before_assigned")
                 return
-            cause, name = self.ended_by or error, self.config.consumer_extra_config["group.instance.id"]
             ours = endings.Membership(self.config.consumer_group, name, self.member, self.joined_after)
             ending = endings.meaning(cause, name, partial(self.has_rival, ours, self._beat))
             if not isinstance(ending, ClusterUnavailable):

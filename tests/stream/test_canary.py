@@ -343,24 +343,32 @@ def test_quix_still_commits_through_the_context_of_the_application(app):
     assert isinstance(app._processing_context, ProcessingContext)
 
 
-def test_told_to_stop_before_the_group_answers_nothing_is_taken(app, monkeypatch):
+@pytest.mark.parametrize("failure", [None, FatalStreamError("it had failed before")])
+def test_told_to_stop_before_the_group_answers_nothing_is_taken_and_only_that_is_no_failure(app, monkeypatch, failure):
     monkeypatch.setattr(Application, "_on_assign", lambda *_: pytest.fail("assigned"))
     given = []
-    app.stop()
-    app._on_assign(SimpleNamespace(assign=given.append), [TopicPartition("payments.transactions.v1", 0)])
+
+    def close_within_which_the_group_answers() -> None:
+        app.stop()
+        app.ended_by = failure
+        try:
+            app._on_assign(SimpleNamespace(assign=given.append), [TopicPartition("payments.transactions.v1", 0)])
+        except Exception as error:
+            raise PartitionAssignmentError("as Quix says") from error
+
+    monkeypatch.setattr(app, "run", close_within_which_the_group_answers)
+    with pytest.raises(FatalStreamError) if failure else contextlib.nullcontext():
+        app.run_until_stopped()
     assert given == [[]]
 
 
-@pytest.mark.parametrize("has_failed", [False, True])
-def test_an_assignment_that_fails_is_no_failure_only_after_a_loop_that_ended_in_good_order(
-    app, monkeypatch, has_failed
-):
+def test_partitions_that_cannot_be_given_back_are_a_failure_although_it_was_told_to_stop(app, monkeypatch):
     def run() -> None:
-        app.stop(fail=has_failed)
-        raise PartitionAssignmentError("offsets are not told in a close")
+        app.stop()
+        raise PartitionAssignmentError("as Quix says of a failed revoke too")
 
     monkeypatch.setattr(app, "run", run)
-    with pytest.raises(FatalStreamError) if has_failed else contextlib.nullcontext():
+    with pytest.raises(FatalStreamError):
         app.run_until_stopped()
 
 
