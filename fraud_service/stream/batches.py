@@ -161,9 +161,12 @@ class Batches:
             self._context.store_offset(message.topic, message.partition, message.offset)
 
     def _let_end(self) -> None:
-        """Let the last transaction end: until then a new one is turned away, and the client tries again after 20 ms."""
+        """Let the last transaction end: until then a new one is turned away, and the client tries again after 20 ms.
+
+        An idle stream renews its checkpoint every interval with nothing committed: a payment just after that waits too.
+        """
         if self._context.exactly_once:
-            began: float = self._context.checkpoint._created_at  # noqa: SLF001 - just after the last one was committed
+            began: float = self._context.checkpoint._created_at  # noqa: SLF001 - as soon as the last one was committed
             rest = began + ENDING - time.monotonic()
             if rest > 0:
                 time.sleep(rest)
