@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+from contextlib import suppress
+
 import pytest
 from support.processes import Service, fresh_settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+
+STARTED = "Initializing state directory"  # what Quix logs before it asks for partitions
 
 
 @pytest.mark.parametrize("verb", ["score", "learn"])
@@ -53,3 +58,17 @@ def test_an_outage_longer_than_the_session_is_waited_for_by_the_same_process(apa
             apache_kafka.start()
         process.await_ready()
         assert process.stop() == 0
+
+
+@pytest.mark.parametrize("verb", ["score", "learn"])
+def test_a_process_stopped_before_its_group_has_answered_ends_in_good_order(apache_kafka, tmp_path, verb):
+    process = Service(fresh_settings(apache_kafka.bootstrap, tmp_path), verb, tmp_path / verb)
+    with process:
+        process.await_ready()
+    for moment in (0.0, 0.1, 0.2):  # within the half second in which the group answers
+        before = process.log().count(STARTED)
+        with process:
+            process.wait_until(lambda before=before: process.log().count(STARTED) > before, 30)
+            with suppress(subprocess.TimeoutExpired):
+                process.process.wait(moment)
+            assert process.stop() == 0, process.log()[-6000:]
