@@ -48,25 +48,22 @@ TRANSACTION_TIMEOUT_MS: Final = 10_000
 DELIVERY_TIMEOUT_MS: Final = 10_000  # a broker that is away must not look like a loop that hangs
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
-FILES_TO_COMPACT: Final = (
-    8  # of the size of a memtable, before they become one; RocksDB's own 4 take half as long again
-)
+UNMERGED: Final = 1 << 20  # files of a level: a recovery leaves hundreds, and no write waits until they are merged
 UNCOMPRESSED: Final = 2  # levels of RocksDB: of recent writes, a few hundred megabytes a partition
 COMPRESSED: Final = 5  # the levels below
 
 
 class StateOptions(RocksDBOptions):  # type: ignore[misc]
-    """Quix's options of RocksDB, for fast recoveries: half as many compactions, and what is soon merged stays plain."""
+    """Quix's options of RocksDB, for fast recoveries: writes wait for no merge, and what is soon merged stays plain."""
 
     def to_options(self) -> Options:
         """Return them with what Quix does not offer."""
         options: Options = super().to_options()
-        options.set_level_zero_file_num_compaction_trigger(FILES_TO_COMPACT)
         options.set_compression_per_level(
             [DBCompressionType.none()] * UNCOMPRESSED + [DBCompressionType.lz4()] * COMPRESSED
         )
-        options.set_level_zero_slowdown_writes_trigger(6 * FILES_TO_COMPACT)
-        options.set_level_zero_stop_writes_trigger(10 * FILES_TO_COMPACT)
+        options.set_level_zero_slowdown_writes_trigger(UNMERGED)
+        options.set_level_zero_stop_writes_trigger(UNMERGED)
         return options
 
 

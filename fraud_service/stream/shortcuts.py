@@ -111,11 +111,11 @@ class _Recovery:
                 self._meet(message)
                 self._meet_more()
             elif self._has_all() or time.monotonic() >= due:
-                self._settle()
+                self._end()
                 manager._position_cache.clear()  # noqa: SLF001 - what it has may be from before the last row
                 manager._update_recovery_status()  # noqa: SLF001
                 due = time.monotonic() + LOOK
-        self._settle()  # of what is not done, where it was told to stop
+        self._end()  # of what is not done, where it was told to stop
 
     def _has_all(self) -> bool:
         """Whether everything is read that was there when the partitions were given to this process."""
@@ -158,12 +158,12 @@ class _Recovery:
             store.settle()
             part.recover_from_changelog_message(message)
 
-    def _settle(self) -> None:
+    def _end(self) -> None:
         stores, self._stores = self._stores, {}
         ours = self._parts()
         for part, store in stores.items():
             if part in ours:  # else it was given away meanwhile
-                store.settle()
+                store.end()
 
 
 class _Store:
@@ -171,7 +171,8 @@ class _Store:
 
     Rows do without the log that RocksDB writes ahead: it costs a fifth of a recovery, and the changelog is one already.
     So the offset is written only when all rows before it are in files; after a crash recovery goes on behind it, and
-    reads again what may be there.
+    reads again what may be there. Files are merged when the last row is there: merging them on the way takes most of
+    the time, and each row several times.
     """
 
     def __init__(self, part: RecoveryPartition) -> None:
@@ -184,6 +185,7 @@ class _Store:
         self._count = 0
         self._without_log = WriteOptions()
         self._without_log.disable_wal = True  # type: ignore[method-assign, assignment] # a property, the stub has it wrong
+        self._merge(now=False)
 
     def take(self, message: Message) -> bool:
         """Take a row, or pass it over when what it was made of was never committed; returns whether it is of our make.
@@ -231,3 +233,11 @@ class _Store:
         store = self._part._store_partition  # noqa: SLF001
         store._db.flush()  # noqa: SLF001
         store.write_changelog_offset(self._offset)
+
+    def end(self) -> None:
+        """Settle, and have files merged from now on, beside the work."""
+        self.settle()
+        self._merge(now=True)
+
+    def _merge(self, *, now: bool) -> None:
+        self._part._store_partition._db.set_options({"disable_auto_compactions": "false" if now else "true"})  # noqa: SLF001

@@ -32,8 +32,8 @@ from fraud_service.metrics import Metrics, ScorerMetrics
 from fraud_service.settings import Settings
 from fraud_service.stream import application
 from fraud_service.stream.application import (
-    FILES_TO_COMPACT,
     MEMTABLE_BYTES,
+    UNMERGED,
     GuardedApplication,
     build,
     show_state,
@@ -187,7 +187,8 @@ def test_the_state_is_opened_with_our_options(tmp_path):
         said = log.read_text()
     for option, value in (
         ("write_buffer_size", MEMTABLE_BYTES),
-        ("level0_file_num_compaction_trigger", FILES_TO_COMPACT),
+        ("level0_slowdown_writes_trigger", UNMERGED),
+        ("level0_stop_writes_trigger", UNMERGED),
         (r"compression\[1\]", "NoCompression"),
         (r"compression\[2\]", "LZ4"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -253,6 +254,23 @@ def test_what_the_offset_reaches_up_to_survives_a_kill(store, monkeypatch, tmp_p
     assert Manager(rows).recover(store) == ({b"b": b"2", b"c": b"3"}, 3)
     settled = {b"a": b"1", b"b": b"2", b"c": b"3"}, 2
     assert left == [({}, None), settled, settled]
+
+
+def test_files_are_merged_when_the_last_row_is_there_and_not_before(store, monkeypatch):
+    monkeypatch.setattr(shortcuts, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(shortcuts, "ROWS_UNTIL_SETTLED", 1)
+    unmerged = []
+
+    def files():
+        return store._db.property_int_value("rocksdb.num-files-at-level0")
+
+    rows = [Row(number, b"a", b"%d" % number) for number in range(20)]
+    Manager([*rows, lambda: unmerged.append(files()), None]).recover(store)
+    assert unmerged == [20]
+    deadline = time.monotonic() + 20
+    while files() > 1:
+        assert time.monotonic() < deadline, "nothing is merged after a recovery"
+        time.sleep(0.01)
 
 
 def test_a_row_of_what_was_never_committed_is_passed_over(store):
