@@ -98,6 +98,7 @@ class Broker(NamedTuple):
     kind: str
     folder: Path
     logs: Path | None  # where it keeps the topics, if it tells
+    pid: int | None  # of its process, if it has one
 
 
 @contextmanager
@@ -107,10 +108,10 @@ def broker() -> Iterator[Broker]:
         if apache_kafka.why_unavailable() is None:
             with apache_kafka.ApacheKafka() as kafka:
                 _await_coordinators(kafka.bootstrap)
-                yield Broker(kafka.bootstrap, KAFKA, Path(name), kafka.data)
+                yield Broker(kafka.bootstrap, KAFKA, Path(name), kafka.data, kafka.pid)
         else:
             with EmbeddedBroker() as embedded:
-                yield Broker(embedded.bootstrap, "embedded", Path(name), None)
+                yield Broker(embedded.bootstrap, "embedded", Path(name), None, None)
 
 
 def _await_coordinators(bootstrap: str) -> None:

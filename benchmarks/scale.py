@@ -59,6 +59,7 @@ BYTES_A_CARD: Final = 5_000  # of disk, in the changelog and in the state
 MOST_KILLED: Final = 1_000_000  # with more cards a lost volume tells nothing that the first start has not told
 FIRST: Final = 2_000  # payments that wait for it when it starts
 LOOK: Final = 2.0  # seconds
+CLEANING: Final = 20.0  # seconds: longer than a broker's cleaner of compacted topics sleeps
 RESTING: Final = 0.15  # of a core: polling, and no compaction
 MOMENT: Final = 2_592_000_000  # thirty days, milliseconds: payments come after the history
 
@@ -222,15 +223,18 @@ def kill_and_start(settings: Settings, service: Service, volume: Path | None, pa
     return {name: found[name] + lost for name in ("ready", "first_score")}
 
 
-def rest(pid: int, patience: float) -> float:
-    """Wait until a process has little to do: RocksDB merges files after a recovery; returns the seconds."""
+def rest(pid: int, patience: float, look: float = LOOK) -> float:
+    """Wait until a process has little to do for so many seconds; returns how long it had been busy.
+
+    RocksDB merges files after a recovery, and a broker cleans a compacted topic that was filled at once.
+    """
     began = time.monotonic()
     while time.monotonic() < began + patience:
         before = processor_time(pid)
-        time.sleep(LOOK)
-        if processor_time(pid) - before < RESTING * LOOK:
-            return time.monotonic() - began - LOOK
-    raise SystemExit(f"the scorer was still busy after {patience:.0f} s")
+        time.sleep(look)
+        if processor_time(pid) - before < RESTING * look:
+            return time.monotonic() - began - look
+    raise SystemExit(f"process {pid} was still busy after {patience:.0f} s")
 
 
 def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
@@ -242,6 +246,8 @@ def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
     payments_of_all = of_all_cards(FIRST + count, cards)
     send(settings, payments_of_all[:FIRST])
     patience = PATIENCE + cards / 10_000
+    if place.pid is not None:
+        rest(place.pid, patience, CLEANING)
     before = _on_disk(place, changelog)
     service = Service(settings, "score", folder, ONCE)
     try:

@@ -49,8 +49,7 @@ DELIVERY_TIMEOUT_MS: Final = 10_000  # a broker that is away must not look like 
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
 UNMERGED: Final = 1 << 20  # files of a level: a recovery leaves hundreds, and no write waits until they are merged
-UNCOMPRESSED: Final = 2  # levels of RocksDB: of recent writes, a few hundred megabytes a partition
-COMPRESSED: Final = 5  # the levels below
+LEVELS_BELOW: Final = 6  # of RocksDB, where files are merged
 
 
 class StateOptions(RocksDBOptions):  # type: ignore[misc]
@@ -59,9 +58,7 @@ class StateOptions(RocksDBOptions):  # type: ignore[misc]
     def to_options(self) -> Options:
         """Return them with what Quix does not offer."""
         options: Options = super().to_options()
-        options.set_compression_per_level(
-            [DBCompressionType.none()] * UNCOMPRESSED + [DBCompressionType.lz4()] * COMPRESSED
-        )
+        options.set_compression_per_level([DBCompressionType.none()] + [DBCompressionType.lz4()] * LEVELS_BELOW)
         options.set_level_zero_slowdown_writes_trigger(UNMERGED)
         options.set_level_zero_stop_writes_trigger(UNMERGED)
         return options

@@ -189,8 +189,8 @@ def test_the_state_is_opened_with_our_options(tmp_path):
         ("write_buffer_size", MEMTABLE_BYTES),
         ("level0_slowdown_writes_trigger", UNMERGED),
         ("level0_stop_writes_trigger", UNMERGED),
-        (r"compression\[1\]", "NoCompression"),
-        (r"compression\[2\]", "LZ4"),
+        (r"compression\[0\]", "NoCompression"),
+        (r"compression\[1\]", "LZ4"),
     ):
         assert re.search(rf"Options\.{option}: {value}\n", said), option
 
