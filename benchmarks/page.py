@@ -56,10 +56,10 @@ hands a score record to the client, its threads included.
 """
 LARGE: Final = 1_000_000  # cards: with fewer, a recovery is mostly a start
 SCALE_TEXT: Final = """Profiles of simulated cards after thirty days, decisions included, were written straight into the
-changelog under as many card ids (real encoder, Quix's headers), and the scorer recovered from it on an empty volume:
-that is the cold recovery. RocksDB goes on merging files behind it; when the scorer was at rest, it was given payments
-of cards drawn evenly from all, exactly-once, a commit every 0.1 s, so that no card is in a cache more than another.
-Disk is the local state, changelog what the broker's files grew by.
+changelog under as many card ids (real encoder, Quix's headers). When the broker had compacted that and was at rest, the
+scorer recovered from it on an empty volume: that is the cold recovery. RocksDB merges files behind it; when the scorer
+was at rest, it was given payments of cards drawn evenly from all, exactly-once, a commit every 0.1 s, so that no card
+is in a cache more than another. Disk is the local state, changelog what the broker's files grew by.
 """
 RECOVERY_TEXT: Final = """Seconds from `kill -9` at work to the first new score that a `read_committed` reader sees, the
 process started again at once, on the volume it had and on an empty one. *Ready* is `/readyz`.

@@ -171,8 +171,8 @@ class _Store:
 
     Rows do without the log that RocksDB writes ahead: it costs a fifth of a recovery, and the changelog is one already.
     So the offset is written only when all rows before it are in files; after a crash recovery goes on behind it, and
-    reads again what may be there. Files are merged when the last row is there: merging them on the way takes most of
-    the time, and each row several times.
+    reads again what may be there. Files of many rows are merged when the last one is there: on the way, merging takes
+    most of the time, and takes each row several times.
     """
 
     def __init__(self, part: RecoveryPartition) -> None:
@@ -185,7 +185,7 @@ class _Store:
         self._count = 0
         self._without_log = WriteOptions()
         self._without_log.disable_wal = True  # type: ignore[method-assign, assignment] # a property, the stub has it wrong
-        self._merge(now=False)
+        self._is_merged = True
 
     def take(self, message: Message) -> bool:
         """Take a row, or pass it over when what it was made of was never committed; returns whether it is of our make.
@@ -203,6 +203,7 @@ class _Store:
         self._offset = message.offset()
         self._count += 1
         if len(self._rows) >= ROWS_AT_ONCE:
+            self._merge(now=False)
             self._write()
         if self._count >= ROWS_UNTIL_SETTLED:
             self.settle()
@@ -240,4 +241,7 @@ class _Store:
         self._merge(now=True)
 
     def _merge(self, *, now: bool) -> None:
+        if now is self._is_merged:
+            return
+        self._is_merged = now
         self._part._store_partition._db.set_options({"disable_auto_compactions": "false" if now else "true"})  # noqa: SLF001
