@@ -435,3 +435,17 @@ def test_a_process_may_hold_as_many_files_open_as_the_system_lets_it():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert allowed == (cli.OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, cli.OPEN_FILES))
     assert still == hard
+
+
+@pytest.mark.parametrize("refusal", [ValueError("current limit exceeds maximum limit"), OSError(22, "invalid")])
+def test_a_system_that_refuses_its_own_limit_of_files_ends_no_command(monkeypatch, refusal):
+    asked = []
+
+    def refuse(_limit, both):
+        asked.append(both)
+        raise refusal
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    cli.allow_files()
+    assert asked == [(cli.OPEN_FILES, resource.RLIM_INFINITY)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import resource
 import sys
+from contextlib import suppress
 from typing import Final
 
 import typer
@@ -51,4 +52,5 @@ def allow_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        with suppress(OSError, ValueError):  # some systems promise more than they give; no command ends over that
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
