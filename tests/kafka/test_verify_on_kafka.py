@@ -69,6 +69,7 @@ def ran(apache_kafka, tmp_path_factory) -> Settings:
         scorer.wait_until(lambda: len(scores.read()) > 0, 60)
         scorer.kill()
         scorer.start()
+        scorer.await_ready()  # all may have been scored before the kill, and what still loads is not told to stop
         scorer.wait_until(lambda: len(scores.read()) == PAYMENTS, 90)
         learner.wait_until(lambda: len(snapshots.read()) > 100, 90)
         assert scorer.stop() == 0
