@@ -185,7 +185,7 @@ class _Store:
         self._count = 0
         self._without_log = WriteOptions()
         self._without_log.disable_wal = True  # type: ignore[method-assign, assignment] # a property, the stub has it wrong
-        self._is_merged = True
+        self._merges = True
 
     def take(self, message: Message) -> bool:
         """Take a row, or pass it over when what it was made of was never committed; returns whether it is of our make.
@@ -241,7 +241,7 @@ class _Store:
         self._merge(now=True)
 
     def _merge(self, *, now: bool) -> None:
-        if now is self._is_merged:
+        if now is self._merges:
             return
-        self._is_merged = now
+        self._merges = now
         self._part._store_partition._db.set_options({"disable_auto_compactions": "false" if now else "true"})  # noqa: SLF001
