@@ -130,7 +130,7 @@ def run(stream: Stream, data: Path) -> None:
 
 def _command(*words: str) -> None:
     print("fraud-service", *words, file=sys.stderr)  # noqa: T201
-    subprocess.run([sys.executable, "-m", "fraud_service.cli", *words], check=True)  # noqa: S603 - our own
+    subprocess.run([sys.executable, "-m", "fraud_service", *words], check=True)  # noqa: S603 - our own
 
 
 def page(measured: dict[str, Any]) -> str:

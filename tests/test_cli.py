@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -163,7 +164,7 @@ def test_a_misspelt_variable_is_one_line_and_exit_code_2(run, monkeypatch):
 
 def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "fraud_service.cli", "score"],
+        [sys.executable, "-m", "fraud_service", "score"],
         env=os.environ | {"FRAUD_MODEL": str(tmp_path / "nowhere")},
         capture_output=True,
         text=True,
@@ -400,9 +401,11 @@ LOADING = """
 import os, signal, sys
 from importlib.abc import MetaPathFinder
 
+_, verb, module = sys.argv
+
 class Loading(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "fraud_service.service":
+        if name == module:
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
                 for _ in range(1000):
@@ -411,18 +414,29 @@ class Loading(MetaPathFinder):
                 raise ImportError("initialization failed")
 
 sys.meta_path.insert(0, Loading())
-sys.argv = ["fraud-service", sys.argv[1]]
-from fraud_service.cli import main
+from fraud_service.__main__ import main
+sys.argv = ["fraud-service", verb]
 main()
 """
 
 
+def told_while_loading(verb, module):
+    """Run a command that is told to stop when it begins to load a module; returns how it ended."""
+    return subprocess.run(
+        [sys.executable, "-c", LOADING, verb, module], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
 @pytest.mark.parametrize("verb", ["score", "learn"])
 def test_sigterm_ends_a_start_with_0_even_inside_a_module_that_makes_its_own_error_of_what_it_catches(verb):
-    ended = subprocess.run(
-        [sys.executable, "-c", LOADING, verb], capture_output=True, text=True, timeout=60, check=False
-    )
+    ended = told_while_loading(verb, "fraud_service.service")
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("module", ["fraud_service.cli", "typer", "fraud_service.settings"])
+def test_sigterm_is_handled_before_the_command_line_is_loaded_since_process_1_would_not_be_told_otherwise(module):
+    ended = told_while_loading("score", module)
+    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr  # by a handler: without one it would be -SIGTERM
 
 
 def test_a_process_may_hold_as_many_files_open_as_the_system_lets_it():

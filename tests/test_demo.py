@@ -41,7 +41,7 @@ class Demo:
         environment |= {MARK: self.mark, "TMPDIR": str(self.folder)}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fraud_service.cli", "demo", *options],
+                [sys.executable, "-m", "fraud_service", "demo", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -151,7 +151,7 @@ class Service:
     def __enter__(self) -> Self:
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
-                [sys.executable, "-m", "fraud_service.cli", self._command],
+                [sys.executable, "-m", "fraud_service", self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -119,7 +119,7 @@ def upgraded(trial: Trial, rng: random.Random, ground: Ground) -> None:
     process.start()
     assert process.process.wait(PATIENCE) == 1
     assert "go back to the version that wrote it" in last_words(process), last_words(process)
-    process.module = "fraud_service.cli"
+    process.module = "fraud_service"
     process.start()
     trial.settle(began)
 
@@ -408,7 +408,7 @@ def clock_steps(trial: Trial, rng: random.Random, ground: Ground) -> None:
             trial.await_(lambda before=before: trial.taught.read() > before, "the next snapshot")
             trial.settle(stepped)
         assert process.stop() == 0
-        process.module = "fraud_service.cli"
+        process.module = "fraud_service"
         del process.options["FRAUD_TEST_CLOCK"]
         process.start()
         trial.settle()

@@ -185,7 +185,7 @@ class Trial:
         process.module = "faults.crash"
         process.options["FRAUD_TEST_CRASH"] = spec
         process.start()
-        process.module = "fraud_service.cli"
+        process.module = "fraud_service"
         del process.options["FRAUD_TEST_CRASH"]
         deadline = time.monotonic() + PATIENCE
         while process.process.poll() is None:

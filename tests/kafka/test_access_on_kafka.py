@@ -202,7 +202,7 @@ def refused(ways, way: str) -> tuple[int, list[str], float]:
     options = {"FRAUD_KAFKA": json.dumps(known[way][1])}
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "fraud_service.cli", "score"],
+        [sys.executable, "-m", "fraud_service", "score"],
         env=environment(through(plain, known[way])) | options,
         capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip

@@ -111,7 +111,7 @@ def settings(broker, tmp_path):
 
 def run(settings: Settings, user: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "fraud_service.cli", *arguments],
+        [sys.executable, "-m", "fraud_service", *arguments],
         env=environment(settings) | login(user), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 

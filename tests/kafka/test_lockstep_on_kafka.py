@@ -55,7 +55,7 @@ def outcome(apache_kafka, tmp_path_factory):
     with scorers[0], scorers[1], learner:
         for process in (*scorers, learner):
             process.await_ready()
-        feed = [sys.executable, "-m", "fraud_service.cli", "feed", str(file), "--event-time", "--label-delay=1d"]
+        feed = [sys.executable, "-m", "fraud_service", "feed", str(file), "--event-time", "--label-delay=1d"]
         fed = command(settings, *feed, f"--to={PROMOTION}")["transactions"]
         learner.wait_until(lambda: newest_boundary(settings) >= last_boundary(file, PROMOTION), 60)
         promotions.publish(settings, other_model().manifest.version, artefact.pack(other_model()))
@@ -132,7 +132,7 @@ def recovered(apache_kafka, tmp_path_factory, outcome):
         scorer.await_ready()
         learner.await_ready()
         sources = [f"--from-transactions={lost.topics.transactions}", f"--from-labels={lost.topics.labels}"]
-        recover = [sys.executable, "-m", "fraud_service.cli", "recover", f"--from-models={lost.topics.models}"]
+        recover = [sys.executable, "-m", "fraud_service", "recover", f"--from-models={lost.topics.models}"]
         done = command(settings, *recover, *sources)
         wanted = len(read_all(lost, lost.topics.snapshots))
         learner.wait_until(lambda: len(read_all(settings, settings.topics.snapshots)) >= wanted, 60)

@@ -131,7 +131,7 @@ def test_every_flagged_transaction_has_one_alert(outcome):
 def command(settings, *arguments) -> str:
     """Run one command of the real command line; returns what it prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "fraud_service.cli", *arguments],
+        [sys.executable, "-m", "fraud_service", *arguments],
         env=environment(settings),
         capture_output=True,
         text=True,

@@ -64,7 +64,7 @@ def settings(apache_kafka, tmp_path):
 
 
 def run(settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fraud_service.cli", *arguments]
+    command = [sys.executable, "-m", "fraud_service", *arguments]
     return subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -37,7 +37,7 @@ def play(settings, file, folder, *options: str) -> None:
     with scorer, learner:
         scorer.await_ready()
         learner.await_ready()
-        command = [sys.executable, "-m", "fraud_service.cli", "feed", str(file), "--event-time", "--label-delay=1d"]
+        command = [sys.executable, "-m", "fraud_service", "feed", str(file), "--event-time", "--label-delay=1d"]
         subprocess.run([*command, *options], env={**os.environ, **environment(settings)}, check=True, timeout=200)
         inputs = len(read_all(settings, settings.topics.transactions))
         scorer.wait_until(lambda: len(read_all(settings, settings.topics.scores)) >= inputs, 60)

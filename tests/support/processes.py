@@ -65,7 +65,7 @@ class Service:
     options: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_loopback_port)
     process: subprocess.Popen[bytes] | None = None
-    module: str = "fraud_service.cli"
+    module: str = "fraud_service"
 
     def __enter__(self) -> Self:
         self.start()
