@@ -143,7 +143,7 @@ def test_ctrl_c_in_the_middle_ends_it_in_order(demo):
 @pytest.mark.embedded
 def test_sigterm_while_it_starts_ends_it_in_order(demo):
     shown = demo()
-    shown.await_process("cli score")
+    shown.await_process("fraud_service score")
     shown.process.send_signal(signal.SIGTERM)
     assert shown.end() == 0, shown.output
     assert "stopped before the first transaction" in shown.output
@@ -159,7 +159,7 @@ def test_a_service_that_dies_ends_it_with_the_end_of_its_log(demo, embedded_brok
     during = set(admin.list_topics(timeout=10).topics) - before
     assert during
     assert all(".demo-" in topic for topic in during)  # none of the names that a real service uses
-    os.kill(shown.await_process("cli learn"), signal.SIGKILL)
+    os.kill(shown.await_process("fraud_service learn"), signal.SIGKILL)
     assert shown.end() == 1
     assert "the learner ended with exit code -9" in shown.output
     assert "learner_starting" in shown.output
