@@ -46,8 +46,8 @@ while more than they can take is fed, less than the scorer takes from a full top
 It is found anew before each round of loads, for the machine's pace changes; the first payment is due a second after the
 scorer is ready, and what is measured comes after three more.
 Checkpoints every 0.1 s, the default, and earlier under exactly-once when nothing waits. The broker's clock ticks in
-milliseconds, which adds up to one. The threshold of review is {review} here, for enough alerts. A percentile without
-enough records behind it is left out.
+milliseconds, which adds up to one. The threshold of review is {review} here, which flags one payment in
+forty, for enough alerts. A percentile without enough records behind it is left out.
 """
 STAGES_TEXT: Final = """In process, on one core, processor time for each transaction, profiles filled by {warm:,}
 payments before. *The whole step* is what the scorer does with a batch, metrics included, on state in memory; *the whole
@@ -57,9 +57,10 @@ hands a score record to the client, its threads included.
 LARGE: Final = 1_000_000  # cards: with fewer, a recovery is mostly a start
 SCALE_TEXT: Final = """Profiles of simulated cards after thirty days, decisions included, were written straight into the
 changelog under as many card ids (real encoder, Quix's headers). When the broker had compacted that and was at rest, the
-scorer recovered from it on an empty volume: that is the cold recovery. RocksDB merges files behind it; when the scorer
-was at rest, it was given payments of cards drawn evenly from all, exactly-once, a commit every 0.1 s, so that no card
-is in a cache more than another. Disk is the local state, changelog what the broker's files grew by.
+scorer recovered from it on an empty volume: that is the cold recovery. RocksDB merges files behind it; meanwhile the
+scorer was given some payments, and others when it was at rest: of cards drawn evenly from all, so that no card is in a
+cache more than another; exactly-once, a commit every 0.1 s. Disk is the local state, changelog what the broker's files
+grew by.
 """
 RECOVERY_TEXT: Final = """Seconds from `kill -9` at work to the first new score that a `read_committed` reader sees, the
 process started again at once, on the volume it had and on an empty one. *Ready* is `/readyz`.
@@ -299,6 +300,7 @@ def _scale(found: dict[str, Any]) -> str:
             f"{int(cards):,}",
             f"{one['cold']['ready']:.1f}",
             f"{one['rests_s']:.0f}",
+            f"{one['rate_behind']:,.0f}",
             f"{one['rate']:,.0f}",
             f"{one['cpu']:.0f}",
             f"{one['memory'] / MEGABYTE:,.0f}",
@@ -307,7 +309,8 @@ def _scale(found: dict[str, Any]) -> str:
         ]
         for cards, one in sorted(found.items(), key=lambda item: int(item[0]))
     ]
-    head = ["cards", "cold start to ready, s", "then busy, s", "transactions a second", "µs of processor time each"]
+    head = ["cards", "cold start to ready, s", "then busy, s", "transactions a second meanwhile", "and at rest"]
+    head += ["µs of processor time each"]
     head += ["memory, MB", "disk, MB", "changelog, bytes a transaction"]
     return table(head, rows) if rows else f"{NOT_MEASURED.capitalize()}.\n"
 

@@ -21,6 +21,7 @@ from harness import (
     ONCE,
     PATIENCE,
     Broker,
+    Cost,
     Payment,
     Results,
     aside,
@@ -58,6 +59,7 @@ DIGITS: Final = 9
 BYTES_A_CARD: Final = 5_000  # of disk, in the changelog and in the state
 MOST_KILLED: Final = 1_000_000  # with more cards a lost volume tells nothing that the first start has not told
 FIRST: Final = 2_000  # payments that wait for it when it starts
+BEHIND: Final = 20_000  # payments at once behind a recovery, while RocksDB merges its files
 LOOK: Final = 2.0  # seconds
 CLEANING: Final = 20.0  # seconds: longer than a broker's cleaner of compacted topics sleeps
 RESTING: Final = 0.15  # of a core: polling, and no compaction
@@ -238,13 +240,14 @@ def rest(pid: int, patience: float, look: float = LOOK) -> float:
 
 
 def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
-    """Fill, recover cold, rest, score, kill and start on the volume there is, and on an empty one."""
+    """Fill, recover cold, score at once and at rest, kill and start on the volume there is, and on an empty one."""
     settings = fresh_settings(place.bootstrap, place.folder)
     changelog = next(spec.name for spec in topics.table(settings) if spec.role == "scorer_state")
     folder = place.folder / f"cards-{cards}"
     filled = fill(settings, changelog, cards)
-    payments_of_all = of_all_cards(FIRST + count, cards)
-    send(settings, payments_of_all[:FIRST])
+    payments_of_all = of_all_cards(FIRST + BEHIND + count, cards)
+    first, behind, rested = payments_of_all[:FIRST], payments_of_all[FIRST:][:BEHIND], payments_of_all[FIRST + BEHIND :]
+    send(settings, first)
     patience = PATIENCE + cards / 10_000
     if place.pid is not None:
         rest(place.pid, patience, CLEANING)
@@ -256,11 +259,11 @@ def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
             raise SystemExit(
                 "the first card was not known: the scorer did not recover the profiles that were filled in"
             )
-        pid, progress = pid_of(service), committed(settings, settings.scorer_group)
-        found["rests_s"] = rest(pid, patience)
-        done = progress()
-        send(settings, payments_of_all[FIRST:])
-        cost = watched([pid], lambda: progress() - done, int(count * 0.8), service.folder / "log")
+        pid, progress, ready = pid_of(service), committed(settings, settings.scorer_group), time.monotonic()
+        found["rate_behind"] = _scored(settings, service, behind).rate
+        waited = time.monotonic() - ready
+        found["rests_s"] = waited + rest(pid, patience)
+        cost = _scored(settings, service, rested)
         found |= {"rate": cost.rate, "cpu": cost.cpu, "memory": memory(pid), "disk": size(service.folder / "state")}
         # Where the broker does not show its files, the changelog cannot be measured: zero.
         found["changelog_bytes"] = (_on_disk(place, changelog) - before) / max(progress() - settings.partitions, 1)
@@ -272,6 +275,14 @@ def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
         service.kill()
         shutil.rmtree(folder, ignore_errors=True)
     return found
+
+
+def _scored(settings: Settings, service: Service, given: list[Payment]) -> Cost:
+    """Give it payments, and measure how it scores them."""
+    progress = committed(settings, settings.scorer_group)
+    done = progress()
+    send(settings, given)
+    return watched([pid_of(service)], lambda: progress() - done, int(len(given) * 0.8), service.folder / "log")
 
 
 def _killed_at_work(
