@@ -135,7 +135,7 @@ class Pretrained:
         shares, leaves = self._session.run(None, {"features": matrix.astype(np.float32).astype(np.float64)})
         # By libm, one after the other: numpy's own depends on the processor, and on the place in the batch.
         squashed = np.fromiter(map(asinh, values), np.float64, len(values)).reshape(matrix.shape)
-        inputs = ((squashed - self._centre) / self._scale).clip(-LARGEST_INPUT, LARGEST_INPUT)
+        inputs = np.minimum(np.maximum((squashed - self._centre) / self._scale, -LARGEST_INPUT), LARGEST_INPUT)
         logits = [*map(logit, shares.ravel().tolist())]
         return EncodedArrays(logits, inputs, leaves.astype(np.int64), self._as_arrays)
 
