@@ -49,6 +49,7 @@ NOT_BUILT: Final = "not built"
 SCORER: Final = "scorer, at-least-once"
 SCORER_ONCE: Final = "scorer, exactly-once, commit every 0.1 s"
 STEP: Final = "Quix stateful step with output"
+PARSED: Final = "Quix stateful step, JSON in and out"
 NAIVE: Final = "naive service"
 STREAMS: Final = "Kafka Streams"
 
@@ -77,6 +78,7 @@ RUNGS: Final = (
     Rung(RAW, 1.0, _script("rungs.py", "raw")),
     Rung(PASS, 0.75, _script("rungs.py", "passthrough")),
     Rung(STEP, 0.75, _script("rungs.py", "stateful")),
+    Rung(PARSED, 0.75, _script("rungs.py", "parsed")),
     Rung(SCORER, 0.25, scorer=LEAST),
     Rung(SCORER_ONCE, 0.25, scorer=ONCE),
     Rung(NAIVE, 0.005, _script("naive.py")),
