@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 RATIOS: Final = Path(__file__).with_name("ratios.json")
 MESSAGES: Final = 240_000
 SECONDS: Final = 8.0
-# A quick run measures each rung once, within seconds, on a machine that others may use. In five runs of one day the
-# ratios were 47 to 69, 0.21 to 0.42, and 0.04 to 0.29: what exactly-once costs is only worse beyond its target.
+# A quick run measures each rung once, within seconds, on a machine that others may use. In six runs of one day, whole and
+# quick, the ratios were 47 to 69, 0.21 to 0.42, and 0.04 to 0.29: run it again before you believe the last one.
 TOLERANCE: Final = 0.35
 TOLERANCE_COST: Final = 0.15  # of exactly-once, which is a share already
-TARGET_COST: Final = 0.35
 
 
 def throughput(place: Broker) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def worse(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
         least = before[name] * (1 - TOLERANCE)
         if now[name] < least:
             found.append(f"{name} is {now[name]}, it was {before[name]}; less than {least:.2f} is not noise")
-    most = max(before["exactly_once_cost"] + TOLERANCE_COST, TARGET_COST)
+    most = before["exactly_once_cost"] + TOLERANCE_COST
     if now["exactly_once_cost"] > most:
         was = before["exactly_once_cost"]
         found.append(
