@@ -12,6 +12,8 @@ import sys
 import pytest
 
 from fraud_service import cli
+from fraud_service.__main__ import SERVICES
+from fraud_service.cli import service
 from fraud_service.cli.options import duration
 from fraud_service.domain.policy import Policy
 from fraud_service.errors import ConfigurationError
@@ -434,9 +436,23 @@ def test_sigterm_ends_a_start_with_0_even_inside_a_module_that_makes_its_own_err
 
 
 @pytest.mark.parametrize("module", ["fraud_service.cli", "typer", "fraud_service.settings"])
-def test_sigterm_is_handled_before_the_command_line_is_loaded_since_process_1_would_not_be_told_otherwise(module):
-    ended = told_while_loading("score", module)
-    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr  # by a handler: without one it would be -SIGTERM
+@pytest.mark.parametrize(
+    ("verb", "code"), [("score", 0), ("learn", 0), ("tokenize", 0), ("train", 128 + signal.SIGTERM)]
+)
+def test_a_command_hears_that_it_should_stop_before_it_is_loaded_since_process_1_is_not_told_otherwise(
+    verb, code, module
+):
+    ended = told_while_loading(verb, module)
+    assert ended.returncode == code, ended.stderr  # without a handler it would be -SIGTERM
+
+
+def test_every_command_that_runs_until_it_is_told_to_stop_ends_with_0_then():
+    until = {
+        command.callback.__name__
+        for command in service.app.registered_commands
+        if "SIGTERM" in command.callback.__doc__
+    }
+    assert until == SERVICES
 
 
 def test_a_process_may_hold_as_many_files_open_as_the_system_lets_it():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -30,10 +28,9 @@ def score(bootstrap: Bootstrap = None) -> None:
     """Score transactions: the scorer. Runs until SIGTERM."""
     chosen = settings.load(bootstrap_servers=bootstrap)
     logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
-    _on_sigterm(os._exit)  # while modules load, a second or two: some turn an exception into one of their own
     from fraud_service import service
 
-    _on_sigterm(sys.exit)
+    _end_on_sigterm()
     service.run_scorer(chosen)
 
 
@@ -42,10 +39,9 @@ def learn(bootstrap: Bootstrap = None) -> None:
     """Learn from labels: the learner, one process for all partitions. Runs until SIGTERM."""
     chosen = settings.load(bootstrap_servers=bootstrap)
     logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
-    _on_sigterm(os._exit)  # while modules load, a second or two: some turn an exception into one of their own
     from fraud_service import service
 
-    _on_sigterm(sys.exit)
+    _end_on_sigterm()
     service.run_learner(chosen)
 
 
@@ -54,10 +50,9 @@ def tokenize(bootstrap: Bootstrap = None) -> None:
     """Replace card numbers by tokens, from the raw topics to the inputs of the service. Runs until SIGTERM."""
     chosen = settings.load(bootstrap_servers=bootstrap)
     logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
-    _on_sigterm(os._exit)  # while modules load, a second or two: some turn an exception into one of their own
     from fraud_service import service
 
-    _on_sigterm(sys.exit)
+    _end_on_sigterm()
     service.run_tokenizer(chosen)
 
 
@@ -214,6 +209,6 @@ def demo(
     )
 
 
-def _on_sigterm(end: Callable[[int], object]) -> None:
-    """End with 0 when told to stop while starting; Quix takes the signal over once it runs."""
-    signal.signal(signal.SIGTERM, lambda *_: end(0))
+def _end_on_sigterm() -> None:
+    """End in order, with 0, when told to stop while starting; Quix takes the signal over once it runs."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
