@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 RATIOS: Final = Path(__file__).with_name("ratios.json")
 MESSAGES: Final = 240_000
 SECONDS: Final = 8.0
-# A quick run measures each rung once, within seconds, on a machine that others may use. In six runs of one day the ratios
-# were 47 to 69, 0.21 to 0.42, and 0.04 to 0.29: run it again before you believe the last one.
+# A quick run measures each rung once, within seconds, on a machine that others may use. In six runs of one day there
+# were ratios of 47 to 69, 0.21 to 0.42, and 0.04 to 0.29: run it again before you believe the last one.
 TOLERANCE: Final = 0.35
 TOLERANCE_COST: Final = 0.15  # of exactly-once, which is a share already
 
