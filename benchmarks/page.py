@@ -27,9 +27,9 @@ MEGABYTE: Final = 1e6
 
 HEAD: Final = """# Performance
 
-Written by `make bench`; every figure is measured by that command, on one machine, in one run, broker and load beside
-the service. Figures of another machine differ; ratios between neighbours in a table differ less, so they come first.
-Where something was repeated, a figure is the median and what stands in brackets the least and the largest.
+Written by `make bench`; every figure is measured by that command, on one machine, each table in one sitting, broker and
+load beside the service. Figures of another machine differ; ratios between neighbours in a table differ less, so they
+come first. Where something was repeated, a figure is the median and what stands in brackets the least and the largest.
 """
 LADDER_TEXT: Final = """Each rung is a process of its own on the same topic of four partitions, full before it starts;
 its first fifth is not measured. Wall time and processor time (all threads and children of the process) for each
