@@ -3,30 +3,52 @@
 `/livez` asks whether the poll loop turns, never whether the broker answers: a restart would not bring a broker back.
 `/readyz` asks whether transactions are being processed: connected, partitions assigned, state recovered, models loaded.
 `/startupz` turns good once for all when the process was ready the first time.
+
+The server is tornado's, with three bounds that no client can move: seconds a connection may last, connections at a
+time, and how often metrics are rendered.
 """
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import logging
+import socket
 import ssl
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from collections import Counter
+from dataclasses import dataclass
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import PeriodicCallback
+from tornado.web import Application, RequestHandler
 
 from fraud_service.errors import ConfigurationError
 from fraud_service.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from tornado.iostream import IOStream
 
     from fraud_service.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
 SILENCE_ALLOWED: Final = 30.0  # seconds without a turn of the poll loop
+CONNECTION_DEADLINE: Final = 10.0  # seconds from accept to close: handshake, request and answer
+MAX_CONNECTIONS: Final = 32  # files that clients can make the process open
+BACKLOG: Final = 128  # connections that wait to be accepted
+MAX_REQUEST_BYTES: Final = 16_384  # of headers, and of a body, which no request needs
+RENDER_INTERVAL: Final = 0.25  # seconds between two renderings of the metrics, however many ask
+TICK: Final = 0.5  # seconds between two looks at old connections and at the certificate
+ACCEPT_PAUSE: Final = 0.05  # seconds, when the process has no file left for a connection
+NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Health:
@@ -89,36 +111,103 @@ class HttpEndpoint:
     def __init__(
         self, host: str, port: int, metrics: Metrics, health: Health, identity: tuple[Path, Path] | None = None
     ) -> None:
-        handler = _handler(metrics, health)
+        self._certificate = None if identity is None else _Certificate(*identity)
+        self._application = _application(_Exposition(metrics), health)
         try:
-            if identity is None:
-                self._server = ThreadingHTTPServer((host, port), handler)
-            else:
-                self._server = _HttpsServer((host, port), handler, *identity)
+            self._socket = socket.create_server((host, port), backlog=BACKLOG)
         except OSError as error:
             raise ConfigurationError(
                 f"FRAUD_HTTP_HOST={host} FRAUD_HTTP_PORT={port} cannot be bound: {error.strerror}; choose a free port"
             ) from None
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
-        self._thread = Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._socket.settimeout(0)
+        self.port: int = self._socket.getsockname()[1]
+        self._is_serving = Event()
+        self._thread = Thread(target=lambda: asyncio.run(self._serve()), name="http", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._is_serving.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(timeout=5)
 
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = _BoundedServer(
+            self._application,
+            no_keep_alive=True,  # so that the deadline of a connection is that of a request
+            max_header_size=MAX_REQUEST_BYTES,
+            max_body_size=MAX_REQUEST_BYTES,
+            ssl_options=self._certificate and self._certificate.context,
+        )
+        self._loop.set_exception_handler(server.on_loop_error)
+        server.add_socket(self._socket)
+        PeriodicCallback(lambda: self._tick(server), TICK * 1000).start()
+        self._is_serving.set()
+        await self._stop.wait()
+        server.stop()
+        await server.close_all_connections()
 
-class _HttpsServer(ThreadingHTTPServer):
-    """The same with TLS; a certificate that was renewed on disk is taken up by the next connection."""
+    def _tick(self, server: _BoundedServer) -> None:
+        server.close_late_connections()
+        if self._certificate is not None:
+            server.ssl_options = self._certificate.renewed()
 
-    def __init__(
-        self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], certificate: Path, key: Path
-    ) -> None:
+
+@dataclass(frozen=True)
+class _Connection:
+    stream: IOStream
+    address: str
+    deadline: float
+
+
+class _BoundedServer(HTTPServer):
+    """An HTTP server that slow clients, or many, cannot keep from answering others."""
+
+    def initialize(self, *arguments: Any, **options: Any) -> None:
+        """Take what `HTTPServer` takes; tornado calls this instead of a constructor."""
+        self._open: list[_Connection] = []
+        super().initialize(*arguments, **options)
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Serve a connection, before its TLS handshake; the newest is always served."""
+        self._open = [connection for connection in self._open if not connection.stream.closed()]
+        if len(self._open) >= MAX_CONNECTIONS:
+            self._close_one()
+        self._open.append(_Connection(stream, address[0], time.monotonic() + CONNECTION_DEADLINE))
+        super().handle_stream(stream, address)
+
+    def _close_one(self) -> None:
+        """Close the oldest connection of the client that has most: a probe has one."""
+        ((busiest, _),) = Counter(connection.address for connection in self._open).most_common(1)
+        oldest = next(connection for connection in self._open if connection.address == busiest)
+        oldest.stream.close()
+        self._open.remove(oldest)
+
+    def close_late_connections(self) -> None:
+        """Close the connections that have lasted too long, whatever they are waiting for."""
+        now = time.monotonic()
+        for connection in self._open:
+            if connection.deadline < now:
+                connection.stream.close()
+
+    def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Make room when there is no file left to accept a connection with; log every other error."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in NO_FILES:
+            loop.default_exception_handler(context)
+        elif len(self._open) > 1:  # not the newest: Linux says so even if no further connection waits
+            self._close_one()
+        else:
+            time.sleep(ACCEPT_PAUSE)  # the connection still waits, and the loop would try again at once
+
+
+class _Certificate:
+    """Certificate and private key for TLS; when the files change, new connections get the new ones."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
         self._certificate, self._key = certificate, key
         try:
             self._load()
@@ -127,57 +216,90 @@ class _HttpsServer(ThreadingHTTPServer):
                 f"FRAUD_HTTP_CERTIFICATE={certificate} FRAUD_HTTP_KEY={key} cannot be used: {error.strerror}: "
                 "name a PEM certificate and the unencrypted private key that belongs to it"
             ) from None
-        super().__init__(address, handler)
 
     def _load(self) -> None:
-        renewed_at = self._certificate.stat().st_mtime_ns
+        self._seen = self._stamps()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._certificate, self._key, password=lambda: "")  # never asks a terminal
-        self._context, self._loaded = context, renewed_at
+        self.context = context
 
-    def get_request(self) -> tuple[Any, Any]:
-        """Accept a connection. Its thread shakes hands: who is silent holds nobody up."""
-        connection, address = super().get_request()
+    def _stamps(self) -> list[int | None]:
+        """Return when each file was written; nothing for one that is not there while it is replaced."""
+        return [path.stat().st_mtime_ns if path.is_file() else None for path in (self._certificate, self._key)]
+
+    def renewed(self) -> ssl.SSLContext:
+        """Return the context, read anew if a file changed."""
         try:
-            if self._certificate.stat().st_mtime_ns != self._loaded:
+            if self._stamps() != self._seen:
                 self._load()
         except OSError as error:  # half renewed: the one we have is as good as before
             log.warning("certificate_not_renewed", reason=error.strerror)
-        return self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Pass over a connection that failed: whoever scans ports must not fill the log."""
+        return self.context
 
 
-def _handler(metrics: Metrics, health: Health) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5  # seconds for a client to say what it wants
+class _Exposition:
+    """The metrics as text, rendered once in a while: many scrapes cost no more than one."""
 
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path == "/metrics":
-                self._answer(200, CONTENT_TYPE, metrics.render())
-            elif path == "/livez":
-                self._probe(good=health.is_live)
-            elif path == "/readyz":
-                self._probe(good=health.is_ready)
-            elif path == "/startupz":
-                self._probe(good=health.has_started)
-            else:
-                self._answer(404, "text/plain", b"metrics, livez, readyz, startupz\n")
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._text, self._stale_at = b"", 0.0
 
-        def _probe(self, *, good: bool) -> None:
-            self._answer(200 if good else 503, "application/json", json.dumps(health.conditions).encode() + b"\n")
+    def text(self) -> bytes:
+        if time.monotonic() >= self._stale_at:
+            self._text = self._metrics.render()
+            self._stale_at = time.monotonic() + RENDER_INTERVAL
+        return self._text
 
-        def _answer(self, status: int, kind: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
-            """Probes come every few seconds: they are no news."""
+def _application(exposition: _Exposition, health: Health) -> Application:
+    # Whoever scans ports must not fill the log: what is wrong with requests and handshakes is no news of ours.
+    logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
+    probes = {
+        "/livez": lambda: health.is_live,
+        "/readyz": lambda: health.is_ready,
+        "/startupz": lambda: health.has_started,
+    }
+    return Application(
+        [
+            ("/metrics", _MetricsHandler, {"exposition": exposition}),
+            *((path, _ProbeHandler, {"health": health, "ask": ask}) for path, ask in probes.items()),
+        ],
+        default_handler_class=_NotFoundHandler,
+        log_function=lambda _: None,  # probes come every few seconds: they are no news
+    )
 
-    return Handler
+
+class _Handler(RequestHandler):
+    def set_default_headers(self) -> None:
+        """Say nothing of the server and its version."""
+        self.clear_header("Server")
+
+    def compute_etag(self) -> None:
+        """Do not hash what changes with every answer."""
+
+
+class _MetricsHandler(_Handler):
+    def initialize(self, exposition: _Exposition) -> None:
+        self._exposition = exposition
+
+    def get(self) -> None:
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish(self._exposition.text())
+
+
+class _ProbeHandler(_Handler):
+    def initialize(self, health: Health, ask: Callable[[], bool]) -> None:
+        self._health, self._ask = health, ask
+
+    def get(self) -> None:
+        self.set_status(200 if self._ask() else 503)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(self._health.conditions).encode() + b"\n")
+
+
+class _NotFoundHandler(_Handler):
+    def prepare(self) -> None:
+        self.set_status(404)
+        self.set_header("Content-Type", "text/plain")
+        self.finish(b"metrics, livez, readyz, startupz\n")
