@@ -6,7 +6,6 @@ ARG BASE_IMAGE=docker.io/library/python:3.13-slim-trixie
 
 # hadolint ignore=DL3006 -- the tag or digest is in BASE_IMAGE
 FROM ${BASE_IMAGE} AS build
-ARG UV_VERSION=0.13.9
 # Where packages come from, if not from PyPI: these reach pip and uv as they are, and only while building.
 ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
@@ -16,7 +15,10 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/fraud-service \
     UV_COMPILE_BYTECODE=1 \
     UV_NO_CACHE=1 \
     UV_SYSTEM_CERTS=1
-RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --no-cache-dir "uv==${UV_VERSION}"
+# By hash, as uv then installs everything else.
+COPY ops/uv.txt /opt/uv.txt
+RUN python3 -m venv /opt/uv \
+    && /opt/uv/bin/python -m pip install --no-cache-dir --require-hashes --only-binary=:all: --requirement /opt/uv.txt
 WORKDIR /src
 COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN /opt/uv/bin/uv sync --locked --no-default-groups --no-install-project

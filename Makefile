@@ -4,16 +4,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV_VERSION := 0.13.9
 BOOTSTRAP ?=
 DATA ?= data
 SIMULATED := .cache/simulated.parquet
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml uv.lock
+$(VENV)/.ready: pyproject.toml uv.lock ops/uv.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: --requirement ops/uv.txt
 	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups --no-group peers --no-group chart --no-group image
 	touch $@
 

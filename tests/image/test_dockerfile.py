@@ -54,6 +54,16 @@ def test_trivy_would_see_root(tmp_path):
     assert "root" in done.stdout
 
 
+@pytest.mark.parametrize("file", ["Dockerfile", "Makefile"])
+def test_whatever_pip_installs_is_pinned_by_hash(file):
+    installs = [line for line in (ROOT / file).read_text().splitlines() if "pip install" in line]
+    assert installs
+    assert [line for line in installs if "--require-hashes" not in line] == []
+    pinned = [line for line in (ROOT / "ops/uv.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in pinned[1:] if not line.startswith("    --hash=sha256:")] == []
+    assert len(pinned) > 10, "one hash for each platform"
+
+
 def test_the_context_holds_only_what_the_image_is_built_from():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
