@@ -29,6 +29,10 @@ def container(component: str, values: dict[str, Any] | None = None) -> dict[str,
     return chart.container(chart.pods(chart.render(values))[component])
 
 
+def volumes(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in pod["spec"]["volumes"]}
+
+
 def with_files(folder: Path, files: dict[str, str]) -> Path:
     """Return a copy of the chart with these files instead of its own rules and dashboards."""
     copied = folder / "fraud-service"
@@ -112,7 +116,11 @@ def test_the_password_is_a_file_named_as_the_option_and_nowhere_else() -> None:
 
 
 def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
-    for component, pod in chart.pods(WITH_LOGIN).items():
+    pods = chart.pods(chart.render(chart.merged(LOGIN, {"refit": {"enabled": True}})))
+    with_keys = {name: pod for name, pod in pods.items() if "signing-keys" in volumes(pod)}
+    assert sorted(with_keys) == ["learner", "refit", "scorer"]
+    for component in ("learner", "scorer"):
+        pod = with_keys[component]
         (volume,) = [one for one in pod["spec"]["volumes"] if one["name"] == "signing-keys"]
         assert volume["secret"] == {"secretName": "fraud-signing", "defaultMode": 0o440}
         (mount,) = [one for one in chart.container(pod)["volumeMounts"] if one["name"] == "signing-keys"]
@@ -122,20 +130,17 @@ def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
 
 def test_only_the_tokenizer_has_the_keys_of_tokens_and_no_other_key() -> None:
     manifests = chart.render(TOKENS)
-    volumes = {
-        component: {one["name"]: one for one in pod["spec"]["volumes"]}
-        for component, pod in chart.pods(manifests).items()
-    }
-    assert [component for component, there in volumes.items() if "tokenizer-keys" in there] == ["tokenizer"]
-    assert [component for component, there in volumes.items() if "signing-keys" not in there] == ["tokenizer"]
-    assert volumes["tokenizer"]["tokenizer-keys"]["secret"] == {"secretName": "fraud-tokens", "defaultMode": 0o440}
+    there = {component: volumes(pod) for component, pod in chart.pods(manifests).items()}
+    assert [component for component, mine in there.items() if "tokenizer-keys" in mine] == ["tokenizer"]
+    assert "signing-keys" not in there["tokenizer"]
+    assert there["tokenizer"]["tokenizer-keys"]["secret"] == {"secretName": "fraud-tokens", "defaultMode": 0o440}
     mounts = {one["name"]: one["mountPath"] for one in container("tokenizer", TOKENS)["volumeMounts"]}
     for component in ("tokenizer", "topics"):  # without the setting, nobody creates the raw topics
         assert chart.environment(manifests, component)["FRAUD_TOKENIZER_KEYS"] == mounts["tokenizer-keys"]
     stateful = chart.named(manifests, "StatefulSet", "-tokenizer")
     assert stateful["spec"]["replicas"] == TOKENS["tokenizer"]["replicas"]
     assert "volumeClaimTemplates" not in stateful["spec"]
-    assert volumes["tokenizer"]["state"]["emptyDir"]
+    assert there["tokenizer"]["state"]["emptyDir"]
 
 
 def test_a_tokenizer_without_keys_stops_the_installation() -> None:
@@ -144,7 +149,10 @@ def test_a_tokenizer_without_keys_stops_the_installation() -> None:
 
 
 def test_with_a_certificate_pods_are_probed_and_scraped_over_https() -> None:
-    for component, pod in chart.pods(WITH_LOGIN).items():
+    pods = chart.pods(WITH_LOGIN)
+    assert sorted(name for name, pod in pods.items() if "http-tls" in volumes(pod)) == ["learner", "scorer"]
+    for component in STATEFUL:
+        pod = pods[component]
         (volume,) = [one for one in pod["spec"]["volumes"] if one["name"] == "http-tls"]
         assert volume["secret"] == {"secretName": "fraud-http", "defaultMode": 0o440}
         (mount,) = [one for one in chart.container(pod)["volumeMounts"] if one["name"] == "http-tls"]
@@ -152,8 +160,7 @@ def test_with_a_certificate_pods_are_probed_and_scraped_over_https() -> None:
         files = {seen["FRAUD_HTTP_CERTIFICATE"], seen["FRAUD_HTTP_KEY"]}
         assert files == {f"{mount['mountPath']}/{name}" for name in ("tls.crt", "tls.key")}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            if component in STATEFUL:
-                assert chart.container(pod)[probe]["httpGet"]["scheme"] == "HTTPS"
+            assert chart.container(pod)[probe]["httpGet"]["scheme"] == "HTTPS"
     (monitor,) = [one for one in WITH_LOGIN if one["kind"] == "ServiceMonitor"]
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["scheme"] == "https"
@@ -203,6 +210,90 @@ def test_a_login_without_a_secret_is_refused() -> None:
         chart.render({"kafka": {"sasl": {"enabled": True}}})
 
 
+# A user of Kafka for each component
+
+USERS = chart.ci(chart.CHART / "ci/users-values.yaml")
+COMPONENTS = ("scorer", "learner", "refit", "tokenizer", "topics", "test")
+SASL = {"sasl": {"enabled": True, "secret": "all"}}
+TLS = {"tls": {"enabled": True, "clientSecret": "all"}}
+TOKENIZER = {"enabled": True, "keysSecret": "tokens"}
+
+
+def test_each_component_logs_in_as_itself_and_sees_no_other_password() -> None:
+    manifests = chart.render(USERS)
+    assert sorted(chart.pods(manifests)) == sorted(COMPONENTS)
+    for component, pod in chart.pods(manifests).items():
+        seen = chart.environment(manifests, component)
+        assert json.loads(seen["FRAUD_KAFKA"])["sasl.username"] == seen["KAFKA_USERNAME"] == f"fraud-{component}"
+        secrets = {one["secret"]["secretName"] for one in volumes(pod).values() if "secret" in one}
+        extra = {"fraud-tokens"} if component == "tokenizer" else set()
+        assert secrets == {"kafka-cluster-ca-cert", f"fraud-{component}"} | extra
+    (password,) = [
+        one
+        for one in chart.named(manifests, "TriggerAuthentication")["spec"]["secretTargetRef"]
+        if one["parameter"] == "password"
+    ]
+    assert password["name"] == "fraud-scorer"
+
+
+def test_each_component_can_have_a_certificate_of_its_own() -> None:
+    own = {component: {"kafka": {"clientSecret": f"{component}-tls"}} for component in COMPONENTS}
+    values = chart.merged(own, {"kafka": TLS, "refit": {"enabled": True}, "tokenizer": TOKENIZER})
+    for component, pod in chart.pods(chart.render(values)).items():
+        assert volumes(pod)["kafka-client"]["secret"]["secretName"] == f"{component}-tls"
+
+
+@pytest.mark.parametrize("kafka", [{}, SASL, TLS, SASL | TLS], ids=["nobody", "name", "certificate", "both"])
+@pytest.mark.parametrize("other", ["scorer", "learner", "refit"])
+def test_a_tokenizer_that_shares_its_user_with_another_component_is_refused(kafka: Any, other: str) -> None:
+    off = {name: {"enabled": False} for name in ("scorer", "learner", "refit")}
+    values = chart.merged(off, {"kafka": kafka, "tokenizer": TOKENIZER, other: {"enabled": True}})
+    with pytest.raises(HelmRenderError, match=f"tokenizer and {other} are the same user of Kafka"):
+        chart.render(values)
+    assert chart.render(chart.merged(values, {"tokenizer": {"sharesKafkaUser": True}}))
+
+
+def test_with_a_name_a_certificate_of_its_own_makes_no_other_user() -> None:
+    tokenizer = TOKENIZER | {"kafka": {"clientSecret": "mine"}}
+    with pytest.raises(HelmRenderError, match="the same user of Kafka"):
+        chart.render({"kafka": SASL | TLS, "tokenizer": tokenizer})
+    assert chart.render({"kafka": TLS, "tokenizer": tokenizer})
+
+
+@pytest.mark.parametrize(
+    "option", ["sasl.username", "ssl.certificate.location", "ssl.key.pem", "ssl.keystore.location"]
+)
+def test_an_option_cannot_make_all_components_one_user(option: str) -> None:
+    with pytest.raises(HelmRenderError, match=f"{option} would make all components one user"):
+        chart.render({"kafka": {"options": {option: "x"}}})
+
+
+@pytest.mark.parametrize(
+    ("kafka", "own", "named"),
+    [
+        (SASL, {"username": "me"}, "username and secret belong together"),
+        (SASL, {"secret": "mine"}, "username and secret belong together"),
+        (TLS, {"username": "me", "secret": "mine"}, r"no effect without kafka\.sasl\.enabled"),
+        (SASL, {"clientSecret": "mine"}, r"no effect without kafka\.tls\.enabled"),
+    ],
+)
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_credentials_that_would_not_be_used_stop_the_installation(
+    component: str, kafka: Any, own: dict[str, str], named: str
+) -> None:
+    on = {"refit": {"enabled": True}, "tokenizer": TOKENIZER | {"sharesKafkaUser": True}}
+    with pytest.raises(HelmRenderError, match=rf"{component}\.kafka.*{named}"):
+        chart.render(chart.merged(on, {"kafka": kafka, component: {"kafka": own}}))
+
+
+def test_a_release_can_tokenize_and_do_nothing_else() -> None:
+    manifests = chart.render(chart.ci(chart.CHART / "ci/tokenizer-only-values.yaml"))
+    assert list(chart.pods(manifests)) == ["tokenizer"]
+    assert not {"Job", "PodDisruptionBudget", "CronJob"} & chart.kinds(manifests)
+    assert chart.named(manifests, "Service")["metadata"]["name"].endswith("-tokenizer")
+    assert "volumeClaimTemplates" not in chart.named(manifests, "StatefulSet")["spec"]
+
+
 # Identity and state
 
 
@@ -232,7 +323,8 @@ def test_there_is_exactly_one_learner() -> None:
 def test_an_upgrade_to_any_feature_changes_nothing_that_kubernetes_forbids_to_change(
     path: Path, component: str
 ) -> None:
-    values = chart.ci(path) | {"learner": {"enabled": True}}
+    both: dict[str, Any] = {part: {"enabled": True} for part in STATEFUL}
+    values = chart.merged(chart.ci(path), both | {"tokenizer": {"sharesKafkaUser": True}})
     for part in STATEFUL:  # the size of a volume is one of those things
         values = {**values, part: {**values.get(part, {}), "volume": {}}}
     before, after = (
@@ -367,9 +459,42 @@ def test_pods_reach_brokers_and_dns_and_nothing_else(values: dict[str, Any], por
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     dns, brokers = spec["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
+    (peer,) = dns["to"]
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
+    assert peer["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
+    assert brokers["to"] == chart.REQUIRED["networkPolicy"]["brokers"]
     assert [port["port"] for port in brokers["ports"]] == ports
     (scrape,) = spec["ingress"]
     assert [port["port"] for port in scrape["ports"]] == ["http"]
+    assert scrape["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+
+
+def test_brokers_are_named_or_any_address_is_a_choice() -> None:
+    with pytest.raises(HelmRenderError, match=r"name the peers that are brokers.*networkPolicy\.anyBroker=true"):
+        chart.render({"networkPolicy": {"brokers": []}})
+    choice = {"networkPolicy": {"brokers": [], "anyBroker": True}}
+    _, brokers = chart.named(chart.render(choice), "NetworkPolicy")["spec"]["egress"]
+    assert "to" not in brokers
+    assert "to any address" in notes(choice)
+    assert chart.render({"networkPolicy": {"brokers": [], "enabled": False}})
+
+
+def test_without_peers_for_dns_none_is_allowed() -> None:
+    (brokers,) = chart.named(chart.render({"networkPolicy": {"dns": []}}), "NetworkPolicy")["spec"]["egress"]
+    assert brokers["to"]
+
+
+def notes(values: dict[str, Any]) -> str:
+    (text,) = [text for name, text in chart.texts(values).items() if name.endswith("NOTES.txt")]
+    return text
+
+
+def test_the_notes_warn_of_an_image_that_is_not_pinned_by_content() -> None:
+    digest = {"digest": f"sha256:{'0' * 64}"}
+    both = {"image": digest, "refit": {"enabled": True, "image": digest}}
+    assert "WARNING" not in notes(both)
+    assert "WARNING: image.digest is empty" in notes({})
+    assert "WARNING: refit.image.digest is empty" in notes(both | {"refit": {"enabled": True}})
 
 
 def test_without_scrapers_nothing_comes_in() -> None:

@@ -28,6 +28,9 @@ CUSTOM = {
 
 Manifest = dict[str, Any]
 
+# What has no default: whoever installs the chart must say it.
+REQUIRED: Manifest = {"networkPolicy": {"brokers": [{"podSelector": {"matchLabels": {"strimzi.io/cluster": "kafka"}}}]}}
+
 
 @functools.cache
 def loaded(folder: Path = CHART) -> Chart:
@@ -36,8 +39,19 @@ def loaded(folder: Path = CHART) -> Chart:
 
 def texts(values: Manifest | None = None, folder: Path = CHART, **release: Any) -> dict[str, str]:
     """Return what Helm renders, by template; values are checked against the schema as `helm install` does."""
-    loaded(folder).validate_schema(values or {})
-    return loaded(folder).render(values or {}, **{"name": "rel", "namespace": "payments", **release})
+    values = merged(REQUIRED, values or {})
+    loaded(folder).validate_schema(values)
+    return loaded(folder).render(values, **{"name": "rel", "namespace": "payments", **release})
+
+
+def merged(values: Manifest, more: Manifest) -> Manifest:
+    """Return values with more values over them, as Helm does with several files."""
+    deeper = {
+        name: merged(values[name], more[name])
+        for name in values.keys() & more.keys()
+        if isinstance(values[name], dict) and isinstance(more[name], dict)
+    }
+    return {**values, **more, **deeper}
 
 
 def render(values: Manifest | None = None, folder: Path = CHART, **release: Any) -> list[Manifest]:

@@ -41,20 +41,65 @@ FRAUD_BOOTSTRAP_SERVERS: {{ .Values.kafka.bootstrapServers | quote }}
 {{- end }}
 {{- end -}}
 
+{{- /* Who a component is to Kafka: its own credentials, or those of all. Takes a list: the root, and the component. Returns JSON. */ -}}
+{{- define "fraud-service.credentials" -}}
+{{- $kafka := (index . 0).Values.kafka -}}
+{{- $own := (index (index . 0).Values (index . 1)).kafka -}}
+{{- if ne (empty $own.username) (empty $own.secret) -}}
+{{- fail (printf "%s.kafka: username and secret belong together, set both or neither" (index . 1)) -}}
+{{- end -}}
+{{- if and $own.username (not $kafka.sasl.enabled) -}}
+{{- fail (printf "%s.kafka.username has no effect without kafka.sasl.enabled" (index . 1)) -}}
+{{- end -}}
+{{- if and $own.clientSecret (not $kafka.tls.enabled) -}}
+{{- fail (printf "%s.kafka.clientSecret has no effect without kafka.tls.enabled" (index . 1)) -}}
+{{- end -}}
+{{- range $option, $_ := $kafka.options -}}
+{{- if regexMatch "^(sasl\\.username|ssl\\.(certificate|key|keystore)\\.)" $option -}}
+{{- fail (printf "kafka.options: %s would make all components one user; set kafka.sasl, kafka.tls, or the kafka of a component" $option) -}}
+{{- end -}}
+{{- end -}}
+{{- $found := dict "username" "" "secret" "" "clientSecret" "" -}}
+{{- if $kafka.sasl.enabled -}}
+{{- $_ := set $found "username" ($own.username | default $kafka.sasl.username) -}}
+{{- $_ := set $found "secret" (required "kafka.sasl.secret: name the Secret with the password" ($own.secret | default $kafka.sasl.secret)) -}}
+{{- end -}}
+{{- if $kafka.tls.enabled -}}
+{{- $_ := set $found "clientSecret" ($own.clientSecret | default $kafka.tls.clientSecret) -}}
+{{- end -}}
+{{- mustToJson $found -}}
+{{- end -}}
+
+{{- /* Whom brokers take a component for: with SASL its name, else the owner of its certificate; none is everybody. */ -}}
+{{- define "fraud-service.principal" -}}
+{{- $credentials := include "fraud-service.credentials" . | fromJson -}}
+{{- $credentials.username | default $credentials.clientSecret -}}
+{{- end -}}
+
+{{- /* The Secret with the keys that sign and verify, for who does; likewise of HTTPS, for who serves. Take a list: the root, and the component. */ -}}
+{{- define "fraud-service.signingSecret" -}}
+{{- if has (index . 1) (list "scorer" "learner" "refit") -}}{{- (index . 0).Values.signing.secret -}}{{- end -}}
+{{- end -}}
+
+{{- define "fraud-service.httpSecret" -}}
+{{- if has (index . 1) (list "scorer" "learner" "tokenizer") -}}{{- (index . 0).Values.http.tlsSecret -}}{{- end -}}
+{{- end -}}
+
 {{- /* FRAUD_KAFKA: no secret is in it. Kubernetes leaves `$$(` alone, so that every text arrives as it was written. */ -}}
 {{- define "fraud-service.kafka" -}}
-{{- $kafka := .Values.kafka -}}
+{{- $kafka := (index . 0).Values.kafka -}}
+{{- $credentials := include "fraud-service.credentials" . | fromJson -}}
 {{- $options := dict "security.protocol" (printf "%s%s" (ternary "SASL_" "" $kafka.sasl.enabled) (ternary "SSL" "PLAINTEXT" $kafka.tls.enabled)) -}}
 {{- if and $kafka.tls.enabled $kafka.tls.caSecret -}}
 {{- $_ := set $options "ssl.ca.location" (printf "/etc/fraud-service/kafka-ca/%s" $kafka.tls.caKey) -}}
 {{- end -}}
-{{- if and $kafka.tls.enabled $kafka.tls.clientSecret -}}
+{{- if $credentials.clientSecret -}}
 {{- $_ := set $options "ssl.certificate.location" (printf "/etc/fraud-service/kafka-client/%s" $kafka.tls.clientCertificateKey) -}}
 {{- $_ := set $options "ssl.key.location" (printf "/etc/fraud-service/kafka-client/%s" $kafka.tls.clientPrivateKeyKey) -}}
 {{- end -}}
 {{- if $kafka.sasl.enabled -}}
 {{- $_ := set $options "sasl.mechanism" $kafka.sasl.mechanism -}}
-{{- $_ := set $options "sasl.username" $kafka.sasl.username -}}
+{{- $_ := set $options "sasl.username" $credentials.username -}}
 {{- end -}}
 {{- range $name, $value := $kafka.options -}}
 {{- $_ := set $options $name $value -}}
@@ -62,8 +107,12 @@ FRAUD_BOOTSTRAP_SERVERS: {{ .Values.kafka.bootstrapServers | quote }}
 {{- mustToRawJson $options | replace "$(" "$$(" -}}
 {{- end -}}
 
-{{- /* What every pod is: "restricted" of the Pod Security Standards, and without a token. */ -}}
+{{- /* What every pod is: "restricted" of the Pod Security Standards, and without a token. Takes a list: the root, and the component. */ -}}
 {{- define "fraud-service.pod" -}}
+{{- $credentials := include "fraud-service.credentials" . | fromJson -}}
+{{- $signing := include "fraud-service.signingSecret" . -}}
+{{- $http := include "fraud-service.httpSecret" . -}}
+{{- with index . 0 -}}
 serviceAccountName: {{ include "fraud-service.serviceAccount" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -107,21 +156,21 @@ volumes:
   # A file named as the option it holds.
   - name: kafka-secrets
     secret:
-      secretName: {{ required "kafka.sasl.secret: name the Secret with the password" .secret | quote }}
+      secretName: {{ $credentials.secret | quote }}
       defaultMode: 0440
       items:
         - key: {{ .passwordKey | quote }}
           path: sasl.password
   {{- end }}
   {{- end }}
-  {{- with .Values.signing.secret }}
+  {{- with $signing }}
   # A file a key, named as the key.
   - name: signing-keys
     secret:
       secretName: {{ . | quote }}
       defaultMode: 0440
   {{- end }}
-  {{- with .Values.http.tlsSecret }}
+  {{- with $http }}
   - name: http-tls
     secret:
       secretName: {{ . | quote }}
@@ -136,10 +185,10 @@ volumes:
         - key: {{ .caKey | quote }}
           path: {{ .caKey | quote }}
   {{- end }}
-  {{- if and .enabled .clientSecret }}
+  {{- if $credentials.clientSecret }}
   - name: kafka-client
     secret:
-      secretName: {{ .clientSecret | quote }}
+      secretName: {{ $credentials.clientSecret | quote }}
       defaultMode: 0440
       items:
         - key: {{ .clientCertificateKey | quote }}
@@ -149,9 +198,15 @@ volumes:
   {{- end }}
   {{- end }}
 {{- end -}}
+{{- end -}}
 
-{{- /* What every container is. Its own environment and mounts are appended below `env` and `volumeMounts`. */ -}}
+{{- /* What every container is. Its own environment and mounts are appended below `env` and `volumeMounts`. Takes a list: the root, and the component. */ -}}
 {{- define "fraud-service.container" -}}
+{{- $kafka := include "fraud-service.kafka" . -}}
+{{- $credentials := include "fraud-service.credentials" . | fromJson -}}
+{{- $signing := include "fraud-service.signingSecret" . -}}
+{{- $http := include "fraud-service.httpSecret" . -}}
+{{- with index . 0 -}}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
@@ -164,26 +219,31 @@ env:
   {{- with .Values.kafka.sasl }}
   {{- if .enabled }}
   - name: KAFKA_USERNAME
-    value: {{ .username | quote }}
+    value: {{ $credentials.username | quote }}
   - name: FRAUD_KAFKA_SECRETS
     value: /etc/fraud-service/kafka-secrets
   {{- end }}
   {{- end }}
-  {{- if .Values.signing.secret }}
+  {{- if $signing }}
   - name: FRAUD_SIGNING_KEYS
     value: /etc/fraud-service/signing-keys
   {{- end }}
-  {{- if .Values.http.tlsSecret }}
+  {{- if $http }}
   - name: FRAUD_HTTP_CERTIFICATE
     value: /etc/fraud-service/http-tls/tls.crt
   - name: FRAUD_HTTP_KEY
     value: /etc/fraud-service/http-tls/tls.key
   {{- end }}
   - name: FRAUD_KAFKA
-    value: {{ include "fraud-service.kafka" . | quote }}
+    value: {{ $kafka | quote }}
+{{- end -}}
 {{- end -}}
 
 {{- define "fraud-service.mounts" -}}
+{{- $credentials := include "fraud-service.credentials" . | fromJson -}}
+{{- $signing := include "fraud-service.signingSecret" . -}}
+{{- $http := include "fraud-service.httpSecret" . -}}
+{{- with index . 0 -}}
 - name: tmp
   mountPath: /tmp
 {{- if .Values.kafka.sasl.enabled }}
@@ -191,12 +251,12 @@ env:
   mountPath: /etc/fraud-service/kafka-secrets
   readOnly: true
 {{- end }}
-{{- if .Values.signing.secret }}
+{{- if $signing }}
 - name: signing-keys
   mountPath: /etc/fraud-service/signing-keys
   readOnly: true
 {{- end }}
-{{- if .Values.http.tlsSecret }}
+{{- if $http }}
 - name: http-tls
   mountPath: /etc/fraud-service/http-tls
   readOnly: true
@@ -207,12 +267,13 @@ env:
   mountPath: /etc/fraud-service/kafka-ca
   readOnly: true
 {{- end }}
-{{- if and .enabled .clientSecret }}
+{{- if $credentials.clientSecret }}
 - name: kafka-client
   mountPath: /etc/fraud-service/kafka-client
   readOnly: true
 {{- end }}
 {{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- /* A long-running process. Takes a dict: root, component, verb, values, grace (seconds), replicas (none leaves them to the autoscaler). */ -}}
@@ -263,7 +324,7 @@ spec:
               app.kubernetes.io/component: scorer
         {{- end }}
       {{- end }}
-      {{- include "fraud-service.pod" $root | nindent 6 }}
+      {{- include "fraud-service.pod" (list $root .component) | nindent 6 }}
         {{- if not .values.volume }}
         - name: state
           emptyDir:
@@ -281,7 +342,7 @@ spec:
           image: {{ include "fraud-service.image" (list $root $root.Values.image) }}
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           command: [fraud-service, {{ .verb }}]
-          {{- include "fraud-service.container" $root | nindent 10 }}
+          {{- include "fraud-service.container" (list $root .component) | nindent 10 }}
             # The name that a restart keeps: group instance and transactional id. A pod that comes back fences itself off.
             - name: FRAUD_INSTANCE
               valueFrom:
@@ -323,7 +384,7 @@ spec:
               mountPath: /etc/fraud-service/tokenizer-keys
               readOnly: true
             {{- end }}
-            {{- include "fraud-service.mounts" $root | nindent 12 }}
+            {{- include "fraud-service.mounts" (list $root .component) | nindent 12 }}
   {{- if .values.volume }}
   # Kept when the release goes or shrinks: state is cheaper to keep than to read again.
   persistentVolumeClaimRetentionPolicy:
