@@ -11,7 +11,10 @@ import time
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPSConnection
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from support.certificates import Authority
 
@@ -45,6 +48,12 @@ def health():
 @pytest.fixture
 def port(metrics, health):
     with HttpEndpoint(LOOPBACK, 0, metrics, health) as running:
+        yield running.port
+
+
+@pytest.fixture(scope="module")
+def shared_port():
+    with HttpEndpoint(LOOPBACK, 0, Metrics(), Health()) as running:
         yield running.port
 
 
@@ -238,6 +247,24 @@ def test_a_request_that_is_too_large_or_malformed_is_refused_at_once_and_without
         answer = b"".join(iter(lambda: hostile.recv(1 << 16), b""))
         assert answer[9:12] in {b"", b"400", b"405", b"413", b"431"}
     assert status(port) == 200
+    assert caplog.records == []
+
+
+@given(
+    junk=st.one_of(
+        st.binary(max_size=400),
+        st.from_regex(r"(GET|POST) /[a-z]{0,9}[^\n]{0,99} HTTP/1\.[01]\r\n(.*\r\n){0,5}.*", fullmatch=True),
+    )
+)
+@hypothesis.settings(
+    max_examples=300, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+def test_whatever_bytes_are_sent_the_next_request_is_answered_and_nothing_is_logged(shared_port, caplog, junk):
+    with suppress(ConnectionError), connect(shared_port) as hostile:
+        hostile.sendall(junk if isinstance(junk, bytes) else junk.encode())
+        hostile.shutdown(socket.SHUT_WR)
+        assert len(hostile.recv(1 << 20)) < 1 << 20
+    assert status(shared_port) == 200
     assert caplog.records == []
 
 

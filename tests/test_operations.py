@@ -17,8 +17,14 @@ def section(title: str) -> str:
     return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def examples() -> list[dict]:
-    return [yaml.safe_load(block) for block in re.findall("```yaml\n(.*?)```", section("Strimzi"), re.DOTALL)]
+def example() -> dict:
+    (values,) = [yaml.safe_load(block) for block in re.findall("```yaml\n(.*?)```", section("Strimzi"), re.DOTALL)]
+    return values
+
+
+def strimzi_users() -> dict[str, dict]:
+    users = yaml.safe_load_all((ROOT / "ops" / "strimzi-users.yaml").read_text())
+    return {user["metadata"]["name"]: user for user in users}
 
 
 def rights_of_the_table(*users: str) -> dict[tuple[str, str, str], set[str]]:
@@ -33,24 +39,34 @@ def rights_of_the_table(*users: str) -> dict[tuple[str, str, str], set[str]]:
     return found
 
 
-def test_the_user_of_the_strimzi_example_may_what_the_table_says():
-    user, _ = examples()
+@pytest.mark.parametrize("component", ["scorer", "learner", "refit", "tokenizer", "topics", "test"])
+def test_each_user_for_strimzi_may_what_its_rows_of_the_table_say(component):
+    acls = strimzi_users()[f"fraud-{component}"]["spec"]["authorization"]["acls"]
     granted = {
         (acl["resource"]["type"], acl["resource"]["name"], acl["resource"].get("patternType", "literal")): {
             *acl["operations"]
         }
-        for acl in user["spec"]["authorization"]["acls"]
+        for acl in acls
     }
-    assert len(granted) == len(user["spec"]["authorization"]["acls"])
-    assert granted == rights_of_the_table("scorer", "learner", "refit", "topics")
+    assert len(granted) == len(acls)
+    assert granted == rights_of_the_table(component)
+
+
+def test_only_the_tokenizer_reads_the_raw_topics():
+    readers = {
+        name
+        for name, user in strimzi_users().items()
+        for acl in user["spec"]["authorization"]["acls"]
+        if acl["resource"]["type"] == "topic" and "Read" in acl["operations"]
+        and "payments.raw-transactions.v1".startswith(acl["resource"]["name"])
+    }  # fmt: skip
+    assert readers == {"fraud-tokenizer"}
 
 
 def test_the_values_of_the_strimzi_example_are_values_of_the_chart():
     chart = ROOT / "helm" / "fraud-service" / "values.yaml"
     if not chart.is_file():
         pytest.skip("the chart is not in this tree")
-    known = yaml.safe_load(chart.read_text())["kafka"]
-    _, example = examples()
 
     def leaves(values: dict, prefix: str = "") -> set[str]:
         return {
@@ -59,7 +75,9 @@ def test_the_values_of_the_strimzi_example_are_values_of_the_chart():
             for leaf in (leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}"})
         }
 
-    assert leaves(example["kafka"]) <= leaves(known)
+    assert leaves(example()) <= leaves(yaml.safe_load(chart.read_text()))
+    named = {values["kafka"]["username"] for name, values in example().items() if "username" in values.get("kafka", {})}
+    assert named == set(strimzi_users()) - {"fraud-tokenizer"}
 
 
 def test_every_link_of_the_page_leads_somewhere():

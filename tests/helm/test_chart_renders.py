@@ -11,6 +11,7 @@ import pytest
 import yaml
 from helm_python import Chart
 from helm_python.chart import lint
+from helm_python.errors import HelmRenderError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import chart
@@ -143,6 +144,29 @@ def test_any_mix_of_switches_is_valid(positions: dict[tuple[str, ...], bool], na
     assert_names_fit(manifests)
     assert_references_lead_somewhere(manifests)
     assert ("learner" in chart.pods(manifests)) == positions["learner", "enabled"]
+
+
+OPTIONAL = ("scorer", "learner", "refit", "test")
+names = st.sampled_from(["one", "two", "three"])
+
+
+@given(
+    users=st.fixed_dictionaries(dict.fromkeys((*OPTIONAL, "tokenizer", "topics"), names)),
+    on=st.sets(st.sampled_from(OPTIONAL)),
+)
+@settings(max_examples=60, deadline=None)
+def test_whoever_shares_the_user_of_the_tokenizer_is_refused(users: dict[str, str], on: set[str]) -> None:
+    values = {name: {"kafka": {"username": user, "secret": user}} for name, user in users.items()}
+    values = chart.merged(values, {name: {"enabled": name in on} for name in OPTIONAL})
+    values = chart.merged(
+        values, {"kafka": {"sasl": {"enabled": True}}, "tokenizer": {"enabled": True, "keysSecret": "tokens"}}
+    )
+    there = on if "scorer" in on else on - {"test"}
+    if users["tokenizer"] in {users[name] for name in there}:
+        with pytest.raises(HelmRenderError, match="same user of Kafka"):
+            chart.render(values)
+    else:
+        assert set(chart.pods(chart.render(values))) == there | {"tokenizer", "topics"}
 
 
 def assert_names_fit(manifests: list[dict[str, Any]]) -> None:

@@ -20,8 +20,10 @@ from fraud_service.stream import clients
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
-PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
-USERS = ("scorer", "learner", "refit", "topics", "feed", "reset", "tokenizer", "auditor", "operator", "nobody")
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "operations.md"
+HELM_TEST = ROOT / "helm" / "fraud-service" / "files" / "score_one.py"
+USERS = ("scorer", "learner", "refit", "topics", "feed", "reset", "tokenizer", "auditor", "operator", "test", "nobody")
 RESOURCES = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
@@ -202,6 +204,18 @@ def test_the_tokenizer_runs_with_its_rights_of_the_table_alone(broker, settings,
             )
         assert edge.stop() == 0
         assert "uthorization" not in edge.log()
+
+
+def test_the_test_of_a_release_runs_with_its_rights_of_the_table_alone(settings, tmp_path):
+    assert run(settings, "topics", "topics", "create").returncode == 0
+    with Service(settings, "score", tmp_path / "scorer", login("scorer")) as scorer:
+        scorer.await_ready()
+        done = subprocess.run(
+            [sys.executable, HELM_TEST],
+            env=environment(settings) | login("test"), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.stdout.startswith("scored after "), done.stderr
+        assert scorer.stop() == 0
 
 
 def test_the_table_names_every_topic_and_group_of_the_service():
