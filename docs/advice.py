@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from fraud_service.domain.events import MAX_AMOUNT, MAX_EVENT_BYTES, Reason
+from fraud_service.domain.events import MAX_AMOUNT, MAX_EVENT_BYTES, MAX_KEY_BYTES, Reason
 
 
 class Advice(NamedTuple):
@@ -28,7 +28,9 @@ ADVICE: Final = {
         BOTH, "The value is JSON, but no object.", "Send one event a message, as an object; no arrays of events."
     ),
     Reason.TOO_LARGE: Advice(
-        BOTH, f"The value has more than {MAX_EVENT_BYTES} bytes.", "Leave out fields that the schema does not name."
+        "transactions, labels, scores, raw topics",
+        f"The value has more than {MAX_EVENT_BYTES} bytes, or the key more than {MAX_KEY_BYTES}.",
+        "Leave out fields that the schema does not name. The key is the `card_id`, at most 128 characters.",
     ),
     Reason.MISSING_FIELD: Advice(
         BOTH, "A required field is not there; the detail names it.", "Fill every required field of the schema."

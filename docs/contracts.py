@@ -14,12 +14,12 @@ import msgspec
 from messages import FIELDS, KEYS, MESSAGES, OPERATIONS, SPECIAL, Json, Message
 
 from fraud_service import __version__
-from fraud_service.domain.events import Reason
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, Reason
 from fraud_service.domain.risk import Risk, RiskDay
 from fraud_service.settings import Settings
 from fraud_service.stream import topics
 from fraud_service.stream.broadcast import VERSION_HEADER
-from fraud_service.stream.scorer import ALERT_SOURCE, ALERT_TYPE, MOST_KEPT
+from fraud_service.stream.scorer import ALERT_SOURCE, ALERT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -264,11 +264,17 @@ def _dead_letter_headers() -> Json:
             "fraud-source-offset": {"pattern": "^[0-9]+$", "description": "Its offset"},
         }
     )
-    described["properties"]["fraud-cut-from"] = {
-        "type": "string",
-        "pattern": "^[0-9]+$",
-        "description": f"Only where the value was cut off at {MOST_KEPT} bytes: how many it had",
-    }
+    for part, most in (("content", MAX_EVENT_BYTES), ("key", MAX_KEY_BYTES)):
+        described["properties"][f"fraud-{part}-length"] = {
+            "type": "string",
+            "pattern": "^[0-9]+$",
+            "description": f"Only where it had more than {most} bytes, or masked too many to be kept: how many it had",
+        }
+        described["properties"][f"fraud-{part}-sha256"] = {
+            "type": "string",
+            "pattern": "^[0-9a-f]{64}$",
+            "description": f"Only where it had more than {most} bytes: the SHA-256 of what was not kept",
+        }
     described["properties"]["fraud-masked"] = {
         "const": "card data",
         "description": "Only where card data was found: in value and key its kind in brackets stands for it",

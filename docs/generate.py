@@ -19,7 +19,7 @@ from contracts import asyncapi, default_settings, schemas
 
 from fraud_service import settings
 from fraud_service.domain import features, policy, profile
-from fraud_service.domain.events import LabelSource, Reason
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, LabelSource, Reason
 from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.signature import Refusal
 from fraud_service.domain.snapshot import untaught
@@ -32,7 +32,6 @@ from fraud_service.metrics import (
     TokenizerMetrics,
 )
 from fraud_service.stream import topics
-from fraud_service.stream.scorer import MOST_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -260,10 +259,10 @@ def dead_letters_page() -> str:
         "A message that cannot be read stops nothing: it goes to the topic of dead letters with its key and its value "
         "unchanged, and `fraud_dead_letters_total` counts it by reason. The header `fraud-reason` carries the reason, "
         "`fraud-detail` says what was wrong in words, and `fraud-source-topic`, `fraud-source-partition` and "
-        f"`fraud-source-offset` say where the message lies. A value beyond {MOST_KEPT:,} bytes, which no topic would "
-        "take, is cut off there; `fraud-cut-from` then says how many bytes it had. Card numbers and what authenticates "
-        "a card are never kept: where they stood, value and key name their kind in brackets, and the letter has the "
-        "header `fraud-masked`.",
+        f"`fraud-source-offset` say where the message lies. Nothing is kept of a value beyond {MAX_EVENT_BYTES:,} "
+        f"bytes but `fraud-content-length` and `fraud-content-sha256`, and of a key beyond {MAX_KEY_BYTES} bytes but "
+        "`fraud-key-length` and `fraud-key-sha256`. Card numbers and what authenticates a card are never kept: where "
+        "they stood, value and key name their kind in brackets, and the letter has the header `fraud-masked`.",
         "`fraud-service dead-letters list` and `show` find letters; `redrive` says what it would send to the topic it "
         "came from, and does so with `--yes`: there it counts as arriving then. A missing or wrong key becomes the "
         "card's. `--value-from FILE` sends repaired bytes for one letter. The message and a mark beside its letter "

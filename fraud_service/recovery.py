@@ -20,7 +20,7 @@ from fraud_service.feed import Feed
 from fraud_service.stream import clients, promotions
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.lockstep import Lockstep
-from fraud_service.stream.messages import Received
+from fraud_service.stream.messages import Received, bounded
 from fraud_service.stream.scorer import read
 
 if TYPE_CHECKING:
@@ -42,12 +42,17 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct):
-    """What was sent; `future` payments were not: the new topics would not know any more that they came too early."""
+    """What was sent.
+
+    `future` payments were not: the new topics would not know any more that they came too early. Nor were messages that
+    are `too_large` to be read, which no client of ours can send.
+    """
 
     transactions: int = 0
     labels: int = 0
     models: int = 0
     future: int = 0
+    too_large: int = 0
 
 
 class Recovery:
@@ -94,6 +99,10 @@ class Recovery:
         with Feed(target) as feed, Lockstep(target, calendar) as lockstep:
             for entry in self._in_order():
                 partition = entry.partition if keeps_partitions else clients.BY_KEY
+                received = _received(entry)
+                if received.withheld and entry.topic != self._topics.models:
+                    found.too_large += 1
+                    continue
                 if entry.topic == self._topics.models:
                     lockstep.before_model(feed.flush)
                     record = clients.Record(names.models, entry.key, entry.value, list(entry.headers))
@@ -107,7 +116,7 @@ class Recovery:
                 progress()
                 try:
                     refuse(entry.value, entry.key, numbers=numbers)
-                    payment = read(_received(entry), tolerance)
+                    payment = read(received, tolerance)
                 except InvalidEvent as error:
                     if error.reason == Reason.FUTURE_TIMESTAMP:
                         found.future += 1
@@ -137,4 +146,4 @@ def _timed(entries: Iterator[Entry]) -> Iterator[tuple[int, Entry]]:
 
 
 def _received(entry: Entry) -> Received:
-    return Received(entry.topic, entry.partition, entry.offset, entry.key, entry.value, entry.timestamp)
+    return bounded(Received(entry.topic, entry.partition, entry.offset, entry.key, entry.value, entry.timestamp))

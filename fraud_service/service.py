@@ -134,7 +134,9 @@ def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, mo
         app = application.build(
             settings, settings.scorer_group, guarantee=settings.guarantee, commit_interval=settings.commit_interval
         )
-        scorer.wire(app, settings, scorer.ScorerStep(settings, detector, knowledge, scorer_metrics, broadcast.refresh))
+        step = scorer.ScorerStep(settings, detector, knowledge, scorer_metrics, broadcast.refresh)
+        step.beat = health.beat
+        scorer.wire(app, settings, step)
         watch(app, health, scorer_metrics, [settings.topics.transactions])
         app.each_turn = _each_scorer_turn(broadcast, knowledge, scorer_metrics)
         log.info("scorer_started", snapshot=knowledge.newest.version)
@@ -215,7 +217,9 @@ def _tokenize(settings: Settings, health: Health, tokenizer_metrics: TokenizerMe
     app = application.build(
         settings, settings.tokenizer_group, guarantee="exactly-once", commit_interval=settings.commit_interval
     )
-    tokenizer.wire(app, settings, tokenizer.TokenizerStep(settings, made, tokenizer_metrics))
+    step = tokenizer.TokenizerStep(settings, made, tokenizer_metrics)
+    step.beat = health.beat
+    tokenizer.wire(app, settings, step)
     watch(app, health, tokenizer_metrics, inputs)
     app.run_until_stopped()
 

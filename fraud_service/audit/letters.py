@@ -7,11 +7,13 @@ redriven.
 
 from __future__ import annotations
 
-from hashlib import blake2b
+import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.audit.findings import Kind
 from fraud_service.errors import InvalidRecord
+from fraud_service.stream.messages import CONTENT_HASH, CONTENT_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 REASON: Final = "fraud-reason"
 DETAIL: Final = "fraud-detail"
-CUT_FROM: Final = "fraud-cut-from"
+CUT_FROM: Final = "fraud-cut-from"  # of letters from before only length and hash were kept
 MASKED: Final = "fraud-masked"
 SOURCE_TOPIC: Final = "fraud-source-topic"
 SOURCE_PARTITION: Final = "fraud-source-partition"
@@ -29,6 +31,8 @@ SOURCE_OFFSET: Final = "fraud-source-offset"
 REDRIVEN: Final = "fraud-redriven-offset"  # of a mark: the offset of the letter, in the mark's own partition
 
 Place = tuple[str, int]  # topic and partition
+
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 class Letter(NamedTuple):
@@ -43,7 +47,7 @@ class Letter(NamedTuple):
 
 def content(value: bytes | None) -> int:
     """Return sixty-four bits that tell one value from another; no value is not an empty one."""
-    return -1 if value is None else int.from_bytes(blake2b(value, digest_size=8).digest(), "big")
+    return -1 if value is None else int.from_bytes(sha256(value).digest()[:8], "big")
 
 
 def marked(entry: Entry) -> int | None:
@@ -74,8 +78,20 @@ def letter(entry: Entry) -> Letter:
         topic,
         _number(entry.header(SOURCE_PARTITION), SOURCE_PARTITION),
         _number(entry.header(SOURCE_OFFSET), SOURCE_OFFSET),
-        None if entry.header(MASKED) or entry.header(CUT_FROM) else content(entry.value),
+        _content(entry),
     )
+
+
+def _content(entry: Entry) -> int | None:
+    digest = entry.header(CONTENT_HASH)
+    if digest is not None:
+        return int(digest[:16], 16) if _DIGEST.fullmatch(digest) else None
+    return None if is_incomplete(entry) else content(entry.value)
+
+
+def is_incomplete(entry: Entry) -> bool:
+    """Say whether a letter holds other bytes than its source, or none."""
+    return any(entry.header(name) for name in (MASKED, CONTENT_LENGTH, CUT_FROM))
 
 
 def _number(text: str | None, header: str) -> int:

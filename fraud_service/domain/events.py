@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from fraud_service.domain.reading import ENUM_COMPLAINT
 from fraud_service.errors import InvalidEvent
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -114,6 +115,7 @@ class LabelMessage(Label, frozen=True, kw_only=True):
 
 
 MAX_EVENT_BYTES: Final = 65_536
+MAX_KEY_BYTES: Final = 512  # the longest card_id: 128 characters of four bytes
 
 _transaction_decoder = msgspec.json.Decoder(TransactionMessage)
 _label_decoder = msgspec.json.Decoder(LabelMessage)
@@ -222,7 +224,7 @@ def _invalid(complaint: str) -> InvalidEvent:
 
     It also quotes the value of an unknown enum member, the only value it ever does: that is left out.
     """
-    if complaint.startswith("Invalid enum value"):
+    if complaint.startswith(ENUM_COMPLAINT):
         return InvalidEvent(Reason.INVALID_FIELD, f"`source` is none of {', '.join(LabelSource)}")
     for mark, reason in _COMPLAINTS.items():
         if mark in complaint:

@@ -8,6 +8,7 @@ import msgspec
 
 from fraud_service.errors import InvalidRecord
 
+ENUM_COMPLAINT: Final = "Invalid enum value"
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what bytes can make msgspec raise
 
 T = TypeVar("T")
@@ -29,4 +30,11 @@ def read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: by
     try:
         return decoder.decode(data)
     except UNREADABLE as error:
-        raise InvalidRecord(f"{what} cannot be read: {error}") from error
+        raise InvalidRecord(f"{what} cannot be read: {_without_value(str(error))}") from error
+
+
+def _without_value(complaint: str) -> str:
+    """Leave out the only value that msgspec ever quotes: that of an unknown enum member, however long it is."""
+    if not complaint.startswith(ENUM_COMPLAINT):
+        return complaint
+    return f"{ENUM_COMPLAINT} - at {complaint.rpartition(' - at ')[2]}"

@@ -15,16 +15,18 @@ from weakref import WeakSet
 
 from quixstreams.kafka.consumer import raise_for_msg_error
 
-from fraud_service.stream.messages import Output, Received
+from fraud_service.stream.messages import Output, Received, bounded
 from fraud_service.stream.shortcuts import KeyState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from quixstreams.models.types import SuccessfulConfluentKafkaMessageProto
     from quixstreams.processing import ProcessingContext
     from quixstreams.state.base import PartitionTransaction, StorePartition
 
 LARGEST: Final = 256  # beyond it a row gets hardly cheaper, and the first one waits for the last
+LARGEST_BYTES: Final = 900_000  # likewise; ordinary messages have a third of a kilobyte
 ENDING: Final = 0.004  # seconds: brokers write everywhere that a transaction has ended, after they answered
 
 
@@ -99,22 +101,27 @@ class Batches:
         """
         self._context.producer.poll(0)
         poll = self._context.consumer.poll
+        size = 0
         message = poll(self._patience(timeout))
         while message is not None:
             raise_for_msg_error(message)
-            _, timestamp = message.timestamp()
-            self._collected.append(
-                Received(
-                    message.topic(), message.partition(), message.offset(), message.key(), message.value(), timestamp
-                )
-            )
-            if len(self._collected) >= LARGEST:
-                break
-            message = poll(0)
+            size += self._collect(message)
+            message = None  # a large one must be gone before the next one comes
+            if len(self._collected) < LARGEST and size < LARGEST_BYTES:
+                message = poll(0)
         had_any = self.process_collected()
         if not had_any:
             self._commit_early()
         return had_any
+
+    def _collect(self, message: SuccessfulConfluentKafkaMessageProto) -> int:
+        """Keep what may be read of a message; returns how many bytes it had."""
+        key, value = message.key(), message.value()
+        _, timestamp = message.timestamp()
+        self._collected.append(
+            bounded(Received(message.topic(), message.partition(), message.offset(), key, value, timestamp))
+        )
+        return len(key or b"") + len(value or b"")
 
     @property
     def _is_owed(self) -> bool:

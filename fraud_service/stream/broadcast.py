@@ -29,6 +29,7 @@ VERSION_HEADER: Final = "fraud-snapshot"
 FOLLOW_TIMEOUT: Final = 0.2  # seconds
 CATCH_UP_TIMEOUT: Final = 600.0  # seconds to read everything before the first transaction
 BATCH: Final = 1000
+LARGEST_RECORD: Final = 1_000_000  # bytes: no learner can send more
 REFRESH_PAUSE: Final = 0.2  # seconds: while the learner is away, every batch would ask for what is not there
 REFRESH_TIMEOUT: Final = 1.0  # seconds for each step; after that, scoring goes on with what there is
 OUTAGE_PAUSE: Final = 5.0  # seconds until the cluster is asked again that did not answer
@@ -176,6 +177,9 @@ class Broadcast:
         return bool(messages)
 
     def _receive(self, message: Any) -> None:
+        size = len(message.key() or b"") + len(message.value() or b"")
+        if size > LARGEST_RECORD:
+            raise InvalidRecord(f"a record has {size} bytes; at most {LARGEST_RECORD} are read")
         is_snapshot, headers = message.topic() == self._snapshots, message.headers() or []
         self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
         if is_snapshot:

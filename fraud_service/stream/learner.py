@@ -28,7 +28,7 @@ from fraud_service.errors import FatalStreamError, InvalidEvent, InvalidRecord
 from fraud_service.stream import clients, signing
 from fraud_service.stream.batches import Batches
 from fraud_service.stream.broadcast import VERSION_HEADER
-from fraud_service.stream.messages import Output
+from fraud_service.stream.messages import Output, require_size
 from fraud_service.stream.scorer import check_key, check_time, dead_letter
 from fraud_service.stream.shortcuts import KeyState
 
@@ -245,39 +245,48 @@ class LearnerStep:
     def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:  # noqa: ARG002 - of a step
         """Take in a batch; returns a dead letter for each message that cannot be read, or is one too many."""
         self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
-        outputs = [self._score(one) if one.topic == self._scores else self._label(one) for one in batch]
+        outputs = [self._take(one) for one in batch]
         if self._clocks:
             self._metrics.event_time.set(max(self._clocks.values()) / 1000)
         return outputs
 
-    def _score(self, message: Received) -> list[Output]:
+    def _take(self, message: Received) -> list[Output]:
+        """Take in a message; one that cannot be taken in becomes a dead letter."""
+        self.beat()
+        try:
+            require_size(message)
+            if message.topic == self._scores:
+                self._score(message)
+            else:
+                self._label(message)
+        except InvalidEvent as error:
+            self._metrics.dead_letters.labels(error.reason).inc()
+            return [dead_letter(message, error)]
+        return []
+
+    def _score(self, message: Received) -> None:
         """Take in a scored transaction."""
         try:
             record = decode_score(message.value)
         except InvalidRecord as error:
-            return [self._dead_letter(message, InvalidEvent(Reason.INVALID_RECORD, str(error)))]
+            raise InvalidEvent(Reason.INVALID_RECORD, str(error)) from error
         self._begin(record)
         if self._ledgers[message.partition].score(record, self._now.closed):
             self._metrics.scores.inc()
         self._clocks[message.partition] = max(self._clocks.get(message.partition, 0), record.timestamp)
         self._pass(record.timestamp // self._calendar.interval)
-        return []
 
-    def _label(self, message: Received) -> list[Output]:
+    def _label(self, message: Received) -> None:
         """Take in a label."""
-        try:
-            refuse(message.value, message.key, numbers=self._refuses_numbers)
-            label = decode_label(message.value)
-            check_key(message.key, label.card_id)
-            check_time(label.labelled_at, message.timestamp + self._tolerance, "labelled_at")
-            self._check_partition(label.card_id, message.partition)
-            self._sluices[message.partition].admit(label, message.timestamp)
-        except InvalidEvent as error:
-            return [self._dead_letter(message, error)]
+        refuse(message.value, message.key, numbers=self._refuses_numbers)
+        label = decode_label(message.value)
+        check_key(message.key, label.card_id)
+        check_time(label.labelled_at, message.timestamp + self._tolerance, "labelled_at")
+        self._check_partition(label.card_id, message.partition)
+        self._sluices[message.partition].admit(label, message.timestamp)
         self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()
         if not self._ledgers[message.partition].label(label, self._now.closed):
             self._metrics.early.inc()
-        return []
 
     def _check_partition(self, card_id: str, partition: int) -> None:
         expected = clients.murmur2_partition(card_id.encode(), len(self._ledgers))
@@ -287,10 +296,6 @@ class LearnerStep:
                 f"the label lies in partition {partition}, its card belongs to {expected}: "
                 "set partitioner=murmur2 on its producer",
             )
-
-    def _dead_letter(self, message: Received, error: InvalidEvent) -> Output:
-        self._metrics.dead_letters.labels(error.reason).inc()
-        return dead_letter(message, error)
 
     @property
     def _now(self) -> Progress:

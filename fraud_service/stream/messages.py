@@ -1,16 +1,28 @@
-"""What comes in and what goes out, as bytes."""
+"""What comes in and what goes out, as bytes, and how large it may be."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 import msgspec
 
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, Reason
+from fraud_service.errors import InvalidEvent
+
 Headers = list[tuple[str, bytes]]
+
+CONTENT_LENGTH: Final = "fraud-content-length"
+CONTENT_HASH: Final = "fraud-content-sha256"
+KEY_LENGTH: Final = "fraud-key-length"
+KEY_HASH: Final = "fraud-key-sha256"
 
 
 class Received(NamedTuple):
-    """One message as the broker gave it; `timestamp` is the broker's, epoch milliseconds."""
+    """One message as the broker gave it; `timestamp` is the broker's, epoch milliseconds.
+
+    `withheld` names length and hash of a value or key that is too large to be kept, as headers of its dead letter.
+    """
 
     topic: str
     partition: int
@@ -18,6 +30,7 @@ class Received(NamedTuple):
     key: bytes | None
     value: bytes | None
     timestamp: int
+    withheld: tuple[tuple[str, bytes], ...] = ()
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -27,3 +40,26 @@ class Output(msgspec.Struct, frozen=True):
     key: bytes | None
     value: bytes | None
     headers: Headers = []
+
+
+def bounded(message: Received) -> Received:
+    """Return a message without what is too large to be read of it: length and hash stand for that."""
+    value, key = message.value, message.key
+    if value is not None and len(value) > MAX_EVENT_BYTES:
+        message = message._replace(value=None, withheld=_described(value, CONTENT_LENGTH, CONTENT_HASH))
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        message = message._replace(key=None, withheld=message.withheld + _described(key, KEY_LENGTH, KEY_HASH))
+    return message
+
+
+def _described(content: bytes, length: str, digest: str) -> tuple[tuple[str, bytes], ...]:
+    return (length, str(len(content)).encode()), (digest, sha256(content).hexdigest().encode())
+
+
+def require_size(message: Received) -> None:
+    """Refuse a message that is too large, before anything looks into it. Raises `InvalidEvent`."""
+    if message.withheld or bounded(message) is not message:
+        raise InvalidEvent(
+            Reason.TOO_LARGE,
+            f"at most {MAX_EVENT_BYTES} bytes of a value and {MAX_KEY_BYTES} of a key are read",
+        )

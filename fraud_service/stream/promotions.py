@@ -38,6 +38,7 @@ ANSWER_TIMEOUT: Final = 5.0  # seconds
 REFIT_KEY: Final = "re-fit"  # no version: those begin with the kind of model
 SWITCH_KEY: Final = "online"  # the same
 SEQUENCE_HEADER: Final = "fraud-sequence"
+LARGEST_SENT: Final = 2 * LARGEST_MODEL  # bytes before compression
 LONGEST_NUMBER: Final = 18  # digits: they begin as milliseconds since the epoch, and Python refuses to read thousands
 
 
@@ -50,6 +51,8 @@ class Gate:
 
     def admit(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Raise `RefusedRecord` for one that may not pass."""
+        if value is not None and len(value) > LARGEST_SENT:
+            raise RefusedRecord(Refusal.INVALID, f"a record on the topic of models has {len(value)} bytes")
         self._keyring.require(ROLE, key, value, headers)
         number = dict(headers).get(SEQUENCE_HEADER, b"")
         if not number and not self._keyring.is_demanding:
@@ -226,4 +229,4 @@ def publish_all(settings: Settings, gate: Gate, records: list[tuple[bytes, bytes
 
 def deliver(settings: Settings, records: list[clients.Record]) -> None:
     """Send records as they are; raises `FatalStreamError` when the broker does not take one."""
-    clients.deliver(settings, records, {"message.max.bytes": 2 * LARGEST_MODEL, "compression.type": "zstd"})
+    clients.deliver(settings, records, {"message.max.bytes": LARGEST_SENT, "compression.type": "zstd"})

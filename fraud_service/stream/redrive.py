@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
-from fraud_service.audit.letters import CUT_FROM, DETAIL, MASKED, REDRIVEN, Letter, letter, marked
+from fraud_service.audit.letters import DETAIL, REDRIVEN, Letter, is_incomplete, letter, marked
 from fraud_service.errors import ArchiveError, ConfigurationError, FatalStreamError
 from fraud_service.stream import clients
 from fraud_service.stream.archive import Archive
@@ -58,7 +58,7 @@ class Found(NamedTuple):
         """Why the message cannot be sent again as it is; None when it can."""
         if self.is_redriven:
             return "it was sent again already"
-        if self.entry.header(MASKED) or self.entry.header(CUT_FROM):
+        if is_incomplete(self.entry):
             return "its original bytes were not kept: give them with --value-from"
         if self.entry.value is None:
             return "it has no value: give one with --value-from"

@@ -6,12 +6,12 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.card_data import is_clean, mask, masked, refuse
-from fraud_service.domain.events import Reason, Transaction, decode_transaction, rfc3339
+from fraud_service.domain.events import MAX_EVENT_BYTES, Reason, Transaction, decode_transaction, rfc3339
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.errors import InvalidEvent
 from fraud_service.stream.batches import Batches
-from fraud_service.stream.messages import Output, Received
+from fraud_service.stream.messages import CONTENT_LENGTH, Output, Received, bounded, require_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 PROFILE: Final = "profile"
 ALERT_TYPE: Final = "fraud-service.alert.v1"
 ALERT_SOURCE: Final = "/fraud-service/scorer"
-MOST_KEPT: Final = 900_000  # bytes of a value; clients and brokers refuse messages of about a million
-MOST_KEY_KEPT: Final = 32_768
+MOST_KEPT: Final = 4 * MAX_EVENT_BYTES  # masking writes a byte that is no text as four; brokers take a million bytes
+MOST_SAID: Final = 500  # characters of a detail
 
 
 def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
@@ -66,6 +66,7 @@ class ScorerStep:
         self._refresh = refresh
         self._tolerance = int(settings.future_tolerance * 1000)
         self._refuses_numbers = settings.refuse_card_numbers
+        self.beat: Callable[[], None] = lambda: None
 
     def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:
         """Process a batch; returns what each message produces."""
@@ -76,7 +77,9 @@ class ScorerStep:
         is_plain = is_clean(part for message in batch for part in (message.value, message.key))
         for place, message in enumerate(batch):
             try:
+                require_size(message)
                 if not is_plain:
+                    self.beat()  # a close look takes its time
                     refuse(message.value, message.key, numbers=self._refuses_numbers)
                 readable.append((place, message, read(message, self._tolerance)))
             except InvalidEvent as error:
@@ -178,14 +181,15 @@ def check_time(event_time: int, latest: int, field: str) -> None:
 def dead_letter(message: Received, error: InvalidEvent) -> Output:
     """Keep the original bytes, with the reason and where they came from in the headers.
 
-    Only bytes that no topic would take are cut off: a dead letter must always fit, or its source is read for ever. And
-    card data is masked: dead letters are kept long, and read by many.
+    A dead letter must always fit its topic, or its source is read for ever. So of what is too large to be read only
+    length and hash are kept. And card data is masked: dead letters are kept long, and read by many.
     """
+    message = bounded(message)
     key = None if message.key is None else masked(message.key)
     value = None if message.value is None else masked(message.value)
     headers = {
         "fraud-reason": error.reason,
-        "fraud-detail": mask(error.detail),  # of a record it may quote a value
+        "fraud-detail": mask(error.detail[:MOST_SAID]),
         "fraud-source-topic": message.topic,
         "fraud-source-partition": str(message.partition),
         "fraud-source-offset": str(message.offset),
@@ -193,8 +197,7 @@ def dead_letter(message: Received, error: InvalidEvent) -> Output:
     if (key, value) != (message.key, message.value):
         headers["fraud-masked"] = "card data"
     if value is not None and len(value) > MOST_KEPT:
-        headers["fraud-cut-from"] = str(len(value))
-        value = value[:MOST_KEPT]
-    if key is not None:
-        key = key[:MOST_KEY_KEPT]
-    return Output("dead_letters", key, value, [(name, text.encode()) for name, text in headers.items()])
+        headers[CONTENT_LENGTH] = str(len(message.value or b""))  # no hash: card numbers can be guessed from one
+        value = None
+    written = [(name, text.encode()) for name, text in headers.items()]
+    return Output("dead_letters", key, value, [*written, *message.withheld])

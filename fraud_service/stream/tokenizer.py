@@ -12,11 +12,11 @@ from fraud_service.domain.tokens import Tokenizer
 from fraud_service.errors import ConfigurationError, InvalidEvent
 from fraud_service.stream import signing
 from fraud_service.stream.batches import Batches
-from fraud_service.stream.messages import Output
+from fraud_service.stream.messages import Output, require_size
 from fraud_service.stream.scorer import dead_letter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fraud_service.metrics import TokenizerMetrics
     from fraud_service.settings import Settings
@@ -70,6 +70,7 @@ class TokenizerStep:
         self._labels = settings.topics.raw_labels
         self._tokenizer = made
         self._metrics = metrics
+        self.beat: Callable[[], None] = lambda: None
 
     def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:  # noqa: ARG002 - of a step
         """Process a batch; returns what each message produces."""
@@ -77,8 +78,10 @@ class TokenizerStep:
         return [self._process(message) for message in batch]
 
     def _process(self, message: Received) -> list[Output]:
+        self.beat()
         is_label = message.topic == self._labels
         try:
+            require_size(message)
             made = self._under_each_key(message) if is_label else [self._tokenizer.tokenize(message.value, message.key)]
         except InvalidEvent as error:
             self._metrics.dead_letters.labels(error.reason).inc()

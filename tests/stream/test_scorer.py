@@ -162,15 +162,6 @@ def test_state_that_cannot_be_read_stops_the_scorer_instead_of_starting_a_card_a
         loop.transaction(payment(1))
 
 
-def test_a_dead_letter_always_fits_its_topic(loop):
-    loop.raw(b"x" * 2_000_000, b"k" * 100_000)
-    loop.turn()
-    (letter,) = loop.on("dead_letters")
-    assert (len(letter.value), len(letter.key)) == (900_000, 32_768)
-    assert letter.header["fraud-cut-from"] == "2000000"
-    assert letter.header["fraud-reason"] == "too_large"
-
-
 def test_lag_counts_from_the_oldest_message_of_a_batch_be_it_readable_or_not(loop):
     now = int(time.time() * 1000)
     loop.raw(b"{", b"c-1", now - 50_000)
