@@ -275,6 +275,7 @@ def build(
 
 def _consumer_options(settings: Settings, group: str, on_statistics: Callable[[str], None]) -> dict[str, Any]:
     return {
+        **clients.BOUNDED,
         **settings.kafka,
         "group.instance.id": _identity(settings, group),
         "session.timeout.ms": int(settings.session_timeout * 1000),

@@ -23,6 +23,15 @@ T = TypeVar("T")
 
 PARTITIONER: Final = "murmur2"  # Java's default; librdkafka's own (crc32) would tear cards and labels apart
 BY_KEY: Final = -1  # the partition that the hash of the key names
+# What a consumer holds that nobody has looked at. Brokers count a batch as it is stored, and clients unpack all that an
+# answer brings at once: by default a megabyte a partition, which may be a gigabyte. A larger batch comes all the same,
+# alone.
+BOUNDED: Final = {
+    "fetch.message.max.bytes": 1 << 17,
+    "fetch.max.bytes": 1 << 17,
+    "message.max.bytes": 1 << 17,  # the client raises the line before to this
+    "queued.max.messages.kbytes": 1 << 14,
+}
 TIMEOUT: Final = 30.0  # seconds for a request to the cluster
 FLUSH_TIMEOUT: Final = 60.0  # seconds for the broker to take what was sent
 BATCH: Final = 2000  # messages at once when a whole topic is read
@@ -104,6 +113,7 @@ def reader(settings: Settings, name: str) -> Consumer:
     return _made(
         Consumer,
         {
+            **BOUNDED,
             **connection(settings),
             "group.id": name,
             "enable.auto.commit": False,

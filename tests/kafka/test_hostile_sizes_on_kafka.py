@@ -1,0 +1,174 @@
+"""Messages that are small on disk and large in memory stop nothing, on a broker that takes them with every codec."""
+
+from __future__ import annotations
+
+import logging
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import TopicPartition
+from support.hostile import BOMB, BOMBS, MB, send_bombs, worst
+from support.processes import Service, fresh_settings, read_all
+from support.worlds import HOUR, MONDAY, label, transaction
+
+from fraud_service.audit.verify import verify
+from fraud_service.domain.events import encode
+from fraud_service.stream import clients, topics
+
+if TYPE_CHECKING:
+    from fraud_service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+
+CARD = "card-1"
+BATCH = 256
+MIB = 1 << 20
+SECONDS = 5 * 5.0  # what is promised, on a machine that is five times slower
+TRIED = ("no separators", "hex", "nothing but zeros", "no text")
+
+
+class Watched:
+    """One process that reads a topic, its memory and its heart."""
+
+    def __init__(self, settings: Settings, folder: Path, verb: str) -> None:
+        names = settings.topics
+        self.settings = settings
+        self.process = Service(settings, verb, folder / verb)
+        self.source, self.group = {
+            "score": (names.transactions, settings.scorer_group),
+            "learn": (names.labels, settings.learner_group),
+            "tokenize": (names.raw_transactions, settings.tokenizer_group),
+        }[verb]
+        self.sent = 0
+
+    def send(self, *values: bytes) -> None:
+        clients.deliver(self.settings, [clients.Record(self.source, CARD.encode(), value, []) for value in values])
+
+    def send_good(self) -> None:
+        self.sent += 1
+        name, moment = f"t-{self.sent}", MONDAY + self.sent * HOUR
+        is_label = self.process.verb == "learn"
+        self.send(encode(label(name, moment) if is_label else transaction(name, moment)))
+
+    def bomb(self, *bombs: tuple[str, int]) -> None:
+        send_bombs(self.settings, self.source, CARD.encode(), bombs)
+
+    def await_processed(self, timeout: float = 60.0) -> float:
+        """Wait until all that was sent is committed, while the heart beats; returns the seconds it took."""
+        began = monotonic()
+        place = TopicPartition(self.source, clients.murmur2_partition(CARD.encode(), self.settings.partitions))
+        asker = clients.reader(self.settings, self.group)
+        end = asker.get_watermark_offsets(place, timeout=30)[1]
+
+        def is_processed() -> bool:
+            assert self.process.status("/livez") == 200
+            return asker.committed([place], timeout=30)[0].offset >= end
+
+        try:
+            self.process.wait_until(is_processed, timeout)
+        finally:
+            asker.close()
+        return monotonic() - began
+
+    @property
+    def most_memory(self) -> int:
+        """The most bytes that the process has had in memory since its start."""
+        status = Path(f"/proc/{self.process.process.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+
+    def letters(self) -> list[tuple[bytes | None, dict[str, bytes]]]:
+        """Return value and headers of the dead letters of what this process has read."""
+        found = [
+            (letter.value(), dict(letter.headers()))
+            for letter in read_all(self.settings, self.settings.topics.dead_letters)
+        ]
+        return [one for one in found if one[1]["fraud-source-topic"] == self.source.encode()]
+
+
+@pytest.fixture(scope="module")
+def settings(apache_kafka, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sizes")
+    made = fresh_settings(apache_kafka.bootstrap, folder)
+    (folder / "keys").mkdir()
+    (folder / "keys" / "a").write_text("k" * 64)
+    made = made.model_copy(update={"tokenizer_keys": folder / "keys"})
+    topics.create(clients.admin(made), topics.table(made), 1)
+    return made
+
+
+@pytest.mark.parametrize("verb", ["score", "learn", "tokenize"])
+def test_a_message_that_is_small_on_disk_and_large_in_memory_is_passed_over(settings, tmp_path, verb):
+    watched = Watched(settings, tmp_path, verb)
+    with watched.process as process:
+        process.await_ready()
+        watched.send_good()
+        watched.await_processed()
+        before, grown = watched.most_memory, []
+        for bomb in BOMBS[:-1]:
+            watched.bomb(bomb)
+            watched.send_good()
+            watched.await_processed()
+            grown.append(watched.most_memory - before)
+        process.kill()  # and the next one meets such a message first
+        watched.bomb(BOMBS[-1])
+        watched.send_good()
+        process.start()
+        process.await_ready()
+        watched.await_processed()
+        assert process.stop() == 0
+    log.info("%s grew by %s MiB", verb, [each // MIB for each in grown])
+    assert grown[0] <= 100 * MIB  # of fifty, which the client and Python have once each
+    assert grown[-1] <= 150 * MIB
+    letters = watched.letters()
+    assert [value for value, _ in letters] == [None] * len(BOMBS)
+    for (_, headers), (_, size) in zip(letters, BOMBS, strict=True):
+        assert headers["fraud-reason"] == b"too_large"
+        assert headers["fraud-content-length"] == str(size).encode()
+        assert headers["fraud-content-sha256"].decode() == sha256(BOMB * (size // 2)).hexdigest()
+    sink = {"score": settings.topics.scores, "tokenize": settings.topics.transactions}.get(verb)
+    if sink is not None:
+        assert len(read_all(settings, sink)) >= watched.sent
+
+
+def test_a_partition_full_of_such_messages_does_not_fill_the_memory(settings, tmp_path):
+    watched = Watched(settings, tmp_path, "score")
+    with watched.process as process:
+        process.await_ready()
+        watched.send_good()
+        watched.await_processed()
+        before = watched.most_memory
+        assert process.stop() == 0
+        watched.bomb(*[("gzip", 24 * MB)] * 20)
+        watched.send_good()
+        process.start()
+        process.await_ready()
+        watched.await_processed()
+        grown = watched.most_memory - before
+        assert process.stop() == 0
+    log.info("score grew by %d MiB", grown // MIB)
+    assert grown <= 300 * MB  # of 480 that they have
+
+
+@pytest.mark.parametrize("verb", ["score", "learn", "tokenize"])
+def test_a_batch_of_the_worst_content_takes_seconds_and_the_heart_beats_on(settings, tmp_path, verb):
+    watched = Watched(settings, tmp_path, verb)
+    with watched.process as process:
+        process.await_ready()
+        watched.send(*[worst(TRIED[number % len(TRIED)]) for number in range(BATCH)])
+        watched.send_good()
+        took = watched.await_processed()
+        log.info("%s took %.1f s", verb, took)
+        assert took < SECONDS
+        assert process.stop() == 0
+
+
+def test_the_log_of_all_this_is_verified(settings):
+    report = verify(settings)
+    assert report.found == {}
+    assert report.counts["dead_letters"] > 20
