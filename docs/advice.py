@@ -37,8 +37,10 @@ ADVICE: Final = {
     ),
     Reason.INVALID_FIELD: Advice(
         BOTH,
-        "A field has the wrong type, or lies outside its bounds; the detail names it.",
-        "Check the message against its schema. Leave an optional field out rather than send a placeholder.",
+        "A field has the wrong type, lies outside its bounds, or has a control, bidirectional or invisible character; "
+        "the detail names it.",
+        "Check the message against its schema. Leave an optional field out rather than send a placeholder. Letters of "
+        "every script may stand in identifiers; what nobody sees may not.",
     ),
     Reason.INVALID_TIMESTAMP: Advice(
         BOTH,

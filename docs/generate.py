@@ -23,6 +23,7 @@ from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, LabelSou
 from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.signature import Refusal
 from fraud_service.domain.snapshot import untaught
+from fraud_service.domain.text import visible_json
 from fraud_service.metrics import (
     MOST_CURRENCIES,
     LearnerMetrics,
@@ -286,7 +287,7 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _json(document: object) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return visible_json(json.dumps(document, indent=2, ensure_ascii=False)) + "\n"
 
 
 def differences(folder: Path) -> list[str]:

@@ -213,6 +213,7 @@ def test_the_examples_are_read_as_they_stand() -> None:
         {"amount": 3},
         {"amount": 0},
         {"country": None, "ip": "192.0.2.1"},
+        {"merchant_id": "Café 漢字 بطاقة 🙂"},
         {"something_new": {"nested": [1, 2]}},
     ],
 )
@@ -245,6 +246,9 @@ def test_schema_and_decoder_both_take_a_good_transaction(facts: dict[str, Any]) 
         changed(PAYMENT, latitude=90.5),
         changed(PAYMENT, longitude="13.4"),
         changed(PAYMENT, country="D" * 257),
+        changed(PAYMENT, card_id="a\x1b[2Jb"),
+        changed(PAYMENT, device_id="a\u202eb"),
+        changed(PAYMENT, ip="a\U000e0041b"),
     ],
 )
 def test_schema_and_decoder_both_refuse_a_bad_transaction(message: Any) -> None:
@@ -263,6 +267,7 @@ def test_schema_and_decoder_both_refuse_a_bad_transaction(message: Any) -> None:
         changed(CLAIM, source="rumour"),
         changed(CLAIM, labelled_at=[]),
         changed(CLAIM, transaction_id=None),
+        changed(CLAIM, card_id="a\u200bb"),
     ],
 )
 def test_schema_and_decoder_both_refuse_a_bad_label(message: Any) -> None:

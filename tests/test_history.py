@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud_service.domain.events import Transaction
+from fraud_service.domain.text import HIDDEN, SURROGATES
 from fraud_service.errors import ConfigurationError
 from fraud_service.history import History, LabelledTransaction
 
@@ -294,6 +295,17 @@ def test_text_that_cannot_be_read_is_refused_without_quoting_it(saved, suffix, c
     with pytest.raises(ConfigurationError, match=f"row 3, column `{column}`") as caught:
         History.open(saved(suffix, row=2, **{column: value}))
     assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["transaction_id", "card_id", "merchant_id", "device_id", "ip"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_no_identifier_of_a_file_may_have_a_character_that_nobody_sees(saved, suffix, column):
+    for first, last in HIDDEN:
+        for point in {first, last} - {*range(SURROGATES, 0xE000)}:
+            if point in {0, 0x0A, 0x0D} and suffix == ".csv":
+                continue  # these end a row
+            with pytest.raises(ConfigurationError, match=f"row 3, column `{column}`: not text of"):
+                History.open(saved(suffix, row=2, **{column: f"a{chr(point)}b"}))
 
 
 def test_the_row_is_counted_from_the_beginning_of_the_file_and_the_foreign_column_named(tmp_path):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from fraud_service.domain.reading import ENUM_COMPLAINT
+from fraud_service.domain.text import has_hidden, is_plain, pattern
 from fraud_service.errors import InvalidEvent
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,9 +21,10 @@ EARLIEST: Final = 0
 LATEST: Final = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instant that RFC 3339 can write
 MAX_AMOUNT: Final = 10**13  # beyond any real payment, and small enough that cents stay exact in a float
 
-Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+VISIBLE: Final = {"pattern": pattern()}  # published, and checked by `_require_visible`: most messages need no search
+Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128, extra_json_schema=VISIBLE)]
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}(?!\n)$", description="ISO 4217 alphabetic code")]
-Text = Annotated[str, msgspec.Meta(max_length=256)]
+Text = Annotated[str, msgspec.Meta(max_length=256, extra_json_schema=VISIBLE)]
 
 
 class Reason(StrEnum):
@@ -210,13 +212,23 @@ def _decode(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
     if len(value) > MAX_EVENT_BYTES:
         raise InvalidEvent(Reason.TOO_LARGE, f"the message has {len(value)} bytes; at most {MAX_EVENT_BYTES} are read")
     try:
-        return decoder.decode(value)
+        message = decoder.decode(value)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     except (msgspec.DecodeError, RecursionError):
         raise InvalidEvent(Reason.NOT_JSON, "the message is not valid JSON") from None
     except UnicodeDecodeError:
         raise InvalidEvent(Reason.NOT_UTF8, "the message is not valid UTF-8") from None
+    if not is_plain(value):
+        _require_visible(message)
+    return message
+
+
+def _require_visible(message: TransactionMessage | LabelMessage) -> None:
+    for field in message.__struct_fields__:
+        text = getattr(message, field)
+        if isinstance(text, str) and has_hidden(text):
+            raise InvalidEvent(Reason.INVALID_FIELD, f"`$.{field}` has a control character, or one that nobody sees")
 
 
 def _invalid(complaint: str) -> InvalidEvent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.domain.events import EARLIEST, LATEST, MAX_AMOUNT, instant
+from fraud_service.domain.text import HIDDEN, SURROGATES
 from fraud_service.errors import ConfigurationError, InvalidEvent
 from fraud_service.history.arrow import pa, pc, types
 
@@ -73,13 +74,17 @@ def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
+HIDDEN_CHARACTERS: Final = "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in HIDDEN if first != SURROGATES)
+
+
 def _text(pattern: str) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
     def convert(column: pa.ChunkedArray) -> pa.ChunkedArray:
         if not (types.is_string(column.type) or _is_number(column)):
             return pa.nulls(len(column), pa.string())
         # Pandas turns integers into floats to make room for NaN.
         text = _whole(column).cast(pa.string())
-        return _where(pc.match_substring_regex(text, pattern), text)
+        is_hidden = pc.match_substring_regex(text, f"[{HIDDEN_CHARACTERS}]")
+        return _where(pc.and_not(pc.match_substring_regex(text, pattern), is_hidden), text)
 
     return convert
 
@@ -131,8 +136,9 @@ def _label(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return _where(pc.or_(fraud, genuine), fraud)
 
 
-_ID: Final = Field(_text("(?s)^.{1,128}$"), "not text of 1 to 128 characters, nor an integer", required=True)
-_TEXT: Final = Field(_text("(?s)^.{0,256}$"), "not text of at most 256 characters, nor an integer")
+VISIBLE: Final = " without control characters or others that nobody sees"
+_ID: Final = Field(_text("(?s)^.{1,128}$"), f"not text of 1 to 128 characters{VISIBLE}, nor an integer", required=True)
+_TEXT: Final = Field(_text("(?s)^.{0,256}$"), f"not text of at most 256 characters{VISIBLE}, nor an integer")
 _WHEN: Final = "not a time from 1970 to 9999: write epoch milliseconds, or RFC 3339 with an offset (Z or +hh:mm)"
 
 # Those of `Transaction`, then what is known of it.

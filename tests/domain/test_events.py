@@ -21,6 +21,7 @@ from fraud_service.domain.events import (
     instant,
     rfc3339,
 )
+from fraud_service.domain.text import HIDDEN, SURROGATES, has_hidden
 from fraud_service.errors import InvalidEvent
 
 FAST = settings(max_examples=300, deadline=None, derandomize=True)
@@ -333,8 +334,54 @@ def test_any_altered_message_decodes_or_is_invalid_and_nothing_else(changes, pla
                 assert decode(encode(event)) == event
 
 
-TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=128)
-OPTIONAL_TEXT = st.none() | st.text(st.characters(codec="utf-8"), max_size=256)
+SEEN = st.characters(codec="utf-8").filter(lambda character: not has_hidden(character))
+TEXT = st.text(SEEN, min_size=1, max_size=128)
+OPTIONAL_TEXT = st.none() | st.text(SEEN, max_size=256)
+TEXTS = [
+    "transaction_id",
+    "card_id",
+    "merchant_id",
+    "merchant_category_code",
+    "country",
+    "entry_mode",
+    "device_id",
+    "ip",
+]
+CAN_BE_WRITTEN = [chr(point) for first, last in HIDDEN for point in range(first, last + 1) if first != SURROGATES]
+
+
+def test_no_field_of_a_transaction_may_have_a_character_that_nobody_sees():
+    for field in TEXTS:
+        for character in CAN_BE_WRITTEN:
+            for data in written_both_ways(PAYMENT, **{field: f"a{character}b"}):
+                error = refusal(data)
+                if error.reason != Reason.NOT_JSON:  # no JSON has most control characters as they are
+                    assert (error.reason, error.detail[:20]) == (
+                        Reason.INVALID_FIELD,
+                        f"`$.{field}` has a control"[:20],
+                    )
+                assert character not in error.detail
+
+
+@pytest.mark.parametrize("field", ["transaction_id", "card_id"])
+def test_no_field_of_a_label_may_have_a_character_that_nobody_sees(field):
+    for character in CAN_BE_WRITTEN:
+        for data in written_both_ways(WORD, **{field: f"a{character}b"}):
+            assert refusal(data, decode_label).reason in {Reason.INVALID_FIELD, Reason.NOT_JSON}
+
+
+@pytest.mark.parametrize("text", ["Café-7", "漢字", "بطاقة", "कार्ड", "карта", "a b", "🙂", r"C:\new", "a/b|c"])
+def test_letters_of_every_script_may_stand_in_identifiers(text):
+    for data in written_both_ways(PAYMENT, card_id=text, country=text):
+        assert decode_transaction(data).card_id == text
+
+
+def test_what_is_hidden_in_a_field_that_nobody_reads_refuses_nothing():
+    assert decode_transaction(written(PAYMENT, note="a\x1b\u202eb")).transaction_id == "t1"
+
+
+def written_both_ways(message: dict, **changes) -> tuple[bytes, bytes]:
+    return written(message, **changes), json.dumps(message | changes, ensure_ascii=False).encode()
 
 
 @FAST
