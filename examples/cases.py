@@ -57,7 +57,7 @@ def main() -> None:
         Service(cases, options.bootstrap, options.alerts, options.labels).run()
     elif options.verb == "list":
         for row in cases.open():
-            print(*row, sep="\t")
+            print(*map(shown, row), sep="\t")
     elif not cases.close(options.case, is_fraud=options.is_fraud):
         sys.exit(f"there is no open case {options.case}")
 
@@ -166,6 +166,11 @@ class Service:
             self._producer.produce(self._labels, key=card, value=label, on_delivery=on_delivery)
         if unsent and self._producer.flush(TIMEOUT) == 0 and not refused:
             self._cases.sent(unsent[-1][0])
+
+
+def shown(value: object) -> str:
+    """Escape what a terminal would obey: an id may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
 def now() -> str:

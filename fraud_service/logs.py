@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from fraud_service.domain.card_data import mask
+from fraud_service.domain.text import visible
 
 
 def configure(level: str) -> None:
@@ -49,10 +50,33 @@ def configure_for_people() -> None:
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
             structlog.processors.format_exc_info,
             _scrubbed,
+            _visible,
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_ForPeople())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class _ForPeople(logging.Formatter):
+    """Writes records of libraries as text, like our own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _lines(mask(super().format(record)))
+
+
+def _visible(_logger: object, _method: str, event: Any) -> Any:
+    """Escape what a terminal would obey. Only a traceback has more than one line."""
+    return {
+        visible(name): _lines(value) if name == "exception" else visible(value) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def _scrubbed(_logger: object, _method: str, event: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from fraud_service.domain.text import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -21,9 +23,14 @@ figcaption, .note { color: #777; font-size: .9rem; }
 """
 
 
+def escaped(text: str) -> str:
+    """Write text so that it is neither markup nor invisible, nor changes the direction of what follows."""
+    return escape(visible(text))
+
+
 def page(title: str, body: str) -> str:
     """Put a body of HTML on a page."""
-    title = escape(title)
+    title = escaped(title)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n'
@@ -33,8 +40,8 @@ def page(title: str, body: str) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Write a table; floats with four digits, nothing known as a dash."""
-    titles = f"<thead><tr>{''.join(f'<th>{escape(title)}</th>' for title in head)}</tr></thead>\n" if head else ""
-    body = "".join(f"<tr>{''.join(f'<td>{escape(shown(value))}</td>' for value in row)}</tr>\n" for row in rows)
+    titles = f"<thead><tr>{''.join(f'<th>{escaped(title)}</th>' for title in head)}</tr></thead>\n" if head else ""
+    body = "".join(f"<tr>{''.join(f'<td>{escaped(shown(value))}</td>' for value in row)}</tr>\n" for row in rows)
     return f"<table>\n{titles}<tbody>\n{body}</tbody>\n</table>\n"
 
 

@@ -1,8 +1,9 @@
 """Dead letters as an auditor reads them: whose they are, what they keep of it, and which were sent again.
 
 A letter names the record it stands for in its headers. A mark, written in the transaction that sent a letter's message
-again, lies in the letter's own partition and names it: whoever reads one partition knows of each letter whether it was
-redriven.
+again, lies behind the letter in the same partition, under the same key, and names it: one partition tells of each of
+its letters whether it was redriven. Anybody who may write to the topic can write anything: what is neither is foreign,
+and stops no reader.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.audit.findings import Kind
 from fraud_service.errors import InvalidRecord
-from fraud_service.stream.messages import CONTENT_HASH, CONTENT_LENGTH
+from fraud_service.stream.messages import CONTENT_HASH, CONTENT_LENGTH, KEY_HASH, KEY_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,12 +24,18 @@ if TYPE_CHECKING:
 
 REASON: Final = "fraud-reason"
 DETAIL: Final = "fraud-detail"
-CUT_FROM: Final = "fraud-cut-from"  # of letters from before only length and hash were kept
+CUT_FROM: Final = "fraud-cut-from"  # of letters that an earlier version wrote: they keep the beginning
 MASKED: Final = "fraud-masked"
+NOT_KEPT: Final = (MASKED, CONTENT_LENGTH, KEY_LENGTH, CUT_FROM)
 SOURCE_TOPIC: Final = "fraud-source-topic"
 SOURCE_PARTITION: Final = "fraud-source-partition"
 SOURCE_OFFSET: Final = "fraud-source-offset"
 REDRIVEN: Final = "fraud-redriven-offset"  # of a mark: the offset of the letter, in the mark's own partition
+LONGEST_NAME: Final = 249  # characters of a topic
+LARGEST_PARTITION: Final = 2**31 - 1
+LARGEST_OFFSET: Final = 2**63 - 1
+
+_number_pattern: Final = re.compile("[0-9]{1,19}")
 
 Place = tuple[str, int]  # topic and partition
 
@@ -45,21 +52,36 @@ class Letter(NamedTuple):
     content: int | None
 
 
+class Mark(NamedTuple):
+    """A mark: the offset of the letter it names, and why it is not believed; None where it is."""
+
+    offset: int
+    complaint: str | None
+
+
 def content(value: bytes | None) -> int:
     """Return sixty-four bits that tell one value from another; no value is not an empty one."""
     return -1 if value is None else int.from_bytes(sha256(value).digest()[:8], "big")
 
 
-def marked(entry: Entry) -> int | None:
-    """Return the offset of the letter that a mark says was redriven; None for a letter.
+def is_whole(entry: Entry) -> bool:
+    """Say whether a letter keeps all of its message."""
+    return all(entry.header(name) is None for name in NOT_KEPT)
 
-    Raises
-    ------
-    InvalidRecord
-        When the mark names no offset.
-    """
-    named = entry.header(REDRIVEN)
-    return None if named is None else _number(named, REDRIVEN)
+
+def is_of(entry: Entry, source: Entry) -> bool:
+    """Say whether a letter can stand for a record: it keeps the same bytes, or their length and digest."""
+    if entry.header(MASKED) is not None or entry.header(CUT_FROM) is not None:
+        return True  # nothing tells
+    return _is_of(entry.key, source.key, entry.header(KEY_LENGTH), entry.header(KEY_HASH)) and _is_of(
+        entry.value, source.value, entry.header(CONTENT_LENGTH), entry.header(CONTENT_HASH)
+    )
+
+
+def _is_of(kept: bytes | None, original: bytes | None, length: str | None, digest: str | None) -> bool:
+    if length is None and digest is None:
+        return kept == original
+    return original is not None and (length, digest) == (str(len(original)), sha256(original).hexdigest())
 
 
 def letter(entry: Entry) -> Letter:
@@ -70,14 +92,11 @@ def letter(entry: Entry) -> Letter:
     InvalidRecord
         When it does not say why it is there or what it stands for.
     """
-    reason, topic = entry.header(REASON), entry.header(SOURCE_TOPIC)
-    if reason is None or topic is None:
-        raise InvalidRecord(f"a dead letter has no header {REASON} or {SOURCE_TOPIC}")
     return Letter(
-        reason,
-        topic,
-        _number(entry.header(SOURCE_PARTITION), SOURCE_PARTITION),
-        _number(entry.header(SOURCE_OFFSET), SOURCE_OFFSET),
+        _name(entry, REASON),
+        _name(entry, SOURCE_TOPIC),
+        _number(entry, SOURCE_PARTITION, LARGEST_PARTITION),
+        _number(entry, SOURCE_OFFSET, LARGEST_OFFSET),
         _content(entry),
     )
 
@@ -86,18 +105,53 @@ def _content(entry: Entry) -> int | None:
     digest = entry.header(CONTENT_HASH)
     if digest is not None:
         return int(digest[:16], 16) if _DIGEST.fullmatch(digest) else None
-    return None if is_incomplete(entry) else content(entry.value)
+    return content(entry.value) if is_whole(entry) else None
 
 
-def is_incomplete(entry: Entry) -> bool:
-    """Say whether a letter holds other bytes than its source, or none."""
-    return any(entry.header(name) for name in (MASKED, CONTENT_LENGTH, CUT_FROM))
+def _name(entry: Entry, header: str) -> str:
+    text = entry.header(header)
+    if not text or len(text) > LONGEST_NAME:
+        raise InvalidRecord(f"a dead letter has no name in its header {header}")
+    return text
 
 
-def _number(text: str | None, header: str) -> int:
-    if text is None or not text.isdecimal():
+def _number(entry: Entry, header: str, largest: int) -> int:
+    text = entry.header(header)
+    if text is None or _number_pattern.fullmatch(text) is None or int(text) > largest:
         raise InvalidRecord(f"a dead letter has no number in its header {header}")
     return int(text)
+
+
+class Sorter:
+    """Tells letters from marks and from what is neither, in one partition of dead letters, read in order."""
+
+    def __init__(self) -> None:
+        self._begin: int | None = None
+        self._keys: dict[int, int] = {}
+
+    def take(self, entry: Entry) -> Letter | Mark:
+        """Read the next record.
+
+        Raises
+        ------
+        InvalidRecord
+            When it is neither.
+        """
+        self._begin = entry.offset if self._begin is None else self._begin
+        if entry.header(REDRIVEN) is not None:
+            named = _number(entry, REDRIVEN, LARGEST_OFFSET)
+            return Mark(named, self._complaint(entry, named, self._begin))
+        found = letter(entry)
+        self._keys[entry.offset] = content(entry.key)
+        return found
+
+    def _complaint(self, entry: Entry, named: int, begin: int) -> str | None:
+        if named < begin:
+            return None  # its letter has expired
+        if named not in self._keys:
+            return f"the mark names {named}, where no letter lies"
+        is_alike = entry.value is None and self._keys[named] == content(entry.key)
+        return None if is_alike else f"the mark of {named} has a value, or another key than its letter"
 
 
 class Letters:
@@ -113,28 +167,25 @@ class Letters:
     def take(self, entries: Iterable[Entry], findings: Findings) -> None:
         """Read one partition of dead letters: letters to look up, marks to check.
 
-        A second letter for the same record is an anomaly, and so is a mark that names no letter or one marked before.
+        A second letter for the same record is an anomaly, and so are foreign records, a mark that is not believed, and
+        a second mark.
         """
-        own: set[int] = set()
-        sent_again: set[int] = set()
-        first = None
+        sorter, sent_again = Sorter(), set[int]()
         for entry in entries:
-            first = entry.offset if first is None else first
             try:
-                offset = marked(entry)
-                if offset is None:
-                    self._keep(letter(entry), entry, findings)
-                    own.add(entry.offset)
-                    continue
+                found = sorter.take(entry)
             except InvalidRecord as error:
                 findings.wrong(Kind.UNREADABLE, entry, str(error))
                 continue
+            if isinstance(found, Letter):
+                self._keep(found, entry, findings)
+                continue
             findings.count("redriven")
-            if offset in sent_again:
-                findings.wrong(Kind.DOUBLED, entry, f"the letter at {offset} was redriven before")
-            elif offset not in own and offset >= first:  # of an older one the letter has expired
-                findings.wrong(Kind.UNEXPECTED, entry, f"the mark names {offset}, where no letter lies")
-            sent_again.add(offset)
+            if found.complaint is not None:
+                findings.wrong(Kind.UNEXPECTED, entry, found.complaint)
+            elif found.offset in sent_again:
+                findings.wrong(Kind.DOUBLED, entry, f"the letter at {found.offset} was redriven before")
+            sent_again.add(found.offset)
 
     def _keep(self, found: Letter, entry: Entry, findings: Findings) -> None:
         findings.count("dead_letters")

@@ -8,12 +8,16 @@ import sys
 from contextlib import suppress
 from typing import Final
 
+import structlog
 import typer
 
 from fraud_service import logs
 from fraud_service.cli import audit, models, recovery, replay, service, supply
+from fraud_service.cli.output import say
 from fraud_service.domain.card_data import mask
 from fraud_service.errors import ConfigurationError, FraudServiceError
+
+log = structlog.get_logger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(service.app)
@@ -37,14 +41,17 @@ def begin() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours ends with one line and exit code 1."""
+    """Run the command line; an error of ours ends with one line, any other in the log, both with exit code 1."""
     gc.set_threshold(GARBAGE_THRESHOLD)
     allow_files()
     try:
         app()
     except FraudServiceError as error:
-        typer.echo(mask(f"{type(error).__name__}: {error}"), err=True)
+        say(mask(f"{type(error).__name__}: {error}"), err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    except Exception:
+        log.exception("unexpected_error")
+        sys.exit(1)
 
 
 def allow_files() -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from fraud_service import settings
 from fraud_service.cli.options import Bootstrap, instant_of, progress_bar, read
+from fraud_service.cli.output import say, say_json
+from fraud_service.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from fraud_service.stream.redrive import Verdict
 
 app = typer.Typer()
 
@@ -51,14 +57,13 @@ def verify(
             on_entry=lambda count: bar.advance(task, count),
         )
     if as_json:
-        typer.echo(encode_report(report))
+        say_json(encode_report(report))
     else:
         for name, number in report.counts.items():
-            typer.echo(f"{name:24} {number:>12,}")
-        for line in (*report.notes, *report.anomalies):
-            typer.echo(str(line))
+            say(f"{name:24} {number:>12,}")
+        say(*map(str, (*report.notes, *report.anomalies)))
         listed = ", ".join(f"{number:,} {kind}" for kind, number in report.found.items())
-        typer.echo(f"wrong: {listed}" if listed else "nothing is wrong")
+        say(f"wrong: {listed}" if listed else "nothing is wrong")
     if not report.is_clean:
         raise typer.Exit(1)
 
@@ -86,22 +91,43 @@ def letters_list(
     from fraud_service.stream.redrive import Wanted, look
 
     wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition)
-    for found in look(settings.load(bootstrap_servers=bootstrap), wanted):
-        typer.echo(json.dumps(found.row()) if as_json else LETTER.format(**found.row()))
+    for found in look(settings.load(bootstrap_servers=bootstrap), wanted).letters:
+        if as_json:
+            say_json(json.dumps(found.row()))
+        else:
+            say(LETTER.format(**found.row()))
 
 
 @letters_app.command("show")
-def letters_show(partition: int, offset: int, bootstrap: Bootstrap = None) -> None:
-    """Print one dead letter: headers, key and value."""
+def letters_show(
+    partition: int,
+    offset: int,
+    raw: Annotated[bool, typer.Option("--raw", help="Only the value, byte for byte: redirect it to a file.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Print one dead letter: headers, key and value; what cannot be printed is escaped."""
     from fraud_service.stream.redrive import Wanted, look, require_one
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     found = require_one(look(chosen, Wanted(partition=partition, offset=offset)), partition, offset)
+    if raw:
+        _write_raw(found.entry.value or b"")
+        return
     for name, value in found.entry.headers:
-        typer.echo(f"{name}: {value.decode(errors='replace')}")
-    typer.echo(f"sent again: {'yes' if found.is_redriven else 'no'}")
-    for name, data in (("key", found.entry.key), ("value", found.entry.value)):
-        typer.echo(f"{name}: {'(none)' if data is None else data.decode(errors='backslashreplace')}")
+        say(f"{name}: {_text(value)}")
+    say(f"sent again: {'yes' if found.is_redriven else 'no'}")
+    say(f"key: {_text(found.entry.key)}", f"value: {_text(found.entry.value)}")
+
+
+def _text(data: bytes | None) -> str:
+    return "(none)" if data is None else data.decode(errors="backslashreplace")
+
+
+def _write_raw(value: bytes) -> None:
+    stdout = typer.get_binary_stream("stdout")
+    if stdout.isatty():
+        raise ConfigurationError("--raw: a terminal would obey what the bytes say: redirect them to a file")
+    stdout.write(value)
 
 
 @letters_app.command("redrive")
@@ -112,22 +138,39 @@ def letters_redrive(
     partition: PartitionOption = None,
     offset: OffsetOption = None,
     value_from: Annotated[Path | None, typer.Option(help="Repaired bytes, for a single letter.")] = None,
+    without_source: Annotated[
+        bool, typer.Option("--without-source", help="Send a letter too whose source is gone: nothing proves it.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Send dead letters to the topic they came from, each once; a missing or wrong key becomes the card's."""
-    from fraud_service.stream.redrive import Wanted, look, redrive
+    """Send dead letters to the topic they came from, each once; a missing or wrong key becomes the card's.
+
+    Each is compared with the message it stands for. Exits 1 when one is forged.
+    """
+    from fraud_service.stream.redrive import Wanted, judge, look, redrive
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    moment = None if since is None else instant_of(since, "--since")
-    wanted = Wanted(reason, topic, moment, partition, offset)
+    wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition, offset)
     value = None if value_from is None else read(value_from)
     if yes:
-        sent = sum(1 for _ in redrive(chosen, wanted, value))
-        typer.echo(f"sent again: {sent}")
-        return
-    for found in look(chosen, wanted):
-        hindrance = None if value is not None and not found.is_redriven else found.hindrance
-        place = f"{found.entry.partition} {found.entry.offset}"
-        typer.echo(f"{place}: to {found.letter.topic}" if hindrance is None else f"{place}: left, for {hindrance}")
-    typer.echo("nothing was done: add --yes to do it")
+        verdicts = redrive(chosen, wanted, value, without_source=without_source)
+    else:
+        verdicts = iter(judge(chosen, look(chosen, wanted).letters, value, without_source=without_source))
+    counts = Counter(_say_verdict(verdict, is_dry=not yes) for verdict in verdicts)
+    listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))
+    say(listed if yes else "nothing was done: add --yes to do it")
+    if counts["forged"]:
+        raise typer.Exit(1)
+
+
+def _say_verdict(verdict: Verdict, *, is_dry: bool) -> str:
+    """Print what becomes of a letter; returns the name under which it is counted."""
+    place = f"{verdict.found.entry.partition} {verdict.found.entry.offset}"
+    if verdict.hindrance is None:
+        if is_dry:
+            say(f"{place}: to {verdict.found.letter.topic}")
+        return "sent again"
+    if is_dry or not verdict.found.is_redriven:
+        say(f"{place}: left, for {verdict.hindrance}")
+    return "forged" if verdict.is_forged else "left"

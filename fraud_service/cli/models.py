@@ -27,6 +27,7 @@ from fraud_service.cli.options import (
     require_folder,
     ticks,
 )
+from fraud_service.cli.output import say_json
 
 SUMMARY: Final = ("average_precision", "auc_roc", "card_precision_100")
 
@@ -46,7 +47,7 @@ def simulate(
     from fraud_service.simulator import World, write
 
     world = World(seed=seed, cards=cards, merchants=merchants, days=days, drift_day=drift_day)
-    typer.echo(json.dumps({"transactions": write(world, file), "file": str(file)}))
+    say_json(json.dumps({"transactions": write(world, file), "file": str(file)}))
 
 
 @app.command()
@@ -78,7 +79,7 @@ def train(
             source=source or file.name,
             progress=ticks(bar, len(history)),
         )
-    typer.echo(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics}))
+    say_json(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics}))
 
 
 @app.command()
@@ -130,7 +131,7 @@ def backtest(
     figures = {
         name: {figure: getattr(one, figure) for figure in SUMMARY} for name, one in found.figures.components.items()
     }
-    typer.echo(json.dumps({**found.run, "frauds": found.figures.frauds, "figures": figures}))
+    say_json(json.dumps({**found.run, "frauds": found.figures.frauds, "figures": figures}))
 
 
 @app.command()
@@ -159,7 +160,7 @@ def refit(
         given = read(find(artefact))
         if not dry_run:
             run.promote(chosen, given)
-        typer.echo(json.dumps({"promoted": None if dry_run else given.manifest.version}))
+        say_json(json.dumps({"promoted": None if dry_run else given.manifest.version}))
         return
     champion = run.champion(chosen)
     with progress_bar() as bar:
@@ -176,4 +177,4 @@ def refit(
         if challenger is not None:
             run.promote(chosen, challenger)
         run.report(chosen, outcome)  # after the model: it must not tell of a promotion that failed
-    typer.echo(json.dumps({**msgspec.structs.asdict(outcome), "dry_run": dry_run}))
+    say_json(json.dumps({**msgspec.structs.asdict(outcome), "dry_run": dry_run}))

@@ -10,6 +10,7 @@ import typer
 
 from fraud_service import settings
 from fraud_service.cli.options import Bootstrap, duration, progress_bar
+from fraud_service.cli.output import say, say_json
 from fraud_service.errors import ConfigurationError
 
 app = typer.Typer()
@@ -36,7 +37,7 @@ def recover(
     with Recovery(there, Sources(transactions, labels, models)) as recovery, progress_bar() as bar:
         task = bar.add_task("transactions", total=len(recovery))
         found = recovery.play(chosen, service.calendar(chosen), lambda: bar.advance(task))
-    typer.echo(msgspec.json.encode(found).decode())
+    say_json(msgspec.json.encode(found))
 
 
 @app.command()
@@ -55,7 +56,7 @@ def repartition(
     names = old.topics.model_copy(update={"transactions": transactions, "labels": labels, "scores": scores})
     new = old.model_copy(update={"partitions": partitions, "topics": names})
     for line in moving.repartition(old, new, really=yes):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -74,4 +75,4 @@ def erase(
         raise ConfigurationError("nothing to erase: name cards with --card, or a time with --idle, as in --idle 400d")
     before = 0 if idle is None else int(time.time() * 1000) - duration(idle)
     for line in erasure.erase(settings.load(bootstrap_servers=bootstrap), frozenset(cards), before, really=yes):
-        typer.echo(line)
+        say(line)

@@ -13,7 +13,9 @@ import typer
 
 from fraud_service import settings
 from fraud_service.cli.options import Bootstrap, From, To, milliseconds, progress_bar, read, require_folder
+from fraud_service.cli.output import say, say_json
 from fraud_service.domain.events import instant
+from fraud_service.domain.text import visible_json
 from fraud_service.errors import ConfigurationError, InvalidEvent
 
 if TYPE_CHECKING:
@@ -114,12 +116,10 @@ def _read_thresholds(path: Path) -> Thresholds:
 
 def _tell(found: Verified) -> None:
     for line in found.refused:
-        typer.echo(f"refused: {line}")
+        say(f"refused: {line}")
     for one in found.findings:
-        typer.echo(
-            f"{one.kind}: transaction {one.transaction_id}, partition {one.partition}@{one.offset}: {one.detail}"
-        )
-    typer.echo(json.dumps({"differences": found.differences, **found.counts, "passed_over": len(found.passed_over)}))
+        say(f"{one.kind}: transaction {one.transaction_id}, partition {one.partition}@{one.offset}: {one.detail}")
+    say_json(json.dumps({"differences": found.differences, **found.counts, "passed_over": len(found.passed_over)}))
 
 
 def _compare(
@@ -139,12 +139,12 @@ def _compare(
     if report is not None:
         report.write_text(candidates.page(chosen, found), encoding="utf-8")
     told = msgspec.to_builtins(found.figures)
-    typer.echo(json.dumps({name: value for name, value in told.items() if not name.startswith("by_")}))
+    say_json(json.dumps({name: value for name, value in told.items() if not name.startswith("by_")}))
 
 
 def _write(path: Path | None, found: msgspec.Struct) -> None:
     if path is not None:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+        path.write_text(f"{_json(found)}\n", encoding="utf-8")
 
 
 @app.command()
@@ -170,7 +170,7 @@ def explain(
     case = run.explain(chosen, transaction_id, card, None if at is None else _instant("--at", at))
     if html is not None:
         html.write_text(casefile.html(case), encoding="utf-8")
-    typer.echo(_json(case) if as_json else casefile.text(case))
+    say_json(_json(case) if as_json else casefile.text(case))
     if case.proof not in casefile.PROOFS:
         raise typer.Exit(1)
 
@@ -189,9 +189,9 @@ def state(
         raise ConfigurationError("state: give --card or --merchant, one of the two")
     chosen, moment = settings.load(bootstrap_servers=bootstrap), _instant("--at", at)
     if card is not None:
-        typer.echo(_json(cards.profile_at(chosen, card, moment)))
+        say_json(_json(cards.profile_at(chosen, card, moment)))
     elif merchant is not None:
-        typer.echo(_json(cards.merchant_at(chosen, merchant, moment)))
+        say_json(_json(cards.merchant_at(chosen, merchant, moment)))
 
 
 @snapshots_app.command("list")
@@ -203,10 +203,10 @@ def snapshots_list(
 
     rows = taught.listed(settings.load(bootstrap_servers=bootstrap))
     if as_json:
-        typer.echo(_json(rows))
+        say_json(_json(rows))
         return
     for row in rows:
-        typer.echo(
+        say(
             f"{row['version']}  from {row['effective_from']}  {row['examples']:>8} examples  "
             f"online {row['online_weight']:.3f}  {row['model']}  {'proved' if row['is_proved'] else 'NOT PROVED'}"
         )
@@ -217,7 +217,7 @@ def snapshots_show(version: str, bootstrap: Bootstrap = None) -> None:
     """Print one snapshot, its strongest weights included."""
     from fraud_service.replay import taught
 
-    typer.echo(_json(taught.shown(settings.load(bootstrap_servers=bootstrap), version)))
+    say_json(_json(taught.shown(settings.load(bootstrap_servers=bootstrap), version)))
 
 
 @snapshots_app.command("diff")
@@ -225,7 +225,7 @@ def snapshots_diff(before: str, after: str, bootstrap: Bootstrap = None) -> None
     """Print what changed from one snapshot to another."""
     from fraud_service.replay import taught
 
-    typer.echo(_json(taught.differing(settings.load(bootstrap_servers=bootstrap), before, after)))
+    say_json(_json(taught.differing(settings.load(bootstrap_servers=bootstrap), before, after)))
 
 
 @snapshots_app.command("rebuild")
@@ -240,13 +240,13 @@ def snapshots_rebuild(
     with progress_bar() as bar:
         task = bar.add_task("snapshots", total=None)
         proof = taught.rebuild(chosen, version, lambda done: bar.update(task, completed=done))
-    typer.echo(_json(proof))
+    say_json(_json(proof))
     if proof.differing or proof.not_rebuilt or proof.refused:
         raise typer.Exit(1)
 
 
 def _json(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
+    return visible_json(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())
 
 
 def _instant(option: str, text: str) -> int:

@@ -14,6 +14,7 @@ import typer
 
 from fraud_service import logs, settings
 from fraud_service.cli.options import DAY, Bootstrap, Delay, From, Maps, Sets, To, duration, history_of, progress_bar
+from fraud_service.cli.output import say, say_json
 from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
 from fraud_service.errors import ConfigurationError, InvalidEvent
@@ -75,12 +76,12 @@ def topics_list(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")
             }
             for spec in specs
         ]
-        typer.echo(json.dumps(rows, indent=2))
+        say_json(json.dumps(rows, indent=2))
         return
     for spec in specs:
         kept = "for ever" if spec.retention < 0 else f"{spec.retention // DAY} days"
         shape = f"{spec.partitions:4} × {chosen.replication}  {spec.cleanup:8} {kept:9}"
-        typer.echo(f"{spec.role:14} {spec.name:58} {shape} {spec.key:24} {spec.content}")
+        say(f"{spec.role:14} {spec.name:58} {shape} {spec.key:24} {spec.content}")
 
 
 @topics_app.command("create")
@@ -90,7 +91,7 @@ def topics_create(bootstrap: Bootstrap = None) -> None:
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     created = topics.create(clients.admin(chosen), topics.table(chosen), chosen.replication)
-    typer.echo("\n".join(f"created {name}" for name in created) or "nothing to create")
+    say(*([f"created {name}" for name in created] or ["nothing to create"]))
 
 
 @topics_app.command("check")
@@ -100,7 +101,7 @@ def topics_check(bootstrap: Bootstrap = None) -> None:
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     found = topics.findings(clients.admin(chosen), topics.table(chosen), chosen.replication)
-    typer.echo("\n".join(found) or "all topics are as they should be")
+    say(*(found or ["all topics are as they should be"]))
     if found:
         raise typer.Exit(1)
 
@@ -133,7 +134,7 @@ def label(
         raise ConfigurationError(error.detail) from None
     with Feed(chosen) as feed:
         feed.label(verdict)
-    typer.echo(f"sent: {transaction_id} is {'fraud' if fraud else 'legitimate'}")
+    say(f"sent: {transaction_id} is {'fraud' if fraud else 'legitimate'}")
 
 
 @app.command()
@@ -166,7 +167,7 @@ def feed(
         task = bar.add_task("transactions", total=len(history))
         paced = [stack.enter_context(Lockstep(chosen, service.calendar(chosen))).before] if event_time else []
         sender.play(history, delay, rate, lambda: bar.advance(task), *paced)
-    typer.echo(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
+    say_json(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
 
 
 @app.command()
@@ -174,7 +175,7 @@ def config() -> None:
     """Print every setting with its value; secrets in FRAUD_KAFKA stay hidden."""
     chosen = settings.load().model_dump(mode="json")
     chosen["kafka"] = dict.fromkeys(chosen["kafka"], "***")
-    typer.echo(json.dumps(chosen, indent=2))
+    say_json(json.dumps(chosen, indent=2))
 
 
 @app.command()
@@ -187,7 +188,7 @@ def reset(
     from fraud_service.stream import repair
 
     for line in repair.reset(settings.load(bootstrap_servers=bootstrap), group, really=yes):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 
 from fraud_service import settings
 from fraud_service.cli.options import Bootstrap
+from fraud_service.cli.output import say, say_json
 from fraud_service.domain.events import rfc3339
 
 app = typer.Typer()
@@ -28,12 +29,12 @@ def models_list(
 
     found = supply.candidates(settings.load(bootstrap_servers=bootstrap))
     if as_json:
-        typer.echo(json.dumps([msgspec.structs.asdict(one) for one in found], indent=2))
+        say_json(json.dumps([msgspec.structs.asdict(one) for one in found], indent=2))
         return
     for one in found:
         since = "at the start" if one.promoted_at is None else rfc3339(one.promoted_at)
         signature = f"signed with {one.signed_with}" if one.signed_with else "unsigned"
-        typer.echo(f"{'*' if one.reigns else ' '} {one.version:40} {since:24} {signature}")
+        say(f"{'*' if one.reigns else ' '} {one.version:40} {since:24} {signature}")
 
 
 @models_app.command("rollback")
@@ -42,7 +43,7 @@ def models_rollback(version: str, bootstrap: Bootstrap = None) -> None:
     from fraud_service import supply
 
     supply.rollback(settings.load(bootstrap_servers=bootstrap), version)
-    typer.echo(f"promoted: {version}")
+    say(f"promoted: {version}")
 
 
 @online_app.command("off")
@@ -61,7 +62,7 @@ def _switch(bootstrap: str | None, *, online: bool) -> None:
     from fraud_service import supply
 
     supply.switch(settings.load(bootstrap_servers=bootstrap), online=online)
-    typer.echo(f"the online model is {'on' if online else 'off'}")
+    say(f"the online model is {'on' if online else 'off'}")
 
 
 @app.command()
@@ -76,4 +77,4 @@ def sign(
     from fraud_service.stream import resigning
 
     for line in resigning.sign_anew(settings.load(bootstrap_servers=bootstrap), unsigned=unsigned, really=yes):
-        typer.echo(line)
+        say(line)

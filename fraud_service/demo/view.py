@@ -16,6 +16,7 @@ from rich.text import Text
 from fraud_service.demo.truth import Duel
 from fraud_service.domain.policy import Outcome
 from fraud_service.domain.profile import DAY
+from fraud_service.domain.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,8 +66,8 @@ class Scene:
 
 def console() -> Console:
     """Give the console: as wide as the terminal, or wide enough where there is none."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=WIDTH)
+    found = Console(highlight=False, markup=False)
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
 
 
 def screen(scene: Scene, width: int, height: int) -> Group:
@@ -114,7 +115,9 @@ def summary(scene: Scene, *, is_complete: bool) -> Group:
     truth = tally.truth
     table.add_row("precision", _share(truth.precision), f"{truth.found:,.0f} frauds among {truth.flagged:,.0f} flagged")
     table.add_row("recall", _share(truth.recall), f"{truth.found:,.0f} of {truth.frauds:,.0f} frauds flagged")
-    table.add_row("snapshots", f"{tally.snapshots:,}", "" if snapshot is None else f"the last is {snapshot.version}")
+    table.add_row(
+        "snapshots", f"{tally.snapshots:,}", "" if snapshot is None else visible(f"the last is {snapshot.version}")
+    )
     if snapshot is not None:
         table.add_row("online weight", f"{snapshot.online_weight:.0%}", f"after {snapshot.examples:,} examples")
     title = Text("Summary" if is_complete else "Summary (stopped early)", style="bold")
@@ -243,8 +246,8 @@ def _learning(scene: Scene) -> Panel:
     weight = NONE if snapshot is None else f"{snapshot.online_weight:.0%}"
     stale = tally.stale / tally.scores if tally.scores else 0.0
     rows = _pairs(
-        ("newest", "none yet" if snapshot is None else snapshot.version),
-        ("scoring", tally.in_force),
+        ("newest", "none yet" if snapshot is None else visible(snapshot.version)),
+        ("scoring", visible(tally.in_force)),
         ("snapshots", f"{tally.snapshots:,}"),
         ("examples", "0" if snapshot is None else f"{snapshot.examples:,}"),
         ("weight", Text.assemble((_spark(tally.weights), "cyan"), " ", (f"{weight:>4}", "bold cyan"))),
@@ -271,11 +274,11 @@ def _alert(alert: AlertRecord) -> list[Text]:
     """Write an alert: what it is about and the codes of its reasons; below it, the strongest reasons in words."""
     transaction = alert.transaction
     moment = datetime.fromtimestamp(transaction.timestamp / 1000, UTC)
-    codes = ", ".join(reason.code.replace("_", " ").lower() for reason in alert.reasons)
-    words = "; ".join(reason.text for reason in alert.reasons)
+    codes = visible(", ".join(reason.code.replace("_", " ").lower() for reason in alert.reasons))
+    words = visible("; ".join(reason.text for reason in alert.reasons))
     first = Text.assemble(
         (f"{moment:%d %b %H:%M}  ", "dim"),
-        f"{transaction.card_id:<8} {transaction.amount:>8,.2f} {transaction.currency}  ",
+        visible(f"{transaction.card_id:<8} {transaction.amount:>8,.2f} {transaction.currency}  "),
         (f"{alert.outcome.value:<8} {alert.score:.2f}  ", COLOURS.get(alert.outcome, "")),
         codes,
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from fraud_service.evaluation import pictures
-from fraud_service.page import page, shown, table
+from fraud_service.page import escaped, page, shown, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,8 +63,8 @@ def _comparison(result: Result, compared: Result | None) -> str:
             here, there = getattr(found, key), getattr(other, key, None)
             difference = "" if here is None or there is None else f"{here - there:+.4f}"
             rows.append([f"{name}, {title}", here, there, difference])
-    source = escape(str(compared.run.get("source", "another run")))
-    models = escape(", ".join(compared.models))
+    source = escaped(str(compared.run.get("source", "another run")))
+    models = escaped(", ".join(compared.models))
     return (
         f"<h2>Compared with {source} ({models})</h2>\n{table(['figure', 'this run', 'the other', 'difference'], rows)}"
     )
@@ -98,5 +97,5 @@ def _refits(result: Result) -> str:
 
 
 def _figure(svg: str, caption: str) -> str:
-    label = escape(caption, quote=True)
-    return f'<figure role="img" aria-label="{label}">\n{svg}<figcaption>{escape(caption)}</figcaption>\n</figure>\n'
+    label = escaped(caption)
+    return f'<figure role="img" aria-label="{label}">\n{svg}<figcaption>{escaped(caption)}</figcaption>\n</figure>\n'

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from fraud_service.domain.events import rfc3339
-from fraud_service.page import page, table
+from fraud_service.domain.text import visible
+from fraud_service.page import escaped, page, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -116,18 +116,18 @@ def _yes(*, is_so: bool) -> str:
 
 
 def text(case: Case) -> str:
-    """Write the case for a terminal."""
+    """Write the case for a terminal. A line break within a value is shown, not made."""
     lines = [proof(case)]
     for title, rows in sections(case):
         if rows:
             width = max(len(str(name)) for name, _ in rows)
             lines += ["", title, *(f"  {name!s:<{width}}  {'-' if value is None else value}" for name, value in rows)]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(visible(line.rstrip()) for line in lines)
 
 
 def html(case: Case) -> str:
     """Write the case as one page."""
-    body = f"<p><strong>{escape(proof(case))}</strong></p>\n"
+    body = f"<p><strong>{escaped(proof(case))}</strong></p>\n"
     for title, rows in sections(case):
-        body += f"<h2>{escape(title)}</h2>\n{table([], rows)}" if rows else ""
+        body += f"<h2>{escaped(title)}</h2>\n{table([], rows)}" if rows else ""
     return page(f"Transaction {case.score.transaction_id}", body)

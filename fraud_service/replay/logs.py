@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fraud_service import service
+from fraud_service.audit.letters import letter
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import decode_label
 from fraud_service.domain.records import decode_labelled
@@ -153,12 +154,15 @@ def _refusal(entry: Entry, error: Exception) -> str:
 
 
 def refused_offsets(archive: Archive, settings: Settings) -> dict[int, set[int]]:
-    """Return, by partition, the offsets of the transactions that became dead letters."""
+    """Return, by partition, the offsets of the transactions that became dead letters. Passes over foreign records."""
     found: dict[int, set[int]] = {}
     for entry in whole(archive, settings.topics.dead_letters):
-        partition, offset = entry.header("fraud-source-partition"), entry.header("fraud-source-offset")
-        if entry.header("fraud-source-topic") == settings.topics.transactions and partition and offset:
-            found.setdefault(int(partition), set()).add(int(offset))
+        try:
+            one = letter(entry)
+        except InvalidRecord:
+            continue
+        if one.topic == settings.topics.transactions:
+            found.setdefault(one.partition, set()).add(one.offset)
     return found
 
 

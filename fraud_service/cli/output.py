@@ -1,0 +1,18 @@
+"""The one door to stdout: nothing that a message brought along moves a cursor, or reads other than it is."""
+
+from __future__ import annotations
+
+import typer
+
+from fraud_service.domain.text import visible, visible_json
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines for people. A line break within one of them is shown, not made."""
+    for line in lines:
+        typer.echo(visible(line), err=err)
+
+
+def say_json(document: str | bytes) -> None:
+    """Print JSON, laid out or not."""
+    typer.echo(visible_json(document if isinstance(document, str) else document.decode()))
