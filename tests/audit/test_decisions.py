@@ -258,6 +258,26 @@ def test_a_score_in_another_partition_than_its_input_is_misplaced_and_not_lost()
     assert "murmur2" in report.anomalies[0].what
 
 
+@pytest.mark.parametrize("text", ["", "²", "٣", "-1", "1e3", " 1", "9" * 19, "9" * 5_000, "1\n", "0x1"])
+def test_a_letter_that_names_no_offset_is_foreign_and_stops_nothing(text):
+    log = written([(b"{", b"card-1")])
+    (entry,) = log.all("dead_letters")
+    forged = [(name, value if name != "fraud-source-offset" else text.encode()) for name, value in entry.headers]
+    for headers in (forged, [], [("fraud-reason", None)], [("fraud-redriven-offset", text.encode())]):
+        log.append("dead_letters", entry.partition, None, None, headers)
+    assert kinds(verified(log)) == {"unreadable": 4}
+
+
+@pytest.mark.parametrize(
+    ("offset", "key", "value"), [(1, b"card-1", None), (0, b"card-2", None), (0, None, None), (0, b"card-1", b"x")]
+)
+def test_a_mark_that_names_itself_or_has_another_key_than_its_letter_is_not_believed(offset, key, value):
+    log = written([(b"{", b"card-1")])
+    (entry,) = log.all("dead_letters")
+    log.append("dead_letters", entry.partition, key, value, [("fraud-redriven-offset", b"%d" % offset)])
+    assert kinds(verified(log)) == {"unexpected": 1}
+
+
 @pytest.mark.parametrize("header", ["fraud-reason", "fraud-source-offset", "fraud-source-topic"])
 def test_a_dead_letter_that_does_not_say_whose_it_is_is_unreadable(header):
     log = written([(b"{", b"card-1")])
