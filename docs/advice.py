@@ -93,4 +93,11 @@ ADVICE: Final = {
         "Find out who sent so many. If all of it was meant, raise the limit and send it again: `fraud-service "
         "dead-letters redrive --reason label_flood`.",
     ),
+    Reason.LABEL_TOO_OLD: Advice(
+        "labels",
+        "`labelled_at` lies more than `FRAUD_LABEL_RETENTION` before the newest boundary of event time. Transactions "
+        "that old are forgotten, so the label would find none.",
+        "Look at the clock of the labeller, and whether it writes milliseconds, not seconds. If the labels are meant, "
+        "raise `FRAUD_LABEL_RETENTION`, and the volume of the learner with it.",
+    ),
 }

@@ -140,7 +140,9 @@ class Rehearsal:
 
     def _hand_in_labels(self, until: int) -> None:
         while self._labels and self._labels[0][0] <= until:
-            self._ledger.label(heappop(self._labels)[2], self.progress.closed)
+            label = heappop(self._labels)[2]
+            if not self._calendar.is_forgotten(label.labelled_at, self.progress.closed):  # as the learner refuses it
+                self._ledger.label(label, self.progress.closed)
 
     def _lesson(self, boundary: int) -> Lesson:
         learner = self._restore(self.progress.model)

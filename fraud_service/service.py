@@ -25,6 +25,7 @@ from fraud_service.models.pretrained import Pretrained
 from fraud_service.stream import (
     application,
     clients,
+    ends,
     learner,
     preflight,
     promotions,
@@ -177,7 +178,7 @@ def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, 
             learner_metrics,
         )
         learner.wire(app, settings, step)
-        logs = learner.Log(settings, app, inputs)
+        logs = ends.Log(settings, app, inputs)
         stack.callback(logs.close)
         step.follow(logs)
         step.beat = health.beat

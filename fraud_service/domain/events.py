@@ -47,6 +47,7 @@ class Reason(StrEnum):
     CARD_NUMBER = "card_number"
     SENSITIVE_DATA = "sensitive_data"
     LABEL_FLOOD = "label_flood"
+    LABEL_TOO_OLD = "label_too_old"
 
 
 class LabelSource(StrEnum):

@@ -16,7 +16,6 @@ One ledger serves one partition. Its state lies in a key-value store with bounde
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 ROW: Final = "a row of the learner's ledger"
 MOST_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
+BETWEEN_BEATS: Final = 1000  # entries settled
 
 
 class Store(Protocol):
@@ -66,6 +66,10 @@ class Calendar(msgspec.Struct, frozen=True):
     def boundary(self, instant: int) -> int:
         """Return the number of the first boundary at or after an instant."""
         return -(-instant // self.interval)
+
+    def is_forgotten(self, instant: int, closed: int) -> bool:
+        """Whether what happened then lies further back than anything is kept, once a boundary is closed."""
+        return instant + self.retention <= closed * self.interval
 
 
 class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -188,15 +192,16 @@ class Ledger:
     def enter(self, scored: Scored, closed: int) -> bool:
         """Take in what `score` takes from a record."""
         identity = identify(scored.card_id, scored.transaction_id)
-        is_forgotten = scored.timestamp + self._calendar.retention <= closed * self._calendar.interval
-        if is_forgotten or self._store.get(f"t/{identity}") is not None:
+        if self._calendar.is_forgotten(scored.timestamp, closed) or self._store.get(f"t/{identity}") is not None:
             return False
-        entry = Entry(msgspec.Raw(_encode(scored)), self._early(identity))
+        early = self._early(identity)
+        waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, closed)]
+        entry = Entry(msgspec.Raw(_encode(scored)), waiting)
         self._store.put(f"t/{identity}", _encode(entry))
         self._schedule(scored.timestamp + self._calendar.maturity, identity, closed)
-        if entry.waiting:
+        if early:
             self._store.delete(f"l/{identity}")
-            for known in entry.waiting:
+            for known in waiting:
                 self._schedule_label(known, scored.timestamp, identity, closed)
         return True
 
@@ -206,30 +211,71 @@ class Ledger:
         identity = identify(label.card_id, label.transaction_id)
         entry = self._entry(identity)
         if entry is None:
-            waiting = _with(self._early(identity), known)
-            self._store.put(f"l/{identity}", _encode(waiting))
-            self._schedule(label.labelled_at + self._calendar.retention, identity, closed)
+            self._label_early(known, identity, closed)
             return False
-        entry.waiting = _with(entry.waiting, known)
-        self._store.put(f"t/{identity}", _encode(entry))
-        self._schedule_label(known, entry.timestamp, identity, closed)
+        before, entry.waiting = entry.waiting, _with(entry.waiting, known)
+        if entry.waiting != before:
+            self._store.put(f"t/{identity}", _encode(entry))
+            boundary, *others = (self._settles(one, entry.timestamp, closed) for one in (known, *before))
+            if boundary not in others:  # or repeated labels would fill it
+                self._schedule_label(known, entry.timestamp, identity, closed)
         return True
+
+    def _label_early(self, known: Known, identity: str, closed: int) -> None:
+        """Keep a label without a transaction. However many come, the transaction has one row, and is due once."""
+        before = self._early(identity)
+        waiting = _with(before, known)
+        if waiting != before:
+            self._store.put(f"l/{identity}", _encode(waiting))
+        if not before:
+            self._schedule(known.known_at + self._calendar.retention, identity, closed)
+
+    def _settles(self, known: Known, timestamp: int, closed: int) -> int:
+        """Return the boundary at which a label is applied."""
+        return max(self._calendar.boundary(max(known.known_at, timestamp)), closed + 1)
 
     def due(self, boundary: int) -> Iterator[Due]:
         """Take out, unordered, what falls due at a boundary."""
-        for number in range(self._count(boundary)):
+        for number in range(self.count(boundary)):
             key = f"d/{boundary}/{number}"
             data = self._store.get(key)
             if data is not None:
-                yield _decode_due(data)
+                yield decode_due(data)
             self._store.delete(key)
         self._store.delete(f"d/{boundary}")
+
+    def count(self, boundary: int) -> int:
+        """Return how many entries a boundary has, taken out or not."""
+        return int(self._store.get(f"d/{boundary}") or b"0")
+
+    def sweep(self, boundary: int, start: int, most: int) -> int:
+        """Take out what teaches nothing among so many entries from a number on; returns the number to go on with.
+
+        It may be committed before the boundary is closed: it changes no snapshot. So millions of such entries need
+        neither memory nor one long transaction.
+        """
+        end = min(start + most, self.count(boundary))
+        for number in range(start, end):
+            key = f"d/{boundary}/{number}"
+            data = self._store.get(key)
+            if data is not None and self._is_over(due := decode_due(data), boundary):
+                self.settle(due, boundary)
+                self._store.delete(key)
+        return end
+
+    def _is_over(self, due: Due, boundary: int) -> bool:
+        """Whether nothing more is to be learned of a transaction, and it is only to be forgotten."""
+        entry = self._entry(due.identity)
+        if entry is None:
+            return True
+        is_settled = entry.taught is not None and not entry.waiting
+        return is_settled and self._calendar.is_forgotten(entry.timestamp, boundary)
 
     def settle(self, due: Due, boundary: int) -> Example | None:
         """Apply what is known of a transaction by a boundary; returns the example to teach, if there is one."""
         entry, until = self._entry(due.identity), boundary * self._calendar.interval
         if entry is None:
-            self._forget_early(due, until)
+            self._forget_early(due, boundary)
             return None
         timestamp = entry.timestamp
         matures_at, forgotten_at = timestamp + self._calendar.maturity, timestamp + self._calendar.retention
@@ -250,16 +296,18 @@ class Ledger:
         data = self._store.get(f"l/{identity}")
         return [] if data is None else _decode_labels(data)
 
-    def _forget_early(self, due: Due, until: int) -> None:
-        waiting = [known for known in self._early(due.identity) if known.known_at + self._calendar.retention > until]
+    def _forget_early(self, due: Due, boundary: int) -> None:
+        early = self._early(due.identity)
+        waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, boundary)]
         if waiting:
             self._store.put(f"l/{due.identity}", _encode(waiting))
-        else:
+            self._schedule(waiting[-1].known_at + self._calendar.retention, due.identity, boundary)
+        elif early:
             self._store.delete(f"l/{due.identity}")
 
     def _schedule(self, at: int, identity: str, closed: int) -> None:
         boundary = max(self._calendar.boundary(at), closed + 1)
-        count = self._count(boundary)
+        count = self.count(boundary)
         self._store.put(f"d/{boundary}/{count}", _encode(Due(at, identity)))
         self._store.put(f"d/{boundary}", b"%d" % (count + 1))
 
@@ -268,9 +316,6 @@ class Ledger:
         at, matures = max(known.known_at, timestamp), self._calendar.boundary(timestamp + self._calendar.maturity)
         if not closed < matures == self._calendar.boundary(at):
             self._schedule(at, identity, closed)
-
-    def _count(self, boundary: int) -> int:
-        return int(self._store.get(f"d/{boundary}") or b"0")
 
 
 def _apply(entry: Entry, timestamp: int, matures_at: int, until: int) -> Example | None:
@@ -302,47 +347,20 @@ def card_of(identity: str) -> str:
     return rest[: int(length)]
 
 
-def card_of_row(key: str, value: bytes) -> str | None:
-    """Return the card that a row of a ledger belongs to; None for a count, which belongs to none."""
-    kind, _, rest = key.partition("/")
-    if kind != "d":
-        return card_of(rest)
-    return card_of(_decode_due(value).identity) if "/" in rest else None
+def examples_due(ledgers: Sequence[Ledger], boundary: int, beat: Callable[[], None] = lambda: None) -> list[Example]:
+    """Settle what falls due at a boundary in all partitions, in the order in which it is to be taught.
 
-
-class Dealing:
-    """The rows of ledgers dealt out to other partitions, each to the one of its card.
-
-    What is due at a boundary gets new numbers there; `take` all rows, then write the `counts` too.
+    `beat` is called now and then, also while entries bring no example.
     """
-
-    def __init__(self, place: Callable[[str], int]) -> None:
-        self._place = place
-        self._counts: Counter[tuple[int, str]] = Counter()
-
-    def take(self, key: str, value: bytes) -> tuple[int, str, bytes] | None:
-        """Return partition, key and value of a row; None for a count, which comes at the end."""
-        card_id = card_of_row(key, value)
-        if card_id is None:
-            return None
-        kind, boundary, *_ = key.split("/", 2)
-        partition = self._place(card_id)
-        if kind != "d":
-            return partition, key, value
-        count = self._counts[partition, boundary]
-        self._counts[partition, boundary] += 1
-        return partition, f"d/{boundary}/{count}", value
-
-    def counts(self) -> Iterator[tuple[int, str, bytes]]:
-        """Yield partition, key and value of the rows that say how many are due."""
-        for (partition, boundary), count in self._counts.items():
-            yield partition, f"d/{boundary}", b"%d" % count
-
-
-def examples_due(ledgers: Sequence[Ledger], boundary: int) -> list[Example]:
-    """Settle what falls due at a boundary in all partitions, in the order in which it is to be taught."""
-    settled = (ledger.settle(due, boundary) for ledger in ledgers for due in list(ledger.due(boundary)))
-    return sorted((example for example in settled if example is not None), key=in_order)
+    found = []
+    for ledger in ledgers:
+        for number, due in enumerate(ledger.due(boundary)):
+            if number % BETWEEN_BEATS == 0:
+                beat()
+            example = ledger.settle(due, boundary)
+            if example is not None:
+                found.append(example)
+    return sorted(found, key=in_order)
 
 
 def in_order(example: Example) -> tuple[int, str]:
@@ -374,5 +392,6 @@ def _decode_labels(data: bytes) -> list[Known]:
     return read(_labels_decoder, data, ROW)
 
 
-def _decode_due(data: bytes) -> Due:
+def decode_due(data: bytes) -> Due:
+    """Read a row that says what falls due."""
     return read(_due_decoder, data, ROW)

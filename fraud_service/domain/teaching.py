@@ -26,7 +26,7 @@ from fraud_service.domain.snapshot import Snapshot
 from fraud_service.errors import InvalidRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from fraud_service.domain.ledger import Calendar, Store
     from fraud_service.domain.online import OnlineModel
@@ -89,9 +89,9 @@ class Lesson(msgspec.Struct, frozen=True):
     risk: dict[str, bytes | None]
     snapshot: Snapshot | None
 
-    def labelled(self) -> list[LabelledRecord]:
+    def labelled(self) -> Iterator[LabelledRecord]:
         """Write the examples down; only where they go out, for it takes longer than many a lesson."""
-        return [labelled_record(example, weight, self.as_of) for example, weight in self.examples]
+        return (labelled_record(example, weight, self.as_of) for example, weight in self.examples)
 
 
 class Sampling(msgspec.Struct, frozen=True):

@@ -105,11 +105,7 @@ def _truth(settings: Settings) -> dict[tuple[str, str], bool]:
         said = {
             (label.card_id, label.transaction_id): label.is_fraud
             for label in sorted(
-                (
-                    label
-                    for partition in archive.spans(settings.topics.labels)
-                    for label in logs.labels(archive, settings, partition)
-                ),
+                logs.labels(archive, settings, archive.spans(settings.topics.labels)),
                 key=lambda label: (label.labelled_at, label.is_fraud),
             )
         }

@@ -89,7 +89,7 @@ def explain(settings: Settings, transaction_id: str, card: str | None = None, at
         history = CardHistory.read(archive, settings, place.partition, place.record.card_id)
         labels = [
             label
-            for label in logs.labels(archive, settings, place.partition)
+            for label in logs.labels(archive, settings, [place.partition])
             if (label.card_id, label.transaction_id) == (place.record.card_id, transaction_id)
         ]
         lessons = _lessons(archive, settings, place.record)

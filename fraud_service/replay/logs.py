@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,7 +23,7 @@ from fraud_service.stream.broadcast import VERSION_HEADER
 from fraud_service.stream.promotions import REFIT_KEY, SWITCH_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fraud_service.domain.events import Label
     from fraud_service.domain.policy import Policy
@@ -153,26 +154,27 @@ def _refusal(entry: Entry, error: Exception) -> str:
     return f"{entry.topic}[{entry.partition}]@{entry.offset} ({key}): {error}"
 
 
-def refused_offsets(archive: Archive, settings: Settings) -> dict[int, set[int]]:
-    """Return, by partition, the offsets of the transactions that became dead letters. Passes over foreign records."""
+def refused_offsets(archive: Archive, settings: Settings, role: str = "transactions") -> dict[int, set[int]]:
+    """Return, by partition, the offsets of the messages of an input that became dead letters; skips foreign records."""
     found: dict[int, set[int]] = {}
     for entry in whole(archive, settings.topics.dead_letters):
         try:
             one = letter(entry)
         except InvalidRecord:
             continue
-        if one.topic == settings.topics.transactions:
+        if one.topic == getattr(settings.topics, role):
             found.setdefault(one.partition, set()).add(one.offset)
     return found
 
 
-def labels(archive: Archive, settings: Settings, partition: int) -> Iterator[Label]:
-    """Return the labels of one partition; what became a dead letter is none."""
-    for entry in archive.read(settings.topics.labels, partition):
-        try:
-            yield decode_label(entry.value)
-        except InvalidEvent:
-            continue
+def labels(archive: Archive, settings: Settings, partitions: Iterable[int]) -> Iterator[Label]:
+    """Return the labels of some partitions; what became a dead letter is none, a label of a flood for one."""
+    refused = refused_offsets(archive, settings, "labels")
+    for partition in partitions:
+        for entry in archive.read(settings.topics.labels, partition):
+            if entry.offset not in refused.get(partition, ()):
+                with suppress(InvalidEvent):
+                    yield decode_label(entry.value)
 
 
 def labelled(archive: Archive, settings: Settings) -> Iterator[LabelledRecord]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from fraud_service.domain.ledger import card_of_row
+from fraud_service.domain.dealing import card_of_row
 from fraud_service.domain.profile import decode_profile
 from fraud_service.stream import changelogs, clients, standing, topics
 from fraud_service.stream.archive import Archive

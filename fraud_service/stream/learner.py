@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
 
 from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import Reason, decode_label
-from fraud_service.domain.ledger import Ledger, examples_due
+from fraud_service.domain.ledger import BETWEEN_BEATS, Ledger, examples_due
 from fraud_service.domain.limits import Limits, Sluice
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import decode_score, encode_record
@@ -28,14 +27,17 @@ from fraud_service.errors import FatalStreamError, InvalidEvent, InvalidRecord
 from fraud_service.stream import clients, signing
 from fraud_service.stream.batches import Batches
 from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.stream.ends import Position
 from fraud_service.stream.messages import Output, require_size
 from fraud_service.stream.scorer import check_key, check_time, dead_letter
 from fraud_service.stream.shortcuts import KeyState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from fraud_service.domain.ledger import Calendar, Example
+    from confluent_kafka import TopicPartition
+
+    from fraud_service.domain.ledger import Calendar
     from fraud_service.domain.records import ScoreRecord
     from fraud_service.domain.scoring import PretrainedModel
     from fraud_service.domain.teaching import Lesson, OnlineLearner, Sampling
@@ -54,10 +56,11 @@ PROGRESS: Final = "progress"
 PASSED: Final = "passed"
 SIGNED: Final = frozenset({"risk", "snapshots"})  # what scorers believe
 ABSURD: Final = 3650 * DAY  # no history is silent so long
-ANSWER_TIMEOUT: Final = 5.0  # seconds; asked again at the next turn
 LONGEST_TURN: Final = 5.0  # seconds: heartbeats and checkpoints come between turns
 
-Position = tuple[str, int]  # topic and partition
+SWEPT_AT_ONCE: Final = 10_000  # entries of one commit; each changes two rows, which lie in memory until then
+
+T = TypeVar("T")
 
 
 class StateStore:
@@ -84,54 +87,6 @@ class Barrier(msgspec.Struct, frozen=True):
 
     until: int
     ends: Mapping[Position, int]
-
-
-class Log:
-    """What the learner must know of the logs behind its inputs; the topology driver replaces it."""
-
-    def __init__(self, settings: Settings, app: GuardedApplication, topics: list[str]) -> None:
-        self._reader = clients.reader(settings, f"{settings.learner_group}-ends")
-        self._app = app
-        self._topics = topics
-        counts = clients.patiently(
-            "the learner's inputs cannot be counted", lambda: self._reader.list_topics(timeout=clients.TIMEOUT).topics
-        )
-        self.partitions = len(counts[topics[0]].partitions)
-
-    def unread(self) -> dict[Position, int] | None:
-        """Return the ends of the partitions that were not read to their end; None when the cluster does not answer.
-
-        Open transactions do not count, and a log of which nothing is left has nothing to read.
-        """
-        try:
-            return self._unread()
-        except KafkaException as error:
-            log.warning("ends_unknown", reason=error.args[0].str())
-            return None
-
-    def _unread(self) -> dict[Position, int]:
-        marks = {
-            place: self._reader.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_TIMEOUT)
-            for place in ((topic, number) for topic in self._topics for number in range(self.partitions))
-        }
-        ends = {place: high for place, (low, high) in marks.items() if high > low}
-        reached = self.positions(list(ends))
-        # Without a message since the start there is no position: then the committed offset is where reading stands.
-        fresh = [TopicPartition(*place) for place, offset in reached.items() if offset < 0]
-        if fresh:
-            committed = self._app._consumer.committed(fresh, timeout=ANSWER_TIMEOUT)  # noqa: SLF001 - as below
-            reached |= {(found.topic, found.partition): found.offset for found in committed}
-        return {place: ends[place] for place, offset in reached.items() if offset < ends[place]}
-
-    def positions(self, wanted: list[Position]) -> dict[Position, int]:
-        """Return the next offset to be read of each partition; transaction markers at the end count as read."""
-        consumer = self._app._consumer  # noqa: SLF001 - Quix shows no position; the canary test guards the name
-        found = consumer.position([TopicPartition(*place) for place in wanted])
-        return {(position.topic, position.partition): position.offset for position in found}
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._reader.close()
 
 
 def wire(app: GuardedApplication, settings: Settings, step: LearnerStep) -> None:
@@ -196,6 +151,7 @@ class LearnerStep:
         self._barrier: Barrier | None = None
         self._clocks: dict[int, int] = {}
         self._newest: int | None = -1  # None: to be read
+        self._swept: dict[int, int] = {}  # by partition, up to which entry of the next boundary
         self._progress: Progress | None = None
         self.beat: Callable[[], None] = lambda: None
         self.before_closing: Callable[[], None] = lambda: None
@@ -234,6 +190,7 @@ class LearnerStep:
         """
         self._progress, self._barrier = None, None
         self._clocks.clear()
+        self._swept.clear()
         own = [partition for partition in assigned if partition.topic in {self._scores, self._labels}]
         self._newest = None if own else -1
         if own and len(own) != 2 * len(self._ledgers):
@@ -283,6 +240,7 @@ class LearnerStep:
         check_key(message.key, label.card_id)
         check_time(label.labelled_at, message.timestamp + self._tolerance, "labelled_at")
         self._check_partition(label.card_id, message.partition)
+        self._check_age(label.labelled_at)
         self._sluices[message.partition].admit(label, message.timestamp)
         self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()
         if not self._ledgers[message.partition].label(label, self._now.closed):
@@ -295,6 +253,15 @@ class LearnerStep:
                 Reason.WRONG_PARTITION,
                 f"the label lies in partition {partition}, its card belongs to {expected}: "
                 "set partitioner=murmur2 on its producer",
+            )
+
+    def _check_age(self, labelled_at: int) -> None:
+        """Refuse a label older than any transaction that is kept: it teaches nothing, and would wait all the same."""
+        if self._calendar.is_forgotten(labelled_at, self._now.closed):
+            raise InvalidEvent(
+                Reason.LABEL_TOO_OLD,
+                f"`labelled_at` lies more than {self._calendar.retention / DAY:g} days before the newest boundary: "
+                "transactions that old are forgotten",
             )
 
     @property
@@ -342,7 +309,8 @@ class LearnerStep:
         self.before_closing()  # a model promoted by now is taught beside, however soon the boundary follows
         deadline = time.monotonic() + LONGEST_TURN
         while self._now.closed < self._barrier.until and time.monotonic() < deadline:
-            self._close(self._now.closed + 1)
+            if self._sweep(self._now.closed + 1):
+                self._close(self._now.closed + 1)
         if self._now.closed >= self._barrier.until:
             self._barrier = None
         self._commit()  # scorers wait for it
@@ -358,21 +326,33 @@ class LearnerStep:
         positions = self._log.positions(waiting) if waiting else {}
         return all(positions[place] >= barrier.ends[place] for place in waiting)
 
+    def _sweep(self, boundary: int) -> bool:
+        """Take out and commit a part of what teaches nothing; returns whether the rest is little enough to close."""
+        for number, ledger in enumerate(self._ledgers):
+            start = self._swept.get(number, 0)
+            if ledger.count(boundary) - start > SWEPT_AT_ONCE:
+                self._swept[number] = ledger.sweep(boundary, start, SWEPT_AT_ONCE)
+                self._commit()
+                self.beat()
+                return False
+        return True
+
     def _close(self, boundary: int) -> None:
         began = time.perf_counter()
         learner = self._restore(self._now.model)
-        examples = self._beating(examples_due(self._ledgers, boundary))
+        examples = self._beating(examples_due(self._ledgers, boundary, self.beat))
         lesson = self._teacher.close(boundary, self._now, examples, learner)
         self._keep(lesson.progress)
-        self._publish(_outputs(lesson))
+        self._publish(self._beating(_outputs(lesson)))
+        self._swept.clear()
         self._observe(lesson, began)
 
-    def _beating(self, examples: list[Example]) -> Iterator[Example]:
+    def _beating(self, work: Iterable[T]) -> Iterator[T]:
         """Say now and then that a long lesson is no standstill."""
-        for number, example in enumerate(examples):
-            if number % 1000 == 0:
+        for number, one in enumerate(work):
+            if number % BETWEEN_BEATS == 0:
                 self.beat()
-            yield example
+            yield one
 
     def _observe(self, lesson: Lesson, began: float) -> None:
         for example, _ in lesson.examples:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
-from fraud_service.domain.ledger import Dealing
+from fraud_service.domain.dealing import Dealing
 from fraud_service.errors import ConfigurationError, FatalStreamError, PreflightError
 from fraud_service.stream import changelogs, clients, standing, topics
 from fraud_service.stream.archive import Archive

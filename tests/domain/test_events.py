@@ -230,6 +230,7 @@ BY_THE_STREAM = {
     Reason.WRONG_PARTITION,
     Reason.INVALID_RECORD,
     Reason.LABEL_FLOOD,
+    Reason.LABEL_TOO_OLD,
     Reason.CARD_NUMBER,
     Reason.SENSITIVE_DATA,
 }

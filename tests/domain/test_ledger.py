@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.worlds import DictStore, features, label, score
 
+from fraud_service.domain.dealing import Dealing
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.ledger import MOST_LABELS, Calendar, Dealing, Due, Ledger
+from fraud_service.domain.ledger import BETWEEN_BEATS, MOST_LABELS, Calendar, Due, Ledger, examples_due
 
 if TYPE_CHECKING:
     from fraud_service.domain.events import Label
@@ -29,6 +30,7 @@ class World:
     closed: int = -1
     taught: list[Taught] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
+    sweeps: int = 0  # entries at once; 0: none
 
     def __post_init__(self) -> None:
         self.stores = [DictStore() for _ in range(self.partitions)]
@@ -48,15 +50,21 @@ class World:
         before = len(self.taught)
         while (self.closed + 1) * CALENDAR.interval <= until:
             boundary = self.closed + 1
-            dues = sorted((due, number) for number, ledger in enumerate(self.ledgers) for due in ledger.due(boundary))
-            for due, number in dues:
-                example = self.ledgers[number].settle(due, boundary)
-                if example is not None:
-                    self.examples.append(example)
-                    name = example.scored.transaction_id
-                    self.taught.append((boundary, name, example.is_fraud, example.known_at, example.corrects))
+            self.sweep(boundary)
+            for example in examples_due(self.ledgers, boundary):
+                self.examples.append(example)
+                name = example.scored.transaction_id
+                self.taught.append((boundary, name, example.is_fraud, example.known_at, example.corrects))
             self.closed = boundary
         return self.taught[before:]
+
+    def sweep(self, boundary: int) -> None:
+        """Sweep as the learner does where very much falls due; it must change nothing."""
+        if self.sweeps:
+            for ledger in self.ledgers:
+                place = 0
+                while place < ledger.count(boundary):
+                    place = ledger.sweep(boundary, place, self.sweeps)
 
 
 def test_a_fraud_label_is_taught_at_the_first_boundary_after_it():
@@ -306,6 +314,43 @@ def test_of_too_many_labels_the_newest_win():
     assert world.taught[-1][2] is True
 
 
+@pytest.mark.parametrize("is_known", [False, True], ids=["unknown", "known"])
+def test_labels_of_one_transaction_however_many_are_due_once(is_known):
+    world = World()
+    if is_known:
+        world.score(score("t1", 5))
+    for number in range(500):
+        world.label(label("t1", 21 + number % 9, is_fraud=number % 2 == 0))
+    rows = [key for key in world.stores[0] if key.startswith("d/") and key.count("/") == 2]
+    assert len(rows) == 1 + is_known  # of a known one also its maturity
+    world.close(3000)
+    assert world.stores == [{}]
+
+
+def test_a_sweep_takes_out_what_teaches_nothing_and_leaves_the_rest():
+    world = World()
+    for number in range(30):
+        world.label(label(f"unknown-{number}", 20 + number % 3))
+    world.score(score("known", 25))
+    world.close(1020)
+    world.label(label("known", 1021))
+    swept = 0
+    while swept < world.ledgers[0].count(103):
+        swept = world.ledgers[0].sweep(103, swept, 7)
+    assert [key for key in world.stores[0] if key.startswith("l/")] == []
+    assert [example.scored.transaction_id for example in examples_due(world.ledgers, 103)] == ["known"]
+    assert world.stores == [{}]
+
+
+def test_while_a_boundary_is_settled_there_are_heartbeats_though_nothing_is_taught():
+    world, beats = World(), []
+    for number in range(3 * BETWEEN_BEATS):
+        world.label(label(f"unknown-{number}", 20))
+    assert examples_due(world.ledgers, 102, lambda: beats.append(1)) == []
+    assert len(beats) == 3
+    assert world.stores == [{}]
+
+
 TRANSACTIONS = [f"t{number}" for number in range(5)]
 STEPS = st.lists(
     st.one_of(
@@ -339,10 +384,12 @@ def sensible(steps: Steps) -> Steps:
     return kept
 
 
-def play(steps: Steps, times: list[int], partitions: int = 1, move: tuple[int, int] | None = None) -> World:
+def play(
+    steps: Steps, times: list[int], partitions: int = 1, move: tuple[int, int] | None = None, sweeps: int = 0
+) -> World:
     """Play steps, each transaction with a card of its own; with `move`, to so many partitions before that step."""
     steps = sensible(steps)
-    world = World(partitions)
+    world = World(partitions, sweeps=sweeps)
     at = dict(zip(TRANSACTIONS, times, strict=True))
     for number, step in enumerate(steps):
         if move is not None and number == move[0]:
@@ -438,6 +485,14 @@ def test_neither_partitions_nor_their_interleaving_change_what_is_taught(steps, 
         waiting = []
     shuffled = play(interleaved, times, partitions)
     assert shuffled.taught == one.taught
+
+
+@FAST
+@given(STEPS, TIMES, st.integers(1, 3), st.integers(1, 4))
+def test_a_sweep_before_a_boundary_changes_nothing_of_what_is_taught(steps, times, partitions, sweeps):
+    plain, swept = play(steps, times, partitions), play(steps, times, partitions, sweeps=sweeps)
+    assert swept.taught == plain.taught
+    assert swept.stores == plain.stores
 
 
 @FAST

@@ -198,7 +198,7 @@ def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
 def test_a_correction_is_taught_whatever_the_sample():
     corrected = [example(number, is_fraud=False, corrects=True, corrected_at=MONDAY) for number in range(20)]
     (lesson,) = teach(corrected, sampling=Sampling(0.1))
-    assert len(lesson.labelled()) == 20
+    assert len(lesson.examples) == 20
 
 
 def test_risk_counts_labels_by_the_day_they_became_known():

@@ -14,12 +14,14 @@ from support.malformed import BROKER_TIME
 from fraud_service import service
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import Label, LabelSource, Reason, Transaction, encode
+from fraud_service.domain.ledger import Calendar, Ledger
 from fraud_service.domain.profile import DAY, HOUR
 from fraud_service.domain.records import decode_labelled, decode_score
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.teaching import DOUBTED, Sampling
 from fraud_service.history import LabelledTransaction
 from fraud_service.offline import Rehearsal
+from fraud_service.stream import learner
 from fraud_service.stream.clients import murmur2_partition
 
 START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
@@ -135,6 +137,58 @@ def test_labels_beyond_a_limit_wait_as_dead_letters_teach_nothing_and_the_next_h
         (letter,) = loop.on("dead_letters")
         assert (letter.value, letter.header["fraud-reason"]) == (labels[2], Reason.LABEL_FLOOD)
         assert [example.transaction_id for example in examples(loop)] == ["t-0", "t-1", "t-3"]
+
+
+def test_a_label_older_than_any_transaction_that_is_kept_is_a_dead_letter_and_leaves_nothing(loop):
+    loop.transaction(payment(0))
+    loop.turn()
+    now = START - 60 * DAY  # the newest boundary that is closed, without what is kept
+    old = Label(transaction_id="t-9", card_id="c-9", is_fraud=True, labelled_at=0, source=LabelSource.ANALYST)
+    labels = [msgspec.structs.replace(old, labelled_at=at) for at in (0, now - 1, now, now + 1)]
+    before = state(loop)
+    for one in labels[:3]:
+        loop.label(one)
+    assert state(loop) == before
+    loop.label(labels[3])
+    loop.turn()
+    letters = loop.on("dead_letters")
+    assert [letter.value for letter in letters] == [encode(one) for one in labels[:3]]
+    assert {letter.header["fraud-reason"] for letter in letters} == {Reason.LABEL_TOO_OLD}
+    assert "60 days" in letters[0].header["fraud-detail"]
+    assert state(loop) != before
+
+
+def state(loop) -> list[bytes | None]:
+    """What the learner remembers of labels, in all partitions."""
+    return [store.get(f"l/3/c-9/t-{number}") for store in ledgers(loop) for number in range(10)]
+
+
+def ledgers(loop):
+    return [loop.step._store(number, b"ledger") for number in range(loop.partitions)]
+
+
+def test_a_boundary_with_very_many_unknown_payments_is_swept_in_parts_each_committed(tmp_path, monkeypatch):
+    monkeypatch.setattr(learner, "SWEPT_AT_ONCE", 100)
+    with looped(tmp_path, labels_per_source=0, labels_per_card=0) as loop:
+        loop.transaction(payment(0))
+        loop.turn()
+        for number in range(1050):
+            label = verdict(payment(number, f"c-{number}"), 0)
+            loop.label(msgspec.structs.replace(label, labelled_at=START - 59 * DAY))
+        beats, commits = [], []
+        commit = loop.step._commit
+        loop.step.beat = lambda: beats.append(1)
+        loop.step._commit = lambda: (
+            commits.append(len(loop.learner._context.checkpoint._store_transactions)),
+            commit(),
+        )
+        loop.transaction(payment(25))
+        loop.turn()
+        assert len(commits) > 8
+        assert len(beats) >= len(commits)
+        boundary = (START + DAY) // HOUR
+        assert all(Ledger(store, Calendar()).count(boundary) == 0 for store in ledgers(loop))
+        assert len(loop.on("snapshots")) == 25
 
 
 def test_a_record_on_the_scores_topic_that_is_no_score_is_a_dead_letter(loop):
