@@ -225,6 +225,7 @@ def _label_values() -> dict[str, str]:
         "`currency`": f"the first {MOST_CURRENCIES} currencies that a process meets, all others as `other`",
         "`refusal`": f"{members(Refusal)}: `replayed` was sent a second time, `invalid` is signed and yet unreadable",
         "`reason`": f"{members(Reason)}: see [dead letters](dead-letters.md)",
+        "`partition`": "number of an input partition that this process works on",
         "`pretrained`": "version of the pretrained model in use",
         "`snapshot`": "version of the newest snapshot",
     }

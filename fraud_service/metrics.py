@@ -171,6 +171,10 @@ class ScorerMetrics(StreamMetrics):
         super().__init__(metrics)
         self.transactions = metrics.counter("fraud_transactions", "Transactions assessed, by outcome.", "outcome")
         self.repeated = metrics.counter("fraud_repeated_transactions", "Transactions that had been decided before.")
+        self.cards = metrics.gauge("fraud_cards", "Cards in the local state, estimated.", "partition")
+        self.cards_limit = metrics.gauge(
+            "fraud_cards_limit", "Cards a partition may have before an alert says so, 0 for any number."
+        )
         self.processing = metrics.histogram(
             "fraud_processing_seconds", "Time to decode, assess and encode one transaction.", FAST
         )
@@ -240,6 +244,11 @@ class ScorerMetrics(StreamMetrics):
         if len(self._currencies) < MOST_CURRENCIES:
             self._currencies.add(currency)
         return currency if currency in self._currencies else "other"
+
+    def show_cards(self, counts: dict[int, int]) -> None:
+        """Show how many cards each partition has."""
+        for partition, count in counts.items():
+            self.cards.labels(str(partition)).set(count)
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Show the newest snapshot."""

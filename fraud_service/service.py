@@ -35,6 +35,7 @@ from fraud_service.stream import (
     topics,
 )
 from fraud_service.stream.broadcast import Broadcast
+from fraud_service.stream.log_limits import RateLimitedLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from fraud_service.stream.application import GuardedApplication
 
 log = structlog.get_logger(__name__)
+_model_refused = RateLimitedLog(log.warning, "promoted_model_refused")
 
 MINUTE: Final = 60_000
 LEARNER_COMMIT_INTERVAL: Final = 1.0  # seconds
@@ -138,7 +140,10 @@ def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, mo
         step = scorer.ScorerStep(settings, detector, knowledge, scorer_metrics, broadcast.refresh)
         step.beat = health.beat
         scorer.wire(app, settings, step)
-        watch(app, health, scorer_metrics, [settings.topics.transactions])
+        # Figures of partitions that were given away would stand for ever.
+        watch(app, health, scorer_metrics, [settings.topics.transactions], lambda _: scorer_metrics.cards.clear())
+        scorer_metrics.cards_limit.set(settings.cards_per_partition)
+        app.on_keys = scorer_metrics.show_cards
         app.each_turn = _each_scorer_turn(broadcast, knowledge, scorer_metrics)
         log.info("scorer_started", snapshot=knowledge.newest.version)
         app.run_until_stopped()
@@ -265,7 +270,8 @@ def _models(received: list[bytes], on_refused: Callable[[str], None]) -> Iterato
             yield Pretrained(artefact.unpack(data))
         except ModelError as error:
             on_refused(Refusal.INVALID)
-            log.warning("promoted_model_refused", reason=str(error))
+            _model_refused(Refusal.INVALID, reason=str(error))
+    _model_refused.flush()
 
 
 def _reign(step: learner.LearnerStep, metrics: LearnerMetrics) -> Callable[[Iterable[Pretrained]], None]:

@@ -155,14 +155,24 @@ class Settings(BaseSettings):
         le=1,
         description="share taught of the legitimate examples scored below 0.01; their weight makes up for the others",
     )
+    cards_per_partition: int = Field(
+        500_000,
+        ge=0,
+        description="cards in the state of one partition beyond which an alert says so, 0 for any number; cards beyond "
+        "it are scored like all others",
+    )
     labels_per_source: int = Field(
-        0,
+        100_000,
         ge=0,
         description="labels an hour that the learner takes of one source in one partition, 0 for any number; those "
         "beyond it are dead letters. Some ten times the busiest hour is a good limit",
     )
     labels_per_card: int = Field(
-        0, ge=0, le=MOST_PER_CARD, description="labels an hour that the learner takes of one card, 0 for any number"
+        1_000,
+        ge=0,
+        le=MOST_PER_CARD,
+        description="labels an hour that the learner takes of one card, 0 for any number. Cards share counts: a "
+        "limit below a hundred can hold back cards that sent little",
     )
 
     # Probes and Prometheus come from outside the pod.

@@ -200,7 +200,11 @@ def demo(
     rate: Annotated[float, typer.Option(min=10, help="Transactions a second, about.")] = 400,
     days: Annotated[int, typer.Option(min=10, help="Days of event time that pass meanwhile.")] = 30,
 ) -> None:
-    """Show everything at work for a minute, on simulated transactions; nothing is left behind."""
+    """Show everything at work for a minute, on simulated transactions; nothing is left behind.
+
+    The embedded broker is noida-db, a closed binary in a wheel that only the demo extra installs. With --bootstrap it
+    is not started.
+    """
     from fraud_service.demo import Plan, run
 
     run(

@@ -103,6 +103,8 @@ def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str |
             "snapshot_interval": plan.event_minutes(INTERVAL_SECONDS),
             "snapshot_lead": plan.event_minutes(LEAD_SECONDS),
             "legitimate_share": 1.0,
+            "labels_per_source": 0,  # weeks of labels come within a minute
+            "labels_per_card": 0,
             "http_host": LOOPBACK,
         }
     )

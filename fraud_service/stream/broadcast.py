@@ -17,6 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 from fraud_service.domain.snapshot import Knowledge, decode_snapshot
 from fraud_service.errors import FatalStreamError, InvalidRecord
 from fraud_service.stream import clients, signing
+from fraud_service.stream.log_limits import RateLimitedLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,9 @@ class Broadcast:
         self._turned = Condition()
         self._settled: dict[str, int] = {}
         self._next_refresh = 0.0
+        self._refused = RateLimitedLog(log.warning, "snapshot_refused")
+        self._unreadable = RateLimitedLog(log.warning, "broadcast_read_error")
+        self._passed_over = RateLimitedLog(log.warning, "snapshots_passed_over")
 
     def start(self) -> None:
         """Read both topics to their present end, then go on reading in the background.
@@ -157,9 +161,9 @@ class Broadcast:
         before = self._knowledge.incomplete
         self._knowledge.settle(final=final)
         if self._knowledge.incomplete > before:
-            log.warning(
-                "snapshots_passed_over",
-                count=self._knowledge.incomplete - before,
+            self._passed_over(
+                "incomplete",
+                passed_over=self._knowledge.incomplete - before,
                 in_force=self._knowledge.newest.version,
                 hint="rows are missing, or they name a pretrained model that is not here",
             )
@@ -167,13 +171,15 @@ class Broadcast:
     def _take(self, messages: list[Any]) -> bool:
         for message in messages:
             if message.error() is not None:
-                log.warning("broadcast_read_error", error=message.error().name())
+                self._unreadable(message.error().name())
                 continue
             try:
                 self._receive(message)
             except InvalidRecord as error:
                 self._on_refused(error.reason)
-                log.warning("snapshot_refused", reason=str(error), topic=message.topic(), offset=message.offset())
+                self._refused(error.reason, reason=str(error), topic=message.topic(), offset=message.offset())
+        for limited in (self._refused, self._unreadable, self._passed_over):
+            limited.flush()
         return bool(messages)
 
     def _receive(self, message: Any) -> None:

@@ -21,6 +21,7 @@ from fraud_service.domain.signature import KEY_HEADER, Refusal
 from fraud_service.errors import FatalStreamError, InvalidRecord, RefusedRecord
 from fraud_service.stream import clients, signing
 from fraud_service.stream.archive import Archive
+from fraud_service.stream.log_limits import RateLimitedLog
 from fraud_service.stream.topics import LARGEST_MODEL
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Promotions:
         self._consumer.assign([self._partition])
         # A connection of its own: on the reader's, a question waits behind the fetch that waits for news.
         self._asker = clients.reader(settings, f"{name}-models-ends")
+        self._unreadable = RateLimitedLog(log.warning, "promotions_read_error")
+        self._refused = RateLimitedLog(log.warning, "promotion_refused")
 
     def catch_up(self) -> list[bytes]:
         """Return all models there are, the last one promoted last.
@@ -149,13 +152,15 @@ class Promotions:
         found = []
         for message in clients.arrived(self._consumer, 10, timeout):
             if message.error() is not None:
-                log.warning("promotions_read_error", error=message.error().name())
+                self._unreadable(message.error().name())
                 continue
             try:
                 found += self._models(message)
             except InvalidRecord as error:
                 self._on_refused(error.reason)
-                log.warning("promotion_refused", reason=str(error), offset=message.offset())
+                self._refused(error.reason, reason=str(error), offset=message.offset())
+        for limited in (self._refused, self._unreadable):
+            limited.flush()
         return found
 
     def _models(self, message: Any) -> list[bytes]:
@@ -188,15 +193,17 @@ def promoted(settings: Settings, gate: Gate) -> Iterator[Promoted]:
     ArchiveError
         When the topic cannot be read.
     """
+    refused = RateLimitedLog(log.warning, "promotion_refused")
     with Archive(settings, "fraud-models") as archive:
         for entry in archive.read(settings.topics.models, 0):
             try:
                 gate.admit(entry.key, entry.value, entry.headers)
             except RefusedRecord as error:
-                log.warning("promotion_refused", reason=str(error), offset=entry.offset)
+                refused(error.reason, reason=str(error), offset=entry.offset)
                 continue
             if entry.key is not None and entry.value is not None:
                 yield Promoted(entry.key, entry.value, entry.timestamp, entry.header(KEY_HEADER))
+    refused.flush(final=True)
 
 
 def publish(settings: Settings, key: str, data: bytes) -> None:

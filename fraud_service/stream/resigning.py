@@ -16,6 +16,7 @@ from fraud_service.errors import ConfigurationError, RefusedRecord
 from fraud_service.stream import clients, promotions, signing, standing
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.stream.log_limits import RateLimitedLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,18 +80,20 @@ def sign_anew(settings: Settings, *, unsigned: bool, really: bool) -> Iterator[s
 def _last(settings: Settings, topic: str, role: str, keyring: Keyring, *, unsigned: bool) -> list[Entry]:
     """Return the newest record of each key that may be believed, in order."""
     found: dict[bytes | None, Entry] = {}
+    refused = RateLimitedLog(log.warning, "record_not_signed_anew")
     with Archive(settings, f"fraud-sign-{role}") as archive:
         for entry in archive.read(topic, 0):
             try:
                 keyring.require(role, entry.key, entry.value, entry.headers)
             except RefusedRecord as error:
                 if error.reason != Refusal.UNSIGNED or not unsigned:
-                    log.warning("record_not_signed_anew", reason=str(error), topic=topic, offset=entry.offset)
+                    refused(error.reason, reason=str(error), topic=topic, offset=entry.offset)
                     continue
             before = found.get(entry.key)
             if before is None or _version(before) <= _version(entry):  # one that was sent a second time is not newer
                 found.pop(entry.key, None)
                 found[entry.key] = entry
+    refused.flush(final=True)
     return list(found.values())
 
 

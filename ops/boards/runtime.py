@@ -47,6 +47,15 @@ RUNTIME: Final = Board(
             ),
         ),
         Chart(
+            "Cards",
+            "short",
+            "Cards in the state of a partition, as RocksDB estimates. Every new one makes volume and recovery grow.",
+            (
+                Query("max by (job, pod, partition) (fraud_cards{%})", "{{job}} {{pod}} {{partition}}"),
+                Query("max(fraud_cards_limit{%})", "limit"),
+            ),
+        ),
+        Chart(
             "Partitions",
             "short",
             "Input partitions that a process works on. Together they must be all.",
@@ -131,7 +140,7 @@ RUNTIME: Final = Board(
                 Query("min(fraud_signatures_demanded{%})", "signatures demanded"),
                 Query("max(fraud_incomplete_snapshots{%})", "snapshots passed over"),
             ),
-            span=24,
+            span=16,
         ),
     ),
 )

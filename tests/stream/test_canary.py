@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import msgspec
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -25,7 +26,9 @@ from quixstreams.kafka import BaseConsumer, Producer
 from quixstreams.processing import ProcessingContext
 from quixstreams.state.recovery import ChangelogProducer, RecoveryManager
 from support.loop import looped
+from support.worlds import transaction
 
+from fraud_service import service
 from fraud_service.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
 from fraud_service.health import SILENCE_ALLOWED, Health
 from fraud_service.metrics import Metrics, ScorerMetrics
@@ -400,6 +403,28 @@ def test_statistics_show_the_size_of_the_state_and_of_its_volume(app, tmp_path):
     app.config.consumer_extra_config["stats_cb"]("{}")
     assert app.metrics.state._value.get() == 1000
     assert 0 < app.metrics.free._value.get() <= app.metrics.volume._value.get()
+
+
+def test_statistics_show_about_how_many_cards_each_partition_has_and_forget_those_given_away(tmp_path):
+    with looped(tmp_path) as loop:
+        app, metrics = loop.scorer.app, loop.scorer_metrics
+        app.on_keys = metrics.show_cards
+        for number in range(60):
+            paid = transaction(f"t-{number}", card_id=f"card-{number}")
+            loop.transaction(paid)
+            loop.transaction(msgspec.structs.replace(paid, transaction_id=f"again-{number}"))
+        loop.scorer.commit()
+        app.on_statistics("{}")
+        shown = {labels["partition"]: value for _, labels, value in samples(metrics.cards)}
+        assert len(shown) == loop.partitions
+        assert sum(shown.values()) == 60
+        service.watch(app, Health(), metrics, [], lambda _: metrics.cards.clear())
+        app._tell([])
+        assert list(samples(metrics.cards)) == []
+
+
+def samples(gauge):
+    return [(one.name, one.labels, one.value) for metric in gauge.collect() for one in metric.samples]
 
 
 @pytest.mark.parametrize("asked", ["disk_usage", "rglob"])

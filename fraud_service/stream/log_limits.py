@@ -1,0 +1,48 @@
+"""Log lines that a flood of bad records cannot multiply: the first of each kind, then a count now and then."""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EVERY: Final = 60.0  # seconds between two lines of one kind
+
+
+class RateLimitedLog:
+    """Write the first line of each kind at once, and later ones at most once a minute, with how many there were.
+
+    Parameters
+    ----------
+    write
+        Writes a line: a method of a logger.
+    event
+        What the lines are called.
+    """
+
+    def __init__(self, write: Callable[..., Any], event: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._event = event
+        self._clock = clock
+        self._next: dict[str, float] = {}
+        self._held: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._lock = Lock()
+
+    def __call__(self, kind: str, **details: Any) -> None:
+        """Take a line. Kinds must be few, as those of an enumeration are: each is remembered."""
+        with self._lock:
+            count, _ = self._held.get(kind, (0, {}))
+            self._held[kind] = count + 1, details
+        self.flush()
+
+    def flush(self, *, final: bool = False) -> None:
+        """Write what may be written by now, at the end everything; called now and then, so no count is kept back."""
+        now = self._clock()
+        with self._lock:
+            for kind in [kind for kind in self._held if final or self._next.get(kind, now) <= now]:
+                count, details = self._held.pop(kind)
+                self._next[kind] = now + EVERY
+                self._write(self._event, kind=kind, **details, **({"count": count} if count > 1 else {}))
