@@ -32,6 +32,11 @@ ADVICE: Final = {
         f"The value has more than {MAX_EVENT_BYTES} bytes, or the key more than {MAX_KEY_BYTES}.",
         "Leave out fields that the schema does not name. The key is the `card_id`, at most 128 characters.",
     ),
+    Reason.UNREADABLE: Advice(
+        "transactions, labels, scores, raw topics",
+        "The Kafka batch that ends at this offset cannot be unpacked: it is damaged, or has more than 100 MB.",
+        "Find out who sends such a batch: no client does by mistake.",
+    ),
     Reason.MISSING_FIELD: Advice(
         BOTH, "A required field is not there; the detail names it.", "Fill every required field of the schema."
     ),

@@ -19,6 +19,7 @@ from fraud_service.domain.risk import Risk, RiskDay
 from fraud_service.settings import Settings
 from fraud_service.stream import topics
 from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.stream.messages import BATCH_FIRST
 from fraud_service.stream.scorer import ALERT_SOURCE, ALERT_TYPE
 
 if TYPE_CHECKING:
@@ -264,6 +265,11 @@ def _dead_letter_headers() -> Json:
             "fraud-source-offset": {"pattern": "^[0-9]+$", "description": "Its offset"},
         }
     )
+    described["properties"][BATCH_FIRST] = {
+        "type": "string",
+        "pattern": "^[0-9]+$",
+        "description": "Only for a batch that could not be unpacked: its first offset; the letter names its last one",
+    }
     for part, most in (("content", MAX_EVENT_BYTES), ("key", MAX_KEY_BYTES)):
         described["properties"][f"fraud-{part}-length"] = {
             "type": "string",

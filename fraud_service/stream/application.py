@@ -23,7 +23,7 @@ from quixstreams.state.rocksdb import RocksDBOptions
 from rocksdict import DBCompressionType
 
 from fraud_service.errors import ClusterUnavailable, PartitionsLost
-from fraud_service.stream import clients, endings
+from fraud_service.stream import clients, endings, unreadable
 from fraud_service.stream.fetching import Fetching
 from fraud_service.stream.guards import bound_commits, hold_back, keep_stopped, time_checkpoints
 from fraud_service.stream.settling import await_settled
@@ -156,6 +156,11 @@ class GuardedApplication(Application):  # type: ignore[misc]
     def _beat(self) -> None:
         if self.health is not None:
             self.health.beat()
+
+    def pass_over(self, settings: Settings) -> Callable[[Any], int]:
+        """Return what finds the end of a batch that the client cannot unpack (`unreadable.end_of`)."""
+        options = clients.reading(settings, f"{self.config.consumer_group}-unreadable")
+        return lambda message: unreadable.end_of(options, message, self._beat)
 
     def on_statistics(self, statistics: str) -> None:
         """Say that the process is alive during a long recovery too, when Quix polls but takes no turn of its loop."""

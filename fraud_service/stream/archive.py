@@ -13,6 +13,7 @@ from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
 
 from fraud_service.errors import ArchiveError
 from fraud_service.stream import clients
+from fraud_service.stream.unreadable import is_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,6 +118,10 @@ class Archive:
         while reached < end:
             messages = clients.arrived(self._consumer, BATCH, LOOK)
             for message in messages:
+                if is_unreadable(message):  # the letter of such a batch lies at its last offset
+                    (position,) = self._consumer.position([place])
+                    yield Entry(topic, partition, position.offset - 1, None, None, 0, [])
+                    break
                 if message.error() is not None:
                     raise ArchiveError(f"{topic}[{partition}] cannot be read: {message.error().str()}")
                 if message.offset() >= end:

@@ -13,15 +13,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
+from confluent_kafka import TopicPartition
 from quixstreams.kafka.consumer import raise_for_msg_error
 
-from fraud_service.stream.messages import Output, Received, bounded
+from fraud_service.stream.messages import BATCH_FIRST, Output, Received, bounded
 from fraud_service.stream.shortcuts import KeyState
+from fraud_service.stream.unreadable import is_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from quixstreams.models.types import SuccessfulConfluentKafkaMessageProto
+    from quixstreams.models.types import RawConfluentKafkaMessageProto
     from quixstreams.processing import ProcessingContext
     from quixstreams.state.base import PartitionTransaction, StorePartition
 
@@ -68,6 +70,8 @@ class Batches:
         anything is written beside it: state half of one version and half of another would be of use to neither.
     is_awaited
         Whether somebody waits for what comes of each batch.
+    end_of
+        Returns the first offset behind a batch that the client cannot unpack; without, such a batch is an error.
     """
 
     def __init__(
@@ -79,17 +83,20 @@ class Batches:
         read: Callable[[bytes], object] | None = None,
         *,
         is_awaited: bool = True,
+        end_of: Callable[[RawConfluentKafkaMessageProto], int] | None = None,
     ) -> None:
         self._context = context
         self._stream_id = stream_id
         self._step = step
         self._topics = topics
         self._read = read
+        self._end_of = end_of
         self._known: WeakSet[StorePartition] = WeakSet()
         self._rests_until = 0.0
         # At least once, readers see what is processed without a commit.
         self.commits_early: bool = is_awaited and context.exactly_once
         self._collected: list[Received] = []
+        self.behind: dict[tuple[str, int], int] = {}  # where reading went on; the client's position does not say it
 
     def turn(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a message and take what else is there; returns whether there was any.
@@ -104,7 +111,6 @@ class Batches:
         size = 0
         message = poll(self._patience(timeout))
         while message is not None:
-            raise_for_msg_error(message)
             size += self._collect(message)
             message = None  # a large one must be gone before the next one comes
             if len(self._collected) < LARGEST and size < LARGEST_BYTES:
@@ -114,14 +120,28 @@ class Batches:
             self._commit_early()
         return had_any
 
-    def _collect(self, message: SuccessfulConfluentKafkaMessageProto) -> int:
+    def _collect(self, message: RawConfluentKafkaMessageProto) -> int:
         """Keep what may be read of a message; returns how many bytes it had."""
+        if self._end_of is not None and is_unreadable(message):
+            self._pass_over(message, self._end_of(message))
+            return 0
+        raise_for_msg_error(message)
         key, value = message.key(), message.value()
         _, timestamp = message.timestamp()
         self._collected.append(
             bounded(Received(message.topic(), message.partition(), message.offset(), key, value, timestamp))
         )
         return len(key or b"") + len(value or b"")
+
+    def _pass_over(self, message: RawConfluentKafkaMessageProto, end: int) -> None:
+        """Let the last message of a batch that cannot be unpacked stand for it, and read on behind it."""
+        topic, partition, first = message.topic(), message.partition(), message.offset()
+        if end == first:  # it was damaged on its way, and the client fetches it again
+            return
+        self._context.consumer.seek(TopicPartition(topic, partition, end))
+        self.behind[topic, partition] = end
+        known = ((BATCH_FIRST, str(first).encode()),)
+        self._collected.append(Received(topic, partition, end - 1, None, None, int(time.time() * 1000), known))
 
     @property
     def _is_owed(self) -> bool:

@@ -11,6 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient
 
 from fraud_service.errors import ClusterUnavailable, ConfigurationError, FatalStreamError, PreflightError
+from fraud_service.stream.unreadable import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -108,20 +109,23 @@ def admin(settings: Settings) -> AdminClient:
     return _made(AdminClient, connection(settings))
 
 
-def reader(settings: Settings, name: str) -> Consumer:
+def reader(settings: Settings, name: str) -> Reader:
     """Make a consumer that reads committed records, is assigned by hand and commits nothing."""
-    return _made(
-        Consumer,
-        {
-            **BOUNDED,
-            **connection(settings),
-            "group.id": name,
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 50,
-        },
-    )
+    made: Reader = _made(Reader, reading(settings, name))
+    return made
+
+
+def reading(settings: Settings, name: str) -> dict[str, Any]:
+    """Return the options of such a consumer."""
+    return {
+        **BOUNDED,
+        **connection(settings),
+        "group.id": name,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 50,
+    }
 
 
 def producer(settings: Settings, options: dict[str, Any] | None = None) -> Producer:

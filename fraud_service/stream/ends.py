@@ -61,7 +61,9 @@ class Log:
         """Return the next offset to be read of each partition; transaction markers at the end count as read."""
         consumer = self._app._consumer  # noqa: SLF001 - Quix shows no position; the canary test guards the name
         found = consumer.position([TopicPartition(*place) for place in wanted])
-        return {(position.topic, position.partition): position.offset for position in found}
+        behind = self._app.batches.behind
+        reached = {(position.topic, position.partition): position.offset for position in found}
+        return {place: max(offset, behind.get(place, offset)) for place, offset in reached.items()}
 
     def close(self) -> None:
         """Close the connection."""

@@ -28,7 +28,7 @@ from fraud_service.stream import clients, signing
 from fraud_service.stream.batches import Batches
 from fraud_service.stream.broadcast import VERSION_HEADER
 from fraud_service.stream.ends import Position
-from fraud_service.stream.messages import Output, require_size
+from fraud_service.stream.messages import Output, require_content
 from fraud_service.stream.scorer import check_key, check_time, dead_letter
 from fraud_service.stream.shortcuts import KeyState
 
@@ -118,7 +118,7 @@ def wire(app: GuardedApplication, settings: Settings, step: LearnerStep) -> None
             context.producer.produce(topic=sinks[output.topic], key=output.key, value=output.value, headers=headers)
 
     step.attach(store, publish, lambda: context.commit_checkpoint(force=True))
-    app.batches = Batches(context, stream_id, step, sinks, is_awaited=False)
+    app.batches = Batches(context, stream_id, step, sinks, is_awaited=False, end_of=app.pass_over(settings))
     app.each_turn = step.turn
 
 
@@ -211,7 +211,7 @@ class LearnerStep:
         """Take in a message; one that cannot be taken in becomes a dead letter."""
         self.beat()
         try:
-            require_size(message)
+            require_content(message)
             if message.topic == self._scores:
                 self._score(message)
             else:

@@ -12,6 +12,7 @@ from fraud_service.errors import InvalidEvent
 
 Headers = list[tuple[str, bytes]]
 
+BATCH_FIRST: Final = "fraud-batch-first-offset"
 CONTENT_LENGTH: Final = "fraud-content-length"
 CONTENT_HASH: Final = "fraud-content-sha256"
 KEY_LENGTH: Final = "fraud-key-length"
@@ -21,7 +22,8 @@ KEY_HASH: Final = "fraud-key-sha256"
 class Received(NamedTuple):
     """One message as the broker gave it; `timestamp` is the broker's, epoch milliseconds.
 
-    `withheld` names length and hash of a value or key that is too large to be kept, as headers of its dead letter.
+    `withheld` says what is known of content that was not kept, as headers of its dead letter: length and hash of a
+    value or key that is too large, or where a batch begins that cannot be unpacked; such a message is its last one.
     """
 
     topic: str
@@ -56,8 +58,12 @@ def _described(content: bytes, length: str, digest: str) -> tuple[tuple[str, byt
     return (length, str(len(content)).encode()), (digest, sha256(content).hexdigest().encode())
 
 
-def require_size(message: Received) -> None:
-    """Refuse a message that is too large, before anything looks into it. Raises `InvalidEvent`."""
+def require_content(message: Received) -> None:
+    """Refuse a message that is not there or too large, before anything looks into it. Raises `InvalidEvent`."""
+    if message.withheld and message.withheld[0][0] == BATCH_FIRST:
+        raise InvalidEvent(
+            Reason.UNREADABLE, "the batch that ends here cannot be unpacked: it is damaged, or far too large"
+        )
     if message.withheld or bounded(message) is not message:
         raise InvalidEvent(
             Reason.TOO_LARGE,

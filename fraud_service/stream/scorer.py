@@ -11,7 +11,7 @@ from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.errors import InvalidEvent
 from fraud_service.stream.batches import Batches
-from fraud_service.stream.messages import CONTENT_LENGTH, Output, Received, bounded, require_size
+from fraud_service.stream.messages import CONTENT_LENGTH, Output, Received, bounded, require_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,9 @@ def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
         app.topic(name)  # Quix checks that it is there
     frame = app.dataframe(source)
     frame.register_store()
-    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks, decode_profile)
+    app.batches = Batches(
+        frame.processing_context, frame.stream_id, step, sinks, decode_profile, end_of=app.pass_over(settings)
+    )
 
 
 class ScorerStep:
@@ -77,7 +79,7 @@ class ScorerStep:
         is_plain = is_clean(part for message in batch for part in (message.value, message.key))
         for place, message in enumerate(batch):
             try:
-                require_size(message)
+                require_content(message)
                 if not is_plain:
                     self.beat()  # a close look takes its time
                     refuse(message.value, message.key, numbers=self._refuses_numbers)

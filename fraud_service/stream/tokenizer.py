@@ -12,7 +12,7 @@ from fraud_service.domain.tokens import Tokenizer
 from fraud_service.errors import ConfigurationError, InvalidEvent
 from fraud_service.stream import signing
 from fraud_service.stream.batches import Batches
-from fraud_service.stream.messages import Output, require_size
+from fraud_service.stream.messages import Output, require_content
 from fraud_service.stream.scorer import dead_letter
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def wire(app: GuardedApplication, settings: Settings, step: TokenizerStep) -> No
         app.topic(name)  # Quix checks that it is there
     for name in (names.raw_labels, names.raw_transactions):
         frame = app.dataframe(app.topic(name, value_deserializer="bytes", key_deserializer="bytes"))
-    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks)
+    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks, end_of=app.pass_over(settings))
 
 
 class TokenizerStep:
@@ -81,7 +81,7 @@ class TokenizerStep:
         self.beat()
         is_label = message.topic == self._labels
         try:
-            require_size(message)
+            require_content(message)
             made = self._under_each_key(message) if is_label else [self._tokenizer.tokenize(message.value, message.key)]
         except InvalidEvent as error:
             self._metrics.dead_letters.labels(error.reason).inc()

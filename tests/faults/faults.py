@@ -390,6 +390,22 @@ def poison(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.settle()
 
 
+@fault("hostile sizes", quick=1, full=5)
+def hostile_sizes(trial: Trial, rng: random.Random, ground: Ground) -> None:
+    """Nobody ends, and nobody's heart stops; then a scorer is killed and meets such messages first."""
+    ended = len(trial.endings)
+    trial.load.bomb()
+    trial.pass_time(2, lambda: all(process.status("/livez") == 200 for process in trial.running))
+    trial.settle()
+    assert len(trial.endings) == ended, "a message ended a process"
+    trial.scorer.kill()
+    killed = time.monotonic()
+    trial.load.bomb()
+    trial.scorer.start()
+    trial.settle(killed)
+    assert len(trial.endings) == ended, "a message ended a process that had just started"
+
+
 @fault("clock an hour back, an hour ahead, right", quick=1, full=3)
 def clock_steps(trial: Trial, rng: random.Random, ground: Ground) -> None:
     """What a broken time server does to the machine of scorer or learner."""

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["fraud_service.domain"]):
+with atheris.instrument_imports(include=["fraud_service.domain", "fraud_service.stream.messages"]):
     from domain.test_fuzz import DECODERS
+    from support.steps import Steps, message
 
     from fraud_service.domain import card_data
     from fraud_service.domain.events import decode_label, decode_transaction
@@ -43,6 +44,14 @@ def tokenizes(data: bytes) -> None:
         assert card_data.find(value) is None
 
 
+STEPS = Steps()
+
+
+def steps(data: bytes) -> None:
+    """Scorer, learner and tokenizer take in any message of any size, and give out what fits a topic."""
+    STEPS.take(message(data))
+
+
 def reads(decode) -> None:
     def target(data: bytes) -> None:
         with suppress(InvalidEvent, InvalidRecord):
@@ -56,6 +65,7 @@ TARGETS = {
     "label": (reads(decode_label), b'{"transaction_id":"t","card_id":"c","is_fraud":true,"labelled_at":1}'),
     "card_data": (masks, PAYMENT),
     "tokens": (tokenizes, PAYMENT),
+    "steps": (steps, b"\0\0\0" + PAYMENT),
     **{name: (reads(decode), good) for name, (decode, good) in DECODERS.items()},
 }
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import TopicPartition
-from support.hostile import BOMB, BOMBS, MB, send_bombs, worst
+from support.hostile import BOMB, BOMBS, MB, QUICK, UNREADABLE, send_bombs, worst
 from support.processes import Service, fresh_settings, read_all
 from support.worlds import HOUR, MONDAY, label, transaction
 
 from fraud_service.audit.verify import verify
 from fraud_service.domain.events import encode
 from fraud_service.stream import clients, topics
+from fraud_service.stream.archive import Archive
 
 if TYPE_CHECKING:
     from fraud_service.settings import Settings
@@ -29,7 +30,6 @@ CARD = "card-1"
 BATCH = 256
 MIB = 1 << 20
 SECONDS = 5 * 5.0  # what is promised, on a machine that is five times slower
-TRIED = ("no separators", "hex", "nothing but zeros", "no text")
 
 
 class Watched:
@@ -160,7 +160,7 @@ def test_a_batch_of_the_worst_content_takes_seconds_and_the_heart_beats_on(setti
     watched = Watched(settings, tmp_path, verb)
     with watched.process as process:
         process.await_ready()
-        watched.send(*[worst(TRIED[number % len(TRIED)]) for number in range(BATCH)])
+        watched.send(*[worst(QUICK[number % len(QUICK)]) for number in range(BATCH)])
         watched.send_good()
         took = watched.await_processed()
         log.info("%s took %.1f s", verb, took)
@@ -168,7 +168,70 @@ def test_a_batch_of_the_worst_content_takes_seconds_and_the_heart_beats_on(setti
         assert process.stop() == 0
 
 
+@pytest.mark.parametrize("verb", ["score", "learn", "tokenize"])
+def test_a_batch_that_the_client_cannot_unpack_is_passed_over(settings, tmp_path, verb):
+    watched = Watched(settings, tmp_path, verb)
+    before = len(watched.letters())
+    with watched.process as process:
+        process.await_ready()
+        watched.send_good()
+        watched.bomb(UNREADABLE, UNREADABLE)
+        watched.send_good()
+        watched.await_processed()
+        process.kill()  # and the next one meets such a batch first, and last
+        watched.bomb(UNREADABLE)
+        process.start()
+        process.await_ready()
+        watched.await_processed()
+        assert process.stop() == 0
+    letters = watched.letters()[before:]
+    assert [headers["fraud-reason"] for _, headers in letters] == [b"unreadable"] * 3
+    for value, headers in letters:
+        assert value is None
+        assert headers["fraud-batch-first-offset"] == headers["fraud-source-offset"]
+
+
+def test_the_end_of_a_batch_of_many_messages_is_found(settings):
+    """As an archive reads it: one entry stands for the batch, at its last offset."""
+    name = f"{settings.topics.labels}.many"
+    topics.create(clients.admin(settings), [topics.TopicSpec("labels", name, "card_id", "labels", 1)], 1)
+    codec, size = UNREADABLE
+    together = {
+        "compression.type": codec,
+        "message.max.bytes": 2 * size,
+        "batch.size": 2 * size,
+        "queue.buffering.max.kbytes": 1 << 20,
+        "linger.ms": 5000,
+    }
+    bomb = [clients.Record(name, b"k", BOMB * (size // 2000), [])] * 1000
+    good = [clients.Record(name, b"k", b"good", [])]
+    clients.deliver(settings, good)
+    clients.deliver(settings, bomb, together)
+    clients.deliver(settings, good)
+    with Archive(settings, "test-many") as archive:
+        assert archive.spans(name) == {0: (0, 1002)}
+        began = monotonic()
+        assert [(entry.offset, entry.value) for entry in archive.read(name, 0)] == [
+            (0, b"good"),
+            (1000, None),
+            (1001, b"good"),
+        ]
+        log.info("the end of a batch was found in %.1f s", monotonic() - began)
+
+
+def test_a_batch_on_the_topic_of_snapshots_that_the_client_cannot_unpack_ends_no_scorer(settings, tmp_path):
+    names = settings.topics
+    for topic in (names.snapshots, names.risk, names.models):
+        send_bombs(settings, topic, CARD.encode(), [UNREADABLE])
+    watched = Watched(settings, tmp_path, "score")
+    with watched.process as process:
+        process.await_ready()
+        watched.send_good()
+        watched.await_processed()
+        assert process.stop() == 0
+
+
 def test_the_log_of_all_this_is_verified(settings):
     report = verify(settings)
-    assert report.found == {}
+    assert {one.topic for one in report.anomalies} <= {settings.topics.snapshots, settings.topics.risk}  # as meant
     assert report.counts["dead_letters"] > 20

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+import time
 import weakref
 from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.hostile import QUICK, WORST, worst
 from support.loop import looped
 from support.malformed import BROKER_TIME, text
+from support.steps import TOPICS, Steps
+from support.steps import message as made_of
 from test_batches import Client, Polled
 from test_scorer import payment
 
@@ -21,7 +27,7 @@ from fraud_service.settings import Settings
 from fraud_service.stream import learner, scorer
 from fraud_service.stream.batches import LARGEST, LARGEST_BYTES, Batches
 from fraud_service.stream.broadcast import LARGEST_RECORD, Broadcast
-from fraud_service.stream.messages import Received, bounded, require_size
+from fraud_service.stream.messages import Received, bounded, require_content
 from fraud_service.stream.tokenizer import TokenizerStep
 
 MOST_OF_A_BROKER = 1_000_000  # bytes of a message, by default
@@ -92,12 +98,12 @@ def test_a_message_of_the_largest_size_is_read():
     value, key = b"x" * MAX_EVENT_BYTES, b"k" * MAX_KEY_BYTES
     for message in (received(value, key), received(None, None), received(b"", b"")):
         assert bounded(message) is message
-        require_size(message)
+        require_content(message)
     for message in (received(value + b"x", key), received(value, key + b"k")):
         with pytest.raises(InvalidEvent, match=r"65536 bytes of a value and 512 of a key"):
-            require_size(message)
+            require_content(message)
         with pytest.raises(InvalidEvent):
-            require_size(bounded(message))
+            require_content(bounded(message))
         assert bounded(bounded(message)) == bounded(message)
 
 
@@ -191,7 +197,7 @@ def test_a_scorer_beats_within_a_batch_of_messages_that_take_a_close_look(loop):
     loop.scorer.app.batches._step.beat = lambda: beats.append(1)
     loop.scorer.batch = 3
     for _ in range(3):
-        loop.raw(b"4242 " * 10_000, b"c-1")
+        loop.raw(text(note="pin"), b"c-1")
     assert len(beats) == 3
 
 
@@ -207,3 +213,29 @@ def test_a_snapshot_that_no_learner_can_have_written_is_refused_before_it_is_has
 
     assert reader._take([Snapshot(0)])
     assert refused == ["invalid"]
+
+
+STEPS = Steps()
+PIECES = st.sampled_from([text(), *WORST.values(), b'"card_id":"4242424242424242"', b"\xff", b"\0", b"{", b'"'])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(min_size=2, max_size=2), st.integers(0, 20), st.lists(st.binary(max_size=12) | PIECES, max_size=6))
+def test_a_message_of_any_size_gives_what_fits_a_topic_and_ends_no_step(head, power, pieces):
+    received = made_of(head + bytes([power]) + b"".join(pieces))
+    if len(received.value or b"") <= MAX_EVENT_BYTES:
+        received = received._replace(value=(received.value or b"")[:2000])  # a few large ones are tried below
+    outputs = STEPS.take(received)
+    for output in outputs:
+        if output.topic == "dead_letters":
+            assert len(output.value or b"") <= 4 * MAX_EVENT_BYTES
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("name", QUICK)
+def test_a_batch_of_the_worst_content_takes_no_longer_than_its_share_of_five_seconds(name, topic):
+    value = worst(name)
+    began = time.perf_counter()
+    for _ in range(16):
+        STEPS.take(received(value, topic=topic))
+    assert time.perf_counter() - began < 5 * 5 * 16 / 256  # of a machine that is five times slower

@@ -28,6 +28,8 @@ WORST: Final = {
     "nothing but zeros": b"0",
     "no text": b"\xff",
 }
+# Those that a scanner goes through at once.
+QUICK: Final = ("hex", "nothing but zeros", "no text")
 # Codec and bytes of a message whose batch has less than a broker takes, a million. Snappy halves twenty to one at best.
 BOMBS: Final = (("lz4", 50 * MB), ("gzip", 8 * MB), ("zstd", 24 * MB), ("snappy", 18 * MB), ("gzip", 50 * MB))
 
@@ -36,6 +38,10 @@ def worst(name: str, size: int = MAX_EVENT_BYTES) -> bytes:
     """Return so many bytes of one of the contents."""
     unit = WORST[name]
     return (unit * (size // len(unit) + 1))[:size]
+
+
+# Beyond what the client unpacks.
+UNREADABLE: Final = ("zstd", 120 * MB)
 
 
 def send_bombs(settings: Settings, topic: str, key: bytes, bombs: Iterable[tuple[str, int]]) -> None:

@@ -1,0 +1,79 @@
+"""The real steps of scorer, learner and tokenizer: whatever goes in, what comes out fits a topic."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Final
+
+from support.audited import Store
+from support.malformed import BROKER_TIME
+from support.worlds import CountingLearner, DictStore, LinearModel, online_model
+
+from fraud_service import service
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.teaching import Sampling
+from fraud_service.domain.tokens import Tokenizer
+from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, TokenizerMetrics
+from fraud_service.settings import Settings
+from fraud_service.stream.learner import LearnerStep
+from fraud_service.stream.messages import Received
+from fraud_service.stream.scorer import ScorerStep
+from fraud_service.stream.tokenizer import TokenizerStep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fraud_service.stream.messages import Output
+
+SETTINGS: Final = Settings()
+NAMES: Final = SETTINGS.topics
+TOPICS: Final = (NAMES.transactions, NAMES.labels, NAMES.scores, NAMES.raw_transactions, NAMES.raw_labels)
+LARGEST: Final = 1 << 22  # bytes of a message here
+FITS: Final = 1_000_000  # bytes that a broker and a producer take by default
+
+
+def message(data: bytes) -> Received:
+    """Make a message of any bytes: the first says which topic, the next two how often key and value repeat theirs."""
+    head, rest = data[:3].ljust(3, b"\0"), data[3:]
+    part, value = (rest[:9], rest[9:]) if head[1] % 2 else (b"card-1", rest)
+    key, value = (_repeated(part, head[1] // 2), _repeated(value, head[2]))
+    return Received(TOPICS[head[0] % len(TOPICS)], 0, 0, key or None, value or None, BROKER_TIME)
+
+
+def _repeated(part: bytes, power: int) -> bytes:
+    return (part * (1 << power % 21))[:LARGEST]
+
+
+class Steps:
+    """All three, each with state of its own."""
+
+    def __init__(self) -> None:
+        model = LinearModel(base=-1.5, amount=6.0)
+        knowledge = Knowledge(untaught(model.version, online_model()))
+        scorer = ScorerStep(SETTINGS, Detector(model, Policy()), knowledge, ScorerMetrics(Metrics()))
+        learner = LearnerStep(
+            SETTINGS, service.calendar(SETTINGS), Sampling(1.0), model, CountingLearner, LearnerMetrics(Metrics())
+        )
+        stores: defaultdict[tuple[int, bytes], DictStore] = defaultdict(DictStore)
+        learner.attach(lambda number, prefix: stores[number, prefix], lambda _: None, lambda: None)
+        learner.follow(SimpleNamespace(partitions=1))
+        tokenizer = TokenizerStep(
+            SETTINGS, Tokenizer({"a": b"a" * 32, "b": b"b" * 32}, "b"), TokenizerMetrics(Metrics())
+        )
+        self._steps = {NAMES.transactions: scorer, NAMES.labels: learner, NAMES.scores: learner}
+        self._steps |= {NAMES.raw_transactions: tokenizer, NAMES.raw_labels: tokenizer}
+        self._learner, self._stores = learner, stores
+
+    def take(self, received: Received) -> Sequence[Output]:
+        """Process a message; returns what comes of it, each of which fits its topic."""
+        for store in self._stores.values():
+            store.clear()
+        self._learner.on_partitions([])
+        (outputs,) = self._steps[received.topic]([received], lambda _: Store())
+        for output in outputs:
+            size = len(output.key or b"") + len(output.value or b"") + sum(len(part) for _, part in output.headers)
+            assert size < FITS, f"{output.topic} of {size} bytes"
+        return outputs
