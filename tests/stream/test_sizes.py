@@ -9,8 +9,10 @@ from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
+from confluent_kafka import KafkaError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quixstreams.kafka.exceptions import KafkaConsumerException
 from support.hostile import QUICK, WORST, worst
 from support.loop import looped
 from support.malformed import BROKER_TIME, text
@@ -24,7 +26,7 @@ from fraud_service.domain.tokens import Tokenizer
 from fraud_service.errors import InvalidEvent
 from fraud_service.metrics import Metrics, TokenizerMetrics
 from fraud_service.settings import Settings
-from fraud_service.stream import learner, scorer
+from fraud_service.stream import learner, scorer, unreadable
 from fraud_service.stream.batches import LARGEST, LARGEST_BYTES, Batches
 from fraud_service.stream.broadcast import LARGEST_RECORD, Broadcast
 from fraud_service.stream.messages import Received, bounded, require_content
@@ -239,3 +241,76 @@ def test_a_batch_of_the_worst_content_takes_no_longer_than_its_share_of_five_sec
     for _ in range(16):
         STEPS.take(received(value, topic=topic))
     assert time.perf_counter() - began < 5 * 5 * 16 / 256  # of a machine that is five times slower
+
+
+class Broken(Polled):
+    """A batch that the client cannot unpack, as it tells of it: by an error at the first offset."""
+
+    def error(self):
+        return KafkaError(KafkaError._BAD_COMPRESSION)
+
+
+def test_the_last_message_of_a_batch_that_cannot_be_unpacked_stands_for_it():
+    client = Client(0)
+    client.waiting = [Polled(6), Broken(7), Polled(17)]
+    client.consumer, sought, taken = client, [], []
+    client.seek = sought.append
+
+    def step(batch, _):
+        taken.extend(batch)
+        return [[] for _ in batch]
+
+    batches = Batches(client, "in", step, {}, end_of=lambda _: 17)
+    assert batches.turn(0)
+    assert [(place.topic, place.partition, place.offset) for place in sought] == [("in", 0, 17)]
+    assert [(message.offset, message.value) for message in taken] == [(6, b"v"), (16, None), (17, b"v")]
+    assert client.stored == [("in", 0, 17)]
+    assert batches.behind == {("in", 0): 17}
+    with pytest.raises(InvalidEvent, match="cannot be unpacked") as refused:
+        require_content(taken[1])
+    letter = scorer.dead_letter(taken[1], refused.value)
+    assert dict(letter.headers)["fraud-batch-first-offset"] == b"7"
+    assert dict(letter.headers)["fraud-source-offset"] == b"16"
+
+
+def test_a_batch_that_was_damaged_on_its_way_is_fetched_again():
+    client = Client(0)
+    client.waiting = [Broken(7), Polled(7)]
+    batches = Batches(client, "in", lambda batch, _: [[] for _ in batch], {}, end_of=lambda _: 7)
+    assert batches.turn(0)
+    assert client.stored == [("in", 0, 7)]
+
+
+def test_a_batch_that_cannot_be_unpacked_is_an_error_where_nobody_can_look_for_its_end():
+    client = Client(0)
+    client.waiting = [Broken(7)]
+    with pytest.raises(KafkaConsumerException):
+        Batches(client, "in", lambda batch, _: [[] for _ in batch], {}).turn(0)
+
+
+@pytest.mark.parametrize("last", [7, 8, 9, 14, 63, 1_000_006])
+def test_the_end_of_a_batch_is_found_in_few_looks(monkeypatch, last):
+    looked = []
+
+    class Topic:
+        """A batch from 7 to the last offset, and messages behind it."""
+
+        def __init__(self, _):
+            pass
+
+        def get_watermark_offsets(self, *_, **__):
+            return 0, last + 3
+
+        def assign(self, places):
+            self.offset = places[0].offset
+            looked.append(self.offset)
+
+        def poll(self, _):
+            return Broken(7) if self.offset <= last else Polled(self.offset)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(unreadable, "Consumer", Topic)
+    assert unreadable.end_of({}, Broken(7)) == last + 1
+    assert len(looked) <= 45
