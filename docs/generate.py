@@ -269,7 +269,14 @@ def dead_letters_page() -> str:
         "came from, and does so with `--yes`: there it counts as arriving then. A missing or wrong key becomes the "
         "card's. `--value-from FILE` sends repaired bytes for one letter. The message and a mark beside its letter "
         "(`fraud-redriven-offset`) are one Kafka transaction, and of two redrives at once the first is fenced: no "
-        "letter is sent twice.",
+        "letter is sent twice. `show PARTITION OFFSET --raw > FILE` writes the value byte for byte; without `--raw`, "
+        "what a terminal would obey is escaped.",
+        "`redrive` does not believe a letter. It sends to the topics of transactions and labels, also raw ones, and "
+        "to no other. It reads the message that the letter names. Where that has another key or value, or was never "
+        "there, the letter is forged: it is left, and the command exits 1. Nothing proves a letter whose message "
+        "retention has removed, or one of a payment that is in order today: it may have been scored. Look at it; "
+        "`--unproved` sends it all the same. Of masked letters nothing but their place is proved. Records that are "
+        "neither letters nor marks are passed over, and the log says how many.",
         _table(("reason", "found on", "what it means", "what its producer should do"), rows),
     )
 

@@ -23,7 +23,7 @@ from fraud_service.replay.engine import Span
 from fraud_service.replay.run import Plan, Verified
 from fraud_service.settings import Settings
 from fraud_service.stream.archive import Entry
-from fraud_service.stream.redrive import Found, Looked
+from fraud_service.stream.dead_letters import Found, Looked
 from fraud_service.supply import Candidate
 
 PACKAGE = Path(cli.__file__).parents[1]
@@ -39,7 +39,7 @@ HEADERS = [
 ]
 LETTER = Letter(HOSTILE, HOSTILE, 0, 7, None)
 FOUND = Found(
-    Entry("letters", 0, 3, HOSTILE.encode(), HOSTILE.encode() + b"\xff", 0, HEADERS), LETTER, is_redriven=False
+    Entry("letters", 0, 3, HOSTILE.encode(), HOSTILE.encode() + b"\xff", 0, HEADERS), LETTER, 9, is_redriven=False
 )
 ROW = {
     "version": HOSTILE,
@@ -53,7 +53,7 @@ FINDING = Finding(Kind.DECISION, 0, 1, HOSTILE, HOSTILE, 0, HOSTILE)
 REPORT = Report({HOSTILE: 1}, {HOSTILE: 1}, (Anomaly(Kind.LOST, HOSTILE, 0, 1, HOSTILE),), (HOSTILE,))
 VERIFIED = Verified({"decision": 1}, [FINDING], [HOSTILE], [HOSTILE])
 
-LOOK = "fraud_service.stream.redrive.look"
+LOOK = "fraud_service.stream.dead_letters.look"
 LISTED = "fraud_service.replay.taught.listed"
 COMMANDS = {
     "dead-letters list": {LOOK: Looked([FOUND], 0)},
@@ -142,7 +142,7 @@ except ValueError:
 
 def test_raw_bytes_of_a_letter_go_to_a_file_and_never_to_a_terminal(monkeypatch, capfdbinary):
     monkeypatch.setattr("fraud_service.settings.load", lambda **_: Settings())
-    monkeypatch.setattr(LOOK, lambda *_: Looked([FOUND], 0))
+    monkeypatch.setattr(LOOK, lambda *_, **__: Looked([FOUND], 0))
     monkeypatch.setattr(sys, "argv", ["fraud-service", "dead-letters", "show", "0", "3", "--raw"])
     for is_terminal, code, written in ((False, 0, FOUND.entry.value), (True, 2, b"")):
         stream = sys.stdout.buffer

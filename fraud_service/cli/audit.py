@@ -15,7 +15,7 @@ from fraud_service.cli.output import say, say_json
 from fraud_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fraud_service.stream.redrive import Verdict
+    from fraud_service.stream.proof import Verdict
 
 app = typer.Typer()
 
@@ -88,10 +88,10 @@ def letters_list(
     bootstrap: Bootstrap = None,
 ) -> None:
     """List dead letters: place, reason, source, whether sent again, what was wrong."""
-    from fraud_service.stream.redrive import Wanted, look
+    from fraud_service.stream.dead_letters import Wanted, look
 
     wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition)
-    for found in look(settings.load(bootstrap_servers=bootstrap), wanted).letters:
+    for found in look(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False).letters:
         if as_json:
             say_json(json.dumps(found.row()))
         else:
@@ -106,7 +106,7 @@ def letters_show(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Print one dead letter: headers, key and value; what cannot be printed is escaped."""
-    from fraud_service.stream.redrive import Wanted, look, require_one
+    from fraud_service.stream.dead_letters import Wanted, look, require_one
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     found = require_one(look(chosen, Wanted(partition=partition, offset=offset)), partition, offset)
@@ -138,8 +138,8 @@ def letters_redrive(
     partition: PartitionOption = None,
     offset: OffsetOption = None,
     value_from: Annotated[Path | None, typer.Option(help="Repaired bytes, for a single letter.")] = None,
-    without_source: Annotated[
-        bool, typer.Option("--without-source", help="Send a letter too whose source is gone: nothing proves it.")
+    unproved: Annotated[
+        bool, typer.Option("--unproved", help="Send also what nothing proves: look at it before.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
     bootstrap: Bootstrap = None,
@@ -148,15 +148,14 @@ def letters_redrive(
 
     Each is compared with the message it stands for. Exits 1 when one is forged.
     """
-    from fraud_service.stream.redrive import Wanted, judge, look, redrive
+    from fraud_service.stream.dead_letters import Wanted, look
+    from fraud_service.stream.proof import Ask, judge
+    from fraud_service.stream.redrive import redrive
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition, offset)
-    value = None if value_from is None else read(value_from)
-    if yes:
-        verdicts = redrive(chosen, wanted, value, without_source=without_source)
-    else:
-        verdicts = iter(judge(chosen, look(chosen, wanted).letters, value, without_source=without_source))
+    ask = Ask(None if value_from is None else read(value_from), unproved)
+    verdicts = redrive(chosen, wanted, ask) if yes else judge(chosen, look(chosen, wanted).letters, ask)
     counts = Counter(_say_verdict(verdict, is_dry=not yes) for verdict in verdicts)
     listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))
     say(listed if yes else "nothing was done: add --yes to do it")

@@ -23,7 +23,20 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
 HELM_TEST = ROOT / "helm" / "fraud-service" / "files" / "score_one.py"
-USERS = ("scorer", "learner", "refit", "topics", "feed", "reset", "tokenizer", "auditor", "operator", "test", "nobody")
+USERS = (
+    "scorer",
+    "learner",
+    "refit",
+    "topics",
+    "feed",
+    "reset",
+    "tokenizer",
+    "auditor",
+    "operator",
+    "redriver",
+    "test",
+    "nobody",
+)
 RESOURCES = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
@@ -168,6 +181,8 @@ def test_every_component_runs_with_the_rights_of_the_table_alone(broker, setting
     for command in (deep, ["replay"], ["dead-letters", "list"], ["explain", "t-3", "--card", card]):
         done = run(settings, "auditor", *command)
         assert done.returncode == 0, done.stderr
+    done = run(settings, "redriver", "dead-letters", "redrive", "--yes")
+    assert (done.returncode, done.stdout) == (0, "sent again: 2, left: 0, forged: 0\n"), done.stderr
     for command in (["models", "list"], ["online", "off"], ["online", "on"]):
         done = run(settings, "operator", *command)
         assert done.returncode == 0, done.stderr

@@ -16,8 +16,8 @@ from fraud_service.domain.records import SwitchRecord, decode_score, encode_reco
 from fraud_service.errors import ArchiveError
 from fraud_service.replay import logs
 from fraud_service.stream import clients
+from fraud_service.stream.dead_letters import Wanted, look
 from fraud_service.stream.promotions import SWITCH_KEY
-from fraud_service.stream.redrive import Wanted, look
 
 if TYPE_CHECKING:
     from fraud_service.settings import Settings
@@ -156,18 +156,20 @@ def test_a_letter_whose_source_has_expired_is_sent_only_on_demand(running):
     clients.delete_records(settings, [TopicPartition(labels, 2, 1)])
     left = command(settings, "redrive", "--topic", labels, "--yes")
     assert left.stdout.count("nothing proves it") == 2
-    assert "--without-source" in left.stdout
-    told = command(settings, "redrive", "--topic", labels, "--without-source", "--yes").stdout
+    assert "--unproved" in left.stdout
+    told = command(settings, "redrive", "--topic", labels, "--unproved", "--yes").stdout
     assert "another letter" in told  # two letters of one record are sent once
     with logs.opened(settings) as archive:
         assert [entry.value for entry in logs.whole(archive, labels)] == [label]
 
 
-def test_a_copy_of_what_was_scored_is_a_repetition_and_no_second_decision(running):
+def test_a_copy_of_a_payment_that_was_scored_proves_nothing(running):
     settings, scorer = running
     inner = place_of(settings, settings.topics.transactions, payment("scored"))
     append(settings, [(CARD, payment("scored"), source(*inner))])
-    command(settings, "redrive", "--yes")
+    assert "is in order, and may have been scored" in command(settings, "redrive", "--yes").stdout
+    told = command(settings, "redrive", "--topic", settings.topics.transactions, "--unproved", "--yes").stdout
+    assert "sent again: 1," in told
     scorer.wait_until(lambda: scored(settings)["scored"] == 2, 60)
     both = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
     assert Counter(one.repeated for one in both if one.transaction_id == "scored") == {False: 1, True: 1}

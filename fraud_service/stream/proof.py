@@ -1,0 +1,158 @@
+"""Whether a dead letter may be sent again: what it says is not believed, but compared with the message that it names.
+
+It is sent to an input of the service or nowhere, and only if that message still lies there with the same key and value.
+A payment that is in order today may have been scored: a letter of it proves nothing. So a forged letter can at most
+repeat what was refused, or a label.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fraud_service.audit.letters import is_of, is_whole
+from fraud_service.domain.card_data import refuse
+from fraud_service.domain.events import MAX_EVENT_BYTES
+from fraud_service.errors import ArchiveError, InvalidEvent, PreflightError
+from fraud_service.stream.archive import Archive
+from fraud_service.stream.messages import Received
+from fraud_service.stream.scorer import read
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from fraud_service.settings import Settings
+    from fraud_service.stream.archive import Entry, Span
+    from fraud_service.stream.dead_letters import Found
+
+GAP: Final = 10_000  # records between two sources that are read over, rather than asked for anew
+
+
+class Verdict(NamedTuple):
+    """What becomes of a letter: it is sent, or left for a reason. A forged one is not what its source says."""
+
+    found: Found
+    hindrance: str | None = None
+    is_forged: bool = False
+
+
+class Ask(NamedTuple):
+    """How letters are to be sent: with repaired bytes instead of what a single one holds, and also without a proof."""
+
+    value: bytes | None = None
+    unproved: bool = False
+
+
+def judge(settings: Settings, letters: Sequence[Found], ask: Ask = Ask()) -> list[Verdict]:  # noqa: B008 - frozen
+    """Say of each letter whether it would be sent again; reads the messages that they name."""
+    names = settings.topics
+    inputs = {names.transactions, names.labels, names.raw_transactions, names.raw_labels}
+    verdicts = {found.place: Verdict(found, _own_hindrance(found, inputs, ask.value)) for found in letters}
+    sources: dict[str, list[Found]] = defaultdict(list)
+    for verdict in verdicts.values():
+        if verdict.hindrance is None:
+            sources[verdict.found.letter.topic].append(verdict.found)
+    with Archive(settings, f"{settings.scorer_group}-letters") as archive:
+        for topic, of_one in sources.items():
+            must_fail = topic == names.transactions and ask.value is None
+            for verdict in _compared(archive, topic, of_one, must_fail=must_fail):
+                is_believed = ask.unproved and not verdict.is_forged
+                verdicts[verdict.found.place] = Verdict(verdict.found) if is_believed else verdict
+    return list(_each_source_once(verdicts.values()))
+
+
+def _own_hindrance(found: Found, inputs: set[str], value: bytes | None) -> str | None:
+    """Say why a letter cannot be sent, whatever its source says."""
+    entry = found.entry
+    is_large = max(len(entry.value or b""), len(entry.key or b"")) > MAX_EVENT_BYTES
+    hindrances = {
+        "it was sent again already": found.is_redriven,
+        f"{found.letter.topic} is no input of the service": found.letter.topic not in inputs,
+        "its original bytes were not kept: give them with --value-from": value is None and not is_whole(entry),
+        "it has no value: give one with --value-from": value is None and entry.value is None,
+        f"it has more than {MAX_EVENT_BYTES} bytes: give fewer with --value-from": value is None and is_large,
+    }
+    return next((text for text, is_so in hindrances.items() if is_so), None)
+
+
+def _compared(archive: Archive, topic: str, letters: Sequence[Found], *, must_fail: bool) -> Iterator[Verdict]:
+    """Compare letters with the messages of one topic that they name; `must_fail` where one in order is suspicious."""
+    try:
+        messages = _messages(archive, archive.spans(topic), topic, letters)
+        spans = archive.spans(topic)  # once more: retention may have been at work meanwhile
+    except (ArchiveError, PreflightError) as error:
+        yield from (_unproved(found, f"cannot be read: {error}") for found in letters)
+        return
+    for found in letters:
+        place = found.letter.partition, found.letter.offset
+        message = messages.get(place)
+        if message is not None and not is_of(found.entry, message):
+            yield _forged(found, "holds another message")
+        elif message is not None and must_fail and _is_in_order(message):
+            yield _unproved(found, "is in order, and may have been scored")
+        elif message is not None:
+            yield Verdict(found)
+        elif place[0] in spans and place[1] < spans[place[0]].begin:
+            yield _unproved(found, "is no longer there")
+        else:
+            yield _forged(found, "holds no message")
+
+
+def _forged(found: Found, why: str) -> Verdict:
+    return Verdict(found, f"it is forged: {found.source} {why}", is_forged=True)
+
+
+def _unproved(found: Found, why: str) -> Verdict:
+    return Verdict(found, f"nothing proves it: {found.source} {why}. --unproved sends it all the same")
+
+
+def _is_in_order(message: Entry) -> bool:
+    """Say whether a scorer would take a payment, with the strictest settings."""
+    try:
+        refuse(message.value, message.key, numbers=True)
+        read(
+            Received(message.topic, message.partition, message.offset, message.key, message.value, message.timestamp), 0
+        )
+    except InvalidEvent:
+        return False
+    return True
+
+
+def _messages(
+    archive: Archive, spans: dict[int, Span], topic: str, letters: Sequence[Found]
+) -> dict[tuple[int, int], Entry]:
+    """Read the messages that letters name, those that are there, by partition and offset."""
+    named: dict[int, set[int]] = defaultdict(set)
+    for found in letters:
+        span = spans.get(found.letter.partition)
+        if span is not None and span.begin <= found.letter.offset < span.end:
+            named[found.letter.partition].add(found.letter.offset)
+    return {
+        (partition, entry.offset): entry
+        for partition, offsets in named.items()
+        for first, last in _runs(sorted(offsets))
+        for entry in archive.read(topic, partition, first, last + 1)
+        if entry.offset in offsets
+    }
+
+
+def _runs(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Put offsets that lie near each other together: first and last of each run."""
+    first = 0
+    for place, offset in enumerate(offsets):
+        if place + 1 == len(offsets) or offsets[place + 1] - offset > GAP:
+            yield offsets[first], offset
+            first = place + 1
+
+
+def _each_source_once(verdicts: Collection[Verdict]) -> Iterator[Verdict]:
+    """Leave a second letter for the same record: after a reset of a group, there may be two."""
+    sent = {verdict.found.source for verdict in verdicts if verdict.found.is_redriven}
+    for verdict in verdicts:
+        source = verdict.found.source
+        if verdict.hindrance is None and source in sent:
+            yield Verdict(verdict.found, f"another letter of {source} is sent, or was")
+            continue
+        if verdict.hindrance is None:
+            sent.add(source)
+        yield verdict
