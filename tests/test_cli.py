@@ -335,7 +335,11 @@ def test_a_label_without_a_proper_time_is_not_sent(run, moment):
 
 
 @pytest.mark.usefixtures("no_feed")
-@pytest.mark.parametrize("ids", [("", "c1"), ("t1", ""), ("t" * 129, "c1")], ids=["no id", "no card", "long id"])
+@pytest.mark.parametrize(
+    "ids",
+    [("", "c1"), ("t1", ""), ("t" * 129, "c1"), ("t\x1b[2J", "c1"), ("t1", "c\u202e1")],
+    ids=["no id", "no card", "long id", "escape", "right to left"],
+)
 def test_a_label_that_nobody_could_read_is_not_sent(run, ids):
     only_complaint(run("label", ids[0], "--card", ids[1], "--legitimate"), 2)
 

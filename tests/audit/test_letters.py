@@ -5,8 +5,11 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fraud_service.audit.letters import is_of
+from fraud_service.audit.letters import LARGEST_OFFSET, LARGEST_PARTITION, Letter, Mark, Sorter, is_of
+from fraud_service.errors import InvalidRecord
 from fraud_service.stream.archive import Entry
 
 SOURCE = Entry("payments", 0, 5, b"card-1", b'{"amount": 1}', 0, [])
@@ -48,3 +51,27 @@ def test_a_letter_that_keeps_what_its_source_says_is_of_it(entry):
 )
 def test_a_letter_that_keeps_anything_else_is_not(entry):
     assert not is_of(entry, SOURCE)
+
+
+NAMES = ["fraud-reason", "fraud-source-topic", "fraud-source-partition", "fraud-source-offset", "fraud-redriven-offset"]
+TEXTS = st.none() | st.binary(max_size=30) | st.from_regex(r"\A\d{1,21}\Z").map(str.encode) | st.just(b"0")
+HEADERS = st.lists(st.tuples(st.sampled_from([*NAMES, "fraud-masked", "other"]), TEXTS), max_size=8)
+RECORDS = st.lists(st.tuples(st.none() | st.binary(max_size=9), st.none() | st.binary(max_size=9), HEADERS), max_size=9)
+
+
+@given(RECORDS)
+def test_whatever_lies_among_dead_letters_is_a_letter_a_mark_or_foreign(records):
+    sorter, letters = Sorter(), {}
+    for offset, (key, value, headers) in enumerate(records, start=5):
+        try:
+            found = sorter.take(Entry("letters", 0, offset, key, value, 0, headers))
+        except InvalidRecord:
+            continue
+        if isinstance(found, Letter):
+            assert 0 <= found.offset <= LARGEST_OFFSET
+            assert 0 <= found.partition <= LARGEST_PARTITION
+            letters[offset] = key
+        else:
+            assert isinstance(found, Mark)
+            is_known = letters.get(found.offset, ()) == key and value is None
+            assert (found.complaint is None) == (is_known or found.offset < 5)

@@ -56,6 +56,21 @@ def test_a_flagged_decision_is_explained_and_made_again_to_the_last_bit(log, fla
     assert case.snapshot["version"] == flagged.snapshot
 
 
+def test_a_case_shows_what_a_terminal_would_obey_and_what_turns_text_around(log, flagged, monkeypatch):
+    log.serve(monkeypatch)
+    case, hostile = explain(log.settings, flagged.transaction_id), "\x1b[2J\r\n\u202e<b>"
+    ids = dict.fromkeys(("transaction_id", "card_id", "merchant_id", "currency", "model", "snapshot"), hostile)
+    score = msgspec.structs.replace(case.score, **ids)
+    event = msgspec.structs.replace(case.transaction, country=hostile, entry_mode=hostile)
+    other = {"version": hostile, hostile: [{hostile: hostile}]}
+    bad = msgspec.structs.replace(case, score=score, transaction=event, snapshot=other, proof="x", detail=hostile)
+    for written in (text(bad), html(bad)):
+        assert all(line.isprintable() for line in written.split("\n"))
+        assert written.count("u202e") > len(ids)
+    assert "<b>" not in html(bad)
+    assert text(bad).count("\n") == text(msgspec.structs.replace(case, snapshot={"a": 1, "b": 2})).count("\n")
+
+
 def test_every_decision_of_a_card_is_explained_whatever_its_outcome(log, monkeypatch):
     log.serve(monkeypatch)
     of_card = [one for one in scores(log) if one.card_id == "c-1" and not one.repeated]
