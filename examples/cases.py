@@ -7,7 +7,8 @@
 It knows the topics of alerts and labels from their contract (docs/asyncapi.json) and imports nothing of the fraud
 service; all it needs is confluent-kafka. A case, its alerts, the offset up to which alerts were read and the verdicts
 that are still to be sent lie in one SQLite file and change together: whenever the service dies and for however long, it
-goes on where the file says, and an alert that comes twice (its `ce_id` tells) changes nothing.
+goes on where the file says, and an alert that comes twice (its `ce_id` tells) changes nothing. A record that is no
+alert is skipped and counted; stderr says where it lies.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ import sqlite3
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 
 TIMEOUT = 30.0  # seconds
+LARGEST = 262_144  # bytes of an alert; the service writes a tenth
+MOST = 1e15  # of any number
 TABLES = """
 CREATE TABLE IF NOT EXISTS cases (
     id INTEGER PRIMARY KEY, card_id TEXT NOT NULL, opened_at TEXT NOT NULL, closed_at TEXT, is_fraud INTEGER
@@ -62,6 +66,88 @@ def main() -> None:
         sys.exit(f"there is no open case {options.case}")
 
 
+class AlertError(Exception):
+    """A record that is no alert, and why; its content is never quoted."""
+
+
+def loaded(message: Message) -> dict[str, Any]:
+    """Read the value of an alert as JSON."""
+    value = message.value()
+    if value is None or len(value) > LARGEST:
+        raise AlertError("it has no value" if value is None else f"it has {len(value)} bytes")
+    try:
+        alert = json.loads(value)
+    except (ValueError, RecursionError):
+        raise AlertError("it is not JSON") from None
+    if not isinstance(alert, dict) or not isinstance(alert.get("transaction"), dict):
+        raise AlertError("it has no transaction")
+    return alert
+
+
+def text(value: object, name: str, longest: int = 1024) -> str:
+    """Return a text that may be stored and sent on. It may have control characters: escape it where it is shown."""
+    if not isinstance(value, str) or not 0 < len(value) <= longest or any("\ud800" <= one <= "\udfff" for one in value):
+        raise AlertError(f"its {name} is no text of at most {longest} characters")
+    return value
+
+
+def number(value: object, name: str) -> float:
+    """Return a number that is finite."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not -MOST < value < MOST:
+        raise AlertError(f"its {name} is no number")
+    return float(value)
+
+
+def reasons(alert: dict[str, Any]) -> list[str]:
+    """Return the texts of the reasons."""
+    found = alert.get("reasons")
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise AlertError("its reasons are no list of objects")
+    return [text(one.get("text"), "reason") for one in found]
+
+
+def header(message: Message, name: str) -> str:
+    """Return a header as text."""
+    found = dict(message.headers() or []).get(name)
+    try:
+        return text((found or b"").decode(), name)
+    except UnicodeDecodeError:
+        raise AlertError(f"its {name} is no text") from None
+
+
+def read(message: Message) -> tuple[str, str, tuple[object, ...]]:
+    """Return the id of an alert, its card, and what is kept of it. Raises `AlertError`."""
+    alert = loaded(message)
+    payment = alert["transaction"]
+    facts = (
+        text(payment.get("transaction_id"), "transaction_id", 128),
+        number(payment.get("amount"), "amount"),
+        text(payment.get("currency"), "currency", 3),
+        number(alert.get("score"), "score"),
+        text(alert.get("outcome"), "outcome", 16),
+        json.dumps(reasons(alert)),
+    )
+    return header(message, "ce_id"), text(payment.get("card_id"), "card_id", 128), facts
+
+
+def shown(cell: object) -> str:
+    """Escape what would steer a terminal or turn the direction of a line."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(cell))
+
+
+class Skipped:
+    """Counts what is no alert. Told is every doubling: a flood must not fill the log."""
+
+    count = 0
+
+    def add(self, message: Message, why: AlertError) -> None:
+        self.count += 1
+        if self.count & (self.count - 1) == 0:
+            place = f"partition {message.partition()} offset {message.offset()}"
+            print(f"skipped {self.count} so far; the last, at {place}: {why}", file=sys.stderr, flush=True)
+
+
 class Cases:
     """The cases, in a file that the service and the commands share."""
 
@@ -69,20 +155,22 @@ class Cases:
         self._db = sqlite3.connect(file, timeout=TIMEOUT)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.executescript(TABLES)
+        self.skipped = Skipped()
 
     def take(self, message: Message) -> None:
         """Put an alert into the open case of its card, or open one; and remember that it was read."""
-        alert, identity = json.loads(message.value()), dict(message.headers())["ce_id"].decode()
-        payment = alert["transaction"]
         with self._db:
-            if self._db.execute("SELECT 1 FROM alerts WHERE id = ?", [identity]).fetchone() is None:
-                reasons = json.dumps([reason["text"] for reason in alert["reasons"]])
-                case = self._case(payment["card_id"])
-                what = payment["transaction_id"], payment["amount"], payment["currency"]
-                values = identity, case, *what, alert["score"], alert["outcome"], reasons
-                self._db.execute("INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-            read = message.partition(), message.offset() + 1
-            self._db.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?)", read)
+            try:
+                self._open(*read(message))
+            except AlertError as error:
+                self.skipped.add(message, error)
+            place = message.partition(), message.offset() + 1
+            self._db.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?)", place)
+
+    def _open(self, identity: str, card: str, facts: tuple[object, ...]) -> None:
+        if self._db.execute("SELECT 1 FROM alerts WHERE id = ?", [identity]).fetchone() is None:
+            row = identity, self._case(card), *facts
+            self._db.execute("INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def _case(self, card: str) -> int | None:
         found = self._db.execute("SELECT id FROM cases WHERE card_id = ? AND closed_at IS NULL", [card]).fetchone()
@@ -119,7 +207,7 @@ class Cases:
 
     def unsent(self) -> list[tuple[int, str, str]]:
         """Return the labels that are still to be sent: number, card, content."""
-        return self._db.execute("SELECT id, card_id, label FROM outbox ORDER BY id").fetchall()
+        return self._db.execute("SELECT id, card_id, label FROM outbox ORDER BY id LIMIT 10000").fetchall()
 
     def sent(self, last: int) -> None:
         """Forget the labels up to this one."""
@@ -166,11 +254,6 @@ class Service:
             self._producer.produce(self._labels, key=card, value=label, on_delivery=on_delivery)
         if unsent and self._producer.flush(TIMEOUT) == 0 and not refused:
             self._cases.sent(unsent[-1][0])
-
-
-def shown(value: object) -> str:
-    """Escape what a terminal would obey: an id may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
 def now() -> str:

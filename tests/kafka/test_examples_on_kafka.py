@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from support.bad_alerts import BAD_ALERTS, KEY
 from support.processes import Service, Tail, fresh_settings, read_all
 
 from fraud_service.domain.records import decode_labelled
@@ -53,6 +54,18 @@ class Outcome:
     frozen: str
     closed: dict[str, bool]
     exits: list[int]
+    logs: dict[str, str]
+
+
+def send_no_alerts(settings) -> None:
+    """Send to the topic of alerts what is none."""
+    with Feed(settings) as sender:
+        for value, headers in BAD_ALERTS.values():
+            sender.send(settings.topics.alerts, KEY, value, headers=headers)
+
+
+def real(alerts: list) -> list:
+    return [message for message in alerts if message.key() != KEY]
 
 
 def feed(settings, events) -> None:
@@ -96,12 +109,13 @@ def outcome(apache_kafka, tmp_path_factory):
             feed(settings, events[: PAYMENTS // 2])
             scorer.wait_until(lambda: held(cases) > 20, 90)
             manager.end()
+            send_no_alerts(settings)
             feed(settings, events[PAYMENTS // 2 :])
             scorer.wait_until(lambda: len(scores.read()) == PAYMENTS, 90)
-            missed = len(alerts.read()) - held(cases)
+            missed = len(real(alerts.read())) - held(cases)
             assert missed > 20
             manager.start()
-            scorer.wait_until(lambda: held(cases) == len(alerts.read()), 60)
+            scorer.wait_until(lambda: held(cases) == len(real(alerts.read())), 60)
             closed = close_some(cases)
             labels = Tail(settings, names.labels)
             scorer.wait_until(lambda: len(labels.read()) >= len(closed), 60)
@@ -113,7 +127,8 @@ def outcome(apache_kafka, tmp_path_factory):
             manager.end()
     scores.close()
     alerts.close()
-    return Outcome(settings, cases, frozen, closed, exits)
+    logs = {one.log.stem: one.log.read_text() for one in (freezer, manager)}
+    return Outcome(settings, cases, frozen, closed, exits, logs)
 
 
 def held(cases: Path) -> int:
@@ -160,7 +175,7 @@ def await_taught(settings, learner, last, wanted: set[str]) -> None:
 
 
 def test_every_alert_is_in_exactly_one_case(outcome):
-    alerts = read_all(outcome.settings, outcome.settings.topics.alerts)
+    alerts = real(read_all(outcome.settings, outcome.settings.topics.alerts))
     published = {dict(message.headers())["ce_id"].decode() for message in alerts}
     rows = query(outcome.cases, "SELECT alerts.id, card_id FROM alerts JOIN cases ON case_id = cases.id")
     assert len(rows) == len({identity for identity, _ in rows})
@@ -171,7 +186,8 @@ def test_every_alert_is_in_exactly_one_case(outcome):
 
 def test_every_declined_card_is_frozen_once_by_its_first_alert(outcome):
     first = {}
-    for message in sorted(read_all(outcome.settings, outcome.settings.topics.alerts), key=lambda one: one.offset()):
+    alerts = real(read_all(outcome.settings, outcome.settings.topics.alerts))
+    for message in sorted(alerts, key=lambda one: one.offset()):
         alert = json.loads(message.value())
         if alert["outcome"] == "decline":
             first.setdefault(alert["transaction"]["card_id"], alert["transaction"]["transaction_id"])
@@ -191,6 +207,13 @@ def test_verdicts_come_back_as_labels_and_are_taught(outcome):
     for payment, is_fraud in outcome.closed.items():
         if is_fraud:
             assert taught[payment] == [(True, "analyst")]
+
+
+@pytest.mark.parametrize("example", ["freezer", "cases"])
+def test_what_is_no_alert_ends_neither_and_is_told_without_its_content(outcome, example):
+    told = outcome.logs[example]
+    assert "skipped 16 so far" in told
+    assert told.replace("\n", "").isprintable()
 
 
 def test_they_end_in_good_order(outcome):
