@@ -1,13 +1,15 @@
 """The artefact of a pretrained model: a folder with a manifest, the model as ONNX, and its trees for explanations.
 
 Nothing in it is code. The manifest names the SHA-256 of the other files, which is compared before anything is parsed.
+Sizes are bounded before that. The ONNX must be, bit for bit, what `graph` writes for the trees: anyone may have sent a
+model, and ONNX Runtime would read other files and run other operators.
 """
 
 from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
@@ -15,7 +17,8 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import ModelError
-from fraud_service.models.trees import Trees
+from fraud_service.models.graph import graph
+from fraud_service.models.trees import Trees, cut, require_sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +28,13 @@ MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.onnx"
 TREES: Final = "trees.msgpack"
 CARD: Final = "README.md"
+LARGEST: Final = 16 << 20  # bytes of one file, and of a whole message: as the topic of models takes them
+LARGEST_MANIFEST: Final = 64 << 10  # bytes
+
+Version = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]  # it goes to logs and metrics
+Logit = Annotated[float, msgspec.Meta(ge=-50, le=50)]
+Centre = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]  # asinh of any number lies within
+Scale = Annotated[float, msgspec.Meta(ge=1e-6, le=1000)]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,16 +45,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     format: int
-    version: str
+    version: Version
     features_version: int
     features: list[str]
-    prior: float
-    centre: list[float]
-    scale: list[float]
+    prior: Logit
+    centre: list[Centre]
+    scale: list[Scale]
     leaves: int
     sha256: dict[str, str]
     training: dict[str, Any]
     metrics: dict[str, float]
+
+
+class _Files(msgspec.Struct, rename={"manifest": MANIFEST, "model": MODEL, "trees": TREES}):
+    """An artefact as one message. Whatever else is in the message takes no memory."""
+
+    manifest: bytes = b""
+    model: bytes = b""
+    trees: bytes = b""
 
 
 class Artefact(msgspec.Struct, frozen=True):
@@ -74,12 +92,13 @@ def read(folder: Path) -> Artefact:
     Raises
     ------
     ModelError
-        A file is missing or altered, or the model was made for other features.
+        A file is missing, altered or too large, the model was made for other features, or is not what we export.
     """
 
     def content(name: str) -> bytes:
         try:
-            return (folder / name).read_bytes()
+            with (folder / name).open("rb") as file:
+                return file.read(LARGEST + 1)
         except OSError as error:
             if name == MANIFEST:
                 raise ModelError(
@@ -92,32 +111,28 @@ def read(folder: Path) -> Artefact:
 
 def pack(artefact: Artefact) -> bytes:
     """Write an artefact as one message."""
-    files = {
-        MANIFEST: msgspec.json.encode(artefact.manifest),
-        MODEL: artefact.model,
-        TREES: msgspec.msgpack.encode(artefact.trees),
-    }
-    return msgspec.msgpack.encode(files)
+    manifest, trees = msgspec.json.encode(artefact.manifest), msgspec.msgpack.encode(artefact.trees)
+    return msgspec.msgpack.encode(_Files(manifest, artefact.model, trees))
 
 
 def unpack(data: bytes) -> Artefact:
     """Read an artefact from a message, verified. Raises `ModelError` as `read` does."""
+    if len(data) > LARGEST:
+        raise ModelError(f"a promoted model has {len(data)} bytes, allowed are {LARGEST}")
     try:
-        files = msgspec.msgpack.decode(data, type=dict[str, bytes])
+        files = msgspec.msgpack.decode(data, type=_Files)
     except UNREADABLE as error:
         raise ModelError(f"a promoted model cannot be read: {error}") from None
-    return _verified("a promoted model", lambda name: files.get(name, b""))
+    return _verified("a promoted model", {MANIFEST: files.manifest, MODEL: files.model, TREES: files.trees}.__getitem__)
 
 
 def _verified(where: str, content: Callable[[str], bytes]) -> Artefact:
-    """Put an artefact together; nothing is parsed before its digest was compared."""
-    try:
-        manifest = msgspec.json.decode(content(MANIFEST), type=Manifest)
-    except UNREADABLE as error:
-        raise ModelError(f"{where}/{MANIFEST} is not a manifest: {error}; train the model again") from None
-    _check_features(where, manifest)
+    """Put an artefact together; nothing is parsed before its size was bounded and its digest compared."""
+    manifest = _manifest(where, content(MANIFEST))
     files = {name: content(name) for name in (MODEL, TREES)}
     for name, data in files.items():
+        if len(data) > LARGEST:
+            raise ModelError(f"{where}/{name} has more than {LARGEST} bytes: it is none of our models")
         digest = sha256(data).hexdigest()
         if digest != manifest.sha256.get(name):
             raise ModelError(
@@ -125,9 +140,34 @@ def _verified(where: str, content: Callable[[str], bytes]) -> Artefact:
                 "the file was altered or belongs to another manifest; restore it or train the model again"
             )
     try:
-        return Artefact(manifest, files[MODEL], msgspec.msgpack.decode(files[TREES], type=Trees))
+        trees = msgspec.msgpack.decode(files[TREES], type=Trees)
+        require_sound(trees)
+    except (*UNREADABLE, ValueError) as error:
+        raise ModelError(f"{where}/{TREES} of {manifest.version} holds no trees: {error}; train it again") from None
+    _require_match(where, manifest, trees, files[MODEL])
+    return Artefact(manifest, files[MODEL], trees)
+
+
+def _manifest(where: str, data: bytes) -> Manifest:
+    if len(data) > LARGEST_MANIFEST:
+        raise ModelError(f"{where}/{MANIFEST} has more than {LARGEST_MANIFEST} bytes: it is no manifest")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
     except UNREADABLE as error:
-        raise ModelError(f"{where}/{TREES} holds no trees: {error}; train the model again") from None
+        raise ModelError(f"{where}/{MANIFEST} is not a manifest: {error}; train the model again") from None
+    _check_features(where, manifest)
+    return manifest
+
+
+def _require_match(where: str, manifest: Manifest, trees: Trees, model: bytes) -> None:
+    """Raise `ModelError` unless manifest, trees and ONNX tell the same."""
+    leaves = sum(node < 0 for node in cut(trees).left)
+    if manifest.leaves != leaves:
+        raise ModelError(f"{where}/{MANIFEST} says {manifest.leaves} leaves, its trees have {leaves}: train it again")
+    if model != graph(trees):
+        raise ModelError(
+            f"{where}/{MODEL} of {manifest.version} is not the graph of its trees: train it again with this version"
+        )
 
 
 def _check_features(where: str, manifest: Manifest) -> None:
@@ -140,5 +180,5 @@ def _check_features(where: str, manifest: Manifest) -> None:
             f"{where} was trained on features version {manifest.features_version}, this service computes version "
             f"{FEATURES_VERSION} (unknown here: {unknown}; missing there: {missing}): train the model again"
         )
-    if not len(manifest.features) == len(manifest.centre) == len(manifest.scale) or min(manifest.scale) <= 0:
+    if not len(manifest.features) == len(manifest.centre) == len(manifest.scale):
         raise ModelError(f"{where}/{MANIFEST} does not standardise every feature: train the model again")

@@ -10,8 +10,9 @@ from math import asinh
 from operator import add
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-# ONNX Runtime reports its use to its makers unless told not to before it is loaded. A payment service calls nobody.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# ONNX Runtime reports its use to its makers unless told not to before it is loaded. A payment service calls nobody,
+# whatever its environment says.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import onnxruntime
@@ -19,7 +20,7 @@ import onnxruntime
 from fraud_service.domain.online import Encoded, OnlineModel, Rows
 from fraud_service.errors import ModelError
 from fraud_service.models import trees
-from fraud_service.models.artefact import Artefact, read
+from fraud_service.models.artefact import Artefact, read, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -106,10 +107,7 @@ class Pretrained:
         self.manifest = manifest
         self.version = manifest.version
         self.prior = manifest.prior
-        try:
-            self._roots = trees.nested(artefact.trees)
-        except (LookupError, ValueError) as error:
-            raise ModelError(f"the trees of model {manifest.version} cannot be walked: {error}") from error
+        self._roots = trees.nested(artefact.trees)
         self._base = reduce(add, (share for _, share, _ in self._roots), 0.0)
         self.asked = trees.asked(self._roots)
         self._centre, self._scale = np.array(manifest.centre), np.array(manifest.scale)
@@ -119,6 +117,16 @@ class Pretrained:
     def load(cls, folder: Path) -> Pretrained:
         """Load a verified artefact. Raises `ModelError` as `artefact.read` does."""
         return cls(read(folder))
+
+    @classmethod
+    def received(cls, data: bytes) -> Pretrained:
+        """Load a model from a message. Raises `ModelError` whatever goes wrong: anyone may have sent it."""
+        try:
+            return cls(unpack(data))
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(f"a promoted model cannot be loaded: {type(error).__name__}: {error}") from error
 
     def untaught_online_model(self) -> OnlineModel:
         """Return the online model to begin with: it scores what this model scores."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from itertools import pairwise
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -13,11 +15,19 @@ if TYPE_CHECKING:
 
 ENCODING_TREES: Final = 30  # of the forest, the first ones lend their upper levels to the online model
 ENCODING_DEPTH: Final = 6
+MOST_NODES: Final = 1 << 18  # four times what a training makes: a model must fit into the memory of a pod
+MOST_TREES: Final = 1000
+DEEPEST: Final = 1000  # levels: ONNX Runtime goes down a tree by recursion
+ROUNDING: Final = 1e-9
 
 # A node to walk from is the feature it asks, the threshold, and the ways down for values up to it and above it; a leaf
 # is empty. A way is what the share of frauds changes by, the share that it leads to, and the node there.
 Node = tuple[()] | tuple[int, float, "Way", "Way"]
 Way = tuple[float, float, Node]
+
+
+_Integers = Annotated[list[int], msgspec.Meta(max_length=MOST_NODES)]
+_Floats = Annotated[list[float], msgspec.Meta(max_length=MOST_NODES)]
 
 
 class Trees(msgspec.Struct, frozen=True):
@@ -28,12 +38,54 @@ class Trees(msgspec.Struct, frozen=True):
     to the forest's share of frauds, and the steps from parent to child add up to the leaf.
     """
 
-    roots: list[int]
-    feature: list[int]
-    threshold: list[float]
-    left: list[int]
-    right: list[int]
-    value: list[float]
+    roots: Annotated[list[int], msgspec.Meta(max_length=MOST_TREES)]
+    feature: _Integers
+    threshold: _Floats
+    left: _Integers
+    right: _Integers
+    value: _Floats
+
+
+def require_sound(trees: Trees) -> None:
+    """Check that these are trees, one after the other, whose leaves add up to a share for every payment.
+
+    Raises
+    ------
+    ValueError
+        When a walk might not end, read beyond the lists, take one node on two ways, or end in what is no share.
+    """
+    roots, count = trees.roots, len(trees.left)
+    if {len(column) for column in (trees.feature, trees.threshold, trees.right, trees.value)} != {count}:
+        raise ValueError("the columns of the nodes differ in length")
+    if not roots or roots[0] != 0 or any(later <= root for root, later in pairwise([*roots, count])):
+        raise ValueError("the trees do not lie one after the other")
+    if not all(0 <= feature < len(NAMES) for feature in trees.feature):
+        raise ValueError(f"a node asks for a feature that is none of the {len(NAMES)}")
+    if not all(map(isfinite, trees.threshold)):
+        raise ValueError("a threshold is no number")
+    if not all(0 <= value <= (1 + ROUNDING) / len(roots) for value in trees.value):
+        raise ValueError("a value is no share of frauds over the number of trees")
+    for root, end in pairwise([*roots, count]):
+        _require_tree(trees, root, end)
+
+
+def _require_tree(trees: Trees, root: int, end: int) -> None:
+    """Raise `ValueError` unless every node from the root up to the end is reached in one way, from one before it."""
+    if trees.left[root] < 0:
+        raise ValueError(f"the tree at node {root} is a single leaf")
+    depths = {root: 0}
+    for node in range(root, end):
+        if node not in depths:
+            raise ValueError(f"node {node} is reached by no walk")
+        children = trees.left[node], trees.right[node]
+        if children == (-1, -1):
+            continue
+        if depths[node] == DEEPEST:
+            raise ValueError(f"the tree at node {root} has more than {DEEPEST} levels")
+        for child in children:
+            if not node < child < end or child in depths:
+                raise ValueError(f"node {child} is no child of node {node}: it lies elsewhere, or has another parent")
+            depths[child] = depths[node] + 1
 
 
 def cut(trees: Trees) -> Trees:
@@ -61,22 +113,12 @@ def cut(trees: Trees) -> Trees:
 
 
 def nested(trees: Trees) -> list[Way]:
-    """Return the way into each tree, to be walked without looking anything up.
-
-    Raises
-    ------
-    ValueError
-        When a node does not lie before its children, so that a walk might never end, or asks for no feature of ours.
-    """
+    """Return the way into each tree, to be walked without looking anything up."""
     value = trees.value
     nodes: list[Node] = [()] * len(value)
     for number, (left, right) in reversed([*enumerate(zip(trees.left, trees.right, strict=True))]):
         if left < 0:
             continue
-        if not number < min(left, right):
-            raise ValueError(f"node {number} comes after a child of its own")
-        if not 0 <= trees.feature[number] < len(NAMES):
-            raise ValueError(f"node {number} asks for feature {trees.feature[number]} of {len(NAMES)}")
         below = value[left] - value[number], value[left], nodes[left]
         above = value[right] - value[number], value[right], nodes[right]
         nodes[number] = trees.feature[number], trees.threshold[number], below, above

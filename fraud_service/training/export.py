@@ -1,6 +1,6 @@
 """Write a fitted model as an artefact: ONNX from the fitted nodes, trees for explanations, manifest and card.
 
-The graph is one `TreeEnsemble` node of ai.onnx.ml version 5 in double precision, which keeps every leaf as it was
+The graph is of `TreeEnsemble` nodes of ai.onnx.ml version 5 in double precision, which keep every leaf as it was
 fitted; the converters round them. scikit-learn's forests compare features in single precision: rounding a threshold
 down to it changes no such comparison.
 """
@@ -8,14 +8,12 @@ down to it changes no such comparison.
 from __future__ import annotations
 
 import sys
-from bisect import bisect_right
 from hashlib import sha256
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
 
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
@@ -30,6 +28,7 @@ from fraud_service.models.artefact import (
     Artefact,
     Manifest,
 )
+from fraud_service.models.graph import graph
 from fraud_service.models.pretrained import SMALLEST_ODDS, Pretrained
 from fraud_service.models.trees import Trees, cut
 from fraud_service.training.card import card
@@ -43,9 +42,6 @@ if TYPE_CHECKING:
     from fraud_service.domain.features import Features
 
 PARITY: Final = 1e-6
-OPSET: Final = 21
-ML_OPSET: Final = 5
-IR_VERSION: Final = 10
 
 
 def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifest:
@@ -106,59 +102,6 @@ def _shares(tree: Any) -> NDArray[np.float64]:
     counts: NDArray[np.float64] = tree.value[:, 0, :]
     shares: NDArray[np.float64] = counts[:, 1] / counts.sum(axis=1)
     return shares
-
-
-def graph(trees: Trees) -> bytes:
-    """Build the ONNX graph of a matrix `features` of shape (rows, 42).
-
-    Its outputs are `share` of shape (rows, 1), the share of frauds, and `leaves` of shape (rows, trees), the numbers of
-    the leaves that the online model knows. A graph computes in numbers of one kind: leaves are doubles too.
-    """
-    small = cut(trees)
-    matrix = helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, len(NAMES)])
-    share = helper.make_tensor_value_info("share", TensorProto.DOUBLE, [None, 1])
-    leaves = helper.make_tensor_value_info("leaves", TensorProto.DOUBLE, [None, len(small.roots)])
-    nodes = [_ensemble(trees, "share", [0] * len(trees.roots)), _ensemble(small, "leaves", [*range(len(small.roots))])]
-    body = helper.make_graph(nodes, "fraud", [matrix], [share, leaves])
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-    model = helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fraud-service")
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def _ensemble(trees: Trees, output: str, targets: list[int]) -> NodeProto:
-    """Write trees as one node; each tree adds the value of the leaf reached to its target."""
-    inner = [node for node, left in enumerate(trees.left) if left >= 0]
-    leaves = [node for node, left in enumerate(trees.left) if left < 0]
-    place = {node: position for group in (inner, leaves) for position, node in enumerate(group)}
-    lefts, rights = [trees.left[node] for node in inner], [trees.right[node] for node in inner]
-    return helper.make_node(
-        "TreeEnsemble",
-        ["features"],
-        [output],
-        domain="ai.onnx.ml",
-        n_targets=max(targets) + 1,
-        aggregate_function=1,  # sum
-        post_transform=0,  # none
-        tree_roots=[place[root] for root in trees.roots],
-        nodes_modes=helper.make_tensor("modes", TensorProto.UINT8, [len(inner)], [0] * len(inner)),  # <= goes left
-        nodes_featureids=[trees.feature[node] for node in inner],
-        nodes_splits=_doubles("splits", [trees.threshold[node] for node in inner]),
-        nodes_truenodeids=[place[node] for node in lefts],
-        nodes_trueleafs=[int(trees.left[node] < 0) for node in lefts],
-        nodes_falsenodeids=[place[node] for node in rights],
-        nodes_falseleafs=[int(trees.left[node] < 0) for node in rights],
-        leaf_targetids=_targets(trees, targets, leaves),
-        leaf_weights=_doubles("weights", [trees.value[node] for node in leaves]),
-    )
-
-
-def _targets(trees: Trees, targets: list[int], leaves: list[int]) -> list[int]:
-    """Return the target of each leaf: that of the tree, whose nodes lie between its root and the next."""
-    return [targets[bisect_right(trees.roots, leaf) - 1] for leaf in leaves]
-
-
-def _doubles(name: str, values: list[float]) -> TensorProto:
-    return helper.make_tensor(name, TensorProto.DOUBLE, [len(values)], values)
 
 
 class _Row:

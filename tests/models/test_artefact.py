@@ -19,7 +19,7 @@ from fraud_service.models import artefact
 from fraud_service.models.artefact import CARD, MANIFEST, MODEL, TREES
 from fraud_service.models.pretrained import LARGEST_INPUT, Pretrained
 from fraud_service.models.pretrained import logit as share_logit
-from fraud_service.models.trees import ENCODING_DEPTH, ENCODING_TREES
+from fraud_service.models.trees import DEEPEST, ENCODING_DEPTH, ENCODING_TREES, MOST_NODES, Trees, require_sound
 
 ROWS = [*plausible(1, 200), *EXTREMES]
 
@@ -48,6 +48,13 @@ def nothing_is_parsed(monkeypatch):
 def change_manifest(folder, **changes):
     path = folder / MANIFEST
     path.write_bytes(msgspec.json.encode(msgspec.json.decode(path.read_bytes()) | changes))
+
+
+def replace(folder, name, data):
+    """Put another file in its place, and its digest into the manifest."""
+    (folder / name).write_bytes(data)
+    digests = msgspec.json.decode((folder / MANIFEST).read_bytes())["sha256"]
+    change_manifest(folder, sha256=digests | {name: sha256(data).hexdigest()})
 
 
 def alter(path, place):
@@ -170,39 +177,203 @@ def test_a_manifest_that_does_not_standardise_every_feature_is_refused(folder, f
     assert "does not standardise every feature" in complaint(folder)
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scale": [0.0, *([1.0] * (len(NAMES) - 1))]},
+        {"scale": [-1.0, *([1.0] * (len(NAMES) - 1))]},
+        {"centre": [1e300, *([0.0] * (len(NAMES) - 1))]},
+        {"prior": 1e300},
+        {"version": "x" * 65},
+        {"version": "forest\n"},
+        {"version": "forest-\u202e1"},
+        {"version": ""},
+        {"training": {"source": "x" * 70_000}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
 @pytest.mark.usefixtures("nothing_is_parsed")
-def test_a_manifest_with_a_scale_that_cannot_be_divided_by_is_refused(folder, scale):
-    change_manifest(folder, scale=[scale, *([1.0] * (len(NAMES) - 1))])
-    assert "does not standardise every feature" in complaint(folder)
+def test_a_manifest_beyond_its_bounds_is_refused(folder, changes):
+    change_manifest(folder, **changes)
+    assert f"{folder / MANIFEST}" in complaint(folder)
 
 
+@pytest.mark.parametrize("leaves", [-1, 0, 1229, int(1e11), 10**30])
+@pytest.mark.usefixtures("nothing_is_parsed")
+def test_a_manifest_that_counts_other_leaves_than_its_trees_have_is_refused(folder, leaves):
+    change_manifest(folder, leaves=leaves)
+    assert f"says {leaves} leaves, its trees have 1230" in complaint(folder)
+
+
+@pytest.mark.usefixtures("nothing_is_parsed")
 def test_bytes_that_are_no_model_are_refused_although_their_digest_is_right(folder):
-    nonsense = b"\x08\x0a\x12\x04nonsense"
-    (folder / MODEL).write_bytes(nonsense)
-    digests = msgspec.json.decode((folder / MANIFEST).read_bytes())["sha256"]
-    change_manifest(folder, sha256=digests | {MODEL: sha256(nonsense).hexdigest()})
-    assert "ONNX Runtime cannot load model forest-" in complaint(folder)
+    replace(folder, MODEL, b"\x08\x0a\x12\x04nonsense")
+    assert "is not the graph of its trees" in complaint(folder)
+
+
+def as_onnx(change):
+    """Return the shipped model after a change through the ONNX library."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string((artefact.shipped() / MODEL).read_bytes())
+    change(onnx, model)
+    return model.SerializeToString(deterministic=True)
+
+
+def unchanged(onnx, model):
+    onnx.checker.check_model(model, full_check=True)
+
+
+def external_data(onnx, model):
+    (weights,) = [one for one in model.graph.node[0].attribute if one.name == "leaf_weights"]
+    weights.t.external_data.add(key="location", value="/etc/passwd")
+    weights.t.data_location = onnx.TensorProto.EXTERNAL
+    weights.t.ClearField("double_data")
+
+
+def loop(onnx, model):
+    body = onnx.helper.make_graph([], "body", [], [])
+    model.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["forever"], body=body))
+
+
+def function(onnx, model):
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    model.functions.append(onnx.helper.make_function("local", "f", ["x"], ["y"], [node], model.opset_import))
+
+
+def metadata(onnx, model):
+    onnx.helper.set_model_props(model, {"ort_config": "{}"})
+
+
+def initializer(onnx, model):
+    model.graph.initializer.append(onnx.helper.make_tensor("x", onnx.TensorProto.DOUBLE, [1], [0.0]))
+
+
+def another_leaf(onnx, model):
+    (weights,) = [one for one in model.graph.node[0].attribute if one.name == "leaf_weights"]
+    weights.t.double_data[0] += 1e-6
+
+
+def another_domain(onnx, model):
+    model.graph.node[0].domain = "com.microsoft"
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+
+
+def test_the_onnx_library_reads_what_we_write_and_writes_the_same():
+    assert as_onnx(unchanged) == (artefact.shipped() / MODEL).read_bytes()
+
+
+@pytest.mark.parametrize("change", [external_data, loop, function, metadata, initializer, another_leaf, another_domain])
+@pytest.mark.usefixtures("nothing_is_parsed")
+def test_onnx_that_holds_anything_but_its_trees_never_reaches_the_runtime(folder, change):
+    replace(folder, MODEL, as_onnx(change))
+    assert "is not the graph of its trees" in complaint(folder)
+
+
+@pytest.mark.usefixtures("nothing_is_parsed")
+def test_a_file_larger_than_any_model_is_refused_before_it_is_hashed(folder):
+    with (folder / MODEL).open("r+b") as file:
+        file.truncate(artefact.LARGEST + 1)
+    assert f"has more than {artefact.LARGEST} bytes" in complaint(folder)
+
+
+def test_a_message_larger_than_any_model_is_refused_before_it_is_read():
+    with pytest.raises(ModelError, match="allowed are"):
+        artefact.unpack(bytes(artefact.LARGEST + 1))
+
+
+def test_a_message_of_many_names_is_read_without_keeping_them():
+    names = msgspec.msgpack.encode({f"x{number}": b"" for number in range(100_000)})
+    with pytest.raises(ModelError, match="is not a manifest"):
+        artefact.unpack(names)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError(), OverflowError(), RuntimeError("by ONNX Runtime")])
+def test_a_received_model_that_fails_to_load_for_any_reason_is_a_refused_model(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+    with pytest.raises(ModelError):
+        Pretrained.received(artefact.pack(artefact.read(artefact.shipped())))
 
 
 @pytest.mark.parametrize("nonsense", [b"{", b'{"base": 0}', b'{"base": "\xff"}'])
 def test_trees_that_cannot_be_read_are_refused_although_their_digest_is_right(folder, nonsense):
-    (folder / TREES).write_bytes(nonsense)
-    digests = msgspec.json.decode((folder / MANIFEST).read_bytes())["sha256"]
-    change_manifest(folder, sha256=digests | {TREES: sha256(nonsense).hexdigest()})
+    replace(folder, TREES, nonsense)
     assert f"{folder / TREES}" in complaint(folder)
 
 
-@pytest.mark.parametrize(
-    ("column", "value"), [("left", 0), ("left", 10**6), ("right", 0), ("feature", len(NAMES)), ("feature", -1)]
-)
-def test_trees_that_nobody_could_walk_through_are_refused(column, value):
-    whole = artefact.read(artefact.shipped())
-    inner = next(number for number in range(1, len(whole.trees.left)) if whole.trees.left[number] >= 0)
-    values = [value if number == inner else known for number, known in enumerate(getattr(whole.trees, column))]
-    broken = msgspec.structs.replace(whole, trees=msgspec.structs.replace(whole.trees, **{column: values}))
-    with pytest.raises(ModelError, match=whole.manifest.version):
-        Pretrained(broken)
+def small(**columns):
+    """Return two trees of a root and two leaves each, with some columns replaced."""
+    known = {
+        "roots": [0, 3],
+        "feature": [0, 0, 0, 1, 0, 0],
+        "threshold": [1.0, 0.0, 0.0, 2.0, 0.0, 0.0],
+        "left": [1, -1, -1, 4, -1, -1],
+        "right": [2, -1, -1, 5, -1, -1],
+        "value": [0.1, 0.0, 0.5, 0.2, 0.1, 0.3],
+    }
+    return Trees(**known | columns)
+
+
+def chain(levels):
+    """Return a tree that goes down by one level a node."""
+    count = 2 * levels + 1
+    inner = [*range(0, count - 1, 2)]
+    left, right = [-1] * count, [-1] * count
+    for node in inner:
+        left[node], right[node] = node + 1, node + 2
+    return Trees([0], [0] * count, [0.0] * count, left, right, [0.0] * count)
+
+
+def test_sound_trees_pass():
+    require_sound(small())
+    require_sound(chain(DEEPEST))
+
+
+UNSOUND = {
+    "cycle": small(left=[0, -1, -1, 4, -1, -1]),
+    "backwards": small(left=[1, -1, -1, 2, -1, -1]),
+    "beyond_the_end": small(left=[10**12, -1, -1, 4, -1, -1]),
+    "another_tree": small(right=[4, -1, -1, 5, -1, -1]),
+    "one_child_twice": small(right=[1, -1, -1, 5, -1, -1]),
+    "half_a_leaf": small(right=[2, 2, -1, 5, -1, -1]),
+    "negative_child": small(left=[1, -7, -1, 4, -1, -1]),
+    "feature_beyond": small(feature=[len(NAMES), 0, 0, 1, 0, 0]),
+    "feature_negative": small(feature=[-1, 0, 0, 1, 0, 0]),
+    "threshold_infinite": small(threshold=[math.inf, 0.0, 0.0, 2.0, 0.0, 0.0]),
+    "threshold_not_a_number": small(threshold=[math.nan, 0.0, 0.0, 2.0, 0.0, 0.0]),
+    "share_above_one": small(value=[0.1, 0.0, 0.6, 0.2, 0.1, 0.3]),
+    "share_negative": small(value=[0.1, -0.1, 0.5, 0.2, 0.1, 0.3]),
+    "share_not_a_number": small(value=[0.1, math.nan, 0.5, 0.2, 0.1, 0.3]),
+    "columns_differ": small(value=[0.1]),
+    "no_trees": small(roots=[]),
+    "roots_unordered": small(roots=[3, 0]),
+    "root_beyond": small(roots=[0, 6]),
+    "root_missing": small(roots=[0]),
+    "single_leaf": Trees([0], [0], [0.0], [-1], [-1], [0.0]),
+    "too_deep": chain(DEEPEST + 1),
+}
+
+
+@pytest.mark.parametrize("name", UNSOUND)
+def test_trees_that_cannot_be_walked_are_unsound(name):
+    with pytest.raises(ValueError, match=r"node|tree|threshold|value|column"):
+        require_sound(UNSOUND[name])
+
+
+@pytest.mark.usefixtures("nothing_is_parsed")
+def test_unsound_trees_are_refused_with_the_version_of_their_model(folder):
+    replace(folder, TREES, msgspec.msgpack.encode(UNSOUND["share_above_one"]))
+    said = complaint(folder)
+    assert "holds no trees: a value is no share" in said
+    assert "forest-" in said
+
+
+def test_more_nodes_than_a_pod_can_hold_are_refused_before_they_are_read(folder):
+    count = MOST_NODES + 1
+    replace(folder, TREES, msgspec.msgpack.encode(small(left=[-1] * count)))
+    assert "length" in complaint(folder)
 
 
 def test_contributions_sum_to_the_logit(shipped):
