@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from fraud_service import service, supply
 from fraud_service.domain.records import decode_labelled, encode_record
-from fraud_service.models import artefact
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.received import last
 from fraud_service.stream import clients, promotions
 from fraud_service.training.fit import Examples, Window, collect
 from fraud_service.training.refit import LabelledWindow
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.records import RefitRecord
     from fraud_service.history import History
+    from fraud_service.models import artefact
+    from fraud_service.models.pretrained import Pretrained
     from fraud_service.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 READ_TIMEOUT: Final = 1800.0  # seconds for the whole topic
 
@@ -26,10 +31,10 @@ def champion(settings: Settings) -> Pretrained:
     """Return the model that reigns: the last one promoted, or the artefact that pods start with."""
     topic = promotions.Promotions(settings, "fraud-refit")
     try:
-        promoted = topic.catch_up()
+        promoted = last(topic.catch_up(), lambda error: log.warning("promoted_model_refused", reason=str(error)))
     finally:
         topic.close()
-    return Pretrained(artefact.unpack(promoted[-1])) if promoted else service.pretrained(settings)
+    return promoted or service.pretrained(settings)
 
 
 def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lambda _: None) -> Examples | None:

@@ -17,11 +17,12 @@ from fraud_service.domain.records import decode_refit, decode_switch
 from fraud_service.domain.signature import Refusal
 from fraud_service.domain.snapshot import Knowledge, Snapshot, untaught
 from fraud_service.domain.teaching import Sampling
-from fraud_service.errors import ClusterUnavailable, ModelError
+from fraud_service.errors import ClusterUnavailable
 from fraud_service.health import Health, HttpEndpoint
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics, TokenizerMetrics
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.received import last, loaded, recent
 from fraud_service.stream import (
     application,
     clients,
@@ -38,12 +39,14 @@ from fraud_service.stream.broadcast import Broadcast
 from fraud_service.stream.log_limits import RateLimitedLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from confluent_kafka import TopicPartition
 
     from fraud_service.domain.teaching import OnlineLearner
     from fraud_service.domain.tokens import Tokenizer
+    from fraud_service.errors import ModelError
+    from fraud_service.models.artefact import Artefact, Manifest
     from fraud_service.settings import Settings
     from fraud_service.stream.application import GuardedApplication
 
@@ -58,8 +61,21 @@ PAUSE: Final = 1.0  # seconds between two starts
 
 
 def pretrained(settings: Settings) -> Pretrained:
-    """Load the pretrained model, verified."""
-    return Pretrained.load(settings.model or artefact.shipped())
+    """Load the pretrained model that processes start with."""
+    return Pretrained(first_artefact(settings))
+
+
+def first_artefact(settings: Settings) -> Artefact:
+    """Read the artefact that processes start with: with keys, one of our own must be signed; the shipped one is code.
+
+    Raises
+    ------
+    ModelError
+        As `artefact.read` does.
+    """
+    if settings.model is None:
+        return artefact.read(artefact.shipped())
+    return artefact.read(settings.model, signing.keyring(settings))
 
 
 def policy(settings: Settings) -> Policy:
@@ -120,8 +136,13 @@ def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, mo
         promoted = promotions.Promotions(settings, settings.scorer_group, handlers, on_refused)
         stack.callback(promoted.close)
 
-        def adopt(received: list[bytes]) -> None:
-            for newer in _models(received, on_refused):
+        def superseded(older: Manifest) -> None:
+            knowledge.adopt(older.version, older.leaves)
+
+        refuse = _refuse_model(on_refused)
+
+        def adopt(received: Iterable[bytes]) -> None:
+            for newer in loaded(recent(received, superseded, refuse), refuse):
                 detector.adopt(newer)
                 knowledge.adopt(newer.version, newer.manifest.leaves)
 
@@ -191,15 +212,16 @@ def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, 
         handlers = {promotions.REFIT_KEY: lambda data: learner_metrics.refit(decode_refit(data))}
         promoted = promotions.Promotions(settings, settings.learner_group, handlers, on_refused)
         stack.callback(promoted.close)
+        refuse = _refuse_model(on_refused)
         reign = _reign(step, learner_metrics)
-        reign([model, *_models(promoted.catch_up(), on_refused)])
+        reign(last(promoted.catch_up(), refuse) or model)
 
         def turn() -> None:
-            reign(_models(promoted.take(), on_refused))
+            reign(last(promoted.take(), refuse))
             step.turn()
 
         app.each_turn = turn
-        step.before_closing = lambda: reign(_models(promoted.take_all(), on_refused))
+        step.before_closing = lambda: reign(last(promoted.take_all(), refuse))
         watch(app, health, learner_metrics, inputs, step.on_partitions)
         app.run_until_stopped()
 
@@ -263,23 +285,22 @@ def _endpoint(settings: Settings, metrics: Metrics, health: Health) -> HttpEndpo
     return HttpEndpoint(settings.http_host, settings.http_port, metrics, health, identity)
 
 
-def _models(received: list[bytes], on_refused: Callable[[str], None]) -> Iterator[Pretrained]:
-    """Load promoted models; one that fails its check is counted and passed over."""
-    for data in received:
-        try:
-            yield Pretrained(artefact.unpack(data))
-        except ModelError as error:
-            on_refused(Refusal.INVALID)
-            _model_refused(Refusal.INVALID, reason=str(error))
-    _model_refused.flush()
+def _refuse_model(on_refused: Callable[[str], None]) -> Callable[[ModelError], None]:
+    """Return what counts a promoted model that fails its check, which is then passed over."""
+
+    def refuse(error: ModelError) -> None:
+        on_refused(Refusal.INVALID)
+        _model_refused(Refusal.INVALID, reason=str(error))
+
+    return refuse
 
 
-def _reign(step: learner.LearnerStep, metrics: LearnerMetrics) -> Callable[[Iterable[Pretrained]], None]:
-    def reign(models: Iterable[Pretrained]) -> None:
-        for newest in [*models][-1:]:
-            step.promote(newest, restore(newest))
-            metrics.reigns(newest.version)
-            log.info("pretrained_model_reigns", model=newest.version)
+def _reign(step: learner.LearnerStep, metrics: LearnerMetrics) -> Callable[[Pretrained | None], None]:
+    def reign(model: Pretrained | None) -> None:
+        if model is not None:
+            step.promote(model, restore(model))
+            metrics.reigns(model.version)
+            log.info("pretrained_model_reigns", model=model.version)
 
     return reign
 

@@ -26,6 +26,7 @@ IN_WORDS: Final = {  # defaults that are found at the start
     "kafka_secrets": "none",
     "signing_keys": "none",
     "signing_key": "last",
+    "deployment": "none",
     "tokenizer_keys": "none",
     "tokenizer_key": "last",
     "http_certificate": "none",
@@ -80,11 +81,21 @@ class Settings(BaseSettings):
     )
     signing_keys: Path | None = Field(
         None,
-        description="folder of the keys that sign models, snapshots and risk: a file each, its name the key's; "
-        "none: unsigned",
+        description="folder of the keys that sign models, snapshots and risk: a file each, its name the key's",
     )
     signing_key: str | None = Field(
         None, min_length=1, description="name of the key that signs, the others only verify; the last by name if absent"
+    )
+    deployment: str | None = Field(
+        None,
+        pattern=r"^[!-~]{1,200}$",
+        description="name of this deployment, as in production/fraud: part of every signature, so that no record of "
+        "another deployment is believed; needed with FRAUD_SIGNING_KEYS",
+    )
+    allow_unsigned: bool = Field(
+        default=False,
+        description="whether to work without FRAUD_SIGNING_KEYS: then whoever may write models, snapshots or risk is "
+        "believed",
     )
     tokenizer_keys: Path | None = Field(
         None,

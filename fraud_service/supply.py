@@ -6,14 +6,22 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 
+from fraud_service import service
 from fraud_service.domain.records import SwitchRecord, encode_record
 from fraud_service.errors import ConfigurationError, ModelError
 from fraud_service.models import artefact
 from fraud_service.stream import promotions, signing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from fraud_service.settings import Settings
+
+
+log = structlog.get_logger(__name__)
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -39,10 +47,11 @@ def candidates(settings: Settings) -> list[Candidate]:
     ModelError
         When there is no artefact to start with.
     """
-    first = artefact.read(settings.model or artefact.shipped()).manifest.version
+    first = service.first_artefact(settings).manifest.version
     found = {first: Candidate(first, None, None, reigns=False)}
     reigning = first
-    for version, promoted, _ in _promoted(settings):
+    for promoted, model in _promoted(settings):
+        version = model.manifest.version
         found.pop(version, None)
         found[version] = Candidate(version, promoted.at, promoted.signed_with, reigns=False)
         reigning = version
@@ -59,17 +68,35 @@ def rollback(settings: Settings, version: str) -> None:
     FatalStreamError
         When the broker does not take it.
     """
-    known = {found: model for found, _, model in _promoted(settings)}
-    first = artefact.read(settings.model or artefact.shipped())
-    known.setdefault(first.manifest.version, first)
+    first = service.first_artefact(settings)
+    known, wanted = {first.manifest.version}, first
+    for _, model in _promoted(settings):
+        known.add(model.manifest.version)
+        if model.manifest.version == version:
+            wanted = model
     if version not in known:
-        raise ConfigurationError(f"there is no model {version}: choose one of {', '.join(known)}")
-    promote(settings, known[version])
+        raise ConfigurationError(f"there is no model {version}: choose one of {', '.join(sorted(known))}")
+    promote(settings, wanted)
 
 
 def promote(settings: Settings, model: artefact.Artefact) -> None:
     """Send a model to the learner and to all scorers. Raises as `fraud_service.stream.promotions.publish` does."""
     promotions.publish(settings, model.manifest.version, artefact.pack(model))
+
+
+def sign(settings: Settings, folder: Path) -> str:
+    """Sign a folder with a model, so that processes with our keys start with it; returns the name of the key.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no key.
+    ModelError
+        When there is no sound model in the folder, or the signature cannot be written there.
+    """
+    keyring = signing.require_keys(settings)
+    artefact.sign(folder, keyring)
+    return keyring.active
 
 
 def switch(settings: Settings, *, online: bool) -> None:
@@ -78,14 +105,11 @@ def switch(settings: Settings, *, online: bool) -> None:
     promotions.publish(settings, promotions.SWITCH_KEY, encode_record(record))
 
 
-def _promoted(settings: Settings) -> list[tuple[str, promotions.Promoted, artefact.Artefact]]:
-    found = []
+def _promoted(settings: Settings) -> Iterator[tuple[promotions.Promoted, artefact.Artefact]]:
     for record in promotions.promoted(settings, promotions.Gate(signing.keyring(settings))):
-        if record.key.decode(errors="replace") in {promotions.REFIT_KEY, promotions.SWITCH_KEY}:
+        if record.key in promotions.NO_MODELS:
             continue
         try:
-            model = artefact.unpack(record.value)
-        except ModelError:
-            continue
-        found.append((model.manifest.version, record, model))
-    return found
+            yield record, artefact.unpack(record.value)
+        except ModelError as error:
+            log.warning("promoted_model_refused", reason=str(error))

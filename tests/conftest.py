@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,8 @@ from fraud_service.embedded import EmbeddedBroker, EmbeddedBrokerError, find_bin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+os.environ["FRAUD_ALLOW_UNSIGNED"] = "true"  # what is signed is tested by itself
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -46,6 +47,14 @@ def models_rollback(version: str, bootstrap: Bootstrap = None) -> None:
     say(f"promoted: {version}")
 
 
+@models_app.command("sign")
+def models_sign(folder: Path) -> None:
+    """Sign a folder with a model, as `train --out` wrote it: with keys, no process starts with an unsigned one."""
+    from fraud_service import supply
+
+    say(f"signed with {supply.sign(settings.load(), folder)}: {folder}")
+
+
 @online_app.command("off")
 def online_off(bootstrap: Bootstrap = None) -> None:
     """Score with the pretrained model alone, at once and until it is switched on. Learning goes on."""
@@ -70,11 +79,15 @@ def sign(
     unsigned: Annotated[
         bool, typer.Option("--unsigned", help="Sign what no key has signed too: you vouch for what is on the topics.")
     ] = False,
+    unbound: Annotated[
+        bool, typer.Option("--unbound", help="Sign what was signed before signatures named FRAUD_DEPLOYMENT too.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Sign models, risk and snapshots anew: when signing begins, and before an old key is removed. Stop the learner."""
     from fraud_service.stream import resigning
 
-    for line in resigning.sign_anew(settings.load(bootstrap_servers=bootstrap), unsigned=unsigned, really=yes):
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    for line in resigning.sign_anew(chosen, unsigned=unsigned, unbound=unbound, really=yes):
         say(line)

@@ -106,6 +106,9 @@ def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str |
             "labels_per_source": 0,  # weeks of labels come within a minute
             "labels_per_card": 0,
             "http_host": LOOPBACK,
+            "signing_keys": None,
+            "signing_key": None,
+            "allow_unsigned": True,
         }
     )
 

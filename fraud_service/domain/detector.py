@@ -94,8 +94,11 @@ class Detector:
 
     def adopt(self, model: PretrainedModel) -> None:
         """Make a model ready for the snapshots that name it."""
-        # Replaced at once: another thread may be assessing. The first one stays, it scores before the first label.
-        newest = [*self._models.values(), model][1:][-self._most_models :]
+        if model.version == self.pretrained.version:  # the first one stays: it scores before the first label
+            return
+        others = [known for known in [*self._models.values()][1:] if known.version != model.version]
+        # Replaced at once: another thread may be assessing.
+        newest = [*others, model][-self._most_models :]
         self._models = {known.version: known for known in [self.pretrained, *newest]}
 
     def assess(

@@ -10,7 +10,7 @@ import msgspec
 from fraud_service.domain.events import LabelSource, Transaction
 from fraud_service.domain.features import Features
 from fraud_service.domain.policy import Outcome
-from fraud_service.domain.reading import read
+from fraud_service.domain.reading import Count, ModelVersion, Moment, read
 from fraud_service.domain.scoring import probability
 
 if TYPE_CHECKING:
@@ -111,22 +111,22 @@ class RefitRecord(msgspec.Struct, frozen=True):
     what the better challenger was fitted on, `promoted` its version.
     """
 
-    at: int
-    champion_model: str
+    at: Moment
+    champion_model: ModelVersion
     champion: float | None
     challenger: float | None
     margin: float
     span_days: float
-    rows: int
-    frauds: int
-    promoted: str | None
+    rows: Count
+    frauds: Count
+    promoted: ModelVersion | None
 
 
 class SwitchRecord(msgspec.Struct, frozen=True):
     """Whether the online model takes part in scores, and since when by the operator's clock (epoch milliseconds)."""
 
     online: bool
-    at: int
+    at: Moment
 
 
 _encoder = msgspec.json.Encoder()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DAYS_KEPT: Final = 31  # today and the thirty days before
+LARGEST_ROW: Final = 4096  # bytes, more than ten times what a month of labels takes
 MOST_ROWS: Final = 4096  # kept decoded: few merchants have labelled fraud, and they are asked for at every payment
 
 

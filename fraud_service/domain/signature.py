@@ -1,7 +1,8 @@
 """Signatures on what scorers believe: snapshots, risk rows, promoted models and switches.
 
-HMAC-SHA-256 (RFC 2104) over the role of the topic, key, value and every other header of ours, verified before anything
-is parsed. So a record cannot be altered, put under another key, moved to another topic or given another version.
+HMAC-SHA-256 (RFC 2104) over the deployment, the role of the topic, key, value and every other header of ours, verified
+before anything is parsed. So a record cannot be altered, put under another key, moved to another topic, given another
+version, or brought from staging to production where both have the same key.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ class Refusal(StrEnum):
 
 
 class Keyring(msgspec.Struct, frozen=True):
-    """The secrets by their names; new records are signed with the `active` one. Without any, nothing is asked for."""
+    """The secrets by their names; new records are signed with the `active` one. Without any, nothing is asked for.
+
+    `deployment` is part of every signature; None reads signatures of earlier versions, which named none.
+    """
 
     keys: Mapping[str, bytes] = {}
     active: str = ""
+    deployment: str | None = ""
 
     def __repr__(self) -> str:
         return f"Keyring({', '.join(sorted(self.keys))}; active: {self.active or 'none'})"
@@ -61,7 +66,7 @@ class Keyring(msgspec.Struct, frozen=True):
         if not self.is_demanding:
             return plain
         named = [*plain, (KEY_HEADER, self.active.encode())]
-        return [*named, (SIGNATURE_HEADER, _signature(self.keys[self.active], role, key, value, named))]
+        return [*named, (SIGNATURE_HEADER, self._signature(self.keys[self.active], role, key, value, named))]
 
     def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Refuse a record that none of our keys has signed just so.
@@ -81,13 +86,14 @@ class Keyring(msgspec.Struct, frozen=True):
         if secret is None:
             raise RefusedRecord(Refusal.UNKNOWN_KEY, f"a record on the topic of {role} is signed with an unknown key")
         covered = [(header, content or b"") for header, content in headers if header != SIGNATURE_HEADER]
-        if not hmac.compare_digest(_signature(secret, role, key, value, covered), given):
+        if not hmac.compare_digest(self._signature(secret, role, key, value, covered), given):
             raise RefusedRecord(Refusal.FORGED, f"a record on the topic of {role} does not match its signature")
 
-
-def _signature(
-    secret: bytes, role: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
-) -> bytes:
-    """Sign. MessagePack tells where each part ends, and nothing from what is empty: no two records read the same."""
-    ours = [header for header in headers if header[0].startswith(OURS)]
-    return hmac.new(secret, msgspec.msgpack.encode((role, key, value, ours)), "sha256").hexdigest().encode()
+    def _signature(
+        self, secret: bytes, role: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> bytes:
+        """Sign. MessagePack tells where each part ends, and nothing from what is empty: no two records are alike."""
+        ours = [header for header in headers if header[0].startswith(OURS)]
+        place = (role,) if self.deployment is None else (self.deployment, role)
+        content = msgspec.msgpack.encode((*place, key, value, ours))
+        return hmac.new(secret, content, "sha256").hexdigest().encode()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import deque
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import msgspec
 
 from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.profile import DAY
-from fraud_service.domain.reading import read
+from fraud_service.domain.reading import Count, ModelVersion, Moment, read
 from fraud_service.domain.risk import NO_RISK, RiskTable, card_key, merchant_key
 from fraud_service.errors import InvalidRecord
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 UNTAUGHT: Final = "untaught"
 SWITCHED_OFF: Final = "+online-off"  # ends the version of a snapshot that is used without its online model
+VERSION: Final = re.compile(r"\d{8,9}T\d{4}-[0-9a-f]{8}", re.ASCII)  # as `Snapshot.sealed` makes it
 AT_ONCE: Final = 256  # snapshots brought into force together when many wait, as at a start
+LARGEST: Final = 1 << 20  # bytes of a snapshot: one of all leaves there can be has 50 KB
 KEPT: Final = 31 * DAY  # event time for which superseded snapshots stay usable in memory
 MOST_WAITING: Final = 1_000  # snapshots that wait to be settled however old they are: a start reads those of years
 
@@ -38,15 +41,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     """
 
     version: str
-    as_of: int
-    effective_from: int
-    interval: int
-    model: str
+    as_of: Count
+    effective_from: Count
+    interval: Count
+    model: ModelVersion
     online: OnlineModel
-    online_weight: float
-    examples: int
-    label_horizon: int
-    risk_rows: int
+    online_weight: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    examples: Count
+    label_horizon: Moment
+    risk_rows: Count
     risk_digest: str
     digest: str = ""
 
@@ -107,8 +110,10 @@ def decode_snapshot(data: bytes) -> Snapshot:
     Raises
     ------
     InvalidRecord
-        When it cannot be read or was altered.
+        When it cannot be read, is too large, or was altered.
     """
+    if len(data) > LARGEST:
+        raise InvalidRecord(f"a snapshot has {len(data)} bytes, allowed are {LARGEST}")
     snapshot = read(_decoder, data, "a snapshot record")
     snapshot.verify()
     return snapshot

@@ -15,23 +15,26 @@ import msgspec
 
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
-from fraud_service.domain.reading import UNREADABLE
-from fraud_service.errors import ModelError
+from fraud_service.domain.reading import UNREADABLE, ModelVersion
+from fraud_service.domain.signature import Keyring
+from fraud_service.errors import ModelError, RefusedRecord
 from fraud_service.models.graph import graph
 from fraud_service.models.trees import Trees, cut, require_sound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
 FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.onnx"
 TREES: Final = "trees.msgpack"
 CARD: Final = "README.md"
+SIGNATURE: Final = "manifest.signature"
+ANYBODY: Final = Keyring()  # no keys: nothing must be signed
+ROLE: Final = "artefact"  # as topics have them: no record on a topic can pass for a folder
 LARGEST: Final = 16 << 20  # bytes of one file, and of a whole message: as the topic of models takes them
 LARGEST_MANIFEST: Final = 64 << 10  # bytes
 
-Version = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]  # it goes to logs and metrics
 Logit = Annotated[float, msgspec.Meta(ge=-50, le=50)]
 Centre = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]  # asinh of any number lies within
 Scale = Annotated[float, msgspec.Meta(ge=1e-6, le=1000)]
@@ -45,7 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     format: int
-    version: Version
+    version: ModelVersion
     features_version: int
     features: list[str]
     prior: Logit
@@ -86,27 +89,61 @@ def find(folder: Path) -> Path:
     return inner if (inner / MANIFEST).exists() and not (folder / MANIFEST).exists() else folder
 
 
-def read(folder: Path) -> Artefact:
-    """Read an artefact, verified.
+def read(folder: Path, keyring: Keyring = ANYBODY) -> Artefact:
+    """Read an artefact, verified; with keys, only one that a key of ours has signed.
 
     Raises
     ------
     ModelError
-        A file is missing, altered or too large, the model was made for other features, or is not what we export.
+        A file is missing, altered or too large, the model was made for other features, is not what we export, or is not
+        signed as it must be.
     """
+    files = {name: _content(folder, name) for name in (MANIFEST, MODEL, TREES)}
+    if keyring.is_demanding:
+        _require_signature(folder, files[MANIFEST], keyring)
+    return _verified(str(folder), files)
 
-    def content(name: str) -> bytes:
-        try:
-            with (folder / name).open("rb") as file:
-                return file.read(LARGEST + 1)
-        except OSError as error:
-            if name == MANIFEST:
-                raise ModelError(
-                    f"no model at {folder}: {error.strerror}; run `fraud-service train` or set FRAUD_MODEL"
-                ) from None
-            raise ModelError(f"{folder / name} cannot be read: {error.strerror}; train the model again") from None
 
-    return _verified(str(folder), content)
+def sign(folder: Path, keyring: Keyring) -> None:
+    """Sign an artefact, which is verified first: its manifest names the digests of the other files.
+
+    Raises
+    ------
+    ModelError
+        As `read` does, or when the signature cannot be written.
+    """
+    read(folder)
+    headers = keyring.signed(ROLE, MANIFEST.encode(), _content(folder, MANIFEST), [])
+    try:
+        (folder / SIGNATURE).write_bytes(msgspec.json.encode({name: value.decode() for name, value in headers}))
+    except OSError as error:
+        raise ModelError(f"{folder / SIGNATURE} cannot be written: {error.strerror}") from None
+
+
+def _content(folder: Path, name: str) -> bytes:
+    try:
+        with (folder / name).open("rb") as file:
+            return file.read(LARGEST + 1)
+    except OSError as error:
+        if name == MANIFEST:
+            raise ModelError(
+                f"no model at {folder}: {error.strerror}; run `fraud-service train` or set FRAUD_MODEL"
+            ) from None
+        raise ModelError(f"{folder / name} cannot be read: {error.strerror}; train the model again") from None
+
+
+def _require_signature(folder: Path, manifest: bytes, keyring: Keyring) -> None:
+    """Raise `ModelError` unless the manifest is signed."""
+    fix = f"look where the model comes from, then run `fraud-service models sign {folder}`"
+    try:
+        headers = msgspec.json.decode((folder / SIGNATURE).read_bytes(), type=dict[str, str])
+        keyring.require(ROLE, MANIFEST.encode(), manifest, [(name, text.encode()) for name, text in headers.items()])
+    except OSError as error:
+        raise ModelError(f"{folder} is not signed ({SIGNATURE}: {error.strerror}): {fix}") from None
+    except UNREADABLE as error:
+        raise ModelError(f"{folder / SIGNATURE} is no signature: {error}; {fix}") from None
+    except RefusedRecord as error:
+        raise ModelError(f"{folder / SIGNATURE} does not count ({error.reason}): {fix}") from None
 
 
 def pack(artefact: Artefact) -> bytes:
@@ -117,20 +154,29 @@ def pack(artefact: Artefact) -> bytes:
 
 def unpack(data: bytes) -> Artefact:
     """Read an artefact from a message, verified. Raises `ModelError` as `read` does."""
+    files = _unpacked(data)
+    return _verified("a promoted model", {MANIFEST: files.manifest, MODEL: files.model, TREES: files.trees})
+
+
+def described(data: bytes) -> Manifest:
+    """Read only the manifest from a message: its digests are not compared. Raises `ModelError` as `read` does."""
+    return _manifest("a promoted model", _unpacked(data).manifest)
+
+
+def _unpacked(data: bytes) -> _Files:
     if len(data) > LARGEST:
         raise ModelError(f"a promoted model has {len(data)} bytes, allowed are {LARGEST}")
     try:
-        files = msgspec.msgpack.decode(data, type=_Files)
+        return msgspec.msgpack.decode(data, type=_Files)
     except UNREADABLE as error:
         raise ModelError(f"a promoted model cannot be read: {error}") from None
-    return _verified("a promoted model", {MANIFEST: files.manifest, MODEL: files.model, TREES: files.trees}.__getitem__)
 
 
-def _verified(where: str, content: Callable[[str], bytes]) -> Artefact:
+def _verified(where: str, files: Mapping[str, bytes]) -> Artefact:
     """Put an artefact together; nothing is parsed before its size was bounded and its digest compared."""
-    manifest = _manifest(where, content(MANIFEST))
-    files = {name: content(name) for name in (MODEL, TREES)}
-    for name, data in files.items():
+    manifest = _manifest(where, files[MANIFEST])
+    for name in (MODEL, TREES):
+        data = files[name]
         if len(data) > LARGEST:
             raise ModelError(f"{where}/{name} has more than {LARGEST} bytes: it is none of our models")
         digest = sha256(data).hexdigest()

@@ -14,13 +14,12 @@ from fraud_service.domain.events import decode_label
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.snapshot import Knowledge, Snapshot, View, decode_snapshot
 from fraud_service.errors import InvalidEvent, InvalidRecord, ModelError, RefusedRecord
-from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.replay.engine import Taught
 from fraud_service.stream import signing
 from fraud_service.stream.archive import Archive
-from fraud_service.stream.broadcast import VERSION_HEADER
-from fraud_service.stream.promotions import REFIT_KEY, SWITCH_KEY
+from fraud_service.stream.broadcast import risk_row
+from fraud_service.stream.promotions import NO_MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -122,10 +121,10 @@ def blank(pretrained: Pretrained, promoted: dict[str, Pretrained]) -> Knowledge:
 
 def _models(entries: Iterator[Entry], refused: list[str]) -> Iterator[Pretrained]:
     for entry in entries:
-        if entry.value is None or entry.key in {REFIT_KEY.encode(), SWITCH_KEY.encode()}:
+        if entry.value is None or entry.key in NO_MODELS:
             continue
         try:
-            yield Pretrained(artefact.unpack(entry.value))
+            yield Pretrained.received(entry.value)
         except ModelError as error:
             refused.append(_refusal(entry, error))
 
@@ -133,11 +132,10 @@ def _models(entries: Iterator[Entry], refused: list[str]) -> Iterator[Pretrained
 def risk_rows(entries: Iterator[Entry], refused: list[str]) -> Iterator[tuple[str, str, bytes | None]]:
     """Return the version of its snapshot, key and bytes of each risk row."""
     for entry in entries:
-        version = entry.header(VERSION_HEADER)
-        if version is None or entry.key is None:
-            refused.append(_refusal(entry, InvalidRecord("a risk row names no snapshot or has no key")))
-        else:
-            yield version, entry.key.decode(), entry.value
+        try:
+            yield risk_row(entry.key, entry.value, entry.headers)
+        except InvalidRecord as error:
+            refused.append(_refusal(entry, error))
 
 
 def snapshots(entries: Iterator[Entry], refused: list[str]) -> Iterator[Snapshot]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
-from fraud_service.domain.snapshot import Knowledge, decode_snapshot
+from fraud_service.domain.risk import LARGEST_ROW, decode_risk
+from fraud_service.domain.snapshot import VERSION, Knowledge, decode_snapshot
 from fraud_service.errors import FatalStreamError, InvalidRecord
 from fraud_service.stream import clients, signing
 from fraud_service.stream.log_limits import RateLimitedLog
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fraud_service.settings import Settings
+    from fraud_service.stream.messages import Headers
 
 log = structlog.get_logger(__name__)
 
 VERSION_HEADER: Final = "fraud-snapshot"
+LONGEST_KEY: Final = 1024  # bytes: an id has at most 128 characters
 FOLLOW_TIMEOUT: Final = 0.2  # seconds
 CATCH_UP_TIMEOUT: Final = 600.0  # seconds to read everything before the first transaction
 BATCH: Final = 1000
@@ -190,15 +193,32 @@ class Broadcast:
         self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
         if is_snapshot:
             self._knowledge.receive_snapshot(decode_snapshot(message.value() or b""))
-            return
-        version = dict(headers).get(VERSION_HEADER)
-        if version is None or message.key() is None:
-            raise InvalidRecord("a risk row names no snapshot or has no key")
-        try:
-            texts = version.decode(), message.key().decode()
-        except UnicodeDecodeError as error:
-            raise InvalidRecord(f"the key or the snapshot of a risk row is no text: {error.reason}") from None
-        self._knowledge.receive_risk(*texts, message.value())
+        else:
+            self._knowledge.receive_risk(*risk_row(message.key(), message.value(), headers))
+
+
+def risk_row(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[str, str, bytes | None]:
+    """Return the version of its snapshot, key and bytes of a risk row that a payment can be scored with.
+
+    Raises
+    ------
+    InvalidRecord
+        When it is none: a row that cannot be read would end the scorer at the first payment there.
+    """
+    version = dict(headers).get(VERSION_HEADER)
+    if version is None or key is None:
+        raise InvalidRecord("a risk row names no snapshot or has no key")
+    if len(key) > LONGEST_KEY or len(value or b"") > LARGEST_ROW:
+        raise InvalidRecord(f"a risk row has a key of {len(key)} bytes, and {len(value or b'')}: it is none of ours")
+    try:
+        texts = version.decode(), key.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(f"the key or the snapshot of a risk row is no text: {error.reason}") from None
+    if VERSION.fullmatch(texts[0]) is None:
+        raise InvalidRecord("a risk row names what is no snapshot")
+    if value is not None:
+        decode_risk(value)
+    return *texts, value
 
 
 def _are_reached(ends: dict[str, int], positions: dict[str, int]) -> bool:

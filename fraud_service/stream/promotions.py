@@ -38,6 +38,7 @@ CATCH_UP_TIMEOUT: Final = 60.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 REFIT_KEY: Final = "re-fit"  # no version: those begin with the kind of model
 SWITCH_KEY: Final = "online"  # the same
+NO_MODELS: Final = frozenset({REFIT_KEY.encode(), SWITCH_KEY.encode()})
 SEQUENCE_HEADER: Final = "fraud-sequence"
 LARGEST_SENT: Final = 2 * LARGEST_MODEL  # bytes before compression
 LONGEST_NUMBER: Final = 18  # digits: they begin as milliseconds since the epoch, and Python refuses to read thousands
@@ -95,20 +96,24 @@ class Promotions:
         self._unreadable = RateLimitedLog(log.warning, "promotions_read_error")
         self._refused = RateLimitedLog(log.warning, "promotion_refused")
 
-    def catch_up(self) -> list[bytes]:
-        """Return all models there are, the last one promoted last.
+    def catch_up(self) -> Iterator[bytes]:
+        """Read all models there are, the last one promoted last: one by one, for they are kept for good.
 
         Raises
         ------
         FatalStreamError
-            When the end is not reached in time.
+            When the topic gives nothing for a minute.
         ClusterUnavailable, PreflightError
             When the cluster does not say where the end is.
         """
-        found, is_whole = self._read_to(clients.watermarks(self._asker, self._partition), CATCH_UP_TIMEOUT)
-        if not is_whole:
-            raise FatalStreamError(f"promoted models could not be read within {CATCH_UP_TIMEOUT:.0f} s")
-        return found
+        (low, high), before = clients.watermarks(self._asker, self._partition), 0
+        deadline = time.monotonic() + CATCH_UP_TIMEOUT
+        while high > low and (position := self._position()) < high:
+            if position > before:
+                before, deadline = position, time.monotonic() + CATCH_UP_TIMEOUT
+            if time.monotonic() > deadline:
+                raise FatalStreamError(f"promoted models could not be read: nothing came for {CATCH_UP_TIMEOUT:.0f} s")
+            yield from self._read(0.2)
 
     def take(self) -> list[bytes]:
         """Return the models that came since the last call; never waits."""
@@ -124,25 +129,19 @@ class Promotions:
         except KafkaException as error:
             log.warning("promotions_end_unknown", reason=error.args[0].str())
             return self.take()
-        found, is_whole = self._read_to(ends, ANSWER_TIMEOUT)
-        if not is_whole:
-            log.warning("promotions_not_whole", waited=ANSWER_TIMEOUT)
+        (low, high), deadline = ends, time.monotonic() + ANSWER_TIMEOUT
+        found: list[bytes] = []
+        while high > low and self._position() < high:
+            if time.monotonic() > deadline:
+                log.warning("promotions_not_whole", waited=ANSWER_TIMEOUT)
+                break
+            found += self._read(0.2)
         return found
 
     def close(self) -> None:
         """Stop reading."""
         self._consumer.close()
         self._asker.close()
-
-    def _read_to(self, ends: tuple[int, int], timeout: float) -> tuple[list[bytes], bool]:
-        """Read for at most so many seconds; returns the models, and whether the end was reached."""
-        (low, high), deadline = ends, time.monotonic() + timeout
-        found: list[bytes] = []
-        while high > low and self._position() < high:
-            if time.monotonic() > deadline:
-                return found, False
-            found += self._read(0.2)
-        return found, True
 
     def _position(self) -> int:
         (position,) = self._consumer.position([self._partition])
@@ -168,7 +167,7 @@ class Promotions:
         self._gate.admit(message.key(), value, message.headers() or [])
         if value is None:
             return []
-        if key in {REFIT_KEY.encode(), SWITCH_KEY.encode()}:
+        if key in NO_MODELS:
             handler = self._handlers.get(key.decode())
             if handler is not None:
                 handler(value)
@@ -227,6 +226,11 @@ def publish_all(settings: Settings, gate: Gate, records: list[tuple[bytes, bytes
     keyring = signing.keyring(settings)
     # The clock too: of two that publish at once, the one that began later is believed.
     number = max(gate.newest, int(time.time() * 1000))
+    if number + len(records) >= 10**LONGEST_NUMBER:
+        raise FatalStreamError(
+            f"record {gate.newest} on topic {settings.topics.models} leaves no number for another: it is none of ours. "
+            "Set FRAUD_SIGNING_KEYS, or delete the topic and create it again"
+        )
     sent = []
     for place, (key, data) in enumerate(records, start=1):
         headers = keyring.signed(ROLE, key, data, [(SEQUENCE_HEADER, str(number + place).encode())])

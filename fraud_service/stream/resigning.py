@@ -6,48 +6,60 @@ learner must not run meanwhile: a row that it writes between our reading and our
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from fraud_service.domain.signature import Refusal
+from fraud_service.domain.detector import MOST_MODELS
+from fraud_service.domain.signature import Keyring, Refusal
 from fraud_service.domain.snapshot import KEPT, decode_snapshot
-from fraud_service.errors import ConfigurationError, RefusedRecord
+from fraud_service.errors import InvalidRecord, RefusedRecord
 from fraud_service.stream import clients, promotions, signing, standing
 from fraud_service.stream.archive import Archive
-from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.stream.broadcast import VERSION_HEADER, risk_row
 from fraud_service.stream.log_limits import RateLimitedLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from fraud_service.domain.signature import Keyring
+    from fraud_service.domain.signature import Headers
     from fraud_service.settings import Settings
     from fraud_service.stream.archive import Entry
-    from fraud_service.stream.messages import Headers
 
 log = structlog.get_logger(__name__)
 
 
-class Lenient(promotions.Gate):
-    """Lets what is not signed pass too: somebody vouches for it."""
+class Lenient(Keyring, frozen=True):
+    """Believes more than processes do: somebody vouches for it."""
 
-    def admit(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Raise `RefusedRecord` for one that is signed, and wrongly."""
+    unsigned: bool = False
+    unbound: bool = False
+
+    @property
+    def is_demanding(self) -> bool:
+        """Whether records must be signed."""
+        return not self.unsigned
+
+    def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Raise `RefusedRecord` for one that nobody vouches for."""
         try:
-            super().admit(key, value, headers)
+            super().require(role, key, value, headers)
         except RefusedRecord as error:
-            if error.reason != Refusal.UNSIGNED:
+            if error.reason == Refusal.FORGED and self.unbound:
+                Keyring(self.keys, self.active, deployment=None).require(role, key, value, headers)
+            elif error.reason != Refusal.UNSIGNED or not self.unsigned:
                 raise
 
 
-def sign_anew(settings: Settings, *, unsigned: bool, really: bool) -> Iterator[str]:
+def sign_anew(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) -> Iterator[str]:
     """Publish again, signed with the key that signs now, what is in force; yields what is done, a line each.
 
     Parameters
     ----------
     unsigned
         Sign what no key has signed too: whoever says so vouches for what lies on the topics.
+    unbound
+        Sign what our keys signed before signatures named a deployment too: it may come from another one.
 
     Raises
     ------
@@ -55,17 +67,14 @@ def sign_anew(settings: Settings, *, unsigned: bool, really: bool) -> Iterator[s
         When there is no key.
     PreflightError
         When the learner runs.
-    InvalidRecord
-        When a snapshot that would be signed does not match its digest.
     """
-    keyring = signing.keyring(settings)
-    if not keyring.is_demanding:
-        raise ConfigurationError("there is no key to sign with: set FRAUD_SIGNING_KEYS")
+    keyring = signing.require_keys(settings)
     standing.require_stopped(settings, settings.learner_group)
-    gate = Lenient(keyring) if unsigned else promotions.Gate(keyring)
-    models = [(record.key, record.value) for record in promotions.promoted(settings, gate)]
-    rows = _last(settings, settings.topics.risk, "risk", keyring, unsigned=unsigned)
-    snapshots = _recent(_last(settings, settings.topics.snapshots, "snapshots", keyring, unsigned=unsigned))
+    believed = Lenient(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
+    gate = promotions.Gate(believed)
+    models = _in_force(promotions.promoted(settings, gate))
+    rows = _last(settings, "risk", believed)
+    snapshots = _recent(_last(settings, "snapshots", believed))
     yield f"with key {keyring.active}: {len(models)} models, {len(rows)} risk rows, {len(snapshots)} snapshots"
     if not really:
         yield "nothing was done: add --yes to do it"
@@ -77,18 +86,31 @@ def sign_anew(settings: Settings, *, unsigned: bool, really: bool) -> Iterator[s
     yield "done"
 
 
-def _last(settings: Settings, topic: str, role: str, keyring: Keyring, *, unsigned: bool) -> list[Entry]:
+def _in_force(records: Iterable[promotions.Promoted]) -> list[tuple[bytes, bytes]]:
+    """Keep the newest switch and re-fit, and as many of the newest models as scorers have ready, in order."""
+    found: dict[bytes, bytes] = {}
+    for record in records:
+        found.pop(record.key, None)
+        found[record.key] = record.value
+        models = [key for key in found if key not in promotions.NO_MODELS]
+        if len(models) > MOST_MODELS:
+            del found[models[0]]
+    return list(found.items())
+
+
+def _last(settings: Settings, role: str, keyring: Keyring) -> list[Entry]:
     """Return the newest record of each key that may be believed, in order."""
     found: dict[bytes | None, Entry] = {}
     refused = RateLimitedLog(log.warning, "record_not_signed_anew")
+    topic = getattr(settings.topics, role)
     with Archive(settings, f"fraud-sign-{role}") as archive:
         for entry in archive.read(topic, 0):
             try:
                 keyring.require(role, entry.key, entry.value, entry.headers)
-            except RefusedRecord as error:
-                if error.reason != Refusal.UNSIGNED or not unsigned:
-                    refused(error.reason, reason=str(error), topic=topic, offset=entry.offset)
-                    continue
+                _READ[role](entry)
+            except InvalidRecord as error:
+                refused(error.reason, reason=str(error), topic=topic, offset=entry.offset)
+                continue
             before = found.get(entry.key)
             if before is None or _version(before) <= _version(entry):  # one that was sent a second time is not newer
                 found.pop(entry.key, None)
@@ -97,13 +119,19 @@ def _last(settings: Settings, topic: str, role: str, keyring: Keyring, *, unsign
     return list(found.values())
 
 
+_READ: Final[Mapping[str, Callable[[Entry], object]]] = {
+    "risk": lambda entry: risk_row(entry.key, entry.value, entry.headers),
+    "snapshots": lambda entry: decode_snapshot(entry.value or b""),
+}
+
+
 def _version(entry: Entry) -> str:
     """Return the snapshot that a risk row names; versions begin with their boundary."""
     return entry.header(VERSION_HEADER) or ""
 
 
 def _recent(entries: list[Entry]) -> list[Entry]:
-    """Keep the snapshots that a scorer keeps in memory. Raises `InvalidRecord` when one cannot be trusted."""
+    """Keep the snapshots that a scorer keeps in memory."""
     dated = [(decode_snapshot(entry.value or b"").as_of, entry) for entry in entries]
     newest = max((as_of for as_of, _ in dated), default=0)
     return [entry for as_of, entry in dated if as_of > newest - KEPT]

@@ -17,12 +17,13 @@ SHORTEST: Final = 32  # bytes: as long as what the hash gives
 
 
 def keyring(settings: Settings) -> Keyring:
-    """Read the keys; without a folder of keys, records are neither signed nor asked to be.
+    """Read the keys; without a folder of keys, and only if that is allowed, records are not signed, nor asked to be.
 
     Raises
     ------
     ConfigurationError
-        When a key cannot be read or is too short, or the one that is to sign is not there. Never shows a key.
+        When there are no keys and that is not allowed; a key cannot be read or is too short; the one that is to sign is
+        not there; or the deployment has no name. Never shows a key.
     """
     folder = settings.signing_keys
     if folder is None:
@@ -30,9 +31,27 @@ def keyring(settings: Settings) -> Keyring:
             raise ConfigurationError(
                 f"FRAUD_SIGNING_KEY={settings.signing_key} names a key, but there are none: set FRAUD_SIGNING_KEYS"
             )
+        if not settings.allow_unsigned:
+            raise ConfigurationError(
+                "FRAUD_SIGNING_KEYS is not set: whoever may write models, snapshots or risk would be believed. Make a "
+                "key with `mkdir keys && openssl rand -hex 32 > keys/2026-01`, set FRAUD_SIGNING_KEYS=keys, and name "
+                "this deployment in FRAUD_DEPLOYMENT; or set FRAUD_ALLOW_UNSIGNED=true to do without"
+            )
         return Keyring()
+    if settings.deployment is None:
+        raise ConfigurationError(
+            f"FRAUD_DEPLOYMENT is not set, and FRAUD_SIGNING_KEYS={folder} is: name this deployment, as in "
+            "production/fraud, the same in all its processes and no other's"
+        )
     keys = keys_in(folder, "FRAUD_SIGNING_KEYS")
-    return Keyring(keys, active_of(keys, settings.signing_key, "FRAUD_SIGNING_KEY", folder))
+    return Keyring(keys, active_of(keys, settings.signing_key, "FRAUD_SIGNING_KEY", folder), settings.deployment)
+
+
+def require_keys(settings: Settings) -> Keyring:
+    """Read the keys as `keyring` does, and raise `ConfigurationError` also when there are none."""
+    if settings.signing_keys is None:
+        raise ConfigurationError("there is no key to sign with: set FRAUD_SIGNING_KEYS")
+    return keyring(settings)
 
 
 def keys_in(folder: Path, setting: str) -> dict[str, bytes]:

@@ -28,6 +28,7 @@ FOREVER: Final = -1
 ON_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
 # What results depend on; the rest is for `topics check`: who keeps records longer need not be stopped.
 ESSENTIAL: Final = frozenset({"cleanup.policy", "message.timestamp.type"})
+RETENTION: Final = frozenset({"retention.ms", "retention.bytes"})
 LARGEST_MODEL: Final = 16 << 20  # bytes
 STORE: Final = "default"  # Quix's name of the store behind stateful functions: part of the changelog's name
 
@@ -43,6 +44,11 @@ class TopicSpec(msgspec.Struct, frozen=True):
     cleanup: str = "delete"
     retention: int = 30 * DAY_MS
     extra: Mapping[str, str] = {}
+
+    @property
+    def essential(self) -> frozenset[str]:
+        """Names the settings without which the service does not start."""
+        return ESSENTIAL | RETENTION if self.cleanup == "delete" and self.retention == FOREVER else ESSENTIAL
 
     def config(self) -> dict[str, str]:
         """Return the settings on the broker. Retention is always set: Quix cannot start on a topic without."""
@@ -68,10 +74,12 @@ def table(settings: Settings) -> list[TopicSpec]:
             "models",
             names.models,
             "version",
-            "pretrained models promoted by a re-fit",
+            "promoted models, and the switch of the online one",
             1,
-            retention=LONG,
-            extra={"max.message.bytes": str(LARGEST_MODEL)},
+            # The newest model and the newest switch hold for good. Compaction would keep them too, but the last record
+            # of a key may be anybody's: it would take away the signed one before it.
+            retention=FOREVER,
+            extra={"max.message.bytes": str(LARGEST_MODEL), "retention.bytes": str(FOREVER), **ON_APPEND},
         ),
         TopicSpec(
             "risk",
@@ -82,7 +90,8 @@ def table(settings: Settings) -> list[TopicSpec]:
             cleanup="compact",
             retention=FOREVER,
             # Rows of superseded snapshots stay readable for a week, so that scorers can catch up by event time.
-            extra={"min.compaction.lag.ms": str(7 * DAY_MS)},
+            # The broker's clock says how old a row is, or one dated back could have the row before it removed at once.
+            extra={"min.compaction.lag.ms": str(7 * DAY_MS), **ON_APPEND},
         ),
         TopicSpec(
             "dead_letters", names.dead_letters, "as the source", "original bytes, reason in headers", partitions,
@@ -206,7 +215,7 @@ def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) 
     for spec in specs:
         for name, wanted in spec.config().items():
             entry = actual[spec.name].get(name)
-            if entry is not None and entry.value != wanted and (is_thorough or name in ESSENTIAL):
+            if entry is not None and entry.value != wanted and (is_thorough or name in spec.essential):
                 found.append(
                     f"topic {spec.name} has {name}={entry.value}, it needs {wanted}: "
                     f"set it with `kafka-configs --alter --topic {spec.name} --add-config {name}={wanted}`"

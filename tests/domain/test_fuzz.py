@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from fraud_service.domain.ledger import Calendar, Due, Ledger
 from fraud_service.domain.limits import KEY, Limits, Sluice
 from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
+from fraud_service.domain.reading import UNREADABLE
 from fraud_service.domain.records import (
     RefitRecord,
     decode_labelled,
@@ -24,7 +26,11 @@ from fraud_service.domain.records import (
 from fraud_service.domain.risk import NO_RISK, decode_risk, encode_risk
 from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot, untaught
 from fraud_service.domain.teaching import Progress, decode_progress, encode_progress
-from fraud_service.errors import InvalidEvent, InvalidRecord
+from fraud_service.errors import InvalidEvent, InvalidRecord, ModelError
+from fraud_service.models import artefact
+from fraud_service.models.graph import graph
+from fraud_service.models.trees import Trees, asked, nested, require_sound
+from fraud_service.stream.broadcast import VERSION_HEADER, risk_row
 
 
 def profile() -> bytes:
@@ -60,7 +66,44 @@ def settle(data: bytes) -> None:
     Ledger(store, Calendar()).settle(Due(0, "6/card-1/t1"), MONDAY)
 
 
+def manifest(data: bytes) -> None:
+    """Read the manifest of a promoted model."""
+    try:
+        artefact.described(msgspec.msgpack.encode({artefact.MANIFEST: data}))
+    except ModelError as error:
+        raise InvalidRecord(str(error)) from error
+
+
+def model(data: bytes) -> None:
+    """Read a promoted model."""
+    try:
+        artefact.unpack(data)
+    except ModelError as error:
+        raise InvalidRecord(str(error)) from error
+
+
+def trees(data: bytes) -> None:
+    """Read trees, and do with them what loading a model does."""
+    try:
+        found = msgspec.msgpack.decode(data, type=Trees)
+        require_sound(found)
+    except (ValueError, *UNREADABLE) as error:
+        raise InvalidRecord(str(error)) from error
+    graph(found)
+    asked(nested(found))
+
+
+STUMP = Trees([0], [0, 0, 0], [1.0, 0.0, 0.0], [1, -1, -1], [2, -1, -1], [0.1, 0.0, 0.5])
+SHIPPED = artefact.read(artefact.shipped())
+
 DECODERS = {
+    "manifest": (manifest, msgspec.json.encode(SHIPPED.manifest)),
+    "model": (model, artefact.pack(SHIPPED)),
+    "trees": (trees, msgspec.msgpack.encode(STUMP)),
+    "risk_row": (
+        lambda data: risk_row(b"card:c", data, [(VERSION_HEADER, b"20240101T0000-0123abcd")]),
+        encode_risk(NO_RISK),
+    ),
     "entry": (settle, row("t/")),
     "due": (lambda data: list(Ledger(DictStore({"d/1": b"1", "d/1/0": data}), Calendar()).due(1)), row("d/")),
     "risk": (decode_risk, encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, explained=False))),

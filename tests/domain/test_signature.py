@@ -69,3 +69,38 @@ def test_without_keys_nothing_is_asked_for_and_nothing_added():
 
 def test_a_keyring_never_shows_a_secret():
     assert repr(RING) == "Keyring(2025, 2026; active: 2026)"
+
+
+def test_a_signature_counts_in_its_deployment_only():
+    staging, production = (Keyring(RING.keys, "2026", place) for place in ("staging", "production"))
+    signed = staging.signed("models", b"online", b"{}", [])
+    staging.require("models", b"online", b"{}", signed)
+    assert refusal(production, "models", b"online", b"{}", signed) == Refusal.FORGED
+
+
+def test_a_signature_of_an_earlier_version_counts_nowhere_by_itself():
+    old = Keyring(RING.keys, "2026", deployment=None)
+    signed = old.signed("models", b"online", b"{}", [])
+    old.require("models", b"online", b"{}", signed)
+    for place in ("", "models", "production"):
+        assert refusal(Keyring(RING.keys, "2026", place), "models", b"online", b"{}", signed) == Refusal.FORGED
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(KEY_HEADER, None), (SIGNATURE_HEADER, None)],
+        [(KEY_HEADER, b"\xff"), (SIGNATURE_HEADER, b"\xff")],
+        [(KEY_HEADER, b"2026"), (SIGNATURE_HEADER, "\u00e9".encode() * 1000)],
+        [("fraud-snapshot", None), (KEY_HEADER, b"2026"), (SIGNATURE_HEADER, b"0" * 64)],
+    ],
+)
+def test_headers_of_any_bytes_are_refused_and_raise_nothing_else(headers):
+    assert refusal(RING, "risk", None, None, headers) in [*Refusal]
+
+
+def test_a_second_header_of_one_name_is_part_of_what_is_signed():
+    signed = RING.signed("risk", b"k", b"v", [("fraud-snapshot", b"1")])
+    for extra in (("fraud-snapshot", b"2"), (KEY_HEADER, b"2026")):
+        assert refusal(RING, "risk", b"k", b"v", [extra, *signed]) == Refusal.FORGED
+        assert refusal(RING, "risk", b"k", b"v", [*signed, extra]) == Refusal.FORGED

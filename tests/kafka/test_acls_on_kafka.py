@@ -186,7 +186,7 @@ def test_every_component_runs_with_the_rights_of_the_table_alone(broker, setting
     for command in (["models", "list"], ["online", "off"], ["online", "on"]):
         done = run(settings, "operator", *command)
         assert done.returncode == 0, done.stderr
-    signing = settings.model_copy(update={"signing_keys": keys(tmp_path / "signing")})
+    signing = settings.model_copy(update={"signing_keys": keys(tmp_path / "signing"), "deployment": "test"})
     assert run(signing, "operator", "sign", "--unsigned", "--yes").stdout.endswith("done\n")
     for group in (settings.scorer_group, settings.learner_group):
         assert run(settings, "reset", "reset", group, "--yes").stdout.endswith("done\n")

@@ -32,7 +32,8 @@ def running(apache_kafka, tmp_path_factory):
     keys = folder / "keys"
     keys.mkdir()
     (keys / "2026").write_text("k" * 64)
-    settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(update={"signing_keys": keys, "maturity": 0.5})
+    signed = {"signing_keys": keys, "deployment": "test", "maturity": 0.5}
+    settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(update=signed)
     scorer, learner = Service(settings, "score", folder / "scorer"), Service(settings, "learn", folder / "learner")
     with scorer, learner:
         scorer.await_ready()
@@ -89,18 +90,20 @@ def test_forged_snapshots_are_refused_each_for_its_reason_and_the_true_ones_go_o
     later = msgspec.structs.replace(newest, as_of=newest.as_of + 900 * HOUR, online_weight=1.0).sealed()
     value, key = encode_snapshot(later), later.version.encode()
     ring = signing.keyring(settings)
-    stranger = Keyring({"2026": b"s" * 32}, "2026")
+    stranger = Keyring({"2026": b"s" * 32}, "2026", "test")
+    staging = Keyring(ring.keys, "2026", "staging")
     forgeries = {
         "unsigned": [],
         "forged": stranger.signed("snapshots", key, value, []),
+        "another_deployment": staging.signed("snapshots", key, value, []),
         "unknown_key": Keyring({"x": b"s" * 32}, "x").signed("snapshots", key, value, []),
     }
     producer = clients.producer(settings)
     for headers in (*forgeries.values(), ring.signed("risk", key, value, [])):
         producer.produce(settings.topics.snapshots, key=key, value=value, headers=headers)
     assert producer.flush(30) == 0
-    scorer.wait_until(lambda: metric(scorer, "fraud_refused_snapshots_total") == 4, 30)
-    for refusal, count in {"unsigned": 1, "forged": 2, "unknown_key": 1}.items():
+    scorer.wait_until(lambda: metric(scorer, "fraud_refused_snapshots_total") == 5, 30)
+    for refusal, count in {"unsigned": 1, "forged": 3, "unknown_key": 1}.items():
         assert metric(scorer, f'fraud_refused_snapshots_total{{refusal="{refusal}"}}') == count
     scores = play(settings, scorer, learner, 1)
     used = {score.snapshot for score in scores[PART:]}

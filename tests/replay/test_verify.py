@@ -110,7 +110,7 @@ def test_with_keys_a_replay_believes_only_what_they_have_signed(tmp_path):
     keys.mkdir()
     (keys / "2026").write_bytes(b"k" * 32)
     events = [(n % 3, n % 2, 900.0 if n % 8 == 0 else 20.0, n % 3, 30, n % 8 == 0) for n in range(60)]
-    signed = played(tmp_path / "state", events, signing_keys=keys)
+    signed = played(tmp_path / "state", events, signing_keys=keys, deployment="test")
     found = verified(signed)
     assert (found.findings, found.refused) == ([], [])
     named = Counter(decode_score(entry.value).snapshot for entry in signed.on("scores"))

@@ -78,6 +78,7 @@ class World:
             commit_interval=self.luck.choice([0.0, 0.1, 1.0]),
             state_dir=folder / "state",
             instance=self.ROLE,
+            allow_unsigned=True,
             **self.options(),
         )
         for spec in topics.table(self.settings):

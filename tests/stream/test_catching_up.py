@@ -51,7 +51,7 @@ class Leaderless:
 
 
 def promotions() -> None:
-    assert Promotions(Settings(), "test").catch_up() == []
+    assert list(Promotions(Settings(), "test").catch_up()) == []
 
 
 def broadcast() -> None:

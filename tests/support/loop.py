@@ -42,7 +42,7 @@ class Loop:
     """The service in one process, stepped by hand."""
 
     def __init__(self, folder: Path, partitions: int = 4, **settings: object) -> None:
-        self.settings = Settings(state_dir=folder, instance="test", **settings)
+        self.settings = Settings(state_dir=folder, instance="test", allow_unsigned=True, **settings)
         self.model = service.pretrained(self.settings)
         self.knowledge = Knowledge(service.first_snapshot(self.model))
         self.partitions = partitions

@@ -42,6 +42,7 @@ def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4, replicatio
         http_host="127.0.0.1",
         instance="test-0",
         session_timeout=6,
+        allow_unsigned=True,
     )
     topics.create(clients.admin(settings), topics.table(settings), replication)
     return settings

@@ -1,0 +1,48 @@
+"""Promoted models as they come from their topic: anyone may have sent one, and all that ever reigned are there."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from fraud_service.domain.detector import MOST_MODELS
+from fraud_service.errors import ModelError
+from fraud_service.models import artefact
+from fraud_service.models.pretrained import Pretrained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fraud_service.models.artefact import Manifest
+
+    Refuse = Callable[[ModelError], None]
+
+
+def loaded(received: Iterable[bytes], refuse: Refuse) -> Iterator[Pretrained]:
+    """Load models; one that cannot be loaded is refused, and the next one is loaded."""
+    for data in received:
+        try:
+            yield Pretrained.received(data)
+        except ModelError as error:
+            refuse(error)
+
+
+def last(received: Iterable[bytes], refuse: Refuse) -> Pretrained | None:
+    """Load the last model that can be loaded; None where there is none."""
+    return next(loaded(reversed(deque(received, maxlen=MOST_MODELS)), refuse), None)
+
+
+def recent(received: Iterable[bytes], superseded: Callable[[Manifest], None], refuse: Refuse) -> list[bytes]:
+    """Keep as many of the last versions as a scorer has ready; `superseded` is called for each of the others."""
+    kept: dict[str, tuple[Manifest, bytes]] = {}
+    for data in received:
+        try:
+            manifest = artefact.described(data)
+        except ModelError as error:
+            refuse(error)
+            continue
+        kept.pop(manifest.version, None)
+        kept[manifest.version] = manifest, data
+        if len(kept) > MOST_MODELS:
+            superseded(kept.pop(next(iter(kept)))[0])
+    return [data for _, data in kept.values()]
