@@ -31,6 +31,8 @@ OWN: Final = frozenset(
         "instance",
         "state_dir",
         "signing_keys",
+        "deployment",
+        "allow_unsigned",
         "tokenizer_keys",
         "http_host",
         "http_port",

@@ -128,6 +128,23 @@ def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
         assert mount["readOnly"]
 
 
+def test_without_keys_nothing_is_installed_unless_that_is_allowed() -> None:
+    with pytest.raises(HelmRenderError, match=r"signing\.secret: name the Secret .* signing\.allowUnsigned=true"):
+        chart.render({"signing": {"allowUnsigned": False}})
+    seen = chart.environment(chart.render({"signing": {"allowUnsigned": True}}), "scorer")
+    assert seen["FRAUD_ALLOW_UNSIGNED"] == "true"
+    assert not {"FRAUD_SIGNING_KEYS", "FRAUD_DEPLOYMENT"} & set(seen)
+
+
+def test_signatures_name_namespace_and_release_unless_the_values_name_the_deployment() -> None:
+    for component in chart.pods(WITH_LOGIN):
+        assert chart.environment(WITH_LOGIN, component)["FRAUD_DEPLOYMENT"] == "payments/rel"
+    named = chart.render({"signing": {"secret": "fraud-signing", "deployment": "eu/payments", "allowUnsigned": True}})
+    seen = chart.environment(named, "scorer")
+    assert seen["FRAUD_DEPLOYMENT"] == "eu/payments"
+    assert "FRAUD_ALLOW_UNSIGNED" not in seen
+
+
 def test_only_the_tokenizer_has_the_keys_of_tokens_and_no_other_key() -> None:
     manifests = chart.render(TOKENS)
     there = {component: volumes(pod) for component, pod in chart.pods(manifests).items()}
@@ -179,7 +196,7 @@ def test_certificates_lie_where_the_options_say() -> None:
             f"{mounted[volume['name']]}/{item['path']}"
             for volume in pod["spec"]["volumes"]
             if "secret" in volume
-            for item in volume["secret"]["items"]
+            for item in volume["secret"].get("items", [])
         }
         assert files == {value for name, value in options.items() if name.endswith(".location")}
         assert len(files) == 3

@@ -29,7 +29,10 @@ CUSTOM = {
 Manifest = dict[str, Any]
 
 # What has no default: whoever installs the chart must say it.
-REQUIRED: Manifest = {"networkPolicy": {"brokers": [{"podSelector": {"matchLabels": {"strimzi.io/cluster": "kafka"}}}]}}
+REQUIRED: Manifest = {
+    "signing": {"allowUnsigned": True},
+    "networkPolicy": {"brokers": [{"podSelector": {"matchLabels": {"strimzi.io/cluster": "kafka"}}}]},
+}
 
 
 @functools.cache

@@ -36,6 +36,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* Settings that are no secret, and the same in every pod. Numbers through JSON: 1e+06 is no integer to the service. */ -}}
 {{- define "fraud-service.settings" -}}
 FRAUD_BOOTSTRAP_SERVERS: {{ .Values.kafka.bootstrapServers | quote }}
+{{- if or .Values.scorer.enabled .Values.learner.enabled .Values.refit.enabled }}
+{{- with .Values.signing }}
+{{- if .secret }}
+FRAUD_DEPLOYMENT: {{ .deployment | default (printf "%s/%s" $.Release.Namespace $.Release.Name) | quote }}
+{{- else if .allowUnsigned }}
+FRAUD_ALLOW_UNSIGNED: "true"
+{{- else }}
+{{- fail "signing.secret: name the Secret with the keys that sign models, snapshots and risk (kubectl create secret generic fraud-signing --from-literal=2026-01=$(openssl rand -hex 32)), or set signing.allowUnsigned=true to do without" }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 {{ $name }}: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
 {{- end }}
