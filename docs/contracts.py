@@ -137,7 +137,8 @@ def _server(settings: Settings) -> Json:
 
 def _channel(spec: topics.TopicSpec, settings: Settings) -> Json:
     configuration: Json = {"cleanup.policy": [spec.cleanup], "retention.ms": spec.retention}
-    configuration |= {name: int(value) if value.lstrip("-").isdecimal() else value for name, value in spec.extra.items()}
+    for name, value in spec.extra.items():
+        configuration[name] = int(value) if value.lstrip("-").isdecimal() else value
     return {
         "address": spec.name,
         "title": spec.role.replace("_", " ").capitalize(),

@@ -59,3 +59,18 @@ def test_models_that_an_outage_keeps_back_end_no_loop_and_stop_a_start(monkeypat
     with pytest.raises(FatalStreamError, match="nothing came for"):
         list(reader.catch_up())
     reader.close()
+
+
+def test_an_unsigned_number_does_not_stand_in_the_way_of_signed_ones():
+    gate = Gate(RING)
+    with pytest.raises(RefusedRecord):
+        gate.admit(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
+    gate.admit(b"key", b"value", headers(b"1"))
+
+
+def test_when_no_number_is_left_the_publisher_says_so(monkeypatch):
+    monkeypatch.setattr(promotions, "deliver", lambda *_: pytest.fail("it was sent, and nobody would believe it"))
+    gate = Gate(Keyring())
+    gate.admit(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
+    with pytest.raises(FatalStreamError, match="leaves no number for another"):
+        promotions.publish_all(Settings(), gate, [(b"key", b"value")])
