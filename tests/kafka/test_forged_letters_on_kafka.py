@@ -21,6 +21,7 @@ from fraud_service.stream.promotions import SWITCH_KEY
 
 if TYPE_CHECKING:
     from fraud_service.settings import Settings
+    from fraud_service.stream.dead_letters import Found
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -173,3 +174,23 @@ def test_a_copy_of_a_payment_that_was_scored_proves_nothing(running):
     scorer.wait_until(lambda: scored(settings)["scored"] == 2, 60)
     both = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
     assert Counter(one.repeated for one in both if one.transaction_id == "scored") == {False: 1, True: 1}
+
+
+def test_what_a_terminal_would_obey_is_shown_and_in_a_file_is_what_it_was(running):
+    settings, scorer = running
+    hostile = payment("\x1b]0;owned\x07\u202e") + "\x1b[2J\r\n\u202e".encode()
+    producer = clients.producer(settings)
+    producer.produce(settings.topics.transactions, key=CARD, value=hostile)
+    assert producer.flush(30) == 0
+
+    def hostile_letters() -> list[Found]:
+        return [found for found in look(settings, Wanted()).letters if found.entry.value == hostile]
+
+    scorer.wait_until(lambda: hostile_letters() != [], 60)
+    (found,) = hostile_letters()
+    place = [str(number) for number in found.place]
+    for words in (["list"], ["list", "--json"], ["show", *place]):
+        said = command(settings, *words).stdout
+        assert all(line.isprintable() for line in said.split("\n"))
+    assert r"\x1b[2J\r\n\u202e" in said
+    assert command(settings, "show", *place, "--raw").stdout_bytes == hostile
