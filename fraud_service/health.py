@@ -14,6 +14,7 @@ import asyncio
 import errno
 import json
 import logging
+import resource
 import socket
 import ssl
 import time
@@ -42,8 +43,8 @@ log = structlog.get_logger(__name__)
 
 SILENCE_ALLOWED: Final = 30.0  # seconds without a turn of the poll loop
 CONNECTION_DEADLINE: Final = 10.0  # seconds from accept to close: handshake, request and answer
-MAX_CONNECTIONS: Final = 32  # files that clients can make the process open
 BACKLOG: Final = 128  # connections that wait to be accepted
+MAX_CONNECTIONS: Final = 32  # few: a probe waits while those that came before it are answered
 MAX_REQUEST_BYTES: Final = 16_384  # of headers, and of a body, which no request needs
 RENDER_INTERVAL: Final = 0.25  # seconds between two renderings of the metrics, however many ask
 TICK: Final = 0.5  # seconds between two looks at old connections and at the certificate
@@ -169,12 +170,13 @@ class _BoundedServer(HTTPServer):
     def initialize(self, *arguments: Any, **options: Any) -> None:
         """Take what `HTTPServer` takes; tornado calls this instead of a constructor."""
         self._open: list[_Connection] = []
+        self._max_connections = _max_connections()
         super().initialize(*arguments, **options)
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Serve a connection, before its TLS handshake; the newest is always served."""
         self._open = [connection for connection in self._open if not connection.stream.closed()]
-        if len(self._open) >= MAX_CONNECTIONS:
+        if len(self._open) >= self._max_connections:
             self._close_one()
         self._open.append(_Connection(stream, address[0], time.monotonic() + CONNECTION_DEADLINE))
         super().handle_stream(stream, address)
@@ -202,6 +204,12 @@ class _BoundedServer(HTTPServer):
             self._close_one()
         else:
             time.sleep(ACCEPT_PAUSE)  # the connection still waits, and the loop would try again at once
+
+
+def _max_connections() -> int:
+    """Return how many connections may be open: clients get no more than a quarter of the files of the process."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 4)
 
 
 class _Certificate:
