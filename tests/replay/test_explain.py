@@ -10,7 +10,7 @@ import pytest
 from support.replayed import copy
 
 from fraud_service import cli
-from fraud_service.domain.events import instant, rfc3339
+from fraud_service.domain.events import decode_label, instant, rfc3339
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.errors import ArchiveError, ConfigurationError
 from fraud_service.replay.cards import merchant_at, profile_at
@@ -87,6 +87,17 @@ def test_labels_that_came_later_are_told(log, monkeypatch):
     (label,) = case.labels
     assert label.labelled_at > fraud.timestamp
     assert [one["is_fraud"] for one in case.taught] == [False, True]  # genuine by maturity, until the label came
+
+
+def test_a_label_that_became_a_dead_letter_is_none(log, monkeypatch):
+    held_back = copy(log).serve(monkeypatch)
+    (label,) = [one for one in held_back.on("labels") if decode_label(one.value).transaction_id == "t-8"]
+    source = {"topic": label.topic, "partition": str(label.partition), "offset": str(label.offset)}
+    headers = [("fraud-reason", b"label_flood")]
+    headers += [(f"fraud-source-{name}", text.encode()) for name, text in source.items()]
+    letter = label._replace(topic=held_back.settings.topics.dead_letters, offset=0, headers=headers)
+    held_back.entries[letter.topic, letter.partition] = [letter]
+    assert explain(held_back.settings, "t-8").labels == []
 
 
 def test_a_decision_that_was_altered_is_told_with_what_differs(log, flagged, monkeypatch):
