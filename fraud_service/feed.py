@@ -72,11 +72,11 @@ class Feed:
         before
             Called before each transaction with its event time, and with what sends all that is held back; may wait.
         """
-        waiting: list[tuple[int, str, Label]] = []
+        waiting: list[tuple[int, str, int, Label]] = []
         began = time.monotonic()
         for event in history:
             while waiting and waiting[0][0] <= event.transaction.timestamp:
-                self.label(heappop(waiting)[2])
+                self.label(heappop(waiting)[3])
             before(event.transaction.timestamp, self.flush)
             if rate is not None:
                 self._pace(began + self.transactions / rate)
@@ -84,10 +84,11 @@ class Feed:
             self.transactions += 1
             label = event.label(label_delay)
             if label is not None:
-                heappush(waiting, (label.labelled_at, label.transaction_id, label))
+                # The number: two labels are never compared, whatever they have in common.
+                heappush(waiting, (label.labelled_at, label.transaction_id, self.transactions, label))
             progress()
         while waiting:
-            self.label(heappop(waiting)[2])
+            self.label(heappop(waiting)[3])
 
     def label(self, label: Label) -> None:
         """Send one label."""

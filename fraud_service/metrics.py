@@ -18,14 +18,14 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from fraud_service.domain.events import LabelSource, Reason
-from fraud_service.domain.policy import CODES, NO_MODEL, Outcome
+from fraud_service.domain.policy import CODES, ID_REUSED, NO_MODEL, Outcome
 from fraud_service.domain.signature import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fraud_service.domain.detector import Verdict
-    from fraud_service.domain.ledger import Example
+    from fraud_service.domain.entries import Example
     from fraud_service.domain.records import RefitRecord
     from fraud_service.domain.snapshot import Snapshot
 
@@ -175,6 +175,9 @@ class ScorerMetrics(StreamMetrics):
         self.cards_limit = metrics.gauge(
             "fraud_cards_limit", "Cards a partition may have before an alert says so, 0 for any number."
         )
+        self.reused = metrics.counter(
+            "fraud_reused_transaction_ids", "Payments under a transaction id that another payment of the card had."
+        )
         self.processing = metrics.histogram(
             "fraud_processing_seconds", "Time to decode, assess and encode one transaction.", FAST
         )
@@ -190,7 +193,7 @@ class ScorerMetrics(StreamMetrics):
             "fraud_stale_decisions", "Decisions for which a newer snapshot should have been in force."
         )
         self.reasons = metrics.counter("fraud_reasons", "Reasons given with flagged transactions.", "code")
-        _begin(self.reasons, (*CODES, NO_MODEL.code))
+        _begin(self.reasons, (*CODES, NO_MODEL.code, ID_REUSED.code))
         self.unexplained = metrics.counter(
             "fraud_unexplained_alerts", "Flagged transactions whose reasons could not be given, though a model scored."
         )
@@ -233,6 +236,8 @@ class ScorerMetrics(StreamMetrics):
             if decision.online_logit is None:
                 self.failures.labels("online").inc()
             if decision.is_flagged:
+                if decision.is_id_reused:
+                    self.reused.inc()
                 self.flagged_amount.labels(self._currency(verdict.transaction.currency)).inc(verdict.transaction.amount)
                 for reason in decision.reasons:
                     self.reasons.labels(reason.code).inc()
@@ -288,6 +293,9 @@ class LearnerMetrics(StreamMetrics):
         )
         _begin(self.labels, TRUTHS, LabelSource)
         self.early = metrics.counter("fraud_labels_early", "Labels whose transaction was not known (yet).")
+        self.too_many = metrics.counter(
+            "fraud_untaught_payments", "Payments that are not taught: their transaction id has too many already."
+        )
         self.examples = metrics.counter("fraud_labelled_examples", "Labelled examples published.", "is_fraud")
         _begin(self.examples, TRUTHS)
         self.corrections = metrics.counter("fraud_corrections", "Labelled examples that contradicted an earlier one.")

@@ -7,9 +7,11 @@ known at its event time, a label becomes known at its own. Used to train, and as
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from fraud_service.domain.ledger import Ledger, Scored, examples_due
+from fraud_service.domain.entries import Scored
+from fraud_service.domain.ledger import Ledger, examples_due
 from fraud_service.domain.snapshot import Knowledge, Snapshot
 from fraud_service.domain.teaching import Progress, Teacher
 
@@ -98,7 +100,8 @@ class Rehearsal:
         self._label_delay = label_delay
         self._ledger = Ledger(MemoryStore(), calendar)
         self._teacher = Teacher(MemoryStore(), calendar, sampling, detector.pretrained)
-        self._labels: list[tuple[int, str, Label]] = []
+        self._labels: list[tuple[int, str, int, Label]] = []
+        self._number = count()  # two labels are never compared, whatever they have in common
         self.profiles: dict[str, Profile] = {}
         self.knowledge = Knowledge(initial)
         self.progress = Progress()
@@ -140,7 +143,7 @@ class Rehearsal:
 
     def _hand_in_labels(self, until: int) -> None:
         while self._labels and self._labels[0][0] <= until:
-            label = heappop(self._labels)[2]
+            label = heappop(self._labels)[3]
             if not self._calendar.is_forgotten(label.labelled_at, self.progress.closed):  # as the learner refuses it
                 self._ledger.label(label, self.progress.closed)
 
@@ -169,7 +172,7 @@ class Rehearsal:
     def _expect_label(self, event: LabelledTransaction) -> None:
         label = event.label(self._label_delay)
         if label is not None:
-            heappush(self._labels, (label.labelled_at, label.transaction_id, label))
+            heappush(self._labels, (label.labelled_at, label.transaction_id, next(self._number), label))
 
 
 def _scored(verdict: Verdict, features: Features) -> Scored:
@@ -186,4 +189,5 @@ def _scored(verdict: Verdict, features: Features) -> Scored:
         decision.outcome,
         features.vector(),
         decision.model,
+        transaction.currency,
     )

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.worlds import DAY, HOUR, MONDAY, BrokenModel, LinearModel, online_model, snapshot, transaction
 
 from fraud_service.domain.detector import Detector
+from fraud_service.domain.entries import Example, Scored
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.ledger import Example, Scored
 from fraud_service.domain.policy import CODES, Outcome, Policy
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.errors import ConfigurationError

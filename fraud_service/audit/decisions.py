@@ -14,7 +14,8 @@ import msgspec
 from fraud_service.audit.findings import Kind
 from fraud_service.audit.letters import content
 from fraud_service.audit.matching import Matcher
-from fraud_service.domain.events import Transaction, decode_transaction
+from fraud_service.audit.uses import Uses
+from fraud_service.domain.events import Transaction, decode_transaction, facts
 from fraud_service.domain.policy import Outcome
 from fraud_service.domain.reading import UNREADABLE
 from fraud_service.domain.records import AlertRecord, ScoreRecord, alert_id, decode_score
@@ -102,6 +103,7 @@ class Decisions:
         self._loose = loose
         self._findings = findings
         self._refused: set[int] = set()
+        self._uses = Uses()
         self._scored: Matcher[_Input, _Scored] = Matcher(self._on_no_score, self._on_no_input)
         self._alerted: Matcher[_Scored, _Alert] = Matcher(self._on_no_alert, self._on_no_score_of_alert)
 
@@ -146,6 +148,9 @@ class Decisions:
         if pair is not None:
             self._compare(pair.expected, pair.found, in_order=pair.in_order)
         self._findings.count("repeated", record.repeated)
+        self._findings.count("reused_ids", record.is_id_reused and not record.repeated)
+        if self._uses.repeats_nothing(record):
+            self._findings.wrong(Kind.DECISION, entry, "it repeats the decision on another payment under its id")
         if record.outcome is not Outcome.APPROVE and not record.repeated:
             self._findings.count("flagged")
             raised = self._alerted.expect((record.card_id, record.transaction_id), scored)
@@ -172,7 +177,7 @@ class Decisions:
             self._findings.wrong(Kind.REORDERED, entry, f"the score of input {source.entry.offset} is not in its turn")
         if entry.key != source.entry.key:
             self._findings.wrong(Kind.ALTERED, entry, f"its key is not that of input {source.entry.offset}")
-        if transaction is not None and _facts(transaction) != _facts(record):
+        if transaction is not None and facts(transaction) != facts(record):
             self._findings.wrong(Kind.ALTERED, entry, f"it does not say what input {source.entry.offset} says")
 
     def _compare_alert(self, scored: _Scored, alert: _Alert, *, in_order: bool) -> None:
@@ -182,7 +187,7 @@ class Decisions:
         decided = (record.outcome, record.score, record.model, record.snapshot, record.reasons)
         if (said.outcome, said.score, said.model, said.snapshot, said.reasons) != decided:
             self._findings.wrong(Kind.ALTERED, entry, f"it does not say what score {scored.entry.offset} decided")
-        if _facts(said.transaction) != _facts(record):
+        if facts(said.transaction) != facts(record):
             self._findings.wrong(Kind.ALTERED, entry, f"its transaction is not that of score {scored.entry.offset}")
 
     def _on_no_score(self, key: Hashable, source: _Input, _: bool) -> None:
@@ -273,7 +278,3 @@ def _identify(entry: Entry) -> tuple[Hashable, Transaction | None]:
             return entry.offset, None
         return (head.card_id, head.transaction_id), None
     return (transaction.card_id, transaction.transaction_id), transaction
-
-
-def _facts(said: Transaction | ScoreRecord) -> tuple[object, ...]:
-    return said.card_id, said.transaction_id, said.timestamp, said.merchant_id, said.amount, said.currency

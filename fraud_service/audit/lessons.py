@@ -9,7 +9,7 @@ import numpy as np
 
 from fraud_service.audit.findings import Kind
 from fraud_service.audit.letters import content
-from fraud_service.domain.events import decode_label
+from fraud_service.domain.events import decode_label, facts
 from fraud_service.domain.profile import fingerprint64
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.risk import RiskTable
@@ -92,8 +92,7 @@ def _example(entry: Entry) -> int | None:
     record = decode_labelled(entry.value or b"")
     if record.corrects:
         return None
-    name = f"{len(record.card_id)}/{record.card_id}/{record.timestamp}/{record.transaction_id}"
-    return int.from_bytes(fingerprint64(name), "big")
+    return int.from_bytes(fingerprint64(repr(facts(record))), "big")
 
 
 def follow_snapshots(entries: Iterable[Entry], findings: Findings) -> Snapshot | None:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from fraud_service.audit.findings import Kind
-from fraud_service.domain.profile import Profile, decode_profile, encode_profile
+from fraud_service.domain.profile import (
+    NOT_LEGACY,
+    RECENT,
+    UNKNOWN_CURRENCY,
+    Profile,
+    decode_profile,
+    encode_profile,
+)
 from fraud_service.domain.reading import UNREADABLE
 from fraud_service.domain.records import decode_score
 from fraud_service.errors import InvalidRecord
@@ -149,6 +156,8 @@ def _compare(scope: Scope, row: _Row, folded: bytes | None, findings: Findings) 
         findings.count("profiles")
     elif not _is_readable(row.value):
         wrong = "the profile cannot be read"
+    elif folded and _is_upgraded(decode_profile(row.value), decode_profile(folded)):
+        findings.count("profiles_upgraded")
     elif folded == CUT or (folded is None and scope.is_cut):
         findings.count("profiles_unproved")
     elif folded is None:
@@ -157,6 +166,29 @@ def _compare(scope: Scope, row: _Row, folded: bytes | None, findings: Findings) 
         wrong = "the profile is not what the decisions in the log make of its card"
     if wrong is not None:
         findings.wrong_at(Kind.STATE, scope.changelog, scope.partition, row.offset, wrong)
+
+
+def _is_upgraded(found: Profile, folded: Profile) -> bool:
+    """Whether a profile that an older schema began says the same, its fingerprints and currencies left out."""
+    names = [name for name in found.__struct_fields__ if name not in {"merchants", "countries", "devices", "recent"}]
+    rows, expected = [*RECENT.iter_unpack(found.recent)], [*RECENT.iter_unpack(folded.recent)]
+    return (
+        all(getattr(found, name) == getattr(folded, name) for name in names)
+        and [*found.merchants.values()] == [*folded.merchants.values()]
+        and _are_known([*found.merchants], [*folded.merchants])
+        and _are_known(found.countries, folded.countries)
+        and _are_known(found.devices, folded.devices)
+        and [row[:3] for row in rows] == [row[:3] for row in expected]
+        and _are_known([row[3] for row in rows], [row[3] for row in expected])
+        and all(row[4] in {UNKNOWN_CURRENCY, other[4]} for row, other in zip(rows, expected, strict=True))
+    )
+
+
+def _are_known(found: list[int], folded: list[int]) -> bool:
+    """Whether fingerprints are the expected ones, those of the older schema left out."""
+    return len(found) == len(folded) and all(
+        one == other or one < NOT_LEGACY for one, other in zip(found, folded, strict=True)
+    )
 
 
 def _is_readable(value: bytes) -> bool:

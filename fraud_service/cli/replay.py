@@ -154,12 +154,16 @@ def explain(
     at: Annotated[
         str | None, typer.Option(help="When it was scored, RFC 3339, broker's clock: only an hour around is searched.")
     ] = None,
+    payment: Annotated[
+        int | None, typer.Option(help="Which payment under this id, from 1; otherwise the newest, or that of --at.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one page for a case file here.")] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Explain one decision: what it rested on, what became known later, and whether made again it is the same.
 
+    Where a card used the id for several payments, all of them are listed, and --payment chooses.
     Exits 1 when the decision made again differs. Without --card and --at the whole score log is searched.
     """
     from fraud_service.replay import casefile
@@ -167,7 +171,7 @@ def explain(
 
     require_folder(html)
     chosen = settings.load(bootstrap_servers=bootstrap)
-    case = run.explain(chosen, transaction_id, card, None if at is None else _instant("--at", at))
+    case = run.explain(chosen, transaction_id, card, None if at is None else _instant("--at", at), payment)
     if html is not None:
         html.write_text(casefile.html(case), encoding="utf-8")
     say_json(_json(case) if as_json else casefile.text(case))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from fraud_service.domain.ledger import card_of, decode_due
+from fraud_service.domain.entries import decode_due
+from fraud_service.domain.ledger import card_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

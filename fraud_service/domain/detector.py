@@ -14,7 +14,7 @@ import msgspec
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
 from fraud_service.domain.online import Rows
-from fraud_service.domain.policy import NO_MODEL, Decision, Outcome, Policy, reasons
+from fraud_service.domain.policy import ID_REUSED, MOST_REASONS, NO_MODEL, Decision, Outcome, Policy, reasons
 from fraud_service.domain.profile import Profile
 from fraud_service.domain.scoring import (
     Blend,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
     from fraud_service.domain.online import Encoded, EncodedRows, OnlineModel
+    from fraud_service.domain.policy import Reason
     from fraud_service.domain.snapshot import Snapshots
 
 
@@ -53,11 +54,17 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
         """Whether this transaction was decided before."""
         return self.features is None
 
+    @property
+    def is_id_reused(self) -> bool:
+        """Whether another payment of the card had this id. A repetition of such a payment says so too."""
+        return self.decision.is_id_reused
+
 
 class _Case(msgspec.Struct, frozen=True, gc=False):
     """A transaction on its way through the flow.
 
     A repetition has neither view nor model nor features; it came already `ago` transactions of its card before.
+    `is_id_reused` says that its id, and nothing else of it, is among the last ones of its card.
     """
 
     transaction: Transaction
@@ -65,6 +72,7 @@ class _Case(msgspec.Struct, frozen=True, gc=False):
     model: PretrainedModel | None = None
     features: Features | None = None
     ago: int = 0
+    is_id_reused: bool = False
 
 
 class _Said(NamedTuple):
@@ -125,7 +133,11 @@ class Detector:
         ]
 
     def judge(
-        self, transactions: Sequence[Transaction], features: Sequence[Features], knowledge: Snapshots
+        self,
+        transactions: Sequence[Transaction],
+        features: Sequence[Features],
+        knowledge: Snapshots,
+        reused: Sequence[bool],
     ) -> list[Verdict]:
         """Decide on features that were computed before: no profile is needed, and none is folded.
 
@@ -135,6 +147,8 @@ class Detector:
             One row a transaction.
         knowledge
             The snapshots to choose from, by event time.
+        reused
+            Whether another payment of the card had its id, a value a transaction: only a profile can tell.
 
         Returns
         -------
@@ -142,16 +156,16 @@ class Detector:
             One a transaction, in order.
         """
         cases = []
-        for transaction, row in zip(transactions, features, strict=True):
+        for transaction, row, is_id_reused in zip(transactions, features, reused, strict=True):
             view = knowledge.at(transaction.timestamp)
             model = self._models.get(view.snapshot.model, self.pretrained)
-            cases.append(_Case(transaction, view, model, row))
+            cases.append(_Case(transaction, view, model, row, is_id_reused=is_id_reused))
         return [self._judge(case, said) for case, said in zip(cases, _ask(cases), strict=True)]
 
     def _observe(self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: Snapshots) -> _Case:
         """Compute the features from what was known before, then fold the transaction into its card's profile."""
         profile = profiles.get(transaction.card_id) or Profile()
-        ago = profile.remembered(transaction.transaction_id)
+        ago, is_id_reused = profile.remembered(transaction)
         if ago:
             return _Case(transaction, ago=ago)
         view = knowledge.at(transaction.timestamp)
@@ -165,7 +179,7 @@ class Detector:
         profile.fold(transaction)
         profiles[transaction.card_id] = profile
         model = self._models.get(view.snapshot.model, self.pretrained)
-        return _Case(transaction, view, model, features)
+        return _Case(transaction, view, model, features, is_id_reused=is_id_reused)
 
     def _remember(self, case: _Case, said: _Said, profile: Profile) -> Verdict:
         """Decide, and note the decision in the profile for the day the transaction comes again."""
@@ -179,38 +193,40 @@ class Detector:
         """Decide, and say why where it matters."""
         if case.features is None or case.view is None or case.model is None:
             raise AssertionError("a repetition is not judged again")
-        snapshot = case.view.snapshot
-        result = blend(said.pretrained, said.online, snapshot.online_weight, case.model.prior)
+        result = blend(said.pretrained, said.online, case.view.snapshot.online_weight, case.model.prior)
         explanation = None
-        if self.policy.outcome(result.score) is not Outcome.APPROVE:
-            explanation = _explain(case.features, said.rows[said.row], result, case.model, snapshot.online)
-        decision = self._decide(case.transaction, case.features, case.model, snapshot, result, explanation)
-        return Verdict(case.transaction, decision, case.features, explanation)
-
-    def _decide(
-        self,
-        transaction: Transaction,
-        features: Features,
-        model: PretrainedModel,
-        snapshot: Snapshot,
-        result: Blend,
-        explanation: Contributions | None,
-    ) -> Decision:
-        outcome = self.policy.outcome(result.score)
-        why = () if explanation is None else reasons(features, explanation.features)
+        outcome = self.policy.outcome_of(result.score, is_id_reused=case.is_id_reused)
+        if outcome is not Outcome.APPROVE:
+            online = case.view.snapshot.online
+            explanation = _explain(case.features, said.rows[said.row], result, case.model, online)
+        why = () if explanation is None else reasons(case.features, explanation.features)
         if result.pretrained_logit is None and result.online_logit is None:
             outcome, why = Outcome.REVIEW, (NO_MODEL,)
-        return Decision(
-            outcome=outcome,
-            score=result.score,
-            pretrained_logit=result.pretrained_logit,
-            online_logit=result.online_logit,
-            online_weight=result.online_weight,
-            model=model.version,
-            snapshot=snapshot.version,
-            is_stale=snapshot.is_stale_at(transaction.timestamp),
-            reasons=why,
-        )
+        if case.is_id_reused:
+            why = (ID_REUSED, *why)[:MOST_REASONS]
+        decision = _decision(case.transaction, case.model, case.view.snapshot, result, outcome, why)
+        return Verdict(case.transaction, decision, case.features, explanation)
+
+
+def _decision(
+    transaction: Transaction,
+    model: PretrainedModel,
+    snapshot: Snapshot,
+    result: Blend,
+    outcome: Outcome,
+    why: tuple[Reason, ...],
+) -> Decision:
+    return Decision(
+        outcome=outcome,
+        score=result.score,
+        pretrained_logit=result.pretrained_logit,
+        online_logit=result.online_logit,
+        online_weight=result.online_weight,
+        model=model.version,
+        snapshot=snapshot.version,
+        is_stale=snapshot.is_stale_at(transaction.timestamp),
+        reasons=why,
+    )
 
 
 def _ask(cases: list[_Case]) -> list[_Said]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
@@ -84,8 +84,36 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180, description="degrees, WGS 84")] | None = None
 
 
+class Payment(Protocol):
+    """What a transaction and each record about one say of it."""
+
+    @property
+    def transaction_id(self) -> str: ...  # noqa: D102 - as in `Transaction`
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102 - as above
+    @property
+    def card_id(self) -> str: ...  # noqa: D102 - as above
+    @property
+    def merchant_id(self) -> str: ...  # noqa: D102 - as above
+    @property
+    def amount(self) -> float: ...  # noqa: D102 - as above
+    @property
+    def currency(self) -> str: ...  # noqa: D102 - as above
+
+
+Facts = tuple[str, str, int, float, str, str]
+
+
+def facts(said: Payment) -> Facts:
+    """Return what names a payment: two messages that agree in all of it are the same payment, sent twice."""
+    return said.card_id, said.transaction_id, said.timestamp, said.amount, said.currency, said.merchant_id
+
+
 class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is known, later, of one transaction. `labelled_at` is the event time of the label, epoch milliseconds."""
+    """What is known, later, of one transaction. `labelled_at` is the event time of the label, epoch milliseconds.
+
+    It names an id only: where a card used one id for several payments, it is about each that was made by then.
+    """
 
     transaction_id: Identifier
     card_id: Identifier

@@ -4,7 +4,8 @@ Each field of `Features` is one feature; its annotation says what it means, in w
 it is for a card or merchant never seen. `docs/features.md` is generated from these annotations. Rules for all of them:
 
 * *Before* means arrived before, on the card's partition. The transaction itself is never part of its own features. A
-  repetition (an id among the card's last 16) is not counted again.
+  repetition is not counted again: one of the card's last 16 transactions once more, with the same id, event time,
+  amount, currency and merchant. Under a used id, anything else is a transaction of its own.
 * Windows follow event time. A window of *n* hours or days is made of whole UTC buckets: the current one and the n - 1
   before it. Kept are the hour of the card's newest event time and the 23 before it, and its day and the 29 before it.
   What arrives for an older bucket, and what an older transaction looks back on, is not counted.
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
-from fraud_service.domain.profile import DAY, HOUR, RECENT, fingerprint32
+from fraud_service.domain.profile import DAY, HOUR, RECENT, is_known
 from fraud_service.domain.risk import NO_RISK
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ def _last_hour(profile: Profile, now: int) -> tuple[float, float, float, float]:
         return 0.0, 0.0, 0.0, 0.0
     count_10m = count_1h = small = 0
     merchants = set()
-    for _, timestamp, amount, merchant in RECENT.iter_unpack(profile.recent):
+    for _, timestamp, amount, merchant, _ in RECENT.iter_unpack(profile.recent):
         age = now - timestamp
         if 0 <= age < HOUR:
             count_1h += 1
@@ -317,7 +318,7 @@ def _ratio(amount: float, of: float) -> float:
 def _company(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
     distance, speed = _travel(transaction, profile)
     return (
-        min(float(profile.merchants.get(fingerprint32(transaction.merchant_id), 0)), MOST),
+        min(float(profile.visits(transaction.merchant_id)), MOST),
         _is_new(transaction.country, profile.countries),
         _is_new(transaction.device_id, profile.devices),
         distance,
@@ -326,7 +327,7 @@ def _company(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
 
 
 def _is_new(text: str | None, known: list[int]) -> float:
-    return float(text is not None and bool(known) and fingerprint32(text) not in known)
+    return float(text is not None and bool(known) and not is_known(text, known))
 
 
 def _travel(transaction: Transaction, profile: Profile) -> tuple[float, float]:

@@ -4,10 +4,13 @@ A label may come late, twice, contradicting an earlier one, before its transacti
 nothing is known when it matures counts as legitimate. Everything happens at event times: the ledger keeps, for each
 boundary, a list of transactions of which something becomes known by then, so that an idle card needs no timer.
 
+An id that a card uses for several payments is one row, with an entry for each of them. A label names only the id: it
+counts for the first payment under it, and for each other that had been made by the time of the label.
+
 One ledger serves one partition. Its state lies in a key-value store with bounded values:
 
 =====================  ==========================================================
-``t/<identity>``       the scored transaction and the labels known of it
+``t/<identity>``       the scored transactions of this id and the labels known of them
 ``l/<identity>``       labels that came before their transaction
 ``d/<boundary>``       how many entries are due at this boundary
 ``d/<boundary>/<n>``   the n-th of them: (known at, identity)
@@ -16,24 +19,33 @@ One ledger serves one partition. Its state lies in a key-value store with bounde
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from fraud_service.domain.events import LabelSource
-from fraud_service.domain.features import Features
-from fraud_service.domain.policy import Outcome
+from fraud_service.domain.entries import (
+    Due,
+    Entry,
+    Example,
+    Known,
+    Scored,
+    decode_due,
+    decode_entry,
+    decode_labels,
+    encode_row,
+)
+from fraud_service.domain.events import facts
 from fraud_service.domain.profile import DAY, HOUR
-from fraud_service.domain.reading import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from fraud_service.domain.events import Label
-    from fraud_service.domain.records import LabelledRecord, ScoreRecord
+    from fraud_service.domain.events import Facts, Label, LabelSource
+    from fraud_service.domain.records import ScoreRecord
 
-ROW: Final = "a row of the learner's ledger"
 MOST_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
+MOST_PAYMENTS: Final = 8  # kept under one transaction id; beyond it the first ones stay
 BETWEEN_BEATS: Final = 1000  # entries settled
 
 
@@ -72,104 +84,16 @@ class Calendar(msgspec.Struct, frozen=True):
         return instant + self.retention <= closed * self.interval
 
 
-class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What the learner needs of a score record."""
+class Taken(Enum):
+    """Whether a scored transaction was taken in, or why not."""
 
-    transaction_id: str
-    card_id: str
-    merchant_id: str
-    timestamp: int
-    amount: float
-    pretrained_logit: float | None
-    online_logit: float | None
-    score: float
-    outcome: Outcome
-    values: tuple[float, ...]  # of the features, without their names: a third of the room
-    model: str
+    IN = auto()
+    NOT = auto()  # it is here already, was a repetition, or is forgotten
+    TOO_MANY = auto()  # its id has all the payments that are kept under one
 
-    @property
-    def features(self) -> Features:
-        """The features that were scored."""
-        return Features(*self.values)
-
-    @classmethod
-    def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> Scored:
-        """Take it from a record and its features."""
-        return cls(
-            record.transaction_id,
-            record.card_id,
-            record.merchant_id,
-            record.timestamp,
-            record.amount,
-            record.pretrained_logit,
-            record.online_logit,
-            record.score,
-            record.outcome,
-            features.vector(),
-            record.model,
-        )
-
-
-class Known(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
-    """A label of one transaction. At the same instant fraud sorts last, and the last one counts."""
-
-    known_at: int
-    is_fraud: bool
-    source: LabelSource
-
-
-class Entry(msgspec.Struct, array_like=True):
-    """A scored transaction, the labels not applied yet, and what was taught of it: None, legitimate or fraud.
-
-    `packed` is a `Scored`: it is carried from row to row, and read once, when it is taught. `labelled_at` is the time
-    of the newest label applied: an older one changes nothing any more.
-    """
-
-    packed: msgspec.Raw
-    waiting: list[Known] = []
-    taught: bool | None = None
-    taught_at: int = 0
-    labelled_at: int = -1
-
-    @property
-    def scored(self) -> Scored:
-        """The scored transaction, unpacked."""
-        return read(_scored_decoder, self.packed, ROW)
-
-    @property
-    def timestamp(self) -> int:
-        """The event time of the transaction."""
-        return read(_beginning_decoder, self.packed, ROW).timestamp
-
-
-class _Beginning(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How a `Scored` begins, whatever follows."""
-
-    transaction_id: str
-    card_id: str
-    merchant_id: str
-    timestamp: int
-
-
-class Example(msgspec.Struct, frozen=True, gc=False):
-    """A labelled example: what was scored, and what became known when and by whom (None: by maturity).
-
-    `corrects` says that the opposite was taught before, at `corrected_at`.
-    """
-
-    scored: Scored
-    is_fraud: bool
-    source: LabelSource | None
-    known_at: int
-    corrects: bool = False
-    corrected_at: int = 0
-
-
-class Due(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
-    """Something becomes known of a transaction."""
-
-    known_at: int
-    identity: str
+    def __bool__(self) -> bool:
+        """Whether it was taken in."""
+        return self is Taken.IN
 
 
 class Ledger:
@@ -179,46 +103,59 @@ class Ledger:
         self._store = store
         self._calendar = calendar
 
-    def score(self, record: ScoreRecord, closed: int) -> bool:
-        """Take in a scored transaction; returns False for one that is here already or was a repetition.
+    def score(self, record: ScoreRecord, closed: int) -> Taken:
+        """Take in a scored transaction.
 
         Parameters
         ----------
         closed
             Number of the last boundary that was closed: what was due by then falls due at the next one.
         """
-        return record.features is not None and self.enter(Scored.of(record, record.features), closed)
+        return Taken.NOT if record.features is None else self.enter(Scored.of(record, record.features), closed)
 
-    def enter(self, scored: Scored, closed: int) -> bool:
+    def enter(self, scored: Scored, closed: int) -> Taken:
         """Take in what `score` takes from a record."""
         identity = identify(scored.card_id, scored.transaction_id)
-        if self._calendar.is_forgotten(scored.timestamp, closed) or self._store.get(f"t/{identity}") is not None:
-            return False
-        early = self._early(identity)
-        waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, closed)]
-        entry = Entry(msgspec.Raw(_encode(scored)), waiting)
-        self._store.put(f"t/{identity}", _encode(entry))
+        if self._calendar.is_forgotten(scored.timestamp, closed):
+            return Taken.NOT
+        entries = self._entries(identity)
+        if any(entry.scored.is_same(scored) for entry in entries):
+            return Taken.NOT
+        if len(entries) == MOST_PAYMENTS:
+            return Taken.TOO_MANY
+        early = [] if entries else self._early(identity)
+        if entries:
+            waiting = [known for known in entries[0].said if known.known_at >= scored.timestamp]
+        else:
+            waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, closed)]
+        self._keep(identity, [*entries, Entry(msgspec.Raw(encode_row(scored)), waiting)])
         self._schedule(scored.timestamp + self._calendar.maturity, identity, closed)
         if early:
             self._store.delete(f"l/{identity}")
-            for known in waiting:
-                self._schedule_label(known, scored.timestamp, identity, closed)
-        return True
+        for known in waiting:
+            self._schedule_label(known, [scored.timestamp], identity, closed)
+        return Taken.IN
 
     def label(self, label: Label, closed: int) -> bool:
         """Take in a label; returns False when its transaction is not here (yet)."""
         known = Known(label.labelled_at, label.is_fraud, label.source)
         identity = identify(label.card_id, label.transaction_id)
-        entry = self._entry(identity)
-        if entry is None:
+        entries = self._entries(identity)
+        if not entries:
             self._label_early(known, identity, closed)
             return False
-        before, entry.waiting = entry.waiting, _with(entry.waiting, known)
-        if entry.waiting != before:
-            self._store.put(f"t/{identity}", _encode(entry))
-            boundary, *others = (self._settles(one, entry.timestamp, closed) for one in (known, *before))
-            if boundary not in others:  # or repeated labels would fill it
-                self._schedule_label(known, entry.timestamp, identity, closed)
+        # A payment that was made after a label is not what the label is about: a label of long ago vouches for nothing.
+        concerned = [entries[0], *(other for other in entries[1:] if other.timestamp <= known.known_at)]
+        scheduled = {self._settles(one, entry.timestamp, closed) for entry in entries for one in entry.waiting}
+        news = [entry for entry in concerned if _with(entry.waiting, known) != entry.waiting]
+        for entry in news:
+            entry.waiting = _with(entry.waiting, known)
+        if news:
+            self._keep(identity, entries)
+            timestamps = [entry.timestamp for entry in news]
+            # Scheduled once for a boundary, or repeated labels would fill it.
+            unscheduled = [at for at in timestamps if self._settles(known, at, closed) not in scheduled]
+            self._schedule_label(known, unscheduled, identity, closed)
         return True
 
     def _label_early(self, known: Known, identity: str, closed: int) -> None:
@@ -226,7 +163,7 @@ class Ledger:
         before = self._early(identity)
         waiting = _with(before, known)
         if waiting != before:
-            self._store.put(f"l/{identity}", _encode(waiting))
+            self._store.put(f"l/{identity}", encode_row(waiting))
         if not before:
             self._schedule(known.known_at + self._calendar.retention, identity, closed)
 
@@ -265,42 +202,57 @@ class Ledger:
 
     def _is_over(self, due: Due, boundary: int) -> bool:
         """Whether nothing more is to be learned of a transaction, and it is only to be forgotten."""
-        entry = self._entry(due.identity)
-        if entry is None:
-            return True
-        is_settled = entry.taught is not None and not entry.waiting
-        return is_settled and self._calendar.is_forgotten(entry.timestamp, boundary)
+        return all(
+            entry.taught is not None and not entry.waiting and self._calendar.is_forgotten(entry.timestamp, boundary)
+            for entry in self._entries(due.identity)
+        )
 
-    def settle(self, due: Due, boundary: int) -> Example | None:
-        """Apply what is known of a transaction by a boundary; returns the example to teach, if there is one."""
-        entry, until = self._entry(due.identity), boundary * self._calendar.interval
-        if entry is None:
+    def settle(self, due: Due, boundary: int) -> list[Example]:
+        """Apply what is known of a transaction by a boundary; returns the examples to teach."""
+        entries, until = self._entries(due.identity), boundary * self._calendar.interval
+        if not entries:
             self._forget_early(due, boundary)
-            return None
-        timestamp = entry.timestamp
-        matures_at, forgotten_at = timestamp + self._calendar.maturity, timestamp + self._calendar.retention
-        example = _apply(entry, timestamp, matures_at, until)
-        if forgotten_at <= until:
-            self._store.delete(f"t/{due.identity}")
-            return example
-        self._store.put(f"t/{due.identity}", _encode(entry))
-        if due.known_at == matures_at:
+            return []
+        examples, kept, forgotten = [], [], set()
+        for entry in entries:
+            timestamp = entry.timestamp
+            matures_at, forgotten_at = timestamp + self._calendar.maturity, timestamp + self._calendar.retention
+            example = _apply(entry, timestamp, matures_at, until)
+            if example is not None:
+                examples.append(example)
+            if forgotten_at > until:
+                kept.append(entry)
+                if due.known_at == matures_at:
+                    forgotten.add(forgotten_at)
+        self._keep(due.identity, kept)
+        for forgotten_at in forgotten:  # one at most: all of them matured at the same instant
             self._schedule(forgotten_at, due.identity, boundary)
-        return example
+        return examples
 
-    def _entry(self, identity: str) -> Entry | None:
+    def _entries(self, identity: str) -> list[Entry]:
         data = self._store.get(f"t/{identity}")
-        return None if data is None else _decode_entry(data)
+        if data is None:
+            return []
+        first = decode_entry(data)
+        others, first.others = first.others, []
+        return [first, *others]
+
+    def _keep(self, identity: str, entries: list[Entry]) -> None:
+        if entries:
+            entries[0].others = entries[1:]
+            self._store.put(f"t/{identity}", encode_row(entries[0]))
+        else:
+            self._store.delete(f"t/{identity}")
 
     def _early(self, identity: str) -> list[Known]:
         data = self._store.get(f"l/{identity}")
-        return [] if data is None else _decode_labels(data)
+        return [] if data is None else decode_labels(data)
 
     def _forget_early(self, due: Due, boundary: int) -> None:
         early = self._early(due.identity)
         waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, boundary)]
         if waiting:
-            self._store.put(f"l/{due.identity}", _encode(waiting))
+            self._store.put(f"l/{due.identity}", encode_row(waiting))
             self._schedule(waiting[-1].known_at + self._calendar.retention, due.identity, boundary)
         elif early:
             self._store.delete(f"l/{due.identity}")
@@ -308,14 +260,16 @@ class Ledger:
     def _schedule(self, at: int, identity: str, closed: int) -> None:
         boundary = max(self._calendar.boundary(at), closed + 1)
         count = self.count(boundary)
-        self._store.put(f"d/{boundary}/{count}", _encode(Due(at, identity)))
+        self._store.put(f"d/{boundary}/{count}", encode_row(Due(at, identity)))
         self._store.put(f"d/{boundary}", b"%d" % (count + 1))
 
-    def _schedule_label(self, known: Known, timestamp: int, identity: str, closed: int) -> None:
-        """Schedule a label, unless the transaction matures at the same boundary and so is settled then anyway."""
-        at, matures = max(known.known_at, timestamp), self._calendar.boundary(timestamp + self._calendar.maturity)
-        if not closed < matures == self._calendar.boundary(at):
-            self._schedule(at, identity, closed)
+    def _schedule_label(self, known: Known, timestamps: list[int], identity: str, closed: int) -> None:
+        """Schedule a label of transactions, unless one matures at the same boundary and so is settled then anyway."""
+        for at in sorted({max(known.known_at, timestamp) for timestamp in timestamps}):
+            boundary = self._calendar.boundary(at)
+            matures = {self._calendar.boundary(timestamp + self._calendar.maturity) for timestamp in timestamps}
+            if not (closed < boundary and boundary in matures):
+                self._schedule(at, identity, closed)
 
 
 def _apply(entry: Entry, timestamp: int, matures_at: int, until: int) -> Example | None:
@@ -326,6 +280,7 @@ def _apply(entry: Entry, timestamp: int, matures_at: int, until: int) -> Example
         is_news = (entry.labelled_at, bool(entry.taught)) <= (known.known_at, known.is_fraud)
         if is_news and known.known_at <= until:
             entry.labelled_at, entry.taught, source = known.known_at, known.is_fraud, known.source
+            entry.labelled_by = source
             entry.taught_at = max(known.known_at, timestamp)
     entry.waiting = [known for known in entry.waiting if known.known_at > until]
     if entry.taught is None and matures_at <= until:
@@ -357,41 +312,15 @@ def examples_due(ledgers: Sequence[Ledger], boundary: int, beat: Callable[[], No
         for number, due in enumerate(ledger.due(boundary)):
             if number % BETWEEN_BEATS == 0:
                 beat()
-            example = ledger.settle(due, boundary)
-            if example is not None:
-                found.append(example)
+            found += ledger.settle(due, boundary)
     return sorted(found, key=in_order)
 
 
-def in_order(example: Example) -> tuple[int, str]:
-    """Sort key of teaching: when it became known, then by transaction, however partitions interleave."""
-    return example.known_at, identify(example.scored.card_id, example.scored.transaction_id)
+def in_order(example: Example) -> tuple[int, str, Facts]:
+    """Sort key of teaching: when it became known, then by payment, however partitions interleave."""
+    scored = example.scored
+    return example.known_at, identify(scored.card_id, scored.transaction_id), facts(scored)
 
 
 def _with(labels: list[Known], known: Known) -> list[Known]:
     return sorted({*labels, known})[-MOST_LABELS:]
-
-
-_encoder = msgspec.msgpack.Encoder()
-_scored_decoder = msgspec.msgpack.Decoder(Scored)
-_beginning_decoder = msgspec.msgpack.Decoder(_Beginning)
-_entry_decoder = msgspec.msgpack.Decoder(Entry)
-_labels_decoder = msgspec.msgpack.Decoder(list[Known])
-_due_decoder = msgspec.msgpack.Decoder(Due)
-
-
-def _encode(value: Any) -> bytes:
-    return _encoder.encode(value)
-
-
-def _decode_entry(data: bytes) -> Entry:
-    return read(_entry_decoder, data, ROW)
-
-
-def _decode_labels(data: bytes) -> list[Known]:
-    return read(_labels_decoder, data, ROW)
-
-
-def decode_due(data: bytes) -> Due:
-    """Read a row that says what falls due."""
-    return read(_due_decoder, data, ROW)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 
 from fraud_service.domain.events import Reason
-from fraud_service.domain.profile import HOUR, fingerprint32
+from fraud_service.domain.profile import HOUR, fingerprint
 from fraud_service.domain.reading import read
 from fraud_service.errors import InvalidEvent
 
@@ -63,7 +63,7 @@ class Sluice:
         hour = _Hour() if data is None else read(_decoder, data, "the hour's count of labels")
         if timestamp // HOUR > hour.number:
             hour = _Hour(timestamp // HOUR)
-        cells, cell = array("H", hour.cells), fingerprint32(label.card_id) % CELLS
+        cells, cell = array("H", hour.cells), fingerprint(label.card_id) % CELLS
         of_source = hour.sources.get(label.source, 0)
         if 0 < self._limits.per_source <= of_source:
             raise InvalidEvent(Reason.LABEL_FLOOD, f"{of_source} labels of {label.source} within an hour before it")

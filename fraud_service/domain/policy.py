@@ -56,6 +56,11 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Whether an alert goes out."""
         return self.outcome is not Outcome.APPROVE
 
+    @property
+    def is_id_reused(self) -> bool:
+        """Whether another payment of the card had the same transaction id."""
+        return bool(self.reasons) and self.reasons[0].code == ID_REUSED.code
+
 
 class Policy(msgspec.Struct, frozen=True):
     """Thresholds on the score, both in [0, 1]: review from `review` on, decline from `decline` on."""
@@ -69,8 +74,18 @@ class Policy(msgspec.Struct, frozen=True):
             return Outcome.DECLINE
         return Outcome.REVIEW if score >= self.review else Outcome.APPROVE
 
+    def outcome_of(self, score: float, *, is_id_reused: bool) -> Outcome:
+        """Decide by the thresholds; a person looks at a reused id, however low the score is."""
+        outcome = self.outcome(score)
+        return Outcome.REVIEW if is_id_reused and outcome is Outcome.APPROVE else outcome
+
 
 NO_MODEL: Final = Reason("NO_MODEL", "no model could score this transaction", 0.0)
+ID_REUSED: Final = Reason(
+    "TRANSACTION_ID_REUSED",
+    "another payment of this card had this transaction id, with another amount, currency, time or merchant",
+    0.0,
+)
 
 
 def reasons(features: Features, contributions: Mapping[str, float]) -> tuple[Reason, ...]:

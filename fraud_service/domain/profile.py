@@ -15,7 +15,7 @@ from bisect import bisect_right
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,8 @@ from fraud_service.errors import InvalidRecord
 if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
+UPGRADABLE: Final = 4  # its merchants, countries and devices are CRC-32, and its last transactions have no currency
 
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
@@ -113,8 +114,24 @@ class Place(msgspec.Struct, array_like=True, gc=False):
     timestamp: int
 
 
-# One of the card's last transactions: its fingerprint, when it was, its amount, and the merchant's fingerprint.
-RECENT: Final = struct.Struct("<8sqdI")
+# One of the card's last transactions: its id's fingerprint, event time, amount, the merchant's fingerprint, currency.
+RECENT: Final = struct.Struct("<8sqdQ3s")
+RECENT_4: Final = struct.Struct("<8sqdI")
+UNKNOWN_CURRENCY: Final = bytes(3)  # of a transaction that schema 4 remembered; it agrees with every currency
+
+
+class Remembered(NamedTuple):
+    """What the last transactions of a card say of another one.
+
+    It came already `ago` transactions before, or not at all (0). `is_id_reused` says that its id is among them, and
+    only with other content.
+    """
+
+    ago: int = 0
+    is_id_reused: bool = False
+
+
+NEW: Final = Remembered()
 
 
 class Profile(msgspec.Struct, array_like=True, gc=False):
@@ -139,13 +156,21 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     devices: list[int] = []
     place: Place | None = None
 
-    def remembered(self, transaction_id: str) -> int:
-        """Return how many transactions ago this one came already, among the last `RECENT_KEPT`; 0 if it did not."""
-        identity = fingerprint64(transaction_id)
+    def remembered(self, transaction: Transaction) -> Remembered:
+        """Look a transaction up among the last `RECENT_KEPT`.
+
+        Two messages are the same transaction when id, event time, amount, currency and merchant agree. Whatever else
+        they say, of a device or a place, may differ.
+        """
+        identity = fingerprint64(transaction.transaction_id)
         if identity not in self.recent:  # nearly always; it may also lie across other figures
-            return 0
-        known = [known for known, *_ in RECENT.iter_unpack(self.recent)]
-        return len(known) - known.index(identity) if identity in known else 0
+            return NEW
+        rows = [*RECENT.iter_unpack(self.recent)]
+        same_id = [place for place, row in enumerate(rows) if row[0] == identity]
+        for place in same_id:
+            if _agrees(rows[place], transaction):
+                return Remembered(len(rows) - place)
+        return Remembered(is_id_reused=bool(same_id))
 
     def decision(self, ago: int) -> Decision:
         """Return what was decided on the transaction so many transactions ago."""
@@ -178,8 +203,13 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
             fingerprint64(transaction.transaction_id),
             transaction.timestamp,
             transaction.amount,
-            fingerprint32(transaction.merchant_id),
+            fingerprint(transaction.merchant_id),
+            transaction.currency.encode(),
         )
+
+    def visits(self, merchant_id: str) -> int:
+        """Return how often the card paid this merchant, since it was last not among the most recent ones."""
+        return self.merchants.get(fingerprint(merchant_id)) or self.merchants.get(fingerprint32(merchant_id), 0)
 
     def _learn_amount(self, amount: float) -> None:
         value = math.log1p(amount)
@@ -209,8 +239,9 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
             days.high[day] += high
 
     def _note_company(self, transaction: Transaction) -> None:
-        merchant = fingerprint32(transaction.merchant_id)
-        self.merchants[merchant] = self.merchants.pop(merchant, 0) + 1  # popped and put back: the most recent is last
+        merchant = fingerprint(transaction.merchant_id)
+        visits = self.merchants.pop(merchant, 0) or self._upgraded(transaction.merchant_id, merchant)
+        self.merchants[merchant] = visits + 1  # popped and put back: the most recent is last
         if len(self.merchants) > MERCHANTS_KEPT:
             del self.merchants[next(iter(self.merchants))]
         if transaction.country is not None:
@@ -220,12 +251,39 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         if transaction.latitude is not None and transaction.longitude is not None:
             self.place = Place(transaction.latitude, transaction.longitude, transaction.timestamp)
 
+    def _upgraded(self, merchant_id: str, merchant: int) -> int:
+        """Return the visits that schema 4 counted for a merchant, and replace its fingerprint wherever it stands."""
+        old = fingerprint32(merchant_id)
+        visits = self.merchants.pop(old, 0)
+        if visits:
+            rows = [[*row] for row in RECENT.iter_unpack(self.recent)]
+            for row in rows:
+                row[3] = merchant if row[3] == old else row[3]
+            self.recent = b"".join(RECENT.pack(*row) for row in rows)
+        return visits
+
+
+def _agrees(row: tuple[bytes, int, float, int, bytes], transaction: Transaction) -> bool:
+    """Whether a remembered transaction of the same id is this one."""
+    _, timestamp, amount, merchant, currency = row
+    return (
+        (timestamp, amount) == (transaction.timestamp, transaction.amount)
+        and merchant in {fingerprint(transaction.merchant_id), fingerprint32(transaction.merchant_id)}
+        and currency in {transaction.currency.encode(), UNKNOWN_CURRENCY}
+    )
+
 
 def _moved_last(known: list[int], text: str, kept: int) -> list[int]:
-    seen = fingerprint32(text)
+    seen = fingerprint(text)
     if known and known[-1] == seen:  # nearly always
         return known
-    return [*[other for other in known if other != seen], seen][-kept:]
+    old = fingerprint32(text)
+    return [*[other for other in known if other not in {seen, old}], seen][-kept:]
+
+
+def is_known(text: str, known: list[int]) -> bool:
+    """Whether a country or device is among those that are remembered."""
+    return fingerprint(text) in known or fingerprint32(text) in known
 
 
 @lru_cache(maxsize=16)  # asked twice for each transaction
@@ -234,9 +292,18 @@ def fingerprint64(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=8).digest()
 
 
+NOT_LEGACY: Final = 1 << 63  # set in every fingerprint, so that none is taken for a CRC-32
+
+
 @lru_cache(maxsize=4096)  # asked several times for one transaction, and the same merchants and countries come again
+def fingerprint(text: str) -> int:
+    """Sixty-three bits that name a merchant, country or device within a card; nobody can find a text for given bits."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") | NOT_LEGACY
+
+
+@lru_cache(maxsize=4096)  # as above: every merchant, country and device that is new to a card is looked up here too
 def fingerprint32(text: str) -> int:
-    """Thirty-two bits that name a merchant, country or device within a card."""
+    """Return what named a merchant, country or device in schema 4: a CRC-32. It stays valid until it is met again."""
     return zlib.crc32(text.encode())
 
 
@@ -263,10 +330,16 @@ def decode_profile(data: bytes) -> Profile:
     except UNREADABLE as error:
         _require_schema(data)
         raise InvalidRecord(f"a card's profile in the state store cannot be read: {error}") from error
-    if profile.schema != SCHEMA:
+    size = RECENT.size
+    if profile.schema == UPGRADABLE:
+        size = RECENT_4.size
+    elif profile.schema != SCHEMA:
         _require_schema(data)
-    if len(profile.recent) % RECENT.size:
+    if len(profile.recent) % size:
         raise InvalidRecord("a card's profile in the state store cannot be read: a recent transaction is cut off")
+    if profile.schema == UPGRADABLE:
+        profile.recent = b"".join(RECENT.pack(*row, UNKNOWN_CURRENCY) for row in RECENT_4.iter_unpack(profile.recent))
+        profile.schema = SCHEMA
     return profile
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID, uuid5
 
 import msgspec
 
-from fraud_service.domain.events import LabelSource, Transaction
+from fraud_service.domain.events import LabelSource, Transaction, facts
 from fraud_service.domain.features import Features
 from fraud_service.domain.policy import Outcome
 from fraud_service.domain.reading import Count, ModelVersion, Moment, read
@@ -15,7 +16,7 @@ from fraud_service.domain.scoring import probability
 
 if TYPE_CHECKING:
     from fraud_service.domain.detector import Verdict
-    from fraud_service.domain.ledger import Example
+    from fraud_service.domain.entries import Example
     from fraud_service.domain.policy import Decision
 
 # Names of alerts derive from it; a change would make every alert of the past look new.
@@ -32,11 +33,11 @@ class ReasonRecord(msgspec.Struct, frozen=True):
     contribution: float
 
 
-class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One decision: the audit log, and what the learner learns from.
 
     The logits are exact, the probabilities are there for readers. `features` is null when the transaction was
-    `repeated`: then the record carries the first decision again.
+    `repeated`: then the record carries the first decision again. `is_id_reused` is only there when it is true.
     """
 
     transaction_id: str
@@ -58,6 +59,7 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True):
     repeated: bool
     reasons: list[ReasonRecord]
     features: Features | None
+    is_id_reused: bool = False
 
 
 class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,13 +77,13 @@ class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
     contributions: dict[str, float]
 
 
-class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One labelled example: the features that were scored, and what became known.
 
     `known_at` is when it became known (epoch milliseconds), `source` who said so, null when maturity passed without a
     fraud label. `weight` is that of the online model's lesson, 0 where it was left out of the sample. `snapshot` names
     the boundary (epoch milliseconds) whose snapshot was the first to know. `corrects` says that the opposite was taught
-    before.
+    before. `currency` is missing where an older version had scored.
     """
 
     transaction_id: str
@@ -89,6 +91,7 @@ class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     merchant_id: str
     timestamp: int
     amount: float
+    currency: str = ""
     is_fraud: bool
     source: LabelSource | None
     known_at: int
@@ -159,6 +162,7 @@ def score_record(verdict: Verdict) -> ScoreRecord:
         repeated=verdict.is_repeated,
         reasons=_reasons(decision),
         features=verdict.features,
+        is_id_reused=verdict.is_id_reused,
     )
 
 
@@ -180,8 +184,14 @@ def alert_record(verdict: Verdict) -> AlertRecord:
 
 
 def alert_id(transaction: Transaction) -> str:
-    """Name an alert: the same transaction always gets the same name, so that consumers can drop what they have."""
-    return str(uuid5(ALERT_NAMESPACE, f"{transaction.card_id}\x00{transaction.transaction_id}"))
+    """Name an alert: the same payment always gets the same name, so that consumers can drop what they have.
+
+    Another payment under the same transaction id gets another name: its alert is not dropped.
+    """
+    card_id, transaction_id, timestamp, amount, currency, merchant_id = facts(transaction)
+    bits = struct.pack(">d", amount).hex()  # written the same in every language
+    texts = "".join(f"/{len(text.encode())}/{text}" for text in (card_id, transaction_id, merchant_id))
+    return str(uuid5(ALERT_NAMESPACE, f"{timestamp}/{bits}/{currency}{texts}"))
 
 
 def labelled_record(example: Example, weight: float, boundary: int) -> LabelledRecord:
@@ -193,6 +203,7 @@ def labelled_record(example: Example, weight: float, boundary: int) -> LabelledR
         merchant_id=scored.merchant_id,
         timestamp=scored.timestamp,
         amount=scored.amount,
+        currency=scored.currency,
         is_fraud=example.is_fraud,
         source=example.source,
         known_at=example.known_at,

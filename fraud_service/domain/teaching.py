@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from fraud_service.domain.contest import Contest, Judged
+from fraud_service.domain.entries import Example
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.ledger import Example
 from fraud_service.domain.online import Encoded
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.reading import read

@@ -18,7 +18,7 @@ from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.page import table
 from fraud_service.replay import compare, logs, run, taught
-from fraud_service.replay.compare import Comparison, Row
+from fraud_service.replay.compare import Comparison, Row, Truth
 from fraud_service.replay.processes import spread
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Compared(msgspec.Struct, frozen=True):
     """All rows in the order of event time, what is known of them, and the figures."""
 
     rows: list[Row]
-    truth: dict[tuple[str, str], bool]
+    truth: Truth
     figures: Comparison
 
 
@@ -61,7 +61,7 @@ def compared(
     """
     parts = spread(_compare, [(settings, share, candidate) for share in run.shares(asked)], progress)
     rows = [row for part, _ in parts for row in part]
-    rows.sort(key=lambda row: (row.timestamp, row.card_id, row.transaction_id))
+    rows.sort(key=lambda row: (row.timestamp, row.card_id, row.transaction_id))  # equal ones as they came
     truth = _truth(settings)
     described: dict[str, str | float] = {"review": candidate.policy.review, "decline": candidate.policy.decline}
     if candidate.folder is not None:
@@ -99,7 +99,7 @@ def _model(candidate: Candidate, told: logs.Broadcasts) -> Pretrained | None:
     return model
 
 
-def _truth(settings: Settings) -> dict[tuple[str, str], bool]:
+def _truth(settings: Settings) -> Truth:
     """Return what is known by now: what was taught last, and of the others the newest label."""
     with logs.opened(settings) as archive:
         said = {
@@ -110,12 +110,12 @@ def _truth(settings: Settings) -> dict[tuple[str, str], bool]:
             )
         }
         taught = {
-            (record.card_id, record.transaction_id): record.is_fraud
+            compare.payment(record): record.is_fraud
             for record in sorted(
                 logs.labelled(archive, settings), key=lambda record: (record.snapshot, record.known_at)
             )
         }
-    return said | taught
+    return Truth(taught, said)
 
 
 def page(settings: Settings, found: Compared) -> str:
@@ -156,13 +156,13 @@ def _changes(title: str, segments: Mapping[str, Segment]) -> str:
 
 
 def _result(source: str, found: Compared, *, is_candidate: bool) -> Result:
-    known = [row for row in found.rows if (row.card_id, row.transaction_id) in found.truth]
+    known = [row for row in found.rows if found.truth.of(row) is not None]
     codes: dict[str, int] = {}
     outcomes: Sequence[Outcome] = [row.candidate_outcome if is_candidate else row.outcome for row in known]
     scores = Scores(
         timestamps=np.array([row.timestamp for row in known], dtype=np.int64),
         cards=np.array([codes.setdefault(row.card_id, len(codes)) for row in known], dtype=np.int64),
-        is_fraud=np.array([found.truth[row.card_id, row.transaction_id] for row in known], dtype=bool),
+        is_fraud=np.array([found.truth.of(row) for row in known], dtype=bool),
         amounts=np.array([row.amount for row in known]),
         components={"blended": np.array([row.candidate_score if is_candidate else row.score for row in known])},
         flagged=np.array([outcome != "approve" for outcome in outcomes], dtype=bool),

@@ -59,6 +59,8 @@ def sections(case: Case) -> Iterator[Section]:
             ["log", f"{case.place['topic']}[{case.place['partition']}]@{case.place['offset']}"],
         ],
     )
+    if len(case.uses) > 1:
+        yield f"Payments under this id; this is number {case.number} of those that were scored", [*_uses(case)]
     yield "What became known later", [*_known(case)] or [["nothing", ""]]
     if case.base is not None:
         strongest = [*case.contributions.items()][:MOST_CONTRIBUTIONS]
@@ -78,6 +80,12 @@ def sections(case: Case) -> Iterator[Section]:
         ("Snapshot", case.snapshot),
     ):
         yield title, [["unknown", ""]] if figures is None else [*_rows(figures)]
+
+
+def _uses(case: Case) -> Iterator[list[Any]]:
+    for one in case.uses:
+        paid = f"{one.amount:.2f} {one.currency} at {one.merchant_id}, {rfc3339(one.timestamp)}"
+        yield [one.kind, f"{paid}: {one.outcome}, score {one.score:.4f}"]
 
 
 def _known(case: Case) -> Iterator[list[Any]]:

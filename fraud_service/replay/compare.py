@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.detector import Detector
     from fraud_service.domain.online import OnlineModel
-    from fraud_service.domain.records import ScoreRecord
+    from fraud_service.domain.records import LabelledRecord, ScoreRecord
     from fraud_service.replay.engine import Span
     from fraud_service.replay.pairing import Pair
 
@@ -39,6 +39,7 @@ class Row(NamedTuple):
     timestamp: int
     card_id: str
     transaction_id: str
+    merchant_id: str
     amount: float
     country: str
     score: float
@@ -47,6 +48,26 @@ class Row(NamedTuple):
     candidate_score: float
     candidate_outcome: Outcome
     candidate_reason: str
+
+
+Payment = tuple[str, str, int, float, str]
+
+
+def payment(said: Row | ScoreRecord | LabelledRecord) -> Payment:
+    """Name a payment. Without its currency: older records do not tell it."""
+    return said.card_id, said.transaction_id, said.timestamp, said.amount, said.merchant_id
+
+
+class Truth(NamedTuple):
+    """What is known of payments: what was taught of each, and labels, which name only an id."""
+
+    taught: Mapping[Payment, bool]
+    labelled: Mapping[tuple[str, str], bool]
+
+    def of(self, row: Row) -> bool | None:
+        """Return whether it was fraud; None where nothing is known."""
+        said = self.labelled.get((row.card_id, row.transaction_id))
+        return self.taught.get(payment(row), said)
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -139,12 +160,14 @@ class Comparer:
             [transaction for _, transaction in waiting],
             [record.features for record, _ in waiting if record.features is not None],
             Named(self._views[waiting[0][0].snapshot]),
+            [record.is_id_reused for record, _ in waiting],
         )
         for (record, transaction), verdict in zip(waiting, verdicts, strict=True):
             yield Row(
                 record.timestamp,
                 record.card_id,
                 record.transaction_id,
+                record.merchant_id,
                 record.amount,
                 transaction.country or UNKNOWN,
                 record.score,
@@ -168,19 +191,17 @@ def _transaction(record: ScoreRecord) -> Transaction:
     )
 
 
-def summary(
-    rows: Sequence[Row], truth: Mapping[tuple[str, str], bool], candidate: dict[str, str | float], left_out: int
-) -> Comparison:
+def summary(rows: Sequence[Row], truth: Truth, candidate: dict[str, str | float], left_out: int) -> Comparison:
     """Count what the candidate would have changed.
 
     Parameters
     ----------
     truth
-        Whether a transaction was fraud, by card and transaction, as far as it is known.
+        Whether a transaction was fraud, as far as it is known.
     candidate
         What the candidate is, for the reader.
     """
-    known = [truth.get((row.card_id, row.transaction_id)) for row in rows]
+    known = [truth.of(row) for row in rows]
     return Comparison(
         candidate=candidate,
         transactions=len(rows),
@@ -205,9 +226,7 @@ def _is(row: Row) -> bool:
     return row.candidate_outcome is not Outcome.APPROVE
 
 
-def _segments(
-    rows: Iterable[Row], truth: Mapping[tuple[str, str], bool], name_of: Callable[[Row], str]
-) -> dict[str, Segment]:
+def _segments(rows: Iterable[Row], truth: Truth, name_of: Callable[[Row], str]) -> dict[str, Segment]:
     parts: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         parts[name_of(row)].append(row)
@@ -215,7 +234,7 @@ def _segments(
     return {name: one for name, one in found.items() if one.gained.alerts or one.lost.alerts}
 
 
-def _segment(rows: Sequence[Row], truth: Mapping[tuple[str, str], bool]) -> Segment:
+def _segment(rows: Sequence[Row], truth: Truth) -> Segment:
     return Segment(
         len(rows),
         gained=_side([(row, row.candidate_outcome) for row in rows if _is(row) and not _was(row)], truth),
@@ -223,8 +242,8 @@ def _segment(rows: Sequence[Row], truth: Mapping[tuple[str, str], bool]) -> Segm
     )
 
 
-def _side(alerts: Sequence[tuple[Row, Outcome]], truth: Mapping[tuple[str, str], bool]) -> Side:
-    known = [(row, truth.get((row.card_id, row.transaction_id))) for row, _ in alerts]
+def _side(alerts: Sequence[tuple[Row, Outcome]], truth: Truth) -> Side:
+    known = [(row, truth.of(row)) for row, _ in alerts]
     return Side(
         alerts=len(alerts),
         declined=sum(outcome is Outcome.DECLINE for _, outcome in alerts),

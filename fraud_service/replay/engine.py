@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.detector import Detector, Verdict
     from fraud_service.domain.events import Transaction
-    from fraud_service.domain.features import Features
     from fraud_service.domain.records import ScoreRecord
     from fraud_service.domain.snapshot import View
     from fraud_service.replay.pairing import Pair
@@ -73,7 +72,7 @@ class _Lane:
     def empty(self) -> None:
         self.pairs: list[tuple[Transaction, bytes]] = []
         self.offsets: list[int] = []
-        self.features: list[Features] = []
+        self.records: list[ScoreRecord] = []
         self.cards: set[str] = set()
 
     def takes(self, version: str) -> bool:
@@ -171,8 +170,8 @@ class Verifier:
             yield from self._fold(transaction, score)
             return
         is_given = self._is_cut and self._is_incomplete(transaction.card_id, score)
-        features = _features(score) if is_given else None
-        if is_given and features is None:
+        record = _scored(score) if is_given else None
+        if is_given and record is None:
             self.counts["unproved"] += 1  # a repetition: what was decided first may lie before the cut
             return
         lane = self._given if is_given else self._rebuilt
@@ -183,8 +182,8 @@ class Verifier:
         if not lane.takes(version):
             yield from self._assess(lane)
         lane.add(version, one.offset, transaction, score)
-        if features is not None:
-            lane.features.append(features)
+        if record is not None:
+            lane.records.append(record)
 
     def _begin_anew(self, card_id: str) -> Iterator[Finding]:
         """Forget a card: its score says that the scorer did not know it any more, as after an erasure."""
@@ -219,7 +218,8 @@ class Verifier:
         """Whether a card was there before the first transaction that is left: its first features say so."""
         known = self._cut_cards.get(card_id)
         if known is None:
-            features = _features(score)
+            record = _scored(score)
+            features = None if record is None else record.features
             is_first = features is not None and features.card_age == 0.0 and features.hours_since_last == LONG_AGO
             known = self._cut_cards[card_id] = not is_first
         return known
@@ -241,7 +241,8 @@ class Verifier:
             return
         transactions, knowledge = [one for one, _ in lane.pairs], Named(self._taught.views[lane.version])
         if lane is self._given:
-            verdicts = self._detector.judge(transactions, lane.features, knowledge)
+            features = [one.features for one in lane.records if one.features is not None]
+            verdicts = self._detector.judge(transactions, features, knowledge, [r.is_id_reused for r in lane.records])
         else:
             verdicts = self._detector.assess(transactions, self.profiles, knowledge)
         proved = "follow" if lane is self._given else "identical"
@@ -285,7 +286,7 @@ def fold(
         What to decide with where no decision can be read.
     """
     profile = profiles.get(transaction.card_id) or Profile()
-    if profile.remembered(transaction.transaction_id):
+    if profile.remembered(transaction).ago:
         return
     try:
         decision = decision_of(decode_score(score))
@@ -312,8 +313,10 @@ def decision_of(record: ScoreRecord) -> Decision:
     )
 
 
-def _features(score: bytes) -> Features | None:
+def _scored(score: bytes) -> ScoreRecord | None:
+    """Return the record of a transaction that was scored; None for a repetition, and for what cannot be read."""
     try:
-        return decode_score(score).features
+        record = decode_score(score)
     except InvalidRecord:
         return None
+    return None if record.features is None else record

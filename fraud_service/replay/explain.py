@@ -7,18 +7,20 @@ its partition.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.events import Label, Transaction, rfc3339
+from fraud_service.domain.events import Label, Transaction, facts, rfc3339
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import HOUR, Profile, decode_profile, encode_profile
 from fraud_service.domain.records import LabelledRecord, ScoreRecord, alert_id, decode_labelled, decode_score
-from fraud_service.errors import ArchiveError, InvalidRecord
+from fraud_service.errors import ArchiveError, ConfigurationError, InvalidRecord
 from fraud_service.replay import logs, taught
 from fraud_service.replay.cards import CardHistory
+from fraud_service.replay.compare import payment
 from fraud_service.replay.engine import Named, Span
 from fraud_service.replay.figures import Figures, profile_figures, risk_figures, snapshot_figures
 from fraud_service.stream.clients import murmur2_partition
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from fraud_service.stream.archive import Archive, Entry
 
 AROUND: Final = HOUR  # milliseconds searched before and after a given moment
+FIRST: Final = "first"
+REPETITION: Final = "repetition"
+REUSED: Final = "reused id"
 FLAG_ALL: Final = Policy(review=0.0, decline=2.0)  # only flagged transactions are explained
 
 
@@ -44,13 +49,26 @@ class Place(NamedTuple):
     record: ScoreRecord
 
 
+class Use(msgspec.Struct, frozen=True):
+    """One payment under a transaction id, by its score. `kind` is one of `FIRST`, `REPETITION` and `REUSED`."""
+
+    kind: str
+    timestamp: int
+    amount: float
+    currency: str
+    merchant_id: str
+    outcome: str
+    score: float
+
+
 class Case(msgspec.Struct, frozen=True):
     """Everything about one decision.
 
     `proof` is `identical` when the decision made again from the card's raw transactions has the same bytes, `follow`
     when the card's history was cut and the decision follows from the features in the log; anything else is the kind of
     difference, told in `detail`. `base` and `contributions` add up to the logit of the score. `profile` and the risk
-    are None where they cannot be told.
+    are None where they cannot be told. `uses` are all payments of the card under this transaction id, in order, and
+    `number` says which of those that were scored this one is, from 1.
     """
 
     place: dict[str, int | str]
@@ -67,33 +85,44 @@ class Case(msgspec.Struct, frozen=True):
     snapshot: Figures | None
     labels: list[Label]
     taught: list[dict[str, Any]]
+    uses: list[Use] = []
+    number: int = 1
 
 
-def explain(settings: Settings, transaction_id: str, card: str | None = None, at: int | None = None) -> Case:
-    """Put the case of a transaction together; its first decision, where it came more than once.
+def explain(
+    settings: Settings, transaction_id: str, card: str | None = None, at: int | None = None, number: int | None = None
+) -> Case:
+    """Put the case of a transaction together; its first decision, where the same payment came more than once.
 
     Parameters
     ----------
     at
         When it was scored, by the broker's clock, epoch milliseconds.
+    number
+        Which payment under this id, from 1; without it the newest, or the one that was scored at `at`.
 
     Raises
     ------
     ArchiveError
         When there is no such decision where it was looked for, or a topic cannot be read.
+    ConfigurationError
+        When there are fewer payments under this id.
     """
     with logs.opened(settings) as archive:
         place = _find(archive, settings, transaction_id, card, at)
     told = taught.everything(settings)
     with logs.opened(settings) as archive:
         history = CardHistory.read(archive, settings, place.partition, place.record.card_id)
+        uses, decided = _uses(history.pairs, transaction_id)
+        place, number = _chosen(place, decided, at, number)
         labels = [
             label
             for label in logs.labels(archive, settings, [place.partition])
             if (label.card_id, label.transaction_id) == (place.record.card_id, transaction_id)
         ]
         lessons = _lessons(archive, settings, place.record)
-    return _case(settings, told, place, history, labels, lessons)
+    case = _case(settings, told, place, history, labels, lessons)
+    return msgspec.structs.replace(case, uses=uses, number=number)
 
 
 def _find(archive: Archive, settings: Settings, transaction_id: str, card: str | None, at: int | None) -> Place:
@@ -113,6 +142,38 @@ def _find(archive: Archive, settings: Settings, transaction_id: str, card: str |
     raise ArchiveError(f"no decision on transaction {transaction_id!r} {where}{when}")
 
 
+def _uses(pairs: Sequence[Pair], transaction_id: str) -> tuple[list[Use], list[Place]]:
+    """Return all uses of an id by a card, and those of them that were scored."""
+    uses: list[Use] = []
+    decided: list[Place] = []
+    for one in pairs:
+        if one.head is None or one.head.transaction_id != transaction_id:
+            continue
+        try:
+            record = decode_score(one.score)
+        except InvalidRecord:
+            continue
+        kind = REPETITION if record.repeated else REUSED if decided or record.is_id_reused else FIRST
+        said = record.timestamp, record.amount, record.currency, record.merchant_id
+        uses.append(Use(kind, *said, record.outcome.value, record.score))
+        if not record.repeated:
+            decided.append(Place(-1, one.offset if one.behind is None else one.behind - 1, record))
+    return uses, decided
+
+
+def _chosen(place: Place, decided: list[Place], at: int | None, number: int | None) -> tuple[Place, int]:
+    """Return the payment that is asked for, and its number among those under its id."""
+    if number is not None and not 1 <= number <= len(decided):
+        raise ConfigurationError(f"--payment {number}: {len(decided)} payments under this id were scored")
+    if number is None and at is None:
+        number = len(decided)
+    if number is None:
+        number = next((n for n, one in enumerate(decided, start=1) if one.offset == place.offset), 0)
+    if number == 0:  # its score lies under another key than its card's
+        return place, 1
+    return decided[number - 1]._replace(partition=place.partition), number
+
+
 def _record(entry: Entry, transaction_id: str, card: str | None) -> ScoreRecord | None:
     try:
         record = decode_score(entry.value)
@@ -130,7 +191,7 @@ def _lessons(archive: Archive, settings: Settings, record: ScoreRecord) -> list[
     for entry in archive.read(settings.topics.labelled, partition):
         if msgspec.json.encode(record.transaction_id) in (entry.value or b""):
             example = decode_labelled(entry.value or b"")
-            if (example.card_id, example.transaction_id) == (record.card_id, record.transaction_id):
+            if payment(example) == payment(record):
                 found.append(example)
     return [
         {
@@ -189,7 +250,9 @@ def _number(pairs: Sequence[Pair], record: ScoreRecord) -> int:
     """Return which of the card's pairs was decided in this record."""
     for number, one in enumerate(pairs):
         if one.head is not None and one.head.transaction_id == record.transaction_id and not one.head.repeated:
-            return number
+            with suppress(InvalidRecord):
+                if facts(decode_score(one.score)) == facts(record):
+                    return number
     return len(pairs)
 
 
@@ -207,7 +270,7 @@ def _contributions(told: Broadcasts, record: ScoreRecord) -> Contributions | Non
         amount=record.amount,
         currency=record.currency,
     )
-    (verdict,) = detector.judge([event], [record.features], Named(view))
+    (verdict,) = detector.judge([event], [record.features], Named(view), [record.is_id_reused])
     return verdict.contributions
 
 

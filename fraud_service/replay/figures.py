@@ -46,7 +46,7 @@ def profile_figures(profile: Profile) -> Figures:
                 "amount": amount,
                 "outcome": profile.decision(ago).outcome.value,
             }
-            for ago, (_, timestamp, amount, _) in zip(range(len(recent), 0, -1), recent, strict=True)
+            for ago, (_, timestamp, amount, *_) in zip(range(len(recent), 0, -1), recent, strict=True)
         ],
     }
 

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from fraud_service.domain.ledger import Example, Scored, in_order
+from fraud_service.domain.entries import Example, Scored
+from fraud_service.domain.events import facts
+from fraud_service.domain.ledger import in_order
 from fraud_service.domain.teaching import Progress, Teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from fraud_service.domain.events import Facts
     from fraud_service.domain.ledger import Calendar, Store
     from fraud_service.domain.records import LabelledRecord
     from fraud_service.domain.scoring import PretrainedModel
@@ -98,10 +101,10 @@ class _TaughtAt:
     """When the opposite of what a correction says was taught."""
 
     def __init__(self) -> None:
-        self._known_at: dict[tuple[str, str], int] = {}
+        self._known_at: dict[Facts, int] = {}
 
     def example(self, record: LabelledRecord) -> Example:
-        key = record.card_id, record.transaction_id
+        key = facts(record)
         before = self._known_at.get(key, 0)
         self._known_at[key] = record.known_at
         scored = Scored.of(record, record.features)

@@ -17,7 +17,7 @@ import structlog
 
 from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import Reason, decode_label
-from fraud_service.domain.ledger import BETWEEN_BEATS, Ledger, examples_due
+from fraud_service.domain.ledger import BETWEEN_BEATS, Ledger, Taken, examples_due
 from fraud_service.domain.limits import Limits, Sluice
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import decode_score, encode_record
@@ -228,8 +228,11 @@ class LearnerStep:
         except InvalidRecord as error:
             raise InvalidEvent(Reason.INVALID_RECORD, str(error)) from error
         self._begin(record)
-        if self._ledgers[message.partition].score(record, self._now.closed):
+        taken = self._ledgers[message.partition].score(record, self._now.closed)
+        if taken is Taken.IN:
             self._metrics.scores.inc()
+        elif taken is Taken.TOO_MANY:
+            self._metrics.too_many.inc()
         self._clocks[message.partition] = max(self._clocks.get(message.partition, 0), record.timestamp)
         self._pass(record.timestamp // self._calendar.interval)
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from sklearn.metrics import average_precision_score
 
+from fraud_service.domain.events import facts
 from fraud_service.domain.features import Features
 from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import RefitRecord
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from fraud_service.domain.events import Facts
     from fraud_service.domain.records import LabelledRecord
     from fraud_service.domain.scoring import PretrainedModel
     from fraud_service.models.artefact import Artefact
@@ -38,13 +40,12 @@ class LabelledWindow:
     """The labelled transactions of the last weeks; a correction replaces what was said before."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], tuple[int, tuple[float, ...], bool]] = {}
+        self._rows: dict[Facts, tuple[int, tuple[float, ...], bool]] = {}
 
     def add(self, records: Iterable[LabelledRecord]) -> None:
         """Take in labelled examples."""
         for record in records:
-            key = record.card_id, record.transaction_id
-            self._rows[key] = record.timestamp, record.features.vector(), record.is_fraud
+            self._rows[facts(record)] = record.timestamp, record.features.vector(), record.is_fraud
 
     def examples(self) -> Examples | None:
         """Return the examples of `MEMORY`, in event order, and forget older ones; None when there are none."""

@@ -36,9 +36,14 @@ def without_repetitions(arrivals: Iterable[Transaction]) -> list[Transaction]:
     """Drop what came again while it was still among the last 16 of the card."""
     history: list[Transaction] = []
     for arrival in arrivals:
-        if all(arrival.transaction_id != earlier.transaction_id for earlier in history[-16:]):
+        if all(_named(arrival) != _named(earlier) for earlier in history[-16:]):
             history.append(arrival)
     return history
+
+
+def _named(payment: Transaction) -> tuple[object, ...]:
+    """Return what two messages about the same payment have in common."""
+    return payment.transaction_id, payment.timestamp, payment.amount, payment.currency, payment.merchant_id
 
 
 def card_features(now: Transaction, history: list[Transaction]) -> dict[str, float]:

@@ -196,7 +196,7 @@ def test_contributions_add_up_where_a_logit_is_cut_off():
 def test_only_flagged_transactions_are_explained(payments, online):
     policy = Policy(review=0.05, decline=0.5)
     for verdict in Detector(LinearModel(**SUSPICIOUS), policy).assess(payments, {}, taught(online)):
-        assert verdict.decision.is_flagged == (verdict.decision.score >= policy.review)
+        assert verdict.decision.is_flagged == (verdict.decision.score >= policy.review or verdict.is_id_reused)
         if not verdict.is_repeated:
             assert (verdict.contributions is not None) == verdict.decision.is_flagged
         if not verdict.decision.is_flagged:
@@ -368,12 +368,13 @@ def test_reasons_are_the_strongest_first_and_worth_naming(payments, online):
     for verdict in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, taught(online)):
         if verdict.contributions is None:
             continue
-        given_reasons = verdict.decision.reasons
+        marks = int(verdict.is_id_reused)
+        given_reasons = verdict.decision.reasons[marks:]
         by_code = {
             code: sum(verdict.contributions.features[name] for name in names) for code, (names, _) in CODES.items()
         }
         worth = sorted((value for value in by_code.values() if value >= LEAST_CONTRIBUTION), reverse=True)
-        assert [reason.contribution for reason in given_reasons] == worth[:MOST_REASONS]
+        assert [reason.contribution for reason in given_reasons] == worth[: MOST_REASONS - marks]
         assert all(reason.contribution == by_code[reason.code] for reason in given_reasons)
 
 
@@ -415,10 +416,28 @@ def test_score_records_keep_every_bit(payments, online):
             assert total == pytest.approx(logit(record.score), abs=1e-6)
 
 
-def test_an_alert_has_one_name_for_the_same_transaction():
-    assert alert_id(transaction()) == alert_id(transaction(amount=9.0))
-    assert len({alert_id(transaction(*facts)) for facts in (("a",), ("b",))}) == 2
-    assert alert_id(transaction()) != alert_id(transaction(card_id="card-2"))
+def test_an_alert_has_one_name_for_the_same_payment():
+    assert alert_id(transaction()) == alert_id(transaction(device_id="d", country="FR", ip="192.0.2.1"))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"transaction_id": "t2"},
+        {"card_id": "card-2"},
+        {"merchant_id": "merchant-2"},
+        {"amount": 9.0},
+        {"timestamp": MONDAY + 1},
+        {"currency": "USD"},
+    ],
+)
+def test_an_alert_of_another_payment_has_another_name(facts):
+    assert alert_id(transaction(**facts)) != alert_id(transaction())
+
+
+def test_no_separator_in_an_id_makes_two_alerts_one():
+    moved = [transaction("a/1/b", card_id="c"), transaction("b", card_id="c/1/a"), transaction("a", card_id="c/5/b")]
+    assert len({alert_id(one) for one in moved}) == len(moved)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"transaction_id": 1}'])

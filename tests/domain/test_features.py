@@ -89,7 +89,7 @@ def replayed(arrivals: list[Transaction], profile: Profile | None = None) -> lis
     profile = Profile() if profile is None else profile
     rows = []
     for arrival in arrivals:
-        if not profile.remembered(arrival.transaction_id):
+        if not profile.remembered(arrival).ago:
             rows.append(extract(arrival, profile, NO_RISK, NO_RISK, 0))
             profile.fold(arrival)
     return rows
@@ -338,15 +338,15 @@ def test_a_profile_that_was_written_and_read_goes_on_the_same(arrivals, cut):
 def test_an_id_that_lies_across_two_figures_is_none_of_the_last(monkeypatch):
     profile = Profile()
     replayed([transaction("t1"), transaction("t2")], profile)
-    assert (profile.remembered("t1"), profile.remembered("t2")) == (2, 1)
+    assert [profile.remembered(transaction(name)).ago for name in ("t1", "t2")] == [2, 1]
     monkeypatch.setattr("fraud_service.domain.profile.fingerprint64", lambda _: profile.recent[3:11])
-    assert profile.remembered("t3") == 0
+    assert profile.remembered(transaction("t3")) == (0, False)
 
 
 def test_a_profile_of_another_schema_is_refused():
-    with pytest.raises(InvalidRecord, match="schema 5; this version reads 4"):
-        decode_profile(encode_profile(Profile(schema=5)))
-    with pytest.raises(InvalidRecord, match="schema 2; this version reads 4"):
+    with pytest.raises(InvalidRecord, match="schema 6; this version reads 5"):
+        decode_profile(encode_profile(Profile(schema=6)))
+    with pytest.raises(InvalidRecord, match="schema 2; this version reads 5"):
         decode_profile(msgspec.msgpack.encode([2, 1, 0, 0, 0.0, 0.5, [], [], [[1, 2, 3.0, 4, ["approve", 0.1]]]]))
 
 

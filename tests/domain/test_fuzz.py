@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.worlds import MONDAY, DictStore, label, score, transaction
 
-from fraud_service.domain.ledger import Calendar, Due, Ledger
+from fraud_service.domain.entries import Due
+from fraud_service.domain.ledger import Calendar, Ledger
 from fraud_service.domain.limits import KEY, Limits, Sluice
 from fraud_service.domain.online import OnlineModel
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from support.worlds import DictStore, features, label, score
 
 from fraud_service.domain.dealing import Dealing
+from fraud_service.domain.entries import Due
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.ledger import BETWEEN_BEATS, MOST_LABELS, Calendar, Due, Ledger, examples_due
+from fraud_service.domain.ledger import BETWEEN_BEATS, MOST_LABELS, Calendar, Ledger, examples_due
 
 if TYPE_CHECKING:
+    from fraud_service.domain.entries import Example
     from fraud_service.domain.events import Label
-    from fraud_service.domain.ledger import Example
     from fraud_service.domain.records import ScoreRecord
 
 FAST = settings(max_examples=200, deadline=None, derandomize=True)

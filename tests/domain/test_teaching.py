@@ -22,8 +22,9 @@ from support.worlds import (
 )
 
 from fraud_service.domain.contest import Contest, Judged
+from fraud_service.domain.entries import Example, Scored
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.ledger import Calendar, Example, Ledger, Scored
+from fraud_service.domain.ledger import Calendar, Ledger
 from fraud_service.domain.policy import Outcome
 from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, merchant_key

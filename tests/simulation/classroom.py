@@ -17,8 +17,8 @@ from support.malformed import MALFORMED
 from support.worlds import CountingLearner, LinearModel, transaction
 
 from fraud_service import service
+from fraud_service.domain.entries import Known
 from fraud_service.domain.events import InvalidEvent, Label, LabelSource, decode_label, encode
-from fraud_service.domain.ledger import Known
 from fraud_service.domain.profile import DAY, HOUR
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import decode_snapshot

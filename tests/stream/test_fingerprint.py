@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.loop import looped
 
-from fraud_service.domain import contest, ledger, profile, teaching
+from fraud_service.domain import contest, entries, profile, teaching
 from fraud_service.settings import Settings
 from fraud_service.stream import learner, scorer, topics
 
@@ -35,9 +35,9 @@ def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
 
 def test_the_layout_of_the_state_has_not_changed_without_its_version():
     assert profile.Days.__struct_fields__ == ("numbers", "counts", "totals", "largest", "high")
-    assert profile.RECENT.format == "<8sqdI"
+    assert profile.RECENT.format == "<8sqdQ3s"
     assert (profile.SCHEMA, profile.Profile.__struct_fields__) == (
-        4,
+        5,
         (
             "schema",
             "count",
@@ -77,7 +77,15 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
         "online_frauds",
         "online_genuine",
     )
-    assert ledger.Entry.__struct_fields__ == ("packed", "waiting", "taught", "taught_at", "labelled_at")
+    assert entries.Entry.__struct_fields__ == (
+        "packed",
+        "waiting",
+        "taught",
+        "taught_at",
+        "labelled_at",
+        "labelled_by",
+        "others",
+    )
 
 
 def test_quix_registers_one_store_for_each_application(tmp_path):

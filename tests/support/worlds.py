@@ -19,7 +19,8 @@ from fraud_service.domain.snapshot import Snapshot
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fraud_service.domain.ledger import Example, Ledger
+    from fraud_service.domain.entries import Example
+    from fraud_service.domain.ledger import Ledger
     from fraud_service.domain.teaching import Lesson, Progress, Teacher
 
 SECOND = 1000
@@ -188,8 +189,8 @@ def close_boundaries(
     ledgers, lessons = list(ledgers), []
     for boundary in range(progress.closed + 1, until + 1):
         dues = sorted((due, number) for number, ledger in enumerate(ledgers) for due in ledger.due(boundary))
-        settled: list[Example | None] = [ledgers[number].settle(due, boundary) for due, number in dues]
-        lesson = teacher.close(boundary, progress, [example for example in settled if example is not None], learner)
+        settled: list[Example] = [one for due, number in dues for one in ledgers[number].settle(due, boundary)]
+        lesson = teacher.close(boundary, progress, settled, learner)
         progress = lesson.progress
         lessons.append(lesson)
     return lessons
