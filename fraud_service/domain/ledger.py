@@ -278,11 +278,11 @@ def _apply(entry: Entry, timestamp: int, matures_at: int, until: int) -> Example
     source: LabelSource | None = None
     for known in entry.waiting:
         is_news = (entry.labelled_at, bool(entry.taught)) <= (known.known_at, known.is_fraud)
-        if is_news and known.known_at <= until:
+        if is_news and max(known.known_at, timestamp) <= until:
             entry.labelled_at, entry.taught, source = known.known_at, known.is_fraud, known.source
             entry.labelled_by = source
             entry.taught_at = max(known.known_at, timestamp)
-    entry.waiting = [known for known in entry.waiting if known.known_at > until]
+    entry.waiting = [known for known in entry.waiting if max(known.known_at, timestamp) > until]
     if entry.taught is None and matures_at <= until:
         entry.taught, entry.taught_at = False, matures_at
     if entry.taught is None or entry.taught is before:

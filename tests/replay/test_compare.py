@@ -8,7 +8,7 @@ from fraud_service.domain.policy import Outcome, Policy
 from fraud_service.domain.records import decode_score
 from fraud_service.errors import ConfigurationError
 from fraud_service.replay import candidates, run
-from fraud_service.replay.compare import Row, summary
+from fraud_service.replay.compare import Row, Truth, payment, summary
 from fraud_service.replay.engine import Span
 
 
@@ -72,7 +72,7 @@ def test_value_and_bothered_cards_are_counted_on_what_is_known():
     def row(name, card, amount, outcomes):
         was, would = (Outcome.REVIEW if flagged == "!" else Outcome.APPROVE for flagged in outcomes)
         reasons = ["A" if flagged == "!" else "" for flagged in outcomes]
-        return Row(0, card, name, amount, "DE", 0.5, was, reasons[0], 0.5, would, reasons[1])
+        return Row(0, card, name, "m", amount, "DE", 0.5, was, reasons[0], 0.5, would, reasons[1])
 
     rows = [
         row("1", "a", 10.0, "-!"),
@@ -83,10 +83,19 @@ def test_value_and_bothered_cards_are_counted_on_what_is_known():
         row("6", "e", 6.0, "-!"),
     ]
     truth = {("a", "1"): True, ("b", "2"): False, ("b", "3"): False, ("c", "4"): True, ("d", "5"): False}
-    figures = summary(rows, truth, {}, 0)
+    figures = summary(rows, Truth({}, truth), {}, 0)
     gained, lost = figures.all.gained, figures.all.lost
     assert (gained.alerts, gained.frauds, gained.value, gained.cards_bothered, gained.unlabelled) == (4, 1, 10.0, 1, 1)
     assert (lost.alerts, lost.frauds, lost.value, lost.cards_bothered) == (1, 1, 2000.0, 0)
     assert (figures.frauds, figures.value, figures.labelled) == (2, 2010.0, 5)
     assert set(figures.by_reason) == {"A"}
     assert set(figures.by_amount) == {"0 to 10", "10 to 50", "from 1000"}
+
+
+def test_what_was_taught_of_one_payment_says_nothing_of_another_under_its_id():
+    cheap, dear = (
+        Row(0, "c", "t", "m", amount, "DE", 0.5, Outcome.APPROVE, "", 0.5, Outcome.REVIEW, "A")
+        for amount in (1.0, 9999.0)
+    )
+    truth = Truth({payment(dear): True}, {("c", "t"): False})
+    assert (truth.of(cheap), truth.of(dear)) == (False, True)

@@ -266,7 +266,7 @@ def test_profiles_that_another_version_kept_are_refused(tmp_path):
     keeping.stand(
         tmp_path, "0", Standing(SCHEMA + 1, 0, 0, has_begun=True, cut_cards={}, counts={}, findings=[], profiles={})
     )
-    with pytest.raises(ConfigurationError, match=r"0\.standing: cannot be read: its profiles have schema 5"):
+    with pytest.raises(ConfigurationError, match=r"0\.standing: cannot be read: its profiles have schema 6"):
         keeping.stood(tmp_path, "0")
 
 
