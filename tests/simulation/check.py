@@ -9,7 +9,8 @@ from simulation.process import detector, knowledge
 
 from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import decode_transaction
-from fraud_service.domain.profile import encode_profile
+from fraud_service.domain.profile import RECENT_KEPT, encode_profile
+from fraud_service.domain.records import decode_score
 from fraud_service.errors import InvalidEvent
 from fraud_service.stream import topics
 from fraud_service.stream.messages import Received
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from simulation.log import Record
     from simulation.world import World
 
+    from fraud_service.domain.records import ScoreRecord
     from fraud_service.settings import Settings
     from fraud_service.stream.messages import Output
 
@@ -69,11 +71,34 @@ def check(world: World) -> list[str]:
         for role in ("scores", "alerts"):
             written = [tuple(record) for _, record in world.broker.committed(getattr(names, role))[number]]
             found += compare(f"{role}[{number}]", written, expected.outputs[role])
+        scores = [decode_score(record.value) for _, record in world.broker.committed(names.scores)[number]]
+        found += payments(f"scores[{number}]", scores)
         letters = _letters(world, number)
         found += compare(f"dead letters of [{number}]", letters, expected.outputs["dead_letters"])
         found += state(f"changelog[{number}]", _rebuilt(world, number), expected.state)
         found += _local(world, number, expected)
     return found
+
+
+def payments(where: str, scores: list[ScoreRecord]) -> Iterator[str]:
+    """A payment is decided once while its card remembers it, and only a message about it repeats its decision."""
+    decided: dict[str, list[ScoreRecord]] = defaultdict(list)
+    for record in scores:
+        recent = decided[record.card_id][-RECENT_KEPT:]
+        same = [one for one in recent if _payment(one) == _payment(record)]
+        if record.repeated != bool(same):
+            yield f"{where}: {_payment(record)} is repeated: {record.repeated}, was decided: {bool(same)}"
+        if same and (same[0].score, same[0].outcome) != (record.score, record.outcome):
+            yield f"{where}: {_payment(record)} repeats the decision on another payment"
+        if not record.repeated:
+            is_used = any(one.transaction_id == record.transaction_id for one in recent)
+            if record.is_id_reused != is_used or (is_used and record.outcome == "approve"):
+                yield f"{where}: {_payment(record)} does not say rightly whether its id was used"
+            decided[record.card_id].append(record)
+
+
+def _payment(record: ScoreRecord) -> tuple[object, ...]:
+    return record.transaction_id, record.timestamp, record.amount, record.currency, record.merchant_id
 
 
 def _letters(world: World, number: int) -> list[Written]:

@@ -18,7 +18,7 @@ from support.worlds import CountingLearner, LinearModel, transaction
 
 from fraud_service import service
 from fraud_service.domain.entries import Known
-from fraud_service.domain.events import InvalidEvent, Label, LabelSource, decode_label, encode
+from fraud_service.domain.events import InvalidEvent, Label, LabelSource, decode_label, encode, facts
 from fraud_service.domain.profile import DAY, HOUR
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import decode_snapshot
@@ -65,13 +65,19 @@ class Classroom(World):
         producer = Producer({"transactional.id": "upstream"})
         producer.init_transactions()
         judge, known, profiles = detector(self.settings), knowledge(), {}
-        now, labels = BEGIN, []
+        now, labels, payments = BEGIN, [], []
         for number in range(luck.randint(15, 40)):
             now += luck.choice([0, MINUTE, 20 * MINUTE, 2 * HOUR])
-            card = f"card-{luck.randrange(CARDS)}"
+            used = luck.choice(payments) if payments and luck.random() < 0.15 else None
+            card = f"card-{luck.randrange(CARDS)}" if used is None else used.card_id
             paid = transaction(
-                f"t-{number}", now, card_id=card, merchant_id=f"m-{luck.randrange(3)}", amount=luck.choice([5.0, 400.0])
+                f"t-{number}" if used is None else used.transaction_id,
+                now,
+                card_id=card,
+                merchant_id=f"m-{luck.randrange(3)}",
+                amount=luck.choice([5.0, 400.0]),
             )
+            payments.append(paid)
             (verdict,) = judge.assess([paid], profiles, known)
             labels += [self._label(paid) for _ in range(luck.choice([0, 1, 1, 2]))]
             producer.begin_transaction()
@@ -137,9 +143,15 @@ class Classroom(World):
         """The last lesson of each transaction is the last word on it, and no word comes twice in a row."""
         words, taught = self._words(), defaultdict(list)
         for record in map(decode_labelled, self._values("labelled")):
-            taught[record.transaction_id].append(record)
+            taught[facts(record)].append(record)
+        used: set[str] = set()
         for score in self.scores:
-            known, lessons = words[score.transaction_id], taught.pop(score.transaction_id, [])
+            if score.repeated:
+                continue
+            is_first = score.transaction_id not in used
+            used.add(score.transaction_id)
+            known = [word for word in words[score.transaction_id] if is_first or word.known_at >= score.timestamp]
+            lessons = taught.pop(facts(score), [])
             is_mature = score.timestamp + self.settings.maturity * DAY <= self.last_boundary
             last = max(known).is_fraud if known else (False if is_mature else None)
             said = [lesson.is_fraud for lesson in lessons]

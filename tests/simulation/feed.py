@@ -1,16 +1,17 @@
-"""What upstream sends: payments of few cards, some twice, some malformed, some in transactions that are aborted."""
+"""What upstream sends: payments of few cards, some twice or under a used id, some malformed, some aborted."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from simulation.broker import START
 from simulation.host import here
 from simulation.producer import Producer
 from support.malformed import MALFORMED
 from support.worlds import transaction
 
-from fraud_service.domain.events import encode
+from fraud_service.domain.events import decode_transaction, encode
 
 if TYPE_CHECKING:
     import random
@@ -49,6 +50,11 @@ def message(luck: random.Random, sent: list[tuple[bytes, bytes | None]]) -> tupl
         return value, key
     if what < 0.25 and sent:
         return luck.choice(sent)
+    if what < 0.33 and sent:
+        used = decode_transaction(luck.choice(sent)[0])
+        other = luck.choice([{"amount": 9999.0}, {"merchant_id": "merchant-9"}, {"timestamp": used.timestamp + 1}])
+        sent.append((encode(msgspec.structs.replace(used, **other)), used.card_id.encode()))
+        return sent[-1]
     card = f"card-{luck.randrange(CARDS)}"
     payment = transaction(
         f"t-{len(sent)}",

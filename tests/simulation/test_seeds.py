@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
@@ -12,7 +13,11 @@ from simulation.classroom import Classroom
 from simulation.process import silence
 from simulation.world import Run, World, run
 
+from fraud_service.domain.profile import RECENT, Profile, Remembered, fingerprint64
 from fraud_service.stream import shortcuts
+
+if TYPE_CHECKING:
+    from fraud_service.domain.events import Transaction
 
 SEEDS = 200
 
@@ -57,6 +62,18 @@ def careless(seed: int) -> Run:
         return run(seed)
 
 
+def credulous(seed: int) -> Run:
+    """Take every message under a used id for a repetition."""
+
+    def remembered(profile: Profile, payment: Transaction) -> Remembered:
+        rows = [row[0] for row in RECENT.iter_unpack(profile.recent)]
+        identity = fingerprint64(payment.transaction_id)
+        return Remembered(len(rows) - rows.index(identity) if identity in rows else 0)
+
+    with mock.patch.object(Profile, "remembered", remembered):
+        return run(seed)
+
+
 def hasty(seed: int) -> Run:
     """Close a boundary without reading on to what was there by then."""
     with mock.patch("fraud_service.stream.learner.LearnerStep._has_passed", return_value=True):
@@ -84,6 +101,10 @@ def test_state_that_is_not_in_the_changelog_is_found():
 
 def test_a_changelog_that_is_taken_for_events_is_found():
     assert any(one.anomalies for one in runs(trusting, range(20)))
+
+
+def test_a_payment_that_is_not_scored_because_its_id_was_used_is_found():
+    assert any(one.anomalies for one in runs(credulous, range(8)))
 
 
 def test_whatever_a_seed_does_to_the_learner_every_truth_is_taught_once():
