@@ -48,7 +48,7 @@ ITSELF: Final = "this transaction"  # the window of a feature that needs no hist
 LIMITS: Final = {
     "HOURS_KEPT": "hourly buckets, with count and total",
     "DAYS_KEPT": "daily buckets, with count, total, largest amount and number of unusually high amounts",
-    "RECENT_KEPT": "last transactions, with the decision made on each; a repetition is recognised among them",
+    "RECENT_KEPT": "last transactions, with the decision made on each; a repetition, and a reused id, are recognised among them",
     "MERCHANTS_KEPT": "merchants most recently paid, with the number of visits",
     "COUNTRIES_KEPT": "countries most recently seen",
     "DEVICES_KEPT": "devices most recently seen",
@@ -87,7 +87,8 @@ def feature_page() -> str:
         "Every feature belongs to exactly one code. The contribution of a code to the logit of a score is the sum of "
         f"those of its features. An alert names at most {policy.MOST_REASONS} codes, the strongest first, and none "
         f"that contributes less than {policy.LEAST_CONTRIBUTION}. `{policy.NO_MODEL.code}` stands alone: "
-        f"{policy.NO_MODEL.text}, so that a person decides.",
+        f"{policy.NO_MODEL.text}, so that a person decides. `{policy.ID_REUSED.code}` comes first: "
+        f"{policy.ID_REUSED.text}; a person decides, unless the score declines it.",
         _table(("code", "features"), ((f"`{code}`", _names(names)) for code, (names, _) in policy.CODES.items())),
     )
 
@@ -221,7 +222,7 @@ def _label_values() -> dict[str, str]:
         "`replaced`": _names(("true", "false")),
         "`source`": members(LabelSource),
         "`component`": _names(("pretrained", "online")),
-        "`code`": f"{_names((*policy.CODES, policy.NO_MODEL.code))}: see [features](features.md#reason-codes)",
+        "`code`": f"{_names((*policy.CODES, policy.NO_MODEL.code, policy.ID_REUSED.code))}: see [features](features.md#reason-codes)",
         "`currency`": f"the first {MOST_CURRENCIES} currencies that a process meets, all others as `other`",
         "`refusal`": f"{members(Refusal)}: `replayed` was sent a second time, `invalid` is signed and yet unreadable",
         "`reason`": f"{members(Reason)}: see [dead letters](dead-letters.md)",

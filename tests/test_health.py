@@ -239,7 +239,7 @@ def test_two_processes_in_one_have_metrics_of_their_own(metrics):
 
 def test_a_verdict_is_counted_by_its_outcome_with_its_score(metrics):
     scorer = ScorerMetrics(metrics)
-    scorer.observe(verdicts(transaction("t1"), transaction("t2", MONDAY + 1), transaction("t1", MONDAY + 2)))
+    scorer.observe(verdicts(transaction("t1"), transaction("t2", MONDAY + 1), transaction("t1")))
     seen = samples(metrics)
     assert seen["fraud_transactions_total", "approve"] == 3
     assert seen["fraud_repeated_transactions_total",] == 1
@@ -257,7 +257,18 @@ def test_a_flagged_verdict_counts_its_amount_and_each_of_its_reasons(metrics):
     assert seen["fraud_transactions_total", "decline"] == 1
     assert seen["fraud_flagged_amount_total", "EUR"] == 500.0
     given = {name[1]: value for name, value in seen.items() if name[0] == "fraud_reasons_total"}
-    assert given == {**dict.fromkeys((*CODES, "NO_MODEL"), 0.0), "UNUSUAL_AMOUNT": 1.0}
+    assert given == {**dict.fromkeys((*CODES, "NO_MODEL", "TRANSACTION_ID_REUSED"), 0.0), "UNUSUAL_AMOUNT": 1.0}
+
+
+def test_a_reused_transaction_id_is_counted_once_however_often_its_payment_comes(metrics):
+    scorer = ScorerMetrics(metrics)
+    assert samples(metrics)["fraud_reused_transaction_ids_total",] == 0
+    other = transaction("t1", amount=9999.0)
+    scorer.observe(verdicts(transaction("t1"), other, other))
+    seen = samples(metrics)
+    assert seen["fraud_reused_transaction_ids_total",] == 1
+    assert seen["fraud_repeated_transactions_total",] == 1
+    assert seen["fraud_reasons_total", "TRANSACTION_ID_REUSED"] == 1
 
 
 def test_a_component_that_failed_is_counted(metrics):

@@ -116,8 +116,12 @@ OVERVIEW: Final = Board(
         Chart(
             "Repeated transactions",
             "reqps",
-            "Transactions that came again and got their first decision again: retries of a producer.",
-            (Query("sum(rate(fraud_repeated_transactions_total{%}[$__rate_interval]))", "repeated"),),
+            "Payments that came again and got their first decision again: retries of a producer. And other payments "
+            "under a used transaction id: they are scored, and reviewed.",
+            (
+                Query("sum(rate(fraud_repeated_transactions_total{%}[$__rate_interval]))", "repeated"),
+                Query("sum(rate(fraud_reused_transaction_ids_total{%}[$__rate_interval]))", "id used before"),
+            ),
             span=12,
         ),
     ),
