@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from fraud_service import supply
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.ledger import Calendar
 from fraud_service.domain.policy import Policy
@@ -20,7 +21,6 @@ from fraud_service.domain.teaching import Sampling
 from fraud_service.errors import ClusterUnavailable
 from fraud_service.health import Health, HttpEndpoint
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics, TokenizerMetrics
-from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.models.received import last, loaded, recent
 from fraud_service.stream import (
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.teaching import OnlineLearner
     from fraud_service.domain.tokens import Tokenizer
     from fraud_service.errors import ModelError
-    from fraud_service.models.artefact import Artefact, Manifest
+    from fraud_service.models.artefact import Manifest
     from fraud_service.settings import Settings
     from fraud_service.stream.application import GuardedApplication
 
@@ -62,20 +62,7 @@ PAUSE: Final = 1.0  # seconds between two starts
 
 def pretrained(settings: Settings) -> Pretrained:
     """Load the pretrained model that processes start with."""
-    return Pretrained(first_artefact(settings))
-
-
-def first_artefact(settings: Settings) -> Artefact:
-    """Read the artefact that processes start with: with keys, one of our own must be signed; the shipped one is code.
-
-    Raises
-    ------
-    ModelError
-        As `artefact.read` does.
-    """
-    if settings.model is None:
-        return artefact.read(artefact.shipped())
-    return artefact.read(settings.model, signing.keyring(settings))
+    return Pretrained(supply.first_artefact(settings))
 
 
 def policy(settings: Settings) -> Policy:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from fraud_service import service
 from fraud_service.domain.records import SwitchRecord, encode_record
 from fraud_service.errors import ConfigurationError, ModelError
 from fraud_service.models import artefact
@@ -37,6 +36,19 @@ class Candidate(msgspec.Struct, frozen=True):
     reigns: bool
 
 
+def first_artefact(settings: Settings) -> artefact.Artefact:
+    """Read the artefact that processes start with: with keys, one of our own must be signed; the shipped one is code.
+
+    Raises
+    ------
+    ModelError
+        As `artefact.read` does.
+    """
+    if settings.model is None:
+        return artefact.read(artefact.shipped())
+    return artefact.read(settings.model, signing.keyring(settings))
+
+
 def candidates(settings: Settings) -> list[Candidate]:
     """Return the model that processes start with, then those that were promoted, in the order of their last promotion.
 
@@ -47,7 +59,7 @@ def candidates(settings: Settings) -> list[Candidate]:
     ModelError
         When there is no artefact to start with.
     """
-    first = service.first_artefact(settings).manifest.version
+    first = first_artefact(settings).manifest.version
     found = {first: Candidate(first, None, None, reigns=False)}
     reigning = first
     for promoted, model in _promoted(settings):
@@ -68,7 +80,7 @@ def rollback(settings: Settings, version: str) -> None:
     FatalStreamError
         When the broker does not take it.
     """
-    first = service.first_artefact(settings)
+    first = first_artefact(settings)
     known, wanted = {first.manifest.version}, first
     for _, model in _promoted(settings):
         known.add(model.manifest.version)

@@ -133,7 +133,7 @@ class Archive:
                     message.key(),
                     message.value(),
                     message.timestamp()[1],
-                    message.headers() or [],
+                    clients.headers(message),
                 )
             # Markers and aborted records move the position only: the last offsets before the end may never be seen.
             (position,) = self._consumer.position([place])

@@ -189,7 +189,7 @@ class Broadcast:
         size = len(message.key() or b"") + len(message.value() or b"")
         if size > LARGEST_RECORD:
             raise InvalidRecord(f"a record has {size} bytes; at most {LARGEST_RECORD} are read")
-        is_snapshot, headers = message.topic() == self._snapshots, message.headers() or []
+        is_snapshot, headers = message.topic() == self._snapshots, clients.headers(message)
         self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
         if is_snapshot:
             self._knowledge.receive_snapshot(decode_snapshot(message.value() or b""))

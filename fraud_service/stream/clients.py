@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fraud_service.settings import Settings
+    from fraud_service.stream.messages import Headers
 
 log = structlog.get_logger(__name__)
 
@@ -178,6 +179,18 @@ def arrived(consumer: Consumer, most: int, timeout: float) -> list[Any]:
     """
     first: list[Any] = consumer.consume(1, timeout=timeout)
     return [*first, *consumer.consume(most - 1, timeout=0)] if first else first
+
+
+def headers(message: Any) -> Headers:
+    """Return the headers of a message; none where they cannot be read.
+
+    The client raises `SystemError` for a name that is no UTF-8. Anyone may send one, and it must end nobody.
+    """
+    try:
+        found: Headers = message.headers() or []
+    except (SystemError, UnicodeDecodeError):
+        return []
+    return found
 
 
 def patiently(what: str, ask: Callable[[], T]) -> T:

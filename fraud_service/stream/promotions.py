@@ -164,7 +164,7 @@ class Promotions:
 
     def _models(self, message: Any) -> list[bytes]:
         key, value = message.key() or b"", message.value()
-        self._gate.admit(message.key(), value, message.headers() or [])
+        self._gate.admit(message.key(), value, clients.headers(message))
         if value is None:
             return []
         if key in NO_MODELS:

@@ -16,6 +16,7 @@ from quixstreams.kafka.consumer import raise_for_msg_error
 from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER, Marker
 from rocksdict import WriteBatch, WriteOptions
 
+from fraud_service.stream import clients
 from fraud_service.stream.changelogs import PROCESSED, suffix
 
 if TYPE_CHECKING:
@@ -192,10 +193,10 @@ class _Store:
 
         Of our make are rows in the one column family that our state has, without a time to live.
         """
-        headers = message.headers()
+        headers = clients.headers(message)
         if headers != self._headers:  # rows of one checkpoint say the same
             self._headers = headers
-            self._look(dict(headers or ()))
+            self._look(dict(headers))
         if not self._is_ours:
             return False
         if self._is_committed:

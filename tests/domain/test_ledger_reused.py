@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from support.worlds import features, label, score
 from test_ledger import CALENDAR, World
 
+from fraud_service.domain.dealing import Dealing
 from fraud_service.domain.entries import Example, Scored
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.ledger import MOST_LABELS, MOST_PAYMENTS, Dealing, Ledger, Taken, in_order
+from fraud_service.domain.ledger import MOST_LABELS, MOST_PAYMENTS, Ledger, Taken, in_order
 
 FAST = settings(max_examples=300, deadline=None, derandomize=True)
 
