@@ -13,7 +13,7 @@ from support.loop import looped
 from support.malformed import MALFORMED, text
 
 from fraud_service.domain.card_data import masked
-from fraud_service.domain.events import Transaction
+from fraud_service.domain.events import Reason, Transaction
 from fraud_service.domain.records import decode_score
 from fraud_service.errors import InvalidRecord
 from fraud_service.stream.clients import murmur2_partition
@@ -49,7 +49,7 @@ def test_each_malformed_message_is_one_dead_letter_and_the_good_ones_around_it_a
     loop.turn()
     letters = loop.on("dead_letters")
     assert [(letter.value, letter.key, letter.header["fraud-reason"]) for letter in letters] == [
-        ((value and reason != Reason.TOO_LARGE and masked(value)) or None, key and masked(key), reason)
+        (None if reason is Reason.TOO_LARGE else value and masked(value), key and masked(key), reason)
         for value, key, reason in MALFORMED
     ]
     assert [decode_score(record.value).transaction_id for record in loop.on("scores")] == [
