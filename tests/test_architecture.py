@@ -132,7 +132,7 @@ ONLY = {
     "confluent_kafka": ("fraud_service.stream", "fraud_service.embedded", "fraud_service.feed"),
     "prometheus_client": ("fraud_service.metrics",),
     "sklearn": ("fraud_service.training", "fraud_service.evaluation"),
-    "onnx": ("fraud_service.training",),
+    "onnx": (),
     "river": ("fraud_service.models.online",),
     "pickle": (),
     "joblib": (),

@@ -167,7 +167,7 @@ def test_a_misspelt_variable_is_one_line_and_exit_code_2(run, monkeypatch):
 def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "fraud_service", "score"],
-        env=os.environ | {"FRAUD_MODEL": str(tmp_path / "nowhere")},
+        env=os.environ | {"FRAUD_MODEL": str(tmp_path / "nowhere"), "FRAUD_ALLOW_UNSIGNED": "true"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -176,6 +176,17 @@ def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("ModelError: no model at ")  # libraries may have warned before
+
+
+@pytest.mark.parametrize("command", [["models", "list"], ["online", "off"], ["models", "rollback", "forest-1"]])
+def test_without_keys_commands_that_believe_or_sign_end_before_they_ask_kafka(run, command):
+    said = only_complaint(run(*command), 2)
+    assert said.startswith("ConfigurationError: FRAUD_SIGNING_KEYS is not set")
+
+
+def test_commands_that_believe_nothing_ask_for_no_keys(run):
+    assert run("topics", "list")[0] == 0
+    assert run("config")[0] == 0
 
 
 def test_config_prints_json_without_secrets(run, monkeypatch):
@@ -375,7 +386,6 @@ def test_a_label_goes_to_its_card_as_it_was_given(run, monkeypatch):
 
 def test_training_on_too_little_is_one_line(run, tmp_path):
     pytest.importorskip("sklearn")
-    pytest.importorskip("onnx")
     run("simulate", tmp_path / "world.csv", *SMALL)
     said = only_complaint(run("train", tmp_path / "world.csv", "--out", tmp_path / "model"), 2)
     assert "known frauds in" in said
@@ -384,7 +394,6 @@ def test_training_on_too_little_is_one_line(run, tmp_path):
 
 def test_a_place_where_no_artefact_can_be_written_is_one_line_before_anything_is_trained(run, tmp_path):
     pytest.importorskip("sklearn")
-    pytest.importorskip("onnx")
     run("simulate", tmp_path / "world.csv", *SMALL)
     said = only_complaint(run("train", tmp_path / "world.csv", "--out", tmp_path / "world.csv" / "model"), 2)
     assert f"--out {tmp_path / 'world.csv' / 'model'}" in said

@@ -147,7 +147,6 @@ def _manifest(fitted: Fitted, trees: Trees, window: Window, source: str, files: 
             "parameters": fitted.parameters,
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
             "scikit-learn": version("scikit-learn"),
-            "onnx": version("onnx"),
         },
         metrics=fitted.metrics,
     )

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-pytest.importorskip("onnx")
 
 from confluent_kafka import TopicPartition
 from support.processes import Service, Tail, environment, fresh_settings, read_all

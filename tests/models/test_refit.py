@@ -8,7 +8,6 @@ import pytest
 from support.worlds import DAY, MONDAY, LinearModel, features
 
 pytest.importorskip("sklearn")
-pytest.importorskip("onnx")
 
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
