@@ -243,8 +243,8 @@ def test_each_component_logs_in_as_itself_and_sees_no_other_password() -> None:
         seen = chart.environment(manifests, component)
         assert json.loads(seen["FRAUD_KAFKA"])["sasl.username"] == seen["KAFKA_USERNAME"] == f"fraud-{component}"
         secrets = {one["secret"]["secretName"] for one in volumes(pod).values() if "secret" in one}
-        extra = {"fraud-tokens"} if component == "tokenizer" else set()
-        assert secrets == {"kafka-cluster-ca-cert", f"fraud-{component}"} | extra
+        keys = {"tokenizer": {"fraud-tokens"}, "topics": set(), "test": set()}.get(component, {"fraud-signing"})
+        assert secrets == {"kafka-cluster-ca-cert", f"fraud-{component}"} | keys
     (password,) = [
         one
         for one in chart.named(manifests, "TriggerAuthentication")["spec"]["secretTargetRef"]
