@@ -39,6 +39,7 @@ _number_pattern: Final = re.compile("[0-9]{1,19}")
 
 Place = tuple[str, int]  # topic and partition
 
+NO_CONTENT: Final = -2  # equal to no content: what a letter says of its own contradicts itself
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -104,7 +105,8 @@ def letter(entry: Entry) -> Letter:
 def _content(entry: Entry) -> int | None:
     digest = entry.header(CONTENT_HASH)
     if digest is not None:
-        return int(digest[:16], 16) if _DIGEST.fullmatch(digest) else None
+        is_sound = entry.value is None and _DIGEST.fullmatch(digest) is not None
+        return int(digest[:16], 16) if is_sound else NO_CONTENT
     return content(entry.value) if is_whole(entry) else None
 
 

@@ -17,6 +17,7 @@ from fraud_service.audit.findings import Findings, Kind, Report, decode_report, 
 from fraud_service.audit.letters import Letters
 from fraud_service.audit.matching import Matcher
 from fraud_service.domain.events import LATEST, encode
+from fraud_service.stream.messages import CONTENT_HASH
 
 if TYPE_CHECKING:
     from fraud_service.stream.archive import Entry
@@ -171,6 +172,17 @@ def test_a_lost_dead_letter_a_second_one_and_other_bytes_are_told_apart(sent, da
     bent = entry._replace(value=(entry.value or b"") + b"x")
     other = edited(log, "dead_letters", lambda entries: [bent if e == entry else e for e in entries], entry.partition)
     assert kinds(verified(other)) == {"altered": 1}
+
+
+def test_a_dead_letter_that_keeps_only_a_hash_is_compared_by_it():
+    log = written([(b"x" * 100_000, b"c-1")])
+    (letter,) = [entry for number in range(PARTITIONS) for entry in log.of("dead_letters", number)]
+    assert letter.value is None
+    assert kinds(verified(log)) == {}
+    for value in (b"0" * 64, b"no hash"):
+        headers = [(name, value if name == CONTENT_HASH else known) for name, known in letter.headers]
+        bent = edited(log, "dead_letters", lambda _, h=headers: [letter._replace(headers=h)], letter.partition)
+        assert kinds(verified(bent)) == {"altered": 1}
 
 
 @FAST
