@@ -35,7 +35,7 @@ from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.errors import InvalidEvent
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
 from fraud_service.stream import scorer, topics
-from fraud_service.stream.messages import Received
+from fraud_service.stream.messages import BATCH_FIRST, Received
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 sys.path.insert(0, str(DOCS))
@@ -328,8 +328,12 @@ def test_a_dead_letter_has_exactly_the_documented_headers(reason: events.Reason)
 
 def test_a_dead_letter_whose_content_is_withheld_or_masked_says_so_as_documented() -> None:
     said: set[str] = set()
-    for key, value in ((b"k" * 1000, b"x" * 1_000_000), (b"card-1", b"4242424242424242")):
-        letter = scorer.dead_letter(Received("t", 3, 42, key, value, 0), InvalidEvent("too_large", "what was wrong"))
+    for origin in (
+        Received("t", 3, 42, b"k" * 1000, b"x" * 1_000_000, 0),
+        Received("t", 3, 42, b"card-1", b"4242424242424242", 0),
+        Received("t", 3, 42, None, None, 0, ((BATCH_FIRST, b"40"),)),
+    ):
+        letter = scorer.dead_letter(origin, InvalidEvent("too_large", "what was wrong"))
         texts = {name: value.decode() for name, value in letter.headers}
         headers("dead_letters").validate(texts)
         said |= set(texts)
