@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from fraud_service import service, supply
 from fraud_service.domain.records import decode_labelled, encode_record
+from fraud_service.errors import InvalidRecord
 from fraud_service.models.received import last
 from fraud_service.stream import clients, promotions
 from fraud_service.training.fit import Examples, Window, collect
 from fraud_service.training.refit import LabelledWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from fraud_service.domain.records import RefitRecord
+    from fraud_service.domain.records import LabelledRecord, RefitRecord
     from fraud_service.history import History
     from fraud_service.models import artefact
     from fraud_service.models.pretrained import Pretrained
@@ -44,14 +46,23 @@ def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lamb
     ------
     FatalStreamError
         When the end is not reached in time.
-    InvalidRecord
-        When a record on the topic is none of ours.
     """
-    window = LabelledWindow()
+    window, unreadable = LabelledWindow(), 0
     for batch in clients.read_to_end(settings, "fraud-refit-labelled", settings.topics.labelled, READ_TIMEOUT):
-        window.add(decode_labelled(data) for data in batch)
+        found = [*readable(batch)]
+        window.add(found)
+        unreadable += len(batch) - len(found)
         progress(len(batch))
+    if unreadable:
+        log.warning("labelled_examples_passed_over", count=unreadable, topic=settings.topics.labelled)
     return window.examples()
+
+
+def readable(batch: Iterable[bytes]) -> Iterator[LabelledRecord]:
+    """Pass over what is no labelled example: one such record must not end every re-fit until its retention is over."""
+    for data in batch:
+        with suppress(InvalidRecord):
+            yield decode_labelled(data)
 
 
 def labelled_in_file(history: History, label_delay: int, progress: Callable[[], None] = lambda: None) -> Examples:

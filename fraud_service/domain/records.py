@@ -41,7 +41,7 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """
 
     transaction_id: str
-    timestamp: int
+    timestamp: Moment
     card_id: str
     merchant_id: str
     amount: float
@@ -89,15 +89,15 @@ class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     transaction_id: str
     card_id: str
     merchant_id: str
-    timestamp: int
+    timestamp: Moment
     amount: float
     currency: str = ""
     is_fraud: bool
     source: LabelSource | None
-    known_at: int
+    known_at: Moment
     corrects: bool
     weight: float
-    snapshot: int
+    snapshot: Moment
     pretrained_logit: float | None
     online_logit: float | None
     score: Probability

@@ -176,9 +176,10 @@ def labels(archive: Archive, settings: Settings, partitions: Iterable[int]) -> I
 
 
 def labelled(archive: Archive, settings: Settings) -> Iterator[LabelledRecord]:
-    """Return every labelled example, partition by partition. Raises `InvalidRecord` where one is none of ours."""
+    """Return every labelled example, partition by partition; passes over what is none of ours."""
     for entry in whole(archive, settings.topics.labelled):
-        yield decode_labelled(entry.value or b"")
+        with suppress(InvalidRecord):
+            yield decode_labelled(entry.value or b"")
 
 
 def whole(archive: Archive, topic: str) -> Iterator[Entry]:

@@ -12,9 +12,10 @@ pytest.importorskip("sklearn")
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.policy import Outcome
-from fraud_service.domain.records import LabelledRecord
+from fraud_service.domain.records import LabelledRecord, encode_record
 from fraud_service.models import artefact
 from fraud_service.models.pretrained import Pretrained
+from fraud_service.refit import readable
 from fraud_service.training.fit import CHOICES, Examples
 from fraud_service.training.refit import JUDGED, MEMORY, LabelledWindow, challenge
 
@@ -125,3 +126,10 @@ def test_a_correction_replaces_what_was_said_before_and_old_examples_are_forgott
     assert window.examples().labels.tolist() == [True, False]
     window.add([record(3, is_fraud=False, timestamp=MONDAY + MEMORY)])
     assert window.examples().features[:, 0].tolist() == [2.0, 3.0]
+
+
+def test_a_foreign_record_among_the_labelled_examples_is_passed_over():
+    """One of them ended every re-fit for as long as the topic kept it."""
+    good = encode_record(record(1, is_fraud=True))
+    endless = good.replace(str(MONDAY).encode(), b"1" + b"0" * 400)
+    assert [*readable([b"junk", good, b"", endless, b"[" * 5000])] == [record(1, is_fraud=True)]
