@@ -76,9 +76,9 @@ def test_scorer_and_learner_start_on_hostile_records_and_obey_the_switch(setting
     records = {"models": hostile_models(), **hostile_knowledge()}
     for role, sent in records.items():
         promotions.deliver(settings, [clients.Record(getattr(settings.topics, role), *one) for one in sent])
-    for role in records:
-        topic = getattr(settings.topics, role)
-        librdkafka.send(settings.bootstrap_servers, topic, b"forest-4", b"junk", b"fraud-\xff")
+    with librdkafka.Sender(settings.bootstrap_servers) as sender:
+        for role in records:
+            sender.send(getattr(settings.topics, role), b"forest-4", b"junk", b"fraud-\xff")
     scorer, learner = Service(settings, "score", tmp_path / "s"), Service(settings, "learn", tmp_path / "l")
     with scorer, learner:
         scorer.await_ready()
