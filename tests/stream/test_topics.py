@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fraud_service.models import artefact
 from fraud_service.settings import Settings
 from fraud_service.stream import topics
 
@@ -66,3 +67,7 @@ def test_who_keeps_other_records_longer_need_not_be_stopped():
 def test_a_row_of_risk_that_is_dated_back_cannot_have_another_removed_at_once():
     (found,) = topics.findings(Admin("risk", **{"message.timestamp.type": "CreateTime"}), TABLE)
     assert "LogAppendTime" in found
+
+
+def test_a_model_may_be_as_large_as_its_topic_takes_it():
+    assert artefact.LARGEST == topics.LARGEST_MODEL
