@@ -111,7 +111,7 @@ def _features(
     rows, folded = [], []
     for transaction in transactions:
         profile = profiles[transaction.card_id]
-        profile.remembered(transaction.transaction_id)
+        profile.remembered(transaction)
         view = knowledge.at(transaction.timestamp)
         merchant, card = view.merchant(transaction.merchant_id), view.card(transaction.card_id)
         rows.append(extract(transaction, profile, merchant, card, view.snapshot.as_of))

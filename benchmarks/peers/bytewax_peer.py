@@ -111,7 +111,7 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
     def _observe(self, transaction: Transaction, key: bytes, timestamp: int) -> Case:
         profile, view = self._profile, self._knowledge.at(transaction.timestamp)
         identity = fingerprint64(transaction.transaction_id)
-        ago = profile.remembered(transaction.transaction_id)
+        ago = profile.remembered(transaction).ago
         if ago:
             return Case(transaction, key, timestamp, self, ago, self._lost.get(identity), view)
         features = extract(

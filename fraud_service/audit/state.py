@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from fraud_service.stream.archive import Entry
     from fraud_service.stream.changelogs import Volume
 
+UPGRADED: Final = frozenset(
+    {"merchants", "countries", "devices", "recent", "has_crcs"}
+)  # what schema 4 wrote otherwise
 CUT: Final = b""  # instead of a profile that retention makes impossible to fold
 
 
@@ -170,7 +173,7 @@ def _compare(scope: Scope, row: _Row, folded: bytes | None, findings: Findings) 
 
 def _is_upgraded(found: Profile, folded: Profile) -> bool:
     """Whether a profile that an older schema began says the same, its fingerprints and currencies left out."""
-    names = [name for name in found.__struct_fields__ if name not in {"merchants", "countries", "devices", "recent"}]
+    names = [name for name in found.__struct_fields__ if name not in UPGRADED]
     rows, expected = [*RECENT.iter_unpack(found.recent)], [*RECENT.iter_unpack(folded.recent)]
     return (
         all(getattr(found, name) == getattr(folded, name) for name in names)

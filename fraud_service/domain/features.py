@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
-from fraud_service.domain.profile import DAY, HOUR, RECENT, is_known
+from fraud_service.domain.profile import DAY, HOUR, RECENT
 from fraud_service.domain.risk import NO_RISK
 
 if TYPE_CHECKING:
@@ -319,15 +319,11 @@ def _company(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
     distance, speed = _travel(transaction, profile)
     return (
         min(float(profile.visits(transaction.merchant_id)), MOST),
-        _is_new(transaction.country, profile.countries),
-        _is_new(transaction.device_id, profile.devices),
+        float(profile.is_new(transaction.country, profile.countries)),
+        float(profile.is_new(transaction.device_id, profile.devices)),
         distance,
         speed,
     )
-
-
-def _is_new(text: str | None, known: list[int]) -> float:
-    return float(text is not None and bool(known) and not is_known(text, known))
 
 
 def _travel(transaction: Transaction, profile: Profile) -> tuple[float, float]:

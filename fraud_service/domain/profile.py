@@ -139,6 +139,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
 
     What is remembered of the last transactions stays packed, and so do the decisions on them: they are looked at when
     another one comes within the hour, or one of them again, and a profile is read and written every time.
+    `has_crcs` says that schema 4 began it: fingerprints may still be CRC-32.
     """
 
     schema: int = SCHEMA
@@ -155,6 +156,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     countries: list[int] = []
     devices: list[int] = []
     place: Place | None = None
+    has_crcs: bool = False
 
     def remembered(self, transaction: Transaction) -> Remembered:
         """Look a transaction up among the last `RECENT_KEPT`.
@@ -209,7 +211,16 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
 
     def visits(self, merchant_id: str) -> int:
         """Return how often the card paid this merchant, since it was last not among the most recent ones."""
-        return self.merchants.get(fingerprint(merchant_id)) or self.merchants.get(fingerprint32(merchant_id), 0)
+        visits = self.merchants.get(fingerprint(merchant_id), 0)
+        if not visits and self.has_crcs:
+            return self.merchants.get(fingerprint32(merchant_id), 0)
+        return visits
+
+    def is_new(self, text: str | None, known: list[int]) -> bool:
+        """Whether a country or device is none of those that are known; False where none is, or the text is absent."""
+        if text is None or not known or fingerprint(text) in known:
+            return False
+        return not (self.has_crcs and fingerprint32(text) in known)
 
     def _learn_amount(self, amount: float) -> None:
         value = math.log1p(amount)
@@ -240,8 +251,9 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
 
     def _note_company(self, transaction: Transaction) -> None:
         merchant = fingerprint(transaction.merchant_id)
-        visits = self.merchants.pop(merchant, 0) or self._upgraded(transaction.merchant_id, merchant)
-        self.merchants[merchant] = visits + 1  # popped and put back: the most recent is last
+        if self.has_crcs:
+            self._upgrade(transaction, merchant)
+        self.merchants[merchant] = self.merchants.pop(merchant, 0) + 1  # popped and put back: the most recent is last
         if len(self.merchants) > MERCHANTS_KEPT:
             del self.merchants[next(iter(self.merchants))]
         if transaction.country is not None:
@@ -251,16 +263,17 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         if transaction.latitude is not None and transaction.longitude is not None:
             self.place = Place(transaction.latitude, transaction.longitude, transaction.timestamp)
 
-    def _upgraded(self, merchant_id: str, merchant: int) -> int:
-        """Return the visits that schema 4 counted for a merchant, and replace its fingerprint wherever it stands."""
-        old = fingerprint32(merchant_id)
-        visits = self.merchants.pop(old, 0)
-        if visits:
+    def _upgrade(self, transaction: Transaction, merchant: int) -> None:
+        """Replace what schema 4 noted of this merchant, country and device."""
+        old = fingerprint32(transaction.merchant_id)
+        if old in self.merchants:
+            self.merchants[merchant] = self.merchants.pop(old)
             rows = [[*row] for row in RECENT.iter_unpack(self.recent)]
             for row in rows:
                 row[3] = merchant if row[3] == old else row[3]
             self.recent = b"".join(RECENT.pack(*row) for row in rows)
-        return visits
+        self.countries = _upgraded(self.countries, transaction.country)
+        self.devices = _upgraded(self.devices, transaction.device_id)
 
 
 def _agrees(row: tuple[bytes, int, float, int, bytes], transaction: Transaction) -> bool:
@@ -277,13 +290,11 @@ def _moved_last(known: list[int], text: str, kept: int) -> list[int]:
     seen = fingerprint(text)
     if known and known[-1] == seen:  # nearly always
         return known
-    old = fingerprint32(text)
-    return [*[other for other in known if other not in {seen, old}], seen][-kept:]
+    return [*[other for other in known if other != seen], seen][-kept:]
 
 
-def is_known(text: str, known: list[int]) -> bool:
-    """Whether a country or device is among those that are remembered."""
-    return fingerprint(text) in known or fingerprint32(text) in known
+def _upgraded(known: list[int], text: str | None) -> list[int]:
+    return known if text is None else [fingerprint(text) if one == fingerprint32(text) else one for one in known]
 
 
 @lru_cache(maxsize=16)  # asked twice for each transaction
@@ -339,7 +350,7 @@ def decode_profile(data: bytes) -> Profile:
         raise InvalidRecord("a card's profile in the state store cannot be read: a recent transaction is cut off")
     if profile.schema == UPGRADABLE:
         profile.recent = b"".join(RECENT.pack(*row, UNKNOWN_CURRENCY) for row in RECENT_4.iter_unpack(profile.recent))
-        profile.schema = SCHEMA
+        profile.schema, profile.has_crcs = SCHEMA, True
     return profile
 
 

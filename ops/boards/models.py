@@ -85,10 +85,12 @@ MODELS: Final = Board(
             "Early labels and corrections",
             "short",
             "An hour: labels whose transaction was not known (yet), and examples that contradict what was taught "
-            "before. Many early labels name transactions that are not here.",
+            "before. Many early labels name transactions that are not here. Not taught are payments whose transaction "
+            "id has too many already.",
             (
                 Query("3600 * sum(rate(fraud_labels_early_total{%}[$__rate_interval]))", "early"),
                 Query("3600 * sum(rate(fraud_corrections_total{%}[$__rate_interval]))", "corrections"),
+                Query("3600 * sum(rate(fraud_untaught_payments_total{%}[$__rate_interval]))", "not taught"),
             ),
         ),
         Chart(

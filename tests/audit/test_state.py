@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from test_decisions import messages
 
 from fraud_service.audit.findings import Findings, Kind, Report
 from fraud_service.audit.state import Scope, compare_volume, follow
+from fraud_service.domain import profile
 from fraud_service.domain.events import encode
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import decode_score
@@ -211,3 +214,48 @@ def test_what_differs_on_a_volume_is_found():
     for volume in (changed, lost, more):
         (anomaly,) = compared(log, number, volume).anomalies
         assert (anomaly.kind, anomaly.partition, anomaly.offset) == (Kind.STATE, number, last)
+
+
+def crc(text: str) -> int:
+    return zlib.crc32(text.encode())
+
+
+def upgraded(monkeypatch) -> Written:
+    """Write a log whose first half was scored when profiles still named merchants by CRC-32."""
+    sent = [*payments()]
+    log = Written()
+    with monkeypatch.context() as patch:
+        patch.setattr(profile, "fingerprint", crc)
+        for value, key in sent[:12]:
+            log.send(value, key)
+    for state in log.states.values():
+        for name, value in state.items():
+            state[name] = encode_profile(msgspec.structs.replace(decode_profile(value), has_crcs=True))
+    for value, key in sent[12:16]:  # not of every card
+        log.send(value, key)
+    for number in range(PARTITIONS):
+        log._changed[number] |= dict.fromkeys(key for partition, key in log.states if partition == number)
+    return log.done()
+
+
+def test_a_profile_that_an_older_schema_began_is_proved_but_for_its_fingerprints(monkeypatch):
+    report = verified(upgraded(monkeypatch))
+    assert report.is_clean
+    assert report.counts["profiles_upgraded"] > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": 99},
+        {"merchants": {7: 9}},
+        {"countries": [7, 7]},
+        {"usual": 1.0},
+        {"recent": b""},
+    ],
+)
+def test_a_profile_that_an_older_schema_began_and_somebody_altered_is_found(monkeypatch, change):
+    log = upgraded(monkeypatch)
+    entry = next(one for one in last_rows(log).values() if decode_profile(one.value).has_crcs)
+    value = encode_profile(msgspec.structs.replace(decode_profile(entry.value), **change))
+    assert verified(altered(log, entry, value=value)).found == {"state": 1}

@@ -53,6 +53,7 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
             "countries",
             "devices",
             "place",
+            "has_crcs",
         ),
     )
     assert (teaching.SCHEMA, teaching.Progress.__struct_fields__) == (

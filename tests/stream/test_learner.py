@@ -14,7 +14,7 @@ from support.malformed import BROKER_TIME
 from fraud_service import service
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import Label, LabelSource, Reason, Transaction, encode
-from fraud_service.domain.ledger import Calendar, Ledger
+from fraud_service.domain.ledger import MOST_PAYMENTS, Calendar, Ledger
 from fraud_service.domain.profile import DAY, HOUR
 from fraud_service.domain.records import decode_labelled, decode_score
 from fraud_service.domain.snapshot import decode_snapshot
@@ -388,3 +388,16 @@ def test_a_boundary_that_was_passed_before_a_restart_is_closed_though_no_score_c
     loop.learner.commit()
     newest = decode_snapshot(loop.on("snapshots")[-1].value)
     assert newest.as_of == START + 30 * HOUR
+
+
+def test_payments_beyond_those_that_are_kept_under_one_id_are_counted_and_the_others_taught(loop):
+    used = payment(0, "c-1")
+    for number in range(MOST_PAYMENTS + 3):
+        loop.transaction(msgspec.structs.replace(used, amount=30.0 + number))
+    loop.label(verdict(used, HOUR))
+    loop.turn()
+    loop.transaction(payment(48, "clock"))
+    loop.turn()
+    assert {e.amount for e in examples(loop)} == {30.0 + number for number in range(MOST_PAYMENTS)}
+    assert all(e.is_fraud for e in examples(loop))
+    assert loop.learner_metrics.too_many._value.get() == 3

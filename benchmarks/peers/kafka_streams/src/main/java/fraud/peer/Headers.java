@@ -21,7 +21,7 @@ final class Headers {
     static org.apache.kafka.common.header.Headers ofAlert(Transaction transaction) {
         org.apache.kafka.common.header.Headers headers = new RecordHeaders();
         add(headers, "ce_specversion", "1.0");
-        add(headers, "ce_id", named(transaction.cardId() + "\0" + transaction.id()).toString());
+        add(headers, "ce_id", named(payment(transaction)).toString());
         add(headers, "ce_source", "/fraud-service/scorer");
         add(headers, "ce_type", "fraud-service.alert.v1");
         add(headers, "ce_time", RFC_3339.format(Instant.ofEpochMilli(transaction.timestamp())));
@@ -42,6 +42,21 @@ final class Headers {
 
     private static void add(org.apache.kafka.common.header.Headers headers, String name, String value) {
         headers.add(name, value.getBytes(StandardCharsets.UTF_8));
+    }
+
+    /** What names a payment: its alert has the same name in every run, and no other payment has it. */
+    private static String payment(Transaction transaction) {
+        return "%d/%016x/%s%s%s%s".formatted(
+                transaction.timestamp(),
+                Double.doubleToLongBits(transaction.amount()),
+                transaction.currency(),
+                sized(transaction.cardId()),
+                sized(transaction.id()),
+                sized(transaction.merchantId()));
+    }
+
+    private static String sized(String text) {
+        return "/" + text.getBytes(StandardCharsets.UTF_8).length + "/" + text;
     }
 
     /** A UUID of version 5: the same alert always has the same name. */
