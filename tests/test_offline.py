@@ -211,3 +211,13 @@ def test_a_repeated_transaction_gets_its_first_decision_and_teaches_nothing_twic
     assert [verdict.is_repeated for verdict in twice] == [False] * 3 + [True] * 3 + [False]
     assert [verdict.decision for verdict in twice[3:6]] == [verdict.decision for verdict in once[:3]]
     assert twice[-1].features == once[-1].features
+
+
+def test_payments_under_one_id_with_labels_of_one_instant_are_all_taught():
+    uses = [event("f", MONDAY + n, known=MONDAY + HOUR, amount=10.0 + n, merchant_id="m") for n in range(3)]
+    unlike = [msgspec.structs.replace(uses[1], is_fraud=False), *uses[2:]]
+    last = event("last", MONDAY + 2 * HOUR, merchant_id="m")
+    verdicts = played([uses[0], *unlike, last])
+    assert [verdict.is_repeated for verdict in verdicts] == [False] * 4
+    assert [verdict.is_id_reused for verdict in verdicts] == [False, True, True, False]
+    assert verdicts[-1].features.merchant_labelled_1d == 3

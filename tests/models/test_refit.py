@@ -133,3 +133,11 @@ def test_a_foreign_record_among_the_labelled_examples_is_passed_over():
     good = encode_record(record(1, is_fraud=True))
     endless = good.replace(str(MONDAY).encode(), b"1" + b"0" * 400)
     assert [*readable([b"junk", good, b"", endless, b"[" * 5000])] == [record(1, is_fraud=True)]
+
+
+def test_payments_under_one_id_are_examples_of_their_own_and_a_correction_replaces_its_own():
+    window = LabelledWindow()
+    cheap = record(1, is_fraud=False)
+    dear = msgspec.structs.replace(cheap, amount=9999.0)
+    window.add([cheap, dear, msgspec.structs.replace(dear, is_fraud=True, corrects=True)])
+    assert sorted(window.examples().labels.tolist()) == [False, True]
