@@ -1,0 +1,132 @@
+"""What authenticates a card (SAD): the content of a magnetic stripe, and values behind names such as `cvv` or `pin`.
+
+A name counts in JSON, XML, forms and plain text, whatever case and dashes it is written with, with its value beside it
+or one level deeper. Words that only contain a name, such as `spin` or `tracking`, are none.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Letters and digits alone of a text without any of these have no name; digits are all zeros. Each begins with a letter
+# that is rare, or is found fast.
+_MARKS: Final = tuple(
+    re.compile(mark)
+    for mark in (
+        *(
+            rb"c(?:v|sc|av|id0|rypt)",
+            rb"v(?:erif|eilig)",
+            rb"f(?:ziffer|nummer)",
+            rb"k(?:pn|erhe)",
+            rb"b(?:ezpiec|eveil)",
+        ),
+        *(rb"pin", rb"track", rb"emv", rb"urit", rb"arqc", rb"geheim", rb"sicher", rb"segur", rb"sicure"),
+    )
+)
+_STRIPE_NAME: Final = re.compile(rb"stripe[ _-]?(?:data)?[^0-9a-z]{0,4}[:=>]", re.IGNORECASE)  # no entry mode
+
+_STRIPE: Final = re.compile(
+    rb"""
+    [bB] [0-9][0-9 ]{11,23} \^ [^"'\s]*      # track 1
+    | ; [0-9]{12,19} = [0-9]{4} [^"'\s]*     # track 2
+    """,
+    re.VERBOSE,
+)
+_DATE_BEHIND: Final = re.compile(rb"""[=dD][0-9]{7}|\^[^"^]{2,40}\^[0-9]{4}""")
+_BEHIND_NUMBER: Final = re.compile(rb"\s?(?:" + _DATE_BEHIND.pattern + rb""")[^"'\s]{0,100}""")
+
+_WORD: Final = rb"(?: code | value | val | number | no | nr | num | digits | data | text | content )"
+_NAME: Final = (
+    rb"""
+    (?P<name>
+      cv[vcnd][23]? (?: [ _-]? WORD )? | cv2 | cv [ _-]? (?: number | code ) | csc | cav2? | kpn | arqc
+    | security [ _-]? (?: code | number | value | digits ) | verification [ _-]? (?: code | number | value | digits )
+    | pin (?: [ _-]? (?: value | number | data | block ) )?
+    | track [ _-]? [123]? (?: [ _-]? equivalent )? (?: [ _-]? data )?
+    | mag (?: netic )? [ _-]? stripe (?: [ _-]? data )?
+    | emv (?: [ _-]? (?: data | tags | tlv ) )? | cryptogram (?: me )?
+    | pr (?: ue | u )? \?{0,2} f (?: ziffer | nummer ) | geheim (?: zahl | nummer | code )
+    | sicherheits [ _-]? (?: code | nummer | zahl )
+    | code [ _-]? (?: de [ _-]? )? s [e?]{1,2} curit [e?]{1,2}
+    | c [o?]{1,2} digo [ _-]? (?: de [ _-]? )? seguran? [?]{0,2} (?: [cd] a | a | idad )
+    | codice [ _-]? (?: di [ _-]? )? sicurezza | veiligheidscode | beveiligingscode
+    | s [a?]{1,2} kerhetskod | sikkerhe [dt] s [ck] ode | kod [ _-]? bezpiecze [n?]{1,2} stwa
+    )
+    """
+).replace(b"WORD", _WORD)
+_ENDS: Final = rb"(?! [0-9a-z] | \.[0-9] )"
+_NAMED: Final = re.compile(
+    _NAME
+    + rb"""
+    (?: [^0-9a-z]{0,4} [:=>] [^0-9a-z]{0,6}
+      | (?: (?<= cv[vcnd2] ) | (?<= cv[vcnd]2 ) ) [^0-9a-z]{1,6} (?: (?: value | number | code ) [^0-9a-z]{1,6} )?
+      | [^0-9a-z]{0,4} [:=] [^0-9a-z]{0,4} \{ [^{}]{0,60}? """
+    + _WORD
+    + rb""" [^0-9a-z]{1,6} )
+    (?P<value> [0-9]{3,}+ (?: \.0{1,9} )? """
+    + _ENDS
+    + rb"""
+      | (?= [a-f]*+[0-9] ) [0-9a-f]{16,}+
+      | [0-9] (?: [ ,"'-]{1,5} [0-9] ){2,11} """
+    + _ENDS
+    + rb""" )
+    """,
+    re.VERBOSE,
+)
+_CID: Final = re.compile(  # of American Express; a common name of customers too, whose numbers are longer
+    rb"(?P<name>cid)[^0-9a-z]{0,4}[:=>][^0-9a-z]{0,6}(?P<value>[0-9]{3,4}(?:\.0{1,9})?(?![0-9a-z]|\.[0-9]))"
+)
+
+
+def may_be_in(text: bytes, alike: bytes) -> bool:
+    """Say at a quick look whether there may be any.
+
+    Parameters
+    ----------
+    alike
+        The letters and digits alone of the text: letters small, digits all zeros.
+    """
+    return (
+        any(mark.search(alike) for mark in _MARKS)
+        or b"^" in text
+        or (b";" in text and b"=" in text)
+        or (b"stripe" in alike and _STRIPE_NAME.search(text) is not None)
+    )
+
+
+def authentication_data(text: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where a text of ASCII characters has what authenticates a card."""
+    for stripe in _STRIPE.finditer(text):
+        yield stripe.span()
+    small = text.lower()
+    for names in (_NAMED, _CID):
+        for named in names.finditer(small):
+            if _begins_a_word(text, named.start()):
+                yield named.span("value")
+
+
+def may_have_stripe(text: bytes) -> bool:
+    """Say whether there is what stands behind the card number of a stripe."""
+    return _DATE_BEHIND.search(text) is not None
+
+
+def end_of_stripe(text: bytes, end: int) -> int | None:
+    """Return where a stripe ends, of which a card number is the beginning; None when there is none.
+
+    Parameters
+    ----------
+    end
+        Where the card number ends.
+    """
+    rest = _BEHIND_NUMBER.match(text, end)
+    return None if rest is None else rest.end()
+
+
+def _begins_a_word(text: bytes, place: int) -> bool:
+    before = text[max(place - 4, 0) : place]
+    is_capital = text[place : place + 1].isupper() and before[-1:].islower()
+    return not before[-1:].isalpha() or is_capital or before.lower() == b"card"

@@ -1,0 +1,377 @@
+"""Card numbers (PAN) among the digits of a text: 13 to 19 digits with an issuer's prefix and length, and Luhn's sum.
+
+A number may stand in one piece or in groups, apart by anything but letters. Zeros may stand before it, and an expiry
+date or a security code behind it, in the same piece. In a piece of more than 19 digits it may stand anywhere.
+
+One Luhn number in ten is one by chance, so what is known to be no card number is passed over: times, decimals,
+coordinates and telephone numbers. Next to letters, where hashes have digits, only the common lengths count.
+
+The work grows with the bytes alone, whatever they are. All windows of a length are summed up at once: the digits are
+the bytes of one large integer, and adding two integers adds all their bytes. No sum reaches 256, so no byte disturbs
+the next one.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from itertools import compress, count
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHORTEST: Final = 13  # digits
+LONGEST: Final = 19
+LETTERS_OF_A_UUID: Final = 8  # with its four hyphens
+
+
+class _Issuer(NamedTuple):
+    """Prefixes, and the lengths of the numbers: all that were ever given, and those that count next to letters."""
+
+    prefixes: tuple[str, ...]
+    lengths: tuple[int, ...]
+    common: tuple[int, ...]
+
+
+_ISSUERS: Final = (
+    _Issuer(("4",), (13, 16, 19), (13, 16, 19)),  # Visa
+    _Issuer(("5[12345]", "222[123456789]", "22[3456789]", "2[3456]", "27[01]", "2720"), (16,), (16,)),  # Mastercard
+    _Issuer(("3[47]",), (15,), (15,)),  # American Express
+    _Issuer(("30[012345]", "3[689]"), (14, 15, 16, 17, 18, 19), (14, 16)),  # Diners Club
+    _Issuer(("352[89]", "35[345678]"), (16, 17, 18, 19), (16,)),  # JCB
+    _Issuer(("62",), (13, 14, 15, 16, 17, 18, 19), (16, 17, 18, 19)),  # UnionPay
+    _Issuer(("5[0678]", "6[013456789]"), (13, 14, 15, 16, 17, 18, 19), (16,)),  # Maestro, Discover, RuPay
+    _Issuer(("8[12]",), (16, 17, 18, 19), (16,)),  # UnionPay, RuPay
+    _Issuer(("220[01234]",), (16, 17, 18, 19), (16,)),  # Mir
+    _Issuer(("9792",), (16,), (16,)),  # Troy
+)
+
+
+def _places(prefix: str) -> list[bytes]:
+    """Return the digits that a prefix allows at each of its places."""
+    return [place.strip("[]").encode() for place in re.findall(r"\[[0-9]+\]|[0-9]", prefix)]
+
+
+_ISSUED: Final = re.compile(
+    "|".join(
+        f"{prefix}[0-9]{{{length - len(_places(prefix))}}}"
+        for issuer in _ISSUERS
+        for prefix in issuer.prefixes
+        for length in issuer.lengths
+    ).encode()
+)
+_DIGITS: Final = b"0123456789"
+_VALUES: Final = bytes.maketrans(_DIGITS, bytes(range(10)))
+_DOUBLED: Final = bytes.maketrans(_DIGITS, bytes(sum(divmod(2 * digit, 10)) for digit in range(10)))
+
+
+def is_card_number(digits: bytes) -> bool:
+    """Say whether so many ASCII digits are what an issuer may have given: its prefix and length, and Luhn's sum."""
+    if _ISSUED.fullmatch(digits) is None:
+        return False
+    odd, even = digits[::-1][0::2], digits[::-1][1::2]
+    return (sum(odd.translate(_VALUES)) + sum(even.translate(_DOUBLED))) % 10 == 0
+
+
+# What is passed over; no step changes the length of the text.
+_TIME: Final = re.compile(
+    rb"""
+    (?: 19 | 2[01] ) (?<! [0-9]{3} ) [0-9]{2} (?P<apart> [-/.] )
+    (?: 0[1-9] | 1[0-2] ) (?P=apart) (?: 0[1-9] | [12][0-9] | 3[01] )
+    (?: [T_ ] (?: [01][0-9] | 2[0-3] ) : [0-5][0-9] (?: : [0-6][0-9] (?: [.,][0-9]{1,9} )? )?
+        (?: [ ]?Z | [ ]?[+-] [01][0-9] :? [0-5][0-9] )? )?
+    (?! [0-9] )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_JSON_TIME: Final = re.compile(rb"""["']\s?:\s?[0-9]{13}(?=\s?[,}\]])""")  # milliseconds since the epoch
+_FRACTION: Final = re.compile(  # of a long decimal, or of a coordinate before another one
+    rb"""
+    \. (?: (?<= [^0-9.][0-9]\. ) | (?<= [^0-9.][0-9]{2}\. ) | (?<= [^0-9.][0-9]{3}\. ) )
+    (?: [0-9]{10,}+ (?! \. | e\+?1[2-8] ) | [0-9]{4,9} (?= [ ,/;+-]{1,3} [0-9]{1,3} \. [0-9]{4} ) )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_TELEPHONE: Final = re.compile(
+    rb"""
+    (?: \+ | 00 (?<! [0-9]00 ) (?<! [0-9][ ./-]00 ) ) [ ./-]? [1-9] (?: [ ./-]{0,3} [0-9] ){12,13} (?! [ ./-]{0,3} [0-9] )  # 13 or 14 digits
+    | \+ [1-9][0-9]{0,2} (?: [ ./-]{1,3} [0-9]{2,12} ){1,4} (?! [ ./-]{0,3} [0-9] ) (?<! [0-9]{13} )      # in groups
+    """,
+    re.VERBOSE,
+)
+_UUID: Final = re.compile(  # of a known version
+    rb"[0-9a-f](?<![0-9a-z][0-9a-f])[0-9a-f]{7}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?![0-9a-z])",
+    re.IGNORECASE,
+)
+_HASH: Final = re.compile(rb"[0-9a-f](?<![0-9a-z][0-9a-f])[0-9a-f]{27,}+(?![0-9a-z])", re.IGNORECASE)
+_UNUSUAL: Final = re.compile(rb"[0-9](?<![0-9][0-9])(?:[0-9]{12,13}|[0-9]{16,}+)(?![0-9])")
+_TAG: Final = re.compile(  # of EMV, in hexadecimal: bytes of the number, and the number; what goes before track 2
+    rb"5A0(?P<bytes>[7-9A])(?P<number>[0-9]{12,}+)|57(?:0[89A-F]|1[0-3])(?=[0-9]{12,19}[D=])", re.IGNORECASE
+)
+# What a long piece may have in it besides a number.
+_LONG: Final = re.compile(rb"[0-9]{17,}+|0(?<![0-9]0)[0-9]{13,}+")
+_EXPIRY: Final = rb"(?:(?:0[1-9]|1[0-2])(?:20)?[2-4][0-9]|(?:20)?[2-4][0-9](?:0[1-9]|1[0-2]))"
+_TAIL: Final = re.compile(rb"(?<=[0-9]{13})" + _EXPIRY + rb"(?:[0-9]{3,4})?\Z|(?<=[0-9]{15})[0-9]{3}\Z")
+_LAST: Final = re.compile(  # the last group of one to five digits, and an expiry date
+    rb"[0-9](?<![0-9][0-9])[0-9]{4,8}+(?![0-9])"
+    rb"(?:(?<=0[1-9][2-4][0-9])|(?<=1[0-2][2-4][0-9])|(?<=[2-4][0-9]0[1-9])|(?<=[2-4][0-9]1[0-2]))"
+)
+_ANYWHERE: Final = bytes.maketrans(_DIGITS, bytes(range(0x80, 0x8A)))  # digits at which a number may begin and end
+_BEHIND: Final = bytes.maketrans(_DIGITS, bytes(range(0x90, 0x9A)))  # a digit before which a number may end
+
+
+def _blank(match: re.Match[bytes]) -> bytes:
+    return b"x" * len(match[0])
+
+
+def _uuid(match: re.Match[bytes]) -> bytes:
+    """Let no number reach across the groups of what has letters in it."""
+    return match[0] if len(match[0].translate(None, _DIGITS)) < LETTERS_OF_A_UUID else match[0].replace(b"-", b"x")
+
+
+def _hash(match: re.Match[bytes]) -> bytes:
+    """Leave the usual lengths among the letters of a hash; of the others there are too many by chance."""
+    return match[0] if match[0].isdigit() else _UNUSUAL.sub(_blank, match[0])
+
+
+def _tag(match: re.Match[bytes]) -> bytes:
+    if match["bytes"] is None:
+        return _blank(match)
+    return b"xxxx" + _marked(match["number"], 2 * int(match["bytes"], 16))
+
+
+def _last(match: re.Match[bytes]) -> bytes:
+    return _marked(match[0], len(match[0]) - 4)
+
+
+def _long(match: re.Match[bytes]) -> bytes:
+    """Mark where a number may begin and end in a long piece."""
+    text, piece = match.string, match[0]
+    bare = piece.lstrip(b"0")
+    is_in_word = text[match.start() - 1 : match.start()].isalpha() and text[match.end() : match.end() + 1].isalpha()
+    if len(bare) > LONGEST and not is_in_word:
+        marked = bare.translate(_ANYWHERE)
+    else:
+        tail = _TAIL.search(bare, max(len(bare) - 10, 0))
+        marked = bare if tail is None else _marked(bare, tail.start())
+    return b" " * (len(piece) - len(bare)) + marked
+
+
+def _marked(piece: bytes, end: int) -> bytes:
+    """Mark that a number may end within a piece."""
+    return piece[:end] + piece[end : end + 1].translate(_BEHIND) + piece[end + 1 :]
+
+
+def _prepared(text: bytes) -> bytes:
+    """Make letters of what is no card number, and mark the pieces that may have more in them than a number."""
+    text = without_decimals(text)
+    for passed_over in (_TIME, _JSON_TIME, _TELEPHONE):
+        text = passed_over.sub(_blank, text)
+    text = _HASH.sub(_hash, _UUID.sub(_uuid, _TAG.sub(_tag, text)))
+    text = _LAST.sub(_last, text)
+    return _LONG.sub(_long, text)
+
+
+# A byte for each digit, and for each break that no number reaches across: the digit, and what is known of its place.
+_START, _END, _TOUCHES, _SUM = 0x10, 0x20, 0x40, 0x80  # of a piece; a letter; the window from here has Luhn's sum
+_BREAK, _BETWEEN, _HIT = 0x0F, 0x0E, 0xFF
+_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_STRUCTURE: Final = b',:;"[]{}()<>='  # parts values from each other, and seldom the digits of one
+MOST_BETWEEN: Final = 6  # bytes of structure
+
+
+def _table(values: dict[bytes, int], otherwise: int = 0) -> bytes:
+    table = bytearray([otherwise]) * 256
+    for characters, value in values.items():
+        for character in characters:
+            table[character] = value
+    return bytes(table)
+
+
+_ANYWHERE_DIGITS, _BEHIND_DIGITS = _DIGITS.translate(_ANYWHERE), _DIGITS.translate(_BEHIND)
+_IS_DIGIT: Final = _table({_DIGITS + _ANYWHERE_DIGITS + _BEHIND_DIGITS: 1})
+_IS_ANYWHERE: Final = _table({_ANYWHERE_DIGITS: 1})
+_IS_BEHIND: Final = _table({_BEHIND_DIGITS: 1})
+_IS_TOUCHING: Final = _table({_LETTERS + b"+": 1})
+_IS_STRUCTURE: Final = _table({_STRUCTURE: 1})
+_IS_BETWEEN: Final = _table({_DIGITS + _ANYWHERE_DIGITS + _BEHIND_DIGITS + _LETTERS: 0}, otherwise=1)
+_CODES: Final = _table(
+    {_LETTERS + _STRUCTURE: _BREAK} | {bytes([0x30 + n, 0x80 + n, 0x90 + n]): n for n in range(10)}, otherwise=_BETWEEN
+)
+_VALUE_OF_CODE: Final = bytes(code & 15 if code & 15 in range(10) else 0 for code in range(256))
+_DOUBLED_CODE: Final = bytes(sum(divmod(2 * value, 10)) for value in _VALUE_OF_CODE)
+_IS_SUM: Final = bytes(0 if total % 10 else _SUM for total in range(256))
+_IS_HIT: Final = _table({bytes([_HIT]): 1})
+_AS_DIGITS: Final = bytes(0x30 + value for value in _VALUE_OF_CODE)
+
+
+def _lanes(text: bytes, table: bytes) -> int:
+    return int.from_bytes(text.translate(table), "little")
+
+
+def _passable(between: int, digits: int, starts: int, ends: int) -> int:
+    """Return where structure may stand inside of a number: between single digits, and groups of the usual sizes."""
+    pairs = digits & (digits << 8)
+    singles = starts & ends
+    twos, threes = ends & (starts << 8), ends & pairs & (starts << 16)
+    fours = ends & pairs & (digits << 16) & (starts << 24)
+    fives = ends & pairs & (pairs << 16) & (starts << 32)
+    sixes = ends & pairs & (pairs << 16) & (digits << 32) & (starts << 40)
+    after_four = singles | (twos >> 8) | (threes >> 16) | (fours >> 24) | (sixes >> 40)
+    passable = 0
+    for before, after in ((singles, singles), (fours, after_four), (sixes, (fours >> 24) | (fives >> 32))):
+        left, right = (before << 8) & between, (after >> 8) & between
+        for _ in range(MOST_BETWEEN - 1):
+            left |= (left << 8) & between
+            right |= (right >> 8) & between
+        passable |= left & right
+    return passable
+
+
+def _coded(text: bytes) -> bytes:
+    """Return a code for each place of a prepared text."""
+    digits, anywhere = _lanes(text, _IS_DIGIT), _lanes(text, _IS_ANYWHERE)
+    starts, ends = digits & ~(digits << 8), digits & ~(digits >> 8)
+    structure, passable = _lanes(text, _IS_STRUCTURE), 0
+    if structure:
+        passable = structure & _passable(_lanes(text, _IS_BETWEEN), digits, starts, ends)
+    touching = _lanes(text, _IS_TOUCHING)
+    touches = digits & (touching << 8 | touching >> 8) | anywhere
+    ends |= digits & (_lanes(text, _IS_BEHIND) >> 8)
+    codes = _lanes(text, _CODES) - passable * (_BREAK - _BETWEEN)
+    codes += (starts | anywhere) * _START + (ends | anywhere) * _END + touches * _TOUCHES
+    return codes.to_bytes(len(text), "little")
+
+
+def _sums(codes: bytes) -> Iterator[tuple[int, int]]:
+    """Add up, for each length of a number, the digits of the windows from each place on, as Luhn weighs them."""
+    plain, doubled = _lanes(codes, _VALUE_OF_CODE), _lanes(codes, _DOUBLED_CODE)
+    two = doubled + (plain >> 8)
+    four = two + (two >> 16)
+    eight = four + (four >> 32)
+    fourteen = eight + (four >> 64) + (two >> 96)
+    sixteen = eight + (eight >> 64)
+    yield 16, sixteen
+    yield 15, plain + (fourteen >> 8)
+    yield 14, fourteen
+    yield 13, plain + ((eight + (four >> 64)) >> 8)
+    eighteen = sixteen + (two >> 128)
+    yield 19, plain + (eighteen >> 8)
+    yield 18, eighteen
+    yield 17, plain + (sixteen >> 8)
+
+
+def _class(digits: bytes = _DIGITS, needs: int = 0, lacks: int = 0) -> bytes:
+    """Write the codes of some digits in some places as a part of a regular expression."""
+    codes = (code for code in range(_HIT) if code & 15 in range(10) and 0x30 + (code & 15) in digits)
+    found = bytes(code for code in codes if code & needs == needs and not code & lacks)
+    return b"[" + b"".join(b"\\x%02x" % code for code in found) + b"]"
+
+
+def _windows(prefix: str, length: int, lacks: int) -> bytes:
+    first, *more = _places(prefix)
+    rest = b"%s{%d}" % (_class(), length - len(more) - 2)
+    return (
+        b"(?<=" + _class(first, _START | _SUM, lacks) + b")" + b"".join(map(_class, more)) + rest
+        + _class(needs=_END, lacks=lacks)
+    )  # fmt: skip
+
+
+def _pattern(length: int) -> re.Pattern[bytes]:
+    """Find the first codes of the windows of a length that are card numbers."""
+    issuers = [issuer for issuer in _ISSUERS if length in issuer.lengths]
+    firsts = b"".join(sorted({prefix[0].encode() for issuer in issuers for prefix in issuer.prefixes}))
+    ways = [_windows(prefix, length, _TOUCHES) for issuer in issuers for prefix in issuer.prefixes]
+    ways += [_windows(prefix, length, 0) for issuer in issuers if length in issuer.common for prefix in issuer.prefixes]
+    return re.compile(_class(firsts, _START | _SUM) + b"(?=" + b"|".join(ways) + b")", re.DOTALL)
+
+
+_PATTERNS: Final = {length: _pattern(length) for length in range(SHORTEST, LONGEST + 1)}
+
+
+def _summed(codes: bytes) -> Iterator[tuple[int, bytes]]:
+    """Return the codes once for each length, with the windows of Luhn's sum marked."""
+    plain = int.from_bytes(codes, "little")
+    for length, sums in _sums(codes):
+        marks = _lanes(sums.to_bytes(len(codes), "little"), _IS_SUM)
+        yield length, (plain | marks).to_bytes(len(codes), "little")
+
+
+_NO_DIGIT: Final = bytes(set(range(256)) - set(_DIGITS))
+
+_PLACES: Final = _table({bytes([_BETWEEN]): 0}, otherwise=1)
+_COVERED: Final = re.compile(rb"\x01+")
+_FIRST: Final = re.compile(rb"[^\x00]")
+
+
+class Number(NamedTuple):
+    """A card number in a text: where it stands, and its digits."""
+
+    begin: int
+    end: int
+    digits: bytes
+
+
+def has_number(text: bytes) -> bool:
+    """Say whether a text of ASCII characters has a card number."""
+    if _is_short(text):
+        return False
+    codes = _coded(_prepared(text)).translate(None, bytes([_BETWEEN]))
+    return any(_PATTERNS[length].search(summed) for length, summed in _summed(codes))
+
+
+def numbers(text: bytes) -> list[Number]:
+    """Return the card numbers of a text of ASCII characters, in order; together they cover every digit of any.
+
+    Where two overlap, only one of them is meant: the one that begins first is returned, the longer of two, and what
+    is left of the other belongs to it.
+    """
+    if _is_short(text):
+        return []
+    coded = _coded(_prepared(text))
+    codes = coded.translate(None, bytes([_BETWEEN]))
+    longest, cover = 0, 0
+    for length, summed in sorted(_summed(codes)):
+        starts = _lanes(_PATTERNS[length].sub(bytes([_HIT]), summed), _IS_HIT)
+        longest += starts * length - (longest & starts * 0xFF)
+        cover |= _spread(starts, length)
+    if not longest:
+        return []
+    places = array("I", compress(count(), coded.translate(_PLACES)))
+    parts = _parts(longest.to_bytes(len(codes), "little"), cover.to_bytes(len(codes), "little"))
+    return [
+        Number(places[begin], places[end - 1] + 1, codes[begin : begin + length].translate(_AS_DIGITS))
+        for begin, end, length in parts
+    ]
+
+
+def without_decimals(text: bytes) -> bytes:
+    """Return the text with letters instead of the fractions of long decimals."""
+    return _FRACTION.sub(_blank, text)
+
+
+def _is_short(text: bytes) -> bool:
+    return len(text) < SHORTEST or len(text.translate(None, _NO_DIGIT)) < SHORTEST
+
+
+def _parts(longest: bytes, cover: bytes) -> Iterator[tuple[int, int, int]]:
+    """Cut what windows cover into numbers: where each begins and ends, and how many digits it has."""
+    for covered in _COVERED.finditer(cover):
+        place = covered.start()
+        while place < covered.end():
+            length = longest[place]
+            following = _FIRST.search(longest, place + length, covered.end())
+            end = covered.end() if following is None else following.start()
+            yield place, end, length
+            place = end
+
+
+def _spread(lanes: int, width: int) -> int:
+    """Set so many lanes from each one that is set, itself among them."""
+    done = 1
+    while done < width:
+        step = min(done, width - done)
+        lanes |= lanes << (8 * step)
+        done += step
+    return lanes

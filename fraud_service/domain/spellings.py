@@ -1,0 +1,124 @@
+"""How else a text may be written: digits of any script, escapes of JSON, HTML and URLs, UTF-16.
+
+A view of a text is what a reader may take it for, in ASCII; a place of the view is found again in the text, so that
+what lies there can be replaced and all else stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from array import array
+from functools import cache, partial
+from itertools import compress
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Places = Callable[[], Sequence[int]]
+
+_FILLER: Final = "\0"  # stands for nothing
+_MARKS: Final = ("\\", "%", "&", _FILLER)  # of escapes
+MOST_LAYERS: Final = 3  # of escapes in escapes
+_ESCAPE: Final = re.compile(
+    r"""
+    [\\%&] (?:
+      (?<= \\ ) \\{0,3} (?: u (?P<high> d[89ab][0-9a-f]{2} ) \\{1,4}u (?P<low> d[c-f][0-9a-f]{2} )
+                      | u (?P<unit> [0-9a-f]{4} ) | [nrtbf] )
+    | (?<= % ) (?P<octets> [0-9a-f]{2} (?: % [0-9a-f]{2} )* )
+    | (?<= & ) \# (?: x (?P<hexadecimal> [0-9a-f]{1,6} ) | (?P<decimal> [0-9]{1,7} ) ) ; )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_LAST_WITH_DIGITS: Final = 0x20000
+_LAST_CHARACTER: Final = 0x10FFFF
+_ASCII: Final = bytes(range(128))
+_QUESTIONABLE: Final = _ASCII + b"?" * 128
+
+
+@cache
+def _digits() -> dict[int, str]:
+    """Return the ASCII digit of every other character that is one: decimal, superscript or in a circle."""
+    found = ((code, unicodedata.digit(chr(code), None)) for code in range(128, _LAST_WITH_DIGITS))
+    return {code: str(digit) for code, digit in found if digit is not None}
+
+
+@cache
+def _digit_characters() -> frozenset[str]:
+    return frozenset(map(chr, _digits()))
+
+
+def as_they_stand(data: bytes) -> bytes | None:
+    """Return bytes in ASCII when there is only one way to read them; else None.
+
+    What is neither ASCII nor a digit becomes question marks.
+    """
+    if any(mark.encode() in data for mark in _MARKS):
+        return None
+    if data.isascii():
+        return data
+    try:
+        foreign = data.translate(None, _ASCII).decode()
+    except UnicodeDecodeError:
+        return None
+    return data.translate(_QUESTIONABLE) if _digit_characters().isdisjoint(foreign) else None
+
+
+def texts(data: bytes) -> Iterator[str]:
+    """Yield the texts that bytes may be: UTF-8, from which the very bytes can be made again, and UTF-16."""
+    yield data.decode(errors="surrogateescape")
+    if b"\0" in data or data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        yield data.decode("utf-16-le", errors="replace")
+        yield data.decode("utf-16-be", errors="replace")
+
+
+def views(text: str) -> Iterator[tuple[bytes, Places]]:
+    """Yield a text in ASCII, as it stands and without its escapes; with what tells the place in the text of each byte.
+
+    What is neither ASCII nor a digit becomes a question mark.
+    """
+    places: Places = partial(range, len(text))
+    view = _in_ascii(text)
+    yield view, places
+    for _ in range(MOST_LAYERS):
+        if not any(mark in text for mark in _MARKS):
+            return
+        padded = _in_ascii(_ESCAPE.sub(_unescaped, text))
+        view, places = padded.replace(b"\0", b""), partial(_kept, places, padded)
+        yield view, places
+        text = view.decode()
+
+
+def _kept(places: Places, padded: bytes) -> Sequence[int]:
+    return array("I", compress(places(), padded))
+
+
+def _in_ascii(text: str) -> bytes:
+    if not text.isascii() and not _digit_characters().isdisjoint(text):
+        text = text.translate(_digits())
+    return text.encode("ascii", errors="replace")
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """Return what an escape stands for, as long as the escape."""
+    if escape["unit"]:
+        plain = chr(int(escape["unit"], 16))
+    elif escape["high"]:
+        plain = chr(0x10000 + ((int(escape["high"], 16) & 0x3FF) << 10) + (int(escape["low"], 16) & 0x3FF))
+    elif escape["octets"]:
+        plain = bytes.fromhex(escape["octets"].replace("%", "")).decode(errors="replace")
+    elif escape["hexadecimal"] or escape["decimal"]:
+        code = int(escape["hexadecimal"], 16) if escape["hexadecimal"] else int(escape["decimal"])
+        plain = chr(min(code, _LAST_CHARACTER))
+    else:
+        plain = " "
+    return plain + _FILLER * (len(escape[0]) - len(plain))
+
+
+def is_utf8_alone(data: bytes) -> bool:
+    """Say whether bytes are UTF-8 and cannot be UTF-16."""
+    try:
+        return b"\0" not in data and (data.isascii() or bool(data.decode()))
+    except UnicodeDecodeError:
+        return False
