@@ -52,7 +52,7 @@ _NAME: Final = (
     | pr (?: ue | u )? \?{0,2} f (?: ziffer | nummer ) | geheim (?: zahl | nummer | code )
     | sicherheits [ _-]? (?: code | nummer | zahl )
     | code [ _-]? (?: de [ _-]? )? s [e?]{1,2} curit [e?]{1,2}
-    | c [o?]{1,2} digo [ _-]? (?: de [ _-]? )? seguran? [?]{0,2} (?: [cd] a | a | idad )
+    | c [o?]{1,2} digo [ _-]? (?: de [ _-]? )? segur (?: idad | an [c?]{1,2} a )
     | codice [ _-]? (?: di [ _-]? )? sicurezza | veiligheidscode | beveiligingscode
     | s [a?]{1,2} kerhetskod | sikkerhe [dt] s [ck] ode | kod [ _-]? bezpiecze [n?]{1,2} stwa
     )
@@ -127,6 +127,6 @@ def end_of_stripe(text: bytes, end: int) -> int | None:
 
 
 def _begins_a_word(text: bytes, place: int) -> bool:
-    before = text[max(place - 4, 0) : place]
+    before = text[max(place - 6, 0) : place]
     is_capital = text[place : place + 1].isupper() and before[-1:].islower()
-    return not before[-1:].isalpha() or is_capital or before.lower() == b"card"
+    return not before[-1:].isalpha() or is_capital or before.lower().endswith((b"card", b"karten"))

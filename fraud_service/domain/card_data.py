@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LONGEST", "MOST_AT_ONCE", "SHORTEST", "CardData", "find", "is_card_number", "is_clean", "mask", "masked", "refuse",
     "replaced",
+    "whole_number",
 ]  # fmt: skip
 
 
@@ -129,6 +130,19 @@ def replaced(data: bytes, instead: Callable[[bytes], bytes]) -> bytes:
     findings = [finding for finding in _findings(text) if finding.digits]
     new = _with_replacements(text, findings, lambda finding: instead(finding.digits).decode())
     return new.encode(errors="surrogateescape")
+
+
+def whole_number(data: bytes) -> bytes | None:
+    """Return the digits of the card number that bytes are, however it is written; None when they are anything else."""
+    for text in texts(data):
+        for view, _ in views(text):
+            found = numbers(view)
+            if len(found) == 1:
+                (number,) = found
+                rest = view[: number.begin] + view[number.end :]
+                if not rest.translate(None, _NO_LETTER_OR_DIGIT).strip(b"0"):
+                    return number.digits
+    return None
 
 
 def _kind_in(view: bytes) -> CardData | None:

@@ -151,6 +151,8 @@ MAX_KEY_BYTES: Final = 512  # the longest card_id: 128 characters of four bytes
 
 _transaction_decoder = msgspec.json.Decoder(TransactionMessage)
 _label_decoder = msgspec.json.Decoder(LabelMessage)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_card_decoder = msgspec.json.Decoder(Identifier)
 
 
 def decode_transaction(value: bytes | None) -> Transaction:
@@ -189,6 +191,30 @@ def decode_label(value: bytes | None) -> Label:
         labelled_at=instant(message.labelled_at, "labelled_at"),
         source=message.source,
     )
+
+
+def fields_of(value: bytes | None) -> dict[str, msgspec.Raw]:
+    """Read the fields of any event, their values as they are written. Raises `InvalidEvent` as `decode_transaction`."""
+    fields: dict[str, msgspec.Raw] = _decode(_fields_decoder, value)
+    return fields
+
+
+def card_of(fields: dict[str, msgspec.Raw]) -> str:
+    """Read the card among the fields of an event.
+
+    Raises
+    ------
+    InvalidEvent
+        When there is none, or it is no text.
+    """
+    if "card_id" not in fields:
+        raise InvalidEvent(Reason.MISSING_FIELD, "the message has no `card_id`")
+    try:
+        return _card_decoder.decode(fields["card_id"])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidEvent(
+            Reason.INVALID_FIELD, "`card_id` is no text of 1 to 128 characters: send it as text"
+        ) from None
 
 
 def encode(event: Transaction | Label) -> bytes:

@@ -1,25 +1,28 @@
-"""Tokens instead of card numbers: who holds one can recognise a card, and without the key cannot name it.
+"""Tokens instead of card ids: who holds one can recognise a card, and without the key cannot name it.
 
-A token is HMAC-SHA-256 (RFC 2104) of the digits, cut to 128 bits: that two of ten billion cards share one has a
-probability of about 1e-19. It is written in letters, because digits in a row may look like a card number again, and
-names its key, so that a rotation can be seen. The key must be secret: card numbers are few enough to be tried.
+A token is HMAC-SHA-256 (RFC 2104) of the digits of a card number, or of whatever else stands for the card, cut to 128
+bits: that two of ten billion cards share one has a probability of about 1e-19. It is written in letters, because digits
+in a row may look like a card number again, and names its key, so that a rotation can be seen. The key must be secret:
+card numbers are few enough to be tried.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from fraud_service.domain.card_data import refuse, replaced
-from fraud_service.domain.events import Reason
+from fraud_service.domain.card_data import refuse, replaced, whole_number
+from fraud_service.domain.events import Reason, card_of, fields_of
 from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import InvalidEvent
 
 BYTES: Final = 16
 _LETTERS: Final = bytes.maketrans(b"0123456789abcdef", b"abcdefghijklmnop")
+_TOKEN: Final = re.compile(rb"tok_(?P<key>[a-z][a-z0-9]{0,11})_[a-p]{32}")
 
 
 class Tokenizer(msgspec.Struct, frozen=True):
@@ -39,7 +42,9 @@ class Tokenizer(msgspec.Struct, frozen=True):
     def tokenize(
         self, value: bytes | None, key: bytes | None, secret: str | None = None
     ) -> tuple[bytes | None, bytes | None]:
-        """Return value and key of a message with every card number replaced, wherever it stands.
+        """Return value and key of a message with a token for the card, and for every card number wherever it stands.
+
+        Fail-closed: whatever `card_id` and key are, a token of a known key comes out, or nothing does.
 
         Parameters
         ----------
@@ -49,17 +54,35 @@ class Tokenizer(msgspec.Struct, frozen=True):
         Raises
         ------
         InvalidEvent
-            When the message has what authenticates a card, or a number where no text can stand.
+            When the message has what authenticates a card, no `card_id` that is text, or a card number where no text
+            can stand.
         """
         refuse(value, key, numbers=False)
         name = secret or self.active
-        new_value, new_key = (
-            None if part is None else replaced(part, lambda digits: self.token(digits, name)) for part in (value, key)
-        )
-        if new_value is not None and new_value != value and not _is_json(new_value):
+        new_key = None if key is None else self._card_token(key, name)
+        written = self._with_token(value, name)
+        new_value = replaced(written, lambda digits: self.token(digits, name))
+        if new_value != written and not _is_json(new_value):
             raise InvalidEvent(Reason.CARD_NUMBER, "a card number stands where no text can: send it as text")
         refuse(new_value, new_key)  # whatever is left over
         return new_value, new_key
+
+    def _with_token(self, value: bytes | None, name: str) -> bytes:
+        """Return the message with the token of its `card_id`, and each field once."""
+        fields = fields_of(value)
+        card = card_of(fields).encode()
+        token = self._card_token(card, name)
+        if token == card and b"\\" not in value and value.count(b"card_id") == 1:  # type: ignore[operator, union-attr]
+            return value  # type: ignore[return-value] # it has fields, and the only `card_id` is a token
+        return msgspec.json.encode(fields | {"card_id": token.decode()})
+
+    def _card_token(self, card: bytes, name: str) -> bytes:
+        return card if self._is_token(card) else self.token(whole_number(card) or card, name)
+
+    def _is_token(self, card: bytes) -> bool:
+        """Say whether it has the form of a token of a known key; whether it was made with it cannot be told."""
+        token = _TOKEN.fullmatch(card)
+        return token is not None and token["key"].decode() in self.keys
 
 
 def _is_json(data: bytes) -> bool:

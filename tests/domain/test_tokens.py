@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,9 @@ from fraud_service.errors import InvalidEvent
 FAST = settings(max_examples=300, deadline=None, derandomize=True)
 KEYS = {"y2025": b"a" * 32, "y2026": b"b" * 32}
 TOKENIZER = Tokenizer(KEYS, "y2026")
+
+
+IS_TOKEN = re.compile(b"tok_y202[56]_[a-p]{32}")
 
 
 def with_check_digit(digits: str) -> str:
@@ -61,16 +65,77 @@ def test_numbers_in_free_text_become_tokens_and_the_text_stays(number, others, t
     assert json.loads(found)["note"] == expected
 
 
+IDS = st.text(min_size=1, max_size=40).filter(lambda text: text.isprintable() and find(text.encode()) is None)
+
+
+@FAST
+@given(IDS | st.just("4242424242424241") | st.just("tok_y2026_short") | st.just(f"tok_other_{'a' * 32}"))
+def test_whatever_is_no_token_of_a_known_key_becomes_one(card):
+    value, key = TOKENIZER.tokenize(message(card), card.encode())
+    assert IS_TOKEN.fullmatch(key)
+    assert json.loads(value)["card_id"] == key.decode()
+    assert json.loads(value) == json.loads(message(card)) | {"card_id": key.decode()}
+    assert TOKENIZER.tokenize(value, key) == (value, key)
+
+
 @FAST
 @given(st.binary(max_size=80), st.none() | st.binary(max_size=20))
-def test_whatever_the_bytes_they_pass_unchanged_or_are_refused_or_hold_no_number(value, key):
+def test_whatever_the_bytes_no_key_passes_as_it_is(value, key):
     try:
-        found = TOKENIZER.tokenize(value, key)
+        _, new_key = TOKENIZER.tokenize(value, key)
     except InvalidEvent:
         return
-    assert not any(find(part) for part in found if part)
-    if find(value) is None and (key is None or find(key) is None):
-        assert found == (value, key)
+    assert new_key is None if key is None else IS_TOKEN.fullmatch(new_key)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, Reason.EMPTY),
+        (b"", Reason.EMPTY),
+        (b"customer 1234567", Reason.NOT_JSON),
+        (b'["card_id"]', Reason.NOT_AN_OBJECT),
+        (b'{"card": "c-1"}', Reason.MISSING_FIELD),
+        (b'{"card_id": 17}', Reason.INVALID_FIELD),
+        (b'{"card_id": null}', Reason.INVALID_FIELD),
+        (b'{"card_id": {"number": "x"}}', Reason.INVALID_FIELD),
+        (b'{"card_id": ""}', Reason.INVALID_FIELD),
+        ('{"card_id": "c-1"}'.encode("utf-16"), Reason.NOT_UTF8),
+    ],
+)
+def test_a_message_without_a_card_that_is_text_does_not_pass(value, reason):
+    with pytest.raises(InvalidEvent) as refused:
+        TOKENIZER.tokenize(value, b"c-1")
+    assert refused.value.reason in {reason, Reason.NOT_JSON}
+
+
+def test_a_second_card_id_does_not_pass_in_the_shadow_of_the_first():
+    token = TOKENIZER.token(b"c-1", "y2026").decode()
+    for twice in (f'{{"card_id":"secret","card_id":"{token}"}}', f'{{"card\\u005fid":"secret","card_id":"{token}"}}'):
+        value, _ = TOKENIZER.tokenize(twice.encode(), None)
+        assert json.loads(value) == {"card_id": token}
+        assert b"secret" not in value
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "4242424242424242",
+        "4242 4242 4242 4242",
+        "4242.4242.4242.4242",
+        "0004242424242424242",
+        "+4242424242424242",
+        "".join(chr(0xFF10 + int(digit)) for digit in "4242424242424242"),
+    ],
+)
+def test_a_card_number_has_the_same_token_however_it_is_written(card):
+    token = TOKENIZER.token(b"4242424242424242", "y2026")
+    value, key = TOKENIZER.tokenize(message(card), card.encode())
+    assert key == token == json.loads(value)["card_id"].encode()
+
+
+def test_the_token_of_a_card_number_is_what_it_ever_was():
+    assert TOKENIZER.token(b"4242424242424242", "y2026") == b"tok_y2026_mdgnfnhllnnooopbajjgdmccdklklcmm"
 
 
 @FAST
