@@ -44,6 +44,7 @@ class Finding(NamedTuple):
 
 MOST_AT_ONCE: Final = 1 << 20  # bytes
 MOST_PASSES: Final = 4
+MOST_NUMBERS: Final = 50  # of one length that are masked one by one; a text with more is masked wholly
 WHOLLY_MASKED: Final = "[card data]"
 _APART: Final = b"\nzz\n"  # letters, so that neither a number nor the name of a value reaches across
 
@@ -86,7 +87,9 @@ def refuse(*parts: bytes | None, numbers: bool = True) -> None:
     InvalidEvent
         Says what was found, and neither where nor a digit of it.
     """
-    found = {find(part) for part in parts if part}
+    together = [part for part in parts if part]
+    joined = _APART.join(together)
+    found = {find(joined)} if is_utf8_alone(joined) else {find(part) for part in together}
     if CardData.SENSITIVE_DATA in found:
         raise InvalidEvent(
             Reason.SENSITIVE_DATA, "the message has what authenticates a card (security code, PIN or track data)"
@@ -111,7 +114,7 @@ def masked(data: bytes) -> bytes:
 def mask(text: str) -> str:
     """Return the text with all card data in it replaced by its kind in brackets; nothing of a number is kept."""
     for _ in range(MOST_PASSES):
-        findings = list(_findings(text))
+        findings = list(_findings(text, MOST_NUMBERS))
         if not findings:
             return text
         text = _with_replacements(text, findings, lambda finding: f"[{finding.kind.replace('_', ' ')}]")
@@ -178,21 +181,21 @@ def _has_candidate(view: bytes, alike: bytes) -> bool:
     return False
 
 
-def _findings(text: str) -> Iterator[Finding]:
+def _findings(text: str, most: int | None = None) -> Iterator[Finding]:
     for view, tell_places in views(text):
-        findings = list(_findings_in(view))
+        findings = list(_findings_in(view, most))
         places = [*tell_places(), len(text)] if findings else []
         for begin, end, kind, digits in findings:
             yield Finding(places[begin], places[end], kind, digits)
 
 
-def _findings_in(view: bytes) -> Iterator[Finding]:
+def _findings_in(view: bytes, most: int | None) -> Iterator[Finding]:
     alike = view.translate(_ALIKE, _NO_LETTER_OR_DIGIT)
     if authentication_data.may_be_in(view, alike):
         for begin, end in authentication_data.authentication_data(view):
             yield Finding(begin, end, CardData.SENSITIVE_DATA)
     if _may_have_number(view, alike):
-        for begin, end, digits in numbers(view):
+        for begin, end, digits in numbers(view, most):
             end_of_stripe = authentication_data.end_of_stripe(view, end)
             if end_of_stripe is None:
                 yield Finding(begin, end, CardData.CARD_NUMBER, digits)

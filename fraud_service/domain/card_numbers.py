@@ -95,11 +95,13 @@ _FRACTION: Final = re.compile(  # of a long decimal, or of a coordinate before a
 )
 _TELEPHONE: Final = re.compile(  # of 13 or 14 digits, or in groups behind the code of a country
     rb"""
-    \+ [1-9] (?: [ ./-]{0,3} [0-9] ){12,13} (?! [ ./-]{0,3} [0-9] )
-    | 00 (?<! [0-9]00 ) (?<! [0-9][ ./-]00 ) [ ./-]? [1-9] (?: [ ./-]{0,3} [0-9] ){12} (?! [ ./-]{0,3} [0-9] )
-    | \+ [1-9][0-9]{0,2} (?: [ ./-]{1,3} [0-9]{2,12} ){1,4} (?! [ ./-]{0,3} [0-9] ) (?<! [0-9]{13} )
+    \+ (?: [1-9] (?: [ ./-]{0,3} [0-9] ){12,13} (?! [ ./-]{0,3} [0-9] )
+         | [1-9][0-9]{0,2} (?: [ ./-]{1,3} [0-9]{2,12} ){1,4} (?! [ ./-]{0,3} [0-9] ) (?<! [0-9]{13} ) )
     """,
     re.VERBOSE,
+)
+_ABROAD: Final = re.compile(  # a telephone number of 13 digits again, with zeros instead of the sign
+    rb"00(?<![0-9]00)(?<![0-9][ ./-]00)[ ./-]?[1-9](?:[ ./-]{0,3}[0-9]){12}(?![ ./-]{0,3}[0-9])"
 )
 _UUID: Final = re.compile(  # of a known version
     rb"[0-9a-f](?<![0-9a-z][0-9a-f])[0-9a-f]{7}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?![0-9a-z])",
@@ -167,10 +169,13 @@ def _marked(piece: bytes, end: int) -> bytes:
 def _prepared(text: bytes) -> bytes:
     """Make letters of what is no card number, and mark the pieces that may have more in them than a number."""
     text = without_decimals(text)
-    for passed_over in (_TIME, _JSON_TIME, _TELEPHONE):
-        text = passed_over.sub(_blank, text)
-    text = _HASH.sub(_hash, _UUID.sub(_uuid, _TAG.sub(_tag, text)))
-    text = _LAST.sub(_last, text)
+    for passed_over, mark in ((_TIME, b"0"), (_JSON_TIME, b":"), (_TELEPHONE, b"+"), (_ABROAD, b"00")):
+        if mark in text:
+            text = passed_over.sub(_blank, text)
+    text = _TAG.sub(_tag, text)
+    if b"-" in text:
+        text = _UUID.sub(_uuid, text)
+    text = _LAST.sub(_last, _HASH.sub(_hash, text))
     return _LONG.sub(_long, text)
 
 
@@ -322,23 +327,32 @@ def has_number(text: bytes) -> bool:
     return any(_PATTERNS[length].search(summed) for length, summed in _summed(codes))
 
 
-def numbers(text: bytes) -> list[Number]:
+def numbers(text: bytes, most: int | None = None) -> list[Number]:
     """Return the card numbers of a text of ASCII characters, in order; together they cover every digit of any.
 
     Where two overlap, only one of them is meant: the one that begins first is returned, the longer of two, and what
     is left of the other belongs to it.
+
+    Parameters
+    ----------
+    most
+        Of one length; the whole text is returned as one number without digits when there are more.
     """
     if _is_short(text):
         return []
     coded = _coded(_prepared(text))
     codes = coded.translate(None, bytes([_BETWEEN]))
+    hits = {}
+    for length, summed in _summed(codes):
+        hits[length] = _lanes(_PATTERNS[length].sub(bytes([_HIT]), summed), _IS_HIT)
+        if most is not None and hits[length].bit_count() > most:
+            return [Number(0, len(text), b"")]
+    if not any(hits.values()):
+        return []
     longest, cover = 0, 0
-    for length, summed in sorted(_summed(codes)):
-        starts = _lanes(_PATTERNS[length].sub(bytes([_HIT]), summed), _IS_HIT)
+    for length, starts in sorted(hits.items()):
         longest += starts * length - (longest & starts * 0xFF)
         cover |= _spread(starts, length)
-    if not longest:
-        return []
     places = array("I", compress(count(), coded.translate(_PLACES)))
     parts = _parts(longest.to_bytes(len(codes), "little"), cover.to_bytes(len(codes), "little"))
     return [

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from array import array
 from functools import cache, partial
-from itertools import compress
+from itertools import compress, count
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 _FILLER: Final = "\0"  # stands for nothing
 _MARKS: Final = ("\\", "%", "&", _FILLER)  # of escapes
-MOST_LAYERS: Final = 3  # of escapes in escapes
 _ESCAPE: Final = re.compile(
     r"""
     [\\%&] (?:
-      (?<= \\ ) \\{0,3} (?: u (?P<high> d[89ab][0-9a-f]{2} ) \\{1,4}u (?P<low> d[c-f][0-9a-f]{2} )
+      (?<= \\ ) \\{0,3}+ (?: u (?P<high> d[89ab][0-9a-f]{2} ) \\{1,4}u (?P<low> d[c-f][0-9a-f]{2} )
                       | u (?P<unit> [0-9a-f]{4} ) | [nrtbf] )
     | (?<= % ) (?P<octets> [0-9a-f]{2} (?: % [0-9a-f]{2} )* )
     | (?<= & ) \# (?: x (?P<hexadecimal> [0-9a-f]{1,6} ) | (?P<decimal> [0-9]{1,7} ) ) ; )
@@ -78,20 +77,16 @@ def views(text: str) -> Iterator[tuple[bytes, Places]]:
 
     What is neither ASCII nor a digit becomes a question mark.
     """
-    places: Places = partial(range, len(text))
-    view = _in_ascii(text)
-    yield view, places
-    for _ in range(MOST_LAYERS):
-        if not any(mark in text for mark in _MARKS):
-            return
-        padded = _in_ascii(_ESCAPE.sub(_unescaped, text))
-        view, places = padded.replace(b"\0", b""), partial(_kept, places, padded)
-        yield view, places
-        text = view.decode()
+    yield _in_ascii(text), partial(range, len(text))
+    if any(mark in text for mark in _MARKS):
+        plain = _ESCAPE.sub(_unescaped, text)
+        if plain != text or _FILLER in text:
+            padded = _in_ascii(plain)
+            yield padded.replace(b"\0", b""), partial(_kept, padded)
 
 
-def _kept(places: Places, padded: bytes) -> Sequence[int]:
-    return array("I", compress(places(), padded))
+def _kept(padded: bytes) -> Sequence[int]:
+    return array("I", compress(count(), padded))
 
 
 def _in_ascii(text: str) -> bytes:
