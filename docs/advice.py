@@ -84,8 +84,8 @@ ADVICE: Final = {
     Reason.CARD_NUMBER: Advice(
         BOTH,
         "Value or key have what looks like a card number: an issuer's prefix and length, and Luhn's sum.",
-        "Send a token of the card instead. Where ids are numbers of 13 digits or more, some look so by chance: give them "
-        "letters, as in a UUID, or set `FRAUD_REFUSE_CARD_NUMBERS=false`.",
+        "Send a token of the card instead. Where ids are numbers of 13 digits or more, some look so by chance: give "
+        "them letters, as in a UUID, or set `FRAUD_REFUSE_CARD_NUMBERS=false`.",
     ),
     Reason.SENSITIVE_DATA: Advice(
         BOTH,

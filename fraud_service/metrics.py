@@ -271,7 +271,7 @@ class TokenizerMetrics(StreamMetrics):
     def __init__(self, metrics: Metrics) -> None:
         super().__init__(metrics)
         self.messages = metrics.counter(
-            "fraud_tokenized", "Messages passed on, by kind and whether a card number was replaced.", "kind", "replaced"
+            "fraud_tokenized", "Messages passed on, by kind and whether anything became a token.", "kind", "replaced"
         )
         _begin(self.messages, ("transaction", "label"), TRUTHS)
 

@@ -39,6 +39,10 @@ class Tokenizer(msgspec.Struct, frozen=True):
         digest = hmac.digest(self.keys[key], digits, "sha256")[:BYTES]
         return b"tok_" + key.encode() + b"_" + digest.hex().encode().translate(_LETTERS)
 
+    def card_token(self, card: bytes, key: str) -> bytes:
+        """Return the token of whatever stands for a card, which may be a token already."""
+        return card if self._is_token(card) else self.token(whole_number(card) or card, key)
+
     def tokenize(
         self, value: bytes | None, key: bytes | None, secret: str | None = None
     ) -> tuple[bytes | None, bytes | None]:
@@ -59,7 +63,7 @@ class Tokenizer(msgspec.Struct, frozen=True):
         """
         refuse(value, key, numbers=False)
         name = secret or self.active
-        new_key = None if key is None else self._card_token(key, name)
+        new_key = None if key is None else self.card_token(key, name)
         written = self._with_token(value, name)
         new_value = replaced(written, lambda digits: self.token(digits, name))
         if new_value != written and not _is_json(new_value):
@@ -71,13 +75,10 @@ class Tokenizer(msgspec.Struct, frozen=True):
         """Return the message with the token of its `card_id`, and each field once."""
         fields = fields_of(value)
         card = card_of(fields).encode()
-        token = self._card_token(card, name)
+        token = self.card_token(card, name)
         if token == card and b"\\" not in value and value.count(b"card_id") == 1:  # type: ignore[operator, union-attr]
             return value  # type: ignore[return-value] # it has fields, and the only `card_id` is a token
         return msgspec.json.encode(fields | {"card_id": token.decode()})
-
-    def _card_token(self, card: bytes, name: str) -> bytes:
-        return card if self._is_token(card) else self.token(whole_number(card) or card, name)
 
     def _is_token(self, card: bytes) -> bool:
         """Say whether it has the form of a token of a known key; whether it was made with it cannot be told."""

@@ -1,4 +1,4 @@
-"""The tokenizer: raw messages in, the same without card numbers out. One step around `Tokenizer.tokenize`.
+"""The tokenizer: raw messages in, the same with tokens of cards out. One step around `Tokenizer.tokenize`.
 
 It is the only process that sees card numbers, stands inside the card-data environment, and has no state.
 """
@@ -85,11 +85,17 @@ class TokenizerStep:
             made = self._under_each_key(message) if is_label else [self._tokenizer.tokenize(message.value, message.key)]
         except InvalidEvent as error:
             self._metrics.dead_letters.labels(error.reason).inc()
-            return [dead_letter(message, error)]
+            return [dead_letter(self._without_key(message), error)]
         self._metrics.passed(is_label=is_label, is_changed=made[0] != (message.value, message.key))
         return [Output("labels" if is_label else "transactions", key, value) for value, key in made]
+
+    def _without_key(self, message: Received) -> Received:
+        """Put a token in the place of a key, which may name a card in a way that nobody recognises."""
+        if message.key is None:
+            return message
+        return message._replace(key=self._tokenizer.card_token(message.key, self._tokenizer.active))
 
     def _under_each_key(self, message: Received) -> list[tuple[bytes | None, bytes | None]]:
         names = [self._tokenizer.active, *(name for name in self._tokenizer.keys if name != self._tokenizer.active)]
         found = [self._tokenizer.tokenize(message.value, message.key, name) for name in names]
-        return [*dict.fromkeys(found)]  # without a number, all are the same
+        return [*dict.fromkeys(found)]  # of a message with a token, all are the same

@@ -20,6 +20,9 @@ GOOD = {"merchant_id": "m-1", "amount": "12.50", "currency": "EUR"}
 CODE = "7395"  # of a PIN; too short to look for, so it travels with a canary
 
 
+SPELLINGS = ("000{}", "{}1228", "+{}", "{}.00", "fe{}ad", "9f02065A08{}5f2403", "5713{}D25122010000000000000F")
+
+
 def canaries():
     """Yield card numbers that occur nowhere else."""
     for number in range(10**6):
@@ -108,6 +111,8 @@ def poisoned(canary, **facts) -> list[tuple[bytes | None, bytes | None]]:
         (text(merchant_id=f"shop {canary()} east"), b"c-1"),
         (text(note=grouped), b"c-1"),
         (text(note={"deep": [canary()]}), b"c-1"),
+        *((text(note=spelling.format(canary())), b"c-1") for spelling in SPELLINGS),
+        (text(note="".join(chr(0xFF10 + int(digit)) for digit in canary())), b"c-1"),
         (text(**{canary(): 1}), b"c-1"),
         (text(currency=canary(), source=canary()), b"c-1"),
         (text(amount=canary(), labelled_at=canary()), b"c-1"),

@@ -17,6 +17,7 @@ from fraud_service.stream.tokenizer import tokenizer
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
 CARDS = ("4242424242424242", "5555555555554444", "378282246310005")
+OWN_ID = "customer-0815"
 SECRET = "k" * 64
 VERIFICATION_VALUE = "739507395"  # four digits would be in the time stamps of any log
 
@@ -49,7 +50,11 @@ def outcome(apache_kafka, tmp_path_factory):
         pay(range(30))
         spoiled = {"card_id": CARDS[0], "cvv": VERIFICATION_VALUE}
         producer.produce(settings.topics.raw_transactions, key=CARDS[0], value=json.dumps(spoiled))
-        scorer.wait_until(lambda: len(read_all(settings, settings.topics.scores)) >= 30, 60)
+        own = transaction("t-own", MONDAY, card_id=OWN_ID)
+        producer.produce(settings.topics.raw_transactions, key=OWN_ID, value=encode(own))
+        producer.produce(settings.topics.raw_transactions, key=OWN_ID, value=f"no JSON, and {CARDS[0]}")
+        assert producer.flush(30) == 0
+        scorer.wait_until(lambda: len(read_all(settings, settings.topics.scores)) >= 31, 60)
         assert edge.stop() == 0
         (keys / "b2026").write_text(SECRET[::-1] + "x")
         edge.start()
@@ -64,7 +69,7 @@ def outcome(apache_kafka, tmp_path_factory):
                 source=LabelSource.CHARGEBACK,
             )
             producer.produce(settings.topics.raw_labels, key=label.card_id, value=encode(label))
-        scorer.wait_until(lambda: len(read_all(settings, settings.topics.scores)) >= 60, 60)
+        scorer.wait_until(lambda: len(read_all(settings, settings.topics.scores)) >= 61, 60)
         learner.wait_until(lambda: len(read_all(settings, settings.topics.labels)) >= 4, 60)
         pay(range(60, 62))  # event time goes on, and what is due is taught
         learner.wait_until(lambda: len(read_all(settings, settings.topics.labelled)) >= 2, 60)
@@ -111,5 +116,13 @@ def test_no_card_number_or_key_comes_out_anywhere(outcome):
                 everything[str(path)] = path.read_bytes()
     secrets = [card.encode() for card in CARDS] + [SECRET.encode(), VERIFICATION_VALUE.encode()]
     assert not {name for name, content in everything.items() if any(secret in content for secret in secrets)}
-    (letter,) = read_all(settings, settings.topics.dead_letters)
-    assert dict(letter.headers())["fraud-source-topic"] == inside.topics.raw_transactions.encode()
+    letters = [dict(letter.headers()) for letter in read_all(settings, settings.topics.dead_letters)]
+    assert {letter["fraud-source-topic"] for letter in letters} == {inside.topics.raw_transactions.encode()}
+    assert sorted(letter["fraud-reason"] for letter in letters) == [b"not_json", b"sensitive_data"]
+
+
+def test_an_id_that_is_no_card_number_becomes_a_token_too(outcome):
+    settings, inside, _ = outcome
+    token = tokenizer(inside).token(OWN_ID.encode(), "a2025").decode()
+    scored = [score for score in map(_score, read_all(settings, settings.topics.scores)) if score.card_id == token]
+    assert [score.transaction_id for score in scored] == ["t-own"]
