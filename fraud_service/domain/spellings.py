@@ -34,6 +34,7 @@ _LAST_WITH_DIGITS: Final = 0x20000
 _LAST_CHARACTER: Final = 0x10FFFF
 _ASCII: Final = bytes(range(128))
 _QUESTIONABLE: Final = _ASCII + b"?" * 128
+_CONTINUED: Final = bytes(range(0x80, 0xC0))  # of a character, behind its first byte
 
 
 @cache
@@ -51,17 +52,18 @@ def _digit_characters() -> frozenset[str]:
 def as_they_stand(data: bytes) -> bytes | None:
     """Return bytes in ASCII when there is only one way to read them; else None.
 
-    What is neither ASCII nor a digit becomes question marks.
+    What is neither ASCII nor a digit becomes a question mark.
     """
     if any(mark.encode() in data for mark in _MARKS):
         return None
     if data.isascii():
         return data
     try:
+        data.decode()
         foreign = data.translate(None, _ASCII).decode()
     except UnicodeDecodeError:
         return None
-    return data.translate(_QUESTIONABLE) if _digit_characters().isdisjoint(foreign) else None
+    return data.translate(_QUESTIONABLE, _CONTINUED) if _digit_characters().isdisjoint(foreign) else None
 
 
 def texts(data: bytes) -> Iterator[str]:
