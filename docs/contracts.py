@@ -245,7 +245,10 @@ def _alert_headers() -> Json:
         **_headers(
             {
                 "ce_specversion": {"const": "1.0"},
-                "ce_id": {"format": "uuid", "description": "The same for the same payment: card, id, event time, amount, currency and merchant"},
+                "ce_id": {
+                    "format": "uuid",
+                    "description": "The same for the same payment: card, id, event time, amount, currency and merchant",
+                },
                 "ce_source": {"const": ALERT_SOURCE},
                 "ce_type": {"const": ALERT_TYPE},
                 "ce_time": {"format": "date-time", "description": "Event time of the transaction"},

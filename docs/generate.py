@@ -48,7 +48,7 @@ ITSELF: Final = "this transaction"  # the window of a feature that needs no hist
 LIMITS: Final = {
     "HOURS_KEPT": "hourly buckets, with count and total",
     "DAYS_KEPT": "daily buckets, with count, total, largest amount and number of unusually high amounts",
-    "RECENT_KEPT": "last transactions, with the decision made on each; a repetition, and a reused id, are recognised among them",
+    "RECENT_KEPT": "last transactions and the decision on each: repetitions and reused ids are recognised among them",
     "MERCHANTS_KEPT": "merchants most recently paid, with the number of visits",
     "COUNTRIES_KEPT": "countries most recently seen",
     "DEVICES_KEPT": "devices most recently seen",
@@ -214,6 +214,7 @@ def _label_values() -> dict[str, str]:
     def members(kind: type[Enum]) -> str:
         return _names(str(member.value) for member in kind)
 
+    codes = (*policy.CODES, policy.NO_MODEL.code, policy.ID_REUSED.code)
     return {
         "`outcome`": members(policy.Outcome),
         "`is_fraud`": _names(("true", "false")),
@@ -222,7 +223,7 @@ def _label_values() -> dict[str, str]:
         "`replaced`": _names(("true", "false")),
         "`source`": members(LabelSource),
         "`component`": _names(("pretrained", "online")),
-        "`code`": f"{_names((*policy.CODES, policy.NO_MODEL.code, policy.ID_REUSED.code))}: see [features](features.md#reason-codes)",
+        "`code`": f"{_names(codes)}: see [features](features.md#reason-codes)",
         "`currency`": f"the first {MOST_CURRENCIES} currencies that a process meets, all others as `other`",
         "`refusal`": f"{members(Refusal)}: `replayed` was sent a second time, `invalid` is signed and yet unreadable",
         "`reason`": f"{members(Reason)}: see [dead letters](dead-letters.md)",

@@ -11,7 +11,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
 import msgspec
-from support.hostile import BOMBS, QUICK, UNREADABLE, send_bombs, worst
+from support.hostile import BOMBS, UNREADABLE, WORST, send_bombs, worst
 from support.malformed import MALFORMED
 
 from fraud_service.feed import Feed
@@ -78,7 +78,7 @@ class Load:
         """Send messages that are small on disk and too large to be read or unpacked, and large ones that are read."""
         topic = self._settings.topics.transactions
         send_bombs(self._settings, topic, b"hostile", [*BOMBS, UNREADABLE])
-        large = [clients.Record(topic, b"hostile", worst(name), []) for name in QUICK for _ in range(20)]
+        large = [clients.Record(topic, b"hostile", worst(name), []) for name in WORST for _ in range(20)]
         clients.deliver(self._settings, large)
         self._poisoned += len(BOMBS) + 1 + len(large)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from hashlib import sha256
+from itertools import cycle, islice
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import TopicPartition
-from support.hostile import BOMB, BOMBS, MB, QUICK, UNREADABLE, send_bombs, worst
+from support.hostile import BOMB, BOMBS, MB, UNREADABLE, WORST, send_bombs, worst
 from support.processes import Service, fresh_settings, read_all
 from support.worlds import HOUR, MONDAY, label, transaction
 
@@ -160,7 +161,7 @@ def test_a_batch_of_the_worst_content_takes_seconds_and_the_heart_beats_on(setti
     watched = Watched(settings, tmp_path, verb)
     with watched.process as process:
         process.await_ready()
-        watched.send(*[worst(QUICK[number % len(QUICK)]) for number in range(BATCH)])
+        watched.send(*[worst(name) for name in islice(cycle(WORST), BATCH)])
         watched.send_good()
         took = watched.await_processed()
         log.info("%s took %.1f s", verb, took)

@@ -28,8 +28,6 @@ WORST: Final = {
     "nothing but zeros": b"0",
     "no text": b"\xff",
 }
-# Those that a scanner goes through at once.
-QUICK: Final = ("hex", "nothing but zeros", "no text")
 # Codec and bytes of a message whose batch has less than a broker takes, a million. Snappy halves twenty to one at best.
 BOMBS: Final = (("lz4", 50 * MB), ("gzip", 8 * MB), ("zstd", 24 * MB), ("snappy", 18 * MB), ("gzip", 50 * MB))
 
