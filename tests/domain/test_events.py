@@ -224,6 +224,7 @@ def test_a_value_cannot_choose_its_reason():
 
 
 BY_THE_STREAM = {
+    Reason.UNREADABLE,
     Reason.FUTURE_TIMESTAMP,
     Reason.MISSING_KEY,
     Reason.KEY_MISMATCH,

@@ -88,7 +88,9 @@ def test_nothing_looks_into_a_message_that_is_too_large(loop, monkeypatch):
 
 def test_the_tokenizer_does_not_look_into_a_message_that_is_too_large():
     step = TokenizerStep(
-        Settings(), SimpleNamespace(tokenize=explode, active="a", keys={}), TokenizerMetrics(Metrics())
+        Settings(),
+        SimpleNamespace(tokenize=explode, card_token=lambda *_: b"tok_a_x", active="a", keys={}),
+        TokenizerMetrics(Metrics()),
     )
     names = Settings().topics
     batch = [received(BIG, topic=topic) for topic in (names.raw_transactions, names.raw_labels)]
@@ -199,7 +201,7 @@ def test_a_scorer_beats_within_a_batch_of_messages_that_take_a_close_look(loop):
     loop.scorer.app.batches._step.beat = lambda: beats.append(1)
     loop.scorer.batch = 3
     for _ in range(3):
-        loop.raw(text(note="pin"), b"c-1")
+        loop.raw(text(note="4242424242424242"), b"c-1")
     assert len(beats) == 3
 
 
@@ -207,6 +209,7 @@ def test_a_snapshot_that_no_learner_can_have_written_is_refused_before_it_is_has
     reader = Broadcast.__new__(Broadcast)
     refused = []
     reader._on_refused = refused.append
+    reader._refused = lambda *_, **__: None
     reader._keyring = SimpleNamespace(require=explode)
 
     class Snapshot(Polled):
