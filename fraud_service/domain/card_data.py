@@ -11,8 +11,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.domain import authentication_data
-from fraud_service.domain.card_numbers import LONGEST, SHORTEST, has_number, is_card_number, numbers, without_decimals
+from fraud_service.domain.card_numbers import LONGEST, SHORTEST, has_number, numbers, without_decimals
 from fraud_service.domain.events import Reason
+from fraud_service.domain.issuers import is_card_number
 from fraud_service.domain.spellings import as_they_stand, is_utf8_alone, texts, views
 from fraud_service.errors import InvalidEvent
 
@@ -43,7 +44,7 @@ class Finding(NamedTuple):
 
 
 MOST_AT_ONCE: Final = 1 << 20  # bytes
-MOST_PASSES: Final = 4
+MOST_PASSES: Final = 2
 MOST_NUMBERS: Final = 50  # of one length that are masked one by one; a text with more is masked wholly
 WHOLLY_MASKED: Final = "[card data]"
 _APART: Final = b"\nzz\n"  # letters, so that neither a number nor the name of a value reaches across

@@ -18,6 +18,8 @@ from array import array
 from itertools import compress, count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fraud_service.domain.issuers import ISSUERS, places
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,53 +28,7 @@ LONGEST: Final = 19
 LETTERS_OF_A_UUID: Final = 8  # with its four hyphens
 
 
-class _Issuer(NamedTuple):
-    """Prefixes, and the lengths of the numbers: all that were ever given, and those that count next to letters."""
-
-    prefixes: tuple[str, ...]
-    lengths: tuple[int, ...]
-    common: tuple[int, ...]
-
-
-_ISSUERS: Final = (
-    _Issuer(("4",), (13, 16, 19), (13, 16, 19)),  # Visa
-    _Issuer(("5[12345]", "222[123456789]", "22[3456789]", "2[3456]", "27[01]", "2720"), (16,), (16,)),  # Mastercard
-    _Issuer(("3[47]",), (15,), (15,)),  # American Express
-    _Issuer(("30[012345]", "3[689]"), (14, 15, 16, 17, 18, 19), (14, 16)),  # Diners Club
-    _Issuer(("352[89]", "35[345678]"), (16, 17, 18, 19), (16,)),  # JCB
-    _Issuer(("62",), (13, 14, 15, 16, 17, 18, 19), (16, 17, 18, 19)),  # UnionPay
-    _Issuer(("5[0678]", "6[013456789]"), (13, 14, 15, 16, 17, 18, 19), (16,)),  # Maestro, Discover, RuPay
-    _Issuer(("8[12]",), (16, 17, 18, 19), (16,)),  # UnionPay, RuPay
-    _Issuer(("220[01234]",), (16, 17, 18, 19), (16,)),  # Mir
-    _Issuer(("9792",), (16,), (16,)),  # Troy
-)
-
-
-def _places(prefix: str) -> list[bytes]:
-    """Return the digits that a prefix allows at each of its places."""
-    return [place.strip("[]").encode() for place in re.findall(r"\[[0-9]+\]|[0-9]", prefix)]
-
-
-_ISSUED: Final = re.compile(
-    "|".join(
-        f"{prefix}[0-9]{{{length - len(_places(prefix))}}}"
-        for issuer in _ISSUERS
-        for prefix in issuer.prefixes
-        for length in issuer.lengths
-    ).encode()
-)
 _DIGITS: Final = b"0123456789"
-_VALUES: Final = bytes.maketrans(_DIGITS, bytes(range(10)))
-_DOUBLED: Final = bytes.maketrans(_DIGITS, bytes(sum(divmod(2 * digit, 10)) for digit in range(10)))
-
-
-def is_card_number(digits: bytes) -> bool:
-    """Say whether so many ASCII digits are what an issuer may have given: its prefix and length, and Luhn's sum."""
-    if _ISSUED.fullmatch(digits) is None:
-        return False
-    odd, even = digits[::-1][0::2], digits[::-1][1::2]
-    return (sum(odd.translate(_VALUES)) + sum(even.translate(_DOUBLED))) % 10 == 0
-
 
 # What is passed over; no step changes the length of the text.
 _TIME: Final = re.compile(
@@ -108,12 +64,14 @@ _UUID: Final = re.compile(  # of a known version
     re.IGNORECASE,
 )
 _HASH: Final = re.compile(rb"[0-9a-f](?<![0-9a-z][0-9a-f])[0-9a-f]{27,}+(?![0-9a-z])", re.IGNORECASE)
+_HASH_RUN, _ALL_HEXADECIMAL = b"0" * 28, bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
 _UNUSUAL: Final = re.compile(rb"[0-9](?<![0-9][0-9])(?:[0-9]{12,13}|[0-9]{16,}+)(?![0-9])")
 _TAG: Final = re.compile(  # of EMV, in hexadecimal: bytes of the number, and the number; what goes before track 2
     rb"5A0(?P<bytes>[7-9A])(?P<number>[0-9]{12,}+)|57(?:0[89A-F]|1[0-3])(?=[0-9]{12,19}[D=])", re.IGNORECASE
 )
 # What a long piece may have in it besides a number.
 _LONG: Final = re.compile(rb"[0-9]{17,}+|0(?<![0-9]0)[0-9]{13,}+")
+_LONG_RUN, _ALL_DIGITS = b"0" * 14, bytes.maketrans(b"123456789", b"0" * 9)
 _EXPIRY: Final = rb"(?:(?:0[1-9]|1[0-2])(?:20)?[2-4][0-9]|(?:20)?[2-4][0-9](?:0[1-9]|1[0-2]))"
 _TAIL: Final = re.compile(rb"(?<=[0-9]{13})" + _EXPIRY + rb"(?:[0-9]{3,4})?\Z|(?<=[0-9]{15})[0-9]{3}\Z")
 _LAST: Final = re.compile(  # the last group of one to five digits, and an expiry date
@@ -175,8 +133,10 @@ def _prepared(text: bytes) -> bytes:
     text = _TAG.sub(_tag, text)
     if b"-" in text:
         text = _UUID.sub(_uuid, text)
-    text = _LAST.sub(_last, _HASH.sub(_hash, text))
-    return _LONG.sub(_long, text)
+    if _HASH_RUN in text.translate(_ALL_HEXADECIMAL):
+        text = _HASH.sub(_hash, text)
+    text = _LAST.sub(_last, text)
+    return _LONG.sub(_long, text) if _LONG_RUN in text.translate(_ALL_DIGITS) else text
 
 
 # A byte for each digit, and for each break that no number reaches across: the digit, and what is known of its place.
@@ -208,6 +168,8 @@ _CODES: Final = _table(
 _VALUE_OF_CODE: Final = bytes(code & 15 if code & 15 in range(10) else 0 for code in range(256))
 _DOUBLED_CODE: Final = bytes(sum(divmod(2 * value, 10)) for value in _VALUE_OF_CODE)
 _IS_SUM: Final = bytes(0 if total % 10 else _SUM for total in range(256))
+_IS_START: Final = bytes(_SUM if code & _START else 0 for code in range(256))
+_IS_END: Final = bytes(_SUM if code & _END else 0 for code in range(256))
 _IS_HIT: Final = _table({bytes([_HIT]): 1})
 _AS_DIGITS: Final = bytes(0x30 + value for value in _VALUE_OF_CODE)
 
@@ -275,21 +237,29 @@ def _class(digits: bytes = _DIGITS, needs: int = 0, lacks: int = 0) -> bytes:
     return b"[" + b"".join(b"\\x%02x" % code for code in found) + b"]"
 
 
-def _windows(prefix: str, length: int, lacks: int) -> bytes:
-    first, *more = _places(prefix)
-    rest = b"%s{%d}" % (_class(), length - len(more) - 2)
-    return (
-        b"(?<=" + _class(first, _START | _SUM, lacks) + b")" + b"".join(map(_class, more)) + rest
-        + _class(needs=_END, lacks=lacks)
-    )  # fmt: skip
+def _ways(length: int, prefixes: list[list[bytes]], lacks: int) -> list[bytes]:
+    """Write the windows of a length behind their first code, by their first digit."""
+    end = _class(needs=_END, lacks=lacks)
+    return [
+        b"(?<=%s)(?:%s)"
+        % (
+            _class(first, lacks=lacks),
+            b"|".join(
+                b"".join(map(_class, more)) + b"%s{%d}" % (_class(), length - len(more) - 2) + end
+                for begins, *more in prefixes
+                if first in begins
+            ),
+        )
+        for first in sorted({begins for begins, *_ in prefixes})
+    ]
 
 
 def _pattern(length: int) -> re.Pattern[bytes]:
     """Find the first codes of the windows of a length that are card numbers."""
-    issuers = [issuer for issuer in _ISSUERS if length in issuer.lengths]
-    firsts = b"".join(sorted({prefix[0].encode() for issuer in issuers for prefix in issuer.prefixes}))
-    ways = [_windows(prefix, length, _TOUCHES) for issuer in issuers for prefix in issuer.prefixes]
-    ways += [_windows(prefix, length, 0) for issuer in issuers if length in issuer.common for prefix in issuer.prefixes]
+    issued = [places(prefix) for issuer in ISSUERS if length in issuer.lengths for prefix in issuer.prefixes]
+    common = [places(prefix) for issuer in ISSUERS if length in issuer.common for prefix in issuer.prefixes]
+    firsts = b"".join(sorted({begins for begins, *_ in issued}))
+    ways = _ways(length, issued, _TOUCHES) + _ways(length, common, 0)
     return re.compile(_class(firsts, _START | _SUM) + b"(?=" + b"|".join(ways) + b")", re.DOTALL)
 
 
@@ -297,11 +267,11 @@ _PATTERNS: Final = {length: _pattern(length) for length in range(SHORTEST, LONGE
 
 
 def _summed(codes: bytes) -> Iterator[tuple[int, bytes]]:
-    """Return the codes once for each length, with the windows of Luhn's sum marked."""
-    plain = int.from_bytes(codes, "little")
+    """Return the codes once for each length, and mark the windows of Luhn's sum that lie between a start and an end."""
+    plain, starts, ends = int.from_bytes(codes, "little"), _lanes(codes, _IS_START), _lanes(codes, _IS_END)
     for length, sums in _sums(codes):
-        marks = _lanes(sums.to_bytes(len(codes), "little"), _IS_SUM)
-        yield length, (plain | marks).to_bytes(len(codes), "little")
+        windows = _lanes(sums.to_bytes(len(codes), "little"), _IS_SUM) & starts & (ends >> 8 * (length - 1))
+        yield length, (plain | windows).to_bytes(len(codes), "little")
 
 
 _NO_DIGIT: Final = bytes(set(range(256)) - set(_DIGITS))
@@ -353,10 +323,10 @@ def numbers(text: bytes, most: int | None = None) -> list[Number]:
     for length, starts in sorted(hits.items()):
         longest += starts * length - (longest & starts * 0xFF)
         cover |= _spread(starts, length)
-    places = array("I", compress(count(), coded.translate(_PLACES)))
+    positions = array("I", compress(count(), coded.translate(_PLACES)))
     parts = _parts(longest.to_bytes(len(codes), "little"), cover.to_bytes(len(codes), "little"))
     return [
-        Number(places[begin], places[end - 1] + 1, codes[begin : begin + length].translate(_AS_DIGITS))
+        Number(positions[begin], positions[end - 1] + 1, codes[begin : begin + length].translate(_AS_DIGITS))
         for begin, end, length in parts
     ]
 

@@ -1,0 +1,54 @@
+"""What issuers of cards give: numbers with their prefixes, of their lengths, with Luhn's check digit."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+
+class Issuer(NamedTuple):
+    """Prefixes, and the lengths of the numbers: all that were ever given, and those that count next to letters."""
+
+    prefixes: tuple[str, ...]
+    lengths: tuple[int, ...]
+    common: tuple[int, ...]
+
+
+ISSUERS: Final = (
+    Issuer(("4",), (13, 16, 19), (13, 16, 19)),  # Visa
+    Issuer(("5[12345]", "222[123456789]", "22[3456789]", "2[3456]", "27[01]", "2720"), (16,), (16,)),  # Mastercard
+    Issuer(("3[47]",), (15,), (15,)),  # American Express
+    Issuer(("30[012345]", "3[689]"), (14, 15, 16, 17, 18, 19), (14, 16)),  # Diners Club
+    Issuer(("352[89]", "35[345678]"), (16, 17, 18, 19), (16,)),  # JCB
+    Issuer(("62",), (13, 14, 15, 16, 17, 18, 19), (16, 17, 18, 19)),  # UnionPay
+    Issuer(("5[0678]", "6[013456789]"), (13, 14, 15, 16, 17, 18, 19), (16,)),  # Maestro, Discover, RuPay
+    Issuer(("8[12]",), (16, 17, 18, 19), (16,)),  # UnionPay, RuPay
+    Issuer(("220[01234]",), (16, 17, 18, 19), (16,)),  # Mir
+    Issuer(("9792",), (16,), (16,)),  # Troy
+)
+
+
+def places(prefix: str) -> list[bytes]:
+    """Return the digits that a prefix allows at each of its places."""
+    return [place.strip("[]").encode() for place in re.findall(r"\[[0-9]+\]|[0-9]", prefix)]
+
+
+_ISSUED: Final = re.compile(
+    "|".join(
+        f"{prefix}[0-9]{{{length - len(places(prefix))}}}"
+        for issuer in ISSUERS
+        for prefix in issuer.prefixes
+        for length in issuer.lengths
+    ).encode()
+)
+_DIGITS: Final = b"0123456789"
+_VALUES: Final = bytes.maketrans(_DIGITS, bytes(range(10)))
+_DOUBLED: Final = bytes.maketrans(_DIGITS, bytes(sum(divmod(2 * digit, 10)) for digit in range(10)))
+
+
+def is_card_number(digits: bytes) -> bool:
+    """Say whether so many ASCII digits are what an issuer may have given: its prefix and length, and Luhn's sum."""
+    if _ISSUED.fullmatch(digits) is None:
+        return False
+    odd, even = digits[::-1][0::2], digits[::-1][1::2]
+    return (sum(odd.translate(_VALUES)) + sum(even.translate(_DOUBLED))) % 10 == 0
