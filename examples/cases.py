@@ -19,6 +19,7 @@ import signal
 import sqlite3
 import sys
 from datetime import UTC, datetime
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,16 @@ def reasons(alert: dict[str, Any]) -> list[str]:
     return [text(one.get("text"), "reason") for one in found]
 
 
+# For a name that is no UTF-8, the client returns with an exception set, and a plain call in a warm loop overlooks it.
+headers = methodcaller("headers")
+
+
 def header(message: Message, name: str) -> str:
     """Return a header as text."""
-    found = dict(message.headers() or []).get(name)
     try:
+        found = dict(headers(message) or []).get(name)
         return text((found or b"").decode(), name)
-    except UnicodeDecodeError:
+    except (SystemError, UnicodeDecodeError):
         raise AlertError(f"its {name} is no text") from None
 
 

@@ -163,7 +163,7 @@ def decode_transaction(value: bytes | None) -> Transaction:
     InvalidEvent
         With the reason; the detail names the field, never its value.
     """
-    message: TransactionMessage = _decode(_transaction_decoder, value)
+    message: TransactionMessage = _decode_event(_transaction_decoder, value)
     return Transaction(
         transaction_id=message.transaction_id,
         timestamp=instant(message.timestamp, "timestamp"),
@@ -183,7 +183,7 @@ def decode_transaction(value: bytes | None) -> Transaction:
 
 def decode_label(value: bytes | None) -> Label:
     """Read one label message. Raises `InvalidEvent` as `decode_transaction` does."""
-    message: LabelMessage = _decode(_label_decoder, value)
+    message: LabelMessage = _decode_event(_label_decoder, value)
     return Label(
         transaction_id=message.transaction_id,
         card_id=message.card_id,
@@ -262,22 +262,26 @@ def _amount(value: str | float) -> float:
     return amount + 0.0  # minus zero becomes zero
 
 
+def _decode_event(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
+    message = _decode(decoder, value)
+    if not is_plain(value or b""):
+        _require_visible(message)
+    return message
+
+
 def _decode(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
     if not value:
         raise InvalidEvent(Reason.EMPTY, "the message has no value")
     if len(value) > MAX_EVENT_BYTES:
         raise InvalidEvent(Reason.TOO_LARGE, f"the message has {len(value)} bytes; at most {MAX_EVENT_BYTES} are read")
     try:
-        message = decoder.decode(value)
+        return decoder.decode(value)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     except (msgspec.DecodeError, RecursionError):
         raise InvalidEvent(Reason.NOT_JSON, "the message is not valid JSON") from None
     except UnicodeDecodeError:
         raise InvalidEvent(Reason.NOT_UTF8, "the message is not valid UTF-8") from None
-    if not is_plain(value):
-        _require_visible(message)
-    return message
 
 
 def _require_visible(message: TransactionMessage | LabelMessage) -> None:

@@ -29,6 +29,7 @@ from fraud_service.settings import Settings
 from fraud_service.stream import learner, scorer, unreadable
 from fraud_service.stream.batches import LARGEST, LARGEST_BYTES, Batches
 from fraud_service.stream.broadcast import LARGEST_RECORD, Broadcast
+from fraud_service.stream.log_limits import RateLimitedLog
 from fraud_service.stream.messages import Received, bounded, require_content
 from fraud_service.stream.tokenizer import TokenizerStep
 
@@ -209,7 +210,7 @@ def test_a_snapshot_that_no_learner_can_have_written_is_refused_before_it_is_has
     reader = Broadcast.__new__(Broadcast)
     refused = []
     reader._on_refused = refused.append
-    reader._refused = lambda *_, **__: None
+    reader._refused = reader._unreadable = reader._passed_over = RateLimitedLog(lambda *_, **__: None, "refused")
     reader._keyring = SimpleNamespace(require=explode)
 
     class Snapshot(Polled):
