@@ -73,7 +73,9 @@ _TAG: Final = re.compile(  # of EMV, in hexadecimal: bytes of the number, and th
 _LONG: Final = re.compile(rb"[0-9]{17,}+|0(?<![0-9]0)[0-9]{13,}+")
 _LONG_RUN, _ALL_DIGITS = b"0" * 14, bytes.maketrans(b"123456789", b"0" * 9)
 _EXPIRY: Final = rb"(?:(?:0[1-9]|1[0-2])(?:20)?[2-4][0-9]|(?:20)?[2-4][0-9](?:0[1-9]|1[0-2]))"
-_TAIL: Final = re.compile(rb"(?<=[0-9]{13})" + _EXPIRY + rb"(?:[0-9]{3,4})?\Z|(?<=[0-9]{15})[0-9]{3}\Z")
+_TAIL: Final = re.compile(  # every place where a number may end
+    rb"(?<=[0-9]{13})(?=" + _EXPIRY + rb"(?:[0-9]{3,4})?\Z)|(?<=[0-9]{15})(?=[0-9]{3}\Z)"
+)
 _LAST: Final = re.compile(  # the last group of one to five digits, and an expiry date
     rb"[0-9](?<![0-9][0-9])[0-9]{4,8}+(?![0-9])"
     rb"(?:(?<=0[1-9][2-4][0-9])|(?<=1[0-2][2-4][0-9])|(?<=[2-4][0-9]0[1-9])|(?<=[2-4][0-9]1[0-2]))"
@@ -114,8 +116,9 @@ def _long(match: re.Match[bytes]) -> bytes:
     if len(bare) > LONGEST and not is_in_word:
         marked = bare.translate(_ANYWHERE)
     else:
-        tail = _TAIL.search(bare, max(len(bare) - 10, 0))
-        marked = bare if tail is None else _marked(bare, tail.start())
+        marked = bare
+        for tail in _TAIL.finditer(bare, max(len(bare) - 10, 0)):
+            marked = _marked(marked, tail.start())
     return b" " * (len(piece) - len(bare)) + marked
 
 

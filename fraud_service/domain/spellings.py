@@ -26,7 +26,7 @@ _ESCAPE: Final = re.compile(
       (?<= \\ ) \\{0,3}+ (?: u (?P<high> d[89ab][0-9a-f]{2} ) \\{1,4}u (?P<low> d[c-f][0-9a-f]{2} )
                       | u (?P<unit> [0-9a-f]{4} ) | [nrtbf] )
     | (?<= % ) (?P<octets> [0-9a-f]{2} (?: % [0-9a-f]{2} )* )
-    | (?<= & ) \# (?: x (?P<hexadecimal> [0-9a-f]{1,6} ) | (?P<decimal> [0-9]{1,7} ) ) ; )
+    | (?<= & ) (?: \# (?: x (?P<hexadecimal> [0-9a-f]{1,6} ) | (?P<decimal> [0-9]{1,7} ) ) | [a-z]{2,8} ) ; )
     """,
     re.VERBOSE | re.IGNORECASE,
 )

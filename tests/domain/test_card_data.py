@@ -234,6 +234,24 @@ def test_a_number_is_found_however_it_is_written(spelling, form):
     assert number not in re.sub("[^0-9]", "", left.decode(errors="replace"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4242&nbsp;4242&nbsp;4242&nbsp;4242",
+        "".join(f"{digit}\ufe0f\u20e3" for digit in "4242424242424242"),  # as emoji of keys
+        '{"v":4242424242424242.0}',
+        '{"v":4.242424242424242e15}',
+        '["4242","4242","4242","4242"]',
+        "[4,2,4,2,4,2,4,2,4,2,4,2,4,2,4,2]",
+        "4242424242424242|12|2028|123",
+        "3782 822463 10005",
+    ],
+)
+def test_a_number_is_found_in_less_usual_clothes(text):
+    assert find(text.encode()) is CardData.CARD_NUMBER
+    assert find(masked(text.encode())) is None
+
+
 def units(text: str) -> list[int]:
     wide = text.encode("utf-16-be")
     return [int.from_bytes(wide[place : place + 2]) for place in range(0, len(wide), 2)]
