@@ -197,6 +197,7 @@ def test_what_stands_before_a_number_hides_it_not(number, before):
 
 
 SCRIPTS = st.sampled_from([0x30, 0x660, 0x6F0, 0x966, 0xFF10, 0x1D7CE])  # the zero of each
+LONGEST_TELEPHONE = 14  # digits behind a plus sign
 BETWEEN = [" ", "-", ".", "/", "_", "\t", "\n", "\u00a0", "\u2009", "\u200b", "|", "*", " - ", "..", "\u3000 "]
 STRUCTURE = [",", ":", ";", ", ", '", "', "][", "\u200b:"]
 
@@ -211,7 +212,8 @@ def spellings(draw) -> tuple[str, str]:
     between = st.sampled_from(BETWEEN + (STRUCTURE if size in {1, 4} else []))
     text = groups[0] + "".join(draw(between) + group for group in groups[1:])
     if len(groups) == 1:
-        text = draw(st.sampled_from(["", "+", "0", "000", "x", "ab", "f"])) + text
+        sign = ["+"] if len(number) > LONGEST_TELEPHONE else []
+        text = draw(st.sampled_from(["", *sign, "0", "000", "x", "ab", "f"])) + text
         text += draw(st.sampled_from(["", "/1228", "1228", "2812", "122820", " 12/28", "2812201", "x", "F", ".00"]))
     return number, text
 
