@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 MOST_AT_ONCE: Final = 1 << 20  # bytes
 MOST_PASSES: Final = 2
-MOST_NUMBERS: Final = 50  # of one length that are masked one by one; a text with more is masked wholly
+LARGEST_IN_PARTS: Final = 8192  # characters; a longer text with card data is masked wholly, for that takes one look
 WHOLLY_MASKED: Final = "[card data]"
 _APART: Final = b"\nzz\n"  # letters, so that neither a number nor the name of a value reaches across
 
@@ -104,6 +104,8 @@ def masked(data: bytes) -> bytes:
 
     Bytes that are no plain UTF-8 come back as UTF-8, where there is card data in them.
     """
+    if len(data) > LARGEST_IN_PARTS:
+        return data if find(data) is None else WHOLLY_MASKED.encode()
     for text in texts(data):
         new = mask(text)
         if new != text:
@@ -114,8 +116,8 @@ def masked(data: bytes) -> bytes:
 
 def mask(text: str) -> str:
     """Return the text with all card data in it replaced by its kind in brackets; nothing of a number is kept."""
-    for _ in range(MOST_PASSES):
-        findings = list(_findings(text, MOST_NUMBERS))
+    for _ in range(MOST_PASSES if len(text) <= LARGEST_IN_PARTS else 1):
+        findings = list(_findings(text))
         if not findings:
             return text
         text = _with_replacements(text, findings, lambda finding: f"[{finding.kind.replace('_', ' ')}]")
@@ -182,21 +184,21 @@ def _has_candidate(view: bytes, alike: bytes) -> bool:
     return False
 
 
-def _findings(text: str, most: int | None = None) -> Iterator[Finding]:
+def _findings(text: str) -> Iterator[Finding]:
     for view, tell_places in views(text):
-        findings = list(_findings_in(view, most))
+        findings = list(_findings_in(view))
         places = [*tell_places(), len(text)] if findings else []
         for begin, end, kind, digits in findings:
             yield Finding(places[begin], places[end], kind, digits)
 
 
-def _findings_in(view: bytes, most: int | None) -> Iterator[Finding]:
+def _findings_in(view: bytes) -> Iterator[Finding]:
     alike = view.translate(_ALIKE, _NO_LETTER_OR_DIGIT)
     if authentication_data.may_be_in(view, alike):
         for begin, end in authentication_data.authentication_data(view):
             yield Finding(begin, end, CardData.SENSITIVE_DATA)
     if _may_have_number(view, alike):
-        for begin, end, digits in numbers(view, most):
+        for begin, end, digits in numbers(view):
             end_of_stripe = authentication_data.end_of_stripe(view, end)
             if end_of_stripe is None:
                 yield Finding(begin, end, CardData.CARD_NUMBER, digits)

@@ -300,16 +300,11 @@ def has_number(text: bytes) -> bool:
     return any(_PATTERNS[length].search(summed) for length, summed in _summed(codes))
 
 
-def numbers(text: bytes, most: int | None = None) -> list[Number]:
+def numbers(text: bytes) -> list[Number]:
     """Return the card numbers of a text of ASCII characters, in order; together they cover every digit of any.
 
     Where two overlap, only one of them is meant: the one that begins first is returned, the longer of two, and what
     is left of the other belongs to it.
-
-    Parameters
-    ----------
-    most
-        Of one length; the whole text is returned as one number without digits when there are more.
     """
     if _is_short(text):
         return []
@@ -318,8 +313,6 @@ def numbers(text: bytes, most: int | None = None) -> list[Number]:
     hits = {}
     for length, summed in _summed(codes):
         hits[length] = _lanes(_PATTERNS[length].sub(bytes([_HIT]), summed), _IS_HIT)
-        if most is not None and hits[length].bit_count() > most:
-            return [Number(0, len(text), b"")]
     if not any(hits.values()):
         return []
     longest, cover = 0, 0

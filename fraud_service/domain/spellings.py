@@ -38,15 +38,15 @@ _CONTINUED: Final = bytes(range(0x80, 0xC0))  # of a character, behind its first
 
 
 @cache
-def _digits() -> dict[int, str]:
+def _digits() -> dict[str, str]:
     """Return the ASCII digit of every other character that is one: decimal, superscript or in a circle."""
-    found = ((code, unicodedata.digit(chr(code), None)) for code in range(128, _LAST_WITH_DIGITS))
-    return {code: str(digit) for code, digit in found if digit is not None}
+    found = ((chr(code), unicodedata.digit(chr(code), None)) for code in range(128, _LAST_WITH_DIGITS))
+    return {character: str(digit) for character, digit in found if digit is not None}
 
 
 @cache
 def _digit_characters() -> frozenset[str]:
-    return frozenset(map(chr, _digits()))
+    return frozenset(_digits())
 
 
 def as_they_stand(data: bytes) -> bytes | None:
@@ -92,8 +92,9 @@ def _kept(padded: bytes) -> Sequence[int]:
 
 
 def _in_ascii(text: str) -> bytes:
-    if not text.isascii() and not _digit_characters().isdisjoint(text):
-        text = text.translate(_digits())
+    if not text.isascii():
+        for character in _digit_characters().intersection(text):  # a few: to translate would ask for each place
+            text = text.replace(character, _digits()[character])
     return text.encode("ascii", errors="replace")
 
 
