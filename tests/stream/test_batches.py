@@ -10,7 +10,7 @@ from support.malformed import BROKER_TIME, MALFORMED
 from test_scorer import payment
 
 from fraud_service.domain.events import encode
-from fraud_service.domain.profile import Profile, encode_profile
+from fraud_service.domain.profile import SCHEMA, Profile, encode_profile
 from fraud_service.domain.records import decode_score
 from fraud_service.errors import InvalidRecord
 from fraud_service.settings import Settings
@@ -65,10 +65,10 @@ def test_state_of_another_version_stops_the_scorer_before_anything_is_written_be
     with looped(tmp_path) as loop:
         (stream_id,) = loop.scorer.app._state_manager.stores
         state = loop.scorer._context.checkpoint.get_store_transaction(stream_id, 0).as_state(prefix=old.encode())
-        state.set_bytes("profile", encode_profile(Profile(schema=5)))
+        state.set_bytes("profile", encode_profile(Profile(schema=SCHEMA + 1)))
         loop.scorer.commit()
     with looped(tmp_path) as loop:
-        with pytest.raises(InvalidRecord, match="schema 5; this version reads 4"):
+        with pytest.raises(InvalidRecord, match=f"schema {SCHEMA + 1}; this version reads {SCHEMA}"):
             loop.transaction(payment(0, new))
         loop.scorer._batch.clear()
         loop.scorer.commit()
