@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from support.worlds import CountingLearner, LinearModel, transaction
 from fraud_service import service
 from fraud_service.domain.entries import Known
 from fraud_service.domain.events import InvalidEvent, Label, LabelSource, decode_label, encode, facts
+from fraud_service.domain.ledger import MOST_PAYMENTS
 from fraud_service.domain.profile import DAY, HOUR
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import decode_snapshot
@@ -144,12 +145,14 @@ class Classroom(World):
         words, taught = self._words(), defaultdict(list)
         for record in map(decode_labelled, self._values("labelled")):
             taught[facts(record)].append(record)
-        used: set[str] = set()
+        used: Counter[str] = Counter()
         for score in self.scores:
             if score.repeated:
                 continue
-            is_first = score.transaction_id not in used
-            used.add(score.transaction_id)
+            is_first = not used[score.transaction_id]
+            used[score.transaction_id] += 1
+            if used[score.transaction_id] > MOST_PAYMENTS:
+                continue  # and if it is taught, that is told below
             known = [word for word in words[score.transaction_id] if is_first or word.known_at >= score.timestamp]
             lessons = taught.pop(facts(score), [])
             is_mature = score.timestamp + self.settings.maturity * DAY <= self.last_boundary
