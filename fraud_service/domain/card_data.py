@@ -43,7 +43,7 @@ class Finding(NamedTuple):
     digits: bytes = b""
 
 
-MOST_AT_ONCE: Final = 1 << 20  # bytes
+MOST_AT_ONCE: Final = 1 << 18  # bytes: ordinary messages are far smaller, and others are looked at alone
 MOST_PASSES: Final = 2
 LARGEST_IN_PARTS: Final = 8192  # characters; a longer text with card data is masked wholly, for that takes one look
 WHOLLY_MASKED: Final = "[card data]"
@@ -80,8 +80,13 @@ def is_clean(parts: Iterable[bytes | None]) -> bool:
     return is_utf8_alone(joined) and find(joined) is None
 
 
-def refuse(*parts: bytes | None, numbers: bool = True) -> None:
+def refuse(*parts: bytes | None, numbers: bool = True) -> CardData | None:
     """Refuse a message that has card data in its value or key; without `numbers`, only authentication data.
+
+    Returns
+    -------
+    CardData or None
+        What was found and is allowed.
 
     Raises
     ------
@@ -97,15 +102,21 @@ def refuse(*parts: bytes | None, numbers: bool = True) -> None:
         )
     if numbers and CardData.CARD_NUMBER in found:
         raise InvalidEvent(Reason.CARD_NUMBER, "the message has a card number: send a token of it")
+    return CardData.CARD_NUMBER if CardData.CARD_NUMBER in found else None
 
 
-def masked(data: bytes) -> bytes:
+def masked(data: bytes, *, has_card_data: bool = False) -> bytes:
     """Return the bytes with all card data replaced by its kind in brackets; the same bytes where there is none.
 
     Bytes that are no plain UTF-8 come back as UTF-8, where there is card data in them.
+
+    Parameters
+    ----------
+    has_card_data
+        Whether a search has found some: long bytes are not searched again.
     """
     if len(data) > LARGEST_IN_PARTS:
-        return data if find(data) is None else WHOLLY_MASKED.encode()
+        return WHOLLY_MASKED.encode() if has_card_data or find(data) is not None else data
     for text in texts(data):
         new = mask(text)
         if new != text:

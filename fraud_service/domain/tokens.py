@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
-from fraud_service.domain.card_data import refuse, replaced, whole_number
+from fraud_service.domain.card_data import LARGEST_IN_PARTS, CardData, refuse, replaced, whole_number
 from fraud_service.domain.events import Reason, card_of, fields_of
 from fraud_service.domain.reading import UNREADABLE
 from fraud_service.errors import InvalidEvent
@@ -61,19 +61,32 @@ class Tokenizer(msgspec.Struct, frozen=True):
             When the message has what authenticates a card, no `card_id` that is text, or a card number where no text
             can stand.
         """
-        refuse(value, key, numbers=False)
-        name = secret or self.active
+        (made,) = self.tokenize_under([secret or self.active], value, key)
+        return made
+
+    def tokenize_under(
+        self, names: Iterable[str], value: bytes | None, key: bytes | None
+    ) -> list[tuple[bytes | None, bytes | None]]:
+        """Do the same once for each of several keys; the message is searched once. Raises as `tokenize` does."""
+        fields = fields_of(value)  # first: to search takes longer
+        found = refuse(value, key, numbers=False)
+        return [self._tokenized(value, fields, key, name, found) for name in names]
+
+    def _tokenized(
+        self, value: bytes | None, fields: dict[str, msgspec.Raw], key: bytes | None, name: str, found: CardData | None
+    ) -> tuple[bytes | None, bytes | None]:
         new_key = None if key is None else self.card_token(key, name)
-        written = self._with_token(value, name)
-        new_value = replaced(written, lambda digits: self.token(digits, name))
+        written = self._with_token(value, fields, name)
+        is_long = len(written) > LARGEST_IN_PARTS  # it may hold no number but its card's
+        new_value = written if is_long else replaced(written, lambda digits: self.token(digits, name))
         if new_value != written and not _is_json(new_value):
             raise InvalidEvent(Reason.CARD_NUMBER, "a card number stands where no text can: send it as text")
-        refuse(new_value, new_key)  # whatever is left over
+        if found is not None or not is_long:
+            refuse(new_value, new_key)  # whatever is left over
         return new_value, new_key
 
-    def _with_token(self, value: bytes | None, name: str) -> bytes:
+    def _with_token(self, value: bytes | None, fields: dict[str, msgspec.Raw], name: str) -> bytes:
         """Return the message with the token of its `card_id`, and each field once."""
-        fields = fields_of(value)
         card = card_of(fields).encode()
         token = self.card_token(card, name)
         if token == card and b"\\" not in value and value.count(b"card_id") == 1:  # type: ignore[operator, union-attr]

@@ -210,15 +210,18 @@ class LearnerStep:
     def _take(self, message: Received) -> list[Output]:
         """Take in a message; one that cannot be taken in becomes a dead letter."""
         self.beat()
+        is_searched = False
         try:
             require_content(message)
             if message.topic == self._scores:
                 self._score(message)
             else:
+                refuse(message.value, message.key, numbers=self._refuses_numbers)
+                is_searched = self._refuses_numbers
                 self._label(message)
         except InvalidEvent as error:
             self._metrics.dead_letters.labels(error.reason).inc()
-            return [dead_letter(message, error)]
+            return [dead_letter(message, error, is_searched=is_searched)]
         return []
 
     def _score(self, message: Received) -> None:
@@ -238,7 +241,6 @@ class LearnerStep:
 
     def _label(self, message: Received) -> None:
         """Take in a label."""
-        refuse(message.value, message.key, numbers=self._refuses_numbers)
         label = decode_label(message.value)
         check_key(message.key, label.card_id)
         check_time(label.labelled_at, message.timestamp + self._tolerance, "labelled_at")

@@ -78,15 +78,17 @@ class ScorerStep:
         readable = []
         is_plain = is_clean(part for message in batch for part in (message.value, message.key))
         for place, message in enumerate(batch):
+            is_searched = is_plain
             try:
                 require_content(message)
                 if not is_plain:
                     self.beat()  # a close look takes its time
                     refuse(message.value, message.key, numbers=self._refuses_numbers)
+                    is_searched = self._refuses_numbers
                 readable.append((place, message, read(message, self._tolerance)))
             except InvalidEvent as error:
                 self._metrics.dead_letters.labels(error.reason).inc()
-                outputs[place].append(dead_letter(message, error))
+                outputs[place].append(dead_letter(message, error, is_searched=is_searched))
         if readable and self._knowledge.is_behind(max(transaction.timestamp for *_, transaction in readable)):
             self._refresh()
         for part in _apart(readable):
@@ -180,15 +182,23 @@ def check_time(event_time: int, latest: int, field: str) -> None:
         raise InvalidEvent(Reason.FUTURE_TIMESTAMP, f"`{field}` lies after the broker's timestamp of the message")
 
 
-def dead_letter(message: Received, error: InvalidEvent) -> Output:
+def dead_letter(message: Received, error: InvalidEvent, *, is_searched: bool = False) -> Output:
     """Keep the original bytes, with the reason and where they came from in the headers.
 
     A dead letter must always fit its topic, or its source is read for ever. So of what is too large to be read only
     length and hash are kept. And card data is masked: dead letters are kept long, and read by many.
+
+    Parameters
+    ----------
+    is_searched
+        Whether a search has found no card data in the message: it takes long enough not to be done twice.
     """
     message = bounded(message)
-    key = None if message.key is None else masked(message.key)
-    value = None if message.value is None else masked(message.value)
+    key, value = message.key, message.value
+    if not is_searched:
+        is_found = error.reason in {Reason.CARD_NUMBER, Reason.SENSITIVE_DATA}
+        key = None if key is None else masked(key)
+        value = None if value is None else masked(value, has_card_data=is_found)
     headers = {
         "fraud-reason": error.reason,
         "fraud-detail": mask(error.detail[:MOST_SAID]),

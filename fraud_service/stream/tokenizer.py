@@ -97,5 +97,5 @@ class TokenizerStep:
 
     def _under_each_key(self, message: Received) -> list[tuple[bytes | None, bytes | None]]:
         names = [self._tokenizer.active, *(name for name in self._tokenizer.keys if name != self._tokenizer.active)]
-        found = [self._tokenizer.tokenize(message.value, message.key, name) for name in names]
-        return [*dict.fromkeys(found)]  # of a message with a token, all are the same
+        made = self._tokenizer.tokenize_under(names, message.value, message.key)
+        return [*dict.fromkeys(made)]  # of a message with a token, all are the same

@@ -132,7 +132,7 @@ def test_a_dead_letter_fits_its_topic_whatever_was_masked_in_it(content):
 
 
 def test_a_value_that_masking_makes_too_large_is_not_kept(monkeypatch):
-    monkeypatch.setattr(scorer, "masked", lambda data: data * 5)
+    monkeypatch.setattr(scorer, "masked", lambda data, **_: data * 5)
     letter = scorer.dead_letter(received(b"x" * MAX_EVENT_BYTES), InvalidEvent(Reason.NOT_JSON, "no JSON"))
     assert letter.value is None
     assert dict(letter.headers)["fraud-content-length"] == b"65536"
