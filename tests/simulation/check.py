@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from simulation.process import detector, knowledge
 
 from fraud_service.domain.card_data import refuse
-from fraud_service.domain.events import decode_transaction
 from fraud_service.domain.profile import RECENT_KEPT, encode_profile
 from fraud_service.domain.records import decode_score
 from fraud_service.errors import InvalidEvent
 from fraud_service.stream import topics
-from fraud_service.stream.messages import Received
-from fraud_service.stream.scorer import _outputs, check_key, check_time, dead_letter
+from fraud_service.stream.messages import Received, bounded, require_content
+from fraud_service.stream.scorer import _outputs, dead_letter, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,17 +45,14 @@ class Expected:
         }
 
     def _process(self, offset: int, record: Record) -> Iterator[Output]:
+        name = self._settings.topics.transactions
+        received = bounded(Received(name, self._partition, offset, record.key, record.value, record.timestamp))
         try:
+            require_content(received)
             refuse(record.value, record.key)
-            transaction = decode_transaction(record.value)
-            check_key(record.key, transaction.card_id)
-            check_time(
-                transaction.timestamp, record.timestamp + int(self._settings.future_tolerance * 1000), "timestamp"
-            )
+            transaction = read(received, int(self._settings.future_tolerance * 1000))
         except InvalidEvent as error:
-            name = self._settings.topics.transactions
-            place = Received(name, self._partition, offset, record.key, record.value, record.timestamp)
-            yield dead_letter(place, error)
+            yield dead_letter(received, error)
             return
         (verdict,) = self._detector.assess([transaction], self._profiles, self._knowledge)
         yield from _outputs(verdict, record.key)

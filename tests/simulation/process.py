@@ -21,7 +21,7 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.domain.teaching import Sampling
 from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
-from fraud_service.stream import application, batches, learner, scorer, shortcuts
+from fraud_service.stream import application, batches, ends, learner, scorer, shortcuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ MADE_IN = {
     "quixstreams.kafka.consumer.ConfluentConsumer": Consumer,
     "quixstreams.kafka.producer.ConfluentProducer": Producer,
     "quixstreams.models.topics.admin.AdminClient": AdminClient,
-    "fraud_service.stream.clients.Consumer": Consumer,
+    "fraud_service.stream.clients.Reader": Consumer,
     "fraud_service.stream.clients.Producer": Producer,
     "fraud_service.stream.clients.AdminClient": AdminClient,
 }
@@ -129,7 +129,7 @@ def learn(settings: Settings, started: Callable[[GuardedApplication], None]) -> 
         settings, service.calendar(settings), Sampling(), LinearModel(), CountingLearner, learner_metrics()
     )
     learner.wire(app, settings, step)
-    step.follow(learner.Log(settings, app, inputs))
+    step.follow(ends.Log(settings, app, inputs))
     app.on_partitions = step.on_partitions
     app._setup_signal_handlers = lambda: None
     started(app)
