@@ -14,13 +14,15 @@ from fraud_service.domain.profile import fingerprint64
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.risk import RiskTable
 from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.errors import InvalidEvent, InvalidRecord
+from fraud_service.errors import InvalidEvent, InvalidRecord, RefusedRecord
+from fraud_service.stream.broadcast import risk_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fraud_service.audit.findings import Findings
     from fraud_service.audit.letters import Letter
+    from fraud_service.domain.signature import Keyring
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.stream.archive import Entry
 
@@ -115,14 +117,27 @@ def follow_snapshots(entries: Iterable[Entry], findings: Findings) -> Snapshot |
     return newest
 
 
-def follow_risk(entries: Iterable[Entry], version_header: str, newest: Snapshot, findings: Findings) -> bool:
+def believed(entries: Iterable[Entry], role: str, keyring: Keyring, findings: Findings) -> Iterator[Entry]:
+    """Leave out, and name, the records that no key of ours has signed: scorers leave them out, too."""
+    for entry in entries:
+        try:
+            keyring.require(role, entry.key, entry.value, entry.headers)
+        except RefusedRecord as error:
+            findings.wrong(Kind.UNEXPECTED, entry, str(error))
+        else:
+            yield entry
+
+
+def follow_risk(entries: Iterable[Entry], newest: Snapshot, findings: Findings) -> bool:
     """Whether the rows of risk add up to the digest that the newest snapshot names; later rows are left out."""
     rows: dict[str, bytes | None] = {}
     for entry in entries:
         findings.count("risk_rows")
-        version = entry.header(version_header)
-        if version is None or entry.key is None:
-            findings.wrong(Kind.UNREADABLE, entry, "a risk row names no snapshot or has no key")
-        elif version <= newest.version:
-            rows[entry.key.decode(errors="replace")] = entry.value
+        try:
+            version, key, row = risk_row(entry.key, entry.value, entry.headers)
+        except InvalidRecord as error:
+            findings.wrong(Kind.UNREADABLE, entry, str(error))
+            continue
+        if version <= newest.version:
+            rows[key] = row
     return RiskTable().digest_with(rows) == newest.risk_digest

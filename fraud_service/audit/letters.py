@@ -182,10 +182,11 @@ class Letters:
             if isinstance(found, Letter):
                 self._keep(found, entry, findings)
                 continue
-            findings.count("redriven")
             if found.complaint is not None:
                 findings.wrong(Kind.UNEXPECTED, entry, found.complaint)
-            elif found.offset in sent_again:
+                continue
+            findings.count("redriven")
+            if found.offset in sent_again:
                 findings.wrong(Kind.DOUBLED, entry, f"the letter at {found.offset} was redriven before")
             sent_again.add(found.offset)
 

@@ -15,11 +15,11 @@ from fraud_service.audit.decisions import Decisions, Loose, Scope, settle
 from fraud_service.audit.findings import Findings, Kind
 from fraud_service.audit.letters import Letters
 from fraud_service.domain.events import LATEST
+from fraud_service.domain.signature import Keyring
 from fraud_service.errors import ArchiveError
 from fraud_service.replay.pairing import pair
-from fraud_service.stream import standing
+from fraud_service.stream import signing, standing
 from fraud_service.stream.archive import Archive, Span
-from fraud_service.stream.broadcast import VERSION_HEADER
 from fraud_service.stream.changelogs import Volume
 from fraud_service.stream.topics import table
 
@@ -162,9 +162,12 @@ class _Verification:
             met: set[int] = set()
             for number in self.cut.spans["labelled"]:
                 taught.name(self._read("labelled", number), met, findings)
-        newest = lessons.follow_snapshots(self._read("snapshots", 0), findings)
-        rows = self._read("risk", 0)
-        if newest is not None and not lessons.follow_risk(rows, VERSION_HEADER, newest, findings):
+        keyring = Keyring() if self._settings.signing_keys is None else signing.keyring(self._settings)
+        snapshots, rows = (
+            lessons.believed(self._read(role, 0), role, keyring, findings) for role in ("snapshots", "risk")
+        )
+        newest = lessons.follow_snapshots(snapshots, findings)
+        if newest is not None and not lessons.follow_risk(rows, newest, findings):
             what = (
                 f"the rows of risk do not add up to what snapshot {newest.version} names: some are missing or altered"
             )

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_service.audit.letters import LARGEST_OFFSET, LARGEST_PARTITION, Letter, Mark, Sorter, is_of
+from fraud_service.audit.findings import Findings, Kind
+from fraud_service.audit.letters import LARGEST_OFFSET, LARGEST_PARTITION, Letter, Letters, Mark, Sorter, is_of
 from fraud_service.errors import InvalidRecord
 from fraud_service.stream.archive import Entry
+
+pytestmark = pytest.mark.attack
 
 SOURCE = Entry("payments", 0, 5, b"card-1", b'{"amount": 1}', 0, [])
 DIGEST = sha256(SOURCE.value).hexdigest().encode()
@@ -51,6 +54,17 @@ def test_a_letter_that_keeps_what_its_source_says_is_of_it(entry):
 )
 def test_a_letter_that_keeps_anything_else_is_not(entry):
     assert not is_of(entry, SOURCE)
+
+
+def test_a_forged_mark_accuses_no_real_one():
+    findings = Findings()
+    named = {"reason": b"not_json", "source_topic": b"payments", "source_partition": b"0", "source_offset": b"5"}
+    written = [letter(b"card-1", b"x", **named)]
+    written += [letter(key, None, redriven_offset=b"0") for key in (b"forged", b"card-1", b"card-1")]
+    Letters().take([one._replace(offset=offset) for offset, one in enumerate(written)], findings)
+    report = findings.report()
+    assert [(one.kind, one.offset) for one in report.anomalies] == [(Kind.UNEXPECTED, 1), (Kind.DOUBLED, 3)]
+    assert report.counts["redriven"] == 2
 
 
 NAMES = ["fraud-reason", "fraud-source-topic", "fraud-source-partition", "fraud-source-offset", "fraud-redriven-offset"]
