@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, TopicPartition
+from faults import attacks
 from faults.crash import STEPS
 from faults.load import elapsed
 from faults.trial import ASK, PATIENCE, last_words
@@ -404,6 +405,29 @@ def hostile_sizes(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.scorer.start()
     trial.settle(killed)
     assert len(trial.endings) == ended, "a message ended a process that had just started"
+
+
+@fault("hostile records", quick=1, full=5)
+def hostile_records(trial: Trial, rng: random.Random, ground: Ground) -> None:
+    """Nobody ends, obeys or forgets; then all begin anew on what lies there."""
+    ended, since = len(trial.endings), attacks.now_ms()
+    attacks.send_events(trial, rng)
+    attacks.send_unbelieved(trial)
+    trial.pass_time(2, lambda: all(process.status("/livez") == 200 for process in trial.running))
+    trial.settle()
+    attacks.forge_letters(trial, since)
+    trial.settle()
+    for process in (trial.scorer, trial.learner):
+        process.kill()
+    killed, before = time.monotonic(), trial.taught.read()
+    for process in (trial.scorer, trial.learner):
+        process.start()
+    trial.settle(killed)
+    trial.await_(lambda: trial.taught.read() > before, "the next snapshot")
+    assert len(trial.endings) == ended, "a record ended a process"
+    assert "snapshot_refused" in trial.scorer.log()
+    assert all("promotion_refused" in process.log() for process in (trial.scorer, trial.learner))
+    assert "online_model_switched" not in trial.scorer.log()
 
 
 @fault("clock an hour back, an hour ahead, right", quick=1, full=3)

@@ -51,6 +51,15 @@ class Load:
         """How many messages have gone to the topic of transactions."""
         return self._fed + self._poisoned
 
+    @property
+    def now(self) -> int:
+        """Event time, as far as it has come."""
+        return self._next.transaction.timestamp
+
+    def expect(self, number: int) -> None:
+        """Count messages that somebody else has sent, or records where their outcomes lie."""
+        self._poisoned += number
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import time
 from contextlib import ExitStack, contextmanager
@@ -85,8 +86,12 @@ class Trial:
 
     def __enter__(self) -> Self:
         made = fresh_settings(self.bootstrap, self.folder, PARTITIONS, self.replication)
+        keys = self.folder / "keys"
+        keys.mkdir(parents=True)
+        (keys / "2026").write_text(secrets.token_hex(32))
+        signed = {"signing_keys": keys, "deployment": "trial", "allow_unsigned": False}
         self.settings = made.model_copy(
-            update={"kafka": {"log_level": "0"}, "labels_per_source": 0, "labels_per_card": 0}
+            update={"kafka": {"log_level": "0"}, "labels_per_source": 0, "labels_per_card": 0} | signed
         )
         # No log lines of brokers that are down by intention, and history comes faster than labels may.
         self.scorer = self.service("score", "scorer-0")

@@ -4,56 +4,19 @@ from __future__ import annotations
 
 import urllib.request
 
-import msgspec
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from support import librdkafka
+from support.forged import RECORDS
 from support.processes import Service, environment, fresh_settings, read_all
-from support.worlds import HOUR, MONDAY, snapshot, transaction
+from support.worlds import HOUR, MONDAY, transaction
 from typer.testing import CliRunner
 
 from fraud_service.cli import app
 from fraud_service.domain.events import encode
-from fraud_service.domain.snapshot import encode_snapshot
-from fraud_service.models import artefact
 from fraud_service.stream import clients, promotions, topics
-from fraud_service.stream.broadcast import VERSION_HEADER
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
-
-VERSION = [(VERSION_HEADER, b"20240101T0000-0123abcd")]
-
-
-def hostile_models() -> list[tuple]:
-    """Return keys, values and headers of what would have ended processes at each start."""
-    shipped = artefact.read(artefact.shipped())
-    huge = msgspec.structs.replace(shipped, manifest=msgspec.structs.replace(shipped.manifest, leaves=int(1e11)))
-    refit = (
-        b'{"at":1' + b"0" * 400 + b',"champion_model":"m","champion":null,"challenger":null,"margin":0.01,'
-        b'"span_days":1,"rows":1,"frauds":1,"promoted":null}'
-    )
-    return [
-        (b"forest-1", artefact.pack(huge), []),
-        (b"forest-2", b"\x81" * 100_000, []),
-        (b"forest-3", b"", [("fraud-sequence", None)]),
-        (None, b"junk", [("fraud-sequence", b"\xff"), ("fraud-sequence", b"1")]),
-        (b"\xff\xfe", None, []),
-        (b"re-fit", refit, []),
-        (b"online", b'{"online":true,"at":1' + b"0" * 400 + b"}", []),
-        (b"online", b"[" * 100_000, []),
-    ]
-
-
-def hostile_knowledge() -> dict[str, list[tuple]]:
-    bent = msgspec.structs.replace(snapshot(MONDAY, {}, {}), online_weight=9.0, examples=10**300).sealed()
-    return {
-        "snapshots": [(b"v", encode_snapshot(bent), []), (None, b"[" * 100_000, []), (b"v", None, [])],
-        "risk": [
-            (b"merchant:m-1", b"no row", VERSION),
-            (b"\xff", b"", VERSION),
-            (b"card:c", b"", [(VERSION_HEADER, None)]),
-        ],
-    }
 
 
 def metric(process, name: str) -> float:
@@ -73,11 +36,10 @@ def settings(request, apache_kafka, tmp_path):
 
 def test_scorer_and_learner_start_on_hostile_records_and_obey_the_switch(settings, tmp_path):
     producer = clients.producer(settings)
-    records = {"models": hostile_models(), **hostile_knowledge()}
-    for role, sent in records.items():
+    for role, sent in RECORDS.items():
         promotions.deliver(settings, [clients.Record(getattr(settings.topics, role), *one) for one in sent])
     with librdkafka.Sender(settings.bootstrap_servers) as sender:
-        for role in records:
+        for role in RECORDS:
             sender.send(getattr(settings.topics, role), b"forest-4", b"junk", b"fraud-\xff")
     scorer, learner = Service(settings, "score", tmp_path / "s"), Service(settings, "learn", tmp_path / "l")
     with scorer, learner:
