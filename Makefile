@@ -81,10 +81,11 @@ image: checks
 	cat .cache/image.json
 
 # What is inside, and what may be wrong with it: the bill of materials of the service (CycloneDX, from the lock), the
-# licences of what its image holds, and two scanners, each in an environment of its own.
+# licences of what its image holds, two scanners, each in an environment of its own, every attack that needs no broker,
+# and a little fuzzing. The attacks on Apache Kafka are tests in tests/kafka and faults in `make faults-quick`.
 .PHONY: security
 LICENCES = Apache;BSD;ISC;MIT;MPL;PSF;Python;Unlicense;Zlib
-security: setup
+security: checks
 	mkdir -p .cache
 	$(BIN)/uv export --quiet --locked --no-default-groups --no-emit-project --format cyclonedx1.5 --output-file .cache/sbom.cdx.json
 	UV_PROJECT_ENVIRONMENT=.cache/service $(BIN)/uv sync --quiet --locked --no-default-groups --no-install-project
@@ -93,6 +94,8 @@ security: setup
 	$(BIN)/uv tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive fraud_service
 	$(BIN)/uv tool run --quiet semgrep@1.185.0 scan --metrics=off --disable-version-check --error --quiet \
 	  --config ops/semgrep.yml fraud_service
+	$(BIN)/pytest --quiet -n 2 --dist loadscope -m attack
+	$(MAKE) fuzz SECONDS=5
 	@echo "nothing found; bill of materials: .cache/sbom.cdx.json, licences: docs/licences.md"
 
 # Every decoder under atheris, so many seconds each; ends with one JSON line, and what was found lies in .cache/fuzz.

@@ -5,6 +5,10 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.attack
+
 CASES = Path(__file__).parents[1] / "examples" / "cases.py"
 
 

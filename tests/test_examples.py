@@ -9,6 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from support.bad_alerts import BAD_ALERTS, BAD_FOR_CASES, ESCAPE, HEADERS, changed, of
 
+pytestmark = pytest.mark.attack
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

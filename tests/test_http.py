@@ -23,6 +23,8 @@ from fraud_service.errors import ConfigurationError
 from fraud_service.health import MAX_CONNECTIONS, MAX_REQUEST_BYTES, RENDER_INTERVAL, TICK, Health, HttpEndpoint
 from fraud_service.metrics import Metrics
 
+pytestmark = pytest.mark.attack
+
 LOOPBACK = "127.0.0.1"
 OTHER_CLIENT = "127.0.0.2"
 SHORT_DEADLINE = 0.6

@@ -6,6 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.attack
+
 CANARY = "4242424242424242"
 BEGIN = """
 import logging, structlog

@@ -26,6 +26,8 @@ from fraud_service.stream.archive import Entry
 from fraud_service.stream.dead_letters import Found, Looked
 from fraud_service.supply import Candidate
 
+pytestmark = pytest.mark.attack
+
 PACKAGE = Path(cli.__file__).parents[1]
 EVERY = "".join(chr(point) for first, last in HIDDEN for point in range(first, last + 1) if first != 0xD800)
 HOSTILE = f"\x1b]0;owned\x07\x1b[2J\r\n12:00 nothing is wrong\n{EVERY}[red]"

@@ -26,6 +26,8 @@ from fraud_service.domain.card_data import (
 )
 from fraud_service.errors import InvalidEvent
 
+pytestmark = pytest.mark.attack
+
 # Published test numbers of payment providers; none of them is anybody's card.
 NUMBERS = [
     "4242424242424242",

@@ -33,6 +33,8 @@ from fraud_service.models.graph import graph
 from fraud_service.models.trees import Trees, asked, nested, require_sound
 from fraud_service.stream.broadcast import VERSION_HEADER, risk_row
 
+pytestmark = pytest.mark.attack
+
 
 def profile() -> bytes:
     known = Profile()

@@ -14,6 +14,8 @@ from fraud_service.domain.entries import Example, Scored
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.ledger import MOST_LABELS, MOST_PAYMENTS, Ledger, Taken, in_order
 
+pytestmark = pytest.mark.attack
+
 FAST = settings(max_examples=300, deadline=None, derandomize=True)
 
 

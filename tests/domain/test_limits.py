@@ -11,6 +11,8 @@ from fraud_service.domain.events import LabelSource, Reason
 from fraud_service.domain.limits import KEY, MOST_PER_CARD, Limits, Sluice
 from fraud_service.errors import InvalidEvent
 
+pytestmark = pytest.mark.attack
+
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
 LABELS = st.lists(st.tuples(st.sampled_from(LabelSource), st.integers(0, 5), st.integers(-HOUR, 3 * HOUR)), max_size=60)
 

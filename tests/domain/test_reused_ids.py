@@ -33,6 +33,8 @@ from fraud_service.domain.records import ScoreRecord, decode_score, encode_recor
 from fraud_service.domain.risk import NO_RISK
 from fraud_service.domain.snapshot import Knowledge, untaught
 
+pytestmark = pytest.mark.attack
+
 FAST = settings(max_examples=150, deadline=None, derandomize=True)
 LENIENT = Policy(review=1.0, decline=1.0)  # approves whatever a model says
 OLD = json.loads((Path(__file__).parent / "profile_v4.json").read_text())

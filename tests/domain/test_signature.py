@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from fraud_service.domain.signature import KEY_HEADER, SIGNATURE_HEADER, Keyring, Refusal
 from fraud_service.errors import RefusedRecord
 
+pytestmark = pytest.mark.attack
+
 RING = Keyring({"2025": b"o" * 32, "2026": b"n" * 32}, "2026")
 PARTS = st.binary(max_size=20) | st.none()
 HEADERS = st.lists(st.tuples(st.sampled_from(["fraud-snapshot", "fraud-sequence"]), st.binary(max_size=9)), max_size=3)

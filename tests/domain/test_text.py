@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import unicodedata
 
+import pytest
+
 from fraud_service.domain.text import HIDDEN, has_hidden, visible, visible_json
+
+pytestmark = pytest.mark.attack
 
 EVERY = [chr(point) for point in range(0x110000)]
 RESERVED = {*range(0x2060, 0x2070), *range(0x13430, 0x13440), *range(0xE0000, 0xE0080)}

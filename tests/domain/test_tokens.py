@@ -15,6 +15,8 @@ from fraud_service.domain.events import Reason, decode_transaction, encode
 from fraud_service.domain.tokens import Tokenizer
 from fraud_service.errors import InvalidEvent
 
+pytestmark = pytest.mark.attack
+
 FAST = settings(max_examples=300, deadline=None, derandomize=True)
 KEYS = {"y2025": b"a" * 32, "y2026": b"b" * 32}
 TOKENIZER = Tokenizer(KEYS, "y2026")

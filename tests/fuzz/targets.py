@@ -24,6 +24,7 @@ from support.worlds import DAY, MONDAY, LinearModel, features, online_model, sna
 from fraud_service import health, logs, service
 from fraud_service.domain.card_data import find
 from fraud_service.domain.detector import Detector
+from fraud_service.domain.events import card_of, fields_of
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.reading import UNREADABLE
 from fraud_service.domain.records import RefitRecord, SwitchRecord, decode_refit, decode_score, encode_record
@@ -344,7 +345,7 @@ def tokenizes(data: bytes) -> bool:
         value, new_key = TOKENIZER.tokenize(given.rest, key)
         assert find(value) is None
         assert (new_key is None) == (key is None)
-        tokens = [msgspec.json.decode(value)["card_id"].encode(), *([] if key is None else [new_key])]
+        tokens = [card_of(fields_of(value)).encode(), *([] if key is None else [new_key])]
         assert all(TOKENIZER._is_token(token) for token in tokens), tokens
         assert TOKENIZER.tokenize(value, new_key) == (value, new_key)
         return True

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from support import chart
 
+pytestmark = pytest.mark.attack
+
 EVERYTHING: dict[str, Any] = {
     "kafka": {
         "tls": {"enabled": True, "caSecret": "authority", "clientSecret": "certificate"},

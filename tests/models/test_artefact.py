@@ -21,6 +21,8 @@ from fraud_service.models.pretrained import LARGEST_INPUT, Pretrained
 from fraud_service.models.pretrained import logit as share_logit
 from fraud_service.models.trees import DEEPEST, ENCODING_DEPTH, ENCODING_TREES, MOST_NODES, Trees, require_sound
 
+pytestmark = pytest.mark.attack
+
 ROWS = [*plausible(1, 200), *EXTREMES]
 
 

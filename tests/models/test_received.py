@@ -9,6 +9,8 @@ from fraud_service.domain.detector import MOST_MODELS
 from fraud_service.models import artefact
 from fraud_service.models.received import last, loaded, recent
 
+pytestmark = pytest.mark.attack
+
 
 @pytest.fixture(scope="module")
 def shipped():

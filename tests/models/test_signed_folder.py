@@ -14,6 +14,8 @@ from fraud_service.errors import ModelError
 from fraud_service.models import artefact
 from fraud_service.settings import Settings
 
+pytestmark = pytest.mark.attack
+
 RING = Keyring({"2026": b"k" * 32}, "2026", "production")
 
 

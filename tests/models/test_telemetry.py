@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.attack
+
 
 def test_loading_the_model_runtime_switches_its_telemetry_off(tmp_path):
     code = "import fraud_service.models.pretrained, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"

@@ -29,6 +29,8 @@ from fraud_service.replay.explain import explain
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.attack
+
 CHEAP = payment(7, 1, 1, 20.0, 85)
 DEAR = msgspec.structs.replace(CHEAP, timestamp=CHEAP.timestamp + HOUR, amount=9999.0, merchant_id="m-new")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from itertools import product
 
+import pytest
 from support.loop import looped
 from support.malformed import MALFORMED
 from support.worlds import (
@@ -28,6 +29,8 @@ from fraud_service.domain.profile import Profile, encode_profile
 from fraud_service.domain.risk import decode_risk, merchant_key
 from fraud_service.domain.snapshot import Knowledge, untaught
 from fraud_service.domain.teaching import Progress, Sampling, Teacher
+
+pytestmark = pytest.mark.attack
 
 CURRENCIES = ["".join(letters) for letters in product(string.ascii_uppercase, repeat=3)]
 

@@ -6,6 +6,8 @@ import pytest
 
 from fraud_service.stream.log_limits import EVERY, RateLimitedLog
 
+pytestmark = pytest.mark.attack
+
 
 @pytest.fixture
 def written() -> list[dict]:

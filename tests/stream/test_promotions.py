@@ -12,6 +12,8 @@ from fraud_service.settings import Settings
 from fraud_service.stream import promotions
 from fraud_service.stream.promotions import SEQUENCE_HEADER, Gate, Promotions
 
+pytestmark = pytest.mark.attack
+
 RING = Keyring({"2026": b"k" * 32}, "2026")
 
 

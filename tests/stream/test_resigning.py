@@ -10,6 +10,8 @@ from fraud_service.errors import RefusedRecord
 from fraud_service.stream.promotions import REFIT_KEY, SWITCH_KEY, Promoted
 from fraud_service.stream.resigning import Lenient, _in_force
 
+pytestmark = pytest.mark.attack
+
 KEYS = {"2026": b"k" * 32}
 RECORD = ("risk", b"card:c", b"row")
 SIGNED = Keyring(KEYS, "2026", "production").signed(*RECORD, [])

@@ -8,6 +8,8 @@ from fraud_service.domain.risk import LARGEST_ROW, NO_RISK, encode_risk
 from fraud_service.errors import InvalidRecord
 from fraud_service.stream.broadcast import LONGEST_KEY, VERSION_HEADER, risk_row
 
+pytestmark = pytest.mark.attack
+
 KEY = b"merchant:m-1"
 ROW = encode_risk(NO_RISK.with_label(1, 1, is_fraud=True, explained=False))
 VERSION = [(VERSION_HEADER, b"20240101T0000-0123abcd")]

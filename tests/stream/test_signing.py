@@ -8,6 +8,8 @@ from fraud_service.errors import ConfigurationError
 from fraud_service.settings import Settings
 from fraud_service.stream import signing
 
+pytestmark = pytest.mark.attack
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_allowed(monkeypatch):

@@ -33,6 +33,8 @@ from fraud_service.stream.log_limits import RateLimitedLog
 from fraud_service.stream.messages import Received, bounded, require_content
 from fraud_service.stream.tokenizer import TokenizerStep
 
+pytestmark = pytest.mark.attack
+
 MOST_OF_A_BROKER = 1_000_000  # bytes of a message, by default
 BIG = b"4 " * 4_000_000
 

@@ -14,6 +14,8 @@ from fraud_service.settings import Settings
 from fraud_service.stream.messages import Received
 from fraud_service.stream.tokenizer import TokenizerStep
 
+pytestmark = pytest.mark.attack
+
 SETTINGS = Settings()
 TOKENIZER = Tokenizer({"y2025": b"a" * 32, "y2026": b"b" * 32}, "y2026")
 CARD = "4242424242424242"
