@@ -8,6 +8,7 @@ repeat what was refused, or a label.
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.audit.letters import is_of, is_whole
@@ -19,7 +20,7 @@ from fraud_service.stream.messages import Received
 from fraud_service.stream.scorer import read
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from fraud_service.settings import Settings
     from fraud_service.stream.archive import Entry, Span
@@ -55,7 +56,8 @@ def judge(settings: Settings, letters: Sequence[Found], ask: Ask = Ask()) -> lis
     with Archive(settings, f"{settings.scorer_group}-letters") as archive:
         for topic, of_one in sources.items():
             must_fail = topic == names.transactions and ask.value is None
-            for verdict in _compared(archive, topic, of_one, must_fail=must_fail):
+            is_suspicious = partial(_is_in_order, settings) if must_fail else _never
+            for verdict in _compared(archive, topic, of_one, is_suspicious):
                 is_believed = ask.unproved and not verdict.is_forged
                 verdicts[verdict.found.place] = Verdict(verdict.found) if is_believed else verdict
     return list(_each_source_once(verdicts.values()))
@@ -75,8 +77,14 @@ def _own_hindrance(found: Found, inputs: set[str], value: bytes | None) -> str |
     return next((text for text, is_so in hindrances.items() if is_so), None)
 
 
-def _compared(archive: Archive, topic: str, letters: Sequence[Found], *, must_fail: bool) -> Iterator[Verdict]:
-    """Compare letters with the messages of one topic that they name; `must_fail` where one in order is suspicious."""
+def _never(_: Entry) -> bool:
+    return False
+
+
+def _compared(
+    archive: Archive, topic: str, letters: Sequence[Found], is_suspicious: Callable[[Entry], bool]
+) -> Iterator[Verdict]:
+    """Compare letters with the messages of one topic that they name."""
     try:
         messages = _messages(archive, archive.spans(topic), topic, letters)
         spans = archive.spans(topic)  # once more: retention may have been at work meanwhile
@@ -88,7 +96,7 @@ def _compared(archive: Archive, topic: str, letters: Sequence[Found], *, must_fa
         message = messages.get(place)
         if message is not None and not is_of(found.entry, message):
             yield _forged(found, "holds another message")
-        elif message is not None and must_fail and _is_in_order(message):
+        elif message is not None and is_suspicious(message):
             yield _unproved(found, "is in order, and may have been scored")
         elif message is not None:
             yield Verdict(found)
@@ -106,13 +114,12 @@ def _unproved(found: Found, why: str) -> Verdict:
     return Verdict(found, f"nothing proves it: {found.source} {why}. --unproved sends it all the same")
 
 
-def _is_in_order(message: Entry) -> bool:
-    """Say whether a scorer would take a payment, with the strictest settings."""
+def _is_in_order(settings: Settings, message: Entry) -> bool:
+    """Say whether a scorer takes a payment: then it may have been scored."""
+    received = Received(message.topic, message.partition, message.offset, message.key, message.value, message.timestamp)
     try:
-        refuse(message.value, message.key, numbers=True)
-        read(
-            Received(message.topic, message.partition, message.offset, message.key, message.value, message.timestamp), 0
-        )
+        refuse(message.value, message.key, numbers=settings.refuse_card_numbers)
+        read(received, int(settings.future_tolerance * 1000))
     except InvalidEvent:
         return False
     return True

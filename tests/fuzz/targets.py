@@ -119,7 +119,7 @@ KEYS = [None, GOOD["card_id"].encode(), b"c-2"]
 KNOWN = [*(topic.encode() for topic in TOPICS), b"0", b"1", b"2", b"9", b"7", sha256(REFUSED).hexdigest().encode()]
 
 
-class _Archive:
+class InMemory:
     """Topics in memory."""
 
     def __init__(self, logs: dict[str, list[Entry]], begin: int) -> None:
@@ -167,8 +167,8 @@ def redrives(data: bytes) -> int:
     ]
     producer = _Producer()
     with (
-        patch.object(dead_letters, "Archive", lambda *_: _Archive(topics, 0)),
-        patch.object(proof, "Archive", lambda *_: _Archive(topics, begin)),
+        patch.object(dead_letters, "Archive", lambda *_: InMemory(topics, 0)),
+        patch.object(proof, "Archive", lambda *_: InMemory(topics, begin)),
         patch.object(clients, "producer", lambda *_: producer),
     ):
         verdicts = list(redrive.redrive(SETTINGS, Wanted(), Ask(unproved=unproved)))

@@ -1,0 +1,52 @@
+"""A letter of a payment that was scored proves nothing, whatever the settings let scorers take."""
+
+from __future__ import annotations
+
+import pytest
+from fuzz.targets import NAMES, SETTINGS, InMemory
+from support.malformed import BROKER_TIME, text
+
+from fraud_service.audit.letters import letter
+from fraud_service.stream import proof
+from fraud_service.stream.archive import Entry
+from fraud_service.stream.dead_letters import Found
+
+pytestmark = pytest.mark.attack
+
+
+def verdict(monkeypatch, value: bytes, **settings):
+    """Judge a letter of the only payment there is."""
+    paid = Entry(NAMES.transactions, 0, 0, b"c-1", value, BROKER_TIME, [])
+    place = {"reason": "not_json", "source-topic": NAMES.transactions, "source-partition": "0", "source-offset": "0"}
+    headers = [(f"fraud-{name}", content.encode()) for name, content in place.items()]
+    written = paid._replace(topic=NAMES.dead_letters, headers=headers)
+    monkeypatch.setattr(proof, "Archive", lambda *_: InMemory({NAMES.transactions: [paid]}, 0))
+    (found,) = proof.judge(
+        SETTINGS.model_copy(update=settings), [Found(written, letter(written), len(value), is_redriven=False)]
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "settings"),
+    [
+        (text(), {}),
+        (text(timestamp=BROKER_TIME + 1000), {"future_tolerance": 300.0}),
+        (text(merchant_id="4242424242424242"), {"refuse_card_numbers": False}),
+    ],
+    ids=["in order", "within the tolerance", "with a card number that may stay"],
+)
+def test_a_letter_of_a_payment_that_scorers_take_is_left(monkeypatch, value, settings):
+    assert "may have been scored" in verdict(monkeypatch, value, **settings).hindrance
+
+
+@pytest.mark.parametrize(
+    ("value", "settings"),
+    [
+        (b"no json", {}),
+        (text(timestamp=BROKER_TIME + 400_000), {"future_tolerance": 300.0}),
+        (text(merchant_id="4242424242424242"), {"refuse_card_numbers": True}),
+    ],
+)
+def test_a_letter_of_what_scorers_refuse_is_sent(monkeypatch, value, settings):
+    assert verdict(monkeypatch, value, **settings).hindrance is None
