@@ -140,9 +140,12 @@ def test_no_canary_comes_out_anywhere(outcome):
 def test_each_poisoned_message_is_one_dead_letter_that_says_why(outcome):
     letters = [dict(m.headers()) for m in read_all(outcome.settings, outcome.settings.topics.dead_letters)]
     assert len(letters) == outcome.sent
-    assert all(letter["fraud-masked"] == b"card data" for letter in letters)
+    large = [letter for letter in letters if letter["fraud-reason"] == b"too_large"]
+    assert len(large) == 4
+    assert all("fraud-content-sha256" in letter for letter in large)
+    assert all(letter["fraud-masked"] == b"card data" for letter in letters if letter not in large)
     reasons = {letter["fraud-reason"] for letter in letters}
-    assert reasons == {b"card_number", b"sensitive_data", b"invalid_record"}
+    assert reasons == {b"card_number", b"sensitive_data", b"invalid_record", b"too_large"}
 
 
 def test_what_is_clean_is_scored(outcome):

@@ -84,12 +84,13 @@ class Watched:
         return int(line.split()[1]) * 1024
 
     def letters(self) -> list[tuple[bytes | None, dict[str, bytes]]]:
-        """Return value and headers of the dead letters of what this process has read."""
+        """Return value and headers of the dead letters of what this process has read, in its order."""
         found = [
             (letter.value(), dict(letter.headers()))
             for letter in read_all(self.settings, self.settings.topics.dead_letters)
         ]
-        return [one for one in found if one[1]["fraud-source-topic"] == self.source.encode()]
+        own = (one for one in found if one[1]["fraud-source-topic"] == self.source.encode())
+        return sorted(own, key=lambda one: int(one[1]["fraud-source-offset"]))
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,7 @@ def recovered(apache_kafka, tmp_path_factory, outcome):
 
 def test_a_service_made_again_from_its_inputs_gives_every_score_again(outcome, recovered):
     (lost, history), (again, told) = outcome, recovered
-    assert told == {"transactions": len(history) + 1, "labels": len(history), "models": 1, "future": 1}
+    assert told == {"transactions": len(history) + 1, "labels": len(history), "models": 1, "future": 1, "too_large": 0}
     scores = [by_transaction(settings) for settings in (lost, again)]
     assert len(scores[0]) == len(history)
     assert scores[0] == scores[1]

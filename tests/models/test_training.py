@@ -214,8 +214,10 @@ def test_what_lies_before_the_window_warms_the_profiles_and_is_not_fitted():
 def test_a_repeated_transaction_is_fitted_once():
     events = past(90)
     window = Window(MONDAY, MONDAY + 90 * HOUR, DAY)
-    again = known(events[40], transaction=msgspec.structs.replace(events[40].transaction, timestamp=MONDAY + 41 * HOUR))
-    assert len(collect([*events[:41], again, *events[41:]], window).labels) == 90
+    assert len(collect([*events[:41], events[40], *events[41:]], window).labels) == 90
+    later = msgspec.structs.replace(events[40].transaction, timestamp=MONDAY + 41 * HOUR)
+    another = known(events[40], transaction=later)  # under a used id
+    assert len(collect([*events[:41], another, *events[41:]], window).labels) == 91
 
 
 def test_a_payment_of_which_nothing_became_known_counts_as_genuine():
