@@ -360,7 +360,9 @@ PROBE = b"GET /livez HTTP/1.1\r\nHost: pod\r\n\r\n"
 
 @cache
 def _endpoint() -> health.HttpEndpoint:
-    return health.HttpEndpoint(LOOPBACK, 0, Metrics(), health.Health()).__enter__()
+    alive = health.Health()
+    alive.beat(1e9)
+    return health.HttpEndpoint(LOOPBACK, 0, Metrics(), alive).__enter__()
 
 
 def answers(data: bytes) -> bool:
