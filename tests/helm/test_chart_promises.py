@@ -265,14 +265,14 @@ def test_each_component_can_have_a_certificate_of_its_own() -> None:
 def test_a_tokenizer_that_shares_its_user_with_another_component_is_refused(kafka: Any, other: str) -> None:
     off = {name: {"enabled": False} for name in ("scorer", "learner", "refit")}
     values = chart.merged(off, {"kafka": kafka, "tokenizer": TOKENIZER, other: {"enabled": True}})
-    with pytest.raises(HelmRenderError, match=f"tokenizer and {other} are the same user of Kafka"):
+    with pytest.raises(HelmRenderError, match=f"tokenizer and {other} have the same Kafka user"):
         chart.render(values)
     assert chart.render(chart.merged(values, {"tokenizer": {"sharesKafkaUser": True}}))
 
 
 def test_with_a_name_a_certificate_of_its_own_makes_no_other_user() -> None:
     tokenizer = TOKENIZER | {"kafka": {"clientSecret": "mine"}}
-    with pytest.raises(HelmRenderError, match="the same user of Kafka"):
+    with pytest.raises(HelmRenderError, match="the same Kafka user"):
         chart.render({"kafka": SASL | TLS, "tokenizer": tokenizer})
     assert chart.render({"kafka": TLS, "tokenizer": tokenizer})
 
@@ -281,7 +281,7 @@ def test_with_a_name_a_certificate_of_its_own_makes_no_other_user() -> None:
     "option", ["sasl.username", "ssl.certificate.location", "ssl.key.pem", "ssl.keystore.location"]
 )
 def test_an_option_cannot_make_all_components_one_user(option: str) -> None:
-    with pytest.raises(HelmRenderError, match=f"{option} would make all components one user"):
+    with pytest.raises(HelmRenderError, match=f"{option} would give all components one user"):
         chart.render({"kafka": {"options": {option: "x"}}})
 
 

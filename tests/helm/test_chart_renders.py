@@ -163,7 +163,7 @@ def test_whoever_shares_the_user_of_the_tokenizer_is_refused(users: dict[str, st
     )
     there = on if "scorer" in on else on - {"test"}
     if users["tokenizer"] in {users[name] for name in there}:
-        with pytest.raises(HelmRenderError, match="same user of Kafka"):
+        with pytest.raises(HelmRenderError, match="same Kafka user"):
             chart.render(values)
     else:
         assert set(chart.pods(chart.render(values))) == there | {"tokenizer", "topics"}

@@ -43,7 +43,7 @@ FRAUD_DEPLOYMENT: {{ .deployment | default (printf "%s/%s" $.Release.Namespace $
 {{- else if .allowUnsigned }}
 FRAUD_ALLOW_UNSIGNED: "true"
 {{- else }}
-{{- fail "signing.secret: name the Secret with the keys that sign models, snapshots and risk (kubectl create secret generic fraud-signing --from-literal=2026-01=$(openssl rand -hex 32)), or set signing.allowUnsigned=true to do without" }}
+{{- fail "signing.secret: name the Secret with the keys that sign models, snapshots and risk (kubectl create secret generic fraud-signing --from-literal=2026-01=$(openssl rand -hex 32)), or set signing.allowUnsigned=true to work without keys" }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -52,7 +52,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- end }}
 {{- end -}}
 
-{{- /* Who a component is to Kafka: its own credentials, or those of all. Takes a list: the root, and the component. Returns JSON. */ -}}
+{{- /* The Kafka credentials of a component: its own, or the common ones. Takes a list: the root, and the component. Returns JSON. */ -}}
 {{- define "fraud-service.credentials" -}}
 {{- $kafka := (index . 0).Values.kafka -}}
 {{- $own := (index (index . 0).Values (index . 1)).kafka -}}
@@ -67,7 +67,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- end -}}
 {{- range $option, $_ := $kafka.options -}}
 {{- if regexMatch "^(sasl\\.username|ssl\\.(certificate|key|keystore)\\.)" $option -}}
-{{- fail (printf "kafka.options: %s would make all components one user; set kafka.sasl, kafka.tls, or the kafka of a component" $option) -}}
+{{- fail (printf "kafka.options: %s would give all components one user; set kafka.sasl, kafka.tls, or the kafka of a component" $option) -}}
 {{- end -}}
 {{- end -}}
 {{- $found := dict "username" "" "secret" "" "clientSecret" "" -}}
@@ -81,13 +81,13 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- mustToJson $found -}}
 {{- end -}}
 
-{{- /* Whom brokers take a component for: with SASL its name, else the owner of its certificate; none is everybody. */ -}}
+{{- /* The Kafka principal of a component: with SASL its user name, else the Secret of its certificate; empty without both. */ -}}
 {{- define "fraud-service.principal" -}}
 {{- $credentials := include "fraud-service.credentials" . | fromJson -}}
 {{- $credentials.username | default $credentials.clientSecret -}}
 {{- end -}}
 
-{{- /* The Secret with the keys that sign and verify, for who does; likewise of HTTPS, for who serves. Take a list: the root, and the component. */ -}}
+{{- /* The Secret with the signing keys, for a component that signs or verifies; and that of HTTPS, for one that serves it. Take a list: the root, and the component. */ -}}
 {{- define "fraud-service.signingSecret" -}}
 {{- if has (index . 1) (list "scorer" "learner" "refit") -}}{{- (index . 0).Values.signing.secret -}}{{- end -}}
 {{- end -}}
