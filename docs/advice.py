@@ -35,7 +35,7 @@ ADVICE: Final = {
     Reason.UNREADABLE: Advice(
         "transactions, labels, scores, raw topics",
         "The Kafka batch that ends at this offset cannot be unpacked: it is damaged, or has more than 100 MB.",
-        "Find out who sends such a batch: no client does by mistake.",
+        "Find out who sends such a batch: no client produces one by mistake.",
     ),
     Reason.MISSING_FIELD: Advice(
         BOTH, "A required field is not there; the detail names it.", "Fill every required field of the schema."
@@ -44,8 +44,8 @@ ADVICE: Final = {
         BOTH,
         "A field has the wrong type, lies outside its bounds, or has a control, bidirectional or invisible character; "
         "the detail names it.",
-        "Check the message against its schema. Leave an optional field out rather than send a placeholder. Letters of "
-        "every script may stand in identifiers; what nobody sees may not.",
+        "Check the message against its schema. Leave an optional field out rather than send a placeholder. Identifiers "
+        "may have letters of every script, but no invisible characters.",
     ),
     Reason.INVALID_TIMESTAMP: Advice(
         BOTH,
@@ -84,8 +84,8 @@ ADVICE: Final = {
     Reason.CARD_NUMBER: Advice(
         BOTH,
         "Value or key have what looks like a card number: an issuer's prefix and length, and Luhn's sum.",
-        "Send a token of the card instead. Where ids are numbers of 13 digits or more, some look so by chance: give "
-        "them letters, as in a UUID, or set `FRAUD_REFUSE_CARD_NUMBERS=false`.",
+        "Send a token of the card instead. If ids are numbers of 13 digits or more, some look like card numbers: add "
+        "letters, as in a UUID, or set `FRAUD_REFUSE_CARD_NUMBERS=false`.",
     ),
     Reason.SENSITIVE_DATA: Advice(
         BOTH,
@@ -102,7 +102,7 @@ ADVICE: Final = {
         "labels",
         "`labelled_at` lies more than `FRAUD_LABEL_RETENTION` before the newest boundary of event time. Transactions "
         "that old are forgotten, so the label would find none.",
-        "Look at the clock of the labeller, and whether it writes milliseconds, not seconds. If the labels are meant, "
-        "raise `FRAUD_LABEL_RETENTION`, and the volume of the learner with it.",
+        "Check the clock of the labeller, and that it writes milliseconds, not seconds. If the labels are right, "
+        "raise `FRAUD_LABEL_RETENTION`, and with it the volume of the learner.",
     ),
 }

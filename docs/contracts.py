@@ -247,7 +247,7 @@ def _alert_headers() -> Json:
                 "ce_specversion": {"const": "1.0"},
                 "ce_id": {
                     "format": "uuid",
-                    "description": "The same for the same payment: card, id, event time, amount, currency and merchant",
+                    "description": "The same for the same card, id, event time, amount, currency and merchant",
                 },
                 "ce_source": {"const": ALERT_SOURCE},
                 "ce_type": {"const": ALERT_TYPE},
@@ -272,18 +272,18 @@ def _dead_letter_headers() -> Json:
     described["properties"][BATCH_FIRST] = {
         "type": "string",
         "pattern": "^[0-9]+$",
-        "description": "Only for a batch that could not be unpacked: its first offset; the letter names its last one",
+        "description": "Only for a batch that could not be unpacked: its first offset; the source has its last",
     }
     for part, most in (("content", MAX_EVENT_BYTES), ("key", MAX_KEY_BYTES)):
         described["properties"][f"fraud-{part}-length"] = {
             "type": "string",
             "pattern": "^[0-9]+$",
-            "description": f"Only where it had more than {most} bytes, or masked too many to be kept: how many it had",
+            "description": f"Only if it had more than {most} bytes, or too many after masking: its length in bytes",
         }
         described["properties"][f"fraud-{part}-sha256"] = {
             "type": "string",
             "pattern": "^[0-9a-f]{64}$",
-            "description": f"Only where it had more than {most} bytes: the SHA-256 of what was not kept",
+            "description": f"Only if it had more than {most} bytes: its SHA-256",
         }
     described["properties"]["fraud-masked"] = {
         "const": "card data",

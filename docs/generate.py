@@ -263,22 +263,23 @@ def dead_letters_page() -> str:
         "A message that cannot be read stops nothing: it goes to the topic of dead letters with its key and its value "
         "unchanged, and `fraud_dead_letters_total` counts it by reason. The header `fraud-reason` carries the reason, "
         "`fraud-detail` says what was wrong in words, and `fraud-source-topic`, `fraud-source-partition` and "
-        f"`fraud-source-offset` say where the message lies. Nothing is kept of a value beyond {MAX_EVENT_BYTES:,} "
-        f"bytes but `fraud-content-length` and `fraud-content-sha256`, and of a key beyond {MAX_KEY_BYTES} bytes but "
-        "`fraud-key-length` and `fraud-key-sha256`. Card numbers and what authenticates a card are never kept: where "
-        "they stood, value and key name their kind in brackets, and the letter has the header `fraud-masked`.",
+        f"`fraud-source-offset` name the source message. Of a value of more than {MAX_EVENT_BYTES:,} bytes a "
+        "letter keeps only `fraud-content-length` and `fraud-content-sha256`, and of a key of more than "
+        f"{MAX_KEY_BYTES} bytes only `fraud-key-length` and `fraud-key-sha256`. A letter never keeps card numbers or "
+        "authentication data of cards: value and key have their kind in brackets instead, and the letter has "
+        "the header `fraud-masked`.",
         "`fraud-service dead-letters list` and `show` find letters; `redrive` says what it would send to the topic it "
         "came from, and does so with `--yes`: there it counts as arriving then. A missing or wrong key becomes the "
         "card's. `--value-from FILE` sends repaired bytes for one letter. The message and a mark beside its letter "
         "(`fraud-redriven-offset`) are one Kafka transaction, and of two redrives at once the first is fenced: no "
         "letter is sent twice. `show PARTITION OFFSET --raw > FILE` writes the value byte for byte; without `--raw`, "
-        "what a terminal would obey is escaped.",
-        "`redrive` does not believe a letter. It sends to the topics of transactions and labels, also raw ones, and "
-        "to no other. It reads the message that the letter names. Where that has another key or value, or was never "
-        "there, the letter is forged: it is left, and the command exits 1. Nothing proves a letter whose message "
-        "retention has removed, or one of a payment that is in order today: it may have been scored. Look at it; "
-        "`--unproved` sends it all the same. Of masked letters nothing but their place is proved. Records that are "
-        "neither letters nor marks are passed over, and the log says how many.",
+        "`show` escapes control characters.",
+        "`redrive` trusts no letter. It sends to the topics of transactions and labels, also raw ones, and to no "
+        "other. It reads the source message that the letter names. If that has another key or value, or never existed, "
+        "the letter is forged: `redrive` does not send it, and exits 1. A letter is unproved if retention has "
+        "removed its source message, or if scorers accept that message today: then they may have scored it. "
+        "Check such a letter; `--unproved` sends it anyway. Of a masked letter `redrive` can prove only the place. "
+        "It skips records that are neither letters nor marks, and logs how many there are.",
         _table(("reason", "found on", "what it means", "what its producer should do"), rows),
     )
 

@@ -91,21 +91,21 @@ FIELDS: Final = {
     "snapshot": "Version of the snapshot in force.",
     "is_stale": "Whether a newer snapshot should have been in force but had not arrived.",
     "repeated": "Whether the transaction had been decided before.",
-    "is_id_reused": "Whether another payment of the card had this transaction id. Absent when false.",
+    "is_id_reused": "Whether an earlier payment of the card has this transaction id. Absent when false.",
     "currency": "ISO 4217 alphabetic code.",
     "reasons": "The strongest first.",
 }
 SPECIAL: Final = {
     "TransactionMessage": {
         "transaction_id": (
-            f"Names the payment. Again among the card's last {RECENT_KEPT}, with the same event time, amount, currency "
-            "and merchant, it is a repetition; with others it is scored and reviewed. Each payment needs an id of its "
-            "own, authorisation and capture too."
+            f"Names the payment. If one of the card's last {RECENT_KEPT} payments has the same id, event time, amount, "
+            "currency and merchant, this is a repetition. If only the id is the same, it is scored and reviewed. Each "
+            "payment needs its own id, authorisation and capture too."
         ),
         "amount": "Amount in units of `currency`.",
     },
     "LabelMessage": {
-        "transaction_id": "Names the payment; where its card used the id again, every one that was made by then.",
+        "transaction_id": "Names the payment. If its card used the id again, the label applies to all made by then.",
     },
     "LabelledRecord": {
         "card_id": "Names the card.",

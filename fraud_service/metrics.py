@@ -171,12 +171,12 @@ class ScorerMetrics(StreamMetrics):
         super().__init__(metrics)
         self.transactions = metrics.counter("fraud_transactions", "Transactions assessed, by outcome.", "outcome")
         self.repeated = metrics.counter("fraud_repeated_transactions", "Transactions that had been decided before.")
-        self.cards = metrics.gauge("fraud_cards", "Cards in the local state, estimated.", "partition")
+        self.cards = metrics.gauge("fraud_cards", "Cards in the local state, as RocksDB estimates.", "partition")
         self.cards_limit = metrics.gauge(
-            "fraud_cards_limit", "Cards a partition may have before an alert says so, 0 for any number."
+            "fraud_cards_limit", "Cards of one partition above which an alert fires, 0 for no limit."
         )
         self.reused = metrics.counter(
-            "fraud_reused_transaction_ids", "Payments under a transaction id that another payment of the card had."
+            "fraud_reused_transaction_ids", "Payments under a transaction id that an earlier payment of the card has."
         )
         self.processing = metrics.histogram(
             "fraud_processing_seconds", "Time to decode, assess and encode one transaction.", FAST
@@ -294,7 +294,8 @@ class LearnerMetrics(StreamMetrics):
         _begin(self.labels, TRUTHS, LabelSource)
         self.early = metrics.counter("fraud_labels_early", "Labels whose transaction was not known (yet).")
         self.too_many = metrics.counter(
-            "fraud_untaught_payments", "Payments that are not taught: their transaction id has too many already."
+            "fraud_untaught_payments",
+            "Payments that the learner leaves out, because their transaction id already has eight.",
         )
         self.examples = metrics.counter("fraud_labelled_examples", "Labelled examples published.", "is_fraud")
         _begin(self.examples, TRUTHS)

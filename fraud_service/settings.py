@@ -89,13 +89,13 @@ class Settings(BaseSettings):
     deployment: str | None = Field(
         None,
         pattern=r"^[!-~]{1,200}$",
-        description="name of this deployment, as in production/fraud: part of every signature, so that no record of "
-        "another deployment is believed; needed with FRAUD_SIGNING_KEYS",
+        description="name of this deployment, as in production/fraud: part of every signature, so that records of "
+        "another deployment are refused; required with FRAUD_SIGNING_KEYS",
     )
     allow_unsigned: bool = Field(
         default=False,
-        description="whether to work without FRAUD_SIGNING_KEYS: then whoever may write models, snapshots or risk is "
-        "believed",
+        description="whether to start without FRAUD_SIGNING_KEYS: then anyone who may write models, snapshots or risk "
+        "can change scores",
     )
     tokenizer_keys: Path | None = Field(
         None,
@@ -169,8 +169,8 @@ class Settings(BaseSettings):
     cards_per_partition: int = Field(
         500_000,
         ge=0,
-        description="cards in the state of one partition beyond which an alert says so, 0 for any number; cards beyond "
-        "it are scored like all others",
+        description="cards in the state of one partition above which FraudManyCards fires, 0 for no limit; the scorer "
+        "still scores cards above it",
     )
     labels_per_source: int = Field(
         100_000,
@@ -182,8 +182,8 @@ class Settings(BaseSettings):
         1_000,
         ge=0,
         le=MOST_PER_CARD,
-        description="labels an hour that the learner takes of one card, 0 for any number. Cards share counts: a "
-        "limit below a hundred can hold back cards that sent little",
+        description="labels an hour that the learner takes of one card, 0 for no limit. Cards share 4,096 "
+        "counters: a limit below a hundred can refuse labels of cards that had few",
     )
 
     # Probes and Prometheus come from outside the pod.

@@ -86,7 +86,7 @@ MODELS: Final = Board(
             "short",
             "An hour: labels whose transaction was not known (yet), and examples that contradict what was taught "
             "before. Many early labels name transactions that are not here. Not taught are payments whose transaction "
-            "id has too many already.",
+            "id already has eight payments.",
             (
                 Query("3600 * sum(rate(fraud_labels_early_total{%}[$__rate_interval]))", "early"),
                 Query("3600 * sum(rate(fraud_corrections_total{%}[$__rate_interval]))", "corrections"),

@@ -116,8 +116,8 @@ OVERVIEW: Final = Board(
         Chart(
             "Repeated transactions",
             "reqps",
-            "Payments that came again and got their first decision again: retries of a producer. And other payments "
-            "under a used transaction id: they are scored, and reviewed.",
+            "Repeated: a producer sent a payment again, and it got its first decision again. Id used before: another "
+            "payment came under the same transaction id, and was scored and reviewed.",
             (
                 Query("sum(rate(fraud_repeated_transactions_total{%}[$__rate_interval]))", "repeated"),
                 Query("sum(rate(fraud_reused_transaction_ids_total{%}[$__rate_interval]))", "id used before"),
