@@ -310,7 +310,9 @@ def _say_whether_signed(settings: Settings, metrics: StreamMetrics) -> None:
     keys = signing.keyring(settings)
     metrics.signed.set(keys.is_demanding)
     if not keys.is_demanding:
-        log.warning("unsigned", hint="whoever may write snapshots, risk or models is believed: set FRAUD_SIGNING_KEYS")
+        log.warning(
+            "unsigned", hint="anyone who may write snapshots, risk or models can change scores: set FRAUD_SIGNING_KEYS"
+        )
 
 
 def watch(

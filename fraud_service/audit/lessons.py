@@ -118,7 +118,7 @@ def follow_snapshots(entries: Iterable[Entry], findings: Findings) -> Snapshot |
 
 
 def believed(entries: Iterable[Entry], role: str, keyring: Keyring, findings: Findings) -> Iterator[Entry]:
-    """Leave out, and name, the records that no key of ours has signed: scorers leave them out, too."""
+    """Leave out the records that no key of ours has signed, as scorers do, and report them."""
     for entry in entries:
         try:
             keyring.require(role, entry.key, entry.value, entry.headers)

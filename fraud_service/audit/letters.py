@@ -1,9 +1,9 @@
 """Dead letters as an auditor reads them: whose they are, what they keep of it, and which were sent again.
 
 A letter names the record it stands for in its headers. A mark, written in the transaction that sent a letter's message
-again, lies behind the letter in the same partition, under the same key, and names it: one partition tells of each of
-its letters whether it was redriven. Anybody who may write to the topic can write anything: what is neither is foreign,
-and stops no reader.
+again, lies behind the letter in the same partition, under the same key, and names it: one partition says for each of
+its letters whether it was redriven. Everyone with the right to write can write anything to the topic. A record that is
+neither letter nor mark is foreign, and readers skip it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _number_pattern: Final = re.compile("[0-9]{1,19}")
 
 Place = tuple[str, int]  # topic and partition
 
-NO_CONTENT: Final = -2  # equal to no content: what a letter says of its own contradicts itself
+NO_CONTENT: Final = -2  # equal to the hash of no content: the headers of the letter contradict its value
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -73,7 +73,7 @@ def is_whole(entry: Entry) -> bool:
 def is_of(entry: Entry, source: Entry) -> bool:
     """Say whether a letter can stand for a record: it keeps the same bytes, or their length and digest."""
     if entry.header(MASKED) is not None or entry.header(CUT_FROM) is not None:
-        return True  # nothing tells
+        return True  # the letter does not keep enough to compare
     return _is_of(entry.key, source.key, entry.header(KEY_LENGTH), entry.header(KEY_HASH)) and _is_of(
         entry.value, source.value, entry.header(CONTENT_LENGTH), entry.header(CONTENT_HASH)
     )
@@ -125,7 +125,7 @@ def _number(entry: Entry, header: str, largest: int) -> int:
 
 
 class Sorter:
-    """Tells letters from marks and from what is neither, in one partition of dead letters, read in order."""
+    """Distinguishes letters, marks and foreign records of one partition of dead letters, read in order."""
 
     def __init__(self) -> None:
         self._begin: int | None = None
@@ -151,7 +151,7 @@ class Sorter:
         if named < begin:
             return None  # its letter has expired
         if named not in self._keys:
-            return f"the mark names {named}, where no letter lies"
+            return f"the mark names {named}, where there is no letter"
         is_alike = entry.value is None and self._keys[named] == content(entry.key)
         return None if is_alike else f"the mark of {named} has a value, or another key than its letter"
 

@@ -1,4 +1,4 @@
-"""What each transaction id was used for, by the scores: a repetition must be one of a payment that was scored."""
+"""The payments under each transaction id, as the scores have them: a repetition must repeat a scored payment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Uses:
         self._payments: OrderedDict[int, set[int]] = OrderedDict()
 
     def repeats_nothing(self, record: ScoreRecord) -> bool:
-        """Take in the next score; returns whether it repeats the decision on another payment than its own."""
+        """Take in the next score; returns whether it repeats a payment that was never scored under its id."""
         name, payment = hash((record.card_id, record.transaction_id)), hash(facts(record))
         if record.repeated:
             return name in self._payments and payment not in self._payments[name]

@@ -102,7 +102,9 @@ def letters_list(
 def letters_show(
     partition: int,
     offset: int,
-    raw: Annotated[bool, typer.Option("--raw", help="Only the value, byte for byte: redirect it to a file.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write only the value, byte for byte: redirect it to a file.")
+    ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Print one dead letter: headers, key and value; what cannot be printed is escaped."""
@@ -126,7 +128,7 @@ def _text(data: bytes | None) -> str:
 def _write_raw(value: bytes) -> None:
     stdout = typer.get_binary_stream("stdout")
     if stdout.isatty():
-        raise ConfigurationError("--raw: a terminal would obey what the bytes say: redirect them to a file")
+        raise ConfigurationError("--raw: the bytes may hold control sequences for a terminal: redirect them to a file")
     stdout.write(value)
 
 
@@ -139,14 +141,14 @@ def letters_redrive(
     offset: OffsetOption = None,
     value_from: Annotated[Path | None, typer.Option(help="Repaired bytes, for a single letter.")] = None,
     unproved: Annotated[
-        bool, typer.Option("--unproved", help="Send also what nothing proves: look at it before.")
+        bool, typer.Option("--unproved", help="Also send letters that no source message proves: check them first.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Send dead letters to the topic they came from, each once; a missing or wrong key becomes the card's.
 
-    Each is compared with the message it stands for. Exits 1 when one is forged.
+    Compares each letter with its source message. Exits 1 when a letter is forged.
     """
     from fraud_service.stream.dead_letters import Wanted, look
     from fraud_service.stream.proof import Ask, judge
@@ -164,12 +166,12 @@ def letters_redrive(
 
 
 def _say_verdict(verdict: Verdict, *, is_dry: bool) -> str:
-    """Print what becomes of a letter; returns the name under which it is counted."""
+    """Print what happens to a letter; returns the name under which it is counted."""
     place = f"{verdict.found.entry.partition} {verdict.found.entry.offset}"
     if verdict.hindrance is None:
         if is_dry:
             say(f"{place}: to {verdict.found.letter.topic}")
         return "sent again"
     if is_dry or not verdict.found.is_redriven:
-        say(f"{place}: left, for {verdict.hindrance}")
+        say(f"{place}: left, because {verdict.hindrance}")
     return "forged" if verdict.is_forged else "left"

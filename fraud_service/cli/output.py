@@ -1,4 +1,4 @@
-"""The one door to stdout: nothing that a message brought along moves a cursor, or reads other than it is."""
+"""All output of the command line goes through here, so that no message can send control sequences to a terminal."""
 
 from __future__ import annotations
 

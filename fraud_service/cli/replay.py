@@ -155,7 +155,8 @@ def explain(
         str | None, typer.Option(help="When it was scored, RFC 3339, broker's clock: only an hour around is searched.")
     ] = None,
     payment: Annotated[
-        int | None, typer.Option(help="Which payment under this id, from 1; otherwise the newest, or that of --at.")
+        int | None,
+        typer.Option(help="Number of the payment under this id, from 1; by default the newest, or that of --at."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one page for a case file here.")] = None,
@@ -163,7 +164,7 @@ def explain(
 ) -> None:
     """Explain one decision: what it rested on, what became known later, and whether made again it is the same.
 
-    Where a card used the id for several payments, all of them are listed, and --payment chooses.
+    If a card used the id for several payments, lists all of them; --payment chooses one.
     Exits 1 when the decision made again differs. Without --card and --at the whole score log is searched.
     """
     from fraud_service.replay import casefile

@@ -15,7 +15,7 @@ from fraud_service.cli.output import say, say_json
 from fraud_service.domain.events import rfc3339
 
 app = typer.Typer()
-models_app = typer.Typer(no_args_is_help=True, help="List pretrained models, and roll back to one.")
+models_app = typer.Typer(no_args_is_help=True, help="List pretrained models, sign one, and roll back to one.")
 online_app = typer.Typer(no_args_is_help=True, help="Switch the online model off and on, in all scorers at once.")
 app.add_typer(models_app, name="models")
 app.add_typer(online_app, name="online")
@@ -49,7 +49,7 @@ def models_rollback(version: str, bootstrap: Bootstrap = None) -> None:
 
 @models_app.command("sign")
 def models_sign(folder: Path) -> None:
-    """Sign a folder with a model, as `train --out` wrote it: with keys, no process starts with an unsigned one."""
+    """Sign the folder of a model that `train --out` wrote: with keys, processes start only with a signed one."""
     from fraud_service import supply
 
     say(f"signed with {supply.sign(settings.load(), folder)}: {folder}")
@@ -77,10 +77,10 @@ def _switch(bootstrap: str | None, *, online: bool) -> None:
 @app.command()
 def sign(
     unsigned: Annotated[
-        bool, typer.Option("--unsigned", help="Sign what no key has signed too: you vouch for what is on the topics.")
+        bool, typer.Option("--unsigned", help="Also sign unsigned records: you vouch for what is on the topics.")
     ] = False,
     unbound: Annotated[
-        bool, typer.Option("--unbound", help="Sign what was signed before signatures named FRAUD_DEPLOYMENT too.")
+        bool, typer.Option("--unbound", help="Also sign records of a version that signed without FRAUD_DEPLOYMENT.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
     bootstrap: Bootstrap = None,

@@ -96,7 +96,7 @@ class Batches:
         # At least once, readers see what is processed without a commit.
         self.commits_early: bool = is_awaited and context.exactly_once
         self._collected: list[Received] = []
-        self.behind: dict[tuple[str, int], int] = {}  # where reading went on; the client's position does not say it
+        self.behind: dict[tuple[str, int], int] = {}  # first offset after a skipped batch
 
     def turn(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a message and take what else is there; returns whether there was any.
@@ -134,7 +134,7 @@ class Batches:
         return len(key or b"") + len(value or b"")
 
     def _pass_over(self, message: RawConfluentKafkaMessageProto, end: int) -> None:
-        """Let the last message of a batch that cannot be unpacked stand for it, and read on behind it."""
+        """Skip a batch that cannot be unpacked; a message at its last offset stands for it."""
         topic, partition, first = message.topic(), message.partition(), message.offset()
         if end == first:  # it was damaged on its way, and the client fetches it again
             return

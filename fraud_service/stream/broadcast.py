@@ -203,13 +203,15 @@ def risk_row(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[
     Raises
     ------
     InvalidRecord
-        When it is none: a row that cannot be read would end the scorer at the first payment there.
+        When it is none. A scorer would fail at the first payment that needs such a row.
     """
     version = dict(headers).get(VERSION_HEADER)
     if version is None or key is None:
         raise InvalidRecord("a risk row names no snapshot or has no key")
     if len(key) > LONGEST_KEY or len(value or b"") > LARGEST_ROW:
-        raise InvalidRecord(f"a risk row has a key of {len(key)} bytes, and {len(value or b'')}: it is none of ours")
+        raise InvalidRecord(
+            f"no learner wrote a risk row with {len(key)} bytes of key and {len(value or b'')} of value"
+        )
     try:
         texts = version.decode(), key.decode()
     except UnicodeDecodeError as error:

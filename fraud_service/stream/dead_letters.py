@@ -1,4 +1,4 @@
-"""The dead letters there are, with what was sent again; whatever else lies on their topic is counted."""
+"""Reads the topic of dead letters: which letters there are, which were sent again, and how many foreign records."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A dead letter as it lies there, how many bytes its value has, and whether it was sent again."""
+    """A dead letter as it is on the topic, how many bytes its value has, and whether it was sent again."""
 
     entry: Entry
     letter: Letter
@@ -56,7 +56,7 @@ class Found(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Where the message lies that the letter stands for."""
+        """Where the source message is."""
         return f"{self.letter.topic}[{self.letter.partition}]@{self.letter.offset}"
 
     def row(self) -> dict[str, object]:
@@ -74,7 +74,7 @@ class Found(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """The letters that were found, and how many other records lie among them that are none and no marks of any."""
+    """The letters that were found, and how many records on the topic are neither letters nor marks."""
 
     letters: list[Found]
     foreign: int
@@ -103,7 +103,7 @@ def look(settings: Settings, wanted: Wanted, *, with_content: bool = True) -> Lo
                 letters += found
                 foreign += others
     if foreign:
-        log.warning("foreign_dead_letters", topic=topic, count=foreign, what="neither dead letters nor marks of any")
+        log.warning("foreign_dead_letters", topic=topic, count=foreign, hint="skipped: neither dead letters nor marks")
     return Looked(letters, foreign)
 
 
@@ -129,7 +129,7 @@ def _sorted(entries: Iterable[Entry], wanted: Wanted, *, with_content: bool) -> 
 
 
 def _outside(entry: Entry) -> Entry:
-    """Return what a list needs of a letter."""
+    """Return a letter without its key and value: a list needs only the detail."""
     detail = (entry.header(DETAIL) or "")[:LONGEST_DETAIL]
     return entry._replace(key=None, value=None, headers=[(DETAIL, detail.encode(errors="replace"))])
 
@@ -137,5 +137,5 @@ def _outside(entry: Entry) -> Entry:
 def require_one(looked: Looked, partition: int, offset: int) -> Found:
     """Return the only letter there is. Raises `ArchiveError` when there is none."""
     if not looked.letters:
-        raise ArchiveError(f"no dead letter lies at partition {partition}, offset {offset}")
+        raise ArchiveError(f"there is no dead letter at partition {partition}, offset {offset}")
     return looked.letters[0]

@@ -1,4 +1,4 @@
-"""Where the logs end that the learner reads: a boundary waits for that, and no message tells it."""
+"""Where the logs that the learner reads end. A boundary waits until they are read; no message says so."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Log:
         }
         ends = {place: high for place, (low, high) in marks.items() if high > low}
         reached = self.positions(list(ends))
-        # Without a message since the start there is no position: then the committed offset is where reading stands.
+        # Without a message since the start there is no position: then the committed offset is the position.
         fresh = [TopicPartition(*place) for place, offset in reached.items() if offset < 0]
         if fresh:
             committed = self._app._consumer.committed(fresh, timeout=ANSWER_TIMEOUT)  # noqa: SLF001 - as below

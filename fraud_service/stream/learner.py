@@ -261,7 +261,7 @@ class LearnerStep:
             )
 
     def _check_age(self, labelled_at: int) -> None:
-        """Refuse a label older than any transaction that is kept: it teaches nothing, and would wait all the same."""
+        """Refuse a label older than any transaction that is kept: it would wait for a transaction that is forgotten."""
         if self._calendar.is_forgotten(labelled_at, self._now.closed):
             raise InvalidEvent(
                 Reason.LABEL_TOO_OLD,
@@ -332,7 +332,7 @@ class LearnerStep:
         return all(positions[place] >= barrier.ends[place] for place in waiting)
 
     def _sweep(self, boundary: int) -> bool:
-        """Take out and commit a part of what teaches nothing; returns whether the rest is little enough to close."""
+        """Remove and commit a part of what teaches nothing; returns whether the boundary is small enough to close."""
         for number, ledger in enumerate(self._ledgers):
             start = self._swept.get(number, 0)
             if ledger.count(boundary) - start > SWEPT_AT_ONCE:

@@ -1,4 +1,4 @@
-"""Log lines that a flood of bad records cannot multiply: the first of each kind, then a count now and then."""
+"""Log lines limited in rate, so that a flood of bad records does not fill the log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RateLimitedLog:
     write
         Writes a line: a method of a logger.
     event
-        What the lines are called.
+        Name of the lines.
     """
 
     def __init__(self, write: Callable[..., Any], event: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,14 +32,14 @@ class RateLimitedLog:
         self._lock = Lock()
 
     def __call__(self, kind: str, **details: Any) -> None:
-        """Take a line. Kinds must be few, as those of an enumeration are: each is remembered."""
+        """Write a line now, or count it. Kinds must be few, such as members of an enumeration: each is remembered."""
         with self._lock:
             count, _ = self._held.get(kind, (0, {}))
             self._held[kind] = count + 1, details
         self.flush()
 
     def flush(self, *, final: bool = False) -> None:
-        """Write what may be written by now, at the end everything; called now and then, so no count is kept back."""
+        """Write the lines whose minute is over, or all of them at the end. Call it regularly, or counts appear late."""
         now = self._clock()
         with self._lock:
             for kind in [kind for kind in self._held if final or self._next.get(kind, now) <= now]:

@@ -22,8 +22,9 @@ KEY_HASH: Final = "fraud-key-sha256"
 class Received(NamedTuple):
     """One message as the broker gave it; `timestamp` is the broker's, epoch milliseconds.
 
-    `withheld` says what is known of content that was not kept, as headers of its dead letter: length and hash of a
-    value or key that is too large, or where a batch begins that cannot be unpacked; such a message is its last one.
+    `withheld` describes content that was not kept, as headers of the dead letter: length and hash of a value or key
+    that is too large, or the first offset of a batch that cannot be unpacked. Such a message stands for the whole
+    batch, at its last offset.
     """
 
     topic: str
@@ -45,7 +46,7 @@ class Output(msgspec.Struct, frozen=True):
 
 
 def bounded(message: Received) -> Received:
-    """Return a message without what is too large to be read of it: length and hash stand for that."""
+    """Replace a value or key that is too large by its length and hash."""
     value, key = message.value, message.key
     if value is not None and len(value) > MAX_EVENT_BYTES:
         message = message._replace(value=None, withheld=_described(value, CONTENT_LENGTH, CONTENT_HASH))
@@ -59,7 +60,7 @@ def _described(content: bytes, length: str, digest: str) -> tuple[tuple[str, byt
 
 
 def require_content(message: Received) -> None:
-    """Refuse a message that is not there or too large, before anything looks into it. Raises `InvalidEvent`."""
+    """Refuse a message that could not be read or is too large, before anything parses it. Raises `InvalidEvent`."""
     if message.withheld and message.withheld[0][0] == BATCH_FIRST:
         raise InvalidEvent(
             Reason.UNREADABLE, "the batch that ends here cannot be unpacked: it is damaged, or far too large"

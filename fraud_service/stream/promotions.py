@@ -97,7 +97,7 @@ class Promotions:
         self._refused = RateLimitedLog(log.warning, "promotion_refused")
 
     def catch_up(self) -> Iterator[bytes]:
-        """Read all models there are, the last one promoted last: one by one, for they are kept for good.
+        """Read all models there are, the last one promoted last; one by one, because all of them are kept.
 
         Raises
         ------
@@ -228,7 +228,7 @@ def publish_all(settings: Settings, gate: Gate, records: list[tuple[bytes, bytes
     number = max(gate.newest, int(time.time() * 1000))
     if number + len(records) >= 10**LONGEST_NUMBER:
         raise FatalStreamError(
-            f"record {gate.newest} on topic {settings.topics.models} leaves no number for another: it is none of ours. "
+            f"record {gate.newest} on topic {settings.topics.models} leaves no number for another: it is forged. "
             "Set FRAUD_SIGNING_KEYS, or delete the topic and create it again"
         )
     sent = []

@@ -1,8 +1,8 @@
-"""Whether a dead letter may be sent again: what it says is not believed, but compared with the message that it names.
+"""Whether a dead letter may be sent again. A letter is compared with its source message, and never trusted.
 
-It is sent to an input of the service or nowhere, and only if that message still lies there with the same key and value.
-A payment that is in order today may have been scored: a letter of it proves nothing. So a forged letter can at most
-repeat what was refused, or a label.
+It may go only to an input of the service, and only if the source message is still there with the same key and value.
+A payment that scorers accept today may have been scored, so a letter of it is unproved. So a forged letter can at most
+repeat a message that was refused, or a label.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from fraud_service.stream.archive import Entry, Span
     from fraud_service.stream.dead_letters import Found
 
-GAP: Final = 10_000  # records between two sources that are read over, rather than asked for anew
+GAP: Final = 10_000  # records between two sources that are read and skipped; beyond that, the reader seeks
 
 
 class Verdict(NamedTuple):
-    """What becomes of a letter: it is sent, or left for a reason. A forged one is not what its source says."""
+    """Whether a letter is sent, or why not. A forged letter differs from its source message."""
 
     found: Found
     hindrance: str | None = None
@@ -45,7 +45,7 @@ class Ask(NamedTuple):
 
 
 def judge(settings: Settings, letters: Sequence[Found], ask: Ask = Ask()) -> list[Verdict]:  # noqa: B008 - frozen
-    """Say of each letter whether it would be sent again; reads the messages that they name."""
+    """Decide for each letter whether it may be sent again; reads their source messages."""
     names = settings.topics
     inputs = {names.transactions, names.labels, names.raw_transactions, names.raw_labels}
     verdicts = {found.place: Verdict(found, _own_hindrance(found, inputs, ask.value)) for found in letters}
@@ -64,11 +64,11 @@ def judge(settings: Settings, letters: Sequence[Found], ask: Ask = Ask()) -> lis
 
 
 def _own_hindrance(found: Found, inputs: set[str], value: bytes | None) -> str | None:
-    """Say why a letter cannot be sent, whatever its source says."""
+    """Say why a letter cannot be sent, before its source message is read."""
     entry = found.entry
     is_large = max(len(entry.value or b""), len(entry.key or b"")) > MAX_EVENT_BYTES
     hindrances = {
-        "it was sent again already": found.is_redriven,
+        "it was already sent again": found.is_redriven,
         f"{found.letter.topic} is no input of the service": found.letter.topic not in inputs,
         "its original bytes were not kept: give them with --value-from": value is None and not is_whole(entry),
         "it has no value: give one with --value-from": value is None and entry.value is None,
@@ -97,7 +97,7 @@ def _compared(
         if message is not None and not is_of(found.entry, message):
             yield _forged(found, "holds another message")
         elif message is not None and is_suspicious(message):
-            yield _unproved(found, "is in order, and may have been scored")
+            yield _unproved(found, "is accepted today, and may have been scored")
         elif message is not None:
             yield Verdict(found)
         elif place[0] in spans and place[1] < spans[place[0]].begin:
@@ -111,11 +111,11 @@ def _forged(found: Found, why: str) -> Verdict:
 
 
 def _unproved(found: Found, why: str) -> Verdict:
-    return Verdict(found, f"nothing proves it: {found.source} {why}. --unproved sends it all the same")
+    return Verdict(found, f"it is unproved: {found.source} {why}. --unproved sends it anyway")
 
 
 def _is_in_order(settings: Settings, message: Entry) -> bool:
-    """Say whether a scorer takes a payment: then it may have been scored."""
+    """Say whether scorers accept a payment: then it may have been scored."""
     received = Received(message.topic, message.partition, message.offset, message.key, message.value, message.timestamp)
     try:
         refuse(message.value, message.key, numbers=settings.refuse_card_numbers)
@@ -128,7 +128,7 @@ def _is_in_order(settings: Settings, message: Entry) -> bool:
 def _messages(
     archive: Archive, spans: dict[int, Span], topic: str, letters: Sequence[Found]
 ) -> dict[tuple[int, int], Entry]:
-    """Read the messages that letters name, those that are there, by partition and offset."""
+    """Read the source messages that still exist, by partition and offset."""
     named: dict[int, set[int]] = defaultdict(set)
     for found in letters:
         span = spans.get(found.letter.partition)
@@ -144,7 +144,7 @@ def _messages(
 
 
 def _runs(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Put offsets that lie near each other together: first and last of each run."""
+    """Group offsets that are near each other; yields the first and last of each group."""
     first = 0
     for place, offset in enumerate(offsets):
         if place + 1 == len(offsets) or offsets[place + 1] - offset > GAP:

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Lenient(Keyring, frozen=True):
-    """Believes more than processes do: somebody vouches for it."""
+    """Accepts records that processes refuse, because an operator vouches for them."""
 
     unsigned: bool = False
     unbound: bool = False
@@ -41,7 +41,7 @@ class Lenient(Keyring, frozen=True):
         return not self.unsigned
 
     def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Raise `RefusedRecord` for one that nobody vouches for."""
+        """Raise `RefusedRecord` unless the record is signed, or the operator vouches for its kind."""
         try:
             Keyring(self.keys, self.active, self.deployment).require(role, key, value, headers)
         except RefusedRecord as error:
@@ -57,9 +57,9 @@ def sign_anew(settings: Settings, *, unsigned: bool, unbound: bool, really: bool
     Parameters
     ----------
     unsigned
-        Sign what no key has signed too: whoever says so vouches for what lies on the topics.
+        Also sign unsigned records: the operator vouches for the content of the topics.
     unbound
-        Sign what our keys signed before signatures named a deployment too: it may come from another one.
+        Also sign records that our keys signed without a deployment: they may come from another one.
 
     Raises
     ------

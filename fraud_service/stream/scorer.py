@@ -191,7 +191,7 @@ def dead_letter(message: Received, error: InvalidEvent, *, is_searched: bool = F
     Parameters
     ----------
     is_searched
-        Whether a search has found no card data in the message: it takes long enough not to be done twice.
+        Whether a search has already found the message free of card data, so that it is not searched again.
     """
     message = bounded(message)
     key, value = message.key, message.value

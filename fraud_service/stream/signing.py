@@ -17,7 +17,7 @@ SHORTEST: Final = 32  # bytes: as long as what the hash gives
 
 
 def keyring(settings: Settings) -> Keyring:
-    """Read the keys; without a folder of keys, and only if that is allowed, records are not signed, nor asked to be.
+    """Read the keys. Without a folder of keys, and only if settings allow it, nothing is signed or verified.
 
     Raises
     ------
@@ -33,15 +33,15 @@ def keyring(settings: Settings) -> Keyring:
             )
         if not settings.allow_unsigned:
             raise ConfigurationError(
-                "FRAUD_SIGNING_KEYS is not set: whoever may write models, snapshots or risk would be believed. Make a "
-                "key with `mkdir keys && openssl rand -hex 32 > keys/2026-01`, set FRAUD_SIGNING_KEYS=keys, and name "
-                "this deployment in FRAUD_DEPLOYMENT; or set FRAUD_ALLOW_UNSIGNED=true to do without"
+                "FRAUD_SIGNING_KEYS is not set: anyone who may write models, snapshots or risk could change scores. "
+                "Make a key with `mkdir keys && openssl rand -hex 32 > keys/2026-01`, set FRAUD_SIGNING_KEYS=keys, and "
+                "name this deployment in FRAUD_DEPLOYMENT; or set FRAUD_ALLOW_UNSIGNED=true to work without keys"
             )
         return Keyring()
     if settings.deployment is None:
         raise ConfigurationError(
             f"FRAUD_DEPLOYMENT is not set, and FRAUD_SIGNING_KEYS={folder} is: name this deployment, as in "
-            "production/fraud, the same in all its processes and no other's"
+            "production/fraud, with the same name in all its processes, and in no other deployment"
         )
     keys = keys_in(folder, "FRAUD_SIGNING_KEYS")
     return Keyring(keys, active_of(keys, settings.signing_key, "FRAUD_SIGNING_KEY", folder), settings.deployment)

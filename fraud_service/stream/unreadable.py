@@ -1,8 +1,8 @@
 """Batches that the client cannot unpack, and how to read on behind them.
 
-A batch is damaged, or has more bytes than the client unpacks: eleven kilobytes of zstd may say a hundred megabytes. The
-client reports such a batch again and again and never goes on. Only the client knows where it begins and nobody says
-where it ends, so that is searched for: a fetch within the batch meets it again, one behind it does not.
+A batch is damaged, or has more bytes than the client unpacks: eleven kilobytes of zstd can hold a hundred megabytes.
+The client reports such a batch again and again and never goes on. It reports where the batch begins, but not where it
+ends. So the end is searched for: a fetch within the batch meets the batch again, a fetch behind it does not.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from fraud_service.errors import ClusterUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-TIMEOUT: Final = 30.0  # seconds for one look
-LOOK: Final = 1.0
+TIMEOUT: Final = 30.0  # seconds for one fetch
+LOOK: Final = 1.0  # seconds for one poll
 
 
 def is_unreadable(message: Any) -> bool:
@@ -35,7 +35,7 @@ def end_of(options: Mapping[str, Any], message: Any, beat: Callable[[], None] = 
     options
         Of a consumer that may read the topic.
     beat
-        Called before each look, of which a batch of a million messages needs forty.
+        Called before each fetch; a batch of a million messages needs forty.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def end_of(options: Mapping[str, Any], message: Any, beat: Callable[[], None] = 
 
 
 def _meets(consumer: Consumer, place: TopicPartition, first: int) -> bool:
-    """Whether who reads from a place meets the unreadable batch that begins at the first offset."""
+    """Whether a fetch from a place meets the unreadable batch that begins at the first offset."""
     consumer.assign([place])
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
@@ -74,13 +74,13 @@ def _meets(consumer: Consumer, place: TopicPartition, first: int) -> bool:
         if message is not None:
             return is_unreadable(message) and message.offset() == first
         (position,) = consumer.position([place])
-        if position.offset > place.offset:  # over markers of transactions, of which no message tells
+        if position.offset > place.offset:  # past transaction markers, for which the client returns no message
             return False
     raise ClusterUnavailable(f"{place.topic}[{place.partition}] gave nothing for {TIMEOUT:.0f} s at {place.offset}")
 
 
 class Reader(Consumer):  # type: ignore[misc] # the client has no types
-    """A consumer, assigned by hand, that reads on behind what it cannot unpack; the error is given out once."""
+    """A consumer, assigned by hand, that reads on behind what it cannot unpack; it returns the error once."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)

@@ -103,7 +103,7 @@ def test_foreign_records_and_marks_stop_nobody_and_hide_nothing(running):
     listed = command(settings, "list", "--json")
     assert [json.loads(line)["reason"] for line in listed.stdout.splitlines()] == ["missing_key"]
     assert command(settings, "show", str(real.entry.partition), str(real.entry.offset)).exit_code == 0
-    with pytest.raises(ArchiveError, match="no dead letter lies"):
+    with pytest.raises(ArchiveError, match="there is no dead letter"):
         command(settings, "show", "0", "0" if real.entry.partition else "1")
     with logs.opened(settings) as archive:
         assert logs.refused_offsets(archive, settings) == {real.letter.partition: {real.letter.offset}}
@@ -135,7 +135,7 @@ def test_nothing_forged_is_sent_and_what_is_real_is(running):
     done = command(settings, "redrive", "--yes")
     for told in (dry, done):
         assert told.exit_code == 1
-        for why, count in (("is no input of the service", 4), ("it is forged", 5), ("nothing proves it", 1)):
+        for why, count in (("is no input of the service", 4), ("it is forged", 5), ("it is unproved", 1)):
             assert told.stdout.count(why) == count, told.stdout
         assert told.stdout.count("it has more than 65536 bytes") == 1
     assert done.stdout.endswith("sent again: 1, left: 6, forged: 5\n")
@@ -156,7 +156,7 @@ def test_a_letter_whose_source_has_expired_is_sent_only_on_demand(running):
     append(settings, [letter, letter])
     clients.delete_records(settings, [TopicPartition(labels, 2, 1)])
     left = command(settings, "redrive", "--topic", labels, "--yes")
-    assert left.stdout.count("nothing proves it") == 2
+    assert left.stdout.count("it is unproved") == 2
     assert "--unproved" in left.stdout
     told = command(settings, "redrive", "--topic", labels, "--unproved", "--yes").stdout
     assert "another letter" in told  # two letters of one record are sent once
@@ -168,7 +168,7 @@ def test_a_copy_of_a_payment_that_was_scored_proves_nothing(running):
     settings, scorer = running
     inner = place_of(settings, settings.topics.transactions, payment("scored"))
     append(settings, [(CARD, payment("scored"), source(*inner))])
-    assert "is in order, and may have been scored" in command(settings, "redrive", "--yes").stdout
+    assert "is accepted today, and may have been scored" in command(settings, "redrive", "--yes").stdout
     told = command(settings, "redrive", "--topic", settings.topics.transactions, "--unproved", "--yes").stdout
     assert "sent again: 1," in told
     scorer.wait_until(lambda: scored(settings)["scored"] == 2, 60)
