@@ -1,7 +1,7 @@
-"""What authenticates a card (SAD): the content of a magnetic stripe, and values behind names such as `cvv` or `pin`.
+"""Sensitive authentication data (SAD): the content of a magnetic stripe, and values after names such as `cvv` or `pin`.
 
-A name counts in JSON, XML, forms and plain text, whatever case and dashes it is written with, with its value beside it
-or one level deeper. Words that only contain a name, such as `spin` or `tracking`, are none.
+A name is found in JSON, XML, forms and plain text, in any case and with any dashes, with its value next to it or one
+level deeper. Words that only contain a name, such as `spin` or `tracking`, do not count.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Letters and digits alone of a text without any of these have no name; digits are all zeros. Each begins with a letter
-# that is rare, or is found fast.
+# A text whose letters and digits have none of these has no name. Each begins with a rare letter, or is found fast.
 _MARKS: Final = tuple(
     re.compile(mark)
     for mark in (
@@ -83,12 +82,12 @@ _CID: Final = re.compile(  # of American Express; a common name of customers too
 
 
 def may_be_in(text: bytes, alike: bytes) -> bool:
-    """Say at a quick look whether there may be any.
+    """Say quickly whether there may be any.
 
     Parameters
     ----------
     alike
-        The letters and digits alone of the text: letters small, digits all zeros.
+        Only the letters and digits of the text: letters in lower case, each digit as a zero.
     """
     return (
         any(mark.search(alike) for mark in _MARKS)
@@ -99,7 +98,7 @@ def may_be_in(text: bytes, alike: bytes) -> bool:
 
 
 def authentication_data(text: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where a text of ASCII characters has what authenticates a card."""
+    """Yield the places of authentication data in a text of ASCII characters."""
     for stripe in _STRIPE.finditer(text):
         yield stripe.span()
     small = text.lower()
@@ -110,12 +109,12 @@ def authentication_data(text: bytes) -> Iterator[tuple[int, int]]:
 
 
 def may_have_stripe(text: bytes) -> bool:
-    """Say whether there is what stands behind the card number of a stripe."""
+    """Say whether there is what follows the card number on a stripe."""
     return _DATE_BEHIND.search(text) is not None
 
 
 def end_of_stripe(text: bytes, end: int) -> int | None:
-    """Return where a stripe ends, of which a card number is the beginning; None when there is none.
+    """Return the end of the stripe that begins with a card number; None if there is no stripe.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Card data in any bytes: card numbers (PAN), and what authenticates a card (SAD).
 
-PCI DSS forbids to store the second at all, and the first unless it is made unreadable. What is compressed, encrypted,
-in base64 or in words is not seen.
+PCI DSS forbids to store SAD at all, and a PAN unless it is unreadable. The search does not see data that is compressed,
+encrypted, in base64 or in words.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CardData(StrEnum):
 
 
 class Finding(NamedTuple):
-    """Card data in a text: where it stands, and the digits of a number."""
+    """Card data in a text: its place and kind, and the digits of a number."""
 
     begin: int
     end: int
@@ -43,13 +43,15 @@ class Finding(NamedTuple):
     digits: bytes = b""
 
 
-MOST_AT_ONCE: Final = 1 << 18  # bytes: ordinary messages are far smaller, and others are looked at alone
+MOST_AT_ONCE: Final = (
+    1 << 18
+)  # bytes: ordinary batches are far smaller; messages of a larger one are searched one by one
 MOST_PASSES: Final = 2
-LARGEST_IN_PARTS: Final = 8192  # characters; a longer text with card data is masked wholly, for that takes one look
+LARGEST_IN_PARTS: Final = 8192  # characters; a longer text with card data is masked as a whole, which takes one search
 WHOLLY_MASKED: Final = "[card data]"
-_APART: Final = b"\nzz\n"  # letters, so that neither a number nor the name of a value reaches across
+_APART: Final = b"\nzz\n"  # letters, so that no number or name of a value reaches from one part into the next
 
-# Nearly every message ends at a first look at its letters and digits alone.
+# For nearly every message, a first check of its letters and digits alone finds nothing.
 _ALIKE: Final = bytes.maketrans(b"123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"000000000abcdefghijklmnopqrstuvwxyz")
 _NO_LETTER_OR_DIGIT: Final = bytes(code for code in range(256) if not (chr(code).isascii() and chr(code).isalnum()))
 _SHORTEST_RUN: Final = b"0" * SHORTEST
@@ -59,7 +61,7 @@ _RUN: Final = re.compile(rb"(?P<candidate>[0-9]*?(?:[4-6]|3[04-9]|2[2-7]|8[12]|9
 def find(data: bytes) -> CardData | None:
     """Say whether there is card data in bytes of any format; authentication data goes before a number.
 
-    Escapes, scripts and UTF-16 hide nothing.
+    It reads escapes, digits of every script, and UTF-16.
     """
     plain = as_they_stand(data)
     if plain is not None:
@@ -69,9 +71,9 @@ def find(data: bytes) -> CardData | None:
 
 
 def is_clean(parts: Iterable[bytes | None]) -> bool:
-    """Say at one look that none of many messages has card data: half the price of a look at each.
+    """Say in one search that none of many messages has card data: half the cost of a search of each.
 
-    False says nothing: there is some, or too much to be put together, or what may be read in several ways.
+    False means only that each message must be searched: there is card data, too many bytes, or an ambiguous encoding.
     """
     together = [part for part in parts if part]
     if sum(map(len, together)) > MOST_AT_ONCE:
@@ -86,7 +88,7 @@ def refuse(*parts: bytes | None, numbers: bool = True) -> CardData | None:
     Returns
     -------
     CardData or None
-        What was found and is allowed.
+        The kind that was found and is allowed, if any.
 
     Raises
     ------
@@ -132,7 +134,7 @@ def mask(text: str) -> str:
         if not findings:
             return text
         text = _with_replacements(text, findings, lambda finding: f"[{finding.kind.replace('_', ' ')}]")
-    return WHOLLY_MASKED  # what was cut out has left new numbers again and again
+    return WHOLLY_MASKED  # masking has formed new numbers again and again
 
 
 def replaced(data: bytes, instead: Callable[[bytes], bytes]) -> bytes:
@@ -141,7 +143,7 @@ def replaced(data: bytes, instead: Callable[[bytes], bytes]) -> bytes:
     Parameters
     ----------
     instead
-        Given the digits of a card number, returns what is to stand there.
+        Takes the digits of a card number and returns its replacement.
     """
     text = next(texts(data))
     findings = [finding for finding in _findings(text) if finding.digits]
@@ -150,7 +152,7 @@ def replaced(data: bytes, instead: Callable[[bytes], bytes]) -> bytes:
 
 
 def whole_number(data: bytes) -> bytes | None:
-    """Return the digits of the card number that bytes are, however it is written; None when they are anything else."""
+    """Return the digits of a card number that fills all of the bytes, in any spelling; else None."""
     for text in texts(data):
         for view, _ in views(text):
             found = numbers(view)
@@ -175,7 +177,7 @@ def _kind_in(view: bytes) -> CardData | None:
 
 
 def _may_have_number(view: bytes, alike: bytes) -> bool:
-    """Say at a quick look whether there is a run of digits, whatever stands between them, that passes for a number."""
+    """Say quickly whether there may be a number: enough digits, with anything but letters between them."""
     if not _has_candidate(view, alike):
         return False
     rest = without_decimals(view)

@@ -1,14 +1,14 @@
 """Card numbers (PAN) among the digits of a text: 13 to 19 digits with an issuer's prefix and length, and Luhn's sum.
 
-A number may stand in one piece or in groups, apart by anything but letters. Zeros may stand before it, and an expiry
-date or a security code behind it, in the same piece. In a piece of more than 19 digits it may stand anywhere.
+A number may be one piece or groups with anything but letters between them. The same piece may have zeros before the
+number, and an expiry date or a security code after it. In a piece of more than 19 digits the number may be anywhere.
 
-One Luhn number in ten is one by chance, so what is known to be no card number is passed over: times, decimals,
+One number in ten has Luhn's sum by chance. So the search skips what is known to be no card number: times, decimals,
 coordinates and telephone numbers. Next to letters, where hashes have digits, only the common lengths count.
 
-The work grows with the bytes alone, whatever they are. All windows of a length are summed up at once: the digits are
-the bytes of one large integer, and adding two integers adds all their bytes. No sum reaches 256, so no byte disturbs
-the next one.
+The work grows with the number of bytes only, whatever they contain. It sums up all windows of a length at once: the
+digits are the bytes of one large integer, and adding two integers adds all their bytes. No sum reaches 256, so no byte
+carries into the next.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LETTERS_OF_A_UUID: Final = 8  # with its four hyphens
 
 _DIGITS: Final = b"0123456789"
 
-# What is passed over; no step changes the length of the text.
+# What the search skips; no step changes the length of the text.
 _TIME: Final = re.compile(
     rb"""
     (?: 19 | 2[01] ) (?<! [0-9]{3} ) [0-9]{2} (?P<apart> [-/.] )
@@ -89,7 +89,7 @@ def _blank(match: re.Match[bytes]) -> bytes:
 
 
 def _uuid(match: re.Match[bytes]) -> bytes:
-    """Let no number reach across the groups of what has letters in it."""
+    """Let no number reach across the groups of a UUID with letters."""
     return match[0] if len(match[0].translate(None, _DIGITS)) < LETTERS_OF_A_UUID else match[0].replace(b"-", b"x")
 
 
@@ -128,7 +128,7 @@ def _marked(piece: bytes, end: int) -> bytes:
 
 
 def _prepared(text: bytes) -> bytes:
-    """Make letters of what is no card number, and mark the pieces that may have more in them than a number."""
+    """Replace what is no card number by letters, and mark the pieces that may have more digits than a number."""
     text = without_decimals(text)
     for passed_over, mark in ((_TIME, b"0"), (_JSON_TIME, b":"), (_TELEPHONE, b"+"), (_ABROAD, b"00")):
         if mark in text:
@@ -146,7 +146,7 @@ def _prepared(text: bytes) -> bytes:
 _START, _END, _TOUCHES, _SUM = 0x10, 0x20, 0x40, 0x80  # of a piece; a letter; the window from here has Luhn's sum
 _BREAK, _BETWEEN, _HIT = 0x0F, 0x0E, 0xFF
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_STRUCTURE: Final = b',:;"[]{}()<>='  # parts values from each other, and seldom the digits of one
+_STRUCTURE: Final = b',:;"[]{}()<>='  # separates values, and seldom the digits of one
 MOST_BETWEEN: Final = 6  # bytes of structure
 
 
@@ -285,7 +285,7 @@ _FIRST: Final = re.compile(rb"[^\x00]")
 
 
 class Number(NamedTuple):
-    """A card number in a text: where it stands, and its digits."""
+    """A card number in a text: its place and its digits."""
 
     begin: int
     end: int
@@ -303,8 +303,8 @@ def has_number(text: bytes) -> bool:
 def numbers(text: bytes) -> list[Number]:
     """Return the card numbers of a text of ASCII characters, in order; together they cover every digit of any.
 
-    Where two overlap, only one of them is meant: the one that begins first is returned, the longer of two, and what
-    is left of the other belongs to it.
+    Of two that overlap, the one that begins first is returned, or the longer of two that begin together. The rest of
+    the other belongs to it.
     """
     if _is_short(text):
         return []

@@ -1,4 +1,4 @@
-"""Rows of the learner's ledger by card: dealt out to other partitions, or found to be erased."""
+"""Finds the card of each ledger row, to move the row to another partition or to erase it."""
 
 from __future__ import annotations
 

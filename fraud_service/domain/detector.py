@@ -64,7 +64,7 @@ class _Case(msgspec.Struct, frozen=True, gc=False):
     """A transaction on its way through the flow.
 
     A repetition has neither view nor model nor features; it came already `ago` transactions of its card before.
-    `is_id_reused` says that its id, and nothing else of it, is among the last ones of its card.
+    `is_id_reused` says that another payment among the last ones of its card has the same id.
     """
 
     transaction: Transaction

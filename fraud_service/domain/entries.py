@@ -1,4 +1,4 @@
-"""What waits in the ledger: rows of its store, and what is taught of them in the end."""
+"""The rows of the ledger's store, and the examples that the learner makes of them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
     online_logit: float | None
     score: float
     outcome: Outcome
-    values: tuple[float, ...]  # of the features, without their names: a third of the room
+    values: tuple[float, ...]  # of the features, without their names: a third of the size
     model: str
-    currency: str = ""  # unknown: an older version had taken it in
+    currency: str = ""  # empty in rows of an older version
 
     @property
     def features(self) -> Features:
@@ -40,7 +40,7 @@ class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @classmethod
     def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> Scored:
-        """Take it from a record and its features."""
+        """Build it from a record and its features."""
         return cls(
             record.transaction_id,
             record.card_id,
@@ -57,7 +57,7 @@ class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
         )
 
     def is_same(self, other: Scored) -> bool:
-        """Whether this is the same payment of the same card; an unknown currency agrees with every other."""
+        """Whether this is the same payment of the same card; an empty currency matches every other."""
         return facts(self) == facts(other) or (
             not self.currency and facts(self) == facts(msgspec.structs.replace(other, currency=""))
         )
@@ -74,9 +74,9 @@ class Known(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
 class Entry(msgspec.Struct, array_like=True):
     """A scored transaction, the labels not applied yet, and what was taught of it: None, legitimate or fraud.
 
-    `packed` is a `Scored`: it is carried from row to row, and read once, when it is taught. `labelled_at` and
-    `labelled_by` are of the newest label applied: an older one changes nothing any more. `others` are the further
-    payments under the same id, in order of arrival; theirs are empty.
+    `packed` is an encoded `Scored`: it is decoded only when the payment is taught. `labelled_at` and `labelled_by` are
+    of the newest label applied: an older one changes nothing any more. `others` are the other payments under the same
+    id, in order of arrival; their own `others` are empty.
     """
 
     packed: msgspec.Raw
@@ -99,14 +99,14 @@ class Entry(msgspec.Struct, array_like=True):
 
     @property
     def said(self) -> list[Known]:
-        """The labels of this transaction, as far as they still count: the newest applied, and those that wait."""
+        """The labels of this transaction that still count: the newest applied, and those that wait."""
         if self.taught is None or self.labelled_by is None:
             return self.waiting
         return [Known(self.labelled_at, self.taught, self.labelled_by), *self.waiting]
 
 
 class _Beginning(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How a `Scored` begins, whatever follows."""
+    """The first fields of a `Scored`, read without the others."""
 
     transaction_id: str
     card_id: str

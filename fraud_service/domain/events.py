@@ -85,7 +85,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Payment(Protocol):
-    """What a transaction and each record about one say of it."""
+    """The fields of a payment that a transaction and every record about it have."""
 
     @property
     def transaction_id(self) -> str: ...  # noqa: D102 - as in `Transaction`
@@ -105,14 +105,14 @@ Facts = tuple[str, str, int, float, str, str]
 
 
 def facts(said: Payment) -> Facts:
-    """Return what names a payment: two messages that agree in all of it are the same payment, sent twice."""
+    """Return the identity of a payment: two messages with the same facts are the same payment, sent twice."""
     return said.card_id, said.transaction_id, said.timestamp, said.amount, said.currency, said.merchant_id
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known, later, of one transaction. `labelled_at` is the event time of the label, epoch milliseconds.
 
-    It names an id only: where a card used one id for several payments, it is about each that was made by then.
+    It names an id only: where a card used one id for several payments, it applies to each that was made by then.
     """
 
     transaction_id: Identifier
@@ -288,7 +288,7 @@ def _require_visible(message: TransactionMessage | LabelMessage) -> None:
     for field in message.__struct_fields__:
         text = getattr(message, field)
         if isinstance(text, str) and has_hidden(text):
-            raise InvalidEvent(Reason.INVALID_FIELD, f"`$.{field}` has a control character, or one that nobody sees")
+            raise InvalidEvent(Reason.INVALID_FIELD, f"`$.{field}` has a control, bidirectional or invisible character")
 
 
 def _invalid(complaint: str) -> InvalidEvent:

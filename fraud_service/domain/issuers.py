@@ -1,4 +1,4 @@
-"""What issuers of cards give: numbers with their prefixes, of their lengths, with Luhn's check digit."""
+"""The card numbers that issuers use: their prefixes and lengths, and Luhn's check digit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 
 class Issuer(NamedTuple):
-    """Prefixes, and the lengths of the numbers: all that were ever given, and those that count next to letters."""
+    """Prefixes, and lengths of numbers: `lengths` has all that exist, `common` those that count next to letters."""
 
     prefixes: tuple[str, ...]
     lengths: tuple[int, ...]
@@ -47,7 +47,7 @@ _DOUBLED: Final = bytes.maketrans(_DIGITS, bytes(sum(divmod(2 * digit, 10)) for 
 
 
 def is_card_number(digits: bytes) -> bool:
-    """Say whether so many ASCII digits are what an issuer may have given: its prefix and length, and Luhn's sum."""
+    """Say whether ASCII digits have the prefix and length of an issuer, and Luhn's sum."""
     if _ISSUED.fullmatch(digits) is None:
         return False
     odd, even = digits[::-1][0::2], digits[::-1][1::2]

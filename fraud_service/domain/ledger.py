@@ -5,7 +5,7 @@ nothing is known when it matures counts as legitimate. Everything happens at eve
 boundary, a list of transactions of which something becomes known by then, so that an idle card needs no timer.
 
 An id that a card uses for several payments is one row, with an entry for each of them. A label names only the id: it
-counts for the first payment under it, and for each other that had been made by the time of the label.
+applies to the first payment under it, and to each other that was made by the time of the label.
 
 One ledger serves one partition. Its state lies in a key-value store with bounded values:
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.records import ScoreRecord
 
 MOST_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
-MOST_PAYMENTS: Final = 8  # kept under one transaction id; beyond it the first ones stay
+MOST_PAYMENTS: Final = 8  # kept under one transaction id: the first ones
 BETWEEN_BEATS: Final = 1000  # entries settled
 
 
@@ -80,7 +80,7 @@ class Calendar(msgspec.Struct, frozen=True):
         return -(-instant // self.interval)
 
     def is_forgotten(self, instant: int, closed: int) -> bool:
-        """Whether what happened then lies further back than anything is kept, once a boundary is closed."""
+        """Whether an instant is older than the retention, once a boundary is closed."""
         return instant + self.retention <= closed * self.interval
 
 
@@ -89,7 +89,7 @@ class Taken(Enum):
 
     IN = auto()
     NOT = auto()  # it is here already, was a repetition, or is forgotten
-    TOO_MANY = auto()  # its id has all the payments that are kept under one
+    TOO_MANY = auto()  # its id already has `MOST_PAYMENTS`
 
     def __bool__(self) -> bool:
         """Whether it was taken in."""
@@ -144,7 +144,7 @@ class Ledger:
         if not entries:
             self._label_early(known, identity, closed)
             return False
-        # A payment that was made after a label is not what the label is about: a label of long ago vouches for nothing.
+        # A label does not apply to a payment made after it: an old label must not vouch for a new payment.
         concerned = [entries[0], *(other for other in entries[1:] if other.timestamp <= known.known_at)]
         scheduled = {self._settles(one, entry.timestamp, closed) for entry in entries for one in entry.waiting}
         news = [entry for entry in concerned if _with(entry.waiting, known) != entry.waiting]
@@ -153,13 +153,13 @@ class Ledger:
         if news:
             self._keep(identity, entries)
             timestamps = [entry.timestamp for entry in news]
-            # Scheduled once for a boundary, or repeated labels would fill it.
+            # Only once for each boundary, or repeated labels would fill it.
             unscheduled = [at for at in timestamps if self._settles(known, at, closed) not in scheduled]
             self._schedule_label(known, unscheduled, identity, closed)
         return True
 
     def _label_early(self, known: Known, identity: str, closed: int) -> None:
-        """Keep a label without a transaction. However many come, the transaction has one row, and is due once."""
+        """Keep a label without a transaction. Many such labels share one row, which is due once."""
         before = self._early(identity)
         waiting = _with(before, known)
         if waiting != before:
@@ -186,9 +186,9 @@ class Ledger:
         return int(self._store.get(f"d/{boundary}") or b"0")
 
     def sweep(self, boundary: int, start: int, most: int) -> int:
-        """Take out what teaches nothing among so many entries from a number on; returns the number to go on with.
+        """Remove the entries that teach nothing, among the next `most` from `start`; returns where to go on.
 
-        It may be committed before the boundary is closed: it changes no snapshot. So millions of such entries need
+        The caller may commit it before the boundary is closed: it changes no snapshot. So millions of such entries need
         neither memory nor one long transaction.
         """
         end = min(start + most, self.count(boundary))
@@ -201,7 +201,7 @@ class Ledger:
         return end
 
     def _is_over(self, due: Due, boundary: int) -> bool:
-        """Whether nothing more is to be learned of a transaction, and it is only to be forgotten."""
+        """Whether a transaction has taught everything, and only expires."""
         return all(
             entry.taught is not None and not entry.waiting and self._calendar.is_forgotten(entry.timestamp, boundary)
             for entry in self._entries(due.identity)
@@ -264,7 +264,7 @@ class Ledger:
         self._store.put(f"d/{boundary}", b"%d" % (count + 1))
 
     def _schedule_label(self, known: Known, timestamps: list[int], identity: str, closed: int) -> None:
-        """Schedule a label of transactions, unless one matures at the same boundary and so is settled then anyway."""
+        """Schedule a label of transactions, unless one of them matures at the same boundary and is settled then."""
         for at in sorted({max(known.known_at, timestamp) for timestamp in timestamps}):
             boundary = self._calendar.boundary(at)
             matures = {self._calendar.boundary(timestamp + self._calendar.maturity) for timestamp in timestamps}
@@ -292,7 +292,7 @@ def _apply(entry: Entry, timestamp: int, matures_at: int, until: int) -> Example
 
 
 def identify(card_id: str, transaction_id: str) -> str:
-    """Name a transaction: its id is unique within its card, as everywhere in the service."""
+    """Return the name of the row that holds all payments of a card under one id."""
     return f"{len(card_id)}/{card_id}/{transaction_id}"
 
 
@@ -305,7 +305,7 @@ def card_of(identity: str) -> str:
 def examples_due(ledgers: Sequence[Ledger], boundary: int, beat: Callable[[], None] = lambda: None) -> list[Example]:
     """Settle what falls due at a boundary in all partitions, in the order in which it is to be taught.
 
-    `beat` is called now and then, also while entries bring no example.
+    `beat` is called regularly, also while entries yield no example.
     """
     found = []
     for ledger in ledgers:

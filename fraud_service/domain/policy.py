@@ -75,7 +75,7 @@ class Policy(msgspec.Struct, frozen=True):
         return Outcome.REVIEW if score >= self.review else Outcome.APPROVE
 
     def outcome_of(self, score: float, *, is_id_reused: bool) -> Outcome:
-        """Decide by the thresholds; a person looks at a reused id, however low the score is."""
+        """Decide by the thresholds; a reused id is reviewed, however low its score is."""
         outcome = self.outcome(score)
         return Outcome.REVIEW if is_id_reused and outcome is Outcome.APPROVE else outcome
 

@@ -117,14 +117,14 @@ class Place(msgspec.Struct, array_like=True, gc=False):
 # One of the card's last transactions: its id's fingerprint, event time, amount, the merchant's fingerprint, currency.
 RECENT: Final = struct.Struct("<8sqdQ3s")
 RECENT_4: Final = struct.Struct("<8sqdI")
-UNKNOWN_CURRENCY: Final = bytes(3)  # of a transaction that schema 4 remembered; it agrees with every currency
+UNKNOWN_CURRENCY: Final = bytes(3)  # of a transaction that schema 4 remembered; it matches every currency
 
 
 class Remembered(NamedTuple):
-    """What the last transactions of a card say of another one.
+    """Whether a transaction is among the last ones of its card.
 
-    It came already `ago` transactions before, or not at all (0). `is_id_reused` says that its id is among them, and
-    only with other content.
+    `ago` says how many transactions before it came already, 0 if it did not. `is_id_reused` says that only its id is
+    among them, with other content.
     """
 
     ago: int = 0
@@ -308,7 +308,7 @@ NOT_LEGACY: Final = 1 << 63  # set in every fingerprint, so that none is taken f
 
 @lru_cache(maxsize=4096)  # asked several times for one transaction, and the same merchants and countries come again
 def fingerprint(text: str) -> int:
-    """Sixty-three bits that name a merchant, country or device within a card; nobody can find a text for given bits."""
+    """Sixty-three bits that name a merchant, country or device within a card; nobody can aim at a given one."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") | NOT_LEGACY
 
 

@@ -11,7 +11,7 @@ from fraud_service.errors import InvalidRecord
 ENUM_COMPLAINT: Final = "Invalid enum value"
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what bytes can make msgspec raise
 
-# JSON has numbers of any length: one that becomes no float would end whoever shows it.
+# JSON has numbers of any length. A number too large for a float would crash the code that shows it.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Moment = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]  # epoch milliseconds
 ModelVersion = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,64}\Z")]  # it goes to logs and metrics

@@ -2,7 +2,7 @@
 
 HMAC-SHA-256 (RFC 2104) over the deployment, the role of the topic, key, value and every other header of ours, verified
 before anything is parsed. So a record cannot be altered, put under another key, moved to another topic, given another
-version, or brought from staging to production where both have the same key.
+version, or copied from staging to production where both have the same key.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Refusal(StrEnum):
 
 
 class Keyring(msgspec.Struct, frozen=True):
-    """The secrets by their names; new records are signed with the `active` one. Without any, nothing is asked for.
+    """The secrets by their names; new records are signed with the `active` one. Without any, nothing is verified.
 
-    `deployment` is part of every signature; None reads signatures of earlier versions, which named none.
+    `deployment` is part of every signature; with None, signatures of earlier versions are valid, which named none.
     """
 
     keys: Mapping[str, bytes] = {}

@@ -1,7 +1,7 @@
-"""How else a text may be written: digits of any script, escapes of JSON, HTML and URLs, UTF-16.
+"""Reads a text in every spelling: digits of any script, escapes of JSON, HTML and URLs, UTF-16.
 
-A view of a text is what a reader may take it for, in ASCII; a place of the view is found again in the text, so that
-what lies there can be replaced and all else stays as it is.
+A view of a text is one way to read it, in ASCII. Each place of a view maps back to a place of the text, so that a part
+can be replaced and the rest stays unchanged.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _digit_characters() -> frozenset[str]:
 
 
 def as_they_stand(data: bytes) -> bytes | None:
-    """Return bytes in ASCII when there is only one way to read them; else None.
+    """Return bytes in ASCII if there is only one way to read them; else None.
 
     What is neither ASCII nor a digit becomes a question mark.
     """
@@ -75,7 +75,7 @@ def texts(data: bytes) -> Iterator[str]:
 
 
 def views(text: str) -> Iterator[tuple[bytes, Places]]:
-    """Yield a text in ASCII, as it stands and without its escapes; with what tells the place in the text of each byte.
+    """Yield a text in ASCII, with and without its escapes, and a function that returns the place of each byte.
 
     What is neither ASCII nor a digit becomes a question mark.
     """

@@ -1,7 +1,7 @@
-"""Characters that nobody sees: kept out of identifiers, and made visible wherever a person reads.
+"""Control, bidirectional and invisible characters: refused in identifiers, and escaped in all output.
 
-A control character moves the cursor of a terminal or fills its clipboard; a bidirectional one lets text read other
-than it is; an invisible one makes two names look alike. Letters, digits and signs of every script are none of these.
+A control character moves the cursor of a terminal or fills its clipboard. A bidirectional one changes the order in
+which text is read. An invisible one makes two names look alike. Letters, digits and signs of every script are allowed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _hidden: Final = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first,
 
 
 def has_hidden(text: str) -> bool:
-    """Say whether a text has a character that nobody sees."""
+    """Say whether a text has a control, bidirectional or invisible character."""
     return not text.isprintable() and _hidden.search(text) is not None  # the first is fast, and none of them printable
 
 
 def is_plain(data: bytes) -> bool:
-    """Say whether bytes of valid JSON can hold no hidden character, in a fraction of the time that a search takes.
+    """Say whether bytes of valid JSON certainly have no hidden character, in a fraction of the time of a search.
 
     JSON has no control character in a string but DEL, unless it is escaped; all others are not ASCII.
     """

@@ -1,9 +1,9 @@
-"""Tokens instead of card ids: who holds one can recognise a card, and without the key cannot name it.
+"""Tokens instead of card ids: they identify a card, but without the key do not reveal its number.
 
-A token is HMAC-SHA-256 (RFC 2104) of the digits of a card number, or of whatever else stands for the card, cut to 128
-bits: that two of ten billion cards share one has a probability of about 1e-19. It is written in letters, because digits
-in a row may look like a card number again, and names its key, so that a rotation can be seen. The key must be secret:
-card numbers are few enough to be tried.
+A token is HMAC-SHA-256 (RFC 2104) of the digits of a card number, or of any other id of the card, cut to 128
+bits: two of ten billion cards share one with a probability of about 1e-19. It is written in letters, because digits in
+a row may look like a card number again, and names its key, so that a rotation can be seen. The key must be secret: card
+numbers are few enough to be tried.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Tokenizer(msgspec.Struct, frozen=True):
         return b"tok_" + key.encode() + b"_" + digest.hex().encode().translate(_LETTERS)
 
     def card_token(self, card: bytes, key: str) -> bytes:
-        """Return the token of whatever stands for a card, which may be a token already."""
+        """Return the token of a card's number or id; a token is returned unchanged."""
         return card if self._is_token(card) else self.token(whole_number(card) or card, key)
 
     def tokenize(
@@ -48,7 +48,7 @@ class Tokenizer(msgspec.Struct, frozen=True):
     ) -> tuple[bytes | None, bytes | None]:
         """Return value and key of a message with a token for the card, and for every card number wherever it stands.
 
-        Fail-closed: whatever `card_id` and key are, a token of a known key comes out, or nothing does.
+        It fails closed: `card_id` and key become tokens of a known key, or the message is refused.
 
         Parameters
         ----------
