@@ -137,12 +137,12 @@ def read(message: Message) -> tuple[str, str, tuple[object, ...]]:
 
 
 def shown(cell: object) -> str:
-    """Escape what would steer a terminal or turn the direction of a line."""
+    """Escape control and bidirectional characters."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(cell))
 
 
 class Skipped:
-    """Counts what is no alert. Told is every doubling: a flood must not fill the log."""
+    """Counts records that are no alerts. Prints the 1st, 2nd, 4th, 8th …, so that a flood does not fill the log."""
 
     count = 0
 

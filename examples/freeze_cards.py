@@ -97,7 +97,7 @@ def header(message: Message, name: str) -> str:
 
 
 class Skipped:
-    """Counts what is no alert. Told is every doubling: a flood must not fill the log."""
+    """Counts records that are no alerts. Prints the 1st, 2nd, 4th, 8th …, so that a flood does not fill the log."""
 
     count = 0
 

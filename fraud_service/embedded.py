@@ -2,8 +2,8 @@
 
 It is one binary that starts in milliseconds and honours transactions, which makes it a fair stand-in for trying the
 service on a laptop. It is no production broker: data goes to a temporary directory, and a hard kill can lose what was
-acknowledged in the last moments. The binary is closed: it comes in the wheel `noida-db`, whose source nobody here has
-read. Only the `demo` extra installs it, never an image, and `fraud-service demo --bootstrap` does without.
+acknowledged in the last moments. The binary is closed source, in the wheel `noida-db`. Only the `demo` extra
+installs it, never an image, and `fraud-service demo --bootstrap` does not use it.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 `/readyz` asks whether transactions are being processed: connected, partitions assigned, state recovered, models loaded.
 `/startupz` turns good once for all when the process was ready the first time.
 
-The server is tornado's, with three bounds that no client can move: seconds a connection may last, connections at a
-time, and how often metrics are rendered.
+The server is tornado's. It limits how long a connection may last, how many are open, and how often metrics are
+rendered.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ log = structlog.get_logger(__name__)
 SILENCE_ALLOWED: Final = 30.0  # seconds without a turn of the poll loop
 CONNECTION_DEADLINE: Final = 10.0  # seconds from accept to close: handshake, request and answer
 BACKLOG: Final = 128  # connections that wait to be accepted
-MAX_CONNECTIONS: Final = 32  # few: a probe waits while those that came before it are answered
+MAX_CONNECTIONS: Final = 32  # few, because a probe waits while earlier connections are served
 MAX_REQUEST_BYTES: Final = 16_384  # of headers, and of a body, which no request needs
 RENDER_INTERVAL: Final = 0.25  # seconds between two renderings of the metrics, however many ask
-TICK: Final = 0.5  # seconds between two looks at old connections and at the certificate
+TICK: Final = 0.5  # seconds between two checks of old connections and of the certificate
 ACCEPT_PAUSE: Final = 0.05  # seconds, when the process has no file left for a connection
 NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -165,7 +165,7 @@ class _Connection:
 
 
 class _BoundedServer(HTTPServer):
-    """An HTTP server that slow clients, or many, cannot keep from answering others."""
+    """An HTTP server that still answers probes when many or slow clients attack it."""
 
     def initialize(self, *arguments: Any, **options: Any) -> None:
         """Take what `HTTPServer` takes; tornado calls this instead of a constructor."""
@@ -182,7 +182,7 @@ class _BoundedServer(HTTPServer):
         super().handle_stream(stream, address)
 
     def _close_one(self) -> None:
-        """Close the oldest connection of the client that has most: a probe has one."""
+        """Close the oldest connection of the address that has the most; a probe has only one."""
         ((busiest, _),) = Counter(connection.address for connection in self._open).most_common(1)
         oldest = next(connection for connection in self._open if connection.address == busiest)
         oldest.stream.close()
@@ -247,7 +247,7 @@ class _Certificate:
 
 
 class _Exposition:
-    """The metrics as text, rendered once in a while: many scrapes cost no more than one."""
+    """The metrics as text, rendered at most once an interval: many scrapes cost no more than one."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -261,7 +261,7 @@ class _Exposition:
 
 
 def _application(exposition: _Exposition, health: Health) -> Application:
-    # Whoever scans ports must not fill the log: what is wrong with requests and handshakes is no news of ours.
+    # A port scan must not fill the log: errors in requests and handshakes are not logged.
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     probes = {
         "/livez": lambda: health.is_live,
@@ -274,13 +274,13 @@ def _application(exposition: _Exposition, health: Health) -> Application:
             *((path, _ProbeHandler, {"health": health, "ask": ask}) for path, ask in probes.items()),
         ],
         default_handler_class=_NotFoundHandler,
-        log_function=lambda _: None,  # probes come every few seconds: they are no news
+        log_function=lambda _: None,  # probes come every few seconds
     )
 
 
 class _Handler(RequestHandler):
     def set_default_headers(self) -> None:
-        """Say nothing of the server and its version."""
+        """Do not name the server and its version."""
         self.clear_header("Server")
 
     def compute_etag(self) -> None:

@@ -68,7 +68,7 @@ class _ForPeople(logging.Formatter):
 
 
 def _visible(_logger: object, _method: str, event: Any) -> Any:
-    """Escape what a terminal would obey. Only a traceback has more than one line."""
+    """Escape control characters. Only a traceback has more than one line."""
     return {
         visible(name): _lines(value) if name == "exception" else visible(value) if isinstance(value, str) else value
         for name, value in event.items()

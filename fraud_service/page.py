@@ -24,7 +24,7 @@ figcaption, .note { color: #777; font-size: .9rem; }
 
 
 def escaped(text: str) -> str:
-    """Write text so that it is neither markup nor invisible, nor changes the direction of what follows."""
+    """Escape markup, and control, bidirectional and invisible characters."""
     return escape(visible(text))
 
 

@@ -44,8 +44,8 @@ class Sources(msgspec.Struct, frozen=True):
 class Recovered(msgspec.Struct):
     """What was sent.
 
-    `future` payments were not: the new topics would not know any more that they came too early. Nor were messages that
-    are `too_large` to be read, which no client of ours can send.
+    `future` payments were not sent: on the new topics their times would no longer be too early. Messages that are
+    `too_large` were not sent either: scorers would refuse them again.
     """
 
     transactions: int = 0

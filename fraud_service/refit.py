@@ -59,7 +59,7 @@ def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lamb
 
 
 def readable(batch: Iterable[bytes]) -> Iterator[LabelledRecord]:
-    """Pass over what is no labelled example: one such record must not end every re-fit until its retention is over."""
+    """Skip records that are no labelled examples: one of them would otherwise end every re-fit until it expires."""
     for data in batch:
         with suppress(InvalidRecord):
             yield decode_labelled(data)

@@ -37,7 +37,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 def first_artefact(settings: Settings) -> artefact.Artefact:
-    """Read the artefact that processes start with: with keys, one of our own must be signed; the shipped one is code.
+    """Read the artefact that processes start with. With keys, that of FRAUD_MODEL must be signed, the shipped one not.
 
     Raises
     ------

@@ -136,7 +136,7 @@ def _label(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return _where(pc.or_(fraud, genuine), fraud)
 
 
-VISIBLE: Final = " without control characters or others that nobody sees"
+VISIBLE: Final = " without control or invisible characters"
 _ID: Final = Field(_text("(?s)^.{1,128}$"), f"not text of 1 to 128 characters{VISIBLE}, nor an integer", required=True)
 _TEXT: Final = Field(_text("(?s)^.{0,256}$"), f"not text of at most 256 characters{VISIBLE}, nor an integer")
 _WHEN: Final = "not a time from 1970 to 9999: write epoch milliseconds, or RFC 3339 with an offset (Z or +hh:mm)"

@@ -1,8 +1,8 @@
 """The artefact of a pretrained model: a folder with a manifest, the model as ONNX, and its trees for explanations.
 
 Nothing in it is code. The manifest names the SHA-256 of the other files, which is compared before anything is parsed.
-Sizes are bounded before that. The ONNX must be, bit for bit, what `graph` writes for the trees: anyone may have sent a
-model, and ONNX Runtime would read other files and run other operators.
+Sizes are bounded before that. The ONNX must be, bit for bit, what `graph` writes for the trees. Anyone may have sent a
+model, and from other ONNX the runtime could read files and run any operator.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Files(msgspec.Struct, rename={"manifest": MANIFEST, "model": MODEL, "trees": TREES}):
-    """An artefact as one message. Whatever else is in the message takes no memory."""
+    """An artefact as one message. Other fields of the message take no memory."""
 
     manifest: bytes = b""
     model: bytes = b""
@@ -90,13 +90,13 @@ def find(folder: Path) -> Path:
 
 
 def read(folder: Path, keyring: Keyring = ANYBODY) -> Artefact:
-    """Read an artefact, verified; with keys, only one that a key of ours has signed.
+    """Read and verify an artefact; with keys, it must be signed with one of ours.
 
     Raises
     ------
     ModelError
-        A file is missing, altered or too large, the model was made for other features, is not what we export, or is not
-        signed as it must be.
+        A file is missing, altered or too large, the model was made for other features, is not what we export, or its
+        signature is missing or invalid.
     """
     files = {name: _content(folder, name) for name in (MANIFEST, MODEL, TREES)}
     if keyring.is_demanding:
@@ -134,7 +134,7 @@ def _content(folder: Path, name: str) -> bytes:
 
 def _require_signature(folder: Path, manifest: bytes, keyring: Keyring) -> None:
     """Raise `ModelError` unless the manifest is signed."""
-    fix = f"look where the model comes from, then run `fraud-service models sign {folder}`"
+    fix = f"check where the model comes from, then run `fraud-service models sign {folder}`"
     try:
         headers = msgspec.json.decode((folder / SIGNATURE).read_bytes(), type=dict[str, str])
         keyring.require(ROLE, MANIFEST.encode(), manifest, [(name, text.encode()) for name, text in headers.items()])
@@ -143,7 +143,7 @@ def _require_signature(folder: Path, manifest: bytes, keyring: Keyring) -> None:
     except UNREADABLE as error:
         raise ModelError(f"{folder / SIGNATURE} is no signature: {error}; {fix}") from None
     except RefusedRecord as error:
-        raise ModelError(f"{folder / SIGNATURE} does not count ({error.reason}): {fix}") from None
+        raise ModelError(f"{folder / SIGNATURE} is not valid ({error.reason}): {fix}") from None
 
 
 def pack(artefact: Artefact) -> bytes:
@@ -178,7 +178,7 @@ def _verified(where: str, files: Mapping[str, bytes]) -> Artefact:
     for name in (MODEL, TREES):
         data = files[name]
         if len(data) > LARGEST:
-            raise ModelError(f"{where}/{name} has more than {LARGEST} bytes: it is none of our models")
+            raise ModelError(f"{where}/{name} has more than {LARGEST} bytes: no training writes such a model")
         digest = sha256(data).hexdigest()
         if digest != manifest.sha256.get(name):
             raise ModelError(
@@ -206,7 +206,7 @@ def _manifest(where: str, data: bytes) -> Manifest:
 
 
 def _require_match(where: str, manifest: Manifest, trees: Trees, model: bytes) -> None:
-    """Raise `ModelError` unless manifest, trees and ONNX tell the same."""
+    """Raise `ModelError` unless manifest, trees and ONNX agree."""
     leaves = sum(node < 0 for node in cut(trees).left)
     if manifest.leaves != leaves:
         raise ModelError(f"{where}/{MANIFEST} says {manifest.leaves} leaves, its trees have {leaves}: train it again")

@@ -1,8 +1,8 @@
 """The ONNX graph of a forest, written byte by byte, so that a model from elsewhere can be compared with its trees.
 
-ONNX can do far more than a forest: loops, other files, functions, code of other makers. An artefact may hold only what
-this module writes for its trees, so none of that can be in it, and a score cannot differ from its explanation. Written
-is the wire format of protocol buffers (onnx.proto); pods need no ONNX library for it.
+ONNX can do far more than a forest: loops, other files, functions, custom operators. An artefact may hold only what this
+module writes for its trees, so it can have none of that, and a score cannot differ from its explanation. The module
+writes the wire format of protocol buffers (onnx.proto) itself, so that pods need no ONNX library.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from math import asinh
 from operator import add
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-# ONNX Runtime reports its use to its makers unless told not to before it is loaded. A payment service calls nobody,
-# whatever its environment says.
+# ONNX Runtime sends telemetry unless this is set before it is loaded. A payment service must not, whatever its
+# environment says.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Promoted models as they come from their topic: anyone may have sent one, and all that ever reigned are there."""
+"""Loads promoted models from their topic, which keeps all of them; anyone may have sent one."""
 
 from __future__ import annotations
 

@@ -52,17 +52,17 @@ def require_sound(trees: Trees) -> None:
     Raises
     ------
     ValueError
-        When a walk might not end, read beyond the lists, take one node on two ways, or end in what is no share.
+        When a walk might not end, read beyond the lists, reach a node in two ways, or end in a value that is no share.
     """
     roots, count = trees.roots, len(trees.left)
     if {len(column) for column in (trees.feature, trees.threshold, trees.right, trees.value)} != {count}:
         raise ValueError("the columns of the nodes differ in length")
     if not roots or roots[0] != 0 or any(later <= root for root, later in pairwise([*roots, count])):
-        raise ValueError("the trees do not lie one after the other")
+        raise ValueError("the trees do not follow one another")
     if not all(0 <= feature < len(NAMES) for feature in trees.feature):
-        raise ValueError(f"a node asks for a feature that is none of the {len(NAMES)}")
+        raise ValueError(f"a node uses a feature that is none of the {len(NAMES)}")
     if not all(map(isfinite, trees.threshold)):
-        raise ValueError("a threshold is no number")
+        raise ValueError("a threshold is not finite")
     if not all(0 <= value <= (1 + ROUNDING) / len(roots) for value in trees.value):
         raise ValueError("a value is no share of frauds over the number of trees")
     for root, end in pairwise([*roots, count]):

@@ -67,7 +67,7 @@ class Case(msgspec.Struct, frozen=True):
     `proof` is `identical` when the decision made again from the card's raw transactions has the same bytes, `follow`
     when the card's history was cut and the decision follows from the features in the log; anything else is the kind of
     difference, told in `detail`. `base` and `contributions` add up to the logit of the score. `profile` and the risk
-    are None where they cannot be told. `uses` are all payments of the card under this transaction id, in order, and
+    are None where they are unknown. `uses` are all payments of the card under this transaction id, in order, and
     `number` says which of those that were scored this one is, from 1.
     """
 
