@@ -14,7 +14,7 @@ from fraud_service.domain import authentication_data
 from fraud_service.domain.card_numbers import LONGEST, SHORTEST, has_number, numbers, without_decimals
 from fraud_service.domain.events import Reason
 from fraud_service.domain.issuers import is_card_number
-from fraud_service.domain.spellings import as_they_stand, is_utf8_alone, texts, views
+from fraud_service.domain.spellings import is_only_utf8, texts, unambiguous_ascii, views
 from fraud_service.errors import InvalidEvent
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def find(data: bytes) -> CardData | None:
 
     It reads escapes, digits of every script, and UTF-16.
     """
-    plain = as_they_stand(data)
+    plain = unambiguous_ascii(data)
     if plain is not None:
         return _kind_in(plain)
     kinds = {_kind_in(view) for text in texts(data) for view, _ in views(text)}
@@ -79,7 +79,7 @@ def is_clean(parts: Iterable[bytes | None]) -> bool:
     if sum(map(len, together)) > MOST_AT_ONCE:
         return False
     joined = _APART.join(together)
-    return is_utf8_alone(joined) and find(joined) is None
+    return is_only_utf8(joined) and find(joined) is None
 
 
 def refuse(*parts: bytes | None, numbers: bool = True) -> CardData | None:
@@ -97,7 +97,7 @@ def refuse(*parts: bytes | None, numbers: bool = True) -> CardData | None:
     """
     together = [part for part in parts if part]
     joined = _APART.join(together)
-    found = {find(joined)} if is_utf8_alone(joined) else {find(part) for part in together}
+    found = {find(joined)} if is_only_utf8(joined) else {find(part) for part in together}
     if CardData.SENSITIVE_DATA in found:
         raise InvalidEvent(
             Reason.SENSITIVE_DATA, "the message has what authenticates a card (security code, PIN or track data)"

@@ -49,7 +49,7 @@ def _digit_characters() -> frozenset[str]:
     return frozenset(_digits())
 
 
-def as_they_stand(data: bytes) -> bytes | None:
+def unambiguous_ascii(data: bytes) -> bytes | None:
     """Return bytes in ASCII if there is only one way to read them; else None.
 
     What is neither ASCII nor a digit becomes a question mark.
@@ -114,7 +114,7 @@ def _unescaped(escape: re.Match[str]) -> str:
     return plain + _FILLER * (len(escape[0]) - len(plain))
 
 
-def is_utf8_alone(data: bytes) -> bool:
+def is_only_utf8(data: bytes) -> bool:
     """Say whether bytes are UTF-8 and cannot be UTF-16."""
     try:
         return b"\0" not in data and (data.isascii() or bool(data.decode()))
