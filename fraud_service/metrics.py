@@ -293,7 +293,7 @@ class LearnerMetrics(StreamMetrics):
         )
         _begin(self.labels, TRUTHS, LabelSource)
         self.early = metrics.counter("fraud_labels_early", "Labels whose transaction was not known (yet).")
-        self.too_many = metrics.counter(
+        self.untaught = metrics.counter(
             "fraud_untaught_payments",
             "Payments that the learner leaves out, because their transaction id already has eight.",
         )

@@ -149,7 +149,7 @@ class Decisions:
             self._compare(pair.expected, pair.found, in_order=pair.in_order)
         self._findings.count("repeated", record.repeated)
         self._findings.count("reused_ids", record.is_id_reused and not record.repeated)
-        if self._uses.repeats_nothing(record):
+        if self._uses.repeats_another(record):
             self._findings.wrong(Kind.DECISION, entry, "it repeats the decision on another payment under its id")
         if record.outcome is not Outcome.APPROVE and not record.repeated:
             self._findings.count("flagged")

@@ -20,7 +20,7 @@ class Uses:
         self._window = window
         self._payments: OrderedDict[int, set[int]] = OrderedDict()
 
-    def repeats_nothing(self, record: ScoreRecord) -> bool:
+    def repeats_another(self, record: ScoreRecord) -> bool:
         """Take in the next score; returns whether it repeats a payment that was never scored under its id."""
         name, payment = hash((record.card_id, record.transaction_id)), hash(facts(record))
         if record.repeated:

@@ -157,8 +157,8 @@ class GuardedApplication(Application):  # type: ignore[misc]
         if self.health is not None:
             self.health.beat()
 
-    def pass_over(self, settings: Settings) -> Callable[[Any], int]:
-        """Return what finds the end of a batch that the client cannot unpack (`unreadable.end_of`)."""
+    def end_finder(self, settings: Settings) -> Callable[[Any], int]:
+        """Return a function that finds the end of a batch that the client cannot unpack (`unreadable.end_of`)."""
         options = clients.reading(settings, f"{self.config.consumer_group}-unreadable")
         return lambda message: unreadable.end_of(options, message, self._beat)
 

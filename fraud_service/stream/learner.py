@@ -118,7 +118,7 @@ def wire(app: GuardedApplication, settings: Settings, step: LearnerStep) -> None
             context.producer.produce(topic=sinks[output.topic], key=output.key, value=output.value, headers=headers)
 
     step.attach(store, publish, lambda: context.commit_checkpoint(force=True))
-    app.batches = Batches(context, stream_id, step, sinks, is_awaited=False, end_of=app.pass_over(settings))
+    app.batches = Batches(context, stream_id, step, sinks, is_awaited=False, end_of=app.end_finder(settings))
     app.each_turn = step.turn
 
 
@@ -210,18 +210,18 @@ class LearnerStep:
     def _take(self, message: Received) -> list[Output]:
         """Take in a message; one that cannot be taken in becomes a dead letter."""
         self.beat()
-        is_searched = False
+        is_known_clean = False
         try:
             require_content(message)
             if message.topic == self._scores:
                 self._score(message)
             else:
                 refuse(message.value, message.key, numbers=self._refuses_numbers)
-                is_searched = self._refuses_numbers
+                is_known_clean = self._refuses_numbers
                 self._label(message)
         except InvalidEvent as error:
             self._metrics.dead_letters.labels(error.reason).inc()
-            return [dead_letter(message, error, is_searched=is_searched)]
+            return [dead_letter(message, error, is_known_clean=is_known_clean)]
         return []
 
     def _score(self, message: Received) -> None:
@@ -235,7 +235,7 @@ class LearnerStep:
         if taken is Taken.IN:
             self._metrics.scores.inc()
         elif taken is Taken.TOO_MANY:
-            self._metrics.too_many.inc()
+            self._metrics.untaught.inc()
         self._clocks[message.partition] = max(self._clocks.get(message.partition, 0), record.timestamp)
         self._pass(record.timestamp // self._calendar.interval)
 

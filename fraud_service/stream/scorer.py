@@ -44,7 +44,7 @@ def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
     frame = app.dataframe(source)
     frame.register_store()
     app.batches = Batches(
-        frame.processing_context, frame.stream_id, step, sinks, decode_profile, end_of=app.pass_over(settings)
+        frame.processing_context, frame.stream_id, step, sinks, decode_profile, end_of=app.end_finder(settings)
     )
 
 
@@ -78,17 +78,17 @@ class ScorerStep:
         readable = []
         is_plain = is_clean(part for message in batch for part in (message.value, message.key))
         for place, message in enumerate(batch):
-            is_searched = is_plain
+            is_known_clean = is_plain
             try:
                 require_content(message)
                 if not is_plain:
                     self.beat()  # a close look takes its time
                     refuse(message.value, message.key, numbers=self._refuses_numbers)
-                    is_searched = self._refuses_numbers
+                    is_known_clean = self._refuses_numbers
                 readable.append((place, message, read(message, self._tolerance)))
             except InvalidEvent as error:
                 self._metrics.dead_letters.labels(error.reason).inc()
-                outputs[place].append(dead_letter(message, error, is_searched=is_searched))
+                outputs[place].append(dead_letter(message, error, is_known_clean=is_known_clean))
         if readable and self._knowledge.is_behind(max(transaction.timestamp for *_, transaction in readable)):
             self._refresh()
         for part in _apart(readable):
@@ -182,7 +182,7 @@ def check_time(event_time: int, latest: int, field: str) -> None:
         raise InvalidEvent(Reason.FUTURE_TIMESTAMP, f"`{field}` lies after the broker's timestamp of the message")
 
 
-def dead_letter(message: Received, error: InvalidEvent, *, is_searched: bool = False) -> Output:
+def dead_letter(message: Received, error: InvalidEvent, *, is_known_clean: bool = False) -> Output:
     """Keep the original bytes, with the reason and where they came from in the headers.
 
     A dead letter must always fit its topic, or its source is read for ever. So of what is too large to be read only
@@ -190,12 +190,12 @@ def dead_letter(message: Received, error: InvalidEvent, *, is_searched: bool = F
 
     Parameters
     ----------
-    is_searched
+    is_known_clean
         Whether a search has already found the message free of card data, so that it is not searched again.
     """
     message = bounded(message)
     key, value = message.key, message.value
-    if not is_searched:
+    if not is_known_clean:
         is_found = error.reason in {Reason.CARD_NUMBER, Reason.SENSITIVE_DATA}
         key = None if key is None else masked(key)
         value = None if value is None else masked(value, has_card_data=is_found)

@@ -57,7 +57,7 @@ def wire(app: GuardedApplication, settings: Settings, step: TokenizerStep) -> No
         app.topic(name)  # Quix checks that it is there
     for name in (names.raw_labels, names.raw_transactions):
         frame = app.dataframe(app.topic(name, value_deserializer="bytes", key_deserializer="bytes"))
-    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks, end_of=app.pass_over(settings))
+    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks, end_of=app.end_finder(settings))
 
 
 class TokenizerStep:

@@ -400,4 +400,4 @@ def test_payments_beyond_those_that_are_kept_under_one_id_are_counted_and_the_ot
     loop.turn()
     assert {e.amount for e in examples(loop)} == {30.0 + number for number in range(MOST_PAYMENTS)}
     assert all(e.is_fraud for e in examples(loop))
-    assert loop.learner_metrics.too_many._value.get() == 3
+    assert loop.learner_metrics.untaught._value.get() == 3
