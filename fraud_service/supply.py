@@ -119,7 +119,7 @@ def switch(settings: Settings, *, online: bool) -> None:
 
 def _promoted(settings: Settings) -> Iterator[tuple[promotions.Promoted, artefact.Artefact]]:
     for record in promotions.promoted(settings, promotions.Gate(signing.keyring(settings))):
-        if record.key in promotions.NO_MODELS:
+        if record.key in promotions.NON_MODEL_KEYS:
             continue
         try:
             yield record, artefact.unpack(record.value)

@@ -151,13 +151,13 @@ def letters_redrive(
     Compares each letter with its source message. Exits 1 when a letter is forged.
     """
     from fraud_service.stream.dead_letters import Wanted, look
-    from fraud_service.stream.proof import Ask, judge
+    from fraud_service.stream.proof import RedriveOptions, judge
     from fraud_service.stream.redrive import redrive
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition, offset)
-    ask = Ask(None if value_from is None else read(value_from), unproved)
-    verdicts = redrive(chosen, wanted, ask) if yes else judge(chosen, look(chosen, wanted).letters, ask)
+    options = RedriveOptions(None if value_from is None else read(value_from), unproved)
+    verdicts = redrive(chosen, wanted, options) if yes else judge(chosen, look(chosen, wanted).letters, options)
     counts = Counter(_say_verdict(verdict, is_dry=not yes) for verdict in verdicts)
     listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))
     say(listed if yes else "nothing was done: add --yes to do it")

@@ -19,7 +19,7 @@ from fraud_service.replay.engine import Taught
 from fraud_service.stream import signing
 from fraud_service.stream.archive import Archive
 from fraud_service.stream.broadcast import risk_row
-from fraud_service.stream.promotions import NO_MODELS
+from fraud_service.stream.promotions import NON_MODEL_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -121,7 +121,7 @@ def blank(pretrained: Pretrained, promoted: dict[str, Pretrained]) -> Knowledge:
 
 def _models(entries: Iterator[Entry], refused: list[str]) -> Iterator[Pretrained]:
     for entry in entries:
-        if entry.value is None or entry.key in NO_MODELS:
+        if entry.value is None or entry.key in NON_MODEL_KEYS:
             continue
         try:
             yield Pretrained.received(entry.value)

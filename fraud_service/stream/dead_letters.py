@@ -73,14 +73,14 @@ class Found(NamedTuple):
         }
 
 
-class Looked(NamedTuple):
+class Selection(NamedTuple):
     """The letters that were found, and how many records on the topic are neither letters nor marks."""
 
     letters: list[Found]
     foreign: int
 
 
-def look(settings: Settings, wanted: Wanted, *, with_content: bool = True) -> Looked:
+def look(settings: Settings, wanted: Wanted, *, with_content: bool = True) -> Selection:
     """Read the dead letters, oldest first by partition.
 
     Parameters
@@ -104,7 +104,7 @@ def look(settings: Settings, wanted: Wanted, *, with_content: bool = True) -> Lo
                 foreign += others
     if foreign:
         log.warning("foreign_dead_letters", topic=topic, count=foreign, hint="skipped: neither dead letters nor marks")
-    return Looked(letters, foreign)
+    return Selection(letters, foreign)
 
 
 def _sorted(entries: Iterable[Entry], wanted: Wanted, *, with_content: bool) -> tuple[list[Found], int]:
@@ -134,7 +134,7 @@ def _outside(entry: Entry) -> Entry:
     return entry._replace(key=None, value=None, headers=[(DETAIL, detail.encode(errors="replace"))])
 
 
-def require_one(looked: Looked, partition: int, offset: int) -> Found:
+def require_one(looked: Selection, partition: int, offset: int) -> Found:
     """Return the only letter there is. Raises `ArchiveError` when there is none."""
     if not looked.letters:
         raise ArchiveError(f"there is no dead letter at partition {partition}, offset {offset}")

@@ -38,7 +38,7 @@ CATCH_UP_TIMEOUT: Final = 60.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 REFIT_KEY: Final = "re-fit"  # no version: those begin with the kind of model
 SWITCH_KEY: Final = "online"  # the same
-NO_MODELS: Final = frozenset({REFIT_KEY.encode(), SWITCH_KEY.encode()})
+NON_MODEL_KEYS: Final = frozenset({REFIT_KEY.encode(), SWITCH_KEY.encode()})
 SEQUENCE_HEADER: Final = "fraud-sequence"
 LARGEST_SENT: Final = 2 * LARGEST_MODEL  # bytes before compression
 LONGEST_NUMBER: Final = 18  # digits: they begin as milliseconds since the epoch, and Python refuses to read thousands
@@ -167,7 +167,7 @@ class Promotions:
         self._gate.admit(message.key(), value, clients.headers(message))
         if value is None:
             return []
-        if key in NO_MODELS:
+        if key in NON_MODEL_KEYS:
             handler = self._handlers.get(key.decode())
             if handler is not None:
                 handler(value)

@@ -37,28 +37,28 @@ class Verdict(NamedTuple):
     is_forged: bool = False
 
 
-class Ask(NamedTuple):
+class RedriveOptions(NamedTuple):
     """How letters are to be sent: with repaired bytes instead of what a single one holds, and also without a proof."""
 
     value: bytes | None = None
     unproved: bool = False
 
 
-def judge(settings: Settings, letters: Sequence[Found], ask: Ask = Ask()) -> list[Verdict]:  # noqa: B008 - frozen
+def judge(settings: Settings, letters: Sequence[Found], options: RedriveOptions = RedriveOptions()) -> list[Verdict]:  # noqa: B008 - frozen
     """Decide for each letter whether it may be sent again; reads their source messages."""
     names = settings.topics
     inputs = {names.transactions, names.labels, names.raw_transactions, names.raw_labels}
-    verdicts = {found.place: Verdict(found, _own_hindrance(found, inputs, ask.value)) for found in letters}
+    verdicts = {found.place: Verdict(found, _own_hindrance(found, inputs, options.value)) for found in letters}
     sources: dict[str, list[Found]] = defaultdict(list)
     for verdict in verdicts.values():
         if verdict.hindrance is None:
             sources[verdict.found.letter.topic].append(verdict.found)
     with Archive(settings, f"{settings.scorer_group}-letters") as archive:
         for topic, of_one in sources.items():
-            must_fail = topic == names.transactions and ask.value is None
+            must_fail = topic == names.transactions and options.value is None
             is_suspicious = partial(_is_in_order, settings) if must_fail else _never
             for verdict in _compared(archive, topic, of_one, is_suspicious):
-                is_believed = ask.unproved and not verdict.is_forged
+                is_believed = options.unproved and not verdict.is_forged
                 verdicts[verdict.found.place] = Verdict(verdict.found) if is_believed else verdict
     return list(_each_source_once(verdicts.values()))
 

@@ -16,7 +16,7 @@ from fraud_service.audit.letters import REDRIVEN
 from fraud_service.errors import ConfigurationError, FatalStreamError
 from fraud_service.stream import clients
 from fraud_service.stream.dead_letters import look
-from fraud_service.stream.proof import Ask, judge
+from fraud_service.stream.proof import RedriveOptions, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 500  # letters in one transaction
 
 
-def redrive(settings: Settings, wanted: Wanted, ask: Ask = Ask()) -> Iterator[Verdict]:  # noqa: B008 - frozen
+def redrive(settings: Settings, wanted: Wanted, options: RedriveOptions = RedriveOptions()) -> Iterator[Verdict]:  # noqa: B008 - frozen
     """Send letters again; yields those that are left first, then each that is sent when its transaction is through.
 
     Raises
@@ -38,19 +38,19 @@ def redrive(settings: Settings, wanted: Wanted, ask: Ask = Ask()) -> Iterator[Ve
     FatalStreamError
         When another redrive took over, or the broker does not take it. What was yielded is sent; nothing else is.
     """
-    options = {"transactional.id": f"{settings.scorer_group}-redrive", "transaction.timeout.ms": 60_000}
-    producer = clients.producer(settings, options)
+    transactional = {"transactional.id": f"{settings.scorer_group}-redrive", "transaction.timeout.ms": 60_000}
+    producer = clients.producer(settings, transactional)
     try:
         producer.init_transactions(clients.TIMEOUT)  # from here on no earlier redrive can send anything
         letters = look(settings, wanted).letters
-        if ask.value is not None and len(letters) != 1:
+        if options.value is not None and len(letters) != 1:
             raise ConfigurationError(f"--value-from is for one letter, {len(letters)} are meant: give its place")
-        verdicts = judge(settings, letters, ask)
+        verdicts = judge(settings, letters, options)
         yield from (verdict for verdict in verdicts if verdict.hindrance is not None)
         chosen = [verdict for verdict in verdicts if verdict.hindrance is None]
         for first in range(0, len(chosen), AT_ONCE):
             part = chosen[first : first + AT_ONCE]
-            _send(settings, producer, [verdict.found for verdict in part], ask.value)
+            _send(settings, producer, [verdict.found for verdict in part], options.value)
             yield from part
     except KafkaException as error:
         raise FatalStreamError(

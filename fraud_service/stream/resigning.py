@@ -92,7 +92,7 @@ def _in_force(records: Iterable[promotions.Promoted]) -> list[tuple[bytes, bytes
     for record in records:
         found.pop(record.key, None)
         found[record.key] = record.value
-        models = [key for key in found if key not in promotions.NO_MODELS]
+        models = [key for key in found if key not in promotions.NON_MODEL_KEYS]
         if len(models) > MOST_MODELS:
             del found[models[0]]
     return list(found.items())

@@ -47,7 +47,7 @@ from fraud_service.stream.broadcast import VERSION_HEADER, Broadcast
 from fraud_service.stream.dead_letters import Wanted
 from fraud_service.stream.messages import Received
 from fraud_service.stream.promotions import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, Promotions
-from fraud_service.stream.proof import Ask
+from fraud_service.stream.proof import RedriveOptions
 from fraud_service.stream.scorer import ScorerStep
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def redrives(data: bytes) -> int:
         patch.object(proof, "Archive", lambda *_: InMemory(topics, begin)),
         patch.object(clients, "producer", lambda *_: producer),
     ):
-        verdicts = list(redrive.redrive(SETTINGS, Wanted(), Ask(unproved=unproved)))
+        verdicts = list(redrive.redrive(SETTINGS, Wanted(), RedriveOptions(unproved=unproved)))
     sources = [verdict.found.letter for verdict in verdicts if verdict.hindrance is None]
     marks = [topic for topic, _, headers in producer.sent if headers is not None]
     assert marks == [NAMES.dead_letters] * len(sources)

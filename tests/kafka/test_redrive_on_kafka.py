@@ -15,7 +15,7 @@ from fraud_service.domain.records import decode_score
 from fraud_service.errors import ConfigurationError, FatalStreamError
 from fraud_service.stream import clients, redrive
 from fraud_service.stream.dead_letters import Wanted, look
-from fraud_service.stream.proof import Ask
+from fraud_service.stream.proof import RedriveOptions
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -95,7 +95,7 @@ def test_repaired_bytes_are_sent_for_one_letter_once(running, tmp_path):
     repaired = tmp_path / "repaired.json"
     repaired.write_bytes(payment(11))
     with pytest.raises(ConfigurationError, match="is for one letter"):
-        list(redrive.redrive(settings, Wanted(), Ask(payment(11))))
+        list(redrive.redrive(settings, Wanted(), RedriveOptions(payment(11))))
     for expected in ("sent again: 1, left: 0, forged: 0\n", "sent again: 0, left: 1, forged: 0\n"):
         told = command(settings, "redrive", "--reason", "not_json", "--value-from", str(repaired), "--yes").stdout
         assert told == expected
