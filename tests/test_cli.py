@@ -179,12 +179,12 @@ def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(tmp_path):
 
 
 @pytest.mark.parametrize("command", [["models", "list"], ["online", "off"], ["models", "rollback", "forest-1"]])
-def test_without_keys_commands_that_believe_or_sign_end_before_they_ask_kafka(run, command):
+def test_without_keys_commands_that_verify_or_sign_end_before_they_connect(run, command):
     said = only_complaint(run(*command), 2)
     assert said.startswith("ConfigurationError: FRAUD_SIGNING_KEYS is not set")
 
 
-def test_commands_that_believe_nothing_ask_for_no_keys(run):
+def test_commands_that_verify_nothing_need_no_keys(run):
     assert run("topics", "list")[0] == 0
     assert run("config")[0] == 0
 

@@ -109,7 +109,7 @@ def test_a_flood_of_bad_records_is_some_lines_and_all_of_them_are_counted(cases,
     assert cases.skipped.count == 1000
 
 
-def test_what_steers_a_terminal_is_taken_and_shown_escaped(tmp_path, capsys, monkeypatch):
+def test_control_characters_are_accepted_and_shown_escaped(tmp_path, capsys, monkeypatch):
     loaded = module("cases")
     loaded.Cases(tmp_path / "cases.sqlite").take(Received(of(card_id=ESCAPE, transaction_id="t\n"), HEADERS))
     monkeypatch.setattr("sys.argv", ["cases.py", "--file", str(tmp_path / "cases.sqlite"), "list"])

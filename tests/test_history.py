@@ -299,7 +299,7 @@ def test_text_that_cannot_be_read_is_refused_without_quoting_it(saved, suffix, c
 
 @pytest.mark.parametrize("column", ["transaction_id", "card_id", "merchant_id", "device_id", "ip"])
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_no_identifier_of_a_file_may_have_a_character_that_nobody_sees(saved, suffix, column):
+def test_no_identifier_of_a_file_may_have_a_hidden_character(saved, suffix, column):
     for first, last in HIDDEN:
         for point in {first, last} - {*range(SURROGATES, 0xE000)}:
             if point in {0, 0x0A, 0x0D} and suffix == ".csv":

@@ -40,7 +40,7 @@ def rights_of_the_table(*users: str) -> dict[tuple[str, str, str], set[str]]:
 
 
 @pytest.mark.parametrize("component", ["scorer", "learner", "refit", "tokenizer", "topics", "test"])
-def test_each_user_for_strimzi_may_what_its_rows_of_the_table_say(component):
+def test_each_strimzi_user_has_the_rights_of_its_rows_in_the_table(component):
     acls = strimzi_users()[f"fraud-{component}"]["spec"]["authorization"]["acls"]
     granted = {
         (acl["resource"]["type"], acl["resource"]["name"], acl["resource"].get("patternType", "literal")): {

@@ -102,7 +102,7 @@ def run(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_prints_what_a_terminal_would_obey(run, command):
+def test_no_command_prints_control_characters(run, command):
     said = run(command, **COMMANDS[command])
     assert is_safe(said.out + said.err)
     if said.out[0] in "[{":
@@ -112,7 +112,7 @@ def test_no_command_prints_what_a_terminal_would_obey(run, command):
 
 
 @pytest.mark.parametrize("error", [ArchiveError(HOSTILE), RuntimeError(HOSTILE), KeyError(HOSTILE)])
-def test_no_error_prints_what_a_terminal_would_obey(run, monkeypatch, error):
+def test_no_error_prints_control_characters(run, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
@@ -158,7 +158,7 @@ def test_raw_bytes_of_a_letter_go_to_a_file_and_never_to_a_terminal(monkeypatch,
         assert (ended.value.code or 0, capfdbinary.readouterr().out) == (code, written)
 
 
-def test_a_page_shows_no_markup_and_nothing_that_turns_text_around():
+def test_a_page_shows_no_markup_and_no_bidirectional_characters():
     written = page(HOSTILE, table([HOSTILE], [[HOSTILE, "<b>"]]))
     assert is_safe(written)
     assert "<b>" not in written
@@ -169,7 +169,7 @@ def test_the_screen_of_the_demo_knows_no_markup(capsys):
     assert capsys.readouterr().out == "[red]x[/]\n"
 
 
-def test_every_command_prints_through_the_one_door():
+def test_every_command_prints_through_the_output_module():
     doors = {"print", "typer.echo", "typer.secho", "click.echo", "sys.stdout.write", "sys.stderr.write"}
     found = {
         (path.relative_to(PACKAGE).as_posix(), ast.unparse(node.func))

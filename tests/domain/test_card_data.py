@@ -194,7 +194,7 @@ def test_ordinary_messages_are_clean_at_one_look_and_very_long_ones_are_looked_a
 
 
 @given(numbers(), st.sampled_from(["+49 151 ", "12.5 ", "2026-01-15 ", "1 ", "x", "00", "0000000"]))
-def test_what_stands_before_a_number_hides_it_not(number, before):
+def test_a_number_is_found_whatever_precedes_it(number, before):
     assert find(json.dumps({"note": before + number}).encode()) is CardData.CARD_NUMBER
 
 
@@ -251,7 +251,7 @@ def test_a_number_is_found_however_it_is_written(spelling, form):
         "3782 822463 10005",
     ],
 )
-def test_a_number_is_found_in_less_usual_clothes(text):
+def test_a_number_is_found_in_unusual_spellings(text):
     assert find(text.encode()) is CardData.CARD_NUMBER
     assert find(masked(text.encode())) is None
 
@@ -382,6 +382,6 @@ def test_a_message_of_single_digits_takes_memory_in_proportion():
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - NUMERIC))
-def test_what_is_no_card_data_is_seldom_taken_for_it(kind):
+def test_false_positives_are_rare(kind):
     tried, taken = rate(kind, 3_000)
     assert taken <= tried * 0.001 + 3, "see benchmarks/card_data.py for the measured rates"

@@ -136,7 +136,7 @@ def test_a_card_number_has_the_same_token_however_it_is_written(card):
     assert key == token == json.loads(value)["card_id"].encode()
 
 
-def test_the_token_of_a_card_number_is_what_it_ever_was():
+def test_the_token_of_a_card_number_has_not_changed():
     assert TOKENIZER.token(b"4242424242424242", "y2026") == b"tok_y2026_mdgnfnhllnnooopbajjgdmccdklklcmm"
 
 

@@ -21,7 +21,7 @@ def test_the_good_input_comes_through(name):
 @NAMES
 @FEW
 @given(data=st.binary(max_size=200))
-def test_any_bytes_keep_what_is_promised(name, data):
+def test_arbitrary_bytes_hold_the_contract(name, data):
     target, _ = TARGETS[name]
     target(data)
 
@@ -29,6 +29,6 @@ def test_any_bytes_keep_what_is_promised(name, data):
 @NAMES
 @FEW
 @given(place=st.integers(0, 400), noise=st.binary(max_size=9), dropped=st.integers(0, 9))
-def test_an_altered_good_input_keeps_what_is_promised(name, place, noise, dropped):
+def test_an_altered_good_input_holds_the_contract(name, place, noise, dropped):
     target, good = TARGETS[name]
     target(good[:place] + noise + good[place + dropped :])

@@ -155,7 +155,7 @@ names = st.sampled_from(["one", "two", "three"])
     on=st.sets(st.sampled_from(OPTIONAL)),
 )
 @settings(max_examples=60, deadline=None)
-def test_whoever_shares_the_user_of_the_tokenizer_is_refused(users: dict[str, str], on: set[str]) -> None:
+def test_a_component_with_the_user_of_the_tokenizer_is_refused(users: dict[str, str], on: set[str]) -> None:
     values = {name: {"kafka": {"username": user, "secret": user}} for name, user in users.items()}
     values = chart.merged(values, {name: {"enabled": name in on} for name in OPTIONAL})
     values = chart.merged(

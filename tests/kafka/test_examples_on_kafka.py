@@ -210,7 +210,7 @@ def test_verdicts_come_back_as_labels_and_are_taught(outcome):
 
 
 @pytest.mark.parametrize("example", ["freezer", "cases"])
-def test_what_is_no_alert_ends_neither_and_is_told_without_its_content(outcome, example):
+def test_a_record_that_is_no_alert_ends_neither_and_is_reported_without_its_content(outcome, example):
     told = outcome.logs[example]
     assert "skipped 16 so far" in told
     assert told.replace("\n", "").isprintable()

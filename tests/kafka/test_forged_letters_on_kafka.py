@@ -76,7 +76,7 @@ def running(apache_kafka, tmp_path_factory):
         assert scorer.stop() == 0
 
 
-def test_foreign_records_and_marks_stop_nobody_and_hide_nothing(running):
+def test_foreign_records_and_marks_stop_no_command_and_hide_no_letter(running):
     settings, _ = running
     (real,) = look(settings, Wanted()).letters
     transactions = settings.topics.transactions
@@ -176,7 +176,7 @@ def test_a_copy_of_a_payment_that_was_scored_proves_nothing(running):
     assert Counter(one.repeated for one in both if one.transaction_id == "scored") == {False: 1, True: 1}
 
 
-def test_what_a_terminal_would_obey_is_shown_and_in_a_file_is_what_it_was(running):
+def test_control_characters_are_escaped_on_a_terminal_and_unchanged_in_a_file(running):
     settings, scorer = running
     hostile = payment("\x1b]0;owned\x07\u202e") + "\x1b[2J\r\n\u202e".encode()
     producer = clients.producer(settings)

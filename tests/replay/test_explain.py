@@ -56,7 +56,7 @@ def test_a_flagged_decision_is_explained_and_made_again_to_the_last_bit(log, fla
     assert case.snapshot["version"] == flagged.snapshot
 
 
-def test_a_case_shows_what_a_terminal_would_obey_and_what_turns_text_around(log, flagged, monkeypatch):
+def test_a_case_escapes_control_and_bidirectional_characters(log, flagged, monkeypatch):
     log.serve(monkeypatch)
     case, hostile = explain(log.settings, flagged.transaction_id), "\x1b[2J\r\n\u202e<b>"
     ids = dict.fromkeys(("transaction_id", "card_id", "merchant_id", "currency", "model", "snapshot"), hostile)

@@ -87,7 +87,7 @@ def audited(log: Log):
     return findings.report()
 
 
-def test_the_dear_payment_is_scored_reviewed_and_has_an_alert_of_its_own(log):
+def test_the_expensive_payment_is_scored_reviewed_and_has_its_own_alert(log):
     cheap, dear, cheap_again, dear_again = scores(log)
     assert (cheap.outcome, cheap.is_id_reused, dear.is_id_reused) == ("approve", False, True)
     assert dear.outcome != "approve"

@@ -28,13 +28,13 @@ def complaint(**settings):
     return str(caught.value)
 
 
-def test_without_keys_the_error_names_both_ways_out():
+def test_without_keys_the_error_names_both_settings():
     said = complaint()
     for word in ("FRAUD_SIGNING_KEYS", "openssl rand -hex 32", "FRAUD_DEPLOYMENT", "FRAUD_ALLOW_UNSIGNED=true"):
         assert word in said
 
 
-def test_whoever_allows_it_works_without_keys():
+def test_unsigned_operation_can_be_allowed():
     assert not signing.keyring(Settings(allow_unsigned=True)).is_demanding
 
 
@@ -56,6 +56,6 @@ def test_a_deployment_has_a_name_that_can_be_shown(name):
         Settings(deployment=name)
 
 
-def test_to_sign_takes_keys_also_where_unsigned_operation_is_allowed():
+def test_signing_needs_keys_even_where_unsigned_operation_is_allowed():
     with pytest.raises(ConfigurationError, match="no key to sign with"):
         signing.require_keys(Settings(allow_unsigned=True))

@@ -68,7 +68,7 @@ def test_of_what_is_too_large_only_length_and_hash_are_kept(loop, field):
     assert len(loop.on("scores")) == 1
 
 
-def test_nothing_looks_into_a_message_that_is_too_large(loop, monkeypatch):
+def test_nothing_parses_a_message_that_is_too_large(loop, monkeypatch):
     for module in (scorer, learner):
         monkeypatch.setattr(module, "refuse", explode)
     monkeypatch.setattr(scorer, "decode_transaction", explode)
@@ -89,7 +89,7 @@ def test_nothing_looks_into_a_message_that_is_too_large(loop, monkeypatch):
     }
 
 
-def test_the_tokenizer_does_not_look_into_a_message_that_is_too_large():
+def test_the_tokenizer_does_not_parse_a_message_that_is_too_large():
     step = TokenizerStep(
         Settings(),
         SimpleNamespace(tokenize=explode, card_token=lambda *_: b"tok_a_x", active="a", keys={}),
@@ -191,7 +191,7 @@ def test_a_message_that_is_too_large_is_let_go_before_the_next_one_comes():
     assert kept == [0] * 5
 
 
-def test_the_heart_beats_with_every_message_that_takes_a_close_look():
+def test_every_message_that_is_searched_alone_brings_a_heartbeat():
     beats = []
     step = TokenizerStep(Settings(), Tokenizer({"a": b"k" * 32}, "a"), TokenizerMetrics(Metrics()))
     step.beat = lambda: beats.append(1)

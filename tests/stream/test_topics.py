@@ -58,7 +58,7 @@ def test_a_topic_of_models_from_which_a_switch_could_vanish_stops_the_start_and_
     assert f"--alter --topic fraud.models.v1 --add-config {name}=" in found
 
 
-def test_who_keeps_other_records_longer_need_not_be_stopped():
+def test_a_longer_retention_of_other_topics_does_not_stop_the_start():
     other = Admin("scores", **{"retention.ms": "99999999999"})
     assert topics.findings(other, TABLE) == []
     assert len(topics.findings(other, TABLE, replication=1)) == 1
