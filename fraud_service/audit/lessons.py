@@ -117,15 +117,26 @@ def follow_snapshots(entries: Iterable[Entry], findings: Findings) -> Snapshot |
     return newest
 
 
-def believed(entries: Iterable[Entry], role: str, keyring: Keyring, findings: Findings) -> Iterator[Entry]:
-    """Leave out the records that no key of ours has signed, as scorers do, and report them."""
+def believed(
+    entries: Iterable[Entry], role: str, keyring: Keyring, findings: Findings, begin: int = 0
+) -> Iterator[Entry]:
+    """Leave out, and name, the records that no key of ours has signed: scorers leave them out, too.
+
+    Those at offsets before `begin` are only counted in a note: they may be older than the keys.
+    """
+    older = 0
     for entry in entries:
         try:
             keyring.require(role, entry.key, entry.value, entry.headers)
         except RefusedRecord as error:
-            findings.wrong(Kind.UNEXPECTED, entry, str(error))
+            if entry.offset < begin:
+                older += 1
+            else:
+                findings.wrong(Kind.UNEXPECTED, entry, str(error))
         else:
             yield entry
+    if older:
+        findings.note(f"{older} records on the topic of {role} are older than --since, and are not believed")
 
 
 def follow_risk(entries: Iterable[Entry], newest: Snapshot, findings: Findings) -> bool:

@@ -46,12 +46,14 @@ class Cut(NamedTuple):
     learned_scores: Offsets
     moments: dict[int, int]
     alerts_moments: dict[int, int]
+    taught_since: dict[str, int]
 
 
 class Depth(NamedTuple):
     """How much is looked at.
 
-    `since`: leave out of the topics what the broker took in before this moment (epoch milliseconds). `state`: fold the
+    `since`: leave out of the topics what the broker took in before this moment (epoch milliseconds); snapshots and risk
+    are all read, for they build on each other, but what is not believed of before is only counted. `state`: fold the
     profile of every card anew, whatever `since` is. `volume`: a folder of state, compared with the changelog. `replay`:
     make every decision and every snapshot again, whatever `since` is.
     """
@@ -164,7 +166,8 @@ class _Verification:
                 taught.name(self._read("labelled", number), met, findings)
         keyring = Keyring() if self._settings.signing_keys is None else signing.keyring(self._settings)
         snapshots, rows = (
-            lessons.believed(self._read(role, 0), role, keyring, findings) for role in ("snapshots", "risk")
+            lessons.believed(self._read(role, 0), role, keyring, findings, self.cut.taught_since.get(role, 0))
+            for role in ("snapshots", "risk")
         )
         newest = lessons.follow_snapshots(snapshots, findings)
         if newest is not None and not lessons.follow_risk(rows, newest, findings):
@@ -253,7 +256,8 @@ class _Verification:
         for role in ("dead_letters", "labels", "labelled"):
             spans[role] = self._from(role, spans[role], {} if since is None else dict.fromkeys(spans[role], since))
         alerts_moments = self._moments("alerts", archive.spans(names["alerts"]))
-        return Cut(spans, unsettled, inputs, processed, learned_labels, learned_scores, moments, alerts_moments)
+        taught = {} if since is None else {role: archive.since(names[role], since)[0] for role in ("snapshots", "risk")}
+        return Cut(spans, unsettled, inputs, processed, learned_labels, learned_scores, moments, alerts_moments, taught)
 
     def _is_deep(self) -> bool:
         return self._depth.state or self._depth.volume is not None

@@ -49,6 +49,18 @@ def test_a_risk_row_of_somebody_else_is_named_and_alters_no_sum():
     assert [(one.kind, one.offset) for one in findings.report().anomalies] == [(Kind.UNEXPECTED, 1)]
 
 
+def test_what_is_older_than_since_and_not_believed_is_counted_in_a_note_only():
+    findings = Findings()
+    written = [(FIRST, STAGING), (FIRST, RING), (FUTURE, STAGING), (SECOND, RING)]
+    entries = [entry(n, b"v", encode_snapshot(one), by, "snapshots") for n, (one, by) in enumerate(written)]
+    newest = lessons.follow_snapshots(lessons.believed(entries, "snapshots", RING, findings, begin=1), findings)
+    assert newest == SECOND
+    assert [(one.kind, one.offset) for one in findings.report().anomalies] == [(Kind.UNEXPECTED, 2)]
+    assert list(findings.report().notes) == [
+        "1 records on the topic of snapshots are older than --since, and are not believed"
+    ]
+
+
 @pytest.mark.parametrize("version", [b"", b"2", b"0", b"\xff"])
 def test_a_row_that_scorers_refuse_alters_no_sum_either(version):
     findings = Findings()
