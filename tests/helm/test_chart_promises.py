@@ -278,7 +278,18 @@ def test_with_a_name_a_certificate_of_its_own_makes_no_other_user() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["sasl.username", "ssl.certificate.location", "ssl.key.pem", "ssl.keystore.location"]
+    "option",
+    [
+        "sasl.username",
+        "sasl.password",
+        "sasl.oauthbearer.client.id",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "ssl.certificate.location",
+        "ssl.key.pem",
+        "ssl_key",
+        "ssl.keystore.location",
+    ],
 )
 def test_an_option_cannot_make_all_components_one_user(option: str) -> None:
     with pytest.raises(HelmRenderError, match=f"{option} would give all components one user"):

@@ -66,7 +66,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- fail (printf "%s.kafka.clientSecret has no effect without kafka.tls.enabled" (index . 1)) -}}
 {{- end -}}
 {{- range $option, $_ := $kafka.options -}}
-{{- if regexMatch "^(sasl\\.username|ssl\\.(certificate|key|keystore)\\.)" $option -}}
+{{- if regexMatch "^(sasl\\.(username|password|jaas|oauthbearer\\.(client\\.|config|assertion\\.))|ssl[._](certificate|key|keystore)([._]|$))" $option -}}
 {{- fail (printf "kafka.options: %s would give all components one user; set kafka.sasl, kafka.tls, or the kafka of a component" $option) -}}
 {{- end -}}
 {{- end -}}
