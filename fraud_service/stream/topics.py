@@ -218,7 +218,8 @@ def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) 
             if entry is not None and entry.value != wanted and (is_thorough or name in spec.essential):
                 found.append(
                     f"topic {spec.name} has {name}={entry.value}, it needs {wanted}: "
-                    f"set it with `kafka-configs --alter --topic {spec.name} --add-config {name}={wanted}`"
+                    f"set it with `kafka-configs --bootstrap-server BROKER --alter --topic {spec.name} "
+                    f"--add-config {name}={wanted}`"
                 )
     return found
 
