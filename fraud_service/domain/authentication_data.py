@@ -17,13 +17,15 @@ _MARKS: Final = tuple(
     re.compile(mark)
     for mark in (
         *(
-            rb"c(?:v|sc|av|id0|rypt)",
-            rb"v(?:erif|eilig)",
+            rb"c(?:v|sc|av|id(?:0|value0)|rypt)",
+            rb"v(?:erif|eilig|alidationc|enlik)",
             rb"f(?:ziffer|nummer)",
             rb"k(?:pn|erhe)",
             rb"b(?:ezpiec|eveil)",
+            rb"dcode",
+            rb"icc[drs]",
         ),
-        *(rb"pin", rb"track", rb"emv", rb"urit", rb"arqc", rb"geheim", rb"sicher", rb"segur", rb"sicure"),
+        *(rb"pin", rb"pvv", rb"track", rb"emv", rb"urit", rb"arqc", rb"geheim", rb"sicher", rb"segur", rb"sicure"),
     )
 )
 _STRIPE_NAME: Final = re.compile(rb"stripe[ _-]?(?:data)?[^0-9a-z]{0,4}[:=>]", re.IGNORECASE)  # no entry mode
@@ -42,43 +44,64 @@ _WORD: Final = rb"(?: code | value | val | number | no | nr | num | digits | dat
 _NAME: Final = (
     rb"""
     (?P<name>
-      cv[vcnd][23]? (?: [ _-]? WORD )? | cv2 | cv [ _-]? (?: number | code ) | csc | cav2? | kpn | arqc
-    | security [ _-]? (?: code | number | value | digits ) | verification [ _-]? (?: code | number | value | digits )
+      cv[vcnd][123]? (?: [ _-]? WORD )? | cv2 | cv [ _-]? (?: number | num | code ) | csc | cav2? | kpn
+    | arqc | pvv
+    | (?: security | verification | validation ) [ _-]? (?: code | number | value | digits )
     | pin (?: [ _-]? (?: value | number | data | block ) )?
     | track [ _-]? [123]? (?: [ _-]? equivalent )? (?: [ _-]? data )?
     | mag (?: netic )? [ _-]? stripe (?: [ _-]? data )?
-    | emv (?: [ _-]? (?: data | tags | tlv ) )? | cryptogram (?: me )?
+    | emv (?: [ _-]? (?: data | tags | tlv ) )? | icc [ _-]? (?: system | related )? [ _-]? data | cryptogram (?: me )?
     | pr (?: ue | u )? \?{0,2} f (?: ziffer | nummer ) | geheim (?: zahl | nummer | code )
     | sicherheits [ _-]? (?: code | nummer | zahl )
     | code [ _-]? (?: de [ _-]? )? s [e?]{1,2} curit [e?]{1,2}
     | c [o?]{1,2} digo [ _-]? (?: de [ _-]? )? segur (?: idad | an [c?]{1,2} a )
     | codice [ _-]? (?: di [ _-]? )? sicurezza | veiligheidscode | beveiligingscode
+    | g [u?]{1,2} venlik [ _-]? kodu
     | s [a?]{1,2} kerhetskod | sikkerhe [dt] s [ck] ode | kod [ _-]? bezpiecze [n?]{1,2} stwa
     )
     """
 ).replace(b"WORD", _WORD)
 _ENDS: Final = rb"(?! [0-9a-z] | \.[0-9] )"
+# Names that mean nothing else: a value may follow them with less between, as in text, or as the next field.
+_CERTAIN: Final = (
+    rb"(?: (?<= cv[vcnd2] ) | (?<= cv[vcnd][123] ) | (?<= csc ) | (?<= kpn ) | (?<= code ) | (?<= kodu ) | (?<= kod )"
+    rb" | (?<= curite ) | (?<= zahl ) | (?<= ziffer ) | (?<= nummer ) | (?<= idad ) | (?<= zza ) | (?<= block ) )"
+)
 _NAMED: Final = re.compile(
-    _NAME
-    + rb"""
+    (
+        _NAME
+        + rb"""
     (?: [^0-9a-z]{0,4} [:=>] [^0-9a-z]{0,6}
-      | (?: (?<= cv[vcnd2] ) | (?<= cv[vcnd]2 ) ) [^0-9a-z]{1,6} (?: (?: value | number | code ) [^0-9a-z]{1,6} )?
+      | [ ] [^<>]{0,60} = [^<>]{1,60} > [^0-9a-z<]{0,6}
+      | (?<= pin ) [ ] (?: is | ist | est | es ) [ :]{1,3}
+      | CERTAIN [^0-9a-z]{1,6}
+        (?: (?: value | number | num | code | is | ist | est | es | nr | no ) [^0-9a-z]{1,6} )?
       | [^0-9a-z]{0,4} [:=] [^0-9a-z]{0,4} \{ [^{}]{0,60}? """
-    + _WORD
-    + rb""" [^0-9a-z]{1,6} )
+        + _WORD
+        + rb""" [^0-9a-z]{1,6} )
     (?P<value> [0-9]{3,}+ (?: \.0{1,9} )? """
-    + _ENDS
-    + rb"""
+        + _ENDS
+        + rb"""
       | (?= [a-f]*+[0-9] ) [0-9a-f]{16,}+
       | [0-9] (?: [ ,"'-]{1,5} [0-9] ){2,11} """
-    + _ENDS
-    + rb""" )
-    """,
+        + _ENDS
+        + rb""" )
+    """
+    ).replace(b"CERTAIN", _CERTAIN),
     re.VERBOSE,
 )
-_CID: Final = re.compile(  # of American Express; a common name of customers too, whose numbers are longer
-    rb"(?P<name>cid)[^0-9a-z]{0,4}[:=>][^0-9a-z]{0,6}(?P<value>[0-9]{3,4}(?:\.0{1,9})?(?![0-9a-z]|\.[0-9]))"
+_SHORT: Final = (
+    re.compile(  # names of other things too, whose values are longer: of customers, vouchers, places in India
+        rb"""
+    (?P<name> cid | card [ _-]? code | pin [ _-]? code (?= [^0-9]{1,40} [0-9]{4} (?! [0-9] ) ) )
+    (?: [^0-9a-z]{0,4} [:=>] [^0-9a-z]{0,6} (?: value [^0-9a-z]{1,6} )? | ", [ ]? "value" [ ]? : [ ]? "? )
+    (?P<value> [0-9]{3,4} (?: \.0{1,9} )? (?! [0-9a-z] | \.[0-9] ) )
+    """,
+        re.VERBOSE,
+    )
 )
+
+_PREFIX: Final = re.compile(rb"(?:card|karten|(?<![a-z])[id])\Z")  # of the chip (iCVV), and one that changes (dCVV)
 
 
 def may_be_in(text: bytes, alike: bytes) -> bool:
@@ -102,10 +125,14 @@ def authentication_data(text: bytes) -> Iterator[tuple[int, int]]:
     for stripe in _STRIPE.finditer(text):
         yield stripe.span()
     small = text.lower()
-    for names in (_NAMED, _CID):
-        for named in names.finditer(small):
-            if _begins_a_word(text, named.start()):
+    for names in (_NAMED, _SHORT):
+        named = names.search(small)
+        while named is not None:
+            is_name = _begins_a_word(text, named.start())
+            if is_name:
                 yield named.span("value")
+            # What follows the end of another word, such as `spin`, may have a name in it.
+            named = names.search(small, named.end() if is_name else named.start() + 1)
 
 
 def may_have_stripe(text: bytes) -> bool:
@@ -128,4 +155,4 @@ def end_of_stripe(text: bytes, end: int) -> int | None:
 def _begins_a_word(text: bytes, place: int) -> bool:
     before = text[max(place - 6, 0) : place]
     is_capital = text[place : place + 1].isupper() and before[-1:].islower()
-    return not before[-1:].isalpha() or is_capital or before.lower().endswith((b"card", b"karten"))
+    return not before[-1:].isalpha() or is_capital or _PREFIX.search(before.lower()) is not None

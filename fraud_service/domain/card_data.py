@@ -168,12 +168,13 @@ def _kind_in(view: bytes) -> CardData | None:
     alike = view.translate(_ALIKE, _NO_LETTER_OR_DIGIT)
     if authentication_data.may_be_in(view, alike) and any(True for _ in authentication_data.authentication_data(view)):
         return CardData.SENSITIVE_DATA
-    if not _may_have_number(view, alike) or not has_number(view):
+    if not _may_have_number(view, alike):
         return None
     if not authentication_data.may_have_stripe(view):
-        return CardData.CARD_NUMBER
-    is_stripe = any(authentication_data.end_of_stripe(view, number.end) is not None for number in numbers(view))
-    return CardData.SENSITIVE_DATA if is_stripe else CardData.CARD_NUMBER
+        return CardData.CARD_NUMBER if has_number(view) else None
+    found = numbers(view)
+    is_stripe = any(authentication_data.end_of_stripe(view, number.end) is not None for number in found)
+    return CardData.SENSITIVE_DATA if is_stripe else CardData.CARD_NUMBER if found else None
 
 
 def _may_have_number(view: bytes, alike: bytes) -> bool:

@@ -18,7 +18,7 @@ from array import array
 from itertools import compress, count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fraud_service.domain.issuers import ISSUERS, places
+from fraud_service.domain.issuers import IBAN_LENGTHS, ISSUERS, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ _JSON_TIME: Final = re.compile(rb"""["']\s?:\s?[0-9]{13}(?=\s?[,}\]])""")  # mil
 _FRACTION: Final = re.compile(  # of a long decimal, or of a coordinate before another one
     rb"""
     \. (?: (?<= [^0-9.][0-9]\. ) | (?<= [^0-9.][0-9]{2}\. ) | (?<= [^0-9.][0-9]{3}\. ) )
-    (?: [0-9]{10,}+ (?! \. | e\+?1[2-8] ) | [0-9]{4,9} (?= [ ,/;+-]{1,3} [0-9]{1,3} \. [0-9]{4} ) )
+    (?: [0-9]{10,}+ (?! \. | e\+?0{0,9}1[2-8] ) | [0-9]{4,9} (?= [ ,/;+-]{1,3} [0-9]{1,3} \. [0-9]{4} ) )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -63,6 +63,7 @@ _UUID: Final = re.compile(  # of a known version
     rb"[0-9a-f](?<![0-9a-z][0-9a-f])[0-9a-f]{7}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?![0-9a-z])",
     re.IGNORECASE,
 )
+_IBAN: Final = re.compile(rb"[A-Z](?<![0-9A-Za-z][A-Z])[A-Z][0-9]{2}(?:[ ]?[0-9A-Z]){11,29}")
 _HASH: Final = re.compile(rb"[0-9a-f](?<![0-9a-z][0-9a-f])[0-9a-f]{27,}+(?![0-9a-z])", re.IGNORECASE)
 _HASH_RUN, _ALL_HEXADECIMAL = b"0" * 28, bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
 _UNUSUAL: Final = re.compile(rb"[0-9](?<![0-9][0-9])(?:[0-9]{12,13}|[0-9]{16,}+)(?![0-9])")
@@ -91,6 +92,21 @@ def _blank(match: re.Match[bytes]) -> bytes:
 def _uuid(match: re.Match[bytes]) -> bytes:
     """Let no number reach across the groups of a UUID with letters."""
     return match[0] if len(match[0].translate(None, _DIGITS)) < LETTERS_OF_A_UUID else match[0].replace(b"-", b"x")
+
+
+def _iban(match: re.Match[bytes]) -> bytes:
+    """Make letters of the number of a bank account: of its country's length, and with the check digits of ISO 7064."""
+    text = match[0]
+    bare = text.replace(b" ", b"")[: IBAN_LENGTHS.get(text[:2], 0)]
+    if len(bare) < IBAN_LENGTHS.get(text[:2], LONGEST * 2):
+        return text
+    end, left = 0, len(bare)
+    while left:
+        left -= text[end] != ord(" ")
+        end += 1
+    is_longer = match.string[match.start() + end : match.start() + end + 1].isalnum()
+    checked = int("".join(str(int(character, 36)) for character in (bare[4:] + bare[:4]).decode()))
+    return text if is_longer or checked % 97 != 1 else b"x" * end + text[end:]
 
 
 def _hash(match: re.Match[bytes]) -> bytes:
@@ -133,7 +149,7 @@ def _prepared(text: bytes) -> bytes:
     for passed_over, mark in ((_TIME, b"0"), (_JSON_TIME, b":"), (_TELEPHONE, b"+"), (_ABROAD, b"00")):
         if mark in text:
             text = passed_over.sub(_blank, text)
-    text = _TAG.sub(_tag, text)
+    text = _TAG.sub(_tag, _IBAN.sub(_iban, text))
     if b"-" in text:
         text = _UUID.sub(_uuid, text)
     if _HASH_RUN in text.translate(_ALL_HEXADECIMAL):

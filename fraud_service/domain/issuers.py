@@ -1,4 +1,4 @@
-"""The card numbers that issuers use: their prefixes and lengths, and Luhn's check digit."""
+"""The card numbers that issuers use (prefixes, lengths, Luhn's check digit), and how account numbers (IBAN) begin."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ ISSUERS: Final = (
     Issuer(("220[01234]",), (16, 17, 18, 19), (16,)),  # Mir
     Issuer(("9792",), (16,), (16,)),  # Troy
 )
+
+_COUNTRIES: Final = {
+    15: "NO", 16: "BE", 18: "DK FI FO GL NL", 19: "MK SI", 20: "AT BA EE KZ LT LU XK", 21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ", 24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT",
+    26: "IS TR", 27: "FR GR IT MC SM", 28: "AL AZ BY CY DO GT HU LB PL SV", 29: "BR EG PS QA UA", 30: "JO KW MU",
+    31: "MT SC", 33: "RU",
+}  # fmt: skip
+# Characters of a bank account's number (IBAN), by country.
+IBAN_LENGTHS: Final = {
+    country.encode(): length for length, countries in _COUNTRIES.items() for country in countries.split()
+}
 
 
 def places(prefix: str) -> list[bytes]:

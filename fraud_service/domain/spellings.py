@@ -26,10 +26,40 @@ _ESCAPE: Final = re.compile(
       (?<= \\ ) \\{0,3}+ (?: u (?P<high> d[89ab][0-9a-f]{2} ) \\{1,4}u (?P<low> d[c-f][0-9a-f]{2} )
                       | u (?P<unit> [0-9a-f]{4} ) | [nrtbf] )
     | (?<= % ) (?P<octets> [0-9a-f]{2} (?: % [0-9a-f]{2} )* )
-    | (?<= & ) (?: \# (?: x (?P<hexadecimal> [0-9a-f]{1,6} ) | (?P<decimal> [0-9]{1,7} ) ) | [a-z]{2,8} ) ; )
+    | (?<= & ) (?: \# (?: x (?P<hexadecimal> [0-9a-f]{1,6} ) | (?P<decimal> [0-9]{1,7} ) )
+                | (?P<name> [a-z]{2,8} ) ) ; )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_SIGNS: Final = {"lt": "<", "gt": ">", "quot": '"', "apos": "'", "amp": "&", "colon": ":", "equals": "="}
+# A security code or a PIN by its name in other scripts; a view calls it by a name in ASCII.
+_NAMES: Final = (
+    *("код безопасности", "код проверки", "секретный код", "пин-код", "пин код", "пинкод", "код карты"),
+    *(
+        "安全码",
+        "安全碼",
+        "安全代码",
+        "校验码",
+        "セキュリティコード",
+        "セキュリティーコード",
+        "暗証番号",
+        "보안코드",
+        "보안 코드",
+    ),
+    *("رمز الأمان", "رمز الحماية", "κωδικός ασφαλείας", "קוד אבטחה", "सुरक्षा कोड", "รหัสความปลอดภัย"),
+)
+
+
+def _one_of(names: Sequence[str]) -> re.Pattern[str]:
+    """Find names in any case: first one of their first letters, which is fast."""
+    firsts = sorted({first for name in names for first in name[0] + name[0].upper()})
+    rests = (f"(?<=[{name[0]}{name[0].upper()}])(?i:{name[1:]})" for name in names)
+    return re.compile(f"[{''.join(firsts)}](?:{'|'.join(rests)})")
+
+
+_NAME: Final = _one_of(_NAMES)
+_NAME_ALONE: Final = _one_of([re.sub("[ -]", "", name) for name in _NAMES])
+_NAME_IN_ASCII: Final = "cvv"
 _LAST_WITH_DIGITS: Final = 0x20000
 _LAST_CHARACTER: Final = 0x10FFFF
 _ASCII: Final = bytes(range(128))
@@ -63,7 +93,9 @@ def unambiguous_ascii(data: bytes) -> bytes | None:
         foreign = data.translate(None, _ASCII).decode()
     except UnicodeDecodeError:
         return None
-    return data.translate(_QUESTIONABLE, _CONTINUED) if _digit_characters().isdisjoint(foreign) else None
+    if not _digit_characters().isdisjoint(foreign) or _NAME_ALONE.search(foreign):
+        return None
+    return data.translate(_QUESTIONABLE, _CONTINUED)
 
 
 def texts(data: bytes) -> Iterator[str]:
@@ -83,18 +115,18 @@ def views(text: str) -> Iterator[tuple[bytes, Places]]:
     if any(mark in text for mark in _MARKS):
         plain = _ESCAPE.sub(_unescaped, text)
         if plain != text or _FILLER in text:
-            padded = _in_ascii(plain)
-            yield padded.replace(b"\0", b""), partial(_kept, padded)
+            yield _in_ascii(plain.replace(_FILLER, "")), partial(_kept, plain)
 
 
-def _kept(padded: bytes) -> Sequence[int]:
-    return array("I", compress(count(), padded))
+def _kept(padded: str) -> Sequence[int]:
+    return array("I", compress(count(), padded.encode("ascii", errors="replace")))
 
 
 def _in_ascii(text: str) -> bytes:
     if not text.isascii():
         for character in _digit_characters().intersection(text):  # a few: to translate would ask for each place
             text = text.replace(character, _digits()[character])
+        text = _NAME.sub(lambda name: _NAME_IN_ASCII.rjust(len(name[0])), text)
     return text.encode("ascii", errors="replace")
 
 
@@ -110,7 +142,7 @@ def _unescaped(escape: re.Match[str]) -> str:
         code = int(escape["hexadecimal"], 16) if escape["hexadecimal"] else int(escape["decimal"])
         plain = chr(min(code, _LAST_CHARACTER))
     else:
-        plain = " "
+        plain = _SIGNS.get((escape["name"] or "").lower(), " ")
     return plain + _FILLER * (len(escape[0]) - len(plain))
 
 

@@ -143,6 +143,8 @@ def test_what_authenticates_a_card_is_found_before_its_number(fields):
         {"place": "36.1699412,-115.1398296"},
         {"uuid": "12345678-1234-4567-8123-abcdef123456"},
         {"cid": "12345"},
+        {"pincode": "560001", "card_code": "12345"},
+        {"iban": "DE89370400440532013000", "to": "FR14 2004 1010 0505 0001 3M02 606, NO93 8601 1117 947"},
         {"note": "pineapple: 1234, spin=1234, tracking: 123456"},
         {"entry_mode": "magstripe", "number": "123456"},
         {"longitude": 0.4242424242424242},
@@ -261,6 +263,16 @@ def units(text: str) -> list[int]:
     return [int.from_bytes(wide[place : place + 2]) for place in range(0, len(wide), 2)]
 
 
+def test_the_number_of_a_bank_account_is_no_card_number_and_hides_none():
+    account = "FR7745209659952243229295115"  # with a card number in it, and wrong check digits
+    assert find(account.encode()) is CardData.CARD_NUMBER
+    digits = int("".join(str(int(character, 36)) for character in account[4:] + "FR00"))
+    right = f"FR{98 - digits % 97:02}{account[4:]}"
+    assert find(right.encode()) is None
+    assert find(right.lower().encode()) is CardData.CARD_NUMBER
+    assert find(f"{right} 4242424242424242".encode()) is CardData.CARD_NUMBER
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize(
     "text",
@@ -304,6 +316,28 @@ def test_a_number_of_every_issuer_is_found_in_a_longer_piece(number, text):
         '{"codigo_de_seguridad":"123"}',
         '{"código de segurança":"123"}',
         '{"code de sécurité":"123"}',
+        '{"spin":{"cvv":"123","number":"4567"}}',
+        '{"soundtrack":{"pin":"1234","number":"999"}}',
+        '{"name":"securityCode","value":"123"}',
+        '{"cid":{"value":"1234"}}',
+        '{"cardCode":"123"}',
+        '{"pinCode":"1234"}',
+        '{"iccRelatedData":"9F260812345678ABCDEF0012"}',
+        '{"PVV":"1234"}',
+        '{"icvv":"123"}',
+        '<CVV xsi:type="xsd:string">123</CVV>',
+        "&lt;pin&gt;1234&lt;/pin&gt;",
+        "CVV is 123",
+        "security code 123",
+        "PIN is 1234",
+        "Geheimzahl 1234",
+        "CVV Nr. 123",
+        "güvenlik kodu: 123",
+        "код безопасности: 123",
+        '{"note":"\\u043f\\u0438\\u043d-\\u043a\\u043e\\u0434: 1234"}',
+        "安全码\uff1a123",
+        "セキュリティコード\uff1a123",
+        "رمز الأمان: 123",
         "cvv=123&amount=1",
         "<cvv>123</cvv>",
         "CVV 123",
