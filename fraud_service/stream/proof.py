@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fraud_service.audit.letters import is_of, is_whole
 from fraud_service.domain.card_data import refuse
 from fraud_service.domain.events import MAX_EVENT_BYTES
+from fraud_service.domain.tokens import Tokenizer
 from fraud_service.errors import ArchiveError, InvalidEvent, PreflightError
 from fraud_service.stream.archive import Archive
-from fraud_service.stream.messages import Received
+from fraud_service.stream.messages import Received, require_content
 from fraud_service.stream.scorer import read
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from fraud_service.stream.dead_letters import Found
 
 GAP: Final = 10_000  # records between two sources that are read and skipped; beyond that, the reader seeks
+
+_ANY_TOKENIZER: Final = Tokenizer({"any": bytes(32)}, "any")
 
 
 class Verdict(NamedTuple):
@@ -55,8 +58,11 @@ def judge(settings: Settings, letters: Sequence[Found], options: RedriveOptions 
             sources[verdict.found.letter.topic].append(verdict.found)
     with Archive(settings, f"{settings.scorer_group}-letters") as archive:
         for topic, of_one in sources.items():
-            must_fail = topic == names.transactions and options.value is None
-            is_suspicious = partial(_is_in_order, settings) if must_fail else _never
+            is_in_order: dict[str, Callable[[Entry], bool]] = {
+                names.transactions: partial(_is_in_order, settings),
+                names.raw_transactions: _is_tokenized,
+            }
+            is_suspicious = is_in_order.get(topic, _never) if options.value is None else _never
             for verdict in _compared(archive, topic, of_one, is_suspicious):
                 is_believed = options.unproved and not verdict.is_forged
                 verdicts[verdict.found.place] = Verdict(verdict.found) if is_believed else verdict
@@ -116,13 +122,29 @@ def _unproved(found: Found, why: str) -> Verdict:
 
 def _is_in_order(settings: Settings, message: Entry) -> bool:
     """Say whether scorers accept a payment: then it may have been scored."""
-    received = Received(message.topic, message.partition, message.offset, message.key, message.value, message.timestamp)
     try:
         refuse(message.value, message.key, numbers=settings.refuse_card_numbers)
-        read(received, int(settings.future_tolerance * 1000))
+        read(_received(message), int(settings.future_tolerance * 1000))
     except InvalidEvent:
         return False
     return True
+
+
+def _is_tokenized(message: Entry) -> bool:
+    """Say whether a tokenizer accepts a raw payment: then it is a payment, which may have been scored.
+
+    Which keys the tokenizer has makes no difference to that.
+    """
+    try:
+        require_content(_received(message))
+        _ANY_TOKENIZER.tokenize(message.value, message.key)
+    except InvalidEvent:
+        return False
+    return True
+
+
+def _received(message: Entry) -> Received:
+    return Received(message.topic, message.partition, message.offset, message.key, message.value, message.timestamp)
 
 
 def _messages(

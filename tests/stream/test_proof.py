@@ -14,13 +14,13 @@ from fraud_service.stream.dead_letters import Found
 pytestmark = pytest.mark.attack
 
 
-def verdict(monkeypatch, value: bytes, **settings):
+def verdict(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settings):
     """Judge a letter of the only payment there is."""
-    paid = Entry(NAMES.transactions, 0, 0, b"c-1", value, BROKER_TIME, [])
-    place = {"reason": "not_json", "source-topic": NAMES.transactions, "source-partition": "0", "source-offset": "0"}
+    paid = Entry(topic, 0, 0, b"c-1", value, BROKER_TIME, [])
+    place = {"reason": "not_json", "source-topic": topic, "source-partition": "0", "source-offset": "0"}
     headers = [(f"fraud-{name}", content.encode()) for name, content in place.items()]
     written = paid._replace(topic=NAMES.dead_letters, headers=headers)
-    monkeypatch.setattr(proof, "Archive", lambda *_: InMemory({NAMES.transactions: [paid]}, 0))
+    monkeypatch.setattr(proof, "Archive", lambda *_: InMemory({topic: [paid]}, 0))
     (found,) = proof.judge(
         SETTINGS.model_copy(update=settings), [Found(written, letter(written), len(value), is_redriven=False)]
     )
@@ -50,3 +50,14 @@ def test_a_letter_of_a_payment_that_scorers_take_is_left(monkeypatch, value, set
 )
 def test_a_letter_of_what_scorers_refuse_is_sent(monkeypatch, value, settings):
     assert verdict(monkeypatch, value, **settings).hindrance is None
+
+
+@pytest.mark.parametrize("card", ["4242424242424242", "c-1", "tok_a_" + "a" * 32])
+def test_a_letter_of_a_raw_payment_that_tokenizers_take_is_left(monkeypatch, card):
+    paid = text(card_id=card, note="4242 4242 4242 4242")
+    assert "may have been scored" in verdict(monkeypatch, paid, NAMES.raw_transactions).hindrance
+
+
+@pytest.mark.parametrize("value", [b"no json", text(card_id=7), text(cvv="123"), text(n=[4242424242424242])])
+def test_a_letter_of_what_tokenizers_refuse_is_sent(monkeypatch, value):
+    assert verdict(monkeypatch, value, NAMES.raw_transactions).hindrance is None
