@@ -72,7 +72,7 @@ _NAMED: Final = re.compile(
         _NAME
         + rb"""
     (?: [^0-9a-z]{0,4} [:=>] [^0-9a-z]{0,6}
-      | [ ] [^<>]{0,60} = [^<>]{1,60} > [^0-9a-z<]{0,6}
+      | [ ] [^<>=]{0,30} = [^<>]{1,60} > [^0-9a-z<]{0,6}
       | (?<= pin ) [ ] (?: is | ist | est | es ) [ :]{1,3}
       | CERTAIN [^0-9a-z]{1,6}
         (?: (?: value | number | num | code | is | ist | est | es | nr | no ) [^0-9a-z]{1,6} )?
