@@ -46,7 +46,7 @@ _NAME: Final = (
     (?P<name>
       cv[vcnd][123]? (?: [ _-]? WORD )? | cv2 | cv [ _-]? (?: number | num | code ) | csc | cav2? | kpn
     | arqc | pvv
-    | (?: security | verification | validation ) [ _-]? (?: code | number | value | digits )
+    | (?: security | verification | card [ _-]? validation ) [ _-]? (?: code | number | value | digits )
     | pin (?: [ _-]? (?: value | number | data | block ) )?
     | track [ _-]? [123]? (?: [ _-]? equivalent )? (?: [ _-]? data )?
     | mag (?: netic )? [ _-]? stripe (?: [ _-]? data )?
@@ -64,7 +64,7 @@ _NAME: Final = (
 _ENDS: Final = rb"(?! [0-9a-z] | \.[0-9] )"
 # Names that mean nothing else: a value may follow them with less between, as in text, or as the next field.
 _CERTAIN: Final = (
-    rb"(?: (?<= cv[vcnd2] ) | (?<= cv[vcnd][123] ) | (?<= csc ) | (?<= kpn ) | (?<= code ) | (?<= kodu ) | (?<= kod )"
+    rb"(?: (?<= cv[vcnd2] ) | (?<= cv[vcnd][123] ) | (?<= code ) | (?<= kodu ) | (?<= kod )"
     rb" | (?<= curite ) | (?<= zahl ) | (?<= ziffer ) | (?<= nummer ) | (?<= idad ) | (?<= zza ) | (?<= block ) )"
 )
 _NAMED: Final = re.compile(
@@ -101,6 +101,8 @@ _SHORT: Final = (
     )
 )
 
+# Further groups of digits behind a value: parts of a card number that is written in an unusual way.
+_MORE: Final = re.compile(rb"(?:[^0-9A-Za-z:{}]{1,6}+[0-9]++)*")
 _PREFIX: Final = re.compile(rb"(?:card|karten|(?<![a-z])[id])\Z")  # of the chip (iCVV), and one that changes (dCVV)
 
 
@@ -130,7 +132,7 @@ def authentication_data(text: bytes) -> Iterator[tuple[int, int]]:
         while named is not None:
             is_name = _begins_a_word(text, named.start())
             if is_name:
-                yield named.span("value")
+                yield named.start("value"), _MORE.match(text, named.end("value")).end()  # type: ignore[union-attr]
             # What follows the end of another word, such as `spin`, may have a name in it.
             named = names.search(small, named.end() if is_name else named.start() + 1)
 

@@ -144,6 +144,8 @@ def test_what_authenticates_a_card_is_found_before_its_number(fields):
         {"uuid": "12345678-1234-4567-8123-abcdef123456"},
         {"cid": "12345"},
         {"pincode": "560001", "card_code": "12345"},
+        {"merchant_id": "kpn-1234", "terminal": "csc 4711", "validation_code": 200, "gift_card_code": "A-1234"},
+        {"note": "verification passed 2024", "iccid": "8949012345678", "pin_tries": 3, "cvv_result": "2"},
         {"iban": "DE89370400440532013000", "to": "FR14 2004 1010 0505 0001 3M02 606, NO93 8601 1117 947"},
         {"note": "pineapple: 1234, spin=1234, tracking: 123456"},
         {"entry_mode": "magstripe", "number": "123456"},
@@ -263,6 +265,15 @@ def units(text: str) -> list[int]:
     return [int.from_bytes(wide[place : place + 2]) for place in range(0, len(wide), 2)]
 
 
+@pytest.mark.parametrize(
+    "text", ["pin=04317-0191-7518-1668", "cvv: 4078/8728/3876/86137", '["cvv:+74094","4925","9749"]']
+)
+def test_nothing_of_a_number_is_left_behind_what_authenticates_it(text):
+    left = masked(text.encode())
+    assert b"[sensitive data]" in left
+    assert not re.search(b"[0-9]", left)
+
+
 def test_the_number_of_a_bank_account_is_no_card_number_and_hides_none():
     account = "FR7745209659952243229295115"  # with a card number in it, and wrong check digits
     assert find(account.encode()) is CardData.CARD_NUMBER
@@ -325,6 +336,7 @@ def test_a_number_of_every_issuer_is_found_in_a_longer_piece(number, text):
         '{"iccRelatedData":"9F260812345678ABCDEF0012"}',
         '{"PVV":"1234"}',
         '{"icvv":"123"}',
+        '{"cardValidationCode":"123"}',
         '<CVV xsi:type="xsd:string">123</CVV>',
         "&lt;pin&gt;1234&lt;/pin&gt;",
         "CVV is 123",

@@ -88,6 +88,17 @@ def _address6(dice: random.Random) -> str:
     return ":".join(f"{dice.randrange(65536):04x}" for _ in range(8))
 
 
+ACCOUNTS: Final = (("DE", 18), ("FR", 23), ("GB", 18), ("ES", 20), ("IT", 23), ("NO", 11), ("BE", 12), ("CH", 17))
+
+
+def _account(dice: random.Random) -> str:
+    country, length = dice.choice(ACCOUNTS)
+    rest = "".join(dice.choices(string.digits, k=length))
+    check = 98 - int("".join(str(int(character, 36)) for character in f"{rest}{country}00")) % 97
+    account = f"{country}{check:02}{rest}"
+    return dice.choice((account, " ".join(account[place : place + 4] for place in range(0, len(account), 4))))
+
+
 def _coordinates(dice: random.Random) -> str:
     places = dice.randint(4, 9)
     return f"{dice.uniform(-90, 90):.{places}f}{dice.choice((',', ', ', ' '))}{dice.uniform(-180, 180):.{places}f}"
@@ -138,6 +149,7 @@ KINDS: Final[dict[str, Kind]] = {
     "IPv4": _address,
     "IPv6": _address6,
     "coordinates": _coordinates,
+    "bank accounts (IBAN)": _account,
     "decimal numbers": lambda dice: dice.uniform(-180, 180),
     "decimal numbers as text": lambda dice: str(dice.uniform(0, 100)),
     "amounts": lambda dice: f"{dice.expovariate(0.001):.2f}",
