@@ -128,7 +128,9 @@ class Ledger:
             waiting = [known for known in entries[0].said if known.known_at >= scored.timestamp]
         else:
             waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, closed)]
-        self._keep(identity, [*entries, Entry(msgspec.Raw(encode_row(scored)), waiting)])
+        # No label from before a further payment is about it, also when the first one is forgotten.
+        since = scored.timestamp if entries else -1
+        self._keep(identity, [*entries, Entry(msgspec.Raw(encode_row(scored)), waiting, labelled_at=since)])
         self._schedule(scored.timestamp + self._calendar.maturity, identity, closed)
         if early:
             self._store.delete(f"l/{identity}")

@@ -186,3 +186,14 @@ def test_payments_under_one_id_are_taught_as_if_each_had_its_own(steps, times):
     shared, apart = (play(steps, times, is_shared=is_shared) for is_shared in (True, False))
     assert sorted(amounts(shared)) == sorted(amounts(apart))
     assert shared.stores == apart.stores == [{}]
+
+
+def test_a_label_of_a_forgotten_payment_is_not_about_the_later_one_under_its_id():
+    world = World()
+    world.score(score("t1", 5))
+    later = CALENDAR.retention - 5
+    world.score(score("t1", later))
+    world.close(5 + CALENDAR.retention + 20)  # the first one is forgotten, and the other has not matured
+    world.label(label("t1", 50))  # fraud, said of the first one before the other was made
+    world.close(5000)
+    assert [(one.scored.timestamp, one.is_fraud) for one in world.examples] == [(5, False), (later, False)]
