@@ -14,7 +14,7 @@ from fraud_service.audit import again, lessons, state
 from fraud_service.audit.decisions import Decisions, Loose, Scope, settle
 from fraud_service.audit.findings import Findings, Kind
 from fraud_service.audit.letters import Letters
-from fraud_service.domain.events import LATEST
+from fraud_service.domain.reading import LATEST
 from fraud_service.domain.signature import Keyring
 from fraud_service.errors import ArchiveError
 from fraud_service.replay.pairing import pair

@@ -12,13 +12,11 @@ from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
-from fraud_service.domain.reading import ENUM_COMPLAINT
+from fraud_service.domain.reading import EARLIEST, ENUM_COMPLAINT, LATEST
 from fraud_service.domain.text import has_hidden, is_plain, pattern
 from fraud_service.errors import InvalidEvent
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-EARLIEST: Final = 0
-LATEST: Final = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instant that RFC 3339 can write
 MAX_AMOUNT: Final = 10**13  # beyond any real payment, and small enough that cents stay exact in a float
 
 VISIBLE: Final = {"pattern": pattern()}  # published, and checked by `_require_visible`: most messages need no search

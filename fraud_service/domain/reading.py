@@ -11,9 +11,12 @@ from fraud_service.errors import InvalidRecord
 ENUM_COMPLAINT: Final = "Invalid enum value"
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what bytes can make msgspec raise
 
-# JSON has numbers of any length. A number too large for a float would crash the code that shows it.
+EARLIEST: Final = 0
+LATEST: Final = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instant that RFC 3339 can write
+
+# JSON has numbers of any length. A number too large for a float or a date would crash the code that shows it.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
-Moment = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]  # epoch milliseconds
+Moment = Annotated[int, msgspec.Meta(ge=EARLIEST, le=LATEST)]  # epoch milliseconds
 ModelVersion = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,64}\Z")]  # it goes to logs and metrics
 
 T = TypeVar("T")

@@ -11,12 +11,12 @@ from bisect import bisect_right
 from collections import deque
 from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from fraud_service.domain.profile import DAY
-from fraud_service.domain.reading import read
+from fraud_service.domain.reading import LATEST, Moment, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,11 +25,13 @@ DAYS_KEPT: Final = 31  # today and the thirty days before
 LARGEST_ROW: Final = 4096  # bytes, more than ten times what a month of labels takes
 MOST_ROWS: Final = 4096  # kept decoded: few merchants have labelled fraud, and they are asked for at every payment
 
+Day = Annotated[int, msgspec.Meta(ge=0, le=LATEST // DAY)]  # of the epoch
+
 
 class RiskDay(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Labels that became known on one UTC day."""
 
-    day: int
+    day: Day
     labelled: int
     frauds: int
 
@@ -44,10 +46,10 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
     days: tuple[RiskDay, ...] = ()
     streak: int = 0
     unexplained: int = 0
-    streak_began: int | None = None
-    last_fraud: int | None = None
-    last_genuine: int | None = None
-    last_unexplained: int | None = None
+    streak_began: Moment | None = None
+    last_fraud: Moment | None = None
+    last_genuine: Moment | None = None
+    last_unexplained: Moment | None = None
 
     def labelled(self, as_of: int, *windows: int) -> list[tuple[int, int]]:
         """Labels and frauds known on the day of `as_of` and so many days before it, a window each, the shortest first.

@@ -41,8 +41,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """
 
     version: str
-    as_of: Count
-    effective_from: Count
+    as_of: Moment
+    effective_from: Moment
     interval: Count
     model: ModelVersion
     online: OnlineModel

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fraud_service.domain.events import EARLIEST, LATEST, MAX_AMOUNT, instant
+from fraud_service.domain.events import MAX_AMOUNT, instant
+from fraud_service.domain.reading import EARLIEST, LATEST
 from fraud_service.domain.text import HIDDEN, SURROGATES
 from fraud_service.errors import ConfigurationError, InvalidEvent
 from fraud_service.history.arrow import pa, pc, types

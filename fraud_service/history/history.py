@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from fraud_service.domain.events import EARLIEST, LATEST, Label, LabelSource, Transaction
+from fraud_service.domain.events import Label, LabelSource, Transaction
+from fraud_service.domain.reading import EARLIEST, LATEST
 from fraud_service.history import files
 from fraud_service.history.arrow import pa, types
 from fraud_service.history.columns import choose, read_constants

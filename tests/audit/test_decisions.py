@@ -16,7 +16,8 @@ from fraud_service.audit.decisions import Decisions, Loose, Scope, settle
 from fraud_service.audit.findings import Findings, Kind, Report, decode_report, encode_report
 from fraud_service.audit.letters import Letters
 from fraud_service.audit.matching import Matcher
-from fraud_service.domain.events import LATEST, encode
+from fraud_service.domain.events import encode
+from fraud_service.domain.reading import LATEST
 from fraud_service.stream.messages import CONTENT_HASH
 
 if TYPE_CHECKING:

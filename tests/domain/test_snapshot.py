@@ -483,6 +483,8 @@ def test_what_is_no_snapshot_is_refused(data):
         {"examples": 10**400},
         {"examples": -1},
         {"risk_rows": -1},
+        {"effective_from": 1 << 53},
+        {"label_horizon": 1 << 53},
         {"label_horizon": 10**400},
         {"interval": -1},
         {"model": "m" * 65},

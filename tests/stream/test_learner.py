@@ -10,13 +10,15 @@ import pytest
 from confluent_kafka import TopicPartition
 from support.loop import looped
 from support.malformed import BROKER_TIME
+from support.worlds import score
 
 from fraud_service import service
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import Label, LabelSource, Reason, Transaction, encode
 from fraud_service.domain.ledger import MOST_PAYMENTS, Calendar, Ledger
 from fraud_service.domain.profile import DAY, HOUR
-from fraud_service.domain.records import decode_labelled, decode_score
+from fraud_service.domain.reading import LATEST
+from fraud_service.domain.records import decode_labelled, decode_score, encode_record
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.teaching import DOUBTED, Sampling
 from fraud_service.history import LabelledTransaction
@@ -189,6 +191,17 @@ def test_a_boundary_with_very_many_unknown_payments_is_swept_in_parts_each_commi
         boundary = (START + DAY) // HOUR
         assert all(Ledger(store, Calendar()).count(boundary) == 0 for store in ledgers(loop))
         assert len(loop.on("snapshots")) == 25
+
+
+@pytest.mark.parametrize("timestamp", [-1, LATEST + 1, 1 << 53])
+def test_a_score_of_a_time_that_is_no_date_is_a_dead_letter_and_the_learner_goes_on(loop, timestamp):
+    for number in (0, 24):
+        loop.transaction(payment(number))
+    forged = msgspec.json.decode(encode_record(score())) | {"timestamp": timestamp}
+    loop.learner.send(loop.settings.topics.scores, b"c-1", msgspec.json.encode(forged), BROKER_TIME)
+    loop.turn()
+    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.INVALID_RECORD]
+    assert len(loop.on("snapshots")) == 24
 
 
 def test_a_record_on_the_scores_topic_that_is_no_score_is_a_dead_letter(loop):

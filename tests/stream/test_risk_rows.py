@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fraud_service.domain.risk import LARGEST_ROW, NO_RISK, encode_risk
+from fraud_service.domain.reading import LATEST
+from fraud_service.domain.risk import LARGEST_ROW, NO_RISK, Risk, RiskDay, encode_risk
 from fraud_service.errors import InvalidRecord
 from fraud_service.stream.broadcast import LONGEST_KEY, VERSION_HEADER, risk_row
 
@@ -30,6 +31,9 @@ def test_a_row_and_its_removal_are_taken():
         (KEY, b"no row", VERSION),
         (KEY, b"\x91" * 10_000, VERSION),
         (KEY, ROW + bytes(LARGEST_ROW), VERSION),
+        (KEY, encode_risk(Risk(days=(RiskDay(1 << 40, 1, 1),))), VERSION),
+        (KEY, encode_risk(Risk(days=(RiskDay(-1, 1, 1),))), VERSION),
+        (KEY, encode_risk(Risk(streak=1, last_fraud=LATEST + 1)), VERSION),
         (KEY, ROW, []),
         (KEY, ROW, [(VERSION_HEADER, None)]),
         (KEY, ROW, [(VERSION_HEADER, b"\xff")]),
