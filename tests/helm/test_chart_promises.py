@@ -282,9 +282,7 @@ def test_with_a_name_a_certificate_of_its_own_makes_no_other_user() -> None:
     [
         "sasl.username",
         "sasl.password",
-        "sasl.oauthbearer.client.id",
         "sasl.oauthbearer.client.secret",
-        "sasl.oauthbearer.config",
         "ssl.certificate.location",
         "ssl.key.pem",
         "ssl_key",
@@ -294,6 +292,30 @@ def test_with_a_name_a_certificate_of_its_own_makes_no_other_user() -> None:
 def test_an_option_cannot_make_all_components_one_user(option: str) -> None:
     with pytest.raises(HelmRenderError, match=f"{option} would give all components one user"):
         chart.render({"kafka": {"options": {option: "x"}}})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sasl.mechanism": "OAUTHBEARER", "sasl.oauthbearer.client.id": "all"},
+        {"sasl.mechanisms": "GSSAPI"},
+        {"sasl.kerberos.principal": "all"},
+    ],
+    ids="-".join,
+)
+def test_an_option_that_says_who_all_components_are_shares_the_user_of_the_tokenizer(options: dict[str, str]) -> None:
+    tokenizer = TOKENIZER | {"kafka": {"username": "tokenizer", "secret": "mine"}}
+    assert chart.render({"kafka": SASL, "tokenizer": tokenizer})
+    assert chart.render({"kafka": SASL | {"options": options}})
+    with pytest.raises(HelmRenderError, match="tokenizer and scorer are the same user of Kafka"):
+        chart.render({"kafka": SASL | {"options": options}, "tokenizer": tokenizer})
+
+
+@pytest.mark.parametrize("kafka", [SASL, TLS], ids=["name", "certificate"])
+@pytest.mark.parametrize("option", ["security.protocol", "bootstrap.servers", "metadata.broker.list"])
+def test_an_option_cannot_undo_what_the_values_say_of_brokers(option: str, kafka: Any) -> None:
+    with pytest.raises(HelmRenderError, match=rf"kafka\.options: {option} would"):
+        chart.render({"kafka": kafka | {"options": {option: "PLAINTEXT"}}})
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,14 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- fail (printf "%s.kafka.clientSecret has no effect without kafka.tls.enabled" (index . 1)) -}}
 {{- end -}}
 {{- range $option, $_ := $kafka.options -}}
-{{- if regexMatch "^(sasl\\.(username|password|jaas|oauthbearer\\.(client\\.|config|assertion\\.))|ssl[._](certificate|key|keystore)([._]|$))" $option -}}
+{{- if regexMatch "^(sasl\\.(username|password|jaas|oauthbearer\\.client\\.secret)|ssl[._](certificate|key|keystore)([._]|$))" $option -}}
 {{- fail (printf "kafka.options: %s would give all components one user; set kafka.sasl, kafka.tls, or the kafka of a component" $option) -}}
+{{- end -}}
+{{- if and (eq $option "security.protocol") (or $kafka.sasl.enabled $kafka.tls.enabled) -}}
+{{- fail "kafka.options: security.protocol would override kafka.sasl and kafka.tls; leave it out, they say it" -}}
+{{- end -}}
+{{- if has $option (list "bootstrap.servers" "metadata.broker.list") -}}
+{{- fail (printf "kafka.options: %s would name other brokers than the network policy lets pods reach; set kafka.bootstrapServers" $option) -}}
 {{- end -}}
 {{- end -}}
 {{- $found := dict "username" "" "secret" "" "clientSecret" "" -}}
@@ -81,10 +87,14 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- mustToJson $found -}}
 {{- end -}}
 
-{{- /* The Kafka principal of a component: with SASL its user name, else the Secret of its certificate; empty without both. */ -}}
+{{- /* The Kafka principal of a component: with SASL its user name, else the Secret of its certificate; empty without both. An option that brings an identity of its own (OAuth, Kerberos) gives all components the same one. */ -}}
 {{- define "fraud-service.principal" -}}
 {{- $credentials := include "fraud-service.credentials" . | fromJson -}}
-{{- $credentials.username | default $credentials.clientSecret -}}
+{{- $all := "" -}}
+{{- range $option, $_ := (index . 0).Values.kafka.options -}}
+{{- if regexMatch "^sasl\\.(mechanisms?$|oauthbearer\\.|kerberos\\.)" $option }}{{ $all = "everybody" }}{{ end -}}
+{{- end -}}
+{{- $all | default $credentials.username | default $credentials.clientSecret -}}
 {{- end -}}
 
 {{- /* The Secret with the signing keys, for a component that signs or verifies; and that of HTTPS, for one that serves it. Take a list: the root, and the component. */ -}}
