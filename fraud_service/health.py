@@ -118,7 +118,8 @@ class HttpEndpoint:
             self._socket = socket.create_server((host, port), backlog=BACKLOG)
         except OSError as error:
             raise ConfigurationError(
-                f"FRAUD_HTTP_HOST={host} FRAUD_HTTP_PORT={port} cannot be bound: {error.strerror}; choose a free port"
+                f"FRAUD_HTTP_HOST={host} FRAUD_HTTP_PORT={port} cannot be bound: {error.strerror}; name an "
+                "IPv4 address of this host and a free port"
             ) from None
         self._socket.settimeout(0)
         self.port: int = self._socket.getsockname()[1]

@@ -6,13 +6,14 @@ setting that is silently ignored is how services run for months with the default
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from fraud_service.domain.limits import MOST_PER_CARD
@@ -41,8 +42,21 @@ UNVERIFIED: Final = {  # options of librdkafka, and the values with which anyone
     "enable.sasl.oauthbearer.unsecure.jwt": frozenset({"true", "t", "1"}),
 }
 
+LONGEST: Final = 36_500.0  # days: no setting needs a century, and numbers far beyond it are no instants any more
+SHORTEST_MATURITY: Final = 1 / 86_400  # days: a second
+
+
+def _named(value: object) -> object:
+    """Refuse an empty path: it would be the working directory, whatever lies there."""
+    if value == "":
+        raise ValueError("is empty: name a path, or remove the variable")
+    return value
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
-TopicName = Annotated[str, Field(min_length=1)]
+TopicName = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
+GroupName = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]  # part of topics and paths
+NamedPath = Annotated[Path, BeforeValidator(_named)]
 
 
 class TopicNames(BaseModel):
@@ -76,10 +90,10 @@ class Settings(BaseSettings):
 
     bootstrap_servers: str = Field("localhost:9092", min_length=1, description="Kafka brokers, host:port,…")
     kafka: dict[str, str] = Field({}, description="further librdkafka options for every client, as a JSON object")
-    kafka_secrets: Path | None = Field(
+    kafka_secrets: NamedPath | None = Field(
         None, description="folder of further librdkafka options, secret ones: a file each, named as the option"
     )
-    signing_keys: Path | None = Field(
+    signing_keys: NamedPath | None = Field(
         None,
         description="folder of the keys that sign models, snapshots and risk: a file each, its name the key's",
     )
@@ -97,7 +111,7 @@ class Settings(BaseSettings):
         description="whether to start without FRAUD_SIGNING_KEYS: then anyone who may write models, snapshots or risk "
         "can change scores",
     )
-    tokenizer_keys: Path | None = Field(
+    tokenizer_keys: NamedPath | None = Field(
         None,
         description="folder of the keys of `fraud-service tokenize`: a file each, its name the key's; nowhere else",
     )
@@ -112,15 +126,15 @@ class Settings(BaseSettings):
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of the topics that `topics create` makes")
     replication: int = Field(1, ge=1, le=10, description="replicas of the topics that `topics create` makes")
 
-    scorer_group: str = Field("fraud-scorer", min_length=1, description="consumer group of the scorers")
-    learner_group: str = Field("fraud-learner", min_length=1, description="consumer group of the learner")
-    tokenizer_group: str = Field("fraud-tokenizer", min_length=1, description="consumer group of the tokenizer")
+    scorer_group: GroupName = Field("fraud-scorer", description="consumer group of the scorers")
+    learner_group: GroupName = Field("fraud-learner", description="consumer group of the learner")
+    tokenizer_group: GroupName = Field("fraud-tokenizer", description="consumer group of the tokenizer")
     instance: str = Field(
         default_factory=socket.gethostname,
         min_length=1,
         description="name of this process that a restart keeps: it becomes the group instance and transactional id",
     )
-    state_dir: Path = Field(Path("state"), description="folder of the local state; one volume a pod")
+    state_dir: NamedPath = Field(Path("state"), description="folder of the local state; one volume a pod")
     guarantee: Literal["exactly-once", "at-least-once"] = Field(
         "exactly-once", description="of the scorer; the learner is always exactly-once"
     )
@@ -137,11 +151,14 @@ class Settings(BaseSettings):
         description="seconds between checkpoints of the scorer; exactly-once they come earlier when nothing waits",
     )
 
-    model: Path | None = Field(None, description="folder of the pretrained model; by default the shipped one")
+    model: NamedPath | None = Field(None, description="folder of the pretrained model; by default the shipped one")
     review_threshold: Share = Field(0.3, description="score from which a transaction is flagged for review")
     decline_threshold: Share = Field(0.9, description="score from which the advice is to decline")
     future_tolerance: float = Field(
-        300.0, ge=0, description="seconds an event time may lie after the broker's timestamp of its message"
+        300.0,
+        ge=0,
+        le=LONGEST * 86_400,
+        description="seconds an event time may lie after the broker's timestamp of its message",
     )
 
     refuse_card_numbers: bool = Field(
@@ -150,15 +167,23 @@ class Settings(BaseSettings):
         "numbers. Security codes, PINs and track data are always refused",
     )
 
-    snapshot_interval: float = Field(60.0, ge=1, description="minutes of event time between two snapshots")
+    snapshot_interval: float = Field(
+        60.0, ge=1, le=LONGEST * 1440, description="minutes of event time between two snapshots"
+    )
     snapshot_lead: float = Field(
-        15.0, ge=0, description="minutes of event time between the boundary of a snapshot and its coming into force"
+        15.0,
+        ge=0,
+        le=LONGEST * 1440,
+        description="minutes of event time between the boundary of a snapshot and its coming into force",
     )
     maturity: float = Field(
-        7.0, gt=0, description="days of event time after which a transaction without a label counts as legitimate"
+        7.0,
+        ge=SHORTEST_MATURITY,
+        le=LONGEST,
+        description="days of event time after which a transaction without a label counts as legitimate",
     )
     label_retention: float = Field(
-        60.0, gt=0, description="days of event time for which late labels find their features"
+        60.0, gt=0, le=LONGEST, description="days of event time for which late labels find their features"
     )
     legitimate_share: float = Field(
         0.25,
@@ -189,12 +214,12 @@ class Settings(BaseSettings):
     # Probes and Prometheus come from outside the pod.
     http_host: str = Field("0.0.0.0", description="address of metrics and health checks")  # noqa: S104  # nosec B104
     http_port: int = Field(8000, ge=0, le=65_535, description="port of metrics and health checks; 0 takes a free one")
-    http_certificate: Path | None = Field(
+    http_certificate: NamedPath | None = Field(
         None,
         description="PEM file with the certificate of metrics and health checks and its chain, read anew when it "
         "changes; none: plain HTTP",
     )
-    http_key: Path | None = Field(None, description="PEM file with the private key of FRAUD_HTTP_CERTIFICATE")
+    http_key: NamedPath | None = Field(None, description="PEM file with the private key of FRAUD_HTTP_CERTIFICATE")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
     @model_validator(mode="after")
@@ -212,6 +237,12 @@ class Settings(BaseSettings):
         if (self.http_certificate is None) != (self.http_key is None):
             raise ValueError(
                 "FRAUD_HTTP_CERTIFICATE and FRAUD_HTTP_KEY belong together: set both for HTTPS, or neither for HTTP"
+            )
+        if len({self.scorer_group, self.learner_group, self.tokenizer_group}) < 3:  # noqa: PLR2004 - as named
+            raise ValueError(
+                f"FRAUD_SCORER_GROUP={self.scorer_group}, FRAUD_LEARNER_GROUP={self.learner_group} and "
+                f"FRAUD_TOKENIZER_GROUP={self.tokenizer_group} must differ: in one group they would take "
+                "each other's work"
             )
         roles: dict[str, str] = {}
         for role, name in self.topics:
@@ -257,13 +288,16 @@ def _require_verification(options: dict[str, str], *, is_development: bool) -> N
 def mounted(folder: Path) -> dict[str, bytes]:
     """Read secrets by name, as Kubernetes mounts them: what begins with a dot are its own links. Raises `OSError`."""
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    for path in files:
+        if not path.is_file():  # a pipe would be waited for, a device read without end
+            raise FileNotFoundError(errno.ENOENT, f"{path.name} is no file")
     return {path.name: path.read_bytes().rstrip(b"\r\n") for path in files}
 
 
 def _secrets(folder: Path) -> dict[str, str]:
     try:
-        return {name: content.decode() for name, content in mounted(folder).items()}
-    except (OSError, UnicodeDecodeError) as error:
+        return {name.encode().decode(): content.decode() for name, content in mounted(folder).items()}
+    except (OSError, UnicodeError) as error:
         raise ConfigurationError(
             f"{PREFIX}KAFKA_SECRETS={folder}: {type(error).__name__}: mount a folder of readable UTF-8 text files"
         ) from None
@@ -284,11 +318,18 @@ def variables() -> dict[str, tuple[str, str]]:
 
 def _refuse_unknown() -> None:
     known = {*variables(), f"{PREFIX}TOPICS"}
-    for name in os.environ:
+    for name, value in os.environ.items():
         if name.startswith(PREFIX) and not name.startswith(FOREIGN) and name.upper() not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`fraud-service config` lists all settings"
             raise ConfigurationError(f"{name} is not a setting: {hint}")
+        if name.startswith(PREFIX) and not _is_text(value):
+            raise ConfigurationError(f"{name} is not UTF-8: write its value anew")
+
+
+def _is_text(value: str) -> bool:
+    """Tell what was UTF-8 from what Python could not decode: librdkafka ends the process over it."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _complaint(error: object) -> str:

@@ -286,3 +286,56 @@ def test_the_documented_defaults_are_what_holds_without_the_variable(environment
         if name not in {f"FRAUD_{field.upper()}" for field in in_words}
     }
     assert environment(**documented).model_dump(exclude=in_words) == unset
+
+
+@pytest.mark.parametrize(
+    "name", ["FUTURE_TOLERANCE", "SNAPSHOT_INTERVAL", "SNAPSHOT_LEAD", "MATURITY", "LABEL_RETENTION"]
+)
+@pytest.mark.parametrize("value", ["1e308", "1e12", "nan", "-1"])
+def test_a_length_that_is_no_time_stops_the_start(environment, name, value):
+    assert f"FRAUD_{name}='{value}'" in complaint(environment, **{f"FRAUD_{name}": value})
+
+
+def test_a_maturity_that_rounds_to_nothing_stops_the_start(environment):
+    assert "FRAUD_MATURITY='1e-30'" in complaint(environment, FRAUD_MATURITY="1e-30")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["KAFKA_SECRETS", "SIGNING_KEYS", "TOKENIZER_KEYS", "MODEL", "STATE_DIR", "HTTP_CERTIFICATE", "HTTP_KEY"],
+)
+def test_an_empty_path_is_not_the_working_directory(environment, name):
+    said = complaint(environment, **{f"FRAUD_{name}": ""})
+    assert f"FRAUD_{name}=''" in said
+    assert "name a path, or remove the variable" in said
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../etc", "a/b", "a b", "", "x" * 201])
+def test_a_group_is_no_path_and_can_be_part_of_the_name_of_a_topic(environment, name):
+    assert f"FRAUD_SCORER_GROUP={name!r}" in complaint(environment, FRAUD_SCORER_GROUP=name)
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "x" * 250, "\x1b[2J", ""])
+def test_a_topic_has_a_name_that_brokers_take(environment, name):
+    assert f"FRAUD_TOPICS__SCORES={name!r}" in complaint(environment, FRAUD_TOPICS__SCORES=name)
+
+
+@pytest.mark.parametrize("role", ["LEARNER", "TOKENIZER"])
+def test_two_kinds_of_process_do_not_share_a_group(environment, role):
+    said = complaint(environment, **{"FRAUD_SCORER_GROUP": "one", f"FRAUD_{role}_GROUP": "one"})
+    assert f"FRAUD_{role}_GROUP=one" in said
+    assert "must differ" in said
+
+
+def test_what_is_no_text_stops_the_start_and_not_the_process(environment, monkeypatch, tmp_path):
+    monkeypatch.setitem(os.environb, b"FRAUD_INSTANCE", b"pod-\xff")
+    assert "FRAUD_INSTANCE is not UTF-8" in complaint(environment)
+    monkeypatch.delenv("FRAUD_INSTANCE")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/sasl.\xff")).write_text("x")
+    assert "UTF-8" in complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir], ids=str)
+def test_only_files_are_read_as_secrets(environment, tmp_path, make):
+    make(tmp_path / "sasl.password")
+    assert f"FRAUD_KAFKA_SECRETS={tmp_path}" in complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))
