@@ -190,9 +190,10 @@ def _lessons(archive: Archive, settings: Settings, record: ScoreRecord) -> list[
     found: list[LabelledRecord] = []
     for entry in archive.read(settings.topics.labelled, partition):
         if msgspec.json.encode(record.transaction_id) in (entry.value or b""):
-            example = decode_labelled(entry.value or b"")
-            if payment(example) == payment(record):
-                found.append(example)
+            with suppress(InvalidRecord):  # a foreign record: nobody taught it
+                example = decode_labelled(entry.value or b"")
+                if payment(example) == payment(record):
+                    found.append(example)
     return [
         {
             "is_fraud": one.is_fraud,

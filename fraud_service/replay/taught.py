@@ -14,7 +14,7 @@ from fraud_service import service
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.records import LabelledRecord, decode_labelled
 from fraud_service.domain.teaching import Sampling
-from fraud_service.errors import ArchiveError, ConfigurationError
+from fraud_service.errors import ArchiveError, ConfigurationError, InvalidRecord
 from fraud_service.offline import MemoryStore
 from fraud_service.replay import logs
 from fraud_service.replay.figures import Figures, snapshot_figures
@@ -160,7 +160,8 @@ def lessons(
         with on_disk() as kept:
             examples = _Examples(kept, calendar.interval)
             for entry in logs.whole(archive, settings.topics.labelled):
-                examples.keep(entry.value or b"", last)
+                with suppress(InvalidRecord):  # a foreign record: nobody taught it
+                    examples.keep(entry.value or b"", last)
             yield from rebuilder.rebuild(first, examples, wanted, rows)
 
 
@@ -231,7 +232,7 @@ def _first(archive: Archive, settings: Settings) -> int:
     It began with the score that was read first, in whatever partition, and each boundary from then on left a snapshot.
     """
     interval, moments = service.calendar(settings).interval, []
-    for entry in archive.read(settings.topics.snapshots, 0):
+    for entry in logs.believed(archive, settings, "snapshots", []):
         with suppress(ValueError):  # a key that is no version
             text = (entry.key or b"")[:LENGTH_OF_MINUTE].decode()
             moments.append(int(datetime.strptime(text, MINUTE).replace(tzinfo=UTC).timestamp() * 1000))

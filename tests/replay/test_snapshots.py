@@ -8,9 +8,14 @@ from support.loop import looped
 from support.replayed import QUICK, copy, payment
 from support.worlds import HOUR, label
 
+from fraud_service.domain.records import decode_labelled
+from fraud_service.domain.signature import Keyring
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.errors import ArchiveError, ConfigurationError
 from fraud_service.replay import taught
+from fraud_service.replay.explain import explain
+from fraud_service.stream import signing
+from fraud_service.stream.archive import Entry
 
 
 def versions(log):
@@ -73,6 +78,33 @@ def test_an_altered_example_is_told_by_the_first_snapshot_that_it_taught(log, mo
     )
     assert entry not in altered.on("labelled")
     assert taught.rebuild(altered.settings).differing
+
+
+@pytest.mark.parametrize("value", [None, b"{}", b"\xff"])
+def test_a_foreign_record_among_the_examples_stops_neither_rebuilding_nor_explaining(log, monkeypatch, value):
+    altered = copy(log).serve(monkeypatch)
+    paid = decode_labelled(altered.on("labelled")[0].value)
+    for number in range(altered.partitions):
+        place = altered.entries[altered.settings.topics.labelled, number]
+        place.append(Entry(altered.settings.topics.labelled, number, len(place), None, value, 0, []))
+        place.append(
+            place[-1]._replace(offset=len(place), value=b'{"transaction_id":"%b"}' % paid.transaction_id.encode())
+        )
+    assert taught.rebuild(altered.settings) == taught.Proof(len(versions(log)), {}, [], [])
+    assert explain(altered.settings, paid.transaction_id).taught
+
+
+def test_an_unsigned_record_says_nothing_of_when_the_calendar_began(log, monkeypatch):
+    ring = Keyring({"2026": b"k" * 32}, "2026", "here")
+    signed = copy(log).serve(monkeypatch)
+    for role in ("snapshots", "risk", "models"):
+        for entry in signed.on(role):
+            signed.replace(entry, headers=ring.signed(role, entry.key, entry.value, entry.headers))
+    place = signed.entries[signed.settings.topics.snapshots, 0]
+    place.append(place[-1]._replace(offset=len(place), key=b"20200101T0000-0123abcd", headers=[]))
+    monkeypatch.setattr(signing, "keyring", lambda _: ring)
+    proof = taught.rebuild(signed.settings)
+    assert (proof.rebuilt, proof.differing, proof.not_rebuilt) == (len(versions(log)), {}, [])
 
 
 def test_examples_lost_to_retention_are_said_to_be_lost(log, monkeypatch):
