@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.signature import Keyring
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from fraud_service.settings import Settings
 
 SHORTEST: Final = 32  # bytes: as long as what the hash gives
+KEY_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")  # as Kubernetes has it
 
 
 def keyring(settings: Settings) -> Keyring:
@@ -65,6 +67,16 @@ def keys_in(folder: Path, setting: str) -> dict[str, bytes]:
     if not keys:
         raise ConfigurationError(f"{setting}={folder} holds no key: put a file there, its name the key's")
     for name, secret in keys.items():
+        if not KEY_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{setting}={folder}: a key is named {name!r}: its name goes into headers, take letters, "
+                "digits, . _ or -"
+            )
+        if secret.startswith(b"-----BEGIN"):
+            raise ConfigurationError(
+                f"{setting}={folder}: {name} is no key of ours but PEM, as a certificate is, which everybody may know: "
+                f"make one with `openssl rand -hex 32 > {name}`"
+            )
         if len(secret) < SHORTEST:
             raise ConfigurationError(
                 f"{setting}={folder}: the key {name} has {len(secret)} bytes, it needs {SHORTEST}: "

@@ -311,6 +311,27 @@ def test_an_option_that_says_who_all_components_are_shares_the_user_of_the_token
         chart.render({"kafka": SASL | {"options": options}, "tokenizer": tokenizer})
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"http": {"tlsSecret": "keys"}},
+        {"kafka": {"tls": {"enabled": True, "caSecret": "keys"}}},
+        {"kafka": {"tls": {"enabled": True, "clientSecret": "keys"}}},
+        {"kafka": {"sasl": {"enabled": True, "secret": "keys"}}},
+    ],
+    ids=str,
+)
+def test_the_secret_of_the_keys_that_sign_holds_nothing_else(other: Any) -> None:
+    with pytest.raises(HelmRenderError, match="every entry of Secret keys would be a key that signs"):
+        chart.render(chart.merged(other, {"signing": {"secret": "keys", "allowUnsigned": False}}))
+
+
+def test_scorers_do_not_hold_the_keys_of_tokens() -> None:
+    values = chart.merged(USERS, {"signing": {"secret": "both"}, "tokenizer": {"keysSecret": "both"}})
+    with pytest.raises(HelmRenderError, match=r"tokenizer\.keysSecret and signing\.secret are the same Secret"):
+        chart.render(values)
+
+
 @pytest.mark.parametrize("kafka", [SASL, TLS], ids=["name", "certificate"])
 @pytest.mark.parametrize("option", ["security.protocol", "bootstrap.servers", "metadata.broker.list"])
 def test_an_option_cannot_undo_what_the_values_say_of_brokers(option: str, kafka: Any) -> None:

@@ -59,3 +59,16 @@ def test_a_deployment_has_a_name_that_can_be_shown(name):
 def test_signing_needs_keys_even_where_unsigned_operation_is_allowed():
     with pytest.raises(ConfigurationError, match="no key to sign with"):
         signing.require_keys(Settings(allow_unsigned=True))
+
+
+@pytest.mark.parametrize("name", ["a b", "ke\x1b[31my", "k\udcffy", "a\nb"])
+def test_a_key_has_a_name_that_can_be_a_header_and_be_shown(tmp_path, name):
+    (tmp_path / name).write_text("k" * 64)
+    said = complaint(signing_keys=tmp_path, deployment="production")
+    assert said.startswith(f"FRAUD_SIGNING_KEYS={tmp_path}: a key is named ")
+    assert "\x1b" not in said
+
+
+def test_a_certificate_is_no_key(tmp_path):
+    (tmp_path / "tls.crt").write_text("-----BEGIN CERTIFICATE-----\nMIIB" + "A" * 64)
+    assert "everybody may know" in complaint(signing_keys=tmp_path, deployment="production")

@@ -39,6 +39,9 @@ FRAUD_BOOTSTRAP_SERVERS: {{ .Values.kafka.bootstrapServers | quote }}
 {{- if or .Values.scorer.enabled .Values.learner.enabled .Values.refit.enabled }}
 {{- with .Values.signing }}
 {{- if .secret }}
+{{- if has .secret (list $.Values.http.tlsSecret $.Values.kafka.tls.caSecret $.Values.kafka.tls.clientSecret $.Values.kafka.sasl.secret) }}
+{{- fail (printf "signing.secret: every entry of Secret %s would be a key that signs, and it is named for something else too; make one of its own" .secret) }}
+{{- end }}
 FRAUD_DEPLOYMENT: {{ .deployment | default (printf "%s/%s" $.Release.Namespace $.Release.Name) | quote }}
 {{- else if .allowUnsigned }}
 FRAUD_ALLOW_UNSIGNED: "true"
