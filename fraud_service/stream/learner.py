@@ -56,6 +56,7 @@ PROGRESS: Final = "progress"
 PASSED: Final = "passed"
 SIGNED: Final = frozenset({"risk", "snapshots"})  # what scorers believe
 ABSURD: Final = 3650 * DAY  # no history is silent so long
+CLOCKS_DIFFER: Final = 2 * DAY  # at most: between brokers and learner
 LONGEST_TURN: Final = 5.0  # seconds: heartbeats and checkpoints come between turns
 
 SWEPT_AT_ONCE: Final = 10_000  # entries of one commit; each changes two rows, which lie in memory until then
@@ -230,6 +231,7 @@ class LearnerStep:
             record = decode_score(message.value)
         except InvalidRecord as error:
             raise InvalidEvent(Reason.INVALID_RECORD, str(error)) from error
+        self._check_clock(record)
         self._begin(record)
         taken = self._ledgers[message.partition].score(record, self._now.closed)
         if taken is Taken.IN:
@@ -238,6 +240,14 @@ class LearnerStep:
             self._metrics.untaught.inc()
         self._clocks[message.partition] = max(self._clocks.get(message.partition, 0), record.timestamp)
         self._pass(record.timestamp // self._calendar.interval)
+
+    def _check_clock(self, record: ScoreRecord) -> None:
+        """Refuse a score from the future, which no scorer writes: it would move the calendar, and snapshots, for good.
+
+        By the clock of this process: who forges a score writes the timestamp of its message too.
+        """
+        if record.timestamp > time.time() * 1000 + self._tolerance + CLOCKS_DIFFER:
+            raise InvalidEvent(Reason.FUTURE_TIMESTAMP, "`timestamp` lies days after the clock of the learner")
 
     def _label(self, message: Received) -> None:
         """Take in a label."""

@@ -204,6 +204,18 @@ def test_a_score_of_a_time_that_is_no_date_is_a_dead_letter_and_the_learner_goes
     assert len(loop.on("snapshots")) == 24
 
 
+@pytest.mark.parametrize("beyond", [3 * DAY, 3650 * DAY])
+def test_a_forged_score_from_the_future_moves_no_boundary(loop, beyond):
+    for number in (0, 24):
+        loop.transaction(payment(number))
+    now = int(time.time() * 1000)
+    forged = msgspec.json.encode(msgspec.json.decode(encode_record(score())) | {"timestamp": now + beyond})
+    loop.learner.send(loop.settings.topics.scores, b"c-1", forged, now + beyond)
+    loop.turn()
+    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.FUTURE_TIMESTAMP]
+    assert len(loop.on("snapshots")) == 24
+
+
 def test_a_record_on_the_scores_topic_that_is_no_score_is_a_dead_letter(loop):
     loop.learner.send(loop.settings.topics.scores, b"c-1", b"{}", BROKER_TIME)
     loop.turn()
