@@ -127,7 +127,8 @@ def authentication_data(text: bytes) -> Iterator[tuple[int, int]]:
     for stripe in _STRIPE.finditer(text):
         yield stripe.span()
     small = text.lower()
-    for names in (_NAMED, _SHORT):
+    has_short = b"cid" in small or b"code" in small  # to look for these is faster
+    for names in (_NAMED, _SHORT) if has_short else (_NAMED,):
         named = names.search(small)
         while named is not None:
             is_name = _begins_a_word(text, named.start())

@@ -111,10 +111,12 @@ def views(text: str) -> Iterator[tuple[bytes, Places]]:
 
     What is neither ASCII nor a digit becomes a question mark.
     """
-    yield _in_ascii(text), partial(range, len(text))
+    standing = _in_ascii(text)
+    yield standing, partial(range, len(text))
     if any(mark in text for mark in _MARKS):
-        plain = _ESCAPE.sub(_unescaped, text)
-        if plain != text or _FILLER in text:
+        in_ascii = standing.decode()  # escapes are ASCII; what they stand for need not be
+        plain = _ESCAPE.sub(_unescaped, in_ascii)
+        if plain != in_ascii or _FILLER in text:
             yield _in_ascii(plain.replace(_FILLER, "")), partial(_kept, plain)
 
 

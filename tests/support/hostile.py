@@ -21,6 +21,8 @@ WORST: Final = {
     "near misses": b"4242424242424241 ",
     "no separators": b"4242424242424241",
     "card numbers": b"4242424242424242 ",
+    "track data": b"4242424242424242=2512101",
+    "escapes and NUL": "④\\u0034%34 &#52; cvv:12 \0".encode(),
     "names without values": b"cvv:12 pin: ",
     "escapes": b"\\u0034 ",
     "UTF-16": b"4\0 \0",
