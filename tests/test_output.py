@@ -23,7 +23,7 @@ from fraud_service.replay.engine import Span
 from fraud_service.replay.run import Plan, Verified
 from fraud_service.settings import Settings
 from fraud_service.stream.archive import Entry
-from fraud_service.stream.dead_letters import Found, Looked
+from fraud_service.stream.dead_letters import Found, Selection
 from fraud_service.supply import Candidate
 
 pytestmark = pytest.mark.attack
@@ -58,10 +58,10 @@ VERIFIED = Verified({"decision": 1}, [FINDING], [HOSTILE], [HOSTILE])
 LOOK = "fraud_service.stream.dead_letters.look"
 LISTED = "fraud_service.replay.taught.listed"
 COMMANDS = {
-    "dead-letters list": {LOOK: Looked([FOUND], 0)},
-    "dead-letters list --json": {LOOK: Looked([FOUND], 0)},
-    "dead-letters show 0 3": {LOOK: Looked([FOUND], 0)},
-    "dead-letters redrive": {LOOK: Looked([FOUND], 0)},
+    "dead-letters list": {LOOK: Selection([FOUND], 0)},
+    "dead-letters list --json": {LOOK: Selection([FOUND], 0)},
+    "dead-letters show 0 3": {LOOK: Selection([FOUND], 0)},
+    "dead-letters redrive": {LOOK: Selection([FOUND], 0)},
     "verify": {"fraud_service.audit.verify.verify": REPORT},
     "verify --json": {"fraud_service.audit.verify.verify": REPORT},
     "replay": {"fraud_service.replay.run.plan": Plan("s", Span(), {}, {}), "fraud_service.replay.run.verify": VERIFIED},
@@ -144,7 +144,7 @@ except ValueError:
 
 def test_raw_bytes_of_a_letter_go_to_a_file_and_never_to_a_terminal(monkeypatch, capfdbinary):
     monkeypatch.setattr("fraud_service.settings.load", lambda **_: Settings())
-    monkeypatch.setattr(LOOK, lambda *_, **__: Looked([FOUND], 0))
+    monkeypatch.setattr(LOOK, lambda *_, **__: Selection([FOUND], 0))
     monkeypatch.setattr(sys, "argv", ["fraud-service", "dead-letters", "show", "0", "3", "--raw"])
     for is_terminal, code, written in ((False, 0, FOUND.entry.value), (True, 2, b"")):
         stream = sys.stdout.buffer
