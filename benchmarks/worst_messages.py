@@ -1,4 +1,4 @@
-"""What 256 messages of 64 KiB cost each role when their content is as bad as we know: `worst_messages.py`.
+"""Time that 256 messages of 64 KiB with the worst known content take in each role: `worst_messages.py`.
 
 Prints processor seconds, for the content as it is and within a JSON object. PYTHONPATH must hold `tests`.
 """

@@ -41,7 +41,7 @@ def begin() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours ends with one line, any other in the log, both with exit code 1."""
+    """Run the command line. An error of ours is printed as one line, any other is logged; the exit code is not 0."""
     gc.set_threshold(GARBAGE_THRESHOLD)
     allow_files()
     try:

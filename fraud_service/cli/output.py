@@ -8,11 +8,11 @@ from fraud_service.domain.text import visible, visible_json
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Print lines for people. A line break within one of them is shown, not made."""
+    """Print lines for people. A line break within a line is escaped."""
     for line in lines:
         typer.echo(visible(line), err=err)
 
 
 def say_json(document: str | bytes) -> None:
-    """Print JSON, laid out or not."""
+    """Print JSON, in one line or several."""
     typer.echo(visible_json(document if isinstance(document, str) else document.decode()))

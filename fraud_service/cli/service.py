@@ -184,7 +184,10 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Make a group start over: its offsets, changelog and local state are removed. Its output topics are kept."""
+    """Make a group start over: its offsets, changelog and local state are removed.
+
+    Its output topics are kept, except snapshots and risk, which a reset of the learner empties.
+    """
     from fraud_service.stream import repair
 
     for line in repair.reset(settings.load(bootstrap_servers=bootstrap), group, really=yes):

@@ -124,7 +124,7 @@ def _yes(*, is_so: bool) -> str:
 
 
 def text(case: Case) -> str:
-    """Write the case for a terminal. A line break within a value is shown, not made."""
+    """Write the case for a terminal. A line break within a value is escaped."""
     lines = [proof(case)]
     for title, rows in sections(case):
         if rows:

@@ -54,18 +54,18 @@ Payment = tuple[str, str, int, float, str]
 
 
 def payment(said: Row | ScoreRecord | LabelledRecord) -> Payment:
-    """Name a payment. Without its currency: older records do not tell it."""
+    """Return the identity of a payment without its currency, which older records do not have."""
     return said.card_id, said.transaction_id, said.timestamp, said.amount, said.merchant_id
 
 
 class Truth(NamedTuple):
-    """What is known of payments: what was taught of each, and labels, which name only an id."""
+    """Whether payments were fraud: by what was taught of each payment, else by labels, which name only an id."""
 
     taught: Mapping[Payment, bool]
     labelled: Mapping[tuple[str, str], bool]
 
     def of(self, row: Row) -> bool | None:
-        """Return whether it was fraud; None where nothing is known."""
+        """Return whether it was fraud; None if that is unknown."""
         said = self.labelled.get((row.card_id, row.transaction_id))
         return self.taught.get(payment(row), said)
 

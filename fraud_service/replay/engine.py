@@ -314,7 +314,7 @@ def decision_of(record: ScoreRecord) -> Decision:
 
 
 def _scored(score: bytes) -> ScoreRecord | None:
-    """Return the record of a transaction that was scored; None for a repetition, and for what cannot be read."""
+    """Return the record of a scored transaction; None for a repetition, or a record that cannot be read."""
     try:
         record = decode_score(score)
     except InvalidRecord:

@@ -166,7 +166,7 @@ def refused_offsets(archive: Archive, settings: Settings, role: str = "transacti
 
 
 def labels(archive: Archive, settings: Settings, partitions: Iterable[int]) -> Iterator[Label]:
-    """Return the labels of some partitions; what became a dead letter is none, a label of a flood for one."""
+    """Return the labels of some partitions; without those that became dead letters, as in a flood."""
     refused = refused_offsets(archive, settings, "labels")
     for partition in partitions:
         for entry in archive.read(settings.topics.labels, partition):
@@ -176,7 +176,7 @@ def labels(archive: Archive, settings: Settings, partitions: Iterable[int]) -> I
 
 
 def labelled(archive: Archive, settings: Settings) -> Iterator[LabelledRecord]:
-    """Return every labelled example, partition by partition; passes over what is none of ours."""
+    """Return every labelled example, partition by partition; skips records that are no examples."""
     for entry in whole(archive, settings.topics.labelled):
         with suppress(InvalidRecord):
             yield decode_labelled(entry.value or b"")
