@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,10 +99,20 @@ def _example(entry: Entry) -> int | None:
 
 
 def follow_snapshots(entries: Iterable[Entry], findings: Findings) -> Snapshot | None:
-    """Check that every snapshot proves its digest and comes after the one before; returns the newest."""
+    """Check that every snapshot proves its digest and comes after the one before; returns the newest.
+
+    A copy with another signature is what `fraud-service sign` writes. With the same one somebody sent it again.
+    """
     newest: Snapshot | None = None
+    signatures: dict[bytes, set[str]] = {}
     for entry in entries:
         findings.count("snapshots")
+        known = signatures.setdefault(sha256(entry.value or b"").digest(), set())
+        is_signed_anew = bool(known) and repr(entry.headers) not in known
+        known.add(repr(entry.headers))
+        if is_signed_anew:
+            findings.count("snapshots_signed_anew")
+            continue
         try:
             snapshot = decode_snapshot(entry.value or b"")
         except InvalidRecord as error:

@@ -49,6 +49,16 @@ def test_a_risk_row_of_somebody_else_is_named_and_alters_no_sum():
     assert [(one.kind, one.offset) for one in findings.report().anomalies] == [(Kind.UNEXPECTED, 1)]
 
 
+def test_a_snapshot_may_be_signed_anew_but_not_sent_again():
+    findings, rotated = Findings(), Keyring({**RING.keys, "2027": b"n" * 32}, "2027", "production")
+    written = [(FIRST, RING), (SECOND, RING), (FIRST, rotated), (SECOND, rotated), (FIRST, rotated), (SECOND, RING)]
+    entries = [entry(n, b"v", encode_snapshot(one), by, "snapshots") for n, (one, by) in enumerate(written)]
+    assert lessons.follow_snapshots(lessons.believed(entries, "snapshots", rotated, findings), findings) == SECOND
+    report = findings.report()
+    assert [(one.kind, one.offset) for one in report.anomalies] == [(Kind.REORDERED, 4), (Kind.DOUBLED, 5)]
+    assert report.counts["snapshots_signed_anew"] == 2
+
+
 def test_what_is_older_than_since_and_not_believed_is_counted_in_a_note_only():
     findings = Findings()
     written = [(FIRST, STAGING), (FIRST, RING), (FUTURE, STAGING), (SECOND, RING)]
