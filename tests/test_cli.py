@@ -120,6 +120,11 @@ def test_a_policy_that_cannot_be_read_is_refused_with_what_it_should_be(run, tmp
     assert '{"review": 0.2, "decline": 0.9}' in line
 
 
+def test_a_policy_of_any_size_is_not_read_to_its_end(run):
+    line = only_complaint(run("replay", "--policy", "/dev/zero"), 2)
+    assert "/dev/zero: it has more than 65536 bytes" in line
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -335,7 +335,9 @@ def test_what_is_no_text_stops_the_start_and_not_the_process(environment, monkey
     assert "UTF-8" in complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir], ids=str)
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir], ids=["fifo", "link", "folder"]
+)
 def test_only_files_are_read_as_secrets(environment, tmp_path, make):
     make(tmp_path / "sasl.password")
     assert f"FRAUD_KAFKA_SECRETS={tmp_path}" in complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))

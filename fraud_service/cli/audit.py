@@ -12,6 +12,7 @@ import typer
 from fraud_service import settings
 from fraud_service.cli.options import Bootstrap, instant_of, progress_bar, read
 from fraud_service.cli.output import say, say_json
+from fraud_service.domain.events import MAX_EVENT_BYTES
 from fraud_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def letters_redrive(
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition, offset)
-    options = RedriveOptions(None if value_from is None else read(value_from), unproved)
+    options = RedriveOptions(None if value_from is None else read(value_from, MAX_EVENT_BYTES), unproved)
     verdicts = redrive(chosen, wanted, options) if yes else judge(chosen, look(chosen, wanted).letters, options)
     counts = Counter(_say_verdict(verdict, is_dry=not yes) for verdict in verdicts)
     listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))

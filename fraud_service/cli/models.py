@@ -29,6 +29,7 @@ from fraud_service.cli.options import (
 )
 from fraud_service.cli.output import say_json
 
+LARGEST_RESULT: Final = 1 << 28  # bytes
 SUMMARY: Final = ("average_precision", "auc_roc", "card_precision_100")
 
 app = typer.Typer()
@@ -108,7 +109,7 @@ def backtest(
     from fraud_service.evaluation import report as page
     from fraud_service.evaluation import result
 
-    other = None if compare is None else result.decode_result(read(compare), str(compare))
+    other = None if compare is None else result.decode_result(read(compare, LARGEST_RESULT), str(compare))
     for path in (scores, json_out, report):
         require_folder(path)
     history = history_of(file, maps, sets, None, end)

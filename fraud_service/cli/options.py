@@ -118,12 +118,16 @@ def ticks(bar: Progress, total: int) -> Callable[[], None]:
     return tick
 
 
-def read(path: Path) -> bytes:
-    """Read a file. Raises `ConfigurationError` when that cannot be done."""
+def read(path: Path, longest: int) -> bytes:
+    """Read a file. Raises `ConfigurationError` when that cannot be done, or it has more than so many bytes."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(longest + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > longest:
+        raise ConfigurationError(f"{path}: it has more than {longest} bytes")
+    return content
 
 
 def require_folder(path: Path | None) -> None:

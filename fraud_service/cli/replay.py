@@ -14,7 +14,7 @@ import typer
 from fraud_service import settings
 from fraud_service.cli.options import Bootstrap, From, To, milliseconds, progress_bar, read, require_folder
 from fraud_service.cli.output import say, say_json
-from fraud_service.domain.events import instant
+from fraud_service.domain.events import MAX_EVENT_BYTES, instant
 from fraud_service.domain.text import visible_json
 from fraud_service.errors import ConfigurationError, InvalidEvent
 
@@ -107,7 +107,7 @@ def _thresholds(path: Path | None, review: float | None, decline: float | None) 
 
 def _read_thresholds(path: Path) -> Thresholds:
     try:
-        return msgspec.json.decode(read(path), type=Thresholds)
+        return msgspec.json.decode(read(path, MAX_EVENT_BYTES), type=Thresholds)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f'--policy {path}: {error}: write thresholds as in {{"review": 0.2, "decline": 0.9}}'
