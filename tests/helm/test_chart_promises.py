@@ -303,11 +303,13 @@ def test_an_option_cannot_make_all_components_one_user(option: str) -> None:
     ],
     ids="-".join,
 )
-def test_an_option_that_says_who_all_components_are_shares_the_user_of_the_tokenizer(options: dict[str, str]) -> None:
+def test_an_option_that_gives_all_components_one_identity_counts_as_a_user_shared_with_the_tokenizer(
+    options: dict[str, str],
+) -> None:
     tokenizer = TOKENIZER | {"kafka": {"username": "tokenizer", "secret": "mine"}}
     assert chart.render({"kafka": SASL, "tokenizer": tokenizer})
     assert chart.render({"kafka": SASL | {"options": options}})
-    with pytest.raises(HelmRenderError, match="tokenizer and scorer are the same user of Kafka"):
+    with pytest.raises(HelmRenderError, match="tokenizer and scorer have the same Kafka user"):
         chart.render({"kafka": SASL | {"options": options}, "tokenizer": tokenizer})
 
 
