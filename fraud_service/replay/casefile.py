@@ -63,16 +63,7 @@ def sections(case: Case) -> Iterator[Section]:
         yield f"Payments under this id; this is number {case.number} of those that were scored", [*_uses(case)]
     yield "What became known later", [*_known(case)] or [["nothing", ""]]
     if case.base is not None:
-        strongest = [*case.contributions.items()][:MOST_CONTRIBUTIONS]
-        rest = math.fsum([*case.contributions.values()][MOST_CONTRIBUTIONS:])
-        yield (
-            "Contributions to the logit of the score",
-            [
-                ["base", f"{case.base:+.4f}"],
-                *([f"{name} = {_feature(case, name)}", f"{value:+.4f}"] for name, value in strongest),
-                ["all others", f"{rest:+.4f}"],
-            ],
-        )
+        yield "Contributions to the logit of the score", [*_contributions(case, case.base)]
     for title, figures in (
         ("The card just before", case.profile),
         ("Risk of the merchant", case.merchant_risk),
@@ -80,6 +71,14 @@ def sections(case: Case) -> Iterator[Section]:
         ("Snapshot", case.snapshot),
     ):
         yield title, [["unknown", ""]] if figures is None else [*_rows(figures)]
+
+
+def _contributions(case: Case, base: float) -> Iterator[list[Any]]:
+    strongest = [*case.contributions.items()][:MOST_CONTRIBUTIONS]
+    rest = math.fsum([*case.contributions.values()][MOST_CONTRIBUTIONS:])
+    yield ["base", f"{base:+.4f}"]
+    yield from ([f"{name} = {_feature(case, name)}", f"{value:+.4f}"] for name, value in strongest)
+    yield ["all others", f"{rest:+.4f}"]
 
 
 def _uses(case: Case) -> Iterator[list[Any]]:
