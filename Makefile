@@ -34,13 +34,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python ops/dashboards.py --check
 	$(BIN)/python helm/generate.py --check
 
 # The Helm chart: rendered for every feature and any mix of them, and judged by the tools that judge charts.
 chart: checks
-	$(BIN)/pytest -v tests/helm
+	$(BIN)/pytest -v tests/deploy/helm
 
 # The committed model, rebuilt from nothing: the same commands give the same files.
 train: setup
@@ -77,12 +78,12 @@ image: checks
 	podman --version >/dev/null 2>&1 && mmdebstrap --version >/dev/null 2>&1 || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
 	  podman runc netavark catatonit mmdebstrap; }
-	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/image tests/helm/test_pods_run.py
+	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/deploy/image tests/deploy/helm/test_pods_run.py
 	cat .cache/image.json
 
 # What is inside, and what may be wrong with it: the bill of materials of the service (CycloneDX, from the lock), the
 # licences of what its image holds, two scanners, each in an environment of its own, every attack that needs no broker,
-# and a little fuzzing. The attacks on Apache Kafka are tests in tests/kafka and faults in `make faults-quick`.
+# and a little fuzzing. The attacks on Apache Kafka are tests in tests/broker and faults in `make faults-quick`.
 .PHONY: security
 LICENCES = Apache;BSD;ISC;MIT;MPL;PSF;Python;Unlicense;Zlib
 security: checks

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness import PATIENCE, Payment, payments, percentile
 
-from fraud_service.stream import clients
+from fraud_service.kafka import clients
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 HEAD_START: Final = 1.0  # seconds to make the connections warm before the first payment is due
 

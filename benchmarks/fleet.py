@@ -12,7 +12,7 @@ from harness import LEAST, PAUSE, Broker, Results, broker, payments, pid_of, pro
 from support.processes import fresh_settings
 
 if TYPE_CHECKING:
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 CORES: Final = os.cpu_count() or 1
 ENOUGH: Final = 0.95  # of its partitions: then a scorer may soon have nothing to do

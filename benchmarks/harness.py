@@ -21,16 +21,16 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from support import apache_kafka
 from support.processes import Service
 
+from fraud_service.demo.broker import EmbeddedBroker
+from fraud_service.demo.simulator import World, write
 from fraud_service.domain.events import encode
-from fraud_service.embedded import EmbeddedBroker
-from fraud_service.history import History
-from fraud_service.simulator import World, write
-from fraud_service.stream import clients
+from fraud_service.kafka import clients
+from fraud_service.training.history import History
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 CACHE: Final = Path(".cache/bench")
 KAFKA: Final = "Apache Kafka"

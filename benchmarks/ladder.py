@@ -35,12 +35,12 @@ from harness import (
 )
 from support.processes import fresh_settings
 
-from fraud_service.stream import clients, topics
+from fraud_service.kafka import clients, topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
     Build = Callable[[], list[str]]
 

@@ -18,12 +18,12 @@ from feeder import feed
 from harness import LEAST, ONCE, PATIENCE, Broker, Results, aside, broker, payments, percentile, say, scorers, send
 from support.processes import fresh_settings
 
-from fraud_service.stream import clients, topics
+from fraud_service.kafka import clients, topics
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 # Flagged transactions are too rare to tell a high percentile of. A lower threshold flags one in forty: that is enough,
 # and not so many that the load is one of reasons (0.15 would flag one in fifteen, the default, 0.3, one in 200).

@@ -9,13 +9,13 @@ import msgspec
 from harness import CACHE, LEAST, Broker, Results, broker, committed, scorers, watched, written
 from support.processes import Service, fresh_settings
 
-from fraud_service import backtest
-from fraud_service.domain.profile import DAY, HOUR
-from fraud_service.feed import Feed
-from fraud_service.history import History
-from fraud_service.models import artefact
-from fraud_service.settings import Settings
-from fraud_service.simulator import World, write
+from fraud_service.admin.history_producer import Feed
+from fraud_service.config.settings import Settings
+from fraud_service.demo.simulator import World, write
+from fraud_service.domain.time import DAY, HOUR
+from fraud_service.models import artifact
+from fraud_service.training import backtest
+from fraud_service.training.history import History
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,7 @@ def learner(place: Broker, sizes: Sizes) -> dict[str, float]:
 def offline(sizes: Sizes) -> dict[str, float]:
     """Backtest the file."""
     history = History.open(file(sizes))
-    plan = backtest.Plan("bench", artefact.shipped(), DELAY)
+    plan = backtest.Plan("bench", artifact.shipped(), DELAY)
     began, cpu = time.perf_counter(), time.process_time()
     table, _ = backtest.backtest(history, plan, Settings())
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu

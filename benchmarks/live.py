@@ -16,20 +16,20 @@ from confluent_kafka import TopicPartition
 from harness import LEAST, PATIENCE, Broker, Results, aside, broker, history, percentile, scorers
 from support.processes import Service, fresh_settings
 
-from fraud_service import refit
+from fraud_service.admin import refit
+from fraud_service.admin.history_producer import Feed
+from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.records import decode_score
 from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.errors import InvalidRecord
-from fraud_service.feed import Feed
-from fraud_service.models import artefact
-from fraud_service.stream import clients
+from fraud_service.kafka import clients
+from fraud_service.models import artifact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fraud_service.history import LabelledTransaction
-    from fraud_service.models.artefact import Artefact
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
+    from fraud_service.domain.events import LabelledTransaction
+    from fraud_service.models.artifact import Artifact
 
 NEW_MODEL: Final = "bench-promoted"
 AROUND: Final = 5.0  # seconds before the promotion that it is compared with, and after the switch
@@ -143,13 +143,13 @@ def _await_first(watch: Watch) -> None:
             raise SystemExit("no score became visible")
 
 
-def _challenger(settings: Settings) -> Artefact:
+def _challenger(settings: Settings) -> Artifact:
     """Return the shipped model under another name, so that nothing but the change itself is measured."""
-    shipped = artefact.read(settings.model or artefact.shipped())
+    shipped = artifact.read(settings.model or artifact.shipped())
     return msgspec.structs.replace(shipped, manifest=msgspec.structs.replace(shipped.manifest, version=NEW_MODEL))
 
 
-def _promote(settings: Settings, challenger: Artefact) -> float:
+def _promote(settings: Settings, challenger: Artifact) -> float:
     """Promote a model; returns when that was (epoch milliseconds)."""
     began = time.time() * 1000
     refit.promote(settings, challenger)

@@ -16,10 +16,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from fraud_service.cli import GARBAGE_THRESHOLD
 from fraud_service.domain import features
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.profile import DAY
-from fraud_service.history import History
+from fraud_service.domain.time import DAY
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.training.fit import Window, collect
+from fraud_service.training.history import History
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

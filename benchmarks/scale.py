@@ -43,15 +43,15 @@ from support.processes import Service, fresh_settings
 from fraud_service.domain.events import decode_transaction, encode
 from fraud_service.domain.profile import SCHEMA
 from fraud_service.domain.records import decode_score
-from fraud_service.stream import clients, topics
-from fraud_service.stream.scorer import PROFILE
+from fraud_service.kafka import clients, topics
+from fraud_service.processors.scorer import PROFILE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 TEMPLATES: Final = 1_000  # cards of the simulated history whose profiles are copied
 WRITERS: Final = 2

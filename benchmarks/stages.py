@@ -21,26 +21,27 @@ from harness import Broker, Payment, Results, broker, payments
 from support.driver import Driver
 from support.processes import fresh_settings
 
-from fraud_service import service
 from fraud_service.cli import GARBAGE_THRESHOLD
+from fraud_service.config import factories
+from fraud_service.config.settings import Settings
+from fraud_service.domain.decision import Decision, Outcome
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import Transaction, decode_transaction
 from fraud_service.domain.features import Features, extract
-from fraud_service.domain.policy import Decision, Outcome
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import encode_record, score_record
 from fraud_service.domain.scoring import Blend, blend
 from fraud_service.domain.snapshot import Knowledge
-from fraud_service.metrics import Metrics, ScorerMetrics
-from fraud_service.settings import Settings
-from fraud_service.stream import clients, scorer
-from fraud_service.stream.messages import Received
+from fraud_service.kafka import clients
+from fraud_service.kafka.messages import Received
+from fraud_service.processors import scorer
+from fraud_service.runtime.metrics import Metrics, ScorerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fraud_service.domain.detector import Verdict
-    from fraud_service.domain.online import EncodedRows
+    from fraud_service.domain.online_model import EncodedRows
 
 BATCHES: Final = (1, 256)
 WARM: Final = 60_000  # payments that only fill the profiles
@@ -80,8 +81,8 @@ class Bench:
 def bench(warm: Sequence[Payment]) -> Bench:
     """Make a detector and fill the profiles of its cards."""
     settings = Settings(bootstrap_servers="none:1")
-    model = service.pretrained(settings)
-    found = Bench(settings, Detector(model, service.policy(settings)), Knowledge(service.first_snapshot(model)))
+    model = factories.pretrained(settings)
+    found = Bench(settings, Detector(model, factories.policy(settings)), Knowledge(factories.first_snapshot(model)))
     known: dict[str, Profile] = {}
     for start in range(0, len(warm), 256):
         batch = [decode_transaction(value) for _, value in warm[start : start + 256]]

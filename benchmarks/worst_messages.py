@@ -15,7 +15,7 @@ from support.malformed import BROKER_TIME, GOOD
 from support.steps import NAMES, Steps
 
 from fraud_service.domain.events import MAX_EVENT_BYTES
-from fraud_service.stream.messages import Received
+from fraud_service.kafka.messages import Received
 
 MESSAGES: Final = 256
 ROUNDS: Final = 3

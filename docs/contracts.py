@@ -14,13 +14,13 @@ import msgspec
 from messages import FIELDS, KEYS, MESSAGES, OPERATIONS, SPECIAL, Json, Message
 
 from fraud_service import __version__
+from fraud_service.config.settings import Settings
 from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, Reason
 from fraud_service.domain.risk import Risk, RiskDay
-from fraud_service.settings import Settings
-from fraud_service.stream import topics
-from fraud_service.stream.broadcast import VERSION_HEADER
-from fraud_service.stream.messages import BATCH_FIRST
-from fraud_service.stream.scorer import ALERT_SOURCE, ALERT_TYPE
+from fraud_service.kafka import topics
+from fraud_service.kafka.messages import BATCH_FIRST
+from fraud_service.processors.scorer import ALERT_SOURCE, ALERT_TYPE
+from fraud_service.processors.snapshot_reader import VERSION_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -196,7 +196,7 @@ def _messages() -> Json:
         "summary": "A pretrained model that was promoted; under the key `re-fit`, what the newest re-fit found.",
         "contentType": "application/vnd.msgpack",
         "payload": {
-            "description": "A MessagePack map of the files of an artefact by name; the manifest has their digests. "
+            "description": "A MessagePack map of the files of an artifact by name; the manifest has their digests. "
             "What a re-fit found is a JSON object: `champion` and `challenger` with their average precisions, "
             "`margin`, and the version `promoted`, if any.",
         },

@@ -17,14 +17,14 @@ import msgspec
 from advice import ADVICE
 from contracts import asyncapi, default_settings, schemas
 
-from fraud_service import settings
-from fraud_service.domain import features, policy, profile
+from fraud_service.config import settings
+from fraud_service.domain import decision, features, profile, reasons
 from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, LabelSource, Reason
-from fraud_service.domain.online import OnlineModel
-from fraud_service.domain.signature import Refusal
+from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.snapshot import untaught
 from fraud_service.domain.text import visible_json
-from fraud_service.metrics import (
+from fraud_service.kafka import topics
+from fraud_service.runtime.metrics import (
     MOST_CURRENCIES,
     LearnerMetrics,
     Metrics,
@@ -32,7 +32,7 @@ from fraud_service.metrics import (
     StreamMetrics,
     TokenizerMetrics,
 )
-from fraud_service.stream import topics
+from fraud_service.security.signatures import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,11 +85,11 @@ def feature_page() -> str:
         _usual_amount(),
         "## Reason codes",
         "Every feature belongs to exactly one code. The contribution of a code to the logit of a score is the sum of "
-        f"those of its features. An alert names at most {policy.MOST_REASONS} codes, the strongest first, and none "
-        f"that contributes less than {policy.LEAST_CONTRIBUTION}. `{policy.NO_MODEL.code}` stands alone: "
-        f"{policy.NO_MODEL.text}, so that a person decides. `{policy.ID_REUSED.code}` comes first: "
-        f"{policy.ID_REUSED.text}; a person decides, unless the score declines it.",
-        _table(("code", "features"), ((f"`{code}`", _names(names)) for code, (names, _) in policy.CODES.items())),
+        f"those of its features. An alert names at most {reasons.MOST_REASONS} codes, the strongest first, and none "
+        f"that contributes less than {reasons.LEAST_CONTRIBUTION}. `{decision.NO_MODEL.code}` stands alone: "
+        f"{decision.NO_MODEL.text}, so that a person decides. `{decision.ID_REUSED.code}` comes first: "
+        f"{decision.ID_REUSED.text}; a person decides, unless the score declines it.",
+        _table(("code", "features"), ((f"`{code}`", _names(names)) for code, (names, _) in reasons.CODES.items())),
     )
 
 
@@ -214,9 +214,9 @@ def _label_values() -> dict[str, str]:
     def members(kind: type[Enum]) -> str:
         return _names(str(member.value) for member in kind)
 
-    codes = (*policy.CODES, policy.NO_MODEL.code, policy.ID_REUSED.code)
+    codes = (*reasons.CODES, decision.NO_MODEL.code, decision.ID_REUSED.code)
     return {
-        "`outcome`": members(policy.Outcome),
+        "`outcome`": members(decision.Outcome),
         "`is_fraud`": _names(("true", "false")),
         "`role`": _names((ScorerMetrics.ROLE, LearnerMetrics.ROLE, TokenizerMetrics.ROLE)),
         "`kind`": _names(("transaction", "label")),

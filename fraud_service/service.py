@@ -9,89 +9,48 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from fraud_service import supply
+from fraud_service.config import factories
+from fraud_service.config.keyring import load_keyring
+from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.ledger import Calendar
-from fraud_service.domain.policy import Policy
-from fraud_service.domain.profile import DAY
+from fraud_service.domain.errors import ClusterUnavailable
+from fraud_service.domain.online_training import Sampling
 from fraud_service.domain.records import decode_refit, decode_switch
-from fraud_service.domain.signature import Refusal
-from fraud_service.domain.snapshot import Knowledge, Snapshot, untaught
-from fraud_service.domain.teaching import Sampling
-from fraud_service.errors import ClusterUnavailable
-from fraud_service.health import Health, HttpEndpoint
-from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, StreamMetrics, TokenizerMetrics
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.domain.snapshot import Knowledge, Snapshot
+from fraud_service.kafka import clients, model_topic, topics
 from fraud_service.models.received import last, loaded, recent
-from fraud_service.stream import (
-    application,
-    clients,
-    ends,
-    learner,
-    preflight,
-    promotions,
-    scorer,
-    signing,
-    tokenizer,
-    topics,
+from fraud_service.processors import input_log, learner, scorer, tokenizer
+from fraud_service.processors.snapshot_reader import Broadcast
+from fraud_service.runtime import application, preflight
+from fraud_service.runtime.health import Health, HttpEndpoint
+from fraud_service.runtime.metrics import (
+    LearnerMetrics,
+    Metrics,
+    ScorerMetrics,
+    StreamMetrics,
+    TokenizerMetrics,
 )
-from fraud_service.stream.broadcast import Broadcast
-from fraud_service.stream.log_limits import RateLimitedLog
+from fraud_service.security.signatures import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from confluent_kafka import TopicPartition
 
-    from fraud_service.domain.teaching import OnlineLearner
-    from fraud_service.domain.tokens import Tokenizer
-    from fraud_service.errors import ModelError
-    from fraud_service.models.artefact import Manifest
-    from fraud_service.settings import Settings
-    from fraud_service.stream.application import GuardedApplication
+    from fraud_service.config.settings import Settings
+    from fraud_service.domain.errors import ModelError
+    from fraud_service.models.artifact import Manifest
+    from fraud_service.models.pretrained import Pretrained
+    from fraud_service.runtime.application import GuardedApplication
+    from fraud_service.security.tokens import Tokenizer
 
 log = structlog.get_logger(__name__)
 _model_refused = RateLimitedLog(log.warning, "promoted_model_refused")
 
-MINUTE: Final = 60_000
 LEARNER_COMMIT_INTERVAL: Final = 1.0  # seconds
 LEARNER_TRANSACTION_TIMEOUT_MS: Final = 300_000  # closing a boundary may take a while
 LONGEST_START: Final = 900.0  # seconds until the loop turns: preflight, models, snapshots, each with a bound of its own
 PAUSE: Final = 1.0  # seconds between two starts
-
-
-def pretrained(settings: Settings) -> Pretrained:
-    """Load the pretrained model that processes start with."""
-    return Pretrained(supply.first_artefact(settings))
-
-
-def policy(settings: Settings) -> Policy:
-    """Return the thresholds."""
-    return Policy(settings.review_threshold, settings.decline_threshold)
-
-
-def calendar(settings: Settings) -> Calendar:
-    """Return the event-time rules of learning."""
-    return Calendar(
-        interval=int(settings.snapshot_interval * MINUTE),
-        lead=int(settings.snapshot_lead * MINUTE),
-        maturity=int(settings.maturity * DAY),
-        retention=int(settings.label_retention * DAY),
-    )
-
-
-def first_snapshot(model: Pretrained) -> Snapshot:
-    """Return what is in force before any label was learned."""
-    return untaught(model.version, model.untaught_online_model())
-
-
-def restore(model: Pretrained) -> Callable[[bytes | None], OnlineLearner]:
-    """Return what makes the online learner from its last state."""
-    # Only the learner has river: a scorer must start, and stay small, without it.
-    from fraud_service.models.online import RiverLearner  # noqa: PLC0415
-
-    initial = model.untaught_online_model()
-    return lambda state: RiverLearner(initial, model.version, state)
 
 
 def run_scorer(settings: Settings) -> None:
@@ -105,7 +64,7 @@ def run_scorer(settings: Settings) -> None:
     metrics, health = Metrics(), Health()
     scorer_metrics = ScorerMetrics(metrics)
     _say_whether_signed(settings, scorer_metrics)
-    model = pretrained(settings)
+    model = factories.pretrained(settings)
     with _endpoint(settings, metrics, health) as http:
         log.info("scorer_starting", port=http.port, model=model.version)
         persist(settings, health, scorer_metrics, lambda: _score(settings, health, scorer_metrics, model))
@@ -115,12 +74,12 @@ def run_scorer(settings: Settings) -> None:
 def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, model: Pretrained) -> None:
     """Start from the last checkpoint, and score until told to stop or the cluster is away."""
     _check(settings, settings.scorer_group, [settings.topics.transactions])
-    knowledge = Knowledge(first_snapshot(model))
+    knowledge = Knowledge(factories.first_snapshot(model))
     with ExitStack() as stack:
-        detector = Detector(model, policy(settings))
+        detector = Detector(model, factories.policy(settings))
         on_refused = _count(scorer_metrics)
-        handlers = {promotions.SWITCH_KEY: _switch(knowledge, scorer_metrics)}
-        promoted = promotions.Promotions(settings, settings.scorer_group, handlers, on_refused)
+        handlers = {model_topic.SWITCH_KEY: _switch(knowledge, scorer_metrics)}
+        promoted = model_topic.Promotions(settings, settings.scorer_group, handlers, on_refused)
         stack.callback(promoted.close)
 
         def superseded(older: Manifest) -> None:
@@ -162,7 +121,7 @@ def run_learner(settings: Settings) -> None:
     metrics, health = Metrics(), Health()
     learner_metrics = LearnerMetrics(metrics)
     _say_whether_signed(settings, learner_metrics)
-    model = pretrained(settings)
+    model = factories.pretrained(settings)
     with _endpoint(settings, metrics, health) as http:
         log.info("learner_starting", port=http.port, model=model.version)
         persist(settings, health, learner_metrics, lambda: _learn(settings, health, learner_metrics, model))
@@ -184,20 +143,20 @@ def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, 
         )
         step = learner.LearnerStep(
             settings,
-            calendar(settings),
+            factories.calendar(settings),
             Sampling(settings.legitimate_share),
             model,
-            restore(model),
+            factories.restore(model),
             learner_metrics,
         )
         learner.wire(app, settings, step)
-        logs = ends.Log(settings, app, inputs)
+        logs = input_log.Log(settings, app, inputs)
         stack.callback(logs.close)
         step.follow(logs)
         step.beat = health.beat
         on_refused = _count(learner_metrics)
-        handlers = {promotions.REFIT_KEY: lambda data: learner_metrics.refit(decode_refit(data))}
-        promoted = promotions.Promotions(settings, settings.learner_group, handlers, on_refused)
+        handlers = {model_topic.REFIT_KEY: lambda data: learner_metrics.refit(decode_refit(data))}
+        promoted = model_topic.Promotions(settings, settings.learner_group, handlers, on_refused)
         stack.callback(promoted.close)
         refuse = _refuse_model(on_refused)
         reign = _reign(step, learner_metrics)
@@ -285,7 +244,7 @@ def _refuse_model(on_refused: Callable[[str], None]) -> Callable[[ModelError], N
 def _reign(step: learner.LearnerStep, metrics: LearnerMetrics) -> Callable[[Pretrained | None], None]:
     def reign(model: Pretrained | None) -> None:
         if model is not None:
-            step.promote(model, restore(model))
+            step.promote(model, factories.restore(model))
             metrics.reigns(model.version)
             log.info("pretrained_model_reigns", model=model.version)
 
@@ -307,7 +266,7 @@ def _switch(knowledge: Knowledge, metrics: ScorerMetrics) -> Callable[[bytes], N
 
 
 def _say_whether_signed(settings: Settings, metrics: StreamMetrics) -> None:
-    keys = signing.keyring(settings)
+    keys = load_keyring(settings)
     metrics.signed.set(keys.is_demanding)
     if not keys.is_demanding:
         log.warning(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
 
-from fraud_service.settings import PREFIX, Settings, TopicNames
+from fraud_service.config.settings import PREFIX, Settings, TopicNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support import apache_kafka as kafka
 
-from fraud_service.embedded import EmbeddedBroker, EmbeddedBrokerError, find_binary
+from fraud_service.demo.broker import EmbeddedBroker, EmbeddedBrokerError, find_binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,18 +24,19 @@ from support.worlds import (
     transaction,
 )
 
-from fraud_service.domain import events, policy
+from fraud_service.domain import events, reasons
+from fraud_service.domain.decision import Decision, Outcome
 from fraud_service.domain.detector import Verdict
+from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.features import NAMES, Features, extract
-from fraud_service.domain.policy import Decision, Outcome
 from fraud_service.domain.profile import Profile
 from fraud_service.domain.records import AlertRecord, LabelledRecord, ReasonRecord, encode_record
 from fraud_service.domain.risk import NO_RISK, Risk, RiskDay, encode_risk
 from fraud_service.domain.snapshot import encode_snapshot
-from fraud_service.errors import InvalidEvent
-from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
-from fraud_service.stream import scorer, topics
-from fraud_service.stream.messages import BATCH_FIRST, Received
+from fraud_service.kafka import topics
+from fraud_service.kafka.messages import BATCH_FIRST, Received
+from fraud_service.processors import scorer
+from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 sys.path.insert(0, str(DOCS))
@@ -359,7 +360,7 @@ def test_every_feature_is_explained_and_has_one_reason_code() -> None:
         meta = generate.feature_meta(name)
         assert meta.description
         assert meta.extra["unit"]
-    assert sorted(name for names, _ in policy.CODES.values() for name in names) == sorted(NAMES)
+    assert sorted(name for names, _ in reasons.CODES.values() for name in names) == sorted(NAMES)
 
 
 def test_a_feature_without_one_annotation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

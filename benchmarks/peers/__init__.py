@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fraud_service.models.artefact import shipped
+from fraud_service.models.artifact import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

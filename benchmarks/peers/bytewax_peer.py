@@ -21,27 +21,29 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from fraud_service.domain.decision import Decision, Outcome
 from fraud_service.domain.detector import Verdict
+from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import Transaction, decode_transaction, rfc3339
 from fraud_service.domain.features import Features, extract
-from fraud_service.domain.policy import Decision, Outcome, Policy, reasons
+from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile, fingerprint64
+from fraud_service.domain.reasons import reasons
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.domain.scoring import blend, contributions
 from fraud_service.domain.snapshot import Knowledge, View, decode_snapshot, untaught
-from fraud_service.errors import InvalidEvent
-from fraud_service.models.artefact import shipped
+from fraud_service.kafka.clients import PARTITIONER
+from fraud_service.kafka.messages import Received
+from fraud_service.models.artifact import shipped
 from fraud_service.models.pretrained import Pretrained
-from fraud_service.stream.clients import PARTITIONER
-from fraud_service.stream.messages import Received
-from fraud_service.stream.scorer import check_key, check_time, dead_letter
+from fraud_service.processors.scorer import check_key, check_time, dead_letter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bytewax.connectors.kafka import KafkaSourceMessage
 
-    from fraud_service.domain.online import Encoded
+    from fraud_service.domain.online_model import Encoded
 
 TIMEOUT: Final = 30.0  # seconds
 FUTURE_TOLERANCE: Final = 300_000  # milliseconds

@@ -22,21 +22,21 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from support import apache_kafka
 from support.processes import fresh_settings, read_all
 
+from fraud_service.demo.simulator import World, write
 from fraud_service.domain.detector import Detector
+from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import decode_transaction, encode
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.online import OnlineModel
+from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import ScoreRecord, alert_id, decode_score, score_record
 from fraud_service.domain.risk import RiskTable
 from fraud_service.domain.snapshot import UNTAUGHT, Knowledge, Snapshot, encode_snapshot, untaught
-from fraud_service.errors import InvalidEvent
-from fraud_service.history import History
-from fraud_service.models.artefact import shipped
+from fraud_service.domain.time import DAY
+from fraud_service.kafka import clients
+from fraud_service.models.artifact import shipped
 from fraud_service.models.pretrained import Pretrained
-from fraud_service.simulator import World, write
-from fraud_service.stream import clients
+from fraud_service.training.history import History
 from peers import EXACTLY_ONCE, PEERS
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+    from fraud_service.config.settings import Settings
     from fraud_service.domain.profile import Profile
-    from fraud_service.settings import Settings
 
 TOLERANCE: Final = 1e-9
 PATIENCE: Final = 120.0  # seconds

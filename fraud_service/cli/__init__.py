@@ -11,11 +11,10 @@ from typing import Final
 import structlog
 import typer
 
-from fraud_service import logs
-from fraud_service.cli import audit, models, recovery, replay, service, supply
+from fraud_service.cli import audit, logging, models, recovery, replay, service, supply
 from fraud_service.cli.output import say
-from fraud_service.domain.card_data import mask
-from fraud_service.errors import ConfigurationError, FraudServiceError
+from fraud_service.domain.errors import ConfigurationError, FraudServiceError
+from fraud_service.security.card_data import mask
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +36,7 @@ OPEN_FILES: Final = 65_536
 @app.callback()
 def begin() -> None:
     """Real-time fraud detection on Kafka."""
-    logs.configure_for_people()
+    logging.configure_for_people()
 
 
 def main() -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from fraud_service import settings
 from fraud_service.cli.options import Bootstrap, instant_of, progress_bar, read
 from fraud_service.cli.output import say, say_json
+from fraud_service.config import settings
+from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import MAX_EVENT_BYTES
-from fraud_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fraud_service.stream.proof import Verdict
+    from fraud_service.admin.dead_letter_proof import Verdict
 
 app = typer.Typer()
 
@@ -44,9 +44,9 @@ def verify(
 
     Reads only, joins no group, and may run beside the live service.
     """
-    from fraud_service.audit.findings import encode_report
-    from fraud_service.audit.verify import Depth
-    from fraud_service.audit.verify import verify as run
+    from fraud_service.verification.findings import encode_report
+    from fraud_service.verification.verify import Depth
+    from fraud_service.verification.verify import verify as run
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     with progress_bar() as bar:
@@ -89,7 +89,7 @@ def letters_list(
     bootstrap: Bootstrap = None,
 ) -> None:
     """List dead letters: place, reason, source, whether sent again, what was wrong."""
-    from fraud_service.stream.dead_letters import Wanted, look
+    from fraud_service.kafka.dead_letters import Wanted, look
 
     wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition)
     for found in look(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False).letters:
@@ -109,7 +109,7 @@ def letters_show(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Print one dead letter: headers, key and value; what cannot be printed is escaped."""
-    from fraud_service.stream.dead_letters import Wanted, look, require_one
+    from fraud_service.kafka.dead_letters import Wanted, look, require_one
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     found = require_one(look(chosen, Wanted(partition=partition, offset=offset)), partition, offset)
@@ -151,9 +151,9 @@ def letters_redrive(
 
     Compares each letter with its source message. Exits 1 when a letter is forged.
     """
-    from fraud_service.stream.dead_letters import Wanted, look
-    from fraud_service.stream.proof import RedriveOptions, judge
-    from fraud_service.stream.redrive import redrive
+    from fraud_service.admin.dead_letter_proof import RedriveOptions, judge
+    from fraud_service.admin.redrive import redrive
+    from fraud_service.kafka.dead_letters import Wanted, look
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition, offset)

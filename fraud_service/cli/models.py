@@ -9,7 +9,6 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from fraud_service import settings
 from fraud_service.cli.options import (
     Bootstrap,
     Delay,
@@ -28,6 +27,7 @@ from fraud_service.cli.options import (
     ticks,
 )
 from fraud_service.cli.output import say_json
+from fraud_service.config import settings
 
 LARGEST_RESULT: Final = 1 << 28  # bytes
 SUMMARY: Final = ("average_precision", "auc_roc", "card_precision_100")
@@ -45,7 +45,7 @@ def simulate(
     drift_day: Annotated[int | None, typer.Option(help="Day on which the fraudsters change their behaviour.")] = None,
 ) -> None:
     """Write simulated transactions with labels (Parquet, CSV, JSON Lines)."""
-    from fraud_service.simulator import World, write
+    from fraud_service.demo.simulator import World, write
 
     world = World(seed=seed, cards=cards, merchants=merchants, days=days, drift_day=drift_day)
     say_json(json.dumps({"transactions": write(world, file), "file": str(file)}))
@@ -54,7 +54,7 @@ def simulate(
 @app.command()
 def train(
     file: Path,
-    out: Annotated[Path, typer.Option(help="Folder of the artefact.")],
+    out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
     maps: Maps = [],
     sets: Sets = [],
     train_from: TrainFrom = None,
@@ -64,15 +64,15 @@ def train(
         str | None, typer.Option(help="What the model card calls the data; the file name by default.")
     ] = None,
 ) -> None:
-    """Fit the pretrained model on a file and write its artefact.
+    """Fit the pretrained model on a file and write its artifact.
 
     What lies before --train-from warms the profiles; labels known after --train-to plus the delay are not used.
     """
-    from fraud_service.training import run
+    from fraud_service.training import pipeline
 
     history = history_of(file, maps, sets, None, train_to)
     with progress_bar() as bar:
-        manifest = run.train(
+        manifest = pipeline.train(
             history,
             out,
             start=None if train_from is None else milliseconds(train_from),
@@ -105,9 +105,9 @@ def backtest(
 
     What lies before --from warms profiles, risk and the online model, and is not reported.
     """
-    from fraud_service import backtest as run
     from fraud_service.evaluation import report as page
     from fraud_service.evaluation import result
+    from fraud_service.training import backtest as run
 
     other = None if compare is None else result.decode_result(read(compare, LARGEST_RESULT), str(compare))
     for path in (scores, json_out, report):
@@ -143,8 +143,8 @@ def refit(
     label_delay: Delay = "7d",
     margin: Annotated[float, typer.Option(min=0, help="Average precision by which it must be better.")] = 0.01,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the comparison.")] = False,
-    artefact: Annotated[
-        Path | None, typer.Option(help="Promote this artefact as it is, to roll back or to roll out.")
+    artifact: Annotated[
+        Path | None, typer.Option(help="Promote this artifact as it is, to roll back or to roll out.")
     ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
@@ -152,13 +152,13 @@ def refit(
 
     Champion and challenger are judged on the last seven labelled days, which the challenger has not seen.
     """
-    from fraud_service import refit as run
-    from fraud_service.models.artefact import find, read
+    from fraud_service.admin import refit as run
+    from fraud_service.models.artifact import find, read
     from fraud_service.training.refit import challenge
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    if artefact is not None:
-        given = read(find(artefact))
+    if artifact is not None:
+        given = read(find(artifact))
         if not dry_run:
             run.promote(chosen, given)
         say_json(json.dumps({"promoted": None if dry_run else given.manifest.version}))

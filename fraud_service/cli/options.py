@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import instant
-from fraud_service.errors import ConfigurationError, InvalidEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fraud_service.history import History
+    from fraud_service.training.history import History
 
 DAY: Final = 86_400_000
 UNITS: Final = {"d": DAY, "h": 3_600_000, "m": 60_000, "s": 1000}
@@ -72,7 +72,7 @@ def instant_of(text: str, option: str) -> int:
 
 def history_of(file: Path, maps: list[str], sets: list[str], start: datetime | None, end: datetime | None) -> History:
     """Open a file with the mapping of --map and --set. Raises `ConfigurationError` as `History.open` does."""
-    from fraud_service.history import History
+    from fraud_service.training.history import History
 
     return History.open(
         file,

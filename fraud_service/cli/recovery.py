@@ -8,10 +8,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from fraud_service import settings
 from fraud_service.cli.options import Bootstrap, duration, progress_bar
 from fraud_service.cli.output import say, say_json
-from fraud_service.errors import ConfigurationError
+from fraud_service.config import settings
+from fraud_service.domain.errors import ConfigurationError
 
 app = typer.Typer()
 
@@ -29,14 +29,14 @@ def recover(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Make a lost service again: send the topics it read to those of a new one that runs, never ahead of it."""
-    from fraud_service import service
-    from fraud_service.recovery import Recovery, Sources
+    from fraud_service.admin.rebuild import Recovery, Sources
+    from fraud_service.config import factories
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     there = settings.load(bootstrap_servers=source or bootstrap)
     with Recovery(there, Sources(transactions, labels, models)) as recovery, progress_bar() as bar:
         task = bar.add_task("transactions", total=len(recovery))
-        found = recovery.play(chosen, service.calendar(chosen), lambda: bar.advance(task))
+        found = recovery.play(chosen, factories.calendar(chosen), lambda: bar.advance(task))
     say_json(msgspec.json.encode(found))
 
 
@@ -50,7 +50,7 @@ def repartition(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Move a service that was stopped to more partitions, profiles and what labels taught with it."""
-    from fraud_service.stream import repartition as moving
+    from fraud_service.admin import repartition as moving
 
     old = settings.load(bootstrap_servers=bootstrap)
     names = old.topics.model_copy(update={"transactions": transactions, "labels": labels, "scores": scores})
@@ -69,10 +69,10 @@ def erase(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Erase cards from the state of a service that was stopped. On the logs they stay until retention is over."""
-    from fraud_service.stream import erasure
+    from fraud_service.admin import erase
 
     if not cards and idle is None:
         raise ConfigurationError("nothing to erase: name cards with --card, or a time with --idle, as in --idle 400d")
     before = 0 if idle is None else int(time.time() * 1000) - duration(idle)
-    for line in erasure.erase(settings.load(bootstrap_servers=bootstrap), frozenset(cards), before, really=yes):
+    for line in erase.erase(settings.load(bootstrap_servers=bootstrap), frozenset(cards), before, really=yes):
         say(line)

@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from fraud_service import settings
-from fraud_service.cli.options import Bootstrap, From, To, milliseconds, progress_bar, read, require_folder
+from fraud_service.cli.options import (
+    Bootstrap,
+    From,
+    To,
+    milliseconds,
+    progress_bar,
+    read,
+    require_folder,
+)
 from fraud_service.cli.output import say, say_json
+from fraud_service.config import settings
+from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import MAX_EVENT_BYTES, instant
 from fraud_service.domain.text import visible_json
-from fraud_service.errors import ConfigurationError, InvalidEvent
 
 if TYPE_CHECKING:
-    from fraud_service.replay.run import Plan, Verified
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
+    from fraud_service.verification.replay import Plan, Verified
 
 app = typer.Typer()
 snapshots_app = typer.Typer(no_args_is_help=True, help="List, show, compare and rebuild what labels have taught.")
@@ -56,8 +64,8 @@ def replay(
     touches nothing of it. Profiles are rebuilt from the first transaction there is, whatever --from says. A replay that
     was ended starts over; with --resume, it goes on.
     """
-    from fraud_service.replay import run
-    from fraud_service.replay.engine import Span
+    from fraud_service.verification import replay
+    from fraud_service.verification.decision_verifier import Span
 
     for path in (json_out, report):
         require_folder(path)
@@ -66,9 +74,9 @@ def replay(
     candidate = (models, version, review, decline) != (None, None, None, None)
     _require_one_purpose(report, resume, candidate=candidate)
     span = Span(_moment(start, Span().begin), _moment(end, Span().end))
-    asked = run.plan(chosen, span, _numbers(partitions))
+    asked = replay.plan(chosen, span, _numbers(partitions))
     if resume is not None:
-        asked = run.resumed(resume, asked)
+        asked = replay.resumed(resume, asked)
     with progress_bar() as bar:
         task = bar.add_task("scores", total=sum(part.end - part.begin for part in asked.scores.values()))
 
@@ -78,7 +86,7 @@ def replay(
         if candidate:
             _compare(chosen, asked, (models, version), json_out, report, tick)
             return
-        found = run.verify(chosen, asked, tick, resume)
+        found = replay.verify(chosen, asked, tick, resume)
     _write(json_out, found)
     _tell(found)
     if found.differences:
@@ -130,14 +138,14 @@ def _compare(
     report: Path | None,
     tick: Callable[[int], None],
 ) -> None:
-    from fraud_service import service
-    from fraud_service.replay import candidates
+    from fraud_service.config import factories
+    from fraud_service.verification import what_if
 
-    candidate = candidates.Candidate(service.policy(chosen), *model)
-    found = candidates.compared(chosen, asked, candidate, tick)
+    candidate = what_if.Candidate(factories.policy(chosen), *model)
+    found = what_if.compared(chosen, asked, candidate, tick)
     _write(json_out, found.figures)
     if report is not None:
-        report.write_text(candidates.page(chosen, found), encoding="utf-8")
+        report.write_text(what_if.page(chosen, found), encoding="utf-8")
     told = msgspec.to_builtins(found.figures)
     say_json(json.dumps({name: value for name, value in told.items() if not name.startswith("by_")}))
 
@@ -167,16 +175,16 @@ def explain(
     If a card used the id for several payments, lists all of them; --payment chooses one.
     Exits 1 when the decision made again differs. Without --card and --at the whole score log is searched.
     """
-    from fraud_service.replay import casefile
-    from fraud_service.replay import explain as run
+    from fraud_service.verification import case_report
+    from fraud_service.verification import explain as run
 
     require_folder(html)
     chosen = settings.load(bootstrap_servers=bootstrap)
     case = run.explain(chosen, transaction_id, card, None if at is None else _instant("--at", at), payment)
     if html is not None:
-        html.write_text(casefile.html(case), encoding="utf-8")
-    say_json(_json(case) if as_json else casefile.text(case))
-    if case.proof not in casefile.PROOFS:
+        html.write_text(case_report.html(case), encoding="utf-8")
+    say_json(_json(case) if as_json else case_report.text(case))
+    if case.proof not in case_report.PROOFS:
         raise typer.Exit(1)
 
 
@@ -188,15 +196,15 @@ def state(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Print the profile of a card, or the risk of a merchant, as it was at an event time."""
-    from fraud_service.replay import cards
+    from fraud_service.verification import time_travel
 
     if (card is None) == (merchant is None):
         raise ConfigurationError("state: give --card or --merchant, one of the two")
     chosen, moment = settings.load(bootstrap_servers=bootstrap), _instant("--at", at)
     if card is not None:
-        say_json(_json(cards.profile_at(chosen, card, moment)))
+        say_json(_json(time_travel.profile_at(chosen, card, moment)))
     elif merchant is not None:
-        say_json(_json(cards.merchant_at(chosen, merchant, moment)))
+        say_json(_json(time_travel.merchant_at(chosen, merchant, moment)))
 
 
 @snapshots_app.command("list")
@@ -204,9 +212,9 @@ def snapshots_list(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, bootstrap: Bootstrap = None
 ) -> None:
     """Print every snapshot on the topic, and whether its risk table still proves it."""
-    from fraud_service.replay import taught
+    from fraud_service.verification import snapshots
 
-    rows = taught.listed(settings.load(bootstrap_servers=bootstrap))
+    rows = snapshots.listed(settings.load(bootstrap_servers=bootstrap))
     if as_json:
         say_json(_json(rows))
         return
@@ -220,17 +228,17 @@ def snapshots_list(
 @snapshots_app.command("show")
 def snapshots_show(version: str, bootstrap: Bootstrap = None) -> None:
     """Print one snapshot, its strongest weights included."""
-    from fraud_service.replay import taught
+    from fraud_service.verification import snapshots
 
-    say_json(_json(taught.shown(settings.load(bootstrap_servers=bootstrap), version)))
+    say_json(_json(snapshots.shown(settings.load(bootstrap_servers=bootstrap), version)))
 
 
 @snapshots_app.command("diff")
 def snapshots_diff(before: str, after: str, bootstrap: Bootstrap = None) -> None:
     """Print what changed from one snapshot to another."""
-    from fraud_service.replay import taught
+    from fraud_service.verification import snapshots
 
-    say_json(_json(taught.differing(settings.load(bootstrap_servers=bootstrap), before, after)))
+    say_json(_json(snapshots.differing(settings.load(bootstrap_servers=bootstrap), before, after)))
 
 
 @snapshots_app.command("rebuild")
@@ -239,12 +247,12 @@ def snapshots_rebuild(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Teach the labelled examples again from the beginning, and prove every digest; exits 1 when one differs."""
-    from fraud_service.replay import taught
+    from fraud_service.verification import snapshots
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     with progress_bar() as bar:
         task = bar.add_task("snapshots", total=None)
-        proof = taught.rebuild(chosen, version, lambda done: bar.update(task, completed=done))
+        proof = snapshots.rebuild(chosen, version, lambda done: bar.update(task, completed=done))
     say_json(_json(proof))
     if proof.differing or proof.not_rebuilt or proof.refused:
         raise typer.Exit(1)

@@ -12,12 +12,24 @@ from typing import Annotated
 
 import typer
 
-from fraud_service import logs, settings
-from fraud_service.cli.options import DAY, Bootstrap, Delay, From, Maps, Sets, To, duration, history_of, progress_bar
+from fraud_service.cli import logging
+from fraud_service.cli.options import (
+    DAY,
+    Bootstrap,
+    Delay,
+    From,
+    Maps,
+    Sets,
+    To,
+    duration,
+    history_of,
+    progress_bar,
+)
 from fraud_service.cli.output import say, say_json
-from fraud_service.domain.card_data import refuse
+from fraud_service.config import settings
+from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
-from fraud_service.errors import ConfigurationError, InvalidEvent
+from fraud_service.security.card_data import refuse
 
 app = typer.Typer()
 topics_app = typer.Typer(no_args_is_help=True, help="Print, create and check the topics of the service.")
@@ -28,7 +40,7 @@ app.add_typer(topics_app, name="topics")
 def score(bootstrap: Bootstrap = None) -> None:
     """Score transactions: the scorer. Runs until SIGTERM."""
     chosen = settings.load(bootstrap_servers=bootstrap)
-    logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
+    logging.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
     from fraud_service import service
 
     _end_on_sigterm()
@@ -39,7 +51,7 @@ def score(bootstrap: Bootstrap = None) -> None:
 def learn(bootstrap: Bootstrap = None) -> None:
     """Learn from labels: the learner, one process for all partitions. Runs until SIGTERM."""
     chosen = settings.load(bootstrap_servers=bootstrap)
-    logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
+    logging.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
     from fraud_service import service
 
     _end_on_sigterm()
@@ -50,7 +62,7 @@ def learn(bootstrap: Bootstrap = None) -> None:
 def tokenize(bootstrap: Bootstrap = None) -> None:
     """Replace card numbers by tokens, from the raw topics to the inputs of the service. Runs until SIGTERM."""
     chosen = settings.load(bootstrap_servers=bootstrap)
-    logs.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
+    logging.configure(chosen.log_level)  # before Quix is imported: what its libraries warn of is JSON too
     from fraud_service import service
 
     _end_on_sigterm()
@@ -60,7 +72,7 @@ def tokenize(bootstrap: Bootstrap = None) -> None:
 @topics_app.command("list")
 def topics_list(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Print the table of topics."""
-    from fraud_service.stream import topics
+    from fraud_service.kafka import topics
 
     chosen = settings.load()
     specs = topics.table(chosen)
@@ -87,7 +99,7 @@ def topics_list(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")
 @topics_app.command("create")
 def topics_create(bootstrap: Bootstrap = None) -> None:
     """Create the topics that are missing, the changelogs included."""
-    from fraud_service.stream import clients, topics
+    from fraud_service.kafka import clients, topics
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     created = topics.create(clients.admin(chosen), topics.table(chosen), chosen.replication)
@@ -97,7 +109,7 @@ def topics_create(bootstrap: Bootstrap = None) -> None:
 @topics_app.command("check")
 def topics_check(bootstrap: Bootstrap = None) -> None:
     """Compare the cluster with the table; exits 1 when something is wrong."""
-    from fraud_service.stream import clients, topics
+    from fraud_service.kafka import clients, topics
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     found = topics.findings(clients.admin(chosen), topics.table(chosen), chosen.replication)
@@ -116,7 +128,7 @@ def label(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Send one label."""
-    from fraud_service.feed import Feed
+    from fraud_service.admin.history_producer import Feed
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     moment = at or datetime.now().astimezone().isoformat()
@@ -155,9 +167,9 @@ def feed(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Stream a file (Parquet, CSV, JSON Lines) into the input topics, each label when it becomes known."""
-    from fraud_service import service
-    from fraud_service.feed import Feed
-    from fraud_service.stream.lockstep import Lockstep
+    from fraud_service.admin.event_time_pacing import Lockstep
+    from fraud_service.admin.history_producer import Feed
+    from fraud_service.config import factories
 
     delay = duration(label_delay)
     history = history_of(file, maps, sets, start, end)
@@ -165,7 +177,7 @@ def feed(
     with ExitStack() as stack:
         bar, sender = stack.enter_context(progress_bar()), stack.enter_context(Feed(chosen))
         task = bar.add_task("transactions", total=len(history))
-        paced = [stack.enter_context(Lockstep(chosen, service.calendar(chosen))).before] if event_time else []
+        paced = [stack.enter_context(Lockstep(chosen, factories.calendar(chosen))).before] if event_time else []
         sender.play(history, delay, rate, lambda: bar.advance(task), *paced)
     say_json(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
 
@@ -188,9 +200,9 @@ def reset(
 
     Its output topics are kept, except snapshots and risk, which a reset of the learner empties.
     """
-    from fraud_service.stream import repair
+    from fraud_service.admin import reset
 
-    for line in repair.reset(settings.load(bootstrap_servers=bootstrap), group, really=yes):
+    for line in reset.reset(settings.load(bootstrap_servers=bootstrap), group, really=yes):
         say(line)
 
 

@@ -9,9 +9,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from fraud_service import settings
 from fraud_service.cli.options import Bootstrap
 from fraud_service.cli.output import say, say_json
+from fraud_service.config import settings
 from fraud_service.domain.events import rfc3339
 
 app = typer.Typer()
@@ -26,9 +26,9 @@ def models_list(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, bootstrap: Bootstrap = None
 ) -> None:
     """Print the model that processes start with and those that were promoted, and which one reigns."""
-    from fraud_service import supply
+    from fraud_service.admin import models
 
-    found = supply.candidates(settings.load(bootstrap_servers=bootstrap))
+    found = models.candidates(settings.load(bootstrap_servers=bootstrap))
     if as_json:
         say_json(json.dumps([msgspec.structs.asdict(one) for one in found], indent=2))
         return
@@ -41,18 +41,18 @@ def models_list(
 @models_app.command("rollback")
 def models_rollback(version: str, bootstrap: Bootstrap = None) -> None:
     """Let a model reign again that was promoted before, or that processes start with: from the next snapshot on."""
-    from fraud_service import supply
+    from fraud_service.admin import models
 
-    supply.rollback(settings.load(bootstrap_servers=bootstrap), version)
+    models.rollback(settings.load(bootstrap_servers=bootstrap), version)
     say(f"promoted: {version}")
 
 
 @models_app.command("sign")
 def models_sign(folder: Path) -> None:
     """Sign the folder of a model that `train --out` wrote: with keys, processes start only with a signed one."""
-    from fraud_service import supply
+    from fraud_service.admin import models
 
-    say(f"signed with {supply.sign(settings.load(), folder)}: {folder}")
+    say(f"signed with {models.sign(settings.load(), folder)}: {folder}")
 
 
 @online_app.command("off")
@@ -68,9 +68,9 @@ def online_on(bootstrap: Bootstrap = None) -> None:
 
 
 def _switch(bootstrap: str | None, *, online: bool) -> None:
-    from fraud_service import supply
+    from fraud_service.admin import models
 
-    supply.switch(settings.load(bootstrap_servers=bootstrap), online=online)
+    models.switch(settings.load(bootstrap_servers=bootstrap), online=online)
     say(f"the online model is {'on' if online else 'off'}")
 
 
@@ -86,8 +86,8 @@ def sign(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Sign models, risk and snapshots anew: when signing begins, and before an old key is removed. Stop the learner."""
-    from fraud_service.stream import resigning
+    from fraud_service.admin import resign
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    for line in resigning.sign_anew(chosen, unsigned=unsigned, unbound=unbound, really=yes):
+    for line in resign.sign_anew(chosen, unsigned=unsigned, unbound=unbound, really=yes):
         say(line)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from fraud_service.demo.show import run
-from fraud_service.demo.stage import DemoError, Plan
+from fraud_service.demo.run import run
+from fraud_service.demo.setup import DemoError, Plan
 
 __all__ = ["DemoError", "Plan", "run"]

@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from fraud_service.domain.decision import (
+    ID_REUSED,
+    NO_MODEL,
+    Decision,
+    Outcome,
+)
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
-from fraud_service.domain.online import Rows
-from fraud_service.domain.policy import ID_REUSED, MOST_REASONS, NO_MODEL, Decision, Outcome, Policy, reasons
+from fraud_service.domain.online_model import Rows
 from fraud_service.domain.profile import Profile
+from fraud_service.domain.reasons import MOST_REASONS, reasons
 from fraud_service.domain.scoring import (
     Blend,
     Contributions,
@@ -29,8 +35,9 @@ from fraud_service.domain.snapshot import Snapshot, View
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
-    from fraud_service.domain.online import Encoded, EncodedRows, OnlineModel
-    from fraud_service.domain.policy import Reason
+    from fraud_service.domain.decision import Reason
+    from fraud_service.domain.online_model import Encoded, EncodedRows, OnlineModel
+    from fraud_service.domain.policy import Policy
     from fraud_service.domain.snapshot import Snapshots
 
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
-from fraud_service.domain.reading import EARLIEST, ENUM_COMPLAINT, LATEST
+from fraud_service.domain.codec import EARLIEST, ENUM_COMPLAINT, LATEST
+from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.text import has_hidden, is_plain, pattern
-from fraud_service.errors import InvalidEvent
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_AMOUNT: Final = 10**13  # beyond any real payment, and small enough that cents stay exact in a float
@@ -118,6 +118,35 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     is_fraud: bool
     labelled_at: int
     source: LabelSource
+
+
+class LabelledTransaction(msgspec.Struct, frozen=True, gc=False):
+    """One row: the transaction, whether it was a fraud, and since when (epoch ms) that is known.
+
+    `is_fraud` and `labelled_at` are None where the file does not say.
+    """
+
+    transaction: Transaction
+    is_fraud: bool | None
+    labelled_at: int | None
+
+    def label(self, delay: int) -> Label | None:
+        """Return the label; None where the history knows none.
+
+        Parameters
+        ----------
+        delay
+            Milliseconds from a transaction to its label where the history does not say.
+        """
+        if self.is_fraud is None:
+            return None
+        return Label(
+            transaction_id=self.transaction.transaction_id,
+            card_id=self.transaction.card_id,
+            is_fraud=self.is_fraud,
+            labelled_at=self.transaction.timestamp + delay if self.labelled_at is None else self.labelled_at,
+            source=LabelSource.CHARGEBACK if self.is_fraud else LabelSource.SETTLEMENT,
+        )
 
 
 WrittenInstant = (

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
-from fraud_service.domain.profile import DAY, HOUR, RECENT
+from fraud_service.domain.profile import RECENT
 from fraud_service.domain.risk import NO_RISK
+from fraud_service.domain.time import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
@@ -40,7 +41,6 @@ VERSION: Final = 3
 # What grows for as long as the service runs is cut off: a model must not meet values larger than it was fitted on.
 MOST: Final = 30.0
 LONG_AGO: Final = 720.0  # hours: "thirty days or more, or never"
-MINUTE: Final = 60_000
 EARTH_RADIUS_KM: Final = 6371.0088
 SHORTEST_TRIP_HOURS: Final = 1 / 60
 FASTEST_KMH: Final = 20_000.0

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from fraud_service.domain.policy import Decision
-from fraud_service.domain.reading import UNREADABLE
-from fraud_service.errors import InvalidRecord
+from fraud_service.domain.codec import UNREADABLE
+from fraud_service.domain.decision import Decision
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.time import DAY, HOUR
 
 if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 SCHEMA: Final = 5
 UPGRADABLE: Final = 4  # its merchants, countries and devices are CRC-32, and its last transactions have no currency
 
-HOUR: Final = 3_600_000
-DAY: Final = 24 * HOUR
 HOURS_KEPT: Final = 24
 DAYS_KEPT: Final = 30
 RECENT_KEPT: Final = 16

@@ -8,16 +8,15 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from fraud_service.domain.codec import Count, ModelVersion, Moment, read
+from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import LabelSource, Transaction, facts
 from fraud_service.domain.features import Features
-from fraud_service.domain.policy import Outcome
-from fraud_service.domain.reading import Count, ModelVersion, Moment, read
 from fraud_service.domain.scoring import probability
 
 if TYPE_CHECKING:
+    from fraud_service.domain.decision import Decision
     from fraud_service.domain.detector import Verdict
-    from fraud_service.domain.entries import Example
-    from fraud_service.domain.policy import Decision
 
 # Names of alerts derive from it; a change would make every alert of the past look new.
 ALERT_NAMESPACE = UUID("6f1c1f0e-5b1e-5d6c-9d59-0a4c8a1f3b77")
@@ -192,31 +191,6 @@ def alert_id(transaction: Transaction) -> str:
     bits = struct.pack(">d", amount).hex()  # written the same in every language
     texts = "".join(f"/{len(text.encode())}/{text}" for text in (card_id, transaction_id, merchant_id))
     return str(uuid5(ALERT_NAMESPACE, f"{timestamp}/{bits}/{currency}{texts}"))
-
-
-def labelled_record(example: Example, weight: float, boundary: int) -> LabelledRecord:
-    """Write down a labelled example together with the boundary at which it was taught."""
-    scored = example.scored
-    return LabelledRecord(
-        transaction_id=scored.transaction_id,
-        card_id=scored.card_id,
-        merchant_id=scored.merchant_id,
-        timestamp=scored.timestamp,
-        amount=scored.amount,
-        currency=scored.currency,
-        is_fraud=example.is_fraud,
-        source=example.source,
-        known_at=example.known_at,
-        corrects=example.corrects,
-        weight=weight,
-        snapshot=boundary,
-        pretrained_logit=scored.pretrained_logit,
-        online_logit=scored.online_logit,
-        score=scored.score,
-        outcome=scored.outcome,
-        model=scored.model,
-        features=scored.features,
-    )
 
 
 def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord | RefitRecord | SwitchRecord) -> bytes:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from fraud_service.domain.profile import DAY
-from fraud_service.domain.reading import LATEST, Moment, read
+from fraud_service.domain.codec import LATEST, Moment, read
+from fraud_service.domain.time import DAY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.online import Encoded, Rows
+from fraud_service.domain.online_model import Encoded, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fraud_service.domain.features import Features
-    from fraud_service.domain.online import EncodedRows, OnlineModel
+    from fraud_service.domain.online_model import EncodedRows, OnlineModel
 
 LARGEST_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 within 1e-13
 QUIET: Final = -4.6  # logits, a score of 0.01: of what both components rank lower, the online model is hardly taught
@@ -29,7 +29,7 @@ class PretrainedModel(Protocol):
 
     @property
     def version(self) -> str:
-        """Name of the artefact, found in every verdict."""
+        """Name of the artifact, found in every verdict."""
 
     @property
     def prior(self) -> float:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import msgspec
 
-from fraud_service.domain.online import OnlineModel
-from fraud_service.domain.profile import DAY
-from fraud_service.domain.reading import Count, ModelVersion, Moment, read
+from fraud_service.domain.codec import Count, ModelVersion, Moment, read
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.risk import NO_RISK, RiskTable, card_key, merchant_key
-from fraud_service.errors import InvalidRecord
+from fraud_service.domain.time import DAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

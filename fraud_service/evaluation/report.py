@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fraud_service.evaluation import pictures
-from fraud_service.page import escaped, page, shown, table
+from fraud_service.evaluation import charts
+from fraud_service.evaluation.html import escaped, page, shown, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fraud_service.evaluation.figures import AlertVolume
+    from fraud_service.evaluation.metrics import AlertVolume
     from fraud_service.evaluation.result import Result
 
 FIGURES: Final = {
@@ -71,20 +71,20 @@ def _comparison(result: Result, compared: Result | None) -> str:
 
 
 def _pictures(result: Result, compared: Result | None) -> str:
-    drawn = pictures.curves(result, compared)
+    drawn = charts.curves(result, compared)
     if not drawn:
         return "<p>No labelled transaction: there is nothing to draw.</p>\n"
     blended = result.figures.components["blended"]
     return (
-        _figure(pictures.rankings(drawn), "How many alerts are right, and how many frauds they find: higher is better.")
-        + _figure(pictures.weeks(drawn), "The same by week of event time: a falling line is a model that ages.")
+        _figure(charts.rankings(drawn), "How many alerts are right, and how many frauds they find: higher is better.")
+        + _figure(charts.weeks(drawn), "The same by week of event time: a falling line is a model that ages.")
         + '<div class="pair">\n'
-        + _figure(pictures.distribution(blended), "Blended scores: the less the two overlap, the better.")
-        + _figure(pictures.calibration(drawn), "On the dotted line a score is the probability that it claims to be.")
-        + _figure(pictures.volume(drawn), "How much fraud is found with so many alerts a day.")
-        + (_figure(pictures.weights(result), "Who decides: 1 is the online model alone.") if result.weights else "")
+        + _figure(charts.distribution(blended), "Blended scores: the less the two overlap, the better.")
+        + _figure(charts.calibration(drawn), "On the dotted line a score is the probability that it claims to be.")
+        + _figure(charts.volume(drawn), "How much fraud is found with so many alerts a day.")
+        + (_figure(charts.weights(result), "Who decides: 1 is the online model alone.") if result.weights else "")
         + "</div>\n"
-        + (_figure(pictures.features(result), MOVED) if result.features else "")
+        + (_figure(charts.features(result), MOVED) if result.features else "")
     )
 
 

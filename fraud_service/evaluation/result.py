@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from fraud_service.domain.reading import UNREADABLE
-from fraud_service.errors import ConfigurationError
-from fraud_service.evaluation.figures import Figures
+from fraud_service.domain.codec import UNREADABLE
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.evaluation.metrics import Figures
 
 FORMAT: Final = 1
 

@@ -1,1 +1,1 @@
-"""Models as scorers and the learner use them: data loaded from verified artefacts, never code."""
+"""Models as scorers and the learner use them: data loaded from verified artifacts, never code."""

@@ -17,10 +17,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy as np
 import onnxruntime
 
-from fraud_service.domain.online import Encoded, OnlineModel, Rows
-from fraud_service.errors import ModelError
+from fraud_service.domain.errors import ModelError
+from fraud_service.domain.online_model import Encoded, OnlineModel, Rows
 from fraud_service.models import trees
-from fraud_service.models.artefact import Artefact, read, unpack
+from fraud_service.models.artifact import Artifact, read, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +49,7 @@ class Weights(NamedTuple):
 
 
 class EncodedArrays:
-    """A batch as `fraud_service.domain.online.EncodedRows` describes it; a row becomes numbers only when asked for."""
+    """A batch, as `EncodedRows` describes it. A row becomes numbers only when asked for."""
 
     def __init__(
         self,
@@ -94,20 +94,20 @@ class Pretrained:
     tree after the other, so a row's logit does not depend on its batch.
     """
 
-    def __init__(self, artefact: Artefact) -> None:
-        manifest = artefact.manifest
+    def __init__(self, artifact: Artifact) -> None:
+        manifest = artifact.manifest
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # a row takes microseconds: threads would only fight over the core
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(artefact.model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(artifact.model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot load model {manifest.version}: {error}") from error
         self.manifest = manifest
         self.version = manifest.version
         self.prior = manifest.prior
-        self._roots = trees.nested(artefact.trees)
+        self._roots = trees.nested(artifact.trees)
         self._base = reduce(add, (share for _, share, _ in self._roots), 0.0)
         self.asked = trees.asked(self._roots)
         self._centre, self._scale = np.array(manifest.centre), np.array(manifest.scale)
@@ -115,7 +115,7 @@ class Pretrained:
 
     @classmethod
     def load(cls, folder: Path) -> Pretrained:
-        """Load a verified artefact. Raises `ModelError` as `artefact.read` does."""
+        """Load a verified artifact. Raises `ModelError` as `artifact.read` does."""
         return cls(read(folder))
 
     @classmethod

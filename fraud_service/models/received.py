@@ -6,14 +6,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from fraud_service.domain.detector import MOST_MODELS
-from fraud_service.errors import ModelError
-from fraud_service.models import artefact
+from fraud_service.domain.errors import ModelError
+from fraud_service.models import artifact
 from fraud_service.models.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from fraud_service.models.artefact import Manifest
+    from fraud_service.models.artifact import Manifest
 
     Refuse = Callable[[ModelError], None]
 
@@ -37,7 +37,7 @@ def recent(received: Iterable[bytes], superseded: Callable[[Manifest], None], re
     kept: dict[str, tuple[Manifest, bytes]] = {}
     for data in received:
         try:
-            manifest = artefact.described(data)
+            manifest = artifact.described(data)
         except ModelError as error:
             refuse(error)
             continue

@@ -1,1 +1,1 @@
-"""Fitting the pretrained model and writing its artefact. Needs the training extra; nothing that serves imports it."""
+"""Fitting the pretrained model and writing its artifact. Needs the training extra; nothing that serves imports it."""

@@ -1,4 +1,4 @@
-"""Write a fitted model as an artefact: ONNX from the fitted nodes, trees for explanations, manifest and card.
+"""Write a fitted model as an artifact: ONNX from the fitted nodes, trees for explanations, manifest and card.
 
 The graph is of `TreeEnsemble` nodes of ai.onnx.ml version 5 in double precision, which keep every leaf as it was
 fitted; the converters round them. scikit-learn's forests compare features in single precision: rounding a threshold
@@ -15,24 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from fraud_service.domain.errors import ModelError
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
-from fraud_service.errors import ModelError
-from fraud_service.models.artefact import (
-    CARD,
-    FORMAT,
-    MANIFEST,
-    MODEL,
-    TREES,
-    Artefact,
-    Manifest,
-)
-from fraud_service.models.graph import graph
+from fraud_service.models.artifact import CARD, FORMAT, MANIFEST, MODEL, TREES, Artifact, Manifest
+from fraud_service.models.onnx_graph import graph
 from fraud_service.models.pretrained import SMALLEST_ODDS, Pretrained
 from fraud_service.models.trees import Trees, cut
-from fraud_service.training.card import card
 from fraud_service.training.fit import Fitted, Window, prior, standardisation
+from fraud_service.training.model_card import card
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,19 +37,19 @@ PARITY: Final = 1e-6
 
 
 def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifest:
-    """Write the artefact into a folder. Raises as `build` does."""
-    artefact = build(fitted, window, source)
+    """Write the artifact into a folder. Raises as `build` does."""
+    artifact = build(fitted, window, source)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL).write_bytes(artefact.model)
-    (folder / TREES).write_bytes(msgspec.msgpack.encode(artefact.trees))
-    pretty = msgspec.json.format(msgspec.json.encode(artefact.manifest), indent=2)
+    (folder / MODEL).write_bytes(artifact.model)
+    (folder / TREES).write_bytes(msgspec.msgpack.encode(artifact.trees))
+    pretty = msgspec.json.format(msgspec.json.encode(artifact.manifest), indent=2)
     (folder / MANIFEST).write_bytes(pretty + b"\n")
-    (folder / CARD).write_text(card(artefact.manifest), encoding="utf-8")
-    return artefact.manifest
+    (folder / CARD).write_text(card(artifact.manifest), encoding="utf-8")
+    return artifact.manifest
 
 
-def build(fitted: Fitted, window: Window, source: str) -> Artefact:
-    """Make an artefact and prove that it scores like scikit-learn.
+def build(fitted: Fitted, window: Window, source: str) -> Artifact:
+    """Make an artifact and prove that it scores like scikit-learn.
 
     Raises
     ------
@@ -67,11 +59,11 @@ def build(fitted: Fitted, window: Window, source: str) -> Artefact:
     trees = flatten(fitted)
     model = graph(trees)
     manifest = _manifest(fitted, trees, window, source, {MODEL: model, TREES: msgspec.msgpack.encode(trees)})
-    artefact = Artefact(manifest, model, trees)
-    difference = parity(fitted, Pretrained(artefact))
+    artifact = Artifact(manifest, model, trees)
+    difference = parity(fitted, Pretrained(artifact))
     if not difference < PARITY:
         raise ModelError(f"the exported model differs from scikit-learn by {difference:.1e}, allowed is {PARITY:.0e}")
-    return artefact
+    return artifact
 
 
 def flatten(fitted: Fitted) -> Trees:

@@ -12,20 +12,19 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from fraud_service.domain.detector import Detector
+from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.ledger import Calendar
-from fraud_service.domain.online import Encoded, OnlineModel, Rows
+from fraud_service.domain.in_memory import NoLearner, Rehearsal
+from fraud_service.domain.online_model import Encoded, OnlineModel, Rows
+from fraud_service.domain.online_training import Sampling
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.profile import DAY
 from fraud_service.domain.snapshot import untaught
-from fraud_service.domain.teaching import Sampling
-from fraud_service.errors import ConfigurationError
-from fraud_service.offline import NoLearner, Rehearsal
+from fraud_service.domain.time import DAY, Calendar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from fraud_service.history import LabelledTransaction
+    from fraud_service.domain.events import LabelledTransaction
 
 LONGEST_JUDGED: Final = 7 * DAY  # the end of the window that judges: its last quarter, at most so much
 FEWEST_FRAUDS: Final = 20  # and as many genuine payments

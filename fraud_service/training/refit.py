@@ -14,10 +14,18 @@ from sklearn.metrics import average_precision_score
 
 from fraud_service.domain.events import facts
 from fraud_service.domain.features import Features
-from fraud_service.domain.profile import DAY
 from fraud_service.domain.records import RefitRecord
+from fraud_service.domain.time import DAY
 from fraud_service.training.export import build
-from fraud_service.training.fit import CHOICES, FEWEST_FRAUDS, PARAMETERS, Examples, Fitted, Window, forest
+from fraud_service.training.fit import (
+    CHOICES,
+    FEWEST_FRAUDS,
+    PARAMETERS,
+    Examples,
+    Fitted,
+    Window,
+    forest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Facts
     from fraud_service.domain.records import LabelledRecord
     from fraud_service.domain.scoring import PretrainedModel
-    from fraud_service.models.artefact import Artefact
+    from fraud_service.models.artifact import Artifact
 
 JUDGED: Final = 7 * DAY  # of event time: the newest labelled transactions judge
 MEMORY: Final = 60 * DAY  # older examples are forgotten
@@ -63,7 +71,7 @@ class LabelledWindow:
 
 def challenge(
     examples: Examples | None, champion: PretrainedModel, at: int, source: str, margin: float = MARGIN
-) -> tuple[RefitRecord, Artefact | None]:
+) -> tuple[RefitRecord, Artifact | None]:
     """Fit challengers and judge them beside the champion.
 
     Parameters
@@ -78,7 +86,7 @@ def challenge(
     Returns
     -------
     tuple
-        What was found, and the artefact to promote; None when the champion stays.
+        What was found, and the artifact to promote; None when the champion stays.
     """
     if examples is None:
         return RefitRecord(at, champion.version, None, None, margin, 0.0, 0, 0, None), None
@@ -95,8 +103,8 @@ def challenge(
     outcome = msgspec.structs.replace(nothing, champion=reigning, challenger=best, span_days=span / DAY)
     if not best > reigning + margin:
         return outcome, None
-    artefact = _fitted(_within(examples, span), at, source, outcome)
-    return msgspec.structs.replace(outcome, promoted=artefact.manifest.version), artefact
+    artifact = _fitted(_within(examples, span), at, source, outcome)
+    return msgspec.structs.replace(outcome, promoted=artifact.manifest.version), artifact
 
 
 def _trial(examples: Examples, late: NDArray[np.bool_], span: int) -> float:
@@ -114,7 +122,7 @@ def _within(examples: Examples, span: int, before: NDArray[np.bool_] | None = No
     return Examples(examples.features[chosen], examples.labels[chosen], examples.timestamps[chosen])
 
 
-def _fitted(examples: Examples, at: int, source: str, outcome: RefitRecord) -> Artefact:
+def _fitted(examples: Examples, at: int, source: str, outcome: RefitRecord) -> Artifact:
     model = forest(examples.features, examples.labels, CHOICES[0])
     metrics = {"champion_average_precision": outcome.champion, "challenger_average_precision": outcome.challenger}
     known: dict[str, Any] = {name: value for name, value in metrics.items() if value is not None}

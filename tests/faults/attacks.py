@@ -12,9 +12,10 @@ from support.malformed import BROKER_TIME
 from support.processes import read_all
 from support.worlds import label, transaction
 
+from fraud_service.admin import redrive
 from fraud_service.domain.events import encode
-from fraud_service.stream import clients, promotions, redrive
-from fraud_service.stream.dead_letters import Wanted, look
+from fraud_service.kafka import clients, model_topic
+from fraud_service.kafka.dead_letters import Wanted, look
 
 if TYPE_CHECKING:
     import random
@@ -60,7 +61,7 @@ def _labels(now: int) -> Iterator[Label]:
 def send_unbelieved(trial: Trial) -> None:
     """Write what nobody may believe to the topics of models, snapshots and risk, and headers that cannot be read."""
     names = trial.settings.topics
-    producer = clients.producer(trial.settings, {"message.max.bytes": promotions.LARGEST_SENT})
+    producer = clients.producer(trial.settings, {"message.max.bytes": model_topic.LARGEST_SENT})
     for topic, (key, value, headers) in forged.unbelieved(trial.settings):
         producer.produce(topic, key=key, value=value, headers=headers, on_delivery=trial.forge)
     assert producer.flush(30) == 0

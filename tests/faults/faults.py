@@ -18,7 +18,8 @@ from faults.load import elapsed
 from faults.trial import ASK, PATIENCE, last_words
 from support.processes import read_all
 
-from fraud_service.stream import clients, repair
+from fraud_service.admin import reset
+from fraud_service.kafka import clients
 
 if TYPE_CHECKING:
     import random
@@ -335,7 +336,7 @@ def offsets_deleted(trial: Trial, rng: random.Random, ground: Ground) -> None:
     consumer = Consumer({"bootstrap.servers": trial.bootstrap, "group.id": group, "enable.auto.commit": False})
     try:
         saved = consumer.committed([TopicPartition(topic, number) for number in range(trial.settings.partitions)], 30)
-        repair._delete_offsets(trial.settings, group)
+        reset._delete_offsets(trial.settings, group)
         trial.scorer.start()
         assert trial.scorer.process.wait(60) == 1
         assert "no committed offset" in trial.scorer.log()

@@ -14,16 +14,16 @@ import msgspec
 from support.hostile import BOMBS, UNREADABLE, WORST, send_bombs, worst
 from support.malformed import MALFORMED
 
-from fraud_service.feed import Feed
-from fraud_service.history import History
-from fraud_service.simulator import DAY, World, write
-from fraud_service.stream import clients
+from fraud_service.admin.history_producer import Feed
+from fraud_service.demo.simulator import DAY, World, write
+from fraud_service.kafka import clients
+from fraud_service.training.history import History
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fraud_service.history import LabelledTransaction
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
+    from fraud_service.domain.events import LabelledTransaction
 
 DAYS = 30
 LEAD = 20 * 365 * DAY

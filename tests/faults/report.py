@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fraud_service.audit.findings import Kind
+from fraud_service.verification.findings import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fraud_service.audit.findings import Report
+    from fraud_service.verification.findings import Report
 
 DOCS = Path(__file__).parents[2] / "docs"
 PREAMBLE = """\

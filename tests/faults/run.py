@@ -27,7 +27,7 @@ from faults.trial import Trial
 from support.apache_kafka import ApacheKafka, Cluster, ensure_java, why_unavailable
 from support.proxy import Proxy
 
-from fraud_service.audit.verify import verify
+from fraud_service.verification.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

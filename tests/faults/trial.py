@@ -14,15 +14,15 @@ from confluent_kafka import TopicPartition
 from faults.load import Load, elapsed
 from support.processes import Service, fresh_settings
 
-from fraud_service.audit.verify import Depth
-from fraud_service.stream import clients
+from fraud_service.kafka import clients
+from fraud_service.verification.verify import Depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from confluent_kafka import Message
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 TESTS = Path(__file__).parents[1]
 PYTHONPATH = f"{TESTS.parent}:{TESTS}"

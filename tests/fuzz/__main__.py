@@ -1,9 +1,8 @@
 """Coverage-guided fuzzing of everything that reads bytes from outside: `make fuzz SECONDS=60`, so long for each target.
 
 What a target may raise is what it declares; anything else, five seconds on one input, or two gigabytes is a finding,
-and libFuzzer leaves the input in `.cache/fuzz`. Ends with one JSON line. The suite has the same decoders under
-Hypothesis (`tests/domain/test_fuzz.py`), which needs no instrumented code, and so are the attacks of `fuzz.targets`
-(`test_targets.py`).
+and libFuzzer leaves the input in `.cache/fuzz`. Ends with one JSON line. Hypothesis runs the same
+decoders in the suite (`tests/unit/domain/test_fuzz.py`), and `test_targets.py` runs the attacks of `fuzz.targets`.
 """
 
 from __future__ import annotations
@@ -17,14 +16,16 @@ from pathlib import Path
 import atheris
 import structlog
 
-with atheris.instrument_imports(include=["fraud_service.domain", "fraud_service.stream.messages"]):
+with atheris.instrument_imports(
+    include=["fraud_service.domain", "fraud_service.security", "fraud_service.kafka.messages"]
+):
     from domain.test_fuzz import DECODERS
     from fuzz.targets import TARGETS as ATTACKS
     from support.steps import Steps, message
 
-    from fraud_service.domain import card_data
+    from fraud_service.domain.errors import InvalidEvent, InvalidRecord
     from fraud_service.domain.events import decode_label, decode_transaction
-    from fraud_service.errors import InvalidEvent, InvalidRecord
+    from fraud_service.security import card_data
 
 FOUND = Path(".cache/fuzz")
 SEEDS = Path(".cache/fuzz-seeds")

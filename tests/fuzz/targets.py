@@ -21,34 +21,43 @@ from support.audited import Store
 from support.malformed import BROKER_TIME, GOOD, text
 from support.worlds import DAY, MONDAY, LinearModel, features, online_model, snapshot
 
-from fraud_service import health, logs, service
-from fraud_service.domain.card_data import find
+from fraud_service import service
+from fraud_service.admin import dead_letter_proof, redrive
+from fraud_service.admin.dead_letter_proof import RedriveOptions
+from fraud_service.cli import logging
+from fraud_service.config.settings import Settings
+from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.detector import Detector
+from fraud_service.domain.errors import InvalidEvent, ModelError, RefusedRecord
 from fraud_service.domain.events import card_of, fields_of
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.reading import UNREADABLE
-from fraud_service.domain.records import RefitRecord, SwitchRecord, decode_refit, decode_score, encode_record
+from fraud_service.domain.records import (
+    RefitRecord,
+    SwitchRecord,
+    decode_refit,
+    decode_score,
+    encode_record,
+)
 from fraud_service.domain.risk import NO_RISK, encode_risk
-from fraud_service.domain.signature import KEY_HEADER, SIGNATURE_HEADER, Keyring, Refusal
 from fraud_service.domain.snapshot import Knowledge, Snapshot, encode_snapshot, untaught
 from fraud_service.domain.text import visible, visible_json
-from fraud_service.domain.tokens import Tokenizer
-from fraud_service.errors import InvalidEvent, ModelError, RefusedRecord
-from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
-from fraud_service.models import artefact
-from fraud_service.models.graph import graph
+from fraud_service.kafka import clients, dead_letters
+from fraud_service.kafka.dead_letters import Wanted
+from fraud_service.kafka.messages import Received
+from fraud_service.kafka.model_topic import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, Promotions
+from fraud_service.kafka.topic_reader import Entry, Span
+from fraud_service.models import artifact
+from fraud_service.models.onnx_graph import graph
 from fraud_service.models.pretrained import Pretrained
 from fraud_service.models.received import loaded, recent
 from fraud_service.models.trees import Trees, cut, require_sound
-from fraud_service.settings import Settings
-from fraud_service.stream import clients, dead_letters, proof, redrive, signing
-from fraud_service.stream.archive import Entry, Span
-from fraud_service.stream.broadcast import VERSION_HEADER, Broadcast
-from fraud_service.stream.dead_letters import Wanted
-from fraud_service.stream.messages import Received
-from fraud_service.stream.promotions import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, Promotions
-from fraud_service.stream.proof import RedriveOptions
-from fraud_service.stream.scorer import ScorerStep
+from fraud_service.processors.scorer import ScorerStep
+from fraud_service.processors.snapshot_reader import VERSION_HEADER, Broadcast
+from fraud_service.runtime import health
+from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.security.card_data import find
+from fraud_service.security.signatures import KEY_HEADER, SIGNATURE_HEADER, Keyring, Refusal
+from fraud_service.security.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -168,7 +177,7 @@ def redrives(data: bytes) -> int:
     producer = _Producer()
     with (
         patch.object(dead_letters, "Archive", lambda *_: InMemory(topics, 0)),
-        patch.object(proof, "Archive", lambda *_: InMemory(topics, begin)),
+        patch.object(dead_letter_proof, "Archive", lambda *_: InMemory(topics, begin)),
         patch.object(clients, "producer", lambda *_: producer),
     ):
         verdicts = list(redrive.redrive(SETTINGS, Wanted(), RedriveOptions(unproved=unproved)))
@@ -225,17 +234,17 @@ def signs(data: bytes) -> bool:
 
 # Promoted models, re-fits, switches
 
-SHIPPED = artefact.read(artefact.shipped())
+SHIPPED = artifact.read(artifact.shipped())
 STUMP = Trees([0], [0, 0, 0], [1.0, 0.0, 0.0], [1, -1, -1], [2, -1, -1], [0.1, 0.0, 0.5])
 PAYMENTS = [features(), features(amount=1e14, speed=-1e30)]
 
 
 def _sealed(trees: Trees, leaves: int) -> bytes:
     """Make a message that is true to itself, as anybody can."""
-    files = {artefact.MODEL: graph(trees), artefact.TREES: msgspec.msgpack.encode(trees)}
+    files = {artifact.MODEL: graph(trees), artifact.TREES: msgspec.msgpack.encode(trees)}
     digests = {name: sha256(content).hexdigest() for name, content in files.items()}
     manifest = msgspec.structs.replace(SHIPPED.manifest, version="forest-9", leaves=leaves, sha256=digests)
-    return msgspec.msgpack.encode({artefact.MANIFEST: msgspec.json.encode(manifest)} | files)
+    return msgspec.msgpack.encode({artifact.MANIFEST: msgspec.json.encode(manifest)} | files)
 
 
 STUMPS = _sealed(STUMP, 2)
@@ -253,7 +262,10 @@ def promotes(data: bytes) -> int:
         SWITCH_KEY: service._switch(knowledge, SCORER),
         REFIT_KEY: lambda data: LEARNER.refit(decode_refit(data)),
     }
-    with patch.object(clients, "reader", lambda *_: reader), patch.object(signing, "keyring", lambda _: ring):
+    with (
+        patch.object(clients, "reader", lambda *_: reader),
+        patch("fraud_service.kafka.model_topic.load_keyring", lambda _: ring),
+    ):
         topic = Promotions(SETTINGS, "fuzz", handlers, refused.append)
     sent = given.number(9)
     for _ in range(sent):
@@ -309,7 +321,10 @@ def teaches(data: bytes) -> bool:
     final, is_sealed = bool(given.number(2)), given.number(2)
     reader, model = _Reader(), LinearModel()
     knowledge = Knowledge(untaught(model.version, online_model()))
-    with patch.object(clients, "reader", lambda *_: reader), patch.object(signing, "keyring", lambda _: Keyring()):
+    with (
+        patch.object(clients, "reader", lambda *_: reader),
+        patch("fraud_service.processors.snapshot_reader.load_keyring", lambda _: Keyring()),
+    ):
         broadcast = Broadcast(SETTINGS, knowledge, lambda reason: None)
     for _ in range(given.number(9)):
         headers = given.headers([VERSION_HEADER, "x"], VERSIONS)
@@ -396,7 +411,9 @@ def shows(data: bytes) -> bool:
         shown = visible_json(written)
         assert all(line.isprintable() for line in shown.split("\n"))
         assert json.loads(shown) == document
-    event = logs._visible(None, "", logs._scrubbed(None, "", {hostile: hostile, "deep": [hostile], "bytes": data}))
+    event = logging._visible(
+        None, "", logging._scrubbed(None, "", {hostile: hostile, "deep": [hostile], "bytes": data})
+    )
     written = StringIO()
     structlog.PrintLogger(written).msg(
         structlog.dev.ConsoleRenderer(colors=False)(None, "info", {"event": "e", **event})

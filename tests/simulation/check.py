@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from simulation.process import detector, knowledge
 
-from fraud_service.domain.card_data import refuse
+from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.profile import RECENT_KEPT, encode_profile
 from fraud_service.domain.records import decode_score
-from fraud_service.errors import InvalidEvent
-from fraud_service.stream import topics
-from fraud_service.stream.messages import Received, bounded, require_content
-from fraud_service.stream.scorer import _outputs, dead_letter, read
+from fraud_service.kafka import topics
+from fraud_service.kafka.messages import Received, bounded, require_content
+from fraud_service.processors.scorer import _outputs, dead_letter, read
+from fraud_service.security.card_data import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from simulation.log import Record
     from simulation.world import World
 
+    from fraud_service.config.settings import Settings
     from fraud_service.domain.records import ScoreRecord
-    from fraud_service.settings import Settings
-    from fraud_service.stream.messages import Output
+    from fraud_service.kafka.messages import Output
 
 Written = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], int]
 

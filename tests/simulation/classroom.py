@@ -16,25 +16,32 @@ from simulation.world import World
 from support.malformed import MALFORMED
 from support.worlds import CountingLearner, LinearModel, transaction
 
-from fraud_service import service
-from fraud_service.domain.entries import Known
-from fraud_service.domain.events import InvalidEvent, Label, LabelSource, decode_label, encode, facts
-from fraud_service.domain.ledger import MOST_PAYMENTS
-from fraud_service.domain.profile import DAY, HOUR
+from fraud_service.config import factories
+from fraud_service.domain.events import (
+    InvalidEvent,
+    Label,
+    LabelSource,
+    decode_label,
+    encode,
+    facts,
+)
+from fraud_service.domain.in_memory import MemoryStore
+from fraud_service.domain.label_join import MOST_PAYMENTS
+from fraud_service.domain.label_join_rows import Known
+from fraud_service.domain.online_training import Sampling
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.domain.teaching import Sampling
-from fraud_service.offline import MemoryStore
-from fraud_service.replay.lessons import Rebuilder
-from fraud_service.stream import topics
-from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.domain.time import DAY, HOUR
+from fraud_service.kafka import topics
+from fraud_service.processors.snapshot_reader import VERSION_HEADER
+from fraud_service.verification.snapshot_rebuild import Rebuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from fraud_service.config.settings import Settings
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
-    from fraud_service.settings import Settings
-    from fraud_service.stream.application import GuardedApplication
+    from fraud_service.runtime.application import GuardedApplication
 
 CARDS = 5
 BEGIN = int(START * 1000) - 60 * DAY
@@ -195,7 +202,7 @@ class Classroom(World):
         model = LinearModel()
         rebuilder = Rebuilder(
             MemoryStore(),
-            service.calendar(self.settings),
+            factories.calendar(self.settings),
             Sampling(),
             {model.version: model},
             lambda _: CountingLearner,

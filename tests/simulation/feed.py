@@ -16,7 +16,7 @@ from fraud_service.domain.events import decode_transaction, encode
 if TYPE_CHECKING:
     import random
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 CARDS = 6
 MINUTE = 60_000

@@ -17,25 +17,27 @@ from simulation.producer import Producer
 from support.worlds import CountingLearner, LinearModel, online_model
 
 from fraud_service import service
+from fraud_service.config import factories
 from fraud_service.domain.detector import Detector
+from fraud_service.domain.online_training import Sampling
 from fraud_service.domain.snapshot import Knowledge, untaught
-from fraud_service.domain.teaching import Sampling
-from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
-from fraud_service.stream import application, batches, ends, learner, scorer, shortcuts
+from fraud_service.processors import input_log, learner, scorer
+from fraud_service.runtime import application, batching, fast_state
+from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fraud_service.settings import Settings
-    from fraud_service.stream.application import GuardedApplication
+    from fraud_service.config.settings import Settings
+    from fraud_service.runtime.application import GuardedApplication
 
 MADE_IN = {
     "quixstreams.kafka.consumer.ConfluentConsumer": Consumer,
     "quixstreams.kafka.producer.ConfluentProducer": Producer,
     "quixstreams.models.topics.admin.AdminClient": AdminClient,
-    "fraud_service.stream.clients.Reader": Consumer,
-    "fraud_service.stream.clients.Producer": Producer,
-    "fraud_service.stream.clients.AdminClient": AdminClient,
+    "fraud_service.kafka.clients.Reader": Consumer,
+    "fraud_service.kafka.clients.Producer": Producer,
+    "fraud_service.kafka.clients.AdminClient": AdminClient,
 }
 
 
@@ -50,7 +52,7 @@ def simulated() -> Iterator[None]:
     def fragile_write(self, *args, **kwargs):
         return here.get().call("write state", lambda: write(self, *args, **kwargs))
 
-    recover, settle = shortcuts._Store._write, shortcuts._Store.settle
+    recover, settle = fast_state._Store._write, fast_state._Store.settle
 
     def fragile_recovery(self):
         return here.get().call("write recovered state", lambda: recover(self))
@@ -59,12 +61,12 @@ def simulated() -> Iterator[None]:
         return here.get().call("settle recovered state", lambda: settle(self))
 
     patches.append(patch.object(RocksDBStorePartition, "write", fragile_write))
-    patches.append(patch.object(shortcuts._Store, "_write", fragile_recovery))
-    patches.append(patch.object(shortcuts._Store, "settle", fragile_settling))
+    patches.append(patch.object(fast_state._Store, "_write", fragile_recovery))
+    patches.append(patch.object(fast_state._Store, "settle", fragile_settling))
     patches += [
-        patch.object(shortcuts, "ROWS_AT_ONCE", 3),
-        patch.object(shortcuts, "ROWS_UNTIL_SETTLED", 5),
-        patch.object(batches, "LARGEST", 3),
+        patch.object(fast_state, "ROWS_AT_ONCE", 3),
+        patch.object(fast_state, "ROWS_UNTIL_SETTLED", 5),
+        patch.object(batching, "LARGEST", 3),
     ]  # so that there are several
     with virtual():
         for one in patches:
@@ -90,7 +92,7 @@ def learner_metrics() -> LearnerMetrics:
 
 def detector(settings: Settings) -> Detector:
     """Make a detector that flags what is dear."""
-    return Detector(LinearModel(base=-3.0, amount=5.0), service.policy(settings))
+    return Detector(LinearModel(base=-3.0, amount=5.0), factories.policy(settings))
 
 
 def knowledge() -> Knowledge:
@@ -126,10 +128,10 @@ def learn(settings: Settings, started: Callable[[GuardedApplication], None]) -> 
         transaction_timeout_ms=service.LEARNER_TRANSACTION_TIMEOUT_MS,
     )
     step = learner.LearnerStep(
-        settings, service.calendar(settings), Sampling(), LinearModel(), CountingLearner, learner_metrics()
+        settings, factories.calendar(settings), Sampling(), LinearModel(), CountingLearner, learner_metrics()
     )
     learner.wire(app, settings, step)
-    step.follow(ends.Log(settings, app, inputs))
+    step.follow(input_log.Log(settings, app, inputs))
     app.on_partitions = step.on_partitions
     app._setup_signal_handlers = lambda: None
     started(app)

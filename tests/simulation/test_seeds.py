@@ -14,7 +14,7 @@ from simulation.process import silence
 from simulation.world import Run, World, run
 
 from fraud_service.domain.profile import RECENT, Profile, Remembered, fingerprint64
-from fraud_service.stream import shortcuts
+from fraud_service.runtime import fast_state
 
 if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
@@ -34,7 +34,7 @@ def learning(seed: int) -> Run:
 
 def impatient(seed: int) -> Run:
     """Recover without waiting for transactions that have not ended in the changelog, as Quix does."""
-    with mock.patch("fraud_service.stream.application.await_settled"):
+    with mock.patch("fraud_service.runtime.application.await_settled"):
         return run(seed)
 
 
@@ -46,19 +46,19 @@ def forgetful(seed: int, kind: type[World] = World) -> Run:
 
 def trusting(seed: int, kind: type[World] = World) -> Run:
     """Rely on the client to pause whatever it is told to, as Quix does."""
-    with mock.patch("fraud_service.stream.application.hold_back"):
+    with mock.patch("fraud_service.runtime.application.hold_back"):
         return run(seed, kind)
 
 
 def careless(seed: int) -> Run:
     """Recover full batches of rows only."""
-    write = shortcuts._Store._write
+    write = fast_state._Store._write
 
     def write_when_full(self) -> None:
-        if len(self._rows) >= shortcuts.ROWS_AT_ONCE:
+        if len(self._rows) >= fast_state.ROWS_AT_ONCE:
             write(self)
 
-    with mock.patch.object(shortcuts._Store, "_write", write_when_full):
+    with mock.patch.object(fast_state._Store, "_write", write_when_full):
         return run(seed)
 
 
@@ -76,7 +76,7 @@ def credulous(seed: int) -> Run:
 
 def hasty(seed: int) -> Run:
     """Close a boundary without reading on to what was there by then."""
-    with mock.patch("fraud_service.stream.learner.LearnerStep._has_passed", return_value=True):
+    with mock.patch("fraud_service.processors.learner.LearnerStep._has_passed", return_value=True):
         return run(seed, Classroom)
 
 

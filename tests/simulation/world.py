@@ -18,14 +18,14 @@ from simulation.host import here
 from simulation.process import score, simulated
 from simulation.schedule import Odds, Schedule, Task
 
-from fraud_service.errors import FraudServiceError
-from fraud_service.settings import Settings
-from fraud_service.stream import topics
+from fraud_service.config.settings import Settings
+from fraud_service.domain.errors import FraudServiceError
+from fraud_service.kafka import topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fraud_service.stream.application import GuardedApplication
+    from fraud_service.runtime.application import GuardedApplication
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of each seed's own is made in it
 LONGEST = 1_000.0  # seconds of virtual time after the last fault by which everything must be done

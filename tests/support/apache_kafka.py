@@ -30,7 +30,13 @@ from xml.etree import ElementTree as ET
 
 from support import fetched
 
-from fraud_service.embedded import LOOPBACK, end_process, free_loopback_port, tail, wait_for_broker
+from fraud_service.demo.broker import (
+    LOOPBACK,
+    end_process,
+    free_loopback_port,
+    tail,
+    wait_for_broker,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType

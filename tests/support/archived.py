@@ -7,9 +7,9 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Self
 
-from fraud_service.models.artefact import pack
-from fraud_service.replay import logs, run
-from fraud_service.stream.archive import Entry, Span
+from fraud_service.kafka.topic_reader import Entry, Span
+from fraud_service.models.artifact import pack
+from fraud_service.verification import replay, topic_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from support.loop import Loop
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 
 class Log:
@@ -38,8 +38,8 @@ class Log:
             for message in loop.on(role):
                 partition = 0 if role in {"snapshots", "risk"} else message.partition
                 log._append(name, partition, message.key, message.value, message.timestamp, message.headers)
-        for artefact in loop.models:
-            log._append(names.models, 0, artefact.manifest.version.encode(), pack(artefact), 0, [])
+        for artifact in loop.models:
+            log._append(names.models, 0, artifact.manifest.version.encode(), pack(artifact), 0, [])
         return log
 
     def _append(self, topic, partition, key, value, timestamp, headers) -> None:
@@ -73,8 +73,11 @@ class Log:
 
     def spans(self, topic: str) -> dict[int, Span]:
         whole = 1 if topic in {getattr(self.settings.topics, role) for role in ("snapshots", "risk", "models")} else 0
-        logs = {number: self.entries.get((topic, number), []) for number in range(whole or self.partitions)}
-        return {number: Span(log[0].offset, log[-1].offset + 1) if log else Span(0, 0) for number, log in logs.items()}
+        topic_views = {number: self.entries.get((topic, number), []) for number in range(whole or self.partitions)}
+        return {
+            number: Span(log[0].offset, log[-1].offset + 1) if log else Span(0, 0)
+            for number, log in topic_views.items()
+        }
 
     def read(self, topic: str, partition: int, begin: int | None = None, end: int | None = None) -> Iterator[Entry]:
         for entry in list(self.entries.get((topic, partition), [])):
@@ -89,8 +92,8 @@ class Log:
 
     def serve(self, monkeypatch) -> Log:
         """Let every reader of the topics read this log, in this process."""
-        monkeypatch.setattr(logs, "opened", lambda _settings: self)
-        monkeypatch.setattr(run, "shares", lambda asked: [asked])
+        monkeypatch.setattr(topic_views, "opened", lambda _settings: self)
+        monkeypatch.setattr(replay, "shares", lambda asked: [asked])
         return self
 
     def write(self, path: Path) -> None:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from support.worlds import LinearModel, online_model
 
+from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import Knowledge, untaught
-from fraud_service.metrics import Metrics, ScorerMetrics
-from fraud_service.settings import Settings
-from fraud_service.stream.archive import Entry
-from fraud_service.stream.clients import murmur2_partition
-from fraud_service.stream.messages import Received
-from fraud_service.stream.scorer import ScorerStep
+from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.kafka.messages import Received
+from fraud_service.kafka.topic_reader import Entry
+from fraud_service.processors.scorer import ScorerStep
+from fraud_service.runtime.metrics import Metrics, ScorerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -21,14 +21,14 @@ from fraud_service.domain.events import MAX_AMOUNT
 from fraud_service.domain.features import LONG_AGO, NAMES, Features
 from fraud_service.domain.scoring import probability
 from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot
-from fraud_service.models.artefact import Artefact
-from fraud_service.models.online import RiverLearner
+from fraud_service.models.artifact import Artifact
 from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.river_learner import RiverLearner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fraud_service.domain.online import OnlineModel
+    from fraud_service.domain.online_model import OnlineModel
 
 COLD_START = features(
     amount=25.0,
@@ -91,17 +91,17 @@ class PretrainedScorer:
     """The pretrained model as it is served."""
 
     model: Pretrained
-    artefact: Artefact
+    artifact: Artifact
 
     def score(self, rows):
         return [probability(encoded.logit) for encoded in self.model.encode(rows)]
 
     def data(self):
-        return msgspec.msgpack.encode(self.artefact)
+        return msgspec.msgpack.encode(self.artifact)
 
     def restored(self, data):
-        artefact = msgspec.msgpack.decode(data, type=Artefact)
-        return PretrainedScorer(Pretrained(artefact), artefact)
+        artifact = msgspec.msgpack.decode(data, type=Artifact)
+        return PretrainedScorer(Pretrained(artifact), artifact)
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from quixstreams.models import Topic, TopicConfig, TopicManager
 
-from fraud_service.stream.application import build
-from fraud_service.stream.clients import murmur2_partition
-from fraud_service.stream.messages import Received
+from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.kafka.messages import Received
+from fraud_service.runtime.application import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fraud_service.settings import Settings
-    from fraud_service.stream.application import GuardedApplication
+    from fraud_service.config.settings import Settings
+    from fraud_service.runtime.application import GuardedApplication
 
 
 @dataclass(frozen=True)

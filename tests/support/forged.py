@@ -7,36 +7,37 @@ from typing import TYPE_CHECKING
 import msgspec
 from support.worlds import MONDAY, snapshot
 
+from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.records import SwitchRecord, encode_record
 from fraud_service.domain.risk import NO_RISK, encode_risk
-from fraud_service.domain.signature import Keyring
 from fraud_service.domain.snapshot import encode_snapshot
-from fraud_service.models import artefact
-from fraud_service.stream import promotions, signing
-from fraud_service.stream.broadcast import VERSION_HEADER
+from fraud_service.kafka import model_topic
+from fraud_service.models import artifact
+from fraud_service.processors.snapshot_reader import VERSION_HEADER
+from fraud_service.security.signatures import Keyring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 Forged = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 
 VERSION = [(VERSION_HEADER, b"20240101T0000-0123abcd")]
-NUMBER = [(promotions.SEQUENCE_HEADER, b"9" * promotions.LONGEST_NUMBER)]
+NUMBER = [(model_topic.SEQUENCE_HEADER, b"9" * model_topic.LONGEST_NUMBER)]
 SWITCHED_OFF = encode_record(SwitchRecord(online=False, at=1))
 
 
 def _models() -> list[Forged]:
     """Return what would have ended processes at each start."""
-    shipped = artefact.read(artefact.shipped())
+    shipped = artifact.read(artifact.shipped())
     huge = msgspec.structs.replace(shipped, manifest=msgspec.structs.replace(shipped.manifest, leaves=int(1e11)))
     refit = (
         b'{"at":1' + b"0" * 400 + b',"champion_model":"m","champion":null,"challenger":null,"margin":0.01,'
         b'"span_days":1,"rows":1,"frauds":1,"promoted":null}'
     )
     return [
-        (b"forest-1", artefact.pack(huge), []),
+        (b"forest-1", artifact.pack(huge), []),
         (b"forest-2", b"\x81" * 100_000, []),
         (b"forest-3", b"", [("fraud-sequence", None)]),
         (None, b"junk", [("fraud-sequence", b"\xff"), ("fraud-sequence", b"1")]),
@@ -70,7 +71,7 @@ def unbelieved(settings: Settings) -> Iterator[tuple[str, Forged]]:
 
     Also what would be believed, if only the right key had signed it for this deployment.
     """
-    ring = signing.keyring(settings)
+    ring = load_keyring(settings)
     elsewhere = [
         Keyring(ring.keys, ring.active, "staging"),
         Keyring({"stranger": b"x" * 32}, "stranger", ring.deployment),
@@ -78,8 +79,8 @@ def unbelieved(settings: Settings) -> Iterator[tuple[str, Forged]]:
     ]
     good: dict[str, list[Forged]] = {
         "models": [
-            (promotions.SWITCH_KEY.encode(), SWITCHED_OFF, NUMBER),
-            (b"forest-9", artefact.pack(artefact.read(artefact.shipped())), NUMBER),
+            (model_topic.SWITCH_KEY.encode(), SWITCHED_OFF, NUMBER),
+            (b"forest-9", artifact.pack(artifact.read(artifact.shipped())), NUMBER),
         ],
         "risk": [(b"card:c", encode_risk(NO_RISK), VERSION)],
     }

@@ -15,18 +15,18 @@ import pytest
 from support.archived import Log
 from support.replayed import QUICK, played
 
+from fraud_service.config.settings import Settings
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import decode_score
-from fraud_service.replay import candidates, casefile, run, taught
-from fraud_service.replay.cards import profile_at
-from fraud_service.replay.engine import Span
-from fraud_service.replay.explain import explain
-from fraud_service.settings import Settings
+from fraud_service.verification import case_report, replay, snapshots, what_if
+from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.explain import explain
+from fraud_service.verification.time_travel import profile_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FOLDER: Final = Path(__file__).parent.parent / "replay"
+FOLDER: Final = Path(__file__).parents[1] / "unit/verification"
 LOG: Final = FOLDER / "golden.jsonl.gz"
 SAID: Final = FOLDER / "golden.txt"
 FACTS: Final = QUICK | {"snapshot_interval": 720.0}
@@ -43,13 +43,13 @@ def said() -> str:
 
 def _found(log: Log) -> Iterator[str]:
     settings, last = log.settings, [decode_score(entry.value) for entry in log.on("scores")][-1]
-    asked = run.plan(settings, Span())
-    yield _json(run.verify(settings, asked))
-    yield _json(candidates.compared(settings, asked, candidates.Candidate(Policy(review=0.02))).figures)
-    yield _json(taught.rebuild(settings))
-    yield _json(taught.listed(settings))
+    asked = replay.plan(settings, Span())
+    yield _json(replay.verify(settings, asked))
+    yield _json(what_if.compared(settings, asked, what_if.Candidate(Policy(review=0.02))).figures)
+    yield _json(snapshots.rebuild(settings))
+    yield _json(snapshots.listed(settings))
     yield _json(profile_at(settings, last.card_id, last.timestamp))
-    yield casefile.text(explain(settings, last.transaction_id))
+    yield case_report.text(explain(settings, last.transaction_id))
 
 
 def _json(value: object) -> str:

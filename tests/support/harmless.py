@@ -10,7 +10,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from fraud_service.domain.card_data import find
+from fraud_service.security.card_data import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.events import MAX_EVENT_BYTES
-from fraud_service.stream import clients
+from fraud_service.kafka import clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fraud_service.settings import Settings
+    from fraud_service.config.settings import Settings
 
 MB: Final = 1_000_000
 BOMB: Final = b"4 "

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING
 from support.driver import Driver, Message
 from support.malformed import BROKER_TIME
 
-from fraud_service import service
+from fraud_service.config import factories
+from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import encode
+from fraud_service.domain.online_training import Sampling
 from fraud_service.domain.snapshot import Knowledge, decode_snapshot
-from fraud_service.domain.teaching import Sampling
-from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.models.pretrained import Pretrained
-from fraud_service.settings import Settings
-from fraud_service.stream import learner, scorer
-from fraud_service.stream.broadcast import VERSION_HEADER
-from fraud_service.stream.clients import murmur2_partition
+from fraud_service.processors import learner, scorer
+from fraud_service.processors.snapshot_reader import VERSION_HEADER
+from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fraud_service.domain.events import Label, Transaction
-    from fraud_service.models.artefact import Artefact
+    from fraud_service.models.artifact import Artifact
 
 
 class WholeLog:
@@ -43,19 +43,19 @@ class Loop:
 
     def __init__(self, folder: Path, partitions: int = 4, **settings: object) -> None:
         self.settings = Settings(state_dir=folder, instance="test", allow_unsigned=True, **settings)
-        self.model = service.pretrained(self.settings)
-        self.knowledge = Knowledge(service.first_snapshot(self.model))
+        self.model = factories.pretrained(self.settings)
+        self.knowledge = Knowledge(factories.first_snapshot(self.model))
         self.partitions = partitions
         self.scorer = self._scorer()
         self.learner = self._learner()
         self._seen: dict[str, int] = {}
         self.sent: list[Message] = []
-        self.models: list[Artefact] = []
+        self.models: list[Artifact] = []
 
     def _scorer(self) -> Driver:
         self.scorer_registry = Metrics()
         self.scorer_metrics = ScorerMetrics(self.scorer_registry)
-        self.detector = Detector(self.model, service.policy(self.settings))
+        self.detector = Detector(self.model, factories.policy(self.settings))
         step = scorer.ScorerStep(self.settings, self.detector, self.knowledge, self.scorer_metrics)
         return Driver(
             self.settings,
@@ -69,10 +69,10 @@ class Loop:
         self.learner_metrics = LearnerMetrics(self.learner_registry)
         self.step = step = learner.LearnerStep(
             self.settings,
-            service.calendar(self.settings),
+            factories.calendar(self.settings),
             Sampling(self.settings.legitimate_share),
             self.model,
-            service.restore(self.model),
+            factories.restore(self.model),
             self.learner_metrics,
         )
         driver = Driver(
@@ -91,13 +91,13 @@ class Loop:
         self._note(self.settings.topics.transactions, key, value, timestamp)
         self.scorer.send(self.settings.topics.transactions, key, value, timestamp)
 
-    def promote(self, artefact: Artefact) -> None:
+    def promote(self, artifact: Artifact) -> None:
         """Promote a model: ready in the scorer at once, taught beside from the next boundary on."""
-        model = Pretrained(artefact)
-        self.models.append(artefact)
+        model = Pretrained(artifact)
+        self.models.append(artifact)
         self.detector.adopt(model)
         self.knowledge.adopt(model.version, model.manifest.leaves)
-        self.step.promote(model, service.restore(model))
+        self.step.promote(model, factories.restore(model))
 
     def _note(self, topic: str, key: bytes | None, value: bytes | None, timestamp: int) -> None:
         partition = murmur2_partition(key or b"", self.partitions)

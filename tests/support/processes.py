@@ -14,9 +14,9 @@ from uuid import uuid4
 
 from confluent_kafka import TopicPartition
 
-from fraud_service.embedded import free_loopback_port
-from fraud_service.settings import Settings, TopicNames
-from fraud_service.stream import clients, topics
+from fraud_service.config.settings import Settings, TopicNames
+from fraud_service.demo.broker import free_loopback_port
+from fraud_service.kafka import clients, topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable

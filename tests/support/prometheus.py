@@ -22,7 +22,7 @@ import pytest
 from support import fetched
 from support.apache_kafka import required
 
-from fraud_service.embedded import LOOPBACK, end_process, free_loopback_port, tail
+from fraud_service.demo.broker import LOOPBACK, end_process, free_loopback_port, tail
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -10,7 +10,7 @@ from collections import deque
 from threading import Event, Thread
 from typing import Self
 
-from fraud_service.embedded import LOOPBACK, free_loopback_port
+from fraud_service.demo.broker import LOOPBACK, free_loopback_port
 
 CHUNK = 1 << 16
 MOST_WAITING = 1 << 22  # bytes under way in one direction

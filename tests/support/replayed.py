@@ -10,10 +10,10 @@ from support.archived import Log
 from support.loop import looped
 
 from fraud_service.domain.events import Label, LabelSource, Transaction
-from fraud_service.domain.profile import DAY, HOUR
-from fraud_service.models import artefact
-from fraud_service.replay import run
-from fraud_service.replay.engine import Span
+from fraud_service.domain.time import DAY, HOUR
+from fraud_service.models import artifact
+from fraud_service.verification import replay
+from fraud_service.verification.decision_verifier import Span
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,9 +35,9 @@ def payment(number: int, card: int, merchant: int, amount: float, hour: int) -> 
     )
 
 
-def other_model() -> artefact.Artefact:
+def other_model() -> artifact.Artifact:
     """The shipped model under another name."""
-    shipped = artefact.read(artefact.shipped())
+    shipped = artifact.read(artifact.shipped())
     return msgspec.structs.replace(
         shipped, manifest=msgspec.structs.replace(shipped.manifest, version="forest-promoted")
     )
@@ -79,10 +79,10 @@ def played(folder: Path, events, promoted_at: int | None = None, **settings: obj
 WHOLE = Span()
 
 
-def verified(log: Log, span: Span = WHOLE) -> run.Verified:
+def verified(log: Log, span: Span = WHOLE) -> replay.Verified:
     with pytest.MonkeyPatch.context() as patch:
         log.serve(patch)
-        return run.verify(log.settings, run.plan(log.settings, span))
+        return replay.verify(log.settings, replay.plan(log.settings, span))
 
 
 def copy(log: Log) -> Log:

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 from support.worlds import DAY
 
+from fraud_service.demo.simulator import World, write
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.ledger import Calendar
+from fraud_service.domain.in_memory import Rehearsal
+from fraud_service.domain.online_training import Sampling
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import untaught
-from fraud_service.domain.teaching import Sampling
-from fraud_service.history import History
-from fraud_service.models.online import RiverLearner
-from fraud_service.offline import Rehearsal
-from fraud_service.simulator import World, write
+from fraud_service.domain.time import Calendar
+from fraud_service.models.river_learner import RiverLearner
+from fraud_service.training.history import History
 
 if TYPE_CHECKING:
-    from fraud_service.domain.online import OnlineModel
+    from fraud_service.domain.events import LabelledTransaction
+    from fraud_service.domain.online_model import OnlineModel
     from fraud_service.domain.scoring import PretrainedModel
-    from fraud_service.history import LabelledTransaction
 
 
 @cache

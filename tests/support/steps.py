@@ -10,23 +10,23 @@ from support.audited import Store
 from support.malformed import BROKER_TIME
 from support.worlds import CountingLearner, DictStore, LinearModel, online_model
 
-from fraud_service import service
+from fraud_service.config import factories
+from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
+from fraud_service.domain.online_training import Sampling
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import Knowledge, untaught
-from fraud_service.domain.teaching import Sampling
-from fraud_service.domain.tokens import Tokenizer
-from fraud_service.metrics import LearnerMetrics, Metrics, ScorerMetrics, TokenizerMetrics
-from fraud_service.settings import Settings
-from fraud_service.stream.learner import LearnerStep
-from fraud_service.stream.messages import Received
-from fraud_service.stream.scorer import ScorerStep
-from fraud_service.stream.tokenizer import TokenizerStep
+from fraud_service.kafka.messages import Received
+from fraud_service.processors.learner import LearnerStep
+from fraud_service.processors.scorer import ScorerStep
+from fraud_service.processors.tokenizer import TokenizerStep
+from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics, TokenizerMetrics
+from fraud_service.security.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fraud_service.stream.messages import Output
+    from fraud_service.kafka.messages import Output
 
 SETTINGS: Final = Settings()
 NAMES: Final = SETTINGS.topics
@@ -55,7 +55,7 @@ class Steps:
         knowledge = Knowledge(untaught(model.version, online_model()))
         scorer = ScorerStep(SETTINGS, Detector(model, Policy()), knowledge, ScorerMetrics(Metrics()))
         learner = LearnerStep(
-            SETTINGS, service.calendar(SETTINGS), Sampling(1.0), model, CountingLearner, LearnerMetrics(Metrics())
+            SETTINGS, factories.calendar(SETTINGS), Sampling(1.0), model, CountingLearner, LearnerMetrics(Metrics())
         )
         stores: defaultdict[tuple[int, bytes], DictStore] = defaultdict(DictStore)
         learner.attach(lambda number, prefix: stores[number, prefix], lambda _: None, lambda: None)

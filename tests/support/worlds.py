@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import Label, LabelSource, Transaction
 from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.online import Encoded, OnlineModel, Rows
-from fraud_service.domain.policy import Outcome
+from fraud_service.domain.online_model import Encoded, OnlineModel, Rows
 from fraud_service.domain.records import ScoreRecord
 from fraud_service.domain.risk import row_digest
 from fraud_service.domain.snapshot import Snapshot
@@ -19,9 +19,9 @@ from fraud_service.domain.snapshot import Snapshot
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fraud_service.domain.entries import Example
-    from fraud_service.domain.ledger import Ledger
-    from fraud_service.domain.teaching import Lesson, Progress, Teacher
+    from fraud_service.domain.label_join import Ledger
+    from fraud_service.domain.label_join_rows import Example
+    from fraud_service.domain.online_training import Lesson, Progress, Teacher
 
 SECOND = 1000
 MINUTE = 60 * SECOND

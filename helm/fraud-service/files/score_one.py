@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from confluent_kafka import TopicPartition
 
-from fraud_service import settings
-from fraud_service.stream import clients
+from fraud_service.config import settings
+from fraud_service.kafka import clients
 
 PATIENCE = 120.0  # seconds
 CARD = "helm-test"

@@ -6,7 +6,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** What the artefact says of itself: {@code models/pretrained/manifest.json}. */
+/** What the artifact says of itself: {@code models/pretrained/manifest.json}. */
 record Manifest(String version, double prior, double[] centre, double[] scale, int leaves) {
 
     static Manifest read(Path folder) throws IOException {

@@ -1,0 +1,1 @@
+"""Tasks of an operator: reset, repartition, erase, re-sign, redrive, rebuild, and models."""

@@ -1,0 +1,77 @@
+"""Cards erased from the state while the service stands still: those that ask for it, or have been idle for long.
+
+What is erased gets a tombstone on its changelog, which every volume reads at its next start. The logs cannot lose a
+single record: there a card goes with retention.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from fraud_service.domain.label_join_cards import card_of_row
+from fraud_service.domain.profile import decode_profile
+from fraud_service.kafka import clients, group_offsets, topics
+from fraud_service.kafka.topic_reader import Archive
+from fraud_service.processors.learner import LEDGER
+from fraud_service.processors.scorer import PROFILE
+from fraud_service.runtime import changelogs
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.runtime.changelogs import Row
+
+NAME = "fraud-erase"
+PROCESSED = -1  # older than anything that was committed: what stands there is taken in by whoever has committed at all
+
+
+def erase(settings: Settings, cards: Container[str], before: int, *, really: bool) -> Iterator[str]:
+    """Erase cards from the state of scorers and learner; yields what is done, a line each.
+
+    Parameters
+    ----------
+    cards
+        Ids of cards that are erased whatever they did.
+    before
+        Epoch milliseconds: cards whose newest payment is older lose their profile too.
+
+    Raises
+    ------
+    PreflightError
+        When scorers or learner run.
+    ArchiveError, InvalidRecord
+        When the state cannot be read.
+    """
+    for group in (settings.scorer_group, settings.learner_group):
+        group_offsets.require_stopped(settings, group)
+    names, known = settings.topics, {spec.role: spec.name for spec in topics.table(settings)}
+    with Archive(settings, NAME) as archive:
+        profiles = list(_profiles(changelogs.rows(settings, archive, known["scorer_state"]), cards, before))
+        ledger = list(_ledger(changelogs.rows(settings, archive, known["learner_state"]), cards))
+    yield f"profiles: {len(profiles):,}, rows of the learner: {len(ledger):,}"
+    if not really:
+        yield "nothing was done: add --yes to do it"
+        return
+    for changelog, inputs, erased in (
+        (known["scorer_state"], [names.transactions], profiles),
+        (known["learner_state"], [names.scores, names.labels], ledger),
+    ):
+        headers = changelogs.headers(inputs, PROCESSED)
+        clients.deliver(settings, (clients.Record(changelog, key, None, headers, number) for number, key in erased))
+    yield "done: volumes lose them when their processes start"
+
+
+def _profiles(rows: Iterable[Row], cards: Container[str], before: int) -> Iterator[tuple[int, bytes]]:
+    suffix = changelogs.suffix(PROFILE)
+    for number, key, value in rows:
+        if key.removesuffix(suffix).decode() in cards or decode_profile(value).last_seen < before:
+            yield number, key
+
+
+def _ledger(rows: Iterable[Row], cards: Container[str]) -> Iterator[tuple[int, bytes]]:
+    for number, key, value in rows:
+        prefix, _, name = key.partition(b"|")
+        if prefix == LEDGER and card_of_row(json.loads(name), value) in cards:
+            yield number, key

@@ -1,0 +1,116 @@
+"""What an operator does with models while the service runs: list them, roll back to one, switch the online one off."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from fraud_service.config import factories
+from fraud_service.config.keyring import load_keyring, require_keyring
+from fraud_service.domain.errors import ConfigurationError, ModelError
+from fraud_service.domain.records import SwitchRecord, encode_record
+from fraud_service.kafka import model_topic
+from fraud_service.models import artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fraud_service.config.settings import Settings
+
+
+log = structlog.get_logger(__name__)
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A pretrained model that could reign, or does.
+
+    `promoted_at` is when it was promoted last, epoch milliseconds, and `signed_with` the key; None for the artifact
+    that processes start with.
+    """
+
+    version: str
+    promoted_at: int | None
+    signed_with: str | None
+    reigns: bool
+
+
+def candidates(settings: Settings) -> list[Candidate]:
+    """Return the model that processes start with, then those that were promoted, in the order of their last promotion.
+
+    Raises
+    ------
+    ArchiveError
+        When the topic cannot be read.
+    ModelError
+        When there is no artifact to start with.
+    """
+    first = factories.first_artifact(settings).manifest.version
+    found = {first: Candidate(first, None, None, reigns=False)}
+    reigning = first
+    for promoted, model in _promoted(settings):
+        version = model.manifest.version
+        found.pop(version, None)
+        found[version] = Candidate(version, promoted.at, promoted.signed_with, reigns=False)
+        reigning = version
+    return [msgspec.structs.replace(one, reigns=one.version == reigning) for one in found.values()]
+
+
+def rollback(settings: Settings, version: str) -> None:
+    """Let a model reign again that was promoted before, or that processes start with.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is none of this version.
+    FatalStreamError
+        When the broker does not take it.
+    """
+    first = factories.first_artifact(settings)
+    known, wanted = {first.manifest.version}, first
+    for _, model in _promoted(settings):
+        known.add(model.manifest.version)
+        if model.manifest.version == version:
+            wanted = model
+    if version not in known:
+        raise ConfigurationError(f"there is no model {version}: choose one of {', '.join(sorted(known))}")
+    promote(settings, wanted)
+
+
+def promote(settings: Settings, model: artifact.Artifact) -> None:
+    """Send a model to the learner and to all scorers. Raises as `fraud_service.kafka.model_topic.publish` does."""
+    model_topic.publish(settings, model.manifest.version, artifact.pack(model))
+
+
+def sign(settings: Settings, folder: Path) -> str:
+    """Sign a folder with a model, so that processes with our keys start with it; returns the name of the key.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no key.
+    ModelError
+        When there is no sound model in the folder, or the signature cannot be written there.
+    """
+    keyring = require_keyring(settings)
+    artifact.sign(folder, keyring)
+    return keyring.active
+
+
+def switch(settings: Settings, *, online: bool) -> None:
+    """Let the online model take part in scores or not, in all scorers at once. Raises as `promote` does."""
+    record = SwitchRecord(online, int(time.time() * 1000))
+    model_topic.publish(settings, model_topic.SWITCH_KEY, encode_record(record))
+
+
+def _promoted(settings: Settings) -> Iterator[tuple[model_topic.Promoted, artifact.Artifact]]:
+    for record in model_topic.promoted(settings, model_topic.Gate(load_keyring(settings))):
+        if record.key in model_topic.NON_MODEL_KEYS:
+            continue
+        try:
+            yield record, artifact.unpack(record.value)
+        except ModelError as error:
+            log.warning("promoted_model_refused", reason=str(error))

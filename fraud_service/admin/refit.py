@@ -1,0 +1,83 @@
+"""Re-fit: what is labelled by now, from the topic or a file; challenger against champion; promotion by broadcast."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from fraud_service.admin import models
+from fraud_service.config import factories
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.records import decode_labelled, encode_record
+from fraud_service.kafka import clients, model_topic
+from fraud_service.models.received import last
+from fraud_service.training.fit import Examples, Window, collect
+from fraud_service.training.refit import LabelledWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.domain.records import LabelledRecord, RefitRecord
+    from fraud_service.models import artifact
+    from fraud_service.models.pretrained import Pretrained
+    from fraud_service.training.history import History
+
+log = structlog.get_logger(__name__)
+
+READ_TIMEOUT: Final = 1800.0  # seconds for the whole topic
+
+
+def champion(settings: Settings) -> Pretrained:
+    """Return the model that reigns: the last one promoted, or the artifact that pods start with."""
+    topic = model_topic.Promotions(settings, "fraud-refit")
+    try:
+        promoted = last(topic.catch_up(), lambda error: log.warning("promoted_model_refused", reason=str(error)))
+    finally:
+        topic.close()
+    return promoted or factories.pretrained(settings)
+
+
+def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lambda _: None) -> Examples | None:
+    """Read the labelled topic to its present end; `progress` is told of every batch.
+
+    Raises
+    ------
+    FatalStreamError
+        When the end is not reached in time.
+    """
+    window, unreadable = LabelledWindow(), 0
+    for batch in clients.read_to_end(settings, "fraud-refit-labelled", settings.topics.labelled, READ_TIMEOUT):
+        found = [*readable(batch)]
+        window.add(found)
+        unreadable += len(batch) - len(found)
+        progress(len(batch))
+    if unreadable:
+        log.warning("labelled_examples_passed_over", count=unreadable, topic=settings.topics.labelled)
+    return window.examples()
+
+
+def readable(batch: Iterable[bytes]) -> Iterator[LabelledRecord]:
+    """Skip records that are no labelled examples: one of them would otherwise end every re-fit until it expires."""
+    for data in batch:
+        with suppress(InvalidRecord):
+            yield decode_labelled(data)
+
+
+def labelled_in_file(history: History, label_delay: int, progress: Callable[[], None] = lambda: None) -> Examples:
+    """Return what is labelled at the end of a history. Raises as `fraud_service.training.fit.collect` does."""
+    times = [event.transaction.timestamp for event in history]
+    known = times[-1] - label_delay if times else 0
+    return collect(history, Window(times[0] if times else 0, known + 1, label_delay), progress)
+
+
+def report(settings: Settings, found: RefitRecord) -> None:
+    """Tell the learner what the re-fit found. Raises as `fraud_service.kafka.model_topic.publish` does."""
+    model_topic.publish(settings, model_topic.REFIT_KEY, encode_record(found))
+
+
+def promote(settings: Settings, challenger: artifact.Artifact) -> None:
+    """Send a model to the learner and to all scorers. Raises as `fraud_service.kafka.model_topic.publish` does."""
+    models.promote(settings, challenger)

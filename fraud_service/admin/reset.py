@@ -1,0 +1,90 @@
+"""Repairs an operator asks for by name. Nothing here runs by itself."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+from confluent_kafka import KafkaException
+
+from fraud_service.domain.errors import ConfigurationError, PreflightError
+from fraud_service.kafka import clients, topics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fraud_service.config.settings import Settings
+
+
+def reset(settings: Settings, group: str, *, really: bool) -> Iterator[str]:
+    """Make a group start over from the beginning of its inputs; yields what is done, a line each.
+
+    Raises
+    ------
+    ConfigurationError
+        When the group is neither the scorers' nor the learner's.
+    PreflightError
+        When the group is still running.
+    """
+    roles = {
+        settings.scorer_group: {"scorer_state"},
+        # What the old learner taught of risk is not in a new one's table: scorers could take none of its snapshots.
+        settings.learner_group: {"learner_state", "risk", "snapshots"},
+    }
+    if group not in roles:
+        raise ConfigurationError(f"{group} is not a group of this service: choose one of {', '.join(roles)}")
+    renewed = [spec for spec in topics.table(settings) if spec.role in roles[group]]
+    local = settings.state_dir / group
+    yield f"offsets of group {group}: delete"
+    for spec in renewed:
+        yield f"topic {spec.name}: delete and create anew"
+    yield f"local state {local}: delete"
+    if not really:
+        yield "nothing was done: add --yes to do it. Outputs produced before will be produced again"
+        return
+    _delete_offsets(settings, group)
+    for spec in renewed:
+        _create_anew(settings, spec)
+    shutil.rmtree(local, ignore_errors=True)
+    if group == settings.learner_group:
+        yield "restart the scorers: they hold what the old learner taught"
+    yield "done"
+
+
+def _delete_offsets(settings: Settings, group: str) -> None:
+    """Delete the group; a member that was stopped stays in it until its session ends, so that is waited for."""
+    admin = clients.admin(settings)
+    deadline = time.monotonic() + settings.session_timeout + 5
+    while True:
+        try:
+            (future,) = admin.delete_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
+            future.result(clients.TIMEOUT)
+        except KafkaException as error:
+            name, reason = error.args[0].name(), error.args[0].str()
+            if name == "GROUP_ID_NOT_FOUND":
+                return
+            if name != "NON_EMPTY_GROUP" or time.monotonic() > deadline:
+                raise PreflightError(f"group {group} cannot be deleted: {reason}. Stop its processes first") from error
+            time.sleep(0.5)
+        else:
+            return
+
+
+def _create_anew(settings: Settings, spec: topics.TopicSpec) -> None:
+    """Delete a topic and create it again as it was: records of a compacted topic cannot be deleted otherwise."""
+    admin = clients.admin(settings)
+    there = admin.list_topics(timeout=clients.TIMEOUT).topics.get(spec.name)
+    if there is None:
+        return
+    replication = len(there.partitions[0].replicas)
+    try:
+        admin.delete_topics([spec.name], request_timeout=clients.TIMEOUT)[spec.name].result(clients.TIMEOUT)
+    except KafkaException as error:
+        raise PreflightError(f"topic {spec.name} cannot be deleted: {error.args[0].str()}") from error
+    deadline = time.monotonic() + clients.TIMEOUT
+    while spec.name in admin.list_topics(timeout=clients.TIMEOUT).topics and time.monotonic() < deadline:
+        time.sleep(0.1)
+    again = msgspec.structs.replace(spec, partitions=len(there.partitions))
+    topics.create(admin, [again], replication)

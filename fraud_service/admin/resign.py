@@ -1,0 +1,144 @@
+"""Records signed anew with the key that signs now: when signing begins, and before an old key is taken away.
+
+Risk rows stay on their topic for as long as nothing changes them, so a key that signed one is needed as long. The
+learner must not run meanwhile: a row that it writes between our reading and our writing would be undone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from fraud_service.config.keyring import require_keyring
+from fraud_service.config.log_rate_limit import RateLimitedLog
+from fraud_service.domain.detector import MOST_MODELS
+from fraud_service.domain.errors import InvalidRecord, RefusedRecord
+from fraud_service.domain.snapshot import KEPT, decode_snapshot
+from fraud_service.kafka import clients, group_offsets, model_topic
+from fraud_service.kafka.topic_reader import Archive
+from fraud_service.processors.snapshot_reader import VERSION_HEADER, risk_row
+from fraud_service.security.signatures import Keyring, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.security.signatures import Headers
+
+log = structlog.get_logger(__name__)
+
+
+class Lenient(Keyring, frozen=True):
+    """Accepts records that processes refuse, because an operator vouches for them."""
+
+    unsigned: bool = False
+    unbound: bool = False
+
+    @property
+    def is_demanding(self) -> bool:
+        """Whether every record must be signed, and so have a number."""
+        return not self.unsigned
+
+    def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Raise `RefusedRecord` unless the record is signed, or the operator vouches for its kind."""
+        try:
+            Keyring(self.keys, self.active, self.deployment).require(role, key, value, headers)
+        except RefusedRecord as error:
+            if error.reason == Refusal.FORGED and self.unbound:
+                Keyring(self.keys, self.active, deployment=None).require(role, key, value, headers)
+            elif error.reason != Refusal.UNSIGNED or not self.unsigned:
+                raise
+
+
+def sign_anew(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) -> Iterator[str]:
+    """Publish again, signed with the key that signs now, what is in force; yields what is done, a line each.
+
+    Parameters
+    ----------
+    unsigned
+        Also sign unsigned records: the operator vouches for the content of the topics.
+    unbound
+        Also sign records that our keys signed without a deployment: they may come from another one.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no key.
+    PreflightError
+        When the learner runs.
+    """
+    keyring = require_keyring(settings)
+    group_offsets.require_stopped(settings, settings.learner_group)
+    believed = Lenient(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
+    gate = model_topic.Gate(believed)
+    models = _in_force(model_topic.promoted(settings, gate))
+    rows = _last(settings, "risk", believed)
+    snapshots = _recent(_last(settings, "snapshots", believed))
+    yield f"with key {keyring.active}: {len(models)} models, {len(rows)} risk rows, {len(snapshots)} snapshots"
+    if not really:
+        yield "nothing was done: add --yes to do it"
+        return
+    if models:
+        model_topic.publish_all(settings, gate, models)
+    clients.deliver(settings, _signed(keyring, "risk", rows))
+    clients.deliver(settings, _signed(keyring, "snapshots", snapshots))
+    yield "done"
+
+
+def _in_force(records: Iterable[model_topic.Promoted]) -> list[tuple[bytes, bytes]]:
+    """Keep the newest switch and re-fit, and as many of the newest models as scorers have ready, in order."""
+    found: dict[bytes, bytes] = {}
+    for record in records:
+        found.pop(record.key, None)
+        found[record.key] = record.value
+        models = [key for key in found if key not in model_topic.NON_MODEL_KEYS]
+        if len(models) > MOST_MODELS:
+            del found[models[0]]
+    return list(found.items())
+
+
+def _last(settings: Settings, role: str, keyring: Keyring) -> list[Entry]:
+    """Return the newest record of each key that may be believed, in order."""
+    found: dict[bytes | None, Entry] = {}
+    refused = RateLimitedLog(log.warning, "record_not_signed_anew")
+    topic = getattr(settings.topics, role)
+    with Archive(settings, f"fraud-sign-{role}") as archive:
+        for entry in archive.read(topic, 0):
+            try:
+                keyring.require(role, entry.key, entry.value, entry.headers)
+                _READ[role](entry)
+            except InvalidRecord as error:
+                refused(error.reason, reason=str(error), topic=topic, offset=entry.offset)
+                continue
+            before = found.get(entry.key)
+            if before is None or _version(before) <= _version(entry):  # one that was sent a second time is not newer
+                found.pop(entry.key, None)
+                found[entry.key] = entry
+    refused.flush(final=True)
+    return list(found.values())
+
+
+_READ: Final[Mapping[str, Callable[[Entry], object]]] = {
+    "risk": lambda entry: risk_row(entry.key, entry.value, entry.headers),
+    "snapshots": lambda entry: decode_snapshot(entry.value or b""),
+}
+
+
+def _version(entry: Entry) -> str:
+    """Return the snapshot that a risk row names; versions begin with their boundary."""
+    return entry.header(VERSION_HEADER) or ""
+
+
+def _recent(entries: list[Entry]) -> list[Entry]:
+    """Keep the snapshots that a scorer keeps in memory."""
+    dated = [(decode_snapshot(entry.value or b"").as_of, entry) for entry in entries]
+    newest = max((as_of for as_of, _ in dated), default=0)
+    return [entry for as_of, entry in dated if as_of > newest - KEPT]
+
+
+def _signed(keyring: Keyring, role: str, entries: list[Entry]) -> Iterator[clients.Record]:
+    for entry in entries:
+        headers = keyring.signed(role, entry.key, entry.value, entry.headers)
+        yield clients.Record(entry.topic, entry.key, entry.value, headers)

@@ -1,0 +1,81 @@
+"""From a world to the rows of its file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from fraud_service.demo.simulator.fraud import commit
+from fraud_service.demo.simulator.payments import ENTRY_MODES, ONLINE, live
+from fraud_service.demo.simulator.world import (
+    CATEGORIES,
+    COUNTRIES,
+    Part,
+    Pattern,
+    open_shops,
+    settle_people,
+)
+from fraud_service.domain.events import LabelSource
+from fraud_service.domain.time import DAY, HOUR, MINUTE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fraud_service.demo.simulator.payments import Bytes, Rows
+    from fraud_service.demo.simulator.world import Bools, Ints, Shops, World
+
+_SOURCES: Final = (LabelSource.CHARGEBACK, LabelSource.CUSTOMER, LabelSource.ANALYST, LabelSource.SETTLEMENT)
+
+
+class Simulation(NamedTuple):
+    """A simulated world, one array element per transaction in event order.
+
+    `columns` are those of the file, in its order; where unknown, `device_id` is None, and a coordinate NaN. `pattern`
+    tells what each transaction is in truth.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    pattern: Bytes
+
+
+def simulate(world: World) -> Simulation:
+    """Draw the transactions of a world, with labels. The same world gives the same rows on every machine."""
+    shops = open_shops(world)
+    people = settle_people(world, shops)
+    rows = commit(world, people, shops, live(world, people, shops))
+    rows = rows.where((rows.time >= 0) & (rows.time < world.days * DAY))
+    rows = rows.where(np.argsort(rows.time, kind="stable"))
+    return Simulation(_columns(world, shops, rows), rows.pattern)
+
+
+def _columns(world: World, shops: Shops, rows: Rows) -> dict[str, NDArray[Any]]:
+    online, fraud = rows.entry == ONLINE, rows.pattern != Pattern.GENUINE
+    devices, index = np.unique(rows.device, return_inverse=True)
+    delay, source = _labels(world, fraud)
+    return {
+        "transaction_id": np.array([f"t-{number:09d}" for number in range(len(fraud))]),
+        "timestamp": world.start + rows.time,
+        "card_id": np.array([f"c-{number:05d}" for number in range(world.cards)])[rows.card],
+        "merchant_id": np.array([f"m-{number:04d}" for number in range(world.merchants)])[rows.merchant],
+        "amount": np.clip(rows.amount, 0.2, 9_999).round(2),
+        "currency": np.full(len(fraud), "EUR"),
+        "merchant_category_code": np.array(CATEGORIES)[shops.category[rows.merchant]],
+        "country": np.array(COUNTRIES)[shops.country[rows.merchant]],
+        "entry_mode": np.array(ENTRY_MODES)[rows.entry],
+        "device_id": np.array([None if number < 0 else f"d-{number:08x}" for number in devices], object)[index],
+        "latitude": np.where(online, np.nan, shops.latitude[rows.merchant]),
+        "longitude": np.where(online, np.nan, shops.longitude[rows.merchant]),
+        "is_fraud": fraud,
+        "labelled_at": world.start + rows.time + delay,
+        "label_source": np.array(_SOURCES)[source],
+    }
+
+
+def _labels(world: World, fraud: Bools) -> tuple[Ints, Ints]:
+    """Draw how long (ms) it takes until one knows, and by whom (as index of `_SOURCES`)."""
+    who, when = world.draw(Part.LABEL_SOURCE).random((len(fraud), 2)).T
+    chargeback = np.minimum(5 * DAY * np.exp(0.7 * world.draw(Part.LABEL_DELAY).normal(size=len(fraud))), 30 * DAY)
+    customer, analyst = HOUR * (2 + 46 * when), MINUTE * (5 + 355 * when)
+    source = np.select([~fraud, who < 0.6, who < 0.85], [3, 0, 1], 2)
+    return np.choose(source, [chargeback, customer, analyst, np.float64(7 * DAY)]).astype(np.int64), source

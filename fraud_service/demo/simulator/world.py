@@ -1,0 +1,197 @@
+"""What to simulate, and who lives there: merchants and cards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.time import DAY
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
+
+COUNTRIES: Final = ("DE", "FR", "IT", "ES", "NL", "AT", "US", "BR", "TH")
+HOME_COUNTRIES: Final = 6  # cards live in the first six; the others are an ocean away
+_LATITUDE: Final = np.array([50.5, 46.8, 43.5, 40.0, 52.2, 47.6, 39.0, -15.8, 14.5])
+_LONGITUDE: Final = np.array([10.0, 2.5, 12.0, -3.7, 5.2, 14.1, -95.0, -48.0, 101.0])
+_COUNTRY_OF: Final = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8])  # of twenty merchants
+
+# Categories (ISO 18245) and their typical amounts: eight with a terminal, then four online.
+CATEGORIES: Final = ("5411", "5541", "5812", "5814", "5912", "5651", "5732", "7011", "5815", "5816", "5964", "4722")
+TYPICAL: Final = np.array([35.0, 50.0, 28.0, 11.0, 18.0, 60.0, 150.0, 140.0, 9.0, 15.0, 50.0, 180.0])
+_TERMINAL_CATEGORIES: Final = 8
+
+FAVOURITES: Final = 8  # terminals; as many online merchants
+FEWEST_MERCHANTS: Final = 40  # with these, every country has merchants with a terminal and online
+
+
+class Pattern(IntEnum):
+    """What a transaction is in truth. Not written to files: nobody would know."""
+
+    GENUINE = 0
+    CARD_TESTING = 1
+    SKIMMER = 2
+    TAKEOVER = 3
+    IMPOSSIBLE_TRAVEL = 4
+    LOOKALIKE = 5
+
+
+class Part(IntEnum):
+    """The parts of the world with a random generator of their own; each fraud pattern has one too."""
+
+    MERCHANTS = 100
+    CARDS = 101
+    PAYMENTS = 102
+    LABEL_SOURCE = 103
+    LABEL_DELAY = 104
+
+
+@dataclass(frozen=True)
+class World:
+    """What to simulate. `start` is epoch milliseconds; from `drift_day` on (0 is the first) fraud is another.
+
+    Raises
+    ------
+    ConfigurationError
+        When a figure is too small, or the drift day lies outside the days.
+    """
+
+    seed: int = 1
+    cards: int = 2_000
+    merchants: int = 1_000
+    days: int = 60
+    start: int = 1_704_067_200_000
+    drift_day: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in {"seed": 0, "cards": 1, "merchants": FEWEST_MERCHANTS, "days": 1, "start": 0}.items():
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name}={getattr(self, name)}: must be at least {least}")
+        if self.drift_day is not None and not 0 <= self.drift_day < self.days:
+            raise ConfigurationError(f"drift_day={self.drift_day}: must be from 0 to {self.days - 1}, the last day")
+
+    @property
+    def drift(self) -> int:
+        """Milliseconds after `start` at which fraud changes; the end where it does not."""
+        return DAY * (self.days if self.drift_day is None else self.drift_day)
+
+    def draw(self, part: Part | Pattern) -> np.random.Generator:
+        """Give the generator of one part of the world, at its beginning."""
+        return np.random.Generator(np.random.PCG64([self.seed, int(part)]))
+
+
+class Shops(NamedTuple):
+    """Merchants, each array by merchant; and where to find those of a country that sell online or not."""
+
+    country: Ints
+    online: Bools
+    category: Ints
+    latitude: Floats
+    longitude: Floats
+    directory: Ints  # merchants ordered by (online, country)
+    first: Ints  # (2, countries): where they begin in the directory
+    total: Ints  # (2, countries): how many they are
+
+    def pick(self, chance: Floats, *, online: bool, country: Ints) -> Ints:
+        """Pick a merchant of each country by a chance in [0, 1)."""
+        sort = int(online)
+        offset = (chance * self.total[sort][country]).astype(np.int64)
+        found: Ints = self.directory[self.first[sort][country] + offset]
+        return found
+
+
+def open_shops(world: World) -> Shops:
+    """Draw the merchants."""
+    rng, n = world.draw(Part.MERCHANTS), world.merchants
+    slot = np.argsort(rng.random(n), kind="stable")
+    country = _COUNTRY_OF[slot % len(_COUNTRY_OF)]
+    online = slot // len(_COUNTRY_OF) % 4 == 0
+    chance, east, north = rng.random(n), rng.normal(size=n), rng.normal(size=n)
+    terminals = _TERMINAL_CATEGORIES
+    category = np.where(
+        online, terminals + (chance * (len(CATEGORIES) - terminals)).astype(int), (chance * terminals).astype(int)
+    )
+    key = online * len(COUNTRIES) + country
+    count = np.bincount(key, minlength=2 * len(COUNTRIES))
+    shape = (2, len(COUNTRIES))
+    return Shops(
+        country=country,
+        online=online,
+        category=category,
+        latitude=(_LATITUDE[country] + 1.2 * north).round(4),
+        longitude=(_LONGITUDE[country] + 1.5 * east).round(4),
+        directory=np.argsort(key, kind="stable"),
+        first=(np.cumsum(count) - count).reshape(shape),
+        total=count.reshape(shape),
+    )
+
+
+class People(NamedTuple):
+    """Cards, each array by card. A journey leads to a country, from one day to another."""
+
+    country: Ints
+    level: Floats  # what they spend, relative to others
+    deviation: Floats  # of the logarithm of their amounts
+    rate: Floats  # transactions per day
+    phase: Floats  # hours by which their day is late
+    online: Floats  # share of payments online
+    devices: Ints  # (cards, 2): the same twice for those who have one
+    terminals: Ints  # (cards, favourites): merchants nearby
+    websites: Ints  # (cards, favourites)
+    journey: Ints  # (cards, journeys, 3): country, first day, day of return
+
+
+def settle_people(world: World, shops: Shops) -> People:
+    """Draw the cards."""
+    rng, n = world.draw(Part.CARDS), world.cards
+    country = _COUNTRY_OF[rng.integers(0, 17, n)]
+    level, deviation = np.exp(0.45 * rng.normal(size=n)), 0.35 + 0.4 * rng.random(n)
+    devices = rng.integers(0, 2**32, (n, 2))
+    devices[:, 1] = np.where(rng.random(n) < 0.5, devices[:, 0], devices[:, 1])  # half have one
+    anywhere = rng.integers(0, HOME_COUNTRIES, (n, FAVOURITES))
+    abroad = rng.random((n, FAVOURITES)) < 0.4  # websites of other countries
+    return People(
+        country=country,
+        level=level,
+        deviation=deviation,
+        rate=0.3 + 5.7 * rng.random(n) ** 2,
+        phase=np.floor(12 * rng.random(n) - 6) / 4,
+        online=0.05 + 0.4 * rng.random(n) ** 2,
+        devices=devices,
+        terminals=_nearby(rng, shops, country),
+        websites=shops.pick(
+            rng.random((n, FAVOURITES)) ** 1.5, online=True, country=np.where(abroad, anywhere, country[:, None])
+        ),
+        journey=_plan_journeys(rng, world),
+    )
+
+
+def _nearby(rng: np.random.Generator, shops: Shops, country: Ints) -> Ints:
+    """Choose favourite terminals, (cards, favourites): the nearest of some that one has heard of."""
+    n = len(country)
+    known = shops.pick(rng.random((n, 3 * FAVOURITES)), online=False, country=country[:, None])
+    north, east = rng.normal(size=n), rng.normal(size=n)
+    home_latitude, home_longitude = _LATITUDE[country] + 1.2 * north, _LONGITUDE[country] + 1.5 * east
+    # A plane will do within a country: a degree of longitude is about 0.7 of a degree of latitude.
+    away = (shops.latitude[known] - home_latitude[:, None]) ** 2
+    away += (0.7 * (shops.longitude[known] - home_longitude[:, None])) ** 2
+    nearest = np.argsort(away, axis=1, kind="stable")[:, :FAVOURITES]
+    return np.take_along_axis(known, nearest, axis=1)
+
+
+def _plan_journeys(rng: np.random.Generator, world: World) -> Ints:
+    """Give every card a chance of a journey per two months."""
+    shape = (world.cards, -(-world.days // 60))
+    country = rng.integers(0, len(COUNTRIES), shape)
+    leaves = rng.integers(0, 60, shape) + 60 * np.arange(shape[1])
+    nights = np.where(rng.random(shape) < 0.35, rng.integers(2, 11, shape), 0)  # a third of them go
+    return np.stack([country, leaves, leaves + nights], axis=-1)

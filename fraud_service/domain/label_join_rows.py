@@ -1,0 +1,163 @@
+"""The rows of the ledger's store, and the examples that the learner makes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from fraud_service.domain.codec import read
+from fraud_service.domain.decision import Outcome
+from fraud_service.domain.events import LabelSource, facts
+from fraud_service.domain.features import Features
+
+if TYPE_CHECKING:
+    from fraud_service.domain.records import LabelledRecord, ScoreRecord
+
+ROW: Final = "a row of the learner's ledger"
+
+
+class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the learner needs of a score record."""
+
+    transaction_id: str
+    card_id: str
+    merchant_id: str
+    timestamp: int
+    amount: float
+    pretrained_logit: float | None
+    online_logit: float | None
+    score: float
+    outcome: Outcome
+    values: tuple[float, ...]  # of the features, without their names: a third of the size
+    model: str
+    currency: str = ""  # empty in rows of an older version
+
+    @property
+    def features(self) -> Features:
+        """The features that were scored."""
+        return Features(*self.values)
+
+    @classmethod
+    def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> Scored:
+        """Build it from a record and its features."""
+        return cls(
+            record.transaction_id,
+            record.card_id,
+            record.merchant_id,
+            record.timestamp,
+            record.amount,
+            record.pretrained_logit,
+            record.online_logit,
+            record.score,
+            record.outcome,
+            features.vector(),
+            record.model,
+            record.currency,
+        )
+
+    def is_same(self, other: Scored) -> bool:
+        """Whether this is the same payment of the same card; an empty currency matches every other."""
+        return facts(self) == facts(other) or (
+            not self.currency and facts(self) == facts(msgspec.structs.replace(other, currency=""))
+        )
+
+
+class Known(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
+    """A label of one transaction. At the same instant fraud sorts last, and the last one counts."""
+
+    known_at: int
+    is_fraud: bool
+    source: LabelSource
+
+
+class Entry(msgspec.Struct, array_like=True):
+    """A scored transaction, the labels not applied yet, and what was taught of it: None, legitimate or fraud.
+
+    `packed` is an encoded `Scored`: it is decoded only when the payment is taught. `labelled_at` and `labelled_by` are
+    of the newest label applied: an older one changes nothing any more. `others` are the other payments under the same
+    id, in order of arrival; their own `others` are empty.
+    """
+
+    packed: msgspec.Raw
+    waiting: list[Known] = []
+    taught: bool | None = None
+    taught_at: int = 0
+    labelled_at: int = -1
+    labelled_by: LabelSource | None = None
+    others: list[Entry] = []
+
+    @property
+    def scored(self) -> Scored:
+        """The scored transaction, unpacked."""
+        return read(_scored_decoder, self.packed, ROW)
+
+    @property
+    def timestamp(self) -> int:
+        """The event time of the transaction."""
+        return read(_beginning_decoder, self.packed, ROW).timestamp
+
+    @property
+    def said(self) -> list[Known]:
+        """The labels of this transaction that still count: the newest applied, and those that wait."""
+        if self.taught is None or self.labelled_by is None:
+            return self.waiting
+        return [Known(self.labelled_at, self.taught, self.labelled_by), *self.waiting]
+
+
+class _Beginning(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The first fields of a `Scored`, read without the others."""
+
+    transaction_id: str
+    card_id: str
+    merchant_id: str
+    timestamp: int
+
+
+class Example(msgspec.Struct, frozen=True, gc=False):
+    """A labelled example: what was scored, and what became known when and by whom (None: by maturity).
+
+    `corrects` says that the opposite was taught before, at `corrected_at`.
+    """
+
+    scored: Scored
+    is_fraud: bool
+    source: LabelSource | None
+    known_at: int
+    corrects: bool = False
+    corrected_at: int = 0
+
+
+class Due(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
+    """Something becomes known of a transaction."""
+
+    known_at: int
+    identity: str
+
+
+_encoder = msgspec.msgpack.Encoder()
+_scored_decoder = msgspec.msgpack.Decoder(Scored)
+_beginning_decoder = msgspec.msgpack.Decoder(_Beginning)
+_entry_decoder = msgspec.msgpack.Decoder(Entry)
+_labels_decoder = msgspec.msgpack.Decoder(list[Known])
+_due_decoder = msgspec.msgpack.Decoder(Due)
+
+
+def encode_row(value: Any) -> bytes:
+    """Write a row."""
+    return _encoder.encode(value)
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Read a row back. Raises `InvalidRecord` when it is none."""
+    return read(_entry_decoder, data, ROW)
+
+
+def decode_labels(data: bytes) -> list[Known]:
+    """Read a row back. Raises `InvalidRecord` when it is none."""
+    return read(_labels_decoder, data, ROW)
+
+
+def decode_due(data: bytes) -> Due:
+    """Read a row back. Raises `InvalidRecord` when it is none."""
+    return read(_due_decoder, data, ROW)

@@ -1,0 +1,1 @@
+"""Kafka clients and topics, through confluent-kafka alone. Nothing here knows Quix."""

@@ -1,0 +1,72 @@
+"""What comes in and what goes out, as bytes, and how large it may be."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+import msgspec
+
+from fraud_service.domain.errors import InvalidEvent
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, Reason
+
+Headers = list[tuple[str, bytes]]
+
+BATCH_FIRST: Final = "fraud-batch-first-offset"
+CONTENT_LENGTH: Final = "fraud-content-length"
+CONTENT_HASH: Final = "fraud-content-sha256"
+KEY_LENGTH: Final = "fraud-key-length"
+KEY_HASH: Final = "fraud-key-sha256"
+
+
+class Received(NamedTuple):
+    """One message as the broker gave it; `timestamp` is the broker's, epoch milliseconds.
+
+    `withheld` describes content that was not kept, as headers of the dead letter: length and hash of a value or key
+    that is too large, or the first offset of a batch that cannot be unpacked. Such a message stands for the whole
+    batch, at its last offset.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    withheld: tuple[tuple[str, bytes], ...] = ()
+
+
+class Output(msgspec.Struct, frozen=True):
+    """One record to produce: the role of its topic, key, value (None is a tombstone), headers."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = []
+
+
+def bounded(message: Received) -> Received:
+    """Replace a value or key that is too large by its length and hash."""
+    value, key = message.value, message.key
+    if value is not None and len(value) > MAX_EVENT_BYTES:
+        message = message._replace(value=None, withheld=_described(value, CONTENT_LENGTH, CONTENT_HASH))
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        message = message._replace(key=None, withheld=message.withheld + _described(key, KEY_LENGTH, KEY_HASH))
+    return message
+
+
+def _described(content: bytes, length: str, digest: str) -> tuple[tuple[str, bytes], ...]:
+    return (length, str(len(content)).encode()), (digest, sha256(content).hexdigest().encode())
+
+
+def require_content(message: Received) -> None:
+    """Refuse a message that could not be read or is too large, before anything parses it. Raises `InvalidEvent`."""
+    if message.withheld and message.withheld[0][0] == BATCH_FIRST:
+        raise InvalidEvent(
+            Reason.UNREADABLE, "the batch that ends here cannot be unpacked: it is damaged, or far too large"
+        )
+    if message.withheld or bounded(message) is not message:
+        raise InvalidEvent(
+            Reason.TOO_LARGE,
+            f"at most {MAX_EVENT_BYTES} bytes of a value and {MAX_KEY_BYTES} of a key are read",
+        )

@@ -1,0 +1,230 @@
+"""The artifact of a pretrained model: a folder with a manifest, the model as ONNX, and its trees for explanations.
+
+Nothing in it is code. The manifest names the SHA-256 of the other files, which is compared before anything is parsed.
+Sizes are bounded before that. The ONNX must be, bit for bit, what `graph` writes for the trees. Anyone may have sent a
+model, and from other ONNX the runtime could read files and run any operator.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+
+from fraud_service.domain.codec import UNREADABLE, ModelVersion
+from fraud_service.domain.errors import ModelError, RefusedRecord
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.features import VERSION as FEATURES_VERSION
+from fraud_service.models.onnx_graph import graph
+from fraud_service.models.trees import Trees, cut, require_sound
+from fraud_service.security.signatures import Keyring
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT: Final = 2
+MANIFEST: Final = "manifest.json"
+MODEL: Final = "model.onnx"
+TREES: Final = "trees.msgpack"
+CARD: Final = "README.md"
+SIGNATURE: Final = "manifest.signature"
+ANYBODY: Final = Keyring()  # no keys: nothing must be signed
+ROLE: Final = "artifact"  # as topics have them: no record on a topic can pass for a folder
+LARGEST: Final = 16 << 20  # bytes of one file, and of a whole message: as the topic of models takes them
+LARGEST_MANIFEST: Final = 64 << 10  # bytes
+
+Logit = Annotated[float, msgspec.Meta(ge=-50, le=50)]
+Centre = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]  # asinh of any number lies within
+Scale = Annotated[float, msgspec.Meta(ge=1e-6, le=1000)]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an artifact says of itself.
+
+    `prior` is the logit of the fraud rate in training; `centre` and `scale` standardise asinh(feature) for the online
+    model, in the order of `features`; `leaves` is the number of leaves that it knows.
+    """
+
+    format: int
+    version: ModelVersion
+    features_version: int
+    features: list[str]
+    prior: Logit
+    centre: list[Centre]
+    scale: list[Scale]
+    leaves: int
+    sha256: dict[str, str]
+    training: dict[str, Any]
+    metrics: dict[str, float]
+
+
+class _Files(msgspec.Struct, rename={"manifest": MANIFEST, "model": MODEL, "trees": TREES}):
+    """An artifact as one message. Other fields of the message take no memory."""
+
+    manifest: bytes = b""
+    model: bytes = b""
+    trees: bytes = b""
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """A model with everything that scoring needs."""
+
+    manifest: Manifest
+    model: bytes
+    trees: Trees
+
+
+def shipped() -> Path:
+    """Return the folder of the model that comes with the service."""
+    package = Path(__file__).parent.parent
+    installed = package / "artifacts" / "pretrained"
+    return installed if installed.exists() else package.parent / "models" / "pretrained"
+
+
+def find(folder: Path) -> Path:
+    """Return the folder of the artifact: the one given, or `pretrained` in it, as in the shipped `models/`."""
+    inner = folder / "pretrained"
+    return inner if (inner / MANIFEST).exists() and not (folder / MANIFEST).exists() else folder
+
+
+def read(folder: Path, keyring: Keyring = ANYBODY) -> Artifact:
+    """Read and verify an artifact; with keys, it must be signed with one of ours.
+
+    Raises
+    ------
+    ModelError
+        A file is missing, altered or too large, the model was made for other features, is not what we export, or its
+        signature is missing or invalid.
+    """
+    files = {name: _content(folder, name) for name in (MANIFEST, MODEL, TREES)}
+    if keyring.is_demanding:
+        _require_signature(folder, files[MANIFEST], keyring)
+    return _verified(str(folder), files)
+
+
+def sign(folder: Path, keyring: Keyring) -> None:
+    """Sign an artifact, which is verified first: its manifest names the digests of the other files.
+
+    Raises
+    ------
+    ModelError
+        As `read` does, or when the signature cannot be written.
+    """
+    read(folder)
+    headers = keyring.signed(ROLE, MANIFEST.encode(), _content(folder, MANIFEST), [])
+    try:
+        (folder / SIGNATURE).write_bytes(msgspec.json.encode({name: value.decode() for name, value in headers}))
+    except OSError as error:
+        raise ModelError(f"{folder / SIGNATURE} cannot be written: {error.strerror}") from None
+
+
+def _content(folder: Path, name: str) -> bytes:
+    try:
+        with (folder / name).open("rb") as file:
+            return file.read(LARGEST + 1)
+    except OSError as error:
+        if name == MANIFEST:
+            raise ModelError(
+                f"no model at {folder}: {error.strerror}; run `fraud-service train` or set FRAUD_MODEL"
+            ) from None
+        raise ModelError(f"{folder / name} cannot be read: {error.strerror}; train the model again") from None
+
+
+def _require_signature(folder: Path, manifest: bytes, keyring: Keyring) -> None:
+    """Raise `ModelError` unless the manifest is signed."""
+    fix = f"check where the model comes from, then run `fraud-service models sign {folder}`"
+    try:
+        headers = msgspec.json.decode((folder / SIGNATURE).read_bytes(), type=dict[str, str])
+        keyring.require(ROLE, MANIFEST.encode(), manifest, [(name, text.encode()) for name, text in headers.items()])
+    except OSError as error:
+        raise ModelError(f"{folder} is not signed ({SIGNATURE}: {error.strerror}): {fix}") from None
+    except UNREADABLE as error:
+        raise ModelError(f"{folder / SIGNATURE} is no signature: {error}; {fix}") from None
+    except RefusedRecord as error:
+        raise ModelError(f"{folder / SIGNATURE} is not valid ({error.reason}): {fix}") from None
+
+
+def pack(artifact: Artifact) -> bytes:
+    """Write an artifact as one message."""
+    manifest, trees = msgspec.json.encode(artifact.manifest), msgspec.msgpack.encode(artifact.trees)
+    return msgspec.msgpack.encode(_Files(manifest, artifact.model, trees))
+
+
+def unpack(data: bytes) -> Artifact:
+    """Read an artifact from a message, verified. Raises `ModelError` as `read` does."""
+    files = _unpacked(data)
+    return _verified("a promoted model", {MANIFEST: files.manifest, MODEL: files.model, TREES: files.trees})
+
+
+def described(data: bytes) -> Manifest:
+    """Read only the manifest from a message: its digests are not compared. Raises `ModelError` as `read` does."""
+    return _manifest("a promoted model", _unpacked(data).manifest)
+
+
+def _unpacked(data: bytes) -> _Files:
+    if len(data) > LARGEST:
+        raise ModelError(f"a promoted model has {len(data)} bytes, allowed are {LARGEST}")
+    try:
+        return msgspec.msgpack.decode(data, type=_Files)
+    except UNREADABLE as error:
+        raise ModelError(f"a promoted model cannot be read: {error}") from None
+
+
+def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
+    """Put an artifact together; nothing is parsed before its size was bounded and its digest compared."""
+    manifest = _manifest(where, files[MANIFEST])
+    for name in (MODEL, TREES):
+        data = files[name]
+        if len(data) > LARGEST:
+            raise ModelError(f"{where}/{name} has more than {LARGEST} bytes: no training writes such a model")
+        digest = sha256(data).hexdigest()
+        if digest != manifest.sha256.get(name):
+            raise ModelError(
+                f"{where}/{name} has SHA-256 {digest}, its manifest says {manifest.sha256.get(name)}: "
+                "the file was altered or belongs to another manifest; restore it or train the model again"
+            )
+    try:
+        trees = msgspec.msgpack.decode(files[TREES], type=Trees)
+        require_sound(trees)
+    except (*UNREADABLE, ValueError) as error:
+        raise ModelError(f"{where}/{TREES} of {manifest.version} holds no trees: {error}; train it again") from None
+    _require_match(where, manifest, trees, files[MODEL])
+    return Artifact(manifest, files[MODEL], trees)
+
+
+def _manifest(where: str, data: bytes) -> Manifest:
+    if len(data) > LARGEST_MANIFEST:
+        raise ModelError(f"{where}/{MANIFEST} has more than {LARGEST_MANIFEST} bytes: it is no manifest")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except UNREADABLE as error:
+        raise ModelError(f"{where}/{MANIFEST} is not a manifest: {error}; train the model again") from None
+    _check_features(where, manifest)
+    return manifest
+
+
+def _require_match(where: str, manifest: Manifest, trees: Trees, model: bytes) -> None:
+    """Raise `ModelError` unless manifest, trees and ONNX agree."""
+    leaves = sum(node < 0 for node in cut(trees).left)
+    if manifest.leaves != leaves:
+        raise ModelError(f"{where}/{MANIFEST} says {manifest.leaves} leaves, its trees have {leaves}: train it again")
+    if model != graph(trees):
+        raise ModelError(
+            f"{where}/{MODEL} of {manifest.version} is not the graph of its trees: train it again with this version"
+        )
+
+
+def _check_features(where: str, manifest: Manifest) -> None:
+    if manifest.format != FORMAT:
+        raise ModelError(f"{where} has format {manifest.format}, this version reads {FORMAT}: train the model again")
+    if manifest.features_version != FEATURES_VERSION or tuple(manifest.features) != NAMES:
+        unknown = sorted(set(manifest.features) - set(NAMES)) or "none"
+        missing = sorted(set(NAMES) - set(manifest.features)) or "none"
+        raise ModelError(
+            f"{where} was trained on features version {manifest.features_version}, this service computes version "
+            f"{FEATURES_VERSION} (unknown here: {unknown}; missing there: {missing}): train the model again"
+        )
+    if not len(manifest.features) == len(manifest.centre) == len(manifest.scale):
+        raise ModelError(f"{where}/{MANIFEST} does not standardise every feature: train the model again")

@@ -1,0 +1,133 @@
+"""The ONNX graph of a forest, written byte by byte, so that a model from elsewhere can be compared with its trees.
+
+ONNX can do far more than a forest: loops, other files, functions, custom operators. An artifact may hold only what this
+module writes for its trees, so it can have none of that, and a score cannot differ from its explanation. The module
+writes the wire format of protocol buffers (onnx.proto) itself, so that pods need no ONNX library.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final
+
+from fraud_service.domain.features import NAMES
+from fraud_service.models.trees import Trees, cut
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IR_VERSION: Final = 10
+OPSET: Final = 21
+ML_OPSET: Final = 5
+UINT8: Final = 2  # TensorProto.DataType
+DOUBLE: Final = 11
+INT: Final = 2  # AttributeProto.AttributeType
+TENSOR: Final = 4
+INTS: Final = 7
+SUM: Final = 1  # of `aggregate_function`
+NONE: Final = 0  # of `post_transform`
+
+
+def graph(trees: Trees) -> bytes:
+    """Build the ONNX graph of a matrix `features` of shape (rows, 42).
+
+    Its outputs are `share` of shape (rows, 1), the share of frauds, and `leaves` of shape (rows, trees), the numbers of
+    the leaves that the online model knows. A graph computes in numbers of one kind: leaves are doubles too.
+    """
+    small = cut(trees)
+    body = [
+        _ensemble(trees, "share", [0] * len(trees.roots)),
+        _ensemble(small, "leaves", [*range(len(small.roots))]),
+        _text(2, "fraud"),
+        _matrix(11, "features", len(NAMES)),
+        _matrix(12, "share", 1),
+        _matrix(12, "leaves", len(small.roots)),
+    ]
+    opsets = [_bytes(8, _text(1, domain) + _int(2, version)) for domain, version in _OPSETS]
+    return _int(1, IR_VERSION) + _text(2, "fraud-service") + _bytes(7, b"".join(body)) + b"".join(opsets)
+
+
+_OPSETS: Final = (("", OPSET), ("ai.onnx.ml", ML_OPSET))
+
+
+def _ensemble(trees: Trees, output: str, targets: list[int]) -> bytes:
+    """Write trees as one node; each tree adds the value of the leaf reached to its target."""
+    inner = [node for node, left in enumerate(trees.left) if left >= 0]
+    leaves = [node for node, left in enumerate(trees.left) if left < 0]
+    place = {node: position for group in (inner, leaves) for position, node in enumerate(group)}
+    lefts, rights = [trees.left[node] for node in inner], [trees.right[node] for node in inner]
+    attributes = [  # by name, as the ONNX library sorts them
+        _attribute("aggregate_function", INT, _int(3, SUM)),
+        _ints("leaf_targetids", (targets[bisect_right(trees.roots, leaf) - 1] for leaf in leaves)),
+        _tensor("leaf_weights", "weights", [trees.value[node] for node in leaves]),
+        _attribute("n_targets", INT, _int(3, max(targets) + 1)),
+        _ints("nodes_falseleafs", (int(trees.left[node] < 0) for node in rights)),
+        _ints("nodes_falsenodeids", (place[node] for node in rights)),
+        _ints("nodes_featureids", (trees.feature[node] for node in inner)),
+        _modes(len(inner)),
+        _tensor("nodes_splits", "splits", [trees.threshold[node] for node in inner]),
+        _ints("nodes_trueleafs", (int(trees.left[node] < 0) for node in lefts)),
+        _ints("nodes_truenodeids", (place[node] for node in lefts)),
+        _attribute("post_transform", INT, _int(3, NONE)),
+        _ints("tree_roots", (place[root] for root in trees.roots)),
+    ]
+    head = _text(1, "features") + _text(2, output) + _text(4, "TreeEnsemble")
+    return _bytes(1, head + b"".join(attributes) + _text(7, "ai.onnx.ml"))
+
+
+def _modes(count: int) -> bytes:
+    """Let every node send values up to its threshold to the left."""
+    return _attribute(
+        "nodes_modes", TENSOR, _bytes(5, _shape(count, UINT8) + _bytes(5, bytes(count)) + _text(8, "modes"))
+    )
+
+
+def _tensor(attribute: str, name: str, values: list[float]) -> bytes:
+    data = _bytes(10, struct.pack(f"<{len(values)}d", *values))
+    return _attribute(attribute, TENSOR, _bytes(5, _shape(len(values), DOUBLE) + _text(8, name) + data))
+
+
+def _shape(count: int, kind: int) -> bytes:
+    return _int(1, count) + _int(2, kind)
+
+
+def _ints(name: str, values: Iterable[int]) -> bytes:
+    return _attribute(name, INTS, b"".join([_int(8, value) for value in values]))
+
+
+def _attribute(name: str, kind: int, content: bytes) -> bytes:
+    return _bytes(5, _text(1, name) + content + _int(20, kind))
+
+
+def _matrix(field: int, name: str, columns: int) -> bytes:
+    """Declare an input or output: doubles, in any number of rows."""
+    shape = _bytes(1, b"") + _bytes(1, _int(1, columns))
+    return _bytes(field, _text(1, name) + _bytes(2, _bytes(1, _int(1, DOUBLE) + _bytes(2, shape))))
+
+
+def _text(field: int, text: str) -> bytes:
+    return _bytes(field, text.encode())
+
+
+def _bytes(field: int, content: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+def _int(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    """Write a number that is not negative, seven bits a byte, the lowest first."""
+    if value < 128:  # noqa: PLR2004 - nearly all of them
+        return _SHORT[value]
+    written = bytearray()
+    while value >= 128:  # noqa: PLR2004
+        written.append(value & 127 | 128)
+        value >>= 7
+    written.append(value)
+    return bytes(written)
+
+
+_SHORT: Final = [bytes([value]) for value in range(128)]

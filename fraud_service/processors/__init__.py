@@ -1,0 +1,1 @@
+"""One step per role: scorer, learner and tokenizer. Messages in, messages out."""

@@ -1,0 +1,222 @@
+"""The scorer: transactions in; scores, alerts and dead letters out. One step around `Detector.assess`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from fraud_service.domain.errors import InvalidEvent
+from fraud_service.domain.events import (
+    MAX_EVENT_BYTES,
+    Reason,
+    Transaction,
+    decode_transaction,
+    rfc3339,
+)
+from fraud_service.domain.profile import decode_profile, encode_profile
+from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
+from fraud_service.kafka.messages import CONTENT_LENGTH, Output, Received, bounded, require_content
+from fraud_service.runtime.batching import Batches
+from fraud_service.security.card_data import is_clean, mask, masked, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.domain.detector import Detector, Verdict
+    from fraud_service.domain.profile import Profile
+    from fraud_service.domain.snapshot import Knowledge
+    from fraud_service.kafka.messages import Headers
+    from fraud_service.runtime.application import GuardedApplication
+    from fraud_service.runtime.batching import StateOf
+    from fraud_service.runtime.metrics import ScorerMetrics
+
+    Readable = tuple[int, Received, Transaction]  # place in the batch, message, what it says
+
+PROFILE: Final = "profile"
+ALERT_TYPE: Final = "fraud-service.alert.v1"
+ALERT_SOURCE: Final = "/fraud-service/scorer"
+MOST_KEPT: Final = 4 * MAX_EVENT_BYTES  # masking writes a byte that is no text as four; brokers take a million bytes
+MOST_SAID: Final = 500  # characters of a detail
+
+
+def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
+    """Lay the topology: transactions in batches through the step, every output to its topic."""
+    names = settings.topics
+    source = app.topic(names.transactions, value_deserializer="bytes", key_deserializer="bytes")
+    sinks = {"scores": names.scores, "alerts": names.alerts, "dead_letters": names.dead_letters}
+    for name in sinks.values():
+        app.topic(name)  # Quix checks that it is there
+    frame = app.dataframe(source)
+    frame.register_store()
+    app.batches = Batches(
+        frame.processing_context, frame.stream_id, step, sinks, decode_profile, end_of=app.end_finder(settings)
+    )
+
+
+class ScorerStep:
+    """Decode, assess, remember, encode: everything that happens to a batch, or nothing of it; a `BatchStep`.
+
+    `refresh` is called when a transaction should find a newer snapshot than there is: it may have just been published.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        detector: Detector,
+        knowledge: Knowledge,
+        metrics: ScorerMetrics,
+        refresh: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._detector = detector
+        self._knowledge = knowledge
+        self._metrics = metrics
+        self._refresh = refresh
+        self._tolerance = int(settings.future_tolerance * 1000)
+        self._refuses_numbers = settings.refuse_card_numbers
+        self.beat: Callable[[], None] = lambda: None
+
+    def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:
+        """Process a batch; returns what each message produces."""
+        began = time.perf_counter()
+        self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
+        outputs: list[list[Output]] = [[] for _ in batch]
+        readable = []
+        # A message alone is looked at closely at once: a second look would double the price of the worst one.
+        is_plain = len(batch) > 1 and is_clean(part for message in batch for part in (message.value, message.key))
+        for place, message in enumerate(batch):
+            is_known_clean = is_plain
+            try:
+                require_content(message)
+                if not is_plain:
+                    self.beat()  # a close look takes its time
+                    refuse(message.value, message.key, numbers=self._refuses_numbers)
+                    is_known_clean = self._refuses_numbers
+                readable.append((place, message, read(message, self._tolerance)))
+            except InvalidEvent as error:
+                self._metrics.dead_letters.labels(error.reason).inc()
+                outputs[place].append(dead_letter(message, error, is_known_clean=is_known_clean))
+        if readable and self._knowledge.is_behind(max(transaction.timestamp for *_, transaction in readable)):
+            self._refresh()
+        for part in _apart(readable):
+            verdicts = self._assess(part, state_of)
+            for (place, message, _), verdict in zip(part, verdicts, strict=True):
+                outputs[place].extend(_outputs(verdict, message.key))
+            self._observe(verdicts, [message.timestamp for _, message, _ in part])
+        each = (time.perf_counter() - began) / len(batch)
+        self._metrics.processing.observe_all([each] * len(batch))
+        return outputs
+
+    def _assess(self, part: Sequence[Readable], state_of: StateOf) -> list[Verdict]:
+        states = {transaction.card_id: state_of(message) for _, message, transaction in part}
+        profiles: dict[str, Profile] = {}
+        for card_id, state in states.items():
+            known = state.get_bytes(PROFILE)
+            if known is not None:
+                profiles[card_id] = decode_profile(known)
+        verdicts = self._detector.assess([transaction for *_, transaction in part], profiles, self._knowledge)
+        for card_id in {verdict.transaction.card_id: None for verdict in verdicts if not verdict.is_repeated}:
+            states[card_id].set_bytes(PROFILE, encode_profile(profiles[card_id]))
+        return verdicts
+
+    def _observe(self, verdicts: Sequence[Verdict], timestamps: Sequence[int]) -> None:
+        self._metrics.observe(verdicts)
+        self._metrics.event_time.set(verdicts[-1].transaction.timestamp / 1000)
+        now = time.time()
+        self._metrics.latency.observe_all([max(now - timestamp / 1000, 0.0) for timestamp in timestamps])
+
+
+def _apart(readable: Sequence[Readable]) -> Iterator[list[Readable]]:
+    """Cut a batch where a card comes from a second partition: there it has another profile."""
+    part: list[Readable] = []
+    partitions: dict[str, int] = {}
+    for one in readable:
+        _, message, transaction = one
+        if partitions.setdefault(transaction.card_id, message.partition) != message.partition:
+            yield part
+            part, partitions = [], {transaction.card_id: message.partition}
+        part.append(one)
+    if part:
+        yield part
+
+
+def _outputs(verdict: Verdict, key: bytes | None) -> Iterator[Output]:
+    yield Output("scores", key, encode_record(score_record(verdict)))
+    # A repetition raises no second alert: the first one went out with the first decision.
+    if verdict.decision.is_flagged and not verdict.is_repeated:
+        yield Output("alerts", key, encode_record(alert_record(verdict)), _cloud_event(verdict))
+
+
+def _cloud_event(verdict: Verdict) -> Headers:
+    """Headers of CloudEvents 1.0 in binary mode (Kafka protocol binding)."""
+    transaction = verdict.transaction
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", alert_id(transaction).encode()),
+        ("ce_source", ALERT_SOURCE.encode()),
+        ("ce_type", ALERT_TYPE.encode()),
+        ("ce_time", rfc3339(transaction.timestamp).encode()),
+        ("ce_subject", transaction.transaction_id.encode()),
+        ("content-type", b"application/json"),
+    ]
+
+
+def read(message: Received, tolerance: int) -> Transaction:
+    """Read a transaction that may be assessed; raises `InvalidEvent` for a message that becomes a dead letter.
+
+    Parameters
+    ----------
+    tolerance
+        Milliseconds by which its event time may lie after the broker's timestamp.
+    """
+    transaction = decode_transaction(message.value)
+    check_key(message.key, transaction.card_id)
+    check_time(transaction.timestamp, message.timestamp + tolerance, "timestamp")
+    return transaction
+
+
+def check_key(key: bytes | None, card_id: str) -> None:
+    """Refuse an event whose key is not its card: it would meet another card's state, or none."""
+    if key is None:
+        raise InvalidEvent(Reason.MISSING_KEY, "the message has no key; its key must be the card_id")
+    if key != card_id.encode():
+        raise InvalidEvent(Reason.KEY_MISMATCH, "the key of the message is not its card_id")
+
+
+def check_time(event_time: int, latest: int, field: str) -> None:
+    """Refuse an event from the future: it would age the state of its card, and the learner's clock, at a stroke."""
+    if event_time > latest:
+        raise InvalidEvent(Reason.FUTURE_TIMESTAMP, f"`{field}` lies after the broker's timestamp of the message")
+
+
+def dead_letter(message: Received, error: InvalidEvent, *, is_known_clean: bool = False) -> Output:
+    """Keep the original bytes, with the reason and where they came from in the headers.
+
+    A dead letter must always fit its topic, or its source is read for ever. So of what is too large to be read only
+    length and hash are kept. And card data is masked: dead letters are kept long, and read by many.
+
+    Parameters
+    ----------
+    is_known_clean
+        Whether a search has already found the message free of card data, so that it is not searched again.
+    """
+    message = bounded(message)
+    key, value = message.key, message.value
+    if not is_known_clean:
+        is_found = error.reason in {Reason.CARD_NUMBER, Reason.SENSITIVE_DATA}
+        key = None if key is None else masked(key)
+        value = None if value is None else masked(value, has_card_data=is_found)
+    headers = {
+        "fraud-reason": error.reason,
+        "fraud-detail": mask(error.detail[:MOST_SAID]),
+        "fraud-source-topic": message.topic,
+        "fraud-source-partition": str(message.partition),
+        "fraud-source-offset": str(message.offset),
+    }
+    if (key, value) != (message.key, message.value):
+        headers["fraud-masked"] = "card data"
+    if value is not None and len(value) > MOST_KEPT:
+        headers[CONTENT_LENGTH] = str(len(message.value or b""))  # no hash: card numbers can be guessed from one
+        value = None
+    written = [(name, text.encode()) for name, text in headers.items()]
+    return Output("dead_letters", key, value, [*written, *message.withheld])

@@ -1,0 +1,228 @@
+"""Snapshots and risk, read whole from their topics into memory, then followed by a thread of their own.
+
+The thread hands records to `Knowledge`, which brings a snapshot into force only when it is complete; the scorer
+only ever looks things up. A record that fails its check, its signature first, is counted and passed over: the
+snapshot before it stays.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Condition, Event, Thread
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+
+from fraud_service.config.keyring import load_keyring
+from fraud_service.config.log_rate_limit import RateLimitedLog
+from fraud_service.domain.errors import FatalStreamError, InvalidRecord
+from fraud_service.domain.risk import LARGEST_ROW, decode_risk
+from fraud_service.domain.snapshot import VERSION, Knowledge, decode_snapshot
+from fraud_service.kafka import clients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.kafka.messages import Headers
+
+log = structlog.get_logger(__name__)
+
+VERSION_HEADER: Final = "fraud-snapshot"
+LONGEST_KEY: Final = 1024  # bytes: an id has at most 128 characters
+FOLLOW_TIMEOUT: Final = 0.2  # seconds
+CATCH_UP_TIMEOUT: Final = 600.0  # seconds to read everything before the first transaction
+BATCH: Final = 1000
+LARGEST_RECORD: Final = 1_000_000  # bytes: no learner can send more
+REFRESH_PAUSE: Final = 0.2  # seconds: while the learner is away, every batch would ask for what is not there
+REFRESH_TIMEOUT: Final = 1.0  # seconds for each step; after that, scoring goes on with what there is
+OUTAGE_PAUSE: Final = 5.0  # seconds until the cluster is asked again that did not answer
+
+
+class Broadcast:
+    """Read what labels taught.
+
+    Parameters
+    ----------
+    on_refused
+        Told for each record that failed its check why it did (`fraud_service.security.signatures.Refusal`).
+    each_turn
+        Called several times a second, and before snapshots come into force, then with `has_news`: makes the models
+        ready that they may name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        knowledge: Knowledge,
+        on_refused: Callable[[str], None],
+        each_turn: Callable[[bool], None] = lambda has_news: None,  # noqa: ARG005 - named for its caller
+    ) -> None:
+        self._knowledge = knowledge
+        self._each_turn = each_turn
+        self._on_refused = on_refused
+        self._keyring = load_keyring(settings)
+        self._snapshots, self._risk = settings.topics.snapshots, settings.topics.risk
+        self._consumer = clients.reader(settings, f"{settings.scorer_group}-broadcast")
+        # A connection of its own: on the reader's, a question waits behind the fetch that waits for news.
+        self._asker = clients.reader(settings, f"{settings.scorer_group}-broadcast-ends")
+        self._stopping = Event()
+        self._thread = Thread(target=self._follow, name="broadcast", daemon=True)
+        self._failure: Exception | None = None
+        self._turned = Condition()
+        self._settled: dict[str, int] = {}
+        self._next_refresh = 0.0
+        self._refused = RateLimitedLog(log.warning, "snapshot_refused")
+        self._unreadable = RateLimitedLog(log.warning, "broadcast_read_error")
+        self._passed_over = RateLimitedLog(log.warning, "snapshots_passed_over")
+
+    def start(self) -> None:
+        """Read both topics to their present end, then go on reading in the background.
+
+        Raises
+        ------
+        FatalStreamError
+            When the end is not reached in time.
+        ClusterUnavailable, PreflightError
+            When the cluster does not say where the end is.
+        """
+        self._catch_up()
+        self._each_turn(True)  # noqa: FBT003 - the signature says what it is
+        self._settle(final=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+        self._consumer.close()
+        self._asker.close()
+
+    def refresh(self) -> None:
+        """Wait until everything that is on the topics by now is in force.
+
+        For the scorer's thread, when it needs a newer snapshot: one that was published is used, however short ago.
+        """
+        if time.monotonic() < self._next_refresh:
+            return
+        try:
+            ends = self._ends(self._end)
+            with self._turned:
+                self._turned.wait_for(lambda: _are_reached(ends, self._settled), REFRESH_TIMEOUT)
+        except KafkaException as error:  # an outage: the stream itself says what becomes of it
+            log.warning("snapshots_not_refreshed", reason=error.args[0].str())
+            self._next_refresh = time.monotonic() + OUTAGE_PAUSE
+        else:
+            self._next_refresh = time.monotonic() + REFRESH_PAUSE
+
+    def raise_failure(self) -> None:
+        """Raise what ended the thread, if something did: a scorer must not go on with knowledge that stands still."""
+        if self._failure is not None:
+            raise FatalStreamError(f"the reader of snapshots failed: {self._failure}") from self._failure
+
+    def _catch_up(self) -> None:
+        ends = self._ends(lambda place: clients.watermarks(self._consumer, place))
+        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in ends])
+        deadline = time.monotonic() + CATCH_UP_TIMEOUT
+        while not _are_reached(ends, self._positions()):
+            if time.monotonic() > deadline:
+                raise FatalStreamError(f"snapshots could not be read to their end within {CATCH_UP_TIMEOUT:.0f} s")
+            self._take(clients.arrived(self._consumer, BATCH, FOLLOW_TIMEOUT))
+
+    def _end(self, place: TopicPartition) -> tuple[int, int]:
+        # Asked by the loop that must turn: in an outage it has no time for patience.
+        found: tuple[int, int] = self._asker.get_watermark_offsets(place, timeout=REFRESH_TIMEOUT)
+        return found
+
+    def _ends(self, watermarks: Callable[[TopicPartition], tuple[int, int]]) -> dict[str, int]:
+        ends = {}
+        for topic in (self._snapshots, self._risk):
+            low, high = watermarks(TopicPartition(topic, 0))
+            ends[topic] = high if high > low else 0  # nothing left of a log is nothing to wait for
+        return ends
+
+    def _positions(self) -> dict[str, int]:
+        # Right at its assigned start a consumer has no position yet: an empty topic counts as read.
+        asked = [TopicPartition(topic, 0) for topic in (self._snapshots, self._risk)]
+        return {place.topic: max(place.offset, 0) for place in self._consumer.position(asked)}
+
+    def _follow(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                has_news = self._take(clients.arrived(self._consumer, BATCH, FOLLOW_TIMEOUT))
+                self._each_turn(has_news)
+                if has_news:
+                    self._settle()
+                with self._turned:
+                    self._settled = self._positions()
+                    self._turned.notify_all()
+        except Exception as error:  # noqa: BLE001 - handed to the main thread, which ends the process
+            self._failure = error
+
+    def _settle(self, *, final: bool = False) -> None:
+        before = self._knowledge.incomplete
+        self._knowledge.settle(final=final)
+        if self._knowledge.incomplete > before:
+            self._passed_over(
+                "incomplete",
+                passed_over=self._knowledge.incomplete - before,
+                in_force=self._knowledge.newest.version,
+                hint="rows are missing, or they name a pretrained model that is not here",
+            )
+
+    def _take(self, messages: list[Any]) -> bool:
+        for message in messages:
+            if message.error() is not None:
+                self._unreadable(message.error().name())
+                continue
+            try:
+                self._receive(message)
+            except InvalidRecord as error:
+                self._on_refused(error.reason)
+                self._refused(error.reason, reason=str(error), topic=message.topic(), offset=message.offset())
+        for limited in (self._refused, self._unreadable, self._passed_over):
+            limited.flush()
+        return bool(messages)
+
+    def _receive(self, message: Any) -> None:
+        size = len(message.key() or b"") + len(message.value() or b"")
+        if size > LARGEST_RECORD:
+            raise InvalidRecord(f"a record has {size} bytes; at most {LARGEST_RECORD} are read")
+        is_snapshot, headers = message.topic() == self._snapshots, clients.headers(message)
+        self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
+        if is_snapshot:
+            self._knowledge.receive_snapshot(decode_snapshot(message.value() or b""))
+        else:
+            self._knowledge.receive_risk(*risk_row(message.key(), message.value(), headers))
+
+
+def risk_row(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[str, str, bytes | None]:
+    """Return the version of its snapshot, key and bytes of a risk row that a payment can be scored with.
+
+    Raises
+    ------
+    InvalidRecord
+        When it is none. A scorer would fail at the first payment that needs such a row.
+    """
+    version = dict(headers).get(VERSION_HEADER)
+    if version is None or key is None:
+        raise InvalidRecord("a risk row names no snapshot or has no key")
+    if len(key) > LONGEST_KEY or len(value or b"") > LARGEST_ROW:
+        raise InvalidRecord(
+            f"no learner wrote a risk row with {len(key)} bytes of key and {len(value or b'')} of value"
+        )
+    try:
+        texts = version.decode(), key.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(f"the key or the snapshot of a risk row is no text: {error.reason}") from None
+    if VERSION.fullmatch(texts[0]) is None:
+        raise InvalidRecord("a risk row names what is no snapshot")
+    if value is not None:
+        decode_risk(value)
+    return *texts, value
+
+
+def _are_reached(ends: dict[str, int], positions: dict[str, int]) -> bool:
+    return all(positions.get(topic, 0) >= end for topic, end in ends.items())

@@ -1,0 +1,100 @@
+"""The tokenizer: raw messages in, the same with tokens of cards out. One step around `Tokenizer.tokenize`.
+
+It is the only process that sees card numbers, stands inside the card-data environment, and has no state.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from fraud_service.domain.errors import ConfigurationError, InvalidEvent
+from fraud_service.kafka.messages import Output, require_content
+from fraud_service.processors.scorer import dead_letter
+from fraud_service.runtime.batching import Batches
+from fraud_service.security import keys
+from fraud_service.security.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.kafka.messages import Received
+    from fraud_service.runtime.application import GuardedApplication
+    from fraud_service.runtime.batching import StateOf
+    from fraud_service.runtime.metrics import TokenizerMetrics
+
+KEY_NAME: Final = re.compile("[a-z][a-z0-9]{0,11}")  # short: twelve digits in a row are no card number
+
+
+def tokenizer(settings: Settings) -> Tokenizer:
+    """Read the keys of the tokens.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is none, or one that cannot be used. Never shows a key.
+    """
+    if settings.tokenizer_keys is None:
+        raise ConfigurationError("there is no key to make tokens with: set FRAUD_TOKENIZER_KEYS")
+    secrets = keys.keys_in(settings.tokenizer_keys, "FRAUD_TOKENIZER_KEYS")
+    for name in secrets:
+        if KEY_NAME.fullmatch(name) is None:
+            raise ConfigurationError(
+                f"FRAUD_TOKENIZER_KEYS={settings.tokenizer_keys}: the key {name} needs another name, which tokens will "
+                "show: at most twelve small letters and digits, a letter first"
+            )
+    active = keys.active_of(secrets, settings.tokenizer_key, "FRAUD_TOKENIZER_KEY", settings.tokenizer_keys)
+    return Tokenizer(secrets, active)
+
+
+def wire(app: GuardedApplication, settings: Settings, step: TokenizerStep) -> None:
+    """Lay the topology: both raw topics in batches through the step, every output to its topic."""
+    names = settings.topics
+    sinks = {"transactions": names.transactions, "labels": names.labels, "dead_letters": names.dead_letters}
+    for name in sinks.values():
+        app.topic(name)  # Quix checks that it is there
+    for name in (names.raw_labels, names.raw_transactions):
+        frame = app.dataframe(app.topic(name, value_deserializer="bytes", key_deserializer="bytes"))
+    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks, end_of=app.end_finder(settings))
+
+
+class TokenizerStep:
+    """Tokenize a batch, or nothing of it; a `BatchStep`.
+
+    A label goes out once for every key: the transaction it belongs to may have been tokenized before a rotation.
+    """
+
+    def __init__(self, settings: Settings, made: Tokenizer, metrics: TokenizerMetrics) -> None:
+        self._labels = settings.topics.raw_labels
+        self._tokenizer = made
+        self._metrics = metrics
+        self.beat: Callable[[], None] = lambda: None
+
+    def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:  # noqa: ARG002 - of a step
+        """Process a batch; returns what each message produces."""
+        self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
+        return [self._process(message) for message in batch]
+
+    def _process(self, message: Received) -> list[Output]:
+        self.beat()
+        is_label = message.topic == self._labels
+        try:
+            require_content(message)
+            made = self._under_each_key(message) if is_label else [self._tokenizer.tokenize(message.value, message.key)]
+        except InvalidEvent as error:
+            self._metrics.dead_letters.labels(error.reason).inc()
+            return [dead_letter(self._without_key(message), error)]
+        self._metrics.passed(is_label=is_label, is_changed=made[0] != (message.value, message.key))
+        return [Output("labels" if is_label else "transactions", key, value) for value, key in made]
+
+    def _without_key(self, message: Received) -> Received:
+        """Put a token in the place of a key, which may name a card in a way that nobody recognises."""
+        if message.key is None:
+            return message
+        return message._replace(key=self._tokenizer.card_token(message.key, self._tokenizer.active))
+
+    def _under_each_key(self, message: Received) -> list[tuple[bytes | None, bytes | None]]:
+        names = [self._tokenizer.active, *(name for name in self._tokenizer.keys if name != self._tokenizer.active)]
+        made = self._tokenizer.tokenize_under(names, message.value, message.key)
+        return [*dict.fromkeys(made)]  # of a message with a token, all are the same

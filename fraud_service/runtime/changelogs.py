@@ -1,0 +1,107 @@
+"""The changelogs of the state, read and written while the service stands still."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+from quixstreams.state.rocksdb.metadata import CHANGELOG_OFFSET_KEY
+from quixstreams.utils.json import dumps
+from rocksdict import AccessType, Options, Rdict
+
+from fraud_service.domain.errors import ArchiveError
+from fraud_service.kafka import group_offsets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.kafka.messages import Headers
+    from fraud_service.kafka.topic_reader import Archive
+
+Row = tuple[int, bytes, bytes]  # partition, key and value of a record
+
+PROCESSED: Final = "__processed_tp_offsets__"  # Quix's header: the newest offset of each input a record stems from
+
+
+def suffix(name: str) -> bytes:
+    """Return what Quix puts behind the key of a message to name a value of its state."""
+    return b"|" + bytes(dumps(name))
+
+
+@contextmanager
+def on_disk() -> Iterator[Rdict]:
+    """Give a map of bytes for what does not fit into memory; it is gone with the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Rdict(str(Path(folder) / "rows"), Options(raw_mode=True))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def rows(settings: Settings, archive: Archive, changelog: str) -> Iterator[Row]:
+    """Yield every row that a changelog leaves: the last word on each key. What does not fit into memory is on disk.
+
+    Raises
+    ------
+    ArchiveError
+        When it cannot be read, or a transaction that a killed process has left open does not end within two minutes.
+    """
+    for number, span in group_offsets.settled(settings, archive, changelog).items():
+        with on_disk() as known:
+            for entry in archive.read(changelog, number, span.begin, span.end):
+                key = entry.key or b""
+                if entry.value is None:
+                    known.delete(key)
+                else:
+                    known[key] = entry.value
+            for name, value in known.items():
+                yield number, cast("bytes", name), value  # in raw mode
+
+
+class Volume(NamedTuple):
+    """The state of one partition on a volume, and the newest offset of the changelog that it has taken in."""
+
+    rows: Rdict
+    changelog_offset: int
+
+    @classmethod
+    @contextmanager
+    def opened(cls, state_dir: Path, group: str, topic: str, partition: int) -> Iterator[Volume | None]:
+        """Read the state of a partition on a volume, whose process may run or not; None where there is none.
+
+        Raises
+        ------
+        ArchiveError
+            When it cannot be read.
+        """
+        path = state_dir / group / "default" / topic / str(partition)
+        if not (path / "CURRENT").exists():
+            yield None
+            return
+        try:
+            families = {name: Options(raw_mode=True) for name in Rdict.list_cf(str(path))}
+            store = Rdict(str(path), Options(raw_mode=True), families, AccessType.read_only())
+            stored = store.get_column_family("__metadata__").get(CHANGELOG_OFFSET_KEY)
+        except Exception as error:
+            raise ArchiveError(f"the state in {path} cannot be read: {error}") from error
+        try:
+            yield cls(store, -1 if stored is None else int.from_bytes(stored, "big"))
+        finally:
+            store.close()
+
+
+def headers(inputs: Iterable[str], processed: int) -> Headers:
+    """Return the headers that Quix reads: its state takes a record in when the group has committed more of the inputs.
+
+    Parameters
+    ----------
+    processed
+        The newest offset of each input that the record stems from.
+    """
+    offsets = json.dumps(dict.fromkeys(inputs, processed)).encode()
+    return [("__column_family__", b"default"), (PROCESSED, offsets)]

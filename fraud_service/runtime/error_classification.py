@@ -1,0 +1,123 @@
+"""What the error means that ended the loop: wait for the cluster and start anew, or end the process.
+
+Brokers say the same of a transaction that took too long and of one whose name another process has taken: both are
+fenced. So the group is asked whether it has a member with our name that is not we.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from quixstreams.checkpointing.exceptions import CheckpointProducerTimeout
+
+from fraud_service.domain.errors import (
+    ClusterUnavailable,
+    FatalStreamError,
+    FraudServiceError,
+    PartitionsLost,
+)
+from fraud_service.kafka import clients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.config.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+JOINING: Final = 2.0  # seconds at least for a process that has taken our name to join the group with it
+ASK: Final = 0.5  # seconds between two questions
+LOST: Final = frozenset(  # the group went on without us
+    {
+        KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001 - librdkafka's own codes are public, named so
+        KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001 - the same
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.UNKNOWN_MEMBER_ID,
+    }
+)
+FENCED: Final = frozenset(  # the broker has ended our transaction, or our membership
+    {
+        KafkaError._FATAL,  # noqa: SLF001 - the same
+        KafkaError._FENCED,  # noqa: SLF001 - the same
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError.PRODUCER_FENCED,
+    }
+)
+
+
+def meaning(error: BaseException, name: str, has_rival: Callable[..., bool]) -> FraudServiceError:
+    """Return what an error that ended the loop is to us.
+
+    Parameters
+    ----------
+    name
+        The group instance and transactional id of this process.
+    has_rival
+        Whether another process has taken that name, asked only when it may be so; `is_joining` says that it may still
+        be on its way into the group.
+    """
+    chain = list(_chain(error))
+    ours = next((cause for cause in chain if isinstance(cause, FraudServiceError)), None)
+    codes = {told.code() for cause in chain for told in _told(cause)}
+    # Who joined under our name made the group take our partitions; who only fenced our transaction may be joining.
+    is_replaced = isinstance(ours, PartitionsLost) and has_rival(is_joining=False)
+    is_replaced = is_replaced or (ours is None and bool(codes & FENCED) and has_rival(is_joining=True))
+    if is_replaced or KafkaError.FENCED_INSTANCE_ID in codes:
+        return FatalStreamError(
+            f"another process runs as {name} and took over from this one: give each a FRAUD_INSTANCE of its own"
+        )
+    if ours is not None:
+        return ours
+    if codes & (clients.PASSING | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
+        return ClusterUnavailable(f"the cluster was away or too slow: {type(error).__name__}: {error}")
+    return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class Membership:
+    """A process in its group: by what name, as which member, and how many seconds it took from its start to join."""
+
+    group: str
+    name: str
+    member: str
+    joined_after: float
+
+
+def has_rival(settings: Settings, ours: Membership, beat: Callable[[], None], *, is_joining: bool) -> bool:
+    """Whether another process is in the group under our name; False when the cluster does not answer.
+
+    It fences us at its start and joins later: as much later as we did, more or less. When it may still be joining,
+    twice that is waited for, and `beat` called meanwhile; asked too early, two processes would take turns.
+    """
+    admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
+    until = time.monotonic() + (max(JOINING, 2 * ours.joined_after) if is_joining else 0.0)
+    while True:
+        beat()
+        try:
+            (asked,) = admin.describe_consumer_groups([ours.group], request_timeout=clients.PROBE_TIMEOUT).values()
+            members = asked.result().members
+        except KafkaException as error:
+            log.warning("rivals_unknown", reason=error.args[0].str())
+            return False
+        if any(other.group_instance_id == ours.name and other.member_id != ours.member for other in members):
+            return True
+        if time.monotonic() >= until:
+            return False
+        time.sleep(ASK)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _told(error: BaseException) -> Iterator[KafkaError]:
+    """Yield what librdkafka said, as its own exceptions and those of Quix hold it."""
+    yield from (value for value in (*error.args, getattr(error, "error", None)) if isinstance(value, KafkaError))

@@ -1,0 +1,110 @@
+"""What must be so before a group may start: offsets and state that belong together, a log that reaches back to them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from fraud_service.domain.errors import PreflightError
+from fraud_service.kafka import clients
+
+if TYPE_CHECKING:
+    from fraud_service.config.settings import Settings
+    from fraud_service.kafka.topics import TopicSpec
+
+
+def require_sound(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
+    """Refuse to start when offsets and state do not belong together; wait for a cluster that has just started.
+
+    Parameters
+    ----------
+    inputs
+        Topics the group consumes. With a single one, a partition's state stems from its own messages alone; with
+        several, it may stem from any of them.
+    changelog
+        Of the state; None for a group that has none.
+
+    Raises
+    ------
+    PreflightError
+        State exists but its offsets do not: it would count twice. Or the log begins after the offset: input is lost.
+    ClusterUnavailable
+        The cluster did not answer in time.
+    """
+    clients.patiently(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
+
+
+def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
+    consumer = clients.reader(settings, group)
+    try:
+        there = consumer.list_topics(timeout=clients.TIMEOUT).topics
+        asked = [TopicPartition(topic, number) for topic in inputs for number in there[topic].partitions]
+        committed = _committed(consumer, asked)
+        known = [position for position in committed if position.offset >= 0]
+        for position in known:
+            _require_retained(consumer, group, position)
+        if changelog is None or (known and len(inputs) > 1):
+            return
+        for position in committed:
+            state = TopicPartition(changelog.name, position.partition)
+            if position.offset < 0 and _has_record(consumer, state) and not _has_offset(consumer, position):
+                raise PreflightError(
+                    f"group {group} has state in {changelog.name}[{position.partition}] but no committed offset of "
+                    f"{position.topic}[{position.partition}]: starting would count its history twice. Restore the "
+                    f"offsets of the group, or start over with `fraud-service reset {group}`"
+                )
+    finally:
+        consumer.close()
+
+
+def _committed(consumer: Any, asked: list[TopicPartition]) -> list[TopicPartition]:
+    found: list[TopicPartition] = consumer.committed(asked, timeout=clients.TIMEOUT)
+    for position in found:
+        if position.error is not None:  # not to be allowed to read an offset is not to have none
+            raise KafkaException(position.error)
+    return found
+
+
+def _has_offset(consumer: Any, position: TopicPartition) -> bool:
+    """Whether another process of the group has committed its first offset meanwhile."""
+    (again,) = _committed(consumer, [TopicPartition(position.topic, position.partition)])
+    return bool(again.offset >= 0)
+
+
+def _require_retained(consumer: Any, group: str, position: TopicPartition) -> None:
+    earliest, end = consumer.get_watermark_offsets(
+        TopicPartition(position.topic, position.partition), timeout=clients.TIMEOUT
+    )
+    if position.offset < earliest:
+        raise PreflightError(
+            f"group {group} stands at offset {position.offset} of {position.topic}[{position.partition}], but the log "
+            f"begins at {earliest}: {earliest - position.offset} messages are gone that were never processed. Restore "
+            f"them, or accept the gap by moving the offset to {earliest} with `kafka-consumer-groups --reset-offsets`"
+        )
+    if position.offset > end:
+        raise PreflightError(
+            f"group {group} stands at offset {position.offset} of {position.topic}[{position.partition}], but the log "
+            f"ends at {end}: the topic was created anew. Start over with `fraud-service reset {group}`"
+        )
+
+
+def _has_record(consumer: Any, partition: TopicPartition) -> bool:
+    """Whether a partition holds at least one committed record; markers and aborted records do not count."""
+    _, end = consumer.get_watermark_offsets(partition, timeout=clients.TIMEOUT)
+    if end <= 0:
+        return False
+    consumer.assign([TopicPartition(partition.topic, partition.partition, 0)])
+    deadline = time.monotonic() + clients.TIMEOUT
+    try:
+        while time.monotonic() < deadline:
+            message = consumer.poll(0.2)
+            if message is not None and message.error() is None:
+                return True
+            (position,) = consumer.position([partition])
+            if position.offset >= end:
+                return False
+    finally:
+        consumer.unassign()
+    raise PreflightError(f"{partition.topic}[{partition.partition}] could not be read within {clients.TIMEOUT:.0f} s")

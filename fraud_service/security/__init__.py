@@ -1,0 +1,1 @@
+"""Card data, tokens, signatures and keys."""

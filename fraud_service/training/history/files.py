@@ -1,0 +1,115 @@
+"""Parquet, CSV and JSON Lines: which columns a file has, and some of them as an Arrow table."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from fraud_service.domain.codec import UNREADABLE
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.training.history.arrow import csv as arrow_csv
+from fraud_service.training.history.arrow import pa, parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Source(NamedTuple):
+    """A file: its columns, and a function that reads those of the given names."""
+
+    columns: list[str]
+    read: Callable[[list[str]], pa.Table]
+
+
+def source(path: Path) -> Source:
+    """Look into a file; its suffix tells the format."""
+    formats = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines}
+    look_into = formats.get(path.suffix.lower())
+    if look_into is None:
+        raise ConfigurationError(f"{path}: cannot tell the format from the name; it must end in {', '.join(formats)}")
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: there is no such file")
+    return look_into(path)
+
+
+def _parquet(path: Path) -> Source:
+    def read(names: list[str]) -> pa.Table:
+        with parquet.ParquetFile(path) as file:
+            return file.read(names)
+
+    try:
+        return Source(parquet.read_schema(path).names, read)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigurationError(f"{path}: not a Parquet file, or a damaged one") from error
+
+
+def _csv(path: Path) -> Source:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8 text") from error
+    return Source(header, lambda names: _read_csv(path, names))
+
+
+def _read_csv(path: Path, names: list[str]) -> pa.Table:
+    ragged: list[Any] = []
+
+    def on_ragged(row: Any) -> str:
+        ragged.append(row)
+        return "error"
+
+    try:
+        return arrow_csv.read_csv(
+            path,
+            # As text, for guessing would turn the category 0742 into 742. NA stays text: it is Namibia.
+            convert_options=arrow_csv.ConvertOptions(
+                include_columns=names,
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=["", "NaN", "nan"],
+                strings_can_be_null=True,
+            ),
+            parse_options=arrow_csv.ParseOptions(invalid_row_handler=on_ragged),
+            read_options=arrow_csv.ReadOptions(use_threads=False),  # with threads, Arrow does not number the rows
+        )
+    except pa.ArrowInvalid as error:
+        # Arrow's own message quotes the row.
+        if ragged:
+            where, have, want = ragged[0].number - 1, ragged[0].actual_columns, ragged[0].expected_columns
+            raise ConfigurationError(f"{path}, row {where}: has {have} values, but there are {want} columns") from None
+        raise ConfigurationError(f"{path}: not a UTF-8 CSV file with one header line") from error
+
+
+def _json_lines(path: Path) -> Source:
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    columns: dict[str, list[Any]] = {}
+    rows = 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.isspace():
+                continue
+            try:
+                row = decode(line)
+            except UNREADABLE:
+                raise ConfigurationError(f"{path}, row {rows + 1}: not a JSON object") from None
+            for name in row:  # producers leave out what they do not know, so every line may bring another column
+                if name not in columns:
+                    columns[name] = [None] * rows
+            for name, values in columns.items():
+                values.append(row.get(name))
+            rows += 1
+    return Source(list(columns), lambda names: pa.table({name: _inferred(columns[name]) for name in names}))
+
+
+def _inferred(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        # Mixed types, such as ids written now as 7 and now as "7": as text they can be read alike.
+        return pa.array(
+            [value if isinstance(value, str | None) else msgspec.json.encode(value).decode() for value in values],
+            pa.string(),
+        )

@@ -1,0 +1,171 @@
+"""A candidate beside the live topics: what it would have decided, and how good that would have been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.policy import Policy
+from fraud_service.evaluation.html import table
+from fraud_service.evaluation.metrics import Scores, evaluate
+from fraud_service.evaluation.report import report
+from fraud_service.evaluation.result import Result
+from fraud_service.models import artifact
+from fraud_service.models.pretrained import Pretrained
+from fraud_service.verification import comparison, replay, snapshots, topic_views
+from fraud_service.verification.comparison import Comparison, Row, Truth
+from fraud_service.verification.worker_pool import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.domain.decision import Outcome
+    from fraud_service.verification.comparison import Segment
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """What to compare with the log: thresholds, and a model from a folder or from the topic of promoted ones."""
+
+    policy: Policy
+    folder: Path | None = None
+    version: str | None = None
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """All rows in the order of event time, what is known of them, and the figures."""
+
+    rows: list[Row]
+    truth: Truth
+    figures: Comparison
+
+
+def compared(
+    settings: Settings, asked: replay.Plan, candidate: Candidate, progress: Callable[[int], None] = lambda _: None
+) -> Compared:
+    """Decide every transaction of the log anew with a candidate.
+
+    Raises
+    ------
+    ArchiveError
+        When a topic cannot be read.
+    ConfigurationError
+        When there is no promoted model of that version.
+    ModelError
+        When the model cannot be loaded.
+    """
+    parts = spread(_compare, [(settings, share, candidate) for share in replay.shares(asked)], progress)
+    rows = [row for part, _ in parts for row in part]
+    rows.sort(key=lambda row: (row.timestamp, row.card_id, row.transaction_id))  # equal ones as they came
+    truth = _truth(settings)
+    described: dict[str, str | float] = {"review": candidate.policy.review, "decline": candidate.policy.decline}
+    if candidate.folder is not None:
+        described["model"] = artifact.read(artifact.find(candidate.folder)).manifest.version
+    elif candidate.version is not None:
+        described["model"] = candidate.version
+    return Compared(rows, truth, comparison.summary(rows, truth, described, sum(left_out for _, left_out in parts)))
+
+
+def _compare(
+    settings: Settings, asked: replay.Plan, candidate: Candidate, count: Callable[[], None]
+) -> tuple[list[Row], int]:
+    told = snapshots.everything(settings)
+    model = _model(candidate, told)
+    if model is None:
+        detector, views = told.detector(candidate.policy), told.views
+    else:
+        detector = Detector(model, candidate.policy)
+        views = comparison.standing_in(told.views.values(), model.version, model.untaught_online_model())
+    comparer = comparison.Comparer(detector, views, asked.span)
+    rows: list[Row] = []
+    for partition in asked.scores:
+        rows += comparer.compare(replay.pairs(settings, asked, partition, count))
+    return rows, comparer.left_out
+
+
+def _model(candidate: Candidate, told: topic_views.Broadcasts) -> Pretrained | None:
+    if candidate.folder is not None:
+        return Pretrained.load(artifact.find(candidate.folder))
+    if candidate.version is None:
+        return None
+    model = told.models.get(candidate.version)
+    if model is None:
+        raise ConfigurationError(f"--version {candidate.version}: there are only {', '.join(told.models)}")
+    return model
+
+
+def _truth(settings: Settings) -> Truth:
+    """Return what is known by now: what was taught last, and of the others the newest label."""
+    with topic_views.opened(settings) as archive:
+        said = {
+            (label.card_id, label.transaction_id): label.is_fraud
+            for label in sorted(
+                topic_views.labels(archive, settings, archive.spans(settings.topics.labels)),
+                key=lambda label: (label.labelled_at, label.is_fraud),
+            )
+        }
+        taught = {
+            comparison.payment(record): record.is_fraud
+            for record in sorted(
+                topic_views.labelled(archive, settings), key=lambda record: (record.snapshot, record.known_at)
+            )
+        }
+    return Truth(taught, said)
+
+
+def page(settings: Settings, found: Compared) -> str:
+    """Write the report of a backtest for the candidate, the log beside it, and what would have changed."""
+    figures = found.figures
+    candidate = _result(f"{settings.topics.scores}, candidate", found, is_candidate=True)
+    logged = _result(settings.topics.scores, found, is_candidate=False)
+    head = ["", "alerts", "declined", "frauds", "value caught", "cards bothered", "unlabelled"]
+    rows = [
+        [name, *msgspec.structs.astuple(side)]
+        for name, side in {
+            "as decided": figures.as_decided,
+            "the candidate": figures.as_candidate,
+            "gained": figures.all.gained,
+            "lost": figures.all.lost,
+        }.items()
+    ]
+    changes = "<h2>What would have changed</h2>\n" + table(head, rows)
+    for title, segments in (
+        ("reason", figures.by_reason),
+        ("country", figures.by_country),
+        ("amount", figures.by_amount),
+    ):
+        changes += f"<h2>By {title}</h2>\n" + _changes(title, segments)
+    return report(candidate, logged, changes)
+
+
+def _changes(title: str, segments: Mapping[str, Segment]) -> str:
+    head = [title, "transactions", "gained", "frauds", "value", "lost", "frauds", "value"]
+    return table(
+        head,
+        [
+            [name, one.transactions]
+            + [value for side in (one.gained, one.lost) for value in (side.alerts, side.frauds, side.value)]
+            for name, one in segments.items()
+        ],
+    )
+
+
+def _result(source: str, found: Compared, *, is_candidate: bool) -> Result:
+    known = [row for row in found.rows if found.truth.of(row) is not None]
+    codes: dict[str, int] = {}
+    outcomes: Sequence[Outcome] = [row.candidate_outcome if is_candidate else row.outcome for row in known]
+    scores = Scores(
+        timestamps=np.array([row.timestamp for row in known], dtype=np.int64),
+        cards=np.array([codes.setdefault(row.card_id, len(codes)) for row in known], dtype=np.int64),
+        is_fraud=np.array([found.truth.of(row) for row in known], dtype=bool),
+        amounts=np.array([row.amount for row in known]),
+        components={"blended": np.array([row.candidate_score if is_candidate else row.score for row in known])},
+        flagged=np.array([outcome != "approve" for outcome in outcomes], dtype=bool),
+    )
+    run_facts = {"source": source, "transactions": len(found.rows), **(found.figures.candidate if is_candidate else {})}
+    return Result(run=run_facts, figures=evaluate(scores), weights=[], features={}, models=[], refits=[])

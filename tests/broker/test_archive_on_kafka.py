@@ -1,0 +1,114 @@
+"""Topics read back on Apache Kafka: only what was committed, in order, and no further than the end there was."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from support.processes import fresh_settings
+
+from fraud_service.domain.errors import ArchiveError
+from fraud_service.kafka import clients, group_offsets
+from fraud_service.kafka.topic_reader import Archive, Span
+from fraud_service.runtime import changelogs
+
+pytestmark = [pytest.mark.kafka]
+
+
+@pytest.fixture(scope="module")
+def settings(apache_kafka, tmp_path_factory):
+    """Write, on one partition: records 0 to 9, an aborted transaction, records 14 to 18, an open transaction."""
+    settings = fresh_settings(apache_kafka.bootstrap, tmp_path_factory.mktemp("archive"))
+    producer = Producer({**clients.connection(settings), "transactional.id": "archive"})
+    producer.init_transactions(30)
+    for count, end in ((10, producer.commit_transaction), (3, producer.abort_transaction), (5, None)):
+        producer.begin_transaction()
+        for number in range(count):
+            producer.produce(
+                settings.topics.scores, key=b"k", value=f"{end}-{number}".encode(), headers=[("h", b"x")], partition=1
+            )
+        producer.flush(30)
+        if end is not None:
+            end(30)
+    yield settings
+    producer.abort_transaction(30)
+
+
+def test_only_committed_records_are_read_in_order(settings):
+    with Archive(settings, "test") as archive:
+        entries = list(archive.read(settings.topics.scores, 1))
+    assert [entry.offset for entry in entries] == list(range(10))
+    assert entries[3].value.endswith(b"-3")
+    assert entries[0].header("h") == "x"
+    assert entries[0].header("none") is None
+
+
+def test_an_open_transaction_is_beyond_the_end(settings):
+    with Archive(settings, "test") as archive:
+        spans = archive.spans(settings.topics.scores)
+    assert spans[1] == Span(0, 15)  # ten records, a marker, three aborted ones, a marker
+    assert spans[0] == Span(0, 0)
+
+
+def test_a_part_is_read_and_another_part_after_it(settings):
+    with Archive(settings, "test") as archive:
+        first = archive.read(settings.topics.scores, 1, 2, 5)
+        assert [entry.offset for entry in first] == [2, 3, 4]
+        assert next(archive.read(settings.topics.scores, 1)).offset == 0  # a reading that is given up leaves nothing
+        assert [entry.offset for entry in archive.read(settings.topics.scores, 1, 8, 900)] == [8, 9]
+        assert list(archive.read(settings.topics.scores, 0)) == []
+
+
+def test_a_moment_is_found(settings):
+    with Archive(settings, "test") as archive:
+        moment = next(archive.read(settings.topics.scores, 1)).timestamp
+        assert archive.since(settings.topics.scores, moment)[1] == 0
+        assert archive.since(settings.topics.scores, moment + 86_400_000)[1] == 15
+
+
+def test_a_missing_topic_is_named(settings):
+    with Archive(settings, "test") as archive, pytest.raises(ArchiveError, match="no-such-topic"):
+        archive.spans("no-such-topic")
+
+
+def test_offsets_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, monkeypatch):
+    group, place = "waited-for", TopicPartition(settings.topics.labels, 1, 7)
+    producer = Producer({**clients.connection(settings), "transactional.id": group})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    consumer = Consumer({**clients.connection(settings), "group.id": group})
+    producer.send_offsets_to_transaction([place], consumer.consumer_group_metadata(), 30)
+
+    def end(seconds: float) -> None:
+        if not ended:
+            producer.commit_transaction(30)
+        ended.append(seconds)
+
+    ended: list[float] = []
+    monkeypatch.setattr(group_offsets, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
+    with Archive(settings, "test") as archive:
+        found = group_offsets.committed(settings, group, archive, settings.topics.labels)
+    assert found == dict.fromkeys(found) | {1: 7}
+    assert ended
+    consumer.close()
+
+
+def test_rows_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, monkeypatch):
+    producer = Producer({**clients.connection(settings), "transactional.id": "rows-waited-for"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(settings.topics.risk, key=b"k", value=b"late", partition=0)
+    assert producer.flush(30) == 0
+    ended: list[float] = []
+
+    def end(seconds: float) -> None:
+        if not ended:
+            producer.commit_transaction(30)
+        ended.append(seconds)
+
+    monkeypatch.setattr(group_offsets, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
+    with Archive(settings, "test") as archive:
+        assert list(changelogs.rows(settings, archive, settings.topics.risk)) == [(0, b"k", b"late")]
+    assert ended

@@ -1,0 +1,45 @@
+"""Two faults of the suite that are quick to do: `make faults-quick` does the others."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import TopicPartition
+from support.processes import Service, fresh_settings
+
+from fraud_service import service
+from fraud_service.kafka import clients
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def settings(apache_kafka, tmp_path):
+    return fresh_settings(apache_kafka.bootstrap, tmp_path)
+
+
+def test_a_process_whose_name_another_takes_ends_and_says_so(settings, tmp_path):
+    first = Service(settings, "score", tmp_path / "first")
+    second = Service(settings, "score", tmp_path / "second")
+    with first:
+        first.await_ready()
+        with second:
+            assert first.process.wait(60) == 1
+            assert "FRAUD_INSTANCE of its own" in first.log()
+            second.await_ready()
+
+
+def test_a_learner_starts_beside_the_transaction_its_killed_predecessor_left_open(settings, tmp_path):
+    """Killed between the offsets and the commit: the group's offsets stay unknown until that transaction has ended."""
+    name = f"{settings.learner_group}-{settings.instance}"
+    timeout = {"transactional.id": name, "transaction.timeout.ms": service.LEARNER_TRANSACTION_TIMEOUT_MS}
+    predecessor = clients.producer(settings, timeout)
+    predecessor.init_transactions(30)
+    predecessor.begin_transaction()
+    reader = clients.reader(settings, settings.learner_group)
+    place = TopicPartition(settings.topics.scores, 0, 0)
+    predecessor.send_offsets_to_transaction([place], reader.consumer_group_metadata(), 30)
+    reader.close()
+    learner = Service(settings, "learn", tmp_path / "learner")
+    with learner:
+        learner.wait_until(lambda: learner.status("/readyz") == 200, 30)
+        assert learner.stop() == 0

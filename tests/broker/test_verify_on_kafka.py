@@ -1,0 +1,159 @@
+"""The verifier on Apache Kafka: nothing is wrong after a run with poison and a kill, and every tampering is found."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.request
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from rocksdict import Options, Rdict
+from support.malformed import MALFORMED
+from support.processes import Service, Tail, fresh_settings, read_all
+from support.worlds import HOUR, MONDAY, transaction
+
+from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.events import Label, LabelSource, encode
+from fraud_service.domain.records import decode_score
+from fraud_service.kafka import clients
+from fraud_service.verification.findings import Kind
+from fraud_service.verification.verify import Depth, verify
+
+if TYPE_CHECKING:
+    from fraud_service.config.settings import Settings
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+
+PAYMENTS = 400
+CARDS = 11
+
+
+def send(settings: Settings) -> None:
+    producer = clients.producer(settings)
+    for number in range(PAYMENTS):
+        card = f"card-{number % CARDS}"
+        payment = transaction(
+            f"t-{number - number % 50 // 49}",
+            MONDAY + number * HOUR,
+            card_id=card,
+            amount=5.0 + 900 * (number % 9 == 0),
+        )
+        producer.produce(settings.topics.transactions, key=card.encode(), value=encode(payment))
+        if number % 12 == 0:
+            value, key, _ = MALFORMED[number // 12 % len(MALFORMED)]
+            producer.produce(settings.topics.transactions, key=key, value=value)
+            producer.produce(settings.topics.labels, key=key, value=value)
+            label = Label(
+                transaction_id=payment.transaction_id,
+                card_id=card,
+                is_fraud=number % 36 == 0,
+                labelled_at=payment.timestamp + HOUR,
+                source=LabelSource.ANALYST,
+            )
+            producer.produce(settings.topics.labels, key=card.encode(), value=encode(label))
+    assert producer.flush(30) == 0
+
+
+@pytest.fixture(scope="module")
+def ran(apache_kafka, tmp_path_factory) -> Settings:
+    """Run scorer and learner over payments, labels and poison; kill the scorer once."""
+    folder = tmp_path_factory.mktemp("verify")
+    settings = fresh_settings(apache_kafka.bootstrap, folder)
+    scorer, learner = Service(settings, "score", folder / "scorer"), Service(settings, "learn", folder / "learner")
+    scores, snapshots = Tail(settings, settings.topics.scores), Tail(settings, settings.topics.snapshots)
+    with scorer, learner:
+        scorer.await_ready()
+        send(settings)
+        scorer.wait_until(lambda: len(scores.read()) > 0, 60)
+        scorer.kill()
+        scorer.start()
+        scorer.await_ready()  # all may have been scored before the kill, and what still loads is not told to stop
+        scorer.wait_until(lambda: len(scores.read()) == PAYMENTS, 90)
+        learner.wait_until(lambda: len(snapshots.read()) > 100, 90)
+        assert scorer.stop() == 0
+        assert learner.stop() == 0
+    scores.close()
+    snapshots.close()
+    return settings.model_copy(update={"state_dir": scorer.folder / "state"})
+
+
+def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill_neither_on_topics_nor_in_the_state(ran):
+    report = verify(ran, Depth(state=True, volume=ran.state_dir, replay=True))
+    assert report.anomalies == ()
+    assert report.notes == ()
+    assert report.counts["scores"] == PAYMENTS
+    assert report.counts["profiles"] == report.counts["profiles_on_volume"] == CARDS
+    assert report.counts["decisions_again"] == PAYMENTS
+    assert report.counts["snapshots_again"] == report.counts["snapshots"]
+
+
+def sums(process: Service, name: str, label: str | None = None) -> Counter[str]:
+    """Return what a counter of a process says, by the values of a label."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=5) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    found: Counter[str] = Counter()
+    for sample in (sample for family in families for sample in family.samples):
+        if sample.name == name:
+            found[sample.labels.get(label, "")] += int(sample.value)
+    return +found
+
+
+def test_metrics_count_what_lies_on_the_topics(apache_kafka, tmp_path):
+    settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
+    names = settings.topics
+    scores, letters, snapshots = (Tail(settings, name) for name in (names.scores, names.dead_letters, names.snapshots))
+    with scorer, learner:
+        send(settings)
+        again = transaction("t-395", MONDAY + 395 * HOUR, card_id="card-10", amount=5.0)
+        producer = clients.producer(settings)
+        producer.produce(names.transactions, key=again.card_id.encode(), value=encode(again))
+        assert producer.flush(30) == 0
+        poison = sum(number % 12 == 0 for number in range(PAYMENTS))
+        scorer.wait_until(lambda: len(scores.read()) == PAYMENTS + 1, 90)
+        scorer.wait_until(lambda: len(letters.read()) == 2 * poison, 90)
+        learner.wait_until(lambda: sums(learner, "fraud_scores_received_total").total() == PAYMENTS, 90)
+        learner.wait_until(lambda: sums(learner, "fraud_labels_received_total").total() == poison, 90)
+        outcomes = sums(scorer, "fraud_transactions_total", "outcome")
+        repeated = sums(scorer, "fraud_repeated_transactions_total").total()
+        refused = sum((sums(one, "fraud_dead_letters_total", "reason") for one in (scorer, learner)), Counter())
+        assert scorer.stop() == 0
+        learner.wait_until(
+            lambda: sums(learner, "fraud_snapshots_published_total").total() == len(snapshots.read()), 90
+        )
+        examples = sums(learner, "fraud_labelled_examples_total")
+        assert learner.stop() == 0
+    records = [decode_score(message.value()) for message in scores.messages]
+    assert outcomes == Counter(str(record.outcome) for record in records)
+    assert repeated == sum(record.repeated for record in records) == 1
+    said = Counter(dict(message.headers())["fraud-reason"].decode() for message in letters.messages)
+    assert refused == said
+    assert examples.total() == len(read_all(settings, settings.topics.labelled)) > 0
+    for tail in (scores, letters, snapshots):
+        tail.close()
+
+
+def test_progress_counts_twice_what_is_read_twice(ran):
+    sizes, read = [], []
+    for depth in (Depth(), Depth(state=True)):
+        entries = []
+        verify(ran, depth, sizes.append, entries.append)
+        read.append(sum(entries))
+    assert read[1] >= read[0] + 2 * PAYMENTS  # transactions and scores again, and the changelog
+    assert all(count <= size for count, size in zip(read, sizes, strict=True))  # markers of transactions are not told
+
+
+def test_a_volume_that_was_altered_is_found_and_one_that_is_not_there_is_said(ran, tmp_path):
+    volume = tmp_path / "state"
+    shutil.copytree(ran.state_dir, volume)
+    (place,) = (volume / ran.scorer_group / "default" / ran.topics.transactions).glob("0")
+    store = Rdict(str(place), Options(raw_mode=True), dict.fromkeys(Rdict.list_cf(str(place)), Options(raw_mode=True)))
+    key = next(store.keys())
+    store[key] = b"altered"
+    store.close()
+    (anomaly,) = verify(ran, Depth(volume=volume)).anomalies
+    assert (anomaly.kind, anomaly.partition) == (Kind.STATE, 0)
+    with pytest.raises(ArchiveError, match="there is no state of group"):
+        verify(ran, Depth(volume=tmp_path / "elsewhere"))

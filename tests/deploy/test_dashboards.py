@@ -1,0 +1,153 @@
+"""The dashboards: as the generator writes them, explained, linked, and of metrics that exist."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support import observed
+
+from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
+
+ROOT = Path(__file__).parents[2]
+OPS = ROOT / "ops"
+FROM_PROMETHEUS = {"up"}  # made by the one who scrapes
+SAMPLES = re.compile(r"_(bucket|sum|count)$")
+
+
+@pytest.fixture(scope="module")
+def generator():
+    sys.path.insert(0, str(OPS))
+    try:
+        yield importlib.import_module("dashboards")
+    finally:
+        sys.path.remove(str(OPS))
+
+
+def test_the_files_are_what_the_generator_writes():
+    command = [sys.executable, str(OPS / "dashboards.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_check_names_what_is_missing_changed_or_left_over(generator, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generator, "FOLDER", tmp_path)
+    assert generator.main([]) == 0
+    assert generator.main(["--check"]) == 0
+    (tmp_path / "fraud-service-models.json").write_text("by hand")
+    (tmp_path / "fraud-service-runtime.json").unlink()
+    (tmp_path / "old.json").write_text("{}")
+    capsys.readouterr()
+    assert generator.main(["--check"]) == 1
+    named = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert named == ["fraud-service-models.json", "fraud-service-runtime.json", "old.json"]
+    assert generator.write(tmp_path) == named
+    assert generator.differences(tmp_path) == []
+
+
+def test_every_panel_says_what_it_tells_and_in_which_unit():
+    panels = observed.panels()
+    assert len(panels) > 40
+    for name, panel in panels:
+        assert len(panel["description"]) > 10, name
+        assert panel["fieldConfig"]["defaults"]["unit"], name
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, name
+        assert panel["targets"], name
+
+
+def test_addresses_are_stable_and_every_dashboard_can_be_found_from_every_other():
+    boards = observed.dashboards()
+    assert {board["uid"] for board in boards} == {
+        f"fraud-service-{name}" for name in ("overview", "models", "runtime", "business")
+    }
+    for board in boards:
+        others, runbook = board["links"]
+        assert (others["type"], others["tags"], others["includeVars"]) == ("dashboards", board["tags"], True)
+        assert runbook["url"].endswith("/docs/runbook.md")
+        assert board["description"]
+
+
+def test_panels_have_ids_of_their_own_and_do_not_overlap():
+    for board in observed.dashboards():
+        assert max(Counter(panel["id"] for panel in board["panels"]).values()) == 1
+        cells = Counter(
+            (place["x"] + x, place["y"] + y)
+            for place in (panel["gridPos"] for panel in board["panels"])
+            for x in range(place["w"])
+            for y in range(place["h"])
+        )
+        assert max(cells.values()) == 1, board["title"]
+        assert max(x for x, _ in cells) == 23, board["title"]
+
+
+def test_an_installation_and_its_pods_can_be_chosen_everywhere():
+    for board in observed.dashboards():
+        names = [variable["name"] for variable in board["templating"]["list"]]
+        assert names == ["datasource", "namespace", "job", "pod"]
+    for name, panel in observed.panels():
+        for target in panel["targets"]:
+            asked = observed.selectors(observed.filled(target["expr"]))
+            assert asked, name
+            for _, selector in asked:
+                assert all(f'{label}=~".*"' in selector for label in ("namespace", "job", "pod")), selector
+
+
+def test_no_variable_of_grafana_is_left_that_the_tests_do_not_know():
+    assert [text for _, text in observed.expressions() if "$" in text] == []
+
+
+def exposed() -> set[str]:
+    """Return the metrics of scorer and learner, those of the Prometheus client included."""
+    found = set()
+    for kind in (ScorerMetrics, LearnerMetrics):
+        metrics = Metrics()
+        kind(metrics)
+        for family in metrics.registry.collect():
+            suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            found.add(family.name + suffix)
+    return found
+
+
+def asked() -> set[str]:
+    """Return the metrics that dashboards and rules name, without what rules record."""
+    recorded = {rule["record"] for rule in observed.rules() if "record" in rule}
+    texts = [text for _, text in observed.expressions()] + [rule["expr"] for rule in observed.rules()]
+    names = {name for text in texts for name, _ in observed.selectors(text)} - recorded - FROM_PROMETHEUS
+    histograms = {name for name in exposed() if not name.endswith(("_total", "_info"))}
+    return {base if (base := SAMPLES.sub("", name)) in histograms else name for name in names}
+
+
+def test_every_metric_named_in_a_dashboard_or_rule_exists():
+    assert asked() - exposed() == set()
+
+
+def test_every_metric_of_the_service_is_shown_or_watched():
+    ours = {name for name in exposed() if name.startswith("fraud_")}
+    assert len(ours) > 35
+    assert ours - asked() == set()
+
+
+def test_every_label_of_a_query_exists():
+    known = {"namespace", "job", "pod", "instance", "le"}
+    for kind in (ScorerMetrics, LearnerMetrics):
+        metrics = Metrics()
+        kind(metrics)
+        for family in metrics.registry.collect():
+            known |= {label for sample in family.samples for label in sample.labels}
+    known |= {"currency", "partition", "pretrained"}  # their series begin with their first value
+    texts = [text for _, text in observed.expressions()] + [rule["expr"] for rule in observed.rules()]
+    named = {
+        label.strip()
+        for text in texts
+        for group in re.findall(r"(?:by|on|group_left) \(([^)]*)\)", text)
+        for label in group.split(",")
+        if label.strip()
+    }
+    named |= {label for text in texts for label in re.findall(r"(\w+)(?:=~|!=|!~|=)\"", text)}
+    assert len(named) > 8
+    assert named - known == set()

@@ -1,0 +1,211 @@
+"""The demo as its user runs it: a process of its own, its output, its exit code, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from fraud_service.demo.broker import EmbeddedBrokerError, end_process, find_binary
+from fraud_service.demo.ground_truth import FEWEST_FRAUDS, Duel, Grade, Scored, Truth
+from fraud_service.domain.decision import Outcome
+from fraud_service.domain.events import LabelSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MARK = "DEMO_OF_THIS_TEST"
+PROC = Path("/proc")
+START = 90.0  # seconds for broker and services on a busy machine
+END = 60.0
+
+
+class Demo:
+    """A running demo; every process it starts inherits its mark."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.mark = uuid.uuid4().hex
+        self.folder = folder / "temporary"
+        self.folder.mkdir()
+        self._output = folder / "output"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD_")}
+        environment |= {MARK: self.mark, "TMPDIR": str(self.folder)}
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fraud_service", "demo", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(encoding="utf-8")
+
+    def await_output(self, pattern: str) -> None:
+        self._await(lambda: re.search(pattern, self.output) is not None, f"no {pattern!r} in {self.output}")
+
+    def await_process(self, command: str) -> int:
+        self._await(lambda: self.processes(command) != [], f"no process {command!r}")
+        return self.processes(command)[0]
+
+    def _await(self, condition: Callable[[], bool], complaint: str) -> None:
+        deadline = time.monotonic() + START
+        while not condition():
+            assert time.monotonic() < deadline, complaint
+            assert self.process.poll() is None, self.output
+            time.sleep(0.05)
+
+    def end(self, seconds: float = END) -> int:
+        return self.process.wait(seconds)
+
+    def processes(self, command: str = "") -> list[int]:
+        """Return the processes of this demo that run, by what their command line contains."""
+        found = []
+        for folder in PROC.glob("[0-9]*"):
+            try:
+                environment = (folder / "environ").read_bytes()
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue  # it ended meanwhile, or is not ours
+            if f"{MARK}={self.mark}".encode() in environment and command in words:
+                found.append(int(folder.name))
+        return found
+
+    def figure(self, name: str) -> int:
+        found = re.search(rf"^{name} +([\d,]+)\b", self.output, re.MULTILINE)
+        assert found is not None, self.output
+        return int(found[1].replace(",", ""))
+
+    def has_left_nothing(self) -> bool:
+        return self.processes() == [] and list(self.folder.iterdir()) == []
+
+
+@pytest.fixture
+def demo(tmp_path) -> Iterator[Callable[..., Demo]]:
+    try:
+        find_binary()
+    except EmbeddedBrokerError as error:
+        pytest.skip(str(error))
+    if not PROC.is_dir():
+        pytest.skip("looks for processes in /proc")
+    started: list[Demo] = []
+
+    def start(*options: str) -> Demo:
+        started.append(Demo(tmp_path, *options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        end_process(each.process, timeout=END)
+        for number in each.processes():
+            os.kill(number, signal.SIGKILL)
+
+
+@pytest.mark.embedded
+def test_it_ends_by_itself_with_a_summary_that_adds_up(demo):
+    shown = demo("--seconds", "12", "--rate", "200")
+    assert shown.end(START + END) == 0, shown.output
+    assert shown.figure("transactions") > 1000
+    assert shown.figure("scores") == shown.figure("transactions")
+    assert shown.figure("dead letters") == 0
+    assert 0 < shown.figure("alerts") < shown.figure("scores") / 4
+    assert 0 < shown.figure("labelled examples") <= shown.figure("scores")
+    assert 0 < shown.figure("labels") < shown.figure("transactions")  # what becomes known after the end is not sent
+    assert shown.figure("snapshots") > 0
+    assert "Traceback" not in shown.output
+    assert shown.has_left_nothing()
+
+
+@pytest.mark.embedded
+def test_ctrl_c_in_the_middle_ends_it_in_order(demo):
+    shown = demo("--seconds", "300")
+    shown.await_output(r"00:0[1-9] .* [1-9][\d,]* scored")
+    shown.process.send_signal(signal.SIGINT)
+    assert shown.end() == 0, shown.output
+    assert "stopped early" in shown.output
+    assert shown.figure("scores") == shown.figure("transactions") > 0
+    assert "Traceback" not in shown.output
+    assert shown.has_left_nothing()
+
+
+@pytest.mark.embedded
+def test_sigterm_while_it_starts_ends_it_in_order(demo):
+    shown = demo()
+    shown.await_process("fraud_service score")
+    shown.process.send_signal(signal.SIGTERM)
+    assert shown.end() == 0, shown.output
+    assert "stopped before the first transaction" in shown.output
+    assert shown.has_left_nothing()
+
+
+@pytest.mark.embedded
+def test_a_service_that_dies_ends_it_with_the_end_of_its_log(demo, embedded_broker):
+    admin = AdminClient({"bootstrap.servers": embedded_broker.bootstrap})
+    before = set(admin.list_topics(timeout=10).topics)
+    shown = demo("--bootstrap", embedded_broker.bootstrap)
+    shown.await_output("scorer and learner are ready")
+    during = set(admin.list_topics(timeout=10).topics) - before
+    assert during
+    assert all(".demo-" in topic for topic in during)  # none of the names that a real service uses
+    os.kill(shown.await_process("fraud_service learn"), signal.SIGKILL)
+    assert shown.end() == 1
+    assert "the learner ended with exit code -9" in shown.output
+    assert "learner_starting" in shown.output
+    assert "Traceback" not in shown.output
+    assert shown.has_left_nothing()
+    assert set(admin.list_topics(timeout=10).topics) == before
+
+
+class Labelled:
+    """What `Truth` reads of a labelled record."""
+
+    def __init__(self, name: str, outcome: Outcome, *, is_fraud: bool) -> None:
+        self.transaction_id, self.outcome, self.is_fraud = name, outcome, is_fraud
+        self.weight, self.source = 1.0, LabelSource.CHARGEBACK
+
+
+def test_a_later_label_takes_the_place_of_the_one_before():
+    truth = Truth()
+    assert truth.precision is None
+    assert truth.recall is None
+    for name, outcome, is_fraud in [
+        ("a", Outcome.DECLINE, True),
+        ("b", Outcome.REVIEW, False),
+        ("c", Outcome.APPROVE, False),
+    ]:
+        truth.learn(Labelled(name, outcome, is_fraud=is_fraud))
+    assert (truth.precision, truth.recall) == (0.5, 1.0)
+    truth.learn(Labelled("c", Outcome.APPROVE, is_fraud=True))
+    assert (truth.precision, truth.recall) == (0.5, 0.5)
+    truth.learn(Labelled("b", Outcome.REVIEW, is_fraud=True))
+    assert (truth.found, truth.flagged, truth.frauds) == (2, 2, 3)
+
+
+def test_a_grade_is_average_precision_and_log_loss():
+    grade = Grade.of([True, False, True, False], [0.0, 0.0, 0.0, 0.0])
+    assert grade.log_loss == pytest.approx(0.693147)
+    assert Grade.of([False, True, False, True], [3.0, 2.0, 1.0, 0.0]).average_precision == pytest.approx(0.5)
+    assert Grade.of([False, True], [-1.0, 1.0]).average_precision == 1.0
+
+
+def test_a_duel_needs_enough_frauds_in_its_days():
+    scored = [Scored(str(number), number, -1.0, float(number % 2)) for number in range(4 * FEWEST_FRAUDS)]
+    truth = {each.transaction_id: each.timestamp % 2 == 1 for each in scored}
+    assert Duel.between(scored, 0, 2 * FEWEST_FRAUDS - 1, truth) is None
+    duel = Duel.between(scored, 0, 2 * FEWEST_FRAUDS, truth)
+    assert duel is not None
+    assert duel.frauds == FEWEST_FRAUDS
+    assert duel.online.average_precision == 1.0
+    assert duel.online.log_loss < duel.pretrained.log_loss

@@ -1,0 +1,19 @@
+"""What an example prints of a message cannot move a terminal's cursor. (The examples run in `kafka/`.)"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.attack
+
+CASES = Path(__file__).parents[2] / "examples" / "cases.py"
+
+
+def test_a_card_that_is_no_plain_text_is_listed_escaped():
+    shown = runpy.run_path(str(CASES))["shown"]
+    assert shown("c\x1b[2J\u202e\n1") == r"c\x1b[2J\u202e\n1"
+    assert shown("Karte-é-漢") == "Karte-é-漢"
+    assert shown(17) == "17"

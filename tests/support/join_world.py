@@ -1,0 +1,64 @@
+"""One label join or several, driven as the learner drives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from support.worlds import DictStore
+
+from fraud_service.domain.label_join import Ledger, examples_due
+from fraud_service.domain.time import Calendar
+
+if TYPE_CHECKING:
+    from fraud_service.domain.events import Label
+    from fraud_service.domain.label_join_rows import Example
+    from fraud_service.domain.records import ScoreRecord
+
+CALENDAR = Calendar(interval=10, lead=2, maturity=100, retention=1000)
+Taught = tuple[int, str, bool, int, bool]  # boundary, transaction, is it fraud, known at, corrects
+
+
+@dataclass
+class World:
+    """One ledger or several, driven as the learner drives them."""
+
+    partitions: int = 1
+    closed: int = -1
+    taught: list[Taught] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    sweeps: int = 0  # entries at once; 0: none
+
+    def __post_init__(self) -> None:
+        self.stores = [DictStore() for _ in range(self.partitions)]
+        self.ledgers = [Ledger(store, CALENDAR) for store in self.stores]
+
+    def _ledger(self, transaction_id: str) -> Ledger:
+        return self.ledgers[sum(transaction_id.encode()) % self.partitions]
+
+    def score(self, record: ScoreRecord) -> bool:
+        return self._ledger(record.transaction_id).score(record, self.closed)
+
+    def label(self, word: Label) -> bool:
+        return self._ledger(word.transaction_id).label(word, self.closed)
+
+    def close(self, until: int) -> list[Taught]:
+        """Close the boundaries up to this instant; returns what was taught."""
+        before = len(self.taught)
+        while (self.closed + 1) * CALENDAR.interval <= until:
+            boundary = self.closed + 1
+            self.sweep(boundary)
+            for example in examples_due(self.ledgers, boundary):
+                self.examples.append(example)
+                name = example.scored.transaction_id
+                self.taught.append((boundary, name, example.is_fraud, example.known_at, example.corrects))
+            self.closed = boundary
+        return self.taught[before:]
+
+    def sweep(self, boundary: int) -> None:
+        """Sweep as the learner does where very much falls due; it must change nothing."""
+        if self.sweeps:
+            for ledger in self.ledgers:
+                place = 0
+                while place < ledger.count(boundary):
+                    place = ledger.sweep(boundary, place, self.sweeps)

@@ -1,0 +1,40 @@
+"""A history is sent in the order of event time, labels among the transactions."""
+
+from __future__ import annotations
+
+import json
+
+from support.worlds import DAY, HOUR, MONDAY, transaction
+
+from fraud_service.admin import history_producer
+from fraud_service.config.settings import Settings
+from fraud_service.domain.events import LabelledTransaction
+
+
+class Producer:
+    """Notes what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes]] = []
+
+    def produce(self, topic, value, *_, **__):
+        self.sent.append((topic, value))
+
+    def poll(self, _):
+        return 0
+
+    def flush(self, *_):
+        return 0
+
+
+def test_labels_of_one_instant_and_one_id_are_sent_though_they_say_different_things(monkeypatch):
+    producer = Producer()
+    monkeypatch.setattr(history_producer.clients, "producer", lambda _: producer)
+    history = [
+        LabelledTransaction(transaction("t", MONDAY + n, card_id=card), is_fraud=n == 1, labelled_at=MONDAY + HOUR)
+        for n, card in enumerate(["a", "a", "b"])
+    ]
+    with history_producer.Feed(Settings(instance="test")) as sending:
+        sending.play(history, DAY)
+    labels = [json.loads(value) for _, value in producer.sent if b"labelled_at" in value]
+    assert [(one["card_id"], one["is_fraud"]) for one in labels] == [("a", False), ("a", True), ("b", False)]

@@ -1,0 +1,63 @@
+"""A letter of a payment that was scored proves nothing, whatever the settings let scorers take."""
+
+from __future__ import annotations
+
+import pytest
+from fuzz.targets import NAMES, SETTINGS, InMemory
+from support.malformed import BROKER_TIME, text
+
+from fraud_service.admin import dead_letter_proof
+from fraud_service.kafka.dead_letter_format import letter
+from fraud_service.kafka.dead_letters import Found
+from fraud_service.kafka.topic_reader import Entry
+
+pytestmark = pytest.mark.attack
+
+
+def verdict(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settings):
+    """Judge a letter of the only payment there is."""
+    paid = Entry(topic, 0, 0, b"c-1", value, BROKER_TIME, [])
+    place = {"reason": "not_json", "source-topic": topic, "source-partition": "0", "source-offset": "0"}
+    headers = [(f"fraud-{name}", content.encode()) for name, content in place.items()]
+    written = paid._replace(topic=NAMES.dead_letters, headers=headers)
+    monkeypatch.setattr(dead_letter_proof, "Archive", lambda *_: InMemory({topic: [paid]}, 0))
+    (found,) = dead_letter_proof.judge(
+        SETTINGS.model_copy(update=settings), [Found(written, letter(written), len(value), is_redriven=False)]
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "settings"),
+    [
+        (text(), {}),
+        (text(timestamp=BROKER_TIME + 1000), {"future_tolerance": 300.0}),
+        (text(merchant_id="4242424242424242"), {"refuse_card_numbers": False}),
+    ],
+    ids=["in order", "within the tolerance", "with a card number that may stay"],
+)
+def test_a_letter_of_a_payment_that_scorers_take_is_left(monkeypatch, value, settings):
+    assert "may have been scored" in verdict(monkeypatch, value, **settings).hindrance
+
+
+@pytest.mark.parametrize(
+    ("value", "settings"),
+    [
+        (b"no json", {}),
+        (text(timestamp=BROKER_TIME + 400_000), {"future_tolerance": 300.0}),
+        (text(merchant_id="4242424242424242"), {"refuse_card_numbers": True}),
+    ],
+)
+def test_a_letter_of_what_scorers_refuse_is_sent(monkeypatch, value, settings):
+    assert verdict(monkeypatch, value, **settings).hindrance is None
+
+
+@pytest.mark.parametrize("card", ["4242424242424242", "c-1", "tok_a_" + "a" * 32])
+def test_a_letter_of_a_raw_payment_that_tokenizers_take_is_left(monkeypatch, card):
+    paid = text(card_id=card, note="4242 4242 4242 4242")
+    assert "may have been scored" in verdict(monkeypatch, paid, NAMES.raw_transactions).hindrance
+
+
+@pytest.mark.parametrize("value", [b"no json", text(card_id=7), text(cvv="123"), text(n=[4242424242424242])])
+def test_a_letter_of_what_tokenizers_refuse_is_sent(monkeypatch, value):
+    assert verdict(monkeypatch, value, NAMES.raw_transactions).hindrance is None

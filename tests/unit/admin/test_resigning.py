@@ -1,0 +1,53 @@
+"""Who signs anew vouches for what they say, and for nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from fraud_service.admin.resign import Lenient, _in_force
+from fraud_service.domain.detector import MOST_MODELS
+from fraud_service.domain.errors import RefusedRecord
+from fraud_service.kafka.model_topic import REFIT_KEY, SWITCH_KEY, Promoted
+from fraud_service.security.signatures import Keyring
+
+pytestmark = pytest.mark.attack
+
+KEYS = {"2026": b"k" * 32}
+RECORD = ("risk", b"card:c", b"row")
+SIGNED = Keyring(KEYS, "2026", "production").signed(*RECORD, [])
+UNBOUND = Keyring(KEYS, "2026", deployment=None).signed(*RECORD, [])
+STAGING = Keyring(KEYS, "2026", "staging").signed(*RECORD, [])
+
+
+def lenient(**allowed: bool) -> Lenient:
+    return Lenient(KEYS, "2026", "production", **allowed)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "believed"),
+    [
+        ({}, [SIGNED]),
+        ({"unbound": True}, [SIGNED, UNBOUND]),
+        ({"unsigned": True}, [SIGNED, []]),
+        ({"unsigned": True, "unbound": True}, [SIGNED, UNBOUND, []]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_only_what_is_vouched_for_is_believed(allowed, believed):
+    for headers in (SIGNED, UNBOUND, STAGING, []):
+        if headers in believed:
+            lenient(**allowed).require(*RECORD, headers)
+        else:
+            with pytest.raises(RefusedRecord):
+                lenient(**allowed).require(*RECORD, headers)
+
+
+def test_the_newest_models_switch_and_re_fit_are_signed_anew_in_order():
+    switch, refit = SWITCH_KEY.encode(), REFIT_KEY.encode()
+    keys = [switch, refit, *(b"forest-%d" % number for number in range(2 * MOST_MODELS)), b"forest-1", switch]
+    records = [Promoted(key, b"%d" % place, 0, None) for place, key in enumerate(keys)]
+    found = _in_force(records)
+    models = [key for key, _ in found if key not in {switch, refit}]
+    assert models == [*(b"forest-%d" % number for number in range(MOST_MODELS + 1, 2 * MOST_MODELS)), b"forest-1"]
+    assert found[-1] == (switch, b"%d" % (len(keys) - 1))
+    assert (refit, b"1") in found

@@ -1,0 +1,497 @@
+"""The command line: data on stdout, one line of complaint on stderr, exit 0, 1 (failed) or 2 (wrong usage)."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from fraud_service import cli
+from fraud_service.__main__ import SERVICES
+from fraud_service.cli import service
+from fraud_service.cli.options import duration
+from fraud_service.config.settings import load
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.policy import Policy
+from fraud_service.kafka import topics
+from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.replay import Plan
+
+SECRET = "hunter2-and-then-some"  # noqa: S105 - a stand-in
+SMALL = ("--cards", "8", "--merchants", "40", "--days", "3")
+HEADER = "transaction_id,timestamp,card_id,merchant_id,amount,currency\n"
+COMMANDS = ["score", "learn", "label", "feed", "simulate", "train", "demo", "config", "reset", "topics"]
+COMMANDS += ["replay", "explain", "state", "snapshots"]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in list(os.environ):
+        if name.upper().startswith("FRAUD_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run one command in this process: gives exit code, stdout and stderr."""
+
+    def main(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fraud-service", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return main
+
+
+@pytest.fixture
+def no_feed(monkeypatch):
+    """Fail the test when a command that must not send anything opens a producer."""
+
+    def forbidden(*_, **__):
+        pytest.fail("a producer was opened")
+
+    monkeypatch.setattr("fraud_service.kafka.clients.producer", forbidden)
+
+
+def only_complaint(result, code):
+    """Check that a command ended with this code and one line on stderr; gives the line."""
+    ended, out, err = result
+    assert (ended, out) == (code, "")
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if not line.startswith("transactions ")]  # the progress bar
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bogus"],
+        ["topics", "bogus"],
+        ["config", "--bogus"],
+        ["feed"],
+        ["feed", "x.csv", "--rate", "fast"],
+        ["feed", "x.csv", "--rate", "0"],
+        ["feed", "x.csv", "--from", "yesterday"],
+        ["train", "x.csv"],
+        ["simulate", "x.csv", "--cards", "many"],
+        ["label", "t1", "--card", "c1"],
+        ["label", "t1", "--card", "c1", "--fraud", "--source", "rumour"],
+        ["demo", "--seconds", "1"],
+        ["reset"],
+        ["explain"],
+        ["replay", "--review-threshold", "2"],
+        ["replay", "--from", "yesterday"],
+        ["state", "--card", "c1"],
+        ["snapshots", "diff", "one"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2_and_shows_how_it_is_used(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage: fraud-service" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "truncated"),
+        ('{"reviev": 0.2}', "unknown field `reviev`"),
+        ('{"review": "low"}', "Expected `float | null`"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_refused_with_what_it_should_be(run, tmp_path, text, complaint):
+    policy = tmp_path / "policy.json"
+    policy.write_text(text)
+    line = only_complaint(run("replay", "--policy", policy), 2)
+    assert f"--policy {policy}: " in line
+    assert complaint in line
+    assert '{"review": 0.2, "decline": 0.9}' in line
+
+
+def test_a_policy_of_any_size_is_not_read_to_its_end(run):
+    line = only_complaint(run("replay", "--policy", "/dev/zero"), 2)
+    assert "/dev/zero: it has more than 65536 bytes" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), Policy(0.2, 0.9)),
+        (("--review-threshold", "0.25"), Policy(0.25, 0.9)),
+        (("--decline-threshold", "0.8"), Policy(0.2, 0.8)),
+    ],
+)
+def test_the_candidate_is_the_policy_of_the_file_and_an_option_goes_before_it(
+    run, tmp_path, monkeypatch, options, expected
+):
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"review": 0.2}')
+    asked = []
+
+    def compared(_settings, _plan, candidate, _tick):
+        asked.append(candidate.policy)
+        raise ConfigurationError("that is enough")
+
+    monkeypatch.setattr("fraud_service.verification.replay.plan", lambda *_: Plan("scores", Span(), {}, {}))
+    monkeypatch.setattr("fraud_service.verification.what_if.compared", compared)
+    code, _, err = run("replay", "--policy", policy, *options)
+    assert (code, asked) == (2, [expected]), err
+
+
+def test_without_a_command_the_help_lists_all(run):
+    code, out, err = run()
+    assert code == 2
+    assert all(command in out + err for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert f"Usage: fraud-service {command}" in out
+
+
+def test_a_misspelt_variable_is_one_line_and_exit_code_2(run, monkeypatch):
+    monkeypatch.setenv("FRAUD_PARTITION", "4")
+    said = only_complaint(run("config"), 2)
+    assert said == "ConfigurationError: FRAUD_PARTITION is not a setting: did you mean FRAUD_PARTITIONS?"
+
+
+def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "fraud_service", "score"],
+        env=os.environ | {"FRAUD_MODEL": str(tmp_path / "nowhere"), "FRAUD_ALLOW_UNSIGNED": "true"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("ModelError: no model at ")  # libraries may have warned before
+
+
+@pytest.mark.parametrize("command", [["models", "list"], ["online", "off"], ["models", "rollback", "forest-1"]])
+def test_without_keys_commands_that_verify_or_sign_end_before_they_connect(run, command):
+    said = only_complaint(run(*command), 2)
+    assert said.startswith("ConfigurationError: FRAUD_SIGNING_KEYS is not set")
+
+
+def test_commands_that_verify_nothing_need_no_keys(run):
+    assert run("topics", "list")[0] == 0
+    assert run("config")[0] == 0
+
+
+def test_config_prints_json_without_secrets(run, monkeypatch):
+    monkeypatch.setenv("FRAUD_KAFKA", json.dumps({"sasl.username": "scorer", "sasl.password": SECRET}))
+    monkeypatch.setenv("FRAUD_PARTITIONS", "12")
+    code, out, err = run("config")
+    shown = json.loads(out)
+    assert (code, err) == (0, "")
+    assert SECRET not in out
+    assert shown["kafka"] == {"sasl.username": "***", "sasl.password": "***"}
+    assert shown["partitions"] == 12
+
+
+def test_the_list_of_topics_as_json_is_the_table(run, monkeypatch):
+    monkeypatch.setenv("FRAUD_PARTITIONS", "6")
+    monkeypatch.setenv("FRAUD_TOPICS__SCORES", "bank.scores")
+    code, out, err = run("topics", "list", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == [
+        {"role": spec.role, "name": spec.name, "key": spec.key, "partitions": spec.partitions, "replication": 1}
+        | spec.config()
+        for spec in topics.table(load())
+    ]
+    by_role = {row["role"]: row for row in json.loads(out)}
+    assert by_role["scores"]["name"] == "bank.scores"
+    assert by_role["transactions"]["partitions"] == 6
+    assert by_role["risk"]["cleanup.policy"] == "compact"
+
+
+def test_the_list_of_topics_for_people_has_a_line_for_each(run):
+    code, out, _ = run("topics", "list")
+    table = topics.table(load())
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()] == [[spec.role, spec.name] for spec in table]
+
+
+def test_listing_topics_loads_neither_models_nor_a_stream():
+    script = """
+import sys
+from fraud_service import cli
+sys.argv[1:] = ["topics", "list"]
+try:
+    cli.main()
+finally:
+    print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert loaded.isdisjoint({"onnxruntime", "river", "sklearn", "quixstreams", "pyarrow"})
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("7d", 604_800_000),
+        ("12h", 43_200_000),
+        ("30m", 1_800_000),
+        ("45s", 45_000),
+        ("1.5h", 5_400_000),
+        ("0d", 0),
+        (".5d", 43_200_000),
+    ],
+)
+def test_durations_are_read(text, milliseconds):
+    assert duration(text) == milliseconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "d", "7", "7w", "7 d", "-7d", "+7d", "1e3d", "7D", ".d", "1.2.3d", "nand", "infd"]
+)
+def test_what_is_no_duration_is_refused_with_an_example(text):
+    with pytest.raises(ConfigurationError) as caught:
+        duration(text)
+    assert str(caught.value).startswith(repr(text))
+    assert "as in 7d" in str(caught.value)
+
+
+def test_a_simulated_world_is_written_and_counted(run, tmp_path):
+    code, out, err = run("simulate", tmp_path / "world.jsonl", *SMALL)
+    said = json.loads(out)
+    assert (code, err) == (0, "")
+    assert said["file"] == str(tmp_path / "world.jsonl")
+    assert said["transactions"] == len((tmp_path / "world.jsonl").read_text(encoding="utf-8").splitlines()) > 0
+
+
+def test_the_same_seed_simulates_the_same_file(run, tmp_path):
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        run("simulate", tmp_path / f"{name}.csv", "--seed", seed, *SMALL)
+    a, b, c = ((tmp_path / f"{name}.csv").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--cards", "0"), "cards=0: must be at least 1"),
+        (("--merchants", "1"), "merchants=1: must be at least 40"),
+        (("--drift-day", "99"), "drift_day=99: must be from 0 to"),
+    ],
+)
+def test_a_world_that_cannot_be_is_refused(run, tmp_path, arguments, said):
+    assert said in only_complaint(run("simulate", tmp_path / "world.jsonl", *arguments), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_name_that_tells_no_format_is_refused(run, tmp_path):
+    assert "cannot tell the format" in only_complaint(run("simulate", tmp_path / "world.xlsx", *SMALL), 2)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_file_that_cannot_be_written_is_one_line(run, tmp_path, suffix):
+    path = tmp_path / "nowhere" / f"world.{suffix}"
+    assert str(path) in only_complaint(run("simulate", path, *SMALL), 2)
+
+
+@pytest.mark.usefixtures("no_feed")
+@pytest.mark.parametrize("command", [["feed"], ["train", "--out", "unused"]], ids=["feed", "train"])
+class TestFilesThatCannotBeRead:
+    def test_a_file_that_is_not_there_is_named(self, run, command, tmp_path):
+        path = tmp_path / "nothing.csv"
+        said = only_complaint(run(command[0], path, *command[1:]), 2)
+        assert said == f"ConfigurationError: {path}: there is no such file"
+
+    def test_a_missing_column_is_named_with_the_option_that_helps(self, run, command, tmp_path):
+        path = tmp_path / "past.csv"
+        path.write_text("transaction_id,timestamp,customer,merchant_id,amount\n", encoding="utf-8")
+        said = only_complaint(run(command[0], path, *command[1:]), 2)
+        assert "no column for `card_id`, `currency`" in said
+        assert "--map" in said
+        assert "--set" in said
+
+    def test_an_invalid_row_is_named_without_its_value(self, run, command, tmp_path):
+        path = tmp_path / "past.csv"
+        path.write_text(HEADER + "t1,1000,c1,m1,5.00,EUR\nt2,2000,c1,m1,secret,EUR\n", encoding="utf-8")
+        said = only_complaint(run(command[0], path, *command[1:]), 2)
+        assert "row 2, column `amount`" in said
+        assert "secret" not in said
+
+    @pytest.mark.parametrize("option", ["--map", "--set"])
+    def test_a_pair_without_a_value_is_refused(self, run, command, option, tmp_path):
+        said = only_complaint(run(command[0], tmp_path / "past.csv", *command[1:], option, "currency"), 2)
+        assert said == f"ConfigurationError: {option} currency: write NAME=VALUE"
+
+
+@pytest.mark.usefixtures("no_feed")
+def test_a_wrong_label_delay_stops_a_feed_before_anything_is_sent(run, tmp_path):
+    path = tmp_path / "past.csv"
+    path.write_text(HEADER + "t1,1000,c1,m1,5.00,EUR\n", encoding="utf-8")
+    assert "'7x' is not a duration" in only_complaint(run("feed", path, "--label-delay", "7x"), 2)
+
+
+@pytest.mark.usefixtures("no_feed")
+@pytest.mark.parametrize("moment", ["yesterday", "2024-01-01T00:00:00", "9999999-01-01T00:00:00Z"])
+def test_a_label_without_a_proper_time_is_not_sent(run, moment):
+    said = only_complaint(run("label", "t1", "--card", "c1", "--fraud", "--at", moment), 2)
+    assert "--at" in said
+
+
+@pytest.mark.usefixtures("no_feed")
+@pytest.mark.parametrize(
+    "ids",
+    [("", "c1"), ("t1", ""), ("t" * 129, "c1"), ("t\x1b[2J", "c1"), ("t1", "c\u202e1")],
+    ids=["no id", "no card", "long id", "escape", "right to left"],
+)
+def test_a_label_that_nobody_could_read_is_not_sent(run, ids):
+    only_complaint(run("label", ids[0], "--card", ids[1], "--legitimate"), 2)
+
+
+@pytest.mark.usefixtures("no_feed")
+def test_a_label_with_a_card_number_is_not_sent_and_not_repeated(run):
+    said = only_complaint(run("label", "t1", "--card", "4242424242424242", "--fraud"), 2)
+    assert "card number" in said
+    assert "4242" not in said
+
+
+def test_a_label_goes_to_its_card_as_it_was_given(run, monkeypatch):
+    sent = []
+
+    class Producer:
+        def produce(self, topic, value, key, partition, headers, on_delivery):
+            sent.append((topic, key, json.loads(value)))
+
+        def poll(self, timeout):
+            return 0
+
+        def flush(self, timeout):
+            return 0
+
+    monkeypatch.setattr("fraud_service.kafka.clients.producer", lambda settings: Producer())
+    code, out, err = run(
+        *("label", "t1", "--card", "c1", "--fraud", "--source", "customer", "--at", "2024-01-01T01:00:00+01:00")
+    )
+    assert (code, out, err) == (0, "sent: t1 is fraud\n", "")
+    label = {"transaction_id": "t1", "card_id": "c1", "is_fraud": True, "labelled_at": 1_704_067_200_000}
+    assert sent == [("payments.fraud-labels.v1", b"c1", label | {"source": "customer"})]
+
+
+def test_training_on_too_little_is_one_line(run, tmp_path):
+    pytest.importorskip("sklearn")
+    run("simulate", tmp_path / "world.csv", *SMALL)
+    said = only_complaint(run("train", tmp_path / "world.csv", "--out", tmp_path / "model"), 2)
+    assert "known frauds in" in said
+    assert not (tmp_path / "model" / "manifest.json").exists()
+
+
+def test_a_place_where_no_artifact_can_be_written_is_one_line_before_anything_is_trained(run, tmp_path):
+    pytest.importorskip("sklearn")
+    run("simulate", tmp_path / "world.csv", *SMALL)
+    said = only_complaint(run("train", tmp_path / "world.csv", "--out", tmp_path / "world.csv" / "model"), 2)
+    assert f"--out {tmp_path / 'world.csv' / 'model'}" in said
+
+
+def test_a_client_option_that_does_not_exist_is_one_line_without_secrets(run, monkeypatch):
+    monkeypatch.setenv("FRAUD_KAFKA", json.dumps({"bogus.option": "1", "sasl.password": SECRET}))
+    said = only_complaint(run("topics", "check"), 2)
+    assert "bogus.option" in said
+    assert SECRET not in said
+
+
+def test_a_cluster_out_of_reach_is_one_line(run, monkeypatch):
+    monkeypatch.setattr(topics, "TIMEOUT", 0.3)
+    said = only_complaint(run("topics", "check", "--bootstrap", "127.0.0.1:1"), 1)
+    assert "FRAUD_BOOTSTRAP_SERVERS" in said
+
+
+LOADING = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+_, verb, module = sys.argv
+
+class Loading(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                for _ in range(1000):
+                    pass
+            except BaseException:
+                raise ImportError("initialization failed")
+
+sys.meta_path.insert(0, Loading())
+from fraud_service.__main__ import main
+sys.argv = ["fraud-service", verb]
+main()
+"""
+
+
+def told_while_loading(verb, module):
+    """Run a command that is told to stop when it begins to load a module; returns how it ended."""
+    return subprocess.run(
+        [sys.executable, "-c", LOADING, verb, module], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("verb", ["score", "learn"])
+def test_sigterm_ends_a_start_with_0_even_inside_a_module_that_makes_its_own_error_of_what_it_catches(verb):
+    ended = told_while_loading(verb, "fraud_service.service")
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("module", ["fraud_service.cli", "typer", "fraud_service.config.settings"])
+@pytest.mark.parametrize(("verb", "code"), [("score", 0), ("learn", 0), ("tokenize", 0), ("train", -signal.SIGTERM)])
+def test_a_service_hears_that_it_should_stop_before_it_is_loaded_since_process_1_is_not_told_otherwise(
+    verb, code, module
+):
+    ended = told_while_loading(verb, module)
+    assert ended.returncode == code, ended.stderr  # negative: the system ended it, nothing heard the signal
+
+
+def test_every_command_that_runs_until_it_is_told_to_stop_ends_with_0_then():
+    until = {
+        command.callback.__name__
+        for command in service.app.registered_commands
+        if "SIGTERM" in command.callback.__doc__
+    }
+    assert until == SERVICES
+
+
+def test_a_process_may_hold_as_many_files_open_as_the_system_lets_it():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        cli.allow_files()
+        allowed, still = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert allowed == (cli.OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, cli.OPEN_FILES))
+    assert still == hard
+
+
+@pytest.mark.parametrize("refusal", [ValueError("current limit exceeds maximum limit"), OSError(22, "invalid")])
+def test_a_system_that_refuses_its_own_limit_of_files_ends_no_command(monkeypatch, refusal):
+    asked = []
+
+    def refuse(_limit, both):
+        asked.append(both)
+        raise refusal
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    cli.allow_files()
+    assert asked == [(cli.OPEN_FILES, resource.RLIM_INFINITY)]

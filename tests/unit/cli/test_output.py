@@ -1,0 +1,181 @@
+"""Nothing that a message brought along reaches a terminal as it is: whatever the command, on stdout and on stderr."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fraud_service import cli
+from fraud_service.admin.models import Candidate
+from fraud_service.config.settings import Settings
+from fraud_service.demo.screen import console
+from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.text import HIDDEN
+from fraud_service.evaluation.html import page, table
+from fraud_service.kafka.dead_letter_format import Letter
+from fraud_service.kafka.dead_letters import Found, Selection
+from fraud_service.kafka.topic_reader import Entry
+from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.differences import Finding
+from fraud_service.verification.findings import Anomaly, Kind, Report
+from fraud_service.verification.replay import Plan, Verified
+
+pytestmark = pytest.mark.attack
+
+PACKAGE = Path(cli.__file__).parents[1]
+EVERY = "".join(chr(point) for first, last in HIDDEN for point in range(first, last + 1) if first != 0xD800)
+HOSTILE = f"\x1b]0;owned\x07\x1b[2J\r\n12:00 nothing is wrong\n{EVERY}[red]"
+TOLD = r"\x1b[2J\r\n12:00 nothing is wrong\n"
+
+HEADERS = [
+    ("fraud-reason", b"not_json"),
+    ("fraud-detail", HOSTILE.encode()),
+    (HOSTILE, HOSTILE.encode()),
+    ("none", None),
+]
+LETTER = Letter(HOSTILE, HOSTILE, 0, 7, None)
+FOUND = Found(
+    Entry("letters", 0, 3, HOSTILE.encode(), HOSTILE.encode() + b"\xff", 0, HEADERS), LETTER, 9, is_redriven=False
+)
+ROW = {
+    "version": HOSTILE,
+    "effective_from": "",
+    "examples": 1,
+    "online_weight": 0.5,
+    "model": HOSTILE,
+    "is_proved": True,
+}
+FINDING = Finding(Kind.DECISION, 0, 1, HOSTILE, HOSTILE, 0, HOSTILE)
+REPORT = Report({HOSTILE: 1}, {HOSTILE: 1}, (Anomaly(Kind.LOST, HOSTILE, 0, 1, HOSTILE),), (HOSTILE,))
+VERIFIED = Verified({"decision": 1}, [FINDING], [HOSTILE], [HOSTILE])
+
+LOOK = "fraud_service.kafka.dead_letters.look"
+LISTED = "fraud_service.verification.snapshots.listed"
+VERIFICATION = "fraud_service.verification"
+COMMANDS = {
+    "dead-letters list": {LOOK: Selection([FOUND], 0)},
+    "dead-letters list --json": {LOOK: Selection([FOUND], 0)},
+    "dead-letters show 0 3": {LOOK: Selection([FOUND], 0)},
+    "dead-letters redrive": {LOOK: Selection([FOUND], 0)},
+    "verify": {f"{VERIFICATION}.verify.verify": REPORT},
+    "verify --json": {f"{VERIFICATION}.verify.verify": REPORT},
+    "replay": {f"{VERIFICATION}.replay.plan": Plan("s", Span(), {}, {}), f"{VERIFICATION}.replay.verify": VERIFIED},
+    "state --card c --at 2026-01-01T00:00:00Z": {f"{VERIFICATION}.time_travel.profile_at": {HOSTILE: HOSTILE}},
+    "state --merchant m --at 2026-01-01T00:00:00Z": {f"{VERIFICATION}.time_travel.merchant_at": {HOSTILE: HOSTILE}},
+    "snapshots list": {LISTED: [ROW]},
+    "snapshots list --json": {LISTED: [ROW]},
+    "snapshots show v": {f"{VERIFICATION}.snapshots.shown": ROW},
+    "snapshots diff a b": {f"{VERIFICATION}.snapshots.differing": ROW},
+    "models list": {"fraud_service.admin.models.candidates": [Candidate(HOSTILE, 0, HOSTILE, reigns=True)]},
+    "models list --json": {"fraud_service.admin.models.candidates": [Candidate(HOSTILE, 0, HOSTILE, reigns=True)]},
+    "topics check": {"fraud_service.kafka.topics.findings": [HOSTILE], "fraud_service.kafka.clients.admin": None},
+    "topics create": {"fraud_service.kafka.topics.create": [HOSTILE], "fraud_service.kafka.clients.admin": None},
+    "sign": {"fraud_service.admin.resign.sign_anew": [HOSTILE]},
+    "reset g": {"fraud_service.admin.reset.reset": [HOSTILE]},
+    "erase --card c": {"fraud_service.admin.erase.erase": [HOSTILE]},
+}  # fmt: skip
+
+
+def is_safe(text: str) -> bool:
+    return all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run one command in this process, what it asks replaced: gives stdout and stderr."""
+    monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: Settings())
+
+    def main(command, **answers):
+        for name, answer in answers.items():
+            monkeypatch.setattr(name, lambda *_, answer=answer, **__: answer)
+        monkeypatch.setattr(sys, "argv", ["fraud-service", *command.split()])
+        with pytest.raises(SystemExit):
+            cli.main()
+        return capsys.readouterr()
+
+    return main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_prints_control_characters(run, command):
+    said = run(command, **COMMANDS[command])
+    assert is_safe(said.out + said.err)
+    if said.out[0] in "[{":
+        assert json.dumps(HOSTILE)[1:-1] in json.dumps(json.loads(said.out))  # JSON still means the same
+    else:
+        assert TOLD in said.out
+
+
+@pytest.mark.parametrize("error", [ArchiveError(HOSTILE), RuntimeError(HOSTILE), KeyError(HOSTILE)])
+def test_no_error_prints_control_characters(run, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("fraud_service.admin.models.candidates", fail)
+    said = run("models list")
+    assert said.out == ""
+    assert is_safe(said.err)
+    assert "owned" in said.err
+
+
+def test_what_a_library_or_we_log_in_a_command_is_escaped():
+    script = f"""
+import logging, structlog
+from fraud_service import cli
+cli.begin()
+log = structlog.get_logger("ours")
+log.warning({HOSTILE!r}, **{{{HOSTILE!r}: {HOSTILE!r}, "deep": [{HOSTILE!r}]}})
+logging.getLogger("foreign").warning("%s", {HOSTILE!r})
+try:
+    raise ValueError({HOSTILE!r})
+except ValueError:
+    log.exception("failed")
+    logging.getLogger("foreign").exception("failed too")
+"""
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=60, check=True)
+    assert is_safe(done.stderr)
+    assert done.stderr.count("owned") >= 6
+
+
+def test_raw_bytes_of_a_letter_go_to_a_file_and_never_to_a_terminal(monkeypatch, capfdbinary):
+    monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: Settings())
+    monkeypatch.setattr(LOOK, lambda *_, **__: Selection([FOUND], 0))
+    monkeypatch.setattr(sys, "argv", ["fraud-service", "dead-letters", "show", "0", "3", "--raw"])
+    for is_terminal, code, written in ((False, 0, FOUND.entry.value), (True, 2, b"")):
+        stream = sys.stdout.buffer
+        monkeypatch.setattr(
+            "typer.get_binary_stream",
+            lambda _, stream=stream, answer=is_terminal: SimpleNamespace(write=stream.write, isatty=lambda: answer),
+        )
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        sys.stdout.flush()
+        assert (ended.value.code or 0, capfdbinary.readouterr().out) == (code, written)
+
+
+def test_a_page_shows_no_markup_and_no_bidirectional_characters():
+    written = page(HOSTILE, table([HOSTILE], [[HOSTILE, "<b>"]]))
+    assert is_safe(written)
+    assert "<b>" not in written
+
+
+def test_the_screen_of_the_demo_knows_no_markup(capsys):
+    console().print("[red]x[/]")
+    assert capsys.readouterr().out == "[red]x[/]\n"
+
+
+def test_every_command_prints_through_the_output_module():
+    doors = {"print", "typer.echo", "typer.secho", "click.echo", "sys.stdout.write", "sys.stderr.write"}
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), ast.unparse(node.func))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in doors
+    }
+    assert found == {("cli/output.py", "typer.echo")}

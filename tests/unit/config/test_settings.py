@@ -1,0 +1,343 @@
+"""Settings: what cannot work stops the start with the name, the value and the fix; what is secret stays secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from fraud_service import cli
+from fraud_service.config.settings import IN_WORDS, Settings, TopicNames, load, variables
+from fraud_service.domain.errors import ConfigurationError
+
+SECRET = "hunter2-and-then-some"  # noqa: S105 - a stand-in
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in list(os.environ):
+        if name.upper().startswith("FRAUD_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Set variables, and read the settings."""
+
+    def read(**values):
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        return load()
+
+    return read
+
+
+def complaint(read, **values):
+    with pytest.raises(ConfigurationError) as caught:
+        read(**values)
+    return str(caught.value)
+
+
+def test_without_any_variable_the_defaults_hold(environment):
+    settings = environment()
+    assert settings.bootstrap_servers == "localhost:9092"
+    assert settings.guarantee == "exactly-once"
+    assert settings.topics == TopicNames()
+    assert settings.model is None
+    assert settings.instance
+
+
+def test_variables_are_read(environment):
+    settings = environment(
+        FRAUD_BOOTSTRAP_SERVERS="a:1,b:2",
+        FRAUD_PARTITIONS="12",
+        FRAUD_MODEL="models/mine",
+        FRAUD_REVIEW_THRESHOLD="0.25",
+        FRAUD_KAFKA='{"security.protocol": "SASL_SSL"}',
+    )
+    assert settings.bootstrap_servers == "a:1,b:2"
+    assert settings.partitions == 12
+    assert settings.model == Path("models/mine")
+    assert settings.review_threshold == 0.25
+    assert settings.kafka == {"security.protocol": "SASL_SSL"}
+
+
+def test_options_of_the_command_line_override_variables(environment, monkeypatch):
+    environment(FRAUD_BOOTSTRAP_SERVERS="a:1", FRAUD_PARTITIONS="12")
+    settings = load(bootstrap_servers="c:3", partitions=None)
+    assert settings.bootstrap_servers == "c:3"
+    assert settings.partitions == 12
+
+
+def test_an_option_that_was_not_given_leaves_the_default():
+    assert load(bootstrap_servers=None).bootstrap_servers == "localhost:9092"
+
+
+def test_settings_do_not_change_once_they_are_read(environment):
+    settings = environment()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.partitions = 8
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FRAUD_PARTITION", "FRAUD_PARTITIONS"),
+        ("FRAUD_REVIEW_TRESHOLD", "FRAUD_REVIEW_THRESHOLD"),
+        ("FRAUD_BOOTSTRAP_SERVER", "FRAUD_BOOTSTRAP_SERVERS"),
+        ("FRAUD_TOPICS__SCORE", "FRAUD_TOPICS__SCORES"),
+        ("FRAUD_TOPICS_SCORES", "FRAUD_TOPICS__SCORES"),
+        ("FRAUD_LOGLEVEL", "FRAUD_LOG_LEVEL"),
+    ],
+)
+def test_a_misspelt_name_stops_the_start_and_the_nearest_is_named(environment, name, meant):
+    assert complaint(environment, **{name: "1"}) == f"{name} is not a setting: did you mean {meant}?"
+
+
+def test_a_name_that_resembles_none_says_where_all_are_listed(environment):
+    assert "`fraud-service config` lists all settings" in complaint(environment, FRAUD_XYZZY="1")
+
+
+def test_variables_of_the_test_suite_and_of_others_are_left_alone(environment):
+    environment(FRAUD_TEST_REQUIRE_KAFKA="1", FRAUDULENT="yes", PARTITIONS="-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FRAUD_BOOTSTRAP_SERVERS", ""),
+        ("FRAUD_PARTITIONS", "0"),
+        ("FRAUD_PARTITIONS", "10001"),
+        ("FRAUD_PARTITIONS", "four"),
+        ("FRAUD_REPLICATION", "0"),
+        ("FRAUD_REPLICATION", "11"),
+        ("FRAUD_SCORER_GROUP", ""),
+        ("FRAUD_LEARNER_GROUP", ""),
+        ("FRAUD_INSTANCE", ""),
+        ("FRAUD_GUARANTEE", "at-most-once"),
+        ("FRAUD_COMMIT_INTERVAL", "-0.1"),
+        ("FRAUD_COMMIT_INTERVAL", "60.1"),
+        ("FRAUD_REVIEW_THRESHOLD", "-0.01"),
+        ("FRAUD_REVIEW_THRESHOLD", "nan"),
+        ("FRAUD_DECLINE_THRESHOLD", "1.01"),
+        ("FRAUD_FUTURE_TOLERANCE", "-1"),
+        ("FRAUD_FUTURE_TOLERANCE", "inf"),
+        ("FRAUD_SNAPSHOT_INTERVAL", "0.5"),
+        ("FRAUD_SNAPSHOT_INTERVAL", "inf"),
+        ("FRAUD_SNAPSHOT_LEAD", "-1"),
+        ("FRAUD_SNAPSHOT_LEAD", "inf"),
+        ("FRAUD_MATURITY", "0"),
+        ("FRAUD_LABEL_RETENTION", "0"),
+        ("FRAUD_LABEL_RETENTION", "inf"),
+        ("FRAUD_LEGITIMATE_SHARE", "0"),
+        ("FRAUD_LEGITIMATE_SHARE", "1.5"),
+        ("FRAUD_HTTP_PORT", "-1"),
+        ("FRAUD_HTTP_PORT", "65536"),
+        ("FRAUD_LOG_LEVEL", "loud"),
+        ("FRAUD_TOPICS__SCORES", ""),
+    ],
+)
+def test_a_value_that_cannot_work_is_named_with_its_variable(environment, name, value):
+    said = complaint(environment, **{name: value})
+    assert said.startswith(f"{name}={value!r}: ")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in variables() if re.search("TOLERANCE|INTERVAL|LEAD|THRESHOLD", name)])
+def test_not_a_number_is_no_number(environment, name):
+    assert complaint(environment, **{name: "nan"}).startswith(f"{name}='nan': ")
+
+
+def test_several_values_that_cannot_work_are_told_at_once(environment):
+    said = complaint(environment, FRAUD_PARTITIONS="0", FRAUD_LOG_LEVEL="loud", FRAUD_HTTP_PORT="x")
+    for name in ("FRAUD_PARTITIONS='0'", "FRAUD_LOG_LEVEL='loud'", "FRAUD_HTTP_PORT='x'"):
+        assert name in said
+
+
+def test_thresholds_in_the_wrong_order_are_refused_with_both_values(environment):
+    said = complaint(environment, FRAUD_REVIEW_THRESHOLD="0.8", FRAUD_DECLINE_THRESHOLD="0.5")
+    assert said == (
+        "FRAUD_DECLINE_THRESHOLD=0.5 lies below FRAUD_REVIEW_THRESHOLD=0.8: raise the first or lower the second"
+    )
+
+
+def test_equal_thresholds_will_do(environment):
+    assert environment(FRAUD_REVIEW_THRESHOLD="0.5", FRAUD_DECLINE_THRESHOLD="0.5").review_threshold == 0.5
+
+
+def test_retention_shorter_than_maturity_is_refused_with_both_values(environment):
+    said = complaint(environment, FRAUD_MATURITY="10", FRAUD_LABEL_RETENTION="9.5")
+    assert said.startswith("FRAUD_LABEL_RETENTION=9.5 is shorter than FRAUD_MATURITY=10: ")
+    assert "raise the first or lower the second" in said
+
+
+def test_topic_names_are_set_one_by_one(environment):
+    topics = environment(FRAUD_TOPICS__SCORES="bank.scores", FRAUD_TOPICS__DEAD_LETTERS="bank.dlq").topics
+    assert (topics.scores, topics.dead_letters) == ("bank.scores", "bank.dlq")
+    assert topics.alerts == TopicNames().alerts
+
+
+def test_topic_names_are_set_together_as_json(environment):
+    assert environment(FRAUD_TOPICS='{"risk": "bank.risk"}').topics == TopicNames(risk="bank.risk")
+
+
+def test_a_topic_of_the_json_that_means_nothing_is_refused(environment):
+    assert "FRAUD_TOPICS__RISKS" in complaint(environment, FRAUD_TOPICS='{"risks": "bank.risk"}')
+
+
+def test_two_topics_of_one_name_are_refused(environment):
+    said = complaint(environment, FRAUD_TOPICS__SCORES="one", FRAUD_TOPICS__ALERTS="one")
+    assert "FRAUD_TOPICS__SCORES" in said
+    assert "FRAUD_TOPICS__ALERTS" in said
+
+
+@pytest.mark.parametrize("name", ["FRAUD_KAFKA", "FRAUD_TOPICS"])
+def test_a_value_that_should_be_json_and_is_none_is_refused(environment, name):
+    said = complaint(environment, **{name: f"sasl.password={SECRET}"})
+    assert said.startswith(name)
+    assert "JSON" in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize("value", [[SECRET], {"sasl.password": {"value": SECRET}}, {"sasl.password": 4711_0815}])
+def test_a_complaint_about_client_options_never_shows_their_values(environment, value):
+    said = complaint(environment, FRAUD_KAFKA=json.dumps(value))
+    assert said.startswith("FRAUD_KAFKA")
+    assert SECRET not in said
+    assert "47110815" not in said
+
+
+def test_secret_options_come_from_files_as_a_mounted_secret_has_them(environment, tmp_path):
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "sasl.password").write_text('a "quoted" $(word)\n', encoding="utf-8")
+    environment(FRAUD_KAFKA='{"sasl.username": "me", "sasl.password": "old"}', FRAUD_KAFKA_SECRETS=str(tmp_path))
+    assert load().kafka == {"sasl.username": "me", "sasl.password": 'a "quoted" $(word)'}
+
+
+def test_secret_files_that_cannot_be_read_stop_the_start_without_a_word_of_what_is_in_them(environment, tmp_path):
+    (tmp_path / "sasl.password").write_bytes(b"\xff" + SECRET.encode())
+    said = complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))
+    assert said.startswith(f"FRAUD_KAFKA_SECRETS={tmp_path}: UnicodeDecodeError")
+    assert SECRET not in said
+    assert complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path / "none")).startswith("FRAUD_KAFKA_SECRETS=")
+
+
+UNSAFE = [
+    ("enable.ssl.certificate.verification", "False"),
+    ("enable.ssl.certificate.verification", "0"),
+    ("ssl.endpoint.identification.algorithm", "none"),
+    ("enable.sasl.oauthbearer.unsecure.jwt", "true"),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), UNSAFE)
+def test_nobody_may_pass_for_a_broker_outside_development(environment, tmp_path, option, value):
+    said = complaint(environment, FRAUD_KAFKA=json.dumps({option: value}))
+    assert said.startswith(f"FRAUD_KAFKA has {option}={value.lower()}: ")
+    assert "ssl.ca.location" in said
+    assert "FRAUD_DEVELOPMENT" in said
+    (tmp_path / option).write_text(f"{value}\n")
+    assert option in complaint(environment, FRAUD_KAFKA="{}", FRAUD_KAFKA_SECRETS=str(tmp_path))
+    environment(FRAUD_DEVELOPMENT="true", FRAUD_KAFKA=json.dumps({option: value}))
+    assert load().kafka[option] == value
+
+
+def test_to_verify_brokers_may_be_said_in_words(environment):
+    options = {"enable.ssl.certificate.verification": "true", "ssl.endpoint.identification.algorithm": "https"}
+    environment(FRAUD_KAFKA=json.dumps(options))
+    assert load().kafka == options
+
+
+def test_a_certificate_needs_its_key(environment):
+    said = complaint(environment, FRAUD_HTTP_CERTIFICATE="/tls.crt")
+    assert said.startswith("FRAUD_HTTP_CERTIFICATE and FRAUD_HTTP_KEY belong together")
+
+
+def test_config_prints_every_setting_and_no_secret(environment, capsys):
+    environment(FRAUD_KAFKA=json.dumps({"sasl.password": SECRET}), FRAUD_TOPICS__SCORES="bank.scores")
+    cli.service.config()
+    printed = capsys.readouterr().out
+    shown = json.loads(printed)
+    assert SECRET not in printed
+    assert shown["kafka"] == {"sasl.password": "***"}
+    assert shown["topics"]["scores"] == "bank.scores"
+    assert set(shown) == set(Settings.model_fields)
+
+
+def test_every_setting_is_documented_with_its_default():
+    table = variables()
+    fields = [name for name in Settings.model_fields if name != "topics"]
+    assert set(table) == {
+        *(f"FRAUD_{name.upper()}" for name in fields),
+        *(f"FRAUD_TOPICS__{name.upper()}" for name in TopicNames.model_fields),
+    }
+    assert all(default and meaning for default, meaning in table.values())
+
+
+def test_the_documented_defaults_are_what_holds_without_the_variable(environment, monkeypatch):
+    in_words = set(IN_WORDS) - {"kafka"}
+    unset = load().model_dump(exclude=in_words)
+    documented = {
+        name: default
+        for name, (default, _) in variables().items()
+        if name not in {f"FRAUD_{field.upper()}" for field in in_words}
+    }
+    assert environment(**documented).model_dump(exclude=in_words) == unset
+
+
+@pytest.mark.parametrize(
+    "name", ["FUTURE_TOLERANCE", "SNAPSHOT_INTERVAL", "SNAPSHOT_LEAD", "MATURITY", "LABEL_RETENTION"]
+)
+@pytest.mark.parametrize("value", ["1e308", "1e12", "nan", "-1"])
+def test_a_length_that_is_no_time_stops_the_start(environment, name, value):
+    assert f"FRAUD_{name}='{value}'" in complaint(environment, **{f"FRAUD_{name}": value})
+
+
+def test_a_maturity_that_rounds_to_nothing_stops_the_start(environment):
+    assert "FRAUD_MATURITY='1e-30'" in complaint(environment, FRAUD_MATURITY="1e-30")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["KAFKA_SECRETS", "SIGNING_KEYS", "TOKENIZER_KEYS", "MODEL", "STATE_DIR", "HTTP_CERTIFICATE", "HTTP_KEY"],
+)
+def test_an_empty_path_is_not_the_working_directory(environment, name):
+    said = complaint(environment, **{f"FRAUD_{name}": ""})
+    assert f"FRAUD_{name}=''" in said
+    assert "name a path, or remove the variable" in said
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../etc", "a/b", "a b", "", "x" * 201])
+def test_a_group_is_no_path_and_can_be_part_of_the_name_of_a_topic(environment, name):
+    assert f"FRAUD_SCORER_GROUP={name!r}" in complaint(environment, FRAUD_SCORER_GROUP=name)
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "x" * 250, "\x1b[2J", ""])
+def test_a_topic_has_a_name_that_brokers_take(environment, name):
+    assert f"FRAUD_TOPICS__SCORES={name!r}" in complaint(environment, FRAUD_TOPICS__SCORES=name)
+
+
+@pytest.mark.parametrize("role", ["LEARNER", "TOKENIZER"])
+def test_two_kinds_of_process_do_not_share_a_group(environment, role):
+    said = complaint(environment, **{"FRAUD_SCORER_GROUP": "one", f"FRAUD_{role}_GROUP": "one"})
+    assert f"FRAUD_{role}_GROUP=one" in said
+    assert "must differ" in said
+
+
+def test_what_is_no_text_stops_the_start_and_not_the_process(environment, monkeypatch, tmp_path):
+    monkeypatch.setitem(os.environb, b"FRAUD_INSTANCE", b"pod-\xff")
+    assert "FRAUD_INSTANCE is not UTF-8" in complaint(environment)
+    monkeypatch.delenv("FRAUD_INSTANCE")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/sasl.\xff")).write_text("x")
+    assert "UTF-8" in complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir], ids=["fifo", "link", "folder"]
+)
+def test_only_files_are_read_as_secrets(environment, tmp_path, make):
+    make(tmp_path / "sasl.password")
+    assert f"FRAUD_KAFKA_SECRETS={tmp_path}" in complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))

@@ -1,0 +1,465 @@
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import (
+    DAY,
+    HOUR,
+    MINUTE,
+    MONDAY,
+    BrokenModel,
+    LinearModel,
+    UndecidedModel,
+    online_model,
+    snapshot,
+    transaction,
+)
+
+from fraud_service.domain.decision import NO_MODEL, Decision, Outcome
+from fraud_service.domain.detector import Detector, Verdict
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.profile import Profile, decode_profile, encode_profile
+from fraud_service.domain.reasons import (
+    CODES,
+    LEAST_CONTRIBUTION,
+    MOST_REASONS,
+    reasons,
+)
+from fraud_service.domain.records import (
+    alert_id,
+    alert_record,
+    decode_score,
+    encode_record,
+    score_record,
+)
+from fraud_service.domain.risk import NO_RISK, encode_risk, merchant_key
+from fraud_service.domain.scoring import QUIET, blend, probability
+from fraud_service.domain.snapshot import Knowledge, untaught
+
+if TYPE_CHECKING:
+    from fraud_service.domain.online_model import OnlineModel
+
+FAST = settings(max_examples=80, deadline=None, derandomize=True)
+WARY = Policy(review=0.0, decline=0.9)
+SUSPICIOUS = {"amount": 2.0, "count_1h": 40.0, "merchant_streak": 30.0, "is_new_country": 300.0, "card_age": -8.0}
+
+
+def ignorant() -> Knowledge:
+    return Knowledge(untaught("model-1", online_model()))
+
+
+def taught(online: OnlineModel, online_weight: float = 0.5) -> Knowledge:
+    """Have one snapshot in force from Monday on, which knows merchant-1 as a place of frauds."""
+    knowledge = ignorant()
+    row = NO_RISK.with_label(MONDAY - HOUR, MONDAY - DAY, is_fraud=True, explained=False)
+    rows: dict[str, bytes | None] = {merchant_key("merchant-1"): encode_risk(row)}
+    newest = snapshot(MONDAY - HOUR // 4, rows, {}, online=online, online_weight=online_weight)
+    knowledge.receive_snapshot(newest)
+    for key, value in rows.items():
+        knowledge.receive_risk(newest.version, key, value)
+    knowledge.settle()
+    assert knowledge.newest == newest
+    return knowledge
+
+
+def logit(score: float) -> float:
+    return math.log(score) - math.log1p(-score)
+
+
+WEIGHTS = st.lists(st.floats(-0.3, 0.3), min_size=len(NAMES), max_size=len(NAMES)).map(tuple)
+ONLINE = st.builds(
+    lambda weights, leaf_weights, pretrained_weight, intercept: online_model(
+        weights=weights, leaf_weights=leaf_weights, pretrained_weight=pretrained_weight, intercept=intercept
+    ),
+    WEIGHTS,
+    st.tuples(st.floats(-1, 1), st.floats(-1, 1)),
+    st.floats(-0.5, 1.5),
+    st.floats(-2, 2),
+)
+PAYMENTS = st.lists(
+    st.builds(
+        lambda number, card, minutes, cents, country: transaction(
+            f"t{number}",
+            MONDAY + minutes * MINUTE,
+            card_id=f"card-{card}",
+            merchant_id=f"merchant-{number % 3}",
+            amount=cents / 100,
+            country=country,
+        ),
+        st.integers(0, 12),
+        st.integers(0, 2),
+        st.integers(-60, 3000),
+        st.integers(0, 50_000),
+        st.sampled_from([None, "DE", "FR"]),
+    ),
+    min_size=8,
+    max_size=40,
+)
+
+
+def cut(payments: list, places: list[int]) -> list[list]:
+    edges = [0, *sorted(place % (len(payments) + 1) for place in places), len(payments)]
+    return [payments[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@FAST
+@given(PAYMENTS, st.lists(st.integers(0, 40), max_size=6), ONLINE)
+def test_where_a_batch_ends_changes_neither_verdicts_nor_profiles(payments, places, online):
+    detector, knowledge = Detector(LinearModel(**SUSPICIOUS), WARY), taught(online)
+    whole: dict[str, Profile] = {}
+    verdicts = detector.assess(payments, whole, knowledge)
+    stored: dict[str, bytes] = {}
+    in_parts: list[Verdict] = []
+    for part in cut(payments, places):  # between two batches, profiles lie in the store as bytes
+        profiles = {card: decode_profile(data) for card, data in stored.items()}
+        in_parts += detector.assess(part, profiles, knowledge)
+        stored = {card: encode_profile(profile) for card, profile in profiles.items()}
+    assert in_parts == verdicts
+    assert stored == {card: encode_profile(profile) for card, profile in whole.items()}
+
+
+def test_the_pretrained_model_sees_one_batch_without_repetitions():
+    model = LinearModel()
+    detector = Detector(model, Policy())
+    detector.assess([transaction("a"), transaction("b"), transaction("a")], {}, ignorant())
+    assert model.batches == [2]
+
+
+def test_an_empty_batch_asks_no_model():
+    model = LinearModel()
+    assert Detector(model, Policy()).assess([], {}, ignorant()) == []
+    assert model.batches == []
+
+
+@FAST
+@given(PAYMENTS, ONLINE)
+def test_a_repeated_transaction_gets_its_first_decision_and_leaves_the_profile_alone(payments, online):
+    payments = list({payment.transaction_id: payment for payment in payments}.values())
+    profiles: dict[str, Profile] = {}
+    first = Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, profiles, taught(online))
+    before = {card: encode_profile(profile) for card, profile in profiles.items()}
+    other = Detector(LinearModel(base=5.0), Policy(0.0, 0.0))  # meanwhile everything else has changed
+    again = other.assess(payments[::-1], profiles, ignorant())[::-1]
+    assert [verdict.decision for verdict in again] == [verdict.decision for verdict in first]
+    assert all(verdict.is_repeated and verdict.contributions is None for verdict in again)
+    assert {card: encode_profile(profile) for card, profile in profiles.items()} == before
+
+
+def test_a_repetition_within_a_batch_gets_the_decision_of_the_first():
+    profiles: dict[str, Profile] = {}
+    payment = transaction(amount=900.0)
+    detector = Detector(LinearModel(**SUSPICIOUS), WARY)
+    verdicts = detector.assess([payment, payment, transaction("t2"), payment], profiles, ignorant())
+    assert [verdict.is_repeated for verdict in verdicts] == [False, True, False, True]
+    assert verdicts[1].decision == verdicts[3].decision == verdicts[0].decision
+    assert profiles["card-1"].count == 2
+
+
+def test_the_same_transaction_id_on_another_card_is_another_transaction():
+    verdicts = Detector(LinearModel(), Policy()).assess([transaction(), transaction(card_id="card-2")], {}, ignorant())
+    assert not any(verdict.is_repeated for verdict in verdicts)
+
+
+def test_a_transaction_is_remembered_for_the_next_fifteen_of_its_card():
+    detector, profiles = Detector(LinearModel(), Policy()), dict[str, Profile]()
+    detector.assess([transaction(f"t{number}") for number in range(16)], profiles, ignorant())
+    assert detector.assess([transaction("t0")], profiles, ignorant())[0].is_repeated
+    detector.assess([transaction("t16")], profiles, ignorant())
+    assert not detector.assess([transaction("t0")], profiles, ignorant())[0].is_repeated
+
+
+@FAST
+@given(PAYMENTS, ONLINE, st.floats(0, 1), st.sampled_from([LinearModel, BrokenModel, UndecidedModel]))
+def test_contributions_add_up_to_the_logit_of_the_score(payments, online, share, kind):
+    verdicts = Detector(kind(**SUSPICIOUS), WARY).assess(payments, {}, taught(online, share))
+    explained = [
+        verdict for verdict in verdicts if not verdict.is_repeated and NO_MODEL not in verdict.decision.reasons
+    ]
+    for verdict in explained:
+        assert verdict.contributions is not None
+        assert verdict.contributions.total() == pytest.approx(logit(verdict.decision.score), abs=1e-6)
+
+
+def test_contributions_add_up_where_a_logit_is_cut_off():
+    verdict = Detector(LinearModel(), WARY).assess([transaction()], {}, taught(online_model(intercept=50.0), 0.2))[0]
+    assert verdict.contributions is not None
+    assert verdict.contributions.total() == pytest.approx(logit(verdict.decision.score), abs=1e-6)
+
+
+@FAST
+@given(PAYMENTS, ONLINE)
+def test_only_flagged_transactions_are_explained(payments, online):
+    policy = Policy(review=0.05, decline=0.5)
+    for verdict in Detector(LinearModel(**SUSPICIOUS), policy).assess(payments, {}, taught(online)):
+        assert verdict.decision.is_flagged == (verdict.decision.score >= policy.review or verdict.is_id_reused)
+        if not verdict.is_repeated:
+            assert (verdict.contributions is not None) == verdict.decision.is_flagged
+        if not verdict.decision.is_flagged:
+            assert verdict.decision.reasons == ()
+
+
+def test_a_pretrained_score_that_is_no_number_leaves_the_decision_to_the_online_model():
+    online = online_model(intercept=1.0, pretrained_weight=0.5)
+    decision = (
+        Detector(UndecidedModel(prior=-4.0), Policy()).assess([transaction()], {}, taught(online, 0.1))[0].decision
+    )
+    assert decision.pretrained_logit is None
+    assert decision.online_logit == 1.0 + 0.5 * -4.0  # the prior stands in for the logit that is missing
+    assert decision.online_weight == 1.0
+    assert decision.score == probability(-1.0)
+
+
+def test_an_online_model_that_is_no_number_leaves_the_decision_to_the_pretrained_one():
+    online = online_model(intercept=math.nan)
+    knowledge = Knowledge(untaught("model-1", online))
+    decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
+    assert decision.online_logit is None
+    assert decision.pretrained_logit == -1.5
+    assert decision.online_weight == 0.0
+    assert decision.score == probability(-1.5)
+
+
+@pytest.mark.parametrize(
+    "online", [online_model(leaf_weights=()), online_model(weights=(0.0,))], ids=["no leaves", "short"]
+)
+def test_an_online_model_that_raises_leaves_the_decision_to_the_pretrained_one(online):
+    knowledge = Knowledge(untaught("model-1", online))
+    decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
+    assert decision.online_logit is None
+    assert decision.score == probability(-1.5)
+
+
+def test_without_the_inputs_that_come_with_the_pretrained_score_the_online_model_cannot_decide():
+    decision = Detector(BrokenModel(), Policy()).assess([transaction()], {}, taught(online_model()))[0].decision
+    assert decision.pretrained_logit is decision.online_logit is None
+    assert decision.outcome is Outcome.REVIEW
+
+
+@pytest.mark.parametrize("kind", [BrokenModel, UndecidedModel])
+@pytest.mark.parametrize("policy", [Policy(), Policy(1.0, 1.0), Policy(0.0, 0.0)])
+def test_without_any_model_a_person_decides(kind, policy):
+    knowledge = Knowledge(untaught("model-1", online_model(intercept=math.nan)))
+    verdict = Detector(kind(prior=-4.0), policy).assess([transaction()], {}, knowledge)[0]
+    assert verdict.decision.outcome is Outcome.REVIEW
+    assert verdict.decision.reasons == (NO_MODEL,)
+    assert verdict.decision.pretrained_logit is verdict.decision.online_logit is None
+    assert verdict.decision.score == probability(-4.0)
+    record = score_record(verdict)
+    assert decode_score(encode_record(record)) == record
+    assert alert_record(verdict).contributions == {}
+
+
+class PickyModel(LinearModel):
+    """Raises for one certain amount."""
+
+    def logits(self, rows):
+        if any(row.amount == 13.0 for row in rows):
+            raise ValueError("thirteen")
+        return super().logits(rows)
+
+
+def test_a_row_that_breaks_the_pretrained_model_takes_no_other_row_with_it():
+    payments = [transaction("t1", amount=12.0), transaction("t2", amount=13.0)]
+    detector = Detector(PickyModel(), Policy())
+    together = detector.assess(payments, {}, ignorant())
+    profiles: dict[str, Profile] = {}
+    apart = [verdict for payment in payments for verdict in detector.assess([payment], profiles, ignorant())]
+    assert together == apart
+
+
+class SilentModel(LinearModel):
+    """Scores, but cannot explain."""
+
+    def logits(self, rows):
+        return [self.base] * len(rows)
+
+    def contributions(self, row):
+        raise RuntimeError(f"cannot explain {row.amount}")
+
+
+def test_a_decision_stands_when_its_explanation_fails():
+    verdict = Detector(SilentModel(base=2.0), Policy()).assess([transaction()], {}, ignorant())[0]
+    assert verdict.decision.outcome is Outcome.REVIEW
+    assert verdict.contributions is None
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_infinite_logit_is_a_failure_too(value):
+    assert blend(value, -1.0, 0.3, -4.0) == blend(math.nan, -1.0, 0.3, -4.0)
+    assert blend(-1.0, value, 0.3, -4.0) == blend(-1.0, math.nan, 0.3, -4.0)
+
+
+def test_the_online_model_has_its_full_weight_where_either_component_sees_risk():
+    for pair in ((3.0, -9.0), (-9.0, 3.0)):
+        assert 0.4995 < blend(*pair, 0.5, -4.0).online_weight <= 0.5
+
+
+@given(st.floats(-30, QUIET), st.floats(-30, QUIET), st.floats(0, 1))
+def test_where_neither_component_sees_risk_the_pretrained_model_ranks(pretrained, online, weight):
+    result = blend(pretrained, online, weight, -4.0)
+    assert result.online_weight <= weight / 2
+    lower, higher = sorted((pretrained, online))
+    assert probability(lower) <= result.score <= probability(higher)
+
+
+@given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0, 1), st.floats(0, 5))
+def test_more_online_risk_never_lowers_a_score(pretrained, online, weight, more):
+    before, after = (blend(pretrained, logit, weight, -4.0).score for logit in (online, online + more))
+    assert after >= before - 1e-12
+
+
+@FAST
+@given(PAYMENTS, st.floats(-40, 40))
+def test_the_untaught_snapshot_gives_exactly_the_pretrained_score(payments, base):
+    for verdict in Detector(LinearModel(base=base, **SUSPICIOUS), Policy()).assess(payments, {}, ignorant()):
+        assert verdict.decision.pretrained_logit is not None
+        assert verdict.decision.score == probability(verdict.decision.pretrained_logit)
+        assert verdict.decision.snapshot == "untaught"
+        assert not verdict.decision.is_stale
+
+
+def test_each_transaction_is_scored_with_the_snapshot_of_its_event_time():
+    knowledge, table = ignorant(), dict[str, bytes]()
+    for hour in (1, 2, 4):
+        newest = snapshot(MONDAY + hour * HOUR, {}, table, online=online_model(intercept=float(hour)))
+        knowledge.receive_snapshot(newest)
+    knowledge.settle()
+    used = {}
+    for minutes in (0, 74, 75, 134, 135, 194, 195, 254, 255, 315):
+        payment = transaction(f"t{minutes}", MONDAY + minutes * MINUTE)
+        decision = Detector(LinearModel(base=-1.0), Policy()).assess([payment], {}, knowledge)[0].decision
+        used[minutes] = decision.online_logit + 1.0, decision.is_stale
+    # In force a quarter past the hour; the one of three o'clock is missing, so that of two o'clock goes stale.
+    assert used == {
+        0: (0, False),
+        74: (0, False),
+        75: (1, False),
+        134: (1, False),
+        135: (2, False),
+        194: (2, False),
+        195: (2, True),
+        254: (2, True),
+        255: (4, False),
+        315: (4, True),
+    }
+
+
+def test_a_late_transaction_sees_no_label_that_was_unknown_at_its_time():
+    knowledge = taught(online_model())
+    late, punctual = transaction("t1", MONDAY - 1), transaction("t2", MONDAY)
+    verdicts = Detector(LinearModel(), Policy()).assess([punctual, late], {}, knowledge)
+    assert [verdict.features.merchant_streak for verdict in verdicts] == [1.0, 0.0]
+    assert [verdict.decision.snapshot for verdict in verdicts] == [knowledge.newest.version, "untaught"]
+
+
+def test_every_feature_belongs_to_exactly_one_reason():
+    counted = Counter(name for names, _ in CODES.values() for name in names)
+    assert counted == Counter(NAMES)
+
+
+@FAST
+@given(PAYMENTS, ONLINE)
+def test_reasons_are_the_strongest_first_and_worth_naming(payments, online):
+    for verdict in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, taught(online)):
+        if verdict.contributions is None:
+            continue
+        marks = int(verdict.is_id_reused)
+        given_reasons = verdict.decision.reasons[marks:]
+        by_code = {
+            code: sum(verdict.contributions.features[name] for name in names) for code, (names, _) in CODES.items()
+        }
+        worth = sorted((value for value in by_code.values() if value >= LEAST_CONTRIBUTION), reverse=True)
+        assert [reason.contribution for reason in given_reasons] == worth[: MOST_REASONS - marks]
+        assert all(reason.contribution == by_code[reason.code] for reason in given_reasons)
+
+
+@FAST
+@given(PAYMENTS, ONLINE)
+def test_every_reason_reads_as_a_sentence_about_the_transaction(payments, online):
+    for verdict in Detector(LinearModel(), Policy()).assess(payments, {}, taught(online)):
+        if verdict.features is not None:
+            texts = [
+                reasons(verdict.features, {name: float(name in names) for name in NAMES}) for names, _ in CODES.values()
+            ]
+            for (reason,) in texts:
+                assert reason.text
+                assert "nan" not in reason.text
+
+
+def test_thresholds_belong_to_the_stricter_side():
+    policy = Policy(review=0.3, decline=0.9)
+    assert [policy.outcome(score) for score in (0.0, 0.2999, 0.3, 0.8999, 0.9, 1.0)] == [
+        Outcome.APPROVE,
+        Outcome.APPROVE,
+        Outcome.REVIEW,
+        Outcome.REVIEW,
+        Outcome.DECLINE,
+        Outcome.DECLINE,
+    ]
+
+
+@FAST
+@given(PAYMENTS, ONLINE)
+def test_score_records_keep_every_bit(payments, online):
+    for verdict in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, taught(online)):
+        record = score_record(verdict)
+        assert decode_score(encode_record(record)) == record
+        assert record.repeated == (record.features is None)
+        if not verdict.is_repeated:
+            alert = msgspec.json.decode(encode_record(alert_record(verdict)))
+            total = alert["base"] + sum(alert["contributions"].values())
+            assert total == pytest.approx(logit(record.score), abs=1e-6)
+
+
+def test_an_alert_has_one_name_for_the_same_payment():
+    assert alert_id(transaction()) == alert_id(transaction(device_id="d", country="FR", ip="192.0.2.1"))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"transaction_id": "t2"},
+        {"card_id": "card-2"},
+        {"merchant_id": "merchant-2"},
+        {"amount": 9.0},
+        {"timestamp": MONDAY + 1},
+        {"currency": "USD"},
+    ],
+)
+def test_an_alert_of_another_payment_has_another_name(facts):
+    assert alert_id(transaction(**facts)) != alert_id(transaction())
+
+
+def test_no_separator_in_an_id_makes_two_alerts_one():
+    moved = [transaction("a/1/b", card_id="c"), transaction("b", card_id="c/1/a"), transaction("a", card_id="c/5/b")]
+    assert len({alert_id(one) for one in moved}) == len(moved)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"transaction_id": 1}'])
+def test_what_is_no_score_record_is_refused(data):
+    with pytest.raises(InvalidRecord, match="scores topic"):
+        decode_score(data)
+
+
+def test_a_remembered_transaction_without_a_decision_is_a_mistake_of_ours():
+    profile = Profile()
+    profile.fold(transaction())
+    with pytest.raises(AssertionError, match="decided before"):
+        Detector(LinearModel(), Policy()).assess([transaction()], {"card-1": profile}, ignorant())
+
+
+def test_a_decision_survives_the_store():
+    decision = Decision(Outcome.REVIEW, 0.5, None, 0.1, 1.0, "model-1", "untaught", is_stale=False, reasons=(NO_MODEL,))
+    profile = Profile()
+    profile.fold(transaction())
+    profile.decide(decision)
+    assert decode_profile(encode_profile(profile)).decision(1) == decision

@@ -1,0 +1,432 @@
+from __future__ import annotations
+
+import json
+import math
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import label, transaction
+
+from fraud_service.domain.errors import InvalidEvent
+from fraud_service.domain.events import (
+    LATEST,
+    MAX_AMOUNT,
+    MAX_EVENT_BYTES,
+    LabelSource,
+    Reason,
+    decode_label,
+    decode_transaction,
+    encode,
+    instant,
+    rfc3339,
+)
+from fraud_service.domain.text import HIDDEN, SURROGATES, has_hidden
+
+FAST = settings(max_examples=300, deadline=None, derandomize=True)
+PAYMENT = {
+    "transaction_id": "t1",
+    "timestamp": 1_700_000_000_000,
+    "card_id": "card-1",
+    "merchant_id": "merchant-1",
+    "amount": 12.5,
+    "currency": "EUR",
+}
+WORD = {
+    "transaction_id": "t1",
+    "card_id": "card-1",
+    "is_fraud": True,
+    "labelled_at": 1_700_000_000_000,
+    "source": "chargeback",
+}
+
+
+def written(message: dict, **changes) -> bytes:
+    return json.dumps(message | changes).encode()
+
+
+def without(message: dict, field: str) -> bytes:
+    return json.dumps({name: value for name, value in message.items() if name != field}).encode()
+
+
+def refusal(value: bytes | None, decode=decode_transaction) -> InvalidEvent:
+    with pytest.raises(InvalidEvent) as caught:
+        decode(value)
+    return caught.value
+
+
+NO_EVENT = {
+    "no value": (None, Reason.EMPTY),
+    "empty": (b"", Reason.EMPTY),
+    "blank": (b" \n", Reason.NOT_JSON),
+    "text": (b"hello", Reason.NOT_JSON),
+    "cut off": (written(PAYMENT)[:-1], Reason.NOT_JSON),
+    "single quotes": (str(PAYMENT).encode(), Reason.NOT_JSON),
+    "UTF-16": (json.dumps(PAYMENT).encode("utf-16"), Reason.NOT_JSON),
+    "byte order mark": (b"\xef\xbb\xbf" + written(PAYMENT), Reason.NOT_JSON),
+    "half a surrogate": (written(PAYMENT, card_id="\ud800"), Reason.NOT_JSON),
+    "Latin-1": (written(PAYMENT).replace(b"card-1", b"card-\xe9"), Reason.NOT_UTF8),
+    "a list": (b"[" + written(PAYMENT) + b"]", Reason.NOT_AN_OBJECT),
+    "null": (b"null", Reason.NOT_AN_OBJECT),
+    "a number": (b"7", Reason.NOT_AN_OBJECT),
+    "a string": (json.dumps(json.dumps(PAYMENT)).encode(), Reason.NOT_AN_OBJECT),
+    "too large": (written(PAYMENT, note="x" * MAX_EVENT_BYTES), Reason.TOO_LARGE),
+    "too deep": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, Reason.NOT_JSON),
+}
+
+
+@pytest.mark.parametrize("decode", [decode_transaction, decode_label])
+@pytest.mark.parametrize("kind", NO_EVENT)
+def test_what_is_no_object_is_refused_with_the_reason(kind, decode):
+    value, reason = NO_EVENT[kind]
+    assert refusal(value, decode).reason == reason
+
+
+def test_two_messages_in_one_are_refused():
+    assert refusal(written(PAYMENT) * 2).reason == Reason.NOT_JSON
+    assert refusal(written(WORD) * 2, decode_label).reason == Reason.NOT_JSON
+
+
+@pytest.mark.parametrize("field", PAYMENT)
+def test_a_transaction_without_a_required_field_is_refused(field):
+    error = refusal(without(PAYMENT, field))
+    assert error.reason == Reason.MISSING_FIELD
+    assert field in error.detail
+
+
+@pytest.mark.parametrize("field", WORD)
+def test_a_label_without_a_required_field_is_refused(field):
+    error = refusal(without(WORD, field), decode_label)
+    assert error.reason == Reason.MISSING_FIELD
+    assert field in error.detail
+
+
+INVALID = {
+    "identifier of a number": ({"card_id": 5}, Reason.INVALID_FIELD),
+    "identifier of null": ({"merchant_id": None}, Reason.INVALID_FIELD),
+    "empty identifier": ({"transaction_id": ""}, Reason.INVALID_FIELD),
+    "long identifier": ({"card_id": "9" * 129}, Reason.INVALID_FIELD),
+    "currency in small letters": ({"currency": "eur"}, Reason.INVALID_FIELD),
+    "currency by name": ({"currency": "EURO"}, Reason.INVALID_FIELD),
+    "currency by number": ({"currency": 978}, Reason.INVALID_FIELD),
+    "latitude beyond a pole": ({"latitude": 90.1}, Reason.INVALID_FIELD),
+    "longitude beyond the date line": ({"longitude": -180.1}, Reason.INVALID_FIELD),
+    "latitude as text": ({"latitude": "52.5"}, Reason.INVALID_FIELD),
+    "long text": ({"device_id": "9" * 257}, Reason.INVALID_FIELD),
+    "text as a list": ({"country": ["DE"]}, Reason.INVALID_FIELD),
+    "negative amount": ({"amount": -0.01}, Reason.INVALID_AMOUNT),
+    "negative whole amount": ({"amount": -7}, Reason.INVALID_AMOUNT),
+    "negative amount as text": ({"amount": "-7"}, Reason.INVALID_AMOUNT),
+    "amount beyond the largest": ({"amount": MAX_AMOUNT * 1.01}, Reason.INVALID_AMOUNT),
+    "whole amount beyond the largest": ({"amount": MAX_AMOUNT + 1}, Reason.INVALID_AMOUNT),
+    "amount as text beyond the largest": ({"amount": f"{MAX_AMOUNT}.01"}, Reason.INVALID_AMOUNT),
+    "endless amount as text": ({"amount": "9" * 5000}, Reason.INVALID_AMOUNT),
+    "amount with a comma": ({"amount": "12,50"}, Reason.INVALID_AMOUNT),
+    "amount with an exponent as text": ({"amount": "1e3"}, Reason.INVALID_AMOUNT),
+    "amount in words": ({"amount": "nan"}, Reason.INVALID_AMOUNT),
+    "amount in other digits": ({"amount": "\u0663"}, Reason.INVALID_AMOUNT),
+    "amount of nothing": ({"amount": ""}, Reason.INVALID_AMOUNT),
+    "amount that is true": ({"amount": True}, Reason.INVALID_AMOUNT),
+    "amount of null": ({"amount": None}, Reason.INVALID_AMOUNT),
+    "amount as an object": ({"amount": {"value": 7}}, Reason.INVALID_AMOUNT),
+    "time without offset": ({"timestamp": "2023-11-14T22:13:20"}, Reason.INVALID_TIMESTAMP),
+    "time in words": ({"timestamp": "yesterday"}, Reason.INVALID_TIMESTAMP),
+    "date only": ({"timestamp": "2023-11-14"}, Reason.INVALID_TIMESTAMP),
+    "day that never was": ({"timestamp": "2023-02-30T00:00:00Z"}, Reason.INVALID_TIMESTAMP),
+    "milliseconds as text": ({"timestamp": "1700000000000"}, Reason.INVALID_TIMESTAMP),
+    "broken milliseconds": ({"timestamp": 1_700_000_000_000.5}, Reason.INVALID_TIMESTAMP),
+    "time before the epoch": ({"timestamp": -1}, Reason.INVALID_TIMESTAMP),
+    "text before the epoch": ({"timestamp": "1969-12-31T23:59:59.999Z"}, Reason.INVALID_TIMESTAMP),
+    "text before the first year": ({"timestamp": "0001-01-01T00:00:00+01:00"}, Reason.INVALID_TIMESTAMP),
+    "text after the last year": ({"timestamp": "9999-12-31T23:59:59-01:00"}, Reason.INVALID_TIMESTAMP),
+    "time in microseconds": ({"timestamp": 1_700_000_000_000_000}, Reason.INVALID_TIMESTAMP),
+    "time beyond sixty-four bits": ({"timestamp": 2**70}, Reason.INVALID_TIMESTAMP),
+    "time that is true": ({"timestamp": True}, Reason.INVALID_TIMESTAMP),
+    "time of null": ({"timestamp": None}, Reason.INVALID_TIMESTAMP),
+}
+INVALID_LABELS = {
+    "fraud as a number": ({"is_fraud": 1}, Reason.INVALID_FIELD),
+    "fraud as text": ({"is_fraud": "true"}, Reason.INVALID_FIELD),
+    "unknown source": ({"source": "rumour"}, Reason.INVALID_FIELD),
+    "no source": ({"source": None}, Reason.INVALID_FIELD),
+    "identifier of a number": ({"card_id": 5}, Reason.INVALID_FIELD),
+    "time without offset": ({"labelled_at": "2023-11-14T22:13:20"}, Reason.INVALID_TIMESTAMP),
+    "time before the epoch": ({"labelled_at": -1}, Reason.INVALID_TIMESTAMP),
+}
+
+
+@pytest.mark.parametrize("kind", INVALID)
+def test_a_transaction_with_an_invalid_field_is_refused_with_the_reason(kind):
+    changes, reason = INVALID[kind]
+    error = refusal(written(PAYMENT, **changes))
+    assert error.reason == reason
+    assert next(iter(changes)) in error.detail
+
+
+@pytest.mark.parametrize("kind", INVALID_LABELS)
+def test_a_label_with_an_invalid_field_is_refused_with_the_reason(kind):
+    changes, reason = INVALID_LABELS[kind]
+    error = refusal(written(WORD, **changes), decode_label)
+    assert error.reason == reason
+    assert next(iter(changes)) in error.detail
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"0x10", b"1_000", b".5", b"01"])
+def test_an_amount_that_is_no_json_number_is_refused(number):
+    error = refusal(written(PAYMENT).replace(b"12.5", number))
+    assert error.reason in {Reason.NOT_JSON, Reason.INVALID_AMOUNT}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"currency": "USD\n"},
+        {"amount": "12.50\n"},
+    ],
+    ids=["currency", "amount"],
+)
+def test_a_newline_at_the_end_of_a_field_is_refused(changes):
+    refusal(written(PAYMENT, **changes))
+
+
+CANARY = "4000123412341234"
+
+
+@pytest.mark.parametrize("field", [*PAYMENT, "country", "latitude", "ip"])
+@pytest.mark.parametrize("shape", [CANARY, [CANARY], {CANARY: CANARY}, int(CANARY) * 10**6, f"{CANARY}\n" * 30])
+def test_no_refusal_of_a_transaction_repeats_a_value(field, shape):
+    try:
+        decode_transaction(written(PAYMENT, **{field: shape}))
+    except InvalidEvent as error:
+        assert CANARY not in str(error)  # noqa: PT017 - some of these are valid
+        assert CANARY not in error.detail  # noqa: PT017 - as above
+        assert error.__context__ is None or error.__suppress_context__  # noqa: PT017 - as above
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *(field for field in WORD if field != "source"),
+        "source",
+    ],
+)
+def test_no_refusal_of_a_label_repeats_a_value(field):
+    for shape in (CANARY, [CANARY], {CANARY: CANARY}):
+        try:
+            decode_label(written(WORD, **{field: shape}))
+        except InvalidEvent as error:
+            assert CANARY not in str(error)  # noqa: PT017 - some of these are valid
+
+
+def test_a_value_cannot_choose_its_reason():
+    assert refusal(written(WORD, source="missing required field"), decode_label).reason == Reason.INVALID_FIELD
+
+
+BY_THE_STREAM = {
+    Reason.UNREADABLE,
+    Reason.FUTURE_TIMESTAMP,
+    Reason.MISSING_KEY,
+    Reason.KEY_MISMATCH,
+    Reason.WRONG_PARTITION,
+    Reason.INVALID_RECORD,
+    Reason.LABEL_FLOOD,
+    Reason.LABEL_TOO_OLD,
+    Reason.CARD_NUMBER,
+    Reason.SENSITIVE_DATA,
+}
+
+
+def test_every_reason_of_a_decoder_is_one_of_the_closed_set():
+    raised = {reason for _, reason in [*NO_EVENT.values(), *INVALID.values()]} | {Reason.MISSING_FIELD}
+    assert raised == set(Reason) - BY_THE_STREAM
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2023-11-14T22:13:20Z",
+        "2023-11-14T22:13:20.000Z",
+        "2023-11-14T22:13:20.0009Z",
+        "2023-11-14T23:13:20+01:00",
+        "2023-11-15T03:43:20+05:30",
+        "2023-11-14T14:13:20-08:00",
+        "2023-11-14 22:13:20z",
+        1_700_000_000_000,
+    ],
+)
+def test_a_time_may_be_written_in_any_offset_or_as_milliseconds(text):
+    assert decode_transaction(written(PAYMENT, timestamp=text)).timestamp == 1_700_000_000_000
+    assert decode_label(written(WORD, labelled_at=text)).labelled_at == 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [
+        ("12.50", 12.5),
+        ("0012.5", 12.5),
+        ("12", 12.0),
+        (12, 12.0),
+        (0, 0.0),
+        (-0.0, 0.0),
+        ("0.1", 0.1),
+        ("0.30000000000000001", 0.3),
+        (MAX_AMOUNT, 1e13),
+        (str(MAX_AMOUNT), 1e13),
+    ],
+)
+def test_an_amount_may_be_a_number_or_decimal_text(amount, expected):
+    decoded = decode_transaction(written(PAYMENT, amount=amount)).amount
+    assert decoded == expected
+    assert isinstance(decoded, float)
+    assert math.copysign(1, decoded) == 1
+
+
+def test_unknown_fields_are_tolerated():
+    extra = {"schema": 2, "nested": {"a": [1, None]}, "amount_minor": 1250}
+    assert decode_transaction(written(PAYMENT, **extra)) == decode_transaction(written(PAYMENT))
+    assert decode_label(written(WORD, **extra)) == decode_label(written(WORD))
+
+
+def test_optional_fields_may_be_null_or_absent():
+    optional = ["merchant_category_code", "country", "entry_mode", "device_id", "ip", "latitude", "longitude"]
+    bare = decode_transaction(written(PAYMENT))
+    assert decode_transaction(written(PAYMENT, **dict.fromkeys(optional))) == bare
+    assert all(getattr(bare, field) is None for field in optional)
+    full = dict.fromkeys(optional, "x") | {"latitude": -90, "longitude": 180}
+    decoded = decode_transaction(written(PAYMENT, **full))
+    assert {field: getattr(decoded, field) for field in optional} == full
+
+
+def test_the_largest_message_is_still_read():
+    room = MAX_EVENT_BYTES - len(written(PAYMENT, note=""))
+    assert decode_transaction(written(PAYMENT, note="x" * room)) == transaction("t1", 1_700_000_000_000, amount=12.5)
+    assert refusal(written(PAYMENT, note="x" * (room + 1))).reason == Reason.TOO_LARGE
+
+
+@FAST
+@given(st.binary(max_size=200))
+def test_any_bytes_decode_or_are_invalid_and_nothing_else(data):
+    for decode in (decode_transaction, decode_label):
+        try:
+            decode(data)
+        except InvalidEvent as error:
+            assert error.reason in set(Reason)  # noqa: PT017 - both outcomes are fine
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.datetimes().map(str),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = st.sampled_from([*PAYMENT, *WORD, "country", "latitude", "longitude", "extra"])
+
+
+@FAST
+@given(st.dictionaries(FIELDS, JSON, max_size=3), st.integers(0, 400), st.binary(max_size=2))
+def test_any_altered_message_decodes_or_is_invalid_and_nothing_else(changes, place, noise):
+    for message, decode in ((PAYMENT, decode_transaction), (WORD, decode_label)):
+        data = written(message, **changes)
+        for value in (data, data[:place] + noise + data[place:], data[:place] + noise + data[place + len(noise) :]):
+            try:
+                event = decode(value)
+            except InvalidEvent as error:
+                assert error.reason in set(Reason)  # noqa: PT017 - both outcomes are fine
+            else:
+                assert decode(encode(event)) == event
+
+
+SEEN = st.characters(codec="utf-8").filter(lambda character: not has_hidden(character))
+TEXT = st.text(SEEN, min_size=1, max_size=128)
+OPTIONAL_TEXT = st.none() | st.text(SEEN, max_size=256)
+TEXTS = [
+    "transaction_id",
+    "card_id",
+    "merchant_id",
+    "merchant_category_code",
+    "country",
+    "entry_mode",
+    "device_id",
+    "ip",
+]
+CAN_BE_WRITTEN = [chr(point) for first, last in HIDDEN for point in range(first, last + 1) if first != SURROGATES]
+
+
+def test_no_field_of_a_transaction_may_have_a_hidden_character():
+    for field in TEXTS:
+        for character in CAN_BE_WRITTEN:
+            for data in written_both_ways(PAYMENT, **{field: f"a{character}b"}):
+                error = refusal(data)
+                if error.reason != Reason.NOT_JSON:  # no JSON has most control characters as they are
+                    assert (error.reason, error.detail[:20]) == (
+                        Reason.INVALID_FIELD,
+                        f"`$.{field}` has a control"[:20],
+                    )
+                assert character not in error.detail
+
+
+@pytest.mark.parametrize("field", ["transaction_id", "card_id"])
+def test_no_field_of_a_label_may_have_a_hidden_character(field):
+    for character in CAN_BE_WRITTEN:
+        for data in written_both_ways(WORD, **{field: f"a{character}b"}):
+            assert refusal(data, decode_label).reason in {Reason.INVALID_FIELD, Reason.NOT_JSON}
+
+
+@pytest.mark.parametrize("text", ["Café-7", "漢字", "بطاقة", "कार्ड", "карта", "a b", "🙂", r"C:\new", "a/b|c"])
+def test_letters_of_every_script_may_stand_in_identifiers(text):
+    for data in written_both_ways(PAYMENT, card_id=text, country=text):
+        assert decode_transaction(data).card_id == text
+
+
+def test_a_hidden_character_in_an_unknown_field_is_accepted():
+    assert decode_transaction(written(PAYMENT, note="a\x1b\u202eb")).transaction_id == "t1"
+
+
+def written_both_ways(message: dict, **changes) -> tuple[bytes, bytes]:
+    return written(message, **changes), json.dumps(message | changes, ensure_ascii=False).encode()
+
+
+@FAST
+@given(
+    identifiers=st.tuples(TEXT, TEXT, TEXT),
+    timestamp=st.integers(0, LATEST),
+    amount=st.floats(0, MAX_AMOUNT),
+    currency=st.from_regex(r"\A[A-Z]{3}\Z"),
+    texts=st.tuples(*[OPTIONAL_TEXT] * 5),
+    place=st.tuples(st.none() | st.floats(-90, 90), st.none() | st.floats(-180, 180)),
+)
+def test_a_transaction_is_read_back_as_it_was_written(identifiers, timestamp, amount, currency, texts, place):
+    event = transaction(
+        identifiers[0],
+        timestamp,
+        card_id=identifiers[1],
+        merchant_id=identifiers[2],
+        amount=amount,
+        currency=currency,
+        latitude=place[0],
+        longitude=place[1],
+        **dict(zip(("merchant_category_code", "country", "entry_mode", "device_id", "ip"), texts, strict=True)),
+    )
+    assert decode_transaction(encode(event)) == event
+
+
+@FAST
+@given(TEXT, TEXT, st.booleans(), st.integers(0, LATEST), st.sampled_from(list(LabelSource)))
+def test_a_label_is_read_back_as_it_was_written(transaction_id, card_id, is_fraud, labelled_at, source):
+    event = label(transaction_id, labelled_at, is_fraud=is_fraud, card_id=card_id, source=source)
+    assert decode_label(encode(event)) == event
+
+
+def test_an_instant_far_away_written_as_text_is_the_same_instant():
+    assert instant(rfc3339(14_083_101_555_581), "timestamp") == 14_083_101_555_581
+
+
+@FAST
+@given(st.integers(0, LATEST // 40))
+def test_an_instant_written_as_text_is_the_same_instant(milliseconds):
+    assert instant(rfc3339(milliseconds), "timestamp") == milliseconds
+    assert rfc3339(milliseconds).endswith("Z")
+
+
+def test_an_absent_field_is_left_out_when_written():
+    assert msgspec.json.decode(encode(transaction())).keys() == PAYMENT.keys()

@@ -1,0 +1,473 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.join_world import CALENDAR, Taught, World
+from support.worlds import features, label, score
+
+from fraud_service.domain.events import LabelSource
+from fraud_service.domain.label_join import (
+    BETWEEN_BEATS,
+    MOST_LABELS,
+    examples_due,
+)
+from fraud_service.domain.label_join_cards import Dealing
+from fraud_service.domain.label_join_rows import Due
+
+FAST = settings(max_examples=200, deadline=None, derandomize=True)
+
+
+def test_a_fraud_label_is_taught_at_the_first_boundary_after_it():
+    world = World()
+    assert world.score(score("t1", 5))
+    assert world.label(label("t1", 31))
+    assert world.close(39) == []
+    assert world.close(40) == [(4, "t1", True, 31, False)]
+    assert world.close(2000) == []
+
+
+def test_a_label_at_a_boundary_belongs_to_it():
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 30))
+    assert world.close(2000) == [(3, "t1", True, 30, False)]
+
+
+def test_an_example_carries_what_was_scored_and_who_said_what():
+    world = World()
+    record = score("t1", 5, features=features(amount=7.0), merchant_id="m", amount=7.0, online_logit=None)
+    world.score(record)
+    world.label(label("t1", 30, source=LabelSource.CHARGEBACK))
+    world.close(30)
+    (example,) = world.examples
+    assert example.source is LabelSource.CHARGEBACK
+    for name in ("transaction_id", "card_id", "merchant_id", "timestamp", "amount", "pretrained_logit", "online_logit"):
+        assert getattr(example.scored, name) == getattr(record, name)
+    assert example.scored.features == record.features
+
+
+def test_a_transaction_of_which_nothing_becomes_known_matures_as_legitimate():
+    world = World()
+    world.score(score("t1", 5))
+    assert world.close(2000) == [(11, "t1", False, 105, False)]
+    assert world.examples[0].source is None
+
+
+def test_a_card_that_never_pays_again_matures_too():
+    world = World()
+    world.score(score("idle", 5, card_id="idle"))
+    for timestamp in range(20, 200, 20):
+        world.close(timestamp)
+        world.score(score(f"busy{timestamp}", timestamp, card_id="busy"))
+    assert (11, "idle", False, 105, False) in world.taught
+
+
+def test_a_label_of_a_legitimate_payment_needs_no_maturity():
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 30, is_fraud=False))
+    assert world.close(2000) == [(3, "t1", False, 30, False)]
+
+
+def test_a_label_may_come_before_its_transaction():
+    world = World()
+    assert not world.label(label("t1", 31))
+    assert world.close(35) == []
+    assert world.score(score("t1", 5))
+    assert world.close(2000) == [(4, "t1", True, 31, False)]
+
+
+def test_a_label_from_before_the_time_of_its_transaction_becomes_known_with_it():
+    world = World()
+    world.label(label("t1", 3))
+    world.score(score("t1", 25))
+    assert world.close(2000) == [(3, "t1", True, 25, False)]
+
+
+def test_what_was_due_before_it_arrived_falls_due_at_the_next_boundary():
+    world = World()
+    world.close(300)
+    world.score(score("late", 5))
+    world.score(score("labelled", 250))
+    world.label(label("labelled", 260))
+    assert world.close(2000) == [(31, "late", False, 105, False), (31, "labelled", True, 260, False)]
+
+
+def test_a_label_that_comes_twice_teaches_once():
+    world = World()
+    world.score(score("t1", 5))
+    for _ in range(2):
+        world.label(label("t1", 30))
+    world.close(60)
+    world.label(label("t1", 30))
+    world.label(label("t1", 90))
+    assert [is_fraud for _, _, is_fraud, _, _ in world.taught + world.close(2000)][:1] == [True]
+    assert len(world.taught) == 1
+
+
+def test_a_transaction_that_comes_twice_counts_once():
+    world = World()
+    assert world.score(score("t1", 5))
+    assert not world.score(score("t1", 5))
+    world.close(200)
+    assert not world.score(score("t1", 5))
+    assert not world.score(score("t1", 5, repeated=True, features=None))
+    world.close(2000)
+    assert len(world.taught) == 1
+
+
+def test_the_record_of_a_repetition_alone_is_no_example():
+    world = World()
+    assert not world.score(score("t1", 5, repeated=True, features=None))
+    assert world.close(2000) == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_contradiction_corrects_what_was_taught(first):
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 30, is_fraud=first))
+    world.close(50)
+    world.label(label("t1", 60, is_fraud=not first))
+    world.close(2000)
+    assert world.taught == [(3, "t1", first, 30, False), (6, "t1", not first, 60, True)]
+    assert world.examples[1].corrected_at == 30
+
+
+def test_a_contradiction_within_one_interval_is_taught_as_the_last_word():
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 32))
+    world.label(label("t1", 38, is_fraud=False))
+    assert world.close(2000) == [(4, "t1", False, 38, False)]
+
+
+def test_an_older_label_than_the_last_word_changes_nothing():
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 60, is_fraud=False))
+    world.close(60)
+    world.label(label("t1", 50))
+    world.close(2000)
+    assert world.taught == [(6, "t1", False, 60, False)]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_at_the_same_instant_fraud_counts(first):
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 30, is_fraud=first))
+    world.label(label("t1", 30, is_fraud=not first))
+    assert world.close(2000) == [(3, "t1", True, 30, False)]
+
+
+def test_a_fraud_label_of_the_same_instant_that_comes_later_corrects():
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 30, is_fraud=False))
+    world.close(30)
+    world.label(label("t1", 30))
+    world.close(2000)
+    assert world.taught == [(3, "t1", False, 30, False), (4, "t1", True, 30, True)]
+
+
+def test_a_legitimate_label_of_the_same_instant_that_comes_later_does_not_overrule_fraud():
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 30))
+    world.close(30)
+    world.label(label("t1", 30, is_fraud=False))
+    world.close(2000)
+    assert world.taught == [(3, "t1", True, 30, False)]
+
+
+@pytest.mark.parametrize("labelled_at", [90, 105, 150, 900])
+def test_a_fraud_label_after_maturity_corrects(labelled_at):
+    world = World()
+    world.score(score("t1", 5))
+    world.close(110)
+    world.label(label("t1", labelled_at))
+    world.close(2000)
+    boundary = max(CALENDAR.boundary(labelled_at), 12)
+    assert world.taught == [(11, "t1", False, 105, False), (boundary, "t1", True, labelled_at, True)]
+    assert world.examples[1].corrected_at == 105
+
+
+def test_a_correction_names_when_the_opposite_was_taught_even_if_it_was_confirmed_since():
+    world = World()
+    world.score(score("t1", 5))
+    for labelled_at, is_fraud in ((20, True), (30, True), (50, False)):
+        world.label(label("t1", labelled_at, is_fraud=is_fraud))
+        world.close(labelled_at)
+    assert world.taught == [(2, "t1", True, 20, False), (5, "t1", False, 50, True)]
+    assert world.examples[1].corrected_at == 20
+
+
+def test_a_label_after_retention_teaches_nothing_and_is_forgotten():
+    world = World()
+    world.score(score("t1", 5))
+    world.close(1100)
+    assert not world.label(label("t1", 1090))
+    assert world.close(4000) == []
+    assert world.stores == [{}]
+
+
+def test_a_label_of_a_transaction_that_never_comes_is_forgotten_after_retention():
+    world = World()
+    world.label(label("t1", 55))
+    world.label(label("t1", 75))
+    world.close(1050)
+    assert any(key.startswith("l/") for key in world.stores[0])
+    world.close(1060)
+    assert world.score(score("t1", 1060))
+    world.close(1070)
+    assert world.taught == [(107, "t1", True, 1060, False)]
+
+
+def test_features_are_kept_until_retention_has_passed():
+    world = World()
+    world.score(score("t1", 5))
+    world.close(1000)
+    assert list(world.stores[0]) != []
+    world.close(1010)
+    assert world.stores == [{}]
+
+
+def test_a_transaction_that_comes_again_after_retention_is_not_taught_again():
+    world = World()
+    world.score(score("t1", 5))
+    world.close(1100)
+    world.score(score("t1", 5))
+    world.close(2000)
+    assert len(world.taught) == 1
+
+
+def test_values_of_the_store_stay_bounded():
+    world = World()
+    for number in range(1281):
+        world.score(score(f"t{number:04}", 5, features=features()))
+    for number in range(3 * MOST_LABELS):
+        world.label(label("t0000", 20 + number, is_fraud=number % 2 == 0))
+    largest = max(len(value) for value in world.stores[0].values())
+    assert largest < 4096
+    world.close(2000)
+    assert len({name for _, name, *_ in world.taught}) == 1281
+    assert world.stores == [{}]
+
+
+def test_of_too_many_labels_the_newest_win():
+    world = World()
+    world.score(score("t1", 5))
+    for number in range(2 * MOST_LABELS):
+        world.label(label("t1", 21 + number, is_fraud=number == 2 * MOST_LABELS - 1))
+    world.close(50)
+    assert world.taught[-1][2] is True
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["unknown", "known"])
+def test_labels_of_one_transaction_however_many_are_due_once(is_known):
+    world = World()
+    if is_known:
+        world.score(score("t1", 5))
+    for number in range(500):
+        world.label(label("t1", 21 + number % 9, is_fraud=number % 2 == 0))
+    rows = [key for key in world.stores[0] if key.startswith("d/") and key.count("/") == 2]
+    assert len(rows) == 1 + is_known  # of a known one also its maturity
+    world.close(3000)
+    assert world.stores == [{}]
+
+
+def test_a_sweep_takes_out_what_teaches_nothing_and_leaves_the_rest():
+    world = World()
+    for number in range(30):
+        world.label(label(f"unknown-{number}", 20 + number % 3))
+    world.score(score("known", 25))
+    world.close(1020)
+    world.label(label("known", 1021))
+    swept = 0
+    while swept < world.ledgers[0].count(103):
+        swept = world.ledgers[0].sweep(103, swept, 7)
+    assert [key for key in world.stores[0] if key.startswith("l/")] == []
+    assert [example.scored.transaction_id for example in examples_due(world.ledgers, 103)] == ["known"]
+    assert world.stores == [{}]
+
+
+def test_while_a_boundary_is_settled_there_are_heartbeats_though_nothing_is_taught():
+    world, beats = World(), []
+    for number in range(3 * BETWEEN_BEATS):
+        world.label(label(f"unknown-{number}", 20))
+    assert examples_due(world.ledgers, 102, lambda: beats.append(1)) == []
+    assert len(beats) == 3
+    assert world.stores == [{}]
+
+
+TRANSACTIONS = [f"t{number}" for number in range(5)]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("score"), st.sampled_from(TRANSACTIONS)),
+        st.tuples(st.just("label"), st.sampled_from(TRANSACTIONS), st.integers(0, 450), st.booleans()),
+        st.tuples(st.just("close"), st.integers(0, 12)),
+    ),
+    min_size=20,
+    max_size=60,
+)
+TIMES = st.lists(st.integers(0, 300), min_size=len(TRANSACTIONS), max_size=len(TRANSACTIONS))
+Steps = list[tuple]
+
+
+def sensible(steps: Steps) -> Steps:
+    """Leave out what has tests of its own: labels beyond eight or of the same instant, and times after retention."""
+    kept: Steps = []
+    labelled: dict[str, set[int]] = {}
+    closed = -1
+    for step in steps:
+        if step[0] == "close":
+            closed += step[1]
+            if closed > 70:
+                break
+        if step[0] == "label":
+            instants = labelled.setdefault(step[1], set())
+            if step[2] in instants or len(instants) == MOST_LABELS:
+                continue
+            instants.add(step[2])
+        kept.append(step)
+    return kept
+
+
+def play(
+    steps: Steps, times: list[int], partitions: int = 1, move: tuple[int, int] | None = None, sweeps: int = 0
+) -> World:
+    """Play steps, each transaction with a card of its own; with `move`, to so many partitions before that step."""
+    steps = sensible(steps)
+    world = World(partitions, sweeps=sweeps)
+    at = dict(zip(TRANSACTIONS, times, strict=True))
+    for number, step in enumerate(steps):
+        if move is not None and number == move[0]:
+            world = dealt(world, move[1])
+        if step[0] == "score":
+            world.score(score(step[1], at[step[1]], card_id=step[1]))
+        elif step[0] == "label":
+            world.label(label(step[1], step[2], is_fraud=step[3], card_id=step[1]))
+        else:
+            world.close((world.closed + step[1]) * CALENDAR.interval)
+    world.close(700)
+    return world
+
+
+def dealt(world: World, partitions: int) -> World:
+    """Move a world whose cards are called as their transactions."""
+    moved = World(partitions, world.closed, world.taught, world.examples)
+    dealing = Dealing(lambda card_id: sum(card_id.encode()) % partitions)
+    rows = [row for store in world.stores for row in (dealing.take(*item) for item in store.items())]
+    for partition, key, value in (*(row for row in rows if row is not None), *dealing.counts()):
+        moved.stores[partition].put(key, value)
+    return moved
+
+
+def told_by_hand(steps: Steps, times: list[int]) -> set[Taught]:
+    """Say what each boundary should teach, looking at all that happened: the last word, whenever it is another one."""
+    at = dict(zip(TRANSACTIONS, times, strict=True))
+    arrived: dict[str, int] = {}  # the first boundary after the arrival of the transaction
+    words: list[tuple[int, str, int, bool]] = []  # the first boundary after its arrival, transaction, instant, verdict
+    closed = -1
+    for step in steps:
+        if step[0] == "score":
+            arrived.setdefault(step[1], closed + 1)
+        elif step[0] == "label":
+            words.append((closed + 1, *step[1:]))
+        else:
+            closed = max(closed, closed + step[1])
+    told: set[Taught] = set()
+    for name, since in arrived.items():
+        verdict: bool | None = None
+        for boundary in range(since, 71):
+            now = boundary * CALENDAR.interval
+            known = [
+                (max(instant, at[name]), instant, is_fraud)
+                for first, other, instant, is_fraud in words
+                if other == name and first <= boundary and max(instant, at[name]) <= now
+            ]
+            last: tuple[int, bool] | None = None
+            if known:
+                known_at, _, is_fraud = max(known, key=lambda word: word[1])
+                last = known_at, is_fraud
+            elif at[name] + CALENDAR.maturity <= now:
+                last = at[name] + CALENDAR.maturity, False
+            if last is not None and last[1] is not verdict:
+                told.add((boundary, name, last[1], last[0], verdict is not None))
+                verdict = last[1]
+    return told
+
+
+@FAST
+@given(STEPS, TIMES)
+def test_each_boundary_teaches_the_last_word_whenever_it_is_another_one(steps, times):
+    taught = play(steps, times).taught
+    assert len(taught) == len(set(taught))
+    assert set(taught) == told_by_hand(sensible(steps), times)
+
+
+@FAST
+@given(STEPS, TIMES)
+def test_a_transaction_is_taught_once_and_then_only_to_the_contrary(steps, times):
+    verdicts: dict[str, bool] = {}
+    for _, name, is_fraud, _, corrects in play(steps, times).taught:
+        assert corrects == (name in verdicts)
+        assert verdicts.get(name) is not is_fraud
+        verdicts[name] = is_fraud
+
+
+@FAST
+@given(STEPS, TIMES, st.integers(2, 4), st.randoms(use_true_random=False))
+def test_neither_partitions_nor_their_interleaving_change_what_is_taught(steps, times, partitions, dice):
+    one = play(steps, times)
+    several = play(steps, times, partitions)
+    assert several.taught == one.taught
+    assert several.examples == one.examples
+    interleaved: Steps = []
+    waiting: list[tuple] = []
+    for step in [*sensible(steps), ("close", 0)]:
+        if step[0] != "close":
+            waiting.append(step)
+            continue
+        dice.shuffle(waiting)  # between two boundaries, transactions and labels come as they like
+        interleaved += [*waiting, step]
+        waiting = []
+    shuffled = play(interleaved, times, partitions)
+    assert shuffled.taught == one.taught
+
+
+@FAST
+@given(STEPS, TIMES, st.integers(1, 3), st.integers(1, 4))
+def test_a_sweep_before_a_boundary_changes_nothing_of_what_is_taught(steps, times, partitions, sweeps):
+    plain, swept = play(steps, times, partitions), play(steps, times, partitions, sweeps=sweeps)
+    assert swept.taught == plain.taught
+    assert swept.stores == plain.stores
+
+
+@FAST
+@given(STEPS, TIMES, st.integers(1, 3), st.integers(0, 60), st.integers(1, 5))
+def test_a_move_to_other_partitions_changes_nothing_of_what_is_taught(steps, times, before, moment, after):
+    moved = play(steps, times, before, (moment, after))
+    assert moved.taught == play(steps, times).taught
+    moved.close(2000)
+    assert all(store == {} for store in moved.stores)
+
+
+@FAST
+@given(STEPS, TIMES, st.integers(1, 3))
+def test_after_retention_nothing_is_left(steps, times, partitions):
+    world = play(steps, times, partitions)
+    world.close(2000)
+    assert world.stores == [{}] * partitions
+
+
+def test_dues_sort_by_time_and_then_by_transaction():
+    dues = [Due(2, "a"), Due(1, "b"), Due(1, "a")]
+    assert sorted(dues) == [Due(1, "a"), Due(1, "b"), Due(2, "a")]
+
+
+@pytest.mark.parametrize(("instant", "number"), [(0, 0), (1, 1), (10, 1), (11, 2)])
+def test_the_boundary_of_an_instant_is_the_first_one_not_before_it(instant, number):
+    assert CALENDAR.boundary(instant) == number

@@ -1,0 +1,199 @@
+"""Several payments under one transaction id: each waits, is taught and matures as if it had an id of its own."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.join_world import CALENDAR, World
+from support.worlds import features, label, score
+
+from fraud_service.domain.events import LabelSource
+from fraud_service.domain.label_join import MOST_LABELS, MOST_PAYMENTS, Ledger, Taken, in_order
+from fraud_service.domain.label_join_cards import Dealing
+from fraud_service.domain.label_join_rows import Example, Scored
+
+pytestmark = pytest.mark.attack
+
+FAST = settings(max_examples=300, deadline=None, derandomize=True)
+
+
+def amounts(world: World) -> list[tuple[float, bool, int, bool]]:
+    """Return what was taught: amount, is it fraud, known at, corrects."""
+    return [(one.scored.amount, one.is_fraud, one.known_at, one.corrects) for one in world.examples]
+
+
+def test_another_payment_under_a_used_id_is_taught_and_matures_of_its_own():
+    world = World()
+    assert world.score(score("t1", 5, amount=1.0))
+    assert world.score(score("t1", 25, amount=9999.0))
+    world.close(2000)
+    assert amounts(world) == [(1.0, False, 105, False), (9999.0, False, 125, False)]
+    assert world.stores == [{}]
+
+
+@pytest.mark.parametrize("other", [{"amount": 2.0}, {"currency": "USD"}, {"merchant_id": "m2"}, {"timestamp": 6}])
+def test_any_other_content_is_another_payment(other):
+    world = World()
+    world.score(score("t1", 5))
+    assert world.score(score("t1", **({"timestamp": 5} | other)))
+    assert world.score(score("t1", **({"timestamp": 5} | other))) is Taken.NOT
+    assert len(world.close(2000)) == 2
+    assert world.stores == [{}]
+
+
+def test_a_label_is_about_every_payment_under_its_id_that_was_made_by_then():
+    world = World()
+    for timestamp in (5, 25, 60):
+        world.score(score("t1", timestamp))
+    world.label(label("t1", 31))
+    world.close(2000)
+    assert [(one.scored.timestamp, one.is_fraud) for one in world.examples] == [(5, True), (25, True), (60, False)]
+
+
+@pytest.mark.parametrize("is_applied", [True, False])
+def test_a_payment_that_arrives_after_a_label_gets_it_too(is_applied):
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 31, source=LabelSource.CUSTOMER))
+    world.close(40 if is_applied else 29)
+    world.score(score("t1", 25))
+    world.close(2000)
+    assert sorted((one.scored.timestamp, one.is_fraud, one.source) for one in world.examples) == [
+        (5, True, LabelSource.CUSTOMER),
+        (25, True, LabelSource.CUSTOMER),
+    ]
+
+
+def test_an_old_genuine_label_vouches_for_no_later_payment_under_its_id():
+    world = World()
+    world.score(score("t1", 5))
+    world.label(label("t1", 20, is_fraud=False))
+    world.close(30)
+    world.score(score("t1", 50, amount=9999.0))
+    world.close(60)
+    assert amounts(world) == [(score("t1", 5).amount, False, 20, False)]
+
+
+def test_an_id_keeps_no_more_than_its_first_payments():
+    world = World()
+    taken = [world.score(score("t1", 5, amount=float(number))) for number in range(MOST_PAYMENTS + 2)]
+    assert taken == [Taken.IN] * MOST_PAYMENTS + [Taken.TOO_MANY] * 2
+    for number in range(2 * MOST_LABELS):
+        world.label(label("t1", 10 + number))
+    assert max(len(value) for value in world.stores[0].values()) < 16_384
+    world.close(2000)
+    assert {amount for amount, *_ in amounts(world)} == {float(number) for number in range(MOST_PAYMENTS)}
+    assert world.stores == [{}]
+
+
+def test_payments_of_one_instant_under_one_id_fall_due_no_more_often_than_they_are():
+    world = World()
+    for number in range(MOST_PAYMENTS):
+        world.score(score("t1", 5, amount=float(number)))
+    world.close(110)
+    assert sum(key.count("/") == 2 for key in world.stores[0]) <= MOST_PAYMENTS + 1
+
+
+def test_a_row_of_an_older_version_is_read_and_its_payment_known_again():
+    world = World()
+    world.score(score("t1", 5))
+    ((key, value),) = [item for item in world.stores[0].items() if item[0].startswith("t/")]
+    scored, waiting, taught, taught_at, labelled_at, *_ = msgspec.msgpack.decode(value)
+    world.stores[0].put(key, msgspec.msgpack.encode([scored[:11], waiting, taught, taught_at, labelled_at]))
+    assert world.score(score("t1", 5)) is Taken.NOT
+    assert world.score(score("t1", 5, amount=9.0)) is Taken.IN
+    world.label(label("t1", 31))
+    world.close(2000)
+    assert [one.is_fraud for one in world.examples] == [True, True]
+
+
+def test_a_row_of_several_payments_moves_with_its_card():
+    world = World()
+    for timestamp in (5, 25):
+        world.score(score("t1", timestamp, card_id="c"))
+    dealing = Dealing(lambda _: 1)
+    rows = [row for item in world.stores[0].items() if (row := dealing.take(*item)) is not None]
+    moved = World(2)
+    for partition, key, value in (*rows, *dealing.counts()):
+        moved.stores[partition].put(key, value)
+    moved.ledgers = [Ledger(store, CALENDAR) for store in moved.stores]
+    moved.close(2000)
+    assert [one.scored.timestamp for one in moved.examples] == [5, 25]
+
+
+def test_examples_of_one_id_have_one_order_and_are_never_compared_themselves():
+    def example(**said: object) -> Example:
+        record = score("t1", 5, **said)
+        return Example(Scored.of(record, features()), is_fraud=True, source=None, known_at=5)
+
+    many = [example(amount=amount, currency=currency) for amount in (1.0, 2.0) for currency in ("EUR", "USD")]
+    backwards = many[::-1]
+    assert sorted(backwards, key=in_order) == many
+    assert len({in_order(one) for one in many}) == len(many)
+
+
+IDS = range(4)  # payments under one id
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("score"), st.sampled_from(IDS)),
+        st.tuples(st.just("label"), st.integers(0, 450), st.booleans()),
+        st.tuples(st.just("close"), st.integers(0, 12)),
+    ),
+    min_size=10,
+    max_size=40,
+)
+
+
+def sensible(steps: list[tuple]) -> list[tuple]:
+    """Leave out what has tests of its own: labels beyond eight or of one instant, and times after retention."""
+    kept: list[tuple] = []
+    instants: set[int] = set()
+    closed = -1
+    for step in steps:
+        if step[0] == "label" and (step[1] in instants or len(instants) == MOST_LABELS):
+            continue
+        if step[0] == "label":
+            instants.add(step[1])
+        closed += step[1] if step[0] == "close" else 0
+        kept += [step] if closed <= 70 else []
+    return kept
+
+
+def play(steps: list[tuple], times: list[int], *, is_shared: bool) -> World:
+    """Play steps with one id, or with an id for each payment, which is sent its own copy of each label about it."""
+    world = World()
+    first = next((step[1] for step in steps if step[0] == "score"), -1)
+    names = ["t" if is_shared else f"t{number}" for number in IDS]
+    for step in steps:
+        if step[0] == "score":
+            world.score(score(names[step[1]], times[step[1]], amount=float(step[1])))
+        elif step[0] == "label":
+            about = [number for number in IDS if number == first or times[number] <= step[1]]
+            for name in ["t"] if is_shared else [names[number] for number in about]:
+                world.label(label(name, step[1], is_fraud=step[2]))
+        else:
+            world.close((world.closed + step[1]) * CALENDAR.interval)
+    world.close(2000)
+    return world
+
+
+@FAST
+@given(STEPS, st.lists(st.integers(0, 300), min_size=len(IDS), max_size=len(IDS)))
+def test_payments_under_one_id_are_taught_as_if_each_had_its_own(steps, times):
+    steps = sensible(steps)
+    shared, apart = (play(steps, times, is_shared=is_shared) for is_shared in (True, False))
+    assert sorted(amounts(shared)) == sorted(amounts(apart))
+    assert shared.stores == apart.stores == [{}]
+
+
+def test_a_label_of_a_forgotten_payment_is_not_about_the_later_one_under_its_id():
+    world = World()
+    world.score(score("t1", 5))
+    later = CALENDAR.retention - 5
+    world.score(score("t1", later))
+    world.close(5 + CALENDAR.retention + 20)  # the first one is forgotten, and the other has not matured
+    world.label(label("t1", 50))  # fraud, said of the first one before the other was made
+    world.close(5000)
+    assert [(one.scored.timestamp, one.is_fraud) for one in world.examples] == [(5, False), (later, False)]

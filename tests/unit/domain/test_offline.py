@@ -1,0 +1,223 @@
+"""The rehearsal: nothing is known before its time, and the same history gives the same verdicts however it is cut."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import DAY, HOUR, MINUTE, MONDAY, LinearModel, online_model, transaction
+
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.snapshot import UNTAUGHT
+
+pytest.importorskip("pyarrow")
+
+from support.simulated import rehearsal, simulated
+
+from fraud_service.domain.events import LabelledTransaction
+
+FEW = settings(max_examples=12, deadline=None, derandomize=True)
+LEAD = 15 * MINUTE
+WATCHFUL = Policy(review=0.05, decline=0.5)
+
+
+def model():
+    """Know a little about amounts, and what labels say of merchants and cards."""
+    return LinearModel(base=-4.0, amount=2.0, merchant_fraud_share_30d=300.0, card_frauds_30d=100.0)
+
+
+def begun(policy=WATCHFUL):
+    return rehearsal(model(), online_model(), policy)
+
+
+def played(history):
+    return list(begun().play(history))
+
+
+@cache
+def world():
+    return simulated(seed=2, cards=20, merchants=40, days=16)
+
+
+@cache
+def verdicts():
+    return played(world())
+
+
+def event(name, timestamp, known=None, **facts):
+    """Make a payment, and its fraud label where `known` says when it became known."""
+    return LabelledTransaction(
+        transaction(name, timestamp, card_id=f"card-{name}", **facts), None if known is None else True, known
+    )
+
+
+def in_force_at(verdict):
+    return verdict.decision.snapshot
+
+
+def test_there_is_one_verdict_a_transaction_in_order():
+    assert [verdict.transaction for verdict in verdicts()] == [event.transaction for event in world()]
+
+
+def test_a_rehearsal_equals_itself():
+    assert played(world()) == verdicts()
+
+
+def test_the_world_of_these_tests_has_what_they_are_about():
+    assert len({in_force_at(verdict) for verdict in verdicts()}) > 100
+    assert sum(event.is_fraud for event in world()) > 5
+    assert any(verdict.decision.is_flagged and verdict.contributions is not None for verdict in verdicts())
+    assert verdicts()[-1].decision.online_logit != verdicts()[-1].decision.pretrained_logit
+
+
+def test_a_snapshot_comes_into_force_at_its_effective_time_and_not_earlier():
+    boundary = MONDAY + 5 * HOUR
+    history = [
+        event("defrauded", MONDAY, known=boundary - MINUTE),
+        event("a", boundary - 1),
+        event("b", boundary),
+        event("c", boundary + LEAD - 1),
+        event("d", boundary + LEAD),
+    ]
+    before, *at = played(history)
+    assert in_force_at(before) == UNTAUGHT
+    assert [in_force_at(verdict)[:13] for verdict in at] == ["20231113T0400"] * 3 + ["20231113T0500"]
+    assert [verdict.features.merchant_streak for verdict in at] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(("late", "streak"), [(0, 1), (1, 0)])
+def test_a_label_known_at_the_boundary_is_in_its_snapshot_and_one_known_later_is_not(late, streak):
+    boundary = MONDAY + 5 * HOUR
+    history = [
+        event("defrauded", MONDAY, known=boundary + late),
+        event("first", MONDAY + HOUR, known=boundary),  # so that there is a snapshot in any case
+        event("then", boundary + LEAD, merchant_id="merchant-1"),
+    ]
+    assert played(history)[-1].features.merchant_streak == 1 + streak
+
+
+def test_a_label_known_in_the_hour_of_its_transaction_is_in_the_next_snapshot():
+    history = [
+        event("defrauded", MONDAY + 10 * MINUTE, known=MONDAY + 20 * MINUTE),
+        event("then", MONDAY + HOUR + LEAD),
+    ]
+    assert played(history)[-1].features.merchant_streak == 1
+
+
+def test_a_label_waits_for_the_next_boundary_however_long_nothing_happens():
+    history = [event("defrauded", MONDAY, known=MONDAY + DAY), event("then", MONDAY + 3 * DAY)]
+    assert played(history)[-1].features.merchant_streak == 1
+
+
+def test_the_decision_names_the_snapshot_whose_labels_its_features_know():
+    rehearsed = begun()
+    for verdict in rehearsed.play(world()):
+        view = rehearsed.knowledge.at(verdict.transaction.timestamp)
+        assert verdict.decision.snapshot == view.snapshot.version
+        assert view.snapshot.label_horizon <= view.snapshot.as_of <= verdict.transaction.timestamp - LEAD or (
+            view.snapshot.version == UNTAUGHT
+        )
+
+
+def changed(history, index, **facts):
+    return [*history[:index], msgspec.structs.replace(history[index], **facts), *history[index + 1 :]]
+
+
+def untouched_until(history, moment):
+    """How many verdicts were made before anything known at this moment can be in force."""
+    boundary = -(-moment // HOUR) * HOUR
+    return sum(event.transaction.timestamp < boundary + LEAD for event in history)
+
+
+@FEW
+@given(st.data())
+def test_no_verdict_changes_through_a_label_that_became_known_after_it(data):
+    history = list(world())
+    index = data.draw(st.integers(0, len(history) - 1))
+    event = history[index]
+    later = data.draw(st.integers(0, 20 * DAY))
+    other = data.draw(
+        st.sampled_from(
+            [
+                {"is_fraud": not event.is_fraud},
+                {"is_fraud": None, "labelled_at": None},
+                {"labelled_at": event.labelled_at + later},
+                {"is_fraud": not event.is_fraud, "labelled_at": event.labelled_at + later},
+            ]
+        )
+    )
+    same = untouched_until(history, event.labelled_at)
+    assert played(changed(history, index, **other))[:same] == verdicts()[:same]
+
+
+@FEW
+@given(st.integers(0, 15 * DAY))
+def test_no_verdict_changes_when_all_that_becomes_known_later_is_the_opposite(offset):
+    history, moment = world(), world()[0].transaction.timestamp + offset
+    opposite = [
+        msgspec.structs.replace(event, is_fraud=not event.is_fraud) if event.labelled_at > moment else event
+        for event in history
+    ]
+    same = untouched_until(history, moment)
+    assert played(opposite)[:same] == verdicts()[:same]
+
+
+@FEW
+@given(st.data())
+def test_no_verdict_changes_through_transactions_that_come_after_it(data):
+    cut = data.draw(st.integers(0, len(world())))
+    assert played(world()[:cut]) == verdicts()[:cut]
+
+
+def test_a_label_does_change_what_comes_after_it():
+    history = world()
+    index = next(n for n, event in enumerate(history) if event.is_fraud)
+    same = untouched_until(history, history[index].labelled_at)
+    other = played(changed(history, index, is_fraud=False))
+    assert other[:same] == verdicts()[:same]
+    assert other[same:] != verdicts()[same:]
+
+
+@FEW
+@given(st.data())
+def test_a_history_played_in_two_parts_continues_where_it_stopped(data):
+    cut = data.draw(st.integers(0, len(world())))
+    rehearsed = begun()
+    first = list(rehearsed.play(world()[:cut]))
+    assert first + list(rehearsed.play(world()[cut:])) == verdicts()
+
+
+def test_playing_nothing_changes_nothing():
+    rehearsed = begun()
+    assert list(rehearsed.play([])) == []
+    assert rehearsed.progress.closed == -1
+    assert list(rehearsed.play(world()[:50])) == verdicts()[:50]
+
+
+def test_labels_the_history_does_not_date_become_known_after_the_delay():
+    undated = LabelledTransaction(transaction("t1", MONDAY), is_fraud=True, labelled_at=None)
+    before, after = MONDAY + 7 * DAY + LEAD - 1, MONDAY + 7 * DAY + LEAD
+    history = [undated, event("before", before), event("after", after)]
+    assert [verdict.features.merchant_streak for verdict in played(history)] == [0, 0, 1]
+
+
+def test_a_repeated_transaction_gets_its_first_decision_and_teaches_nothing_twice():
+    frauds = [event(f"f{n}", MONDAY + n, known=MONDAY + HOUR) for n in range(3)]
+    last = event("last", MONDAY + 2 * HOUR)
+    once, twice = played([*frauds, last]), played([*frauds, *frauds, last])
+    assert [verdict.is_repeated for verdict in twice] == [False] * 3 + [True] * 3 + [False]
+    assert [verdict.decision for verdict in twice[3:6]] == [verdict.decision for verdict in once[:3]]
+    assert twice[-1].features == once[-1].features
+
+
+def test_payments_under_one_id_with_labels_of_one_instant_are_all_taught():
+    uses = [event("f", MONDAY + n, known=MONDAY + HOUR, amount=10.0 + n, merchant_id="m") for n in range(3)]
+    unlike = [msgspec.structs.replace(uses[1], is_fraud=False), *uses[2:]]
+    last = event("last", MONDAY + 2 * HOUR, merchant_id="m")
+    verdicts = played([uses[0], *unlike, last])
+    assert [verdict.is_repeated for verdict in verdicts] == [False] * 4
+    assert [verdict.is_id_reused for verdict in verdicts] == [False, True, True, False]
+    assert verdicts[-1].features.merchant_labelled_1d == 3

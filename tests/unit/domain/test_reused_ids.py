@@ -1,0 +1,231 @@
+"""A transaction id names a payment only together with what was paid: whoever uses it again is scored again."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import MINUTE, MONDAY, LinearModel, online_model, transaction
+
+from fraud_service.domain import profile as profiles_module
+from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Outcome
+from fraud_service.domain.detector import Detector, Verdict
+from fraud_service.domain.events import Transaction, decode_transaction, facts
+from fraud_service.domain.features import extract
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.profile import (
+    NOT_LEGACY,
+    RECENT,
+    SCHEMA,
+    UNKNOWN_CURRENCY,
+    Profile,
+    decode_profile,
+    encode_profile,
+    fingerprint,
+    fingerprint32,
+)
+from fraud_service.domain.reasons import MOST_REASONS
+from fraud_service.domain.records import ScoreRecord, decode_score, encode_record, score_record
+from fraud_service.domain.risk import NO_RISK
+from fraud_service.domain.snapshot import Knowledge, untaught
+
+pytestmark = pytest.mark.attack
+
+FAST = settings(max_examples=150, deadline=None, derandomize=True)
+LENIENT = Policy(review=1.0, decline=1.0)  # approves whatever a model says
+OLD = json.loads((Path(__file__).parent / "profile_v4.json").read_text())
+DIFFERENCES: list[dict[str, Any]] = [
+    {"amount": 9999.0},
+    {"timestamp": MONDAY + 1},
+    {"currency": "USD"},
+    {"merchant_id": "merchant-2"},
+]
+
+
+def assessed(*payments: Transaction, policy: Policy = LENIENT, profiles: dict[str, Profile] | None = None):
+    knowledge = Knowledge(untaught("model-1", online_model()))
+    return Detector(LinearModel(), policy).assess(payments, {} if profiles is None else profiles, knowledge)
+
+
+@pytest.mark.parametrize("other", DIFFERENCES, ids=lambda other: next(iter(other)))
+def test_another_payment_under_a_used_id_is_scored_folded_and_reviewed(other):
+    profiles: dict[str, Profile] = {}
+    first, second = assessed(transaction(), transaction(**other), profiles=profiles)
+    assert (first.is_id_reused, second.is_id_reused, second.is_repeated) == (False, True, False)
+    assert second.features is not None
+    assert second.features.count_1h == 1
+    assert second.decision.outcome is Outcome.REVIEW
+    assert second.decision.reasons[0] == ID_REUSED
+    assert second.contributions is not None
+    assert profiles["card-1"].count == 2
+
+
+def test_a_high_score_under_a_used_id_is_declined_as_ever_and_keeps_its_other_reasons():
+    *_, second = assessed(transaction(), transaction(amount=9.0), policy=Policy(0.0, 0.0))
+    assert second.decision.outcome is Outcome.DECLINE
+    assert second.decision.reasons[0] == ID_REUSED
+    assert len(second.decision.reasons) <= MOST_REASONS
+
+
+def test_a_reused_id_that_no_model_can_score_says_both():
+    knowledge = Knowledge(untaught("model-1", online_model()))
+    broken = Detector(LinearModel(base=float("nan"), prior=float("nan")), LENIENT)
+    *_, second = broken.assess([transaction(), transaction(amount=9.0)], {}, knowledge)
+    assert second.decision.reasons == (ID_REUSED, NO_MODEL)
+
+
+def test_the_same_payment_sent_again_is_a_repetition_whatever_else_it_says():
+    *_, again = assessed(
+        transaction(), transaction(device_id="other", ip="192.0.2.9", country="US", latitude=1.0, longitude=2.0)
+    )
+    assert (again.is_repeated, again.is_id_reused) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        {"amount": "10.00"},
+        {"amount": 10},
+        {"timestamp": "2026-01-01T02:00:00+02:00"},
+        {"timestamp": 1767225600000},
+    ],
+)
+def test_equal_values_in_another_spelling_are_a_repetition(spelled):
+    said = {
+        "transaction_id": "t",
+        "timestamp": "2026-01-01T00:00:00Z",
+        "card_id": "card-1",
+        "merchant_id": "m",
+        "amount": "10.0",
+        "currency": "EUR",
+    }
+    *_, again = assessed(*(decode_transaction(json.dumps(one).encode()) for one in (said, said | spelled)))
+    assert again.is_repeated
+
+
+@pytest.mark.parametrize("other", ["T1", "t1 ", "t\N{FULLWIDTH DIGIT ONE}", "t1\N{COMBINING ACUTE ACCENT}"])
+def test_an_id_that_only_looks_the_same_is_another_one(other):
+    *_, second = assessed(transaction(), transaction(other))
+    assert (second.is_repeated, second.is_id_reused) == (False, False)
+
+
+def test_the_same_id_on_another_card_is_not_reused():
+    *_, second = assessed(transaction(), transaction(card_id="card-2", amount=9.0))
+    assert (second.is_repeated, second.is_id_reused) == (False, False)
+
+
+def test_a_repetition_gets_the_decision_on_its_own_payment_among_several_under_one_id():
+    payments = [transaction(amount=amount) for amount in (1.0, 2.0, 3.0)]
+    verdicts = assessed(*payments, *payments[::-1])
+    assert [one.is_repeated for one in verdicts] == [False] * 3 + [True] * 3
+    assert [one.decision for one in verdicts[3:]] == [one.decision for one in verdicts[2::-1]]
+    assert [one.is_id_reused for one in verdicts[3:]] == [True, True, False]
+
+
+USES = st.lists(
+    st.builds(
+        lambda number, minute, amount, currency, merchant, device: transaction(
+            f"t{number}",
+            MONDAY + minute * MINUTE,
+            amount=amount,
+            currency=currency,
+            merchant_id=merchant,
+            device_id=device,
+        ),
+        st.integers(0, 3),
+        st.integers(0, 1),
+        st.sampled_from([1.0, 9999.0]),
+        st.sampled_from(["EUR", "USD"]),
+        st.sampled_from(["merchant-1", "merchant-2"]),
+        st.sampled_from([None, "device-1"]),
+    ),
+    max_size=16,
+)
+
+
+@FAST
+@given(USES, st.lists(st.integers(0, 16), max_size=3))
+def test_each_payment_is_scored_once_and_each_equal_message_repeats_its_decision(payments, cuts):
+    profiles: dict[str, Profile] = {}
+    verdicts: list[Verdict] = []
+    edges = [0, *sorted(cut % (len(payments) + 1) for cut in cuts), len(payments)]
+    for begin, end in itertools.pairwise(edges):
+        verdicts += assessed(*payments[begin:end], profiles=profiles)
+    decided: dict[object, Any] = {}
+    ids: set[str] = set()
+    for payment, verdict in zip(payments, verdicts, strict=True):
+        known = decided.get(facts(payment))
+        assert verdict.is_repeated == (known is not None)
+        if known is not None:
+            assert verdict.decision == known
+            continue
+        assert verdict.is_id_reused == verdict.decision.is_flagged == (payment.transaction_id in ids)
+        decided[facts(payment)] = verdict.decision
+        ids.add(payment.transaction_id)
+    assert sum(profile.count for profile in profiles.values()) == len(decided)
+
+
+def test_a_record_says_when_an_id_was_reused_and_is_as_ever_when_not():
+    first, second = map(score_record, assessed(transaction(), transaction(amount=9.0)))
+    assert b"is_id_reused" not in encode_record(first)
+    assert b'"is_id_reused":true' in encode_record(second)
+    assert decode_score(encode_record(first)).is_id_reused is False
+    assert ScoreRecord.__struct_defaults__ == (False,)
+
+
+# Profiles of schema 4
+
+
+def old_profile() -> Profile:
+    return decode_profile(base64.b64decode(OLD["profile"]))
+
+
+def payments(name: str) -> list[Transaction]:
+    return [decode_transaction(json.dumps(one).encode()) for one in OLD[name]]
+
+
+def test_a_profile_of_schema_4_goes_on_with_the_same_features():
+    profile = old_profile()
+    for payment, expected in zip(payments("after"), OLD["features"], strict=True):
+        assert extract(payment, profile, NO_RISK, NO_RISK, 0).vector() == tuple(expected)
+        profile.fold(payment)
+        profile = decode_profile(encode_profile(profile))
+    assert profile.schema == SCHEMA == 5
+
+
+def test_a_profile_of_schema_4_loses_its_old_fingerprints_as_they_are_met():
+    profile = old_profile()
+    assert max(profile.merchants) < NOT_LEGACY
+    for payment in payments("after"):
+        profile.fold(payment)
+        assert fingerprint(payment.merchant_id) in profile.merchants
+        assert fingerprint32(payment.merchant_id) not in profile.merchants
+    assert min(row[3] for row in RECENT.iter_unpack(profile.recent)) >= NOT_LEGACY
+    assert min(profile.countries + profile.devices) >= NOT_LEGACY
+
+
+def test_what_schema_4_remembers_is_repeated_in_any_currency_and_reused_with_other_content():
+    profile, last = old_profile(), payments("before")[-1]
+    assert [*RECENT.iter_unpack(profile.recent)][-1][4] == UNKNOWN_CURRENCY
+
+    def change(**said: object) -> Transaction:
+        return transaction(**({name: getattr(last, name) for name in last.__struct_fields__} | said))
+
+    assert profile.remembered(change(currency="USD")) == (1, False)
+    assert profile.remembered(change(amount=last.amount + 1)) == (0, True)
+    assert profile.remembered(change(merchant_id="elsewhere")) == (0, True)
+
+
+def test_a_merchant_or_device_with_the_same_crc_as_a_known_one_is_new(monkeypatch):
+    monkeypatch.setattr(profiles_module, "fingerprint32", lambda _: 7)  # as an attacker would have it
+    profile = Profile()
+    profile.fold(transaction(merchant_id="known", device_id="known", country="DE"))
+    row = extract(transaction("t2", merchant_id="evil", device_id="evil", country="FR"), profile, NO_RISK, NO_RISK, 0)
+    assert (row.merchant_visits, row.is_new_device, row.is_new_country) == (0, 1, 1)
+    assert not profile.remembered(transaction(merchant_id="evil")).ago

@@ -1,0 +1,561 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import Any
+from unittest import mock
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import DAY, HOUR, MONDAY, online_model, snapshot, table_digest
+
+from fraud_service.domain import snapshot as taught
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.online_model import OnlineModel
+from fraud_service.domain.risk import NO_RISK, RiskTable, encode_risk, row_digest
+from fraud_service.domain.snapshot import (
+    KEPT,
+    MOST_WAITING,
+    Knowledge,
+    Snapshot,
+    View,
+    decode_snapshot,
+    encode_snapshot,
+    untaught,
+)
+
+FAST = settings(max_examples=100, deadline=None, derandomize=True)
+KEYS = ["merchant:a", "merchant:b", "merchant:c", "card:a", "card:b"]
+Published = list[tuple[Snapshot, dict[str, "bytes | None"]]]
+
+
+def ignorant() -> Knowledge:
+    return Knowledge(untaught("model-1", online_model()))
+
+
+def row(number: int) -> bytes:
+    return encode_risk(NO_RISK.with_label(MONDAY, number, is_fraud=True, explained=False))
+
+
+@st.composite
+def publications(draw: st.DrawFn) -> Published:
+    """Draw what a learner publishes: snapshots an hour or more apart, each with the rows that changed."""
+    table: dict[str, bytes] = {}
+    published, as_of = [], MONDAY
+    for number in range(draw(st.integers(2, 8))):
+        as_of += draw(st.sampled_from([HOUR, 2 * HOUR, DAY]))
+        keys = draw(st.sets(st.sampled_from(KEYS), max_size=4).map(sorted))
+        rows = {
+            key: None if key in table and draw(st.booleans()) else row(100 * number + place)
+            for place, key in enumerate(keys)
+        }
+        online = online_model(intercept=number / 3)
+        published.append((snapshot(as_of, rows, table, online=online, examples=number), rows))
+    return published
+
+
+def receive(knowledge: Knowledge, published: Published, *, final: bool = False) -> None:
+    for newest, rows in published:
+        knowledge.receive_snapshot(newest)
+        for key, value in rows.items():
+            knowledge.receive_risk(newest.version, key, value)
+    knowledge.settle(final=final)
+
+
+def facts(view: View) -> tuple[str, dict[str, Any]]:
+    kinds = {"merchant": view.merchant, "card": view.card}
+    return view.snapshot.version, {key: kinds[key.split(":")[0]](key.split(":")[1]) for key in KEYS}
+
+
+def views(knowledge: Knowledge, published: Published) -> list[tuple[str, dict[str, Any]]]:
+    times = [newest.effective_from + off for newest, _ in published for off in (-1, 0, HOUR)]
+    return [facts(knowledge.at(time)) for time in times]
+
+
+@FAST
+@given(publications(), st.randoms(use_true_random=False), st.booleans())
+def test_records_of_two_topics_end_in_the_same_views_however_they_interleave(published, dice, settle_always):
+    straight = ignorant()
+    receive(straight, published)
+    assert straight.newest == published[-1][0]
+    shuffled = ignorant()
+    snapshots = [("snapshot", newest, None, None) for newest, _ in published]
+    rows = [("row", newest, key, value) for newest, changed in published for key, value in changed.items()]
+    order = ["snapshot"] * len(snapshots) + ["row"] * len(rows)
+    dice.shuffle(order)  # each topic keeps its order
+    for kind in order:
+        _, newest, key, value = (snapshots if kind == "snapshot" else rows).pop(0)
+        if key is None:
+            shuffled.receive_snapshot(newest)
+        else:
+            shuffled.receive_risk(newest.version, key, value)
+        if settle_always or dice.random() < 0.3:
+            shuffled.settle()
+    shuffled.settle()
+    assert views(shuffled, published) == views(straight, published)
+    assert shuffled.incomplete == 0
+
+
+@FAST
+@given(publications(), st.randoms(use_true_random=False))
+def test_even_out_of_order_within_a_topic_the_views_are_the_same_once_all_is_here(published, dice):
+    straight, shuffled = ignorant(), ignorant()
+    receive(straight, published)
+    events = [(newest, None, None) for newest, _ in published]
+    events += [(newest, key, value) for newest, changed in published for key, value in changed.items()]
+    dice.shuffle(events)
+    for newest, key, value in events:
+        if key is None:
+            shuffled.receive_snapshot(newest)
+        else:
+            shuffled.receive_risk(newest.version, key, value)
+    shuffled.settle()
+    assert views(shuffled, published) == views(straight, published)
+
+
+@FAST
+@given(publications())
+def test_a_view_sees_of_every_row_the_newest_version_up_to_its_snapshot(published):
+    knowledge = ignorant()
+    receive(knowledge, published)
+    table: dict[str, bytes] = {}
+    for newest, rows in published:
+        table.update({key: value for key, value in rows.items() if value is not None})
+        for key in [key for key, value in rows.items() if value is None]:
+            del table[key]
+        version, seen = facts(knowledge.at(newest.effective_from))
+        assert version == newest.version
+        assert {key: encode_risk(risk) for key, risk in seen.items() if risk is not NO_RISK} == table
+
+
+@FAST
+@given(publications(), st.data())
+def test_a_snapshot_is_not_in_force_before_all_its_rows_are_here(published, data):
+    *earlier, (newest, rows) = published
+    knowledge = ignorant()
+    receive(knowledge, earlier)
+    before = knowledge.newest
+    knowledge.receive_snapshot(newest)
+    for key in data.draw(st.permutations(sorted(rows))):
+        knowledge.settle()
+        assert knowledge.newest == before
+        assert facts(knowledge.at(newest.effective_from))[0] == before.version
+        knowledge.receive_risk(newest.version, key, rows[key])
+    knowledge.settle()
+    assert knowledge.newest == newest
+
+
+def test_a_snapshot_waits_for_the_one_before_it():
+    table: dict[str, bytes] = {}
+    first, second = snapshot(MONDAY, {KEYS[0]: row(1)}, table), snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
+    knowledge = ignorant()
+    knowledge.receive_snapshot(second)
+    knowledge.receive_risk(second.version, KEYS[1], row(2))
+    knowledge.receive_snapshot(first)
+    knowledge.settle()
+    assert knowledge.newest.version == "untaught"
+    knowledge.receive_risk(first.version, KEYS[0], row(1))
+    knowledge.settle()
+    assert knowledge.newest == second
+
+
+def test_a_snapshot_whose_rows_were_altered_never_comes_into_force():
+    newest = snapshot(MONDAY, {KEYS[0]: row(1)}, {})
+    knowledge = ignorant()
+    knowledge.receive_snapshot(newest)
+    knowledge.receive_risk(newest.version, KEYS[0], row(2))
+    knowledge.settle()
+    assert knowledge.newest.version == "untaught"
+    assert knowledge.incomplete == 1
+
+
+@FAST
+@given(publications())
+def test_records_that_come_twice_change_nothing(published):
+    once, twice = ignorant(), ignorant()
+    receive(once, published)
+    receive(twice, published)
+    receive(twice, published)  # a learner that started over publishes the same again
+    assert views(twice, published) == views(once, published)
+    assert twice.incomplete == 0
+
+
+def test_rows_that_come_again_are_not_kept():
+    published = [(snapshot(MONDAY, {KEYS[0]: row(1)}, {}), {KEYS[0]: row(1)})]
+    knowledge = ignorant()
+    receive(knowledge, published)
+    receive(knowledge, published)  # the snapshot first, its rows after it
+    assert knowledge._rows == {}
+
+
+@FAST
+@given(publications())
+def test_compacted_topics_restore_the_newest_snapshot(published):
+    last_writer = {key: newest.version for newest, rows in published for key in rows}
+    compacted = [
+        (newest, {key: value for key, value in rows.items() if last_writer[key] == newest.version})
+        for newest, rows in published
+    ]
+    knowledge, whole = ignorant(), ignorant()
+    receive(knowledge, compacted, final=True)
+    receive(whole, published)
+    assert knowledge.newest == whole.newest == published[-1][0]
+    time = published[-1][0].effective_from
+    assert facts(knowledge.at(time)) == facts(whole.at(time))
+    assert knowledge.incomplete <= len(published) - 1
+
+
+@FAST
+@given(publications())
+def test_rows_removed_so_long_ago_that_even_the_removal_is_gone_are_not_missed(published):
+    table = {key: (newest, value) for newest, rows in published for key, value in rows.items()}
+    compacted = [
+        (newest, {key: value for key, (writer, value) in table.items() if writer is newest and value is not None})
+        for newest, _ in published
+    ]
+    knowledge = ignorant()
+    receive(knowledge, compacted, final=True)
+    assert knowledge.newest == published[-1][0]
+
+
+def test_after_a_compacted_start_the_stream_goes_on():
+    table: dict[str, bytes] = {}
+    first = snapshot(MONDAY, {KEYS[0]: row(1), KEYS[1]: row(2)}, table)
+    second = snapshot(MONDAY + HOUR, {KEYS[0]: row(3)}, table)
+    knowledge = ignorant()
+    receive(knowledge, [(first, {KEYS[1]: row(2)}), (second, {KEYS[0]: row(3)})], final=True)
+    assert (knowledge.newest, knowledge.incomplete) == (second, 1)
+    third = snapshot(MONDAY + 2 * HOUR, {KEYS[1]: None}, table)
+    receive(knowledge, [(third, {KEYS[1]: None})])
+    assert knowledge.newest == third
+
+
+def test_rows_that_were_still_on_their_way_when_the_start_ended_are_made_up_for():
+    table: dict[str, bytes] = {}
+    first = snapshot(MONDAY, {KEYS[0]: row(1)}, table)
+    second = snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
+    knowledge = ignorant()
+    knowledge.receive_snapshot(first)
+    knowledge.settle(final=True)
+    knowledge.receive_risk(first.version, KEYS[0], row(1))
+    receive(knowledge, [(second, {KEYS[1]: row(2)})])
+    assert knowledge.newest == second
+
+
+class Compared(str):
+    """A version that counts how often it is compared."""
+
+    __slots__ = ()
+    times = 0
+
+    def __le__(self, other: str) -> bool:
+        Compared.times += 1
+        return str.__le__(self, other)
+
+    def __lt__(self, other: str) -> bool:
+        Compared.times += 1
+        return str.__lt__(self, other)
+
+
+def test_a_start_on_many_snapshots_looks_at_each_a_few_times():
+    """Were each compared with all the others, a year of them would take minutes."""
+    table: dict[str, bytes] = {}
+    knowledge, count = ignorant(), 600
+    for hour in range(count):
+        newest = snapshot(MONDAY + hour * HOUR, {KEYS[0]: row(hour)}, table)
+        knowledge.receive_snapshot(newest)
+        knowledge.receive_risk(Compared(newest.version), KEYS[0], row(hour))
+    Compared.times = 0
+    knowledge.settle(final=True)
+    assert knowledge.newest == newest
+    assert Compared.times < 10 * count
+
+
+@FAST
+@given(publications(), st.booleans(), st.booleans())
+def test_a_start_that_drops_what_is_superseded_ends_in_the_views_of_one_that_keeps_all(published, compacted, ahead):
+    last_writer = {key: newest.version for newest, rows in published for key in rows}
+    if compacted:
+        published = [
+            (newest, {key: value for key, value in rows.items() if last_writer[key] == newest.version})
+            for newest, rows in published
+        ]
+    knowledges = []
+    for most in (1, 1_000):
+        with mock.patch.object(taught, "MOST_WAITING", most):
+            knowledge = Knowledge(untaught("model-1", online_model()), kept=3 * HOUR)
+            if ahead:  # of the two topics, that of the snapshots was read first
+                for newest, _ in published:
+                    knowledge.receive_snapshot(newest)
+            receive(knowledge, published, final=True)
+            knowledges.append(knowledge)
+    thinned, whole = knowledges
+    last = published[-1][0].effective_from
+    times = [last + hours * HOUR for hours in (-2, -1, 0, 1)]
+    assert [facts(thinned.at(time)) for time in times] == [facts(whole.at(time)) for time in times]
+
+
+def test_a_start_on_years_of_snapshots_holds_a_month_of_them():
+    table: dict[str, bytes] = {}
+    knowledge, most = ignorant(), 0
+    for hour in range(6 * MOST_WAITING):
+        rows: dict[str, bytes | None] = {KEYS[0]: row(hour)}
+        newest = snapshot(MONDAY + hour * HOUR, rows, table)
+        knowledge.receive_risk(newest.version, KEYS[0], row(hour))
+        knowledge.receive_snapshot(newest)
+        most = max(most, len(knowledge._pending), len(knowledge._rows))
+    assert most <= 2 * MOST_WAITING + 1
+    knowledge.settle(final=True)
+    assert knowledge.newest == newest
+    assert encode_risk(knowledge.at(newest.effective_from).merchant("a")) == row(hour)
+
+
+def test_superseded_snapshots_stay_usable_for_a_month_of_event_time():
+    table: dict[str, bytes] = {}
+    published: Published = []
+    for day in range(45):
+        rows: dict[str, bytes | None] = {KEYS[0]: row(day)}
+        published.append((snapshot(MONDAY + day * DAY, rows, table), rows))
+    knowledge = ignorant()
+    receive(knowledge, published)
+    newest = published[-1][0]
+    for kept, rows in published:
+        version, seen = facts(knowledge.at(kept.effective_from))
+        if kept.effective_from > newest.effective_from - KEPT:
+            assert version == kept.version
+            assert encode_risk(seen[KEYS[0]]) == rows[KEYS[0]]
+        else:
+            assert version == "untaught"
+            assert seen[KEYS[0]] is NO_RISK
+
+
+def test_the_untaught_snapshot_sees_no_rows():
+    knowledge = ignorant()
+    receive(knowledge, [(snapshot(MONDAY, {KEYS[0]: row(1)}, {}), {KEYS[0]: row(1)})])
+    assert facts(knowledge.at(MONDAY))[1] == dict.fromkeys(KEYS, NO_RISK)
+    assert knowledge.at(-1).snapshot.version == "untaught"
+    assert not knowledge.at(0).snapshot.is_stale_at(10**15)
+
+
+def test_a_snapshot_is_stale_from_the_moment_the_next_should_be_in_force():
+    newest = snapshot(MONDAY, {}, {}, effective_from=MONDAY + 5, interval=100)
+    assert [newest.is_stale_at(MONDAY + after) for after in (0, 5, 104, 105, 1000)] == [False, False, False, True, True]
+
+
+VERSIONS = st.lists(st.tuples(st.sampled_from(KEYS), st.integers(1, 4), st.none() | st.integers(1, 9)), max_size=25)
+
+
+def filled(versions: list[tuple[str, int, int | None]]) -> tuple[RiskTable, list[tuple[str, int, bytes | None]]]:
+    table, puts, as_of = RiskTable(), [], 0
+    for key, step, number in versions:
+        as_of += step
+        puts.append((key, as_of, None if number is None else row(number)))
+        table.put(*puts[-1])
+    return table, puts
+
+
+def expected(puts: list[tuple[str, int, bytes | None]], key: str, as_of: int) -> bytes | None:
+    seen = [value for other, since, value in puts if other == key and since <= as_of]
+    return seen[-1] if seen else None
+
+
+def found(table: RiskTable, key: str, as_of: int) -> bytes | None:
+    risk = table.get(key, as_of)
+    return None if risk is NO_RISK else encode_risk(risk)
+
+
+@FAST
+@given(VERSIONS, st.integers(0, 110))
+def test_forgetting_old_versions_changes_nothing_for_the_snapshots_that_remain(versions, since):
+    table, puts = filled(versions)
+    for as_of in range(110):
+        assert all(found(table, key, as_of) == expected(puts, key, as_of) for key in KEYS)
+    digest = table.digest()
+    table.forget_before(since)
+    for as_of in range(since, 110):
+        assert all(found(table, key, as_of) == expected(puts, key, as_of) for key in KEYS)
+    assert table.digest() == digest
+    table.put(KEYS[0], 200, row(9))
+    assert found(table, KEYS[0], 200) == row(9)
+
+
+@FAST
+@given(VERSIONS)
+def test_the_digest_of_a_table_is_that_of_its_newest_rows_in_any_order(versions):
+    table, puts = filled(versions)
+    rows = {key: value for key, _, value in puts if value is not None and value == expected(puts, key, 10**6)}
+    assert table.digest() == table_digest(rows)
+    reverse = RiskTable()
+    for key, value in sorted(rows.items(), reverse=True):
+        reverse.put(key, 1, value)
+    assert reverse.digest() == table.digest()
+
+
+def test_the_digest_of_a_row_covers_where_its_key_ends():
+    assert row_digest("card:a", b"bc") != row_digest("card:ab", b"c")
+    assert row_digest("card:a", None) == 0
+
+
+def test_a_row_that_no_snapshot_can_see_leaves_nothing_behind():
+    table = RiskTable()
+    table.put(KEYS[0], 1, row(1))
+    table.put(KEYS[0], 2, None)
+    table.forget_before(3)
+    assert table._versions == {}
+
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@FAST
+@given(
+    st.tuples(FLOATS, FLOATS, st.floats(0, 1)),
+    st.lists(FLOATS, min_size=len(NAMES), max_size=len(NAMES)),
+    st.lists(FLOATS, max_size=9),
+    st.integers(0, 4 * 10**12),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=10),
+)
+def test_a_snapshot_keeps_every_bit_as_json(three, weights, leaf_weights, as_of, model):
+    online = OnlineModel(tuple(weights), tuple(leaf_weights), three[0], three[1])
+    newest = snapshot(as_of, {}, {}, online=online, online_weight=three[2], model=model)
+    again = decode_snapshot(encode_snapshot(newest))
+    assert again == newest
+    assert encode_snapshot(again) == encode_snapshot(newest)
+    signs = [math.copysign(1, value) for value in again.online.weights]
+    assert signs == [math.copysign(1, value) for value in weights]
+
+
+def altered(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"{'0' if value[:1] != '0' else '1'}{value[1:]}"
+    if isinstance(value, list):
+        return [altered(value[0]), *value[1:]]
+    return value + 1
+
+
+FIELDS = [name for name in Snapshot.__struct_fields__ if name not in {"online", "version"}]
+TAUGHT = online_model(intercept=0.25, leaf_weights=(0.5, -0.5))
+SEALED = json.loads(encode_snapshot(snapshot(MONDAY, {KEYS[0]: row(1)}, {}, online=TAUGHT)))
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_snapshot_with_one_altered_field_is_refused(field):
+    with pytest.raises(InvalidRecord, match=r"does not match its digest|cannot be read"):
+        decode_snapshot(json.dumps(SEALED | {field: altered(SEALED[field])}).encode())
+
+
+@pytest.mark.parametrize("field", OnlineModel.__struct_fields__)
+def test_a_snapshot_with_one_altered_weight_is_refused(field):
+    online = SEALED["online"] | {field: altered(SEALED["online"][field])}
+    with pytest.raises(InvalidRecord, match="does not match its digest"):
+        decode_snapshot(json.dumps(SEALED | {"online": online}).encode())
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        altered(SEALED["version"]),
+        SEALED["version"][:-1] + "x",
+        "untaught",
+    ],
+)
+def test_a_snapshot_under_another_name_is_refused(version):
+    with pytest.raises(InvalidRecord, match="does not match its digest"):
+        decode_snapshot(json.dumps(SEALED | {"version": version}).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b"\xff", json.dumps(SEALED).encode()[:-1]])
+def test_what_is_no_snapshot_is_refused(data):
+    with pytest.raises(InvalidRecord, match="cannot be read"):
+        decode_snapshot(data)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"online_weight": 1.5},
+        {"online_weight": -0.1},
+        {"effective_from": 10**400},
+        {"examples": 10**400},
+        {"examples": -1},
+        {"risk_rows": -1},
+        {"effective_from": 1 << 53},
+        {"label_horizon": 1 << 53},
+        {"label_horizon": 10**400},
+        {"interval": -1},
+        {"model": "m" * 65},
+        {"model": "forest\x1b[2J"},
+    ],
+    ids="-".join,
+)
+def test_a_snapshot_beyond_its_bounds_is_refused_although_its_digest_fits(changes):
+    sealed = msgspec.structs.replace(snapshot(MONDAY, {}, {}), **changes).sealed()
+    with pytest.raises(InvalidRecord, match="cannot be read"):
+        decode_snapshot(encode_snapshot(sealed))
+
+
+def test_a_snapshot_larger_than_any_of_ours_is_refused_before_it_is_read():
+    large = snapshot(MONDAY, {}, {}, online=online_model(leaf_weights=(0.5,) * 300_000))
+    with pytest.raises(InvalidRecord, match="allowed are"):
+        decode_snapshot(encode_snapshot(large))
+
+
+def test_a_snapshot_of_weights_that_are_no_numbers_is_refused():
+    broken = snapshot(MONDAY, {}, {}, online=online_model(intercept=math.nan))
+    with pytest.raises(InvalidRecord):
+        decode_snapshot(encode_snapshot(broken))
+
+
+def test_the_version_names_time_and_content():
+    one, other = snapshot(MONDAY, {}, {}), snapshot(MONDAY, {}, {}, examples=2)
+    assert one.version.startswith("20231113T0000-")
+    assert one.version != other.version
+    assert msgspec.structs.replace(one, version="", digest="").sealed() == one
+
+
+def test_a_view_that_a_reader_still_holds_sees_what_it_saw():
+    dice = random.Random(1)
+    table: dict[str, bytes] = {}
+    knowledge = ignorant()
+    held: list[tuple[View, Any]] = []
+    for day in range(80):
+        rows: dict[str, bytes | None] = {key: row(day) for key in KEYS if dice.random() < 0.5}
+        newest = snapshot(MONDAY + day * DAY, rows, table)
+        receive(knowledge, [(newest, rows)])
+        view = knowledge.at(newest.effective_from)
+        held.append((view, facts(view)))
+        assert all(facts(old) == seen for old, seen in held[-30:])
+
+
+def test_a_snapshot_taught_beside_another_pretrained_model_never_scores_but_its_rows_count():
+    table: dict[str, bytes] = {}
+    foreign = snapshot(MONDAY, {KEYS[0]: row(1)}, table, model="model-2")
+    ours = snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
+    knowledge = ignorant()
+    receive(knowledge, [(foreign, {KEYS[0]: row(1)})])
+    assert knowledge.newest == ignorant().newest
+    assert knowledge.incomplete == 1
+    receive(knowledge, [(ours, {KEYS[1]: row(2)})])
+    assert knowledge.newest == ours
+
+
+def test_rows_whose_own_snapshot_has_expired_still_belong_to_the_table():
+    table: dict[str, bytes] = {}
+    expired = snapshot(MONDAY, {KEYS[0]: row(1)}, table)
+    newest = snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
+    knowledge = ignorant()
+    knowledge.receive_risk(expired.version, KEYS[0], row(1))
+    receive(knowledge, [(newest, {KEYS[1]: row(2)})], final=True)
+    assert knowledge.newest == newest
+
+
+@pytest.mark.parametrize("as_of", [10**15, -(10**15), 2**63 - 1, -(2**63)])
+def test_a_snapshot_of_no_time_is_refused(as_of):
+    """It ended every scorer, at each start (found by fuzzing)."""
+    altered = msgspec.structs.replace(snapshot(MONDAY, {}, {}), as_of=as_of)
+    with pytest.raises(InvalidRecord, match=r"is no time|cannot be read"):
+        decode_snapshot(encode_snapshot(altered))

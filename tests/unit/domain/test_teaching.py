@@ -1,0 +1,435 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import (
+    DAY,
+    HOUR,
+    MONDAY,
+    BrokenModel,
+    CountingLearner,
+    DictStore,
+    LinearModel,
+    UndecidedModel,
+    close_boundaries,
+    features,
+    label,
+    online_model,
+    score,
+    table_digest,
+)
+
+from fraud_service.domain.decision import Outcome
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.events import LabelSource
+from fraud_service.domain.label_join import Ledger
+from fraud_service.domain.label_join_rows import Example, Scored
+from fraud_service.domain.model_weighting import Contest, Judged
+from fraud_service.domain.online_training import (
+    DOUBTED,
+    QUIET,
+    Lesson,
+    Progress,
+    Sampling,
+    Teacher,
+    decode_progress,
+    encode_progress,
+)
+from fraud_service.domain.records import decode_labelled, encode_record
+from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, merchant_key
+from fraud_service.domain.snapshot import Knowledge, decode_snapshot, encode_snapshot, untaught
+from fraud_service.domain.time import Calendar
+
+FAST = settings(max_examples=40, deadline=None, derandomize=True)
+CALENDAR = Calendar(interval=6 * HOUR, lead=HOUR, maturity=2 * DAY, retention=10 * DAY)
+START = CALENDAR.boundary(MONDAY)
+
+
+def example(number: int = 1, *, is_fraud: bool = True, known_at: int = MONDAY + DAY, **facts) -> Example:
+    """Make an example of payment number such-and-such, made a day before something became known of it."""
+    scored = {
+        "transaction_id": f"t{number}",
+        "card_id": "card-1",
+        "merchant_id": "merchant-1",
+        "timestamp": known_at - DAY,
+        "amount": 25.0,
+        "pretrained_logit": -2.0,
+        "online_logit": -1.0,
+        "score": 0.1,
+        "outcome": Outcome.APPROVE,
+        "values": facts.pop("features", features(amount=float(number))).vector(),
+        "model": "model-1",
+    }
+    scored |= {name: facts.pop(name) for name in list(facts) if name in scored}
+    return Example(Scored(**scored), is_fraud, LabelSource.ANALYST, known_at, **facts)
+
+
+def teach(*lessons: list[Example], sampling: Sampling = Sampling(), store: DictStore | None = None) -> list[Lesson]:  # noqa: B008 - frozen
+    """Close one boundary for each list of examples."""
+    teacher = Teacher(DictStore() if store is None else store, CALENDAR, sampling, LinearModel())
+    progress, learner, done = Progress(closed=START), CountingLearner(), []
+    for examples in lessons:
+        done.append(teacher.close(progress.closed + 1, progress, examples, learner))
+        progress = done[-1].progress
+    return done
+
+
+def followed(lessons: list[Lesson]) -> dict[str, bytes]:
+    """Return the table that a reader of the risk topic has in the end."""
+    table: dict[str, bytes] = {}
+    for lesson in lessons:
+        for key, row in lesson.risk.items():
+            if row is None:
+                del table[key]  # only what was there is ever removed
+            else:
+                table[key] = row
+    return table
+
+
+def test_a_lesson_names_what_was_learned_and_when():
+    (lesson,) = teach([example(1), example(2, is_fraud=False, known_at=MONDAY + DAY + 5)])
+    assert [(row.transaction_id, row.is_fraud, row.weight) for row in lesson.labelled()] == [
+        ("t1", True, 1.0),
+        ("t2", False, 1.0),
+    ]
+    assert {row.snapshot for row in lesson.labelled()} == {(START + 1) * CALENDAR.interval}
+    assert lesson.progress.examples == 2
+    assert lesson.progress.label_horizon == MONDAY + DAY + 5
+    assert lesson.progress.closed == lesson.progress.taught_at == START + 1
+    assert lesson.progress.model == b"[[1.0, -3.0, true, 1.0], [2.0, -3.0, false, 1.0]]"
+    assert lesson.snapshot is not None
+    assert lesson.snapshot.as_of == (START + 1) * CALENDAR.interval
+    assert lesson.snapshot.effective_from == lesson.snapshot.as_of + CALENDAR.lead
+    assert lesson.snapshot.online == online_model(intercept=2.0, pretrained_weight=1.0)
+    assert (lesson.snapshot.examples, lesson.snapshot.model) == (2, "model-1")
+
+
+def test_labelled_records_keep_every_bit():
+    (lesson,) = teach([example(1), example(2, is_fraud=False, pretrained_logit=None)])
+    for record in lesson.labelled():
+        assert decode_labelled(encode_record(record)) == record
+    with pytest.raises(InvalidRecord, match="labelled topic"):
+        decode_labelled(b"{}")
+
+
+def test_before_the_first_label_nothing_is_published():
+    lessons = teach([], [], [])
+    assert [lesson.snapshot for lesson in lessons] == [None] * 3
+    assert lessons[-1].progress == Progress(closed=START + 3, pretrained="model-1")
+
+
+def test_after_the_first_label_every_boundary_publishes_until_it_has_been_quiet_for_a_month():
+    quiet = QUIET // CALENDAR.interval
+    lessons = teach([example()], *([[]] * (quiet + 2)), [example(2)])
+    published = [lesson.snapshot is not None for lesson in lessons]
+    assert published == [True] * (quiet + 1) + [False] * 2 + [True]
+    assert len({lesson.snapshot.version for lesson in lessons if lesson.snapshot is not None}) == quiet + 2
+
+
+def test_the_learner_sees_no_logit_beyond_the_largest():
+    learner = CountingLearner()
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel(base=500.0))
+    teacher.close(START + 1, Progress(closed=START), [example()], learner)
+    assert learner.lessons[0][1] == 30.0
+
+
+def test_until_transactions_have_matured_labels_count_for_risk_but_teach_no_model():
+    teacher, learner = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel()), CountingLearner()
+    early = teacher.close(START + 1, Progress.beginning(START), [example(1)], learner)
+    assert learner.lessons == []
+    assert early.progress.contest == Contest()
+    assert decode_risk(early.risk[merchant_key("merchant-1")]).streak == 1
+    matured = START + CALENDAR.maturity // CALENDAR.interval + 1
+    teacher.close(matured, early.progress, [example(2)], learner)
+    assert len(learner.lessons) == 1
+
+
+MANY = [example(number, is_fraud=number % 10 == 0, score=0.9 * DOUBTED) for number in range(2000)]
+
+
+def test_down_sampling_draws_the_same_on_every_run_and_keeps_every_fraud():
+    sampling = Sampling(0.25)
+    weights = [sampling.weight(one) for one in MANY]
+    assert weights == [Sampling(0.25).weight(one) for one in MANY]
+    assert {weight for weight, one in zip(weights, MANY, strict=True) if one.is_fraud} == {1.0}
+    assert {weight for weight, one in zip(weights, MANY, strict=True) if not one.is_fraud} == {0.0, 4.0}
+    assert sum(weights) == pytest.approx(2000, rel=0.06)
+
+
+def test_a_legitimate_transaction_that_was_doubted_is_always_taught():
+    doubted = [example(number, is_fraud=False, score=DOUBTED) for number in range(200)]
+    assert {Sampling(0.1).weight(one) for one in doubted} == {1.0}
+
+
+def test_where_nothing_legitimate_is_wanted_only_frauds_and_corrections_are_taught():
+    doubted = example(1, is_fraud=False, score=0.9)
+    assert Sampling(0.0).weight(doubted) == 0.0
+    assert Sampling(0.0).weight(msgspec.structs.replace(doubted, corrects=True)) == 1.0
+    assert Sampling(0.0).weight(msgspec.structs.replace(doubted, is_fraud=True)) == 1.0
+
+
+def test_down_sampling_draws_by_the_name_of_the_transaction_alone():
+    sampling = Sampling(0.5)
+    for number in range(50):
+        one = example(number, is_fraud=False, score=0.001)
+        other = example(number, is_fraud=False, score=0.002, known_at=MONDAY + 9 * DAY, card_id="card-2", amount=1.0)
+        assert sampling.weight(one) == sampling.weight(other)
+
+
+def test_a_smaller_sample_is_part_of_a_larger_one():
+    smaller = {one.scored.transaction_id for one in MANY if Sampling(0.1).weight(one)}
+    assert smaller <= {one.scored.transaction_id for one in MANY if Sampling(0.3).weight(one)}
+
+
+def test_without_sampling_all_weigh_the_same():
+    assert {Sampling().weight(one) for one in MANY} == {1.0}
+
+
+def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
+    left_out = [one for one in MANY[:100] if Sampling(0.25).weight(one) == 0]
+    store = DictStore()
+    (lesson,) = teach(left_out, sampling=Sampling(0.25), store=store)
+    assert [record.weight for record in lesson.labelled()] == [0.0] * len(left_out)
+    assert lesson.progress.model is None
+    row = decode_risk(store[merchant_key("merchant-1")])
+    assert sum(day.labelled for day in row.days) == len(left_out)
+
+
+def test_a_correction_is_taught_whatever_the_sample():
+    corrected = [example(number, is_fraud=False, corrects=True, corrected_at=MONDAY) for number in range(20)]
+    (lesson,) = teach(corrected, sampling=Sampling(0.1))
+    assert len(lesson.examples) == 20
+
+
+def test_risk_counts_labels_by_the_day_they_became_known():
+    store = DictStore()
+    teach([example(1), example(2, is_fraud=False), example(3, known_at=MONDAY + 2 * DAY)], store=store)
+    row = decode_risk(store[merchant_key("merchant-1")])
+    today = MONDAY // DAY
+    assert [msgspec.structs.astuple(day) for day in row.days] == [(today + 1, 2, 1), (today + 2, 1, 1)]
+    assert (row.streak, row.streak_began, row.last_genuine) == (1, MONDAY + DAY, MONDAY)
+    assert row == decode_risk(store[card_key("card-1")])
+
+
+@pytest.mark.parametrize(("unusualness", "unexplained"), [(1.9, 1), (2.0, 1), (2.1, 0)])
+def test_an_unusually_high_amount_explains_a_fraud(unusualness, unexplained):
+    (lesson,) = teach([example(features=features(unusualness=unusualness))])
+    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).unexplained == unexplained
+
+
+def test_scorers_hear_only_of_merchants_and_cards_with_labelled_fraud():
+    lessons = teach([example(1, is_fraud=False)], [example(2)], [example(3, is_fraud=False)])
+    keys = {merchant_key("merchant-1"), card_key("card-1")}
+    assert [set(lesson.risk) for lesson in lessons] == [set(), keys, keys]
+    assert lessons[0].snapshot is not None
+    assert lessons[0].snapshot.risk_rows == 0
+    # Of a merchant the genuine payments before its first fraud count too, of a card only what came since.
+    assert sum(day.labelled for day in decode_risk(lessons[1].risk[merchant_key("merchant-1")]).days) == 2
+    assert sum(day.labelled for day in decode_risk(lessons[1].risk[card_key("card-1")]).days) == 1
+
+
+def test_a_row_without_fraud_in_memory_is_removed_for_scorers_only():
+    store = DictStore()
+    later = [example(2, is_fraud=False, known_at=MONDAY + 40 * DAY)]
+    lessons = teach([example(1)], later, store=store)
+    assert lessons[1].risk == {merchant_key("merchant-1"): None, card_key("card-1"): None}
+    assert lessons[1].progress.risk_digest == Progress().risk_digest
+    assert decode_risk(store[merchant_key("merchant-1")]) != NO_RISK
+
+
+def test_a_correction_takes_back_the_count_of_the_label_it_contradicts():
+    store = DictStore()
+    wrong = example(1)
+    right = example(1, is_fraud=False, known_at=MONDAY + 3 * DAY, corrects=True, corrected_at=wrong.known_at)
+    teach([wrong], [right], store=store)
+    row = decode_risk(store[merchant_key("merchant-1")])
+    assert row.labelled(MONDAY + 3 * DAY, 30) == [(1, 0)]
+    assert (row.streak, row.unexplained, row.streak_began) == (0, 0, None)
+
+
+def test_a_correction_after_a_confirmation_takes_back_the_right_day():
+    store = DictStore()
+    ledger = Ledger(DictStore(), CALENDAR)
+    teacher = Teacher(store, CALENDAR, Sampling(), LinearModel())
+    progress, learner = Progress(closed=START), CountingLearner()
+    ledger.score(score("t1", MONDAY + 1), START)
+    for day, is_fraud in ((1, True), (3, True), (5, False)):
+        ledger.label(label("t1", MONDAY + day * DAY, is_fraud=is_fraud), progress.closed)
+        until = CALENDAR.boundary(MONDAY + day * DAY)
+        progress = close_boundaries([ledger], teacher, progress, until, learner)[-1].progress
+    row = decode_risk(store[merchant_key("merchant-1")])
+    assert row.labelled(MONDAY + 5 * DAY, 30) == [(1, 0)]
+
+
+MERCHANTS = ["merchant-1", "merchant-2", "merchant-3"]
+CARDS = [f"card-{number}" for number in range(4)]
+PAYMENTS = st.lists(
+    st.tuples(
+        st.integers(0, 20 * DAY),  # made after the start
+        st.integers(0, 2 * DAY),  # and scored after it was made
+        st.sampled_from(CARDS),
+        st.sampled_from(MERCHANTS),
+        st.floats(-6, 6),
+        st.floats(-6, 6),
+        st.floats(0, 6),
+        st.lists(st.tuples(st.integers(-DAY, 12 * DAY), st.integers(0, DAY), st.booleans()), max_size=4),
+    ),
+    min_size=6,
+    max_size=20,
+)
+
+
+def arrivals(payments: list[tuple]) -> list[tuple]:
+    """Lay out, by arrival, the scored payments and their labels."""
+    laid_out = []
+    for number, (made, delay, card, merchant, pretrained, online, unusual, labels) in enumerate(payments):
+        name, timestamp = f"t{number}", MONDAY + made
+        record = score(
+            name,
+            timestamp,
+            card_id=card,
+            merchant_id=merchant,
+            pretrained_logit=pretrained,
+            online_logit=online,
+            features=features(amount=float(number), unusualness=unusual),
+        )
+        laid_out.append((timestamp + delay, number, "score", card, record))
+        for place, (after, transport, is_fraud) in enumerate(labels):
+            word = label(name, timestamp + after, is_fraud=is_fraud, card_id=card)
+            laid_out.append((timestamp + after + transport, number, f"label{place}", card, word))
+    return sorted(laid_out, key=lambda arrival: arrival[:3])
+
+
+def learn(payments: list[tuple], partitions: int = 1, *, restarts: bool = False) -> list[Lesson]:
+    """Run the learner over forty days; on each restart only what was written is left."""
+    ledgers = [Ledger(DictStore(), CALENDAR) for _ in range(partitions)]
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(0.6), LinearModel())
+    progress, learner = Progress(closed=START - 8), CountingLearner()
+    coming, lessons = arrivals(payments), []
+    for boundary in range(START - 7, START + 160):
+        while coming and coming[0][0] <= boundary * CALENDAR.interval:
+            _, _, kind, card, event = coming.pop(0)
+            ledger = ledgers[CARDS.index(card) % partitions]
+            (ledger.score if kind == "score" else ledger.label)(event, progress.closed)
+        lessons += close_boundaries(ledgers, teacher, progress, boundary, learner)
+        progress = lessons[-1].progress
+        if restarts:
+            progress = decode_progress(encode_progress(progress))
+            learner = CountingLearner(progress.model)
+    return lessons
+
+
+@FAST
+@given(PAYMENTS, st.integers(2, 4))
+def test_how_cards_are_spread_over_partitions_does_not_change_the_lessons(payments, partitions):
+    assert learn(payments, partitions) == learn(payments)
+
+
+@FAST
+@given(PAYMENTS)
+def test_a_learner_that_starts_again_at_every_boundary_goes_on_to_the_same_bit(payments):
+    lessons, restarted = learn(payments), learn(payments, restarts=True)
+    plain = [msgspec.structs.replace(lesson, progress=Progress()) for lesson in lessons]
+    assert [msgspec.structs.replace(lesson, progress=Progress()) for lesson in restarted] == plain
+    assert encode_progress(restarted[-1].progress) == encode_progress(lessons[-1].progress)
+
+
+@FAST
+@given(PAYMENTS)
+def test_scorers_that_follow_the_lessons_always_have_the_table_of_the_digest(payments):
+    lessons = learn(payments)
+    knowledge = Knowledge(untaught("model-1", online_model()))
+    for number, lesson in enumerate(lessons):
+        assert table_digest(followed(lessons[: number + 1])) == lesson.progress.risk_digest
+        if lesson.snapshot is None:
+            assert lesson.risk == {}
+            continue
+        assert lesson.snapshot.risk_rows == len(lesson.risk)
+        assert lesson.snapshot.risk_digest == lesson.progress.risk_digest
+        for key, row in lesson.risk.items():
+            knowledge.receive_risk(lesson.snapshot.version, key, row)
+        knowledge.receive_snapshot(decode_snapshot(encode_snapshot(lesson.snapshot)))
+        knowledge.settle()
+        assert knowledge.newest == lesson.snapshot
+    assert knowledge.incomplete == 0
+
+
+@FAST
+@given(PAYMENTS)
+def test_no_snapshot_knows_what_became_known_after_it(payments):
+    for lesson in learn(payments):
+        if lesson.snapshot is None:
+            continue
+        assert lesson.snapshot.label_horizon <= lesson.snapshot.as_of
+        for row in lesson.risk.values():
+            assert row is None or all(day.day <= lesson.snapshot.as_of // DAY for day in decode_risk(row).days)
+        assert all(record.known_at <= record.snapshot == lesson.snapshot.as_of for record in lesson.labelled())
+
+
+PROGRESS = Progress(
+    began=3,
+    closed=7,
+    taught_at=6,
+    examples=9,
+    label_horizon=4,
+    contest=Contest().after(3, [Judged(0.1, 1 / 3, is_fraud=True, weight=1.5)]),
+    risk_digest="ab" * 32,
+    model=b"\x00\xff",
+)
+
+
+@pytest.mark.parametrize("progress", [Progress(), PROGRESS])
+def test_progress_is_read_back_as_it_was_written(progress):
+    assert decode_progress(encode_progress(progress)) == progress
+
+
+def test_a_learner_that_never_ran_stands_at_the_beginning():
+    assert decode_progress(None) == Progress()
+    assert Progress().closed == -1
+
+
+def test_progress_of_another_schema_is_refused():
+    with pytest.raises(InvalidRecord, match="schema 3; this version reads 2"):
+        decode_progress(encode_progress(msgspec.structs.replace(PROGRESS, schema=3)))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc0", b"\x91\xa1x", encode_progress(PROGRESS)[:-1]])
+def test_what_is_no_progress_is_refused(data):
+    with pytest.raises(InvalidRecord, match="cannot be read"):
+        decode_progress(data)
+
+
+def test_what_is_taught_is_encoded_by_the_present_model_whoever_scored_it():
+    model, learner = LinearModel(base=-1.5), CountingLearner()
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), model)
+    lesson = teacher.close(START + 1, Progress(closed=START), [example(1, model="model-0"), example(2)], learner)
+    assert [logit for _, logit, *_ in learner.lessons] == [-1.5, -1.5]
+    assert model.batches == [2]
+    assert [(row.model, row.pretrained_logit) for row in lesson.labelled()] == [("model-0", -2.0), ("model-1", -2.0)]
+
+
+@pytest.mark.parametrize("model", [BrokenModel(), UndecidedModel()])
+def test_what_the_present_model_cannot_score_counts_for_risk_but_teaches_no_model(model):
+    learner = CountingLearner()
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), model)
+    lesson = teacher.close(START + 1, Progress(closed=START), [example(1, model="model-0")], learner)
+    assert learner.lessons == []
+    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).streak == 1
+
+
+def test_the_components_are_judged_before_the_example_is_learned():
+    learner = CountingLearner(b"[[1.0, -2.0, true, 1.0]]")  # exports intercept 1 and weight 1
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel())
+    lesson = teacher.close(START + 1, Progress(closed=START), [example(1), example(2)], learner)
+    judged = [Judged(-3.0, -2.0, is_fraud=True, weight=1.0)] * 2
+    assert lesson.progress.contest == Contest().after((START + 1) * CALENDAR.interval // DAY, judged)
+
+
+def test_beside_another_pretrained_model_the_contest_begins_anew():
+    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel())
+    before = msgspec.structs.replace(PROGRESS, closed=START, pretrained="model-0")
+    lesson = teacher.close(START + 1, before, [], CountingLearner())
+    assert lesson.progress.contest == Contest()
+    assert lesson.progress.pretrained == "model-1"

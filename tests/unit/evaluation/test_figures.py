@@ -1,0 +1,121 @@
+"""Figures: equal to scikit-learn's, to a slow card precision, and silent where the data cannot tell."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import DAY, HOUR, MONDAY
+
+pytest.importorskip("sklearn")
+
+from sklearn import metrics
+
+from fraud_service.evaluation.card_precision import card_precision
+from fraud_service.evaluation.metrics import WEEK, Scores, evaluate
+
+FAST = settings(max_examples=60, deadline=None, derandomize=True)
+ROWS = st.lists(
+    st.tuples(st.integers(0, 20 * 24), st.integers(0, 6), st.booleans(), st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])),
+    min_size=1,
+    max_size=60,
+).map(sorted)
+
+
+def scored(rows, blended=None, **components) -> Scores:
+    """Make scores of (hour, card, is_fraud, score)."""
+    given = np.array([score for *_, score in rows]) if blended is None else np.array(blended)
+    return Scores(
+        timestamps=np.array([MONDAY + hour * HOUR for hour, *_ in rows]),
+        cards=np.array([card for _, card, *_ in rows]),
+        is_fraud=np.array([is_fraud for _, _, is_fraud, _ in rows]),
+        amounts=np.array([10.0 * (place + 1) for place in range(len(rows))]),
+        components={"blended": given, **components},
+        flagged=np.array([score >= 0.5 for *_, score in rows]),
+    )
+
+
+def slow_card_precision(rows, looked_at: int) -> float:
+    """Follow the definition word by word."""
+    found, shares = set(), []
+    for day in sorted({hour // 24 for hour, *_ in rows}):
+        today = [(card, is_fraud, score) for hour, card, is_fraud, score in rows if hour // 24 == day]
+        known = {card for card, *_ in today} - found
+        highest = {one: max(score for card, _, score in today if card == one) for one in known}
+        chosen = sorted(known, key=lambda one: (-highest[one], one))[:looked_at]
+        caught = {one for one in chosen if any(is_fraud for card, is_fraud, _ in today if card == one)}
+        found |= caught
+        shares.append(len(caught) / looked_at)
+    return sum(shares) / len(shares)
+
+
+@FAST
+@given(ROWS)
+def test_card_precision_is_what_its_definition_says(rows):
+    scores = scored(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fraud_service.evaluation.card_precision.CARDS_A_DAY", 3)
+        days = scores.timestamps // DAY
+        fast = card_precision(days, scores.cards, scores.is_fraud, scores.components["blended"])
+    assert fast == pytest.approx(slow_card_precision(rows, 3))
+
+
+@FAST
+@given(ROWS)
+def test_ranking_figures_are_those_of_scikit_learn(rows):
+    scores = scored(rows)
+    found = evaluate(scores).components["blended"]
+    truth, given_scores = scores.is_fraud, scores.components["blended"]
+    if truth.any():
+        expected = metrics.average_precision_score(truth, given_scores)
+        assert found.average_precision == pytest.approx(expected, abs=1e-6)
+    if truth.any() and not truth.all():
+        assert found.auc_roc == pytest.approx(metrics.roc_auc_score(truth, given_scores), abs=1e-6)
+
+
+@FAST
+@given(ROWS)
+def test_what_the_data_cannot_tell_is_none_and_never_an_error(rows):
+    figures = evaluate(scored(rows))
+    found = figures.components["blended"]
+    assert figures.rows == len(rows) == sum(week.rows for week in found.weeks)
+    assert (found.average_precision is None) is (figures.frauds == 0)
+    assert (found.auc_roc is None) is (figures.frauds in {0, len(rows)})
+    assert sum(found.distribution.genuine) + sum(found.distribution.frauds) == len(rows)
+    assert sum(group.rows for group in found.calibration) == len(rows)
+
+
+def test_without_transactions_there_are_no_figures():
+    figures = evaluate(scored([]))
+    assert (figures.rows, figures.components) == (0, {})
+
+
+def test_a_score_that_failed_ranks_lowest_and_is_counted():
+    rows = [(0, 1, True, 0.9), (1, 2, False, 0.5), (2, 3, True, 0.9)]
+    online = evaluate(scored(rows, online=np.array([0.9, 0.5, math.nan]))).components["online"]
+    assert online.failed == 1
+    assert online.average_precision == pytest.approx((1 + 2 / 3) / 2, abs=1e-6)
+
+
+def test_weeks_begin_at_midnight_of_the_first_day_and_empty_ones_are_left_out():
+    rows = [(5, 1, True, 0.9), (24 * 7 - 1, 2, False, 0.1), (24 * 22, 1, False, 0.1)]
+    weeks = evaluate(scored(rows)).components["blended"].weeks
+    assert [(week.start, week.rows, week.frauds) for week in weeks] == [(MONDAY, 2, 1), (MONDAY + 3 * WEEK, 1, 0)]
+
+
+def test_what_the_policy_flagged_is_told_in_alerts_and_in_money():
+    rows = [(0, 1, True, 0.9), (1, 2, False, 0.6), (25, 3, True, 0.1)]  # amounts 10, 20, 30
+    operating = evaluate(scored(rows)).operating
+    assert (operating.alerts_a_day, operating.precision, operating.recall) == (1.0, 0.5, 0.5)
+    assert operating.value_recall == 0.25
+
+
+def test_more_alerts_find_no_less_fraud():
+    rng = np.random.default_rng(1)
+    rows = sorted((int(hour), int(hour) % 50, bool(rng.random() < 0.1), float(rng.random())) for hour in range(400))
+    volume = evaluate(scored(rows)).components["blended"].volume
+    assert [one.recall for one in volume] == sorted(one.recall for one in volume)
+    assert [one.threshold for one in volume] == sorted((one.threshold for one in volume), reverse=True)

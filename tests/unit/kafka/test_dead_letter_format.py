@@ -1,0 +1,99 @@
+"""What proves a dead letter: its bytes, or their length and digest."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.kafka.dead_letter_format import (
+    LARGEST_OFFSET,
+    LARGEST_PARTITION,
+    Letter,
+    Mark,
+    Sorter,
+    is_of,
+)
+from fraud_service.kafka.topic_reader import Entry
+from fraud_service.verification.dead_letters import Letters
+from fraud_service.verification.findings import Findings, Kind
+
+pytestmark = pytest.mark.attack
+
+SOURCE = Entry("payments", 0, 5, b"card-1", b'{"amount": 1}', 0, [])
+DIGEST = sha256(SOURCE.value).hexdigest().encode()
+LENGTH = str(len(SOURCE.value)).encode()
+
+
+def letter(key: bytes | None, value: bytes | None, **headers: bytes) -> Entry:
+    named = [("fraud-" + name.replace("_", "-"), text) for name, text in headers.items()]
+    return Entry("letters", 0, 0, key, value, 0, named)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        letter(b"card-1", SOURCE.value),
+        letter(b"card-1", None, content_length=LENGTH, content_sha256=DIGEST),
+        letter(None, SOURCE.value, key_length=b"6", key_sha256=sha256(b"card-1").hexdigest().encode()),
+        letter(b"card-1", b'{"amount": [card number]}', masked=b"card data"),
+    ],
+)
+def test_a_letter_that_keeps_what_its_source_says_is_of_it(entry):
+    assert is_of(entry, SOURCE)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        letter(b"card-2", SOURCE.value),
+        letter(None, SOURCE.value),
+        letter(b"card-1", b'{"amount": 2}'),
+        letter(b"card-1", None),
+        letter(b"card-1", b""),
+        letter(b"card-1", None, content_length=b"1", content_sha256=DIGEST),
+        letter(b"card-1", None, content_length=LENGTH, content_sha256=b"0" * 64),
+        letter(b"card-1", None, content_length=LENGTH),
+        letter(None, SOURCE.value, key_length=b"6", key_sha256=DIGEST),
+    ],
+)
+def test_a_letter_that_keeps_anything_else_is_not(entry):
+    assert not is_of(entry, SOURCE)
+
+
+def test_a_forged_mark_accuses_no_real_one():
+    findings = Findings()
+    named = {"reason": b"not_json", "source_topic": b"payments", "source_partition": b"0", "source_offset": b"5"}
+    written = [letter(b"card-1", b"x", **named)]
+    written += [letter(key, None, redriven_offset=b"0") for key in (b"forged", b"card-1", b"card-1")]
+    Letters().take([one._replace(offset=offset) for offset, one in enumerate(written)], findings)
+    report = findings.report()
+    assert [(one.kind, one.offset) for one in report.anomalies] == [(Kind.UNEXPECTED, 1), (Kind.DOUBLED, 3)]
+    assert report.counts["redriven"] == 2
+
+
+NAMES = ["fraud-reason", "fraud-source-topic", "fraud-source-partition", "fraud-source-offset", "fraud-redriven-offset"]
+TEXTS = st.none() | st.binary(max_size=30) | st.from_regex(r"\A\d{1,21}\Z").map(str.encode) | st.just(b"0")
+HEADERS = st.lists(st.tuples(st.sampled_from([*NAMES, "fraud-masked", "other"]), TEXTS), max_size=8)
+RECORDS = st.lists(st.tuples(st.none() | st.binary(max_size=9), st.none() | st.binary(max_size=9), HEADERS), max_size=9)
+
+
+@given(RECORDS)
+def test_whatever_lies_among_dead_letters_is_a_letter_a_mark_or_foreign(records):
+    sorter, letters = Sorter(), {}
+    for offset, (key, value, headers) in enumerate(records, start=5):
+        try:
+            found = sorter.take(Entry("letters", 0, offset, key, value, 0, headers))
+        except InvalidRecord:
+            continue
+        if isinstance(found, Letter):
+            assert 0 <= found.offset <= LARGEST_OFFSET
+            assert 0 <= found.partition <= LARGEST_PARTITION
+            letters[offset] = key
+        else:
+            assert isinstance(found, Mark)
+            is_known = letters.get(found.offset, ()) == key and value is None
+            assert (found.complaint is None) == (is_known or found.offset < 5)

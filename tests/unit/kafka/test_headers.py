@@ -1,0 +1,51 @@
+"""Headers that the client cannot read end nobody who reads a topic."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from support import librdkafka
+
+from fraud_service.config.settings import Settings
+from fraud_service.kafka import clients
+from fraud_service.kafka.topic_reader import Archive
+
+pytestmark = pytest.mark.timeout(120)
+
+COUNT = 100  # Python specialises a loop that is warm, and looks less
+
+
+@pytest.fixture(scope="module")
+def place(embedded_broker):
+    """Return settings and a topic of many records whose header has a name that is no UTF-8."""
+    topic = f"headers-{uuid4().hex}"
+    admin = AdminClient({"bootstrap.servers": embedded_broker.bootstrap})
+    for done in admin.create_topics([NewTopic(topic, 1, 1)]).values():
+        done.result()
+    with librdkafka.Sender(embedded_broker.bootstrap) as sender:
+        for number in range(COUNT):
+            sender.send(topic, b"key", b"%d" % number, b"fraud-\xff")
+    return Settings(bootstrap_servers=embedded_broker.bootstrap), topic
+
+
+def test_what_cannot_be_read_is_no_header_in_a_warm_loop_too(place):
+    settings, topic = place
+    reader = clients.reader(settings, "test")
+    reader.assign([TopicPartition(topic, 0, 0)])
+    read = []
+    while len(read) < COUNT:
+        for message in clients.arrived(reader, COUNT, 1.0):
+            assert clients.headers(message) == []
+            read.append(int(message.value()))
+    assert read == [*range(COUNT)]
+    reader.close()
+
+
+def test_an_archive_reads_on(place):
+    settings, topic = place
+    with Archive(settings, "test") as archive:
+        entries = [*archive.read(topic, 0)]
+    assert [entry.headers for entry in entries] == [[]] * COUNT

@@ -1,0 +1,73 @@
+"""What the table of topics asks of a cluster before anything starts."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import pytest
+
+from fraud_service.config.settings import Settings
+from fraud_service.kafka import topics
+from fraud_service.models import artifact
+
+TABLE = topics.table(Settings())
+
+
+class Admin:
+    """A cluster with all topics as the table has them, but for some settings."""
+
+    def __init__(self, role: str = "", **other: str) -> None:
+        self._configs = {spec.name: spec.config() | (other if spec.role == role else {}) for spec in TABLE}
+
+    def list_topics(self, timeout: float) -> SimpleNamespace:
+        partition = SimpleNamespace(replicas=[1], leader=1)
+        return SimpleNamespace(
+            topics={
+                spec.name: SimpleNamespace(partitions=dict.fromkeys(range(spec.partitions), partition))
+                for spec in TABLE
+            }
+        )
+
+    def describe_configs(self, resources, request_timeout: float) -> dict:
+        found = {}
+        for resource in resources:
+            found[resource] = Future()
+            config = self._configs[resource.name]
+            found[resource].set_result({name: SimpleNamespace(value=value) for name, value in config.items()})
+        return found
+
+
+def test_the_cluster_as_the_table_has_it_passes():
+    assert topics.findings(Admin(), TABLE) == topics.findings(Admin(), TABLE, replication=1) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"retention.ms": "34560000000"},
+        {"retention.bytes": "1073741824"},
+        {"cleanup.policy": "compact"},
+        {"message.timestamp.type": "CreateTime"},
+    ],
+    ids=str,
+)
+def test_a_topic_of_models_from_which_a_switch_could_vanish_stops_the_start_and_names_the_fix(other):
+    (name,) = other
+    (found,) = topics.findings(Admin("models", **other), TABLE)
+    assert f"--alter --topic fraud.models.v1 --add-config {name}=" in found
+
+
+def test_a_longer_retention_of_other_topics_does_not_stop_the_start():
+    other = Admin("scores", **{"retention.ms": "99999999999"})
+    assert topics.findings(other, TABLE) == []
+    assert len(topics.findings(other, TABLE, replication=1)) == 1
+
+
+def test_a_row_of_risk_that_is_dated_back_cannot_have_another_removed_at_once():
+    (found,) = topics.findings(Admin("risk", **{"message.timestamp.type": "CreateTime"}), TABLE)
+    assert "LogAppendTime" in found
+
+
+def test_a_model_may_be_as_large_as_its_topic_takes_it():
+    assert artifact.LARGEST == topics.LARGEST_MODEL

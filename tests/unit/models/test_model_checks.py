@@ -1,0 +1,96 @@
+"""Every model passes the same checks, whether it was trained by us, by labels, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from fraud_service.models import artifact
+from fraud_service.models.pretrained import Pretrained
+
+pytest.importorskip("pyarrow")
+
+from support import checks
+from support.simulated import rehearsal, simulated
+from support.worlds import DAY
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Pretrained.load(artifact.shipped())
+
+
+def pretrained_scorer(shipped):
+    return checks.PretrainedScorer(shipped, artifact.read(artifact.shipped()))
+
+
+def untaught_snapshot(shipped):
+    return checks.SnapshotScorer(shipped.untaught_online_model(), shipped)
+
+
+def taught_snapshot(shipped):
+    return checks.SnapshotScorer(taught_learner(shipped).learner.export(), shipped)
+
+
+def untaught_learner(shipped):
+    return checks.RiverScorer.untaught(shipped)
+
+
+def taught_learner(shipped):
+    model = checks.RiverScorer.untaught(shipped)
+    checks.teach(model, checks.planted(99, 1500))
+    return model
+
+
+@pytest.fixture(params=[pretrained_scorer, untaught_snapshot, taught_snapshot, untaught_learner, taught_learner])
+def scorer(request, shipped):
+    return request.param(shipped)
+
+
+@pytest.fixture(params=[untaught_learner, taught_learner])
+def learner(request, shipped):
+    return request.param(shipped)
+
+
+@pytest.mark.parametrize("check", checks.CHECKS)
+def test_every_scorer_passes(check, scorer):
+    check(scorer)
+
+
+@pytest.mark.parametrize("check", checks.LEARNER_CHECKS)
+def test_every_learner_passes(check, learner):
+    check(learner)
+
+
+def test_what_is_exported_has_learned_the_planted_fraud_too(shipped):
+    rows, truth = zip(*checks.planted(14, 500), strict=True)
+    assert checks.auc(taught_snapshot(shipped).score(rows), truth) > 0.95
+
+
+def test_the_shipped_model_ranks_simulated_fraud_above_genuine_payments_of_a_world_it_never_saw(shipped):
+    world = simulated(seed=4711, cards=150, merchants=100, days=30)
+    verdicts = list(rehearsal(shipped, shipped.untaught_online_model()).play(world))
+    scored = [
+        (verdict.decision.pretrained_logit, event.is_fraud)
+        for verdict, event in zip(verdicts, world, strict=True)
+        if event.transaction.timestamp >= world[0].transaction.timestamp + 10 * DAY  # profiles are warm
+    ]
+    assert sum(is_fraud for _, is_fraud in scored) > 30
+    assert checks.auc(*zip(*scored, strict=True)) > 0.9
+
+
+def test_a_model_that_remembers_every_example_fails_the_checks(shipped):
+    class Hoarder(checks.RiverScorer):
+        hoard = b""
+
+        def learn(self, row, *, is_fraud):
+            Hoarder.hoard += b"!"
+
+        def data(self):
+            return super().data() + Hoarder.hoard
+
+    with pytest.raises(AssertionError):
+        checks.check_size_does_not_grow_with_examples(Hoarder.untaught(shipped))
+
+
+def test_the_area_under_the_curve_counts_ties_half():
+    assert checks.auc([0.1, 0.4, 0.4, 0.8], [False, False, True, True]) == pytest.approx(0.875)

@@ -1,0 +1,98 @@
+"""Readers that catch up before the first message wait for a leader that is missing, and then say what is missing."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from support.worlds import online_model
+
+from fraud_service.config.settings import Settings
+from fraud_service.domain.errors import ClusterUnavailable
+from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.kafka import clients
+from fraud_service.kafka.model_topic import Promotions
+from fraud_service.processors.snapshot_reader import REFRESH_TIMEOUT, Broadcast
+
+
+class Leaderless:
+    """Stands in for a reader of empty topics whose leaders come after so many questions."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.timeouts: list[float] = []
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        self.assigned = places
+
+    def assignment(self) -> list[TopicPartition]:
+        return self.assigned
+
+    def position(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        return places
+
+    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+        return SimpleNamespace(topics={topic: SimpleNamespace(partitions={0: None})})
+
+    def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+        self.timeouts.append(timeout)
+        if self.refusals > 0:
+            self.refusals -= 1
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+        return 0, 0
+
+    def consume(self, count: int, timeout: float) -> list[object]:
+        return []
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def promotions() -> None:
+    assert list(Promotions(Settings(), "test").catch_up()) == []
+
+
+def broadcast() -> None:
+    followed = Broadcast(Settings(), Knowledge(untaught("model-1", online_model())), lambda _: None)
+    followed._catch_up()
+
+
+def whole_topic() -> None:
+    assert list(clients.read_to_end(Settings(), "test", "topic", 5.0)) == []
+
+
+READERS = [promotions, broadcast, whole_topic]
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    stands = Leaderless(3)
+    monkeypatch.setattr(clients, "reader", lambda _settings, _name: stands)
+    monkeypatch.setattr(clients, "PAUSE", 0.001)
+    return stands
+
+
+@pytest.mark.parametrize("catch_up", READERS)
+def test_a_leader_that_comes_later_is_waited_for(cluster, catch_up):
+    catch_up()
+    assert cluster.refusals == 0
+
+
+@pytest.mark.parametrize("catch_up", READERS)
+def test_a_leader_that_does_not_come_is_named_by_its_partition(cluster, catch_up, monkeypatch):
+    monkeypatch.setattr(clients, "PATIENCE", 0.02)
+    cluster.refusals = 1_000_000
+    with pytest.raises(ClusterUnavailable, match=r"\[0\] cannot be read, for 0 s: .*[Ll]eader"):
+        catch_up()
+
+
+def test_a_scorer_that_wants_a_newer_snapshot_does_not_stand_still_in_an_outage(cluster):
+    cluster.refusals = 1_000_000
+    followed = Broadcast(Settings(), Knowledge(untaught("model-1", online_model())), lambda _: None)
+    began = time.monotonic()
+    for _ in range(100):
+        followed.refresh()
+    assert cluster.timeouts == [REFRESH_TIMEOUT]  # asked once, and not again for a while
+    assert time.monotonic() - began < REFRESH_TIMEOUT

@@ -1,0 +1,99 @@
+"""Whatever one card, one merchant or a stream of names never seen before does, what is kept of it stays small."""
+
+from __future__ import annotations
+
+import string
+from itertools import product
+
+import pytest
+from support.loop import looped
+from support.malformed import MALFORMED
+from support.worlds import (
+    DAY,
+    HOUR,
+    MINUTE,
+    MONDAY,
+    CountingLearner,
+    DictStore,
+    LinearModel,
+    label,
+    online_model,
+    score,
+    transaction,
+)
+
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.label_join import Ledger, examples_due
+from fraud_service.domain.online_training import Progress, Sampling, Teacher
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.profile import Profile, encode_profile
+from fraud_service.domain.risk import decode_risk, merchant_key
+from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.time import Calendar
+
+pytestmark = pytest.mark.attack
+
+CURRENCIES = ["".join(letters) for letters in product(string.ascii_uppercase, repeat=3)]
+
+
+def series(loop) -> int:
+    """Count the series that Prometheus would get."""
+    shown = loop.scorer_registry.render() + loop.learner_registry.render()
+    return sum(not line.startswith(b"#") for line in shown.splitlines())
+
+
+def test_names_never_seen_before_make_no_new_series(tmp_path):
+    with looped(tmp_path, review_threshold=0.0, decline_threshold=0.5) as loop:
+        shown = []
+        for number in range(300):
+            paid = transaction(
+                f"t-{number}",
+                MONDAY + number * HOUR,
+                card_id=f"card-{number}",
+                merchant_id=f"merchant-{number}",
+                currency=CURRENCIES[number],
+                country=f"country-{number}",
+                entry_mode=f"mode-{number}",
+                device_id=f"device-{number}",
+                merchant_category_code=f"code-{number}",
+            )
+            loop.transaction(paid)
+            loop.label(label(paid.transaction_id, paid.timestamp + DAY, card_id=paid.card_id))
+            value, key, _ = MALFORMED[number % len(MALFORMED)]
+            loop.raw(value, key)
+            if number % 100 == 99:
+                loop.turn()
+                shown.append(series(loop))
+        assert loop.scorer_metrics.flagged_amount.labels("other")._value.get() > 0
+        assert shown[0] == shown[1] == shown[2]
+
+
+def test_a_hot_card_keeps_a_small_profile():
+    detector, knowledge = Detector(LinearModel(base=5.0), Policy()), Knowledge(untaught("model-1", online_model()))
+    profiles: dict[str, Profile] = {}
+    for number in range(3000):
+        paid = transaction(
+            f"t-{number}",
+            MONDAY + number * MINUTE,
+            merchant_id=f"merchant-{number}",
+            country=f"country-{number}",
+            device_id=f"device-{number}",
+            amount=5.0 + number,
+        )
+        detector.assess([paid], profiles, knowledge)
+    (profile,) = profiles.values()
+    assert len(encode_profile(profile)) < 12 * 1024
+
+
+def test_a_hot_merchant_keeps_a_small_row():
+    store, progress = DictStore(), Progress.beginning(MONDAY // HOUR)
+    teacher = Teacher(store, Calendar(), Sampling(), LinearModel())
+    for day in range(90):
+        ledger, now = Ledger(DictStore(), Calendar()), MONDAY + day * DAY
+        for number in range(50):
+            ledger.score(score(f"t-{day}-{number}", now, card_id=f"card-{number}"), -1)
+            ledger.label(label(f"t-{day}-{number}", now + 1, card_id=f"card-{number}"), -1)
+        boundary = now // HOUR + 1
+        progress = teacher.close(boundary, progress, examples_due([ledger], boundary), CountingLearner()).progress
+    assert decode_risk(store[merchant_key("merchant-1")]).streak == 90 * 50
+    assert len(store[merchant_key("merchant-1")]) < 512

@@ -1,0 +1,427 @@
+"""The learner's real topology, driven without a broker."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import msgspec
+import pytest
+from confluent_kafka import TopicPartition
+from support.loop import looped
+from support.malformed import BROKER_TIME
+from support.worlds import score
+
+from fraud_service.config import factories
+from fraud_service.domain.codec import LATEST
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.events import Label, LabelledTransaction, LabelSource, Reason, Transaction, encode
+from fraud_service.domain.in_memory import Rehearsal
+from fraud_service.domain.label_join import MOST_PAYMENTS, Ledger
+from fraud_service.domain.online_training import DOUBTED, Sampling
+from fraud_service.domain.records import decode_labelled, decode_score, encode_record
+from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.domain.time import DAY, HOUR, Calendar
+from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.processors import learner
+
+START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
+
+
+def payment(number: int, card: str | None = None) -> Transaction:
+    return Transaction(
+        transaction_id=f"t-{number}",
+        timestamp=START + number * HOUR,
+        card_id=card or f"c-{number % 9}",
+        merchant_id=f"m-{number % 4}",
+        amount=30.0 + number % 11,
+        currency="EUR",
+    )
+
+
+def verdict(transaction: Transaction, after: int, *, fraud: bool = True, source=LabelSource.CHARGEBACK) -> Label:
+    return Label(
+        transaction_id=transaction.transaction_id,
+        card_id=transaction.card_id,
+        is_fraud=fraud,
+        labelled_at=transaction.timestamp + after,
+        source=source,
+    )
+
+
+@pytest.fixture
+def loop(tmp_path):
+    with looped(tmp_path) as loop:
+        yield loop
+
+
+def examples(loop):
+    return [decode_labelled(record.value) for record in loop.on("labelled")]
+
+
+def test_a_transaction_without_a_label_counts_as_legitimate_when_it_matures_though_its_card_is_idle(loop):
+    loop.transaction(payment(0, "idle"))
+    loop.transaction(payment(6 * 24, "other"))
+    loop.turn()
+    assert examples(loop) == []
+    loop.transaction(payment(8 * 24, "other"))
+    loop.turn()
+    (example,) = examples(loop)
+    assert (example.transaction_id, example.is_fraud, example.source) == ("t-0", False, None)
+    assert example.known_at == START + 7 * DAY
+
+
+def test_a_label_may_come_before_its_transaction_twice_or_contradict_an_earlier_one(loop):
+    early, twice, wrong = payment(1, "a"), payment(2, "b"), payment(3, "c")
+    loop.label(verdict(early, DAY))
+    for transaction in (early, twice, wrong):
+        loop.transaction(transaction)
+    loop.turn()
+    for label in (verdict(twice, DAY), verdict(twice, DAY), verdict(wrong, DAY)):
+        loop.label(label)
+    loop.label(verdict(wrong, 3 * DAY, fraud=False, source=LabelSource.ANALYST))
+    loop.transaction(payment(6 * 24, "clock"))
+    loop.turn()
+    taught = [(e.transaction_id, e.is_fraud, e.corrects) for e in examples(loop)]
+    assert taught == [("t-1", True, False), ("t-2", True, False), ("t-3", True, False), ("t-3", False, True)]
+
+
+def test_labels_alone_start_no_calendar(loop):
+    loop.label(verdict(payment(0), DAY))
+    loop.learner.commit()
+    loop.transaction(payment(0))
+    loop.turn()
+    loop.transaction(payment(48))
+    loop.turn()
+    assert [e.transaction_id for e in examples(loop)] == ["t-0"]
+    assert len(loop.on("snapshots")) <= 48
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "reason"),
+    [
+        (b"{", b"c-1", Reason.NOT_JSON),
+        (None, b"c-1", Reason.EMPTY),
+        (encode(verdict(payment(1), DAY)), None, Reason.MISSING_KEY),
+        (encode(verdict(payment(1), DAY)), b"c-5", Reason.KEY_MISMATCH),
+        (encode(verdict(payment(1), BROKER_TIME)), b"c-1", Reason.FUTURE_TIMESTAMP),
+    ],
+)
+def test_a_label_that_cannot_be_read_is_a_dead_letter(loop, value, key, reason):
+    loop.learner.send(loop.settings.topics.labels, key, value, BROKER_TIME)
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert (letter.value, letter.header["fraud-reason"]) == (value, reason)
+
+
+def test_a_label_in_the_wrong_partition_is_a_dead_letter_that_names_the_partitioner(loop):
+    label = verdict(payment(1), DAY)
+    wrong = (murmur2_partition(label.card_id.encode(), loop.partitions) + 1) % loop.partitions
+    loop.label(label, partition=wrong)
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert letter.header["fraud-reason"] == Reason.WRONG_PARTITION
+    assert "murmur2" in letter.header["fraud-detail"]
+
+
+def test_labels_beyond_a_limit_wait_as_dead_letters_teach_nothing_and_the_next_hour_is_free(tmp_path):
+    with looped(tmp_path, labels_per_card=2) as loop:
+        payments = [payment(number, "busy") for number in range(4)]
+        for one in payments:
+            loop.transaction(one)
+        labels = [encode(verdict(one, DAY)) for one in payments]
+        for value in labels[:3]:
+            loop.learner.send(loop.settings.topics.labels, b"busy", value, BROKER_TIME)
+        loop.learner.send(loop.settings.topics.labels, b"busy", labels[3], BROKER_TIME + HOUR)
+        loop.transaction(payment(6 * 24, "clock"))
+        loop.turn()
+        (letter,) = loop.on("dead_letters")
+        assert (letter.value, letter.header["fraud-reason"]) == (labels[2], Reason.LABEL_FLOOD)
+        assert [example.transaction_id for example in examples(loop)] == ["t-0", "t-1", "t-3"]
+
+
+def test_a_label_older_than_any_transaction_that_is_kept_is_a_dead_letter_and_leaves_nothing(loop):
+    loop.transaction(payment(0))
+    loop.turn()
+    now = START - 60 * DAY  # the newest boundary that is closed, without what is kept
+    old = Label(transaction_id="t-9", card_id="c-9", is_fraud=True, labelled_at=0, source=LabelSource.ANALYST)
+    labels = [msgspec.structs.replace(old, labelled_at=at) for at in (0, now - 1, now, now + 1)]
+    before = state(loop)
+    for one in labels[:3]:
+        loop.label(one)
+    assert state(loop) == before
+    loop.label(labels[3])
+    loop.turn()
+    letters = loop.on("dead_letters")
+    assert [letter.value for letter in letters] == [encode(one) for one in labels[:3]]
+    assert {letter.header["fraud-reason"] for letter in letters} == {Reason.LABEL_TOO_OLD}
+    assert "60 days" in letters[0].header["fraud-detail"]
+    assert state(loop) != before
+
+
+def state(loop) -> list[bytes | None]:
+    """What the learner remembers of labels, in all partitions."""
+    return [store.get(f"l/3/c-9/t-{number}") for store in ledgers(loop) for number in range(10)]
+
+
+def ledgers(loop):
+    return [loop.step._store(number, b"ledger") for number in range(loop.partitions)]
+
+
+def test_a_boundary_with_very_many_unknown_payments_is_swept_in_parts_each_committed(tmp_path, monkeypatch):
+    monkeypatch.setattr(learner, "SWEPT_AT_ONCE", 100)
+    with looped(tmp_path, labels_per_source=0, labels_per_card=0) as loop:
+        loop.transaction(payment(0))
+        loop.turn()
+        for number in range(1050):
+            label = verdict(payment(number, f"c-{number}"), 0)
+            loop.label(msgspec.structs.replace(label, labelled_at=START - 59 * DAY))
+        beats, commits = [], []
+        commit = loop.step._commit
+        loop.step.beat = lambda: beats.append(1)
+        loop.step._commit = lambda: (
+            commits.append(len(loop.learner._context.checkpoint._store_transactions)),
+            commit(),
+        )
+        loop.transaction(payment(25))
+        loop.turn()
+        assert len(commits) > 8
+        assert len(beats) >= len(commits)
+        boundary = (START + DAY) // HOUR
+        assert all(Ledger(store, Calendar()).count(boundary) == 0 for store in ledgers(loop))
+        assert len(loop.on("snapshots")) == 25
+
+
+@pytest.mark.parametrize("timestamp", [-1, LATEST + 1, 1 << 53])
+def test_a_score_of_a_time_that_is_no_date_is_a_dead_letter_and_the_learner_goes_on(loop, timestamp):
+    for number in (0, 24):
+        loop.transaction(payment(number))
+    forged = msgspec.json.decode(encode_record(score())) | {"timestamp": timestamp}
+    loop.learner.send(loop.settings.topics.scores, b"c-1", msgspec.json.encode(forged), BROKER_TIME)
+    loop.turn()
+    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.INVALID_RECORD]
+    assert len(loop.on("snapshots")) == 24
+
+
+@pytest.mark.parametrize("beyond", [3 * DAY, 3650 * DAY])
+def test_a_forged_score_from_the_future_moves_no_boundary(loop, beyond):
+    for number in (0, 24):
+        loop.transaction(payment(number))
+    now = int(time.time() * 1000)
+    forged = msgspec.json.encode(msgspec.json.decode(encode_record(score())) | {"timestamp": now + beyond})
+    loop.learner.send(loop.settings.topics.scores, b"c-1", forged, now + beyond)
+    loop.turn()
+    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.FUTURE_TIMESTAMP]
+    assert len(loop.on("snapshots")) == 24
+
+
+def test_a_record_on_the_scores_topic_that_is_no_score_is_a_dead_letter(loop):
+    loop.learner.send(loop.settings.topics.scores, b"c-1", b"{}", BROKER_TIME)
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert letter.header["fraud-reason"] == Reason.INVALID_RECORD
+
+
+def month() -> list[LabelledTransaction]:
+    rows = []
+    for number in range(600):
+        transaction = payment(number)
+        rows.append(
+            LabelledTransaction(transaction, number % 13 == 0, transaction.timestamp + (number % 7 + 1) * DAY // 2)
+        )
+    return rows
+
+
+def play(loop, rows, turn_every: int) -> None:
+    waiting = sorted((row.label(0) for row in rows), key=lambda label: label.labelled_at)
+    for number, row in enumerate(rows):
+        while waiting and waiting[0].labelled_at <= row.transaction.timestamp:
+            loop.label(waiting.pop(0))
+        loop.transaction(row.transaction)
+        if number % turn_every == 0:
+            loop.turn()
+    loop.turn()
+
+
+def test_the_live_topologies_compute_what_the_core_computes_without_them(tmp_path):
+    rows = month()
+    with looped(tmp_path) as loop:
+        play(loop, rows, turn_every=1)
+        scores = [decode_score(record.value) for record in loop.on("scores")]
+        model = loop.model
+        rehearsal = Rehearsal(
+            Detector(model, factories.policy(loop.settings)),
+            factories.first_snapshot(model),
+            factories.restore(model),
+            factories.calendar(loop.settings),
+            Sampling(loop.settings.legitimate_share),
+            0,
+        )
+        verdicts = {v.transaction.transaction_id: v for v in rehearsal.play(rows)}
+        assert len(loop.on("snapshots")) > 300
+        for score in scores:
+            expected = verdicts[score.transaction_id]
+            assert score.features == expected.features
+            assert score.score == expected.decision.score
+            assert score.snapshot == expected.decision.snapshot
+        assert len({score.snapshot for score in scores}) > 300
+        assert rehearsal.knowledge.newest == loop.knowledge.newest
+
+
+@pytest.mark.parametrize("turn_every", [2, 7, 50])
+def test_lessons_do_not_depend_on_how_partitions_are_interleaved_or_where_checkpoints_fall(tmp_path, turn_every):
+    rows = month()
+    with looped(tmp_path / "a") as one, looped(tmp_path / "b", partitions=7) as other:
+        play(one, rows, turn_every=1)
+        play(other, rows, turn_every)
+        # The scores differ where snapshots come later; what labels teach of risk and examples does not.
+        assert Counter(e.transaction_id for e in examples(one)) == Counter(e.transaction_id for e in examples(other))
+        assert one.knowledge.newest.risk_digest == other.knowledge.newest.risk_digest
+
+
+@pytest.mark.parametrize("batch", [3, 64])
+def test_the_bounds_of_batches_change_no_bit_of_what_is_learned(tmp_path, batch):
+    rows = month()
+    with looped(tmp_path / "single") as single, looped(tmp_path / "batches") as batched:
+        batched.learner.batch = batch
+        for loop in (single, batched):
+            play(loop, rows, turn_every=80)
+        for role in ("labelled", "risk", "snapshots"):
+            found, expected = (
+                [(one.key, one.value, one.headers) for one in loop.on(role)] for loop in (batched, single)
+            )
+            assert found == expected
+
+
+def test_what_was_learned_at_a_boundary_is_committed_at_once_and_nothing_else_is(loop):
+    loop.transaction(payment(0))
+    loop.transaction(payment(1))
+    loop.scorer.commit()
+    first, second = loop.scorer.produced[loop.settings.topics.scores]
+    loop.learner.send(first.topic, first.key, first.value, BROKER_TIME)
+    loop.label(verdict(payment(0), HOUR // 2))
+    assert (len(loop.on("snapshots")), loop.learner._context.checkpoint.empty()) == (0, False)
+    loop.learner.send(second.topic, second.key, second.value, BROKER_TIME)
+    assert (len(loop.on("snapshots")), loop.learner._context.checkpoint.empty()) == (1, True)
+
+
+def test_a_learner_killed_between_checkpoints_continues_to_the_same_bit(tmp_path):
+    rows = month()
+    with looped(tmp_path / "a") as steady, looped(tmp_path / "b") as killed:
+        play(steady, rows, turn_every=20)
+        waiting = sorted((row.label(0) for row in rows), key=lambda label: label.labelled_at)
+        for number, row in enumerate(rows):
+            sent = []
+            while waiting and waiting[0].labelled_at <= row.transaction.timestamp:
+                sent.append(waiting.pop(0))
+            for label in sent:
+                killed.label(label)
+            if number % 20 == 1 and sent:
+                killed.learner._pending.clear()
+                killed.restart_learner()
+                for label in sent:
+                    killed.label(label)
+            killed.transaction(row.transaction)
+            if number % 20 == 0:
+                killed.turn()
+        killed.turn()
+        assert [m.value for m in killed.on("snapshots")] == [m.value for m in steady.on("snapshots")]
+        assert [m.value for m in killed.on("labelled")] == [m.value for m in steady.on("labelled")]
+        assert [(m.key, m.value) for m in killed.on("risk")] == [(m.key, m.value) for m in steady.on("risk")]
+
+
+def test_snapshots_come_after_the_rows_they_depend_on_and_are_sound(loop):
+    play(loop, month(), turn_every=10)
+    snapshots = [decode_snapshot(record.value) for record in loop.on("snapshots")]
+    assert [s.as_of for s in snapshots] == sorted({s.as_of for s in snapshots})
+    assert loop.knowledge.newest == snapshots[-1]
+    rows = Counter(record.header["fraud-snapshot"] for record in loop.on("risk"))
+    assert all(rows.get(s.version, 0) == s.risk_rows for s in snapshots)
+    assert snapshots[-1].examples == len(examples(loop))
+
+
+def test_down_sampling_keeps_every_fraud_and_carries_the_weight(tmp_path):
+    rows = month()
+    with looped(tmp_path, legitimate_share=0.25) as loop:
+        play(loop, rows, turn_every=10)
+        taught = examples(loop)
+        known = {
+            r.transaction.transaction_id
+            for r in rows
+            if r.is_fraud and r.labelled_at < rows[-1].transaction.timestamp - HOUR
+        }
+        assert known <= {e.transaction_id for e in taught if e.is_fraud}
+        undoubted = [e.weight for e in taught if not e.is_fraud and e.score < DOUBTED]
+        assert set(undoubted) == {0.0, 4.0}
+        assert 0.15 < undoubted.count(4.0) / len(undoubted) < 0.35
+        assert {e.weight for e in taught if e.is_fraud or e.score >= DOUBTED} == {1.0}
+
+
+def test_a_first_transaction_with_an_absurd_time_does_not_spoil_the_calendar(loop):
+    loop.transaction(msgspec.structs.replace(payment(0, "absurd"), timestamp=1_700_000_000))
+    for number in range(10):
+        loop.transaction(payment(number))
+        loop.label(verdict(payment(number), HOUR))
+    loop.turn()
+    loop.transaction(payment(24))
+    loop.turn()
+    assert {e.transaction_id for e in examples(loop)} >= {f"t-{number}" for number in range(10)}
+    assert loop.knowledge.newest.online_weight == 0.5  # nothing has matured: no model was taught
+    assert 0 < len(loop.on("snapshots")) < 48
+
+
+@pytest.mark.parametrize("role", ["scores", "labels"])
+def test_lag_counts_from_the_message_in_work_be_it_readable_or_not(loop, role):
+    moment = int(time.time() * 1000) - 50_000
+    loop.learner.send(getattr(loop.settings.topics, role), b"c-1", b"{", moment)
+    loop.turn()
+    assert 50 <= loop.learner_metrics.pace.lag() < 55
+
+
+def test_the_detail_of_a_dead_score_does_not_repeat_a_card_number(loop):
+    loop.learner.send(loop.settings.topics.scores, b"c-1", b'{"outcome": "4242424242424242"}', BROKER_TIME)
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert letter.header["fraud-reason"] == Reason.INVALID_RECORD
+    assert letter.header["fraud-detail"].endswith("cannot be read: Invalid enum value - at `$.outcome`")
+    assert "4242424242424242" not in str(letter)
+
+
+def test_a_score_nested_deeper_than_the_stack_is_a_dead_letter_and_not_the_end(loop):
+    loop.learner.send(loop.settings.topics.scores, b"c-1", b'{"unknown":' * 5000, BROKER_TIME)
+    loop.transaction(payment(0))
+    loop.turn()
+    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.INVALID_RECORD]
+
+
+def test_a_boundary_that_was_passed_before_a_restart_is_closed_though_no_score_comes(loop):
+    """Killed between the commit of the score that told the time and the turn after it: found by the simulation."""
+    loop.transaction(payment(0))
+    loop.turn()
+    before = len(loop.on("snapshots"))
+    loop.learner.app.each_turn = None
+    loop.transaction(payment(30))
+    loop.turn()
+    assert len(loop.on("snapshots")) == before
+    loop.restart_learner()
+    names = loop.settings.topics
+    loop.step.on_partitions(
+        [TopicPartition(topic, number) for topic in (names.scores, names.labels) for number in range(loop.partitions)]
+    )
+    loop.learner._end_turn()
+    loop.learner.commit()
+    newest = decode_snapshot(loop.on("snapshots")[-1].value)
+    assert newest.as_of == START + 30 * HOUR
+
+
+def test_payments_beyond_those_that_are_kept_under_one_id_are_counted_and_the_others_taught(loop):
+    used = payment(0, "c-1")
+    for number in range(MOST_PAYMENTS + 3):
+        loop.transaction(msgspec.structs.replace(used, amount=30.0 + number))
+    loop.label(verdict(used, HOUR))
+    loop.turn()
+    loop.transaction(payment(48, "clock"))
+    loop.turn()
+    assert {e.amount for e in examples(loop)} == {30.0 + number for number in range(MOST_PAYMENTS)}
+    assert all(e.is_fraud for e in examples(loop))
+    assert loop.learner_metrics.untaught._value.get() == 3

@@ -1,0 +1,160 @@
+"""The scorer's real topology, driven without a broker."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from uuid import UUID
+
+import msgspec
+import pytest
+from support.loop import looped
+from support.malformed import MALFORMED, text
+from support.payments import payment
+
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.events import Reason
+from fraud_service.domain.records import decode_score
+from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.processors.scorer import PROFILE
+from fraud_service.security.card_data import masked
+
+START = 1_700_000_000_000
+
+
+@pytest.fixture
+def loop(tmp_path):
+    with looped(tmp_path) as loop:
+        yield loop
+
+
+def test_each_malformed_message_is_one_dead_letter_and_the_good_ones_around_it_are_scored(loop):
+    for number, (value, key, _) in enumerate(MALFORMED):
+        loop.transaction(payment(number))
+        loop.raw(value, key)
+    loop.turn()
+    letters = loop.on("dead_letters")
+    assert [(letter.value, letter.key, letter.header["fraud-reason"]) for letter in letters] == [
+        (None if reason is Reason.TOO_LARGE else value and masked(value), key and masked(key), reason)
+        for value, key, reason in MALFORMED
+    ]
+    assert [decode_score(record.value).transaction_id for record in loop.on("scores")] == [
+        f"t-{number}" for number in range(len(MALFORMED))
+    ]
+    counted = sum(
+        sample.value
+        for metric in loop.scorer_metrics.dead_letters.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    )
+    assert counted == len(MALFORMED)
+
+
+def test_a_dead_letter_says_where_it_came_from(loop):
+    loop.transaction(payment(0))
+    loop.raw(b"{", b"c-1")
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    assert letter.header["fraud-source-topic"] == loop.settings.topics.transactions
+    assert (letter.header["fraud-source-partition"], letter.header["fraud-source-offset"]) == (
+        str(loop.on("scores")[0].partition),
+        "1",
+    )
+
+
+def test_the_detail_of_a_dead_letter_does_not_repeat_the_value(loop):
+    canary = "4111111111111111"
+    for changes in ({"currency": canary}, {"timestamp": canary}, {"amount": f"-{canary}"}, {"latitude": canary}):
+        loop.raw(text(**changes), b"c-1")
+    loop.turn()
+    letters = loop.on("dead_letters")
+    assert len(letters) == 4
+    assert not any(canary in value for letter in letters for value in letter.header.values())
+
+
+def test_every_flagged_transaction_leaves_one_alert_as_a_cloud_event(loop):
+    for number in range(30):
+        loop.transaction(payment(number))
+    for number in range(30, 34):
+        loop.transaction(
+            payment(
+                number, amount=4000.0, entry_mode="ecommerce", device_id="new", country="XX", merchant_id=f"x{number}"
+            )
+        )
+    loop.turn()
+    records = [decode_score(message.value) for message in loop.on("scores")]
+    flagged = [record for record in records if record.outcome != "approve"]
+    alerts = loop.on("alerts")
+    assert flagged
+    assert [alert.header["ce_subject"] for alert in alerts] == [record.transaction_id for record in flagged]
+    for alert, record in zip(alerts, flagged, strict=True):
+        assert alert.header["ce_specversion"] == "1.0"
+        assert UUID(alert.header["ce_id"]).version == 5
+        body = json.loads(alert.value)
+        assert body["reasons"]
+        assert body["score"] == record.score
+        total = body["base"] + sum(body["contributions"].values())
+        assert total == pytest.approx(math.log(record.score / (1 - record.score)), abs=1e-6)
+
+
+def test_a_repeated_transaction_gets_its_first_decision_again_and_no_second_alert(loop):
+    suspicious = payment(40, amount=9000.0, entry_mode="ecommerce", merchant_id="never-seen", country="XX")
+    for number in range(30):
+        loop.transaction(payment(number))
+    loop.transaction(suspicious)
+    loop.turn()
+    state_before, alerts_before = profile(loop), len(loop.on("alerts"))
+    loop.transaction(suspicious)
+    loop.turn()
+    first, second = (decode_score(record.value) for record in loop.on("scores")[-2:])
+    assert first.outcome != "approve"
+    assert second == msgspec.structs.replace(first, repeated=True, features=None)
+    assert len(loop.on("alerts")) == alerts_before
+    assert profile(loop) == state_before
+
+
+def profile(loop, card: str = "c-1") -> bytes:
+    context, topic = loop.scorer._context, loop.settings.topics.transactions
+    transaction = context.checkpoint.get_store_transaction(topic, murmur2_partition(card.encode(), loop.partitions))
+    return transaction.as_state(prefix=card.encode()).get_bytes(PROFILE)
+
+
+def test_a_scorer_killed_between_checkpoints_scores_again_what_was_not_committed(tmp_path):
+    # Within an hour: no snapshot comes between, with which the second time could differ from the first.
+    payments = [payment(number, timestamp=START + number * 30_000) for number in range(60)]
+    with looped(tmp_path / "a") as steady, looped(tmp_path / "b") as killed:
+        for number in range(60):
+            steady.transaction(payments[number])
+        steady.turn()
+        for number in range(40):
+            killed.transaction(payments[number])
+        killed.turn()
+        for number in range(40, 50):
+            killed.transaction(payments[number])
+        killed.scorer._pending.clear()  # the transaction is aborted
+        killed.restart_scorer()
+        for number in range(40, 60):
+            killed.transaction(payments[number])
+        killed.turn()
+        assert [m.value for m in killed.on("scores")] == [m.value for m in steady.on("scores")]
+
+
+def test_state_that_cannot_be_read_stops_the_scorer_instead_of_starting_a_card_anew(loop):
+    loop.transaction(payment(0))
+    loop.turn()
+    partition = murmur2_partition(b"c-1", loop.partitions)
+    transaction = loop.scorer._context.checkpoint.get_store_transaction(loop.settings.topics.transactions, partition)
+    transaction.as_state(prefix=b"c-1").set_bytes(PROFILE, b"garbage")
+    with pytest.raises(InvalidRecord, match="profile"):
+        loop.transaction(payment(1))
+
+
+def test_lag_counts_from_the_oldest_message_of_a_batch_be_it_readable_or_not(loop):
+    now = int(time.time() * 1000)
+    loop.raw(b"{", b"c-1", now - 50_000)
+    loop.turn()
+    assert 50 <= loop.scorer_metrics.pace.lag() < 55
+    loop.raw(text(), b"c-1", now - 30_000)
+    loop.turn()
+    assert 30 <= loop.scorer_metrics.pace.lag() < 35

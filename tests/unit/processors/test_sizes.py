@@ -1,0 +1,321 @@
+"""However large a message is: nothing looks into it, nothing of it is kept, and what follows it is processed."""
+
+from __future__ import annotations
+
+import random
+import time
+import weakref
+from hashlib import sha256
+from types import SimpleNamespace
+
+import pytest
+from confluent_kafka import KafkaError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quixstreams.kafka.exceptions import KafkaConsumerException
+from support.hostile import WORST, worst
+from support.loop import looped
+from support.malformed import BROKER_TIME, text
+from support.payments import payment
+from support.polled import Client, Polled
+from support.steps import TOPICS, Steps
+from support.steps import message as made_of
+
+from fraud_service.config.log_rate_limit import RateLimitedLog
+from fraud_service.config.settings import Settings
+from fraud_service.domain.errors import InvalidEvent
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, Reason
+from fraud_service.kafka import unreadable_batches
+from fraud_service.kafka.messages import Received, bounded, require_content
+from fraud_service.processors import learner, scorer
+from fraud_service.processors.snapshot_reader import LARGEST_RECORD, Broadcast
+from fraud_service.processors.tokenizer import TokenizerStep
+from fraud_service.runtime.batching import LARGEST, LARGEST_BYTES, Batches
+from fraud_service.runtime.metrics import Metrics, TokenizerMetrics
+from fraud_service.security.tokens import Tokenizer
+
+pytestmark = pytest.mark.attack
+
+MOST_OF_A_BROKER = 1_000_000  # bytes of a message, by default
+BIG = b"4 " * 4_000_000
+
+
+@pytest.fixture
+def loop(tmp_path):
+    with looped(tmp_path) as made:
+        yield made
+
+
+def explode(*_, **__):
+    raise AssertionError("something looked into a message that is too large")
+
+
+def received(value: bytes | None, key: bytes | None = b"c-1", topic: str = "payments.transactions.v1") -> Received:
+    return Received(topic, 0, 7, key, value, BROKER_TIME)
+
+
+@pytest.mark.parametrize("field", ["value", "key"])
+def test_of_what_is_too_large_only_length_and_hash_are_kept(loop, field):
+    good = {"value": text(), "key": b"c-1"}
+    loop.raw(**{**good, field: BIG})
+    loop.transaction(payment(1))
+    loop.turn()
+    (letter,) = loop.on("dead_letters")
+    named = "content" if field == "value" else "key"
+    assert getattr(letter, field) is None
+    assert letter.header["fraud-reason"] == Reason.TOO_LARGE
+    assert letter.header[f"fraud-{named}-length"] == "8000000"
+    assert letter.header[f"fraud-{named}-sha256"] == sha256(BIG).hexdigest()
+    assert len(loop.on("scores")) == 1
+
+
+def test_nothing_parses_a_message_that_is_too_large(loop, monkeypatch):
+    for module in (scorer, learner):
+        monkeypatch.setattr(module, "refuse", explode)
+    monkeypatch.setattr(scorer, "decode_transaction", explode)
+    monkeypatch.setattr(learner, "decode_label", explode)
+    monkeypatch.setattr(learner, "decode_score", explode)
+    names = loop.settings.topics
+    loop.raw(BIG, b"c-1")
+    loop.raw(text(), b"4 " * 1_000)
+    for topic in (names.labels, names.scores):
+        loop.learner.send(topic, b"c-1", BIG, BROKER_TIME)
+    loop.turn()
+    letters = loop.on("dead_letters")
+    assert [letter.header["fraud-reason"] for letter in letters] == [Reason.TOO_LARGE] * 4
+    assert {letter.header["fraud-source-topic"] for letter in letters} == {
+        names.transactions,
+        names.labels,
+        names.scores,
+    }
+
+
+def test_the_tokenizer_does_not_parse_a_message_that_is_too_large():
+    step = TokenizerStep(
+        Settings(),
+        SimpleNamespace(tokenize=explode, card_token=lambda *_: b"tok_a_x", active="a", keys={}),
+        TokenizerMetrics(Metrics()),
+    )
+    names = Settings().topics
+    batch = [received(BIG, topic=topic) for topic in (names.raw_transactions, names.raw_labels)]
+    for (output,) in step(batch, explode):
+        assert (output.topic, output.value) == ("dead_letters", None)
+
+
+def test_a_message_of_the_largest_size_is_read():
+    value, key = b"x" * MAX_EVENT_BYTES, b"k" * MAX_KEY_BYTES
+    for message in (received(value, key), received(None, None), received(b"", b"")):
+        assert bounded(message) is message
+        require_content(message)
+    for message in (received(value + b"x", key), received(value, key + b"k")):
+        with pytest.raises(InvalidEvent, match=r"65536 bytes of a value and 512 of a key"):
+            require_content(message)
+        with pytest.raises(InvalidEvent):
+            require_content(bounded(message))
+        assert bounded(bounded(message)) == bounded(message)
+
+
+CONTENTS = {
+    "no text": b"\xff" * MAX_EVENT_BYTES,
+    "card numbers": b"4242424242424242," * (MAX_EVENT_BYTES // 17),
+    "short card numbers": b"4222222222222," * (MAX_EVENT_BYTES // 14),
+    "security codes": b"cvv:123 " * (MAX_EVENT_BYTES // 8),
+    "both and no text": b"\xffcvv:123\xff" * (MAX_EVENT_BYTES // 9),
+    "noise": random.Random(1).randbytes(MAX_EVENT_BYTES),
+    "NULs and escapes": b"\\u0034\0" * (MAX_EVENT_BYTES // 7),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_dead_letter_fits_its_topic_whatever_was_masked_in_it(content):
+    error = InvalidEvent(Reason.NOT_JSON, "4242424242424242 " * 100_000)
+    letter = scorer.dead_letter(received(CONTENTS[content], CONTENTS[content][:MAX_KEY_BYTES]), error)
+    size = len(letter.value or b"") + len(letter.key or b"") + sum(len(part) for _, part in letter.headers)
+    assert size < MOST_OF_A_BROKER / 3
+
+
+def test_a_value_that_masking_makes_too_large_is_not_kept(monkeypatch):
+    monkeypatch.setattr(scorer, "masked", lambda data, **_: data * 5)
+    letter = scorer.dead_letter(received(b"x" * MAX_EVENT_BYTES), InvalidEvent(Reason.NOT_JSON, "no JSON"))
+    assert letter.value is None
+    assert dict(letter.headers)["fraud-content-length"] == b"65536"
+
+
+class Large(Polled):
+    def value(self):
+        return b"v" * 50_000
+
+
+class Huge(Polled):
+    """A message that memory should hold only one of."""
+
+    def value(self):
+        return bytes(5_000_000)
+
+
+def sizes(client, topics=("in",)) -> list[int]:
+    """Return how many messages each batch had."""
+    found = []
+
+    def step(batch, _):
+        found.append(len(batch))
+        assert sum(len(message.value or b"") for message in batch) < 1 << 20
+        return [[] for _ in batch]
+
+    batches = Batches(client, topics[0], step, {})
+    while batches.turn(0):
+        pass
+    return found
+
+
+def test_a_batch_is_bounded_by_its_bytes_and_ordinary_traffic_never_meets_the_bound():
+    client = Client(0)
+    client.waiting = [Large(offset) for offset in range(40)]
+    assert sizes(client) == [18, 18, 4]
+    ordinary = Client(2 * LARGEST)
+    assert sizes(ordinary) == [LARGEST, LARGEST]
+    assert LARGEST * 3_000 < LARGEST_BYTES  # ten times what a payment has
+
+
+def test_a_message_that_is_too_large_is_let_go_before_the_next_one_comes():
+    given, kept = [], []
+
+    def poll(_):
+        kept.append(sum(one() is not None for one in given))
+        message = Huge(len(given)) if len(given) < 4 else None
+        given.extend([weakref.ref(message)] if message else [])
+        return message
+
+    client = Client(0)
+    client.poll = poll
+    assert sizes(client) == [1, 1, 1, 1]
+    assert kept == [0] * 5
+
+
+def test_every_message_that_is_searched_alone_brings_a_heartbeat():
+    beats = []
+    step = TokenizerStep(Settings(), Tokenizer({"a": b"k" * 32}, "a"), TokenizerMetrics(Metrics()))
+    step.beat = lambda: beats.append(1)
+    step([received(text(), topic=Settings().topics.raw_transactions)] * 3, explode)
+    assert len(beats) == 3
+
+
+def test_a_scorer_beats_within_a_batch_of_messages_that_take_a_close_look(loop):
+    beats = []
+    loop.scorer.app.batches._step.beat = lambda: beats.append(1)
+    loop.scorer.batch = 3
+    for _ in range(3):
+        loop.raw(text(note="4242424242424242"), b"c-1")
+    assert len(beats) == 3
+
+
+def test_a_snapshot_that_no_learner_can_have_written_is_refused_before_it_is_hashed():
+    reader = Broadcast.__new__(Broadcast)
+    refused = []
+    reader._on_refused = refused.append
+    reader._refused = reader._unreadable = reader._passed_over = RateLimitedLog(lambda *_, **__: None, "refused")
+    reader._keyring = SimpleNamespace(require=explode)
+
+    class Snapshot(Polled):
+        def value(self):
+            return bytes(LARGEST_RECORD)
+
+    assert reader._take([Snapshot(0)])
+    assert refused == ["invalid"]
+
+
+STEPS = Steps()
+PIECES = st.sampled_from([text(), *WORST.values(), b'"card_id":"4242424242424242"', b"\xff", b"\0", b"{", b'"'])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(min_size=2, max_size=2), st.integers(0, 20), st.lists(st.binary(max_size=12) | PIECES, max_size=6))
+def test_a_message_of_any_size_gives_what_fits_a_topic_and_ends_no_step(head, power, pieces):
+    received = made_of(head + bytes([power]) + b"".join(pieces))
+    outputs = STEPS.take(received)
+    for output in outputs:
+        if output.topic == "dead_letters":
+            assert len(output.value or b"") <= 4 * MAX_EVENT_BYTES
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("name", WORST)
+def test_a_batch_of_the_worst_content_takes_no_longer_than_its_share_of_five_seconds(name, topic):
+    value = worst(name)
+    began = time.process_time()
+    for _ in range(16):
+        STEPS.take(received(value, topic=topic))
+    assert time.process_time() - began < 5 * 5 * 16 / 256  # of a machine that is five times slower
+
+
+class Broken(Polled):
+    """A batch that the client cannot unpack, as it tells of it: by an error at the first offset."""
+
+    def error(self):
+        return KafkaError(KafkaError._BAD_COMPRESSION)
+
+
+def test_the_last_message_of_a_batch_that_cannot_be_unpacked_stands_for_it():
+    client = Client(0)
+    client.waiting = [Polled(6), Broken(7), Polled(17)]
+    client.consumer, sought, taken = client, [], []
+    client.seek = sought.append
+
+    def step(batch, _):
+        taken.extend(batch)
+        return [[] for _ in batch]
+
+    batches = Batches(client, "in", step, {}, end_of=lambda _: 17)
+    assert batches.turn(0)
+    assert [(place.topic, place.partition, place.offset) for place in sought] == [("in", 0, 17)]
+    assert [(message.offset, message.value) for message in taken] == [(6, b"v"), (16, None), (17, b"v")]
+    assert client.stored == [("in", 0, 17)]
+    assert batches.behind == {("in", 0): 17}
+    with pytest.raises(InvalidEvent, match="cannot be unpacked") as refused:
+        require_content(taken[1])
+    letter = scorer.dead_letter(taken[1], refused.value)
+    assert dict(letter.headers)["fraud-batch-first-offset"] == b"7"
+    assert dict(letter.headers)["fraud-source-offset"] == b"16"
+
+
+def test_a_batch_that_was_damaged_on_its_way_is_fetched_again():
+    client = Client(0)
+    client.waiting = [Broken(7), Polled(7)]
+    batches = Batches(client, "in", lambda batch, _: [[] for _ in batch], {}, end_of=lambda _: 7)
+    assert batches.turn(0)
+    assert client.stored == [("in", 0, 7)]
+
+
+def test_a_batch_that_cannot_be_unpacked_is_an_error_where_nobody_can_look_for_its_end():
+    client = Client(0)
+    client.waiting = [Broken(7)]
+    with pytest.raises(KafkaConsumerException):
+        Batches(client, "in", lambda batch, _: [[] for _ in batch], {}).turn(0)
+
+
+@pytest.mark.parametrize("last", [7, 8, 9, 14, 63, 1_000_006])
+def test_the_end_of_a_batch_is_found_in_few_looks(monkeypatch, last):
+    looked = []
+
+    class Topic:
+        """A batch from 7 to the last offset, and messages behind it."""
+
+        def __init__(self, _):
+            pass
+
+        def get_watermark_offsets(self, *_, **__):
+            return 0, last + 3
+
+        def assign(self, places):
+            self.offset = places[0].offset
+            looked.append(self.offset)
+
+        def poll(self, _):
+            return Broken(7) if self.offset <= last else Polled(self.offset)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(unreadable_batches, "Consumer", Topic)
+    assert unreadable_batches.end_of({}, Broken(7)) == last + 1
+    assert len(looked) <= 45

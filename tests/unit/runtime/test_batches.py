@@ -1,0 +1,182 @@
+"""Batches give what single messages give, whatever the bounds, and nothing collected is lost to a rebalance."""
+
+from __future__ import annotations
+
+import pytest
+from support.loop import looped
+from support.malformed import BROKER_TIME, MALFORMED
+from support.payments import payment
+from support.polled import Client, Polled
+
+from fraud_service.config.settings import Settings
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.events import encode
+from fraud_service.domain.profile import SCHEMA, Profile, encode_profile
+from fraud_service.domain.records import decode_score
+from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.kafka.messages import Output, Received
+from fraud_service.runtime import batching
+from fraud_service.runtime.application import build
+from fraud_service.runtime.batching import ENDING, LARGEST, Batches
+
+
+def play(folder, batch: int):
+    """Payments of few cards, some twice, with malformed messages between them; returns everything that came out."""
+    with looped(folder) as loop:
+        loop.scorer.batch = batch
+        for number in range(120):
+            loop.transaction(payment(number, f"c-{number % 3}"))
+            if number % 10 == 0:
+                loop.transaction(payment(max(number - 3, 0), f"c-{max(number - 3, 0) % 3}"))
+            loop.raw(*MALFORMED[number % len(MALFORMED)][:2])
+            if number % 50 == 49:
+                loop.turn()
+        loop.turn()
+        return {topic: loop.on(topic) for topic in ("scores", "alerts", "dead_letters")}
+
+
+@pytest.mark.parametrize("batch", [2, 7, 64, 1000])
+def test_the_bounds_of_batches_change_no_bit_of_what_comes_out(tmp_path, batch):
+    assert play(tmp_path / "batches", batch) == play(tmp_path / "single", 1)
+
+
+def test_a_card_on_two_partitions_keeps_two_profiles_within_one_batch(tmp_path):
+    def scores(batch: int):
+        with looped(tmp_path / str(batch)) as loop:
+            loop.scorer.batch = batch
+            for number in range(12):
+                one = payment(number)
+                loop.scorer.send(
+                    loop.settings.topics.transactions, b"c-1", encode(one), BROKER_TIME, partition=number % 2
+                )
+            loop.turn()
+            return [decode_score(record.value) for record in loop.on("scores")]
+
+    found = scores(12)
+    assert found == scores(1)
+    assert found[-1].features.count_30d == 5  # not 11: the other six lie on the other partition
+
+
+def test_state_of_another_version_stops_the_scorer_before_anything_is_written_beside_it(tmp_path):
+    """An upgrade that was a mistake: with a few new cards in the new form, the old version could not go on either."""
+    names = [f"c-{number}" for number in range(40)]
+    old, new = [name for name in names if murmur2_partition(name.encode(), 4) == 0][:2]
+    with looped(tmp_path) as loop:
+        (stream_id,) = loop.scorer.app._state_manager.stores
+        state = loop.scorer._context.checkpoint.get_store_transaction(stream_id, 0).as_state(prefix=old.encode())
+        state.set_bytes("profile", encode_profile(Profile(schema=SCHEMA + 1)))
+        loop.scorer.commit()
+    with looped(tmp_path) as loop:
+        with pytest.raises(InvalidRecord, match=f"schema {SCHEMA + 1}; this version reads {SCHEMA}"):
+            loop.transaction(payment(0, new))
+        loop.scorer._batch.clear()
+        loop.scorer.commit()
+        assert loop.on("scores") == []
+
+
+def echo(batch, state_of):
+    return [[Output("scores", message.key, b"%d" % message.offset)] for message in batch]
+
+
+def test_what_has_arrived_is_taken_together_and_only_the_first_message_is_waited_for():
+    client = Client(5)
+    batched = Batches(client, "in", echo, {"scores": "out"})
+    assert batched.turn(0.2)
+    assert [record["value"] for record in client.produced] == [b"0", b"1", b"2", b"3", b"4"]
+    assert {(record["topic"], record["timestamp"]) for record in client.produced} == {("out", 5)}
+    assert client.stored == [("in", 0, 4)]
+    assert client.timeouts == [0.2, 0, 0, 0, 0, 0]
+    assert not batched.turn(0.2)
+
+
+def test_a_batch_has_an_end_however_much_has_arrived():
+    client = Client(LARGEST + 10)
+    batched = Batches(client, "in", echo, {"scores": "out"})
+    batched.turn(0.2)
+    assert len(client.produced) == LARGEST
+
+
+@pytest.fixture
+def once(monkeypatch):
+    """A client of a service that is exactly-once, with three messages waiting, and its batches."""
+    client = Client(3)
+    client.exactly_once = True
+    monkeypatch.setattr(batching.time, "monotonic", client.monotonic)
+    monkeypatch.setattr(batching.time, "sleep", client.sleep)
+    return client, Batches(client, "in", echo, {"scores": "out"})
+
+
+def test_exactly_once_what_was_processed_is_committed_as_soon_as_nothing_waits(once):
+    client, batched = once
+    assert batched.turn(0.05)
+    assert client.commits == []
+    assert not batched.turn(0.05)
+    assert client.timeouts[-1] == 0  # the readers of three scores wait
+    assert client.commits == [[("in", 0, 2)]]
+    assert not batched.turn(0.05)
+    assert client.timeouts[-1] == 0.05
+    assert len(client.commits) == 1
+
+
+def test_no_more_than_half_of_the_time_goes_into_early_commits(once):
+    client, batched = once
+    batched.turn(0.05)
+    batched.turn(0.05)
+    client.waiting = [Polled(3)]
+    batched.turn(0.05)
+    client.clock += 0.015 - ENDING  # which it waited for already
+    assert not batched.turn(0.05)
+    assert len(client.commits) == 1
+    assert client.timeouts[-1] == pytest.approx(0.005)
+    client.clock += 0.005
+    assert not batched.turn(0.05)
+    assert len(client.commits) == 2
+
+
+@pytest.mark.parametrize(("worked", "waits"), [(0.0, ENDING), (0.001, ENDING - 0.001), (0.1, 0.0)])
+def test_a_transaction_begins_only_when_the_last_one_has_had_the_time_to_end(once, worked, waits):
+    client, batched = once
+    batched.turn(0.05)
+    batched.turn(0.05)
+    client.waiting = [Polled(3)]
+    client.clock += worked
+    before = client.clock
+    batched.turn(0.05)
+    assert len(client.produced) == 4
+    assert client.clock - before == pytest.approx(waits)
+
+
+def test_at_least_once_nobody_waits_for_the_last_transaction(once):
+    client, batched = once
+    client.exactly_once, client._created_at = False, client.clock
+    batched.turn(0.05)
+    assert client.clock == client._created_at
+
+
+def test_at_least_once_nobody_waits_for_a_commit_and_none_comes_early():
+    client = Client(3)
+    batched = Batches(client, "in", echo, {"scores": "out"})
+    assert [batched.turn(0.2), batched.turn(0.2)] == [True, False]
+    assert (client.commits, client.timeouts[-1]) == ([], 0.2)
+
+
+def test_what_was_collected_is_processed_before_its_partition_is_given_away(tmp_path, monkeypatch):
+    app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
+    order = []
+    client = Client(3, {3: lambda: app._on_revoke(None, [])})  # before the third message
+    monkeypatch.setattr(type(app).__mro__[1], "_on_revoke", lambda *_: order.append(list(client.stored)))
+    app.batches = Batches(client, "in", echo, {"scores": "out"})
+    app.batches.turn(0.2)
+    assert order == [[("in", 0, 1)]]
+    assert client.stored == [("in", 0, 1), ("in", 0, 2)]
+
+
+def test_what_was_collected_by_a_process_that_fails_is_left_to_its_successor(tmp_path, monkeypatch):
+    app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
+    client = Client(1)
+    monkeypatch.setattr(type(app).__mro__[1], "_on_revoke", lambda *_: None)
+    app.batches = Batches(client, "in", echo, {"scores": "out"})
+    app.batches._collected.append(Received("in", 0, 0, b"k", b"v", 5))
+    app._failed = True
+    app._on_revoke(None, [])
+    assert client.stored == []

@@ -1,0 +1,452 @@
+"""Guards names of Quix Streams that it does not promise and that we rest on: a version that breaks one fails here."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import msgspec
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from quixstreams import Application
+from quixstreams.checkpointing import Checkpoint
+from quixstreams.exceptions import PartitionAssignmentError
+from quixstreams.internal_producer import InternalProducer
+from quixstreams.kafka import BaseConsumer, Producer
+from quixstreams.processing import ProcessingContext
+from quixstreams.state.recovery import ChangelogProducer, RecoveryManager
+from support.loop import looped
+from support.worlds import transaction
+
+from fraud_service import service
+from fraud_service.config.settings import Settings
+from fraud_service.domain.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
+from fraud_service.runtime import application
+from fraud_service.runtime.application import (
+    MEMTABLE_BYTES,
+    UNMERGED,
+    GuardedApplication,
+    build,
+    show_state,
+)
+from fraud_service.runtime.health import SILENCE_ALLOWED, Health
+from fraud_service.runtime.metrics import Metrics, ScorerMetrics
+from fraud_service.runtime.quix_patches import (
+    COMMIT_TIMEOUT,
+    GRACE,
+    bound_commits,
+    time_checkpoints,
+)
+from fraud_service.runtime.stalled_fetch import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_exception_handler", "_process_message"])
+def test_quix_still_has_the_methods_that_are_overridden(name):
+    theirs, ours = inspect.signature(getattr(Application, name)), inspect.signature(getattr(GuardedApplication, name))
+    assert len(theirs.parameters) == len(ours.parameters)
+
+
+def test_the_loop_still_turns_through_process_message_only_when_state_is_recovered():
+    loop = inspect.getsource(Application._run_dataframe)
+    assert "state_manager.recovery_required" in loop
+    assert "process_message(dataframes_composed)" in loop
+
+
+def test_the_consumer_still_tells_its_position():
+    assert callable(BaseConsumer.position)
+    assert callable(BaseConsumer.committed)
+
+
+def test_the_checkpoint_is_still_public():
+    assert isinstance(ProcessingContext.checkpoint, property)
+
+
+def test_who_recovers_is_still_told_apart_from_who_should(app):
+    assert app._state_manager.recovery_required is False
+    assert app._state_manager._recovery_manager.recovering is False
+
+
+@pytest.fixture
+def app(tmp_path):
+    made = build(
+        Settings(state_dir=tmp_path, instance="pod-0"), "fraud-scorer", guarantee="exactly-once", commit_interval=1
+    )
+    made.batches = SimpleNamespace(turn=lambda _: False, process_collected=lambda: False)
+    return made
+
+
+def statistics(state: str, broker: str = "UP") -> str:
+    partitions = {"0": {"desired": True, "fetch_state": "active"}, "1": {"desired": True, "fetch_state": state}}
+    gone = {"-1": {"desired": False, "fetch_state": "none"}}
+    return json.dumps({"brokers": {"b": {"state": broker}}, "topics": {"payments": {"partitions": partitions | gone}}})
+
+
+def test_a_partition_that_the_client_never_begins_to_read_ends_the_application(app, monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
+    monkeypatch.setattr(application, "time", clock)
+
+    def after(seconds: float, state: str, broker: str = "UP") -> str | None:
+        clock.now += seconds
+        app.on_statistics(statistics(state, broker))
+        return app.not_fetched
+
+    assert after(0, "none") is None
+    assert after(PATIENCE - 1, "none") is None
+    assert after(10, "active") is None  # it only took long
+    assert after(10, "none") is None
+    assert after(PATIENCE, "none", "DOWN") is None  # an outage is waited for
+    assert after(10, "none") is None
+    assert after(PATIENCE, "none") == "payments[1]"
+    with pytest.raises(ClusterUnavailable, match=r"never began to read payments\[1\]"):
+        app._process_message({})
+
+
+@pytest.mark.embedded
+def test_the_client_still_tells_whether_it_reads_a_partition(embedded_broker):
+    topic, told, nothing = f"canary-{uuid4().hex}", [], {"partitions": {}}
+    admin = AdminClient({"bootstrap.servers": embedded_broker.bootstrap})
+    (created,) = admin.create_topics([NewTopic(topic, 1, 1)]).values()
+    created.result(10)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": embedded_broker.bootstrap,
+            "group.id": "canary",
+            "statistics.interval.ms": 100,
+            "stats_cb": lambda text: told.append(json.loads(text)["topics"].get(topic, nothing)["partitions"].get("0")),
+        }
+    )
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    deadline = time.monotonic() + 20
+    while not told or told[-1] is None or told[-1]["fetch_state"] != "active":
+        assert time.monotonic() < deadline, told[-1:]
+        consumer.poll(0.1)
+    assert told[-1]["desired"] is True
+    consumer.close()
+
+
+def test_losing_partitions_ends_the_application(app):
+    with pytest.raises(ClusterUnavailable, match="What was not committed is dropped"):
+        app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
+
+
+def test_what_the_client_makes_of_lost_partitions_does_not_hide_that_they_were_lost(app, monkeypatch):
+    def poll() -> None:
+        with contextlib.suppress(ClusterUnavailable):  # as the client does at times
+            app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
+        app._exception_handler(SystemError, SystemError("returned NULL without setting an exception"), None)
+        raise TimeoutError("Quix could not clean up")
+
+    monkeypatch.setattr(app, "run", poll)
+    with pytest.raises(PartitionsLost, match="What was not committed is dropped"):
+        app.run_until_stopped()
+
+
+def test_who_is_told_to_stop_while_the_loop_begins_stops(app, monkeypatch):
+    """Quix forgets it: a pod that was replaced at its start was killed after its grace period."""
+    running = []
+
+    def run() -> None:
+        app.stop()  # as its signal handler does
+        app._run_tracker.set_as_running()  # as the loop does when it begins
+        running.append(app._run_tracker.running)
+
+    monkeypatch.setattr(app, "run", run)
+    app.run_until_stopped()
+    assert running == [False]
+
+
+def test_identities_are_stable_and_quix_settings_are_ours(app):
+    consumer, producer = app.config.consumer_extra_config, app.config.producer_extra_config
+    assert consumer["group.instance.id"] == producer["transactional.id"] == "fraud-scorer-pod-0"
+    assert producer["transaction.timeout.ms"] < consumer["session.timeout.ms"]
+    assert producer["partitioner"] == "murmur2"
+    assert app.config.auto_offset_reset == "earliest"
+    assert not app.config.auto_create_topics
+    assert not app.config.auto_recover_from_source_offset_out_of_range
+
+
+def test_at_least_once_uses_no_transaction(tmp_path):
+    app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
+    assert "transactional.id" not in app.config.producer_extra_config
+
+
+def test_messages_take_the_short_way_to_the_client(app):
+    assert app._producer.produce.__module__ == "fraud_service.runtime.fast_state"
+    assert app._processing_context.producer is app._producer
+    assert "self._producer_for(migration).produce(" in inspect.getsource(ChangelogProducer.produce)
+
+
+def test_the_state_is_opened_with_our_options(tmp_path):
+    with looped(tmp_path):
+        (log, *_) = (tmp_path / "fraud-scorer").rglob("LOG")
+        said = log.read_text()
+    for option, value in (
+        ("write_buffer_size", MEMTABLE_BYTES),
+        ("level0_slowdown_writes_trigger", UNMERGED),
+        ("level0_stop_writes_trigger", UNMERGED),
+        (r"compression\[0\]", "NoCompression"),
+        (r"compression\[1\]", "LZ4"),
+    ):
+        assert re.search(rf"Options\.{option}: {value}\n", said), option
+
+
+def test_recovery_takes_batches_where_quix_takes_rows(app):
+    manager = app._state_manager._recovery_manager
+    assert type(manager._recovery_loop.__self__).__module__ == "fraud_service.runtime.fast_state"
+    assert manager._consumer is app._consumer
+    assert isinstance(manager._consumer._consumer, Consumer)
+    assert callable(manager._prime_changelog_partition)
+    assert "self._recovery_loop()" in inspect.getsource(RecoveryManager.do_recovery)
+    theirs = inspect.getsource(RecoveryManager._recovery_loop)
+    for step in (
+        "_log_recovery_progress()",
+        "_consumer.poll(1)",
+        "_update_recovery_status()",
+        "_rewind_data_partition(",
+    ):
+        assert step in theirs  # what ours does too
+    assert manager._position_cache == {}
+    assert "self._position_cache" in inspect.getsource(RecoveryManager._get_position_with_cache)
+    assert "_get_changelog_offset(" in inspect.getsource(RecoveryManager._update_recovery_status)
+
+
+def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app):
+    app.health = Health()
+    app.health._beat = 0.0
+    app._process_message({})
+    assert app.health.is_live
+    assert app.health.conditions["recovered"]
+
+
+def test_whatever_ends_the_stream_ends_as_an_error_of_ours(app, monkeypatch):
+    def fail(_self):
+        raise RuntimeError("the group has fenced this member")
+
+    monkeypatch.setattr(Application, "run", fail)
+    with pytest.raises(FatalStreamError, match="RuntimeError: the group has fenced this member"):
+        app.run_until_stopped()
+
+
+def test_a_long_recovery_beats_too_because_it_polls(app):
+    app.health = Health()
+    app.health._beat = 0.0
+    app.config.consumer_extra_config["stats_cb"]("{}")
+    assert app.health.is_live
+
+
+def test_a_process_cut_off_from_all_brokers_is_not_ready(app):
+    app.health = Health()
+    app.health.now(assigned=True, recovered=True, models_loaded=True)
+    app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "DOWN"}, "b": {"state": "INIT"}}}')
+    assert not app.health.is_ready
+    app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "UP"}, "b": {"state": "DOWN"}}}')
+    assert app.health.is_ready
+
+
+class Client:
+    """What Quix's producer holds: a client that is asked to send offsets, and to commit."""
+
+    def __init__(self, send: Callable[..., None] = lambda *_: None) -> None:
+        self.send_offsets_to_transaction = send
+        self.asked: list[float | None] = []
+        self.bounded = SimpleNamespace(_producer=self, commit_transaction=self._commit)
+        bound_commits(self.bounded)
+
+    def _commit(self, offsets: object, group: object, timeout: float | None = None) -> None:
+        self.asked.append(timeout)
+        self.send_offsets_to_transaction(offsets, group, timeout)
+
+
+def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loop_looks_hung():
+    client = Client()
+    client.bounded.commit_transaction([], None, timeout=None)  # as Quix does outside of a rebalance
+    client.bounded.commit_transaction([], None, timeout=3.0)
+    assert client.asked == [COMMIT_TIMEOUT, 3.0]
+    learner = build(
+        Settings(), "learner", guarantee="exactly-once", commit_interval=1, transaction_timeout_ms=300_000
+    )  # fmt: skip
+    delivery = learner.config.producer_extra_config["message.timeout.ms"] / 1000
+    assert delivery + COMMIT_TIMEOUT + GRACE < SILENCE_ALLOWED
+
+
+def test_a_client_that_does_not_give_up_is_left_waiting():
+    answered = Event()
+    client = Client(lambda *_: answered.wait(60))
+    with pytest.raises(ClusterUnavailable, match="coordinator went away in a commit"):
+        client.bounded.commit_transaction([], None, timeout=0.01)
+    answered.set()
+
+
+def test_what_the_client_says_of_offsets_is_what_the_caller_hears():
+    def refuse(*_: object) -> None:
+        raise KafkaException(KafkaError(KafkaError.PRODUCER_FENCED))
+
+    with pytest.raises(KafkaException, match="PRODUCER_FENCED"):
+        Client(refuse).bounded.commit_transaction([], None, timeout=5.0)
+
+
+def test_quix_still_sends_offsets_through_what_is_bounded():
+    assert "self._producer.send_offsets_to_transaction(" in inspect.getsource(InternalProducer.commit_transaction)
+    assert list(inspect.signature(Producer.send_offsets_to_transaction).parameters)[1:] == [
+        "positions",
+        "group_metadata",
+        "timeout",
+    ]
+
+
+def test_quix_still_has_what_batches_rest_on(app):
+    assert app._failed is False
+    assert callable(app._run_tracker.set_message_consumed)
+    assert {"stream_id", "partition"} <= set(inspect.signature(Checkpoint.get_store_transaction).parameters)
+    assert list(inspect.signature(BaseConsumer.poll).parameters) == ["self", "timeout"]
+    message = inspect.getsource(Application._process_message)
+    for step in ("self._producer.poll", "store_offset", "set_message_consumed"):
+        assert step in message
+
+
+class Context:
+    """Stands for Quix's: a checkpoint that may be due, may be empty, and takes a while."""
+
+    def __init__(self, *, expired: bool, empty: bool) -> None:
+        self.checkpoint = SimpleNamespace(expired=lambda: expired, empty=lambda: empty)
+        self.calls: list[dict[str, bool]] = []
+
+    def commit_checkpoint(self, **how: bool) -> None:
+        self.calls.append(how)
+
+
+@pytest.mark.parametrize(
+    ("expired", "empty", "force", "observed"),
+    [(True, False, False, 1), (False, False, True, 1), (False, False, False, 0), (True, True, True, 0)],
+)
+def test_a_checkpoint_is_timed_when_it_has_something_to_commit(expired, empty, force, observed):
+    context, seconds = Context(expired=expired, empty=empty), []
+    time_checkpoints(context, seconds.append)
+    context.commit_checkpoint(force=force, revoking=True)
+    assert context.calls == [{"force": force, "revoking": True}]
+    assert len(seconds) == observed
+    assert all(second >= 0 for second in seconds)
+
+
+def test_quix_still_commits_through_the_context_of_the_application(app):
+    loop, revoke = inspect.getsource(Application._run_dataframe), inspect.getsource(Application._on_revoke)
+    assert "processing_context.commit_checkpoint()" in loop
+    assert "self._processing_context.commit_checkpoint(" in revoke
+    ours = list(inspect.signature(ProcessingContext.commit_checkpoint).parameters)
+    assert ours == ["self", "force", "revoking"]
+    assert callable(Checkpoint.expired)
+    assert callable(Checkpoint.empty)
+    assert isinstance(app._processing_context, ProcessingContext)
+
+
+@pytest.mark.parametrize("failure", [None, FatalStreamError("it had failed before")])
+def test_told_to_stop_before_the_group_answers_nothing_is_taken_and_only_that_is_no_failure(app, monkeypatch, failure):
+    monkeypatch.setattr(Application, "_on_assign", lambda *_: pytest.fail("assigned"))
+    given = []
+
+    def close_within_which_the_group_answers() -> None:
+        app.stop()
+        app.ended_by = failure
+        try:
+            app._on_assign(SimpleNamespace(assign=given.append), [TopicPartition("payments.transactions.v1", 0)])
+        except Exception as error:
+            raise PartitionAssignmentError("as Quix says") from error
+
+    monkeypatch.setattr(app, "run", close_within_which_the_group_answers)
+    with pytest.raises(FatalStreamError) if failure else contextlib.nullcontext():
+        app.run_until_stopped()
+    assert given == [[]]
+
+
+def test_partitions_that_cannot_be_given_back_are_a_failure_although_it_was_told_to_stop(app, monkeypatch):
+    def run() -> None:
+        app.stop()
+        raise PartitionAssignmentError("as Quix says of a failed revoke too")
+
+    monkeypatch.setattr(app, "run", run)
+    with pytest.raises(FatalStreamError):
+        app.run_until_stopped()
+
+
+def test_quix_still_notes_when_a_checkpoint_begins(app):
+    app._processing_context.exactly_once = False  # which asks for a broker
+    before = time.monotonic()
+    app._processing_context.init_checkpoint()
+    assert before <= app._processing_context.checkpoint._created_at <= time.monotonic()
+
+
+def test_an_assignment_is_counted_and_a_turn_ends_its_recovery(app, monkeypatch):
+    monkeypatch.setattr(Application, "_on_assign", lambda *_: None)
+    app.health, app.metrics = Health(), ScorerMetrics(Metrics())
+    app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [])
+    assert app.metrics.rebalances._value.get() == 0
+    app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [TopicPartition("payments.transactions.v1", 0)])
+    assert app.metrics.rebalances._value.get() == 1
+    assert app.metrics.pace._recovered_at == 0
+    app._process_message({})
+    assert app.metrics.pace._recovered_at > 0
+
+
+def test_statistics_show_the_size_of_the_state_and_of_its_volume(app, tmp_path):
+    app.health, app.metrics = Health(), ScorerMetrics(Metrics())
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/000001.sst").write_bytes(b"x" * 1000)
+    (tmp_path / "group/gone.sst").symlink_to(tmp_path / "nowhere")
+    app.config.consumer_extra_config["stats_cb"]("{}")
+    assert app.metrics.state._value.get() == 1000
+    assert 0 < app.metrics.free._value.get() <= app.metrics.volume._value.get()
+
+
+def test_statistics_show_about_how_many_cards_each_partition_has_and_forget_those_given_away(tmp_path):
+    with looped(tmp_path) as loop:
+        app, metrics = loop.scorer.app, loop.scorer_metrics
+        app.on_keys = metrics.show_cards
+        for number in range(60):
+            paid = transaction(f"t-{number}", card_id=f"card-{number}")
+            loop.transaction(paid)
+            loop.transaction(msgspec.structs.replace(paid, transaction_id=f"again-{number}"))
+        loop.scorer.commit()
+        app.on_statistics("{}")
+        shown = {labels["partition"]: value for _, labels, value in samples(metrics.cards)}
+        assert len(shown) == loop.partitions
+        assert sum(shown.values()) == 60
+        service.watch(app, Health(), metrics, [], lambda _: metrics.cards.clear())
+        app._tell([])
+        assert list(samples(metrics.cards)) == []
+
+
+def samples(gauge):
+    return [(one.name, one.labels, one.value) for metric in gauge.collect() for one in metric.samples]
+
+
+@pytest.mark.parametrize("asked", ["disk_usage", "rglob"])
+def test_a_volume_that_does_not_answer_leaves_its_figures_and_the_stream_alone(tmp_path, monkeypatch, asked):
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    metrics = ScorerMetrics(Metrics())
+    show_state(tmp_path, metrics)
+    before = metrics.volume._value.get()
+    assert before > 0
+    monkeypatch.setattr(*((shutil, asked) if asked == "disk_usage" else (Path, asked)), refuse)
+    show_state(tmp_path, metrics)
+    assert metrics.volume._value.get() == before
+
+
+def test_state_that_is_not_there_yet_is_no_failure(tmp_path):
+    metrics = ScorerMetrics(Metrics())
+    show_state(tmp_path / "later", metrics)
+    assert metrics.volume._value.get() == 0

@@ -1,0 +1,75 @@
+"""A flood of labels is held back, whoever sends it, and nobody else's label is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import HOUR, MONDAY, DictStore, label
+
+from fraud_service.domain.errors import InvalidEvent
+from fraud_service.domain.events import LabelSource, Reason
+from fraud_service.security.label_rate_limit import KEY, MOST_PER_CARD, Limits, Sluice
+
+pytestmark = pytest.mark.attack
+
+FAST = settings(max_examples=60, deadline=None, derandomize=True)
+LABELS = st.lists(st.tuples(st.sampled_from(LabelSource), st.integers(0, 5), st.integers(-HOUR, 3 * HOUR)), max_size=60)
+
+
+def admitted(sluice: Sluice, arrivals) -> list[bool]:
+    found = []
+    for number, (source, card, after) in enumerate(arrivals):
+        try:
+            sluice.admit(label(f"t-{number}", source=source, card_id=f"card-{card}"), MONDAY + after)
+            found.append(True)
+        except InvalidEvent as error:
+            found.append(error.reason != Reason.LABEL_FLOOD)
+    return found
+
+
+@FAST
+@given(LABELS, st.integers(1, 8), st.integers(1, 8))
+def test_an_hour_takes_so_many_labels_of_a_source_and_of_a_card_and_no_more(arrivals, per_source, per_card):
+    hour, sources, cards, expected = -1, {}, {}, []
+    for source, card, after in arrivals:
+        if (MONDAY + after) // HOUR > hour:
+            hour, sources, cards = (MONDAY + after) // HOUR, {}, {}
+        is_taken = sources.get(source, 0) < per_source and cards.get(card, 0) < per_card
+        expected.append(is_taken)
+        if is_taken:
+            sources[source], cards[card] = sources.get(source, 0) + 1, cards.get(card, 0) + 1
+    assert admitted(Sluice(DictStore(), Limits(per_source, per_card)), arrivals) == expected
+
+
+@FAST
+@given(LABELS, st.integers(0, 60))
+def test_a_learner_that_starts_again_holds_back_the_same_labels(arrivals, place):
+    limits = Limits(4, 3)
+    whole = admitted(Sluice(DictStore(), limits), arrivals)
+    store = DictStore()
+    parts = admitted(Sluice(store, limits), arrivals[:place]), admitted(Sluice(store, limits), arrivals[place:])
+    assert [*parts[0], *parts[1]] == whole
+
+
+def test_without_limits_nothing_is_counted():
+    store = DictStore()
+    assert all(admitted(Sluice(store, Limits()), [(LabelSource.ANALYST, 0, 0)] * 100))
+    assert store == {}
+
+
+@pytest.mark.parametrize("limits", [Limits(per_source=2), Limits(per_card=2)])
+def test_each_limit_works_alone_and_says_how_many_there_were(limits):
+    sluice = Sluice(DictStore(), limits)
+    assert admitted(sluice, [(LabelSource.ANALYST, 0, 0)] * 3) == [True, True, False]
+    with pytest.raises(InvalidEvent, match="2 labels of"):
+        sluice.admit(label(source=LabelSource.ANALYST, card_id="card-0"), MONDAY)
+    assert admitted(sluice, [(LabelSource.CUSTOMER, 1, 0)]) == [True]
+
+
+def test_the_state_of_an_hour_is_bounded():
+    store = DictStore()
+    sluice = Sluice(store, Limits(per_card=MOST_PER_CARD))
+    assert all(admitted(sluice, [(LabelSource.SETTLEMENT, number, 0) for number in range(2000)]))
+    assert set(store) == {KEY}
+    assert len(store[KEY]) < 8300

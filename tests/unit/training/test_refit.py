@@ -1,0 +1,143 @@
+"""Re-fits: judged on what the challenger has not seen, promoted only by the margin, and told in the manifest."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from support.worlds import DAY, MONDAY, LinearModel, features
+
+pytest.importorskip("sklearn")
+
+from fraud_service.admin.refit import readable
+from fraud_service.domain.decision import Outcome
+from fraud_service.domain.events import rfc3339
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.records import LabelledRecord, encode_record
+from fraud_service.models import artifact
+from fraud_service.models.pretrained import Pretrained
+from fraud_service.training.fit import CHOICES, Examples
+from fraud_service.training.refit import JUDGED, MEMORY, LabelledWindow, challenge
+
+DAYS = 40
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    for choice in CHOICES:
+        monkeypatch.setitem(choice, "n_estimators", 10)
+    monkeypatch.setattr("fraud_service.training.refit.TRIAL_TREES", 10)
+
+
+def world(seed: int = 1, change: int = DAYS) -> Examples:
+    """Draw forty days in which the first feature tells frauds, from a day on the second."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(4000, len(NAMES))) * 100
+    timestamps = MONDAY + np.sort(rng.integers(0, DAYS * DAY, 4000))
+    telling = np.where(timestamps < MONDAY + change * DAY, rows[:, 0], rows[:, 1])
+    return Examples(rows, telling > 150, timestamps)
+
+
+class Ignorant(LinearModel):
+    """A champion that knows nothing."""
+
+
+class Knowing(LinearModel):
+    """A champion that reads the truth off the first feature."""
+
+    def logits(self, rows):
+        return [row.amount / 100 for row in rows]
+
+
+def test_a_better_challenger_is_promoted_with_what_was_found():
+    outcome, promoted = challenge(world(), Ignorant(), MONDAY + DAYS * DAY, "a topic")
+    assert outcome.challenger > 0.9
+    assert outcome.champion < 0.2
+    assert outcome.promoted == promoted.manifest.version
+    assert promoted.manifest.metrics["challenger_average_precision"] == outcome.challenger
+    assert promoted.manifest.metrics["champion_average_precision"] == outcome.champion
+    assert promoted.manifest.metrics["margin"] == outcome.margin
+    assert promoted.manifest.training["source"] == "a topic"
+    newest = int(world().timestamps.max()) + 1
+    assert promoted.manifest.training["to"] == rfc3339(newest)  # the days that judged are fitted too
+    assert Pretrained(artifact.unpack(artifact.pack(promoted))).version == outcome.promoted
+
+
+def test_a_champion_that_is_as_good_stays():
+    outcome, promoted = challenge(world(), Knowing(), MONDAY, "a topic")
+    assert promoted is outcome.promoted is None
+    assert outcome.champion == 1.0
+
+
+def test_a_margin_that_is_not_reached_keeps_the_champion():
+    outcome, _ = challenge(world(), Ignorant(), MONDAY, "a topic")
+    gap = outcome.challenger - outcome.champion
+    assert challenge(world(), Ignorant(), MONDAY, "a topic", margin=gap)[1] is None
+    assert challenge(world(), Ignorant(), MONDAY, "a topic", margin=gap - 0.001)[1] is not None
+
+
+def test_after_a_change_the_challenger_of_the_last_days_is_chosen():
+    outcome, _ = challenge(world(change=DAYS - 18), Knowing(), MONDAY, "a topic")
+    assert outcome.span_days == 14
+    assert outcome.promoted is not None
+
+
+def test_the_same_labels_give_the_same_model():
+    first, second = (challenge(world(), Ignorant(), MONDAY, "a topic")[1] for _ in range(2))
+    assert artifact.pack(first) == artifact.pack(second)
+
+
+def test_without_frauds_among_the_newest_nothing_is_judged():
+    examples = world()
+    late = examples.timestamps > examples.timestamps.max() - JUDGED
+    quiet = msgspec.structs.replace(examples, labels=examples.labels & ~late)
+    outcome, promoted = challenge(quiet, Ignorant(), MONDAY, "a topic")
+    assert (outcome.champion, outcome.challenger, promoted) == (None, None, None)
+    assert challenge(None, Ignorant(), MONDAY, "a topic")[1] is None
+
+
+def record(number: int, *, is_fraud: bool, timestamp: int = MONDAY) -> LabelledRecord:
+    return LabelledRecord(
+        transaction_id=f"t{number}",
+        card_id="card-1",
+        merchant_id="merchant-1",
+        timestamp=timestamp,
+        amount=1.0,
+        is_fraud=is_fraud,
+        source=None,
+        known_at=timestamp + DAY,
+        corrects=False,
+        weight=1.0,
+        snapshot=0,
+        pretrained_logit=None,
+        online_logit=None,
+        score=0.5,
+        outcome=Outcome.REVIEW,
+        model="model-1",
+        features=features(amount=float(number)),
+    )
+
+
+def test_a_correction_replaces_what_was_said_before_and_old_examples_are_forgotten():
+    window = LabelledWindow()
+    assert window.examples() is None
+    window.add([record(1, is_fraud=True), record(2, is_fraud=True, timestamp=MONDAY + DAY)])
+    window.add([record(2, is_fraud=False, timestamp=MONDAY + DAY)])
+    assert window.examples().labels.tolist() == [True, False]
+    window.add([record(3, is_fraud=False, timestamp=MONDAY + MEMORY)])
+    assert window.examples().features[:, 0].tolist() == [2.0, 3.0]
+
+
+def test_a_foreign_record_among_the_labelled_examples_is_passed_over():
+    """One of them ended every re-fit for as long as the topic kept it."""
+    good = encode_record(record(1, is_fraud=True))
+    endless = good.replace(str(MONDAY).encode(), b"1" + b"0" * 400)
+    assert [*readable([b"junk", good, b"", endless, b"[" * 5000])] == [record(1, is_fraud=True)]
+
+
+def test_payments_under_one_id_are_examples_of_their_own_and_a_correction_replaces_its_own():
+    window = LabelledWindow()
+    cheap = record(1, is_fraud=False)
+    dear = msgspec.structs.replace(cheap, amount=9999.0)
+    window.add([cheap, dear, msgspec.structs.replace(dear, is_fraud=True, corrects=True)])
+    assert sorted(window.examples().labels.tolist()) == [False, True]

@@ -1,0 +1,168 @@
+"""A case: found in the log, told in full, and decided again; profiles and risk as they were."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import msgspec
+import pytest
+from support.replayed import copy
+
+from fraud_service import cli
+from fraud_service.domain.errors import ArchiveError, ConfigurationError
+from fraud_service.domain.events import decode_label, instant, rfc3339
+from fraud_service.domain.records import decode_score, encode_record
+from fraud_service.verification.case_report import html, text
+from fraud_service.verification.explain import explain
+from fraud_service.verification.time_travel import merchant_at, profile_at
+
+
+def scores(log):
+    return [decode_score(entry.value) for entry in log.on("scores")]
+
+
+@pytest.fixture
+def flagged(log):
+    """Give the last decision that was not an approval."""
+    return [one for one in scores(log) if one.outcome != "approve" and not one.repeated][-1]
+
+
+@pytest.fixture
+def command(log, monkeypatch, capsys):
+    """Run one command on the log: gives exit code and stdout."""
+    log.serve(monkeypatch)
+    monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: log.settings)
+
+    def main(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fraud-service", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, capsys.readouterr().out
+
+    return main
+
+
+def test_a_flagged_decision_is_explained_and_made_again_to_the_last_bit(log, flagged, monkeypatch):
+    log.serve(monkeypatch)
+    case = explain(log.settings, flagged.transaction_id)
+    assert (case.proof, case.score) == ("identical", flagged)
+    total = case.base + sum(case.contributions.values())
+    logit = (1 - flagged.online_weight) * flagged.pretrained_logit + flagged.online_weight * flagged.online_logit
+    assert total == pytest.approx(logit, abs=1e-9)
+    assert case.transaction.transaction_id == flagged.transaction_id
+    assert case.profile["payments_30d"] == flagged.features.count_30d
+    assert case.merchant_risk["labelled_30d"] == flagged.features.merchant_labelled_30d
+    assert case.snapshot["version"] == flagged.snapshot
+
+
+def test_a_case_escapes_control_and_bidirectional_characters(log, flagged, monkeypatch):
+    log.serve(monkeypatch)
+    case, hostile = explain(log.settings, flagged.transaction_id), "\x1b[2J\r\n\u202e<b>"
+    ids = dict.fromkeys(("transaction_id", "card_id", "merchant_id", "currency", "model", "snapshot"), hostile)
+    score = msgspec.structs.replace(case.score, **ids)
+    event = msgspec.structs.replace(case.transaction, country=hostile, entry_mode=hostile)
+    other = {"version": hostile, hostile: [{hostile: hostile}]}
+    bad = msgspec.structs.replace(case, score=score, transaction=event, snapshot=other, proof="x", detail=hostile)
+    for written in (text(bad), html(bad)):
+        assert all(line.isprintable() for line in written.split("\n"))
+        assert written.count("u202e") > len(ids)
+    assert "<b>" not in html(bad)
+    assert text(bad).count("\n") == text(msgspec.structs.replace(case, snapshot={"a": 1, "b": 2})).count("\n")
+
+
+def test_every_decision_of_a_card_is_explained_whatever_its_outcome(log, monkeypatch):
+    log.serve(monkeypatch)
+    of_card = [one for one in scores(log) if one.card_id == "c-1" and not one.repeated]
+    for one in of_card[::10]:
+        case = explain(log.settings, one.transaction_id, "c-1")
+        assert (case.proof, case.score) == ("identical", one)
+        assert case.contributions
+
+
+def test_labels_that_came_later_are_told(log, monkeypatch):
+    log.serve(monkeypatch)
+    fraud = next(one for one in scores(log) if one.transaction_id == "t-8")
+    case = explain(log.settings, "t-8")
+    (label,) = case.labels
+    assert label.labelled_at > fraud.timestamp
+    assert [one["is_fraud"] for one in case.taught] == [False, True]  # genuine by maturity, until the label came
+
+
+def test_a_label_that_became_a_dead_letter_is_none(log, monkeypatch):
+    held_back = copy(log).serve(monkeypatch)
+    (label,) = [one for one in held_back.on("labels") if decode_label(one.value).transaction_id == "t-8"]
+    source = {"topic": label.topic, "partition": str(label.partition), "offset": str(label.offset)}
+    headers = [("fraud-reason", b"label_flood")]
+    headers += [(f"fraud-source-{name}", text.encode()) for name, text in source.items()]
+    letter = label._replace(topic=held_back.settings.topics.dead_letters, offset=0, headers=headers)
+    held_back.entries[letter.topic, letter.partition] = [letter]
+    assert explain(held_back.settings, "t-8").labels == []
+
+
+def test_a_decision_that_was_altered_is_told_with_what_differs(log, flagged, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    entry = next(e for e in altered.on("scores") if decode_score(e.value) == flagged)
+    altered.replace(entry, value=encode_record(msgspec.structs.replace(flagged, score=0.5)))
+    case = explain(altered.settings, flagged.transaction_id)
+    assert case.proof == "score"
+    assert "score: logged 0.5, computed " in text(case)
+
+
+def test_a_card_whose_history_was_cut_is_explained_from_its_features(log, flagged, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    altered.cut("transactions", 0.5)
+    case = explain(altered.settings, flagged.transaction_id)
+    assert (case.proof, case.profile) == ("follow", None)
+
+
+def test_the_search_is_bounded_by_card_and_moment(log, flagged, monkeypatch):
+    log.serve(monkeypatch)
+    entry = next(e for e in log.on("scores") if decode_score(e.value) == flagged)
+    name, card, moment = flagged.transaction_id, flagged.card_id, entry.timestamp
+    assert explain(log.settings, name, card, moment).score == flagged
+    with pytest.raises(ArchiveError, match=f"no decision on transaction '{name}'"):
+        explain(log.settings, name, "c-unknown")
+    with pytest.raises(ArchiveError, match="an hour around"):
+        explain(log.settings, name, card, moment + 100_000_000)
+
+
+def test_the_page_needs_nothing_else_and_shows_no_markup_of_others(log, flagged, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    case = explain(altered.settings, flagged.transaction_id)
+    page = html(msgspec.structs.replace(case, score=msgspec.structs.replace(case.score, merchant_id="<script>")))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "http" not in page
+    assert flagged.reasons[0].code in page
+
+
+def test_a_profile_and_risk_are_told_as_they_were_at_any_event_time(log, monkeypatch):
+    log.serve(monkeypatch)
+    of_card = [one for one in scores(log) if one.card_id == "c-2" and not one.repeated]
+    for one in of_card[1::12]:
+        then = profile_at(log.settings, "c-2", one.timestamp - 1)["profile"]
+        assert then["payments"] == sum(other.timestamp < one.timestamp for other in of_card)
+        assert then["payments_30d"] == one.features.count_30d
+    last = of_card[-1]
+    risk = merchant_at(log.settings, last.merchant_id, last.timestamp)["risk"]
+    assert risk["labelled_30d"] == last.features.merchant_labelled_30d
+    with pytest.raises(ConfigurationError, match="--card c-nobody: no transaction of it"):
+        profile_at(log.settings, "c-nobody", last.timestamp)
+
+
+def test_the_commands_print_what_a_case_file_needs(command, flagged, tmp_path):
+    code, out = command("explain", flagged.transaction_id, "--json", "--html", tmp_path / "case.html")
+    assert (code, json.loads(out)["proof"]) == (0, "identical")
+    assert flagged.card_id in (tmp_path / "case.html").read_text()
+    code, out = command("explain", flagged.transaction_id)
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "Made again from the card's transactions, the decision is identical to the last bit.",
+    )
+    code, out = command("state", "--card", flagged.card_id, "--at", rfc3339(flagged.timestamp))
+    assert (code, instant(json.loads(out)["at"], "at")) == (0, flagged.timestamp)
+    code, out = command("state", "--merchant", flagged.merchant_id, "--at", rfc3339(flagged.timestamp))
+    assert json.loads(out)["snapshot"] == flagged.snapshot
+    assert command("state", "--at", rfc3339(flagged.timestamp))[0] == 2
+    assert command("explain", "t-nobody")[0] == 1

@@ -1,0 +1,177 @@
+"""A card pays again under a used id: every command tells the payments apart, and finds a scorer that did not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from support.archived import Log
+from support.loop import looped
+from support.replayed import QUICK, START, copy, payment, verified
+from support.worlds import label
+
+from fraud_service import cli
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.profile import Profile, Remembered, fingerprint64
+from fraud_service.domain.records import decode_labelled, decode_score
+from fraud_service.domain.time import DAY, HOUR
+from fraud_service.verification import redo_decisions, replay, what_if
+from fraud_service.verification.case_report import text
+from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.decisions import Decisions, Loose, Scope
+from fraud_service.verification.explain import explain
+from fraud_service.verification.findings import Findings, Kind
+from fraud_service.verification.labels_and_snapshots import Taught
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.attack
+
+CHEAP = payment(7, 1, 1, 20.0, 85)
+DEAR = msgspec.structs.replace(CHEAP, timestamp=CHEAP.timestamp + HOUR, amount=9999.0, merchant_id="m-new")
+
+
+def attacked(folder: Path) -> Log:
+    """Play a card's ordinary payments, then a cheap one, a dear one under its id, and both of them again."""
+    with looped(folder, **QUICK) as loop:
+        for number in range(60):
+            loop.transaction(payment(1000 + number, number % 3, number % 2, 20.0, 24 + number))
+        loop.turn()
+        for one in (CHEAP, DEAR, CHEAP, DEAR):
+            loop.transaction(one)
+        loop.turn()
+        loop.label(label(CHEAP.transaction_id, DEAR.timestamp + HOUR, card_id=CHEAP.card_id))
+        for number in range(40):
+            loop.transaction(payment(2000 + number, number % 3, number % 2, 20.0, 110 + 3 * number))
+            loop.turn()
+        return Log.of(loop)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return attacked(tmp_path_factory.mktemp("attacked"))
+
+
+@pytest.fixture(scope="module")
+def deceived(tmp_path_factory):
+    """Give the log of a scorer that knows a repetition by its id alone."""
+
+    def remembered(profile: Profile, transaction) -> Remembered:
+        known = [profile.recent[at : at + 8] for at in range(0, len(profile.recent), 35)]
+        identity = fingerprint64(transaction.transaction_id)
+        return Remembered(len(known) - known.index(identity) if identity in known else 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Profile, "remembered", remembered)
+        return attacked(tmp_path_factory.mktemp("deceived"))
+
+
+def scores(log: Log):
+    return [one for entry in log.on("scores") if (one := decode_score(entry.value)).transaction_id == "t-7"]
+
+
+def audited(log: Log):
+    """Return what `verify` says of inputs, scores and alerts."""
+    findings = Findings()
+    names = log.settings.topics
+    for number in range(log.partitions):
+        scope = Scope(names.transactions, number, 0, 1_000, 1_000, 1_000)
+        entries = [
+            [one for one in log.on(role) if one.partition == number] for role in ("transactions", "scores", "alerts")
+        ]
+        Decisions(scope, {}, Loose.none(), findings).follow(*entries)
+    return findings.report()
+
+
+def test_the_expensive_payment_is_scored_reviewed_and_has_its_own_alert(log):
+    cheap, dear, cheap_again, dear_again = scores(log)
+    assert (cheap.outcome, cheap.is_id_reused, dear.is_id_reused) == ("approve", False, True)
+    assert dear.outcome != "approve"
+    assert dear.reasons[0].code == "TRANSACTION_ID_REUSED"
+    assert [one.repeated for one in (cheap, dear, cheap_again, dear_again)] == [False, False, True, True]
+    assert (cheap_again.score, dear_again.score) == (cheap.score, dear.score)
+    about = [one for one in log.on("alerts") if json.loads(one.value)["transaction"]["transaction_id"] == "t-7"]
+    assert [json.loads(one.value)["transaction"]["amount"] for one in about] == [9999.0]
+
+
+def test_both_payments_are_taught_what_the_label_says(log):
+    taught = [one for entry in log.on("labelled") if (one := decode_labelled(entry.value)).transaction_id == "t-7"]
+    assert sorted((one.amount, one.is_fraud) for one in taught) == [(20.0, True), (9999.0, True)]
+
+
+def test_everything_is_made_again_and_nothing_is_wrong(log, monkeypatch):
+    assert verified(log).differences == 0
+    report = audited(log)
+    assert report.is_clean
+    assert (report.counts["reused_ids"], report.counts["repeated"]) == (1, 2)
+    findings, taught = Findings(), Taught()
+    taught.take(log.on("labelled"), findings)
+    assert not taught.has_doubles()
+    log.serve(monkeypatch)
+    redo_decisions.follow_snapshots(log.settings, findings)
+    assert findings.report().is_clean
+
+
+def test_a_scorer_that_takes_a_used_id_for_a_repetition_is_found(deceived, monkeypatch):
+    assert [one.repeated for one in scores(deceived)] == [False, True, True, True]
+    (anomaly, *_), found = audited(deceived).anomalies, audited(deceived).found
+    assert (anomaly.kind, found) == (Kind.DECISION, {"decision": 2})
+    assert "repeats the decision on another payment" in anomaly.what
+    deceived.serve(monkeypatch)
+    findings = Findings()
+    redo_decisions.follow_decisions(deceived.settings, lambda _: None, findings)
+    assert "repetition: repeated: logged true, computed false" in [one.what for one in findings.report().anomalies]
+
+
+def test_a_card_whose_history_was_cut_still_proves_that_its_id_was_reused(log):
+    shorter = copy(log)
+    shorter.cut("transactions", 0.3)
+    found = verified(shorter)
+    assert found.findings == []
+    assert found.counts["follow"] > 0
+
+
+@pytest.mark.parametrize(("number", "amount"), [(None, 9999.0), (1, 20.0), (2, 9999.0)])
+def test_a_case_shows_all_payments_under_the_id_and_explains_the_chosen_one(log, monkeypatch, number, amount):
+    log.serve(monkeypatch)
+    case = explain(log.settings, "t-7", "c-1", number=number)
+    assert (case.proof, case.score.amount, case.number) == ("identical", amount, number or 2)
+    assert [(one.kind, one.amount) for one in case.uses] == [
+        ("first", 20.0),
+        ("reused id", 9999.0),
+        ("repetition", 20.0),
+        ("repetition", 9999.0),
+    ]
+    assert "Payments under this id; this is number" in text(case)
+    assert all(one["is_fraud"] for one in case.taught)
+    assert len(case.taught) == 1
+
+
+def test_a_payment_that_is_not_there_is_named(log, monkeypatch):
+    log.serve(monkeypatch)
+    with pytest.raises(ConfigurationError, match="--payment 3: 2 payments under this id were scored"):
+        explain(log.settings, "t-7", "c-1", number=3)
+
+
+def test_the_command_chooses_a_payment(log, monkeypatch, capsys):
+    log.serve(monkeypatch)
+    monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: log.settings)
+    monkeypatch.setattr(sys, "argv", ["fraud-service", "explain", "t-7", "--payment", "1", "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert json.loads(capsys.readouterr().out)["score"]["amount"] == 20.0
+
+
+def test_a_candidate_reviews_a_reused_id_too(log, monkeypatch):
+    log.serve(monkeypatch)
+    lenient = what_if.Candidate(msgspec.structs.replace(what_if.Policy(), review=1.0, decline=1.0))
+    rows = what_if.compared(log.settings, replay.plan(log.settings, Span()), lenient).rows
+    assert [(row.amount, row.candidate_outcome) for row in rows if row.transaction_id == "t-7"] == [
+        (20.0, "approve"),
+        (9999.0, "review"),
+    ]
+    assert START < rows[0].timestamp < START + 30 * DAY

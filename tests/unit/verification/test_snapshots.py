@@ -1,0 +1,127 @@
+"""Snapshots rebuilt from the labelled examples: each digest is proved, and what was altered is named."""
+
+from __future__ import annotations
+
+import pytest
+from support.archived import Log
+from support.loop import looped
+from support.replayed import QUICK, copy, payment
+from support.worlds import HOUR, label
+
+from fraud_service.domain.errors import ArchiveError, ConfigurationError
+from fraud_service.domain.records import decode_labelled
+from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.kafka.topic_reader import Entry
+from fraud_service.security.signatures import Keyring
+from fraud_service.verification import snapshots
+from fraud_service.verification.explain import explain
+
+
+def versions(log):
+    return [entry.key.decode() for entry in log.on("snapshots")]
+
+
+def test_every_snapshot_is_rebuilt_to_the_bit_across_a_promotion(log, monkeypatch):
+    log.serve(monkeypatch)
+    models = {decode_snapshot(entry.value).model for entry in log.on("snapshots")}
+    assert len(models) == 2
+    assert snapshots.rebuild(log.settings) == snapshots.Proof(len(versions(log)), {}, [], [])
+
+
+def test_a_snapshot_is_rebuilt_up_to_the_one_asked_for(log, monkeypatch):
+    log.serve(monkeypatch)
+    assert snapshots.rebuild(log.settings, versions(log)[9]).rebuilt == 10
+    with pytest.raises(ConfigurationError, match="there is no snapshot nothing"):
+        snapshots.rebuild(log.settings, "nothing")
+
+
+def test_snapshots_are_rebuilt_where_the_first_score_that_was_read_was_not_the_oldest(tmp_path, monkeypatch):
+    with looped(tmp_path, **QUICK) as loop:
+        loop.transaction(payment(0, 0, 0, 20.0, 30))
+        loop.turn()  # the calendar begins here
+        for number in range(1, 60):
+            paid = payment(number, number % 5, number % 3, 20.0 + 900 * (number % 9 == 0), 2 * number)
+            loop.transaction(paid)
+            loop.label(
+                label(paid.transaction_id, paid.timestamp + HOUR, card_id=paid.card_id, is_fraud=number % 9 == 0)
+            )
+            loop.turn()
+        log = Log.of(loop).serve(monkeypatch)
+    assert snapshots.rebuild(log.settings) == snapshots.Proof(len(versions(log)), {}, [], [])
+
+
+def test_an_altered_snapshot_is_named_and_the_others_are_still_proved(log, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    entry = altered.on("snapshots")[20]
+    altered.replace(entry, value=entry.value.replace(b'"intercept":', b'"intercept":1', 1))
+    proof = snapshots.rebuild(altered.settings)
+    assert proof.differing == {entry.key.decode(): ["there is no such snapshot on its topic, or it cannot be read"]}
+    assert proof.rebuilt == len(versions(log)) - 1
+    assert entry.key.decode() in proof.refused[0]
+
+
+def test_an_altered_risk_row_is_named(log, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    entry = next(entry for entry in altered.on("risk") if entry.value)
+    altered.replace(entry, value=entry.value[:-1] + bytes([entry.value[-1] ^ 1]))
+    proof = snapshots.rebuild(altered.settings)
+    assert proof.differing == {entry.header("fraud-snapshot"): [f"risk row {entry.key.decode()} differs"]}
+
+
+def test_an_altered_example_is_told_by_the_first_snapshot_that_it_taught(log, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    entry = altered.on("labelled")[0]
+    altered.replace(
+        entry,
+        value=entry.value.replace(b'"is_fraud":false', b'"is_fraud":true').replace(b'"weight":4.0', b'"weight":5.0'),
+    )
+    assert entry not in altered.on("labelled")
+    assert snapshots.rebuild(altered.settings).differing
+
+
+@pytest.mark.parametrize("value", [None, b"{}", b"\xff"])
+def test_a_foreign_record_among_the_examples_stops_neither_rebuilding_nor_explaining(log, monkeypatch, value):
+    altered = copy(log).serve(monkeypatch)
+    paid = decode_labelled(altered.on("labelled")[0].value)
+    for number in range(altered.partitions):
+        place = altered.entries[altered.settings.topics.labelled, number]
+        place.append(Entry(altered.settings.topics.labelled, number, len(place), None, value, 0, []))
+        place.append(
+            place[-1]._replace(offset=len(place), value=b'{"transaction_id":"%b"}' % paid.transaction_id.encode())
+        )
+    assert snapshots.rebuild(altered.settings) == snapshots.Proof(len(versions(log)), {}, [], [])
+    assert explain(altered.settings, paid.transaction_id).taught
+
+
+def test_an_unsigned_record_says_nothing_of_when_the_calendar_began(log, monkeypatch):
+    ring = Keyring({"2026": b"k" * 32}, "2026", "here")
+    signed = copy(log).serve(monkeypatch)
+    for role in ("snapshots", "risk", "models"):
+        for entry in signed.on(role):
+            signed.replace(entry, headers=ring.signed(role, entry.key, entry.value, entry.headers))
+    place = signed.entries[signed.settings.topics.snapshots, 0]
+    place.append(place[-1]._replace(offset=len(place), key=b"20200101T0000-0123abcd", headers=[]))
+    monkeypatch.setattr("fraud_service.verification.topic_views.load_keyring", lambda _: ring)
+    monkeypatch.setattr("fraud_service.kafka.model_topic.load_keyring", lambda _: ring)
+    proof = snapshots.rebuild(signed.settings)
+    assert (proof.rebuilt, proof.differing, proof.not_rebuilt) == (len(versions(log)), {}, [])
+
+
+def test_examples_lost_to_retention_are_said_to_be_lost(log, monkeypatch):
+    altered = copy(log).serve(monkeypatch)
+    altered.cut("labelled", 0.5)
+    with pytest.raises(ArchiveError, match="has lost its first records to retention"):
+        snapshots.rebuild(altered.settings)
+
+
+def test_snapshots_are_listed_shown_and_compared(log, monkeypatch):
+    log.serve(monkeypatch)
+    rows = snapshots.listed(log.settings)
+    assert [row["version"] for row in rows] == versions(log)
+    assert all(row["is_proved"] for row in rows)
+    last, before = versions(log)[-1], versions(log)[-9]
+    assert len(snapshots.shown(log.settings, last)["strongest_weights"]) == 10
+    changed = snapshots.differing(log.settings, before, last)
+    assert changed["version"] == [before, last]
+    assert changed["risk_rows"]
+    assert snapshots.differing(log.settings, last, last) == {"weights": {}, "leaf_weights_changed": 0, "risk_rows": []}
