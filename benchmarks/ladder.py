@@ -131,7 +131,7 @@ def measure(rung: Rung, settings: Settings, place: Broker, messages: int) -> Cos
 @contextmanager
 def _process(rung: Rung, settings: Settings, folder: Path, group: str) -> Iterator[tuple[int, str]]:
     if rung.scorer is not None:
-        topics.create(clients.admin(settings), topics.table(settings), 1)
+        topics.create(clients.admin(settings), topics.topic_specs(settings), 1)
         with scorers(settings, folder, rung.scorer) as (service,):
             folder.joinpath("log").symlink_to(service.folder / "log")
             yield pid_of(service), settings.topics.scores
@@ -141,7 +141,7 @@ def _process(rung: Rung, settings: Settings, folder: Path, group: str) -> Iterat
     if rung.is_peer:  # it creates its topics itself, and is told how often to commit
         words.append("100" if rung.guarantee == "exactly-once" else "1000")
     else:
-        spec = next(spec for spec in topics.table(settings) if spec.role == "scores")
+        spec = next(spec for spec in topics.topic_specs(settings) if spec.role == "scores")
         topics.create(clients.admin(settings), [msgspec.structs.replace(spec, name=output)], 1)
     with running([*rung.command, *words], folder) as process:
         yield process.pid, output

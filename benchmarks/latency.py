@@ -87,7 +87,7 @@ class Reader:
 def measure(place: Broker, guarantee: str, rate: float, seconds: float) -> dict[str, Any]:
     """Measure one load on a service and topics of its own."""
     settings = fresh_settings(place.bootstrap, place.folder)
-    topics.create(clients.admin(settings), topics.table(settings), 1)
+    topics.create(clients.admin(settings), topics.topic_specs(settings), 1)
     count = int(rate * (SETTLE + seconds))
     options = {**GUARANTEES[guarantee], "FRAUD_REVIEW_THRESHOLD": REVIEW}
     told, asked = get_context("spawn").Pipe()

@@ -9,7 +9,7 @@ import msgspec
 from harness import CACHE, LEAST, Broker, Results, broker, committed, scorers, watched, written
 from support.processes import Service, fresh_settings
 
-from fraud_service.admin.history_producer import Feed
+from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.config.settings import Settings
 from fraud_service.demo.simulator import World, write
 from fraud_service.domain.time import DAY, HOUR
@@ -44,8 +44,8 @@ def learner(place: Broker, sizes: Sizes) -> dict[str, float]:
     """Score everything, put all labels on their topic, then start the learner."""
     settings = fresh_settings(place.bootstrap, place.folder)
     events = list(History.open(file(sizes)))
-    with Feed(settings) as feed:
-        feed.play(events, DELAY)
+    with HistoryProducer(settings) as feed:
+        feed.produce(events, DELAY)
     with scorers(settings, place.folder / "learning", LEAST) as (service,):
         done = committed(settings, settings.scorer_group)
         service.wait_until(lambda: done() >= len(events), 240)

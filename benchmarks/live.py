@@ -17,7 +17,7 @@ from harness import LEAST, PATIENCE, Broker, Results, aside, broker, history, pe
 from support.processes import Service, fresh_settings
 
 from fraud_service.admin import refit
-from fraud_service.admin.history_producer import Feed
+from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.records import decode_score
 from fraud_service.domain.snapshot import decode_snapshot
@@ -63,8 +63,8 @@ class Learned(NamedTuple):
 
 def feed(settings: Settings, count: int, rate: float) -> None:
     """Send payments, and each label when event time has come to it."""
-    with Feed(settings) as out:
-        out.play(first(count), 0, rate)
+    with HistoryProducer(settings) as out:
+        out.produce(first(count), 0, rate)
 
 
 def first(count: int) -> list[LabelledTransaction]:
@@ -145,7 +145,7 @@ def _await_first(watch: Watch) -> None:
 
 def _challenger(settings: Settings) -> Artifact:
     """Return the shipped model under another name, so that nothing but the change itself is measured."""
-    shipped = artifact.read(settings.model or artifact.shipped())
+    shipped = artifact.read(settings.model_dir or artifact.shipped())
     return msgspec.structs.replace(shipped, manifest=msgspec.structs.replace(shipped.manifest, version=NEW_MODEL))
 
 

@@ -17,7 +17,7 @@ from fraud_service.cli import GARBAGE_THRESHOLD
 from fraud_service.domain import features
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.time import DAY
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.training.fit import Window, collect
 from fraud_service.training.history import History
 
@@ -40,12 +40,12 @@ POISONED_SHARE = 0.1
 
 # Feature groups are the functions that compute them.
 GROUPS = {
-    "the transaction itself": ("_itself", 0, 5),
-    "activity of the card": ("_activity", 5, 18),
-    "amounts of the card": ("_amounts", 18, 23),
-    "company of the card": ("_company", 23, 28),
-    "risk of the merchant": ("_merchant_risk", 28, 39),
-    "risk of the card": ("_card_risk", 39, 42),
+    "the transaction itself": ("_transaction_features", 0, 5),
+    "activity of the card": ("_activity_features", 5, 18),
+    "amounts of the card": ("_amount_features", 18, 23),
+    "company of the card": ("_merchant_device_and_place_features", 23, 28),
+    "risk of the merchant": ("_merchant_risk_features", 28, 39),
+    "risk of the card": ("_card_risk_features", 39, 42),
 }
 
 
@@ -159,7 +159,7 @@ def _microseconds(data: Path) -> dict[str, float]:
         for name, function in originals.items():
             setattr(features, name, function)
     micros = {name: seconds / len(events) * 1e6 for name, seconds in spent.items()}
-    micros["_activity"] += micros["_month"]  # they share it with the amounts
+    micros["_activity_features"] += micros["_month"]  # they share it with the amounts
     return micros
 
 
@@ -176,9 +176,9 @@ class _Row(NamedTuple):
 
 
 def _model_costs(known: handbook.Payments) -> dict[str, list[float]]:
-    model = Pretrained.load(CACHE / "handbook" / "model")
+    model = OnnxForest.load(CACHE / "handbook" / "model")
     rows: Any = [_Row(tuple(row)) for row in known.features[-2000:].tolist()]
-    online = model.untaught_online_model()
+    online = model.untrained_online_model()
     costs = {}
     for name, batch in (("pretrained model, one at a time", 1), ("pretrained model, batches of 250", 250)):
         began = time.perf_counter()

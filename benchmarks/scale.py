@@ -242,7 +242,7 @@ def rest(pid: int, patience: float, look: float = LOOK) -> float:
 def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
     """Fill, recover cold, score at once and at rest, kill and start on the volume there is, and on an empty one."""
     settings = fresh_settings(place.bootstrap, place.folder)
-    changelog = next(spec.name for spec in topics.table(settings) if spec.role == "scorer_state")
+    changelog = next(spec.name for spec in topics.topic_specs(settings) if spec.role == "scorer_state")
     folder = place.folder / f"cards-{cards}"
     filled = fill(settings, changelog, cards)
     payments_of_all = of_all_cards(FIRST + BEHIND + count, cards)

@@ -31,7 +31,7 @@ from fraud_service.domain.features import Features, extract
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import encode_record, score_record
 from fraud_service.domain.scoring import Blend, blend
-from fraud_service.domain.snapshot import Knowledge
+from fraud_service.domain.snapshot import SnapshotStore
 from fraud_service.kafka import clients
 from fraud_service.kafka.messages import Received
 from fraud_service.processors import scorer
@@ -40,8 +40,8 @@ from fraud_service.runtime.metrics import Metrics, ScorerMetrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fraud_service.domain.detector import Verdict
-    from fraud_service.domain.online_model import EncodedRows
+    from fraud_service.domain.detector import Assessment
+    from fraud_service.domain.online_model import ModelInputs
 
 BATCHES: Final = (1, 256)
 WARM: Final = 60_000  # payments that only fill the profiles
@@ -65,7 +65,7 @@ class Bench:
 
     settings: Settings
     detector: Detector
-    knowledge: Knowledge
+    knowledge: SnapshotStore
     profiles: dict[str, bytes] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     scores: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -82,7 +82,7 @@ def bench(warm: Sequence[Payment]) -> Bench:
     """Make a detector and fill the profiles of its cards."""
     settings = Settings(bootstrap_servers="none:1")
     model = factories.pretrained(settings)
-    found = Bench(settings, Detector(model, factories.policy(settings)), Knowledge(factories.first_snapshot(model)))
+    found = Bench(settings, Detector(model, factories.policy(settings)), SnapshotStore(factories.first_snapshot(model)))
     known: dict[str, Profile] = {}
     for start in range(0, len(warm), 256):
         batch = [decode_transaction(value) for _, value in warm[start : start + 256]]
@@ -107,26 +107,26 @@ def _read(known: dict[str, bytes], transactions: Sequence[Transaction]) -> dict[
 
 
 def _features(
-    knowledge: Knowledge, profiles: dict[str, Profile], transactions: Sequence[Transaction]
+    knowledge: SnapshotStore, profiles: dict[str, Profile], transactions: Sequence[Transaction]
 ) -> tuple[list[Features], list[Profile]]:
     rows, folded = [], []
     for transaction in transactions:
         profile = profiles[transaction.card_id]
-        profile.remembered(transaction)
+        profile.duplicate_age(transaction)
         view = knowledge.at(transaction.timestamp)
         merchant, card = view.merchant(transaction.merchant_id), view.card(transaction.card_id)
         rows.append(extract(transaction, profile, merchant, card, view.snapshot.as_of))
-        profile.fold(transaction)
+        profile.update(transaction)
         folded.append(profile)
     return rows, folded
 
 
-def _online(bench: Bench, encoded: EncodedRows) -> list[float]:
+def _online(bench: Bench, encoded: ModelInputs) -> list[float]:
     online = bench.knowledge.newest.online
     return encoded.online(online, encoded.logits)
 
 
-def _decide(bench: Bench, encoded: EncodedRows, online: Sequence[float], folded: Sequence[Profile]) -> list[Blend]:
+def _decide(bench: Bench, encoded: ModelInputs, online: Sequence[float], folded: Sequence[Profile]) -> list[Blend]:
     snapshot, model, found = bench.knowledge.newest, bench.detector.pretrained, []
     for known, logit, profile in zip(encoded.logits, online, folded, strict=True):
         result = blend(known, logit, snapshot.online_weight, model.prior)
@@ -142,7 +142,7 @@ def _write(known: dict[str, bytes], profiles: dict[str, Profile]) -> None:
     known.update({card_id: encode_profile(profile) for card_id, profile in profiles.items()})
 
 
-def _encode(verdicts: Sequence[Verdict]) -> list[bytes]:
+def _encode(verdicts: Sequence[Assessment]) -> list[bytes]:
     return [encode_record(score_record(verdict)) for verdict in verdicts]
 
 
@@ -192,7 +192,7 @@ class Kept:
 def step(bench: Bench, messages: Sequence[Received], size: int) -> float:
     """Time the scorer's whole step, its metrics included, on state in memory."""
     state: Any = lambda message: Kept(bench.profiles, (message.key or b"").decode())  # noqa: E731
-    whole = scorer.ScorerStep(bench.settings, bench.detector, bench.knowledge, ScorerMetrics(Metrics()))
+    whole = scorer.ScorerProcessor(bench.settings, bench.detector, bench.knowledge, ScorerMetrics(Metrics()))
     bench.spent = {}
     for start in range(0, len(messages), size):
         bench.timed("step", whole, messages[start : start + size], state)
@@ -203,8 +203,8 @@ def turns(bench: Bench, warm: Sequence[Received], messages: Sequence[Received], 
     """Time the application's turns: the step, state in RocksDB, outputs to a list, a checkpoint every 1,024."""
     with tempfile.TemporaryDirectory() as name:
         settings = bench.settings.model_copy(update={"state_dir": Path(name)})
-        whole = scorer.ScorerStep(settings, bench.detector, bench.knowledge, ScorerMetrics(Metrics()))
-        driver = Driver(settings, "stages", lambda app: scorer.wire(app, settings, whole), PARTITIONS)
+        whole = scorer.ScorerProcessor(settings, bench.detector, bench.knowledge, ScorerMetrics(Metrics()))
+        driver = Driver(settings, "stages", lambda app: scorer.build_topology(app, settings, whole), PARTITIONS)
         driver.batch = BATCHES[-1]
         _drive(driver, warm)
         driver.batch = size
@@ -255,7 +255,7 @@ def by_history(earlier: int, bench: Bench) -> dict[str, float]:
     known: dict[str, Profile] = {}
     profile = known.setdefault("card", Profile())
     for transaction in card[:earlier]:
-        profile.fold(transaction)
+        profile.update(transaction)
         profile.decide(_ANY)
     data = encode_profile(profile)
     newest = card[earlier - 1].timestamp

@@ -15,7 +15,7 @@ from messages import FIELDS, KEYS, MESSAGES, OPERATIONS, SPECIAL, Json, Message
 
 from fraud_service import __version__
 from fraud_service.config.settings import Settings
-from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, Reason
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason
 from fraud_service.domain.risk import Risk, RiskDay
 from fraud_service.kafka import topics
 from fraud_service.kafka.messages import BATCH_FIRST
@@ -34,7 +34,7 @@ TOLERANT: Final = "Further fields are tolerated and ignored: producers may add t
 
 def default_settings() -> Settings:
     """Return the settings as documented: never those of this environment, nor the name of this machine."""
-    return Settings.model_construct(instance="host name")
+    return Settings.model_construct(instance_id="host name")
 
 
 def schemas() -> dict[str, Json]:
@@ -45,7 +45,7 @@ def schemas() -> dict[str, Json]:
 def asyncapi() -> Json:
     """Return the AsyncAPI 3.0 document of all topics but the changelogs, which belong to the service alone."""
     settings = default_settings()
-    specs = [spec for spec in topics.table(settings) if spec.role in KEYS]
+    specs = [spec for spec in topics.topic_specs(settings) if spec.role in KEYS]
     return {
         "asyncapi": "3.0.0",
         "id": "urn:fraud-service",
@@ -149,7 +149,7 @@ def _channel(spec: topics.TopicSpec, settings: Settings) -> Json:
             "kafka": {
                 "topic": spec.name,
                 "partitions": spec.partitions,
-                "replicas": settings.replication,
+                "replicas": settings.replication_factor,
                 "topicConfiguration": configuration,
                 "bindingVersion": BINDING,
             }
@@ -262,7 +262,7 @@ def _alert_headers() -> Json:
 def _dead_letter_headers() -> Json:
     described = _headers(
         {
-            "fraud-reason": {"enum": [reason.value for reason in Reason]},
+            "fraud-reason": {"enum": [reason.value for reason in DeadLetterReason]},
             "fraud-detail": {"description": "What was wrong, for a person"},
             "fraud-source-topic": {"description": "Topic of the original message"},
             "fraud-source-partition": {"pattern": "^[0-9]+$", "description": "Its partition"},

@@ -19,20 +19,20 @@ from contracts import asyncapi, default_settings, schemas
 
 from fraud_service.config import settings
 from fraud_service.domain import decision, features, profile, reasons
-from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, LabelSource, Reason
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason, LabelSource
 from fraud_service.domain.online_model import OnlineModel
-from fraud_service.domain.snapshot import untaught
+from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.text import visible_json
 from fraud_service.kafka import topics
 from fraud_service.runtime.metrics import (
-    MOST_CURRENCIES,
+    MAX_CURRENCIES,
     LearnerMetrics,
     Metrics,
     ScorerMetrics,
     StreamMetrics,
     TokenizerMetrics,
 )
-from fraud_service.security.signatures import Refusal
+from fraud_service.security.signatures import RejectReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,8 +85,8 @@ def feature_page() -> str:
         _usual_amount(),
         "## Reason codes",
         "Every feature belongs to exactly one code. The contribution of a code to the logit of a score is the sum of "
-        f"those of its features. An alert names at most {reasons.MOST_REASONS} codes, the strongest first, and none "
-        f"that contributes less than {reasons.LEAST_CONTRIBUTION}. `{decision.NO_MODEL.code}` stands alone: "
+        f"those of its features. An alert names at most {reasons.MAX_REASONS} codes, the strongest first, and none "
+        f"that contributes less than {reasons.MIN_CONTRIBUTION}. `{decision.NO_MODEL.code}` stands alone: "
         f"{decision.NO_MODEL.text}, so that a person decides. `{decision.ID_REUSED.code}` comes first: "
         f"{decision.ID_REUSED.text}; a person decides, unless the score declines it.",
         _table(("code", "features"), ((f"`{code}`", _names(names)) for code, (names, _) in reasons.CODES.items())),
@@ -119,15 +119,17 @@ def _usual_amount() -> str:
     `x = ln(1 + amount)`. The first payment sets the mean to its `x`; the deviation begins at {profile.DEVIATION_PRIOR}.
     Every later payment, the *n* + 1st of the card, moves both:
 
-    1. `step` is `x` minus the mean, cut off at {profile.REACH:g} deviations on either side;
-    2. `pace` is 1 / (*n* + 1), but never below {profile.SLOWEST}, so that old habits fade;
+    1. `step` is `x` minus the mean, cut off at {profile.CLIP_DEVIATIONS:g} deviations on either side;
+    2. `pace` is 1 / (*n* + 1), but never below {profile.MIN_LEARNING_RATE}, so that old habits fade;
     3. the mean grows by `pace × step`;
     4. the deviation grows by `pace × (|step| - deviation)`: it is a running mean of the size of the steps.
 
     Where deviations are counted, one is taken as at least {profile.DEVIATION_FLOOR}, so that a card of equal payments
-    does not find every cent unusual. The *unusualness* of an amount is `x` minus the mean, in deviations; 0 before the
-    first payment. An amount is *unusually high* when at least {profile.ENOUGH_TO_JUDGE} payments came before and its
-    unusualness is above {profile.HIGH:g}. Both are judged before the payment itself is counted.
+    does not find every cent unusual. The *amount_zscore* of an amount is `x` minus the mean, in deviations; 0 before
+    the
+    first payment. An amount is *unusually high* when at least {profile.MIN_PAYMENTS_TO_JUDGE} payments came before
+    and its
+    amount_zscore is above {profile.OUTLIER_DEVIATIONS:g}. Both are judged before the payment itself is counted.
     """)
 
 
@@ -181,7 +183,7 @@ def metric_rows(kind: type[StreamMetrics]) -> list[MetricRow]:
     recorder = _Recorder()
     made = kind(recorder)
     if isinstance(made, ScorerMetrics):  # the labels of an info metric appear with its value
-        made.snapshot(untaught("", OnlineModel.untaught()))
+        made.snapshot(untrained("", OnlineModel.untrained()))
     found = {sample.name: sample.labels for family in recorder.registry.collect() for sample in family.samples}
     return [row._replace(labels=tuple(found[row.name])) if row.kind == "info" else row for row in recorder.rows]
 
@@ -224,9 +226,10 @@ def _label_values() -> dict[str, str]:
         "`source`": members(LabelSource),
         "`component`": _names(("pretrained", "online")),
         "`code`": f"{_names(codes)}: see [features](features.md#reason-codes)",
-        "`currency`": f"the first {MOST_CURRENCIES} currencies that a process meets, all others as `other`",
-        "`refusal`": f"{members(Refusal)}: `replayed` was sent a second time, `invalid` is signed and yet unreadable",
-        "`reason`": f"{members(Reason)}: see [dead letters](dead-letters.md)",
+        "`currency`": f"the first {MAX_CURRENCIES} currencies that a process meets, all others as `other`",
+        "`refusal`": f"{members(RejectReason)}: `replayed` was sent a second time, `invalid` is signed and yet "
+        "unreadable",
+        "`reason`": f"{members(DeadLetterReason)}: see [dead letters](dead-letters.md)",
         "`partition`": "number of an input partition that this process works on",
         "`pretrained`": "version of the pretrained model in use",
         "`snapshot`": "version of the newest snapshot",
@@ -237,7 +240,7 @@ def topics_page() -> str:
     """Write the table of topics."""
     rows = [
         (spec.role, f"`{spec.name}`", spec.key.replace("<", "&lt;"), str(spec.partitions), _kept(spec), spec.content)
-        for spec in topics.table(default_settings())
+        for spec in topics.topic_specs(default_settings())
     ]
     return _page(
         "Topics",
@@ -257,7 +260,10 @@ def _kept(spec: topics.TopicSpec) -> str:
 
 def dead_letters_page() -> str:
     """Write what each reason of a dead letter means."""
-    rows = ((f"`{reason}`", ADVICE[reason].where, ADVICE[reason].meaning, ADVICE[reason].remedy) for reason in Reason)
+    rows = (
+        (f"`{reason}`", ADVICE[reason].where, ADVICE[reason].meaning, ADVICE[reason].remedy)
+        for reason in DeadLetterReason
+    )
     return _page(
         "Dead letters",
         "A message that cannot be read stops nothing: it goes to the topic of dead letters with its key and its value "

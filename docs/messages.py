@@ -90,7 +90,7 @@ FIELDS: Final = {
     "model": "Version of the pretrained model.",
     "snapshot": "Version of the snapshot in force.",
     "is_stale": "Whether a newer snapshot should have been in force but had not arrived.",
-    "repeated": "Whether the transaction had been decided before.",
+    "is_duplicate": "Whether the transaction had been decided before.",
     "is_id_reused": "Whether an earlier payment of the card has this transaction id. Absent when false.",
     "currency": "ISO 4217 alphabetic code.",
     "reasons": "The strongest first.",

@@ -14,13 +14,13 @@ from fraud_service.config.keyring import load_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ClusterUnavailable
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import decode_refit, decode_switch
-from fraud_service.domain.snapshot import Knowledge, Snapshot
+from fraud_service.domain.snapshot import Snapshot, SnapshotStore
 from fraud_service.kafka import clients, model_topic, topics
 from fraud_service.models.received import last, loaded, recent
 from fraud_service.processors import input_log, learner, scorer, tokenizer
-from fraud_service.processors.snapshot_reader import Broadcast
+from fraud_service.processors.snapshot_reader import SnapshotReader
 from fraud_service.runtime import application, preflight
 from fraud_service.runtime.health import Health, HttpEndpoint
 from fraud_service.runtime.metrics import (
@@ -30,7 +30,7 @@ from fraud_service.runtime.metrics import (
     StreamMetrics,
     TokenizerMetrics,
 )
-from fraud_service.security.signatures import Refusal
+from fraud_service.security.signatures import RejectReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.errors import ModelError
     from fraud_service.models.artifact import Manifest
-    from fraud_service.models.pretrained import Pretrained
-    from fraud_service.runtime.application import GuardedApplication
+    from fraud_service.models.pretrained import OnnxForest
+    from fraud_service.runtime.application import FraudApplication
     from fraud_service.security.tokens import Tokenizer
 
 log = structlog.get_logger(__name__)
 _model_refused = RateLimitedLog(log.warning, "promoted_model_refused")
 
-LEARNER_COMMIT_INTERVAL: Final = 1.0  # seconds
+LEARNER_COMMIT_INTERVAL_S: Final = 1.0  # seconds
 LEARNER_TRANSACTION_TIMEOUT_MS: Final = 300_000  # closing a boundary may take a while
-LONGEST_START: Final = 900.0  # seconds until the loop turns: preflight, models, snapshots, each with a bound of its own
-PAUSE: Final = 1.0  # seconds between two starts
+MAX_START_S: Final = 900.0  # seconds until the loop turns: preflight, models, snapshots, each with a bound of its own
+RESTART_POLL_S: Final = 1.0  # seconds between two starts
 
 
 def run_scorer(settings: Settings) -> None:
@@ -63,52 +63,57 @@ def run_scorer(settings: Settings) -> None:
     """
     metrics, health = Metrics(), Health()
     scorer_metrics = ScorerMetrics(metrics)
-    _say_whether_signed(settings, scorer_metrics)
+    _warn_if_unsigned(settings, scorer_metrics)
     model = factories.pretrained(settings)
     with _endpoint(settings, metrics, health) as http:
         log.info("scorer_starting", port=http.port, model=model.version)
-        persist(settings, health, scorer_metrics, lambda: _score(settings, health, scorer_metrics, model))
+        run_with_restarts(settings, health, scorer_metrics, lambda: _score(settings, health, scorer_metrics, model))
     log.info("scorer_stopped")
 
 
-def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, model: Pretrained) -> None:
+def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, model: OnnxForest) -> None:
     """Start from the last checkpoint, and score until told to stop or the cluster is away."""
-    _check(settings, settings.scorer_group, [settings.topics.transactions])
-    knowledge = Knowledge(factories.first_snapshot(model))
+    preflight_checks(settings, settings.scorer_group, [settings.topics.transactions])
+    knowledge = SnapshotStore(factories.first_snapshot(model))
     with ExitStack() as stack:
         detector = Detector(model, factories.policy(settings))
-        on_refused = _count(scorer_metrics)
+        on_refused = _count_rejection(scorer_metrics)
         handlers = {model_topic.SWITCH_KEY: _switch(knowledge, scorer_metrics)}
-        promoted = model_topic.Promotions(settings, settings.scorer_group, handlers, on_refused)
+        promoted = model_topic.ModelTopicReader(settings, settings.scorer_group, handlers, on_refused)
         stack.callback(promoted.close)
 
         def superseded(older: Manifest) -> None:
-            knowledge.adopt(older.version, older.leaves)
+            knowledge.register_model(older.version, older.leaves)
 
         refuse = _refuse_model(on_refused)
 
         def adopt(received: Iterable[bytes]) -> None:
             for newer in loaded(recent(received, superseded, refuse), refuse):
-                detector.adopt(newer)
-                knowledge.adopt(newer.version, newer.manifest.leaves)
+                detector.register_model(newer)
+                knowledge.register_model(newer.version, newer.manifest.leaves)
 
         adopt(promoted.catch_up())
 
         def make_ready(has_news: bool) -> None:
             adopt(promoted.take_all() if has_news else promoted.take())
 
-        broadcast = Broadcast(settings, knowledge, on_refused, make_ready)
+        broadcast = SnapshotReader(settings, knowledge, on_refused, make_ready)
         stack.callback(broadcast.close)
         broadcast.start()
         health.now(models_loaded=True)
         app = application.build(
-            settings, settings.scorer_group, guarantee=settings.guarantee, commit_interval=settings.commit_interval
+            settings,
+            settings.scorer_group,
+            guarantee=settings.processing_guarantee,
+            commit_interval=settings.commit_interval,
         )
-        step = scorer.ScorerStep(settings, detector, knowledge, scorer_metrics, broadcast.refresh)
+        step = scorer.ScorerProcessor(settings, detector, knowledge, scorer_metrics, broadcast.refresh)
         step.beat = health.beat
-        scorer.wire(app, settings, step)
+        scorer.build_topology(app, settings, step)
         # Figures of partitions that were given away would stand for ever.
-        watch(app, health, scorer_metrics, [settings.topics.transactions], lambda _: scorer_metrics.cards.clear())
+        attach_observers(
+            app, health, scorer_metrics, [settings.topics.transactions], lambda _: scorer_metrics.cards.clear()
+        )
         scorer_metrics.cards_limit.set(settings.cards_per_partition)
         app.on_keys = scorer_metrics.show_cards
         app.each_turn = _each_scorer_turn(broadcast, knowledge, scorer_metrics)
@@ -120,55 +125,55 @@ def run_learner(settings: Settings) -> None:
     """Learn from labels until told to stop. Raises as `run_scorer` does."""
     metrics, health = Metrics(), Health()
     learner_metrics = LearnerMetrics(metrics)
-    _say_whether_signed(settings, learner_metrics)
+    _warn_if_unsigned(settings, learner_metrics)
     model = factories.pretrained(settings)
     with _endpoint(settings, metrics, health) as http:
         log.info("learner_starting", port=http.port, model=model.version)
-        persist(settings, health, learner_metrics, lambda: _learn(settings, health, learner_metrics, model))
+        run_with_restarts(settings, health, learner_metrics, lambda: _learn(settings, health, learner_metrics, model))
     log.info("learner_stopped")
 
 
-def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, model: Pretrained) -> None:
+def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, model: OnnxForest) -> None:
     """Start from the last checkpoint, and learn until told to stop or the cluster is away."""
     inputs = [settings.topics.scores, settings.topics.labels]
-    _check(settings, settings.learner_group, inputs)
+    preflight_checks(settings, settings.learner_group, inputs)
     with ExitStack() as stack:
         health.now(models_loaded=True)
         app = application.build(
             settings,
             settings.learner_group,
             guarantee="exactly-once",
-            commit_interval=LEARNER_COMMIT_INTERVAL,
+            commit_interval=LEARNER_COMMIT_INTERVAL_S,
             transaction_timeout_ms=LEARNER_TRANSACTION_TIMEOUT_MS,
         )
-        step = learner.LearnerStep(
+        step = learner.LearnerProcessor(
             settings,
             factories.calendar(settings),
-            Sampling(settings.legitimate_share),
+            NegativeSampler(settings.negative_sample_rate),
             model,
             factories.restore(model),
             learner_metrics,
         )
-        learner.wire(app, settings, step)
-        logs = input_log.Log(settings, app, inputs)
+        learner.build_topology(app, settings, step)
+        logs = input_log.InputLog(settings, app, inputs)
         stack.callback(logs.close)
         step.follow(logs)
         step.beat = health.beat
-        on_refused = _count(learner_metrics)
+        on_refused = _count_rejection(learner_metrics)
         handlers = {model_topic.REFIT_KEY: lambda data: learner_metrics.refit(decode_refit(data))}
-        promoted = model_topic.Promotions(settings, settings.learner_group, handlers, on_refused)
+        promoted = model_topic.ModelTopicReader(settings, settings.learner_group, handlers, on_refused)
         stack.callback(promoted.close)
         refuse = _refuse_model(on_refused)
-        reign = _reign(step, learner_metrics)
+        reign = _activate_newest_model(step, learner_metrics)
         reign(last(promoted.catch_up(), refuse) or model)
 
-        def turn() -> None:
+        def tick() -> None:
             reign(last(promoted.take(), refuse))
-            step.turn()
+            step.tick()
 
-        app.each_turn = turn
+        app.each_turn = tick
         step.before_closing = lambda: reign(last(promoted.take_all(), refuse))
-        watch(app, health, learner_metrics, inputs, step.on_partitions)
+        attach_observers(app, health, learner_metrics, inputs, step.on_partitions)
         app.run_until_stopped()
 
 
@@ -179,26 +184,28 @@ def run_tokenizer(settings: Settings) -> None:
     made = tokenizer.tokenizer(settings)
     with _endpoint(settings, metrics, health) as http:
         log.info("tokenizer_starting", port=http.port, key=made.active)
-        persist(settings, health, tokenizer_metrics, lambda: _tokenize(settings, health, tokenizer_metrics, made))
+        run_with_restarts(
+            settings, health, tokenizer_metrics, lambda: _tokenize(settings, health, tokenizer_metrics, made)
+        )
     log.info("tokenizer_stopped")
 
 
 def _tokenize(settings: Settings, health: Health, tokenizer_metrics: TokenizerMetrics, made: Tokenizer) -> None:
     """Start from the last checkpoint, and tokenize until told to stop or the cluster is away."""
     inputs = [settings.topics.raw_transactions, settings.topics.raw_labels]
-    _check(settings, settings.tokenizer_group, inputs)
+    preflight_checks(settings, settings.tokenizer_group, inputs)
     health.now(models_loaded=True)
     app = application.build(
         settings, settings.tokenizer_group, guarantee="exactly-once", commit_interval=settings.commit_interval
     )
-    step = tokenizer.TokenizerStep(settings, made, tokenizer_metrics)
+    step = tokenizer.TokenizerProcessor(settings, made, tokenizer_metrics)
     step.beat = health.beat
-    tokenizer.wire(app, settings, step)
-    watch(app, health, tokenizer_metrics, inputs)
+    tokenizer.build_topology(app, settings, step)
+    attach_observers(app, health, tokenizer_metrics, inputs)
     app.run_until_stopped()
 
 
-def persist(settings: Settings, health: Health, metrics: StreamMetrics, work: Callable[[], None]) -> None:
+def run_with_restarts(settings: Settings, health: Health, metrics: StreamMetrics, work: Callable[[], None]) -> None:
     """Do work that ends when told to; when the cluster was away, do it anew from its last checkpoint.
 
     `work` builds all it needs and leaves nothing behind, as a process that is restarted does; only metrics and probes
@@ -210,7 +217,7 @@ def persist(settings: Settings, health: Health, metrics: StreamMetrics, work: Ca
         What `work` raises otherwise.
     """
     while True:
-        health.begin(LONGEST_START)
+        health.begin(MAX_START_S)
         try:
             return work()
         except ClusterUnavailable as error:
@@ -220,13 +227,13 @@ def persist(settings: Settings, health: Health, metrics: StreamMetrics, work: Ca
             metrics.interruptions.inc()
             health.now(connected=False, assigned=False, recovered=False)
         gc.collect()  # Quix's application is a cycle; with it go its clients and their threads
-        time.sleep(PAUSE)
+        time.sleep(RESTART_POLL_S)
         clients.await_cluster(settings, health.beat)
         health.now(connected=True)
 
 
 def _endpoint(settings: Settings, metrics: Metrics, health: Health) -> HttpEndpoint:
-    certificate, key = settings.http_certificate, settings.http_key
+    certificate, key = settings.http_tls_cert, settings.http_tls_key
     identity = None if certificate is None or key is None else (certificate, key)
     return HttpEndpoint(settings.http_host, settings.http_port, metrics, health, identity)
 
@@ -235,27 +242,29 @@ def _refuse_model(on_refused: Callable[[str], None]) -> Callable[[ModelError], N
     """Return what counts a promoted model that fails its check, which is then passed over."""
 
     def refuse(error: ModelError) -> None:
-        on_refused(Refusal.INVALID)
-        _model_refused(Refusal.INVALID, reason=str(error))
+        on_refused(RejectReason.INVALID)
+        _model_refused(RejectReason.INVALID, reason=str(error))
 
     return refuse
 
 
-def _reign(step: learner.LearnerStep, metrics: LearnerMetrics) -> Callable[[Pretrained | None], None]:
-    def reign(model: Pretrained | None) -> None:
+def _activate_newest_model(
+    step: learner.LearnerProcessor, metrics: LearnerMetrics
+) -> Callable[[OnnxForest | None], None]:
+    def reign(model: OnnxForest | None) -> None:
         if model is not None:
             step.promote(model, factories.restore(model))
-            metrics.reigns(model.version)
+            metrics.show_model(model.version)
             log.info("pretrained_model_reigns", model=model.version)
 
     return reign
 
 
-def _count(metrics: ScorerMetrics | LearnerMetrics) -> Callable[[str], None]:
+def _count_rejection(metrics: ScorerMetrics | LearnerMetrics) -> Callable[[str], None]:
     return lambda refusal: metrics.refused.labels(refusal).inc()
 
 
-def _switch(knowledge: Knowledge, metrics: ScorerMetrics) -> Callable[[bytes], None]:
+def _switch(knowledge: SnapshotStore, metrics: ScorerMetrics) -> Callable[[bytes], None]:
     def switch(data: bytes) -> None:
         wanted = decode_switch(data)
         knowledge.switch(online=wanted.online)
@@ -265,17 +274,18 @@ def _switch(knowledge: Knowledge, metrics: ScorerMetrics) -> Callable[[bytes], N
     return switch
 
 
-def _say_whether_signed(settings: Settings, metrics: StreamMetrics) -> None:
+def _warn_if_unsigned(settings: Settings, metrics: StreamMetrics) -> None:
     keys = load_keyring(settings)
     metrics.signed.set(keys.is_demanding)
     if not keys.is_demanding:
         log.warning(
-            "unsigned", hint="anyone who may write snapshots, risk or models can change scores: set FRAUD_SIGNING_KEYS"
+            "unsigned",
+            hint="anyone who may write snapshots, risk or models can change scores: set FRAUD_SIGNING_KEY_DIR",
         )
 
 
-def watch(
-    app: GuardedApplication,
+def attach_observers(
+    app: FraudApplication,
     health: Health,
     metrics: StreamMetrics,
     inputs: list[str],
@@ -291,27 +301,29 @@ def watch(
     app.health, app.metrics, app.on_partitions = health, metrics, tell
 
 
-def _each_scorer_turn(broadcast: Broadcast, knowledge: Knowledge, metrics: ScorerMetrics) -> Callable[[], None]:
+def _each_scorer_turn(
+    broadcast: SnapshotReader, knowledge: SnapshotStore, metrics: ScorerMetrics
+) -> Callable[[], None]:
     shown: list[Snapshot] = []
 
-    def turn() -> None:
+    def tick() -> None:
         broadcast.raise_failure()
         metrics.incomplete.set(knowledge.incomplete)
         if shown[-1:] != [knowledge.newest]:
             shown[:] = [knowledge.newest]
             metrics.snapshot(knowledge.newest)
 
-    return turn
+    return tick
 
 
-def _check(settings: Settings, group: str, inputs: list[str]) -> None:
+def preflight_checks(settings: Settings, group: str, inputs: list[str]) -> None:
     """Refuse to start on topics, offsets or state that would make the result wrong."""
-    specs = topics.table(settings)
-    clients.introduce(settings)
+    specs = topics.topic_specs(settings)
+    clients.check_connectivity(settings)
     admin = clients.admin(settings)
-    clients.patiently("topics cannot be checked", lambda: topics.require(admin, specs))
+    clients.retry_transient("topics cannot be checked", lambda: topics.require(admin, specs))
     role = {settings.scorer_group: "scorer_state", settings.learner_group: "learner_state"}.get(group)
     changelog = next((spec for spec in specs if spec.role == role), None)
-    if group != settings.scorer_group or settings.guarantee == "exactly-once":
-        application.end_predecessor(settings, group)
-    preflight.require_sound(settings, group, inputs, changelog)
+    if group != settings.scorer_group or settings.processing_guarantee == "exactly-once":
+        application.abort_previous_transaction(settings, group)
+    preflight.require_consistent(settings, group, inputs, changelog)

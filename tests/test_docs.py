@@ -26,7 +26,7 @@ from support.worlds import (
 
 from fraud_service.domain import events, reasons
 from fraud_service.domain.decision import Decision, Outcome
-from fraud_service.domain.detector import Verdict
+from fraud_service.domain.detector import Assessment
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.features import NAMES, Features, extract
 from fraud_service.domain.profile import Profile
@@ -44,7 +44,7 @@ contracts = importlib.import_module("contracts")
 messages = importlib.import_module("messages")
 generate = importlib.import_module("generate")
 
-TABLE = topics.table(contracts.default_settings())
+TABLE = topics.topic_specs(contracts.default_settings())
 SLUGS = [message.slug for message in messages.MESSAGES]
 PAYMENT: dict[str, Any] = json.loads(events.encode(transaction()))
 CLAIM: dict[str, Any] = json.loads(events.encode(label()))
@@ -94,7 +94,7 @@ def labelled() -> LabelledRecord:
         known_at=MONDAY + DAY,
         corrects=False,
         weight=1.0,
-        snapshot=MONDAY + DAY + HOUR,
+        boundary_ms=MONDAY + DAY + HOUR,
         pretrained_logit=-2.0,
         online_logit=None,
         score=0.1,
@@ -113,7 +113,7 @@ def test_the_text_depends_on_no_environment() -> None:
         "FRAUD_PARTITIONS": "9",
         "FRAUD_TOPICS__SCORES": "elsewhere",
         "FRAUD_SCORER_GROUP": "others",
-        "FRAUD_INSTANCE": "pod-0",
+        "FRAUD_INSTANCE_ID": "pod-0",
         "PYTHONHASHSEED": "1",
         "TZ": "Asia/Tokyo",
     }
@@ -180,7 +180,7 @@ def test_producers_find_every_field_described(slug: str) -> None:
         ("transaction", events.encode(transaction(country="DE", entry_mode="chip", latitude=-90.0, longitude=180.0))),
         ("label", events.encode(label())),
         ("score", encode_record(score())),
-        ("score", encode_record(score(repeated=True, features=None, pretrained=None, pretrained_logit=None))),
+        ("score", encode_record(score(is_duplicate=True, features=None, pretrained=None, pretrained_logit=None))),
         ("alert", encode_record(alert())),
         ("labelled", encode_record(labelled())),
         ("labelled", encode_record(msgspec.structs.replace(labelled(), is_fraud=False, source=None))),
@@ -312,14 +312,14 @@ def headers(message: str) -> Draft202012Validator:
 
 def test_an_alert_has_exactly_the_documented_headers() -> None:
     decision = Decision(Outcome.REVIEW, 0.5, -1.0, -1.0, 0.5, "model-1", "untaught", is_stale=False)
-    written = scorer._cloud_event(Verdict(transaction(), decision, QUIET_FEATURES))
+    written = scorer._cloud_event(Assessment(transaction(), decision, QUIET_FEATURES))
     texts = {name: value.decode() for name, value in written}
     headers("alerts").validate(texts)
     assert list(texts) == headers("alerts").schema["required"]
 
 
-@pytest.mark.parametrize("reason", list(events.Reason))
-def test_a_dead_letter_has_exactly_the_documented_headers(reason: events.Reason) -> None:
+@pytest.mark.parametrize("reason", list(events.DeadLetterReason))
+def test_a_dead_letter_has_exactly_the_documented_headers(reason: events.DeadLetterReason) -> None:
     origin = Received("payments.transactions.v1", 3, 42, b"card-1", b"{", 0)
     letter = scorer.dead_letter(origin, InvalidEvent(reason, "what was wrong"))
     texts = {name: value.decode() for name, value in letter.headers}
@@ -351,7 +351,7 @@ def test_a_risk_row_is_the_documented_array() -> None:
 
 
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
-    assert list(generate.ADVICE) == list(events.Reason)
+    assert list(generate.ADVICE) == list(events.DeadLetterReason)
     assert all(all(advice) for advice in generate.ADVICE.values())
 
 

@@ -22,7 +22,7 @@ from bytewax.run import cli_main
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from fraud_service.domain.decision import Decision, Outcome
-from fraud_service.domain.detector import Verdict
+from fraud_service.domain.detector import Assessment
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import Transaction, decode_transaction, rfc3339
 from fraud_service.domain.features import Features, extract
@@ -31,11 +31,11 @@ from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.reasons import reasons
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.domain.scoring import blend, contributions
-from fraud_service.domain.snapshot import Knowledge, View, decode_snapshot, untaught
+from fraud_service.domain.snapshot import SnapshotStore, SnapshotView, decode_snapshot, untrained
 from fraud_service.kafka.clients import PARTITIONER
 from fraud_service.kafka.messages import Received
 from fraud_service.models.artifact import shipped
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.processors.scorer import check_key, check_time, dead_letter
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from bytewax.connectors.kafka import KafkaSourceMessage
 
-    from fraud_service.domain.online_model import Encoded
+    from fraud_service.domain.online_model import ModelInput
 
 TIMEOUT: Final = 30.0  # seconds
 FUTURE_TOLERANCE: Final = 300_000  # milliseconds
@@ -69,7 +69,7 @@ class Case(msgspec.Struct, gc=False, frozen=True):
     card: Card
     ago: int
     features: Features | None
-    view: View
+    view: SnapshotView
 
 
 class Card(StatefulBatchLogic[Any, Any, Any]):
@@ -80,7 +80,7 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
     a repetition after a restart can be decided as it was the first time.
     """
 
-    def __init__(self, knowledge: Knowledge, resumed: Resumed | None) -> None:
+    def __init__(self, knowledge: SnapshotStore, resumed: Resumed | None) -> None:
         self._knowledge = knowledge
         self._profile = Profile()
         self._open: dict[bytes, Features] = {}  # whose decisions are to come, in order
@@ -113,7 +113,7 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
     def _observe(self, transaction: Transaction, key: bytes, timestamp: int) -> Case:
         profile, view = self._profile, self._knowledge.at(transaction.timestamp)
         identity = fingerprint64(transaction.transaction_id)
-        ago = profile.remembered(transaction).ago
+        ago = profile.duplicate_age(transaction).ago
         if ago:
             return Case(transaction, key, timestamp, self, ago, self._lost.get(identity), view)
         features = extract(
@@ -123,7 +123,7 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
             view.card(transaction.card_id),
             view.snapshot.as_of,
         )
-        profile.fold(transaction)
+        profile.update(transaction)
         self._open[identity] = features
         return Case(transaction, key, timestamp, self, 0, features, view)
 
@@ -131,7 +131,7 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
 class Steps:
     """The stateless steps, each on whole batches."""
 
-    def __init__(self, scores: str, pretrained: Pretrained, knowledge: Knowledge) -> None:
+    def __init__(self, scores: str, pretrained: OnnxForest, knowledge: SnapshotStore) -> None:
         self._scores = scores
         self._pretrained = pretrained
         self._knowledge = knowledge
@@ -166,7 +166,7 @@ class Steps:
         for case in cases:
             yield from self._messages(self._decide(case, encoded), case)
 
-    def _decide(self, case: Case, encoded: Iterator[Encoded]) -> Verdict:
+    def _decide(self, case: Case, encoded: Iterator[ModelInput]) -> Assessment:
         row, explanation = case.features, None
         if row is not None:
             ready, snapshot = next(encoded), case.view.snapshot
@@ -189,12 +189,12 @@ class Steps:
             case.card.decided(case, decision)
         else:
             decision = case.card.decision(case.ago)
-        return Verdict(case.transaction, decision, None if case.ago else row, explanation)
+        return Assessment(case.transaction, decision, None if case.ago else row, explanation)
 
-    def _messages(self, verdict: Verdict, case: Case) -> Iterator[KafkaSinkMessage[bytes, bytes]]:
+    def _messages(self, verdict: Assessment, case: Case) -> Iterator[KafkaSinkMessage[bytes, bytes]]:
         record = encode_record(score_record(verdict))
         yield KafkaSinkMessage(case.key, record, self._scores, timestamp=case.timestamp)
-        if verdict.decision.is_flagged and not verdict.is_repeated:
+        if verdict.decision.is_flagged and not verdict.is_duplicate:
             alert = encode_record(alert_record(verdict))
             headers = _cloud_event(verdict.transaction)
             yield KafkaSinkMessage(case.key, alert, f"{self._scores}.alerts", headers, timestamp=case.timestamp)
@@ -251,11 +251,11 @@ def main(
     if guarantee != "at-least-once":
         raise SystemExit("Bytewax's Kafka sink is at-least-once: it has no transactions")
     epoch, snapshot = (*more, DEFAULT_EPOCH, "")[0], more[1] if len(more) > 1 else ""
-    pretrained = Pretrained.load(shipped())
-    knowledge = Knowledge(untaught(pretrained.version, pretrained.untaught_online_model()))
+    pretrained = OnnxForest.load(shipped())
+    knowledge = SnapshotStore(untrained(pretrained.version, pretrained.untrained_online_model()))
     if snapshot:
         knowledge.receive_snapshot(decode_snapshot(Path(snapshot).read_bytes()))
-        knowledge.settle()
+        knowledge.apply_received()
     create_topics(bootstrap, source, [scores, f"{scores}.alerts", f"{scores}.dead-letters"])
     recovery = Path(folder) / group  # Bytewax commits nothing to Kafka: the group is that of its snapshots
     if not recovery.exists():

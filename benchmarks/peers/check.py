@@ -31,11 +31,11 @@ from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import ScoreRecord, alert_id, decode_score, score_record
 from fraud_service.domain.risk import RiskTable
-from fraud_service.domain.snapshot import UNTAUGHT, Knowledge, Snapshot, encode_snapshot, untaught
+from fraud_service.domain.snapshot import UNTRAINED, Snapshot, SnapshotStore, encode_snapshot, untrained
 from fraud_service.domain.time import DAY
 from fraud_service.kafka import clients
 from fraud_service.models.artifact import shipped
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.training.history import History
 from peers import EXACTLY_ONCE, PEERS
 
@@ -80,7 +80,7 @@ SPELLED: Final = (
 )
 
 
-def lesson(pretrained: Pretrained, middle: int) -> Snapshot:
+def lesson(pretrained: OnnxForest, middle: int) -> Snapshot:
     """Make up what labels taught by the middle of the log: some weight on everything that the online model sees."""
     leaves = pretrained.manifest.leaves
     online = OnlineModel(
@@ -91,7 +91,7 @@ def lesson(pretrained: Pretrained, middle: int) -> Snapshot:
     )
     interval = 5 * DAY  # the log goes on for longer: its end is stale
     empty = RiskTable().digest()
-    return Snapshot("", middle, middle, interval, pretrained.version, online, 0.4, 100, middle, 0, empty).sealed()
+    return Snapshot("", middle, middle, interval, pretrained.version, online, 0.4, 100, middle, 0, empty).with_digest()
 
 
 class Expected(NamedTuple):
@@ -126,11 +126,11 @@ def feed(settings: Settings, folder: Path, transactions: int) -> int:
     return payments[len(payments) // 2].timestamp
 
 
-def fold(log: list[Message], pretrained: Pretrained, taught: Snapshot) -> Expected:
+def fold(log: list[Message], pretrained: OnnxForest, taught: Snapshot) -> Expected:
     """Bring the log through our own core, partition by partition."""
-    knowledge = Knowledge(untaught(pretrained.version, pretrained.untaught_online_model()))
+    knowledge = SnapshotStore(untrained(pretrained.version, pretrained.untrained_online_model()))
     knowledge.receive_snapshot(taught)
-    knowledge.settle()
+    knowledge.apply_received()
     detector = Detector(pretrained, Policy())
     profiles: dict[int, dict[str, Profile]] = defaultdict(dict)
     expected = Expected({}, {}, set())
@@ -146,7 +146,7 @@ def fold(log: list[Message], pretrained: Pretrained, taught: Snapshot) -> Expect
             continue
         (verdict,) = detector.assess([transaction], profiles[message.partition()], knowledge)
         expected.scores[place] = score_record(verdict)
-        if verdict.decision.is_flagged and not verdict.is_repeated:
+        if verdict.decision.is_flagged and not verdict.is_duplicate:
             expected.alerts.add(alert_id(transaction))
     return expected
 
@@ -165,7 +165,7 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def records(settings: Settings, topic: str) -> list[Message]:
     """Return the committed records of a topic, or none while nobody has created it."""
-    if topic not in clients.admin(settings).list_topics(timeout=clients.TIMEOUT).topics:
+    if topic not in clients.admin(settings).list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics:
         return []
     return read_all(settings, topic)
 
@@ -220,7 +220,7 @@ def compare(expected: Expected, found: list[Message]) -> dict[str, float]:
 def same(ours: ScoreRecord, theirs: ScoreRecord) -> None:
     """Fail unless everything but the numbers is equal."""
     names = ("transaction_id", "timestamp", "card_id", "merchant_id", "amount", "currency", "outcome", "model")
-    for name in (*names, "snapshot", "online_weight", "is_stale", "repeated"):
+    for name in (*names, "snapshot", "online_weight", "is_stale", "is_duplicate"):
         if getattr(ours, name) != getattr(theirs, name):
             raise SystemExit(f"{ours.transaction_id}: {name} is {getattr(theirs, name)!r}, not {getattr(ours, name)!r}")
 
@@ -276,8 +276,8 @@ def check(name: str, settings: Settings, expected: Expected, folder: Path, guara
         "peer": name,
         "guarantee": guarantee,
         "scores": len(found),
-        "repeated": sum(record.repeated for record in expected.scores.values()),
-        "taught": sum(record.snapshot != UNTAUGHT for record in expected.scores.values()),
+        "repeated": sum(record.is_duplicate for record in expected.scores.values()),
+        "taught": sum(record.snapshot != UNTRAINED for record in expected.scores.values()),
         "stale": sum(record.is_stale for record in expected.scores.values()),
         "dead_letters": len(expected.reasons),
         "alerts": len(expected.alerts),
@@ -290,7 +290,7 @@ def log_of(settings: Settings) -> list[Message]:
     topic = settings.topics.transactions
     reader: Consumer = clients.reader(settings, f"log-{time.monotonic_ns()}")
     places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(settings.partitions)]
-    wanted = sum(reader.get_watermark_offsets(place, timeout=clients.TIMEOUT)[1] for place in places)
+    wanted = sum(reader.get_watermark_offsets(place, timeout=clients.REQUEST_TIMEOUT_S)[1] for place in places)
     reader.assign(places)
     found: list[Message] = []
     deadline = time.monotonic() + PATIENCE
@@ -309,7 +309,7 @@ def main(transactions: str = "5000", guarantee: str = "at-least-once", *names: s
         folder = Path(scratch)
         settings = fresh_settings(kafka.bootstrap, folder)
         middle = feed(settings, folder, int(transactions))
-        pretrained = Pretrained.load(shipped())
+        pretrained = OnnxForest.load(shipped())
         taught = lesson(pretrained, middle)
         (folder / "snapshot.json").write_bytes(encode_snapshot(taught))
         expected = fold(log_of(settings), pretrained, taught)

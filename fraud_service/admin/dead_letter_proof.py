@@ -15,8 +15,8 @@ from fraud_service.domain.errors import ArchiveError, InvalidEvent, PreflightErr
 from fraud_service.domain.events import MAX_EVENT_BYTES
 from fraud_service.kafka.dead_letter_format import is_of, is_whole
 from fraud_service.kafka.messages import Received, require_content
-from fraud_service.kafka.topic_reader import Archive
-from fraud_service.processors.scorer import read
+from fraud_service.kafka.topic_reader import TopicReader
+from fraud_service.processors.scorer import decode_message
 from fraud_service.security.card_data import refuse
 from fraud_service.security.tokens import Tokenizer
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.dead_letters import Found
-    from fraud_service.kafka.topic_reader import Entry, Span
+    from fraud_service.kafka.dead_letters import DeadLetter
+    from fraud_service.kafka.topic_reader import OffsetRange, Record
 
 GAP: Final = 10_000  # records between two sources that are read and skipped; beyond that, the reader seeks
 
 _ANY_TOKENIZER: Final = Tokenizer({"any": bytes(32)}, "any")
 
 
-class Verdict(NamedTuple):
+class RedriveCheck(NamedTuple):
     """Whether a letter is sent, or why not. A forged letter differs from its source message."""
 
-    found: Found
+    found: DeadLetter
     hindrance: str | None = None
     is_forged: bool = False
 
@@ -47,29 +47,33 @@ class RedriveOptions(NamedTuple):
     unproved: bool = False
 
 
-def judge(settings: Settings, letters: Sequence[Found], options: RedriveOptions = RedriveOptions()) -> list[Verdict]:  # noqa: B008 - frozen
+def check_letters(
+    settings: Settings,
+    letters: Sequence[DeadLetter],
+    options: RedriveOptions = RedriveOptions(),  # noqa: B008 - frozen  # noqa: B008 - frozen
+) -> list[RedriveCheck]:
     """Decide for each letter whether it may be sent again; reads their source messages."""
     names = settings.topics
     inputs = {names.transactions, names.labels, names.raw_transactions, names.raw_labels}
-    verdicts = {found.place: Verdict(found, _own_hindrance(found, inputs, options.value)) for found in letters}
-    sources: dict[str, list[Found]] = defaultdict(list)
+    verdicts = {found.place: RedriveCheck(found, _own_hindrance(found, inputs, options.value)) for found in letters}
+    sources: dict[str, list[DeadLetter]] = defaultdict(list)
     for verdict in verdicts.values():
         if verdict.hindrance is None:
             sources[verdict.found.letter.topic].append(verdict.found)
-    with Archive(settings, f"{settings.scorer_group}-letters") as archive:
+    with TopicReader(settings, f"{settings.scorer_group}-letters") as archive:
         for topic, of_one in sources.items():
-            is_in_order: dict[str, Callable[[Entry], bool]] = {
+            is_in_order: dict[str, Callable[[Record], bool]] = {
                 names.transactions: partial(_is_in_order, settings),
                 names.raw_transactions: _is_tokenized,
             }
             is_suspicious = is_in_order.get(topic, _never) if options.value is None else _never
             for verdict in _compared(archive, topic, of_one, is_suspicious):
                 is_believed = options.unproved and not verdict.is_forged
-                verdicts[verdict.found.place] = Verdict(verdict.found) if is_believed else verdict
+                verdicts[verdict.found.place] = RedriveCheck(verdict.found) if is_believed else verdict
     return list(_each_source_once(verdicts.values()))
 
 
-def _own_hindrance(found: Found, inputs: set[str], value: bytes | None) -> str | None:
+def _own_hindrance(found: DeadLetter, inputs: set[str], value: bytes | None) -> str | None:
     """Say why a letter cannot be sent, before its source message is read."""
     entry = found.entry
     is_large = max(len(entry.value or b""), len(entry.key or b"")) > MAX_EVENT_BYTES
@@ -83,13 +87,13 @@ def _own_hindrance(found: Found, inputs: set[str], value: bytes | None) -> str |
     return next((text for text, is_so in hindrances.items() if is_so), None)
 
 
-def _never(_: Entry) -> bool:
+def _never(_: Record) -> bool:
     return False
 
 
 def _compared(
-    archive: Archive, topic: str, letters: Sequence[Found], is_suspicious: Callable[[Entry], bool]
-) -> Iterator[Verdict]:
+    archive: TopicReader, topic: str, letters: Sequence[DeadLetter], is_suspicious: Callable[[Record], bool]
+) -> Iterator[RedriveCheck]:
     """Compare letters with the messages of one topic that they name."""
     try:
         messages = _messages(archive, archive.spans(topic), topic, letters)
@@ -105,32 +109,32 @@ def _compared(
         elif message is not None and is_suspicious(message):
             yield _unproved(found, "is accepted today, and may have been scored")
         elif message is not None:
-            yield Verdict(found)
+            yield RedriveCheck(found)
         elif place[0] in spans and place[1] < spans[place[0]].begin:
             yield _unproved(found, "is no longer there")
         else:
             yield _forged(found, "holds no message")
 
 
-def _forged(found: Found, why: str) -> Verdict:
-    return Verdict(found, f"it is forged: {found.source} {why}", is_forged=True)
+def _forged(found: DeadLetter, why: str) -> RedriveCheck:
+    return RedriveCheck(found, f"it is forged: {found.source} {why}", is_forged=True)
 
 
-def _unproved(found: Found, why: str) -> Verdict:
-    return Verdict(found, f"it is unproved: {found.source} {why}. --unproved sends it anyway")
+def _unproved(found: DeadLetter, why: str) -> RedriveCheck:
+    return RedriveCheck(found, f"it is unproved: {found.source} {why}. --unproved sends it anyway")
 
 
-def _is_in_order(settings: Settings, message: Entry) -> bool:
+def _is_in_order(settings: Settings, message: Record) -> bool:
     """Say whether scorers accept a payment: then it may have been scored."""
     try:
-        refuse(message.value, message.key, numbers=settings.refuse_card_numbers)
-        read(_received(message), int(settings.future_tolerance * 1000))
+        refuse(message.value, message.key, numbers=settings.reject_pan)
+        decode_message(_received(message), int(settings.max_clock_skew * 1000))
     except InvalidEvent:
         return False
     return True
 
 
-def _is_tokenized(message: Entry) -> bool:
+def _is_tokenized(message: Record) -> bool:
     """Say whether a tokenizer accepts a raw payment: then it is a payment, which may have been scored.
 
     Which keys the tokenizer has makes no difference to that.
@@ -143,13 +147,13 @@ def _is_tokenized(message: Entry) -> bool:
     return True
 
 
-def _received(message: Entry) -> Received:
+def _received(message: Record) -> Received:
     return Received(message.topic, message.partition, message.offset, message.key, message.value, message.timestamp)
 
 
 def _messages(
-    archive: Archive, spans: dict[int, Span], topic: str, letters: Sequence[Found]
-) -> dict[tuple[int, int], Entry]:
+    archive: TopicReader, spans: dict[int, OffsetRange], topic: str, letters: Sequence[DeadLetter]
+) -> dict[tuple[int, int], Record]:
     """Read the source messages that still exist, by partition and offset."""
     named: dict[int, set[int]] = defaultdict(set)
     for found in letters:
@@ -174,13 +178,13 @@ def _runs(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = place + 1
 
 
-def _each_source_once(verdicts: Collection[Verdict]) -> Iterator[Verdict]:
+def _each_source_once(verdicts: Collection[RedriveCheck]) -> Iterator[RedriveCheck]:
     """Leave a second letter for the same record: after a reset of a group, there may be two."""
     sent = {verdict.found.source for verdict in verdicts if verdict.found.is_redriven}
     for verdict in verdicts:
         source = verdict.found.source
         if verdict.hindrance is None and source in sent:
-            yield Verdict(verdict.found, f"another letter of {source} is sent, or was")
+            yield RedriveCheck(verdict.found, f"another letter of {source} is sent, or was")
             continue
         if verdict.hindrance is None:
             sent.add(source)

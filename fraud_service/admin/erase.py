@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from fraud_service.domain.label_join_cards import card_of_row
 from fraud_service.domain.profile import decode_profile
 from fraud_service.kafka import clients, group_offsets, topics
-from fraud_service.kafka.topic_reader import Archive
-from fraud_service.processors.learner import LEDGER
+from fraud_service.kafka.topic_reader import TopicReader
+from fraud_service.processors.learner import JOIN_KEY
 from fraud_service.processors.scorer import PROFILE
 from fraud_service.runtime import changelogs
 
@@ -46,8 +46,8 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
     """
     for group in (settings.scorer_group, settings.learner_group):
         group_offsets.require_stopped(settings, group)
-    names, known = settings.topics, {spec.role: spec.name for spec in topics.table(settings)}
-    with Archive(settings, NAME) as archive:
+    names, known = settings.topics, {spec.role: spec.name for spec in topics.topic_specs(settings)}
+    with TopicReader(settings, NAME) as archive:
         profiles = list(_profiles(changelogs.rows(settings, archive, known["scorer_state"]), cards, before))
         ledger = list(_ledger(changelogs.rows(settings, archive, known["learner_state"]), cards))
     yield f"profiles: {len(profiles):,}, rows of the learner: {len(ledger):,}"
@@ -59,7 +59,9 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
         (known["learner_state"], [names.scores, names.labels], ledger),
     ):
         headers = changelogs.headers(inputs, PROCESSED)
-        clients.deliver(settings, (clients.Record(changelog, key, None, headers, number) for number, key in erased))
+        clients.produce_all(
+            settings, (clients.OutgoingRecord(changelog, key, None, headers, number) for number, key in erased)
+        )
     yield "done: volumes lose them when their processes start"
 
 
@@ -73,5 +75,5 @@ def _profiles(rows: Iterable[Row], cards: Container[str], before: int) -> Iterat
 def _ledger(rows: Iterable[Row], cards: Container[str]) -> Iterator[tuple[int, bytes]]:
     for number, key, value in rows:
         prefix, _, name = key.partition(b"|")
-        if prefix == LEDGER and card_of_row(json.loads(name), value) in cards:
+        if prefix == JOIN_KEY and card_of_row(json.loads(name), value) in cards:
             yield number, key

@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer
 
     from fraud_service.config.settings import Settings
-    from fraud_service.domain.time import Calendar
+    from fraud_service.domain.time import LearningSchedule
 
-PATIENCE: Final = 120.0  # seconds without progress after which the service counts as not running
-PAUSE: Final = 0.01  # seconds between two looks at committed offsets, of which nobody tells
+WAIT_TIMEOUT_S: Final = 120.0  # seconds without progress after which the service counts as not running
+WAIT_POLL_S: Final = 0.01  # seconds between two looks at committed offsets, of which nobody tells
 
 
-class Lockstep:
+class EventTimePacer:
     """Wait, before a transaction is sent, for what must have happened by its event time. A context.
 
     Before the first transaction past a boundary, everything sent so far must be scored: then the learner closes the
     boundary on all of it. Before the first one that needs the boundary's snapshot, the snapshot must be published;
-    scorers make sure to have what is (`Broadcast.refresh`). A transaction that itself is the first past a boundary
+    scorers make sure to have what is (`SnapshotReader.refresh`). A transaction that itself is the first past a boundary
     whose snapshot it needs finds it missing in real time too, and is sent without waiting.
     """
 
-    def __init__(self, settings: Settings, calendar: Calendar) -> None:
+    def __init__(self, settings: Settings, calendar: LearningSchedule) -> None:
         self._calendar = calendar
         names = settings.topics
         self._inputs = [TopicPartition(names.transactions, number) for number in range(settings.partitions)]
@@ -61,7 +61,7 @@ class Lockstep:
             When nothing happens for two minutes.
         """
         number = timestamp // self._calendar.interval
-        needed = (timestamp - self._calendar.lead) // self._calendar.interval
+        needed = (timestamp - self._calendar.activation_delay) // self._calendar.interval
         if self._passed is None:  # the learner's calendar begins here, unless it began before
             self._passed = number
             self._snapshots.read()
@@ -95,19 +95,21 @@ class Lockstep:
         return self._snapshots.newest >= boundary * self._calendar.interval
 
     def _is_scored(self) -> bool:
-        committed = {place.partition: place.offset for place in self._group.committed(self._inputs, clients.TIMEOUT)}
+        committed = {
+            place.partition: place.offset for place in self._group.committed(self._inputs, clients.REQUEST_TIMEOUT_S)
+        }
         for place in self._inputs:
-            low, high = self._group.get_watermark_offsets(place, timeout=clients.TIMEOUT)
+            low, high = self._group.get_watermark_offsets(place, timeout=clients.REQUEST_TIMEOUT_S)
             if high > low and committed[place.partition] < high:
                 return False
         return True
 
     def _await(self, happened: Callable[[], bool], otherwise: str) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_TIMEOUT_S
         while not happened():
             if time.monotonic() > deadline:
-                raise FatalStreamError(f"{otherwise} for {PATIENCE:.0f} s: is it running?")
-            time.sleep(PAUSE)
+                raise FatalStreamError(f"{otherwise} for {WAIT_TIMEOUT_S:.0f} s: is it running?")
+            time.sleep(WAIT_POLL_S)
 
 
 class _Published:
@@ -121,9 +123,9 @@ class _Published:
 
     def read(self) -> None:
         """Read on to the present end."""
-        low, high = self._consumer.get_watermark_offsets(self._place, timeout=clients.TIMEOUT)
+        low, high = self._consumer.get_watermark_offsets(self._place, timeout=clients.REQUEST_TIMEOUT_S)
         while high > low and max(self._consumer.position([self._place])[0].offset, 0) < high:
-            for message in self._consumer.consume(100, timeout=PAUSE):
+            for message in self._consumer.consume(100, timeout=WAIT_POLL_S):
                 if message.error() is None and message.value() is not None:
                     self.newest = max(self.newest, decode_snapshot(message.value()).as_of)
 

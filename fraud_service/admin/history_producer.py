@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Label, LabelledTransaction
     from fraud_service.kafka.messages import Headers
 
-FLUSH_TIMEOUT: Final = 60.0  # seconds
+FLUSH_TIMEOUT_S: Final = 60.0  # seconds
 
 
-class Feed:
+class HistoryProducer:
     """Send events to the input topics. A context: leaving it waits until the broker has everything.
 
     Raises
@@ -36,23 +36,23 @@ class Feed:
         self.transactions = 0
         self.labels = 0
 
-    def __enter__(self) -> Feed:  # noqa: PYI034 - never subclassed
+    def __enter__(self) -> HistoryProducer:  # noqa: PYI034 - never subclassed
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.flush()
         else:
-            self._producer.flush(FLUSH_TIMEOUT)
+            self._producer.flush(FLUSH_TIMEOUT_S)
 
     def flush(self) -> None:
         """Wait until the broker has everything that was sent."""
-        left = self._producer.flush(FLUSH_TIMEOUT)
+        left = self._producer.flush(FLUSH_TIMEOUT_S)
         if left or self._refusals:
-            reason = self._refusals[0] if self._refusals else f"no answer within {FLUSH_TIMEOUT:.0f} s"
+            reason = self._refusals[0] if self._refusals else f"no answer within {FLUSH_TIMEOUT_S:.0f} s"
             raise FatalStreamError(f"{left + len(self._refusals)} events were not taken by the broker: {reason}")
 
-    def play(
+    def produce(
         self,
         history: Iterable[LabelledTransaction],
         label_delay: int,
@@ -106,7 +106,7 @@ class Feed:
         topic: str,
         key: bytes | None,
         value: bytes | None,
-        partition: int = clients.BY_KEY,
+        partition: int = clients.PARTITION_BY_KEY,
         headers: Headers | None = None,
     ) -> None:
         """Send one record, whatever it is."""

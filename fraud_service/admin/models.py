@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class ModelStatus(msgspec.Struct, frozen=True):
     """A pretrained model that could reign, or does.
 
     `promoted_at` is when it was promoted last, epoch milliseconds, and `signed_with` the key; None for the artifact
@@ -35,10 +35,10 @@ class Candidate(msgspec.Struct, frozen=True):
     version: str
     promoted_at: int | None
     signed_with: str | None
-    reigns: bool
+    is_active: bool
 
 
-def candidates(settings: Settings) -> list[Candidate]:
+def model_statuses(settings: Settings) -> list[ModelStatus]:
     """Return the model that processes start with, then those that were promoted, in the order of their last promotion.
 
     Raises
@@ -49,17 +49,17 @@ def candidates(settings: Settings) -> list[Candidate]:
         When there is no artifact to start with.
     """
     first = factories.first_artifact(settings).manifest.version
-    found = {first: Candidate(first, None, None, reigns=False)}
+    found = {first: ModelStatus(first, None, None, is_active=False)}
     reigning = first
     for promoted, model in _promoted(settings):
         version = model.manifest.version
         found.pop(version, None)
-        found[version] = Candidate(version, promoted.at, promoted.signed_with, reigns=False)
+        found[version] = ModelStatus(version, promoted.at, promoted.signed_with, is_active=False)
         reigning = version
     return [msgspec.structs.replace(one, reigns=one.version == reigning) for one in found.values()]
 
 
-def rollback(settings: Settings, version: str) -> None:
+def roll_back(settings: Settings, version: str) -> None:
     """Let a model reign again that was promoted before, or that processes start with.
 
     Raises
@@ -100,14 +100,14 @@ def sign(settings: Settings, folder: Path) -> str:
     return keyring.active
 
 
-def switch(settings: Settings, *, online: bool) -> None:
+def switch_online_model(settings: Settings, *, online: bool) -> None:
     """Let the online model take part in scores or not, in all scorers at once. Raises as `promote` does."""
     record = SwitchRecord(online, int(time.time() * 1000))
     model_topic.publish(settings, model_topic.SWITCH_KEY, encode_record(record))
 
 
-def _promoted(settings: Settings) -> Iterator[tuple[model_topic.Promoted, artifact.Artifact]]:
-    for record in model_topic.promoted(settings, model_topic.Gate(load_keyring(settings))):
+def _promoted(settings: Settings) -> Iterator[tuple[model_topic.PromotedModel, artifact.Artifact]]:
+    for record in model_topic.promoted(settings, model_topic.ReplayGuard(load_keyring(settings))):
         if record.key in model_topic.NON_MODEL_KEYS:
             continue
         try:

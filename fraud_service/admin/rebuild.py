@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fraud_service.admin.event_time_pacing import Lockstep
-from fraud_service.admin.history_producer import Feed
+from fraud_service.admin.event_time_pacing import EventTimePacer
+from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import Reason
+from fraud_service.domain.events import DeadLetterReason
 from fraud_service.kafka import clients, model_topic
 from fraud_service.kafka.messages import Received, bounded
-from fraud_service.kafka.topic_reader import Archive
-from fraud_service.processors.scorer import read
+from fraud_service.kafka.topic_reader import TopicReader
+from fraud_service.processors.scorer import decode_message
 from fraud_service.security.card_data import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fraud_service.config.settings import Settings
-    from fraud_service.domain.time import Calendar
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.domain.time import LearningSchedule
+    from fraud_service.kafka.topic_reader import Record
 
 NAME: Final = "fraud-recover"
 
@@ -41,7 +41,7 @@ class Sources(msgspec.Struct, frozen=True):
     models: str | None = None
 
 
-class Recovered(msgspec.Struct):
+class RebuildCounts(msgspec.Struct):
     """What was sent.
 
     `future` payments were not sent: on the new topics their times would no longer be too early. Messages that are
@@ -55,7 +55,7 @@ class Recovered(msgspec.Struct):
     too_large: int = 0
 
 
-class Recovery:
+class Rebuild:
     """Everything there is on the topics of a lost service, by the time at which the broker had it. A context.
 
     Parameters
@@ -68,12 +68,12 @@ class Recovery:
         self._source = source
         self._topics = topics
         self._stack = ExitStack()
-        archive = self._stack.enter_context(Archive(source, NAME))
+        archive = self._stack.enter_context(TopicReader(source, NAME))
         # Of what has the same time, models and labels come first.
         names = [name for name in (topics.models, topics.labels, topics.transactions) if name is not None]
         self._spans = {name: archive.spans(name) for name in names}
 
-    def __enter__(self) -> Recovery:  # noqa: PYI034 - never subclassed
+    def __enter__(self) -> Rebuild:  # noqa: PYI034 - never subclassed
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,7 +83,9 @@ class Recovery:
         """Count the payments, records that are no longer there included."""
         return sum(span.end - span.begin for span in self._spans[self._topics.transactions].values())
 
-    def play(self, target: Settings, calendar: Calendar, progress: Callable[[], None] = lambda: None) -> Recovered:
+    def run(
+        self, target: Settings, calendar: LearningSchedule, progress: Callable[[], None] = lambda: None
+    ) -> RebuildCounts:
         """Send everything to the input topics of the target, whose scorers and learner run.
 
         Raises
@@ -93,19 +95,19 @@ class Recovery:
         FatalStreamError
             When the new service stands still for two minutes, or the broker refuses a record.
         """
-        found, names = Recovered(), target.topics
-        tolerance, numbers = int(target.future_tolerance * 1000), target.refuse_card_numbers
+        found, names = RebuildCounts(), target.topics
+        tolerance, numbers = int(target.max_clock_skew * 1000), target.reject_pan
         keeps_partitions = len(self._spans[self._topics.transactions]) == target.partitions
-        with Feed(target) as feed, Lockstep(target, calendar) as lockstep:
+        with HistoryProducer(target) as feed, EventTimePacer(target, calendar) as lockstep:
             for entry in self._in_order():
-                partition = entry.partition if keeps_partitions else clients.BY_KEY
+                partition = entry.partition if keeps_partitions else clients.PARTITION_BY_KEY
                 received = _received(entry)
                 if received.withheld and entry.topic != self._topics.models:
                     found.too_large += 1
                     continue
                 if entry.topic == self._topics.models:
                     lockstep.before_model(feed.flush)
-                    record = clients.Record(names.models, entry.key, entry.value, list(entry.headers))
+                    record = clients.OutgoingRecord(names.models, entry.key, entry.value, list(entry.headers))
                     model_topic.deliver(target, [record])
                     found.models += 1
                     continue
@@ -116,9 +118,9 @@ class Recovery:
                 progress()
                 try:
                     refuse(entry.value, entry.key, numbers=numbers)
-                    payment = read(received, tolerance)
+                    payment = decode_message(received, tolerance)
                 except InvalidEvent as error:
-                    if error.reason == Reason.FUTURE_TIMESTAMP:
+                    if error.reason == DeadLetterReason.FUTURE_TIMESTAMP:
                         found.future += 1
                         continue
                 else:
@@ -127,9 +129,9 @@ class Recovery:
                 found.transactions += 1
         return found
 
-    def _in_order(self) -> Iterator[Entry]:
+    def _in_order(self) -> Iterator[Record]:
         lanes = [
-            _timed(self._stack.enter_context(Archive(self._source, NAME)).read(name, number))
+            _timed(self._stack.enter_context(TopicReader(self._source, NAME)).read(name, number))
             for name, spans in self._spans.items()
             for number in spans
         ]
@@ -137,7 +139,7 @@ class Recovery:
             yield entry
 
 
-def _timed(entries: Iterator[Entry]) -> Iterator[tuple[int, Entry]]:
+def _timed(entries: Iterator[Record]) -> Iterator[tuple[int, Record]]:
     """Give each record a time that never goes back: a partition keeps its order, whatever its timestamps say."""
     newest = 0
     for entry in entries:
@@ -145,5 +147,5 @@ def _timed(entries: Iterator[Entry]) -> Iterator[tuple[int, Entry]]:
         yield newest, entry
 
 
-def _received(entry: Entry) -> Received:
+def _received(entry: Record) -> Received:
     return bounded(Received(entry.topic, entry.partition, entry.offset, entry.key, entry.value, entry.timestamp))

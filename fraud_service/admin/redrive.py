@@ -12,23 +12,27 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
-from fraud_service.admin.dead_letter_proof import RedriveOptions, judge
+from fraud_service.admin.dead_letter_proof import RedriveOptions, check_letters
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError
 from fraud_service.kafka import clients
 from fraud_service.kafka.dead_letter_format import REDRIVEN
-from fraud_service.kafka.dead_letters import look
+from fraud_service.kafka.dead_letters import find_dead_letters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fraud_service.admin.dead_letter_proof import Verdict
+    from fraud_service.admin.dead_letter_proof import RedriveCheck
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.dead_letters import Found, Wanted
+    from fraud_service.kafka.dead_letters import DeadLetter, DeadLetterFilter
 
 AT_ONCE: Final = 500  # letters in one transaction
 
 
-def redrive(settings: Settings, wanted: Wanted, options: RedriveOptions = RedriveOptions()) -> Iterator[Verdict]:  # noqa: B008 - frozen
+def redrive(
+    settings: Settings,
+    wanted: DeadLetterFilter,
+    options: RedriveOptions = RedriveOptions(),  # noqa: B008 - frozen
+) -> Iterator[RedriveCheck]:
     """Send letters again; yields those that are left first, then each that is sent when its transaction is through.
 
     Raises
@@ -41,11 +45,11 @@ def redrive(settings: Settings, wanted: Wanted, options: RedriveOptions = Redriv
     transactional = {"transactional.id": f"{settings.scorer_group}-redrive", "transaction.timeout.ms": 60_000}
     producer = clients.producer(settings, transactional)
     try:
-        producer.init_transactions(clients.TIMEOUT)  # from here on no earlier redrive can send anything
-        letters = look(settings, wanted).letters
+        producer.init_transactions(clients.REQUEST_TIMEOUT_S)  # from here on no earlier redrive can send anything
+        letters = find_dead_letters(settings, wanted).letters
         if options.value is not None and len(letters) != 1:
             raise ConfigurationError(f"--value-from is for one letter, {len(letters)} are meant: give its place")
-        verdicts = judge(settings, letters, options)
+        verdicts = check_letters(settings, letters, options)
         yield from (verdict for verdict in verdicts if verdict.hindrance is not None)
         chosen = [verdict for verdict in verdicts if verdict.hindrance is None]
         for first in range(0, len(chosen), AT_ONCE):
@@ -58,7 +62,7 @@ def redrive(settings: Settings, wanted: Wanted, options: RedriveOptions = Redriv
         ) from error
 
 
-def _send(settings: Settings, producer: Producer, letters: Iterable[Found], value: bytes | None) -> None:
+def _send(settings: Settings, producer: Producer, letters: Iterable[DeadLetter], value: bytes | None) -> None:
     producer.begin_transaction()
     for found in letters:
         entry = found.entry
@@ -66,7 +70,7 @@ def _send(settings: Settings, producer: Producer, letters: Iterable[Found], valu
         producer.produce(found.letter.topic, key=_card_of(content) or entry.key, value=content)
         mark = [(REDRIVEN, str(entry.offset).encode())]
         producer.produce(settings.topics.dead_letters, key=entry.key, partition=entry.partition, headers=mark)
-    producer.commit_transaction(clients.TIMEOUT)
+    producer.commit_transaction(clients.REQUEST_TIMEOUT_S)
 
 
 class _Carded(msgspec.Struct):

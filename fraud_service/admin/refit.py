@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.records import LabelledRecord, RefitRecord
     from fraud_service.models import artifact
-    from fraud_service.models.pretrained import Pretrained
+    from fraud_service.models.pretrained import OnnxForest
     from fraud_service.training.history import History
 
 log = structlog.get_logger(__name__)
 
-READ_TIMEOUT: Final = 1800.0  # seconds for the whole topic
+READ_TIMEOUT_S: Final = 1800.0  # seconds for the whole topic
 
 
-def champion(settings: Settings) -> Pretrained:
+def champion(settings: Settings) -> OnnxForest:
     """Return the model that reigns: the last one promoted, or the artifact that pods start with."""
-    topic = model_topic.Promotions(settings, "fraud-refit")
+    topic = model_topic.ModelTopicReader(settings, "fraud-refit")
     try:
         promoted = last(topic.catch_up(), lambda error: log.warning("promoted_model_refused", reason=str(error)))
     finally:
@@ -49,7 +49,7 @@ def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lamb
         When the end is not reached in time.
     """
     window, unreadable = LabelledWindow(), 0
-    for batch in clients.read_to_end(settings, "fraud-refit-labelled", settings.topics.labelled, READ_TIMEOUT):
+    for batch in clients.read_to_end(settings, "fraud-refit-labelled", settings.topics.labelled, READ_TIMEOUT_S):
         found = [*readable(batch)]
         window.add(found)
         unreadable += len(batch) - len(found)

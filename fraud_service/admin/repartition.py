@@ -15,10 +15,10 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError, PreflightError
-from fraud_service.domain.label_join_cards import Dealing
+from fraud_service.domain.label_join_cards import RowCardResolver
 from fraud_service.kafka import clients, group_offsets, topics
-from fraud_service.kafka.topic_reader import Archive
-from fraud_service.processors.learner import LEDGER, LESSONS, LIMITS
+from fraud_service.kafka.topic_reader import TopicReader
+from fraud_service.processors.learner import EXAMPLES_KEY, JOIN_KEY, RATE_LIMIT_KEY
 from fraud_service.processors.scorer import PROFILE
 from fraud_service.runtime import changelogs
 
@@ -52,8 +52,8 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
     """
     for group in (old.scorer_group, old.learner_group):
         group_offsets.require_stopped(old, group)
-    specs = {spec.role: spec for spec in topics.table(new) if spec.role in ANEW}
-    with Archive(old, NAME) as archive:
+    specs = {spec.role: spec for spec in topics.topic_specs(new) if spec.role in ANEW}
+    with TopicReader(old, NAME) as archive:
         before = len(archive.spans(old.topics.transactions))
         _require_sense(old, new, before)
         require_all_read(old, archive)
@@ -65,7 +65,7 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
             yield "nothing was done: add --yes to do it"
             return
         _create(old, new, specs)
-        kept = {spec.role: spec.name for spec in topics.table(old)}
+        kept = {spec.role: spec.name for spec in topics.topic_specs(old)}
         of_scorer = _profiles(changelogs.rows(old, archive, kept["scorer_state"]), before, new.partitions)
         count = _move(new, archive, of_scorer, specs["scorer_state"].name, [new.topics.transactions])
         yield f"profiles: {count:,} moved and read back"
@@ -86,7 +86,7 @@ def _require_sense(old: Settings, new: Settings, before: int) -> None:
             raise ConfigurationError(f"--{role} {getattr(new.topics, role)}: is the topic of now; give another name")
 
 
-def require_all_read(old: Settings, archive: Archive) -> None:
+def require_all_read(old: Settings, archive: TopicReader) -> None:
     """Whatever lies unread on an old topic would never be read: producers must have stopped."""
     names = old.topics
     for group, topic in (
@@ -94,8 +94,8 @@ def require_all_read(old: Settings, archive: Archive) -> None:
         (old.learner_group, names.labels),
         (old.learner_group, names.scores),
     ):
-        read = group_offsets.committed(old, group, archive, topic)
-        for number, span in group_offsets.settled(old, archive, topic).items():
+        read = group_offsets.group_offsets(old, group, archive, topic)
+        for number, span in group_offsets.stable_ranges(old, archive, topic).items():
             begin = read[number] or 0
             if next(archive.read(topic, number, begin, span.end), None) is not None:  # markers of transactions are none
                 raise PreflightError(
@@ -105,7 +105,7 @@ def require_all_read(old: Settings, archive: Archive) -> None:
 
 
 def _require_unused(new: Settings, specs: dict[str, topics.TopicSpec]) -> None:
-    there = clients.admin(new).list_topics(timeout=clients.TIMEOUT).topics
+    there = clients.admin(new).list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics
     used = [spec.name for spec in specs.values() if spec.name in there]
     if used:
         raise PreflightError(
@@ -115,13 +115,13 @@ def _require_unused(new: Settings, specs: dict[str, topics.TopicSpec]) -> None:
 
 def _create(old: Settings, new: Settings, specs: dict[str, topics.TopicSpec]) -> None:
     admin = clients.admin(new)
-    there = admin.list_topics(timeout=clients.TIMEOUT).topics
+    there = admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics
     topics.create(admin, [*specs.values()], len(there[old.topics.transactions].partitions[0].replicas))
     alerts = new.topics.alerts
     if len(there[alerts].partitions) < new.partitions:
         (raised,) = admin.create_partitions([NewPartitions(alerts, new.partitions)]).values()
         try:
-            raised.result(clients.TIMEOUT)
+            raised.result(clients.REQUEST_TIMEOUT_S)
         except KafkaException as error:
             raise PreflightError(f"topic {alerts} cannot have more partitions: {error.args[0].str()}") from error
 
@@ -141,39 +141,39 @@ def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:
 
 
 def _lessons(rows: Iterator[Row], partitions: int) -> Iterator[Row]:
-    dealing = Dealing(lambda card_id: clients.murmur2_partition(card_id.encode(), partitions))
+    dealing = RowCardResolver(lambda card_id: clients.murmur2_partition(card_id.encode(), partitions))
     for _, key, value in rows:
         prefix, _, name = key.partition(b"|")
-        if prefix == LESSONS:
+        if prefix == EXAMPLES_KEY:
             yield 0, key, value
-        elif prefix == LEDGER:
+        elif prefix == JOIN_KEY:
             dealt = dealing.take(json.loads(name), value)
             if dealt is not None:
                 yield _row(*dealt)
-        elif prefix != LIMITS:  # those count an hour, and begin anew
+        elif prefix != RATE_LIMIT_KEY:  # those count an hour, and begin anew
             raise FatalStreamError(f"the learner's changelog has a row of an unknown kind: {key!r}")
     for dealt in dealing.counts():
         yield _row(*dealt)
 
 
 def _row(partition: int, key: str, value: bytes) -> Row:
-    return partition, LEDGER + b"|" + json.dumps(key).encode(), value
+    return partition, JOIN_KEY + b"|" + json.dumps(key).encode(), value
 
 
-def _move(new: Settings, archive: Archive, rows: Iterable[Row], changelog: str, inputs: list[str]) -> int:
+def _move(new: Settings, archive: TopicReader, rows: Iterable[Row], changelog: str, inputs: list[str]) -> int:
     """Write rows as checkpoints would have, and read them back; returns their number."""
     headers = changelogs.headers(inputs, BEGIN - 1)
     written = [blake2b() for _ in range(new.partitions)]
     count = 0
 
-    def records() -> Iterator[clients.Record]:
+    def records() -> Iterator[clients.OutgoingRecord]:
         nonlocal count
         for partition, key, value in rows:
             count += 1
             _sum(written[partition], key, value)
-            yield clients.Record(changelog, key, value, headers, partition)
+            yield clients.OutgoingRecord(changelog, key, value, headers, partition)
 
-    clients.deliver(new, records())
+    clients.produce_all(new, records())
     for partition in range(new.partitions):
         found = blake2b()
         for entry in archive.read(changelog, partition):
@@ -191,7 +191,7 @@ def _begin(new: Settings) -> None:
     """Let the new logs begin at offset 1, and the groups stand there; from here on the service may start."""
     names, numbers = new.topics, range(new.partitions)
     for topic in (names.transactions, names.labels, names.scores):
-        clients.deliver(new, [clients.Record(topic, None, None, [], number) for number in numbers])
+        clients.produce_all(new, [clients.OutgoingRecord(topic, None, None, [], number) for number in numbers])
     places = [
         TopicPartition(topic, number, BEGIN)
         for topic in (names.transactions, names.labels, names.scores)

@@ -35,7 +35,7 @@ def reset(settings: Settings, group: str, *, really: bool) -> Iterator[str]:
     }
     if group not in roles:
         raise ConfigurationError(f"{group} is not a group of this service: choose one of {', '.join(roles)}")
-    renewed = [spec for spec in topics.table(settings) if spec.role in roles[group]]
+    renewed = [spec for spec in topics.topic_specs(settings) if spec.role in roles[group]]
     local = settings.state_dir / group
     yield f"offsets of group {group}: delete"
     for spec in renewed:
@@ -59,8 +59,8 @@ def _delete_offsets(settings: Settings, group: str) -> None:
     deadline = time.monotonic() + settings.session_timeout + 5
     while True:
         try:
-            (future,) = admin.delete_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
-            future.result(clients.TIMEOUT)
+            (future,) = admin.delete_consumer_groups([group], request_timeout=clients.REQUEST_TIMEOUT_S).values()
+            future.result(clients.REQUEST_TIMEOUT_S)
         except KafkaException as error:
             name, reason = error.args[0].name(), error.args[0].str()
             if name == "GROUP_ID_NOT_FOUND":
@@ -75,16 +75,18 @@ def _delete_offsets(settings: Settings, group: str) -> None:
 def _create_anew(settings: Settings, spec: topics.TopicSpec) -> None:
     """Delete a topic and create it again as it was: records of a compacted topic cannot be deleted otherwise."""
     admin = clients.admin(settings)
-    there = admin.list_topics(timeout=clients.TIMEOUT).topics.get(spec.name)
+    there = admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics.get(spec.name)
     if there is None:
         return
     replication = len(there.partitions[0].replicas)
     try:
-        admin.delete_topics([spec.name], request_timeout=clients.TIMEOUT)[spec.name].result(clients.TIMEOUT)
+        admin.delete_topics([spec.name], request_timeout=clients.REQUEST_TIMEOUT_S)[spec.name].result(
+            clients.REQUEST_TIMEOUT_S
+        )
     except KafkaException as error:
         raise PreflightError(f"topic {spec.name} cannot be deleted: {error.args[0].str()}") from error
-    deadline = time.monotonic() + clients.TIMEOUT
-    while spec.name in admin.list_topics(timeout=clients.TIMEOUT).topics and time.monotonic() < deadline:
+    deadline = time.monotonic() + clients.REQUEST_TIMEOUT_S
+    while spec.name in admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics and time.monotonic() < deadline:
         time.sleep(0.1)
     again = msgspec.structs.replace(spec, partitions=len(there.partitions))
     topics.create(admin, [again], replication)

@@ -12,25 +12,25 @@ import structlog
 
 from fraud_service.config.keyring import require_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
-from fraud_service.domain.detector import MOST_MODELS
+from fraud_service.domain.detector import MAX_MODELS
 from fraud_service.domain.errors import InvalidRecord, RefusedRecord
-from fraud_service.domain.snapshot import KEPT, decode_snapshot
+from fraud_service.domain.snapshot import RETENTION_MS, decode_snapshot
 from fraud_service.kafka import clients, group_offsets, model_topic
-from fraud_service.kafka.topic_reader import Archive
+from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.snapshot_reader import VERSION_HEADER, risk_row
-from fraud_service.security.signatures import Keyring, Refusal
+from fraud_service.security.signatures import Keyring, RejectReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.kafka.topic_reader import Record
     from fraud_service.security.signatures import Headers
 
 log = structlog.get_logger(__name__)
 
 
-class Lenient(Keyring, frozen=True):
+class UnsignedReplayGuard(Keyring, frozen=True):
     """Accepts records that processes refuse, because an operator vouches for them."""
 
     unsigned: bool = False
@@ -46,13 +46,13 @@ class Lenient(Keyring, frozen=True):
         try:
             Keyring(self.keys, self.active, self.deployment).require(role, key, value, headers)
         except RefusedRecord as error:
-            if error.reason == Refusal.FORGED and self.unbound:
+            if error.reason == RejectReason.FORGED and self.unbound:
                 Keyring(self.keys, self.active, deployment=None).require(role, key, value, headers)
-            elif error.reason != Refusal.UNSIGNED or not self.unsigned:
+            elif error.reason != RejectReason.UNSIGNED or not self.unsigned:
                 raise
 
 
-def sign_anew(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) -> Iterator[str]:
+def re_sign(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) -> Iterator[str]:
     """Publish again, signed with the key that signs now, what is in force; yields what is done, a line each.
 
     Parameters
@@ -71,8 +71,8 @@ def sign_anew(settings: Settings, *, unsigned: bool, unbound: bool, really: bool
     """
     keyring = require_keyring(settings)
     group_offsets.require_stopped(settings, settings.learner_group)
-    believed = Lenient(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
-    gate = model_topic.Gate(believed)
+    believed = UnsignedReplayGuard(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
+    gate = model_topic.ReplayGuard(believed)
     models = _in_force(model_topic.promoted(settings, gate))
     rows = _last(settings, "risk", believed)
     snapshots = _recent(_last(settings, "snapshots", believed))
@@ -82,29 +82,29 @@ def sign_anew(settings: Settings, *, unsigned: bool, unbound: bool, really: bool
         return
     if models:
         model_topic.publish_all(settings, gate, models)
-    clients.deliver(settings, _signed(keyring, "risk", rows))
-    clients.deliver(settings, _signed(keyring, "snapshots", snapshots))
+    clients.produce_all(settings, _signed(keyring, "risk", rows))
+    clients.produce_all(settings, _signed(keyring, "snapshots", snapshots))
     yield "done"
 
 
-def _in_force(records: Iterable[model_topic.Promoted]) -> list[tuple[bytes, bytes]]:
+def _in_force(records: Iterable[model_topic.PromotedModel]) -> list[tuple[bytes, bytes]]:
     """Keep the newest switch and re-fit, and as many of the newest models as scorers have ready, in order."""
     found: dict[bytes, bytes] = {}
     for record in records:
         found.pop(record.key, None)
         found[record.key] = record.value
         models = [key for key in found if key not in model_topic.NON_MODEL_KEYS]
-        if len(models) > MOST_MODELS:
+        if len(models) > MAX_MODELS:
             del found[models[0]]
     return list(found.items())
 
 
-def _last(settings: Settings, role: str, keyring: Keyring) -> list[Entry]:
+def _last(settings: Settings, role: str, keyring: Keyring) -> list[Record]:
     """Return the newest record of each key that may be believed, in order."""
-    found: dict[bytes | None, Entry] = {}
+    found: dict[bytes | None, Record] = {}
     refused = RateLimitedLog(log.warning, "record_not_signed_anew")
     topic = getattr(settings.topics, role)
-    with Archive(settings, f"fraud-sign-{role}") as archive:
+    with TopicReader(settings, f"fraud-sign-{role}") as archive:
         for entry in archive.read(topic, 0):
             try:
                 keyring.require(role, entry.key, entry.value, entry.headers)
@@ -120,25 +120,25 @@ def _last(settings: Settings, role: str, keyring: Keyring) -> list[Entry]:
     return list(found.values())
 
 
-_READ: Final[Mapping[str, Callable[[Entry], object]]] = {
+_READ: Final[Mapping[str, Callable[[Record], object]]] = {
     "risk": lambda entry: risk_row(entry.key, entry.value, entry.headers),
     "snapshots": lambda entry: decode_snapshot(entry.value or b""),
 }
 
 
-def _version(entry: Entry) -> str:
+def _version(entry: Record) -> str:
     """Return the snapshot that a risk row names; versions begin with their boundary."""
     return entry.header(VERSION_HEADER) or ""
 
 
-def _recent(entries: list[Entry]) -> list[Entry]:
+def _recent(entries: list[Record]) -> list[Record]:
     """Keep the snapshots that a scorer keeps in memory."""
     dated = [(decode_snapshot(entry.value or b"").as_of, entry) for entry in entries]
     newest = max((as_of for as_of, _ in dated), default=0)
-    return [entry for as_of, entry in dated if as_of > newest - KEPT]
+    return [entry for as_of, entry in dated if as_of > newest - RETENTION_MS]
 
 
-def _signed(keyring: Keyring, role: str, entries: list[Entry]) -> Iterator[clients.Record]:
+def _signed(keyring: Keyring, role: str, entries: list[Record]) -> Iterator[clients.OutgoingRecord]:
     for entry in entries:
         headers = keyring.signed(role, entry.key, entry.value, entry.headers)
-        yield clients.Record(entry.topic, entry.key, entry.value, headers)
+        yield clients.OutgoingRecord(entry.topic, entry.key, entry.value, headers)

@@ -16,7 +16,7 @@ from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
-    from fraud_service.admin.dead_letter_proof import Verdict
+    from fraud_service.admin.dead_letter_proof import RedriveCheck
 
 app = typer.Typer()
 
@@ -45,7 +45,7 @@ def verify(
     Reads only, joins no group, and may run beside the live service.
     """
     from fraud_service.verification.findings import encode_report
-    from fraud_service.verification.verify import Depth
+    from fraud_service.verification.verify import VerifyOptions
     from fraud_service.verification.verify import verify as run
 
     chosen = settings.load(bootstrap_servers=bootstrap)
@@ -53,7 +53,7 @@ def verify(
         task = bar.add_task("records", total=None)
         report = run(
             chosen,
-            Depth(None if since is None else instant_of(since, "--since"), state, volume, replay),
+            VerifyOptions(None if since is None else instant_of(since, "--since"), state, volume, replay),
             on_size=lambda size: bar.update(task, total=size),
             on_entry=lambda count: bar.advance(task, count),
         )
@@ -89,10 +89,10 @@ def letters_list(
     bootstrap: Bootstrap = None,
 ) -> None:
     """List dead letters: place, reason, source, whether sent again, what was wrong."""
-    from fraud_service.kafka.dead_letters import Wanted, look
+    from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
 
-    wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition)
-    for found in look(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False).letters:
+    wanted = DeadLetterFilter(reason, topic, None if since is None else instant_of(since, "--since"), partition)
+    for found in find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False).letters:
         if as_json:
             say_json(json.dumps(found.row()))
         else:
@@ -109,10 +109,12 @@ def letters_show(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Print one dead letter: headers, key and value; what cannot be printed is escaped."""
-    from fraud_service.kafka.dead_letters import Wanted, look, require_one
+    from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters, require_one
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    found = require_one(look(chosen, Wanted(partition=partition, offset=offset)), partition, offset)
+    found = require_one(
+        find_dead_letters(chosen, DeadLetterFilter(partition=partition, offset=offset)), partition, offset
+    )
     if raw:
         _write_raw(found.entry.value or b"")
         return
@@ -151,14 +153,18 @@ def letters_redrive(
 
     Compares each letter with its source message. Exits 1 when a letter is forged.
     """
-    from fraud_service.admin.dead_letter_proof import RedriveOptions, judge
+    from fraud_service.admin.dead_letter_proof import RedriveOptions, check_letters
     from fraud_service.admin.redrive import redrive
-    from fraud_service.kafka.dead_letters import Wanted, look
+    from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    wanted = Wanted(reason, topic, None if since is None else instant_of(since, "--since"), partition, offset)
+    wanted = DeadLetterFilter(reason, topic, None if since is None else instant_of(since, "--since"), partition, offset)
     options = RedriveOptions(None if value_from is None else read(value_from, MAX_EVENT_BYTES), unproved)
-    verdicts = redrive(chosen, wanted, options) if yes else judge(chosen, look(chosen, wanted).letters, options)
+    verdicts = (
+        redrive(chosen, wanted, options)
+        if yes
+        else check_letters(chosen, find_dead_letters(chosen, wanted).letters, options)
+    )
     counts = Counter(_say_verdict(verdict, is_dry=not yes) for verdict in verdicts)
     listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))
     say(listed if yes else "nothing was done: add --yes to do it")
@@ -166,7 +172,7 @@ def letters_redrive(
         raise typer.Exit(1)
 
 
-def _say_verdict(verdict: Verdict, *, is_dry: bool) -> str:
+def _say_verdict(verdict: RedriveCheck, *, is_dry: bool) -> str:
     """Print what happens to a letter; returns the name under which it is counted."""
     place = f"{verdict.found.entry.partition} {verdict.found.entry.offset}"
     if verdict.hindrance is None:

@@ -154,7 +154,7 @@ def refit(
     """
     from fraud_service.admin import refit as run
     from fraud_service.models.artifact import find, read
-    from fraud_service.training.refit import challenge
+    from fraud_service.training.refit import evaluate_challenger
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     if artifact is not None:
@@ -173,7 +173,7 @@ def refit(
             examples = run.labelled_in_file(history, duration(label_delay), ticks(bar, len(history)))
     at = 0 if examples is None else int(examples.timestamps.max())
     source = f"topic {chosen.topics.labelled}" if file is None else file.name
-    outcome, challenger = challenge(examples, champion, at, source, margin)
+    outcome, challenger = evaluate_challenger(examples, champion, at, source, margin)
     if not dry_run:
         if challenger is not None:
             run.promote(chosen, challenger)

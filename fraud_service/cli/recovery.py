@@ -29,14 +29,14 @@ def recover(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Make a lost service again: send the topics it read to those of a new one that runs, never ahead of it."""
-    from fraud_service.admin.rebuild import Recovery, Sources
+    from fraud_service.admin.rebuild import Rebuild, Sources
     from fraud_service.config import factories
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     there = settings.load(bootstrap_servers=source or bootstrap)
-    with Recovery(there, Sources(transactions, labels, models)) as recovery, progress_bar() as bar:
+    with Rebuild(there, Sources(transactions, labels, models)) as recovery, progress_bar() as bar:
         task = bar.add_task("transactions", total=len(recovery))
-        found = recovery.play(chosen, factories.calendar(chosen), lambda: bar.advance(task))
+        found = recovery.run(chosen, factories.calendar(chosen), lambda: bar.advance(task))
     say_json(msgspec.json.encode(found))
 
 

@@ -28,7 +28,7 @@ from fraud_service.domain.text import visible_json
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
-    from fraud_service.verification.replay import Plan, Verified
+    from fraud_service.verification.replay import Plan, ReplayResult
 
 app = typer.Typer()
 snapshots_app = typer.Typer(no_args_is_help=True, help="List, show, compare and rebuild what labels have taught.")
@@ -65,7 +65,7 @@ def replay(
     was ended starts over; with --resume, it goes on.
     """
     from fraud_service.verification import replay
-    from fraud_service.verification.decision_verifier import Span
+    from fraud_service.verification.decision_verifier import TimeRange
 
     for path in (json_out, report):
         require_folder(path)
@@ -73,10 +73,10 @@ def replay(
     chosen = settings.load(bootstrap_servers=bootstrap, review_threshold=review, decline_threshold=decline)
     candidate = (models, version, review, decline) != (None, None, None, None)
     _require_one_purpose(report, resume, candidate=candidate)
-    span = Span(_moment(start, Span().begin), _moment(end, Span().end))
+    span = TimeRange(_moment(start, TimeRange().begin), _moment(end, TimeRange().end))
     asked = replay.plan(chosen, span, _numbers(partitions))
     if resume is not None:
-        asked = replay.resumed(resume, asked)
+        asked = replay.load_checkpoints(resume, asked)
     with progress_bar() as bar:
         task = bar.add_task("scores", total=sum(part.end - part.begin for part in asked.scores.values()))
 
@@ -122,7 +122,7 @@ def _read_thresholds(path: Path) -> Thresholds:
         ) from None
 
 
-def _tell(found: Verified) -> None:
+def _tell(found: ReplayResult) -> None:
     for line in found.refused:
         say(f"refused: {line}")
     for one in found.findings:

@@ -75,7 +75,7 @@ def topics_list(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")
     from fraud_service.kafka import topics
 
     chosen = settings.load()
-    specs = topics.table(chosen)
+    specs = topics.topic_specs(chosen)
     if as_json:
         rows = [
             {
@@ -83,7 +83,7 @@ def topics_list(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")
                 "name": spec.name,
                 "key": spec.key,
                 "partitions": spec.partitions,
-                "replication": chosen.replication,
+                "replication": chosen.replication_factor,
                 **spec.config(),
             }
             for spec in specs
@@ -92,7 +92,7 @@ def topics_list(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")
         return
     for spec in specs:
         kept = "for ever" if spec.retention < 0 else f"{spec.retention // DAY} days"
-        shape = f"{spec.partitions:4} × {chosen.replication}  {spec.cleanup:8} {kept:9}"
+        shape = f"{spec.partitions:4} × {chosen.replication_factor}  {spec.cleanup:8} {kept:9}"
         say(f"{spec.role:14} {spec.name:58} {shape} {spec.key:24} {spec.content}")
 
 
@@ -102,7 +102,7 @@ def topics_create(bootstrap: Bootstrap = None) -> None:
     from fraud_service.kafka import clients, topics
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    created = topics.create(clients.admin(chosen), topics.table(chosen), chosen.replication)
+    created = topics.create(clients.admin(chosen), topics.topic_specs(chosen), chosen.replication_factor)
     say(*([f"created {name}" for name in created] or ["nothing to create"]))
 
 
@@ -112,7 +112,7 @@ def topics_check(bootstrap: Bootstrap = None) -> None:
     from fraud_service.kafka import clients, topics
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    found = topics.findings(clients.admin(chosen), topics.table(chosen), chosen.replication)
+    found = topics.findings(clients.admin(chosen), topics.topic_specs(chosen), chosen.replication_factor)
     say(*(found or ["all topics are as they should be"]))
     if found:
         raise typer.Exit(1)
@@ -128,7 +128,7 @@ def label(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Send one label."""
-    from fraud_service.admin.history_producer import Feed
+    from fraud_service.admin.history_producer import HistoryProducer
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     moment = at or datetime.now().astimezone().isoformat()
@@ -141,10 +141,10 @@ def label(
             source=source,
         )
         decode_label(encode(verdict))  # what nobody could read is not sent, nor what everybody would refuse
-        refuse(encode(verdict), numbers=chosen.refuse_card_numbers)
+        refuse(encode(verdict), numbers=chosen.reject_pan)
     except InvalidEvent as error:
         raise ConfigurationError(error.detail) from None
-    with Feed(chosen) as feed:
+    with HistoryProducer(chosen) as feed:
         feed.label(verdict)
     say(f"sent: {transaction_id} is {'fraud' if fraud else 'legitimate'}")
 
@@ -167,26 +167,26 @@ def feed(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Stream a file (Parquet, CSV, JSON Lines) into the input topics, each label when it becomes known."""
-    from fraud_service.admin.event_time_pacing import Lockstep
-    from fraud_service.admin.history_producer import Feed
+    from fraud_service.admin.event_time_pacing import EventTimePacer
+    from fraud_service.admin.history_producer import HistoryProducer
     from fraud_service.config import factories
 
     delay = duration(label_delay)
     history = history_of(file, maps, sets, start, end)
     chosen = settings.load(bootstrap_servers=bootstrap)
     with ExitStack() as stack:
-        bar, sender = stack.enter_context(progress_bar()), stack.enter_context(Feed(chosen))
+        bar, sender = stack.enter_context(progress_bar()), stack.enter_context(HistoryProducer(chosen))
         task = bar.add_task("transactions", total=len(history))
-        paced = [stack.enter_context(Lockstep(chosen, factories.calendar(chosen))).before] if event_time else []
-        sender.play(history, delay, rate, lambda: bar.advance(task), *paced)
+        paced = [stack.enter_context(EventTimePacer(chosen, factories.calendar(chosen))).before] if event_time else []
+        sender.produce(history, delay, rate, lambda: bar.advance(task), *paced)
     say_json(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
 
 
 @app.command()
 def config() -> None:
-    """Print every setting with its value; secrets in FRAUD_KAFKA stay hidden."""
+    """Print every setting with its value; secrets in FRAUD_KAFKA_CONFIG stay hidden."""
     chosen = settings.load().model_dump(mode="json")
-    chosen["kafka"] = dict.fromkeys(chosen["kafka"], "***")
+    chosen["kafka_config"] = dict.fromkeys(chosen["kafka_config"], "***")
     say_json(json.dumps(chosen, indent=2))
 
 

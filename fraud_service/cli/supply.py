@@ -28,14 +28,14 @@ def models_list(
     """Print the model that processes start with and those that were promoted, and which one reigns."""
     from fraud_service.admin import models
 
-    found = models.candidates(settings.load(bootstrap_servers=bootstrap))
+    found = models.model_statuses(settings.load(bootstrap_servers=bootstrap))
     if as_json:
         say_json(json.dumps([msgspec.structs.asdict(one) for one in found], indent=2))
         return
     for one in found:
         since = "at the start" if one.promoted_at is None else rfc3339(one.promoted_at)
         signature = f"signed with {one.signed_with}" if one.signed_with else "unsigned"
-        say(f"{'*' if one.reigns else ' '} {one.version:40} {since:24} {signature}")
+        say(f"{'*' if one.is_active else ' '} {one.version:40} {since:24} {signature}")
 
 
 @models_app.command("rollback")
@@ -43,7 +43,7 @@ def models_rollback(version: str, bootstrap: Bootstrap = None) -> None:
     """Let a model reign again that was promoted before, or that processes start with: from the next snapshot on."""
     from fraud_service.admin import models
 
-    models.rollback(settings.load(bootstrap_servers=bootstrap), version)
+    models.roll_back(settings.load(bootstrap_servers=bootstrap), version)
     say(f"promoted: {version}")
 
 
@@ -70,7 +70,7 @@ def online_on(bootstrap: Bootstrap = None) -> None:
 def _switch(bootstrap: str | None, *, online: bool) -> None:
     from fraud_service.admin import models
 
-    models.switch(settings.load(bootstrap_servers=bootstrap), online=online)
+    models.switch_online_model(settings.load(bootstrap_servers=bootstrap), online=online)
     say(f"the online model is {'on' if online else 'off'}")
 
 
@@ -89,5 +89,5 @@ def sign(
     from fraud_service.admin import resign
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    for line in resign.sign_anew(chosen, unsigned=unsigned, unbound=unbound, really=yes):
+    for line in resign.re_sign(chosen, unsigned=unsigned, unbound=unbound, really=yes):
         say(line)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.snapshot import Snapshot, untaught
-from fraud_service.domain.time import DAY, MINUTE, Calendar
+from fraud_service.domain.snapshot import Snapshot, untrained
+from fraud_service.domain.time import DAY, MINUTE, LearningSchedule
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 
 
 def first_artifact(settings: Settings) -> artifact.Artifact:
-    """Read the artifact that processes start with. With keys, that of FRAUD_MODEL must be signed, the shipped one not.
+    """Read the artifact that processes start with.
+
+    With keys, an artifact in FRAUD_MODEL_DIR must be signed. The shipped artifact need not be.
 
     Raises
     ------
     ModelError
         As `artifact.read` does.
     """
-    if settings.model is None:
+    if settings.model_dir is None:
         return artifact.read(artifact.shipped())
-    return artifact.read(settings.model, load_keyring(settings))
+    return artifact.read(settings.model_dir, load_keyring(settings))
 
 
-def pretrained(settings: Settings) -> Pretrained:
+def pretrained(settings: Settings) -> OnnxForest:
     """Load the pretrained model that processes start with."""
-    return Pretrained(first_artifact(settings))
+    return OnnxForest(first_artifact(settings))
 
 
 def policy(settings: Settings) -> Policy:
@@ -41,25 +43,25 @@ def policy(settings: Settings) -> Policy:
     return Policy(settings.review_threshold, settings.decline_threshold)
 
 
-def calendar(settings: Settings) -> Calendar:
+def calendar(settings: Settings) -> LearningSchedule:
     """Return the event-time rules of learning."""
-    return Calendar(
+    return LearningSchedule(
         interval=int(settings.snapshot_interval * MINUTE),
-        lead=int(settings.snapshot_lead * MINUTE),
-        maturity=int(settings.maturity * DAY),
+        activation_delay=int(settings.snapshot_activation_delay * MINUTE),
+        maturity=int(settings.label_maturity * DAY),
         retention=int(settings.label_retention * DAY),
     )
 
 
-def first_snapshot(model: Pretrained) -> Snapshot:
+def first_snapshot(model: OnnxForest) -> Snapshot:
     """Return what is in force before any label was learned."""
-    return untaught(model.version, model.untaught_online_model())
+    return untrained(model.version, model.untrained_online_model())
 
 
-def restore(model: Pretrained) -> Callable[[bytes | None], OnlineLearner]:
+def restore(model: OnnxForest) -> Callable[[bytes | None], OnlineLearner]:
     """Return what makes the online learner from its last state."""
     # Only the learner has river: a scorer must start, and stay small, without it.
     from fraud_service.models.river_learner import RiverLearner  # noqa: PLC0415
 
-    initial = model.untaught_online_model()
+    initial = model.untrained_online_model()
     return lambda state: RiverLearner(initial, model.version, state)

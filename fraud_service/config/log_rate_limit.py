@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EVERY: Final = 60.0  # seconds between two lines of one kind
+PERIOD_S: Final = 60.0  # seconds between two lines of one kind
 
 
 class RateLimitedLog:
@@ -44,5 +44,5 @@ class RateLimitedLog:
         with self._lock:
             for kind in [kind for kind in self._held if final or self._next.get(kind, now) <= now]:
                 count, details = self._held.pop(kind)
-                self._next[kind] = now + EVERY
+                self._next[kind] = now + PERIOD_S
                 self._write(self._event, kind=kind, **details, **({"count": count} if count > 1 else {}))

@@ -16,27 +16,28 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.security.keys import mounted
-from fraud_service.security.label_rate_limit import MOST_PER_CARD
+from fraud_service.security.keys import read_secret_files
+from fraud_service.security.label_rate_limit import MAX_PER_CARD
 
 PREFIX: Final = "FRAUD_"
-FOREIGN: Final = "FRAUD_TEST_"  # read by the test suite, not by the service
-IN_WORDS: Final = {  # defaults that are found at the start
-    "instance": "host name",
-    "kafka": "{}",
-    "kafka_secrets": "none",
-    "signing_keys": "none",
-    "signing_key": "last",
+TEST_PREFIX: Final = "FRAUD_TEST_"  # read by the test suite, not by the service
+DEFAULT_TEXTS: Final = {  # defaults that are found at the start
+    "instance_id": "host name",
+    "kafka_config": "{}",
+    "kafka_config_dir": "none",
+    "signing_key_dir": "none",
+    "active_signing_key": "last",
     "deployment": "none",
-    "tokenizer_keys": "none",
-    "tokenizer_key": "last",
-    "http_certificate": "none",
-    "http_key": "none",
-    "model": "shipped",
+    "tokenizer_key_dir": "none",
+    "active_tokenizer_key": "last",
+    "http_tls_cert": "none",
+    "http_tls_key": "none",
+    "model_dir": "shipped",
 }
 
 NO: Final = frozenset({"false", "f", "0"})  # as librdkafka reads it
-UNVERIFIED: Final = {  # options of librdkafka, and the values with which anyone could be the broker, or be let in
+# Options of librdkafka with the values that let anyone be the broker, or let anyone in.
+INSECURE_KAFKA_OPTIONS: Final = {
     "enable.ssl.certificate.verification": NO,
     "ssl.endpoint.identification.algorithm": frozenset({"none"}),
     "enable.sasl.oauthbearer.unsecure.jwt": frozenset({"true", "t", "1"}),
@@ -89,53 +90,55 @@ class Settings(BaseSettings):
     )
 
     bootstrap_servers: str = Field("localhost:9092", min_length=1, description="Kafka brokers, host:port,…")
-    kafka: dict[str, str] = Field({}, description="further librdkafka options for every client, as a JSON object")
-    kafka_secrets: NamedPath | None = Field(
+    kafka_config: dict[str, str] = Field(
+        {}, description="further librdkafka options for every client, as a JSON object"
+    )
+    kafka_config_dir: NamedPath | None = Field(
         None, description="folder of further librdkafka options, secret ones: a file each, named as the option"
     )
-    signing_keys: NamedPath | None = Field(
+    signing_key_dir: NamedPath | None = Field(
         None,
         description="folder of the keys that sign models, snapshots and risk: a file each, its name the key's",
     )
-    signing_key: str | None = Field(
+    active_signing_key: str | None = Field(
         None, min_length=1, description="name of the key that signs, the others only verify; the last by name if absent"
     )
     deployment: str | None = Field(
         None,
         pattern=r"^[!-~]{1,200}$",
         description="name of this deployment, as in production/fraud: part of every signature, so that records of "
-        "another deployment are refused; required with FRAUD_SIGNING_KEYS",
+        "another deployment are refused; required with FRAUD_SIGNING_KEY_DIR",
     )
     allow_unsigned: bool = Field(
         default=False,
-        description="whether to start without FRAUD_SIGNING_KEYS: then anyone who may write models, snapshots or risk "
-        "can change scores",
+        description="whether to start without FRAUD_SIGNING_KEY_DIR: then anyone who may write models, snapshots or "
+        "risk can change scores",
     )
-    tokenizer_keys: NamedPath | None = Field(
+    tokenizer_key_dir: NamedPath | None = Field(
         None,
         description="folder of the keys of `fraud-service tokenize`: a file each, its name the key's; nowhere else",
     )
-    tokenizer_key: str | None = Field(
+    active_tokenizer_key: str | None = Field(
         None, min_length=1, description="name of the key that makes new tokens; the last by name if absent"
     )
-    development: bool = Field(
+    allow_insecure_kafka: bool = Field(
         default=False,
-        description="whether FRAUD_KAFKA may switch the verification of brokers off: never with real data",
+        description="whether FRAUD_KAFKA_CONFIG may switch the verification of brokers off: never with real data",
     )
     topics: TopicNames = Field(TopicNames(), description="topic names, FRAUD_TOPICS__SCORES and so on")
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of the topics that `topics create` makes")
-    replication: int = Field(1, ge=1, le=10, description="replicas of the topics that `topics create` makes")
+    replication_factor: int = Field(1, ge=1, le=10, description="replicas of the topics that `topics create` makes")
 
     scorer_group: GroupName = Field("fraud-scorer", description="consumer group of the scorers")
     learner_group: GroupName = Field("fraud-learner", description="consumer group of the learner")
     tokenizer_group: GroupName = Field("fraud-tokenizer", description="consumer group of the tokenizer")
-    instance: str = Field(
+    instance_id: str = Field(
         default_factory=socket.gethostname,
         min_length=1,
         description="name of this process that a restart keeps: it becomes the group instance and transactional id",
     )
     state_dir: NamedPath = Field(Path("state"), description="folder of the local state; one volume a pod")
-    guarantee: Literal["exactly-once", "at-least-once"] = Field(
+    processing_guarantee: Literal["exactly-once", "at-least-once"] = Field(
         "exactly-once", description="of the scorer; the learner is always exactly-once"
     )
     session_timeout: float = Field(
@@ -151,17 +154,17 @@ class Settings(BaseSettings):
         description="seconds between checkpoints of the scorer; exactly-once they come earlier when nothing waits",
     )
 
-    model: NamedPath | None = Field(None, description="folder of the pretrained model; by default the shipped one")
+    model_dir: NamedPath | None = Field(None, description="folder of the pretrained model; by default the shipped one")
     review_threshold: Share = Field(0.3, description="score from which a transaction is flagged for review")
     decline_threshold: Share = Field(0.9, description="score from which the advice is to decline")
-    future_tolerance: float = Field(
+    max_clock_skew: float = Field(
         300.0,
         ge=0,
         le=LONGEST * 86_400,
         description="seconds an event time may lie after the broker's timestamp of its message",
     )
 
-    refuse_card_numbers: bool = Field(
+    reject_pan: bool = Field(
         default=True,
         description="whether a message with what looks like a card number is a dead letter; false where ids are long "
         "numbers. Security codes, PINs and track data are always refused",
@@ -170,13 +173,13 @@ class Settings(BaseSettings):
     snapshot_interval: float = Field(
         60.0, ge=1, le=LONGEST * 1440, description="minutes of event time between two snapshots"
     )
-    snapshot_lead: float = Field(
+    snapshot_activation_delay: float = Field(
         15.0,
         ge=0,
         le=LONGEST * 1440,
         description="minutes of event time between the boundary of a snapshot and its coming into force",
     )
-    maturity: float = Field(
+    label_maturity: float = Field(
         7.0,
         ge=SHORTEST_MATURITY,
         le=LONGEST,
@@ -185,7 +188,7 @@ class Settings(BaseSettings):
     label_retention: float = Field(
         60.0, gt=0, le=LONGEST, description="days of event time for which late labels find their features"
     )
-    legitimate_share: float = Field(
+    negative_sample_rate: float = Field(
         0.25,
         gt=0,
         le=1,
@@ -197,16 +200,16 @@ class Settings(BaseSettings):
         description="cards in the state of one partition above which FraudManyCards fires, 0 for no limit; the scorer "
         "still scores cards above it",
     )
-    labels_per_source: int = Field(
+    label_rate_limit_per_source: int = Field(
         100_000,
         ge=0,
         description="labels an hour that the learner takes of one source in one partition, 0 for any number; those "
         "beyond it are dead letters. Some ten times the busiest hour is a good limit",
     )
-    labels_per_card: int = Field(
+    label_rate_limit_per_card: int = Field(
         1_000,
         ge=0,
-        le=MOST_PER_CARD,
+        le=MAX_PER_CARD,
         description="labels an hour that the learner takes of one card, 0 for no limit. Cards share 4,096 "
         "counters: a limit below a hundred can refuse labels of cards that had few",
     )
@@ -214,12 +217,12 @@ class Settings(BaseSettings):
     # Probes and Prometheus come from outside the pod.
     http_host: str = Field("0.0.0.0", description="address of metrics and health checks")  # noqa: S104  # nosec B104
     http_port: int = Field(8000, ge=0, le=65_535, description="port of metrics and health checks; 0 takes a free one")
-    http_certificate: NamedPath | None = Field(
+    http_tls_cert: NamedPath | None = Field(
         None,
         description="PEM file with the certificate of metrics and health checks and its chain, read anew when it "
         "changes; none: plain HTTP",
     )
-    http_key: NamedPath | None = Field(None, description="PEM file with the private key of FRAUD_HTTP_CERTIFICATE")
+    http_tls_key: NamedPath | None = Field(None, description="PEM file with the private key of FRAUD_HTTP_TLS_CERT")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
     @model_validator(mode="after")
@@ -229,14 +232,15 @@ class Settings(BaseSettings):
                 f"FRAUD_DECLINE_THRESHOLD={self.decline_threshold} lies below "
                 f"FRAUD_REVIEW_THRESHOLD={self.review_threshold}: raise the first or lower the second"
             )
-        if self.label_retention < self.maturity:
+        if self.label_retention < self.label_maturity:
             raise ValueError(
-                f"FRAUD_LABEL_RETENTION={self.label_retention:g} is shorter than FRAUD_MATURITY={self.maturity:g}: "
+                f"FRAUD_LABEL_RETENTION={self.label_retention:g} is shorter than "
+                f"FRAUD_LABEL_MATURITY={self.label_maturity:g}: "
                 "features would be forgotten before they are learned; raise the first or lower the second"
             )
-        if (self.http_certificate is None) != (self.http_key is None):
+        if (self.http_tls_cert is None) != (self.http_tls_key is None):
             raise ValueError(
-                "FRAUD_HTTP_CERTIFICATE and FRAUD_HTTP_KEY belong together: set both for HTTPS, or neither for HTTP"
+                "FRAUD_HTTP_TLS_CERT and FRAUD_HTTP_TLS_KEY belong together: set both for HTTPS, or neither for HTTP"
             )
         if len({self.scorer_group, self.learner_group, self.tokenizer_group}) < 3:  # noqa: PLR2004 - as named
             raise ValueError(
@@ -270,27 +274,29 @@ def load(**overrides: object) -> Settings:
     except SettingsError as error:  # its message names the field in quotes; the value may be secret
         field = str(error).split('"')[1]
         raise ConfigurationError(f'{PREFIX}{field.upper()} is not JSON: write an object, {{"name": "text"}}') from None
-    secrets = {} if settings.kafka_secrets is None else _secrets(settings.kafka_secrets)
-    _require_verification(settings.kafka | secrets, is_development=settings.development)
-    return settings.model_copy(update={"kafka": settings.kafka | secrets})
+    secrets = {} if settings.kafka_config_dir is None else _secrets(settings.kafka_config_dir)
+    _require_verification(settings.kafka_config | secrets, is_development=settings.allow_insecure_kafka)
+    return settings.model_copy(update={"kafka_config": settings.kafka_config | secrets})
 
 
 def _require_verification(options: dict[str, str], *, is_development: bool) -> None:
-    for name, refused in UNVERIFIED.items():
+    for name, refused in INSECURE_KAFKA_OPTIONS.items():
         value = options.get(name, "").strip().lower()
         if value in refused and not is_development:
             raise ConfigurationError(
-                f"{PREFIX}KAFKA has {name}={value}: whoever is on the network could pass for a broker. Remove it and "
-                f"name your authority in ssl.ca.location; {PREFIX}DEVELOPMENT=true allows it where no data is real"
+                f"{PREFIX}KAFKA_CONFIG has {name}={value}: whoever is on the network could pass for a broker. "
+                f"Remove it and "
+                f"name your authority in ssl.ca.location; {PREFIX}ALLOW_INSECURE_KAFKA=true allows it where no "
+                f"data is real"
             )
 
 
 def _secrets(folder: Path) -> dict[str, str]:
     try:
-        return {name.encode().decode(): content.decode() for name, content in mounted(folder).items()}
+        return {name.encode().decode(): content.decode() for name, content in read_secret_files(folder).items()}
     except (OSError, UnicodeError) as error:
         raise ConfigurationError(
-            f"{PREFIX}KAFKA_SECRETS={folder}: {type(error).__name__}: mount a folder of readable UTF-8 text files"
+            f"{PREFIX}KAFKA_CONFIG_DIR={folder}: {type(error).__name__}: mount a folder of readable UTF-8 text files"
         ) from None
 
 
@@ -302,7 +308,7 @@ def variables() -> dict[str, tuple[str, str]]:
             for topic, inner in TopicNames.model_fields.items():
                 table[f"{PREFIX}TOPICS__{topic.upper()}"] = (str(inner.default), inner.description or "")
             continue
-        default = IN_WORDS.get(name, str(field.default))
+        default = DEFAULT_TEXTS.get(name, str(field.default))
         table[f"{PREFIX}{name.upper()}"] = (default, field.description or "")
     return table
 
@@ -310,7 +316,7 @@ def variables() -> dict[str, tuple[str, str]]:
 def _refuse_unknown() -> None:
     known = {*variables(), f"{PREFIX}TOPICS"}
     for name, value in os.environ.items():
-        if name.startswith(PREFIX) and not name.startswith(FOREIGN) and name.upper() not in known:
+        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name.upper() not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`fraud-service config` lists all settings"
             raise ConfigurationError(f"{name} is not a setting: {hint}")
@@ -328,6 +334,6 @@ def _complaint(error: object) -> str:
     if not details["loc"]:
         return str(details["msg"]).removeprefix("Value error, ")
     name = PREFIX + "__".join(str(part) for part in details["loc"]).upper()
-    if details["loc"][0] == "kafka":
+    if details["loc"][0] == "kafka_config":
         return f"{name}: {details['msg']}"  # the value may be a password
     return f"{name}={details['input']!r}: {details['msg']}"

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
 
-FEWEST_FRAUDS: Final = 10  # with fewer, a grade says nothing
+MIN_FRAUDS: Final = 10  # with fewer, a grade says nothing
 
 
-class Word(NamedTuple):
+class LabelState(NamedTuple):
     """The last word of the labels on a transaction, and what had been decided."""
 
     is_fraud: bool
@@ -29,7 +29,7 @@ class Truth:
     """Decisions against labels. A label that contradicts an earlier one takes its place."""
 
     def __init__(self) -> None:
-        self._words: dict[str, Word] = {}
+        self._words: dict[str, LabelState] = {}
         self._cells: defaultdict[tuple[bool, bool], int] = defaultdict(int)  # by flagged and fraud
 
     def learn(self, record: LabelledRecord) -> None:
@@ -37,7 +37,7 @@ class Truth:
         before = self._words.get(record.transaction_id)
         if before is not None:
             self._cells[before.is_flagged, before.is_fraud] -= 1
-        word = Word(record.is_fraud, record.outcome is not Outcome.APPROVE)
+        word = LabelState(record.is_fraud, record.outcome is not Outcome.APPROVE)
         self._cells[word.is_flagged, word.is_fraud] += 1
         self._words[record.transaction_id] = word
 
@@ -98,7 +98,7 @@ class Grade(NamedTuple):
         return cls(float(precision[ranked].mean()), sum(losses) / len(losses))
 
 
-class Duel(NamedTuple):
+class ModelComparison(NamedTuple):
     """Pretrained and online model on the same transactions."""
 
     frauds: int
@@ -106,11 +106,13 @@ class Duel(NamedTuple):
     online: Grade
 
     @classmethod
-    def between(cls, scored: Sequence[Scored], start: int, end: int, truth: Mapping[str, bool]) -> Duel | None:
+    def between(
+        cls, scored: Sequence[Scored], start: int, end: int, truth: Mapping[str, bool]
+    ) -> ModelComparison | None:
         """Compare them on event times from `start` to before `end`; None where there are too few frauds."""
         chosen = [each for each in scored if start <= each.timestamp < end]
         is_fraud = [truth[each.transaction_id] for each in chosen]
-        if sum(is_fraud) < FEWEST_FRAUDS:
+        if sum(is_fraud) < MIN_FRAUDS:
             return None
         return cls(
             sum(is_fraud),

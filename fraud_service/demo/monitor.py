@@ -11,7 +11,7 @@ import numpy as np
 
 from fraud_service.demo.ground_truth import Scored, Truth
 from fraud_service.domain.records import AlertRecord, decode_labelled, decode_score
-from fraud_service.domain.snapshot import UNTAUGHT, Snapshot, decode_snapshot
+from fraud_service.domain.snapshot import UNTRAINED, Snapshot, decode_snapshot
 from fraud_service.kafka import clients
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Tally:
     def __init__(self) -> None:
         self.scores = self.stale = self.alerts = self.dead_letters = self.labelled = self.snapshots = 0
         self.event_time = 0
-        self.in_force = UNTAUGHT
+        self.in_force = UNTRAINED
         self.latest: deque[AlertRecord] = deque(maxlen=ALERTS)
         self.newest: Snapshot | None = None
         self.weights: list[float] = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.live import Live
 
-from fraud_service.admin.history_producer import Feed
+from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.demo import screen, setup
 from fraud_service.demo.broker import EmbeddedBroker
 from fraud_service.demo.monitor import Observer, Tally
@@ -34,7 +34,7 @@ PLAIN_FRAME: Final = 5.0
 READ_TIMEOUT: Final = 0.05
 ASSIGN_TIMEOUT: Final = 30.0
 DRAIN_TIMEOUT: Final = 15.0  # until everything fed is scored
-QUIET: Final = 1.5  # seconds without a record, after which the learner is thought to have said everything
+QUIET_S: Final = 1.5  # seconds without a record, after which the learner is thought to have said everything
 LABEL_DELAY: Final = 7 * DAY  # only where a history does not say; the simulator always does
 
 
@@ -56,7 +56,7 @@ class Feeding:
         self._rate = len(history) / seconds
         self._stop = Event()
         self._thread = Thread(target=self._play, name="feed", daemon=True)
-        self._feed: Feed | None = None
+        self._feed: HistoryProducer | None = None
         self.failure: Exception | None = None
 
     def __enter__(self) -> Feeding:  # noqa: PYI034 - never subclassed
@@ -83,14 +83,14 @@ class Feeding:
 
     def _play(self) -> None:
         try:
-            with Feed(self._settings) as self._feed:
+            with HistoryProducer(self._settings) as self._feed:
                 self._feed_until_enough(self._feed)
         except Exception as error:  # noqa: BLE001 - handed to the main thread
             self.failure = error
 
-    def _feed_until_enough(self, feed: Feed) -> None:
+    def _feed_until_enough(self, feed: HistoryProducer) -> None:
         try:
-            feed.play(self._events(), LABEL_DELAY, self._rate)
+            feed.produce(self._events(), LABEL_DELAY, self._rate)
         except Enough:
             return
 
@@ -102,7 +102,7 @@ class Feeding:
         raise Enough
 
 
-class Show:
+class DemoRun:
     """One performance. Whatever it sets up goes on the stack, and is taken down when the stack is left."""
 
     def __init__(self, base: Settings, plan: Plan, console: Console, stop: Event, stack: ExitStack) -> None:
@@ -112,7 +112,7 @@ class Show:
         self._tally = Tally()
         self._services: list[setup.Service] = []
 
-    def perform(self, *, own_kafka: bool) -> screen.Scene | None:
+    def run(self, *, own_kafka: bool) -> screen.View | None:
         """Set up, feed and watch; returns what there was to see, None when stopped before it began."""
         settings = self._reach_kafka() if own_kafka else self._start_broker()
         ours = setup.quiet(settings)
@@ -128,9 +128,9 @@ class Show:
         self._say("scorer and learner are ready\n")
         metrics = {service.name: service.metrics for service in self._services}
         truth = {event.transaction.transaction_id: bool(event.is_fraud) for event in history}
-        scene = screen.Scene(self._plan, self._tally, truth, metrics, settings.bootstrap_servers)
+        scene = screen.View(self._plan, self._tally, truth, metrics, settings.bootstrap_servers)
         with Feeding(ours, history, self._plan.seconds) as feeding:
-            Watch(scene, feeding, observer, self._services, self._stop).until_over(self._console)
+            Monitor(scene, feeding, observer, self._services, self._stop).until_over(self._console)
         return scene
 
     def _say(self, text: str) -> None:
@@ -182,11 +182,11 @@ class Show:
                 raise setup.DemoError(f"no partitions of the output topics were assigned within {ASSIGN_TIMEOUT:.0f} s")
 
 
-class Watch:
+class Monitor:
     """Read what the services write and draw it, until everything fed was scored and learned."""
 
     def __init__(
-        self, scene: screen.Scene, feeding: Feeding, observer: Observer, services: list[setup.Service], stop: Event
+        self, scene: screen.View, feeding: Feeding, observer: Observer, services: list[setup.Service], stop: Event
     ) -> None:
         self._scene, self._feeding, self._observer = scene, feeding, observer
         self._services, self._stop = services, stop
@@ -236,7 +236,7 @@ class Watch:
             if tally.records != seen:
                 seen, quiet_since = tally.records, time.monotonic()
             is_decided = tally.scores + tally.dead_letters >= scene.transactions
-            if is_decided and time.monotonic() - quiet_since > QUIET:
+            if is_decided and time.monotonic() - quiet_since > QUIET_S:
                 return
 
 
@@ -258,7 +258,7 @@ def run(base: Settings, plan: Plan, *, own_kafka: bool) -> None:
     console = screen.console()
     with _ended_by_signals() as stop:
         with ExitStack() as stack:
-            scene = Show(base, plan, console, stop, stack).perform(own_kafka=own_kafka)
+            scene = DemoRun(base, plan, console, stop, stack).run(own_kafka=own_kafka)
         if scene is None:
             console.print("stopped before the first transaction")
         else:

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fraud_service.demo.ground_truth import Duel
+from fraud_service.demo.ground_truth import ModelComparison
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.text import visible
 from fraud_service.domain.time import DAY
@@ -32,7 +32,7 @@ WIDTH: Final = 100
 LEARNING_WIDTH: Final = 40  # room for the name of a snapshot
 NONE: Final = "-"
 AROUND_THE_ALERTS: Final = 16  # lines of the screen that are not alerts
-MOST_ALERTS: Final = 6
+MAX_ALERTS: Final = 6
 LINES_PER_ALERT: Final = 2
 SPARKS: Final = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH: Final = 11
@@ -40,7 +40,7 @@ COLOURS: Final = {Outcome.DECLINE: "red", Outcome.REVIEW: "yellow"}
 
 
 @dataclass
-class Scene:
+class View:
     """What there is to show."""
 
     plan: Plan
@@ -70,7 +70,7 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
 
 
-def screen(scene: Scene, width: int, height: int) -> Group:
+def screen(scene: View, width: int, height: int) -> Group:
     """Draw everything for a terminal of a size."""
     # Room beside the last line for the ^C that a terminal echoes: one that wrapped would shift the screen.
     width = min(width - len("^C "), WIDTH)
@@ -81,13 +81,13 @@ def screen(scene: Scene, width: int, height: int) -> Group:
     panels.add_row(_stream(scene), _truth(scene), _learning(scene))
     frame = Table.grid(padding=0)
     frame.add_column(width=width)
-    most = min(max((height - AROUND_THE_ALERTS) // LINES_PER_ALERT, 1), MOST_ALERTS)
+    most = min(max((height - AROUND_THE_ALERTS) // LINES_PER_ALERT, 1), MAX_ALERTS)
     for part in (_headline(scene, width), panels, _alerts(scene.tally, most), _footer(scene)):
         frame.add_row(part)
     return Group(frame)
 
 
-def line(scene: Scene) -> str:
+def line(scene: View) -> str:
     """Say it in one line."""
     tally, (speed, latency) = scene.tally, scene.tally.now()
     weight = NONE if tally.newest is None else f"{tally.newest.online_weight:.0%}"
@@ -98,7 +98,7 @@ def line(scene: Scene) -> str:
     )
 
 
-def summary(scene: Scene, *, is_complete: bool) -> Group:
+def summary(scene: View, *, is_complete: bool) -> Group:
     """Say how it went."""
     tally, overall, snapshot = scene.tally, scene.tally.overall(), scene.tally.newest
     table = _facts()
@@ -124,7 +124,7 @@ def summary(scene: Scene, *, is_complete: bool) -> Group:
     return Group(title, table, *_duels(scene))
 
 
-def _duels(scene: Scene) -> list[RenderableType]:
+def _duels(scene: View) -> list[RenderableType]:
     rows = [row for first, end, what in _ages(scene.plan.world) if (row := _duel(scene, first, end, what)) is not None]
     if not rows:
         return []
@@ -143,9 +143,9 @@ def _ages(world: World) -> list[tuple[int, int, str]]:
     return [(0, drift, "before the drift"), (drift, learned, "fraud has changed"), (learned, world.days, "labels tell")]
 
 
-def _duel(scene: Scene, first: int, end: int, what: str) -> list[RenderableType] | None:
+def _duel(scene: View, first: int, end: int, what: str) -> list[RenderableType] | None:
     start = scene.plan.world.start
-    duel = Duel.between(scene.tally.scored, start + first * DAY, start + end * DAY, scene.truth)
+    duel = ModelComparison.between(scene.tally.scored, start + first * DAY, start + end * DAY, scene.truth)
     if duel is None:
         return None
     old, new = duel.pretrained, duel.online
@@ -165,13 +165,13 @@ def _change(old: str, new: str, is_better: bool) -> Text:
     return Text.assemble((f"{old} → ", ""), (new, "green" if is_better else ""))
 
 
-def _scored(scene: Scene) -> str:
+def _scored(scene: View) -> str:
     missing = scene.transactions - scene.tally.scores - scene.tally.dead_letters
     late = f"{scene.tally.stale:,} with a snapshot that came late" if scene.tally.stale else "none with a late snapshot"
     return f"{missing:,} were not scored in time" if missing > 0 else late
 
 
-def _headline(scene: Scene, width: int) -> Group:
+def _headline(scene: View, width: int) -> Group:
     row = Table.grid(expand=True, padding=0)
     row.add_column(no_wrap=True, overflow="ellipsis")
     row.add_column(no_wrap=True, justify="right")
@@ -215,7 +215,7 @@ def _pairs(*rows: tuple[str, str | Text]) -> Table:
     return table
 
 
-def _stream(scene: Scene) -> Panel:
+def _stream(scene: View) -> Panel:
     speed, latency = scene.tally.now()
     rows = _pairs(
         ("transactions", f"{scene.transactions:,}"),
@@ -228,7 +228,7 @@ def _stream(scene: Scene) -> Panel:
     return _panel("Stream", rows)
 
 
-def _truth(scene: Scene) -> Panel:
+def _truth(scene: View) -> Panel:
     truth = scene.tally.truth
     rows = _pairs(
         ("labels sent", f"{scene.labels:,}"),
@@ -241,7 +241,7 @@ def _truth(scene: Scene) -> Panel:
     return _panel("Truth, as labels arrive", rows)
 
 
-def _learning(scene: Scene) -> Panel:
+def _learning(scene: View) -> Panel:
     tally, snapshot = scene.tally, scene.tally.newest
     weight = NONE if snapshot is None else f"{snapshot.online_weight:.0%}"
     stale = tally.stale / tally.scores if tally.scores else 0.0
@@ -288,7 +288,7 @@ def _alert(alert: AlertRecord) -> list[Text]:
     return lines
 
 
-def _footer(scene: Scene) -> Group:
+def _footer(scene: View) -> Group:
     addresses = [Text.assemble((f" {name:<8}", "dim"), address) for name, address in scene.metrics.items()]
     end = Text.assemble((" kafka   ", "dim"), scene.kafka, ("   Ctrl-C ends the demo", "dim"))
     return Group(*addresses, end)

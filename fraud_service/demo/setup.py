@@ -91,23 +91,23 @@ def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str |
     """
     suffix = f"demo-{secrets.token_hex(3)}"
     names = {role: f"{name}.{suffix}" for role, name in base.topics.model_dump().items()}
-    own = {} if bootstrap is None else {"bootstrap_servers": bootstrap, "kafka": {}, "replication": 1}
+    own = {} if bootstrap is None else {"bootstrap_servers": bootstrap, "kafka_config": {}, "replication_factor": 1}
     return base.model_copy(
         update={
             **own,
             "topics": TopicNames(**names),
             "scorer_group": f"{base.scorer_group}.{suffix}",
             "learner_group": f"{base.learner_group}.{suffix}",
-            "instance": "demo",
+            "instance_id": "demo",
             "state_dir": folder / "state",
             "snapshot_interval": plan.event_minutes(INTERVAL_SECONDS),
-            "snapshot_lead": plan.event_minutes(LEAD_SECONDS),
-            "legitimate_share": 1.0,
-            "labels_per_source": 0,  # weeks of labels come within a minute
-            "labels_per_card": 0,
+            "snapshot_activation_delay": plan.event_minutes(LEAD_SECONDS),
+            "negative_sample_rate": 1.0,
+            "label_rate_limit_per_source": 0,  # weeks of labels come within a minute
+            "label_rate_limit_per_card": 0,
             "http_host": LOOPBACK,
-            "signing_keys": None,
-            "signing_key": None,
+            "signing_key_dir": None,
+            "active_signing_key": None,
             "allow_unsigned": True,
         }
     )
@@ -120,7 +120,7 @@ def suffix_of(settings: Settings) -> str:
 
 def quiet(settings: Settings) -> Settings:
     """Keep librdkafka of this very process from writing across the screen."""
-    return settings.model_copy(update={"kafka": {**settings.kafka, "log_level": "0"}})
+    return settings.model_copy(update={"kafka_config": {**settings.kafka_config, "log_level": "0"}})
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -218,13 +218,13 @@ def require_reachable(settings: Settings, stop: Event) -> None:
     if answer.exception() is not None:
         raise DemoError(
             f"Kafka on {settings.bootstrap_servers} does not answer: {_reason(answer.exception())}. "
-            "Check address and network; FRAUD_KAFKA takes options for TLS and SASL"
+            "Check address and network; FRAUD_KAFKA_CONFIG takes options for TLS and SASL"
         )
 
 
 def create_topics(settings: Settings) -> list[str]:
     """Create all topics of the demo; returns their names."""
-    return topics.create(clients.admin(settings), topics.table(settings), settings.replication)
+    return topics.create(clients.admin(settings), topics.topic_specs(settings), settings.replication_factor)
 
 
 def delete_topics(settings: Settings, tell: Callable[[str], None]) -> None:
@@ -232,7 +232,7 @@ def delete_topics(settings: Settings, tell: Callable[[str], None]) -> None:
 
     The brokers forget the offsets together with the topics, and the groups when they are empty.
     """
-    names = [spec.name for spec in topics.table(settings)]
+    names = [spec.name for spec in topics.topic_specs(settings)]
     admin = clients.admin(settings)
     left = []
     for name, future in admin.delete_topics(names, operation_timeout=REACH_TIMEOUT, request_timeout=30.0).items():

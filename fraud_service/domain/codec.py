@@ -22,7 +22,7 @@ ModelVersion = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,64}\Z")]  # it go
 T = TypeVar("T")
 
 
-def read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes, what: str) -> T:
+def decode(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes, what: str) -> T:
     """Decode a record, whatever bytes lie there.
 
     Parameters

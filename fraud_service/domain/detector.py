@@ -19,32 +19,32 @@ from fraud_service.domain.decision import (
 )
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
-from fraud_service.domain.online_model import Rows
+from fraud_service.domain.online_model import ModelInputRows
 from fraud_service.domain.profile import Profile
-from fraud_service.domain.reasons import MOST_REASONS, reasons
+from fraud_service.domain.reasons import MAX_REASONS, reasons
 from fraud_service.domain.scoring import (
     Blend,
     Contributions,
     PretrainedModel,
     blend,
     contributions,
-    encode_safely,
+    score_with_fallback,
 )
-from fraud_service.domain.snapshot import Snapshot, View
+from fraud_service.domain.snapshot import Snapshot, SnapshotView
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
     from fraud_service.domain.decision import Reason
-    from fraud_service.domain.online_model import Encoded, EncodedRows, OnlineModel
+    from fraud_service.domain.online_model import ModelInput, ModelInputs, OnlineModel
     from fraud_service.domain.policy import Policy
-    from fraud_service.domain.snapshot import Snapshots
+    from fraud_service.domain.snapshot import SnapshotSource
 
 
-MOST_MODELS: Final = 12  # pretrained models in memory besides the first: snapshots of a month name one a week
+MAX_MODELS: Final = 12  # pretrained models in memory besides the first: snapshots of a month name one a week
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
+class Assessment(msgspec.Struct, frozen=True, gc=False):
     """Every fact about one assessed transaction. Observers read it; nobody adds to it.
 
     A repeated transaction carries the first decision again, and neither features nor contributions.
@@ -57,7 +57,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     contributions: Contributions | None = None
 
     @property
-    def is_repeated(self) -> bool:
+    def is_duplicate(self) -> bool:
         """Whether this transaction was decided before."""
         return self.features is None
 
@@ -67,7 +67,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
         return self.decision.is_id_reused
 
 
-class _Case(msgspec.Struct, frozen=True, gc=False):
+class _Candidate(msgspec.Struct, frozen=True, gc=False):
     """A transaction on its way through the flow.
 
     A repetition has neither view nor model nor features; it came already `ago` transactions of its card before.
@@ -75,23 +75,23 @@ class _Case(msgspec.Struct, frozen=True, gc=False):
     """
 
     transaction: Transaction
-    view: View | None = None
+    view: SnapshotView | None = None
     model: PretrainedModel | None = None
     features: Features | None = None
     ago: int = 0
     is_id_reused: bool = False
 
 
-class _Said(NamedTuple):
+class _ModelScores(NamedTuple):
     """What both models say of a case: their logits, and where it is in the batch that was asked."""
 
     pretrained: float
     online: float
-    rows: EncodedRows
+    rows: ModelInputs
     row: int
 
 
-_NOTHING: Final = _Said(math.nan, math.nan, Rows(), -1)
+_NOTHING: Final = _ModelScores(math.nan, math.nan, ModelInputRows(), -1)
 
 
 class Detector:
@@ -101,13 +101,13 @@ class Detector:
     Besides the first model the `most_models` adopted last stay ready.
     """
 
-    def __init__(self, pretrained: PretrainedModel, policy: Policy, most_models: int = MOST_MODELS) -> None:
+    def __init__(self, pretrained: PretrainedModel, policy: Policy, most_models: int = MAX_MODELS) -> None:
         self.pretrained = pretrained
         self.policy = policy
         self._most_models = most_models
         self._models = {pretrained.version: pretrained}
 
-    def adopt(self, model: PretrainedModel) -> None:
+    def register_model(self, model: PretrainedModel) -> None:
         """Make a model ready for the snapshots that name it."""
         if model.version == self.pretrained.version:  # the first one stays: it scores before the first label
             return
@@ -117,8 +117,8 @@ class Detector:
         self._models = {known.version: known for known in [self.pretrained, *newest]}
 
     def assess(
-        self, transactions: Sequence[Transaction], profiles: MutableMapping[str, Profile], knowledge: Snapshots
-    ) -> list[Verdict]:
+        self, transactions: Sequence[Transaction], profiles: MutableMapping[str, Profile], knowledge: SnapshotSource
+    ) -> list[Assessment]:
         """Assess a batch in order.
 
         Parameters
@@ -130,22 +130,22 @@ class Detector:
 
         Returns
         -------
-        list of Verdict
+        list of Assessment
             One a transaction, in order.
         """
         cases = [self._observe(transaction, profiles, knowledge) for transaction in transactions]
         return [
-            self._remember(case, said, profiles[case.transaction.card_id])
-            for case, said in zip(cases, _ask(cases), strict=True)
+            self._record_decision(case, said, profiles[case.transaction.card_id])
+            for case, said in zip(cases, _score_batch(cases), strict=True)
         ]
 
-    def judge(
+    def decide_from_features(
         self,
         transactions: Sequence[Transaction],
         features: Sequence[Features],
-        knowledge: Snapshots,
+        knowledge: SnapshotSource,
         reused: Sequence[bool],
-    ) -> list[Verdict]:
+    ) -> list[Assessment]:
         """Decide on features that were computed before: no profile is needed, and none is folded.
 
         Parameters
@@ -159,22 +159,24 @@ class Detector:
 
         Returns
         -------
-        list of Verdict
+        list of Assessment
             One a transaction, in order.
         """
         cases = []
         for transaction, row, is_id_reused in zip(transactions, features, reused, strict=True):
             view = knowledge.at(transaction.timestamp)
             model = self._models.get(view.snapshot.model, self.pretrained)
-            cases.append(_Case(transaction, view, model, row, is_id_reused=is_id_reused))
-        return [self._judge(case, said) for case, said in zip(cases, _ask(cases), strict=True)]
+            cases.append(_Candidate(transaction, view, model, row, is_id_reused=is_id_reused))
+        return [self._judge(case, said) for case, said in zip(cases, _score_batch(cases), strict=True)]
 
-    def _observe(self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: Snapshots) -> _Case:
+    def _observe(
+        self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: SnapshotSource
+    ) -> _Candidate:
         """Compute the features from what was known before, then fold the transaction into its card's profile."""
         profile = profiles.get(transaction.card_id) or Profile()
-        ago, is_id_reused = profile.remembered(transaction)
+        ago, is_id_reused = profile.duplicate_age(transaction)
         if ago:
-            return _Case(transaction, ago=ago)
+            return _Candidate(transaction, ago=ago)
         view = knowledge.at(transaction.timestamp)
         features = extract(
             transaction,
@@ -183,20 +185,20 @@ class Detector:
             view.card(transaction.card_id),
             view.snapshot.as_of,
         )
-        profile.fold(transaction)
+        profile.update(transaction)
         profiles[transaction.card_id] = profile
         model = self._models.get(view.snapshot.model, self.pretrained)
-        return _Case(transaction, view, model, features, is_id_reused=is_id_reused)
+        return _Candidate(transaction, view, model, features, is_id_reused=is_id_reused)
 
-    def _remember(self, case: _Case, said: _Said, profile: Profile) -> Verdict:
+    def _record_decision(self, case: _Candidate, said: _ModelScores, profile: Profile) -> Assessment:
         """Decide, and note the decision in the profile for the day the transaction comes again."""
         if case.ago:
-            return Verdict(case.transaction, profile.decision(case.ago), None)
+            return Assessment(case.transaction, profile.decision(case.ago), None)
         verdict = self._judge(case, said)
         profile.decide(verdict.decision)
         return verdict
 
-    def _judge(self, case: _Case, said: _Said) -> Verdict:
+    def _judge(self, case: _Candidate, said: _ModelScores) -> Assessment:
         """Decide, and say why where it matters."""
         if case.features is None or case.view is None or case.model is None:
             raise AssertionError("a repetition is not judged again")
@@ -210,9 +212,9 @@ class Detector:
         if result.pretrained_logit is None and result.online_logit is None:
             outcome, why = Outcome.REVIEW, (NO_MODEL,)
         if case.is_id_reused:
-            why = (ID_REUSED, *why)[:MOST_REASONS]
+            why = (ID_REUSED, *why)[:MAX_REASONS]
         decision = _decision(case.transaction, case.model, case.view.snapshot, result, outcome, why)
-        return Verdict(case.transaction, decision, case.features, explanation)
+        return Assessment(case.transaction, decision, case.features, explanation)
 
 
 def _decision(
@@ -236,7 +238,7 @@ def _decision(
     )
 
 
-def _ask(cases: list[_Case]) -> list[_Said]:
+def _score_batch(cases: list[_Candidate]) -> list[_ModelScores]:
     """Ask the models of each case, those of one snapshot in one batch; of a repetition nobody is asked."""
     said = [_NOTHING] * len(cases)
     batches: dict[tuple[str, str], list[int]] = {}
@@ -247,21 +249,21 @@ def _ask(cases: list[_Case]) -> list[_Said]:
         view, model = cases[places[0]].view, cases[places[0]].model
         features = [row for place in places if (row := cases[place].features) is not None]
         if view is not None and model is not None:
-            rows = encode_safely(model, features)
+            rows = score_with_fallback(model, features)
             online = _online_logits(rows, view.snapshot, model.prior)
             for number, (place, *logits) in enumerate(zip(places, rows.logits, online, strict=True)):
-                said[place] = _Said(logits[0], logits[1], rows, number)
+                said[place] = _ModelScores(logits[0], logits[1], rows, number)
     return said
 
 
-def _online_logits(rows: EncodedRows, snapshot: Snapshot, prior: float) -> list[float]:
+def _online_logits(rows: ModelInputs, snapshot: Snapshot, prior: float) -> list[float]:
     """Score with the online model; without the pretrained logit, an untaught one knows nothing."""
-    otherwise = math.nan if snapshot.is_untaught else prior
+    otherwise = math.nan if snapshot.is_untrained else prior
     return rows.online(snapshot.online, [logit if math.isfinite(logit) else otherwise for logit in rows.logits])
 
 
 def _explain(
-    features: Features, encoded: Encoded, result: Blend, model: PretrainedModel, online: OnlineModel
+    features: Features, encoded: ModelInput, result: Blend, model: PretrainedModel, online: OnlineModel
 ) -> Contributions | None:
     if result.pretrained_logit is None and result.online_logit is None:
         return None

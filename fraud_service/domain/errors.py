@@ -42,7 +42,7 @@ class InvalidEvent(FraudServiceError):  # noqa: N818 - it is a verdict on the ev
 class InvalidRecord(FraudServiceError):  # noqa: N818 - as above
     """A record that the service itself wrote cannot be read, or does not match its digest."""
 
-    reason = "invalid"  # of `fraud_service.security.signatures.Refusal`
+    reason = "invalid"  # of `fraud_service.security.signatures.RejectReason`
 
 
 class RefusedRecord(InvalidRecord):
@@ -51,7 +51,7 @@ class RefusedRecord(InvalidRecord):
     Parameters
     ----------
     reason
-        One of the closed set in `fraud_service.security.signatures.Refusal`: safe as a metric label.
+        One of the closed set in `fraud_service.security.signatures.RejectReason`: safe as a metric label.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -25,7 +25,7 @@ Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}(?!\n)$", description=
 Text = Annotated[str, msgspec.Meta(max_length=256, extra_json_schema=VISIBLE)]
 
 
-class Reason(StrEnum):
+class DeadLetterReason(StrEnum):
     """Why a message became a dead letter. A closed set: it labels a metric."""
 
     EMPTY = "empty"
@@ -235,12 +235,12 @@ def card_of(fields: dict[str, msgspec.Raw]) -> str:
         When there is none, or it is no text.
     """
     if "card_id" not in fields:
-        raise InvalidEvent(Reason.MISSING_FIELD, "the message has no `card_id`")
+        raise InvalidEvent(DeadLetterReason.MISSING_FIELD, "the message has no `card_id`")
     try:
         return _card_decoder.decode(fields["card_id"])
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidEvent(
-            Reason.INVALID_FIELD, "`card_id` is no text of 1 to 128 characters: send it as text"
+            DeadLetterReason.INVALID_FIELD, "`card_id` is no text of 1 to 128 characters: send it as text"
         ) from None
 
 
@@ -260,7 +260,7 @@ def instant(value: str | int, field: str) -> int:
     if isinstance(value, str):
         value = _rfc3339(value, field)
     if not EARLIEST <= value <= LATEST:
-        raise InvalidEvent(Reason.INVALID_TIMESTAMP, f"`{field}` lies outside the years 1970 to 9999")
+        raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` lies outside the years 1970 to 9999")
     return value
 
 
@@ -274,9 +274,9 @@ def _rfc3339(text: str, field: str) -> int:
     try:
         moment = msgspec.convert(text, datetime)
     except msgspec.ValidationError:
-        raise InvalidEvent(Reason.INVALID_TIMESTAMP, f"`{field}` is not an RFC 3339 time") from None
+        raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` is not an RFC 3339 time") from None
     if moment.tzinfo is None:
-        raise InvalidEvent(Reason.INVALID_TIMESTAMP, f"`{field}` has no offset: write Z or +hh:mm")
+        raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` has no offset: write Z or +hh:mm")
     # Integer arithmetic: a float of seconds would round some milliseconds down.
     since = moment - EPOCH
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
@@ -285,7 +285,7 @@ def _rfc3339(text: str, field: str) -> int:
 def _amount(value: str | float) -> float:
     amount = float(value)
     if amount > MAX_AMOUNT:  # the schema bounds numbers; text is bounded here
-        raise InvalidEvent(Reason.INVALID_AMOUNT, f"`amount` must be at most {MAX_AMOUNT:.0e}")
+        raise InvalidEvent(DeadLetterReason.INVALID_AMOUNT, f"`amount` must be at most {MAX_AMOUNT:.0e}")
     return amount + 0.0  # minus zero becomes zero
 
 
@@ -298,24 +298,28 @@ def _decode_event(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> An
 
 def _decode(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
     if not value:
-        raise InvalidEvent(Reason.EMPTY, "the message has no value")
+        raise InvalidEvent(DeadLetterReason.EMPTY, "the message has no value")
     if len(value) > MAX_EVENT_BYTES:
-        raise InvalidEvent(Reason.TOO_LARGE, f"the message has {len(value)} bytes; at most {MAX_EVENT_BYTES} are read")
+        raise InvalidEvent(
+            DeadLetterReason.TOO_LARGE, f"the message has {len(value)} bytes; at most {MAX_EVENT_BYTES} are read"
+        )
     try:
         return decoder.decode(value)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     except (msgspec.DecodeError, RecursionError):
-        raise InvalidEvent(Reason.NOT_JSON, "the message is not valid JSON") from None
+        raise InvalidEvent(DeadLetterReason.NOT_JSON, "the message is not valid JSON") from None
     except UnicodeDecodeError:
-        raise InvalidEvent(Reason.NOT_UTF8, "the message is not valid UTF-8") from None
+        raise InvalidEvent(DeadLetterReason.NOT_UTF8, "the message is not valid UTF-8") from None
 
 
 def _require_visible(message: TransactionMessage | LabelMessage) -> None:
     for field in message.__struct_fields__:
         text = getattr(message, field)
         if isinstance(text, str) and has_hidden(text):
-            raise InvalidEvent(Reason.INVALID_FIELD, f"`$.{field}` has a control, bidirectional or invisible character")
+            raise InvalidEvent(
+                DeadLetterReason.INVALID_FIELD, f"`$.{field}` has a control, bidirectional or invisible character"
+            )
 
 
 def _invalid(complaint: str) -> InvalidEvent:
@@ -324,17 +328,17 @@ def _invalid(complaint: str) -> InvalidEvent:
     It also quotes the value of an unknown enum member, the only value it ever does: that is left out.
     """
     if complaint.startswith(ENUM_COMPLAINT):
-        return InvalidEvent(Reason.INVALID_FIELD, f"`source` is none of {', '.join(LabelSource)}")
+        return InvalidEvent(DeadLetterReason.INVALID_FIELD, f"`source` is none of {', '.join(LabelSource)}")
     for mark, reason in _COMPLAINTS.items():
         if mark in complaint:
             return InvalidEvent(reason, complaint)
-    return InvalidEvent(Reason.NOT_AN_OBJECT, complaint)
+    return InvalidEvent(DeadLetterReason.NOT_AN_OBJECT, complaint)
 
 
 _COMPLAINTS: Final = {
-    "missing required field": Reason.MISSING_FIELD,
-    "`$.amount`": Reason.INVALID_AMOUNT,
-    "`$.timestamp`": Reason.INVALID_TIMESTAMP,
-    "`$.labelled_at`": Reason.INVALID_TIMESTAMP,
-    "`$.": Reason.INVALID_FIELD,
+    "missing required field": DeadLetterReason.MISSING_FIELD,
+    "`$.amount`": DeadLetterReason.INVALID_AMOUNT,
+    "`$.timestamp`": DeadLetterReason.INVALID_TIMESTAMP,
+    "`$.labelled_at`": DeadLetterReason.INVALID_TIMESTAMP,
+    "`$.": DeadLetterReason.INVALID_FIELD,
 }

@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 VERSION: Final = 3
 
 # What grows for as long as the service runs is cut off: a model must not meet values larger than it was fitted on.
-MOST: Final = 30.0
-LONG_AGO: Final = 720.0  # hours: "thirty days or more, or never"
+MAX_DAYS_OR_VISITS: Final = 30.0
+MAX_AGE_H: Final = 720.0  # hours: "thirty days or more, or never"
 EARTH_RADIUS_KM: Final = 6371.0088
-SHORTEST_TRIP_HOURS: Final = 1 / 60
-FASTEST_KMH: Final = 20_000.0
-NIGHT_ENDS: Final = 6
-SMALL: Final = 2.0
+MIN_TRIP_HOURS: Final = 1 / 60
+MAX_SPEED_KMH: Final = 20_000.0
+NIGHT_END_HOUR: Final = 6
+SMALL_AMOUNT: Final = 2.0
 FIRST_DAY_OF_EPOCH: Final = 3  # 1970-01-01 was a Thursday, day 3 of a week that begins on Monday
 SATURDAY: Final = 5
-NOT_PRESENT: Final = frozenset({"ecommerce", "keyed"})
+CARD_NOT_PRESENT: Final = frozenset({"ecommerce", "keyed"})
 
 
 def _feature(description: str, unit: str, window: str = "", cold: float = 0.0) -> msgspec.Meta:
@@ -69,19 +69,23 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     card_age: Annotated[float, _feature("Time since the card's earliest transaction.", "days", "lifetime, at most 30")]
     hours_since_last: Annotated[
         float,
-        _feature("Time since the card's newest transaction; 0 for a late one.", "hours", "at most 720", LONG_AGO),
+        _feature("Time since the card's newest transaction; 0 for a late one.", "hours", "at most 720", MAX_AGE_H),
     ]
     count_10m: Annotated[float, _feature("Transactions of the card in the 10 minutes before.", "count", "last 16")]
     count_1h: Annotated[float, _feature("Transactions of the card in the 60 minutes before.", "count", "last 16")]
-    small_1h: Annotated[float, _feature("Those of the last hour of at most 2.00: card testing.", "count", "last 16")]
-    merchants_1h: Annotated[float, _feature("Distinct merchants in the 60 minutes before.", "count", "last 16")]
+    small_payments_1h: Annotated[
+        float, _feature("Those of the last hour of at most 2.00: card testing.", "count", "last 16")
+    ]
+    distinct_merchants_1h: Annotated[
+        float, _feature("Distinct merchants in the 60 minutes before.", "count", "last 16")
+    ]
     count_1d: Annotated[float, _feature("Transactions of the card.", "count", "24 hours")]
     count_7d: Annotated[float, _feature("Transactions of the card.", "count", "7 days")]
     count_30d: Annotated[float, _feature("Transactions of the card.", "count", "30 days")]
     total_1d: Annotated[float, _feature("Amount spent with the card.", "currency", "24 hours")]
     mean_7d: Annotated[float, _feature("Mean amount; 0 without a transaction.", "currency", "7 days")]
     mean_30d: Annotated[float, _feature("Mean amount; 0 without a transaction.", "currency", "30 days")]
-    rate_ratio: Annotated[
+    velocity_ratio: Annotated[
         float,
         _feature(
             "`count_1d` over the card's transactions per day: `count_30d` / min(age in days + 1, 30); 0 without one.",
@@ -97,7 +101,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         float,
         _feature("Amount over the largest of 30 days; 1 where there is none. At most 1000.", "ratio", "30 days", 1.0),
     ]
-    unusualness: Annotated[
+    amount_zscore: Annotated[
         float,
         _feature(
             "How many robust deviations log(1 + amount) lies above the card's robust mean of it. -20 to 20.",
@@ -105,8 +109,8 @@ class Features(msgspec.Struct, frozen=True, gc=False):
             "lifetime, fading",
         ),
     ]
-    high_3d: Annotated[float, _feature("Unusually high amounts (above 3 deviations).", "count", "3 days")]
-    high_14d: Annotated[float, _feature("Unusually high amounts (above 3 deviations).", "count", "14 days")]
+    amount_outliers_3d: Annotated[float, _feature("Unusually high amounts (above 3 deviations).", "count", "3 days")]
+    amount_outliers_14d: Annotated[float, _feature("Unusually high amounts (above 3 deviations).", "count", "14 days")]
 
     merchant_visits: Annotated[
         float,
@@ -163,22 +167,22 @@ class Features(msgspec.Struct, frozen=True, gc=False):
             "Labelled frauds since the merchant's last genuine one, as labels came. At most 100.", "count", "lifetime"
         ),
     ]
-    merchant_unexplained: Annotated[
-        float, _feature("Frauds of the streak whose `unusualness` was at most 2. At most 100.", "count", "lifetime")
+    merchant_lowamount_frauds: Annotated[
+        float, _feature("Frauds of the streak whose `amount_zscore` was at most 2. At most 100.", "count", "lifetime")
     ]
     merchant_streak_age: Annotated[
         float, _feature("Time since the first fraud of the streak; 0 without a streak.", "hours", "at most 720")
     ]
     merchant_since_genuine: Annotated[
-        float, _feature("Time since the last genuine transaction there.", "hours", "at most 720", LONG_AGO)
+        float, _feature("Time since the last genuine transaction there.", "hours", "at most 720", MAX_AGE_H)
     ]
-    merchant_since_unexplained: Annotated[
-        float, _feature("Time since the last unexplained fraud there.", "hours", "at most 720", LONG_AGO)
+    merchant_since_lowamount_fraud: Annotated[
+        float, _feature("Time since the last such low-amount fraud there.", "hours", "at most 720", MAX_AGE_H)
     ]
     card_frauds_7d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "7 days + today")]
     card_frauds_30d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "30 days + today")]
     card_since_fraud: Annotated[
-        float, _feature("Time since the card's last confirmed fraud.", "hours", "at most 720", LONG_AGO)
+        float, _feature("Time since the card's last confirmed fraud.", "hours", "at most 720", MAX_AGE_H)
     ]
 
     def vector(self) -> tuple[float, ...]:
@@ -201,24 +205,24 @@ def extract(transaction: Transaction, profile: Profile, merchant: Risk, card: Ri
     """
     month = _month(profile, transaction.timestamp // DAY)
     return Features(
-        *_itself(transaction),
-        *_activity(transaction, profile, month),
-        *_amounts(transaction, profile, month),
-        *_company(transaction, profile),
-        *_merchant_risk(transaction.timestamp, merchant, as_of),
-        *_card_risk(transaction.timestamp, card, as_of),
+        *_transaction_features(transaction),
+        *_activity_features(transaction, profile, month),
+        *_amount_features(transaction, profile, month),
+        *_merchant_device_and_place_features(transaction, profile),
+        *_merchant_risk_features(transaction.timestamp, merchant, as_of),
+        *_card_risk_features(transaction.timestamp, card, as_of),
     )
 
 
-def _itself(transaction: Transaction) -> tuple[float, ...]:
+def _transaction_features(transaction: Transaction) -> tuple[float, ...]:
     hour = transaction.timestamp // HOUR % 24
     weekday = (transaction.timestamp // DAY + FIRST_DAY_OF_EPOCH) % 7
     return (
         transaction.amount,
         float(hour),
-        float(hour < NIGHT_ENDS),
+        float(hour < NIGHT_END_HOUR),
         float(weekday >= SATURDAY),
-        float(transaction.entry_mode in NOT_PRESENT),
+        float(transaction.entry_mode in CARD_NOT_PRESENT),
     )
 
 
@@ -230,8 +234,8 @@ class _Month(NamedTuple):
     count_30d: int = 0
     total_30d: float = 0.0
     largest: float = 0.0
-    high_3d: int = 0
-    high_14d: int = 0
+    amount_outliers_3d: int = 0
+    amount_outliers_14d: int = 0
 
 
 def _month(profile: Profile, newest: int) -> _Month:
@@ -241,17 +245,20 @@ def _month(profile: Profile, newest: int) -> _Month:
     if not largest:
         return _Month()
     week = days.window(newest, 7)
-    high_3d = high_14d = 0
+    amount_outliers_3d = amount_outliers_14d = 0
     if any(days.high):  # of few cards
-        high_3d, high_14d = sum(days.high[days.window(newest, 3)]), sum(days.high[days.window(newest, 14)])
+        amount_outliers_3d, amount_outliers_14d = (
+            sum(days.high[days.window(newest, 3)]),
+            sum(days.high[days.window(newest, 14)]),
+        )
     return _Month(
         sum(days.counts[week]),
         _total(days.totals[week]),
         sum(days.counts[month]),
         _total(days.totals[month]),
         max(largest),
-        high_3d,
-        high_14d,
+        amount_outliers_3d,
+        amount_outliers_14d,
     )
 
 
@@ -263,11 +270,11 @@ def _total(amounts: list[float]) -> float:
     return total
 
 
-def _activity(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
+def _activity_features(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
     now = transaction.timestamp
     if profile.count == 0:
-        return 0.0, LONG_AGO, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    age = min(max(now - profile.first_seen, 0) / DAY, MOST)
+        return 0.0, MAX_AGE_H, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    age = min(max(now - profile.first_seen, 0) / DAY, MAX_DAYS_OR_VISITS)
     today = profile.hours.window(now // HOUR, 24)
     count_1d = sum(profile.hours.counts[today])
     span = min(age + 1.0, 30.0)
@@ -295,19 +302,19 @@ def _last_hour(profile: Profile, now: int) -> tuple[float, float, float, float]:
         if 0 <= age < HOUR:
             count_1h += 1
             count_10m += age < 10 * MINUTE
-            small += amount <= SMALL
+            small += amount <= SMALL_AMOUNT
             merchants.add(merchant)
     return float(count_10m), float(count_1h), float(small), float(len(merchants))
 
 
-def _amounts(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
+def _amount_features(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
     amount = transaction.amount
     return (
         _ratio(amount * month.count_30d, month.total_30d),
         _ratio(amount, month.largest),
-        min(max(profile.unusualness(amount), -20.0), 20.0),
-        float(month.high_3d),
-        float(month.high_14d),
+        min(max(profile.amount_zscore(amount), -20.0), 20.0),
+        float(month.amount_outliers_3d),
+        float(month.amount_outliers_14d),
     )
 
 
@@ -315,10 +322,10 @@ def _ratio(amount: float, of: float) -> float:
     return min(amount / of, 1000.0) if of > 0 else 1.0
 
 
-def _company(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
+def _merchant_device_and_place_features(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
     distance, speed = _travel(transaction, profile)
     return (
-        min(float(profile.visits(transaction.merchant_id)), MOST),
+        min(float(profile.visits(transaction.merchant_id)), MAX_DAYS_OR_VISITS),
         float(profile.is_new(transaction.country, profile.countries)),
         float(profile.is_new(transaction.device_id, profile.devices)),
         distance,
@@ -331,8 +338,8 @@ def _travel(transaction: Transaction, profile: Profile) -> tuple[float, float]:
     if place is None or transaction.latitude is None or transaction.longitude is None:
         return 0.0, 0.0
     distance = _great_circle(place.latitude, place.longitude, transaction.latitude, transaction.longitude)
-    hours = max(abs(transaction.timestamp - place.timestamp) / HOUR, SHORTEST_TRIP_HOURS)
-    return distance, min(distance / hours, FASTEST_KMH)
+    hours = max(abs(transaction.timestamp - place.timestamp) / HOUR, MIN_TRIP_HOURS)
+    return distance, min(distance / hours, MAX_SPEED_KMH)
 
 
 def _great_circle(latitude1: float, longitude1: float, latitude2: float, longitude2: float) -> float:
@@ -344,9 +351,9 @@ def _great_circle(latitude1: float, longitude1: float, latitude2: float, longitu
     return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(chord, 1.0)))
 
 
-def _merchant_risk(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
+def _merchant_risk_features(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
     if risk is NO_RISK:
-        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, LONG_AGO, LONG_AGO
+        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, MAX_AGE_H, MAX_AGE_H
     (labelled_1d, frauds_1d), (labelled_7d, frauds_7d), (labelled_30d, frauds_30d) = risk.labelled(as_of, 1, 7, 30)
     return (
         float(labelled_1d),
@@ -356,16 +363,16 @@ def _merchant_risk(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
         frauds_7d / labelled_7d if labelled_7d else 0.0,
         frauds_30d / labelled_30d if labelled_30d else 0.0,
         float(min(risk.streak, 100)),
-        float(min(risk.unexplained, 100)),
+        float(min(risk.lowamount_frauds, 100)),
         0.0 if risk.streak_began is None else _hours_since(now, risk.streak_began),
         _hours_since(now, risk.last_genuine),
-        _hours_since(now, risk.last_unexplained),
+        _hours_since(now, risk.last_lowamount_fraud),
     )
 
 
-def _card_risk(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
+def _card_risk_features(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
     if risk is NO_RISK:
-        return 0.0, 0.0, LONG_AGO
+        return 0.0, 0.0, MAX_AGE_H
     (_, frauds_7d), (_, frauds_30d) = risk.labelled(as_of, 7, 30)
     return (
         float(frauds_7d),
@@ -375,4 +382,4 @@ def _card_risk(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
 
 
 def _hours_since(now: int, then: int | None) -> float:
-    return LONG_AGO if then is None else min(max(now - then, 0) / HOUR, LONG_AGO)
+    return MAX_AGE_H if then is None else min(max(now - then, 0) / HOUR, MAX_AGE_H)

@@ -10,25 +10,25 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from fraud_service.domain.label_join import Ledger, examples_due
-from fraud_service.domain.label_join_rows import Scored
-from fraud_service.domain.online_training import Progress, Teacher
-from fraud_service.domain.snapshot import Knowledge, Snapshot
+from fraud_service.domain.label_join import LabelJoin, examples_due
+from fraud_service.domain.label_join_rows import ScoredTransaction
+from fraud_service.domain.online_training import LearnerState, OnlineTrainer
+from fraud_service.domain.snapshot import Snapshot, SnapshotStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from fraud_service.domain.detector import Detector, Verdict
+    from fraud_service.domain.detector import Assessment, Detector
     from fraud_service.domain.events import Label, LabelledTransaction
     from fraud_service.domain.features import Features
-    from fraud_service.domain.online_model import Encoded, OnlineModel
-    from fraud_service.domain.online_training import Lesson, OnlineLearner, Sampling
+    from fraud_service.domain.online_model import ModelInput, OnlineModel
+    from fraud_service.domain.online_training import BoundaryResult, NegativeSampler, OnlineLearner
     from fraud_service.domain.profile import Profile
     from fraud_service.domain.scoring import PretrainedModel
-    from fraud_service.domain.time import Calendar
+    from fraud_service.domain.time import LearningSchedule
 
 
-LARGEST_BATCH: Final = 1024
+MAX_BATCH: Final = 1024
 
 
 class MemoryStore:
@@ -50,13 +50,13 @@ class MemoryStore:
         self.values.pop(key, None)
 
 
-class NoLearner:
+class FrozenLearner:
     """Stands in for an online learner where only risk is learned; its model stays as it is given."""
 
     def __init__(self, model: OnlineModel) -> None:
         self._model = model
 
-    def learn(self, encoded: Encoded, *, is_fraud: bool, weight: float) -> None:
+    def learn(self, encoded: ModelInput, *, is_fraud: bool, weight: float) -> None:
         """Learn nothing."""
 
     def state(self) -> bytes:
@@ -68,7 +68,7 @@ class NoLearner:
         return self._model
 
 
-class Rehearsal:
+class InMemoryService:
     """Drive detector and teacher over labelled transactions.
 
     Parameters
@@ -86,33 +86,33 @@ class Rehearsal:
         detector: Detector,
         initial: Snapshot,
         restore: Callable[[bytes | None], OnlineLearner],
-        calendar: Calendar,
-        sampling: Sampling,
+        calendar: LearningSchedule,
+        sampling: NegativeSampler,
         label_delay: int,
         *,
-        observe: Callable[[Lesson], None] = lambda _: None,
+        observe: Callable[[BoundaryResult], None] = lambda _: None,
     ) -> None:
         self._detector = detector
         self._restore = restore
         self._observe = observe
         self._calendar = calendar
         self._label_delay = label_delay
-        self._ledger = Ledger(MemoryStore(), calendar)
-        self._teacher = Teacher(MemoryStore(), calendar, sampling, detector.pretrained)
+        self._ledger = LabelJoin(MemoryStore(), calendar)
+        self._teacher = OnlineTrainer(MemoryStore(), calendar, sampling, detector.pretrained)
         self._labels: list[tuple[int, str, int, Label]] = []
         self._number = count()  # two labels are never compared, whatever they have in common
         self.profiles: dict[str, Profile] = {}
-        self.knowledge = Knowledge(initial)
-        self.progress = Progress()
+        self.knowledge = SnapshotStore(initial)
+        self.progress = LearnerState()
 
-    def play(self, history: Iterable[LabelledTransaction]) -> Iterator[Verdict]:
+    def run(self, history: Iterable[LabelledTransaction]) -> Iterator[Assessment]:
         """Score every transaction of a history in order; yields one verdict each.
 
         Between two boundaries nothing is learned, so transactions are scored in batches.
         """
         batch: list[LabelledTransaction] = []
         for event in history:
-            if batch and (event.transaction.timestamp >= self._next_boundary() or len(batch) == LARGEST_BATCH):
+            if batch and (event.transaction.timestamp >= self._next_boundary() or len(batch) == MAX_BATCH):
                 yield from self._score(batch)
                 batch = []
             if not batch:
@@ -120,12 +120,12 @@ class Rehearsal:
             batch.append(event)
         yield from self._score(batch)
 
-    def _score(self, batch: list[LabelledTransaction]) -> list[Verdict]:
+    def _score(self, batch: list[LabelledTransaction]) -> list[Assessment]:
         verdicts = self._detector.assess([event.transaction for event in batch], self.profiles, self.knowledge)
         for event, verdict in zip(batch, verdicts, strict=True):
             if verdict.features is not None:
-                self._ledger.enter(_scored(verdict, verdict.features), self.progress.closed)
-            self._expect_label(event)
+                self._ledger.add_entry(_scored(verdict, verdict.features), self.progress.closed)
+            self._queue_label(event)
         return verdicts
 
     def _next_boundary(self) -> int:
@@ -134,31 +134,31 @@ class Rehearsal:
     def _pass_time(self, now: int) -> None:
         """Close the boundaries before `now`, each with the labels known by then."""
         if self.progress.closed < 0:
-            self.progress = Progress.beginning(now // self._calendar.interval)
+            self.progress = LearnerState.beginning(now // self._calendar.interval)
         while self._next_boundary() <= now:
             boundary = self.progress.closed + 1
-            self._hand_in_labels(boundary * self._calendar.interval)
-            self._take_in(self._lesson(boundary))
+            self._deliver_labels(boundary * self._calendar.interval)
+            self._apply(self._lesson(boundary))
 
-    def _hand_in_labels(self, until: int) -> None:
+    def _deliver_labels(self, until: int) -> None:
         while self._labels and self._labels[0][0] <= until:
             label = heappop(self._labels)[3]
             if not self._calendar.is_forgotten(label.labelled_at, self.progress.closed):  # as the learner refuses it
-                self._ledger.label(label, self.progress.closed)
+                self._ledger.add_label(label, self.progress.closed)
 
-    def _lesson(self, boundary: int) -> Lesson:
+    def _lesson(self, boundary: int) -> BoundaryResult:
         learner = self._restore(self.progress.model)
         return self._teacher.close(boundary, self.progress, examples_due([self._ledger], boundary), learner)
 
     def promote(self, model: PretrainedModel, restore: Callable[[bytes | None], OnlineLearner]) -> None:
         """Have another pretrained model score from the next snapshot on."""
         untaught = restore(None).export()
-        self._detector.adopt(model)
-        self.knowledge.adopt(model.version, len(untaught.leaf_weights))
+        self._detector.register_model(model)
+        self.knowledge.register_model(model.version, len(untaught.leaf_weights))
         self._teacher.promote(model)
         self._restore = restore
 
-    def _take_in(self, lesson: Lesson) -> None:
+    def _apply(self, lesson: BoundaryResult) -> None:
         self.progress = lesson.progress
         self._observe(lesson)
         if lesson.snapshot is None:
@@ -166,17 +166,17 @@ class Rehearsal:
         for key, row in lesson.risk.items():
             self.knowledge.receive_risk(lesson.snapshot.version, key, row)
         self.knowledge.receive_snapshot(lesson.snapshot)
-        self.knowledge.settle()
+        self.knowledge.apply_received()
 
-    def _expect_label(self, event: LabelledTransaction) -> None:
+    def _queue_label(self, event: LabelledTransaction) -> None:
         label = event.label(self._label_delay)
         if label is not None:
             heappush(self._labels, (label.labelled_at, label.transaction_id, next(self._number), label))
 
 
-def _scored(verdict: Verdict, features: Features) -> Scored:
+def _scored(verdict: Assessment, features: Features) -> ScoredTransaction:
     transaction, decision = verdict.transaction, verdict.decision
-    return Scored(
+    return ScoredTransaction(
         transaction.transaction_id,
         transaction.card_id,
         transaction.merchant_id,

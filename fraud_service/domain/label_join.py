@@ -26,11 +26,11 @@ import msgspec
 
 from fraud_service.domain.events import facts
 from fraud_service.domain.label_join_rows import (
-    Due,
-    Entry,
+    DueItem,
     Example,
-    Known,
-    Scored,
+    LabelEvent,
+    PendingTransaction,
+    ScoredTransaction,
     decode_due,
     decode_entry,
     decode_labels,
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.events import Facts, Label, LabelSource
     from fraud_service.domain.records import ScoreRecord
-    from fraud_service.domain.time import Calendar
+    from fraud_service.domain.time import LearningSchedule
 
-MOST_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
-MOST_PAYMENTS: Final = 8  # kept under one transaction id: the first ones
-BETWEEN_BEATS: Final = 1000  # entries settled
+MAX_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
+MAX_PAYMENTS: Final = 8  # kept under one transaction id: the first ones
+ENTRIES_PER_HEARTBEAT: Final = 1000  # entries settled
 
 
-class Store(Protocol):
+class KeyValueStore(Protocol):
     """Where a fold keeps its state: keys to bytes, committed together with the offsets by whoever drives it."""
 
     def get(self, key: str) -> bytes | None:
@@ -62,26 +62,26 @@ class Store(Protocol):
         """Remove the value, if there is one."""
 
 
-class Taken(Enum):
+class Admission(Enum):
     """Whether a scored transaction was taken in, or why not."""
 
     IN = auto()
     NOT = auto()  # it is here already, was a repetition, or is forgotten
-    TOO_MANY = auto()  # its id already has `MOST_PAYMENTS`
+    TOO_MANY = auto()  # its id already has `MAX_PAYMENTS`
 
     def __bool__(self) -> bool:
         """Whether it was taken in."""
-        return self is Taken.IN
+        return self is Admission.IN
 
 
-class Ledger:
+class LabelJoin:
     """The join of one partition."""
 
-    def __init__(self, store: Store, calendar: Calendar) -> None:
+    def __init__(self, store: KeyValueStore, calendar: LearningSchedule) -> None:
         self._store = store
         self._calendar = calendar
 
-    def score(self, record: ScoreRecord, closed: int) -> Taken:
+    def add_scored(self, record: ScoreRecord, closed: int) -> Admission:
         """Take in a scored transaction.
 
         Parameters
@@ -89,18 +89,22 @@ class Ledger:
         closed
             Number of the last boundary that was closed: what was due by then falls due at the next one.
         """
-        return Taken.NOT if record.features is None else self.enter(Scored.of(record, record.features), closed)
+        return (
+            Admission.NOT
+            if record.features is None
+            else self.add_entry(ScoredTransaction.of(record, record.features), closed)
+        )
 
-    def enter(self, scored: Scored, closed: int) -> Taken:
+    def add_entry(self, scored: ScoredTransaction, closed: int) -> Admission:
         """Take in what `score` takes from a record."""
-        identity = identify(scored.card_id, scored.transaction_id)
+        identity = transaction_key(scored.card_id, scored.transaction_id)
         if self._calendar.is_forgotten(scored.timestamp, closed):
-            return Taken.NOT
+            return Admission.NOT
         entries = self._entries(identity)
         if any(entry.scored.is_same(scored) for entry in entries):
-            return Taken.NOT
-        if len(entries) == MOST_PAYMENTS:
-            return Taken.TOO_MANY
+            return Admission.NOT
+        if len(entries) == MAX_PAYMENTS:
+            return Admission.TOO_MANY
         early = [] if entries else self._early(identity)
         if entries:
             waiting = [known for known in entries[0].said if known.known_at >= scored.timestamp]
@@ -108,18 +112,20 @@ class Ledger:
             waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, closed)]
         # No label from before a further payment is about it, also when the first one is forgotten.
         since = scored.timestamp if entries else -1
-        self._keep(identity, [*entries, Entry(msgspec.Raw(encode_row(scored)), waiting, labelled_at=since)])
+        self._keep(
+            identity, [*entries, PendingTransaction(msgspec.Raw(encode_row(scored)), waiting, labelled_at=since)]
+        )
         self._schedule(scored.timestamp + self._calendar.maturity, identity, closed)
         if early:
             self._store.delete(f"l/{identity}")
         for known in waiting:
             self._schedule_label(known, [scored.timestamp], identity, closed)
-        return Taken.IN
+        return Admission.IN
 
-    def label(self, label: Label, closed: int) -> bool:
+    def add_label(self, label: Label, closed: int) -> bool:
         """Take in a label; returns False when its transaction is not here (yet)."""
-        known = Known(label.labelled_at, label.is_fraud, label.source)
-        identity = identify(label.card_id, label.transaction_id)
+        known = LabelEvent(label.labelled_at, label.is_fraud, label.source)
+        identity = transaction_key(label.card_id, label.transaction_id)
         entries = self._entries(identity)
         if not entries:
             self._label_early(known, identity, closed)
@@ -138,7 +144,7 @@ class Ledger:
             self._schedule_label(known, unscheduled, identity, closed)
         return True
 
-    def _label_early(self, known: Known, identity: str, closed: int) -> None:
+    def _label_early(self, known: LabelEvent, identity: str, closed: int) -> None:
         """Keep a label without a transaction. Many such labels share one row, which is due once."""
         before = self._early(identity)
         waiting = _with(before, known)
@@ -147,11 +153,11 @@ class Ledger:
         if not before:
             self._schedule(known.known_at + self._calendar.retention, identity, closed)
 
-    def _settles(self, known: Known, timestamp: int, closed: int) -> int:
+    def _settles(self, known: LabelEvent, timestamp: int, closed: int) -> int:
         """Return the boundary at which a label is applied."""
         return max(self._calendar.boundary(max(known.known_at, timestamp)), closed + 1)
 
-    def due(self, boundary: int) -> Iterator[Due]:
+    def pop_due(self, boundary: int) -> Iterator[DueItem]:
         """Take out, unordered, what falls due at a boundary."""
         for number in range(self.count(boundary)):
             key = f"d/{boundary}/{number}"
@@ -176,18 +182,18 @@ class Ledger:
             key = f"d/{boundary}/{number}"
             data = self._store.get(key)
             if data is not None and self._is_over(due := decode_due(data), boundary):
-                self.settle(due, boundary)
+                self.resolve(due, boundary)
                 self._store.delete(key)
         return end
 
-    def _is_over(self, due: Due, boundary: int) -> bool:
+    def _is_over(self, due: DueItem, boundary: int) -> bool:
         """Whether a transaction has taught everything, and only expires."""
         return all(
             entry.taught is not None and not entry.waiting and self._calendar.is_forgotten(entry.timestamp, boundary)
             for entry in self._entries(due.identity)
         )
 
-    def settle(self, due: Due, boundary: int) -> list[Example]:
+    def resolve(self, due: DueItem, boundary: int) -> list[Example]:
         """Apply what is known of a transaction by a boundary; returns the examples to teach."""
         entries, until = self._entries(due.identity), boundary * self._calendar.interval
         if not entries:
@@ -209,7 +215,7 @@ class Ledger:
             self._schedule(forgotten_at, due.identity, boundary)
         return examples
 
-    def _entries(self, identity: str) -> list[Entry]:
+    def _entries(self, identity: str) -> list[PendingTransaction]:
         data = self._store.get(f"t/{identity}")
         if data is None:
             return []
@@ -217,18 +223,18 @@ class Ledger:
         others, first.others = first.others, []
         return [first, *others]
 
-    def _keep(self, identity: str, entries: list[Entry]) -> None:
+    def _keep(self, identity: str, entries: list[PendingTransaction]) -> None:
         if entries:
             entries[0].others = entries[1:]
             self._store.put(f"t/{identity}", encode_row(entries[0]))
         else:
             self._store.delete(f"t/{identity}")
 
-    def _early(self, identity: str) -> list[Known]:
+    def _early(self, identity: str) -> list[LabelEvent]:
         data = self._store.get(f"l/{identity}")
         return [] if data is None else decode_labels(data)
 
-    def _forget_early(self, due: Due, boundary: int) -> None:
+    def _forget_early(self, due: DueItem, boundary: int) -> None:
         early = self._early(due.identity)
         waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, boundary)]
         if waiting:
@@ -240,10 +246,10 @@ class Ledger:
     def _schedule(self, at: int, identity: str, closed: int) -> None:
         boundary = max(self._calendar.boundary(at), closed + 1)
         count = self.count(boundary)
-        self._store.put(f"d/{boundary}/{count}", encode_row(Due(at, identity)))
+        self._store.put(f"d/{boundary}/{count}", encode_row(DueItem(at, identity)))
         self._store.put(f"d/{boundary}", b"%d" % (count + 1))
 
-    def _schedule_label(self, known: Known, timestamps: list[int], identity: str, closed: int) -> None:
+    def _schedule_label(self, known: LabelEvent, timestamps: list[int], identity: str, closed: int) -> None:
         """Schedule a label of transactions, unless one of them matures at the same boundary and is settled then."""
         for at in sorted({max(known.known_at, timestamp) for timestamp in timestamps}):
             boundary = self._calendar.boundary(at)
@@ -252,7 +258,7 @@ class Ledger:
                 self._schedule(at, identity, closed)
 
 
-def _apply(entry: Entry, timestamp: int, matures_at: int, until: int) -> Example | None:
+def _apply(entry: PendingTransaction, timestamp: int, matures_at: int, until: int) -> Example | None:
     """Fold the labels known by `until` into the entry; of several at once the last word is taught."""
     before, taught_before = entry.taught, entry.taught_at
     source: LabelSource | None = None
@@ -271,7 +277,7 @@ def _apply(entry: Entry, timestamp: int, matures_at: int, until: int) -> Example
     return Example(entry.scored, entry.taught, source, entry.taught_at, before is not None, taught_before)
 
 
-def identify(card_id: str, transaction_id: str) -> str:
+def transaction_key(card_id: str, transaction_id: str) -> str:
     """Return the name of the row that holds all payments of a card under one id."""
     return f"{len(card_id)}/{card_id}/{transaction_id}"
 
@@ -282,25 +288,25 @@ def card_of(identity: str) -> str:
     return rest[: int(length)]
 
 
-def examples_due(ledgers: Sequence[Ledger], boundary: int, beat: Callable[[], None] = lambda: None) -> list[Example]:
+def examples_due(ledgers: Sequence[LabelJoin], boundary: int, beat: Callable[[], None] = lambda: None) -> list[Example]:
     """Settle what falls due at a boundary in all partitions, in the order in which it is to be taught.
 
     `beat` is called regularly, also while entries yield no example.
     """
     found = []
     for ledger in ledgers:
-        for number, due in enumerate(ledger.due(boundary)):
-            if number % BETWEEN_BEATS == 0:
+        for number, due in enumerate(ledger.pop_due(boundary)):
+            if number % ENTRIES_PER_HEARTBEAT == 0:
                 beat()
-            found += ledger.settle(due, boundary)
+            found += ledger.resolve(due, boundary)
     return sorted(found, key=in_order)
 
 
 def in_order(example: Example) -> tuple[int, str, Facts]:
     """Sort key of teaching: when it became known, then by payment, however partitions interleave."""
     scored = example.scored
-    return example.known_at, identify(scored.card_id, scored.transaction_id), facts(scored)
+    return example.known_at, transaction_key(scored.card_id, scored.transaction_id), facts(scored)
 
 
-def _with(labels: list[Known], known: Known) -> list[Known]:
-    return sorted({*labels, known})[-MOST_LABELS:]
+def _with(labels: list[LabelEvent], known: LabelEvent) -> list[LabelEvent]:
+    return sorted({*labels, known})[-MAX_LABELS:]

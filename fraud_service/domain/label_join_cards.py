@@ -20,7 +20,7 @@ def card_of_row(key: str, value: bytes) -> str | None:
     return card_of(decode_due(value).identity) if "/" in rest else None
 
 
-class Dealing:
+class RowCardResolver:
     """The rows of ledgers dealt out to other partitions, each to the one of its card.
 
     What is due at a boundary gets new numbers there; `take` all rows, then write the `counts` too.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from fraud_service.domain.codec import read
+from fraud_service.domain.codec import decode
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import LabelSource, facts
 from fraud_service.domain.features import Features
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROW: Final = "a row of the learner's ledger"
 
 
-class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class ScoredTransaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the learner needs of a score record."""
 
     transaction_id: str
@@ -39,7 +39,7 @@ class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return Features(*self.values)
 
     @classmethod
-    def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> Scored:
+    def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> ScoredTransaction:
         """Build it from a record and its features."""
         return cls(
             record.transaction_id,
@@ -56,14 +56,14 @@ class Scored(msgspec.Struct, array_like=True, frozen=True, gc=False):
             record.currency,
         )
 
-    def is_same(self, other: Scored) -> bool:
+    def is_same(self, other: ScoredTransaction) -> bool:
         """Whether this is the same payment of the same card; an empty currency matches every other."""
         return facts(self) == facts(other) or (
             not self.currency and facts(self) == facts(msgspec.structs.replace(other, currency=""))
         )
 
 
-class Known(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
+class LabelEvent(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """A label of one transaction. At the same instant fraud sorts last, and the last one counts."""
 
     known_at: int
@@ -71,42 +71,43 @@ class Known(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     source: LabelSource
 
 
-class Entry(msgspec.Struct, array_like=True):
+class PendingTransaction(msgspec.Struct, array_like=True):
     """A scored transaction, the labels not applied yet, and what was taught of it: None, legitimate or fraud.
 
-    `packed` is an encoded `Scored`: it is decoded only when the payment is taught. `labelled_at` and `labelled_by` are
+    `packed` is an encoded `ScoredTransaction`: it is decoded only when the payment is taught. `labelled_at` and
+    `labelled_by` are
     of the newest label applied: an older one changes nothing any more. `others` are the other payments under the same
     id, in order of arrival; their own `others` are empty.
     """
 
     packed: msgspec.Raw
-    waiting: list[Known] = []
+    waiting: list[LabelEvent] = []
     taught: bool | None = None
     taught_at: int = 0
     labelled_at: int = -1
     labelled_by: LabelSource | None = None
-    others: list[Entry] = []
+    others: list[PendingTransaction] = []
 
     @property
-    def scored(self) -> Scored:
+    def scored(self) -> ScoredTransaction:
         """The scored transaction, unpacked."""
-        return read(_scored_decoder, self.packed, ROW)
+        return decode(_scored_decoder, self.packed, ROW)
 
     @property
     def timestamp(self) -> int:
         """The event time of the transaction."""
-        return read(_beginning_decoder, self.packed, ROW).timestamp
+        return decode(_beginning_decoder, self.packed, ROW).timestamp
 
     @property
-    def said(self) -> list[Known]:
+    def said(self) -> list[LabelEvent]:
         """The labels of this transaction that still count: the newest applied, and those that wait."""
         if self.taught is None or self.labelled_by is None:
             return self.waiting
-        return [Known(self.labelled_at, self.taught, self.labelled_by), *self.waiting]
+        return [LabelEvent(self.labelled_at, self.taught, self.labelled_by), *self.waiting]
 
 
 class _Beginning(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The first fields of a `Scored`, read without the others."""
+    """The first fields of a `ScoredTransaction`, read without the others."""
 
     transaction_id: str
     card_id: str
@@ -120,7 +121,7 @@ class Example(msgspec.Struct, frozen=True, gc=False):
     `corrects` says that the opposite was taught before, at `corrected_at`.
     """
 
-    scored: Scored
+    scored: ScoredTransaction
     is_fraud: bool
     source: LabelSource | None
     known_at: int
@@ -128,7 +129,7 @@ class Example(msgspec.Struct, frozen=True, gc=False):
     corrected_at: int = 0
 
 
-class Due(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
+class DueItem(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """Something becomes known of a transaction."""
 
     known_at: int
@@ -136,11 +137,11 @@ class Due(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_scored_decoder = msgspec.msgpack.Decoder(Scored)
+_scored_decoder = msgspec.msgpack.Decoder(ScoredTransaction)
 _beginning_decoder = msgspec.msgpack.Decoder(_Beginning)
-_entry_decoder = msgspec.msgpack.Decoder(Entry)
-_labels_decoder = msgspec.msgpack.Decoder(list[Known])
-_due_decoder = msgspec.msgpack.Decoder(Due)
+_entry_decoder = msgspec.msgpack.Decoder(PendingTransaction)
+_labels_decoder = msgspec.msgpack.Decoder(list[LabelEvent])
+_due_decoder = msgspec.msgpack.Decoder(DueItem)
 
 
 def encode_row(value: Any) -> bytes:
@@ -148,16 +149,16 @@ def encode_row(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
-def decode_entry(data: bytes) -> Entry:
+def decode_entry(data: bytes) -> PendingTransaction:
     """Read a row back. Raises `InvalidRecord` when it is none."""
-    return read(_entry_decoder, data, ROW)
+    return decode(_entry_decoder, data, ROW)
 
 
-def decode_labels(data: bytes) -> list[Known]:
+def decode_labels(data: bytes) -> list[LabelEvent]:
     """Read a row back. Raises `InvalidRecord` when it is none."""
-    return read(_labels_decoder, data, ROW)
+    return decode(_labels_decoder, data, ROW)
 
 
-def decode_due(data: bytes) -> Due:
+def decode_due(data: bytes) -> DueItem:
     """Read a row back. Raises `InvalidRecord` when it is none."""
-    return read(_due_decoder, data, ROW)
+    return decode(_due_decoder, data, ROW)

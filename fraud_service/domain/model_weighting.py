@@ -20,13 +20,13 @@ WIDTH: Final = 0.4
 BINS: Final = 40
 SHARPNESS: Final = 25.0  # one hundredth of average precision moves the odds of the weights by a quarter
 SURE: Final = 6.2  # logits, a doubt of 0.2 %: half of all examples are surer, and without them nothing is lost
-FEWEST_FRAUDS: Final = 20.0  # fewer decide nothing
+MIN_FRAUDS: Final = 20.0  # fewer decide nothing
 WORSE: Final = 0.02  # so much average precision behind over the days in memory: the online model is switched off
 MUCH_WORSE: Final = 0.05  # the same for the last day
 LATELY: Final = 60.0  # frauds: where a day has fewer, the days before it are taken in, for twenty decide by chance
 
 
-class Judged(msgspec.Struct, frozen=True, gc=False):
+class LabelledScore(msgspec.Struct, frozen=True, gc=False):
     """What both components said of a transaction, and what it was. A logit that is not finite ranks lowest."""
 
     pretrained: float
@@ -34,13 +34,13 @@ class Judged(msgspec.Struct, frozen=True, gc=False):
     is_fraud: bool
     weight: float
 
-    def is_sure(self) -> bool:
+    def is_uninformative(self) -> bool:
         """Whether the online model was right with so little doubt that the transaction would teach it nothing."""
         doubt = self.online if self.is_fraud else -self.online
         return doubt > SURE + math.log(self.weight)
 
 
-class Tally(msgspec.Struct, array_like=True, frozen=True):
+class DailyHistogram(msgspec.Struct, array_like=True, frozen=True):
     """Transactions labelled on one UTC day: weighted counts by bin of their logit, of frauds and genuine ones."""
 
     day: int
@@ -50,33 +50,33 @@ class Tally(msgspec.Struct, array_like=True, frozen=True):
     online_genuine: list[float]
 
     @classmethod
-    def empty(cls, day: int) -> Tally:
+    def empty(cls, day: int) -> DailyHistogram:
         """Return the tally of a day that begins."""
         return cls(day, *([0.0] * BINS for _ in range(4)))
 
-    def with_judged(self, judged: Iterable[Judged]) -> Tally:
+    def with_judged(self, judged: Iterable[LabelledScore]) -> DailyHistogram:
         """Count more transactions."""
         counts = [list(counted) for counted in msgspec.structs.astuple(self)[1:]]
         for one in judged:
             genuine = int(not one.is_fraud)
             counts[genuine][_bin(one.pretrained)] += one.weight
             counts[2 + genuine][_bin(one.online)] += one.weight
-        return Tally(self.day, *counts)
+        return DailyHistogram(self.day, *counts)
 
 
-class Contest(msgspec.Struct, array_like=True, frozen=True):
+class ModelComparison(msgspec.Struct, array_like=True, frozen=True):
     """The tallies of the last days on which something was labelled, the newest last."""
 
-    tallies: tuple[Tally, ...] = ()
+    tallies: tuple[DailyHistogram, ...] = ()
 
-    def after(self, day: int, judged: Sequence[Judged]) -> Contest:
+    def after(self, day: int, judged: Sequence[LabelledScore]) -> ModelComparison:
         """Take in what was judged on a day."""
         if not judged:
             return self
-        *earlier, newest = self.tallies or (Tally.empty(day),)
+        *earlier, newest = self.tallies or (DailyHistogram.empty(day),)
         if newest.day != day:
-            earlier, newest = [*earlier, newest], Tally.empty(day)
-        return Contest((*earlier, newest.with_judged(judged))[-DAYS:])
+            earlier, newest = [*earlier, newest], DailyHistogram.empty(day)
+        return ModelComparison((*earlier, newest.with_judged(judged))[-DAYS:])
 
     def online_weight(self) -> float:
         """Return the share of the online model in the blend.
@@ -102,13 +102,13 @@ def _bin(logit: float) -> int:
     return min(max(int((logit - LOWEST) / WIDTH), 0), BINS - 1)
 
 
-def _frauds(tallies: Sequence[Tally]) -> float:
+def _frauds(tallies: Sequence[DailyHistogram]) -> float:
     return math.fsum(count for tally in tallies for count in tally.online_frauds)
 
 
-def _lead(tallies: Sequence[Tally]) -> float | None:
+def _lead(tallies: Sequence[DailyHistogram]) -> float | None:
     """By how much the online model's average precision is the larger; None with too few frauds to tell."""
-    if _frauds(tallies) < FEWEST_FRAUDS:
+    if _frauds(tallies) < MIN_FRAUDS:
         return None
     online = average_precision([t.online_frauds for t in tallies], [t.online_genuine for t in tallies])
     pretrained = average_precision([t.pretrained_frauds for t in tallies], [t.pretrained_genuine for t in tallies])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Encoded(msgspec.Struct, frozen=True, gc=False):
+class ModelInput(msgspec.Struct, frozen=True, gc=False):
     """What a pretrained model makes of one transaction: its logit, and the other inputs of the online model.
 
     `inputs` are the standardised features in contract order; `leaves` the numbers of the leaves that the transaction
@@ -42,11 +42,11 @@ class OnlineModel(msgspec.Struct, frozen=True):
     intercept: float
 
     @classmethod
-    def untaught(cls, leaves: int = 0) -> OnlineModel:
+    def untrained(cls, leaves: int = 0) -> OnlineModel:
         """Return the model before the first label: its score equals the pretrained score."""
         return cls((0.0,) * len(NAMES), (0.0,) * leaves, 1.0, 0.0)
 
-    def logit(self, encoded: Encoded, pretrained_logit: float) -> float:
+    def logit(self, encoded: ModelInput, pretrained_logit: float) -> float:
         """Score one transaction."""
         if len(self.weights) != len(encoded.inputs):
             raise ValueError(f"{len(encoded.inputs)} inputs for {len(self.weights)} weights")
@@ -56,7 +56,7 @@ class OnlineModel(msgspec.Struct, frozen=True):
         )
         return reduce(add, map(self.leaf_weights.__getitem__, encoded.leaves), total)
 
-    def contributions(self, encoded: Encoded, asked: Sequence[frozenset[int]]) -> list[float]:
+    def contributions(self, encoded: ModelInput, asked: Sequence[frozenset[int]]) -> list[float]:
         """Split the logit, without intercept and pretrained part, into one summand a feature, in contract order.
 
         Parameters
@@ -70,13 +70,13 @@ class OnlineModel(msgspec.Struct, frozen=True):
                 summands[feature] += self.leaf_weights[leaf] / len(asked[leaf])
         return summands
 
-    def require_sound(self) -> None:
+    def require_consistent(self) -> None:
         """Raise `InvalidRecord` unless every feature has a weight."""
         if len(self.weights) != len(NAMES):
             raise InvalidRecord("the online model does not fit the features: it was made for another version")
 
 
-class EncodedRows(Protocol):
+class ModelInputs(Protocol):
     """What a pretrained model makes of a batch of transactions."""
 
     @property
@@ -92,12 +92,12 @@ class EncodedRows(Protocol):
     def __len__(self) -> int:
         """Return the number of rows."""
 
-    def __getitem__(self, row: int, /) -> Encoded:
+    def __getitem__(self, row: int, /) -> ModelInput:
         """Return one row."""
 
 
-class Rows(list[Encoded]):
-    """Encoded rows, each scored for itself."""
+class ModelInputRows(list[ModelInput]):
+    """ModelInput rows, each scored for itself."""
 
     @property
     def logits(self) -> list[float]:
@@ -105,11 +105,11 @@ class Rows(list[Encoded]):
         return [row.logit for row in self]
 
     def online(self, model: OnlineModel, known: Sequence[float]) -> list[float]:
-        """Score each row with an online model; see `EncodedRows`."""
+        """Score each row with an online model; see `ModelInputs`."""
         return [_logit(model, row, logit) for row, logit in zip(self, known, strict=True)]
 
 
-def _logit(model: OnlineModel, row: Encoded, known: float) -> float:
+def _logit(model: OnlineModel, row: ModelInput, known: float) -> float:
     try:
         return model.logit(row, known)
     except (ArithmeticError, LookupError, ValueError):

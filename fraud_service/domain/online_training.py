@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from fraud_service.domain.codec import read
+from fraud_service.domain.codec import decode
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.label_join_rows import Example
-from fraud_service.domain.model_weighting import Contest, Judged
-from fraud_service.domain.online_model import Encoded
+from fraud_service.domain.model_weighting import LabelledScore, ModelComparison
+from fraud_service.domain.online_model import ModelInput
 from fraud_service.domain.records import LabelledRecord
 from fraud_service.domain.risk import (
     NO_RISK,
@@ -29,29 +29,29 @@ from fraud_service.domain.risk import (
     merchant_key,
     row_digest,
 )
-from fraud_service.domain.scoring import clipped, encode_safely
+from fraud_service.domain.scoring import clip_logit, score_with_fallback
 from fraud_service.domain.snapshot import Snapshot
 from fraud_service.domain.time import DAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fraud_service.domain.label_join import Store
+    from fraud_service.domain.label_join import KeyValueStore
     from fraud_service.domain.online_model import OnlineModel
     from fraud_service.domain.scoring import PretrainedModel
-    from fraud_service.domain.time import Calendar
+    from fraud_service.domain.time import LearningSchedule
 
 SCHEMA: Final = 2
-QUIET: Final = 31 * DAY  # after so long without a labelled example, boundaries publish nothing
-EXPLAINED: Final = 2.0  # deviations from which an amount explains a fraud
-DOUBTED: Final = 0.01  # score from which a transaction is worth a lesson even though it was legitimate
-UNUSUALNESS: Final = NAMES.index("unusualness")
+MAX_SILENCE_MS: Final = 31 * DAY  # after so long without a labelled example, boundaries publish nothing
+ANOMALOUS_ZSCORE: Final = 2.0  # deviations from which an amount explains a fraud
+ALWAYS_TRAIN_SCORE: Final = 0.01  # score from which a transaction is worth a lesson even though it was legitimate
+AMOUNT_ZSCORE: Final = NAMES.index("amount_zscore")
 
 
 class OnlineLearner(Protocol):
     """An online model that learns; an adapter of river."""
 
-    def learn(self, encoded: Encoded, *, is_fraud: bool, weight: float) -> None:
+    def learn(self, encoded: ModelInput, *, is_fraud: bool, weight: float) -> None:
         """Learn one example. Leaves the model as it was when the example is not finite."""
 
     def state(self) -> bytes:
@@ -61,7 +61,7 @@ class OnlineLearner(Protocol):
         """Return the model as scorers use it."""
 
 
-class Progress(msgspec.Struct, array_like=True, frozen=True):
+class LearnerState(msgspec.Struct, array_like=True, frozen=True):
     """Where the learner stands. All of it is committed together with the offsets it stems from.
 
     `closed` is the number of the last boundary that was closed (-1 before the first transaction), `began` where that
@@ -75,25 +75,25 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
     taught_at: int = -1
     examples: int = 0
     label_horizon: int = 0
-    contest: Contest = Contest()
+    contest: ModelComparison = ModelComparison()
     risk_digest: str = f"{0:064x}"
     model: bytes | None = None
     pretrained: str = ""
 
     @classmethod
-    def beginning(cls, boundary: int) -> Progress:
+    def beginning(cls, boundary: int) -> LearnerState:
         """Return where a learner stands at the first transaction ever, which came after this boundary."""
         return cls(closed=boundary, began=boundary)
 
 
-class Lesson(msgspec.Struct, frozen=True):
+class BoundaryResult(msgspec.Struct, frozen=True):
     """What one boundary brought: examples with their weights, changed risk rows (None: removed), the snapshot, if any.
 
     `as_of` is the event time of the boundary, epoch milliseconds.
     """
 
     as_of: int
-    progress: Progress
+    progress: LearnerState
     examples: list[tuple[Example, float]]
     risk: dict[str, bytes | None]
     snapshot: Snapshot | None
@@ -103,10 +103,11 @@ class Lesson(msgspec.Struct, frozen=True):
         return (labelled_record(example, weight, self.as_of) for example, weight in self.examples)
 
 
-class Sampling(msgspec.Struct, frozen=True):
+class NegativeSampler(msgspec.Struct, frozen=True):
     """Which examples the online model learns: frauds, corrections and what was doubted, and a share of all others.
 
-    `legitimate` is the share of the legitimate examples that is taught among those whose score lay below `DOUBTED`.
+    `legitimate` is the share of the legitimate examples that is taught among those whose score lay below
+    `ALWAYS_TRAIN_SCORE`.
     They are four in five, and hardly teach anything. With 0, frauds and corrections are all.
     """
 
@@ -116,7 +117,7 @@ class Sampling(msgspec.Struct, frozen=True):
         """Return 0 for an example left out, otherwise what makes up for those left out. The same on every run."""
         if example.is_fraud or example.corrects or self.legitimate >= 1.0:
             return 1.0
-        if self.legitimate > 0 and example.scored.score >= DOUBTED:
+        if self.legitimate > 0 and example.scored.score >= ALWAYS_TRAIN_SCORE:
             return 1.0
         drawn = blake2b(example.scored.transaction_id.encode(), digest_size=8, person=b"sample")
         chance = int.from_bytes(drawn.digest(), "big") / 2**64
@@ -130,7 +131,7 @@ class _Change(msgspec.Struct):
     row: Risk
 
 
-class Teacher:
+class OnlineTrainer:
     """Teach what became known by a boundary. The rows of merchants and cards lie in a store, the rest in `Progress`.
 
     The features that were scored are encoded by the present pretrained model, even where another one had scored them.
@@ -140,7 +141,9 @@ class Teacher:
     with them alone would learn that everything is fraud.
     """
 
-    def __init__(self, store: Store, calendar: Calendar, sampling: Sampling, pretrained: PretrainedModel) -> None:
+    def __init__(
+        self, store: KeyValueStore, calendar: LearningSchedule, sampling: NegativeSampler, pretrained: PretrainedModel
+    ) -> None:
         self._store = store
         self._calendar = calendar
         self._sampling = sampling
@@ -155,7 +158,9 @@ class Teacher:
         """Teach beside another pretrained model from the next boundary on; that snapshot is the first to name it."""
         self._pretrained = model
 
-    def close(self, boundary: int, progress: Progress, examples: Iterable[Example], learner: OnlineLearner) -> Lesson:
+    def close(
+        self, boundary: int, progress: LearnerState, examples: Iterable[Example], learner: OnlineLearner
+    ) -> BoundaryResult:
         """Close one boundary.
 
         Parameters
@@ -171,14 +176,14 @@ class Teacher:
         changed: dict[str, _Change] = {}
         weighed: list[tuple[Example, float]] = []
         horizon = progress.label_horizon
-        contest = progress.contest if progress.pretrained == self._pretrained.version else Contest()
+        contest = progress.contest if progress.pretrained == self._pretrained.version else ModelComparison()
         for example in examples:
             weighed.append((example, self._sampling.weight(example)))
-            self._learn_risk(example, changed)
+            self._update_risk(example, changed)
             horizon = max(horizon, example.known_at)
         lessons = [(example, weight) for example, weight in weighed if weight > 0]
         if is_balanced:
-            contest = contest.after(boundary * self._calendar.interval // DAY, self._teach(lessons, learner))
+            contest = contest.after(boundary * self._calendar.interval // DAY, self._train(lessons, learner))
         rows, digest = self._published(changed, progress.risk_digest)
         taught = bool(weighed or rows)
         after = msgspec.structs.replace(
@@ -192,30 +197,30 @@ class Teacher:
             model=learner.state() if lessons else progress.model,
             pretrained=self._pretrained.version,
         )
-        return Lesson(
+        return BoundaryResult(
             boundary * self._calendar.interval, after, weighed, rows, self._snapshot(after, len(rows), learner)
         )
 
-    def _teach(self, lessons: list[tuple[Example, float]], learner: OnlineLearner) -> list[Judged]:
+    def _train(self, lessons: list[tuple[Example, float]], learner: OnlineLearner) -> list[LabelledScore]:
         """Teach examples, each with its weight; returns what the components had said of them before."""
         judged = []
-        rows = encode_safely(self._pretrained, [example.scored.features for example, _ in lessons])
-        pretrained = [clipped(logit) if math.isfinite(logit) else math.nan for logit in rows.logits]
+        rows = score_with_fallback(self._pretrained, [example.scored.features for example, _ in lessons])
+        pretrained = [clip_logit(logit) if math.isfinite(logit) else math.nan for logit in rows.logits]
         online = rows.online(learner.export(), pretrained)
         for number, (example, weight) in enumerate(lessons):
             if math.isfinite(pretrained[number]):
-                said = Judged(pretrained[number], online[number], example.is_fraud, weight)
+                said = LabelledScore(pretrained[number], online[number], example.is_fraud, weight)
                 judged.append(said)
-                if not said.is_sure():
+                if not said.is_uninformative():
                     row = rows[number]
-                    encoded = Encoded(pretrained[number], row.inputs, row.leaves)
+                    encoded = ModelInput(pretrained[number], row.inputs, row.leaves)
                     learner.learn(encoded, is_fraud=example.is_fraud, weight=weight)
         return judged
 
-    def _learn_risk(self, example: Example, changed: dict[str, _Change]) -> None:
+    def _update_risk(self, example: Example, changed: dict[str, _Change]) -> None:
         """Update the rows of merchant and card; `changed` remembers what each was at the last boundary."""
         scored = example.scored
-        explained = scored.values[UNUSUALNESS] > EXPLAINED
+        explained = scored.values[AMOUNT_ZSCORE] > ANOMALOUS_ZSCORE
         for key in (merchant_key(scored.merchant_id), card_key(scored.card_id)):
             change = changed.get(key)
             if change is None:
@@ -223,7 +228,7 @@ class Teacher:
                 if before is None and not example.is_fraud and key.startswith("card:"):
                     continue  # of a card only confirmed frauds matter: most cards never get a row
                 row = NO_RISK if before is None else decode_risk(before)
-                change = changed[key] = _Change(before if row.is_of_interest() else None, row)
+                change = changed[key] = _Change(before if row.has_fraud_history() else None, row)
             row = change.row
             if example.corrects:
                 row = row.without_label(example.corrected_at, was_fraud=not example.is_fraud)
@@ -239,21 +244,21 @@ class Teacher:
             before, row = changed[key].published, changed[key].row
             data = encode_risk(row)
             self._store.put(key, data)
-            after = data if row.is_of_interest() else None
+            after = data if row.has_fraud_history() else None
             if before != after:
                 rows[key] = after
                 total += row_digest(key, after) - row_digest(key, before)
         return rows, f"{total % (1 << 256):064x}"
 
-    def _snapshot(self, progress: Progress, risk_rows: int, learner: OnlineLearner) -> Snapshot | None:
+    def _snapshot(self, progress: LearnerState, risk_rows: int, learner: OnlineLearner) -> Snapshot | None:
         quiet = (progress.closed - max(progress.taught_at, progress.began)) * self._calendar.interval
-        if quiet > QUIET:
+        if quiet > MAX_SILENCE_MS:
             return None
         as_of = progress.closed * self._calendar.interval
         return Snapshot(
             version="",
             as_of=as_of,
-            effective_from=as_of + self._calendar.lead,
+            effective_from=as_of + self._calendar.activation_delay,
             interval=self._calendar.interval,
             model=self._pretrained.version,
             online=learner.export(),
@@ -262,19 +267,19 @@ class Teacher:
             label_horizon=progress.label_horizon,
             risk_rows=risk_rows,
             risk_digest=progress.risk_digest,
-        ).sealed()
+        ).with_digest()
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Progress)
+_decoder = msgspec.msgpack.Decoder(LearnerState)
 
 
-def encode_progress(progress: Progress) -> bytes:
+def encode_learner_state(progress: LearnerState) -> bytes:
     """Write where the learner stands, as msgpack."""
     return _encoder.encode(progress)
 
 
-def decode_progress(data: bytes | None) -> Progress:
+def decode_learner_state(data: bytes | None) -> LearnerState:
     """Read it back; a learner that never ran stands at the beginning.
 
     Raises
@@ -283,8 +288,8 @@ def decode_progress(data: bytes | None) -> Progress:
         When the bytes are of another schema version or no such record.
     """
     if data is None:
-        return Progress()
-    progress = read(_decoder, data, "the learner's state")
+        return LearnerState()
+    progress = decode(_decoder, data, "the learner's state")
     if progress.schema != SCHEMA:
         raise InvalidRecord(f"the learner's state has schema {progress.schema}; this version reads {SCHEMA}")
     return progress
@@ -305,7 +310,7 @@ def labelled_record(example: Example, weight: float, boundary: int) -> LabelledR
         known_at=example.known_at,
         corrects=example.corrects,
         weight=weight,
-        snapshot=boundary,
+        boundary_ms=boundary,
         pretrained_logit=scored.pretrained_logit,
         online_logit=scored.online_logit,
         score=scored.score,

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
 
 SCHEMA: Final = 5
-UPGRADABLE: Final = 4  # its merchants, countries and devices are CRC-32, and its last transactions have no currency
+PREVIOUS_SCHEMA: Final = (
+    4  # its merchants, countries and devices are CRC-32, and its last transactions have no currency
+)
 
 HOURS_KEPT: Final = 24
 DAYS_KEPT: Final = 30
@@ -38,13 +40,13 @@ COUNTRIES_KEPT: Final = 8
 DEVICES_KEPT: Final = 8
 
 # The card's usual amount is a running mean of log(1 + amount) in which no payment moves the mean by more than
-# `REACH` deviations (Huber's idea of bounded influence): a fraud does not become the new normal.
-REACH: Final = 3.0
-HIGH: Final = 3.0
-SLOWEST: Final = 0.02
+# `CLIP_DEVIATIONS` deviations (Huber's idea of bounded influence): a fraud does not become the new normal.
+CLIP_DEVIATIONS: Final = 3.0
+OUTLIER_DEVIATIONS: Final = 3.0
+MIN_LEARNING_RATE: Final = 0.02
 DEVIATION_PRIOR: Final = 0.5
 DEVIATION_FLOOR: Final = 0.05
-ENOUGH_TO_JUDGE: Final = 5
+MIN_PAYMENTS_TO_JUDGE: Final = 5
 
 
 class Buckets(msgspec.Struct, array_like=True, gc=False):
@@ -119,7 +121,7 @@ RECENT_4: Final = struct.Struct("<8sqdI")
 UNKNOWN_CURRENCY: Final = bytes(3)  # of a transaction that schema 4 remembered; it matches every currency
 
 
-class Remembered(NamedTuple):
+class Duplicate(NamedTuple):
     """Whether a transaction is among the last ones of its card.
 
     `ago` says how many transactions before it came already, 0 if it did not. `is_id_reused` says that only its id is
@@ -130,7 +132,7 @@ class Remembered(NamedTuple):
     is_id_reused: bool = False
 
 
-NEW: Final = Remembered()
+NEW: Final = Duplicate()
 
 
 class Profile(msgspec.Struct, array_like=True, gc=False):
@@ -157,7 +159,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     place: Place | None = None
     has_crcs: bool = False
 
-    def remembered(self, transaction: Transaction) -> Remembered:
+    def duplicate_age(self, transaction: Transaction) -> Duplicate:
         """Look a transaction up among the last `RECENT_KEPT`.
 
         Two messages are the same transaction when id, event time, amount, currency and merchant agree. Whatever else
@@ -170,8 +172,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         same_id = [place for place, row in enumerate(rows) if row[0] == identity]
         for place in same_id:
             if _agrees(rows[place], transaction):
-                return Remembered(len(rows) - place)
-        return Remembered(is_id_reused=bool(same_id))
+                return Duplicate(len(rows) - place)
+        return Duplicate(is_id_reused=bool(same_id))
 
     def decision(self, ago: int) -> Decision:
         """Return what was decided on the transaction so many transactions ago."""
@@ -184,22 +186,22 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         self.decisions.append(_encoder.encode(decision))
         del self.decisions[:-RECENT_KEPT]
 
-    def unusualness(self, amount: float) -> float:
+    def amount_zscore(self, amount: float) -> float:
         """How many of the card's own deviations the amount lies above its usual amount; 0 before the first."""
         if self.count == 0:
             return 0.0
         return (math.log1p(amount) - self.usual) / max(self.deviation, DEVIATION_FLOOR)
 
-    def is_high(self, amount: float) -> bool:
+    def is_amount_outlier(self, amount: float) -> bool:
         """Whether the amount is unusually high for this card, once enough payments are known to judge."""
-        return self.count >= ENOUGH_TO_JUDGE and self.unusualness(amount) > HIGH
+        return self.count >= MIN_PAYMENTS_TO_JUDGE and self.amount_zscore(amount) > OUTLIER_DEVIATIONS
 
-    def fold(self, transaction: Transaction) -> None:
+    def update(self, transaction: Transaction) -> None:
         """Take in one transaction. What is decided on it is noted later, by `decide`."""
-        high = self.is_high(transaction.amount)
+        high = self.is_amount_outlier(transaction.amount)
         self._learn_amount(transaction.amount)
         self._count(transaction, high=high)
-        self._note_company(transaction)
+        self._note_merchant_and_device(transaction)
         self.recent = self.recent[-(RECENT_KEPT - 1) * RECENT.size :] + RECENT.pack(
             fingerprint64(transaction.transaction_id),
             transaction.timestamp,
@@ -226,8 +228,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         if self.count == 0:
             self.usual = value
             return
-        pace = max(1.0 / (self.count + 1), SLOWEST)
-        reach = REACH * max(self.deviation, DEVIATION_FLOOR)
+        pace = max(1.0 / (self.count + 1), MIN_LEARNING_RATE)
+        reach = CLIP_DEVIATIONS * max(self.deviation, DEVIATION_FLOOR)
         step = min(max(value - self.usual, -reach), reach)
         self.usual += pace * step
         self.deviation += pace * (abs(step) - self.deviation)
@@ -248,7 +250,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
             days.largest[day] = max(days.largest[day], amount)
             days.high[day] += high
 
-    def _note_company(self, transaction: Transaction) -> None:
+    def _note_merchant_and_device(self, transaction: Transaction) -> None:
         merchant = fingerprint(transaction.merchant_id)
         if self.has_crcs:
             self._upgrade(transaction, merchant)
@@ -341,13 +343,13 @@ def decode_profile(data: bytes) -> Profile:
         _require_schema(data)
         raise InvalidRecord(f"a card's profile in the state store cannot be read: {error}") from error
     size = RECENT.size
-    if profile.schema == UPGRADABLE:
+    if profile.schema == PREVIOUS_SCHEMA:
         size = RECENT_4.size
     elif profile.schema != SCHEMA:
         _require_schema(data)
     if len(profile.recent) % size:
         raise InvalidRecord("a card's profile in the state store cannot be read: a recent transaction is cut off")
-    if profile.schema == UPGRADABLE:
+    if profile.schema == PREVIOUS_SCHEMA:
         profile.recent = b"".join(RECENT.pack(*row, UNKNOWN_CURRENCY) for row in RECENT_4.iter_unpack(profile.recent))
         profile.schema, profile.has_crcs = SCHEMA, True
     return profile

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.features import Features
 
-MOST_REASONS: Final = 4
-MOST: Final = 30  # where the contract cuts days and visits off
-LEAST_CONTRIBUTION: Final = 0.05  # logits: less than this moves no decision
+MAX_REASONS: Final = 4
+MAX_DAYS_OR_VISITS: Final = 30  # where the contract cuts days and visits off
+MIN_CONTRIBUTION: Final = 0.05  # logits: less than this moves no decision
 
 
 def reasons(features: Features, contributions: Mapping[str, float]) -> tuple[Reason, ...]:
@@ -27,10 +27,10 @@ def reasons(features: Features, contributions: Mapping[str, float]) -> tuple[Rea
     found = [
         Reason(code, text(features), contribution)
         for code, (names, text) in CODES.items()
-        if (contribution := sum(contributions[name] for name in names)) >= LEAST_CONTRIBUTION
+        if (contribution := sum(contributions[name] for name in names)) >= MIN_CONTRIBUTION
     ]
     found.sort(key=lambda reason: (-reason.contribution, reason.code))
-    return tuple(found[:MOST_REASONS])
+    return tuple(found[:MAX_REASONS])
 
 
 def _amount(f: Features) -> str:
@@ -41,17 +41,17 @@ def _amount(f: Features) -> str:
 
 def _velocity(f: Features) -> str:
     counts = f"{f.count_1h:.0f} payments in the last hour and {f.count_1d:.0f} in a day"
-    return f"{counts}, {f.rate_ratio:.1f} × this card's usual rate"
+    return f"{counts}, {f.velocity_ratio:.1f} × this card's usual rate"
 
 
 def _testing(f: Features) -> str:
-    return f"{f.small_1h:.0f} payments of at most 2.00 in the last hour"
+    return f"{f.small_payments_1h:.0f} payments of at most 2.00 in the last hour"
 
 
 def _merchant(f: Features) -> str:
     if f.merchant_visits == 0:
         return "first payment of this card to this merchant"
-    least = "at least " if f.merchant_visits == MOST else ""
+    least = "at least " if f.merchant_visits == MAX_DAYS_OR_VISITS else ""
     return f"{least}payment number {f.merchant_visits + 1:.0f} of this card to this merchant"
 
 
@@ -79,7 +79,7 @@ def _time(f: Features) -> str:
 
 
 def _history(f: Features) -> str:
-    least = "at least " if f.card_age == MOST else ""
+    least = "at least " if f.card_age == MAX_DAYS_OR_VISITS else ""
     return f"card known for {least}{f.card_age:.0f} days, {f.hours_since_last:.0f} hours since its last payment"
 
 
@@ -93,17 +93,17 @@ CODES: Final[dict[str, tuple[tuple[str, ...], Callable[[Features], str]]]] = {
             "mean_30d",
             "amount_to_mean",
             "amount_to_largest",
-            "unusualness",
-            "high_3d",
-            "high_14d",
+            "amount_zscore",
+            "amount_outliers_3d",
+            "amount_outliers_14d",
         ),
         _amount,
     ),
     "HIGH_VELOCITY": (
-        ("count_10m", "count_1h", "merchants_1h", "count_1d", "count_7d", "count_30d", "rate_ratio"),
+        ("count_10m", "count_1h", "distinct_merchants_1h", "count_1d", "count_7d", "count_30d", "velocity_ratio"),
         _velocity,
     ),
-    "CARD_TESTING": (("small_1h",), _testing),
+    "CARD_TESTING": (("small_payments_1h",), _testing),
     "UNFAMILIAR_MERCHANT": (("merchant_visits",), _merchant),
     "UNFAMILIAR_PLACE": (("is_new_country", "distance", "speed"), _place),
     "UNFAMILIAR_CHANNEL": (("is_card_not_present", "is_new_device"), _channel),
@@ -116,10 +116,10 @@ CODES: Final[dict[str, tuple[tuple[str, ...], Callable[[Features], str]]]] = {
             "merchant_fraud_share_7d",
             "merchant_fraud_share_30d",
             "merchant_streak",
-            "merchant_unexplained",
+            "merchant_lowamount_frauds",
             "merchant_streak_age",
             "merchant_since_genuine",
-            "merchant_since_unexplained",
+            "merchant_since_lowamount_fraud",
         ),
         _merchant_risk,
     ),

@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from fraud_service.domain.codec import Count, ModelVersion, Moment, read
+from fraud_service.domain.codec import Count, ModelVersion, Moment, decode
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import LabelSource, Transaction, facts
 from fraud_service.domain.features import Features
@@ -16,7 +16,7 @@ from fraud_service.domain.scoring import probability
 
 if TYPE_CHECKING:
     from fraud_service.domain.decision import Decision
-    from fraud_service.domain.detector import Verdict
+    from fraud_service.domain.detector import Assessment
 
 # Names of alerts derive from it; a change would make every alert of the past look new.
 ALERT_NAMESPACE = UUID("6f1c1f0e-5b1e-5d6c-9d59-0a4c8a1f3b77")
@@ -35,8 +35,9 @@ class ReasonRecord(msgspec.Struct, frozen=True):
 class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One decision: the audit log, and what the learner learns from.
 
-    The logits are exact, the probabilities are there for readers. `features` is null when the transaction was
-    `repeated`: then the record carries the first decision again. `is_id_reused` is only there when it is true.
+    The logits are exact, the probabilities are there for readers. `features` is null when
+    `is_duplicate` is true: then the record carries the first decision again. `is_id_reused` is only there when it is
+    true.
     """
 
     transaction_id: str
@@ -55,7 +56,7 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     model: str
     snapshot: str
     is_stale: bool
-    repeated: bool
+    is_duplicate: bool
     reasons: list[ReasonRecord]
     features: Features | None
     is_id_reused: bool = False
@@ -96,7 +97,7 @@ class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     known_at: Moment
     corrects: bool
     weight: float
-    snapshot: Moment
+    boundary_ms: Moment
     pretrained_logit: float | None
     online_logit: float | None
     score: Probability
@@ -138,7 +139,7 @@ _labelled_decoder = msgspec.json.Decoder(LabelledRecord)
 _refit_decoder = msgspec.json.Decoder(RefitRecord)
 
 
-def score_record(verdict: Verdict) -> ScoreRecord:
+def score_record(verdict: Assessment) -> ScoreRecord:
     """Write down a verdict."""
     transaction, decision = verdict.transaction, verdict.decision
     return ScoreRecord(
@@ -158,14 +159,14 @@ def score_record(verdict: Verdict) -> ScoreRecord:
         model=decision.model,
         snapshot=decision.snapshot,
         is_stale=decision.is_stale,
-        repeated=verdict.is_repeated,
+        is_duplicate=verdict.is_duplicate,
         reasons=_reasons(decision),
         features=verdict.features,
         is_id_reused=verdict.is_id_reused,
     )
 
 
-def alert_record(verdict: Verdict) -> AlertRecord:
+def alert_record(verdict: Assessment) -> AlertRecord:
     """Write down a flagged verdict for the people who look at it."""
     decision, explanation = verdict.decision, verdict.contributions
     return AlertRecord(
@@ -200,22 +201,22 @@ def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord | RefitReco
 
 def decode_score(data: bytes | None) -> ScoreRecord:
     """Read a score record back. Raises `InvalidRecord` when it is none."""
-    return read(_score_decoder, data or b"", "a record on the scores topic")
+    return decode(_score_decoder, data or b"", "a record on the scores topic")
 
 
 def decode_labelled(data: bytes) -> LabelledRecord:
     """Read a labelled example back. Raises `InvalidRecord` when it is none."""
-    return read(_labelled_decoder, data, "a record on the labelled topic")
+    return decode(_labelled_decoder, data, "a record on the labelled topic")
 
 
 def decode_refit(data: bytes) -> RefitRecord:
     """Read back what a re-fit found. Raises `InvalidRecord` when it is none."""
-    return read(_refit_decoder, data, "a re-fit on the models topic")
+    return decode(_refit_decoder, data, "a re-fit on the models topic")
 
 
 def decode_switch(data: bytes) -> SwitchRecord:
     """Read back how the online model was switched. Raises `InvalidRecord` when it is none."""
-    return read(_switch_decoder, data, "a switch on the models topic")
+    return decode(_switch_decoder, data, "a switch on the models topic")
 
 
 def _probability(logit: float | None) -> float | None:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from fraud_service.domain.codec import LATEST, Moment, read
+from fraud_service.domain.codec import LATEST, Moment, decode
 from fraud_service.domain.time import DAY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DAYS_KEPT: Final = 31  # today and the thirty days before
-LARGEST_ROW: Final = 4096  # bytes, more than ten times what a month of labels takes
-MOST_ROWS: Final = 4096  # kept decoded: few merchants have labelled fraud, and they are asked for at every payment
+MAX_ROW_BYTES: Final = 4096  # bytes, more than ten times what a month of labels takes
+MAX_ROWS: Final = 4096  # kept decoded: few merchants have labelled fraud, and they are asked for at every payment
 
 Day = Annotated[int, msgspec.Meta(ge=0, le=LATEST // DAY)]  # of the epoch
 
@@ -40,16 +40,16 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What labels say of one merchant or card. Times are event times of transactions, epoch milliseconds.
 
     `streak` counts the frauds since the last genuine transaction, in the order in which labels became known;
-    `unexplained` those of them whose amount was not unusually high for the card.
+    `lowamount_frauds` those of them whose amount was not unusually high for the card.
     """
 
     days: tuple[RiskDay, ...] = ()
     streak: int = 0
-    unexplained: int = 0
+    lowamount_frauds: int = 0
     streak_began: Moment | None = None
     last_fraud: Moment | None = None
     last_genuine: Moment | None = None
-    last_unexplained: Moment | None = None
+    last_lowamount_fraud: Moment | None = None
 
     def labelled(self, as_of: int, *windows: int) -> list[tuple[int, int]]:
         """Labels and frauds known on the day of `as_of` and so many days before it, a window each, the shortest first.
@@ -76,16 +76,16 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
         days = _counted(self.days, known_at // DAY, 1, int(is_fraud))
         if not is_fraud:
             return msgspec.structs.replace(
-                self, days=days, streak=0, unexplained=0, streak_began=None, last_genuine=timestamp
+                self, days=days, streak=0, lowamount_frauds=0, streak_began=None, last_genuine=timestamp
             )
         return msgspec.structs.replace(
             self,
             days=days,
             streak=self.streak + 1,
-            unexplained=self.unexplained + (not explained),
+            lowamount_frauds=self.lowamount_frauds + (not explained),
             streak_began=timestamp if self.streak == 0 else self.streak_began,
             last_fraud=timestamp,
-            last_unexplained=self.last_unexplained if explained else timestamp,
+            last_lowamount_fraud=self.last_lowamount_fraud if explained else timestamp,
         )
 
     def without_label(self, known_at: int, *, was_fraud: bool) -> Risk:
@@ -94,10 +94,10 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
         if any(bucket.day == day for bucket in self.days):
             row = msgspec.structs.replace(self, days=_counted(self.days, day, -1, -int(was_fraud)))
         if was_fraud and not any(bucket.frauds for bucket in row.days):
-            row = msgspec.structs.replace(row, last_fraud=None, last_unexplained=None)
+            row = msgspec.structs.replace(row, last_fraud=None, last_lowamount_fraud=None)
         return row
 
-    def is_of_interest(self) -> bool:
+    def has_fraud_history(self) -> bool:
         """Whether a scorer needs this row: only with labelled fraud in memory."""
         if self.streak > 0:
             return True
@@ -145,10 +145,10 @@ def encode_risk(risk: Risk) -> bytes:
 
 def decode_risk(data: bytes) -> Risk:
     """Read a row back. Raises `InvalidRecord` when it is none; scorers have checked its digest before."""
-    return read(_decoder, data, "a row of risk")
+    return decode(_decoder, data, "a row of risk")
 
 
-_known = lru_cache(MOST_ROWS)(decode_risk)
+_known = lru_cache(MAX_ROWS)(decode_risk)
 
 
 class RiskTable:

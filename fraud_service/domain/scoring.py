@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.online_model import Encoded, Rows
+from fraud_service.domain.online_model import ModelInput, ModelInputRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fraud_service.domain.features import Features
-    from fraud_service.domain.online_model import EncodedRows, OnlineModel
+    from fraud_service.domain.online_model import ModelInputs, OnlineModel
 
-LARGEST_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 within 1e-13
-QUIET: Final = -4.6  # logits, a score of 0.01: of what both components rank lower, the online model is hardly taught
+MAX_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 within 1e-13
+NEUTRAL_LOGIT: Final = (
+    -4.6
+)  # logits, a score of 0.01: of what both components rank lower, the online model is hardly taught
 
 
 class PretrainedModel(Protocol):
@@ -35,34 +37,34 @@ class PretrainedModel(Protocol):
     def prior(self) -> float:
         """Logit of the fraud rate it was trained on: what is left when nothing is known of a transaction."""
 
-    def encode(self, rows: Sequence[Features]) -> EncodedRows:
+    def encode(self, rows: Sequence[Features]) -> ModelInputs:
         """Score a batch, and encode it for the online model; a row's result does not depend on its batch."""
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         """Split a row's logit into a base and one summand a feature, in contract order."""
 
     @property
-    def asked(self) -> Sequence[frozenset[int]]:
+    def features_on_path(self) -> Sequence[frozenset[int]]:
         """For each leaf that `encode` may report, the features asked on the way to it."""
 
 
-FAILED: Final = Encoded(math.nan, [], [])
+FAILED: Final = ModelInput(math.nan, [], [])
 
 
-def encode_safely(model: PretrainedModel, rows: Sequence[Features]) -> EncodedRows:
+def score_with_fallback(model: PretrainedModel, rows: Sequence[Features]) -> ModelInputs:
     """Encode a batch; where that raises, row by row, so that no row suffers from its neighbours.
 
     A row that fails is `FAILED`. What cannot be scored is reviewed by a person, and the stream goes on.
     """
     if not rows:
-        return Rows()
+        return ModelInputRows()
     try:
         encoded = model.encode(rows)
     except Exception:  # noqa: BLE001 - whatever a model raises
-        encoded = Rows()
+        encoded = ModelInputRows()
     if len(encoded) == len(rows):
         return encoded
-    return Rows([FAILED] if len(rows) == 1 else [encode_safely(model, [row])[0] for row in rows])
+    return ModelInputRows([FAILED] if len(rows) == 1 else [score_with_fallback(model, [row])[0] for row in rows])
 
 
 class Blend(msgspec.Struct, frozen=True, gc=False):
@@ -80,12 +82,13 @@ class Blend(msgspec.Struct, frozen=True, gc=False):
 def blend(pretrained: float, online: float, online_weight: float, prior: float) -> Blend:
     """Blend two logits; one that is not finite does not take part.
 
-    The online model has its full weight where either component sees risk, and fades below `QUIET`: there the pretrained
+    The online model has its full weight where either component sees risk, and fades below `NEUTRAL_LOGIT`: there the
+    pretrained
     model ranks better. When neither logit is finite the score is that of the prior, with both logits None.
     """
     has_pretrained, has_online = math.isfinite(pretrained), math.isfinite(online)
     if has_pretrained and has_online:
-        share = online_weight * probability(max(pretrained, online) - QUIET)
+        share = online_weight * probability(max(pretrained, online) - NEUTRAL_LOGIT)
         logit = pretrained + share * (online - pretrained)  # exactly the one where both are equal
         return Blend(probability(logit), pretrained, online, share)
     if has_pretrained:
@@ -107,7 +110,7 @@ class Contributions(msgspec.Struct, frozen=True):
 
 
 def contributions(
-    row: Features, encoded: Encoded, result: Blend, pretrained: PretrainedModel, online: OnlineModel
+    row: Features, encoded: ModelInput, result: Blend, pretrained: PretrainedModel, online: OnlineModel
 ) -> Contributions:
     """Say what each feature contributed to the logit of a blended score."""
     share = result.online_weight
@@ -121,23 +124,23 @@ def contributions(
         base += share * online.intercept
         if result.pretrained_logit is None:
             base += share * online.pretrained_weight * pretrained.prior
-        for index, summand in enumerate(online.contributions(encoded, pretrained.asked)):
+        for index, summand in enumerate(online.contributions(encoded, pretrained.features_on_path)):
             summands[index] += share * summand
     return Contributions(base, dict(zip(NAMES, summands, strict=True)))
 
 
 def probability(logit: float) -> float:
     """Turn a logit into a probability; never overflows."""
-    odds = math.exp(-min(abs(logit), LARGEST_LOGIT))  # of the less likely of the two
+    odds = math.exp(-min(abs(logit), MAX_LOGIT))  # of the less likely of the two
     return 1.0 / (1.0 + odds) if logit >= 0 else odds / (1.0 + odds)
 
 
-def clipped(logit: float) -> float:
-    """Cut a finite logit off at `LARGEST_LOGIT`."""
-    return min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT)
+def clip_logit(logit: float) -> float:
+    """Cut a finite logit off at `MAX_LOGIT`."""
+    return min(max(logit, -MAX_LOGIT), MAX_LOGIT)
 
 
 def log_loss(logit: float, *, is_fraud: bool) -> float:
     """Return the logarithmic loss of a logit against what really was, in nats."""
-    signed = -clipped(logit) if is_fraud else clipped(logit)
+    signed = -clip_logit(logit) if is_fraud else clip_logit(logit)
     return max(signed, 0.0) + math.log1p(math.exp(-abs(signed)))

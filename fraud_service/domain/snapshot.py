@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import msgspec
 
-from fraud_service.domain.codec import Count, ModelVersion, Moment, read
+from fraud_service.domain.codec import Count, ModelVersion, Moment, decode
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.risk import NO_RISK, RiskTable, card_key, merchant_key
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.risk import Risk
 
-UNTAUGHT: Final = "untaught"
+UNTRAINED: Final = "untaught"
 SWITCHED_OFF: Final = "+online-off"  # ends the version of a snapshot that is used without its online model
 VERSION: Final = re.compile(r"\d{8,9}T\d{4}-[0-9a-f]{8}", re.ASCII)  # as `Snapshot.sealed` makes it
-AT_ONCE: Final = 256  # snapshots brought into force together when many wait, as at a start
-LARGEST: Final = 1 << 20  # bytes of a snapshot: one of all leaves there can be has 50 KB
-KEPT: Final = 31 * DAY  # event time for which superseded snapshots stay usable in memory
-MOST_WAITING: Final = 1_000  # snapshots that wait to be settled however old they are: a start reads those of years
+MAX_APPLIED_AT_ONCE: Final = 256  # snapshots brought into force together when many wait, as at a start
+MAX_BYTES: Final = 1 << 20  # bytes of a snapshot: one of all leaves there can be has 50 KB
+RETENTION_MS: Final = 31 * DAY  # event time for which superseded snapshots stay usable in memory
+MAX_PENDING: Final = 1_000  # snapshots that wait to be settled however old they are: a start reads those of years
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -53,21 +53,21 @@ class Snapshot(msgspec.Struct, frozen=True):
     risk_digest: str
     digest: str = ""
 
-    def sealed(self) -> Snapshot:
+    def with_digest(self) -> Snapshot:
         """Return the snapshot with its digest, and a version that contains the beginning of it."""
         digest = self._content_digest()
         moment = datetime.fromtimestamp(self.as_of / 1000, UTC)
         return msgspec.structs.replace(self, digest=digest, version=f"{moment:%Y%m%dT%H%M}-{digest[:8]}")
 
-    def verify(self) -> None:
+    def verify_digest(self) -> None:
         """Raise `InvalidRecord` unless the digest fits the content."""
         try:
-            sealed = self.sealed()
+            sealed = self.with_digest()
         except (OverflowError, ValueError, OSError) as error:  # as platforms and years have it
             raise InvalidRecord(f"the boundary of a snapshot is no time: {error}") from error
         if self != sealed:
             raise InvalidRecord(f"snapshot {self.version} does not match its digest: it was altered or cut off")
-        self.online.require_sound()
+        self.online.require_consistent()
 
     def _content_digest(self) -> str:
         content = msgspec.structs.replace(self, version="", digest="")
@@ -75,14 +75,14 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def is_stale_at(self, timestamp: int) -> bool:
         """Whether a newer snapshot should be in force at this event time."""
-        return not self.is_untaught and timestamp >= self.effective_from + self.interval
+        return not self.is_untrained and timestamp >= self.effective_from + self.interval
 
     @property
-    def is_untaught(self) -> bool:
+    def is_untrained(self) -> bool:
         """Whether it is what is in force before any label."""
-        return self.version.startswith(UNTAUGHT)
+        return self.version.startswith(UNTRAINED)
 
-    def switched_off(self) -> Snapshot:
+    def without_online_model(self) -> Snapshot:
         """Return the snapshot without a say of its online model, under a version that tells so.
 
         So a score says by the snapshot it names whether the online model was switched off, and can be computed again.
@@ -90,9 +90,9 @@ class Snapshot(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, version=self.version + SWITCHED_OFF, online_weight=0.0)
 
 
-def untaught(model: str, online: OnlineModel) -> Snapshot:
+def untrained(model: str, online: OnlineModel) -> Snapshot:
     """Return the snapshot in force before any label: the online score equals the pretrained one."""
-    return Snapshot(UNTAUGHT, 0, 0, 0, model, online, 0.5, 0, 0, 0, RiskTable().digest())
+    return Snapshot(UNTRAINED, 0, 0, 0, model, online, 0.5, 0, 0, 0, RiskTable().digest())
 
 
 _encoder = msgspec.json.Encoder()
@@ -112,14 +112,14 @@ def decode_snapshot(data: bytes) -> Snapshot:
     InvalidRecord
         When it cannot be read, is too large, or was altered.
     """
-    if len(data) > LARGEST:
-        raise InvalidRecord(f"a snapshot has {len(data)} bytes, allowed are {LARGEST}")
-    snapshot = read(_decoder, data, "a snapshot record")
-    snapshot.verify()
+    if len(data) > MAX_BYTES:
+        raise InvalidRecord(f"a snapshot has {len(data)} bytes, allowed are {MAX_BYTES}")
+    snapshot = decode(_decoder, data, "a snapshot record")
+    snapshot.verify_digest()
     return snapshot
 
 
-class View(msgspec.Struct, frozen=True):
+class SnapshotView(msgspec.Struct, frozen=True):
     """A snapshot together with the risk table as it was then."""
 
     snapshot: Snapshot
@@ -133,22 +133,22 @@ class View(msgspec.Struct, frozen=True):
         """Return what labels said of the card."""
         return self._row(card_key(card_id))
 
-    def switched_off(self) -> View:
+    def without_online_model(self) -> SnapshotView:
         """Return the same view without a say of the online model."""
-        return View(self.snapshot.switched_off(), self.table)
+        return SnapshotView(self.snapshot.without_online_model(), self.table)
 
     def _row(self, key: str) -> Risk:
-        return NO_RISK if self.snapshot.is_untaught else self.table.get(key, self.snapshot.as_of)
+        return NO_RISK if self.snapshot.is_untrained else self.table.get(key, self.snapshot.as_of)
 
 
-class Snapshots(Protocol):
+class SnapshotSource(Protocol):
     """What a transaction is scored with: the live service chooses by event time, a replay by what the score names."""
 
-    def at(self, timestamp: int) -> View:
+    def at(self, timestamp: int) -> SnapshotView:
         """Return the snapshot to score with."""
 
 
-class Knowledge:
+class SnapshotStore:
     """All snapshots received so far; each transaction is scored with the newest in force at its event time.
 
     Records arrive in any order across the two broadcast topics. A snapshot comes into force when all its risk rows are
@@ -157,17 +157,17 @@ class Knowledge:
     that could not come into force.
     """
 
-    def __init__(self, initial: Snapshot, kept: int = KEPT) -> None:
+    def __init__(self, initial: Snapshot, kept: int = RETENTION_MS) -> None:
         self._kept = kept
         self._table = RiskTable()
         self._models = {initial.model: len(initial.online.leaf_weights)}
         self._is_online = True
-        self._views: tuple[View, ...] = (View(initial, self._table),)
+        self._views: tuple[SnapshotView, ...] = (SnapshotView(initial, self._table),)
         # Starts and views, in one attribute: replaced at once, so that a reader never sees one without the other.
-        self._in_force: tuple[tuple[int, ...], tuple[View, ...]] = ((-1,), self._views)
+        self._in_force: tuple[tuple[int, ...], tuple[SnapshotView, ...]] = ((-1,), self._views)
         self._pending: dict[str, Snapshot] = {}
         self._rows: dict[str, dict[str, bytes | None]] = {}
-        self._crowd = 2 * MOST_WAITING
+        self._crowd = 2 * MAX_PENDING
         self._dropped = self._settled = ""
         self.passed_over: list[str] = []
 
@@ -177,7 +177,7 @@ class Knowledge:
         return len(self.passed_over)
 
     @property
-    def views(self) -> tuple[View, ...]:
+    def views(self) -> tuple[SnapshotView, ...]:
         """What can be scored with, the oldest first: the initial snapshot, and all that are kept."""
         return self._in_force[1]
 
@@ -186,23 +186,23 @@ class Knowledge:
         """The newest snapshot that is complete."""
         return self._in_force[1][-1].snapshot
 
-    def at(self, timestamp: int) -> View:
+    def at(self, timestamp: int) -> SnapshotView:
         """Return the newest snapshot whose `effective_from` is not after this event time."""
         starts, views = self._in_force
         return views[max(bisect_right(starts, timestamp) - 1, 0)]
 
     def is_behind(self, timestamp: int) -> bool:
         """Whether a transaction of this event time should find a newer snapshot than there is, or a first one."""
-        return self.newest.is_untaught or self.newest.is_stale_at(timestamp)
+        return self.newest.is_untrained or self.newest.is_stale_at(timestamp)
 
-    def adopt(self, model: str, leaves: int) -> None:
+    def register_model(self, model: str, leaves: int) -> None:
         """From now on take in snapshots of this pretrained model too, whose online model knows so many leaves."""
         self._models[model] = leaves
 
     def switch(self, *, online: bool) -> None:
         """Let the online model take part in scores, or not, from now on, whichever snapshot is in force."""
         self._is_online = online
-        self._enforce(self._views)
+        self._publish(self._views)
 
     def receive_snapshot(self, snapshot: Snapshot) -> None:
         """Take in a snapshot record; it waits for its rows."""
@@ -211,7 +211,7 @@ class Knowledge:
         elif snapshot.version > self._dropped:
             self._pending[snapshot.version] = snapshot
             if len(self._pending) > self._crowd:
-                self._thin_out()
+                self._prune()
 
     def receive_risk(self, version: str, key: str, row: bytes | None) -> None:
         """Take in one risk row of the snapshot with this version; None removes the row."""
@@ -219,7 +219,7 @@ class Knowledge:
         if version > self._settled:
             self._rows.setdefault(version, {})[key] = row
 
-    def settle(self, *, final: bool = False) -> None:
+    def apply_received(self, *, final: bool = False) -> None:
         """Bring pending snapshots into force, oldest first, as far as they are complete.
 
         Parameters
@@ -229,16 +229,16 @@ class Knowledge:
             Such a snapshot is passed over and counted, its rows kept, because the complete one makes up for it.
         """
         waiting = sorted(self._pending.values(), key=lambda snapshot: snapshot.as_of)
-        ripe = waiting[: self._ripe(waiting, final=final)]
+        ripe = waiting[: self._count_complete(waiting, final=final)]
         versions = deque(sorted(self._rows))
-        for start in range(0, len(ripe), AT_ONCE):
-            self._admit([one for one in ripe[start : start + AT_ONCE] if self._apply(one, versions)])
+        for start in range(0, len(ripe), MAX_APPLIED_AT_ONCE):
+            self._activate([one for one in ripe[start : start + MAX_APPLIED_AT_ONCE] if self._apply(one, versions)])
 
-    def _thin_out(self) -> None:
+    def _prune(self) -> None:
         """Drop waiting snapshots that newer ones supersede; one remembers their rows for all, each key once."""
         waiting = sorted(self._pending.values(), key=lambda snapshot: snapshot.as_of)
         oldest = waiting[-1].effective_from - self._kept
-        dropped = [snapshot.version for snapshot in waiting[:-MOST_WAITING] if snapshot.effective_from <= oldest]
+        dropped = [snapshot.version for snapshot in waiting[:-MAX_PENDING] if snapshot.effective_from <= oldest]
         rows: dict[str, bytes | None] = {}
         versions = deque(sorted(self._rows))
         for version in dropped:
@@ -248,9 +248,9 @@ class Knowledge:
             rows |= self._rows.pop(versions.popleft())
         if rows:
             self._rows[self._dropped] = rows
-        self._crowd = max(2 * MOST_WAITING, 2 * len(self._pending))
+        self._crowd = max(2 * MAX_PENDING, 2 * len(self._pending))
 
-    def _ripe(self, waiting: list[Snapshot], *, final: bool) -> int:
+    def _count_complete(self, waiting: list[Snapshot], *, final: bool) -> int:
         """How many of the waiting snapshots can be settled now."""
         complete = [len(self._rows.get(snapshot.version, {})) >= snapshot.risk_rows for snapshot in waiting]
         if not final:
@@ -280,21 +280,21 @@ class Knowledge:
         self.passed_over.append(snapshot.version)
         return False
 
-    def _admit(self, snapshots: list[Snapshot]) -> None:
+    def _activate(self, snapshots: list[Snapshot]) -> None:
         """Bring complete snapshots into force, and forget what they supersede."""
         if not snapshots:
             return
         initial, *taught = self._views
         oldest = snapshots[-1].effective_from - self._kept
-        taught += [View(snapshot, self._table) for snapshot in snapshots]
+        taught += [SnapshotView(snapshot, self._table) for snapshot in snapshots]
         taught = [view for view in taught if view.snapshot.effective_from > oldest]
-        self._enforce((initial, *taught))
+        self._publish((initial, *taught))
         self._table.forget_before(taught[0].snapshot.as_of)
 
-    def _enforce(self, views: tuple[View, ...]) -> None:
+    def _publish(self, views: tuple[SnapshotView, ...]) -> None:
         self._views = views
         starts = (-1, *(view.snapshot.effective_from for view in views[1:]))
-        self._in_force = starts, views if self._is_online else tuple(view.switched_off() for view in views)
+        self._in_force = starts, views if self._is_online else tuple(view.without_online_model() for view in views)
 
 
 def _due_with(snapshot: Snapshot, versions: deque[str]) -> Iterator[str]:

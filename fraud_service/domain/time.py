@@ -11,7 +11,7 @@ HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
 
 
-class Calendar(msgspec.Struct, frozen=True):
+class LearningSchedule(msgspec.Struct, frozen=True):
     """The event-time rules of learning; all in milliseconds.
 
     `interval` lies between two snapshots. `lead` passes between the boundary up to which a snapshot knows and the
@@ -20,7 +20,7 @@ class Calendar(msgspec.Struct, frozen=True):
     """
 
     interval: int = HOUR
-    lead: int = HOUR // 4
+    activation_delay: int = HOUR // 4
     maturity: int = 7 * DAY
     retention: int = 60 * DAY
 

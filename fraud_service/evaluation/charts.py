@@ -30,7 +30,7 @@ STYLE: Final = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
-MOST_FEATURES: Final = 15
+MAX_FEATURES: Final = 15
 
 Curves = dict[str, "ComponentFigures"]
 
@@ -137,7 +137,7 @@ def weights(result: Result) -> str:
 
 def features(result: Result) -> str:
     """Draw what contributes most to flagged transactions."""
-    strongest = sorted(result.features.items(), key=lambda item: (-item[1], item[0]))[:MOST_FEATURES][::-1]
+    strongest = sorted(result.features.items(), key=lambda item: (-item[1], item[0]))[:MAX_FEATURES][::-1]
 
     def draw(axes: list[Axes]) -> None:
         axes[0].barh([name for name, _ in strongest], [value for _, value in strongest], color=COLOURS["blended"])

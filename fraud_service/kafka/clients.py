@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 PARTITIONER: Final = "murmur2"  # Java's default; librdkafka's own (crc32) would tear cards and labels apart
-BY_KEY: Final = -1  # the partition that the hash of the key names
+PARTITION_BY_KEY: Final = -1  # the partition that the hash of the key names
 # What a consumer holds that nobody has looked at. Brokers count a batch as it is stored, and clients unpack all that an
 # answer brings at once: by default a megabyte a partition, which may be a gigabyte. A larger batch comes all the same,
 # alone.
@@ -40,17 +40,17 @@ BOUNDED: Final = {
     "message.max.bytes": 1 << 17,  # the client raises the line before to this
     "queued.max.messages.kbytes": 1 << 14,
 }
-TIMEOUT: Final = 30.0  # seconds for a request to the cluster
-FLUSH_TIMEOUT: Final = 60.0  # seconds for the broker to take what was sent
+REQUEST_TIMEOUT_S: Final = 30.0  # seconds for a request to the cluster
+FLUSH_TIMEOUT_S: Final = 60.0  # seconds for the broker to take what was sent
 BATCH: Final = 2000  # messages at once when a whole topic is read
-PATIENCE: Final = 60.0  # seconds for a cluster that has just started to find its coordinators and leaders
-PAUSE: Final = 0.5  # seconds between two tries
-HELLO: Final = 10.0  # seconds for a first answer, or for a reason why there is none
+RETRY_TIMEOUT_S: Final = 60.0  # seconds for a cluster that has just started to find its coordinators and leaders
+RETRY_POLL_S: Final = 0.5  # seconds between two tries
+CONNECT_TIMEOUT_S: Final = 10.0  # seconds for a first answer, or for a reason why there is none
 REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - as below
 REFUSED_IN_WORDS: Final = ("SSL alert number", "connecting to a PLAINTEXT broker listener")  # a transport error by code
-PROBE_TIMEOUT: Final = 5.0  # seconds; a cluster that is away is asked again and again
+PROBE_TIMEOUT_S: Final = 5.0  # seconds; a cluster that is away is asked again and again
 # What brokers and librdkafka say of a cluster that starts, stops, moves leaders, or is cut off. None of it is about us.
-PASSING: Final = frozenset(
+TRANSIENT_CODES: Final = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001 - librdkafka's own codes are public, named so
         KafkaError._MSG_TIMED_OUT,  # noqa: SLF001 - the same
@@ -77,7 +77,7 @@ PASSING: Final = frozenset(
 )
 
 
-def introduce(settings: Settings) -> None:
+def check_connectivity(settings: Settings) -> None:
     """Find out whether brokers let us in, before anything waits for them.
 
     Of an outage nothing is said here: it passes. A certificate, a password or a token that is refused does not, and
@@ -90,7 +90,7 @@ def introduce(settings: Settings) -> None:
     """
     told: list[KafkaError] = []
     asker = _made(Producer, {**connection(settings), "error_cb": told.append})
-    deadline = time.monotonic() + HELLO
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
             asker.list_topics(timeout=1.0)
@@ -102,13 +102,13 @@ def introduce(settings: Settings) -> None:
             if error.code() in REFUSED or any(words in error.str() for words in REFUSED_IN_WORDS):
                 raise PreflightError(
                     f"{settings.bootstrap_servers} cannot be talked to: {error.str()}. Look at the ssl.… and sasl.… "
-                    "options of FRAUD_KAFKA and FRAUD_KAFKA_SECRETS, and at what the brokers demand"
+                    "options of FRAUD_KAFKA_CONFIG and FRAUD_KAFKA_CONFIG_DIR, and at what the brokers demand"
                 )
 
 
 def connection(settings: Settings) -> dict[str, Any]:
     """Return what every client needs to reach the cluster."""
-    return {**settings.kafka, "bootstrap.servers": settings.bootstrap_servers}
+    return {**settings.kafka_config, "bootstrap.servers": settings.bootstrap_servers}
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -158,12 +158,16 @@ def read_to_end(settings: Settings, name: str, topic: str, timeout: float) -> It
     FatalStreamError
         When the end is not reached within so many seconds.
     ClusterUnavailable, PreflightError
-        As `patiently` does.
+        As `retry_transient` does.
     """
     consumer = reader(settings, name)
     try:
         what = f"topic {topic} cannot be read"
-        numbers = patiently(what, lambda: consumer.list_topics(topic, timeout=TIMEOUT)).topics[topic].partitions
+        numbers = (
+            retry_transient(what, lambda: consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S))
+            .topics[topic]
+            .partitions
+        )
         places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers]
         marks = [watermarks(consumer, place) for place in places]
         ends = {place.partition: high for place, (low, high) in zip(places, marks, strict=True) if high > low}
@@ -172,13 +176,13 @@ def read_to_end(settings: Settings, name: str, topic: str, timeout: float) -> It
         while any(max(place.offset, 0) < ends[place.partition] for place in consumer.position(consumer.assignment())):
             if time.monotonic() > deadline:
                 raise FatalStreamError(f"topic {topic} could not be read to its end within {timeout:.0f} s")
-            messages = arrived(consumer, BATCH, 0.1)
+            messages = poll_available(consumer, BATCH, 0.1)
             yield [message.value() for message in messages if message.error() is None and message.value() is not None]
     finally:
         consumer.close()
 
 
-def arrived(consumer: Consumer, most: int, timeout: float) -> list[Any]:
+def poll_available(consumer: Consumer, most: int, timeout: float) -> list[Any]:
     """Wait up to `timeout` seconds for a message, and return it with those that are there by then.
 
     The client's own bulk read waits until it has as many as it may have, or for all of the time.
@@ -203,7 +207,7 @@ def headers(message: Any) -> Headers:
 _headers: Final = methodcaller("headers")
 
 
-def patiently(what: str, ask: Callable[[], T]) -> T:
+def retry_transient(what: str, ask: Callable[[], T]) -> T:
     """Ask the cluster; when it is only not ready, ask again for a minute.
 
     Raises
@@ -213,28 +217,29 @@ def patiently(what: str, ask: Callable[[], T]) -> T:
     PreflightError
         At once, when it refuses for a reason that does not pass.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RETRY_TIMEOUT_S
     while True:
         try:
             return ask()
         except KafkaException as error:
             reason = error.args[0]
-            if reason.code() not in PASSING:
+            if reason.code() not in TRANSIENT_CODES:
                 raise PreflightError(f"{what}: {reason.str()}") from error
             if time.monotonic() > deadline:
                 raise ClusterUnavailable(
-                    f"{what}, for {PATIENCE:.0f} s: {reason.str()}. The cluster has no coordinator for it, or no "
+                    f"{what}, for {RETRY_TIMEOUT_S:.0f} s: {reason.str()}. The cluster has no coordinator for "
+                    f"it, or no "
                     "leader of a topic: look after the brokers, then start again"
                 ) from error
             log.warning("waiting_for_the_cluster", what=what, reason=reason.str())
-        time.sleep(PAUSE)
+        time.sleep(RETRY_POLL_S)
 
 
 def watermarks(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
     """Return where the log of a partition begins and ends; a leader that is missing is waited for."""
-    found: tuple[int, int] = patiently(
+    found: tuple[int, int] = retry_transient(
         f"{place.topic}[{place.partition}] cannot be read",
-        lambda: consumer.get_watermark_offsets(place, timeout=TIMEOUT),
+        lambda: consumer.get_watermark_offsets(place, timeout=REQUEST_TIMEOUT_S),
     )
     return found
 
@@ -245,24 +250,24 @@ def await_cluster(settings: Settings, beat: Callable[[], None]) -> None:
     while True:
         beat()
         try:
-            asker.list_topics(timeout=PROBE_TIMEOUT)
+            asker.list_topics(timeout=PROBE_TIMEOUT_S)
         except KafkaException:
-            time.sleep(PAUSE)
+            time.sleep(RETRY_POLL_S)
         else:
             return
 
 
-class Record(NamedTuple):
+class OutgoingRecord(NamedTuple):
     """One record to send."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
-    partition: int = BY_KEY
+    partition: int = PARTITION_BY_KEY
 
 
-def deliver(settings: Settings, records: Iterable[Record], options: dict[str, Any] | None = None) -> None:
+def produce_all(settings: Settings, records: Iterable[OutgoingRecord], options: dict[str, Any] | None = None) -> None:
     """Send records in order and wait until the broker has all of them; `options` as in `producer`.
 
     Raises
@@ -292,9 +297,9 @@ def deliver(settings: Settings, records: Iterable[Record], options: dict[str, An
                 break
             except BufferError:
                 sender.poll(0.1)  # the queue is full: let the broker take some
-    left = sender.flush(FLUSH_TIMEOUT)
+    left = sender.flush(FLUSH_TIMEOUT_S)
     if left or refusals:
-        reason = refusals[0] if refusals else f"no answer within {FLUSH_TIMEOUT:.0f} s"
+        reason = refusals[0] if refusals else f"no answer within {FLUSH_TIMEOUT_S:.0f} s"
         raise FatalStreamError(f"{left + len(refusals)} records were not taken by the broker: {reason}")
 
 
@@ -312,7 +317,7 @@ def delete_records(settings: Settings, before: list[TopicPartition]) -> None:
     admin_ = admin(settings)  # held on to: an answer for a client that is gone never comes
     try:
         for future in admin_.delete_records(asked).values():
-            future.result(TIMEOUT)
+            future.result(REQUEST_TIMEOUT_S)
     except KafkaException as error:
         raise PreflightError(f"records cannot be deleted: {error.args[0].str()}") from error
 
@@ -321,7 +326,7 @@ def _made(kind: Any, options: dict[str, Any]) -> Any:
     try:
         return kind(options)
     except KafkaException as error:
-        raise ConfigurationError(f"FRAUD_KAFKA has an option that cannot work: {error.args[0].str()}") from None
+        raise ConfigurationError(f"FRAUD_KAFKA_CONFIG has an option that cannot work: {error.args[0].str()}") from None
 
 
 def murmur2_partition(key: bytes, partitions: int) -> int:

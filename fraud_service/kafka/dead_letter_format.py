@@ -16,7 +16,7 @@ from fraud_service.domain.errors import InvalidRecord
 from fraud_service.kafka.messages import CONTENT_HASH, CONTENT_LENGTH, KEY_HASH, KEY_LENGTH
 
 if TYPE_CHECKING:
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.kafka.topic_reader import Record
 
 REASON: Final = "fraud-reason"
 DETAIL: Final = "fraud-detail"
@@ -37,7 +37,7 @@ NO_CONTENT: Final = -2  # equal to the hash of no content: the headers of the le
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
-class Letter(NamedTuple):
+class LetterHeaders(NamedTuple):
     """What a dead letter says of itself. `content` tells its value from others; None where not all of it was kept."""
 
     reason: str
@@ -47,7 +47,7 @@ class Letter(NamedTuple):
     content: int | None
 
 
-class Mark(NamedTuple):
+class RedriveMark(NamedTuple):
     """A mark: the offset of the letter it names, and why it is not believed; None where it is."""
 
     offset: int
@@ -59,12 +59,12 @@ def content(value: bytes | None) -> int:
     return -1 if value is None else int.from_bytes(sha256(value).digest()[:8], "big")
 
 
-def is_whole(entry: Entry) -> bool:
+def is_whole(entry: Record) -> bool:
     """Say whether a letter keeps all of its message."""
     return all(entry.header(name) is None for name in NOT_KEPT)
 
 
-def is_of(entry: Entry, source: Entry) -> bool:
+def is_of(entry: Record, source: Record) -> bool:
     """Say whether a letter can stand for a record: it keeps the same bytes, or their length and digest."""
     if entry.header(MASKED) is not None or entry.header(CUT_FROM) is not None:
         return True  # the letter does not keep enough to compare
@@ -79,7 +79,7 @@ def _is_of(kept: bytes | None, original: bytes | None, length: str | None, diges
     return original is not None and (length, digest) == (str(len(original)), sha256(original).hexdigest())
 
 
-def letter(entry: Entry) -> Letter:
+def parse_letter(entry: Record) -> LetterHeaders:
     """Read a dead letter.
 
     Raises
@@ -87,7 +87,7 @@ def letter(entry: Entry) -> Letter:
     InvalidRecord
         When it does not say why it is there or what it stands for.
     """
-    return Letter(
+    return LetterHeaders(
         _name(entry, REASON),
         _name(entry, SOURCE_TOPIC),
         _number(entry, SOURCE_PARTITION, LARGEST_PARTITION),
@@ -96,7 +96,7 @@ def letter(entry: Entry) -> Letter:
     )
 
 
-def _content(entry: Entry) -> int | None:
+def _content(entry: Record) -> int | None:
     digest = entry.header(CONTENT_HASH)
     if digest is not None:
         is_sound = entry.value is None and _DIGEST.fullmatch(digest) is not None
@@ -104,28 +104,28 @@ def _content(entry: Entry) -> int | None:
     return content(entry.value) if is_whole(entry) else None
 
 
-def _name(entry: Entry, header: str) -> str:
+def _name(entry: Record, header: str) -> str:
     text = entry.header(header)
     if not text or len(text) > LONGEST_NAME:
         raise InvalidRecord(f"a dead letter has no name in its header {header}")
     return text
 
 
-def _number(entry: Entry, header: str, largest: int) -> int:
+def _number(entry: Record, header: str, largest: int) -> int:
     text = entry.header(header)
     if text is None or _number_pattern.fullmatch(text) is None or int(text) > largest:
         raise InvalidRecord(f"a dead letter has no number in its header {header}")
     return int(text)
 
 
-class Sorter:
+class DeadLetterParser:
     """Distinguishes letters, marks and foreign records of one partition of dead letters, read in order."""
 
     def __init__(self) -> None:
         self._begin: int | None = None
         self._keys: dict[int, int] = {}
 
-    def take(self, entry: Entry) -> Letter | Mark:
+    def take(self, entry: Record) -> LetterHeaders | RedriveMark:
         """Read the next record.
 
         Raises
@@ -136,12 +136,12 @@ class Sorter:
         self._begin = entry.offset if self._begin is None else self._begin
         if entry.header(REDRIVEN) is not None:
             named = _number(entry, REDRIVEN, LARGEST_OFFSET)
-            return Mark(named, self._complaint(entry, named, self._begin))
-        found = letter(entry)
+            return RedriveMark(named, self._complaint(entry, named, self._begin))
+        found = parse_letter(entry)
         self._keys[entry.offset] = content(entry.key)
         return found
 
-    def _complaint(self, entry: Entry, named: int, begin: int) -> str | None:
+    def _complaint(self, entry: Record, named: int, begin: int) -> str | None:
         if named < begin:
             return None  # its letter has expired
         if named not in self._keys:

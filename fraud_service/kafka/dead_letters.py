@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from fraud_service.domain.errors import ArchiveError, InvalidRecord
-from fraud_service.kafka.dead_letter_format import DETAIL, Letter, Sorter
-from fraud_service.kafka.topic_reader import Archive
+from fraud_service.kafka.dead_letter_format import DETAIL, DeadLetterParser, LetterHeaders
+from fraud_service.kafka.topic_reader import TopicReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.kafka.topic_reader import Record
 
 log = structlog.get_logger(__name__)
 
 LONGEST_DETAIL: Final = 500  # characters in a list
 
 
-class Wanted(NamedTuple):
+class DeadLetterFilter(NamedTuple):
     """Which dead letters: by reason, topic of the source, when they were written, and their own place."""
 
     reason: str | None = None
@@ -30,7 +30,7 @@ class Wanted(NamedTuple):
     partition: int | None = None
     offset: int | None = None
 
-    def has(self, entry: Entry, found: Letter) -> bool:
+    def has(self, entry: Record, found: LetterHeaders) -> bool:
         """Say whether a letter is among them."""
         return (
             self.reason in {None, found.reason}
@@ -41,11 +41,11 @@ class Wanted(NamedTuple):
         )
 
 
-class Found(NamedTuple):
+class DeadLetter(NamedTuple):
     """A dead letter as it is on the topic, how many bytes its value has, and whether it was sent again."""
 
-    entry: Entry
-    letter: Letter
+    entry: Record
+    letter: LetterHeaders
     size: int
     is_redriven: bool
 
@@ -76,11 +76,11 @@ class Found(NamedTuple):
 class Selection(NamedTuple):
     """The letters that were found, and how many records on the topic are neither letters nor marks."""
 
-    letters: list[Found]
+    letters: list[DeadLetter]
     foreign: int
 
 
-def look(settings: Settings, wanted: Wanted, *, with_content: bool = True) -> Selection:
+def find_dead_letters(settings: Settings, wanted: DeadLetterFilter, *, with_content: bool = True) -> Selection:
     """Read the dead letters, oldest first by partition.
 
     Parameters
@@ -94,9 +94,9 @@ def look(settings: Settings, wanted: Wanted, *, with_content: bool = True) -> Se
         When the topic cannot be read.
     """
     topic = settings.topics.dead_letters
-    letters: list[Found] = []
+    letters: list[DeadLetter] = []
     foreign = 0
-    with Archive(settings, f"{settings.scorer_group}-letters") as archive:
+    with TopicReader(settings, f"{settings.scorer_group}-letters") as archive:
         for number in archive.spans(topic):
             if wanted.partition in {None, number}:
                 found, others = _sorted(archive.read(topic, number), wanted, with_content=with_content)
@@ -107,20 +107,20 @@ def look(settings: Settings, wanted: Wanted, *, with_content: bool = True) -> Se
     return Selection(letters, foreign)
 
 
-def _sorted(entries: Iterable[Entry], wanted: Wanted, *, with_content: bool) -> tuple[list[Found], int]:
+def _sorted(entries: Iterable[Record], wanted: DeadLetterFilter, *, with_content: bool) -> tuple[list[DeadLetter], int]:
     """Return the wanted letters of one partition, and how many records are foreign."""
-    sorter, sent_again, foreign = Sorter(), set[int](), 0
-    letters: list[Found] = []
+    sorter, sent_again, foreign = DeadLetterParser(), set[int](), 0
+    letters: list[DeadLetter] = []
     for entry in entries:
         try:
             read = sorter.take(entry)
         except InvalidRecord:
             foreign += 1
             continue
-        if isinstance(read, Letter):
+        if isinstance(read, LetterHeaders):
             if wanted.has(entry, read):
                 kept = entry if with_content else _outside(entry)
-                letters.append(Found(kept, read, len(entry.value or b""), is_redriven=False))
+                letters.append(DeadLetter(kept, read, len(entry.value or b""), is_redriven=False))
         elif read.complaint is None:
             sent_again.add(read.offset)
         else:
@@ -128,13 +128,13 @@ def _sorted(entries: Iterable[Entry], wanted: Wanted, *, with_content: bool) -> 
     return [found._replace(is_redriven=found.entry.offset in sent_again) for found in letters], foreign
 
 
-def _outside(entry: Entry) -> Entry:
+def _outside(entry: Record) -> Record:
     """Return a letter without its key and value: a list needs only the detail."""
     detail = (entry.header(DETAIL) or "")[:LONGEST_DETAIL]
     return entry._replace(key=None, value=None, headers=[(DETAIL, detail.encode(errors="replace"))])
 
 
-def require_one(looked: Selection, partition: int, offset: int) -> Found:
+def require_one(looked: Selection, partition: int, offset: int) -> DeadLetter:
     """Return the only letter there is. Raises `ArchiveError` when there is none."""
     if not looked.letters:
         raise ArchiveError(f"there is no dead letter at partition {partition}, offset {offset}")

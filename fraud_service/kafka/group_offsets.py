@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.topic_reader import Archive, Span
+    from fraud_service.kafka.topic_reader import OffsetRange, TopicReader
 
 log = structlog.get_logger(__name__)
 
-PATIENCE: Final = 120.0  # seconds for open transactions to end
-PAUSE: Final = 0.05
+WAIT_TIMEOUT_S: Final = 120.0  # seconds for open transactions to end
+WAIT_POLL_S: Final = 0.05
 UNSTABLE: Final = "UNSTABLE_OFFSET_COMMIT"  # the broker does not wait itself
 SLACK: Final = 5.0  # seconds after a session for the broker to see its end
 LOOK: Final = 1.0  # seconds between two looks at a group
 
 
-def committed(settings: Settings, group: str, archive: Archive, topic: str) -> dict[int, int | None]:
+def group_offsets(settings: Settings, group: str, archive: TopicReader, topic: str) -> dict[int, int | None]:
     """Return the offset that a group has committed on each partition of a topic, None where it has none.
 
     Offsets in a transaction that is about to end are waited for.
@@ -39,7 +39,7 @@ def committed(settings: Settings, group: str, archive: Archive, topic: str) -> d
     """
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in archive.spans(topic)])
     admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT_S
     while True:
         found = _asked(admin, asked)
         errors = [place.error for place in found if place.error is not None]
@@ -47,13 +47,13 @@ def committed(settings: Settings, group: str, archive: Archive, topic: str) -> d
             return {place.partition: place.offset if place.offset >= 0 else None for place in found}
         if any(error.name() != UNSTABLE for error in errors) or time.monotonic() > deadline:
             raise ArchiveError(f"offsets of group {group} on {topic} cannot be read: {errors[0].str()}")
-        time.sleep(PAUSE)
+        time.sleep(WAIT_POLL_S)
 
 
 def _asked(admin: AdminClient, asked: ConsumerGroupTopicPartitions) -> list[TopicPartition]:
     try:
         (future,) = admin.list_consumer_group_offsets(
-            [asked], require_stable=True, request_timeout=clients.TIMEOUT
+            [asked], require_stable=True, request_timeout=clients.REQUEST_TIMEOUT_S
         ).values()
         found: list[TopicPartition] = future.result().topic_partitions
     except KafkaException as error:
@@ -80,15 +80,15 @@ def require_stopped(settings: Settings, group: str) -> None:
 
 def _has_members(admin: AdminClient, group: str) -> bool:
     try:
-        (asked,) = admin.describe_consumer_groups([group], request_timeout=clients.TIMEOUT).values()
-        return bool(asked.result(clients.TIMEOUT).members)
+        (asked,) = admin.describe_consumer_groups([group], request_timeout=clients.REQUEST_TIMEOUT_S).values()
+        return bool(asked.result(clients.REQUEST_TIMEOUT_S).members)
     except KafkaException as error:
         if error.args[0].name() == "GROUP_ID_NOT_FOUND":
             return False
         raise PreflightError(f"group {group} cannot be seen: {error.args[0].str()}") from error
 
 
-def settled(settings: Settings, archive: Archive, topic: str) -> dict[int, Span]:
+def stable_ranges(settings: Settings, archive: TopicReader, topic: str) -> dict[int, OffsetRange]:
     """Return what can be seen of a topic once every transaction that has written to it by now is over.
 
     Offsets become visible a little before the records of the same transaction do; after this wait, nothing is missing
@@ -100,7 +100,7 @@ def settled(settings: Settings, archive: Archive, topic: str) -> dict[int, Span]
         When a transaction stays open for two minutes.
     """
     written = _written(settings, archive, topic)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT_S
     while True:
         spans = archive.spans(topic)
         late = [number for number, end in written.items() if spans[number].end < end]
@@ -108,19 +108,20 @@ def settled(settings: Settings, archive: Archive, topic: str) -> dict[int, Span]
             return spans
         if time.monotonic() > deadline:
             raise ArchiveError(
-                f"{topic}[{late[0]}] holds a transaction that has been open for {PATIENCE:.0f} s: its process hangs. "
+                f"{topic}[{late[0]}] holds a transaction that has been open for {WAIT_TIMEOUT_S:.0f} s: its "
+                f"process hangs. "
                 "Try again when it has ended or timed out"
             )
-        time.sleep(PAUSE)
+        time.sleep(WAIT_POLL_S)
 
 
-def _written(settings: Settings, archive: Archive, topic: str) -> dict[int, int]:
+def _written(settings: Settings, archive: TopicReader, topic: str) -> dict[int, int]:
     """Return the ends of all partitions, what is not committed included."""
     latest = {TopicPartition(topic, number): OffsetSpec.latest() for number in archive.spans(topic)}
     admin = clients.admin(settings)
     try:
         answers = admin.list_offsets(
-            latest, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=clients.TIMEOUT
+            latest, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=clients.REQUEST_TIMEOUT_S
         )
         return {place.partition: future.result().offset for place, future in answers.items()}
     except KafkaException as error:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, Reason
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason
 
 Headers = list[tuple[str, bytes]]
 
@@ -63,10 +63,10 @@ def require_content(message: Received) -> None:
     """Refuse a message that could not be read or is too large, before anything parses it. Raises `InvalidEvent`."""
     if message.withheld and message.withheld[0][0] == BATCH_FIRST:
         raise InvalidEvent(
-            Reason.UNREADABLE, "the batch that ends here cannot be unpacked: it is damaged, or far too large"
+            DeadLetterReason.UNREADABLE, "the batch that ends here cannot be unpacked: it is damaged, or far too large"
         )
     if message.withheld or bounded(message) is not message:
         raise InvalidEvent(
-            Reason.TOO_LARGE,
+            DeadLetterReason.TOO_LARGE,
             f"at most {MAX_EVENT_BYTES} bytes of a value and {MAX_KEY_BYTES} of a key are read",
         )

@@ -21,9 +21,9 @@ from fraud_service.config.keyring import load_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.errors import FatalStreamError, InvalidRecord, RefusedRecord
 from fraud_service.kafka import clients
-from fraud_service.kafka.topic_reader import Archive
-from fraud_service.kafka.topics import LARGEST_MODEL
-from fraud_service.security.signatures import KEY_HEADER, Refusal
+from fraud_service.kafka.topic_reader import TopicReader
+from fraud_service.kafka.topics import MAX_MODEL_BYTES
+from fraud_service.security.signatures import KEY_HEADER, RejectReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,37 +36,39 @@ log = structlog.get_logger(__name__)
 
 ROLE: Final = "models"
 CATCH_UP_TIMEOUT: Final = 60.0  # seconds
-ANSWER_TIMEOUT: Final = 5.0  # seconds
+REQUEST_TIMEOUT_S: Final = 5.0  # seconds
 REFIT_KEY: Final = "re-fit"  # no version: those begin with the kind of model
 SWITCH_KEY: Final = "online"  # the same
 NON_MODEL_KEYS: Final = frozenset({REFIT_KEY.encode(), SWITCH_KEY.encode()})
 SEQUENCE_HEADER: Final = "fraud-sequence"
-LARGEST_SENT: Final = 2 * LARGEST_MODEL  # bytes before compression
+MAX_PUBLISHED_BYTES: Final = 2 * MAX_MODEL_BYTES  # before compression
 LONGEST_NUMBER: Final = 18  # digits: they begin as milliseconds since the epoch, and Python refuses to read thousands
 
 
-class Gate:
+class ReplayGuard:
     """Lets a record pass when it is signed as it must be and its number is above all before it."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
         self.newest = 0
 
-    def admit(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def check(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Raise `RefusedRecord` for one that may not pass."""
-        if value is not None and len(value) > LARGEST_SENT:
-            raise RefusedRecord(Refusal.INVALID, f"a record on the topic of models has {len(value)} bytes")
+        if value is not None and len(value) > MAX_MODEL_BYTES:
+            raise RefusedRecord(RejectReason.INVALID, f"a record on the topic of models has {len(value)} bytes")
         self._keyring.require(ROLE, key, value, headers)
         number = dict(headers).get(SEQUENCE_HEADER, b"")
         if not number and not self._keyring.is_demanding:
             return  # from a version that did not number
         if not number.isdigit() or len(number) > LONGEST_NUMBER or int(number) <= self.newest:
             shown = number[:LONGEST_NUMBER]
-            raise RefusedRecord(Refusal.REPLAYED, f"record {shown!r} on the topic of models was sent before, or never")
+            raise RefusedRecord(
+                RejectReason.REPLAYED, f"record {shown!r} on the topic of models was sent before, or never"
+            )
         self.newest = int(number)
 
 
-class Promotions:
+class ModelTopicReader:
     """Read the topic of promoted models from its beginning.
 
     Parameters
@@ -76,7 +78,7 @@ class Promotions:
     handlers
         Told of the records that are no models, as they were written, by key.
     on_refused
-        Told why a record did not pass (`fraud_service.security.signatures.Refusal`).
+        Told why a record did not pass (`fraud_service.security.signatures.RejectReason`).
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Promotions:
     ) -> None:
         self._handlers = handlers or {}
         self._on_refused = on_refused
-        self._gate = Gate(load_keyring(settings))
+        self._gate = ReplayGuard(load_keyring(settings))
         self._partition = TopicPartition(settings.topics.models, 0, OFFSET_BEGINNING)
         self._consumer = clients.reader(settings, f"{name}-models")
         self._consumer.assign([self._partition])
@@ -126,15 +128,15 @@ class Promotions:
         Called by loops that must turn: in an outage, what is not here within some seconds comes with a later call.
         """
         try:
-            ends = self._asker.get_watermark_offsets(self._partition, timeout=ANSWER_TIMEOUT)
+            ends = self._asker.get_watermark_offsets(self._partition, timeout=REQUEST_TIMEOUT_S)
         except KafkaException as error:
             log.warning("promotions_end_unknown", reason=error.args[0].str())
             return self.take()
-        (low, high), deadline = ends, time.monotonic() + ANSWER_TIMEOUT
+        (low, high), deadline = ends, time.monotonic() + REQUEST_TIMEOUT_S
         found: list[bytes] = []
         while high > low and self._position() < high:
             if time.monotonic() > deadline:
-                log.warning("promotions_not_whole", waited=ANSWER_TIMEOUT)
+                log.warning("promotions_not_whole", waited=REQUEST_TIMEOUT_S)
                 break
             found += self._read(0.2)
         return found
@@ -150,7 +152,7 @@ class Promotions:
 
     def _read(self, timeout: float) -> list[bytes]:
         found = []
-        for message in clients.arrived(self._consumer, 10, timeout):
+        for message in clients.poll_available(self._consumer, 10, timeout):
             if message.error() is not None:
                 self._unreadable(message.error().name())
                 continue
@@ -165,7 +167,7 @@ class Promotions:
 
     def _models(self, message: Any) -> list[bytes]:
         key, value = message.key() or b"", message.value()
-        self._gate.admit(message.key(), value, clients.headers(message))
+        self._gate.check(message.key(), value, clients.headers(message))
         if value is None:
             return []
         if key in NON_MODEL_KEYS:
@@ -176,7 +178,7 @@ class Promotions:
         return [value]
 
 
-class Promoted(NamedTuple):
+class PromotedModel(NamedTuple):
     """A record on the topic of models that passes: its key, its value, when it came, and the key that signed it."""
 
     key: bytes
@@ -185,7 +187,7 @@ class Promoted(NamedTuple):
     signed_with: str | None
 
 
-def promoted(settings: Settings, gate: Gate) -> Iterator[Promoted]:
+def promoted(settings: Settings, gate: ReplayGuard) -> Iterator[PromotedModel]:
     """Read every record that passes a gate, in order.
 
     Raises
@@ -194,15 +196,15 @@ def promoted(settings: Settings, gate: Gate) -> Iterator[Promoted]:
         When the topic cannot be read.
     """
     refused = RateLimitedLog(log.warning, "promotion_refused")
-    with Archive(settings, "fraud-models") as archive:
+    with TopicReader(settings, "fraud-models") as archive:
         for entry in archive.read(settings.topics.models, 0):
             try:
-                gate.admit(entry.key, entry.value, entry.headers)
+                gate.check(entry.key, entry.value, entry.headers)
             except RefusedRecord as error:
                 refused(error.reason, reason=str(error), offset=entry.offset)
                 continue
             if entry.key is not None and entry.value is not None:
-                yield Promoted(entry.key, entry.value, entry.timestamp, entry.header(KEY_HEADER))
+                yield PromotedModel(entry.key, entry.value, entry.timestamp, entry.header(KEY_HEADER))
     refused.flush(final=True)
 
 
@@ -216,13 +218,13 @@ def publish(settings: Settings, key: str, data: bytes) -> None:
     FatalStreamError
         When the broker does not take it.
     """
-    gate = Gate(load_keyring(settings))
+    gate = ReplayGuard(load_keyring(settings))
     for _ in promoted(settings, gate):
         pass
     publish_all(settings, gate, [(key.encode(), data)])
 
 
-def publish_all(settings: Settings, gate: Gate, records: list[tuple[bytes, bytes]]) -> None:
+def publish_all(settings: Settings, gate: ReplayGuard, records: list[tuple[bytes, bytes]]) -> None:
     """Publish records in order, numbered after what a gate has seen, signed. Raises as `publish` does."""
     keyring = load_keyring(settings)
     # The clock too: of two that publish at once, the one that began later is believed.
@@ -230,15 +232,15 @@ def publish_all(settings: Settings, gate: Gate, records: list[tuple[bytes, bytes
     if number + len(records) >= 10**LONGEST_NUMBER:
         raise FatalStreamError(
             f"record {gate.newest} on topic {settings.topics.models} leaves no number for another: it is forged. "
-            "Set FRAUD_SIGNING_KEYS, or delete the topic and create it again"
+            "Set FRAUD_SIGNING_KEY_DIR, or delete the topic and create it again"
         )
     sent = []
     for place, (key, data) in enumerate(records, start=1):
         headers = keyring.signed(ROLE, key, data, [(SEQUENCE_HEADER, str(number + place).encode())])
-        sent.append(clients.Record(settings.topics.models, key, data, headers))
+        sent.append(clients.OutgoingRecord(settings.topics.models, key, data, headers))
     deliver(settings, sent)
 
 
-def deliver(settings: Settings, records: list[clients.Record]) -> None:
+def deliver(settings: Settings, records: list[clients.OutgoingRecord]) -> None:
     """Send records as they are; raises `FatalStreamError` when the broker does not take one."""
-    clients.deliver(settings, records, {"message.max.bytes": LARGEST_SENT, "compression.type": "zstd"})
+    clients.produce_all(settings, records, {"message.max.bytes": MAX_PUBLISHED_BYTES, "compression.type": "zstd"})

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-PATIENCE: Final = 60.0  # seconds; a transaction that nobody ends is aborted by the broker after ten, and a check
-PAUSE: Final = 0.05  # seconds between two looks
+WAIT_TIMEOUT_S: Final = 60.0  # seconds; a transaction that nobody ends is aborted by the broker after ten, and a check
+WAIT_POLL_S: Final = 0.05  # seconds between two looks
 
 Ends = dict[tuple[str, int], int]
 
 
-def await_settled(
+def wait_for_open_transactions(
     admin: AdminClient, partitions: list[TopicPartition], beat: Callable[[], None] = lambda: None
 ) -> None:
     """Wait until all that is in these partitions now is committed or aborted; `beat` is called at each look.
@@ -42,7 +42,7 @@ def await_settled(
     """
     if not partitions:
         return
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT_S
     ends: Ends | None = None
     while True:
         beat()
@@ -52,17 +52,17 @@ def await_settled(
             return
         if time.monotonic() > deadline:
             raise FatalStreamError(
-                f"a transaction in the changelog, or the cluster's answer, was waited for over {PATIENCE:.0f} s. "
+                f"a transaction in the changelog, or the cluster's answer, was waited for over {WAIT_TIMEOUT_S:.0f} s. "
                 "Starting on what is committed by now could miss a checkpoint; the process ends, and tries again"
             )
-        time.sleep(PAUSE)
+        time.sleep(WAIT_POLL_S)
 
 
 def _ends(admin: AdminClient, partitions: list[TopicPartition], isolation: IsolationLevel) -> Ends | None:
     """Return the ends of the partitions as readers of this isolation see them, None where the cluster is silent."""
     asked = {TopicPartition(one.topic, one.partition): OffsetSpec.latest() for one in partitions}
     try:
-        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=clients.TIMEOUT)
+        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=clients.REQUEST_TIMEOUT_S)
         return {(place.topic, place.partition): future.result().offset for place, future in futures.items()}
     except KafkaException as error:
         log.warning("changelog_ends_unknown", reason=error.args[0].str())

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.messages import Headers
 
-STALL: Final = 60.0  # seconds without a record or progress after which reading is given up
+STALL_TIMEOUT_S: Final = 60.0  # seconds without a record or progress after which reading is given up
 BATCH: Final = 1000
-LOOK: Final = 0.05  # seconds without a message after which the end may be reached, of which no message tells
+POLL_S: Final = 0.05  # seconds without a message after which the end may be reached, of which no message tells
 
 
-class Entry(NamedTuple):
+class Record(NamedTuple):
     """One committed record; `timestamp` is the broker's or the producer's, epoch milliseconds."""
 
     topic: str
@@ -43,14 +43,14 @@ class Entry(NamedTuple):
         return None if found is None else found.decode(errors="replace")
 
 
-class Span(NamedTuple):
+class OffsetRange(NamedTuple):
     """Offsets of a partition: the first one there is, and the one after the last committed."""
 
     begin: int
     end: int
 
 
-class Archive:
+class TopicReader:
     """Read topics back. A context: leaving it closes the connection. One thread a reader."""
 
     def __init__(self, settings: Settings, name: str) -> None:
@@ -62,7 +62,7 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
-    def spans(self, topic: str) -> dict[int, Span]:
+    def spans(self, topic: str) -> dict[int, OffsetRange]:
         """Return what there is of each partition of a topic; open transactions do not count.
 
         Raises
@@ -73,11 +73,11 @@ class Archive:
             When a partition has no leader for a minute, or may not be read.
         """
         try:
-            there = self._consumer.list_topics(topic, timeout=clients.TIMEOUT).topics[topic]
+            there = self._consumer.list_topics(topic, timeout=clients.REQUEST_TIMEOUT_S).topics[topic]
             if there.error is not None:
                 raise ArchiveError(f"topic {topic} cannot be read: {there.error.str()}")
             return {
-                number: Span(*clients.watermarks(self._consumer, TopicPartition(topic, number)))
+                number: OffsetRange(*clients.watermarks(self._consumer, TopicPartition(topic, number)))
                 for number in sorted(there.partitions)
             }
         except KafkaException as error:
@@ -92,7 +92,7 @@ class Archive:
         moments = dict.fromkeys(spans, moment) if isinstance(moment, int) else moment
         asked = [TopicPartition(topic, number, moments[number]) for number in spans if number in moments]
         try:
-            found = self._consumer.offsets_for_times(asked, timeout=clients.TIMEOUT)
+            found = self._consumer.offsets_for_times(asked, timeout=clients.REQUEST_TIMEOUT_S)
         except KafkaException as error:
             raise ArchiveError(f"topic {topic} cannot be searched by time: {error.args[0].str()}") from error
         return {
@@ -100,7 +100,7 @@ class Archive:
             for place in found
         }
 
-    def read(self, topic: str, partition: int, begin: int | None = None, end: int | None = None) -> Iterator[Entry]:
+    def read(self, topic: str, partition: int, begin: int | None = None, end: int | None = None) -> Iterator[Record]:
         """Read a partition in order, from one offset up to another; by default all there is now.
 
         Raises
@@ -114,19 +114,19 @@ class Archive:
             return
         place = TopicPartition(topic, partition, begin)
         self._consumer.assign([place])
-        reached, deadline = begin, time.monotonic() + STALL
+        reached, deadline = begin, time.monotonic() + STALL_TIMEOUT_S
         while reached < end:
-            messages = clients.arrived(self._consumer, BATCH, LOOK)
+            messages = clients.poll_available(self._consumer, BATCH, POLL_S)
             for message in messages:
                 if is_unreadable(message):  # the letter of such a batch lies at its last offset
                     (position,) = self._consumer.position([place])
-                    yield Entry(topic, partition, position.offset - 1, None, None, 0, [])
+                    yield Record(topic, partition, position.offset - 1, None, None, 0, [])
                     break
                 if message.error() is not None:
                     raise ArchiveError(f"{topic}[{partition}] cannot be read: {message.error().str()}")
                 if message.offset() >= end:
                     return
-                yield Entry(
+                yield Record(
                     topic,
                     partition,
                     message.offset(),
@@ -138,6 +138,8 @@ class Archive:
             # Markers and aborted records move the position only: the last offsets before the end may never be seen.
             (position,) = self._consumer.position([place])
             if position.offset > reached:
-                reached, deadline = position.offset, time.monotonic() + STALL
+                reached, deadline = position.offset, time.monotonic() + STALL_TIMEOUT_S
             elif time.monotonic() > deadline:
-                raise ArchiveError(f"{topic}[{partition}] gave nothing for {STALL:.0f} s at offset {reached} of {end}")
+                raise ArchiveError(
+                    f"{topic}[{partition}] gave nothing for {STALL_TIMEOUT_S:.0f} s at offset {reached} of {end}"
+                )

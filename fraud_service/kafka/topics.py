@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from fraud_service.domain.errors import ClusterUnavailable, PreflightError
-from fraud_service.kafka.clients import PASSING, TIMEOUT
+from fraud_service.kafka.clients import REQUEST_TIMEOUT_S, TRANSIENT_CODES
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -29,7 +29,7 @@ ON_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
 # What results depend on; the rest is for `topics check`: who keeps records longer need not be stopped.
 ESSENTIAL: Final = frozenset({"cleanup.policy", "message.timestamp.type"})
 RETENTION: Final = frozenset({"retention.ms", "retention.bytes"})
-LARGEST_MODEL: Final = 16 << 20  # bytes
+MAX_MODEL_BYTES: Final = 16 << 20  # bytes
 STORE: Final = "default"  # Quix's name of the store behind stateful functions: part of the changelog's name
 
 
@@ -55,11 +55,11 @@ class TopicSpec(msgspec.Struct, frozen=True):
         return {"cleanup.policy": self.cleanup, "retention.ms": str(self.retention), **self.extra}
 
 
-def table(settings: Settings) -> list[TopicSpec]:
+def topic_specs(settings: Settings) -> list[TopicSpec]:
     """Return the topics of the service, the changelogs of its state included."""
     names, partitions = settings.topics, settings.partitions
     return [
-        *(_raw(settings) if settings.tokenizer_keys is not None else []),
+        *(_raw(settings) if settings.tokenizer_key_dir is not None else []),
         TopicSpec(
             "transactions", names.transactions, "card_id", "input: card payments", partitions, extra=ON_APPEND
         ),
@@ -79,7 +79,7 @@ def table(settings: Settings) -> list[TopicSpec]:
             # The newest model and the newest switch hold for good. Compaction would keep them too, but the last record
             # of a key may be anybody's: it would take away the signed one before it.
             retention=FOREVER,
-            extra={"max.message.bytes": str(LARGEST_MODEL), "retention.bytes": str(FOREVER), **ON_APPEND},
+            extra={"max.message.bytes": str(MAX_MODEL_BYTES), "retention.bytes": str(FOREVER), **ON_APPEND},
         ),
         TopicSpec(
             "risk",
@@ -134,7 +134,7 @@ def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list
         NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=replication, config=spec.config())
         for spec in missing
     ]
-    for name, future in admin.create_topics(wanted, request_timeout=TIMEOUT).items():
+    for name, future in admin.create_topics(wanted, request_timeout=REQUEST_TIMEOUT_S).items():
         try:
             future.result()
         except KafkaException as error:
@@ -145,19 +145,19 @@ def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list
 
 def _existing(admin: AdminClient) -> dict[str, Any]:
     try:
-        topics: dict[str, Any] = admin.list_topics(timeout=TIMEOUT).topics
+        topics: dict[str, Any] = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
     except KafkaException as error:
-        kind = ClusterUnavailable if error.args[0].code() in PASSING else PreflightError
+        kind = ClusterUnavailable if error.args[0].code() in TRANSIENT_CODES else PreflightError
         raise kind(
             f"the cluster does not answer: {error.args[0].str()}; check FRAUD_BOOTSTRAP_SERVERS, and whether the "
-            "security.protocol of FRAUD_KAFKA is what the brokers speak there"
+            "security.protocol of FRAUD_KAFKA_CONFIG is what the brokers speak there"
         ) from None
     return topics
 
 
 def _await_leaders(admin: AdminClient, partitions: dict[str, int]) -> None:
     """Wait until every new partition has a leader: clients that come too early see errors."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
     while time.monotonic() < deadline:
         there = _existing(admin)
         if all(
@@ -168,7 +168,9 @@ def _await_leaders(admin: AdminClient, partitions: dict[str, int]) -> None:
         ):
             return
         time.sleep(0.05)
-    raise PreflightError(f"after {TIMEOUT:.0f} s some of the new topics have no leader: {', '.join(partitions)}")
+    raise PreflightError(
+        f"after {REQUEST_TIMEOUT_S:.0f} s some of the new topics have no leader: {', '.join(partitions)}"
+    )
 
 
 def findings(admin: AdminClient, specs: list[TopicSpec], replication: int | None = None) -> list[str]:
@@ -189,7 +191,9 @@ def findings(admin: AdminClient, specs: list[TopicSpec], replication: int | None
             found.append(f"topic {spec.name} has {count} partitions, it needs exactly 1: delete and create it again")
         replicas = min(len(partition.replicas) for partition in there[spec.name].partitions.values())
         if replication is not None and replicas < replication:
-            found.append(f"topic {spec.name} has {replicas} replicas, FRAUD_REPLICATION is {replication}: reassign it")
+            found.append(
+                f"topic {spec.name} has {replicas} replicas, FRAUD_REPLICATION_FACTOR is {replication}: reassign it"
+            )
     found += _copartitioning(present, {spec.name: len(there[spec.name].partitions) for spec in present})
     found += _policies(admin, present, is_thorough=replication is not None)
     return found
@@ -209,7 +213,7 @@ def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) 
     resources = {spec.name: ConfigResource(ResourceType.TOPIC, spec.name) for spec in specs}
     if not resources:
         return []
-    futures = admin.describe_configs(list(resources.values()), request_timeout=TIMEOUT)
+    futures = admin.describe_configs(list(resources.values()), request_timeout=REQUEST_TIMEOUT_S)
     actual = {resource.name: future.result() for resource, future in futures.items()}
     found = []
     for spec in specs:

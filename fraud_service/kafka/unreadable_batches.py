@@ -17,8 +17,8 @@ from fraud_service.domain.errors import ClusterUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-TIMEOUT: Final = 30.0  # seconds for one fetch
-LOOK: Final = 1.0  # seconds for one poll
+REQUEST_TIMEOUT_S: Final = 30.0  # seconds for one fetch
+POLL_S: Final = 1.0  # seconds for one poll
 
 
 def is_unreadable(message: Any) -> bool:
@@ -44,7 +44,9 @@ def end_of(options: Mapping[str, Any], message: Any, beat: Callable[[], None] = 
     """
     consumer = Consumer({**options, "isolation.level": "read_uncommitted"})
     first: int = message.offset()
-    _, end = consumer.get_watermark_offsets(TopicPartition(message.topic(), message.partition()), timeout=TIMEOUT)
+    _, end = consumer.get_watermark_offsets(
+        TopicPartition(message.topic(), message.partition()), timeout=REQUEST_TIMEOUT_S
+    )
 
     def is_within(offset: int) -> bool:
         beat()
@@ -68,15 +70,17 @@ def end_of(options: Mapping[str, Any], message: Any, beat: Callable[[], None] = 
 def _meets(consumer: Consumer, place: TopicPartition, first: int) -> bool:
     """Whether a fetch from a place meets the unreadable batch that begins at the first offset."""
     consumer.assign([place])
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
     while time.monotonic() < deadline:
-        message = consumer.poll(LOOK)
+        message = consumer.poll(POLL_S)
         if message is not None:
             return is_unreadable(message) and message.offset() == first
         (position,) = consumer.position([place])
         if position.offset > place.offset:  # past transaction markers, for which the client returns no message
             return False
-    raise ClusterUnavailable(f"{place.topic}[{place.partition}] gave nothing for {TIMEOUT:.0f} s at {place.offset}")
+    raise ClusterUnavailable(
+        f"{place.topic}[{place.partition}] gave nothing for {REQUEST_TIMEOUT_S:.0f} s at {place.offset}"
+    )
 
 
 class Reader(Consumer):  # type: ignore[misc] # the client has no types

@@ -17,8 +17,8 @@ from fraud_service.domain.codec import UNREADABLE, ModelVersion
 from fraud_service.domain.errors import ModelError, RefusedRecord
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
-from fraud_service.models.onnx_graph import graph
-from fraud_service.models.trees import Trees, cut, require_sound
+from fraud_service.models.onnx_graph import onnx_bytes
+from fraud_service.models.trees import Trees, require_consistent, truncate
 from fraud_service.security.signatures import Keyring
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ CARD: Final = "README.md"
 SIGNATURE: Final = "manifest.signature"
 ANYBODY: Final = Keyring()  # no keys: nothing must be signed
 ROLE: Final = "artifact"  # as topics have them: no record on a topic can pass for a folder
-LARGEST: Final = 16 << 20  # bytes of one file, and of a whole message: as the topic of models takes them
-LARGEST_MANIFEST: Final = 64 << 10  # bytes
+MAX_BYTES: Final = 16 << 20  # bytes of one file, and of a whole message: as the topic of models takes them
+MAX_MANIFEST_BYTES: Final = 64 << 10  # bytes
 
 Logit = Annotated[float, msgspec.Meta(ge=-50, le=50)]
 Centre = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]  # asinh of any number lies within
@@ -123,11 +123,11 @@ def sign(folder: Path, keyring: Keyring) -> None:
 def _content(folder: Path, name: str) -> bytes:
     try:
         with (folder / name).open("rb") as file:
-            return file.read(LARGEST + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         if name == MANIFEST:
             raise ModelError(
-                f"no model at {folder}: {error.strerror}; run `fraud-service train` or set FRAUD_MODEL"
+                f"no model at {folder}: {error.strerror}; run `fraud-service train` or set FRAUD_MODEL_DIR"
             ) from None
         raise ModelError(f"{folder / name} cannot be read: {error.strerror}; train the model again") from None
 
@@ -158,14 +158,14 @@ def unpack(data: bytes) -> Artifact:
     return _verified("a promoted model", {MANIFEST: files.manifest, MODEL: files.model, TREES: files.trees})
 
 
-def described(data: bytes) -> Manifest:
+def read_manifest(data: bytes) -> Manifest:
     """Read only the manifest from a message: its digests are not compared. Raises `ModelError` as `read` does."""
     return _manifest("a promoted model", _unpacked(data).manifest)
 
 
 def _unpacked(data: bytes) -> _Files:
-    if len(data) > LARGEST:
-        raise ModelError(f"a promoted model has {len(data)} bytes, allowed are {LARGEST}")
+    if len(data) > MAX_BYTES:
+        raise ModelError(f"a promoted model has {len(data)} bytes, allowed are {MAX_BYTES}")
     try:
         return msgspec.msgpack.decode(data, type=_Files)
     except UNREADABLE as error:
@@ -177,8 +177,8 @@ def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
     manifest = _manifest(where, files[MANIFEST])
     for name in (MODEL, TREES):
         data = files[name]
-        if len(data) > LARGEST:
-            raise ModelError(f"{where}/{name} has more than {LARGEST} bytes: no training writes such a model")
+        if len(data) > MAX_BYTES:
+            raise ModelError(f"{where}/{name} has more than {MAX_BYTES} bytes: no training writes such a model")
         digest = sha256(data).hexdigest()
         if digest != manifest.sha256.get(name):
             raise ModelError(
@@ -187,7 +187,7 @@ def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
             )
     try:
         trees = msgspec.msgpack.decode(files[TREES], type=Trees)
-        require_sound(trees)
+        require_consistent(trees)
     except (*UNREADABLE, ValueError) as error:
         raise ModelError(f"{where}/{TREES} of {manifest.version} holds no trees: {error}; train it again") from None
     _require_match(where, manifest, trees, files[MODEL])
@@ -195,8 +195,8 @@ def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
 
 
 def _manifest(where: str, data: bytes) -> Manifest:
-    if len(data) > LARGEST_MANIFEST:
-        raise ModelError(f"{where}/{MANIFEST} has more than {LARGEST_MANIFEST} bytes: it is no manifest")
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ModelError(f"{where}/{MANIFEST} has more than {MAX_MANIFEST_BYTES} bytes: it is no manifest")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except UNREADABLE as error:
@@ -207,10 +207,10 @@ def _manifest(where: str, data: bytes) -> Manifest:
 
 def _require_match(where: str, manifest: Manifest, trees: Trees, model: bytes) -> None:
     """Raise `ModelError` unless manifest, trees and ONNX agree."""
-    leaves = sum(node < 0 for node in cut(trees).left)
+    leaves = sum(node < 0 for node in truncate(trees).left)
     if manifest.leaves != leaves:
         raise ModelError(f"{where}/{MANIFEST} says {manifest.leaves} leaves, its trees have {leaves}: train it again")
-    if model != graph(trees):
+    if model != onnx_bytes(trees):
         raise ModelError(
             f"{where}/{MODEL} of {manifest.version} is not the graph of its trees: train it again with this version"
         )

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.features import NAMES
-from fraud_service.models.trees import Trees, cut
+from fraud_service.models.trees import Trees, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,13 +29,13 @@ SUM: Final = 1  # of `aggregate_function`
 NONE: Final = 0  # of `post_transform`
 
 
-def graph(trees: Trees) -> bytes:
+def onnx_bytes(trees: Trees) -> bytes:
     """Build the ONNX graph of a matrix `features` of shape (rows, 42).
 
     Its outputs are `share` of shape (rows, 1), the share of frauds, and `leaves` of shape (rows, trees), the numbers of
     the leaves that the online model knows. A graph computes in numbers of one kind: leaves are doubles too.
     """
-    small = cut(trees)
+    small = truncate(trees)
     body = [
         _ensemble(trees, "share", [0] * len(trees.roots)),
         _ensemble(small, "leaves", [*range(len(small.roots))]),

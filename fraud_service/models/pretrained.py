@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 
 from fraud_service.domain.errors import ModelError
-from fraud_service.domain.online_model import Encoded, OnlineModel, Rows
+from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
 from fraud_service.models import trees
 from fraud_service.models.artifact import Artifact, read, unpack
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fraud_service.domain.features import Features
 
 
-LARGEST_INPUT: Final = 5.0  # standard deviations: features are winsorised here for the online model
-SMALLEST_ODDS: Final = 2e-4  # added to both shares: a forest that saw no fraud at all in its leaves says so, not never
+WINSORIZE_SD: Final = 5.0  # standard deviations: features are winsorised here for the online model
+LAPLACE: Final = 2e-4  # added to both shares: a forest that saw no fraud at all in its leaves says so, not never
 
 
 class Weights(NamedTuple):
@@ -49,7 +49,7 @@ class Weights(NamedTuple):
 
 
 class EncodedArrays:
-    """A batch, as `EncodedRows` describes it. A row becomes numbers only when asked for."""
+    """A batch, as `ModelInputs` describes it. A row becomes numbers only when features_on_path for."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class EncodedArrays:
     def __len__(self) -> int:
         return len(self.logits)
 
-    def __getitem__(self, row: int) -> Encoded:
-        return Encoded(self.logits[row], self._inputs[row].tolist(), self._leaves[row].tolist())
+    def __getitem__(self, row: int) -> ModelInput:
+        return ModelInput(self.logits[row], self._inputs[row].tolist(), self._leaves[row].tolist())
 
-    def __iter__(self) -> Iterator[Encoded]:
+    def __iter__(self) -> Iterator[ModelInput]:
         return map(self.__getitem__, range(len(self)))
 
     def online(self, model: OnlineModel, known: Sequence[float]) -> list[float]:
@@ -77,7 +77,7 @@ class EncodedArrays:
         weights = self._weights(model)
         rows, width = self._inputs.shape
         if width != len(weights.features) or self._leaves.max(initial=-1) >= len(weights.leaves):
-            return Rows(self).online(model, known)
+            return ModelInputRows(self).online(model, known)
         summands = np.empty((rows, 1 + width + self._leaves.shape[1]))
         with np.errstate(all="ignore"):
             summands[:, 0] = model.intercept + model.pretrained_weight * np.array(known)
@@ -87,7 +87,7 @@ class EncodedArrays:
             return np.add.accumulate(summands, axis=1)[:, -1].tolist()  # type: ignore[no-any-return]
 
 
-class Pretrained:
+class OnnxForest:
     """A pretrained forest, as `fraud_service.domain.scoring.PretrainedModel` describes it.
 
     As in scikit-learn, features are compared in single precision and the trees' shares summed in double precision, one
@@ -107,19 +107,19 @@ class Pretrained:
         self.manifest = manifest
         self.version = manifest.version
         self.prior = manifest.prior
-        self._roots = trees.nested(artifact.trees)
+        self._roots = trees.to_nested(artifact.trees)
         self._base = reduce(add, (share for _, share, _ in self._roots), 0.0)
-        self.asked = trees.asked(self._roots)
+        self.features_on_path = trees.features_on_path(self._roots)
         self._centre, self._scale = np.array(manifest.centre), np.array(manifest.scale)
-        self._weights = Weights.of(self.untaught_online_model())
+        self._weights = Weights.of(self.untrained_online_model())
 
     @classmethod
-    def load(cls, folder: Path) -> Pretrained:
+    def load(cls, folder: Path) -> OnnxForest:
         """Load a verified artifact. Raises `ModelError` as `artifact.read` does."""
         return cls(read(folder))
 
     @classmethod
-    def received(cls, data: bytes) -> Pretrained:
+    def received(cls, data: bytes) -> OnnxForest:
         """Load a model from a message. Raises `ModelError` whatever goes wrong: anyone may have sent it."""
         try:
             return cls(unpack(data))
@@ -128,27 +128,27 @@ class Pretrained:
         except Exception as error:
             raise ModelError(f"a promoted model cannot be loaded: {type(error).__name__}: {error}") from error
 
-    def untaught_online_model(self) -> OnlineModel:
+    def untrained_online_model(self) -> OnlineModel:
         """Return the online model to begin with: it scores what this model scores."""
-        return OnlineModel.untaught(self.manifest.leaves)
+        return OnlineModel.untrained(self.manifest.leaves)
 
     def encode(self, rows: Sequence[Features]) -> EncodedArrays:
         """Score a batch, and encode it for the online model.
 
         A feature becomes asinh(value), which is about linear near 0 and logarithmic far from it, minus its centre, over
-        its scale, cut off at `LARGEST_INPUT`.
+        its scale, cut off at `WINSORIZE_SD`.
         """
         values = [*chain.from_iterable(row.vector() for row in rows)]
         matrix = np.fromiter(values, np.float64, len(values)).reshape(len(rows), len(self._centre))
         shares, leaves = self._session.run(None, {"features": matrix.astype(np.float32).astype(np.float64)})
         # By libm, one after the other: numpy's own depends on the processor, and on the place in the batch.
         squashed = np.fromiter(map(asinh, values), np.float64, len(values)).reshape(matrix.shape)
-        inputs = np.minimum(np.maximum((squashed - self._centre) / self._scale, -LARGEST_INPUT), LARGEST_INPUT)
+        inputs = np.minimum(np.maximum((squashed - self._centre) / self._scale, -WINSORIZE_SD), WINSORIZE_SD)
         logits = [*map(logit, shares.ravel().tolist())]
         return EncodedArrays(logits, inputs, leaves.astype(np.int64), self._as_arrays)
 
     def _as_arrays(self, model: OnlineModel) -> Weights:
-        """Keep the last model as arrays: one is asked for hours, until the next snapshot comes into force."""
+        """Keep the last model as arrays: one model serves for hours, until the next snapshot comes into force."""
         weights = self._weights  # replaced at once: another thread may be scoring
         if weights.model is not model:
             weights = self._weights = Weights.of(model)
@@ -174,4 +174,4 @@ class Pretrained:
 
 def logit(share: float) -> float:
     """Turn a forest's share of frauds, in [0, 1], into a logit of at most 8.5."""
-    return math.log((share + SMALLEST_ODDS) / (1.0 - share + SMALLEST_ODDS))
+    return math.log((share + LAPLACE) / (1.0 - share + LAPLACE))

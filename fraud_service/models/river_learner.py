@@ -11,14 +11,14 @@ from river import linear_model, optim, utils
 from fraud_service.domain.features import NAMES
 
 if TYPE_CHECKING:
-    from fraud_service.domain.online_model import Encoded, OnlineModel
+    from fraud_service.domain.online_model import ModelInput, OnlineModel
 
-# AdaGrad moves the weight of a leaf that is rarely reached as fast as that of one often reached. `STEADINESS` is added
+# AdaGrad moves the weight of a leaf that is rarely reached as fast as that of one often reached. `ADAGRAD_EPS` is added
 # to the sum of squares it divides by, so that no example moves a weight as far as the learning rate.
 LEARNING_RATE: Final = 0.06
-STEADINESS: Final = 1.0
+ADAGRAD_EPS: Final = 1.0
 INTERCEPT_RATE: Final = 0.001
-LARGEST_GRADIENT: Final = 10.0
+MAX_GRADIENT: Final = 10.0
 PRETRAINED: Final = "pretrained_logit"
 
 
@@ -55,9 +55,9 @@ class RiverLearner:
         self._initial = initial
         self._pretrained = pretrained
         self._keys: list[str | int] = [*NAMES, PRETRAINED, *range(len(initial.leaf_weights))]
-        self._optimizer = AdaGrad(LEARNING_RATE, eps=STEADINESS)
+        self._optimizer = AdaGrad(LEARNING_RATE, eps=ADAGRAD_EPS)
         self._model = linear_model.LogisticRegression(
-            optimizer=self._optimizer, intercept_lr=INTERCEPT_RATE, clip_gradient=LARGEST_GRADIENT
+            optimizer=self._optimizer, intercept_lr=INTERCEPT_RATE, clip_gradient=MAX_GRADIENT
         )
         known = None if state is None else msgspec.msgpack.decode(state, type=OnlineState)
         if known is None or known.pretrained != pretrained:
@@ -69,13 +69,13 @@ class RiverLearner:
         self._model.intercept = known.intercept
         self._optimizer.n_iterations = known.iterations
 
-    def learn(self, encoded: Encoded, *, is_fraud: bool, weight: float) -> None:
+    def learn(self, encoded: ModelInput, *, is_fraud: bool, weight: float) -> None:
         """Learn one example. One that is not finite would ruin the model for ever, so it is passed over."""
         inputs = self._inputs(encoded)
         if math.isfinite(sum(inputs.values()) + weight):
             self._model.learn_one(inputs, is_fraud, w=weight)
 
-    def probability(self, encoded: Encoded) -> float:
+    def probability(self, encoded: ModelInput) -> float:
         """Return what river itself predicts."""
         return float(self._model.predict_proba_one(self._inputs(encoded))[True])
 
@@ -107,7 +107,7 @@ class RiverLearner:
         weights = self._model.weights
         return [float(weights[key]) for key in self._keys]
 
-    def _inputs(self, encoded: Encoded) -> dict[str | int, float]:
+    def _inputs(self, encoded: ModelInput) -> dict[str | int, float]:
         inputs: dict[str | int, float] = dict(zip(NAMES, encoded.inputs, strict=True))
         inputs[PRETRAINED] = encoded.logit
         inputs.update(dict.fromkeys(encoded.leaves, 1.0))

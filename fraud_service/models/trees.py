@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 ENCODING_TREES: Final = 30  # of the forest, the first ones lend their upper levels to the online model
 ENCODING_DEPTH: Final = 6
-MOST_NODES: Final = 1 << 18  # four times what a training makes: a model must fit into the memory of a pod
-MOST_TREES: Final = 1000
-DEEPEST: Final = 1000  # levels: ONNX Runtime goes down a tree by recursion
+MAX_NODES: Final = 1 << 18  # four times what a training makes: a model must fit into the memory of a pod
+MAX_TREES: Final = 1000
+MAX_DEPTH: Final = 1000  # levels: ONNX Runtime goes down a tree by recursion
 ROUNDING: Final = 1e-9
 
 # A node to walk from is the feature it asks, the threshold, and the ways down for values up to it and above it; a leaf
@@ -26,8 +26,8 @@ Node = tuple[()] | tuple[int, float, "Way", "Way"]
 Way = tuple[float, float, Node]
 
 
-_Integers = Annotated[list[int], msgspec.Meta(max_length=MOST_NODES)]
-_Floats = Annotated[list[float], msgspec.Meta(max_length=MOST_NODES)]
+_Integers = Annotated[list[int], msgspec.Meta(max_length=MAX_NODES)]
+_Floats = Annotated[list[float], msgspec.Meta(max_length=MAX_NODES)]
 
 
 class Trees(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class Trees(msgspec.Struct, frozen=True):
     to the forest's share of frauds, and the steps from parent to child add up to the leaf.
     """
 
-    roots: Annotated[list[int], msgspec.Meta(max_length=MOST_TREES)]
+    roots: Annotated[list[int], msgspec.Meta(max_length=MAX_TREES)]
     feature: _Integers
     threshold: _Floats
     left: _Integers
@@ -46,7 +46,7 @@ class Trees(msgspec.Struct, frozen=True):
     value: _Floats
 
 
-def require_sound(trees: Trees) -> None:
+def require_consistent(trees: Trees) -> None:
     """Check that these are trees, one after the other, whose leaves add up to a share for every payment.
 
     Raises
@@ -80,15 +80,15 @@ def _require_tree(trees: Trees, root: int, end: int) -> None:
         children = trees.left[node], trees.right[node]
         if children == (-1, -1):
             continue
-        if depths[node] == DEEPEST:
-            raise ValueError(f"the tree at node {root} has more than {DEEPEST} levels")
+        if depths[node] == MAX_DEPTH:
+            raise ValueError(f"the tree at node {root} has more than {MAX_DEPTH} levels")
         for child in children:
             if not node < child < end or child in depths:
                 raise ValueError(f"node {child} is no child of node {node}: it lies elsewhere, or has another parent")
             depths[child] = depths[node] + 1
 
 
-def cut(trees: Trees) -> Trees:
+def truncate(trees: Trees) -> Trees:
     """Cut the first trees off at a depth; where they are cut, a leaf whose value is its number over all trees."""
     small = Trees([], [], [], [], [], [])
     leaves = 0
@@ -112,7 +112,7 @@ def cut(trees: Trees) -> Trees:
     return small
 
 
-def nested(trees: Trees) -> list[Way]:
+def to_nested(trees: Trees) -> list[Way]:
     """Return the way into each tree, to be walked without looking anything up."""
     value = trees.value
     nodes: list[Node] = [()] * len(value)
@@ -125,7 +125,7 @@ def nested(trees: Trees) -> list[Way]:
     return [(0.0, trees.value[root], nodes[root]) for root in trees.roots]
 
 
-def asked(roots: list[Way]) -> list[frozenset[int]]:
+def features_on_path(roots: list[Way]) -> list[frozenset[int]]:
     """Return the features asked on the way to each leaf that the online model knows, in the order of `cut`."""
 
     def below(way: Way, met: frozenset[int], depth: int) -> Iterator[frozenset[int]]:

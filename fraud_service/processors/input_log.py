@@ -11,24 +11,25 @@ from fraud_service.kafka import clients
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
-    from fraud_service.runtime.application import GuardedApplication
+    from fraud_service.runtime.application import FraudApplication
 
 log = structlog.get_logger(__name__)
 
-ANSWER_TIMEOUT: Final = 5.0  # seconds; asked again at the next turn
+REQUEST_TIMEOUT_S: Final = 5.0  # seconds; asked again at the next turn
 
 Position = tuple[str, int]  # topic and partition
 
 
-class Log:
+class InputLog:
     """What the learner must know of the logs behind its inputs; the topology driver replaces it."""
 
-    def __init__(self, settings: Settings, app: GuardedApplication, topics: list[str]) -> None:
+    def __init__(self, settings: Settings, app: FraudApplication, topics: list[str]) -> None:
         self._reader = clients.reader(settings, f"{settings.learner_group}-ends")
         self._app = app
         self._topics = topics
-        counts = clients.patiently(
-            "the learner's inputs cannot be counted", lambda: self._reader.list_topics(timeout=clients.TIMEOUT).topics
+        counts = clients.retry_transient(
+            "the learner's inputs cannot be counted",
+            lambda: self._reader.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics,
         )
         self.partitions = len(counts[topics[0]].partitions)
 
@@ -45,7 +46,7 @@ class Log:
 
     def _unread(self) -> dict[Position, int]:
         marks = {
-            place: self._reader.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_TIMEOUT)
+            place: self._reader.get_watermark_offsets(TopicPartition(*place), timeout=REQUEST_TIMEOUT_S)
             for place in ((topic, number) for topic in self._topics for number in range(self.partitions))
         }
         ends = {place: high for place, (low, high) in marks.items() if high > low}
@@ -53,7 +54,7 @@ class Log:
         # Without a message since the start there is no position: then the committed offset is the position.
         fresh = [TopicPartition(*place) for place, offset in reached.items() if offset < 0]
         if fresh:
-            committed = self._app._consumer.committed(fresh, timeout=ANSWER_TIMEOUT)  # noqa: SLF001 - as below
+            committed = self._app._consumer.committed(fresh, timeout=REQUEST_TIMEOUT_S)  # noqa: SLF001 - as below
             reached |= {(found.topic, found.partition): found.offset for found in committed}
         return {place: ends[place] for place, offset in reached.items() if offset < ends[place]}
 

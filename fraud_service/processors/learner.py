@@ -2,7 +2,8 @@
 
 It is a single process that owns all partitions, always exactly-once: what it taught, its state and its offsets are one
 transaction. Scores drive its clock. When event time passes a boundary, the boundary is closed only after everything
-that was in both logs by then has been read (`Barrier`); so a label that was there in time is in the snapshot, however
+that was in both logs by then has been read (`EndOffsetBarrier`); so a label that was there in time is in the
+snapshot, however
 the partitions were interleaved.
 """
 
@@ -17,13 +18,13 @@ import structlog
 
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.errors import FatalStreamError, InvalidEvent, InvalidRecord
-from fraud_service.domain.events import Reason, decode_label
-from fraud_service.domain.label_join import BETWEEN_BEATS, Ledger, Taken, examples_due
+from fraud_service.domain.events import DeadLetterReason, decode_label
+from fraud_service.domain.label_join import ENTRIES_PER_HEARTBEAT, Admission, LabelJoin, examples_due
 from fraud_service.domain.online_training import (
-    Progress,
-    Teacher,
-    decode_progress,
-    encode_progress,
+    LearnerState,
+    OnlineTrainer,
+    decode_learner_state,
+    encode_learner_state,
 )
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.snapshot import encode_snapshot
@@ -36,7 +37,7 @@ from fraud_service.processors.snapshot_reader import VERSION_HEADER
 from fraud_service.runtime.batching import Batches
 from fraud_service.runtime.fast_state import KeyState
 from fraud_service.security.card_data import refuse
-from fraud_service.security.label_rate_limit import Limits, Sluice
+from fraud_service.security.label_rate_limit import LabelRateLimiter, LabelRateLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,28 +45,28 @@ if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
 
     from fraud_service.config.settings import Settings
-    from fraud_service.domain.online_training import Lesson, OnlineLearner, Sampling
+    from fraud_service.domain.online_training import BoundaryResult, NegativeSampler, OnlineLearner
     from fraud_service.domain.records import ScoreRecord
     from fraud_service.domain.scoring import PretrainedModel
-    from fraud_service.domain.time import Calendar
+    from fraud_service.domain.time import LearningSchedule
     from fraud_service.kafka.messages import Received
-    from fraud_service.runtime.application import GuardedApplication
-    from fraud_service.runtime.batching import StateOf
+    from fraud_service.runtime.application import FraudApplication
+    from fraud_service.runtime.batching import StateAccessor
     from fraud_service.runtime.metrics import LearnerMetrics
 
 log = structlog.get_logger(__name__)
 
-LEDGER: Final = b"ledger"
-LESSONS: Final = b"lessons"
-LIMITS: Final = b"limits"
-PROGRESS: Final = "progress"
-PASSED: Final = "passed"
+JOIN_KEY: Final = b"ledger"
+EXAMPLES_KEY: Final = b"lessons"
+RATE_LIMIT_KEY: Final = b"limits"
+STATE_KEY: Final = "progress"
+WATERMARK_KEY: Final = "passed"
 SIGNED: Final = frozenset({"risk", "snapshots"})  # what scorers believe
-ABSURD: Final = 3650 * DAY  # no history is silent so long
+MAX_GAP: Final = 3650 * DAY  # no history is silent so long
 CLOCKS_DIFFER: Final = 2 * DAY  # at most: between brokers and learner
-LONGEST_TURN: Final = 5.0  # seconds: heartbeats and checkpoints come between turns
+MAX_TICK_S: Final = 5.0  # seconds: heartbeats and checkpoints come between turns
 
-SWEPT_AT_ONCE: Final = 10_000  # entries of one commit; each changes two rows, which lie in memory until then
+SWEEP_BATCH: Final = 10_000  # entries of one commit; each changes two rows, which lie in memory until then
 
 T = TypeVar("T")
 
@@ -89,14 +90,14 @@ class StateStore:
         self._state().delete(key)
 
 
-class Barrier(msgspec.Struct, frozen=True):
+class EndOffsetBarrier(msgspec.Struct, frozen=True):
     """Where reading must have come to before boundaries up to `until` may be closed."""
 
     until: int
     ends: Mapping[Position, int]
 
 
-def wire(app: GuardedApplication, settings: Settings, step: LearnerStep) -> None:
+def build_topology(app: FraudApplication, settings: Settings, step: LearnerProcessor) -> None:
     """Lay the topology: scores and labels in batches through the step, every output to its topic."""
     names = settings.topics
     sinks = {
@@ -126,10 +127,10 @@ def wire(app: GuardedApplication, settings: Settings, step: LearnerStep) -> None
 
     step.attach(store, publish, lambda: context.commit_checkpoint(force=True))
     app.batches = Batches(context, stream_id, step, sinks, is_awaited=False, end_of=app.end_finder(settings))
-    app.each_turn = step.turn
+    app.each_turn = step.tick
 
 
-class LearnerStep:
+class LearnerProcessor:
     """Ledger and teacher, driven by batches of messages and by the turns of the loop; a `BatchStep`.
 
     Messages only go into the ledgers, and nobody waits for that. Boundaries are closed between batches, because what a
@@ -139,27 +140,27 @@ class LearnerStep:
     def __init__(
         self,
         settings: Settings,
-        calendar: Calendar,
-        sampling: Sampling,
+        calendar: LearningSchedule,
+        sampling: NegativeSampler,
         pretrained: PretrainedModel,
         restore: Callable[[bytes | None], OnlineLearner],
         metrics: LearnerMetrics,
     ) -> None:
         self._scores, self._labels = settings.topics.scores, settings.topics.labels
-        self._tolerance = int(settings.future_tolerance * 1000)
-        self._refuses_numbers = settings.refuse_card_numbers
-        self._limits = Limits(settings.labels_per_source, settings.labels_per_card)
+        self._tolerance = int(settings.max_clock_skew * 1000)
+        self._refuses_numbers = settings.reject_pan
+        self._limits = LabelRateLimits(settings.label_rate_limit_per_source, settings.label_rate_limit_per_card)
         self._calendar = calendar
         self._sampling = sampling
         self._pretrained = pretrained
         self._restore = restore
         self._metrics = metrics
         self._log: Any = None
-        self._barrier: Barrier | None = None
+        self._barrier: EndOffsetBarrier | None = None
         self._clocks: dict[int, int] = {}
         self._newest: int | None = -1  # None: to be read
         self._swept: dict[int, int] = {}  # by partition, up to which entry of the next boundary
-        self._progress: Progress | None = None
+        self._progress: LearnerState | None = None
         self.beat: Callable[[], None] = lambda: None
         self.before_closing: Callable[[], None] = lambda: None
 
@@ -173,8 +174,8 @@ class LearnerStep:
         self._store = store
         self._publish = publish
         self._commit = commit
-        self._lessons = store(0, LESSONS)
-        self._teacher = Teacher(self._lessons, self._calendar, self._sampling, self._pretrained)
+        self._lessons = store(0, EXAMPLES_KEY)
+        self._teacher = OnlineTrainer(self._lessons, self._calendar, self._sampling, self._pretrained)
 
     def promote(self, model: PretrainedModel, restore: Callable[[bytes | None], OnlineLearner]) -> None:
         """Teach beside another pretrained model from the next boundary on."""
@@ -184,8 +185,10 @@ class LearnerStep:
     def follow(self, log_: Any) -> None:
         """Take the view of the logs; ledgers come one a partition."""
         self._log = log_
-        self._ledgers = [Ledger(self._store(number, LEDGER), self._calendar) for number in range(log_.partitions)]
-        self._sluices = [Sluice(self._store(number, LIMITS), self._limits) for number in range(log_.partitions)]
+        self._ledgers = [LabelJoin(self._store(number, JOIN_KEY), self._calendar) for number in range(log_.partitions)]
+        self._sluices = [
+            LabelRateLimiter(self._store(number, RATE_LIMIT_KEY), self._limits) for number in range(log_.partitions)
+        ]
 
     def on_partitions(self, assigned: list[TopicPartition]) -> None:
         """Forget what was remembered of the state; refuse to share the work.
@@ -206,9 +209,9 @@ class LearnerStep:
                 "its group. One model is taught by one learner: stop the other one"
             )
 
-    def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:  # noqa: ARG002 - of a step
+    def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - of a step
         """Take in a batch; returns a dead letter for each message that cannot be read, or is one too many."""
-        self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
+        self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
         outputs = [self._take(one) for one in batch]
         if self._clocks:
             self._metrics.event_time.set(max(self._clocks.values()) / 1000)
@@ -236,16 +239,16 @@ class LearnerStep:
         try:
             record = decode_score(message.value)
         except InvalidRecord as error:
-            raise InvalidEvent(Reason.INVALID_RECORD, str(error)) from error
+            raise InvalidEvent(DeadLetterReason.INVALID_RECORD, str(error)) from error
         self._check_clock(record)
         self._begin(record)
-        taken = self._ledgers[message.partition].score(record, self._now.closed)
-        if taken is Taken.IN:
+        taken = self._ledgers[message.partition].add_scored(record, self._now.closed)
+        if taken is Admission.IN:
             self._metrics.scores.inc()
-        elif taken is Taken.TOO_MANY:
+        elif taken is Admission.TOO_MANY:
             self._metrics.untaught.inc()
         self._clocks[message.partition] = max(self._clocks.get(message.partition, 0), record.timestamp)
-        self._pass(record.timestamp // self._calendar.interval)
+        self._advance_watermark(record.timestamp // self._calendar.interval)
 
     def _check_clock(self, record: ScoreRecord) -> None:
         """Refuse a score from the future, which no scorer writes: it would move the calendar, and snapshots, for good.
@@ -253,7 +256,9 @@ class LearnerStep:
         By the clock of this process: who forges a score writes the timestamp of its message too.
         """
         if record.timestamp > time.time() * 1000 + self._tolerance + CLOCKS_DIFFER:
-            raise InvalidEvent(Reason.FUTURE_TIMESTAMP, "`timestamp` lies days after the clock of the learner")
+            raise InvalidEvent(
+                DeadLetterReason.FUTURE_TIMESTAMP, "`timestamp` lies days after the clock of the learner"
+            )
 
     def _label(self, message: Received) -> None:
         """Take in a label."""
@@ -264,14 +269,14 @@ class LearnerStep:
         self._check_age(label.labelled_at)
         self._sluices[message.partition].admit(label, message.timestamp)
         self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()
-        if not self._ledgers[message.partition].label(label, self._now.closed):
+        if not self._ledgers[message.partition].add_label(label, self._now.closed):
             self._metrics.early.inc()
 
     def _check_partition(self, card_id: str, partition: int) -> None:
         expected = clients.murmur2_partition(card_id.encode(), len(self._ledgers))
         if partition != expected:
             raise InvalidEvent(
-                Reason.WRONG_PARTITION,
+                DeadLetterReason.WRONG_PARTITION,
                 f"the label lies in partition {partition}, its card belongs to {expected}: "
                 "set partitioner=murmur2 on its producer",
             )
@@ -280,55 +285,55 @@ class LearnerStep:
         """Refuse a label older than any transaction that is kept: it would wait for a transaction that is forgotten."""
         if self._calendar.is_forgotten(labelled_at, self._now.closed):
             raise InvalidEvent(
-                Reason.LABEL_TOO_OLD,
+                DeadLetterReason.LABEL_TOO_OLD,
                 f"`labelled_at` lies more than {self._calendar.retention / DAY:g} days before the newest boundary: "
                 "transactions that old are forgotten",
             )
 
     @property
-    def _now(self) -> Progress:
+    def _now(self) -> LearnerState:
         if self._progress is None:
-            self._progress = decode_progress(self._lessons.get(PROGRESS))
+            self._progress = decode_learner_state(self._lessons.get(STATE_KEY))
         return self._progress
 
     def _begin(self, record: ScoreRecord) -> None:
         """Let the first transaction ever say where the calendar begins."""
         if self._now.closed < 0:
-            self._keep(Progress.beginning(record.timestamp // self._calendar.interval))
+            self._keep(LearnerState.beginning(record.timestamp // self._calendar.interval))
 
-    def _keep(self, progress: Progress) -> None:
+    def _keep(self, progress: LearnerState) -> None:
         self._progress = progress
-        self._lessons.put(PROGRESS, encode_progress(progress))
+        self._lessons.put(STATE_KEY, encode_learner_state(progress))
 
     @property
     def _passed(self) -> int:
         """The newest interval that event time has come to; -1 when no score has told any. Labels alone tell no time."""
         if self._newest is None:
-            self._newest = int(self._lessons.get(PASSED) or b"-1")
+            self._newest = int(self._lessons.get(WATERMARK_KEY) or b"-1")
         return self._newest
 
-    def _pass(self, interval: int) -> None:
+    def _advance_watermark(self, interval: int) -> None:
         """Remember how far event time is: a learner that starts when all is read hears of it by the next score only."""
         if interval > self._passed:
             self._newest = interval
-            self._lessons.put(PASSED, b"%d" % interval)
+            self._lessons.put(WATERMARK_KEY, b"%d" % interval)
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """Close the boundaries that event time has passed, once everything before them was read."""
         newest = self._passed
         if newest < 0 or newest <= self._now.closed:
             return
-        if self._now.taught_at < 0 and (newest - self._now.closed) * self._calendar.interval > ABSURD:
-            self._keep(Progress.beginning(newest - 1))  # the first transaction ever had a wrong time
+        if self._now.taught_at < 0 and (newest - self._now.closed) * self._calendar.interval > MAX_GAP:
+            self._keep(LearnerState.beginning(newest - 1))  # the first transaction ever had a wrong time
         if self._barrier is None:
             ends = self._log.unread()
             if ends is None:
                 return
-            self._barrier = Barrier(newest, ends)
+            self._barrier = EndOffsetBarrier(newest, ends)
         if not self._has_passed(self._barrier):
             return
         self.before_closing()  # a model promoted by now is taught beside, however soon the boundary follows
-        deadline = time.monotonic() + LONGEST_TURN
+        deadline = time.monotonic() + MAX_TICK_S
         while self._now.closed < self._barrier.until and time.monotonic() < deadline:
             if self._sweep(self._now.closed + 1):
                 self._close(self._now.closed + 1)
@@ -336,7 +341,7 @@ class LearnerStep:
             self._barrier = None
         self._commit()  # scorers wait for it
 
-    def _has_passed(self, barrier: Barrier) -> bool:
+    def _has_passed(self, barrier: EndOffsetBarrier) -> bool:
         """Whether everything before the barrier was read, or is scores of a partition that is past the boundary."""
         boundary = barrier.until * self._calendar.interval
         waiting = [
@@ -351,8 +356,8 @@ class LearnerStep:
         """Remove and commit a part of what teaches nothing; returns whether the boundary is small enough to close."""
         for number, ledger in enumerate(self._ledgers):
             start = self._swept.get(number, 0)
-            if ledger.count(boundary) - start > SWEPT_AT_ONCE:
-                self._swept[number] = ledger.sweep(boundary, start, SWEPT_AT_ONCE)
+            if ledger.count(boundary) - start > SWEEP_BATCH:
+                self._swept[number] = ledger.sweep(boundary, start, SWEEP_BATCH)
                 self._commit()
                 self.beat()
                 return False
@@ -371,11 +376,11 @@ class LearnerStep:
     def _beating(self, work: Iterable[T]) -> Iterator[T]:
         """Say now and then that a long lesson is no standstill."""
         for number, one in enumerate(work):
-            if number % BETWEEN_BEATS == 0:
+            if number % ENTRIES_PER_HEARTBEAT == 0:
                 self.beat()
             yield one
 
-    def _observe(self, lesson: Lesson, began: float) -> None:
+    def _observe(self, lesson: BoundaryResult, began: float) -> None:
         for example, _ in lesson.examples:
             self._metrics.observe(example)
         if lesson.snapshot is not None:
@@ -391,7 +396,7 @@ class LearnerStep:
         self._metrics.closing.observe(time.perf_counter() - began)
 
 
-def _outputs(lesson: Lesson) -> Iterator[Output]:
+def _outputs(lesson: BoundaryResult) -> Iterator[Output]:
     """Examples, then risk, then the snapshot: what it depends on comes before it."""
     for record in lesson.labelled():
         yield Output("labelled", record.merchant_id.encode(), encode_record(record))

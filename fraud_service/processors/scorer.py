@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import (
     MAX_EVENT_BYTES,
-    Reason,
+    DeadLetterReason,
     Transaction,
     decode_transaction,
     rfc3339,
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fraud_service.config.settings import Settings
-    from fraud_service.domain.detector import Detector, Verdict
+    from fraud_service.domain.detector import Assessment, Detector
     from fraud_service.domain.profile import Profile
-    from fraud_service.domain.snapshot import Knowledge
+    from fraud_service.domain.snapshot import SnapshotStore
     from fraud_service.kafka.messages import Headers
-    from fraud_service.runtime.application import GuardedApplication
-    from fraud_service.runtime.batching import StateOf
+    from fraud_service.runtime.application import FraudApplication
+    from fraud_service.runtime.batching import StateAccessor
     from fraud_service.runtime.metrics import ScorerMetrics
 
     Readable = tuple[int, Received, Transaction]  # place in the batch, message, what it says
@@ -40,7 +40,7 @@ MOST_KEPT: Final = 4 * MAX_EVENT_BYTES  # masking writes a byte that is no text 
 MOST_SAID: Final = 500  # characters of a detail
 
 
-def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
+def build_topology(app: FraudApplication, settings: Settings, step: ScorerProcessor) -> None:
     """Lay the topology: transactions in batches through the step, every output to its topic."""
     names = settings.topics
     source = app.topic(names.transactions, value_deserializer="bytes", key_deserializer="bytes")
@@ -54,7 +54,7 @@ def wire(app: GuardedApplication, settings: Settings, step: ScorerStep) -> None:
     )
 
 
-class ScorerStep:
+class ScorerProcessor:
     """Decode, assess, remember, encode: everything that happens to a batch, or nothing of it; a `BatchStep`.
 
     `refresh` is called when a transaction should find a newer snapshot than there is: it may have just been published.
@@ -64,7 +64,7 @@ class ScorerStep:
         self,
         settings: Settings,
         detector: Detector,
-        knowledge: Knowledge,
+        knowledge: SnapshotStore,
         metrics: ScorerMetrics,
         refresh: Callable[[], None] = lambda: None,
     ) -> None:
@@ -72,14 +72,14 @@ class ScorerStep:
         self._knowledge = knowledge
         self._metrics = metrics
         self._refresh = refresh
-        self._tolerance = int(settings.future_tolerance * 1000)
-        self._refuses_numbers = settings.refuse_card_numbers
+        self._tolerance = int(settings.max_clock_skew * 1000)
+        self._refuses_numbers = settings.reject_pan
         self.beat: Callable[[], None] = lambda: None
 
-    def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:
+    def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:
         """Process a batch; returns what each message produces."""
         began = time.perf_counter()
-        self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
+        self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
         outputs: list[list[Output]] = [[] for _ in batch]
         readable = []
         # A message alone is looked at closely at once: a second look would double the price of the worst one.
@@ -92,7 +92,7 @@ class ScorerStep:
                     self.beat()  # a close look takes its time
                     refuse(message.value, message.key, numbers=self._refuses_numbers)
                     is_known_clean = self._refuses_numbers
-                readable.append((place, message, read(message, self._tolerance)))
+                readable.append((place, message, decode_message(message, self._tolerance)))
             except InvalidEvent as error:
                 self._metrics.dead_letters.labels(error.reason).inc()
                 outputs[place].append(dead_letter(message, error, is_known_clean=is_known_clean))
@@ -107,7 +107,7 @@ class ScorerStep:
         self._metrics.processing.observe_all([each] * len(batch))
         return outputs
 
-    def _assess(self, part: Sequence[Readable], state_of: StateOf) -> list[Verdict]:
+    def _assess(self, part: Sequence[Readable], state_of: StateAccessor) -> list[Assessment]:
         states = {transaction.card_id: state_of(message) for _, message, transaction in part}
         profiles: dict[str, Profile] = {}
         for card_id, state in states.items():
@@ -115,11 +115,11 @@ class ScorerStep:
             if known is not None:
                 profiles[card_id] = decode_profile(known)
         verdicts = self._detector.assess([transaction for *_, transaction in part], profiles, self._knowledge)
-        for card_id in {verdict.transaction.card_id: None for verdict in verdicts if not verdict.is_repeated}:
+        for card_id in {verdict.transaction.card_id: None for verdict in verdicts if not verdict.is_duplicate}:
             states[card_id].set_bytes(PROFILE, encode_profile(profiles[card_id]))
         return verdicts
 
-    def _observe(self, verdicts: Sequence[Verdict], timestamps: Sequence[int]) -> None:
+    def _observe(self, verdicts: Sequence[Assessment], timestamps: Sequence[int]) -> None:
         self._metrics.observe(verdicts)
         self._metrics.event_time.set(verdicts[-1].transaction.timestamp / 1000)
         now = time.time()
@@ -140,14 +140,14 @@ def _apart(readable: Sequence[Readable]) -> Iterator[list[Readable]]:
         yield part
 
 
-def _outputs(verdict: Verdict, key: bytes | None) -> Iterator[Output]:
+def _outputs(verdict: Assessment, key: bytes | None) -> Iterator[Output]:
     yield Output("scores", key, encode_record(score_record(verdict)))
     # A repetition raises no second alert: the first one went out with the first decision.
-    if verdict.decision.is_flagged and not verdict.is_repeated:
+    if verdict.decision.is_flagged and not verdict.is_duplicate:
         yield Output("alerts", key, encode_record(alert_record(verdict)), _cloud_event(verdict))
 
 
-def _cloud_event(verdict: Verdict) -> Headers:
+def _cloud_event(verdict: Assessment) -> Headers:
     """Headers of CloudEvents 1.0 in binary mode (Kafka protocol binding)."""
     transaction = verdict.transaction
     return [
@@ -161,7 +161,7 @@ def _cloud_event(verdict: Verdict) -> Headers:
     ]
 
 
-def read(message: Received, tolerance: int) -> Transaction:
+def decode_message(message: Received, tolerance: int) -> Transaction:
     """Read a transaction that may be assessed; raises `InvalidEvent` for a message that becomes a dead letter.
 
     Parameters
@@ -178,15 +178,17 @@ def read(message: Received, tolerance: int) -> Transaction:
 def check_key(key: bytes | None, card_id: str) -> None:
     """Refuse an event whose key is not its card: it would meet another card's state, or none."""
     if key is None:
-        raise InvalidEvent(Reason.MISSING_KEY, "the message has no key; its key must be the card_id")
+        raise InvalidEvent(DeadLetterReason.MISSING_KEY, "the message has no key; its key must be the card_id")
     if key != card_id.encode():
-        raise InvalidEvent(Reason.KEY_MISMATCH, "the key of the message is not its card_id")
+        raise InvalidEvent(DeadLetterReason.KEY_MISMATCH, "the key of the message is not its card_id")
 
 
 def check_time(event_time: int, latest: int, field: str) -> None:
     """Refuse an event from the future: it would age the state of its card, and the learner's clock, at a stroke."""
     if event_time > latest:
-        raise InvalidEvent(Reason.FUTURE_TIMESTAMP, f"`{field}` lies after the broker's timestamp of the message")
+        raise InvalidEvent(
+            DeadLetterReason.FUTURE_TIMESTAMP, f"`{field}` lies after the broker's timestamp of the message"
+        )
 
 
 def dead_letter(message: Received, error: InvalidEvent, *, is_known_clean: bool = False) -> Output:
@@ -203,7 +205,7 @@ def dead_letter(message: Received, error: InvalidEvent, *, is_known_clean: bool 
     message = bounded(message)
     key, value = message.key, message.value
     if not is_known_clean:
-        is_found = error.reason in {Reason.CARD_NUMBER, Reason.SENSITIVE_DATA}
+        is_found = error.reason in {DeadLetterReason.CARD_NUMBER, DeadLetterReason.SENSITIVE_DATA}
         key = None if key is None else masked(key)
         value = None if value is None else masked(value, has_card_data=is_found)
     headers = {

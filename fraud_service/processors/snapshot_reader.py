@@ -1,6 +1,6 @@
 """Snapshots and risk, read whole from their topics into memory, then followed by a thread of their own.
 
-The thread hands records to `Knowledge`, which brings a snapshot into force only when it is complete; the scorer
+The thread hands records to `SnapshotStore`, which brings a snapshot into force only when it is complete; the scorer
 only ever looks things up. A record that fails its check, its signature first, is counted and passed over: the
 snapshot before it stays.
 """
@@ -17,8 +17,8 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 from fraud_service.config.keyring import load_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.errors import FatalStreamError, InvalidRecord
-from fraud_service.domain.risk import LARGEST_ROW, decode_risk
-from fraud_service.domain.snapshot import VERSION, Knowledge, decode_snapshot
+from fraud_service.domain.risk import MAX_ROW_BYTES, decode_risk
+from fraud_service.domain.snapshot import VERSION, SnapshotStore, decode_snapshot
 from fraud_service.kafka import clients
 
 if TYPE_CHECKING:
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 VERSION_HEADER: Final = "fraud-snapshot"
-LONGEST_KEY: Final = 1024  # bytes: an id has at most 128 characters
+MAX_KEY_BYTES: Final = 1024  # bytes: an id has at most 128 characters
 FOLLOW_TIMEOUT: Final = 0.2  # seconds
 CATCH_UP_TIMEOUT: Final = 600.0  # seconds to read everything before the first transaction
 BATCH: Final = 1000
-LARGEST_RECORD: Final = 1_000_000  # bytes: no learner can send more
+MAX_RECORD_BYTES: Final = 1_000_000  # bytes: no learner can send more
 REFRESH_PAUSE: Final = 0.2  # seconds: while the learner is away, every batch would ask for what is not there
 REFRESH_TIMEOUT: Final = 1.0  # seconds for each step; after that, scoring goes on with what there is
 OUTAGE_PAUSE: Final = 5.0  # seconds until the cluster is asked again that did not answer
 
 
-class Broadcast:
+class SnapshotReader:
     """Read what labels taught.
 
     Parameters
     ----------
     on_refused
-        Told for each record that failed its check why it did (`fraud_service.security.signatures.Refusal`).
+        Told for each record that failed its check why it did (`fraud_service.security.signatures.RejectReason`).
     each_turn
         Called several times a second, and before snapshots come into force, then with `has_news`: makes the models
         ready that they may name.
@@ -55,7 +55,7 @@ class Broadcast:
     def __init__(
         self,
         settings: Settings,
-        knowledge: Knowledge,
+        knowledge: SnapshotStore,
         on_refused: Callable[[str], None],
         each_turn: Callable[[bool], None] = lambda has_news: None,  # noqa: ARG005 - named for its caller
     ) -> None:
@@ -129,7 +129,7 @@ class Broadcast:
         while not _are_reached(ends, self._positions()):
             if time.monotonic() > deadline:
                 raise FatalStreamError(f"snapshots could not be read to their end within {CATCH_UP_TIMEOUT:.0f} s")
-            self._take(clients.arrived(self._consumer, BATCH, FOLLOW_TIMEOUT))
+            self._take(clients.poll_available(self._consumer, BATCH, FOLLOW_TIMEOUT))
 
     def _end(self, place: TopicPartition) -> tuple[int, int]:
         # Asked by the loop that must turn: in an outage it has no time for patience.
@@ -151,7 +151,7 @@ class Broadcast:
     def _follow(self) -> None:
         try:
             while not self._stopping.is_set():
-                has_news = self._take(clients.arrived(self._consumer, BATCH, FOLLOW_TIMEOUT))
+                has_news = self._take(clients.poll_available(self._consumer, BATCH, FOLLOW_TIMEOUT))
                 self._each_turn(has_news)
                 if has_news:
                     self._settle()
@@ -163,7 +163,7 @@ class Broadcast:
 
     def _settle(self, *, final: bool = False) -> None:
         before = self._knowledge.incomplete
-        self._knowledge.settle(final=final)
+        self._knowledge.apply_received(final=final)
         if self._knowledge.incomplete > before:
             self._passed_over(
                 "incomplete",
@@ -188,8 +188,8 @@ class Broadcast:
 
     def _receive(self, message: Any) -> None:
         size = len(message.key() or b"") + len(message.value() or b"")
-        if size > LARGEST_RECORD:
-            raise InvalidRecord(f"a record has {size} bytes; at most {LARGEST_RECORD} are read")
+        if size > MAX_RECORD_BYTES:
+            raise InvalidRecord(f"a record has {size} bytes; at most {MAX_RECORD_BYTES} are read")
         is_snapshot, headers = message.topic() == self._snapshots, clients.headers(message)
         self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
         if is_snapshot:
@@ -209,7 +209,7 @@ def risk_row(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[
     version = dict(headers).get(VERSION_HEADER)
     if version is None or key is None:
         raise InvalidRecord("a risk row names no snapshot or has no key")
-    if len(key) > LONGEST_KEY or len(value or b"") > LARGEST_ROW:
+    if len(key) > MAX_KEY_BYTES or len(value or b"") > MAX_ROW_BYTES:
         raise InvalidRecord(
             f"no learner wrote a risk row with {len(key)} bytes of key and {len(value or b'')} of value"
         )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.messages import Received
-    from fraud_service.runtime.application import GuardedApplication
-    from fraud_service.runtime.batching import StateOf
+    from fraud_service.runtime.application import FraudApplication
+    from fraud_service.runtime.batching import StateAccessor
     from fraud_service.runtime.metrics import TokenizerMetrics
 
 KEY_NAME: Final = re.compile("[a-z][a-z0-9]{0,11}")  # short: twelve digits in a row are no card number
@@ -35,20 +35,23 @@ def tokenizer(settings: Settings) -> Tokenizer:
     ConfigurationError
         When there is none, or one that cannot be used. Never shows a key.
     """
-    if settings.tokenizer_keys is None:
-        raise ConfigurationError("there is no key to make tokens with: set FRAUD_TOKENIZER_KEYS")
-    secrets = keys.keys_in(settings.tokenizer_keys, "FRAUD_TOKENIZER_KEYS")
+    if settings.tokenizer_key_dir is None:
+        raise ConfigurationError("there is no key to make tokens with: set FRAUD_TOKENIZER_KEY_DIR")
+    secrets = keys.read_keys(settings.tokenizer_key_dir, "FRAUD_TOKENIZER_KEY_DIR")
     for name in secrets:
         if KEY_NAME.fullmatch(name) is None:
             raise ConfigurationError(
-                f"FRAUD_TOKENIZER_KEYS={settings.tokenizer_keys}: the key {name} needs another name, which tokens will "
+                f"FRAUD_TOKENIZER_KEY_DIR={settings.tokenizer_key_dir}: the key {name} needs another name, "
+                f"which tokens will "
                 "show: at most twelve small letters and digits, a letter first"
             )
-    active = keys.active_of(secrets, settings.tokenizer_key, "FRAUD_TOKENIZER_KEY", settings.tokenizer_keys)
+    active = keys.active_key(
+        secrets, settings.active_tokenizer_key, "FRAUD_ACTIVE_TOKENIZER_KEY", settings.tokenizer_key_dir
+    )
     return Tokenizer(secrets, active)
 
 
-def wire(app: GuardedApplication, settings: Settings, step: TokenizerStep) -> None:
+def build_topology(app: FraudApplication, settings: Settings, step: TokenizerProcessor) -> None:
     """Lay the topology: both raw topics in batches through the step, every output to its topic."""
     names = settings.topics
     sinks = {"transactions": names.transactions, "labels": names.labels, "dead_letters": names.dead_letters}
@@ -59,7 +62,7 @@ def wire(app: GuardedApplication, settings: Settings, step: TokenizerStep) -> No
     app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks, end_of=app.end_finder(settings))
 
 
-class TokenizerStep:
+class TokenizerProcessor:
     """Tokenize a batch, or nothing of it; a `BatchStep`.
 
     A label goes out once for every key: the transaction it belongs to may have been tokenized before a rotation.
@@ -71,9 +74,9 @@ class TokenizerStep:
         self._metrics = metrics
         self.beat: Callable[[], None] = lambda: None
 
-    def __call__(self, batch: Sequence[Received], state_of: StateOf) -> list[list[Output]]:  # noqa: ARG002 - of a step
+    def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - of a step
         """Process a batch; returns what each message produces."""
-        self._metrics.pace.took(min(message.timestamp for message in batch) / 1000)
+        self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
         return [self._process(message) for message in batch]
 
     def _process(self, message: Received) -> list[Output]:

@@ -24,16 +24,16 @@ from rocksdict import DBCompressionType
 
 from fraud_service.domain.errors import ClusterUnavailable, PartitionsLost
 from fraud_service.kafka import clients, unreadable_batches
-from fraud_service.kafka.open_transactions import await_settled
+from fraud_service.kafka.open_transactions import wait_for_open_transactions
 from fraud_service.runtime import error_classification
 from fraud_service.runtime.fast_state import produce_directly, recover_in_batches
 from fraud_service.runtime.quix_patches import (
-    bound_commits,
-    hold_back,
-    keep_stopped,
+    bound_commit_time,
+    drop_paused_messages,
+    honour_early_stop,
     time_checkpoints,
 )
-from fraud_service.runtime.stalled_fetch import Fetching
+from fraud_service.runtime.stalled_fetch import StalledFetchDetector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,9 @@ TRANSACTION_TIMEOUT_MS: Final = 10_000
 DELIVERY_TIMEOUT_MS: Final = 10_000  # a broker that is away must not look like a loop that hangs
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
-UNMERGED: Final = 1 << 20  # files of a level: a recovery leaves hundreds, and no write waits until they are merged
+NO_WRITE_STALL: Final = (
+    1 << 20
+)  # files of a level: a recovery leaves hundreds, and no write waits until they are merged
 KEYS: Final = "rocksdb.estimate-num-keys"
 LEVELS_BELOW: Final = 6  # of RocksDB, where files are merged
 
@@ -66,16 +68,16 @@ class StateOptions(RocksDBOptions):  # type: ignore[misc]
         """Return them with what Quix does not offer."""
         options: Options = super().to_options()
         options.set_compression_per_level([DBCompressionType.none()] + [DBCompressionType.lz4()] * LEVELS_BELOW)
-        options.set_level_zero_slowdown_writes_trigger(UNMERGED)
-        options.set_level_zero_stop_writes_trigger(UNMERGED)
+        options.set_level_zero_slowdown_writes_trigger(NO_WRITE_STALL)
+        options.set_level_zero_stop_writes_trigger(NO_WRITE_STALL)
         return options
 
 
-class ToldToStop(Exception):  # noqa: N818 - nothing has failed
+class StoppedBeforeAssignment(Exception):  # noqa: N818 - nothing has failed
     """The group gave partitions to a process that is ending in good order: it takes none."""
 
 
-class GuardedApplication(Application):  # type: ignore[misc]
+class FraudApplication(Application):  # type: ignore[misc]
     """Quix's application, watched; its loop takes batches instead of single messages, through `batches`.
 
     It rests on names that Quix does not promise, five methods that it overrides above all; the canary test
@@ -97,11 +99,11 @@ class GuardedApplication(Application):  # type: ignore[misc]
     has_rival: Callable[..., bool] = staticmethod(lambda *_, **__: False)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._fetching = Fetching()
+        self._fetching = StalledFetchDetector()
         super().__init__(*arguments, **options)
 
     def stop(self, fail: bool = False) -> None:
-        """End the loop, or do not begin it: told while it starts, Quix forgets it (`keep_stopped`)."""
+        """End the loop, or do not begin it: told while it starts, Quix forgets it (`honour_early_stop`)."""
         self.is_told_to_stop = True
         super().stop(fail)
 
@@ -110,14 +112,16 @@ class GuardedApplication(Application):  # type: ignore[misc]
             # The group answers only now, mostly within the close: there the client tells nothing of what is asked next,
             # so nothing is.
             consumer.assign([])
-            self.ended_by = self.ended_by or ToldToStop()
+            self.ended_by = self.ended_by or StoppedBeforeAssignment()
             raise self.ended_by
         self.member = consumer.memberid()
         if self.health is not None and not self.joined_after:
             self.joined_after = time.monotonic() - self.health.began
         if self.admin is not None:
             names = {changelog.name for changelog in self._topic_manager.changelog_topics_list}
-            await_settled(self.admin(), [place for place in topic_partitions if place.topic in names], self._beat)
+            wait_for_open_transactions(
+                self.admin(), [place for place in topic_partitions if place.topic in names], self._beat
+            )
         super()._on_assign(consumer, topic_partitions)
         self._tell(topic_partitions)
 
@@ -152,12 +156,12 @@ class GuardedApplication(Application):  # type: ignore[misc]
             if not self.health.conditions["recovered"]:
                 self.health.now(recovered=True)
             if self.metrics is not None:
-                self.metrics.pace.turned(is_connected=self.health.conditions["connected"])
+                self.metrics.pace.record_idle(is_connected=self.health.conditions["connected"])
         if self.each_turn is not None:
             self.each_turn()
         if self.not_fetched is not None:
             raise ClusterUnavailable(f"the client never began to read {self.not_fetched}")
-        self._run_tracker.set_message_consumed(self.batches.turn(self.config.consumer_poll_timeout))
+        self._run_tracker.set_message_consumed(self.batches.tick(self.config.consumer_poll_timeout))
 
     def _beat(self) -> None:
         if self.health is not None:
@@ -204,19 +208,19 @@ class GuardedApplication(Application):  # type: ignore[misc]
         """
         if self.metrics is not None:
             time_checkpoints(self._processing_context, self.metrics.checkpoints.observe)
-        bound_commits(self._producer)
-        keep_stopped(self._run_tracker, lambda: self.is_told_to_stop)
+        bound_commit_time(self._producer)
+        honour_early_stop(self._run_tracker, lambda: self.is_told_to_stop)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         try:
             self.run()
         except Exception as error:
             cause, name = self.ended_by or error, self.config.consumer_extra_config["group.instance.id"]
-            if isinstance(cause, ToldToStop):
+            if isinstance(cause, StoppedBeforeAssignment):
                 log.info("stopped_before_assigned")
                 return
             ours = error_classification.Membership(self.config.consumer_group, name, self.member, self.joined_after)
-            ending = error_classification.meaning(cause, name, partial(self.has_rival, ours, self._beat))
+            ending = error_classification.classify_error(cause, name, partial(self.has_rival, ours, self._beat))
             if not isinstance(ending, ClusterUnavailable):
                 log.exception("stream_failed")
             raise ending from error
@@ -228,7 +232,7 @@ class GuardedApplication(Application):  # type: ignore[misc]
     def _tell(self, partitions: list[TopicPartition]) -> None:
         if self.metrics is not None and partitions:
             self.metrics.rebalances.inc()
-            self.metrics.pace.given()
+            self.metrics.pace.record_assigned()
         if self.health is not None:
             self.health.now(assigned=bool(partitions), recovered=False)
         if self.on_partitions is not None:
@@ -258,7 +262,7 @@ def build(
     commit_interval: float,
     transaction_timeout_ms: int | None = None,
     topic_manager: TopicManager | None = None,
-) -> GuardedApplication:
+) -> FraudApplication:
     """Make an application.
 
     Parameters
@@ -270,7 +274,7 @@ def build(
     topic_manager
         A stand-in for the cluster's topics; the topology driver of the tests passes one.
     """
-    app = GuardedApplication(
+    app = FraudApplication(
         broker_address=settings.bootstrap_servers,
         consumer_group=group,
         processing_guarantee=guarantee,
@@ -288,10 +292,10 @@ def build(
         consumer_extra_config=_consumer_options(settings, group, lambda statistics: app.on_statistics(statistics)),  # noqa: PLW0108 - the application is made here
         producer_extra_config=_producer_options(settings, group, guarantee, transaction_timeout_ms),
     )
-    app.has_rival = partial(error_classification.has_rival, settings)
+    app.has_rival = partial(error_classification.is_fenced_by_twin, settings)
     produce_directly(app._producer)  # noqa: SLF001 - the canary test guards the name
     if topic_manager is None:
-        hold_back(app._consumer, app._state_manager, app._topic_manager)  # noqa: SLF001 - as above
+        drop_paused_messages(app._consumer, app._state_manager, app._topic_manager)  # noqa: SLF001 - as above
         recover_in_batches(app._state_manager._recovery_manager)  # noqa: SLF001 - as above
         app.admin = lambda: clients.admin(settings)
     return app
@@ -300,7 +304,7 @@ def build(
 def _consumer_options(settings: Settings, group: str, on_statistics: Callable[[str], None]) -> dict[str, Any]:
     return {
         **clients.BOUNDED,
-        **settings.kafka,
+        **settings.kafka_config,
         "group.instance.id": _identity(settings, group),
         "session.timeout.ms": int(settings.session_timeout * 1000),
         "isolation.level": "read_committed",
@@ -313,7 +317,7 @@ def _consumer_options(settings: Settings, group: str, on_statistics: Callable[[s
 
 def _producer_options(settings: Settings, group: str, guarantee: str, timeout_ms: int | None) -> dict[str, Any]:
     options: dict[str, Any] = {
-        **settings.kafka,
+        **settings.kafka_config,
         "partitioner": clients.PARTITIONER,
         "compression.type": "lz4",
         "linger.ms": 0,
@@ -328,10 +332,10 @@ def _producer_options(settings: Settings, group: str, guarantee: str, timeout_ms
 
 def _identity(settings: Settings, group: str) -> str:
     """Name a process so that a restart has the same name: the new one fences the old one."""
-    return f"{group}-{settings.instance}"
+    return f"{group}-{settings.instance_id}"
 
 
-def end_predecessor(settings: Settings, group: str) -> None:
+def abort_previous_transaction(settings: Settings, group: str) -> None:
     """Abort the transaction that a process of our name left open when it was killed.
 
     Until it ends, nobody is told where the group stands; by itself it would end after its timeout, for the learner five
@@ -340,10 +344,10 @@ def end_predecessor(settings: Settings, group: str) -> None:
     Raises
     ------
     ClusterUnavailable, PreflightError
-        As `clients.patiently` does.
+        As `clients.retry_transient` does.
     """
     producer = clients.producer(settings, {"transactional.id": _identity(settings, group)})
-    clients.patiently(
+    clients.retry_transient(
         f"transactions of {_identity(settings, group)} cannot be ended",
-        lambda: producer.init_transactions(clients.TIMEOUT),
+        lambda: producer.init_transactions(clients.REQUEST_TIMEOUT_S),
     )

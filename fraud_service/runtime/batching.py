@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from quixstreams.processing import ProcessingContext
     from quixstreams.state.base import PartitionTransaction, StorePartition
 
-LARGEST: Final = 256  # beyond it a row gets hardly cheaper, and the first one waits for the last
-LARGEST_BYTES: Final = 900_000  # likewise; ordinary messages have a third of a kilobyte
-ENDING: Final = 0.004  # seconds: brokers write everywhere that a transaction has ended, after they answered
+MAX_BATCH: Final = 256  # beyond it a row gets hardly cheaper, and the first one waits for the last
+MAX_BATCH_BYTES: Final = 900_000  # likewise; ordinary messages have a third of a kilobyte
+TXN_MARKER_DELAY_S: Final = 0.004  # seconds: brokers write everywhere that a transaction has ended, after they answered
 
 
 class State(Protocol):
@@ -42,17 +42,17 @@ class State(Protocol):
         """Write a value."""
 
 
-class StateOf(Protocol):
+class StateAccessor(Protocol):
     """Gives the state of a message's key on its partition."""
 
     def __call__(self, message: Received) -> State:
         """Return it."""
 
 
-class BatchStep(Protocol):
+class BatchProcessor(Protocol):
     """Processes a batch, or nothing of it."""
 
-    def __call__(self, batch: Sequence[Received], state_of: StateOf) -> Sequence[Sequence[Output]]:
+    def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> Sequence[Sequence[Output]]:
         """Return what each message produces, in order."""
 
 
@@ -78,7 +78,7 @@ class Batches:
         self,
         context: ProcessingContext,
         stream_id: str,
-        step: BatchStep,
+        step: BatchProcessor,
         topics: Mapping[str, str],
         read: Callable[[bytes], object] | None = None,
         *,
@@ -98,7 +98,7 @@ class Batches:
         self._collected: list[Received] = []
         self.behind: dict[tuple[str, int], int] = {}  # first offset after a skipped batch
 
-    def turn(self, timeout: float) -> bool:
+    def tick(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a message and take what else is there; returns whether there was any.
 
         Without any, what was processed is committed early.
@@ -113,7 +113,7 @@ class Batches:
         while message is not None:
             size += self._collect(message)
             message = None  # a large one must be gone before the next one comes
-            if len(self._collected) < LARGEST and size < LARGEST_BYTES:
+            if len(self._collected) < MAX_BATCH and size < MAX_BATCH_BYTES:
                 message = poll(0)
         had_any = self.process_collected()
         if not had_any:
@@ -171,10 +171,10 @@ class Batches:
         """Bring a batch through the step: its outputs to the producer, its offsets to the checkpoint."""
         if self._read is not None:
             for partition in {message.partition for message in batch}:
-                self._know(partition, self._read)
+                self._check_state_schema(partition, self._read)
         produce = self._context.producer.produce
         results = self._step(batch, self._state)
-        self._let_end()
+        self._wait_for_txn_markers()
         for message, outputs in zip(batch, results, strict=True):
             for output in outputs:
                 produce(
@@ -187,18 +187,18 @@ class Batches:
         for message in {(message.topic, message.partition): message for message in batch}.values():
             self._context.store_offset(message.topic, message.partition, message.offset)
 
-    def _let_end(self) -> None:
+    def _wait_for_txn_markers(self) -> None:
         """Let the last transaction end: until then a new one is turned away, and the client tries again after 20 ms.
 
         An idle stream renews its checkpoint every interval with nothing committed: a payment just after that waits too.
         """
         if self._context.exactly_once:
             began: float = self._context.checkpoint._created_at  # noqa: SLF001 - as soon as the last one was committed
-            rest = began + ENDING - time.monotonic()
+            rest = began + TXN_MARKER_DELAY_S - time.monotonic()
             if rest > 0:
                 time.sleep(rest)
 
-    def _know(self, partition: int, read: Callable[[bytes], object]) -> None:
+    def _check_state_schema(self, partition: int, read: Callable[[bytes], object]) -> None:
         store = self._transaction(partition)._partition  # noqa: SLF001 - a test goes through it
         if store not in self._known:
             for _, value in islice(store.iter_items(b""), 1):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.messages import Headers
-    from fraud_service.kafka.topic_reader import Archive
+    from fraud_service.kafka.topic_reader import TopicReader
 
 Row = tuple[int, bytes, bytes]  # partition, key and value of a record
 
@@ -43,7 +43,7 @@ def on_disk() -> Iterator[Rdict]:
             made.close()
 
 
-def rows(settings: Settings, archive: Archive, changelog: str) -> Iterator[Row]:
+def rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[Row]:
     """Yield every row that a changelog leaves: the last word on each key. What does not fit into memory is on disk.
 
     Raises
@@ -51,7 +51,7 @@ def rows(settings: Settings, archive: Archive, changelog: str) -> Iterator[Row]:
     ArchiveError
         When it cannot be read, or a transaction that a killed process has left open does not end within two minutes.
     """
-    for number, span in group_offsets.settled(settings, archive, changelog).items():
+    for number, span in group_offsets.stable_ranges(settings, archive, changelog).items():
         with on_disk() as known:
             for entry in archive.read(changelog, number, span.begin, span.end):
                 key = entry.key or b""
@@ -63,7 +63,7 @@ def rows(settings: Settings, archive: Archive, changelog: str) -> Iterator[Row]:
                 yield number, cast("bytes", name), value  # in raw mode
 
 
-class Volume(NamedTuple):
+class LocalState(NamedTuple):
     """The state of one partition on a volume, and the newest offset of the changelog that it has taken in."""
 
     rows: Rdict
@@ -71,7 +71,7 @@ class Volume(NamedTuple):
 
     @classmethod
     @contextmanager
-    def opened(cls, state_dir: Path, group: str, topic: str, partition: int) -> Iterator[Volume | None]:
+    def opened(cls, state_dir: Path, group: str, topic: str, partition: int) -> Iterator[LocalState | None]:
         """Read the state of a partition on a volume, whose process may run or not; None where there is none.
 
         Raises

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 JOINING: Final = 2.0  # seconds at least for a process that has taken our name to join the group with it
-ASK: Final = 0.5  # seconds between two questions
+REQUEST_TIMEOUT_S: Final = 0.5  # seconds between two questions
 LOST: Final = frozenset(  # the group went on without us
     {
         KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001 - librdkafka's own codes are public, named so
@@ -51,7 +51,7 @@ FENCED: Final = frozenset(  # the broker has ended our transaction, or our membe
 )
 
 
-def meaning(error: BaseException, name: str, has_rival: Callable[..., bool]) -> FraudServiceError:
+def classify_error(error: BaseException, name: str, has_rival: Callable[..., bool]) -> FraudServiceError:
     """Return what an error that ended the loop is to us.
 
     Parameters
@@ -70,11 +70,11 @@ def meaning(error: BaseException, name: str, has_rival: Callable[..., bool]) -> 
     is_replaced = is_replaced or (ours is None and bool(codes & FENCED) and has_rival(is_joining=True))
     if is_replaced or KafkaError.FENCED_INSTANCE_ID in codes:
         return FatalStreamError(
-            f"another process runs as {name} and took over from this one: give each a FRAUD_INSTANCE of its own"
+            f"another process runs as {name} and took over from this one: give each a FRAUD_INSTANCE_ID of its own"
         )
     if ours is not None:
         return ours
-    if codes & (clients.PASSING | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
+    if codes & (clients.TRANSIENT_CODES | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
         return ClusterUnavailable(f"the cluster was away or too slow: {type(error).__name__}: {error}")
     return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
 
@@ -89,7 +89,7 @@ class Membership:
     joined_after: float
 
 
-def has_rival(settings: Settings, ours: Membership, beat: Callable[[], None], *, is_joining: bool) -> bool:
+def is_fenced_by_twin(settings: Settings, ours: Membership, beat: Callable[[], None], *, is_joining: bool) -> bool:
     """Whether another process is in the group under our name; False when the cluster does not answer.
 
     It fences us at its start and joins later: as much later as we did, more or less. When it may still be joining,
@@ -100,7 +100,7 @@ def has_rival(settings: Settings, ours: Membership, beat: Callable[[], None], *,
     while True:
         beat()
         try:
-            (asked,) = admin.describe_consumer_groups([ours.group], request_timeout=clients.PROBE_TIMEOUT).values()
+            (asked,) = admin.describe_consumer_groups([ours.group], request_timeout=clients.PROBE_TIMEOUT_S).values()
             members = asked.result().members
         except KafkaException as error:
             log.warning("rivals_unknown", reason=error.args[0].str())
@@ -109,7 +109,7 @@ def has_rival(settings: Settings, ours: Membership, beat: Callable[[], None], *,
             return True
         if time.monotonic() >= until:
             return False
-        time.sleep(ASK)
+        time.sleep(REQUEST_TIMEOUT_S)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -109,8 +109,8 @@ class _Recovery:
             manager._log_recovery_progress()  # noqa: SLF001
             message = manager._consumer.poll(PAUSE)  # noqa: SLF001
             if message is not None:
-                self._meet(message)
-                self._meet_more()
+                self._apply(message)
+                self._apply_next()
             elif self._has_all() or time.monotonic() >= due:
                 self._end()
                 manager._position_cache.clear()  # noqa: SLF001 - what it has may be from before the last row
@@ -131,7 +131,7 @@ class _Recovery:
     def _part_of(self, message: Message) -> RecoveryPartition | None:
         return self._manager.partitions.get(message.partition(), {}).get(message.topic())
 
-    def _meet_more(self) -> None:
+    def _apply_next(self) -> None:
         """Take what else has arrived; a rebalance may happen within it, and then what it gave us is begun anew.
 
         Rows that were read before it may lie behind others that are still to come.
@@ -141,11 +141,11 @@ class _Recovery:
         given = [part for part in self._parts() if part not in before]
         for message in messages:
             if not given or self._part_of(message) not in given:
-                self._meet(message)
+                self._apply(message)
         for part in given:
             self._manager._prime_changelog_partition(part)  # noqa: SLF001
 
-    def _meet(self, message: Message) -> None:
+    def _apply(self, message: Message) -> None:
         raise_for_msg_error(message)
         part = self._part_of(message)
         if part is None:

@@ -222,7 +222,7 @@ class _Certificate:
             self._load()
         except OSError as error:  # what ssl raises is one too
             raise ConfigurationError(
-                f"FRAUD_HTTP_CERTIFICATE={certificate} FRAUD_HTTP_KEY={key} cannot be used: {error.strerror}: "
+                f"FRAUD_HTTP_TLS_CERT={certificate} FRAUD_HTTP_TLS_KEY={key} cannot be used: {error.strerror}: "
                 "name a PEM certificate and the unencrypted private key that belongs to it"
             ) from None
 

@@ -18,25 +18,25 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Outcome
-from fraud_service.domain.events import LabelSource, Reason
+from fraud_service.domain.events import DeadLetterReason, LabelSource
 from fraud_service.domain.reasons import CODES
-from fraud_service.security.signatures import Refusal
+from fraud_service.security.signatures import RejectReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fraud_service.domain.detector import Verdict
+    from fraud_service.domain.detector import Assessment
     from fraud_service.domain.label_join_rows import Example
     from fraud_service.domain.records import RefitRecord
     from fraud_service.domain.snapshot import Snapshot
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-MOST_CURRENCIES: Final = 16
+MAX_CURRENCIES: Final = 16
 FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0)
 SCORES: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-TRUTHS: Final = ("true", "false")
+IS_FRAUD_VALUES: Final = ("true", "false")
 DAYS: Final = tuple(86_400 * day for day in (0.01, 0.1, 0.5, 1, 2, 3, 5, 7, 10, 14, 21, 30, 60))
 
 
@@ -81,7 +81,7 @@ class Metrics:
         return Info(name, text, registry=self.registry)
 
 
-class Pace:
+class LagTracker:
     """How far a stream is behind, and how long its newest recovery took; both are told whenever somebody asks.
 
     Written by the stream, read by the HTTP thread; each field is replaced, never changed. Because the clock goes on
@@ -93,11 +93,11 @@ class Pace:
         self._took = False
         self._given_at = self._recovered_at = 0.0
 
-    def took(self, timestamp: float) -> None:
+    def record_received(self, timestamp: float) -> None:
         """Say that a message is in work that has been waiting since `timestamp`, Unix seconds."""
         self._current_at, self._took = timestamp, True
 
-    def turned(self, *, is_connected: bool) -> None:
+    def record_idle(self, *, is_connected: bool) -> None:
         """Say that a turn of the loop begins: state is recovered, and a turn that found nothing had caught up."""
         if not self._recovered_at:
             self._recovered_at = time.time()
@@ -105,7 +105,7 @@ class Pace:
             self._current_at = time.time()
         self._took = False
 
-    def given(self) -> None:
+    def record_assigned(self) -> None:
         """Say that partitions were assigned, whose state is now to be recovered."""
         self._given_at, self._recovered_at = time.time(), 0.0
 
@@ -127,7 +127,7 @@ class StreamMetrics:
         self.dead_letters = metrics.counter(
             "fraud_dead_letters", "Messages that could not be read, by reason.", "reason"
         )
-        _begin(self.dead_letters, Reason)
+        _begin(self.dead_letters, DeadLetterReason)
         self.assigned = metrics.gauge("fraud_assigned_partitions", "Input partitions this process works on.")
         self.ready = metrics.gauge(
             "fraud_ready", "1 when assigned, recovered and models loaded; the role says what it is.", "role"
@@ -148,7 +148,7 @@ class StreamMetrics:
         self.state = metrics.gauge("fraud_state_bytes", "Size of the local state on disk.")
         self.volume = metrics.gauge("fraud_state_volume_bytes", "Size of the volume the local state lies on.")
         self.free = metrics.gauge("fraud_state_volume_free_bytes", "What is free of that volume.")
-        self.pace = Pace()
+        self.pace = LagTracker()
         metrics.gauge(
             "fraud_lag_seconds", "For how long the oldest message in work has been waiting; near 0 when none is."
         ).set_function(self.pace.lag)
@@ -171,7 +171,7 @@ class ScorerMetrics(StreamMetrics):
     def __init__(self, metrics: Metrics) -> None:
         super().__init__(metrics)
         self.transactions = metrics.counter("fraud_transactions", "Transactions assessed, by outcome.", "outcome")
-        self.repeated = metrics.counter("fraud_repeated_transactions", "Transactions that had been decided before.")
+        self.duplicates = metrics.counter("fraud_duplicate_transactions", "Transactions that had been decided before.")
         self.cards = metrics.gauge("fraud_cards", "Cards in the local state, as RocksDB estimates.", "partition")
         self.cards_limit = metrics.gauge(
             "fraud_cards_limit", "Cards of one partition above which an alert fires, 0 for no limit."
@@ -213,7 +213,7 @@ class ScorerMetrics(StreamMetrics):
         self.refused = metrics.counter(
             "fraud_refused_snapshots", "Records of snapshots, risk and models that failed their check.", "refusal"
         )
-        _begin(self.refused, Refusal)
+        _begin(self.refused, RejectReason)
         self.online = metrics.gauge("fraud_online_switch", "1 unless an operator switched the online model off.")
         self.online.set(1)
         self.model = metrics.info("fraud_model", "Pretrained model in use.")
@@ -221,12 +221,12 @@ class ScorerMetrics(StreamMetrics):
         self._decided = {outcome: self.transactions.labels(outcome) for outcome in Outcome}
         self._currencies: set[str] = set()
 
-    def observe(self, verdicts: Sequence[Verdict]) -> None:
+    def observe(self, verdicts: Sequence[Assessment]) -> None:
         """Count the verdicts of a batch."""
         for outcome, count in Tally(verdict.decision.outcome for verdict in verdicts).items():
             self._decided[outcome].inc(count)
-        decided = [verdict for verdict in verdicts if not verdict.is_repeated]
-        self.repeated.inc(len(verdicts) - len(decided))
+        decided = [verdict for verdict in verdicts if not verdict.is_duplicate]
+        self.duplicates.inc(len(verdicts) - len(decided))
         self.scores.observe_all([verdict.decision.score for verdict in decided])
         for verdict in decided:
             decision = verdict.decision
@@ -247,7 +247,7 @@ class ScorerMetrics(StreamMetrics):
 
     def _currency(self, currency: str) -> str:
         """Keep the label's values few, whatever currencies messages claim."""
-        if len(self._currencies) < MOST_CURRENCIES:
+        if len(self._currencies) < MAX_CURRENCIES:
             self._currencies.add(currency)
         return currency if currency in self._currencies else "other"
 
@@ -274,7 +274,7 @@ class TokenizerMetrics(StreamMetrics):
         self.messages = metrics.counter(
             "fraud_tokenized", "Messages passed on, by kind and whether anything became a token.", "kind", "replaced"
         )
-        _begin(self.messages, ("transaction", "label"), TRUTHS)
+        _begin(self.messages, ("transaction", "label"), IS_FRAUD_VALUES)
 
     def passed(self, *, is_label: bool, is_changed: bool) -> None:
         """Count one message."""
@@ -292,14 +292,14 @@ class LearnerMetrics(StreamMetrics):
         self.labels = metrics.counter(
             "fraud_labels_received", "Labels received, by what they say and from whom.", "is_fraud", "source"
         )
-        _begin(self.labels, TRUTHS, LabelSource)
+        _begin(self.labels, IS_FRAUD_VALUES, LabelSource)
         self.early = metrics.counter("fraud_labels_early", "Labels whose transaction was not known (yet).")
         self.untaught = metrics.counter(
             "fraud_untaught_payments",
             "Payments that the learner leaves out, because their transaction id already has eight.",
         )
         self.examples = metrics.counter("fraud_labelled_examples", "Labelled examples published.", "is_fraud")
-        _begin(self.examples, TRUTHS)
+        _begin(self.examples, IS_FRAUD_VALUES)
         self.corrections = metrics.counter("fraud_corrections", "Labelled examples that contradicted an earlier one.")
         self.confusion = metrics.counter(
             "fraud_labelled_decisions",
@@ -307,7 +307,7 @@ class LearnerMetrics(StreamMetrics):
             "outcome",
             "is_fraud",
         )
-        _begin(self.confusion, Outcome, TRUTHS)
+        _begin(self.confusion, Outcome, IS_FRAUD_VALUES)
         self.amounts = metrics.counter(
             "fraud_labelled_fraud_amount", "Amount of labelled frauds, by the decision that was made.", "outcome"
         )
@@ -336,7 +336,7 @@ class LearnerMetrics(StreamMetrics):
         )
         self.refit_at = metrics.gauge("fraud_refit_seconds", "Event time of the newest re-fit, Unix seconds.")
         self.refused = metrics.counter("fraud_refused_models", "Promoted models that failed their check.", "refusal")
-        _begin(self.refused, Refusal)
+        _begin(self.refused, RejectReason)
         self.closing = metrics.histogram("fraud_boundary_seconds", "Time to close one boundary.", FAST)
 
     def observe(self, example: Example) -> None:
@@ -350,7 +350,7 @@ class LearnerMetrics(StreamMetrics):
         if example.is_fraud:
             self.amounts.labels(scored.outcome).inc(scored.amount)
 
-    def reigns(self, version: str) -> None:
+    def show_model(self, version: str) -> None:
         """Show the pretrained model that reigns."""
         self.model.info({"pretrained": version})
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fraud_service.kafka.topics import TopicSpec
 
 
-def require_sound(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
+def require_consistent(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
     """Refuse to start when offsets and state do not belong together; wait for a cluster that has just started.
 
     Parameters
@@ -33,13 +33,13 @@ def require_sound(settings: Settings, group: str, inputs: list[str], changelog: 
     ClusterUnavailable
         The cluster did not answer in time.
     """
-    clients.patiently(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
+    clients.retry_transient(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
 
 
 def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
     consumer = clients.reader(settings, group)
     try:
-        there = consumer.list_topics(timeout=clients.TIMEOUT).topics
+        there = consumer.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics
         asked = [TopicPartition(topic, number) for topic in inputs for number in there[topic].partitions]
         committed = _committed(consumer, asked)
         known = [position for position in committed if position.offset >= 0]
@@ -60,7 +60,7 @@ def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSp
 
 
 def _committed(consumer: Any, asked: list[TopicPartition]) -> list[TopicPartition]:
-    found: list[TopicPartition] = consumer.committed(asked, timeout=clients.TIMEOUT)
+    found: list[TopicPartition] = consumer.committed(asked, timeout=clients.REQUEST_TIMEOUT_S)
     for position in found:
         if position.error is not None:  # not to be allowed to read an offset is not to have none
             raise KafkaException(position.error)
@@ -75,7 +75,7 @@ def _has_offset(consumer: Any, position: TopicPartition) -> bool:
 
 def _require_retained(consumer: Any, group: str, position: TopicPartition) -> None:
     earliest, end = consumer.get_watermark_offsets(
-        TopicPartition(position.topic, position.partition), timeout=clients.TIMEOUT
+        TopicPartition(position.topic, position.partition), timeout=clients.REQUEST_TIMEOUT_S
     )
     if position.offset < earliest:
         raise PreflightError(
@@ -92,11 +92,11 @@ def _require_retained(consumer: Any, group: str, position: TopicPartition) -> No
 
 def _has_record(consumer: Any, partition: TopicPartition) -> bool:
     """Whether a partition holds at least one committed record; markers and aborted records do not count."""
-    _, end = consumer.get_watermark_offsets(partition, timeout=clients.TIMEOUT)
+    _, end = consumer.get_watermark_offsets(partition, timeout=clients.REQUEST_TIMEOUT_S)
     if end <= 0:
         return False
     consumer.assign([TopicPartition(partition.topic, partition.partition, 0)])
-    deadline = time.monotonic() + clients.TIMEOUT
+    deadline = time.monotonic() + clients.REQUEST_TIMEOUT_S
     try:
         while time.monotonic() < deadline:
             message = consumer.poll(0.2)
@@ -107,4 +107,6 @@ def _has_record(consumer: Any, partition: TopicPartition) -> bool:
                 return False
     finally:
         consumer.unassign()
-    raise PreflightError(f"{partition.topic}[{partition.partition}] could not be read within {clients.TIMEOUT:.0f} s")
+    raise PreflightError(
+        f"{partition.topic}[{partition.partition}] could not be read within {clients.REQUEST_TIMEOUT_S:.0f} s"
+    )

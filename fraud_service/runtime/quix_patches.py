@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 COMMIT_TIMEOUT: Final = 10.0  # seconds: a broker that is away must not look like a loop that hangs
-GRACE: Final = 1.0  # seconds for a client that gives up by itself to say so
+CLOSE_TIMEOUT_S: Final = 1.0  # seconds for a client that gives up by itself to say so
 
 
-def keep_stopped(tracker: RunTracker, is_told_to_stop: Callable[[], bool]) -> None:
+def honour_early_stop(tracker: RunTracker, is_told_to_stop: Callable[[], bool]) -> None:
     """Let a loop that was told to stop before it began end at once: Quix counts it as running all the same."""
     begin = tracker.set_as_running
 
@@ -44,7 +44,7 @@ def keep_stopped(tracker: RunTracker, is_told_to_stop: Callable[[], bool]) -> No
     tracker.set_as_running = set_as_running
 
 
-def hold_back(consumer: InternalConsumer, state: StateStoreManager, topics: TopicManager) -> None:
+def drop_paused_messages(consumer: InternalConsumer, state: StateStoreManager, topics: TopicManager) -> None:
     """Deliver to the loop only what it may process: no changelog, and nothing before state is recovered.
 
     Quix pauses the rest as soon as it is assigned. When the client begins to fetch in the same moment, it can discard a
@@ -73,7 +73,7 @@ def hold_back(consumer: InternalConsumer, state: StateStoreManager, topics: Topi
     consumer.poll = poll_allowed
 
 
-def bound_commits(producer: InternalProducer) -> None:
+def bound_commit_time(producer: InternalProducer) -> None:
     """Give up a commit that brokers do not answer: Quix would wait for three times the transaction timeout.
 
     The client itself waits without end for a group's coordinator that died while offsets were sent to it (librdkafka,
@@ -97,7 +97,7 @@ def bound_commits(producer: InternalProducer) -> None:
 
         Thread(target=ask, daemon=True).start()
         try:
-            answer.result(timeout + GRACE)
+            answer.result(timeout + CLOSE_TIMEOUT_S)
         except TimeoutError as error:
             raise ClusterUnavailable(
                 f"the group's coordinator went away in a commit, and the client has not given up after {timeout:.0f} s"

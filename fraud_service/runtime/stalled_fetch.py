@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PATIENCE: Final = 60.0  # seconds; offsets in an open transaction keep a partition from being read for ten of them
+STALL_TIMEOUT_S: Final = (
+    60.0  # seconds; offsets in an open transaction keep a partition from being read for ten of them
+)
 
 
-class Fetching:
+class StalledFetchDetector:
     """Looks at the statistics of a consumer, every few seconds."""
 
     def __init__(self) -> None:
@@ -37,4 +39,4 @@ class Fetching:
             if partition["desired"] and partition["fetch_state"] == "none"
         ]
         self._idle_since = {name: self._idle_since.get(name, now) for name in idle}
-        return next((name for name, since in self._idle_since.items() if now - since >= PATIENCE), None)
+        return next((name for name, since in self._idle_since.items() if now - since >= STALL_TIMEOUT_S), None)

@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import Reason
+from fraud_service.domain.events import DeadLetterReason
 from fraud_service.security import authentication_data
 from fraud_service.security.card_numbers import (
-    LONGEST,
-    SHORTEST,
+    MAX_DIGITS,
+    MIN_DIGITS,
     has_number,
     numbers,
     without_decimals,
@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
-    "LONGEST", "MOST_AT_ONCE", "SHORTEST", "CardData", "find", "is_card_number", "is_clean", "mask", "masked", "refuse",
+    "MAX_DIGITS",
+    "MIN_DIGITS",
+    "MOST_AT_ONCE",
+    "CardData",
+    "find",
+    "is_card_number",
+    "is_clean",
+    "mask",
+    "masked",
+    "refuse",
     "replaced",
     "whole_number",
 ]  # fmt: skip
@@ -36,8 +45,8 @@ __all__ = [
 class CardData(StrEnum):
     """What was found."""
 
-    CARD_NUMBER = Reason.CARD_NUMBER
-    SENSITIVE_DATA = Reason.SENSITIVE_DATA
+    CARD_NUMBER = DeadLetterReason.CARD_NUMBER
+    SENSITIVE_DATA = DeadLetterReason.SENSITIVE_DATA
 
 
 class Finding(NamedTuple):
@@ -60,7 +69,7 @@ _APART: Final = b"\nzz\n"  # letters, so that no number or name of a value reach
 # For nearly every message, a first check of its letters and digits alone finds nothing.
 _ALIKE: Final = bytes.maketrans(b"123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"000000000abcdefghijklmnopqrstuvwxyz")
 _NO_LETTER_OR_DIGIT: Final = bytes(code for code in range(256) if not (chr(code).isascii() and chr(code).isalnum()))
-_SHORTEST_RUN: Final = b"0" * SHORTEST
+_SHORTEST_RUN: Final = b"0" * MIN_DIGITS
 _RUN: Final = re.compile(rb"(?P<candidate>[0-9]*?(?:[4-6]|3[04-9]|2[2-7]|8[12]|97)[0-9]{11})|[0-9]+")
 
 
@@ -106,10 +115,11 @@ def refuse(*parts: bytes | None, numbers: bool = True) -> CardData | None:
     found = {find(joined)} if is_only_utf8(joined) else {find(part) for part in together}
     if CardData.SENSITIVE_DATA in found:
         raise InvalidEvent(
-            Reason.SENSITIVE_DATA, "the message has what authenticates a card (security code, PIN or track data)"
+            DeadLetterReason.SENSITIVE_DATA,
+            "the message has what authenticates a card (security code, PIN or track data)",
         )
     if numbers and CardData.CARD_NUMBER in found:
-        raise InvalidEvent(Reason.CARD_NUMBER, "the message has a card number: send a token of it")
+        raise InvalidEvent(DeadLetterReason.CARD_NUMBER, "the message has a card number: send a token of it")
     return CardData.CARD_NUMBER if CardData.CARD_NUMBER in found else None
 
 

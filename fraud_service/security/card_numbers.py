@@ -23,8 +23,8 @@ from fraud_service.security.issuers import IBAN_LENGTHS, ISSUERS, places
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHORTEST: Final = 13  # digits
-LONGEST: Final = 19
+MIN_DIGITS: Final = 13  # digits
+MAX_DIGITS: Final = 19
 LETTERS_OF_A_UUID: Final = 8  # with its four hyphens
 
 
@@ -98,7 +98,7 @@ def _iban(match: re.Match[bytes]) -> bytes:
     """Make letters of the number of a bank account: of its country's length, and with the check digits of ISO 7064."""
     text = match[0]
     bare = text.replace(b" ", b"")[: IBAN_LENGTHS.get(text[:2], 0)]
-    if len(bare) < IBAN_LENGTHS.get(text[:2], LONGEST * 2):
+    if len(bare) < IBAN_LENGTHS.get(text[:2], MAX_DIGITS * 2):
         return text
     end, left = 0, len(bare)
     while left:
@@ -129,7 +129,7 @@ def _long(match: re.Match[bytes]) -> bytes:
     text, piece = match.string, match[0]
     bare = piece.lstrip(b"0")
     is_in_word = text[match.start() - 1 : match.start()].isalpha() and text[match.end() : match.end() + 1].isalpha()
-    if len(bare) > LONGEST and not is_in_word:
+    if len(bare) > MAX_DIGITS and not is_in_word:
         marked = bare.translate(_ANYWHERE)
     else:
         marked = bare
@@ -282,7 +282,7 @@ def _pattern(length: int) -> re.Pattern[bytes]:
     return re.compile(_class(firsts, _START | _SUM) + b"(?=" + b"|".join(ways) + b")", re.DOTALL)
 
 
-_PATTERNS: Final = {length: _pattern(length) for length in range(SHORTEST, LONGEST + 1)}
+_PATTERNS: Final = {length: _pattern(length) for length in range(MIN_DIGITS, MAX_DIGITS + 1)}
 
 
 def _summed(codes: bytes) -> Iterator[tuple[int, bytes]]:
@@ -349,7 +349,7 @@ def without_decimals(text: bytes) -> bytes:
 
 
 def _is_short(text: bytes) -> bool:
-    return len(text) < SHORTEST or len(text.translate(None, _NO_DIGIT)) < SHORTEST
+    return len(text) < MIN_DIGITS or len(text.translate(None, _NO_DIGIT)) < MIN_DIGITS
 
 
 def _parts(longest: bytes, cover: bytes) -> Iterator[tuple[int, int, int]]:

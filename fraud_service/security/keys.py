@@ -11,11 +11,11 @@ from fraud_service.domain.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHORTEST: Final = 32  # bytes: as long as what the hash gives
+MIN_KEY_BYTES: Final = 32  # bytes: as long as what the hash gives
 KEY_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")  # as Kubernetes has it
 
 
-def mounted(folder: Path) -> dict[str, bytes]:
+def read_secret_files(folder: Path) -> dict[str, bytes]:
     """Read secrets by name, as Kubernetes mounts them: what begins with a dot are its own links. Raises `OSError`."""
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     for path in files:
@@ -24,10 +24,10 @@ def mounted(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes().rstrip(b"\r\n") for path in files}
 
 
-def keys_in(folder: Path, setting: str) -> dict[str, bytes]:
+def read_keys(folder: Path, setting: str) -> dict[str, bytes]:
     """Read the keys of a folder by their names. Raises as `keyring` does, naming the setting."""
     try:
-        keys = mounted(folder)
+        keys = read_secret_files(folder)
     except OSError as error:
         raise ConfigurationError(
             f"{setting}={folder}: {error.strerror}: mount a folder of readable files, one a key"
@@ -45,15 +45,15 @@ def keys_in(folder: Path, setting: str) -> dict[str, bytes]:
                 f"{setting}={folder}: {name} is no key of ours but PEM, as a certificate is, which everybody may know: "
                 f"make one with `openssl rand -hex 32 > {name}`"
             )
-        if len(secret) < SHORTEST:
+        if len(secret) < MIN_KEY_BYTES:
             raise ConfigurationError(
-                f"{setting}={folder}: the key {name} has {len(secret)} bytes, it needs {SHORTEST}: "
+                f"{setting}={folder}: the key {name} has {len(secret)} bytes, it needs {MIN_KEY_BYTES}: "
                 f"make one with `openssl rand -hex 32 > {name}`"
             )
     return keys
 
 
-def active_of(keys: dict[str, bytes], wanted: str | None, setting: str, folder: Path) -> str:
+def active_key(keys: dict[str, bytes], wanted: str | None, setting: str, folder: Path) -> str:
     """Return the name of the key that is used for what is new: the wanted one, or the last by name."""
     active = wanted or max(keys)
     if active not in keys:

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from fraud_service.domain.codec import read
+from fraud_service.domain.codec import decode
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import Reason
+from fraud_service.domain.events import DeadLetterReason
 from fraud_service.domain.profile import fingerprint
 from fraud_service.domain.time import HOUR
 
 if TYPE_CHECKING:
     from fraud_service.domain.events import Label
-    from fraud_service.domain.label_join import Store
+    from fraud_service.domain.label_join import KeyValueStore
 
 CELLS: Final = 4096
-MOST_PER_CARD: Final = 65_535  # what a cell can count
+MAX_PER_CARD: Final = 65_535  # what a cell can count
 KEY: Final = "hour"
 
 
-class Limits(msgspec.Struct, frozen=True):
+class LabelRateLimits(msgspec.Struct, frozen=True):
     """Labels an hour in one partition, of one source and of one card; 0 where there is no limit."""
 
     per_source: int = 0
@@ -43,10 +43,10 @@ class _Hour(msgspec.Struct, array_like=True):
     cells: Annotated[bytes, msgspec.Meta(min_length=2 * CELLS, max_length=2 * CELLS)] = bytes(2 * CELLS)
 
 
-class Sluice:
+class LabelRateLimiter:
     """The limits of one partition."""
 
-    def __init__(self, store: Store, limits: Limits) -> None:
+    def __init__(self, store: KeyValueStore, limits: LabelRateLimits) -> None:
         self._store = store
         self._limits = limits
 
@@ -58,20 +58,24 @@ class Sluice:
         InvalidEvent
             When its source or its card has had all labels of the hour.
         """
-        if self._limits == Limits():
+        if self._limits == LabelRateLimits():
             return
         data = self._store.get(KEY)
-        hour = _Hour() if data is None else read(_decoder, data, "the hour's count of labels")
+        hour = _Hour() if data is None else decode(_decoder, data, "the hour's count of labels")
         if timestamp // HOUR > hour.number:
             hour = _Hour(timestamp // HOUR)
         cells, cell = array("H", hour.cells), fingerprint(label.card_id) % CELLS
         of_source = hour.sources.get(label.source, 0)
         if 0 < self._limits.per_source <= of_source:
-            raise InvalidEvent(Reason.LABEL_FLOOD, f"{of_source} labels of {label.source} within an hour before it")
+            raise InvalidEvent(
+                DeadLetterReason.LABEL_FLOOD, f"{of_source} labels of {label.source} within an hour before it"
+            )
         if 0 < self._limits.per_card <= cells[cell]:
-            raise InvalidEvent(Reason.LABEL_FLOOD, f"{cells[cell]} labels of its card within an hour before it")
+            raise InvalidEvent(
+                DeadLetterReason.LABEL_FLOOD, f"{cells[cell]} labels of its card within an hour before it"
+            )
         hour.sources[label.source] = of_source + 1
-        cells[cell] = min(cells[cell] + 1, MOST_PER_CARD)
+        cells[cell] = min(cells[cell] + 1, MAX_PER_CARD)
         hour.cells = cells.tobytes()
         self._store.put(KEY, _encoder.encode(hour))
 

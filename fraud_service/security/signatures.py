@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 KEY_HEADER: Final = "fraud-key"
 SIGNATURE_HEADER: Final = "fraud-signature"
-OURS: Final = "fraud-"  # headers that others add on the way, as tracing does, are no part of the record
+HEADER_PREFIX: Final = "fraud-"  # headers that others add on the way, as tracing does, are no part of the record
 
 
-class Refusal(StrEnum):
+class RejectReason(StrEnum):
     """Why a record was not believed. A closed set: it labels a metric."""
 
     UNSIGNED = "unsigned"
@@ -74,26 +74,28 @@ class Keyring(msgspec.Struct, frozen=True):
         Raises
         ------
         RefusedRecord
-            With the reason, one of `Refusal`.
+            With the reason, one of `RejectReason`.
         """
         if not self.is_demanding:
             return
         found = dict(headers)
         name, given = found.get(KEY_HEADER), found.get(SIGNATURE_HEADER)
         if not name or not given:
-            raise RefusedRecord(Refusal.UNSIGNED, f"a record on the topic of {role} is not signed")
+            raise RefusedRecord(RejectReason.UNSIGNED, f"a record on the topic of {role} is not signed")
         secret = self.keys.get(name.decode(errors="replace"))
         if secret is None:
-            raise RefusedRecord(Refusal.UNKNOWN_KEY, f"a record on the topic of {role} is signed with an unknown key")
+            raise RefusedRecord(
+                RejectReason.UNKNOWN_KEY, f"a record on the topic of {role} is signed with an unknown key"
+            )
         covered = [(header, content or b"") for header, content in headers if header != SIGNATURE_HEADER]
         if not hmac.compare_digest(self._signature(secret, role, key, value, covered), given):
-            raise RefusedRecord(Refusal.FORGED, f"a record on the topic of {role} does not match its signature")
+            raise RefusedRecord(RejectReason.FORGED, f"a record on the topic of {role} does not match its signature")
 
     def _signature(
         self, secret: bytes, role: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
     ) -> bytes:
         """Sign. MessagePack tells where each part ends, and nothing from what is empty: no two records are alike."""
-        ours = [header for header in headers if header[0].startswith(OURS)]
+        ours = [header for header in headers if header[0].startswith(HEADER_PREFIX)]
         place = (role,) if self.deployment is None else (self.deployment, role)
         content = msgspec.msgpack.encode((*place, key, value, ours))
         return hmac.new(secret, content, "sha256").hexdigest().encode()

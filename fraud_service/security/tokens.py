@@ -17,7 +17,7 @@ import msgspec
 
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import Reason, card_of, fields_of
+from fraud_service.domain.events import DeadLetterReason, card_of, fields_of
 from fraud_service.security.card_data import (
     LARGEST_IN_PARTS,
     CardData,
@@ -86,7 +86,7 @@ class Tokenizer(msgspec.Struct, frozen=True):
         is_long = len(written) > LARGEST_IN_PARTS  # it may hold no number but its card's
         new_value = written if is_long else replaced(written, lambda digits: self.token(digits, name))
         if new_value != written and not _is_json(new_value):
-            raise InvalidEvent(Reason.CARD_NUMBER, "a card number stands where no text can: send it as text")
+            raise InvalidEvent(DeadLetterReason.CARD_NUMBER, "a card number stands where no text can: send it as text")
         if found is not None or not is_long:
             refuse(new_value, new_key)  # whatever is left over
         return new_value, new_key

@@ -20,23 +20,23 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.in_memory import NoLearner, Rehearsal
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.in_memory import FrozenLearner, InMemoryService
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.scoring import probability
 from fraud_service.domain.time import DAY
 from fraud_service.evaluation.metrics import Scores, evaluate
 from fraud_service.evaluation.result import Result
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import Pretrained
-from fraud_service.training.refit import LabelledWindow, challenge
+from fraud_service.models.pretrained import OnnxForest
+from fraud_service.training.refit import LabelledWindow, evaluate_challenger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fraud_service.config.settings import Settings
-    from fraud_service.domain.detector import Verdict
+    from fraud_service.domain.detector import Assessment
     from fraud_service.domain.events import LabelledTransaction
-    from fraud_service.domain.online_training import Lesson, OnlineLearner
+    from fraud_service.domain.online_training import BoundaryResult, OnlineLearner
     from fraud_service.domain.records import RefitRecord
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.training.history import History
@@ -72,23 +72,23 @@ class Plan(msgspec.Struct, frozen=True):
     online: bool = True
     refit_every: int | None = None
 
-    def restore(self, model: Pretrained) -> Callable[[bytes | None], OnlineLearner]:
+    def restore(self, model: OnnxForest) -> Callable[[bytes | None], OnlineLearner]:
         """Return what makes the online learner beside a model."""
-        return factories.restore(model) if self.online else lambda _: NoLearner(model.untaught_online_model())
+        return factories.restore(model) if self.online else lambda _: FrozenLearner(model.untrained_online_model())
 
 
-class Refitting:
+class RefitSchedule:
     """Watch the lessons, and every so often challenge the model that reigns."""
 
-    def __init__(self, plan: Plan, champion: Pretrained) -> None:
+    def __init__(self, plan: Plan, champion: OnnxForest) -> None:
         self._plan = plan
         self._champion = champion
         self._window = LabelledWindow()
         self._next = 0
         self.outcomes: list[RefitRecord] = []
-        self.promote: Callable[[Pretrained, Callable[[bytes | None], OnlineLearner]], None] = lambda *_: None
+        self.promote: Callable[[OnnxForest, Callable[[bytes | None], OnlineLearner]], None] = lambda *_: None
 
-    def observe(self, lesson: Lesson) -> None:
+    def observe(self, lesson: BoundaryResult) -> None:
         """Take in a lesson; at the boundary that is due, re-fit."""
         if self._plan.refit_every is None:
             return
@@ -99,14 +99,14 @@ class Refitting:
         if now < self._next:
             return
         self._next += self._plan.refit_every
-        outcome, artifact = challenge(self._window.examples(), self._champion, now, self._plan.source)
+        outcome, artifact = evaluate_challenger(self._window.examples(), self._champion, now, self._plan.source)
         self.outcomes.append(outcome)
         if artifact is not None:
-            self._champion = Pretrained(artifact)
+            self._champion = OnnxForest(artifact)
             self.promote(self._champion, self._plan.restore(self._champion))
 
 
-class Reported:
+class ResultTable:
     """The reported transactions, column by column, and what the figures need besides."""
 
     def __init__(self) -> None:
@@ -119,9 +119,9 @@ class Reported:
         self._codes: dict[str, int] = {}
         self._snapshot = ""
 
-    def add(self, event: LabelledTransaction, verdict: Verdict, snapshot: Snapshot, *, online: bool) -> None:
+    def add(self, event: LabelledTransaction, verdict: Assessment, snapshot: Snapshot, *, online: bool) -> None:
         """Take in one transaction and the snapshot in force. A repetition was reported before."""
-        if verdict.is_repeated:
+        if verdict.is_duplicate:
             return
         transaction, decision = verdict.transaction, verdict.decision
         row = (  # in the order of the schema
@@ -191,21 +191,21 @@ def backtest(
     ModelError
         When the model cannot be loaded.
     """
-    model = Pretrained.load(artifact.find(plan.models))
-    refitting = Refitting(plan, model)
-    rehearsal = Rehearsal(
+    model = OnnxForest.load(artifact.find(plan.models))
+    refitting = RefitSchedule(plan, model)
+    rehearsal = InMemoryService(
         Detector(model, factories.policy(settings)),
         factories.first_snapshot(model),
         plan.restore(model),
         msgspec.structs.replace(factories.calendar(settings), maturity=plan.label_delay),
-        Sampling(settings.legitimate_share if plan.online or plan.refit_every is not None else 0.0),
+        NegativeSampler(settings.negative_sample_rate if plan.online or plan.refit_every is not None else 0.0),
         plan.label_delay,
         observe=refitting.observe,
     )
     refitting.promote = rehearsal.promote
-    reported = Reported()
+    reported = ResultTable()
     events, played = tee(history)
-    for event, verdict in zip(events, rehearsal.play(played), strict=True):
+    for event, verdict in zip(events, rehearsal.run(played), strict=True):
         progress()
         if plan.start is None or event.transaction.timestamp >= plan.start:
             in_force = rehearsal.knowledge.at(event.transaction.timestamp).snapshot
@@ -216,7 +216,7 @@ def backtest(
     return table, _result(plan, model, reported, table, refitting.outcomes)
 
 
-def _result(plan: Plan, model: Pretrained, reported: Reported, table: pa.Table, refits: list[RefitRecord]) -> Result:
+def _result(plan: Plan, model: OnnxForest, reported: ResultTable, table: pa.Table, refits: list[RefitRecord]) -> Result:
     times = table["timestamp"].cast(pa.int64())
     return Result(
         run={

@@ -20,11 +20,11 @@ from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.models.artifact import CARD, FORMAT, MANIFEST, MODEL, TREES, Artifact, Manifest
-from fraud_service.models.onnx_graph import graph
-from fraud_service.models.pretrained import SMALLEST_ODDS, Pretrained
-from fraud_service.models.trees import Trees, cut
+from fraud_service.models.onnx_graph import onnx_bytes
+from fraud_service.models.pretrained import LAPLACE, OnnxForest
+from fraud_service.models.trees import Trees, truncate
 from fraud_service.training.fit import Fitted, Window, prior, standardisation
-from fraud_service.training.model_card import card
+from fraud_service.training.model_card import model_card
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifes
     (folder / TREES).write_bytes(msgspec.msgpack.encode(artifact.trees))
     pretty = msgspec.json.format(msgspec.json.encode(artifact.manifest), indent=2)
     (folder / MANIFEST).write_bytes(pretty + b"\n")
-    (folder / CARD).write_text(card(artifact.manifest), encoding="utf-8")
+    (folder / CARD).write_text(model_card(artifact.manifest), encoding="utf-8")
     return artifact.manifest
 
 
@@ -57,10 +57,10 @@ def build(fitted: Fitted, window: Window, source: str) -> Artifact:
         When the exported model differs from scikit-learn by 1e-6 or more anywhere on the training set.
     """
     trees = flatten(fitted)
-    model = graph(trees)
+    model = onnx_bytes(trees)
     manifest = _manifest(fitted, trees, window, source, {MODEL: model, TREES: msgspec.msgpack.encode(trees)})
     artifact = Artifact(manifest, model, trees)
-    difference = parity(fitted, Pretrained(artifact))
+    difference = parity(fitted, OnnxForest(artifact))
     if not difference < PARITY:
         raise ModelError(f"the exported model differs from scikit-learn by {difference:.1e}, allowed is {PARITY:.0e}")
     return artifact
@@ -106,12 +106,12 @@ class _Row:
         return self._values
 
 
-def parity(fitted: Fitted, served: Pretrained) -> float:
+def parity(fitted: Fitted, served: OnnxForest) -> float:
     """Return the largest difference of probability between scikit-learn and the exported model."""
     expected = fitted.model.predict_proba(fitted.examples.features)[:, 1]
     rows: list[Features] = [_Row(row) for row in fitted.examples.features.tolist()]  # type: ignore[misc]
     odds = np.exp(np.array(served.encode(rows).logits))
-    shares = (odds * (1 + SMALLEST_ODDS) - SMALLEST_ODDS) / (1 + odds)
+    shares = (odds * (1 + LAPLACE) - LAPLACE) / (1 + odds)
     return float(np.abs(expected - shares).max())
 
 
@@ -126,7 +126,7 @@ def _manifest(fitted: Fitted, trees: Trees, window: Window, source: str, files: 
         prior=prior(fitted.examples),
         centre=centre,
         scale=scale,
-        leaves=sum(node < 0 for node in cut(trees).left),
+        leaves=sum(node < 0 for node in truncate(trees).left),
         sha256=digests,
         training={
             "source": source,

@@ -14,32 +14,32 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.in_memory import NoLearner, Rehearsal
-from fraud_service.domain.online_model import Encoded, OnlineModel, Rows
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.in_memory import FrozenLearner, InMemoryService
+from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.snapshot import untaught
-from fraud_service.domain.time import DAY, Calendar
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.time import DAY, LearningSchedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from fraud_service.domain.events import LabelledTransaction
 
-LONGEST_JUDGED: Final = 7 * DAY  # the end of the window that judges: its last quarter, at most so much
-FEWEST_FRAUDS: Final = 20  # and as many genuine payments
-FEWEST_ROWS: Final = 200
-JUDGED_BY: Final = "held_out_average_precision"
+MAX_HOLDOUT_SHARE: Final = 7 * DAY  # the end of the window that judges: its last quarter, at most so much
+MIN_FRAUDS: Final = 20  # and as many genuine payments
+MIN_ROWS: Final = 200
+HOLDOUT_METRIC: Final = "held_out_average_precision"
 
 # Measured in docs/architecture.md: with frauds this rare a forest beats boosting. Trees of 128 leaves are as good as
 # fully grown ones on some data, and much worse on data with more to tell.
 PARAMETERS: Final = {"random_state": 1}
-CHOICES: Final[tuple[dict[str, Any], ...]] = (
+CANDIDATE_PARAMETERS: Final[tuple[dict[str, Any], ...]] = (
     {"n_estimators": 100, "max_leaf_nodes": 128, "min_samples_leaf": 5, "max_features": "sqrt"},
     {"n_estimators": 60, "max_leaf_nodes": 512, "min_samples_leaf": 2, "max_features": 0.3},
 )
-CLEARLY_BETTER: Final = 0.01  # average precision: a larger forest must earn its size
-MOST_ROWS: Final = 200_000  # drawn for one tree
+MIN_IMPROVEMENT: Final = 0.01  # average precision: a larger forest must earn its size
+MAX_ROWS: Final = 200_000  # drawn for one tree
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -76,10 +76,10 @@ class _NoModel:
 
     version = "none"
     prior = 0.0
-    asked = ()
+    features_on_path = ()
 
-    def encode(self, rows: Sequence[Features]) -> Rows:
-        return Rows([Encoded(0.0, [0.0] * len(NAMES), [])] * len(rows))
+    def encode(self, rows: Sequence[Features]) -> ModelInputRows:
+        return ModelInputRows([ModelInput(0.0, [0.0] * len(NAMES), [])] * len(rows))
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
         return 0.0, [0.0] * len(row.vector())
@@ -95,23 +95,23 @@ def collect(
     ConfigurationError
         When the window holds too few frauds to learn from.
     """
-    calendar = Calendar(maturity=window.label_delay)
-    learner = NoLearner(OnlineModel.untaught())
-    start = untaught("none", learner.export())
+    calendar = LearningSchedule(maturity=window.label_delay)
+    learner = FrozenLearner(OnlineModel.untrained())
+    start = untrained("none", learner.export())
     detector = Detector(_NoModel(), Policy(review=2.0, decline=2.0))  # nothing is flagged: reasons would cost time
-    rehearsal = Rehearsal(detector, start, lambda _: learner, calendar, Sampling(0.0), window.label_delay)
+    rehearsal = InMemoryService(detector, start, lambda _: learner, calendar, NegativeSampler(0.0), window.label_delay)
     rows, labels, timestamps = [], [], []
     events = [event for event in history if event.transaction.timestamp < window.end]
-    for event, verdict in zip(events, rehearsal.play(events), strict=True):
+    for event, verdict in zip(events, rehearsal.run(events), strict=True):
         progress()
         if event.transaction.timestamp >= window.start and verdict.features is not None:
             rows.append(verdict.features.vector())
             labels.append(_known_fraud(event, window))
             timestamps.append(event.transaction.timestamp)
-    if sum(labels) < FEWEST_FRAUDS:
+    if sum(labels) < MIN_FRAUDS:
         raise ConfigurationError(
             f"the training window holds {sum(labels)} known frauds in {len(rows)} transactions, at least "
-            f"{FEWEST_FRAUDS} are needed: widen --train-from/--train-to or shorten --label-delay"
+            f"{MIN_FRAUDS} are needed: widen --train-from/--train-to or shorten --label-delay"
         )
     return Examples(np.array(rows), np.array(labels), np.array(timestamps))
 
@@ -130,13 +130,13 @@ def fit(examples: Examples) -> Fitted:
         When there is too little to tell frauds and genuine payments apart.
     """
     rows, frauds = len(examples.labels), int(examples.labels.sum())
-    if rows < FEWEST_ROWS or rows - frauds < FEWEST_FRAUDS:
+    if rows < MIN_ROWS or rows - frauds < MIN_FRAUDS:
         raise ConfigurationError(
-            f"the training window holds {frauds} known frauds in {rows} transactions, at least {FEWEST_ROWS} "
-            f"transactions and {FEWEST_FRAUDS} genuine ones are needed: widen --train-from/--train-to"
+            f"the training window holds {frauds} known frauds in {rows} transactions, at least {MIN_ROWS} "
+            f"transactions and {MIN_FRAUDS} genuine ones are needed: widen --train-from/--train-to"
         )
     first, last = int(examples.timestamps.min()), int(examples.timestamps.max())
-    judged = min((last - first) // 4, LONGEST_JUDGED)
+    judged = min((last - first) // 4, MAX_HOLDOUT_SHARE)
     late = examples.timestamps >= last - judged
     metrics, choice = _chosen(examples, late)
     parameters = PARAMETERS | choice
@@ -145,12 +145,12 @@ def fit(examples: Examples) -> Fitted:
 
 def _chosen(examples: Examples, late: NDArray[np.bool_]) -> tuple[dict[str, float], dict[str, Any]]:
     """Return the figures and the settings of the best choice: the first, unless another one is clearly better."""
-    if not _can_judge(examples, late):
-        return {}, CHOICES[0]
-    best = _judged(examples, late, CHOICES[0]), CHOICES[0]
-    for choice in CHOICES[1:]:
-        metrics = _judged(examples, late, choice)
-        if metrics[JUDGED_BY] > best[0][JUDGED_BY] + CLEARLY_BETTER:
+    if not _is_large_enough(examples, late):
+        return {}, CANDIDATE_PARAMETERS[0]
+    best = _score_holdout(examples, late, CANDIDATE_PARAMETERS[0]), CANDIDATE_PARAMETERS[0]
+    for choice in CANDIDATE_PARAMETERS[1:]:
+        metrics = _score_holdout(examples, late, choice)
+        if metrics[HOLDOUT_METRIC] > best[0][HOLDOUT_METRIC] + MIN_IMPROVEMENT:
             best = metrics, choice
     return best
 
@@ -158,22 +158,22 @@ def _chosen(examples: Examples, late: NDArray[np.bool_]) -> tuple[dict[str, floa
 def forest(features: NDArray[np.float64], labels: NDArray[np.bool_], choice: dict[str, Any]) -> RandomForestClassifier:
     """Fit a forest with the settings of a choice; the same rows give the same trees."""
     # Trees have seeds of their own, so they may grow side by side; their sum is taken in one order.
-    rows = min(len(labels), MOST_ROWS)
+    rows = min(len(labels), MAX_ROWS)
     model = RandomForestClassifier(**PARAMETERS, **choice, max_samples=rows, n_jobs=-1).fit(features, labels)
     return model.set_params(n_jobs=1)
 
 
-def _can_judge(examples: Examples, late: NDArray[np.bool_]) -> bool:
+def _is_large_enough(examples: Examples, late: NDArray[np.bool_]) -> bool:
     """Whether there are enough frauds on both sides, and enough genuine payments, for figures that mean something."""
     early_frauds, late_frauds = examples.labels[~late].sum(), examples.labels[late].sum()
-    return bool(min(early_frauds, late_frauds, (~examples.labels[late]).sum()) >= FEWEST_FRAUDS)
+    return bool(min(early_frauds, late_frauds, (~examples.labels[late]).sum()) >= MIN_FRAUDS)
 
 
-def _judged(examples: Examples, late: NDArray[np.bool_], choice: dict[str, Any]) -> dict[str, float]:
+def _score_holdout(examples: Examples, late: NDArray[np.bool_], choice: dict[str, Any]) -> dict[str, float]:
     model = forest(examples.features[~late], examples.labels[~late], choice)
     truth, scores = examples.labels[late], model.predict_proba(examples.features[late])[:, 1]
     return {
-        JUDGED_BY: round(float(average_precision_score(truth, scores)), 4),
+        HOLDOUT_METRIC: round(float(average_precision_score(truth, scores)), 4),
         "held_out_auc_roc": round(float(roc_auc_score(truth, scores)), 4),
         "held_out_log_loss": round(float(log_loss(truth, scores)), 5),
         "held_out_rows": float(late.sum()),

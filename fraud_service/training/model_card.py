@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from fraud_service.models.artifact import Manifest
 
 
-def card(manifest: Manifest) -> str:
+def model_card(manifest: Manifest) -> str:
     """Write the card of a model as Markdown."""
     training = manifest.training
     metrics = "\n".join(f"| {name.replace('_', ' ')} | {value:g} |" for name, value in manifest.metrics.items())

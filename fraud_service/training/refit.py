@@ -18,8 +18,8 @@ from fraud_service.domain.records import RefitRecord
 from fraud_service.domain.time import DAY
 from fraud_service.training.export import build
 from fraud_service.training.fit import (
-    CHOICES,
-    FEWEST_FRAUDS,
+    CANDIDATE_PARAMETERS,
+    MIN_FRAUDS,
     PARAMETERS,
     Examples,
     Fitted,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.scoring import PretrainedModel
     from fraud_service.models.artifact import Artifact
 
-JUDGED: Final = 7 * DAY  # of event time: the newest labelled transactions judge
+HOLDOUT_DAYS: Final = 7 * DAY  # of event time: the newest labelled transactions judge
 MEMORY: Final = 60 * DAY  # older examples are forgotten
 SPANS: Final = (MEMORY, 14 * DAY)  # what a challenger is fitted on: after a change less is more
 MARGIN: Final = 0.01  # average precision
@@ -69,7 +69,7 @@ class LabelledWindow:
         )
 
 
-def challenge(
+def evaluate_challenger(
     examples: Examples | None, champion: PretrainedModel, at: int, source: str, margin: float = MARGIN
 ) -> tuple[RefitRecord, Artifact | None]:
     """Fit challengers and judge them beside the champion.
@@ -90,14 +90,14 @@ def challenge(
     """
     if examples is None:
         return RefitRecord(at, champion.version, None, None, margin, 0.0, 0, 0, None), None
-    late = examples.timestamps > examples.timestamps.max() - JUDGED
+    late = examples.timestamps > examples.timestamps.max() - HOLDOUT_DAYS
     nothing = RefitRecord(
         at, champion.version, None, None, margin, 0.0, len(examples.labels), int(examples.labels.sum()), None
     )
-    if min(examples.labels[late].sum(), examples.labels[~late].sum()) < FEWEST_FRAUDS:
+    if min(examples.labels[late].sum(), examples.labels[~late].sum()) < MIN_FRAUDS:
         return nothing, None
     truth = examples.labels[late]
-    trials = [(_trial(examples, late, span), span) for span in SPANS]
+    trials = [(_evaluate_span(examples, late, span), span) for span in SPANS]
     best, span = max(trials, key=lambda trial: trial[0])
     reigning = _precision(truth, _logits(champion, examples.features[late]))
     outcome = msgspec.structs.replace(nothing, champion=reigning, challenger=best, span_days=span / DAY)
@@ -107,11 +107,11 @@ def challenge(
     return msgspec.structs.replace(outcome, promoted=artifact.manifest.version), artifact
 
 
-def _trial(examples: Examples, late: NDArray[np.bool_], span: int) -> float:
+def _evaluate_span(examples: Examples, late: NDArray[np.bool_], span: int) -> float:
     early = _within(examples, span, before=late)
-    if early.labels.sum() < FEWEST_FRAUDS:
+    if early.labels.sum() < MIN_FRAUDS:
         return 0.0
-    model = forest(early.features, early.labels, CHOICES[0] | {"n_estimators": TRIAL_TREES})
+    model = forest(early.features, early.labels, CANDIDATE_PARAMETERS[0] | {"n_estimators": TRIAL_TREES})
     return _precision(examples.labels[late], model.predict_proba(examples.features[late])[:, 1])
 
 
@@ -123,10 +123,12 @@ def _within(examples: Examples, span: int, before: NDArray[np.bool_] | None = No
 
 
 def _fitted(examples: Examples, at: int, source: str, outcome: RefitRecord) -> Artifact:
-    model = forest(examples.features, examples.labels, CHOICES[0])
+    model = forest(examples.features, examples.labels, CANDIDATE_PARAMETERS[0])
     metrics = {"champion_average_precision": outcome.champion, "challenger_average_precision": outcome.challenger}
     known: dict[str, Any] = {name: value for name, value in metrics.items() if value is not None}
-    fitted = Fitted(model, examples, PARAMETERS | CHOICES[0], known | {"margin": outcome.margin}, JUDGED)
+    fitted = Fitted(
+        model, examples, PARAMETERS | CANDIDATE_PARAMETERS[0], known | {"margin": outcome.margin}, HOLDOUT_DAYS
+    )
     end = int(examples.timestamps.max()) + 1
     return build(fitted, Window(int(examples.timestamps.min()), end, max(at - end, 0)), source)
 

@@ -18,7 +18,7 @@ PROOFS: Final = {
     "identical": "Made again from the card's transactions, the decision is identical to the last bit.",
     "follow": "The card's history was cut by retention. From the features in the log it follows, bit for bit.",
 }
-MOST_CONTRIBUTIONS: Final = 12
+MAX_CONTRIBUTIONS: Final = 12
 
 Section = tuple[str, list[list[Any]]]
 
@@ -74,8 +74,8 @@ def sections(case: Case) -> Iterator[Section]:
 
 
 def _contributions(case: Case, base: float) -> Iterator[list[Any]]:
-    strongest = [*case.contributions.items()][:MOST_CONTRIBUTIONS]
-    rest = math.fsum([*case.contributions.values()][MOST_CONTRIBUTIONS:])
+    strongest = [*case.contributions.items()][:MAX_CONTRIBUTIONS]
+    rest = math.fsum([*case.contributions.values()][MAX_CONTRIBUTIONS:])
     yield ["base", f"{base:+.4f}"]
     yield from ([f"{name} = {_feature(case, name)}", f"{value:+.4f}"] for name, value in strongest)
     yield ["all others", f"{rest:+.4f}"]

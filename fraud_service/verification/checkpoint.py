@@ -9,7 +9,7 @@ import msgspec
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.profile import SCHEMA
-from fraud_service.verification.decision_verifier import Standing
+from fraud_service.verification.decision_verifier import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +34,12 @@ def write(folder: Path, name: str, what: object) -> None:
     _write(folder / f"{name}.json", msgspec.json.encode(what))
 
 
-def stood(folder: Path, name: str) -> Standing | None:
+def load(folder: Path, name: str) -> Checkpoint | None:
     """Return how far a verification had come; raises as `read` does, also where its profiles are of another version."""
     return _read(folder / f"{name}.standing", _standing)
 
 
-def stand(folder: Path, name: str, standing: Standing) -> None:
+def save(folder: Path, name: str, standing: Checkpoint) -> None:
     """Keep how far a verification has come. Raises as `write` does."""
     _write(folder / f"{name}.standing", msgspec.msgpack.encode(standing))
 
@@ -49,8 +49,8 @@ def drop(folder: Path, name: str) -> None:
     (folder / f"{name}.standing").unlink(missing_ok=True)
 
 
-def _standing(data: bytes) -> Standing:
-    standing = msgspec.msgpack.decode(data, type=Standing)
+def _standing(data: bytes) -> Checkpoint:
+    standing = msgspec.msgpack.decode(data, type=Checkpoint)
     if standing.schema != SCHEMA:
         raise msgspec.ValidationError(f"its profiles have schema {standing.schema}, this version reads {SCHEMA}")
     return standing

@@ -17,8 +17,8 @@ from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.records import decode_score
-from fraud_service.domain.snapshot import View
-from fraud_service.verification.decision_verifier import LARGEST_BATCH, Named
+from fraud_service.domain.snapshot import SnapshotView
+from fraud_service.verification.decision_verifier import MAX_BATCH, FixedSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from fraud_service.domain.detector import Detector
     from fraud_service.domain.online_model import OnlineModel
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
-    from fraud_service.verification.decision_verifier import Span
+    from fraud_service.verification.decision_verifier import TimeRange
     from fraud_service.verification.pairing import Pair
 
 BANDS: Final = (10, 50, 200, 1000)  # of the amount, in whatever currency it came
 UNKNOWN: Final = "unknown"
 
 
-class Row(NamedTuple):
+class ChangedDecision(NamedTuple):
     """One transaction as it was decided, and as the candidate would have. `reason` is the strongest, "" without one."""
 
     timestamp: int
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 Payment = tuple[str, str, int, float, str]
 
 
-def payment(said: Row | ScoreRecord | LabelledRecord) -> Payment:
+def payment(said: ChangedDecision | ScoreRecord | LabelledRecord) -> Payment:
     """Return the identity of a payment without its currency, which older records do not have."""
     return said.card_id, said.transaction_id, said.timestamp, said.amount, said.merchant_id
 
@@ -64,13 +64,13 @@ class Truth(NamedTuple):
     taught: Mapping[Payment, bool]
     labelled: Mapping[tuple[str, str], bool]
 
-    def of(self, row: Row) -> bool | None:
+    def of(self, row: ChangedDecision) -> bool | None:
         """Return whether it was fraud; None if that is unknown."""
         said = self.labelled.get((row.card_id, row.transaction_id))
         return self.taught.get(payment(row), said)
 
 
-class Side(msgspec.Struct, frozen=True):
+class AlertStats(msgspec.Struct, frozen=True):
     """What one policy did: `value` is the amount of the frauds among its alerts.
 
     `cards_bothered` counts cards with an alert on a transaction that is labelled legitimate; `unlabelled` are alerts of
@@ -85,12 +85,12 @@ class Side(msgspec.Struct, frozen=True):
     unlabelled: int
 
 
-class Segment(msgspec.Struct, frozen=True):
+class SegmentStats(msgspec.Struct, frozen=True):
     """What changes in a part of the transactions: alerts that only the candidate raises, and those it would not."""
 
     transactions: int
-    gained: Side
-    lost: Side
+    gained: AlertStats
+    lost: AlertStats
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -102,36 +102,38 @@ class Comparison(msgspec.Struct, frozen=True):
     frauds: int
     value: float
     left_out: int
-    as_decided: Side
-    as_candidate: Side
-    all: Segment
-    by_reason: dict[str, Segment]
-    by_country: dict[str, Segment]
-    by_amount: dict[str, Segment]
+    as_decided: AlertStats
+    as_candidate: AlertStats
+    all: SegmentStats
+    by_reason: dict[str, SegmentStats]
+    by_country: dict[str, SegmentStats]
+    by_amount: dict[str, SegmentStats]
 
 
-def standing_in(views: Iterable[View], model: str, untaught: OnlineModel) -> dict[str, View]:
+def standing_in(views: Iterable[SnapshotView], model: str, untaught: OnlineModel) -> dict[str, SnapshotView]:
     """Return the views as a candidate model would have used them: with its own online model or an untaught one."""
     return {view.snapshot.version: _with(view, model, untaught) for view in views}
 
 
-def _with(view: View, model: str, untaught: OnlineModel) -> View:
+def _with(view: SnapshotView, model: str, untaught: OnlineModel) -> SnapshotView:
     if view.snapshot.model == model:
         return view
-    return View(msgspec.structs.replace(view.snapshot, model=model, online=untaught, online_weight=0.0), view.table)
+    return SnapshotView(
+        msgspec.structs.replace(view.snapshot, model=model, online=untaught, online_weight=0.0), view.table
+    )
 
 
 class Comparer:
     """Decide anew, pair by pair. `left_out` counts what names a snapshot that is not here, or cannot be read."""
 
-    def __init__(self, detector: Detector, views: Mapping[str, View], span: Span) -> None:
+    def __init__(self, detector: Detector, views: Mapping[str, SnapshotView], span: TimeRange) -> None:
         self._detector = detector
         self._views = views
         self._span = span
         self._waiting: list[tuple[ScoreRecord, Transaction]] = []
         self.left_out = 0
 
-    def compare(self, pairs: Iterable[Pair]) -> Iterator[Row]:
+    def compare(self, pairs: Iterable[Pair]) -> Iterator[ChangedDecision]:
         """Take in the pairs of a partition; a repetition was decided before and is not counted again."""
         for one in pairs:
             if one.head is None or one.score is None or not self._span.has(one.head.timestamp):
@@ -147,23 +149,23 @@ class Comparer:
                 self.left_out += 1
                 continue
             waiting = self._waiting
-            if waiting and (waiting[0][0].snapshot != record.snapshot or len(waiting) == LARGEST_BATCH):
+            if waiting and (waiting[0][0].snapshot != record.snapshot or len(waiting) == MAX_BATCH):
                 yield from self._decide()
             self._waiting.append((record, one.transaction or _transaction(record)))
         yield from self._decide()
 
-    def _decide(self) -> Iterator[Row]:
+    def _decide(self) -> Iterator[ChangedDecision]:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        verdicts = self._detector.judge(
+        verdicts = self._detector.decide_from_features(
             [transaction for _, transaction in waiting],
             [record.features for record, _ in waiting if record.features is not None],
-            Named(self._views[waiting[0][0].snapshot]),
+            FixedSnapshot(self._views[waiting[0][0].snapshot]),
             [record.is_id_reused for record, _ in waiting],
         )
         for (record, transaction), verdict in zip(waiting, verdicts, strict=True):
-            yield Row(
+            yield ChangedDecision(
                 record.timestamp,
                 record.card_id,
                 record.transaction_id,
@@ -191,7 +193,9 @@ def _transaction(record: ScoreRecord) -> Transaction:
     )
 
 
-def summary(rows: Sequence[Row], truth: Truth, candidate: dict[str, str | float], left_out: int) -> Comparison:
+def summary(
+    rows: Sequence[ChangedDecision], truth: Truth, candidate: dict[str, str | float], left_out: int
+) -> Comparison:
     """Count what the candidate would have changed.
 
     Parameters
@@ -218,33 +222,35 @@ def summary(rows: Sequence[Row], truth: Truth, candidate: dict[str, str | float]
     )
 
 
-def _was(row: Row) -> bool:
+def _was(row: ChangedDecision) -> bool:
     return row.outcome is not Outcome.APPROVE
 
 
-def _is(row: Row) -> bool:
+def _is(row: ChangedDecision) -> bool:
     return row.candidate_outcome is not Outcome.APPROVE
 
 
-def _segments(rows: Iterable[Row], truth: Truth, name_of: Callable[[Row], str]) -> dict[str, Segment]:
-    parts: dict[str, list[Row]] = defaultdict(list)
+def _segments(
+    rows: Iterable[ChangedDecision], truth: Truth, name_of: Callable[[ChangedDecision], str]
+) -> dict[str, SegmentStats]:
+    parts: dict[str, list[ChangedDecision]] = defaultdict(list)
     for row in rows:
         parts[name_of(row)].append(row)
     found = {name: _segment(parts[name], truth) for name in sorted(parts)}
     return {name: one for name, one in found.items() if one.gained.alerts or one.lost.alerts}
 
 
-def _segment(rows: Sequence[Row], truth: Truth) -> Segment:
-    return Segment(
+def _segment(rows: Sequence[ChangedDecision], truth: Truth) -> SegmentStats:
+    return SegmentStats(
         len(rows),
         gained=_side([(row, row.candidate_outcome) for row in rows if _is(row) and not _was(row)], truth),
         lost=_side([(row, row.outcome) for row in rows if _was(row) and not _is(row)], truth),
     )
 
 
-def _side(alerts: Sequence[tuple[Row, Outcome]], truth: Truth) -> Side:
+def _side(alerts: Sequence[tuple[ChangedDecision, Outcome]], truth: Truth) -> AlertStats:
     known = [(row, truth.of(row)) for row, _ in alerts]
-    return Side(
+    return AlertStats(
         alerts=len(alerts),
         declined=sum(outcome is Outcome.DECLINE for _, outcome in alerts),
         frauds=sum(one is True for _, one in known),

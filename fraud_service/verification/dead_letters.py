@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.kafka.dead_letter_format import Letter, Sorter
+from fraud_service.kafka.dead_letter_format import DeadLetterParser, LetterHeaders
 from fraud_service.verification.findings import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.kafka.topic_reader import Record
     from fraud_service.verification.findings import Findings
 
 Place = tuple[str, int]  # topic and partition
@@ -21,26 +21,26 @@ class Letters:
     """All dead letters by the record they stand for, as sixteen to a hundred bytes each."""
 
     def __init__(self) -> None:
-        self._of: dict[Place, dict[int, Letter]] = {}
+        self._of: dict[Place, dict[int, LetterHeaders]] = {}
 
-    def of(self, topic: str, partition: int) -> dict[int, Letter]:
+    def of(self, topic: str, partition: int) -> dict[int, LetterHeaders]:
         """Return the letters of one partition of a source, by offset."""
         return self._of.get((topic, partition), {})
 
-    def take(self, entries: Iterable[Entry], findings: Findings) -> None:
+    def take(self, entries: Iterable[Record], findings: Findings) -> None:
         """Read one partition of dead letters: letters to look up, marks to check.
 
         A second letter for the same record is an anomaly, and so are foreign records, a mark that is not believed, and
         a second mark.
         """
-        sorter, sent_again = Sorter(), set[int]()
+        sorter, sent_again = DeadLetterParser(), set[int]()
         for entry in entries:
             try:
                 found = sorter.take(entry)
             except InvalidRecord as error:
                 findings.wrong(Kind.UNREADABLE, entry, str(error))
                 continue
-            if isinstance(found, Letter):
+            if isinstance(found, LetterHeaders):
                 self._keep(found, entry, findings)
                 continue
             if found.complaint is not None:
@@ -51,7 +51,7 @@ class Letters:
                 findings.wrong(Kind.DOUBLED, entry, f"the letter at {found.offset} was redriven before")
             sent_again.add(found.offset)
 
-    def _keep(self, found: Letter, entry: Entry, findings: Findings) -> None:
+    def _keep(self, found: LetterHeaders, entry: Record, findings: Findings) -> None:
         findings.count("dead_letters")
         known = self._of.setdefault((found.topic, found.partition), {})
         if found.offset in known:

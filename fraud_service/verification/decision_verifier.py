@@ -14,26 +14,26 @@ import msgspec
 
 from fraud_service.domain.decision import Decision, Reason
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.features import LONG_AGO
+from fraud_service.domain.features import MAX_AGE_H
 from fraud_service.domain.profile import SCHEMA, Profile
 from fraud_service.domain.records import decode_score, encode_record, score_record
-from fraud_service.domain.snapshot import UNTAUGHT
+from fraud_service.domain.snapshot import UNTRAINED
 from fraud_service.verification.differences import Finding, Kind, difference
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
 
-    from fraud_service.domain.detector import Detector, Verdict
+    from fraud_service.domain.detector import Assessment, Detector
     from fraud_service.domain.events import Transaction
     from fraud_service.domain.records import ScoreRecord
-    from fraud_service.domain.snapshot import View
+    from fraud_service.domain.snapshot import SnapshotView
     from fraud_service.verification.pairing import Pair
 
-LARGEST_BATCH: Final = 1024
+MAX_BATCH: Final = 1024
 FIRST: Final = b'"card_age":0.0,"hours_since_last":720.0'  # so begin the features of a card that was not known
 
 
-class Span(NamedTuple):
+class TimeRange(NamedTuple):
     """Event time that is reported, in epoch milliseconds: from `begin` up to, but without, `end`."""
 
     begin: int = 0
@@ -44,25 +44,25 @@ class Span(NamedTuple):
         return self.begin <= timestamp < self.end
 
 
-class Named:
+class FixedSnapshot:
     """The snapshot that a score names, whatever the event time."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: SnapshotView) -> None:
         self._view = view
 
-    def at(self, timestamp: int) -> View:  # noqa: ARG002 - as a scorer asks
+    def at(self, timestamp: int) -> SnapshotView:  # noqa: ARG002 - as a scorer asks
         """Return it."""
         return self._view
 
 
-class Taught(NamedTuple):
+class KnownSnapshots(NamedTuple):
     """All that the log says was ever in force: views by the version of their snapshot, and the versions of models."""
 
-    views: Mapping[str, View]
+    views: Mapping[str, SnapshotView]
     models: Container[str]
 
 
-class _Lane:
+class _Batch:
     """Pairs that name the same snapshot, assessed together."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class _Lane:
         self.cards: set[str] = set()
 
     def takes(self, version: str) -> bool:
-        return (not self.pairs or self.version == version) and len(self.pairs) < LARGEST_BATCH
+        return (not self.pairs or self.version == version) and len(self.pairs) < MAX_BATCH
 
     def add(self, version: str, offset: int, transaction: Transaction, score: bytes) -> None:
         self.version = version
@@ -85,7 +85,7 @@ class _Lane:
         self.cards.add(transaction.card_id)
 
 
-class Standing(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True):
     """How far the verification of a partition came, and all it needs to go on from these offsets.
 
     `schema` is that of the profiles.
@@ -116,7 +116,9 @@ class Verifier:
         Whether retention has removed the first transactions.
     """
 
-    def __init__(self, partition: int, detector: Detector, taught: Taught, span: Span, *, is_cut: bool) -> None:
+    def __init__(
+        self, partition: int, detector: Detector, taught: KnownSnapshots, span: TimeRange, *, is_cut: bool
+    ) -> None:
         self._partition = partition
         self._detector = detector
         self._taught = taught
@@ -124,7 +126,7 @@ class Verifier:
         self._is_cut = is_cut
         self._has_begun = not is_cut
         self._cut_cards: dict[str, bool] = {}
-        self._rebuilt, self._given = _Lane(), _Lane()
+        self._rebuilt, self._given = _Batch(), _Batch()
         self.profiles: dict[str, Profile] = {}
         self.counts: Counter[str] = Counter()
 
@@ -134,13 +136,13 @@ class Verifier:
             yield from self.take(one)
         yield from self.flush()
 
-    def standing(self, transaction: int, score: int, findings: list[Finding]) -> Standing:
+    def standing(self, transaction: int, score: int, findings: list[Finding]) -> Checkpoint:
         """Return how far it is, flushed, before these offsets; the profiles in it are its own."""
-        return Standing(
+        return Checkpoint(
             SCHEMA, transaction, score, self._has_begun, self._cut_cards, dict(self.counts), findings, self.profiles
         )
 
-    def go_on(self, standing: Standing) -> None:
+    def go_on(self, standing: Checkpoint) -> None:
         """Go on where another verifier of the partition stood."""
         self._has_begun, self._cut_cards = standing.has_begun, standing.cut_cards
         self.counts.update(standing.counts)
@@ -178,7 +180,7 @@ class Verifier:
         if FIRST in score and (transaction.card_id in lane.cards or transaction.card_id in self.profiles):
             yield from self._begin_anew(transaction.card_id)
         # A repetition names the snapshot of its first decision; it is not scored, and fits into any batch.
-        version = lane.version if head.repeated and lane.pairs else head.snapshot
+        version = lane.version if head.is_duplicate and lane.pairs else head.snapshot
         if not lane.takes(version):
             yield from self._assess(lane)
         lane.add(version, one.offset, transaction, score)
@@ -220,7 +222,7 @@ class Verifier:
         if known is None:
             record = _scored(score)
             features = None if record is None else record.features
-            is_first = features is not None and features.card_age == 0.0 and features.hours_since_last == LONG_AGO
+            is_first = features is not None and features.card_age == 0.0 and features.hours_since_last == MAX_AGE_H
             known = self._cut_cards[card_id] = not is_first
         return known
 
@@ -229,20 +231,22 @@ class Verifier:
         if self._is_cut and self._is_incomplete(transaction.card_id, score or b""):
             return
         yield from self._assess(self._rebuilt)
-        fold(transaction, self.profiles, score, self._detector, self._taught.views[UNTAUGHT])
+        fold(transaction, self.profiles, score, self._detector, self._taught.views[UNTRAINED])
 
     def flush(self) -> Iterator[Finding]:
         """Assess all that waits for more; yields what differs."""
         yield from self._assess(self._rebuilt)
         yield from self._assess(self._given)
 
-    def _assess(self, lane: _Lane) -> Iterator[Finding]:
+    def _assess(self, lane: _Batch) -> Iterator[Finding]:
         if not lane.pairs:
             return
-        transactions, knowledge = [one for one, _ in lane.pairs], Named(self._taught.views[lane.version])
+        transactions, knowledge = [one for one, _ in lane.pairs], FixedSnapshot(self._taught.views[lane.version])
         if lane is self._given:
             features = [one.features for one in lane.records if one.features is not None]
-            verdicts = self._detector.judge(transactions, features, knowledge, [r.is_id_reused for r in lane.records])
+            verdicts = self._detector.decide_from_features(
+                transactions, features, knowledge, [r.is_id_reused for r in lane.records]
+            )
         else:
             verdicts = self._detector.assess(transactions, self.profiles, knowledge)
         proved = "follow" if lane is self._given else "identical"
@@ -254,7 +258,7 @@ class Verifier:
                 yield self._differing(offset, verdict, *difference(record, score))
         lane.empty()
 
-    def _differing(self, offset: int, verdict: Verdict, kind: Kind, detail: str) -> Finding:
+    def _differing(self, offset: int, verdict: Assessment, kind: Kind, detail: str) -> Finding:
         transaction = verdict.transaction
         self.counts[kind] += 1
         return Finding(
@@ -276,7 +280,7 @@ class Verifier:
 
 
 def fold(
-    transaction: Transaction, profiles: dict[str, Profile], score: bytes | None, detector: Detector, blind: View
+    transaction: Transaction, profiles: dict[str, Profile], score: bytes | None, detector: Detector, blind: SnapshotView
 ) -> None:
     """Take a transaction into its card's profile, with the decision that was logged.
 
@@ -286,14 +290,14 @@ def fold(
         What to decide with where no decision can be read.
     """
     profile = profiles.get(transaction.card_id) or Profile()
-    if profile.remembered(transaction).ago:
+    if profile.duplicate_age(transaction).ago:
         return
     try:
         decision = decision_of(decode_score(score))
     except InvalidRecord:
-        detector.assess([transaction], profiles, Named(blind))
+        detector.assess([transaction], profiles, FixedSnapshot(blind))
         return
-    profile.fold(transaction)
+    profile.update(transaction)
     profile.decide(decision)
     profiles[transaction.card_id] = profile
 

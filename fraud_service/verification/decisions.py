@@ -24,8 +24,8 @@ from fraud_service.verification.transaction_ids import Uses
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
 
-    from fraud_service.kafka.dead_letter_format import Letter
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.kafka.dead_letter_format import LetterHeaders
+    from fraud_service.kafka.topic_reader import Record
     from fraud_service.verification.findings import Findings
 
 ALERT_ID: Final = "ce_id"
@@ -33,7 +33,7 @@ ALERT_ID: Final = "ce_id"
 _alerts = msgspec.json.Decoder(AlertRecord)
 
 
-class Scope(NamedTuple):
+class PartitionScope(NamedTuple):
     """Which part of a partition is looked at.
 
     Inputs lie from `begin` up to `end`; `committed` is the group's offset, None before its first. `moment` is the
@@ -60,28 +60,28 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class _Input(NamedTuple):
-    entry: Entry
+    entry: Record
     transaction: Transaction | None
 
 
 class _Scored(NamedTuple):
-    entry: Entry
+    entry: Record
     record: ScoreRecord
 
 
 class _Alert(NamedTuple):
-    entry: Entry
+    entry: Record
     record: AlertRecord
 
 
-class Loose(NamedTuple):
+class Unmatched(NamedTuple):
     """An input without a score, or a score without an input: in another partition it may have its partner."""
 
-    inputs: dict[Hashable, list[Entry]]
-    scores: dict[Hashable, list[tuple[Entry, bool]]]
+    inputs: dict[Hashable, list[Record]]
+    scores: dict[Hashable, list[tuple[Record, bool]]]
 
     @classmethod
-    def none(cls) -> Loose:
+    def none(cls) -> Unmatched:
         """Return where nothing is loose."""
         return cls({}, {})
 
@@ -97,7 +97,9 @@ class Decisions:
         Takes what finds no partner here; `settle` looks for it in the other partitions.
     """
 
-    def __init__(self, scope: Scope, letters: Mapping[int, Letter], loose: Loose, findings: Findings) -> None:
+    def __init__(
+        self, scope: PartitionScope, letters: Mapping[int, LetterHeaders], loose: Unmatched, findings: Findings
+    ) -> None:
         self._scope = scope
         self._letters = letters
         self._loose = loose
@@ -107,7 +109,7 @@ class Decisions:
         self._scored: Matcher[_Input, _Scored] = Matcher(self._on_no_score, self._on_no_input)
         self._alerted: Matcher[_Scored, _Alert] = Matcher(self._on_no_alert, self._on_no_score_of_alert)
 
-    def follow(self, inputs: Iterable[Entry], scores: Iterable[Entry], alerts: Iterable[Entry]) -> None:
+    def follow(self, inputs: Iterable[Record], scores: Iterable[Record], alerts: Iterable[Record]) -> None:
         """Read all three to their ends, each only as far as the others need it."""
         alerts = iter(alerts)
         for entry, is_input in _side_by_side(iter(inputs), iter(scores), self._scored):
@@ -123,7 +125,7 @@ class Decisions:
         self._alerted.finish()
         self._check_letters()
 
-    def _input(self, entry: Entry) -> None:
+    def _input(self, entry: Record) -> None:
         self._findings.count("inputs")
         letter = self._letters.get(entry.offset)
         if letter is not None:
@@ -136,7 +138,7 @@ class Decisions:
         if pair is not None:
             self._compare(pair.expected, pair.found, in_order=pair.in_order)
 
-    def _score(self, entry: Entry) -> None:
+    def _score(self, entry: Record) -> None:
         self._findings.count("scores")
         try:
             record = decode_score(entry.value)
@@ -147,17 +149,17 @@ class Decisions:
         pair = self._scored.find((record.card_id, record.transaction_id), scored)
         if pair is not None:
             self._compare(pair.expected, pair.found, in_order=pair.in_order)
-        self._findings.count("repeated", record.repeated)
-        self._findings.count("reused_ids", record.is_id_reused and not record.repeated)
+        self._findings.count("repeated", record.is_duplicate)
+        self._findings.count("reused_ids", record.is_id_reused and not record.is_duplicate)
         if self._uses.repeats_another(record):
             self._findings.wrong(Kind.DECISION, entry, "it repeats the decision on another payment under its id")
-        if record.outcome is not Outcome.APPROVE and not record.repeated:
+        if record.outcome is not Outcome.APPROVE and not record.is_duplicate:
             self._findings.count("flagged")
             raised = self._alerted.expect((record.card_id, record.transaction_id), scored)
             if raised is not None:
                 self._compare_alert(raised.expected, raised.found, in_order=raised.in_order)
 
-    def _alert(self, entry: Entry) -> None:
+    def _alert(self, entry: Record) -> None:
         self._findings.count("alerts")
         try:
             record = _alerts.decode(entry.value or b"")
@@ -228,7 +230,7 @@ class Decisions:
                 self._findings.wrong_at(Kind.UNEXPECTED, scope.topic, scope.partition, offset, what)
 
 
-def settle(loose: Loose, findings: Findings) -> None:
+def resolve_unmatched(loose: Unmatched, findings: Findings) -> None:
     """Bring together what has its partner in another partition, and say of the rest what it is.
 
     A producer that partitions by other rules than its card's murmur2 puts inputs where their scores do not lie: such a
@@ -253,8 +255,8 @@ def settle(loose: Loose, findings: Findings) -> None:
 
 
 def _side_by_side(
-    inputs: Iterator[Entry], scores: Iterator[Entry], matcher: Matcher[_Input, _Scored]
-) -> Iterator[tuple[Entry, bool]]:
+    inputs: Iterator[Record], scores: Iterator[Record], matcher: Matcher[_Input, _Scored]
+) -> Iterator[tuple[Record, bool]]:
     """Read from whichever side is behind, so that neither waits long for the other; True marks an input."""
     while True:
         is_input = matcher.lead <= 0
@@ -268,7 +270,7 @@ def _side_by_side(
         yield entry, False
 
 
-def _identify(entry: Entry) -> tuple[Hashable, Transaction | None]:
+def _identify(entry: Record) -> tuple[Hashable, Transaction | None]:
     try:
         transaction = decode_transaction(entry.value)
     except InvalidEvent:

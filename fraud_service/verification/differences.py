@@ -56,8 +56,8 @@ def difference(expected: ScoreRecord, logged: bytes) -> tuple[Kind, str]:
         found = decode_score(logged)
     except InvalidRecord as error:
         return Kind.UNREADABLE, str(error)
-    if found.repeated != expected.repeated:
-        return Kind.REPETITION, _told(found, expected, ["repeated"])
+    if found.is_duplicate != expected.is_duplicate:
+        return Kind.REPETITION, _told(found, expected, ["is_duplicate"])
     if found.features is not None and expected.features is not None and found.features != expected.features:
         return Kind.FEATURES, _features(found.features, expected.features)
     changed = [name for name in found.__struct_fields__ if getattr(found, name) != getattr(expected, name)]

@@ -59,7 +59,7 @@ def risk_figures(risk: Risk, as_of: int) -> Figures:
         "labelled_30d": labelled,
         "frauds_30d": frauds,
         "streak_of_frauds": risk.streak,
-        "unexplained_in_streak": risk.unexplained,
+        "unexplained_in_streak": risk.lowamount_frauds,
         "streak_began": _moment(risk.streak_began),
         "last_fraud": _moment(risk.last_fraud),
         "last_genuine": _moment(risk.last_genuine),

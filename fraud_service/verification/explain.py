@@ -28,7 +28,7 @@ from fraud_service.domain.time import HOUR
 from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.verification import snapshots, topic_views
 from fraud_service.verification.comparison import payment
-from fraud_service.verification.decision_verifier import Named, Span
+from fraud_service.verification.decision_verifier import FixedSnapshot, TimeRange
 from fraud_service.verification.display import (
     Figures,
     profile_figures,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.scoring import Contributions
-    from fraud_service.kafka.topic_reader import Archive, Entry
+    from fraud_service.kafka.topic_reader import Record, TopicReader
     from fraud_service.verification.pairing import Pair
     from fraud_service.verification.topic_views import Broadcasts
 
@@ -122,7 +122,7 @@ def explain(
     """
     with topic_views.opened(settings) as archive:
         place = _find(archive, settings, transaction_id, card, at)
-    told = snapshots.everything(settings)
+    told = snapshots.load_broadcasts(settings)
     with topic_views.opened(settings) as archive:
         history = CardHistory.read(archive, settings, place.partition, place.record.card_id)
         uses, decided = _uses(history.pairs, transaction_id)
@@ -137,7 +137,7 @@ def explain(
     return msgspec.structs.replace(case, uses=uses, number=number)
 
 
-def _find(archive: Archive, settings: Settings, transaction_id: str, card: str | None, at: int | None) -> Place:
+def _find(archive: TopicReader, settings: Settings, transaction_id: str, card: str | None, at: int | None) -> Place:
     topic = settings.topics.scores
     spans = archive.spans(topic)
     partitions = sorted(spans) if card is None else [murmur2_partition(card.encode(), len(spans))]
@@ -165,10 +165,10 @@ def _uses(pairs: Sequence[Pair], transaction_id: str) -> tuple[list[Use], list[P
             record = decode_score(one.score)
         except InvalidRecord:
             continue
-        kind = REPETITION if record.repeated else REUSED if decided or record.is_id_reused else FIRST
+        kind = REPETITION if record.is_duplicate else REUSED if decided or record.is_id_reused else FIRST
         said = record.timestamp, record.amount, record.currency, record.merchant_id
         uses.append(Use(kind, *said, record.outcome.value, record.score))
-        if not record.repeated:
+        if not record.is_duplicate:
             decided.append(Place(-1, one.offset if one.behind is None else one.behind - 1, record))
     return uses, decided
 
@@ -186,16 +186,16 @@ def _chosen(place: Place, decided: list[Place], at: int | None, number: int | No
     return decided[number - 1]._replace(partition=place.partition), number
 
 
-def _record(entry: Entry, transaction_id: str, card: str | None) -> ScoreRecord | None:
+def _record(entry: Record, transaction_id: str, card: str | None) -> ScoreRecord | None:
     try:
         record = decode_score(entry.value)
     except InvalidRecord:
         return None
     is_it = record.transaction_id == transaction_id and card in {None, record.card_id}
-    return record if is_it and not record.repeated else None
+    return record if is_it and not record.is_duplicate else None
 
 
-def _lessons(archive: Archive, settings: Settings, record: ScoreRecord) -> list[dict[str, Any]]:
+def _lessons(archive: TopicReader, settings: Settings, record: ScoreRecord) -> list[dict[str, Any]]:
     """Return what was taught of a transaction; examples lie in the partition of its merchant."""
     spans = archive.spans(settings.topics.labelled)
     partition = murmur2_partition(record.merchant_id.encode(), len(spans))
@@ -211,7 +211,7 @@ def _lessons(archive: Archive, settings: Settings, record: ScoreRecord) -> list[
             "is_fraud": one.is_fraud,
             "source": None if one.source is None else one.source.value,
             "known_at": rfc3339(one.known_at),
-            "taught_at": rfc3339(one.snapshot),
+            "taught_at": rfc3339(one.boundary_ms),
             "corrects": one.corrects,
             "weight": one.weight,
         }
@@ -230,7 +230,7 @@ def _case(
     record = place.record
     number = _number(history.pairs, record)
     before, target = history.pairs[:number], history.pairs[number : number + 1]
-    verifier = history.verifier(settings, told, Span(record.timestamp, record.timestamp + 1))
+    verifier = history.verifier(settings, told, TimeRange(record.timestamp, record.timestamp + 1))
     for _ in verifier.verify(before):
         pass  # what was wrong before is not what is asked
     profile = decode_profile(encode_profile(verifier.profiles.get(record.card_id) or Profile()))
@@ -262,7 +262,7 @@ def _case(
 def _number(pairs: Sequence[Pair], record: ScoreRecord) -> int:
     """Return which of the card's pairs was decided in this record."""
     for number, one in enumerate(pairs):
-        if one.head is not None and one.head.transaction_id == record.transaction_id and not one.head.repeated:
+        if one.head is not None and one.head.transaction_id == record.transaction_id and not one.head.is_duplicate:
             with suppress(InvalidRecord):
                 if facts(decode_score(one.score)) == facts(record):
                     return number
@@ -283,7 +283,7 @@ def _contributions(told: Broadcasts, record: ScoreRecord) -> Contributions | Non
         amount=record.amount,
         currency=record.currency,
     )
-    (verdict,) = detector.judge([event], [record.features], Named(view), [record.is_id_reused])
+    (verdict,) = detector.decide_from_features([event], [record.features], FixedSnapshot(view), [record.is_id_reused])
     return verdict.contributions
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 if TYPE_CHECKING:
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.kafka.topic_reader import Record
 
-MOST_LISTED: Final = 1000  # anomalies with their place; beyond it they are only counted
+MAX_LISTED: Final = 1000  # anomalies with their place; beyond it they are only counted
 
 
 class Kind(StrEnum):
@@ -86,14 +86,14 @@ class Findings:
         """Count records that were looked at."""
         self._counts[what] += number
 
-    def wrong(self, kind: Kind, entry: Entry, what: str) -> None:
+    def wrong(self, kind: Kind, entry: Record, what: str) -> None:
         """Add an anomaly of a record."""
         self.wrong_at(kind, entry.topic, entry.partition, entry.offset, what)
 
     def wrong_at(self, kind: Kind, topic: str, partition: int, offset: int, what: str) -> None:
         """Add an anomaly of a place."""
         self._found[kind.value] += 1
-        if len(self._anomalies) < MOST_LISTED:
+        if len(self._anomalies) < MAX_LISTED:
             self._anomalies.append(Anomaly(kind, topic, partition, offset, what))
 
     def note(self, what: str) -> None:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from fraud_service.domain.snapshot import Snapshot
-    from fraud_service.kafka.dead_letter_format import Letter
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.kafka.dead_letter_format import LetterHeaders
+    from fraud_service.kafka.topic_reader import Record
     from fraud_service.security.signatures import Keyring
     from fraud_service.verification.findings import Findings
 
 
 def follow_labels(
-    labels: Iterable[Entry], letters: Mapping[int, Letter], committed: int | None, findings: Findings
+    labels: Iterable[Record], letters: Mapping[int, LetterHeaders], committed: int | None, findings: Findings
 ) -> None:
     """Check one partition of labels: what was read is either a label or a dead letter."""
     for entry in labels:
@@ -59,7 +59,7 @@ class Taught:
         self._seen = array("Q")
         self._twice: set[int] = set()
 
-    def take(self, entries: Iterable[Entry], findings: Findings) -> None:
+    def take(self, entries: Iterable[Record], findings: Findings) -> None:
         """Read one partition of labelled examples."""
         for entry in entries:
             findings.count("labelled")
@@ -77,7 +77,7 @@ class Taught:
         self._twice = {int(identity) for identity in seen[times > 1]}
         return bool(self._twice)
 
-    def name(self, entries: Iterable[Entry], met: set[int], findings: Findings) -> None:
+    def name(self, entries: Iterable[Record], met: set[int], findings: Findings) -> None:
         """Find the second lessons in one partition; `met` goes from one to the next."""
         for entry in entries:
             try:
@@ -90,7 +90,7 @@ class Taught:
                 met.add(identity)
 
 
-def _example(entry: Entry) -> int | None:
+def _example(entry: Record) -> int | None:
     """Name what is taught; None for a correction. The same id long after is another transaction."""
     record = decode_labelled(entry.value or b"")
     if record.corrects:
@@ -98,7 +98,7 @@ def _example(entry: Entry) -> int | None:
     return int.from_bytes(fingerprint64(repr(facts(record))), "big")
 
 
-def follow_snapshots(entries: Iterable[Entry], findings: Findings) -> Snapshot | None:
+def follow_snapshots(entries: Iterable[Record], findings: Findings) -> Snapshot | None:
     """Check that every snapshot proves its digest and comes after the one before; returns the newest.
 
     A copy with another signature is what `fraud-service sign` writes. With the same one somebody sent it again.
@@ -128,9 +128,9 @@ def follow_snapshots(entries: Iterable[Entry], findings: Findings) -> Snapshot |
     return newest
 
 
-def believed(
-    entries: Iterable[Entry], role: str, keyring: Keyring, findings: Findings, begin: int = 0
-) -> Iterator[Entry]:
+def verified_entries(
+    entries: Iterable[Record], role: str, keyring: Keyring, findings: Findings, begin: int = 0
+) -> Iterator[Record]:
     """Leave out, and name, the records that no key of ours has signed: scorers leave them out, too.
 
     Those at offsets before `begin` are only counted in a note: they may be older than the keys.
@@ -150,7 +150,7 @@ def believed(
         findings.note(f"{older} records on the topic of {role} are older than --since, and are not believed")
 
 
-def follow_risk(entries: Iterable[Entry], newest: Snapshot, findings: Findings) -> bool:
+def follow_risk(entries: Iterable[Record], newest: Snapshot, findings: Findings) -> bool:
     """Whether the rows of risk add up to the digest that the newest snapshot names; later rows are left out."""
     rows: dict[str, bytes | None] = {}
     for entry in entries:

@@ -30,7 +30,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     timestamp: int
     snapshot: str
     model: str
-    repeated: bool
+    is_duplicate: bool
 
 
 class Pair(NamedTuple):

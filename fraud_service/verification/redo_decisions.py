@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fraud_service.domain.errors import ArchiveError
 from fraud_service.verification import replay, snapshots
-from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.decision_verifier import TimeRange
 from fraud_service.verification.differences import Kind as Difference
 from fraud_service.verification.findings import Kind
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def follow_decisions(settings: Settings, progress: Callable[[int], None], findings: Findings) -> None:
     """Make every decision of the log again; `progress` is told how many were read so far."""
-    found = replay.verify(settings, replay.plan(settings, Span()), progress)
+    found = replay.verify(settings, replay.plan(settings, TimeRange()), progress)
     for one in found.findings:
         # A finding lies where its transaction does; only a score without one has a place on its own topic.
         is_score = one.kind in {Difference.INPUT_MISSING, Difference.SCORE_UNREADABLE}

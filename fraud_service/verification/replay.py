@@ -15,36 +15,36 @@ import msgspec
 
 from fraud_service.config import factories
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.kafka.topic_reader import Span as Offsets
+from fraud_service.kafka.topic_reader import OffsetRange as Offsets
 from fraud_service.verification import checkpoint, snapshots, topic_views
-from fraud_service.verification.decision_verifier import Span, Verifier
+from fraud_service.verification.decision_verifier import TimeRange, Verifier
 from fraud_service.verification.differences import Finding
 from fraud_service.verification.pairing import pair
-from fraud_service.verification.worker_pool import spread
+from fraud_service.verification.worker_pool import run_in_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from fraud_service.config.settings import Settings
-    from fraud_service.verification.decision_verifier import Standing
+    from fraud_service.verification.decision_verifier import Checkpoint
     from fraud_service.verification.pairing import Pair
     from fraud_service.verification.topic_views import Broadcasts
 
-MOST_LISTED: Final = 1000  # differences told one by one, by partition; all are counted
-AT_A_STRETCH: Final = 2_000_000  # decisions of a partition after which a folder keeps how far it is
+MAX_LISTED: Final = 1000  # differences told one by one, by partition; all are counted
+MAX_RUN: Final = 2_000_000  # decisions of a partition after which a folder keeps how far it is
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What to replay: of which service, event time, and offsets of scores and transactions by partition."""
 
     topic: str  # of the scores
-    span: Span
+    span: TimeRange
     scores: dict[int, Offsets]
     transactions: dict[int, Offsets]
 
 
-class Verified(msgspec.Struct, frozen=True):
+class ReplayResult(msgspec.Struct, frozen=True):
     """What a verification found: how many of each kind, and the differences themselves, as far as they are listed."""
 
     counts: dict[str, int]
@@ -61,7 +61,7 @@ class Verified(msgspec.Struct, frozen=True):
 NO_DIFFERENCE: Final = ("identical", "follow", "unproved", "cut", "waiting", "outside")
 
 
-def plan(settings: Settings, span: Span, partitions: Sequence[int] | None = None) -> Plan:
+def plan(settings: Settings, span: TimeRange, partitions: Sequence[int] | None = None) -> Plan:
     """Take the ends.
 
     Raises
@@ -83,7 +83,7 @@ def plan(settings: Settings, span: Span, partitions: Sequence[int] | None = None
     return Plan(settings.topics.scores, span, *begun)
 
 
-def resumed(folder: Path, asked: Plan) -> Plan:
+def load_checkpoints(folder: Path, asked: Plan) -> Plan:
     """Return the plan that a folder keeps, to the ends it was begun with; the one asked for when it keeps none.
 
     Raises
@@ -102,7 +102,7 @@ def resumed(folder: Path, asked: Plan) -> Plan:
 
 def verify(
     settings: Settings, asked: Plan, progress: Callable[[int], None] = lambda _: None, folder: Path | None = None
-) -> Verified:
+) -> ReplayResult:
     """Make every decision of the log again.
 
     Parameters
@@ -112,11 +112,11 @@ def verify(
     folder
         Where finished partitions are kept, and how far the others are, and where both are found again.
     """
-    parts = spread(_verify, [(settings, share, folder) for share in shares(asked)], progress)
+    parts = run_in_processes(_verify, [(settings, share, folder) for share in split(asked)], progress)
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update(part.counts)
-    return Verified(
+    return ReplayResult(
         counts=dict(sorted(counts.items())),
         findings=[finding for part in parts for finding in part.findings],
         refused=parts[0].refused if parts else [],
@@ -124,7 +124,7 @@ def verify(
     )
 
 
-def shares(asked: Plan) -> list[Plan]:
+def split(asked: Plan) -> list[Plan]:
     """Divide the partitions of a plan, one share a core."""
     numbers = sorted(asked.scores)
     workers = min(os.cpu_count() or 1, len(numbers))
@@ -140,13 +140,13 @@ def _part(asked: Plan, numbers: Sequence[int]) -> Plan:
     )
 
 
-def _verify(settings: Settings, asked: Plan, folder: Path | None, count: Callable[[], None]) -> Verified:
+def _verify(settings: Settings, asked: Plan, folder: Path | None, count: Callable[[], None]) -> ReplayResult:
     """Verify the partitions of a plan one after the other."""
-    told = snapshots.everything(settings)
+    told = snapshots.load_broadcasts(settings)
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
     for partition in asked.scores:
-        part = None if folder is None else checkpoint.read(folder, str(partition), Verified)
+        part = None if folder is None else checkpoint.read(folder, str(partition), ReplayResult)
         if part is None:
             part = _partition(settings, asked, partition, told, count, folder)
             if folder is not None:
@@ -154,38 +154,38 @@ def _verify(settings: Settings, asked: Plan, folder: Path | None, count: Callabl
                 checkpoint.drop(folder, str(partition))
         findings += part.findings
         counts.update(part.counts)
-    return Verified(dict(counts), findings, list(told.refused), list(told.passed_over))
+    return ReplayResult(dict(counts), findings, list(told.refused), list(told.passed_over))
 
 
 def _partition(
     settings: Settings, asked: Plan, partition: int, told: Broadcasts, count: Callable[[], None], folder: Path | None
-) -> Verified:
+) -> ReplayResult:
     is_cut = asked.transactions[partition].begin > 0
     verifier = Verifier(partition, told.detector(factories.policy(settings)), told.taught(), asked.span, is_cut=is_cut)
-    stood = None if folder is None else checkpoint.stood(folder, str(partition))
+    stood = None if folder is None else checkpoint.load(folder, str(partition))
     findings: list[Finding] = []
     if stood is not None:
         verifier.go_on(stood)
         findings += stood.findings
-    due = AT_A_STRETCH
+    due = MAX_RUN
     for number, one in enumerate(pairs(settings, asked, partition, count, stood), start=1):
         _list(findings, verifier.take(one))
         if folder is not None and number >= due and one.behind is not None:
             _list(findings, verifier.flush())
-            checkpoint.stand(folder, str(partition), verifier.standing(one.offset + 1, one.behind, findings))
-            due = number + AT_A_STRETCH
+            checkpoint.save(folder, str(partition), verifier.standing(one.offset + 1, one.behind, findings))
+            due = number + MAX_RUN
     _list(findings, verifier.flush())
-    return Verified(dict(verifier.counts), findings, [], [])
+    return ReplayResult(dict(verifier.counts), findings, [], [])
 
 
 def _list(findings: list[Finding], found: Iterable[Finding]) -> None:
     for one in found:
-        if len(findings) < MOST_LISTED:
+        if len(findings) < MAX_LISTED:
             findings.append(one)
 
 
 def pairs(
-    settings: Settings, asked: Plan, partition: int, count: Callable[[], None], stood: Standing | None = None
+    settings: Settings, asked: Plan, partition: int, count: Callable[[], None], stood: Checkpoint | None = None
 ) -> Iterator[Pair]:
     """Read transactions and scores of one partition side by side; `count` is called for each pair.
 

@@ -12,19 +12,19 @@ import msgspec
 
 from fraud_service.domain.events import facts
 from fraud_service.domain.label_join import in_order
-from fraud_service.domain.label_join_rows import Example, Scored
-from fraud_service.domain.online_training import Progress, Teacher
+from fraud_service.domain.label_join_rows import Example, ScoredTransaction
+from fraud_service.domain.online_training import LearnerState, OnlineTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from fraud_service.domain.events import Facts
-    from fraud_service.domain.label_join import Store
-    from fraud_service.domain.online_training import Lesson, OnlineLearner, Sampling
+    from fraud_service.domain.label_join import KeyValueStore
+    from fraud_service.domain.online_training import BoundaryResult, NegativeSampler, OnlineLearner
     from fraud_service.domain.records import LabelledRecord
     from fraud_service.domain.scoring import PretrainedModel
     from fraud_service.domain.snapshot import Snapshot
-    from fraud_service.domain.time import Calendar
+    from fraud_service.domain.time import LearningSchedule
 
 
 class Rebuilt(NamedTuple):
@@ -34,7 +34,7 @@ class Rebuilt(NamedTuple):
     """
 
     published: Snapshot | None
-    lesson: Lesson
+    lesson: BoundaryResult
     differences: tuple[str, ...]
 
 
@@ -53,16 +53,16 @@ class Rebuilder:
 
     def __init__(
         self,
-        store: Store,
-        calendar: Calendar,
-        sampling: Sampling,
+        store: KeyValueStore,
+        calendar: LearningSchedule,
+        sampling: NegativeSampler,
         models: Mapping[str, PretrainedModel],
         restore: Callable[[str], Callable[[bytes | None], OnlineLearner]],
     ) -> None:
         self._calendar = calendar
         self._models = models
         self._restore = restore
-        self._teacher = Teacher(store, calendar, sampling, next(iter(models.values())))
+        self._teacher = OnlineTrainer(store, calendar, sampling, next(iter(models.values())))
 
     def rebuild(
         self,
@@ -84,7 +84,7 @@ class Rebuilder:
         """
         interval = self._calendar.interval
         published = {one.as_of // interval: one for one in snapshots}
-        progress, taught_at = Progress.beginning(first // interval), _TaughtAt()
+        progress, taught_at = LearnerState.beginning(first // interval), _TaughtAt()
         for boundary in sorted(examples.keys() | published.keys()):
             there = published.get(boundary)
             model = self._teacher.pretrained.version if there is None else there.model
@@ -108,11 +108,11 @@ class _TaughtAt:
         key = facts(record)
         before = self._known_at.get(key, 0)
         self._known_at[key] = record.known_at
-        scored = Scored.of(record, record.features)
+        scored = ScoredTransaction.of(record, record.features)
         return Example(scored, record.is_fraud, record.source, record.known_at, record.corrects, before)
 
 
-def _differences(published: Snapshot | None, lesson: Lesson, rows: Mapping[str, bytes | None]) -> Iterator[str]:
+def _differences(published: Snapshot | None, lesson: BoundaryResult, rows: Mapping[str, bytes | None]) -> Iterator[str]:
     rebuilt = lesson.snapshot
     if rebuilt is None:
         yield "nothing had been taught: there should be no snapshot"

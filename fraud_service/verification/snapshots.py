@@ -14,7 +14,7 @@ from fraud_service.config import factories
 from fraud_service.domain.errors import ArchiveError, ConfigurationError, InvalidRecord
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.in_memory import MemoryStore
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import LabelledRecord, decode_labelled
 from fraud_service.runtime.changelogs import on_disk
 from fraud_service.verification import topic_views
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.snapshot import Snapshot
-    from fraud_service.kafka.topic_reader import Archive
-    from fraud_service.models.pretrained import Pretrained
+    from fraud_service.kafka.topic_reader import TopicReader
+    from fraud_service.models.pretrained import OnnxForest
     from fraud_service.verification.snapshot_rebuild import Rebuilt
     from fraud_service.verification.topic_views import Broadcasts
 
-MOST_WEIGHTS: Final = 10
+MAX_WEIGHTS: Final = 10
 MINUTE: Final = "%Y%m%dT%H%M"  # how the version of a snapshot begins
 LENGTH_OF_MINUTE: Final = 13
 
 
-class Proof(msgspec.Struct, frozen=True):
+class RebuildProof(msgspec.Struct, frozen=True):
     """What rebuilding found: how many snapshots came out bit for bit, and of the others why not, in order."""
 
     rebuilt: int
@@ -52,14 +52,16 @@ def published(settings: Settings, refused: list[str]) -> list[Snapshot]:
     with topic_views.opened(settings) as archive:
         found = {
             one.version: one
-            for one in topic_views.snapshots(topic_views.believed(archive, settings, "snapshots", refused), refused)
+            for one in topic_views.snapshots(
+                topic_views.verified_entries(archive, settings, "snapshots", refused), refused
+            )
         }
     return sorted(found.values(), key=lambda one: one.as_of)
 
 
 def listed(settings: Settings) -> list[Figures]:
     """Return every snapshot, and whether its risk table is there, or can be rebuilt, to prove it."""
-    proved = everything(settings).views
+    proved = load_broadcasts(settings).views
     return [{**snapshot_figures(one), "is_proved": one.version in proved} for one in published(settings, [])]
 
 
@@ -67,7 +69,7 @@ def shown(settings: Settings, version: str) -> Figures:
     """Return one snapshot with its strongest weights. Raises `ConfigurationError` when there is none."""
     snapshot = _chosen(published(settings, []), version)
     weights = dict(zip(NAMES, snapshot.online.weights, strict=True))
-    strongest = sorted(weights.items(), key=lambda item: (-abs(item[1]), item[0]))[:MOST_WEIGHTS]
+    strongest = sorted(weights.items(), key=lambda item: (-abs(item[1]), item[0]))[:MAX_WEIGHTS]
     return {
         **snapshot_figures(snapshot),
         "intercept": snapshot.online.intercept,
@@ -87,7 +89,9 @@ def differing(settings: Settings, before: str, after: str) -> Figures:
         between = sorted(
             {
                 key
-                for version, key, _ in topic_views.risk_rows(topic_views.believed(archive, settings, "risk", []), [])
+                for version, key, _ in topic_views.risk_rows(
+                    topic_views.verified_entries(archive, settings, "risk", []), []
+                )
                 if old.version < version <= new.version
             }
         )
@@ -108,7 +112,9 @@ def _chosen(known: list[Snapshot], version: str) -> Snapshot:
     return found[0]
 
 
-def rebuild(settings: Settings, until: str | None = None, progress: Callable[[int], None] = lambda _: None) -> Proof:
+def rebuild(
+    settings: Settings, until: str | None = None, progress: Callable[[int], None] = lambda _: None
+) -> RebuildProof:
     """Rebuild every snapshot from the labelled examples, up to one of them or the newest.
 
     Raises
@@ -133,11 +139,11 @@ def rebuild(settings: Settings, until: str | None = None, progress: Callable[[in
             known = one.published or one.lesson.snapshot
             differing[str(one.lesson.as_of) if known is None else known.version] = list(one.differences)
     chosen = [one.version for one in wanted if last is None or one.as_of <= last]
-    return Proof(count - len(differing), differing, chosen[left:], refused)
+    return RebuildProof(count - len(differing), differing, chosen[left:], refused)
 
 
 def lessons(
-    settings: Settings, models: dict[str, Pretrained], wanted: list[Snapshot], last: int | None
+    settings: Settings, models: dict[str, OnnxForest], wanted: list[Snapshot], last: int | None
 ) -> Iterator[Rebuilt]:
     """Teach again what was taught, up to and including the boundary `last` (epoch milliseconds)."""
     with topic_views.opened(settings) as archive:
@@ -147,14 +153,14 @@ def lessons(
                 "taught again from its beginning"
             )
         rows: dict[str, dict[str, Any]] = defaultdict(dict)
-        for version, key, row in topic_views.risk_rows(topic_views.believed(archive, settings, "risk", []), []):
+        for version, key, row in topic_views.risk_rows(topic_views.verified_entries(archive, settings, "risk", []), []):
             rows[version][key] = row
         first = _first(archive, settings)
         calendar = factories.calendar(settings)
         rebuilder = Rebuilder(
             MemoryStore(),
             calendar,
-            Sampling(settings.legitimate_share),
+            NegativeSampler(settings.negative_sample_rate),
             models,
             lambda version: factories.restore(models[version]),
         )
@@ -176,7 +182,7 @@ class _Examples(Mapping[int, list[LabelledRecord]]):
 
     def keep(self, data: bytes, last: int | None) -> None:
         """Keep a record as it is, unless its boundary lies behind the last one; raises `InvalidRecord` for none."""
-        snapshot = decode_labelled(data).snapshot
+        snapshot = decode_labelled(data).boundary_ms
         if last is None or snapshot <= last:
             boundary = snapshot // self._interval
             self._kept[self._place(boundary, self._counts[boundary])] = data
@@ -200,7 +206,7 @@ class _Examples(Mapping[int, list[LabelledRecord]]):
         return b"%d/%d" % (boundary, number)
 
 
-def everything(settings: Settings) -> Broadcasts:
+def load_broadcasts(settings: Settings) -> Broadcasts:
     """Return what was ever broadcast; snapshots that no longer prove themselves are rebuilt from the examples.
 
     Compaction removes superseded risk rows after a week: snapshots older than that can only be proved so. Where
@@ -209,7 +215,7 @@ def everything(settings: Settings) -> Broadcasts:
     told = topic_views.broadcasts(settings)
     if not told.passed_over:
         return told
-    knowledge, altered = topic_views.blank(told.pretrained, told.promoted), []
+    knowledge, altered = topic_views.empty_store(told.pretrained, told.promoted), []
     try:
         for one in lessons(settings, told.models, published(settings, []), None):
             snapshot = one.published or one.lesson.snapshot
@@ -221,19 +227,19 @@ def everything(settings: Settings) -> Broadcasts:
             knowledge.receive_snapshot(snapshot)
     except ArchiveError:
         return told
-    knowledge.settle(final=True)
+    knowledge.apply_received(final=True)
     return msgspec.structs.replace(
         told, knowledge=knowledge, passed_over=tuple(knowledge.passed_over), refused=(*told.refused, *altered)
     )
 
 
-def _first(archive: Archive, settings: Settings) -> int:
+def _first(archive: TopicReader, settings: Settings) -> int:
     """Return an event time in the interval in which the learner's calendar began.
 
     It began with the score that was read first, in whatever partition, and each boundary from then on left a snapshot.
     """
     interval, moments = factories.calendar(settings).interval, []
-    for entry in topic_views.believed(archive, settings, "snapshots", []):
+    for entry in topic_views.verified_entries(archive, settings, "snapshots", []):
         with suppress(ValueError):  # a key that is no version
             text = (entry.key or b"")[:LENGTH_OF_MINUTE].decode()
             moments.append(int(datetime.strptime(text, MINUTE).replace(tzinfo=UTC).timestamp() * 1000))

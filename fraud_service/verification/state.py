@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from rocksdict import Rdict
 
     from fraud_service.domain.events import Transaction
-    from fraud_service.kafka.topic_reader import Entry
-    from fraud_service.runtime.changelogs import Volume
+    from fraud_service.kafka.topic_reader import Record
+    from fraud_service.runtime.changelogs import LocalState
     from fraud_service.verification.findings import Findings
     from fraud_service.verification.pairing import Pair
 
@@ -69,7 +69,7 @@ class _Row(msgspec.Struct, array_like=True, frozen=True):
 _rows = msgspec.msgpack.Decoder(_Row)
 
 
-def follow(scope: Scope, changelog: Iterable[Entry], pairs: Iterable[Pair], findings: Findings) -> None:
+def follow(scope: Scope, changelog: Iterable[Record], pairs: Iterable[Pair], findings: Findings) -> None:
     """Fold the decisions of one partition, and compare every profile. Rows and profiles lie on disk meanwhile."""
     with on_disk() as rows, on_disk() as folded:
         for entry in changelog:
@@ -87,7 +87,7 @@ def follow(scope: Scope, changelog: Iterable[Entry], pairs: Iterable[Pair], find
             )
 
 
-def compare_volume(scope: Scope, volume: Volume, changelog: Iterable[Entry], findings: Findings) -> None:
+def compare_volume(scope: Scope, volume: LocalState, changelog: Iterable[Record], findings: Findings) -> None:
     """Compare a volume with the changelog, key by key, as far as it has taken it in."""
     with on_disk() as rows:
         for entry in changelog:
@@ -107,7 +107,7 @@ def compare_volume(scope: Scope, volume: Volume, changelog: Iterable[Entry], fin
         findings.wrong_at(Kind.STATE, scope.changelog, scope.partition, volume.changelog_offset, what)
 
 
-def _row(scope: Scope, entry: Entry, findings: Findings) -> _Row | None:
+def _row(scope: Scope, entry: Record, findings: Findings) -> _Row | None:
     try:
         processed = json.loads(entry.header(PROCESSED) or "")[scope.topic]
         return _Row(entry.offset, int(processed), entry.value)
@@ -120,7 +120,7 @@ def _fold(scope: Scope, pairs: Iterable[Pair], rows: Rdict, folded: Rdict) -> in
     """Fold what rows have taken in; returns how many cards have decisions and no row."""
     without: set[bytes] = set()
     for one in pairs:
-        if one.transaction is None or one.score is None or one.head is None or one.head.repeated:
+        if one.transaction is None or one.score is None or one.head is None or one.head.is_duplicate:
             continue
         card = one.transaction.card_id.encode()
         data = rows.get(card)
@@ -144,7 +144,7 @@ def _with(transaction: Transaction, score: bytes, known: bytes | None) -> bytes:
         decision = decision_of(decode_score(score))
     except InvalidRecord:
         return CUT
-    profile.fold(transaction)
+    profile.update(transaction)
     profile.decide(decision)
     return encode_profile(profile)
 

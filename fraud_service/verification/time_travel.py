@@ -10,7 +10,7 @@ from fraud_service.domain.events import rfc3339
 from fraud_service.domain.profile import Profile
 from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.verification import snapshots, topic_views
-from fraud_service.verification.decision_verifier import Span, Verifier
+from fraud_service.verification.decision_verifier import TimeRange, Verifier
 from fraud_service.verification.display import Figures, profile_figures, risk_figures
 from fraud_service.verification.pairing import Pair, pair
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.topic_reader import Archive, Entry
+    from fraud_service.kafka.topic_reader import Record, TopicReader
     from fraud_service.verification.topic_views import Broadcasts
 
 
@@ -30,7 +30,7 @@ class CardHistory(NamedTuple):
     is_cut: bool
 
     @classmethod
-    def read(cls, archive: Archive, settings: Settings, partition: int, card_id: str) -> CardHistory:
+    def read(cls, archive: TopicReader, settings: Settings, partition: int, card_id: str) -> CardHistory:
         """Read a card's transactions and scores from the beginning of their partition."""
         names, key = settings.topics, card_id.encode()
         begin = archive.spans(names.transactions)[partition].begin
@@ -39,13 +39,13 @@ class CardHistory(NamedTuple):
         transactions = _of_card(archive.read(names.transactions, partition), key)
         return cls(partition, list(pair(transactions, scores, refused, is_cut=begin > 0)), begin > 0)
 
-    def verifier(self, settings: Settings, told: Broadcasts, span: Span) -> Verifier:
+    def verifier(self, settings: Settings, told: Broadcasts, span: TimeRange) -> Verifier:
         """Return what decides again."""
         detector = told.detector(factories.policy(settings))
         return Verifier(self.partition, detector, told.taught(), span, is_cut=self.is_cut)
 
 
-def _of_card(entries: Iterator[Entry], key: bytes) -> list[tuple[int, bytes | None]]:
+def _of_card(entries: Iterator[Record], key: bytes) -> list[tuple[int, bytes | None]]:
     return [(entry.offset, entry.value) for entry in entries if entry.key == key]
 
 
@@ -57,14 +57,14 @@ def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
     ConfigurationError
         When nothing of the card is on its partition.
     """
-    told = snapshots.everything(settings)
+    told = snapshots.load_broadcasts(settings)
     with topic_views.opened(settings) as archive:
         partition = murmur2_partition(card_id.encode(), len(archive.spans(settings.topics.transactions)))
         history = CardHistory.read(archive, settings, partition, card_id)
     if not history.pairs:
         raise ConfigurationError(f"--card {card_id}: no transaction of it is on partition {partition}")
     past = [one for one in history.pairs if one.transaction is not None and one.transaction.timestamp <= at]
-    verifier = history.verifier(settings, told, Span(0, 0))
+    verifier = history.verifier(settings, told, TimeRange(0, 0))
     for _ in verifier.verify(past):
         pass
     profile = verifier.profiles.get(card_id)
@@ -82,7 +82,7 @@ def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
 
 def merchant_at(settings: Settings, merchant_id: str, at: int) -> Figures:
     """Return the risk of a merchant in the snapshot that was in force at an event time."""
-    view = snapshots.everything(settings).knowledge.at(at)
+    view = snapshots.load_broadcasts(settings).knowledge.at(at)
     return {
         "merchant_id": merchant_id,
         "at": rfc3339(at),

@@ -13,13 +13,13 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import InvalidEvent, InvalidRecord, ModelError, RefusedRecord
 from fraud_service.domain.events import decode_label
 from fraud_service.domain.records import decode_labelled
-from fraud_service.domain.snapshot import Knowledge, Snapshot, View, decode_snapshot
-from fraud_service.kafka.dead_letter_format import letter
+from fraud_service.domain.snapshot import Snapshot, SnapshotStore, SnapshotView, decode_snapshot
+from fraud_service.kafka.dead_letter_format import parse_letter
 from fraud_service.kafka.model_topic import NON_MODEL_KEYS
-from fraud_service.kafka.topic_reader import Archive
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.kafka.topic_reader import TopicReader
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.processors.snapshot_reader import risk_row
-from fraud_service.verification.decision_verifier import Taught
+from fraud_service.verification.decision_verifier import KnownSnapshots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Label
     from fraud_service.domain.policy import Policy
     from fraud_service.domain.records import LabelledRecord
-    from fraud_service.kafka.topic_reader import Entry, Span
+    from fraud_service.kafka.topic_reader import OffsetRange, Record
 
 FOREVER: Final = 1 << 62  # milliseconds: a replay forgets no snapshot
 NAME: Final = "fraud-replay"  # of the connections, in the broker's logs; no group is joined
@@ -42,38 +42,38 @@ class Broadcasts(msgspec.Struct, frozen=True):
     they name a model that is not here. `refused` says which records could not be read, or are not what was taught.
     """
 
-    pretrained: Pretrained
-    promoted: dict[str, Pretrained]
-    knowledge: Knowledge
+    pretrained: OnnxForest
+    promoted: dict[str, OnnxForest]
+    knowledge: SnapshotStore
     passed_over: tuple[str, ...]
     refused: tuple[str, ...]
 
     @property
-    def views(self) -> dict[str, View]:
+    def views(self) -> dict[str, SnapshotView]:
         """Every snapshot that proves itself, by version, the oldest first; each also without its online model."""
-        both = (one for view in self.knowledge.views for one in (view, view.switched_off()))
+        both = (one for view in self.knowledge.views for one in (view, view.without_online_model()))
         return {view.snapshot.version: view for view in both}
 
     @property
-    def models(self) -> dict[str, Pretrained]:
+    def models(self) -> dict[str, OnnxForest]:
         """Every model by its version."""
         return {self.pretrained.version: self.pretrained, **self.promoted}
 
-    def taught(self) -> Taught:
+    def taught(self) -> KnownSnapshots:
         """Return what a verifier needs of it."""
-        return Taught(self.views, self.models.keys())
+        return KnownSnapshots(self.views, self.models.keys())
 
     def detector(self, policy: Policy) -> Detector:
         """Return a detector with every model at hand."""
         detector = Detector(self.pretrained, policy, most_models=len(self.promoted) + 1)
         for model in self.promoted.values():
-            detector.adopt(model)
+            detector.register_model(model)
         return detector
 
 
-def opened(settings: Settings) -> Archive:
+def opened(settings: Settings) -> TopicReader:
     """Return a reader of the topics; one reads one partition at a time."""
-    return Archive(settings, NAME)
+    return TopicReader(settings, NAME)
 
 
 def broadcasts(settings: Settings) -> Broadcasts:
@@ -89,17 +89,19 @@ def broadcasts(settings: Settings) -> Broadcasts:
     refused: list[str] = []
     pretrained = factories.pretrained(settings)
     with opened(settings) as archive:
-        promoted = {model.version: model for model in _models(believed(archive, settings, "models", refused), refused)}
-        knowledge = blank(pretrained, promoted)
-        for version, key, row in risk_rows(believed(archive, settings, "risk", refused), refused):
+        promoted = {
+            model.version: model for model in _models(verified_entries(archive, settings, "models", refused), refused)
+        }
+        knowledge = empty_store(pretrained, promoted)
+        for version, key, row in risk_rows(verified_entries(archive, settings, "risk", refused), refused):
             knowledge.receive_risk(version, key, row)
-        for snapshot in snapshots(believed(archive, settings, "snapshots", refused), refused):
+        for snapshot in snapshots(verified_entries(archive, settings, "snapshots", refused), refused):
             knowledge.receive_snapshot(snapshot)
-    knowledge.settle(final=True)
+    knowledge.apply_received(final=True)
     return Broadcasts(pretrained, promoted, knowledge, tuple(knowledge.passed_over), tuple(refused))
 
 
-def believed(archive: Archive, settings: Settings, role: str, refused: list[str]) -> Iterator[Entry]:
+def verified_entries(archive: TopicReader, settings: Settings, role: str, refused: list[str]) -> Iterator[Record]:
     """Read a topic of what is broadcast, without what live processes refuse because none of our keys has signed it."""
     keyring = load_keyring(settings)
     for entry in archive.read(getattr(settings.topics, role), 0):
@@ -111,25 +113,25 @@ def believed(archive: Archive, settings: Settings, role: str, refused: list[str]
             yield entry
 
 
-def blank(pretrained: Pretrained, promoted: dict[str, Pretrained]) -> Knowledge:
+def empty_store(pretrained: OnnxForest, promoted: dict[str, OnnxForest]) -> SnapshotStore:
     """Return knowledge of no snapshot yet, that takes in those of all these models."""
-    knowledge = Knowledge(factories.first_snapshot(pretrained), kept=FOREVER)
+    knowledge = SnapshotStore(factories.first_snapshot(pretrained), kept=FOREVER)
     for model in promoted.values():
-        knowledge.adopt(model.version, model.manifest.leaves)
+        knowledge.register_model(model.version, model.manifest.leaves)
     return knowledge
 
 
-def _models(entries: Iterator[Entry], refused: list[str]) -> Iterator[Pretrained]:
+def _models(entries: Iterator[Record], refused: list[str]) -> Iterator[OnnxForest]:
     for entry in entries:
         if entry.value is None or entry.key in NON_MODEL_KEYS:
             continue
         try:
-            yield Pretrained.received(entry.value)
+            yield OnnxForest.received(entry.value)
         except ModelError as error:
             refused.append(_refusal(entry, error))
 
 
-def risk_rows(entries: Iterator[Entry], refused: list[str]) -> Iterator[tuple[str, str, bytes | None]]:
+def risk_rows(entries: Iterator[Record], refused: list[str]) -> Iterator[tuple[str, str, bytes | None]]:
     """Return the version of its snapshot, key and bytes of each risk row."""
     for entry in entries:
         try:
@@ -138,7 +140,7 @@ def risk_rows(entries: Iterator[Entry], refused: list[str]) -> Iterator[tuple[st
             refused.append(_refusal(entry, error))
 
 
-def snapshots(entries: Iterator[Entry], refused: list[str]) -> Iterator[Snapshot]:
+def snapshots(entries: Iterator[Record], refused: list[str]) -> Iterator[Snapshot]:
     """Return the snapshots whose digest fits."""
     for entry in entries:
         try:
@@ -147,17 +149,17 @@ def snapshots(entries: Iterator[Entry], refused: list[str]) -> Iterator[Snapshot
             refused.append(_refusal(entry, error))
 
 
-def _refusal(entry: Entry, error: Exception) -> str:
+def _refusal(entry: Record, error: Exception) -> str:
     key = "no key" if entry.key is None else entry.key.decode(errors="replace")
     return f"{entry.topic}[{entry.partition}]@{entry.offset} ({key}): {error}"
 
 
-def refused_offsets(archive: Archive, settings: Settings, role: str = "transactions") -> dict[int, set[int]]:
+def refused_offsets(archive: TopicReader, settings: Settings, role: str = "transactions") -> dict[int, set[int]]:
     """Return, by partition, the offsets of the messages of an input that became dead letters; skips foreign records."""
     found: dict[int, set[int]] = {}
     for entry in whole(archive, settings.topics.dead_letters):
         try:
-            one = letter(entry)
+            one = parse_letter(entry)
         except InvalidRecord:
             continue
         if one.topic == getattr(settings.topics, role):
@@ -165,7 +167,7 @@ def refused_offsets(archive: Archive, settings: Settings, role: str = "transacti
     return found
 
 
-def labels(archive: Archive, settings: Settings, partitions: Iterable[int]) -> Iterator[Label]:
+def labels(archive: TopicReader, settings: Settings, partitions: Iterable[int]) -> Iterator[Label]:
     """Return the labels of some partitions; without those that became dead letters, as in a flood."""
     refused = refused_offsets(archive, settings, "labels")
     for partition in partitions:
@@ -175,20 +177,20 @@ def labels(archive: Archive, settings: Settings, partitions: Iterable[int]) -> I
                     yield decode_label(entry.value)
 
 
-def labelled(archive: Archive, settings: Settings) -> Iterator[LabelledRecord]:
+def labelled(archive: TopicReader, settings: Settings) -> Iterator[LabelledRecord]:
     """Return every labelled example, partition by partition; skips records that are no examples."""
     for entry in whole(archive, settings.topics.labelled):
         with suppress(InvalidRecord):
             yield decode_labelled(entry.value or b"")
 
 
-def whole(archive: Archive, topic: str) -> Iterator[Entry]:
+def whole(archive: TopicReader, topic: str) -> Iterator[Record]:
     """Read all partitions of a topic, one after the other."""
     for partition, span in archive.spans(topic).items():
         yield from archive.read(topic, partition, span.begin, span.end)
 
 
-def logged(archive: Archive, topic: str, partition: int, span: Span) -> Iterator[tuple[int, bytes | None]]:
+def logged(archive: TopicReader, topic: str, partition: int, span: OffsetRange) -> Iterator[tuple[int, bytes | None]]:
     """Return offset and value of each record of a part of a partition."""
     for entry in archive.read(topic, partition, span.begin, span.end):
         yield entry.offset, entry.value

@@ -23,7 +23,7 @@ class Uses:
     def repeats_another(self, record: ScoreRecord) -> bool:
         """Take in the next score; returns whether it repeats a payment that was never scored under its id."""
         name, payment = hash((record.card_id, record.transaction_id)), hash(facts(record))
-        if record.repeated:
+        if record.is_duplicate:
             return name in self._payments and payment not in self._payments[name]
         self._payments.setdefault(name, set()).add(payment)
         self._payments.move_to_end(name)

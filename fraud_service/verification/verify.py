@@ -14,13 +14,13 @@ from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import ArchiveError
 from fraud_service.kafka import group_offsets
-from fraud_service.kafka.topic_reader import Archive, Span
-from fraud_service.kafka.topics import table
-from fraud_service.runtime.changelogs import Volume
+from fraud_service.kafka.topic_reader import OffsetRange, TopicReader
+from fraud_service.kafka.topics import topic_specs
+from fraud_service.runtime.changelogs import LocalState
 from fraud_service.security.signatures import Keyring
 from fraud_service.verification import labels_and_snapshots, redo_decisions, state
 from fraud_service.verification.dead_letters import Letters
-from fraud_service.verification.decisions import Decisions, Loose, Scope, settle
+from fraud_service.verification.decisions import Decisions, PartitionScope, Unmatched, resolve_unmatched
 from fraud_service.verification.findings import Findings, Kind
 from fraud_service.verification.pairing import pair
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.kafka.topic_reader import Record
     from fraud_service.verification.findings import Report
 
-Spans = dict[int, Span]
+Spans = dict[int, OffsetRange]
 Offsets = dict[int, int | None]
 
 
-class Cut(NamedTuple):
+class OffsetCut(NamedTuple):
     """Where everything stood: what of each topic is looked at, by role, and what the groups had committed."""
 
     spans: dict[str, Spans]
@@ -50,7 +50,7 @@ class Cut(NamedTuple):
     taught_since: dict[str, int]
 
 
-class Depth(NamedTuple):
+class VerifyOptions(NamedTuple):
     """How much is looked at.
 
     `since`: leave out of the topics what the broker took in before this moment (epoch milliseconds); snapshots and risk
@@ -67,7 +67,7 @@ class Depth(NamedTuple):
 
 def verify(
     settings: Settings,
-    depth: Depth = Depth(),  # noqa: B008 - frozen
+    depth: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
     on_size: Callable[[int], None] = lambda _: None,
     on_entry: Callable[[int], None] = lambda _: None,
 ) -> Report:
@@ -86,7 +86,7 @@ def verify(
         When topics cannot be read to the end, or do not have equally many partitions.
     """
     with ExitStack() as stack:
-        archives = [stack.enter_context(Archive(settings, f"{settings.scorer_group}-verify")) for _ in range(3)]
+        archives = [stack.enter_context(TopicReader(settings, f"{settings.scorer_group}-verify")) for _ in range(3)]
         verification = _Verification(settings, archives, depth, on_entry)
         on_size(verification.size())
         return verification.run()
@@ -94,7 +94,7 @@ def verify(
 
 class _Verification:
     def __init__(
-        self, settings: Settings, archives: list[Archive], depth: Depth, on_entry: Callable[[int], None]
+        self, settings: Settings, archives: list[TopicReader], depth: VerifyOptions, on_entry: Callable[[int], None]
     ) -> None:
         self._settings = settings
         self._names = settings.topics.model_dump()
@@ -103,8 +103,8 @@ class _Verification:
         self._findings = Findings()
         self._letters = Letters()
         self._depth = depth
-        self._names["changelog"] = next(spec.name for spec in table(settings) if spec.role == "scorer_state")
-        self.cut = self._take_cut(depth.since)
+        self._names["changelog"] = next(spec.name for spec in topic_specs(settings) if spec.role == "scorer_state")
+        self.cut = self._capture_cut(depth.since)
 
     def size(self) -> int:
         """Return how many offsets are to be read; those that are read twice count twice."""
@@ -134,9 +134,9 @@ class _Verification:
         return self._findings.report()
 
     def _check_decisions(self) -> None:
-        loose, topic = Loose.none(), self._names["transactions"]
+        loose, topic = Unmatched.none(), self._names["transactions"]
         for number, span in self.cut.spans["transactions"].items():
-            scope = Scope(
+            scope = PartitionScope(
                 topic,
                 number,
                 span.begin,
@@ -151,7 +151,7 @@ class _Verification:
                 self._read(role, number, reader) for reader, role in enumerate(("transactions", "scores", "alerts"))
             )
             decisions.follow(inputs, scores, alerts)
-        settle(loose, self._findings)
+        resolve_unmatched(loose, self._findings)
 
     def _check_lessons(self) -> None:
         findings, topic = self._findings, self._names["labels"]
@@ -167,9 +167,9 @@ class _Verification:
             met: set[int] = set()
             for number in self.cut.spans["labelled"]:
                 taught.name(self._read("labelled", number), met, findings)
-        keyring = Keyring() if self._settings.signing_keys is None else load_keyring(self._settings)
+        keyring = Keyring() if self._settings.signing_key_dir is None else load_keyring(self._settings)
         snapshots, rows = (
-            labels_and_snapshots.believed(
+            labels_and_snapshots.verified_entries(
                 self._read(role, 0), role, keyring, findings, self.cut.taught_since.get(role, 0)
             )
             for role in ("snapshots", "risk")
@@ -199,7 +199,7 @@ class _Verification:
     def _check_volume(self, folder: Path) -> None:
         names, group, seen = self._names, self._settings.scorer_group, 0
         for number in self.cut.inputs:
-            with Volume.opened(folder, group, names["transactions"], number) as volume:
+            with LocalState.opened(folder, group, names["transactions"], number) as volume:
                 if volume is not None:
                     seen += 1
                     entries = self._read("changelog", number)
@@ -232,22 +232,24 @@ class _Verification:
                     what = f"group {group} stands here, the log begins at {begin}: {begin - offset} messages are lost"
                     self._findings.wrong_at(Kind.EXPIRED, self._names[role], number, offset, what)
 
-    def _read(self, role: str, number: int, reader: int = 0) -> Iterator[Entry]:
+    def _read(self, role: str, number: int, reader: int = 0) -> Iterator[Record]:
         """Read a partition within the cut. Several are read at the same time by readers of their own."""
         for entry in self._archives[reader].read(self._names[role], number, *self.cut.spans[role][number]):
             self._on_entry(1)
             yield entry
 
-    def _take_cut(self, since: int | None) -> Cut:
+    def _capture_cut(self, since: int | None) -> OffsetCut:
         settings, archive, names = self._settings, self._archives[0], self._names
         # The state first, and the last of what it was made of last.
-        changelog = group_offsets.settled(settings, archive, names["changelog"]) if self._is_deep() else {}
+        changelog = group_offsets.stable_ranges(settings, archive, names["changelog"]) if self._is_deep() else {}
         unsettled = {number: span.end for number, span in archive.spans(names["alerts"]).items()}
-        processed = group_offsets.committed(settings, settings.scorer_group, archive, names["transactions"])
-        learned_labels = group_offsets.committed(settings, settings.learner_group, archive, names["labels"])
-        learned_scores = group_offsets.committed(settings, settings.learner_group, archive, names["scores"])
-        spans = {role: group_offsets.settled(settings, archive, names[role]) for role in ("dead_letters", "scores")}
-        spans["alerts"] = group_offsets.settled(settings, archive, names["alerts"])
+        processed = group_offsets.group_offsets(settings, settings.scorer_group, archive, names["transactions"])
+        learned_labels = group_offsets.group_offsets(settings, settings.learner_group, archive, names["labels"])
+        learned_scores = group_offsets.group_offsets(settings, settings.learner_group, archive, names["scores"])
+        spans = {
+            role: group_offsets.stable_ranges(settings, archive, names[role]) for role in ("dead_letters", "scores")
+        }
+        spans["alerts"] = group_offsets.stable_ranges(settings, archive, names["alerts"])
         for role in ("snapshots", "risk", "labelled", "labels", "transactions"):
             spans[role] = archive.spans(names[role])
         spans["changelog"] = changelog
@@ -262,7 +264,9 @@ class _Verification:
             spans[role] = self._from(role, spans[role], {} if since is None else dict.fromkeys(spans[role], since))
         alerts_moments = self._moments("alerts", archive.spans(names["alerts"]))
         taught = {} if since is None else {role: archive.since(names[role], since)[0] for role in ("snapshots", "risk")}
-        return Cut(spans, unsettled, inputs, processed, learned_labels, learned_scores, moments, alerts_moments, taught)
+        return OffsetCut(
+            spans, unsettled, inputs, processed, learned_labels, learned_scores, moments, alerts_moments, taught
+        )
 
     def _is_deep(self) -> bool:
         return self._depth.state or self._depth.volume is not None
@@ -271,7 +275,7 @@ class _Verification:
         """Cut off what is older than a moment of each partition."""
         begins = self._archives[0].since(self._names[role], moments) if moments else {}
         return {
-            number: Span(min(max(span.begin, begins.get(number, 0)), span.end), span.end)
+            number: OffsetRange(min(max(span.begin, begins.get(number, 0)), span.end), span.end)
             for number, span in spans.items()
         }
 

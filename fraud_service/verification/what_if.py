@@ -16,17 +16,17 @@ from fraud_service.evaluation.metrics import Scores, evaluate
 from fraud_service.evaluation.report import report
 from fraud_service.evaluation.result import Result
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.verification import comparison, replay, snapshots, topic_views
-from fraud_service.verification.comparison import Comparison, Row, Truth
-from fraud_service.verification.worker_pool import spread
+from fraud_service.verification.comparison import ChangedDecision, Comparison, Truth
+from fraud_service.verification.worker_pool import run_in_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.decision import Outcome
-    from fraud_service.verification.comparison import Segment
+    from fraud_service.verification.comparison import SegmentStats
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Candidate(msgspec.Struct, frozen=True):
 class Compared(msgspec.Struct, frozen=True):
     """All rows in the order of event time, what is known of them, and the figures."""
 
-    rows: list[Row]
+    rows: list[ChangedDecision]
     truth: Truth
     figures: Comparison
 
@@ -59,7 +59,7 @@ def compared(
     ModelError
         When the model cannot be loaded.
     """
-    parts = spread(_compare, [(settings, share, candidate) for share in replay.shares(asked)], progress)
+    parts = run_in_processes(_compare, [(settings, share, candidate) for share in replay.split(asked)], progress)
     rows = [row for part, _ in parts for row in part]
     rows.sort(key=lambda row: (row.timestamp, row.card_id, row.transaction_id))  # equal ones as they came
     truth = _truth(settings)
@@ -73,24 +73,24 @@ def compared(
 
 def _compare(
     settings: Settings, asked: replay.Plan, candidate: Candidate, count: Callable[[], None]
-) -> tuple[list[Row], int]:
-    told = snapshots.everything(settings)
+) -> tuple[list[ChangedDecision], int]:
+    told = snapshots.load_broadcasts(settings)
     model = _model(candidate, told)
     if model is None:
         detector, views = told.detector(candidate.policy), told.views
     else:
         detector = Detector(model, candidate.policy)
-        views = comparison.standing_in(told.views.values(), model.version, model.untaught_online_model())
+        views = comparison.standing_in(told.views.values(), model.version, model.untrained_online_model())
     comparer = comparison.Comparer(detector, views, asked.span)
-    rows: list[Row] = []
+    rows: list[ChangedDecision] = []
     for partition in asked.scores:
         rows += comparer.compare(replay.pairs(settings, asked, partition, count))
     return rows, comparer.left_out
 
 
-def _model(candidate: Candidate, told: topic_views.Broadcasts) -> Pretrained | None:
+def _model(candidate: Candidate, told: topic_views.Broadcasts) -> OnnxForest | None:
     if candidate.folder is not None:
-        return Pretrained.load(artifact.find(candidate.folder))
+        return OnnxForest.load(artifact.find(candidate.folder))
     if candidate.version is None:
         return None
     model = told.models.get(candidate.version)
@@ -112,7 +112,7 @@ def _truth(settings: Settings) -> Truth:
         taught = {
             comparison.payment(record): record.is_fraud
             for record in sorted(
-                topic_views.labelled(archive, settings), key=lambda record: (record.snapshot, record.known_at)
+                topic_views.labelled(archive, settings), key=lambda record: (record.boundary_ms, record.known_at)
             )
         }
     return Truth(taught, said)
@@ -143,7 +143,7 @@ def page(settings: Settings, found: Compared) -> str:
     return report(candidate, logged, changes)
 
 
-def _changes(title: str, segments: Mapping[str, Segment]) -> str:
+def _changes(title: str, segments: Mapping[str, SegmentStats]) -> str:
     head = [title, "transactions", "gained", "frauds", "value", "lost", "frauds", "value"]
     return table(
         head,

@@ -28,7 +28,9 @@ class _Counter:
             self._say(self._count)
 
 
-def spread(work: Callable[..., Any], shares: Sequence[tuple[Any, ...]], progress: Callable[[int], None]) -> list[Any]:
+def run_in_processes(
+    work: Callable[..., Any], shares: Sequence[tuple[Any, ...]], progress: Callable[[int], None]
+) -> list[Any]:
     """Run `work(*share, count)` for each share, at once; returns the results in order.
 
     Parameters

@@ -119,7 +119,7 @@ OVERVIEW: Final = Board(
             "Repeated: a producer sent a payment again, and it got its first decision again. Id used before: another "
             "payment came under the same transaction id, and was scored and reviewed.",
             (
-                Query("sum(rate(fraud_repeated_transactions_total{%}[$__rate_interval]))", "repeated"),
+                Query("sum(rate(fraud_duplicate_transactions_total{%}[$__rate_interval]))", "repeated"),
                 Query("sum(rate(fraud_reused_transaction_ids_total{%}[$__rate_interval]))", "id used before"),
             ),
             span=12,

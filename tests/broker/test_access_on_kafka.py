@@ -169,13 +169,13 @@ def through(settings, way: tuple[str, dict[str, str]]):
 @pytest.mark.parametrize("way", ["tls", "mutual", "scram", "token"])
 def test_who_has_what_the_broker_demands_scores(ways, tmp_path, way):
     plain, known = ways
-    settings, options = through(plain, known[way]), {"FRAUD_KAFKA": json.dumps(known[way][1])}
+    settings, options = through(plain, known[way]), {"FRAUD_KAFKA_CONFIG": json.dumps(known[way][1])}
     with Service(settings, "score", tmp_path, options) as scorer:
         scorer.await_ready()
         scores = Tail(plain, plain.topics.scores)
         before = len(scores.read())
         paid = transaction(f"t-{way}", MONDAY)
-        sender = clients.producer(settings.model_copy(update={"kafka": known[way][1]}))
+        sender = clients.producer(settings.model_copy(update={"kafka_config": known[way][1]}))
         sender.produce(settings.topics.transactions, key=paid.card_id.encode(), value=encode(paid))
         assert sender.flush(30) == 0
         scorer.wait_until(lambda: len(scores.read()) > before, 30)
@@ -199,7 +199,7 @@ REFUSALS = {
 def refused(ways, way: str) -> tuple[int, list[str], float]:
     """Start a scorer that cannot come in; returns its exit code, what it said, and the seconds that it took."""
     plain, known = ways
-    options = {"FRAUD_KAFKA": json.dumps(known[way][1])}
+    options = {"FRAUD_KAFKA_CONFIG": json.dumps(known[way][1])}
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "fraud_service", "score"],
@@ -217,6 +217,6 @@ def test_who_has_not_ends_soon_with_a_reason_and_without_a_storm(ways, way):
     assert code == 1
     assert said[-1].startswith("PreflightError: ")
     assert REFUSALS[way] in said[-1]
-    assert "FRAUD_KAFKA" in said[-1]
+    assert "FRAUD_KAFKA_CONFIG" in said[-1]
     assert len(said) < 40
     assert seconds < 30

@@ -114,13 +114,13 @@ def grant(broker: GuardedKafka) -> None:
 
 def login(user: str) -> dict[str, str]:
     credentials = {"sasl.mechanisms": "PLAIN", "sasl.username": user, "sasl.password": f"{user}-secret"}
-    return {"FRAUD_KAFKA": json.dumps({"security.protocol": "SASL_PLAINTEXT", **credentials})}
+    return {"FRAUD_KAFKA_CONFIG": json.dumps({"security.protocol": "SASL_PLAINTEXT", **credentials})}
 
 
 @pytest.fixture
 def settings(broker, tmp_path):
     return Settings(
-        bootstrap_servers=broker.guarded, state_dir=tmp_path, http_host=LOOPBACK, instance="pod-0", session_timeout=6
+        bootstrap_servers=broker.guarded, state_dir=tmp_path, http_host=LOOPBACK, instance_id="pod-0", session_timeout=6
     )
 
 
@@ -186,7 +186,7 @@ def test_every_component_runs_with_the_rights_of_the_table_alone(broker, setting
     for command in (["models", "list"], ["online", "off"], ["online", "on"]):
         done = run(settings, "operator", *command)
         assert done.returncode == 0, done.stderr
-    signing = settings.model_copy(update={"signing_keys": keys(tmp_path / "signing"), "deployment": "test"})
+    signing = settings.model_copy(update={"signing_key_dir": keys(tmp_path / "signing"), "deployment": "test"})
     assert run(signing, "operator", "sign", "--unsigned", "--yes").stdout.endswith("done\n")
     for group in (settings.scorer_group, settings.learner_group):
         assert run(settings, "reset", "reset", group, "--yes").stdout.endswith("done\n")
@@ -203,7 +203,7 @@ def keys(folder: Path) -> Path:
 
 
 def test_the_tokenizer_runs_with_its_rights_of_the_table_alone(broker, settings, tmp_path):
-    inside = settings.model_copy(update={"tokenizer_keys": keys(tmp_path / "tokens")})
+    inside = settings.model_copy(update={"tokenizer_key_dir": keys(tmp_path / "tokens")})
     assert run(inside, "topics", "topics", "create").returncode == 0
     watcher = settings.model_copy(update={"bootstrap_servers": broker.bootstrap})
     with Service(inside, "tokenize", tmp_path / "edge", login("tokenizer")) as edge:

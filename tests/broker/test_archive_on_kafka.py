@@ -11,7 +11,7 @@ from support.processes import fresh_settings
 
 from fraud_service.domain.errors import ArchiveError
 from fraud_service.kafka import clients, group_offsets
-from fraud_service.kafka.topic_reader import Archive, Span
+from fraud_service.kafka.topic_reader import OffsetRange, TopicReader
 from fraud_service.runtime import changelogs
 
 pytestmark = [pytest.mark.kafka]
@@ -37,7 +37,7 @@ def settings(apache_kafka, tmp_path_factory):
 
 
 def test_only_committed_records_are_read_in_order(settings):
-    with Archive(settings, "test") as archive:
+    with TopicReader(settings, "test") as archive:
         entries = list(archive.read(settings.topics.scores, 1))
     assert [entry.offset for entry in entries] == list(range(10))
     assert entries[3].value.endswith(b"-3")
@@ -46,14 +46,14 @@ def test_only_committed_records_are_read_in_order(settings):
 
 
 def test_an_open_transaction_is_beyond_the_end(settings):
-    with Archive(settings, "test") as archive:
+    with TopicReader(settings, "test") as archive:
         spans = archive.spans(settings.topics.scores)
-    assert spans[1] == Span(0, 15)  # ten records, a marker, three aborted ones, a marker
-    assert spans[0] == Span(0, 0)
+    assert spans[1] == OffsetRange(0, 15)  # ten records, a marker, three aborted ones, a marker
+    assert spans[0] == OffsetRange(0, 0)
 
 
 def test_a_part_is_read_and_another_part_after_it(settings):
-    with Archive(settings, "test") as archive:
+    with TopicReader(settings, "test") as archive:
         first = archive.read(settings.topics.scores, 1, 2, 5)
         assert [entry.offset for entry in first] == [2, 3, 4]
         assert next(archive.read(settings.topics.scores, 1)).offset == 0  # a reading that is given up leaves nothing
@@ -62,14 +62,14 @@ def test_a_part_is_read_and_another_part_after_it(settings):
 
 
 def test_a_moment_is_found(settings):
-    with Archive(settings, "test") as archive:
+    with TopicReader(settings, "test") as archive:
         moment = next(archive.read(settings.topics.scores, 1)).timestamp
         assert archive.since(settings.topics.scores, moment)[1] == 0
         assert archive.since(settings.topics.scores, moment + 86_400_000)[1] == 15
 
 
 def test_a_missing_topic_is_named(settings):
-    with Archive(settings, "test") as archive, pytest.raises(ArchiveError, match="no-such-topic"):
+    with TopicReader(settings, "test") as archive, pytest.raises(ArchiveError, match="no-such-topic"):
         archive.spans("no-such-topic")
 
 
@@ -88,8 +88,8 @@ def test_offsets_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, m
 
     ended: list[float] = []
     monkeypatch.setattr(group_offsets, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
-    with Archive(settings, "test") as archive:
-        found = group_offsets.committed(settings, group, archive, settings.topics.labels)
+    with TopicReader(settings, "test") as archive:
+        found = group_offsets.group_offsets(settings, group, archive, settings.topics.labels)
     assert found == dict.fromkeys(found) | {1: 7}
     assert ended
     consumer.close()
@@ -109,6 +109,6 @@ def test_rows_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, monk
         ended.append(seconds)
 
     monkeypatch.setattr(group_offsets, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
-    with Archive(settings, "test") as archive:
+    with TopicReader(settings, "test") as archive:
         assert list(changelogs.rows(settings, archive, settings.topics.risk)) == [(0, b"k", b"late")]
     assert ended

@@ -84,7 +84,7 @@ def outcome(apache_kafka, tmp_path_factory):
         files = (path for path in (one.folder / "state").rglob("*") if path.is_file())
         everything |= {str(path.relative_to(folder)): path.read_bytes() for path in files}
     inputs = {settings.topics.transactions, settings.topics.labels}
-    for spec in topics.table(settings):
+    for spec in topics.topic_specs(settings):
         if spec.name not in inputs:
             everything[f"topic {spec.role}"] = b"\n".join(
                 b"|".join([message.key() or b"", message.value() or b"", repr(message.headers()).encode()])

@@ -17,7 +17,7 @@ import pytest
 from support.bad_alerts import BAD_ALERTS, KEY
 from support.processes import Service, Tail, fresh_settings, read_all
 
-from fraud_service.admin.history_producer import Feed
+from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.demo.simulator import World, write
 from fraud_service.domain.events import LabelledTransaction
 from fraud_service.domain.records import decode_labelled
@@ -60,7 +60,7 @@ class Outcome:
 
 def send_no_alerts(settings) -> None:
     """Send to the topic of alerts what is none."""
-    with Feed(settings) as sender:
+    with HistoryProducer(settings) as sender:
         for value, headers in BAD_ALERTS.values():
             sender.send(settings.topics.alerts, KEY, value, headers=headers)
 
@@ -70,8 +70,8 @@ def real(alerts: list) -> list:
 
 
 def feed(settings, events) -> None:
-    with Feed(settings) as sender:
-        sender.play(events, 0)
+    with HistoryProducer(settings) as sender:
+        sender.produce(events, 0)
 
 
 def payments(folder: Path) -> list:

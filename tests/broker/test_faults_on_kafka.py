@@ -24,13 +24,13 @@ def test_a_process_whose_name_another_takes_ends_and_says_so(settings, tmp_path)
         first.await_ready()
         with second:
             assert first.process.wait(60) == 1
-            assert "FRAUD_INSTANCE of its own" in first.log()
+            assert "FRAUD_INSTANCE_ID of its own" in first.log()
             second.await_ready()
 
 
 def test_a_learner_starts_beside_the_transaction_its_killed_predecessor_left_open(settings, tmp_path):
     """Killed between the offsets and the commit: the group's offsets stay unknown until that transaction has ended."""
-    name = f"{settings.learner_group}-{settings.instance}"
+    name = f"{settings.learner_group}-{settings.instance_id}"
     timeout = {"transactional.id": name, "transaction.timeout.ms": service.LEARNER_TRANSACTION_TIMEOUT_MS}
     predecessor = clients.producer(settings, timeout)
     predecessor.init_transactions(30)

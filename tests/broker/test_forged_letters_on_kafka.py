@@ -15,13 +15,13 @@ from fraud_service.cli import app
 from fraud_service.domain.errors import ArchiveError
 from fraud_service.domain.records import SwitchRecord, decode_score, encode_record
 from fraud_service.kafka import clients
-from fraud_service.kafka.dead_letters import Wanted, look
+from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
 from fraud_service.kafka.model_topic import SWITCH_KEY
 from fraud_service.verification import topic_views
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.dead_letters import Found
+    from fraud_service.kafka.dead_letters import DeadLetter
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -71,14 +71,16 @@ def running(apache_kafka, tmp_path_factory):
         producer.produce(settings.topics.transactions, key=CARD, value=payment("scored"))
         producer.produce(settings.topics.transactions, value=payment("keyless"))
         assert producer.flush(30) == 0
-        scorer.wait_until(lambda: len(look(settings, Wanted()).letters) == 1 and len(scored(settings)) == 1, 60)
+        scorer.wait_until(
+            lambda: len(find_dead_letters(settings, DeadLetterFilter()).letters) == 1 and len(scored(settings)) == 1, 60
+        )
         yield settings, scorer
         assert scorer.stop() == 0
 
 
 def test_foreign_records_and_marks_stop_no_command_and_hide_no_letter(running):
     settings, _ = running
-    (real,) = look(settings, Wanted()).letters
+    (real,) = find_dead_letters(settings, DeadLetterFilter()).letters
     transactions = settings.topics.transactions
     append(
         settings,
@@ -97,7 +99,7 @@ def test_foreign_records_and_marks_stop_no_command_and_hide_no_letter(running):
     mark = [("fraud-redriven-offset", str(real.entry.offset).encode())]
     producer.produce(settings.topics.dead_letters, key=b"another", partition=real.entry.partition, headers=mark)
     assert producer.flush(30) == 0
-    looked = look(settings, Wanted())
+    looked = find_dead_letters(settings, DeadLetterFilter())
     assert ([found.entry for found in looked.letters], looked.foreign) == ([real.entry], 9)
     assert not looked.letters[0].is_redriven
     listed = command(settings, "list", "--json")
@@ -173,7 +175,7 @@ def test_a_copy_of_a_payment_that_was_scored_proves_nothing(running):
     assert "sent again: 1," in told
     scorer.wait_until(lambda: scored(settings)["scored"] == 2, 60)
     both = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
-    assert Counter(one.repeated for one in both if one.transaction_id == "scored") == {False: 1, True: 1}
+    assert Counter(one.is_duplicate for one in both if one.transaction_id == "scored") == {False: 1, True: 1}
 
 
 def test_control_characters_are_escaped_on_a_terminal_and_unchanged_in_a_file(running):
@@ -183,8 +185,10 @@ def test_control_characters_are_escaped_on_a_terminal_and_unchanged_in_a_file(ru
     producer.produce(settings.topics.transactions, key=CARD, value=hostile)
     assert producer.flush(30) == 0
 
-    def hostile_letters() -> list[Found]:
-        return [found for found in look(settings, Wanted()).letters if found.entry.value == hostile]
+    def hostile_letters() -> list[DeadLetter]:
+        return [
+            found for found in find_dead_letters(settings, DeadLetterFilter()).letters if found.entry.value == hostile
+        ]
 
     scorer.wait_until(lambda: hostile_letters() != [], 60)
     (found,) = hostile_letters()

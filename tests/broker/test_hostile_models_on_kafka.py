@@ -31,13 +31,13 @@ def settings(request, apache_kafka, tmp_path):
         return found
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/2026").write_text("k" * 64)
-    return found.model_copy(update={"signing_keys": tmp_path / "keys", "deployment": "test"})
+    return found.model_copy(update={"signing_key_dir": tmp_path / "keys", "deployment": "test"})
 
 
 def test_scorer_and_learner_start_on_hostile_records_and_obey_the_switch(settings, tmp_path):
     producer = clients.producer(settings)
     for role, sent in RECORDS.items():
-        model_topic.deliver(settings, [clients.Record(getattr(settings.topics, role), *one) for one in sent])
+        model_topic.deliver(settings, [clients.OutgoingRecord(getattr(settings.topics, role), *one) for one in sent])
     with librdkafka.Sender(settings.bootstrap_servers) as sender:
         for role in RECORDS:
             sender.send(getattr(settings.topics, role), b"forest-4", b"junk", b"fraud-\xff")
@@ -61,7 +61,7 @@ def test_a_junk_row_takes_no_switch_away_and_a_topic_that_would_forget_it_stops_
     settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/2026").write_text("k" * 64)
-    settings = settings.model_copy(update={"signing_keys": tmp_path / "keys", "deployment": "test"})
+    settings = settings.model_copy(update={"signing_key_dir": tmp_path / "keys", "deployment": "test"})
     CliRunner().invoke(app, ["online", "off"], env=environment(settings), catch_exceptions=False)
     producer = clients.producer(settings)
     producer.produce(settings.topics.models, key=model_topic.SWITCH_KEY, value=b'{"online":true,"at":1}')
@@ -76,5 +76,5 @@ def test_a_junk_row_takes_no_switch_away_and_a_topic_that_would_forget_it_stops_
     topic = ConfigResource(ResourceType.TOPIC, settings.topics.models, incremental_configs=[expiring])
     for done in admin.incremental_alter_configs([topic]).values():
         done.result()
-    (found,) = topics.findings(admin, topics.table(settings))
+    (found,) = topics.findings(admin, topics.topic_specs(settings))
     assert f"--alter --topic {settings.topics.models} --add-config retention.ms=-1" in found

@@ -17,7 +17,7 @@ from support.worlds import HOUR, MONDAY, label, transaction
 
 from fraud_service.domain.events import encode
 from fraud_service.kafka import clients, topics
-from fraud_service.kafka.topic_reader import Archive
+from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.verification.verify import verify
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class Watched:
         self.sent = 0
 
     def send(self, *values: bytes) -> None:
-        clients.deliver(self.settings, [clients.Record(self.source, CARD.encode(), value, []) for value in values])
+        clients.produce_all(
+            self.settings, [clients.OutgoingRecord(self.source, CARD.encode(), value, []) for value in values]
+        )
 
     def send_good(self) -> None:
         self.sent += 1
@@ -99,8 +101,8 @@ def settings(apache_kafka, tmp_path_factory):
     made = fresh_settings(apache_kafka.bootstrap, folder)
     (folder / "keys").mkdir()
     (folder / "keys" / "a").write_text("k" * 64)
-    made = made.model_copy(update={"tokenizer_keys": folder / "keys"})
-    topics.create(clients.admin(made), topics.table(made), 1)
+    made = made.model_copy(update={"tokenizer_key_dir": folder / "keys"})
+    topics.create(clients.admin(made), topics.topic_specs(made), 1)
     return made
 
 
@@ -205,12 +207,12 @@ def test_the_end_of_a_batch_of_many_messages_is_found(settings):
         "queue.buffering.max.kbytes": 1 << 20,
         "linger.ms": 5000,
     }
-    bomb = [clients.Record(name, b"k", BOMB * (size // 2000), [])] * 1000
-    good = [clients.Record(name, b"k", b"good", [])]
-    clients.deliver(settings, good)
-    clients.deliver(settings, bomb, together)
-    clients.deliver(settings, good)
-    with Archive(settings, "test-many") as archive:
+    bomb = [clients.OutgoingRecord(name, b"k", BOMB * (size // 2000), [])] * 1000
+    good = [clients.OutgoingRecord(name, b"k", b"good", [])]
+    clients.produce_all(settings, good)
+    clients.produce_all(settings, bomb, together)
+    clients.produce_all(settings, good)
+    with TopicReader(settings, "test-many") as archive:
         assert archive.spans(name) == {0: (0, 1002)}
         began = monotonic()
         assert [(entry.offset, entry.value) for entry in archive.read(name, 0)] == [

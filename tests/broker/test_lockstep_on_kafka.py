@@ -18,23 +18,23 @@ from fraud_service.config import factories
 from fraud_service.demo.simulator import World, write
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import encode, instant
-from fraud_service.domain.in_memory import Rehearsal
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.in_memory import InMemoryService
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.time import DAY, HOUR
 from fraud_service.kafka import clients, model_topic, topics
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.training.history import History
 from fraud_service.verification import replay
-from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.decision_verifier import TimeRange
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 # An hour of lead: at night no quarter of an hour is sure to have a payment, without which no boundary is closed.
 INTERVAL = 4 * HOUR
-OPTIONS = {"FRAUD_SNAPSHOT_INTERVAL": "240", "FRAUD_SNAPSHOT_LEAD": "60", "FRAUD_MATURITY": "1"}
+OPTIONS = {"FRAUD_SNAPSHOT_INTERVAL": "240", "FRAUD_SNAPSHOT_ACTIVATION_DELAY": "60", "FRAUD_LABEL_MATURITY": "1"}
 
 
 PROMOTION = "2024-01-03"  # the day of the history before which another model is promoted
@@ -47,10 +47,10 @@ def outcome(apache_kafka, tmp_path_factory):
     file = folder / "history.parquet"
     write(World(seed=3, cards=700, merchants=120, days=4), file)
     settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(
-        update={"snapshot_interval": 240.0, "snapshot_lead": 60.0, "maturity": 1.0}
+        update={"snapshot_interval": 240.0, "snapshot_activation_delay": 60.0, "label_maturity": 1.0}
     )
-    second = settings.model_copy(update={"instance": "test-1"})
-    scorers = [Service(one, "score", folder / one.instance, OPTIONS) for one in (settings, second)]
+    second = settings.model_copy(update={"instance_id": "test-1"})
+    scorers = [Service(one, "score", folder / one.instance_id, OPTIONS) for one in (settings, second)]
     learner = Service(settings, "learn", folder / "learner", OPTIONS)
     with scorers[0], scorers[1], learner:
         for process in (*scorers, learner):
@@ -85,22 +85,22 @@ def newest_boundary(settings) -> int:
 def test_a_fast_replay_in_step_gives_the_scores_of_the_backtest(outcome):
     settings, history = outcome
     model = factories.pretrained(settings)
-    rehearsal = Rehearsal(
+    rehearsal = InMemoryService(
         Detector(model, factories.policy(settings)),
         factories.first_snapshot(model),
         factories.restore(model),
         factories.calendar(settings),
-        Sampling(settings.legitimate_share),
+        NegativeSampler(settings.negative_sample_rate),
         DAY,
     )
-    promoted = Pretrained(other_model())
+    promoted = OnnxForest(other_model())
 
     def promote(lesson) -> None:
         if lesson.as_of + INTERVAL == instant(f"{PROMOTION}T00:00:00Z", "promotion"):
             rehearsal.promote(promoted, factories.restore(promoted))
 
     rehearsal._observe = promote
-    expected = {v.transaction.transaction_id: encode_record(score_record(v)) for v in rehearsal.play(history)}
+    expected = {v.transaction.transaction_id: encode_record(score_record(v)) for v in rehearsal.run(history)}
     scores = {decode_score(m.value()).transaction_id: m.value() for m in read_all(settings, settings.topics.scores)}
     snapshots = {decode_score(value).snapshot for value in scores.values()}
     assert len(snapshots) > 15
@@ -125,7 +125,7 @@ def recovered(apache_kafka, tmp_path_factory, outcome):
     assert producer.flush(30) == 0
     folder = tmp_path_factory.mktemp("recovered")
     settings = fresh_settings(apache_kafka.bootstrap, folder, partitions=5).model_copy(
-        update={"snapshot_interval": 240.0, "snapshot_lead": 60.0, "maturity": 1.0}
+        update={"snapshot_interval": 240.0, "snapshot_activation_delay": 60.0, "label_maturity": 1.0}
     )
     scorer, learner = (Service(settings, verb, folder / verb, OPTIONS) for verb in ("score", "learn"))
     with scorer, learner:
@@ -158,7 +158,7 @@ def by_transaction(settings) -> dict[str, bytes]:
 @pytest.mark.parametrize("role", ["snapshots", "risk", "scorer_state"])
 def test_a_service_made_again_from_its_inputs_has_the_same_state(outcome, recovered, role):
     def newest(settings) -> dict[bytes, bytes]:
-        (name,) = (spec.name for spec in topics.table(settings) if spec.role == role)
+        (name,) = (spec.name for spec in topics.topic_specs(settings) if spec.role == role)
         return {message.key(): message.value() for message in read_all(settings, name)}
 
     lost, again = newest(outcome[0]), newest(recovered[0])
@@ -179,7 +179,7 @@ def test_an_erased_card_is_unknown_again_and_replay_says_so(outcome):
     assert "nothing was done" in erase()
     assert erase("--yes").startswith("profiles: 1, rows of the learner: ")
     assert erase().startswith("profiles: 0, rows of the learner: 0\n")
-    with Service(settings, "score", settings.state_dir / settings.instance, OPTIONS) as scorer:
+    with Service(settings, "score", settings.state_dir / settings.instance_id, OPTIONS) as scorer:
         scorer.await_ready()
         producer = clients.producer(settings)
         for card in (erased, kept):
@@ -190,7 +190,7 @@ def test_an_erased_card_is_unknown_again_and_replay_says_so(outcome):
         assert scorer.stop() == 0
     ages = [decode_score(by_transaction(settings)[f"after-{card}"]).features.card_age for card in (erased, kept)]
     assert ages[0] == 0 < ages[1]
-    found = replay.verify(settings, replay.plan(settings, Span()))
+    found = replay.verify(settings, replay.plan(settings, TimeRange()))
     assert not found.findings
     assert found.counts["begun_anew"] == 1
     assert found.counts["identical"] == len(history) + 2

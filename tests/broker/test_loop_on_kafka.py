@@ -13,7 +13,7 @@ import pytest
 from support.malformed import MALFORMED
 from support.processes import Service, Tail, environment, fresh_settings, read_all
 
-from fraud_service.admin.history_producer import Feed
+from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.config import factories
 from fraud_service.demo.simulator import World, write
 from fraud_service.domain.records import decode_labelled, decode_score
@@ -66,8 +66,8 @@ def outcome(apache_kafka, tmp_path_factory):
             part = history[begin:end]
             if begin == closing:
                 scorer.wait_until(lambda: len(scores.read()) >= closing, 300)
-            with Feed(settings) as feed:
-                feed.play(part, 0)
+            with HistoryProducer(settings) as feed:
+                feed.produce(part, 0)
             if number in killed:
                 scorer.wait_until(lambda begin=begin: len(scores.read()) > begin, 300)
                 killed[number].kill()

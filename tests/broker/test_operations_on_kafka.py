@@ -24,12 +24,12 @@ from fraud_service.domain.events import Transaction, encode, rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.records import RefitRecord, decode_labelled, decode_score
-from fraud_service.domain.snapshot import Snapshot, decode_snapshot, untaught
+from fraud_service.domain.snapshot import Snapshot, decode_snapshot, untrained
 from fraud_service.domain.time import DAY, HOUR
 from fraud_service.kafka import clients, model_topic, topics
 from fraud_service.models import artifact
 from fraud_service.training.export import export
-from fraud_service.training.fit import CHOICES, Examples, Fitted, Window, forest
+from fraud_service.training.fit import CANDIDATE_PARAMETERS, Examples, Fitted, Window, forest
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -80,7 +80,7 @@ def test_topics_are_created_once_and_checked(settings):
     assert run(settings, "topics", "check").stdout == "all topics are as they should be\n"
     assert run(settings, "topics", "create").stdout == "nothing to create\n"
     odd = settings.model_copy(update={"topics": settings.topics.model_copy(update={"labels": "odd.labels"})})
-    specs = [spec for spec in topics.table(odd.model_copy(update={"partitions": 3})) if spec.role == "labels"]
+    specs = [spec for spec in topics.topic_specs(odd.model_copy(update={"partitions": 3})) if spec.role == "labels"]
     topics.create(clients.admin(odd), specs, 1)
     done = run(odd, "topics", "check")
     assert done.returncode == 1
@@ -145,7 +145,7 @@ def test_an_offset_beyond_the_end_of_the_log_stops_the_start(settings):
 
 def test_a_second_learner_is_refused(settings, tmp_path):
     first = Service(settings, "learn", tmp_path / "first")
-    second = Service(settings.model_copy(update={"instance": "test-1"}), "learn", tmp_path / "second")
+    second = Service(settings.model_copy(update={"instance_id": "test-1"}), "learn", tmp_path / "second")
     with first:
         first.await_ready()
         with second:
@@ -168,7 +168,7 @@ def test_probes_follow_the_life_of_a_process(settings, tmp_path):
 
 def test_at_least_once_scores_everything_too(settings, tmp_path):
     send(settings, payments(50))
-    scorer = Service(settings, "score", tmp_path / "scorer", {"FRAUD_GUARANTEE": "at-least-once"})
+    scorer = Service(settings, "score", tmp_path / "scorer", {"FRAUD_PROCESSING_GUARANTEE": "at-least-once"})
     scores = Tail(settings, settings.topics.scores)
     with scorer:
         scorer.wait_until(lambda: len(scores.read()) == 50, 60)
@@ -203,7 +203,7 @@ def test_a_label_sent_by_hand_is_learned_and_reaches_the_scorer(settings, tmp_pa
 
 def newest_of(snapshots: Tail) -> Snapshot:
     read = snapshots.read()
-    return decode_snapshot(read[-1].value()) if read else untaught("none", OnlineModel.untaught())
+    return decode_snapshot(read[-1].value()) if read else untrained("none", OnlineModel.untrained())
 
 
 def gauge(running: Service, name: str) -> float:
@@ -311,7 +311,7 @@ def challenger(tmp_path_factory):
     """Fit a small forest that no pod has, as a re-fit would."""
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(1500, len(NAMES))) * 100
-    model = forest(rows, rows[:, 0] > 100, CHOICES[0] | {"n_estimators": 31})
+    model = forest(rows, rows[:, 0] > 100, CANDIDATE_PARAMETERS[0] | {"n_estimators": 31})
     examples = Examples(rows, rows[:, 0] > 100, np.arange(1500) * HOUR)
     folder = tmp_path_factory.mktemp("challenger")
     found = {"champion_average_precision": 0.5, "challenger_average_precision": 0.625, "margin": 0.01}

@@ -15,7 +15,7 @@ from fraud_service.cli import app
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka import clients
-from fraud_service.kafka.dead_letters import Wanted, look
+from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
 from fraud_service.verification.verify import verify
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
@@ -43,7 +43,7 @@ def running(apache_kafka, tmp_path_factory):
         producer.produce(settings.topics.transactions, value=b"{", key=b"c-1")
         producer.produce(settings.topics.transactions, value=payment(10, note="4242424242424242"), key=b"c-1")
         assert producer.flush(30) == 0
-        scorer.wait_until(lambda: len(look(settings, Wanted()).letters) == 11, 60)
+        scorer.wait_until(lambda: len(find_dead_letters(settings, DeadLetterFilter()).letters) == 11, 60)
         yield settings, scorer
         assert scorer.stop() == 0
 
@@ -74,19 +74,19 @@ def test_a_dry_run_does_nothing(running):
     told = command(settings, "redrive").stdout
     assert told.count("its original bytes were not kept") == 1
     assert told.endswith("nothing was done: add --yes to do it\n")
-    assert not any(found.is_redriven for found in look(settings, Wanted()).letters)
+    assert not any(found.is_redriven for found in find_dead_letters(settings, DeadLetterFilter()).letters)
 
 
 def test_of_two_redrives_at_once_one_is_fenced_and_every_letter_is_sent_once(running, monkeypatch):
     settings, scorer = running
     monkeypatch.setattr(redrive, "AT_ONCE", 2)
-    first = redrive.redrive(settings, Wanted(reason="missing_key"))
+    first = redrive.redrive(settings, DeadLetterFilter(reason="missing_key"))
     sent = [next(first), next(first)]
-    sent += only_sent(redrive.redrive(settings, Wanted(reason="missing_key")))
+    sent += only_sent(redrive.redrive(settings, DeadLetterFilter(reason="missing_key")))
     with pytest.raises(FatalStreamError, match="could not be sent again"):
         list(first)
     assert len(sent) == 9
-    assert only_sent(redrive.redrive(settings, Wanted(reason="missing_key"))) == []
+    assert only_sent(redrive.redrive(settings, DeadLetterFilter(reason="missing_key"))) == []
     scorer.wait_until(lambda: len(scored(settings)) >= 9, 60)
     assert scored(settings) == {f"t-{number}": 1 for number in range(9)}
 
@@ -96,7 +96,7 @@ def test_repaired_bytes_are_sent_for_one_letter_once(running, tmp_path):
     repaired = tmp_path / "repaired.json"
     repaired.write_bytes(payment(11))
     with pytest.raises(ConfigurationError, match="is for one letter"):
-        list(redrive.redrive(settings, Wanted(), RedriveOptions(payment(11))))
+        list(redrive.redrive(settings, DeadLetterFilter(), RedriveOptions(payment(11))))
     for expected in ("sent again: 1, left: 0, forged: 0\n", "sent again: 0, left: 1, forged: 0\n"):
         told = command(settings, "redrive", "--reason", "not_json", "--value-from", str(repaired), "--yes").stdout
         assert told == expected

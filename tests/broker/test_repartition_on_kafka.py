@@ -16,14 +16,14 @@ from fraud_service.config import factories
 from fraud_service.demo.simulator import World, write
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import PreflightError
-from fraud_service.domain.in_memory import Rehearsal
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.in_memory import InMemoryService
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import decode_score, encode_record, score_record
 from fraud_service.domain.time import DAY
-from fraud_service.kafka.topic_reader import Archive
+from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.training.history import History
 from fraud_service.verification import replay
-from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.decision_verifier import TimeRange
 from fraud_service.verification.verify import verify
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
@@ -46,7 +46,7 @@ def play(settings, file, folder, *options: str) -> None:
 
 
 def is_read(settings) -> bool:
-    with Archive(settings, "test-read") as archive:
+    with TopicReader(settings, "test-read") as archive:
         try:
             require_all_read(settings, archive)
         except PreflightError:
@@ -65,7 +65,12 @@ def moved(apache_kafka, tmp_path_factory):
     file = folder / "history.parquet"
     write(World(seed=3, cards=700, merchants=120, days=4), file)
     old = fresh_settings(apache_kafka.bootstrap, folder, partitions=2).model_copy(
-        update={"snapshot_interval": 240.0, "snapshot_lead": 60.0, "maturity": 1.0, "labels_per_card": 1000}
+        update={
+            "snapshot_interval": 240.0,
+            "snapshot_activation_delay": 60.0,
+            "label_maturity": 1.0,
+            "label_rate_limit_per_card": 1000,
+        }
     )
     play(old, file, folder / "before", f"--to={MOVED}")
 
@@ -84,15 +89,15 @@ def moved(apache_kafka, tmp_path_factory):
 def test_every_score_is_that_of_a_service_that_was_never_moved(moved):
     old, new, history = moved
     model = factories.pretrained(new)
-    rehearsal = Rehearsal(
+    rehearsal = InMemoryService(
         Detector(model, factories.policy(new)),
         factories.first_snapshot(model),
         factories.restore(model),
         factories.calendar(new),
-        Sampling(new.legitimate_share),
+        NegativeSampler(new.negative_sample_rate),
         DAY,
     )
-    expected = {v.transaction.transaction_id: encode_record(score_record(v)) for v in rehearsal.play(history)}
+    expected = {v.transaction.transaction_id: encode_record(score_record(v)) for v in rehearsal.run(history)}
     found = {
         decode_score(message.value()).transaction_id: message.value()
         for settings in (old, new)
@@ -105,7 +110,7 @@ def test_every_score_is_that_of_a_service_that_was_never_moved(moved):
 def test_what_was_moved_is_in_order_and_can_be_replayed(moved):
     _, new, history = moved
     assert verify(new).is_clean
-    found = replay.verify(new, replay.plan(new, Span()))
+    found = replay.verify(new, replay.plan(new, TimeRange()))
     assert not found.findings
     assert 0 < found.counts["identical"] + found.counts["follow"] < len(history)
 

@@ -20,7 +20,7 @@ from fraud_service.domain.snapshot import SWITCHED_OFF, decode_snapshot, encode_
 from fraud_service.kafka import clients
 from fraud_service.security.signatures import Keyring
 from fraud_service.verification import replay
-from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.decision_verifier import TimeRange
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -33,7 +33,7 @@ def running(apache_kafka, tmp_path_factory):
     keys = folder / "keys"
     keys.mkdir()
     (keys / "2026").write_text("k" * 64)
-    signed = {"signing_keys": keys, "deployment": "test", "maturity": 0.5}
+    signed = {"signing_key_dir": keys, "deployment": "test", "maturity": 0.5}
     settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(update=signed)
     scorer, learner = Service(settings, "score", folder / "scorer"), Service(settings, "learn", folder / "learner")
     with scorer, learner:
@@ -88,7 +88,7 @@ def test_forged_snapshots_are_refused_each_for_its_reason_and_the_true_ones_go_o
     settings, scorer, learner = running
     play(settings, scorer, learner, 0)
     newest = decode_snapshot(read_all(settings, settings.topics.snapshots)[-1].value())
-    later = msgspec.structs.replace(newest, as_of=newest.as_of + 900 * HOUR, online_weight=1.0).sealed()
+    later = msgspec.structs.replace(newest, as_of=newest.as_of + 900 * HOUR, online_weight=1.0).with_digest()
     value, key = encode_snapshot(later), later.version.encode()
     ring = load_keyring(settings)
     stranger = Keyring({"2026": b"s" * 32}, "2026", "test")
@@ -126,7 +126,7 @@ def test_the_switch_of_the_online_model_is_obeyed_at_once_and_every_score_says_s
 
 def test_what_the_switch_did_is_replayed_bit_for_bit(running):
     settings, *_ = running
-    found = replay.verify(settings, replay.plan(settings, Span()))
+    found = replay.verify(settings, replay.plan(settings, TimeRange()))
     assert not found.findings
     assert found.counts["identical"] == 4 * PART
 
@@ -145,7 +145,7 @@ def test_a_model_that_reigned_comes_back_by_one_command(running):
 
 def test_after_a_rotation_nothing_needs_the_old_key(running):
     settings, scorer, learner = running
-    (settings.signing_keys / "2027").write_text("n" * 64)
+    (settings.signing_key_dir / "2027").write_text("n" * 64)
     refused = CliRunner().invoke(app, ["sign", "--yes"], env=environment(settings))
     assert f"group {settings.learner_group} still runs" in str(refused.exception)
 
@@ -157,7 +157,7 @@ def test_after_a_rotation_nothing_needs_the_old_key(running):
     assert len(read_all(settings, settings.topics.risk)) > before > 0
 
     assert scorer.stop() == 0
-    (settings.signing_keys / "2026").unlink()
+    (settings.signing_key_dir / "2026").unlink()
     scorer.start()
     learner.start()
     scorer.await_ready()

@@ -29,9 +29,9 @@ def outcome(apache_kafka, tmp_path_factory):
     keys = folder / "keys"
     keys.mkdir()
     (keys / "a2025").write_text(SECRET)
-    settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(update={"maturity": 30.0})
-    inside = settings.model_copy(update={"tokenizer_keys": keys})
-    raw = [spec for spec in topics.table(inside) if spec.role.startswith("raw_")]
+    settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(update={"label_maturity": 30.0})
+    inside = settings.model_copy(update={"tokenizer_key_dir": keys})
+    raw = [spec for spec in topics.topic_specs(inside) if spec.role.startswith("raw_")]
     topics.create(clients.admin(settings), raw, 1)
     scorer, learner = Service(settings, "score", folder / "scorer"), Service(settings, "learn", folder / "learner")
     edge = Service(inside, "tokenize", folder / "edge")
@@ -101,7 +101,7 @@ def test_a_label_finds_its_payment_on_either_side_of_a_rotation(outcome):
 def test_no_card_number_or_key_comes_out_anywhere(outcome):
     settings, inside, processes = outcome
     everything = {f"log of {one.verb}": (one.folder / "log").read_bytes() for one in processes}
-    for spec in topics.table(settings):
+    for spec in topics.topic_specs(settings):
         for message in read_all(settings, spec.name):
             everything[f"{spec.name}@{message.partition()}/{message.offset()}"] = b"\n".join(
                 [

@@ -19,7 +19,7 @@ from fraud_service.domain.events import Label, LabelSource, encode
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka import clients
 from fraud_service.verification.findings import Kind
-from fraud_service.verification.verify import Depth, verify
+from fraud_service.verification.verify import VerifyOptions, verify
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
@@ -80,7 +80,7 @@ def ran(apache_kafka, tmp_path_factory) -> Settings:
 
 
 def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill_neither_on_topics_nor_in_the_state(ran):
-    report = verify(ran, Depth(state=True, volume=ran.state_dir, replay=True))
+    report = verify(ran, VerifyOptions(state=True, volume=ran.state_dir, replay=True))
     assert report.anomalies == ()
     assert report.notes == ()
     assert report.counts["scores"] == PAYMENTS
@@ -117,7 +117,7 @@ def test_metrics_count_what_lies_on_the_topics(apache_kafka, tmp_path):
         learner.wait_until(lambda: sums(learner, "fraud_scores_received_total").total() == PAYMENTS, 90)
         learner.wait_until(lambda: sums(learner, "fraud_labels_received_total").total() == poison, 90)
         outcomes = sums(scorer, "fraud_transactions_total", "outcome")
-        repeated = sums(scorer, "fraud_repeated_transactions_total").total()
+        repeated = sums(scorer, "fraud_duplicate_transactions_total").total()
         refused = sum((sums(one, "fraud_dead_letters_total", "reason") for one in (scorer, learner)), Counter())
         assert scorer.stop() == 0
         learner.wait_until(
@@ -127,7 +127,7 @@ def test_metrics_count_what_lies_on_the_topics(apache_kafka, tmp_path):
         assert learner.stop() == 0
     records = [decode_score(message.value()) for message in scores.messages]
     assert outcomes == Counter(str(record.outcome) for record in records)
-    assert repeated == sum(record.repeated for record in records) == 1
+    assert repeated == sum(record.is_duplicate for record in records) == 1
     said = Counter(dict(message.headers())["fraud-reason"].decode() for message in letters.messages)
     assert refused == said
     assert examples.total() == len(read_all(settings, settings.topics.labelled)) > 0
@@ -137,7 +137,7 @@ def test_metrics_count_what_lies_on_the_topics(apache_kafka, tmp_path):
 
 def test_progress_counts_twice_what_is_read_twice(ran):
     sizes, read = [], []
-    for depth in (Depth(), Depth(state=True)):
+    for depth in (VerifyOptions(), VerifyOptions(state=True)):
         entries = []
         verify(ran, depth, sizes.append, entries.append)
         read.append(sum(entries))
@@ -153,7 +153,7 @@ def test_a_volume_that_was_altered_is_found_and_one_that_is_not_there_is_said(ra
     key = next(store.keys())
     store[key] = b"altered"
     store.close()
-    (anomaly,) = verify(ran, Depth(volume=volume)).anomalies
+    (anomaly,) = verify(ran, VerifyOptions(volume=volume)).anomalies
     assert (anomaly.kind, anomaly.partition) == (Kind.STATE, 0)
     with pytest.raises(ArchiveError, match="there is no state of group"):
-        verify(ran, Depth(volume=tmp_path / "elsewhere"))
+        verify(ran, VerifyOptions(volume=tmp_path / "elsewhere"))

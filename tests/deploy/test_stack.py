@@ -71,7 +71,7 @@ def test_the_settings_of_the_stack_are_settings_of_the_service(stack, monkeypatc
             for variable, value in stack["services"][name]["environment"].items():
                 context.setenv(variable, value)
             assert settings.load().bootstrap_servers == "kafka:9092", name
-    instances = [stack["services"][name]["environment"]["FRAUD_INSTANCE"] for name in ("scorer", "learner")]
+    instances = [stack["services"][name]["environment"]["FRAUD_INSTANCE_ID"] for name in ("scorer", "learner")]
     assert len(set(instances)) == 2
 
 

@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from fraud_service.demo.broker import EmbeddedBrokerError, end_process, find_binary
-from fraud_service.demo.ground_truth import FEWEST_FRAUDS, Duel, Grade, Scored, Truth
+from fraud_service.demo.ground_truth import MIN_FRAUDS, Grade, ModelComparison, Scored, Truth
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import LabelSource
 
@@ -201,11 +201,11 @@ def test_a_grade_is_average_precision_and_log_loss():
 
 
 def test_a_duel_needs_enough_frauds_in_its_days():
-    scored = [Scored(str(number), number, -1.0, float(number % 2)) for number in range(4 * FEWEST_FRAUDS)]
+    scored = [Scored(str(number), number, -1.0, float(number % 2)) for number in range(4 * MIN_FRAUDS)]
     truth = {each.transaction_id: each.timestamp % 2 == 1 for each in scored}
-    assert Duel.between(scored, 0, 2 * FEWEST_FRAUDS - 1, truth) is None
-    duel = Duel.between(scored, 0, 2 * FEWEST_FRAUDS, truth)
+    assert ModelComparison.between(scored, 0, 2 * MIN_FRAUDS - 1, truth) is None
+    duel = ModelComparison.between(scored, 0, 2 * MIN_FRAUDS, truth)
     assert duel is not None
-    assert duel.frauds == FEWEST_FRAUDS
+    assert duel.frauds == MIN_FRAUDS
     assert duel.online.average_precision == 1.0
     assert duel.online.log_loss < duel.pretrained.log_loss

@@ -18,7 +18,7 @@ from support.malformed import MALFORMED
 from support.processes import Service, fresh_settings
 from support.prometheus import Prometheus
 
-from fraud_service.admin.history_producer import Feed
+from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.admin.refit import report
 from fraud_service.demo.simulator import World, write
 from fraud_service.domain.events import Label, LabelSource, encode
@@ -40,7 +40,7 @@ RATE = 300.0  # transactions a second: three weeks of event time pass within a m
 HAPPENED = (
     'fraud_dead_letters_total{job="fraud-service-scorer"}',
     'fraud_dead_letters_total{job="fraud-service-learner"}',
-    "fraud_repeated_transactions_total",
+    "fraud_duplicate_transactions_total",
     "fraud_labels_early_total",
     "fraud_corrections_total",
     'fraud_labelled_examples_total{is_fraud="true"}',
@@ -75,12 +75,12 @@ class Load:
 
     def _run(self) -> None:
         try:
-            with Feed(self._settings) as feed:
-                feed.play(self._until_stopped(feed), 0, RATE)
+            with HistoryProducer(self._settings) as feed:
+                feed.produce(self._until_stopped(feed), 0, RATE)
         except Exception as error:  # noqa: BLE001 - the main thread raises it
             self.failure = error
 
-    def _until_stopped(self, feed: Feed) -> Iterator[LabelledTransaction]:
+    def _until_stopped(self, feed: HistoryProducer) -> Iterator[LabelledTransaction]:
         odd = clients.producer(self._settings)
         for number, event in enumerate(self._history):
             if self._stopping.is_set():
@@ -100,7 +100,7 @@ class Load:
             producer.produce(names.transactions, key=key, value=value)
         producer.poll(0)
 
-    def _labels(self, feed: Feed, transaction: Transaction, *, is_fraud: bool) -> None:
+    def _labels(self, feed: HistoryProducer, transaction: Transaction, *, is_fraud: bool) -> None:
         """Label what was never paid, and a payment that the history labels otherwise."""
         for name in ("never-paid", transaction.transaction_id):
             feed.label(

@@ -15,7 +15,7 @@ from support.worlds import label, transaction
 from fraud_service.admin import redrive
 from fraud_service.domain.events import encode
 from fraud_service.kafka import clients, model_topic
-from fraud_service.kafka.dead_letters import Wanted, look
+from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
 
 if TYPE_CHECKING:
     import random
@@ -35,9 +35,9 @@ def send_events(trial: Trial, rng: random.Random) -> None:
     """Use ids again for other payments, and label payments of any time that nobody knows."""
     names, now = trial.settings.topics, trial.load.now
     payments, labels = list(_payments(now, rng)), list(_labels(now))
-    sent = [clients.Record(names.transactions, one.card_id.encode(), encode(one), []) for one in payments]
-    sent += [clients.Record(names.labels, one.card_id.encode(), encode(one), []) for one in labels]
-    clients.deliver(trial.settings, sent)
+    sent = [clients.OutgoingRecord(names.transactions, one.card_id.encode(), encode(one), []) for one in payments]
+    sent += [clients.OutgoingRecord(names.labels, one.card_id.encode(), encode(one), []) for one in labels]
+    clients.produce_all(trial.settings, sent)
     refused = sum(one.labelled_at != now for one in labels)
     trial.load.expect(len(payments) + refused)
 
@@ -61,7 +61,7 @@ def _labels(now: int) -> Iterator[Label]:
 def send_unbelieved(trial: Trial) -> None:
     """Write what nobody may believe to the topics of models, snapshots and risk, and headers that cannot be read."""
     names = trial.settings.topics
-    producer = clients.producer(trial.settings, {"message.max.bytes": model_topic.LARGEST_SENT})
+    producer = clients.producer(trial.settings, {"message.max.bytes": model_topic.MAX_MODEL_BYTES})
     for topic, (key, value, headers) in forged.unbelieved(trial.settings):
         producer.produce(topic, key=key, value=value, headers=headers, on_delivery=trial.forge)
     assert producer.flush(30) == 0
@@ -81,7 +81,7 @@ def send_unbelieved(trial: Trial) -> None:
 def forge_letters(trial: Trial, since: int) -> None:
     """Forge dead letters and marks, and redrive what there is: nothing forged is sent, and what is real is."""
     names = trial.settings.topics
-    real = look(trial.settings, Wanted(since=since)).letters
+    real = find_dead_letters(trial.settings, DeadLetterFilter(since=since)).letters
     places = {one.entry.partition: (one.entry.offset, one.entry.key or b"") for one in real}
     producer = clients.producer(trial.settings)
     written = list(forged.letters(trial.settings, places))
@@ -90,7 +90,7 @@ def forge_letters(trial: Trial, since: int) -> None:
             names.dead_letters, partition=partition, key=key, value=value, headers=headers, on_delivery=trial.forge
         )
     assert producer.flush(30) == 0
-    verdicts = list(redrive.redrive(trial.settings, Wanted(since=since)))
+    verdicts = list(redrive.redrive(trial.settings, DeadLetterFilter(since=since)))
     sent = [one.found for one in verdicts if one.hindrance is None]
     assert {(names.dead_letters, *one.place) for one in sent}.isdisjoint(trial.forged)
     assert {one.letter.topic for one in sent} == {names.transactions, names.labels}

@@ -169,7 +169,7 @@ def one_identity(trial: Trial, rng: random.Random, ground: Ground) -> None:
             assert elapsed(began) < PATIENCE, "nobody was fenced"
             time.sleep(ASK)
         assert trial.scorer.process.returncode == 1
-        assert "FRAUD_INSTANCE of its own" in trial.scorer.log()
+        assert "FRAUD_INSTANCE_ID of its own" in trial.scorer.log()
         twin.kill()
     trial.scorer.start()
     trial.settle(began)

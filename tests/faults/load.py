@@ -14,7 +14,7 @@ import msgspec
 from support.hostile import BOMBS, UNREADABLE, WORST, send_bombs, worst
 from support.malformed import MALFORMED
 
-from fraud_service.admin.history_producer import Feed
+from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.demo.simulator import DAY, World, write
 from fraud_service.kafka import clients
 from fraud_service.training.history import History
@@ -87,20 +87,20 @@ class Load:
         """Send messages that are small on disk and too large to be read or unpacked, and large ones that are read."""
         topic = self._settings.topics.transactions
         send_bombs(self._settings, topic, b"hostile", [*BOMBS, UNREADABLE])
-        large = [clients.Record(topic, b"hostile", worst(name), []) for name in WORST for _ in range(20)]
-        clients.deliver(self._settings, large)
+        large = [clients.OutgoingRecord(topic, b"hostile", worst(name), []) for name in WORST for _ in range(20)]
+        clients.produce_all(self._settings, large)
         self._poisoned += len(BOMBS) + 1 + len(large)
 
     def burst(self, number: int) -> None:
         """Send so many transactions more at once."""
-        with Feed(self._settings) as feed:
-            feed.play((event for event, _ in zip(_worlds(self._seed + 500), range(number), strict=False)), 0)
+        with HistoryProducer(self._settings) as feed:
+            feed.produce((event for event, _ in zip(_worlds(self._seed + 500), range(number), strict=False)), 0)
         self._fed += number
 
     def _run(self) -> None:
         try:
-            with Feed(self._settings) as feed:
-                feed.play(self._events(), 0, self._rate)
+            with HistoryProducer(self._settings) as feed:
+                feed.produce(self._events(), 0, self._rate)
         except BaseException as error:  # noqa: BLE001 - raised by whoever stops the load
             self._failure = error
 

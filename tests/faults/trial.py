@@ -15,7 +15,7 @@ from faults.load import Load, elapsed
 from support.processes import Service, fresh_settings
 
 from fraud_service.kafka import clients
-from fraud_service.verification.verify import Depth
+from fraud_service.verification.verify import VerifyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,9 +89,14 @@ class Trial:
         keys = self.folder / "keys"
         keys.mkdir(parents=True)
         (keys / "2026").write_text(secrets.token_hex(32))
-        signed = {"signing_keys": keys, "deployment": "trial", "allow_unsigned": False}
+        signed = {"signing_key_dir": keys, "deployment": "trial", "allow_unsigned": False}
         self.settings = made.model_copy(
-            update={"kafka": {"log_level": "0"}, "labels_per_source": 0, "labels_per_card": 0} | signed
+            update={
+                "kafka_config": {"log_level": "0"},
+                "label_rate_limit_per_source": 0,
+                "label_rate_limit_per_card": 0,
+            }
+            | signed
         )
         # No log lines of brokers that are down by intention, and history comes faster than labels may.
         self.scorer = self.service("score", "scorer-0")
@@ -115,9 +120,9 @@ class Trial:
         self._stack.__exit__(*error)
 
     @property
-    def depth(self) -> Depth:
+    def depth(self) -> VerifyOptions:
         """How much is verified: everything there is, the volume of the first scorer included."""
-        return Depth(state=True, volume=self.scorer.folder / "state", replay=True)
+        return VerifyOptions(state=True, volume=self.scorer.folder / "state", replay=True)
 
     def _counted(self, stack: ExitStack, *names: str) -> Counted:
         counted = Counted(self.settings, *names)

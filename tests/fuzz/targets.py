@@ -39,30 +39,30 @@ from fraud_service.domain.records import (
     encode_record,
 )
 from fraud_service.domain.risk import NO_RISK, encode_risk
-from fraud_service.domain.snapshot import Knowledge, Snapshot, encode_snapshot, untaught
+from fraud_service.domain.snapshot import Snapshot, SnapshotStore, encode_snapshot, untrained
 from fraud_service.domain.text import visible, visible_json
 from fraud_service.kafka import clients, dead_letters
-from fraud_service.kafka.dead_letters import Wanted
+from fraud_service.kafka.dead_letters import DeadLetterFilter
 from fraud_service.kafka.messages import Received
-from fraud_service.kafka.model_topic import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, Promotions
-from fraud_service.kafka.topic_reader import Entry, Span
+from fraud_service.kafka.model_topic import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, ModelTopicReader
+from fraud_service.kafka.topic_reader import OffsetRange, Record
 from fraud_service.models import artifact
-from fraud_service.models.onnx_graph import graph
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.onnx_graph import onnx_bytes
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.models.received import loaded, recent
-from fraud_service.models.trees import Trees, cut, require_sound
-from fraud_service.processors.scorer import ScorerStep
-from fraud_service.processors.snapshot_reader import VERSION_HEADER, Broadcast
+from fraud_service.models.trees import Trees, require_consistent, truncate
+from fraud_service.processors.scorer import ScorerProcessor
+from fraud_service.processors.snapshot_reader import VERSION_HEADER, SnapshotReader
 from fraud_service.runtime import health
 from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
 from fraud_service.security.card_data import find
-from fraud_service.security.signatures import KEY_HEADER, SIGNATURE_HEADER, Keyring, Refusal
+from fraud_service.security.signatures import KEY_HEADER, SIGNATURE_HEADER, Keyring, RejectReason
 from fraud_service.security.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-SETTINGS = Settings(kafka={"log_level": "0"})
+SETTINGS = Settings(kafka_config={"log_level": "0"})
 NAMES = SETTINGS.topics
 RING = Keyring({"2026": b"k" * 32}, "2026", "test")
 NONE = 255  # the length of a part that is not there
@@ -131,7 +131,7 @@ KNOWN = [*(topic.encode() for topic in TOPICS), b"0", b"1", b"2", b"9", b"7", sh
 class InMemory:
     """Topics in memory."""
 
-    def __init__(self, logs: dict[str, list[Entry]], begin: int) -> None:
+    def __init__(self, logs: dict[str, list[Record]], begin: int) -> None:
         self._logs, self._begin = logs, begin
 
     def __enter__(self) -> Self:
@@ -140,10 +140,10 @@ class InMemory:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def spans(self, topic: str) -> dict[int, Span]:
-        return {0: Span(self._begin, len(self._logs.get(topic, [])))}
+    def spans(self, topic: str) -> dict[int, OffsetRange]:
+        return {0: OffsetRange(self._begin, len(self._logs.get(topic, [])))}
 
-    def read(self, topic: str, partition: int, begin: int = 0, end: int | None = None) -> Iterator[Entry]:
+    def read(self, topic: str, partition: int, begin: int = 0, end: int | None = None) -> Iterator[Record]:
         assert partition == 0
         return iter(self._logs.get(topic, [])[max(begin, self._begin) : end])
 
@@ -165,22 +165,22 @@ def redrives(data: bytes) -> int:
     begin, unproved = given.number(4), bool(given.number(2))
     topics = {
         topic: [
-            Entry(topic, 0, at, given.one_of(KEYS), given.one_of(VALUES), BROKER_TIME, [])
+            Record(topic, 0, at, given.one_of(KEYS), given.one_of(VALUES), BROKER_TIME, [])
             for at in range(given.number(9))
         ]
         for topic in TOPICS[:2]
     }
     topics[NAMES.dead_letters] = [
-        Entry(NAMES.dead_letters, 0, at, given.one_of(KEYS), given.one_of(VALUES), 0, _named(given))
+        Record(NAMES.dead_letters, 0, at, given.one_of(KEYS), given.one_of(VALUES), 0, _named(given))
         for at in range(given.number(9))
     ]
     producer = _Producer()
     with (
-        patch.object(dead_letters, "Archive", lambda *_: InMemory(topics, 0)),
-        patch.object(dead_letter_proof, "Archive", lambda *_: InMemory(topics, begin)),
+        patch.object(dead_letters, "TopicReader", lambda *_: InMemory(topics, 0)),
+        patch.object(dead_letter_proof, "TopicReader", lambda *_: InMemory(topics, begin)),
         patch.object(clients, "producer", lambda *_: producer),
     ):
-        verdicts = list(redrive.redrive(SETTINGS, Wanted(), RedriveOptions(unproved=unproved)))
+        verdicts = list(redrive.redrive(SETTINGS, DeadLetterFilter(), RedriveOptions(unproved=unproved)))
     sources = [verdict.found.letter for verdict in verdicts if verdict.hindrance is None]
     marks = [topic for topic, _, headers in producer.sent if headers is not None]
     assert marks == [NAMES.dead_letters] * len(sources)
@@ -224,7 +224,7 @@ def signs(data: bytes) -> bool:
     try:
         RING.require(*offered, headers)
     except RefusedRecord as error:
-        assert error.reason in [*Refusal]  # noqa: PT017 - it need not be raised
+        assert error.reason in [*RejectReason]  # noqa: PT017 - it need not be raised
         return False
     assert offered == (role, key, value)
     covered = [[header for header in found if header[0] != SIGNATURE_HEADER] for found in (ours, own)]
@@ -241,7 +241,7 @@ PAYMENTS = [features(), features(amount=1e14, speed=-1e30)]
 
 def _sealed(trees: Trees, leaves: int) -> bytes:
     """Make a message that is true to itself, as anybody can."""
-    files = {artifact.MODEL: graph(trees), artifact.TREES: msgspec.msgpack.encode(trees)}
+    files = {artifact.MODEL: onnx_bytes(trees), artifact.TREES: msgspec.msgpack.encode(trees)}
     digests = {name: sha256(content).hexdigest() for name, content in files.items()}
     manifest = msgspec.structs.replace(SHIPPED.manifest, version="forest-9", leaves=leaves, sha256=digests)
     return msgspec.msgpack.encode({artifact.MANIFEST: msgspec.json.encode(manifest)} | files)
@@ -257,7 +257,7 @@ def promotes(data: bytes) -> int:
     """Scorer and learner take in any records on the topic of models; with keys, an unsigned one does nothing."""
     given = Cut(data)
     ring = (Keyring(), RING)[given.number(2)]
-    reader, knowledge, refused = _Reader(), Knowledge(untaught("forest-1", online_model())), []
+    reader, knowledge, refused = _Reader(), SnapshotStore(untrained("forest-1", online_model())), []
     handlers = {
         SWITCH_KEY: service._switch(knowledge, SCORER),
         REFIT_KEY: lambda data: LEARNER.refit(decode_refit(data)),
@@ -266,7 +266,7 @@ def promotes(data: bytes) -> int:
         patch.object(clients, "reader", lambda *_: reader),
         patch("fraud_service.kafka.model_topic.load_keyring", lambda _: ring),
     ):
-        topic = Promotions(SETTINGS, "fuzz", handlers, refused.append)
+        topic = ModelTopicReader(SETTINGS, "fuzz", handlers, refused.append)
     sent = given.number(9)
     for _ in range(sent):
         key, headers = given.one_of(KINDS), given.headers([SEQUENCE_HEADER, KEY_HEADER, "x"], [b"1", b"2", b"3"])
@@ -278,10 +278,12 @@ def promotes(data: bytes) -> int:
         assert received == []
         assert len(refused) == sent + 1
         assert knowledge.at(MONDAY).snapshot.version == "untaught"
-    kept = recent(received, lambda manifest: knowledge.adopt(manifest.version, manifest.leaves), refused.append)
+    kept = recent(
+        received, lambda manifest: knowledge.register_model(manifest.version, manifest.leaves), refused.append
+    )
     models = list(loaded(kept, refused.append))
     for model in models:
-        knowledge.adopt(model.version, model.manifest.leaves)
+        knowledge.register_model(model.version, model.manifest.leaves)
     return len(models)
 
 
@@ -291,12 +293,12 @@ def loads(data: bytes) -> bool:
     lied = given.number(9)
     try:
         trees = msgspec.msgpack.decode(given.rest, type=Trees)
-        require_sound(trees)
+        require_consistent(trees)
     except (ValueError, *UNREADABLE):
         return False
-    leaves = sum(node < 0 for node in cut(trees).left)
+    leaves = sum(node < 0 for node in truncate(trees).left)
     with suppress(ModelError):
-        model = Pretrained.received(_sealed(trees, leaves + lied))
+        model = OnnxForest.received(_sealed(trees, leaves + lied))
         assert not lied
         for row, encoded in zip(PAYMENTS, model.encode(PAYMENTS), strict=True):
             assert -50 < encoded.logit < 50
@@ -320,30 +322,30 @@ def teaches(data: bytes) -> bool:
     given = Cut(data)
     final, is_sealed = bool(given.number(2)), given.number(2)
     reader, model = _Reader(), LinearModel()
-    knowledge = Knowledge(untaught(model.version, online_model()))
+    knowledge = SnapshotStore(untrained(model.version, online_model()))
     with (
         patch.object(clients, "reader", lambda *_: reader),
         patch("fraud_service.processors.snapshot_reader.load_keyring", lambda _: Keyring()),
     ):
-        broadcast = Broadcast(SETTINGS, knowledge, lambda reason: None)
+        broadcast = SnapshotReader(SETTINGS, knowledge, lambda reason: None)
     for _ in range(given.number(9)):
         headers = given.headers([VERSION_HEADER, "x"], VERSIONS)
         reader.add(NAMES.risk, given.one_of([b"card:c-1", b"merchant:m-1"]), given.one_of([ROW, None]), headers)
     reader.add(NAMES.risk, b"card:c-1", ROW, [(VERSION_HEADER, VERSIONS[given.number(2)])])
     reader.add(NAMES.snapshots, given.one_of(VERSIONS), _sealed_anew(given.rest) if is_sealed else given.rest, [])
-    broadcast._take(clients.arrived(reader, 100, 0))
+    broadcast._take(clients.poll_available(reader, 100, 0))
     broadcast._settle(final=final)
-    step = ScorerStep(SETTINGS, Detector(model, Policy()), knowledge, SCORER)
+    step = ScorerProcessor(SETTINGS, Detector(model, Policy()), knowledge, SCORER)
     payment = text(timestamp=MONDAY + DAY)
     ((score, *_),) = step([Received(NAMES.transactions, 0, 0, b"c-1", payment, BROKER_TIME)], lambda _: Store())
     assert 0 <= decode_score(score.value).score <= 1
-    return not knowledge.newest.is_untaught
+    return not knowledge.newest.is_untrained
 
 
 def _sealed_anew(value: bytes) -> bytes:
     """Return a snapshot with the digest that it should have, as anybody can make it."""
     with suppress(*UNREADABLE, ValueError, OverflowError, OSError):
-        return encode_snapshot(msgspec.json.decode(value, type=Snapshot).sealed())
+        return encode_snapshot(msgspec.json.decode(value, type=Snapshot).with_digest())
     return value
 
 

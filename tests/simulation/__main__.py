@@ -9,14 +9,14 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from simulation.classroom import Classroom
+from simulation.classroom import LearnerWorld
 from simulation.process import silence
 from simulation.world import Run, World, run
 
 
 def both(seed: int) -> list[Run]:
     """Run a seed with scorers and with a learner."""
-    return [run(seed, World), run(seed, Classroom)]
+    return [run(seed, World), run(seed, LearnerWorld)]
 
 
 def main() -> int:

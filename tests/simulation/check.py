@@ -12,7 +12,7 @@ from fraud_service.domain.profile import RECENT_KEPT, encode_profile
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka import topics
 from fraud_service.kafka.messages import Received, bounded, require_content
-from fraud_service.processors.scorer import _outputs, dead_letter, read
+from fraud_service.processors.scorer import _outputs, dead_letter, decode_message
 from fraud_service.security.card_data import refuse
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Expected:
         try:
             require_content(received)
             refuse(record.value, record.key)
-            transaction = read(received, int(self._settings.future_tolerance * 1000))
+            transaction = decode_message(received, int(self._settings.max_clock_skew * 1000))
         except InvalidEvent as error:
             yield dead_letter(received, error)
             return
@@ -82,11 +82,11 @@ def payments(where: str, scores: list[ScoreRecord]) -> Iterator[str]:
     for record in scores:
         recent = decided[record.card_id][-RECENT_KEPT:]
         same = [one for one in recent if _payment(one) == _payment(record)]
-        if record.repeated != bool(same):
-            yield f"{where}: {_payment(record)} is repeated: {record.repeated}, was decided: {bool(same)}"
+        if record.is_duplicate != bool(same):
+            yield f"{where}: {_payment(record)} is repeated: {record.is_duplicate}, was decided: {bool(same)}"
         if same and (same[0].score, same[0].outcome) != (record.score, record.outcome):
             yield f"{where}: {_payment(record)} repeats the decision on another payment"
-        if not record.repeated:
+        if not record.is_duplicate:
             is_used = any(one.transaction_id == record.transaction_id for one in recent)
             if record.is_id_reused != is_used or (is_used and record.outcome == "approve"):
                 yield f"{where}: {_payment(record)} does not say rightly whether its id was used"
@@ -137,7 +137,7 @@ def state(where: str, found: dict[bytes, bytes], expected: dict[bytes, bytes]) -
 
 def _rebuilt(world: World, number: int) -> dict[bytes, bytes]:
     """Return the state that the changelog alone gives."""
-    (name,) = (spec.name for spec in topics.table(world.settings) if spec.role == "scorer_state")
+    (name,) = (spec.name for spec in topics.topic_specs(world.settings) if spec.role == "scorer_state")
     state = {record.key: record.value for _, record in world.broker.committed(name)[number]}
     return {key: value for key, value in state.items() if value is not None}
 
@@ -151,6 +151,6 @@ def _local(world: World, number: int, expected: Expected) -> Iterator[str]:
                 if number in store.partitions:
                     owners += 1
                     rows = {key: value for key, value in store.partitions[number]._db.items() if isinstance(key, bytes)}
-                    yield from state(f"volume of {pod.settings.instance}[{number}]", rows, expected.state)
+                    yield from state(f"volume of {pod.settings.instance_id}[{number}]", rows, expected.state)
     if owners != 1:
         yield f"partition {number} has {owners} owners"

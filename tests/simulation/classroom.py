@@ -26,9 +26,9 @@ from fraud_service.domain.events import (
     facts,
 )
 from fraud_service.domain.in_memory import MemoryStore
-from fraud_service.domain.label_join import MOST_PAYMENTS
-from fraud_service.domain.label_join_rows import Known
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.label_join import MAX_PAYMENTS
+from fraud_service.domain.label_join_rows import LabelEvent
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.time import DAY, HOUR
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
-    from fraud_service.runtime.application import GuardedApplication
+    from fraud_service.runtime.application import FraudApplication
 
 CARDS = 5
 BEGIN = int(START * 1000) - 60 * DAY
 MINUTE = 60_000
 
 
-class Classroom(World):
+class LearnerWorld(World):
     """One learner; upstream stands for the scorers too."""
 
     ROLE = "learner"
@@ -56,14 +56,14 @@ class Classroom(World):
 
     def options(self) -> dict[str, object]:
         """Let transactions mature within the few hours of a seed, and snapshots be frequent."""
-        return {"maturity": 0.2, "snapshot_interval": 60.0, "snapshot_lead": 15.0}
+        return {"maturity": 0.2, "snapshot_interval": 60.0, "snapshot_activation_delay": 15.0}
 
     @property
     def read(self) -> tuple[str, list[str]]:
         """The group of the learner, and its inputs."""
         return self.settings.learner_group, [self.settings.topics.scores, self.settings.topics.labels]
 
-    def live(self, settings: Settings, started: Callable[[GuardedApplication], None]) -> None:
+    def live(self, settings: Settings, started: Callable[[FraudApplication], None]) -> None:
         """Be the learner."""
         learn(settings, started)
 
@@ -154,15 +154,15 @@ class Classroom(World):
             taught[facts(record)].append(record)
         used: Counter[str] = Counter()
         for score in self.scores:
-            if score.repeated:
+            if score.is_duplicate:
                 continue
             is_first = not used[score.transaction_id]
             used[score.transaction_id] += 1
-            if used[score.transaction_id] > MOST_PAYMENTS:
+            if used[score.transaction_id] > MAX_PAYMENTS:
                 continue  # and if it is taught, that is told below
             known = [word for word in words[score.transaction_id] if is_first or word.known_at >= score.timestamp]
             lessons = taught.pop(facts(score), [])
-            is_mature = score.timestamp + self.settings.maturity * DAY <= self.last_boundary
+            is_mature = score.timestamp + self.settings.label_maturity * DAY <= self.last_boundary
             last = max(known).is_fraud if known else (False if is_mature else None)
             said = [lesson.is_fraud for lesson in lessons]
             if (said[-1] if said else None) != last:
@@ -176,14 +176,14 @@ class Classroom(World):
         if taught:
             yield f"taught, and never scored: {sorted(taught)}"
 
-    def _words(self) -> dict[str, list[Known]]:
+    def _words(self) -> dict[str, list[LabelEvent]]:
         """What was said of each transaction by the last boundary."""
         words = defaultdict(list)
         for value in self._values("labels"):
             with suppress(InvalidEvent):
                 label = decode_label(value)
                 if label.labelled_at <= self.last_boundary:
-                    words[label.transaction_id].append(Known(label.labelled_at, label.is_fraud, label.source))
+                    words[label.transaction_id].append(LabelEvent(label.labelled_at, label.is_fraud, label.source))
         return words
 
     def _rebuilt(self) -> Iterator[str]:
@@ -203,14 +203,14 @@ class Classroom(World):
         rebuilder = Rebuilder(
             MemoryStore(),
             factories.calendar(self.settings),
-            Sampling(),
+            NegativeSampler(),
             {model.version: model},
             lambda _: CountingLearner,
         )
         examples: dict[int, list[LabelledRecord]] = defaultdict(list)
         for value in self._values("labelled"):
             record = decode_labelled(value)
-            examples[record.snapshot // HOUR].append(record)
+            examples[record.boundary_ms // HOUR].append(record)
         for one in rebuilder.rebuild(first, examples, published, rows):
             if one.differences:
                 yield f"the snapshot of {one.lesson.as_of}: {one.differences}"
@@ -234,7 +234,7 @@ class Classroom(World):
 
     def _state(self) -> Iterator[str]:
         """The volume holds what the changelog makes it."""
-        (name,) = (spec.name for spec in topics.table(self.settings) if spec.role == "learner_state")
+        (name,) = (spec.name for spec in topics.topic_specs(self.settings) if spec.role == "learner_state")
         (pod,) = self.pods
         for stores in pod.app._state_manager.stores.values():
             for store in stores.values():

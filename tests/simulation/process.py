@@ -19,8 +19,8 @@ from support.worlds import CountingLearner, LinearModel, online_model
 from fraud_service import service
 from fraud_service.config import factories
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.online_training import Sampling
-from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.online_training import NegativeSampler
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.processors import input_log, learner, scorer
 from fraud_service.runtime import application, batching, fast_state
 from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fraud_service.config.settings import Settings
-    from fraud_service.runtime.application import GuardedApplication
+    from fraud_service.runtime.application import FraudApplication
 
 MADE_IN = {
     "quixstreams.kafka.consumer.ConfluentConsumer": Consumer,
@@ -66,7 +66,7 @@ def simulated() -> Iterator[None]:
     patches += [
         patch.object(fast_state, "ROWS_AT_ONCE", 3),
         patch.object(fast_state, "ROWS_UNTIL_SETTLED", 5),
-        patch.object(batching, "LARGEST", 3),
+        patch.object(batching, "MAX_BATCH", 3),
     ]  # so that there are several
     with virtual():
         for one in patches:
@@ -95,31 +95,34 @@ def detector(settings: Settings) -> Detector:
     return Detector(LinearModel(base=-3.0, amount=5.0), factories.policy(settings))
 
 
-def knowledge() -> Knowledge:
+def knowledge() -> SnapshotStore:
     """Return what is known before any label."""
-    return Knowledge(untaught(LinearModel.version, online_model()))
+    return SnapshotStore(untrained(LinearModel.version, online_model()))
 
 
-def score(settings: Settings, started: Callable[[GuardedApplication], None], *, commits_early: bool) -> None:
+def score(settings: Settings, started: Callable[[FraudApplication], None], *, commits_early: bool) -> None:
     """Run a scorer as `service.run_scorer` does: checked, built, wired, then turned until it stops.
 
     With early commits alone, hardly any transaction would hold more than one batch when something happens to it.
     """
-    service._check(settings, settings.scorer_group, [settings.topics.transactions])
+    service.preflight_checks(settings, settings.scorer_group, [settings.topics.transactions])
     app = application.build(
-        settings, settings.scorer_group, guarantee=settings.guarantee, commit_interval=settings.commit_interval
+        settings,
+        settings.scorer_group,
+        guarantee=settings.processing_guarantee,
+        commit_interval=settings.commit_interval,
     )
-    scorer.wire(app, settings, scorer.ScorerStep(settings, detector(settings), knowledge(), metrics()))
+    scorer.build_topology(app, settings, scorer.ScorerProcessor(settings, detector(settings), knowledge(), metrics()))
     app.batches.commits_early &= commits_early
     app._setup_signal_handlers = lambda: None  # not the main thread, and nobody sends signals here
     started(app)
     app.run()
 
 
-def learn(settings: Settings, started: Callable[[GuardedApplication], None]) -> None:
+def learn(settings: Settings, started: Callable[[FraudApplication], None]) -> None:
     """Run a learner as `service.run_learner` does, but for promoted models, of which there are none."""
     inputs = [settings.topics.scores, settings.topics.labels]
-    service._check(settings, settings.learner_group, inputs)
+    service.preflight_checks(settings, settings.learner_group, inputs)
     app = application.build(
         settings,
         settings.learner_group,
@@ -127,11 +130,11 @@ def learn(settings: Settings, started: Callable[[GuardedApplication], None]) -> 
         commit_interval=settings.commit_interval,
         transaction_timeout_ms=service.LEARNER_TRANSACTION_TIMEOUT_MS,
     )
-    step = learner.LearnerStep(
-        settings, factories.calendar(settings), Sampling(), LinearModel(), CountingLearner, learner_metrics()
+    step = learner.LearnerProcessor(
+        settings, factories.calendar(settings), NegativeSampler(), LinearModel(), CountingLearner, learner_metrics()
     )
-    learner.wire(app, settings, step)
-    step.follow(input_log.Log(settings, app, inputs))
+    learner.build_topology(app, settings, step)
+    step.follow(input_log.InputLog(settings, app, inputs))
     app.on_partitions = step.on_partitions
     app._setup_signal_handlers = lambda: None
     started(app)

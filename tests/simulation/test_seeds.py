@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
-from simulation.classroom import Classroom
+from simulation.classroom import LearnerWorld
 from simulation.process import silence
 from simulation.world import Run, World, run
 
-from fraud_service.domain.profile import RECENT, Profile, Remembered, fingerprint64
+from fraud_service.domain.profile import RECENT, Duplicate, Profile, fingerprint64
 from fraud_service.runtime import fast_state
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def runs(one, seeds) -> list[Run]:
 
 def learning(seed: int) -> Run:
     """Run the world of a learner."""
-    return run(seed, Classroom)
+    return run(seed, LearnerWorld)
 
 
 def impatient(seed: int) -> Run:
     """Recover without waiting for transactions that have not ended in the changelog, as Quix does."""
-    with mock.patch("fraud_service.runtime.application.await_settled"):
+    with mock.patch("fraud_service.runtime.application.wait_for_open_transactions"):
         return run(seed)
 
 
@@ -46,7 +46,7 @@ def forgetful(seed: int, kind: type[World] = World) -> Run:
 
 def trusting(seed: int, kind: type[World] = World) -> Run:
     """Rely on the client to pause whatever it is told to, as Quix does."""
-    with mock.patch("fraud_service.runtime.application.hold_back"):
+    with mock.patch("fraud_service.runtime.application.drop_paused_messages"):
         return run(seed, kind)
 
 
@@ -65,19 +65,19 @@ def careless(seed: int) -> Run:
 def credulous(seed: int) -> Run:
     """Take every message under a used id for a repetition."""
 
-    def remembered(profile: Profile, payment: Transaction) -> Remembered:
+    def duplicate_age(profile: Profile, payment: Transaction) -> Duplicate:
         rows = [row[0] for row in RECENT.iter_unpack(profile.recent)]
         identity = fingerprint64(payment.transaction_id)
-        return Remembered(len(rows) - rows.index(identity) if identity in rows else 0)
+        return Duplicate(len(rows) - rows.index(identity) if identity in rows else 0)
 
-    with mock.patch.object(Profile, "remembered", remembered):
+    with mock.patch.object(Profile, "duplicate_age", duplicate_age):
         return run(seed)
 
 
 def hasty(seed: int) -> Run:
     """Close a boundary without reading on to what was there by then."""
-    with mock.patch("fraud_service.processors.learner.LearnerStep._has_passed", return_value=True):
-        return run(seed, Classroom)
+    with mock.patch("fraud_service.processors.learner.LearnerProcessor._has_passed", return_value=True):
+        return run(seed, LearnerWorld)
 
 
 def test_whatever_a_seed_does_to_the_scorer_nothing_is_lost_doubled_or_changed():
@@ -115,7 +115,7 @@ def test_whatever_a_seed_does_to_the_learner_every_truth_is_taught_once():
 
 @pytest.mark.parametrize("mutation", [forgetful, trusting])
 def test_state_of_a_learner_that_is_not_what_it_had_committed_is_found(mutation):
-    assert any(one.anomalies for one in runs(partial(mutation, kind=Classroom), range(24)))
+    assert any(one.anomalies for one in runs(partial(mutation, kind=LearnerWorld), range(24)))
 
 
 def test_a_boundary_that_is_closed_too_early_is_found():

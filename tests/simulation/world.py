@@ -25,7 +25,7 @@ from fraud_service.kafka import topics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fraud_service.runtime.application import GuardedApplication
+    from fraud_service.runtime.application import FraudApplication
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of each seed's own is made in it
 LONGEST = 1_000.0  # seconds of virtual time after the last fault by which everything must be done
@@ -39,7 +39,7 @@ class Pod:
     settings: Settings
     is_wanted: bool = True
     life: Task | None = None
-    app: GuardedApplication | None = None
+    app: FraudApplication | None = None
     starts_at: float = 0.0
     zombies: list[Task] = field(default_factory=list)
 
@@ -77,11 +77,11 @@ class World:
             session_timeout=6,
             commit_interval=self.luck.choice([0.0, 0.1, 1.0]),
             state_dir=folder / "state",
-            instance=self.ROLE,
+            instance_id=self.ROLE,
             allow_unsigned=True,
             **self.options(),
         )
-        for spec in topics.table(self.settings):
+        for spec in topics.topic_specs(self.settings):
             self.broker.create(spec.name, spec.partitions, spec.config())
         self.pods = [self._pod(number) for number in range(self.luck.choice(self.PODS))]
         self.anomalies: list[str] = []
@@ -97,7 +97,7 @@ class World:
         """Send what upstream sends."""
         feed(self.settings, self.luck)
 
-    def live(self, settings: Settings, started: Callable[[GuardedApplication], None]) -> None:
+    def live(self, settings: Settings, started: Callable[[FraudApplication], None]) -> None:
         """Be a process of the service."""
         score(settings, started, commits_early=self.seed % 2 == 0)
 
@@ -183,22 +183,22 @@ class World:
         """Do to a pod what operators and schedulers do."""
         if self.luck.random() < 0.04:
             pod.is_wanted = not pod.is_wanted if len(self.pods) > 1 else True
-            self.schedule.note(f"{pod.settings.instance} scaled: {'in' if pod.is_wanted else 'out'}", "scale")
+            self.schedule.note(f"{pod.settings.instance_id} scaled: {'in' if pod.is_wanted else 'out'}", "scale")
         if pod.app is not None and (not pod.is_wanted or self.luck.random() < 0.02):
-            self.schedule.note(f"{pod.settings.instance} SIGTERM", "stop")
+            self.schedule.note(f"{pod.settings.instance_id} SIGTERM", "stop")
             pod.app.stop()
         elif pod.is_running and self.luck.random() < 0.02:
-            self.schedule.note(f"{pod.settings.instance} replaced while it lives", "twin")
+            self.schedule.note(f"{pod.settings.instance_id} replaced while it lives", "twin")
             pod.zombies.append(pod.life)
             volume = pod.settings.state_dir.with_name(f"state-{self.luck.getrandbits(32):x}")
             pod.settings = pod.settings.model_copy(update={"state_dir": volume})
             pod.life, pod.app = None, None
 
     def _start(self, pod: Pod) -> None:
-        def started(app: GuardedApplication) -> None:
+        def started(app: FraudApplication) -> None:
             pod.app = app
 
-        name = f"{pod.settings.instance}/{self.schedule.events['start']}"
+        name = f"{pod.settings.instance_id}/{self.schedule.events['start']}"
         self.schedule.note(f"{name} starts", "start")
         pod.life = Task(self.schedule, name, lambda settings=pod.settings: self.live(settings, started))
 

@@ -263,7 +263,7 @@ class ApacheKafka:
                 front=self.front,
                 back=self.back,
                 data=self.data,
-                replication=min(len(plan.ports), 3),
+                replication_factor=min(len(plan.ports), 3),
                 in_sync=max(min(len(plan.ports), 3) - 1, 1),
             ),
             encoding="utf-8",
@@ -346,7 +346,7 @@ def ensure_java() -> None:
     # The default runtime instead of a certain version: 17 on Debian 12, 21 on Debian 13, and both will do.
     script = "apt-get update -q && apt-get install -q -y --no-install-recommends default-jre-headless maven"
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    with fetched.turn():
+    with fetched.tick():
         if _java_problem() is not None or (_cached_jars() is None and shutil.which("mvn") is None):
             _run(["sh", "-c", script], timeout=_APT_TIMEOUT, what="installing Java and Maven", env=environment)
 
@@ -383,7 +383,7 @@ def jars() -> Path:
     KafkaError
         Maven is missing, or could not obtain them.
     """
-    with fetched.turn():
+    with fetched.tick():
         return _cached_jars() or _fetch()
 
 

@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Self
 
-from fraud_service.kafka.topic_reader import Entry, Span
+from fraud_service.kafka.topic_reader import OffsetRange, Record
 from fraud_service.models.artifact import pack
 from fraud_service.verification import replay, topic_views
 
@@ -26,7 +26,7 @@ class Log:
     def __init__(self, settings: Settings, partitions: int) -> None:
         self.settings = settings
         self.partitions = partitions
-        self.entries: dict[tuple[str, int], list[Entry]] = defaultdict(list)
+        self.entries: dict[tuple[str, int], list[Record]] = defaultdict(list)
 
     @classmethod
     def of(cls, loop: Loop) -> Log:
@@ -44,18 +44,18 @@ class Log:
 
     def _append(self, topic, partition, key, value, timestamp, headers) -> None:
         log = self.entries[topic, partition]
-        log.append(Entry(topic, partition, len(log), key, value, timestamp, headers))
+        log.append(Record(topic, partition, len(log), key, value, timestamp, headers))
 
-    def on(self, role: str) -> list[Entry]:
+    def on(self, role: str) -> list[Record]:
         topic = getattr(self.settings.topics, role)
         return [entry for (name, _), log in sorted(self.entries.items()) for entry in log if name == topic]
 
-    def replace(self, entry: Entry, **changed: object) -> None:
+    def replace(self, entry: Record, **changed: object) -> None:
         """Alter one record."""
         log = self.entries[entry.topic, entry.partition]
         log[log.index(entry)] = entry._replace(**changed)
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: Record) -> None:
         """Lose one record."""
         self.entries[entry.topic, entry.partition].remove(entry)
 
@@ -71,15 +71,15 @@ class Log:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def spans(self, topic: str) -> dict[int, Span]:
+    def spans(self, topic: str) -> dict[int, OffsetRange]:
         whole = 1 if topic in {getattr(self.settings.topics, role) for role in ("snapshots", "risk", "models")} else 0
         topic_views = {number: self.entries.get((topic, number), []) for number in range(whole or self.partitions)}
         return {
-            number: Span(log[0].offset, log[-1].offset + 1) if log else Span(0, 0)
+            number: OffsetRange(log[0].offset, log[-1].offset + 1) if log else OffsetRange(0, 0)
             for number, log in topic_views.items()
         }
 
-    def read(self, topic: str, partition: int, begin: int | None = None, end: int | None = None) -> Iterator[Entry]:
+    def read(self, topic: str, partition: int, begin: int | None = None, end: int | None = None) -> Iterator[Record]:
         for entry in list(self.entries.get((topic, partition), [])):
             if (begin or 0) <= entry.offset and (end is None or entry.offset < end):
                 yield entry
@@ -93,7 +93,7 @@ class Log:
     def serve(self, monkeypatch) -> Log:
         """Let every reader of the topics read this log, in this process."""
         monkeypatch.setattr(topic_views, "opened", lambda _settings: self)
-        monkeypatch.setattr(replay, "shares", lambda asked: [asked])
+        monkeypatch.setattr(replay, "split", lambda asked: [asked])
         return self
 
     def write(self, path: Path) -> None:
@@ -110,7 +110,7 @@ class Log:
         for line in gzip.decompress(path.read_bytes()).decode().splitlines():
             role, partition, offset, timestamp, key, value, headers = json.loads(line)
             topic = getattr(settings.topics, role)
-            entry = Entry(
+            entry = Record(
                 topic, partition, offset, _bytes(key), _bytes(value), timestamp, [(n, _bytes(v)) for n, v in headers]
             )
             log.entries[topic, partition].append(entry)

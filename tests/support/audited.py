@@ -12,11 +12,11 @@ from support.worlds import LinearModel, online_model
 from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.kafka.messages import Received
-from fraud_service.kafka.topic_reader import Entry
-from fraud_service.processors.scorer import ScorerStep
+from fraud_service.kafka.topic_reader import Record
+from fraud_service.processors.scorer import ScorerProcessor
 from fraud_service.runtime.metrics import Metrics, ScorerMetrics
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = 3
 BROKER_TIME = 1_800_000_000_000
-SETTINGS = Settings(instance="test")
+SETTINGS = Settings(instance_id="test")
 NAMES = SETTINGS.topics.model_dump()
 
 
@@ -42,18 +42,18 @@ class Store(dict):
 class Log:
     """Entries by role and partition."""
 
-    entries: dict[tuple[str, int], list[Entry]] = field(default_factory=lambda: defaultdict(list))
+    entries: dict[tuple[str, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
 
-    def append(self, role: str, partition: int, key, value, headers=(), timestamp: int = 0) -> Entry:
+    def append(self, role: str, partition: int, key, value, headers=(), timestamp: int = 0) -> Record:
         place = self.entries[role, partition]
         offset = place[-1].offset + 1 if place else 0
-        place.append(Entry(NAMES.get(role, role), partition, offset, key, value, timestamp, list(headers)))
+        place.append(Record(NAMES.get(role, role), partition, offset, key, value, timestamp, list(headers)))
         return place[-1]
 
-    def of(self, role: str, partition: int) -> list[Entry]:
+    def of(self, role: str, partition: int) -> list[Record]:
         return self.entries.get((role, partition), [])
 
-    def all(self, role: str) -> list[Entry]:
+    def all(self, role: str) -> list[Record]:
         return [entry for number in range(PARTITIONS) for entry in self.of(role, number)]
 
 
@@ -63,13 +63,13 @@ class Written(Log):
     def __init__(self, checkpoint: int = 3) -> None:
         super().__init__()
         model = LinearModel(base=-1.5, amount=6.0, count_1h=5.0)
-        knowledge = Knowledge(untaught(model.version, online_model()))
-        self.step = ScorerStep(SETTINGS, Detector(model, Policy()), knowledge, ScorerMetrics(Metrics()))
+        knowledge = SnapshotStore(untrained(model.version, online_model()))
+        self.step = ScorerProcessor(SETTINGS, Detector(model, Policy()), knowledge, ScorerMetrics(Metrics()))
         self.states: dict[tuple[int, bytes], Store] = defaultdict(Store)
         self._checkpoint = checkpoint
         self._changed: dict[int, dict[bytes, None]] = defaultdict(dict)
 
-    def send(self, value: bytes | None, key: bytes | None, partition: int | None = None) -> Entry:
+    def send(self, value: bytes | None, key: bytes | None, partition: int | None = None) -> Record:
         """Let a message arrive and be processed."""
         number = _partition(key) if partition is None else partition
         moment = BROKER_TIME + len(self.entries["transactions", number]) // 2 * 2  # the broker's clock is coarse
@@ -114,12 +114,12 @@ def _partition(key: bytes | None) -> int:
     return 0 if key is None else murmur2_partition(key, PARTITIONS)
 
 
-def edited(log: Log, role: str, change: Callable[[list[Entry]], list[Entry]], partition: int) -> Log:
+def edited(log: Log, role: str, change: Callable[[list[Record]], list[Record]], partition: int) -> Log:
     """Return the log with the entries of one partition changed; offsets are counted anew only where asked for."""
     copy = Log(defaultdict(list, {place: list(entries) for place, entries in log.entries.items()}))
     copy.entries[role, partition] = change(list(log.of(role, partition)))
     return copy
 
 
-def renumbered(entries: list[Entry]) -> list[Entry]:
+def renumbered(entries: list[Record]) -> list[Record]:
     return [entry._replace(offset=number) for number, entry in enumerate(entries)]

@@ -18,11 +18,11 @@ import msgspec
 from support.worlds import MONDAY, features, snapshot
 
 from fraud_service.domain.events import MAX_AMOUNT
-from fraud_service.domain.features import LONG_AGO, NAMES, Features
+from fraud_service.domain.features import MAX_AGE_H, NAMES, Features
 from fraud_service.domain.scoring import probability
 from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot
 from fraud_service.models.artifact import Artifact
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.models.river_learner import RiverLearner
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 COLD_START = features(
     amount=25.0,
-    hours_since_last=LONG_AGO,
+    hours_since_last=MAX_AGE_H,
     amount_to_mean=1.0,
     amount_to_largest=1.0,
-    merchant_since_genuine=LONG_AGO,
-    merchant_since_unexplained=LONG_AGO,
-    card_since_fraud=LONG_AGO,
+    merchant_since_genuine=MAX_AGE_H,
+    merchant_since_lowamount_fraud=MAX_AGE_H,
+    card_since_fraud=MAX_AGE_H,
 )
 EXTREMES = [
     features(),
@@ -47,9 +47,11 @@ EXTREMES = [
     Features(*([-20.0] * len(NAMES))),
     Features(*([5e-324] * len(NAMES))),
     features(amount=float(MAX_AMOUNT), total_1d=1e18, mean_7d=1e13, mean_30d=1e13, amount_to_mean=1000.0),
-    features(count_10m=16.0, count_1h=16.0, small_1h=16.0, merchants_1h=16.0, count_1d=1e7, count_30d=1e9),
+    features(
+        count_10m=16.0, count_1h=16.0, small_payments_1h=16.0, distinct_merchants_1h=16.0, count_1d=1e7, count_30d=1e9
+    ),
     features(merchant_labelled_30d=1e9, merchant_fraud_share_30d=1.0, merchant_streak=100.0, card_frauds_30d=1e9),
-    features(distance=20_015.0, speed=20_000.0, unusualness=20.0),
+    features(distance=20_015.0, speed=20_000.0, amount_zscore=20.0),
 ]
 NOT_FINITE = [
     Features(*([math.nan] * len(NAMES))),
@@ -90,7 +92,7 @@ class Planted(NamedTuple):
 class PretrainedScorer:
     """The pretrained model as it is served."""
 
-    model: Pretrained
+    model: OnnxForest
     artifact: Artifact
 
     def score(self, rows):
@@ -101,7 +103,7 @@ class PretrainedScorer:
 
     def restored(self, data):
         artifact = msgspec.msgpack.decode(data, type=Artifact)
-        return PretrainedScorer(Pretrained(artifact), artifact)
+        return PretrainedScorer(OnnxForest(artifact), artifact)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class SnapshotScorer:
     """The online model as data, as snapshots carry it."""
 
     online: OnlineModel
-    pretrained: Pretrained
+    pretrained: OnnxForest
 
     def score(self, rows):
         return [probability(self.online.logit(row, row.logit)) for row in self.pretrained.encode(rows)]
@@ -126,11 +128,11 @@ class RiverScorer:
     """River's own model, taught with what the pretrained model says."""
 
     learner: RiverLearner
-    pretrained: Pretrained
+    pretrained: OnnxForest
 
     @classmethod
-    def untaught(cls, pretrained: Pretrained, state: bytes | None = None) -> RiverScorer:
-        return cls(RiverLearner(pretrained.untaught_online_model(), pretrained.version, state), pretrained)
+    def untaught(cls, pretrained: OnnxForest, state: bytes | None = None) -> RiverScorer:
+        return cls(RiverLearner(pretrained.untrained_online_model(), pretrained.version, state), pretrained)
 
     def score(self, rows):
         return [self.learner.probability(row) for row in self.pretrained.encode(rows)]

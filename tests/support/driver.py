@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fraud_service.config.settings import Settings
-    from fraud_service.runtime.application import GuardedApplication
+    from fraud_service.runtime.application import FraudApplication
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Driver:
     """Drive one application. `wire` lays the topology on it."""
 
     def __init__(
-        self, settings: Settings, group: str, wire: Callable[[GuardedApplication], None], partitions: int = 4
+        self, settings: Settings, group: str, wire: Callable[[FraudApplication], None], partitions: int = 4
     ) -> None:
         self.settings = settings
         self.partitions = partitions
@@ -129,7 +129,7 @@ class Driver:
 
 @contextmanager
 def driven(
-    settings: Settings, group: str, wire: Callable[[GuardedApplication], None], partitions: int = 4
+    settings: Settings, group: str, wire: Callable[[FraudApplication], None], partitions: int = 4
 ) -> Iterator[Driver]:
     driver = Driver(settings, group, wire, partitions)
     try:

@@ -27,7 +27,7 @@ def folder() -> Path:
 
 
 @contextmanager
-def turn() -> Iterator[None]:
+def tick() -> Iterator[None]:
     """Wait until no other process installs or fetches: neither apt-get nor Maven's repository takes two at a time."""
     with (folder() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, or the process has ended

@@ -50,7 +50,7 @@ def _models() -> list[Forged]:
 
 def _bent() -> bytes:
     return encode_snapshot(
-        msgspec.structs.replace(snapshot(MONDAY, {}, {}), online_weight=9.0, examples=10**300).sealed()
+        msgspec.structs.replace(snapshot(MONDAY, {}, {}), online_weight=9.0, examples=10**300).with_digest()
     )
 
 

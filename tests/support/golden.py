@@ -19,7 +19,7 @@ from fraud_service.config.settings import Settings
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import decode_score
 from fraud_service.verification import case_report, replay, snapshots, what_if
-from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.decision_verifier import TimeRange
 from fraud_service.verification.explain import explain
 from fraud_service.verification.time_travel import profile_at
 
@@ -43,7 +43,7 @@ def said() -> str:
 
 def _found(log: Log) -> Iterator[str]:
     settings, last = log.settings, [decode_score(entry.value) for entry in log.on("scores")][-1]
-    asked = replay.plan(settings, Span())
+    asked = replay.plan(settings, TimeRange())
     yield _json(replay.verify(settings, asked))
     yield _json(what_if.compared(settings, asked, what_if.Candidate(Policy(review=0.02))).figures)
     yield _json(snapshots.rebuild(settings))

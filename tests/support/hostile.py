@@ -48,4 +48,4 @@ def send_bombs(settings: Settings, topic: str, key: bytes, bombs: Iterable[tuple
     """Send messages of so many bytes, each alone in a batch of its codec."""
     for codec, size in bombs:
         options = {"compression.type": codec, "message.max.bytes": 200 * MB, "queue.buffering.max.kbytes": 1 << 20}
-        clients.deliver(settings, [clients.Record(topic, key, BOMB * (size // len(BOMB)), [])], options)
+        clients.produce_all(settings, [clients.OutgoingRecord(topic, key, BOMB * (size // len(BOMB)), [])], options)

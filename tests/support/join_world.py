@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from support.worlds import DictStore
 
-from fraud_service.domain.label_join import Ledger, examples_due
-from fraud_service.domain.time import Calendar
+from fraud_service.domain.label_join import LabelJoin, examples_due
+from fraud_service.domain.time import LearningSchedule
 
 if TYPE_CHECKING:
     from fraud_service.domain.events import Label
     from fraud_service.domain.label_join_rows import Example
     from fraud_service.domain.records import ScoreRecord
 
-CALENDAR = Calendar(interval=10, lead=2, maturity=100, retention=1000)
+CALENDAR = LearningSchedule(interval=10, activation_delay=2, maturity=100, retention=1000)
 Taught = tuple[int, str, bool, int, bool]  # boundary, transaction, is it fraud, known at, corrects
 
 
@@ -31,16 +31,16 @@ class World:
 
     def __post_init__(self) -> None:
         self.stores = [DictStore() for _ in range(self.partitions)]
-        self.ledgers = [Ledger(store, CALENDAR) for store in self.stores]
+        self.ledgers = [LabelJoin(store, CALENDAR) for store in self.stores]
 
-    def _ledger(self, transaction_id: str) -> Ledger:
+    def _ledger(self, transaction_id: str) -> LabelJoin:
         return self.ledgers[sum(transaction_id.encode()) % self.partitions]
 
     def score(self, record: ScoreRecord) -> bool:
-        return self._ledger(record.transaction_id).score(record, self.closed)
+        return self._ledger(record.transaction_id).add_scored(record, self.closed)
 
     def label(self, word: Label) -> bool:
-        return self._ledger(word.transaction_id).label(word, self.closed)
+        return self._ledger(word.transaction_id).add_label(word, self.closed)
 
     def close(self, until: int) -> list[Taught]:
         """Close the boundaries up to this instant; returns what was taught."""

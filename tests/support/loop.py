@@ -12,10 +12,10 @@ from fraud_service.config import factories
 from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import encode
-from fraud_service.domain.online_training import Sampling
-from fraud_service.domain.snapshot import Knowledge, decode_snapshot
+from fraud_service.domain.online_training import NegativeSampler
+from fraud_service.domain.snapshot import SnapshotStore, decode_snapshot
 from fraud_service.kafka.clients import murmur2_partition
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.processors import learner, scorer
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
 from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
@@ -42,9 +42,9 @@ class Loop:
     """The service in one process, stepped by hand."""
 
     def __init__(self, folder: Path, partitions: int = 4, **settings: object) -> None:
-        self.settings = Settings(state_dir=folder, instance="test", allow_unsigned=True, **settings)
+        self.settings = Settings(state_dir=folder, instance_id="test", allow_unsigned=True, **settings)
         self.model = factories.pretrained(self.settings)
-        self.knowledge = Knowledge(factories.first_snapshot(self.model))
+        self.knowledge = SnapshotStore(factories.first_snapshot(self.model))
         self.partitions = partitions
         self.scorer = self._scorer()
         self.learner = self._learner()
@@ -56,21 +56,21 @@ class Loop:
         self.scorer_registry = Metrics()
         self.scorer_metrics = ScorerMetrics(self.scorer_registry)
         self.detector = Detector(self.model, factories.policy(self.settings))
-        step = scorer.ScorerStep(self.settings, self.detector, self.knowledge, self.scorer_metrics)
+        step = scorer.ScorerProcessor(self.settings, self.detector, self.knowledge, self.scorer_metrics)
         return Driver(
             self.settings,
             self.settings.scorer_group,
-            lambda app: scorer.wire(app, self.settings, step),
+            lambda app: scorer.build_topology(app, self.settings, step),
             self.partitions,
         )
 
     def _learner(self) -> Driver:
         self.learner_registry = Metrics()
         self.learner_metrics = LearnerMetrics(self.learner_registry)
-        self.step = step = learner.LearnerStep(
+        self.step = step = learner.LearnerProcessor(
             self.settings,
             factories.calendar(self.settings),
-            Sampling(self.settings.legitimate_share),
+            NegativeSampler(self.settings.negative_sample_rate),
             self.model,
             factories.restore(self.model),
             self.learner_metrics,
@@ -78,7 +78,7 @@ class Loop:
         driver = Driver(
             self.settings,
             self.settings.learner_group,
-            lambda app: learner.wire(app, self.settings, step),
+            lambda app: learner.build_topology(app, self.settings, step),
             self.partitions,
         )
         step.follow(WholeLog(self.partitions))
@@ -93,10 +93,10 @@ class Loop:
 
     def promote(self, artifact: Artifact) -> None:
         """Promote a model: ready in the scorer at once, taught beside from the next boundary on."""
-        model = Pretrained(artifact)
+        model = OnnxForest(artifact)
         self.models.append(artifact)
-        self.detector.adopt(model)
-        self.knowledge.adopt(model.version, model.manifest.leaves)
+        self.detector.register_model(model)
+        self.knowledge.register_model(model.version, model.manifest.leaves)
         self.step.promote(model, factories.restore(model))
 
     def _note(self, topic: str, key: bytes | None, value: bytes | None, timestamp: int) -> None:
@@ -108,7 +108,7 @@ class Loop:
         self._note(self.settings.topics.labels, label.card_id.encode(), encode(label), BROKER_TIME)
         self.learner.send(self.settings.topics.labels, label.card_id.encode(), encode(label), BROKER_TIME, partition)
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """Commit the scorer, hand its scores to the learner, and what that teaches back to the scorer."""
         self.scorer.commit()
         for record in self._fresh(self.scorer, self.settings.topics.scores):
@@ -118,7 +118,7 @@ class Loop:
             self.knowledge.receive_risk(record.header[VERSION_HEADER], record.key.decode(), record.value)
         for record in self._fresh(self.learner, self.settings.topics.snapshots):
             self.knowledge.receive_snapshot(decode_snapshot(record.value))
-        self.knowledge.settle()
+        self.knowledge.apply_received()
 
     def restart_learner(self) -> None:
         """Kill the learner and start it again on what it had committed."""

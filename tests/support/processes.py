@@ -40,17 +40,17 @@ def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4, replicatio
         learner_group=f"learner-{name}",
         state_dir=folder,
         http_host="127.0.0.1",
-        instance="test-0",
+        instance_id="test-0",
         session_timeout=6,
         allow_unsigned=True,
     )
-    topics.create(clients.admin(settings), topics.table(settings), replication)
+    topics.create(clients.admin(settings), topics.topic_specs(settings), replication)
     return settings
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """Return the settings as the environment of a process."""
-    values = settings.model_dump(mode="json", exclude={"topics", "kafka", "model"}, exclude_none=True)
+    values = settings.model_dump(mode="json", exclude={"topics", "kafka_config", "model_dir"}, exclude_none=True)
     named = {f"FRAUD_{key.upper()}": str(value) for key, value in values.items()}
     named |= {f"FRAUD_TOPICS__{role.upper()}": name for role, name in settings.topics.model_dump().items()}
     return {**os.environ, **named}

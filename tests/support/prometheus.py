@@ -58,7 +58,7 @@ def program(name: str) -> str:
 
 def _unpacked() -> Path:
     folder = fetched.folder() / "prometheus"
-    with fetched.turn():
+    with fetched.tick():
         if not folder.is_dir():
             _fetch(folder)
     return folder / "usr/bin"

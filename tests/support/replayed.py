@@ -13,13 +13,13 @@ from fraud_service.domain.events import Label, LabelSource, Transaction
 from fraud_service.domain.time import DAY, HOUR
 from fraud_service.models import artifact
 from fraud_service.verification import replay
-from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.decision_verifier import TimeRange
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
-QUICK = {"maturity": 1.0, "label_retention": 20.0, "snapshot_interval": 180.0}
+QUICK = {"label_maturity": 1.0, "label_retention": 20.0, "snapshot_interval": 180.0}
 
 
 def payment(number: int, card: int, merchant: int, amount: float, hour: int) -> Transaction:
@@ -71,15 +71,15 @@ def played(folder: Path, events, promoted_at: int | None = None, **settings: obj
             if number == promoted_at:
                 loop.promote(other_model())
             if number % 5 == 4:
-                loop.turn()
-        loop.turn()
+                loop.tick()
+        loop.tick()
         return Log.of(loop)
 
 
-WHOLE = Span()
+WHOLE = TimeRange()
 
 
-def verified(log: Log, span: Span = WHOLE) -> replay.Verified:
+def verified(log: Log, span: TimeRange = WHOLE) -> replay.ReplayResult:
     with pytest.MonkeyPatch.context() as patch:
         log.serve(patch)
         return replay.verify(log.settings, replay.plan(log.settings, span))

@@ -11,11 +11,11 @@ from support.worlds import DAY
 
 from fraud_service.demo.simulator import World, write
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.in_memory import Rehearsal
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.in_memory import InMemoryService
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.snapshot import untaught
-from fraud_service.domain.time import Calendar
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.time import LearningSchedule
 from fraud_service.models.river_learner import RiverLearner
 from fraud_service.training.history import History
 
@@ -39,13 +39,13 @@ def simulated_file(folder: Path, **figures: int) -> Path:
     return path
 
 
-def rehearsal(model: PretrainedModel, online: OnlineModel, policy: Policy | None = None) -> Rehearsal:
+def rehearsal(model: PretrainedModel, online: OnlineModel, policy: Policy | None = None) -> InMemoryService:
     """Return a rehearsal that has seen nothing yet; it flags nothing unless the policy says so."""
-    return Rehearsal(
+    return InMemoryService(
         Detector(model, policy or Policy(review=2.0, decline=2.0)),
-        untaught(model.version, online),
+        untrained(model.version, online),
         lambda state: RiverLearner(online, model.version, state),
-        Calendar(),
-        Sampling(),
+        LearningSchedule(),
+        NegativeSampler(),
         7 * DAY,
     )

@@ -13,13 +13,13 @@ from support.worlds import CountingLearner, DictStore, LinearModel, online_model
 from fraud_service.config import factories
 from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.kafka.messages import Received
-from fraud_service.processors.learner import LearnerStep
-from fraud_service.processors.scorer import ScorerStep
-from fraud_service.processors.tokenizer import TokenizerStep
+from fraud_service.processors.learner import LearnerProcessor
+from fraud_service.processors.scorer import ScorerProcessor
+from fraud_service.processors.tokenizer import TokenizerProcessor
 from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics, TokenizerMetrics
 from fraud_service.security.tokens import Tokenizer
 
@@ -52,15 +52,20 @@ class Steps:
 
     def __init__(self) -> None:
         model = LinearModel(base=-1.5, amount=6.0)
-        knowledge = Knowledge(untaught(model.version, online_model()))
-        scorer = ScorerStep(SETTINGS, Detector(model, Policy()), knowledge, ScorerMetrics(Metrics()))
-        learner = LearnerStep(
-            SETTINGS, factories.calendar(SETTINGS), Sampling(1.0), model, CountingLearner, LearnerMetrics(Metrics())
+        knowledge = SnapshotStore(untrained(model.version, online_model()))
+        scorer = ScorerProcessor(SETTINGS, Detector(model, Policy()), knowledge, ScorerMetrics(Metrics()))
+        learner = LearnerProcessor(
+            SETTINGS,
+            factories.calendar(SETTINGS),
+            NegativeSampler(1.0),
+            model,
+            CountingLearner,
+            LearnerMetrics(Metrics()),
         )
         stores: defaultdict[tuple[int, bytes], DictStore] = defaultdict(DictStore)
         learner.attach(lambda number, prefix: stores[number, prefix], lambda _: None, lambda: None)
         learner.follow(SimpleNamespace(partitions=1))
-        tokenizer = TokenizerStep(
+        tokenizer = TokenizerProcessor(
             SETTINGS, Tokenizer({"a": b"a" * 32, "b": b"b" * 32}, "b"), TokenizerMetrics(Metrics())
         )
         self._steps = {NAMES.transactions: scorer, NAMES.labels: learner, NAMES.scores: learner}

@@ -11,7 +11,7 @@ import msgspec
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import Label, LabelSource, Transaction
 from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.online_model import Encoded, OnlineModel, Rows
+from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
 from fraud_service.domain.records import ScoreRecord
 from fraud_service.domain.risk import row_digest
 from fraud_service.domain.snapshot import Snapshot
@@ -19,9 +19,9 @@ from fraud_service.domain.snapshot import Snapshot
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fraud_service.domain.label_join import Ledger
+    from fraud_service.domain.label_join import LabelJoin
     from fraud_service.domain.label_join_rows import Example
-    from fraud_service.domain.online_training import Lesson, Progress, Teacher
+    from fraud_service.domain.online_training import BoundaryResult, LearnerState, OnlineTrainer
 
 SECOND = 1000
 MINUTE = 60 * SECOND
@@ -65,7 +65,7 @@ def score(transaction_id: str = "t1", timestamp: int = MONDAY, **facts: Any) -> 
         "model": "model-1",
         "snapshot": "untaught",
         "is_stale": False,
-        "repeated": False,
+        "is_duplicate": False,
         "reasons": [],
         "features": QUIET_FEATURES,
     }
@@ -74,7 +74,7 @@ def score(transaction_id: str = "t1", timestamp: int = MONDAY, **facts: Any) -> 
 
 def online_model(**changes: Any) -> OnlineModel:
     """Make the untaught online model, but for these changes."""
-    return msgspec.structs.replace(OnlineModel.untaught(leaves=2), **changes)
+    return msgspec.structs.replace(OnlineModel.untrained(leaves=2), **changes)
 
 
 def snapshot(as_of: int, rows: dict[str, bytes | None], table: dict[str, bytes], **facts: Any) -> Snapshot:
@@ -95,7 +95,7 @@ def snapshot(as_of: int, rows: dict[str, bytes | None], table: dict[str, bytes],
         "risk_rows": len(rows),
         "risk_digest": table_digest(table),
     }
-    return Snapshot(version="", as_of=as_of, **(defaults | facts)).sealed()
+    return Snapshot(version="", as_of=as_of, **(defaults | facts)).with_digest()
 
 
 def table_digest(table: dict[str, bytes]) -> str:
@@ -103,25 +103,25 @@ def table_digest(table: dict[str, bytes]) -> str:
     return f"{sum(row_digest(key, row) for key, row in table.items()) % 2**256:064x}"
 
 
-def encoded(row: Features, logit: float) -> Encoded:
+def encoded(row: Features, logit: float) -> ModelInput:
     """Encode a row for the online model: squashed features, and a leaf for large amounts and one for others."""
     squashed = [min(max(math.asinh(value), -5.0), 5.0) for value in row.vector()]
-    return Encoded(logit, squashed, [int(row.amount > 100)])
+    return ModelInput(logit, squashed, [int(row.amount > 100)])
 
 
 class LinearModel:
     """A pretrained model whose logit is a base and one summand a feature. It knows two leaves: dear and cheap."""
 
     version = "model-1"
-    asked = (frozenset({NAMES.index("amount"), NAMES.index("is_new_country")}),) * 2
+    features_on_path = (frozenset({NAMES.index("amount"), NAMES.index("is_new_country")}),) * 2
 
     def __init__(self, base: float = -3.0, prior: float = -4.0, **weights: float) -> None:
         self.base, self.prior, self.weights = base, prior, weights
         self.batches: list[int] = []
 
-    def encode(self, rows: Sequence[Features]) -> Rows:
+    def encode(self, rows: Sequence[Features]) -> ModelInputRows:
         """Score and encode a batch."""
-        return Rows(encoded(row, logit) for row, logit in zip(rows, self.logits(rows), strict=True))
+        return ModelInputRows(encoded(row, logit) for row, logit in zip(rows, self.logits(rows), strict=True))
 
     def logits(self, rows: Sequence[Features]) -> list[float]:
         """Score a batch and remember its size."""
@@ -167,7 +167,7 @@ class CountingLearner:
     def __init__(self, state: bytes | None = None) -> None:
         self.lessons: list[tuple[float, float, bool, float]] = [] if state is None else json.loads(state)
 
-    def learn(self, encoded: Encoded, *, is_fraud: bool, weight: float) -> None:
+    def learn(self, encoded: ModelInput, *, is_fraud: bool, weight: float) -> None:
         """Note the example."""
         self.lessons.append((round(math.sinh(encoded.inputs[0]), 9), encoded.logit, is_fraud, weight))
 
@@ -183,13 +183,13 @@ class CountingLearner:
 
 
 def close_boundaries(
-    ledgers: Iterable[Ledger], teacher: Teacher, progress: Progress, until: int, learner: CountingLearner
-) -> list[Lesson]:
+    ledgers: Iterable[LabelJoin], teacher: OnlineTrainer, progress: LearnerState, until: int, learner: CountingLearner
+) -> list[BoundaryResult]:
     """Close the boundaries after `progress.closed` up to and including `until`, as the learner does."""
     ledgers, lessons = list(ledgers), []
     for boundary in range(progress.closed + 1, until + 1):
-        dues = sorted((due, number) for number, ledger in enumerate(ledgers) for due in ledger.due(boundary))
-        settled: list[Example] = [one for due, number in dues for one in ledgers[number].settle(due, boundary)]
+        dues = sorted((due, number) for number, ledger in enumerate(ledgers) for due in ledger.pop_due(boundary))
+        settled: list[Example] = [one for due, number in dues for one in ledgers[number].resolve(due, boundary)]
         lesson = teacher.close(boundary, progress, settled, learner)
         progress = lesson.progress
         lessons.append(lesson)

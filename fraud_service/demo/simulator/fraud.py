@@ -12,7 +12,7 @@ from fraud_service.demo.simulator.world import COUNTRIES, HOME_COUNTRIES, Patter
 from fraud_service.domain.time import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
-    from fraud_service.demo.simulator.world import People, Shops, World
+    from fraud_service.demo.simulator.world import Cards, Merchants, World
 
 # Frauds of each pattern per genuine payment; a lookalike takes the place of card testing and takeover.
 SHARES: Final = {
@@ -24,7 +24,7 @@ SHARES: Final = {
 }
 
 
-def commit(world: World, people: People, shops: Shops, genuine: Rows) -> Rows:
+def simulate_fraud(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
     """Give the genuine payments, some of them turned into frauds, and then the frauds of the other patterns."""
     return Rows.joined(
         _skim(world, shops, genuine),
@@ -40,7 +40,7 @@ def _campaigns(pattern: Pattern, genuine: int, payments: float) -> int:
     return min(genuine, max(1, round(SHARES[pattern] * genuine / payments)))
 
 
-def _skim(world: World, shops: Shops, genuine: Rows) -> Rows:
+def _skim(world: World, shops: Merchants, genuine: Rows) -> Rows:
     """Turn payments at compromised terminals into frauds: only in the place do they differ from others."""
     rng, n = world.draw(Pattern.SKIMMER), world.merchants
     turn, when, length, share = rng.random((n, 4)).T
@@ -56,7 +56,7 @@ def _skim(world: World, shops: Shops, genuine: Rows) -> Rows:
     return replace(genuine, pattern=pattern)
 
 
-def _test_cards(world: World, people: People, shops: Shops, genuine: int) -> Rows:
+def _test_cards(world: World, people: Cards, shops: Merchants, genuine: int) -> Rows:
     """Try stolen numbers with tiny amounts, seconds apart; then take as much as possible."""
     rng, n = world.draw(Pattern.CARD_TESTING), _campaigns(Pattern.CARD_TESTING, genuine, 8.5)
     shape, place = (n, 12), np.arange(12)  # up to eight tests, then up to four purchases
@@ -78,7 +78,7 @@ def _test_cards(world: World, people: People, shops: Shops, genuine: int) -> Row
     return rows.where(happens.ravel() & (rows.time < world.drift))
 
 
-def _take_over(world: World, people: People, shops: Shops, genuine: int) -> Rows:
+def _take_over(world: World, people: Cards, shops: Merchants, genuine: int) -> Rows:
     """Shop with someone else's account for 3 to 10 days, next to its owner."""
     rng, n = world.draw(Pattern.TAKEOVER), _campaigns(Pattern.TAKEOVER, genuine, 7.5)
     shape = (n, 24)
@@ -101,7 +101,7 @@ def _take_over(world: World, people: People, shops: Shops, genuine: int) -> Rows
     return rows.where(happens.ravel() & (rows.time < world.drift))
 
 
-def _travel_impossibly(world: World, people: People, shops: Shops, genuine: Rows) -> Rows:
+def _travel_impossibly(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
     """Pay with a counterfeit overseas, 5 to 60 minutes after the card itself paid at a terminal."""
     rng, n = world.draw(Pattern.IMPOSSIBLE_TRAVEL), _campaigns(Pattern.IMPOSSIBLE_TRAVEL, len(genuine.time), 1.6)
     seen = np.flatnonzero(genuine.entry != ONLINE)
@@ -127,7 +127,7 @@ def _travel_impossibly(world: World, people: People, shops: Shops, genuine: Rows
     return rows.where(happens.ravel())
 
 
-def _look_alike(world: World, people: People, shops: Shops, genuine: Rows) -> Rows:
+def _look_alike(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
     """From the drift day on: shop at night from the card's own device, at merchants new to it, for a bit more."""
     rng, left = world.draw(Pattern.LOOKALIKE), world.days - world.drift // DAY
     n = _campaigns(Pattern.LOOKALIKE, len(genuine.time) * left // world.days, 3.0)

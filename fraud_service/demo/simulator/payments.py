@@ -13,7 +13,7 @@ from fraud_service.domain.time import DAY, HOUR
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fraud_service.demo.simulator.world import Floats, Ints, People, Shops, World
+    from fraud_service.demo.simulator.world import Cards, Floats, Ints, Merchants, World
 
     Bytes = NDArray[np.int8]
 
@@ -55,7 +55,7 @@ class Rows:
         return Rows(**{name: array[chosen] for name, array in vars(self).items()})
 
 
-def usual(people: People, card: Ints) -> Floats:
+def usual(people: Cards, card: Ints) -> Floats:
     """Give about the mean amount of each card."""
     return 54.0 * people.level[card]
 
@@ -66,7 +66,7 @@ def _time_of_day(chance: Floats, phase: Floats) -> Ints:
     return np.minimum((hour * HOUR).astype(np.int64), DAY - 1)
 
 
-def live(world: World, people: People, shops: Shops) -> Rows:
+def simulate_payments(world: World, people: Cards, shops: Merchants) -> Rows:
     """Draw the genuine payments, ordered by card and day."""
     rng = world.draw(Part.PAYMENTS)
     counts = _poisson(rng, people.rate, world.days)
@@ -105,7 +105,7 @@ def _poisson(rng: np.random.Generator, rate: Floats, days: int) -> Ints:
     return counts
 
 
-def _where_they_pay(people: People, shops: Shops, card: Ints, day: Ints, chances: Floats) -> Ints:
+def _where_they_pay(people: Cards, shops: Merchants, card: Ints, day: Ints, chances: Floats) -> Ints:
     """Choose merchants: mostly favourites, sometimes any of the country; abroad on a journey."""
     channel, habit, which, other = chances
     country = people.country[card]
@@ -120,7 +120,7 @@ def _where_they_pay(people: People, shops: Shops, card: Ints, day: Ints, chances
     return np.where(channel < people.online[card], website, terminal)
 
 
-def _what_they_pay(people: People, card: Ints, typical: Floats, normal: Floats, chance: Floats) -> Floats:
+def _what_they_pay(people: Cards, card: Ints, typical: Floats, normal: Floats, chance: Floats) -> Floats:
     """Combine what is typical of merchant and card; one payment in a hundred is a large purchase."""
     here = 30.0 * (typical / 30.0) ** 0.7
     large = np.where(chance < 0.01, 3.0 + 300.0 * chance, 1.0)  # 3 to 6 times as much

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from fraud_service.demo.simulator.fraud import commit
-from fraud_service.demo.simulator.payments import ENTRY_MODES, ONLINE, live
+from fraud_service.demo.simulator.fraud import simulate_fraud
+from fraud_service.demo.simulator.payments import ENTRY_MODES, ONLINE, simulate_payments
 from fraud_service.demo.simulator.world import (
     CATEGORIES,
     COUNTRIES,
     Part,
     Pattern,
-    open_shops,
-    settle_people,
+    make_cards,
+    make_merchants,
 )
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.time import DAY, HOUR, MINUTE
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fraud_service.demo.simulator.payments import Bytes, Rows
-    from fraud_service.demo.simulator.world import Bools, Ints, Shops, World
+    from fraud_service.demo.simulator.world import Bools, Ints, Merchants, World
 
 _SOURCES: Final = (LabelSource.CHARGEBACK, LabelSource.CUSTOMER, LabelSource.ANALYST, LabelSource.SETTLEMENT)
 
@@ -41,15 +41,15 @@ class Simulation(NamedTuple):
 
 def simulate(world: World) -> Simulation:
     """Draw the transactions of a world, with labels. The same world gives the same rows on every machine."""
-    shops = open_shops(world)
-    people = settle_people(world, shops)
-    rows = commit(world, people, shops, live(world, people, shops))
+    shops = make_merchants(world)
+    people = make_cards(world, shops)
+    rows = simulate_fraud(world, people, shops, simulate_payments(world, people, shops))
     rows = rows.where((rows.time >= 0) & (rows.time < world.days * DAY))
     rows = rows.where(np.argsort(rows.time, kind="stable"))
     return Simulation(_columns(world, shops, rows), rows.pattern)
 
 
-def _columns(world: World, shops: Shops, rows: Rows) -> dict[str, NDArray[Any]]:
+def _columns(world: World, shops: Merchants, rows: Rows) -> dict[str, NDArray[Any]]:
     online, fraud = rows.entry == ONLINE, rows.pattern != Pattern.GENUINE
     devices, index = np.unique(rows.device, return_inverse=True)
     delay, source = _labels(world, fraud)

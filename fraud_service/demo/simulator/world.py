@@ -31,7 +31,7 @@ TYPICAL: Final = np.array([35.0, 50.0, 28.0, 11.0, 18.0, 60.0, 150.0, 140.0, 9.0
 _TERMINAL_CATEGORIES: Final = 8
 
 FAVOURITES: Final = 8  # terminals; as many online merchants
-FEWEST_MERCHANTS: Final = 40  # with these, every country has merchants with a terminal and online
+MIN_MERCHANTS: Final = 40  # with these, every country has merchants with a terminal and online
 
 
 class Pattern(IntEnum):
@@ -73,7 +73,7 @@ class World:
     drift_day: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in {"seed": 0, "cards": 1, "merchants": FEWEST_MERCHANTS, "days": 1, "start": 0}.items():
+        for name, least in {"seed": 0, "cards": 1, "merchants": MIN_MERCHANTS, "days": 1, "start": 0}.items():
             if getattr(self, name) < least:
                 raise ConfigurationError(f"{name}={getattr(self, name)}: must be at least {least}")
         if self.drift_day is not None and not 0 <= self.drift_day < self.days:
@@ -89,7 +89,7 @@ class World:
         return np.random.Generator(np.random.PCG64([self.seed, int(part)]))
 
 
-class Shops(NamedTuple):
+class Merchants(NamedTuple):
     """Merchants, each array by merchant; and where to find those of a country that sell online or not."""
 
     country: Ints
@@ -109,7 +109,7 @@ class Shops(NamedTuple):
         return found
 
 
-def open_shops(world: World) -> Shops:
+def make_merchants(world: World) -> Merchants:
     """Draw the merchants."""
     rng, n = world.draw(Part.MERCHANTS), world.merchants
     slot = np.argsort(rng.random(n), kind="stable")
@@ -123,7 +123,7 @@ def open_shops(world: World) -> Shops:
     key = online * len(COUNTRIES) + country
     count = np.bincount(key, minlength=2 * len(COUNTRIES))
     shape = (2, len(COUNTRIES))
-    return Shops(
+    return Merchants(
         country=country,
         online=online,
         category=category,
@@ -135,7 +135,7 @@ def open_shops(world: World) -> Shops:
     )
 
 
-class People(NamedTuple):
+class Cards(NamedTuple):
     """Cards, each array by card. A journey leads to a country, from one day to another."""
 
     country: Ints
@@ -150,7 +150,7 @@ class People(NamedTuple):
     journey: Ints  # (cards, journeys, 3): country, first day, day of return
 
 
-def settle_people(world: World, shops: Shops) -> People:
+def make_cards(world: World, shops: Merchants) -> Cards:
     """Draw the cards."""
     rng, n = world.draw(Part.CARDS), world.cards
     country = _COUNTRY_OF[rng.integers(0, 17, n)]
@@ -159,7 +159,7 @@ def settle_people(world: World, shops: Shops) -> People:
     devices[:, 1] = np.where(rng.random(n) < 0.5, devices[:, 0], devices[:, 1])  # half have one
     anywhere = rng.integers(0, HOME_COUNTRIES, (n, FAVOURITES))
     abroad = rng.random((n, FAVOURITES)) < 0.4  # websites of other countries
-    return People(
+    return Cards(
         country=country,
         level=level,
         deviation=deviation,
@@ -175,7 +175,7 @@ def settle_people(world: World, shops: Shops) -> People:
     )
 
 
-def _nearby(rng: np.random.Generator, shops: Shops, country: Ints) -> Ints:
+def _nearby(rng: np.random.Generator, shops: Merchants, country: Ints) -> Ints:
     """Choose favourite terminals, (cards, favourites): the nearest of some that one has heard of."""
     n = len(country)
     known = shops.pick(rng.random((n, 3 * FAVOURITES)), online=False, country=country[:, None])

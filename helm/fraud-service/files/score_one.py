@@ -25,10 +25,10 @@ def main() -> int:
     chosen = settings.load()
     consumer = clients.reader(chosen, "fraud-helm-test")
     topic = chosen.topics.scores
-    numbers = consumer.list_topics(topic, timeout=clients.TIMEOUT).topics[topic].partitions
+    numbers = consumer.list_topics(topic, timeout=clients.REQUEST_TIMEOUT_S).topics[topic].partitions
     places = [TopicPartition(topic, number) for number in numbers]
     for place in places:  # from the present end, fixed before the transaction is sent
-        place.offset = consumer.get_watermark_offsets(place, timeout=clients.TIMEOUT)[1]
+        place.offset = consumer.get_watermark_offsets(place, timeout=clients.REQUEST_TIMEOUT_S)[1]
     consumer.assign(places)
     wanted = f"helm-test-{uuid4()}"
     payment = {
@@ -41,7 +41,7 @@ def main() -> int:
     }
     producer = clients.producer(chosen)
     producer.produce(chosen.topics.transactions, json.dumps(payment).encode(), CARD.encode())
-    if producer.flush(clients.TIMEOUT):
+    if producer.flush(clients.REQUEST_TIMEOUT_S):
         sys.stderr.write("the transaction could not be sent\n")
         return 1
     start = time.monotonic()

@@ -109,7 +109,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- if has (index . 1) (list "scorer" "learner" "tokenizer") -}}{{- (index . 0).Values.http.tlsSecret -}}{{- end -}}
 {{- end -}}
 
-{{- /* FRAUD_KAFKA: no secret is in it. Kubernetes leaves `$$(` alone, so that every text arrives as it was written. */ -}}
+{{- /* FRAUD_KAFKA_CONFIG: no secret is in it. Kubernetes leaves `$$(` alone, so that every text arrives as it was written. */ -}}
 {{- define "fraud-service.kafka" -}}
 {{- $kafka := (index . 0).Values.kafka -}}
 {{- $credentials := include "fraud-service.credentials" . | fromJson -}}
@@ -244,21 +244,21 @@ env:
   {{- if .enabled }}
   - name: KAFKA_USERNAME
     value: {{ $credentials.username | quote }}
-  - name: FRAUD_KAFKA_SECRETS
+  - name: FRAUD_KAFKA_CONFIG_DIR
     value: /etc/fraud-service/kafka-secrets
   {{- end }}
   {{- end }}
   {{- if $signing }}
-  - name: FRAUD_SIGNING_KEYS
+  - name: FRAUD_SIGNING_KEY_DIR
     value: /etc/fraud-service/signing-keys
   {{- end }}
   {{- if $http }}
-  - name: FRAUD_HTTP_CERTIFICATE
+  - name: FRAUD_HTTP_TLS_CERT
     value: /etc/fraud-service/http-tls/tls.crt
-  - name: FRAUD_HTTP_KEY
+  - name: FRAUD_HTTP_TLS_KEY
     value: /etc/fraud-service/http-tls/tls.key
   {{- end }}
-  - name: FRAUD_KAFKA
+  - name: FRAUD_KAFKA_CONFIG
     value: {{ $kafka | quote }}
 {{- end -}}
 {{- end -}}
@@ -368,14 +368,14 @@ spec:
           command: [fraud-service, {{ .verb }}]
           {{- include "fraud-service.container" (list $root .component) | nindent 10 }}
             # The name that a restart keeps: group instance and transactional id. A pod that comes back fences itself off.
-            - name: FRAUD_INSTANCE
+            - name: FRAUD_INSTANCE_ID
               valueFrom:
                 fieldRef:
                   fieldPath: metadata.name
             - name: FRAUD_STATE_DIR
               value: /var/lib/fraud-service
             {{- if .values.keysSecret }}
-            - name: FRAUD_TOKENIZER_KEYS
+            - name: FRAUD_TOKENIZER_KEY_DIR
               value: /etc/fraud-service/tokenizer-keys
             {{- end }}
           ports:

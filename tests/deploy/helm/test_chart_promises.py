@@ -57,10 +57,10 @@ def test_every_setting_in_a_pod_exists_and_can_be_loaded(
         seen = chart.environment(manifests, component)
         named = {name: value for name, value in seen.items() if name.startswith("FRAUD_")}
         assert set(named) <= set(settings.variables())
-        assert {"FRAUD_BOOTSTRAP_SERVERS", "FRAUD_KAFKA"} <= set(named)
+        assert {"FRAUD_BOOTSTRAP_SERVERS", "FRAUD_KAFKA_CONFIG"} <= set(named)
         with monkeypatch.context() as patch:
             for name, value in named.items():
-                patch.setenv(name, str(tmp_path) if name == "FRAUD_KAFKA_SECRETS" else value)
+                patch.setenv(name, str(tmp_path) if name == "FRAUD_KAFKA_CONFIG_DIR" else value)
             assert settings.load().bootstrap_servers == seen["FRAUD_BOOTSTRAP_SERVERS"]
 
 
@@ -69,7 +69,7 @@ def test_settings_arrive_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -
     for name, value in chart.environment(chart.render(values), "scorer").items():
         monkeypatch.setenv(name, value)
     loaded = settings.load()
-    assert (loaded.partitions, loaded.future_tolerance, loaded.guarantee) == (10_000, 1e8, "at-least-once")
+    assert (loaded.partitions, loaded.max_clock_skew, loaded.processing_guarantee) == (10_000, 1e8, "at-least-once")
     assert loaded.topics.transactions == "payments.transactions.v2"
 
 
@@ -78,9 +78,9 @@ def test_settings_arrive_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -
     [
         {"FRAUD_REVIEW_TRESHOLD": 0.2},
         {"FRAUD_REVIEW_THRESHOLD": 1.2},
-        {"FRAUD_GUARANTEE": "perhaps"},
-        {"FRAUD_INSTANCE": "mine"},
-        {"FRAUD_KAFKA": "{}"},
+        {"FRAUD_PROCESSING_GUARANTEE": "perhaps"},
+        {"FRAUD_INSTANCE_ID": "mine"},
+        {"FRAUD_KAFKA_CONFIG": "{}"},
     ],
 )
 def test_a_setting_that_cannot_work_stops_the_installation(unfit: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ def test_the_chart_and_the_service_have_the_same_defaults() -> None:
 
 def test_the_password_is_a_file_named_as_the_option_and_nowhere_else() -> None:
     seen = chart.environment(WITH_LOGIN, "scorer")
-    assert json.loads(seen["FRAUD_KAFKA"]) == {
+    assert json.loads(seen["FRAUD_KAFKA_CONFIG"]) == {
         "security.protocol": "SASL_SSL",
         "ssl.ca.location": "/etc/fraud-service/kafka-ca/ca.crt",
         "sasl.mechanism": "SCRAM-SHA-512",
@@ -114,7 +114,7 @@ def test_the_password_is_a_file_named_as_the_option_and_nowhere_else() -> None:
         assert volume["secret"]["secretName"] == "fraud-service"
         assert volume["secret"]["items"] == [{"key": "password", "path": "sasl.password"}]
         (mount,) = [one for one in chart.container(pod)["volumeMounts"] if one["name"] == "kafka-secrets"]
-        assert mount["mountPath"] == seen["FRAUD_KAFKA_SECRETS"]
+        assert mount["mountPath"] == seen["FRAUD_KAFKA_CONFIG_DIR"]
 
 
 def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
@@ -126,7 +126,7 @@ def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
         (volume,) = [one for one in pod["spec"]["volumes"] if one["name"] == "signing-keys"]
         assert volume["secret"] == {"secretName": "fraud-signing", "defaultMode": 0o440}
         (mount,) = [one for one in chart.container(pod)["volumeMounts"] if one["name"] == "signing-keys"]
-        assert mount["mountPath"] == chart.environment(WITH_LOGIN, component)["FRAUD_SIGNING_KEYS"]
+        assert mount["mountPath"] == chart.environment(WITH_LOGIN, component)["FRAUD_SIGNING_KEY_DIR"]
         assert mount["readOnly"]
 
 
@@ -135,7 +135,7 @@ def test_without_keys_nothing_is_installed_unless_that_is_allowed() -> None:
         chart.render({"signing": {"allowUnsigned": False}})
     seen = chart.environment(chart.render({"signing": {"allowUnsigned": True}}), "scorer")
     assert seen["FRAUD_ALLOW_UNSIGNED"] == "true"
-    assert not {"FRAUD_SIGNING_KEYS", "FRAUD_DEPLOYMENT"} & set(seen)
+    assert not {"FRAUD_SIGNING_KEY_DIR", "FRAUD_DEPLOYMENT"} & set(seen)
 
 
 def test_signatures_name_namespace_and_release_unless_the_values_name_the_deployment() -> None:
@@ -155,7 +155,7 @@ def test_only_the_tokenizer_has_the_keys_of_tokens_and_no_other_key() -> None:
     assert there["tokenizer"]["tokenizer-keys"]["secret"] == {"secretName": "fraud-tokens", "defaultMode": 0o440}
     mounts = {one["name"]: one["mountPath"] for one in container("tokenizer", TOKENS)["volumeMounts"]}
     for component in ("tokenizer", "topics"):  # without the setting, nobody creates the raw topics
-        assert chart.environment(manifests, component)["FRAUD_TOKENIZER_KEYS"] == mounts["tokenizer-keys"]
+        assert chart.environment(manifests, component)["FRAUD_TOKENIZER_KEY_DIR"] == mounts["tokenizer-keys"]
     stateful = chart.named(manifests, "StatefulSet", "-tokenizer")
     assert stateful["spec"]["replicas"] == TOKENS["tokenizer"]["replicas"]
     assert "volumeClaimTemplates" not in stateful["spec"]
@@ -176,7 +176,7 @@ def test_with_a_certificate_pods_are_probed_and_scraped_over_https() -> None:
         assert volume["secret"] == {"secretName": "fraud-http", "defaultMode": 0o440}
         (mount,) = [one for one in chart.container(pod)["volumeMounts"] if one["name"] == "http-tls"]
         seen = chart.environment(WITH_LOGIN, component)
-        files = {seen["FRAUD_HTTP_CERTIFICATE"], seen["FRAUD_HTTP_KEY"]}
+        files = {seen["FRAUD_HTTP_TLS_CERT"], seen["FRAUD_HTTP_TLS_KEY"]}
         assert files == {f"{mount['mountPath']}/{name}" for name in ("tls.crt", "tls.key")}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert chart.container(pod)[probe]["httpGet"]["scheme"] == "HTTPS"
@@ -192,7 +192,7 @@ def test_with_a_certificate_pods_are_probed_and_scraped_over_https() -> None:
 def test_certificates_lie_where_the_options_say() -> None:
     manifests = chart.render(chart.ci(chart.CHART / "ci/certificate-values.yaml"))
     for component, pod in chart.pods(manifests).items():
-        options = json.loads(chart.environment(manifests, component)["FRAUD_KAFKA"])
+        options = json.loads(chart.environment(manifests, component)["FRAUD_KAFKA_CONFIG"])
         mounted = {mount["name"]: mount["mountPath"] for mount in chart.container(pod)["volumeMounts"]}
         files = {
             f"{mounted[volume['name']]}/{item['path']}"
@@ -214,14 +214,16 @@ def test_librdkafka_takes_the_options(
     seen = chart.environment(chart.render({"kafka": kafka}), "scorer")
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets/sasl.password").write_text("secret")
-    monkeypatch.setenv("FRAUD_KAFKA_SECRETS", str(tmp_path / "secrets"))
+    monkeypatch.setenv("FRAUD_KAFKA_CONFIG_DIR", str(tmp_path / "secrets"))
     (tmp_path / "ca.crt").write_text(Path(certifi.where()).read_text())
-    monkeypatch.setenv("FRAUD_KAFKA", seen["FRAUD_KAFKA"].replace("/etc/fraud-service/kafka-ca", str(tmp_path)))
+    monkeypatch.setenv(
+        "FRAUD_KAFKA_CONFIG", seen["FRAUD_KAFKA_CONFIG"].replace("/etc/fraud-service/kafka-ca", str(tmp_path))
+    )
     loaded = settings.load()
-    assert loaded.kafka["security.protocol"] == ("SASL_SSL" if tls else "SASL_PLAINTEXT")
+    assert loaded.kafka_config["security.protocol"] == ("SASL_SSL" if tls else "SASL_PLAINTEXT")
     clients.admin(loaded)
     with pytest.raises(ConfigurationError, match="has an option that cannot work"):
-        clients.admin(loaded.model_copy(update={"kafka": loaded.kafka | {"sasl.mechanism": "none such"}}))
+        clients.admin(loaded.model_copy(update={"kafka_config": loaded.kafka_config | {"sasl.mechanism": "none such"}}))
 
 
 def test_a_login_without_a_secret_is_refused() -> None:
@@ -243,7 +245,7 @@ def test_each_component_logs_in_as_itself_and_sees_no_other_password() -> None:
     assert sorted(chart.pods(manifests)) == sorted(COMPONENTS)
     for component, pod in chart.pods(manifests).items():
         seen = chart.environment(manifests, component)
-        assert json.loads(seen["FRAUD_KAFKA"])["sasl.username"] == seen["KAFKA_USERNAME"] == f"fraud-{component}"
+        assert json.loads(seen["FRAUD_KAFKA_CONFIG"])["sasl.username"] == seen["KAFKA_USERNAME"] == f"fraud-{component}"
         secrets = {one["secret"]["secretName"] for one in volumes(pod).values() if "secret" in one}
         keys = {"tokenizer": {"fraud-tokens"}, "topics": set(), "test": set()}.get(component, {"fraud-signing"})
         assert secrets == {"kafka-cluster-ca-cert", f"fraud-{component}"} | keys
@@ -374,7 +376,7 @@ def test_a_release_can_tokenize_and_do_nothing_else() -> None:
 
 @pytest.mark.parametrize("component", STATEFUL)
 def test_the_name_of_a_pod_is_its_name_in_kafka(component: str) -> None:
-    (instance,) = [entry for entry in container(component)["env"] if entry["name"] == "FRAUD_INSTANCE"]
+    (instance,) = [entry for entry in container(component)["env"] if entry["name"] == "FRAUD_INSTANCE_ID"]
     assert instance["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
 
 

@@ -89,7 +89,7 @@ def manifests() -> Iterator[list[dict[str, Any]]]:
             {
                 "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
                 "kafka": {"bootstrapServers": broker.bootstrap},
-                "settings": {"FRAUD_PARTITIONS": 4, "FRAUD_REPLICATION": 1},
+                "settings": {"FRAUD_PARTITIONS": 4, "FRAUD_REPLICATION_FACTOR": 1},
             }
         )
 

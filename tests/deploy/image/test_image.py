@@ -13,7 +13,7 @@ from support.containers import Container, podman, podman_environment, restrictio
 from support.processes import Tail, fresh_settings
 from support.simulated import simulated_file
 
-from fraud_service.admin.history_producer import Feed
+from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.demo.broker import free_loopback_port
 from fraud_service.training.history import History
 
@@ -129,8 +129,8 @@ def worked(image, settings, figures, tmp_path_factory):
             figures[f"{container.verb}_megabytes_idle"] = megabytes(container, "VmRSS")
         history = History.open(simulated_file(folder, **WORLD))
         began = time.monotonic()
-        with Feed(settings) as feed:
-            feed.play(history, 7 * DAY, RATE)
+        with HistoryProducer(settings) as feed:
+            feed.produce(history, 7 * DAY, RATE)
         scorer.wait_until(lambda: len(scores.read()) == len(history), 120)
         learner.wait_until(lambda: len(snapshots.read()) > (DAYS - 2) * 24, 120)
         for container in (scorer, learner):

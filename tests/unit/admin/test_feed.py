@@ -34,7 +34,7 @@ def test_labels_of_one_instant_and_one_id_are_sent_though_they_say_different_thi
         LabelledTransaction(transaction("t", MONDAY + n, card_id=card), is_fraud=n == 1, labelled_at=MONDAY + HOUR)
         for n, card in enumerate(["a", "a", "b"])
     ]
-    with history_producer.Feed(Settings(instance="test")) as sending:
-        sending.play(history, DAY)
+    with history_producer.HistoryProducer(Settings(instance_id="test")) as sending:
+        sending.produce(history, DAY)
     labels = [json.loads(value) for _, value in producer.sent if b"labelled_at" in value]
     assert [(one["card_id"], one["is_fraud"]) for one in labels] == [("a", False), ("a", True), ("b", False)]

@@ -7,22 +7,23 @@ from fuzz.targets import NAMES, SETTINGS, InMemory
 from support.malformed import BROKER_TIME, text
 
 from fraud_service.admin import dead_letter_proof
-from fraud_service.kafka.dead_letter_format import letter
-from fraud_service.kafka.dead_letters import Found
-from fraud_service.kafka.topic_reader import Entry
+from fraud_service.kafka.dead_letter_format import parse_letter
+from fraud_service.kafka.dead_letters import DeadLetter
+from fraud_service.kafka.topic_reader import Record
 
 pytestmark = pytest.mark.attack
 
 
 def verdict(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settings):
     """Judge a letter of the only payment there is."""
-    paid = Entry(topic, 0, 0, b"c-1", value, BROKER_TIME, [])
+    paid = Record(topic, 0, 0, b"c-1", value, BROKER_TIME, [])
     place = {"reason": "not_json", "source-topic": topic, "source-partition": "0", "source-offset": "0"}
     headers = [(f"fraud-{name}", content.encode()) for name, content in place.items()]
     written = paid._replace(topic=NAMES.dead_letters, headers=headers)
-    monkeypatch.setattr(dead_letter_proof, "Archive", lambda *_: InMemory({topic: [paid]}, 0))
-    (found,) = dead_letter_proof.judge(
-        SETTINGS.model_copy(update=settings), [Found(written, letter(written), len(value), is_redriven=False)]
+    monkeypatch.setattr(dead_letter_proof, "TopicReader", lambda *_: InMemory({topic: [paid]}, 0))
+    (found,) = dead_letter_proof.check_letters(
+        SETTINGS.model_copy(update=settings),
+        [DeadLetter(written, parse_letter(written), len(value), is_redriven=False)],
     )
     return found
 
@@ -31,8 +32,8 @@ def verdict(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settin
     ("value", "settings"),
     [
         (text(), {}),
-        (text(timestamp=BROKER_TIME + 1000), {"future_tolerance": 300.0}),
-        (text(merchant_id="4242424242424242"), {"refuse_card_numbers": False}),
+        (text(timestamp=BROKER_TIME + 1000), {"max_clock_skew": 300.0}),
+        (text(merchant_id="4242424242424242"), {"reject_pan": False}),
     ],
     ids=["in order", "within the tolerance", "with a card number that may stay"],
 )
@@ -44,8 +45,8 @@ def test_a_letter_of_a_payment_that_scorers_take_is_left(monkeypatch, value, set
     ("value", "settings"),
     [
         (b"no json", {}),
-        (text(timestamp=BROKER_TIME + 400_000), {"future_tolerance": 300.0}),
-        (text(merchant_id="4242424242424242"), {"refuse_card_numbers": True}),
+        (text(timestamp=BROKER_TIME + 400_000), {"max_clock_skew": 300.0}),
+        (text(merchant_id="4242424242424242"), {"reject_pan": True}),
     ],
 )
 def test_a_letter_of_what_scorers_refuse_is_sent(monkeypatch, value, settings):

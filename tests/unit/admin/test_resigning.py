@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fraud_service.admin.resign import Lenient, _in_force
-from fraud_service.domain.detector import MOST_MODELS
+from fraud_service.admin.resign import UnsignedReplayGuard, _in_force
+from fraud_service.domain.detector import MAX_MODELS
 from fraud_service.domain.errors import RefusedRecord
-from fraud_service.kafka.model_topic import REFIT_KEY, SWITCH_KEY, Promoted
+from fraud_service.kafka.model_topic import REFIT_KEY, SWITCH_KEY, PromotedModel
 from fraud_service.security.signatures import Keyring
 
 pytestmark = pytest.mark.attack
@@ -19,8 +19,8 @@ UNBOUND = Keyring(KEYS, "2026", deployment=None).signed(*RECORD, [])
 STAGING = Keyring(KEYS, "2026", "staging").signed(*RECORD, [])
 
 
-def lenient(**allowed: bool) -> Lenient:
-    return Lenient(KEYS, "2026", "production", **allowed)
+def lenient(**allowed: bool) -> UnsignedReplayGuard:
+    return UnsignedReplayGuard(KEYS, "2026", "production", **allowed)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def test_only_what_is_vouched_for_is_believed(allowed, believed):
 
 def test_the_newest_models_switch_and_re_fit_are_signed_anew_in_order():
     switch, refit = SWITCH_KEY.encode(), REFIT_KEY.encode()
-    keys = [switch, refit, *(b"forest-%d" % number for number in range(2 * MOST_MODELS)), b"forest-1", switch]
-    records = [Promoted(key, b"%d" % place, 0, None) for place, key in enumerate(keys)]
+    keys = [switch, refit, *(b"forest-%d" % number for number in range(2 * MAX_MODELS)), b"forest-1", switch]
+    records = [PromotedModel(key, b"%d" % place, 0, None) for place, key in enumerate(keys)]
     found = _in_force(records)
     models = [key for key, _ in found if key not in {switch, refit}]
-    assert models == [*(b"forest-%d" % number for number in range(MOST_MODELS + 1, 2 * MOST_MODELS)), b"forest-1"]
+    assert models == [*(b"forest-%d" % number for number in range(MAX_MODELS + 1, 2 * MAX_MODELS)), b"forest-1"]
     assert found[-1] == (switch, b"%d" % (len(keys) - 1))
     assert (refit, b"1") in found

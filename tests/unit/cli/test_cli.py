@@ -19,7 +19,7 @@ from fraud_service.config.settings import load
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.policy import Policy
 from fraud_service.kafka import topics
-from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.decision_verifier import TimeRange
 from fraud_service.verification.replay import Plan
 
 SECRET = "hunter2-and-then-some"  # noqa: S105 - a stand-in
@@ -144,7 +144,7 @@ def test_the_candidate_is_the_policy_of_the_file_and_an_option_goes_before_it(
         asked.append(candidate.policy)
         raise ConfigurationError("that is enough")
 
-    monkeypatch.setattr("fraud_service.verification.replay.plan", lambda *_: Plan("scores", Span(), {}, {}))
+    monkeypatch.setattr("fraud_service.verification.replay.plan", lambda *_: Plan("scores", TimeRange(), {}, {}))
     monkeypatch.setattr("fraud_service.verification.what_if.compared", compared)
     code, _, err = run("replay", "--policy", policy, *options)
     assert (code, asked) == (2, [expected]), err
@@ -172,7 +172,7 @@ def test_a_misspelt_variable_is_one_line_and_exit_code_2(run, monkeypatch):
 def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "fraud_service", "score"],
-        env=os.environ | {"FRAUD_MODEL": str(tmp_path / "nowhere"), "FRAUD_ALLOW_UNSIGNED": "true"},
+        env=os.environ | {"FRAUD_MODEL_DIR": str(tmp_path / "nowhere"), "FRAUD_ALLOW_UNSIGNED": "true"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -186,7 +186,7 @@ def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(tmp_path):
 @pytest.mark.parametrize("command", [["models", "list"], ["online", "off"], ["models", "rollback", "forest-1"]])
 def test_without_keys_commands_that_verify_or_sign_end_before_they_connect(run, command):
     said = only_complaint(run(*command), 2)
-    assert said.startswith("ConfigurationError: FRAUD_SIGNING_KEYS is not set")
+    assert said.startswith("ConfigurationError: FRAUD_SIGNING_KEY_DIR is not set")
 
 
 def test_commands_that_verify_nothing_need_no_keys(run):
@@ -195,13 +195,13 @@ def test_commands_that_verify_nothing_need_no_keys(run):
 
 
 def test_config_prints_json_without_secrets(run, monkeypatch):
-    monkeypatch.setenv("FRAUD_KAFKA", json.dumps({"sasl.username": "scorer", "sasl.password": SECRET}))
+    monkeypatch.setenv("FRAUD_KAFKA_CONFIG", json.dumps({"sasl.username": "scorer", "sasl.password": SECRET}))
     monkeypatch.setenv("FRAUD_PARTITIONS", "12")
     code, out, err = run("config")
     shown = json.loads(out)
     assert (code, err) == (0, "")
     assert SECRET not in out
-    assert shown["kafka"] == {"sasl.username": "***", "sasl.password": "***"}
+    assert shown["kafka_config"] == {"sasl.username": "***", "sasl.password": "***"}
     assert shown["partitions"] == 12
 
 
@@ -213,7 +213,7 @@ def test_the_list_of_topics_as_json_is_the_table(run, monkeypatch):
     assert json.loads(out) == [
         {"role": spec.role, "name": spec.name, "key": spec.key, "partitions": spec.partitions, "replication": 1}
         | spec.config()
-        for spec in topics.table(load())
+        for spec in topics.topic_specs(load())
     ]
     by_role = {row["role"]: row for row in json.loads(out)}
     assert by_role["scores"]["name"] == "bank.scores"
@@ -223,7 +223,7 @@ def test_the_list_of_topics_as_json_is_the_table(run, monkeypatch):
 
 def test_the_list_of_topics_for_people_has_a_line_for_each(run):
     code, out, _ = run("topics", "list")
-    table = topics.table(load())
+    table = topics.topic_specs(load())
     assert code == 0
     assert [line.split()[:2] for line in out.splitlines()] == [[spec.role, spec.name] for spec in table]
 
@@ -405,14 +405,14 @@ def test_a_place_where_no_artifact_can_be_written_is_one_line_before_anything_is
 
 
 def test_a_client_option_that_does_not_exist_is_one_line_without_secrets(run, monkeypatch):
-    monkeypatch.setenv("FRAUD_KAFKA", json.dumps({"bogus.option": "1", "sasl.password": SECRET}))
+    monkeypatch.setenv("FRAUD_KAFKA_CONFIG", json.dumps({"bogus.option": "1", "sasl.password": SECRET}))
     said = only_complaint(run("topics", "check"), 2)
     assert "bogus.option" in said
     assert SECRET not in said
 
 
 def test_a_cluster_out_of_reach_is_one_line(run, monkeypatch):
-    monkeypatch.setattr(topics, "TIMEOUT", 0.3)
+    monkeypatch.setattr(topics, "REQUEST_TIMEOUT_S", 0.3)
     said = only_complaint(run("topics", "check", "--bootstrap", "127.0.0.1:1"), 1)
     assert "FRAUD_BOOTSTRAP_SERVERS" in said
 

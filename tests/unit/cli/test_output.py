@@ -12,19 +12,19 @@ from types import SimpleNamespace
 import pytest
 
 from fraud_service import cli
-from fraud_service.admin.models import Candidate
+from fraud_service.admin.models import ModelStatus
 from fraud_service.config.settings import Settings
 from fraud_service.demo.screen import console
 from fraud_service.domain.errors import ArchiveError
 from fraud_service.domain.text import HIDDEN
 from fraud_service.evaluation.html import page, table
-from fraud_service.kafka.dead_letter_format import Letter
-from fraud_service.kafka.dead_letters import Found, Selection
-from fraud_service.kafka.topic_reader import Entry
-from fraud_service.verification.decision_verifier import Span
+from fraud_service.kafka.dead_letter_format import LetterHeaders
+from fraud_service.kafka.dead_letters import DeadLetter, Selection
+from fraud_service.kafka.topic_reader import Record
+from fraud_service.verification.decision_verifier import TimeRange
 from fraud_service.verification.differences import Finding
 from fraud_service.verification.findings import Anomaly, Kind, Report
-from fraud_service.verification.replay import Plan, Verified
+from fraud_service.verification.replay import Plan, ReplayResult
 
 pytestmark = pytest.mark.attack
 
@@ -39,9 +39,9 @@ HEADERS = [
     (HOSTILE, HOSTILE.encode()),
     ("none", None),
 ]
-LETTER = Letter(HOSTILE, HOSTILE, 0, 7, None)
-FOUND = Found(
-    Entry("letters", 0, 3, HOSTILE.encode(), HOSTILE.encode() + b"\xff", 0, HEADERS), LETTER, 9, is_redriven=False
+LETTER = LetterHeaders(HOSTILE, HOSTILE, 0, 7, None)
+FOUND = DeadLetter(
+    Record("letters", 0, 3, HOSTILE.encode(), HOSTILE.encode() + b"\xff", 0, HEADERS), LETTER, 9, is_redriven=False
 )
 ROW = {
     "version": HOSTILE,
@@ -53,9 +53,9 @@ ROW = {
 }
 FINDING = Finding(Kind.DECISION, 0, 1, HOSTILE, HOSTILE, 0, HOSTILE)
 REPORT = Report({HOSTILE: 1}, {HOSTILE: 1}, (Anomaly(Kind.LOST, HOSTILE, 0, 1, HOSTILE),), (HOSTILE,))
-VERIFIED = Verified({"decision": 1}, [FINDING], [HOSTILE], [HOSTILE])
+VERIFIED = ReplayResult({"decision": 1}, [FINDING], [HOSTILE], [HOSTILE])
 
-LOOK = "fraud_service.kafka.dead_letters.look"
+LOOK = "fraud_service.kafka.dead_letters.find_dead_letters"
 LISTED = "fraud_service.verification.snapshots.listed"
 VERIFICATION = "fraud_service.verification"
 COMMANDS = {
@@ -65,18 +65,20 @@ COMMANDS = {
     "dead-letters redrive": {LOOK: Selection([FOUND], 0)},
     "verify": {f"{VERIFICATION}.verify.verify": REPORT},
     "verify --json": {f"{VERIFICATION}.verify.verify": REPORT},
-    "replay": {f"{VERIFICATION}.replay.plan": Plan("s", Span(), {}, {}), f"{VERIFICATION}.replay.verify": VERIFIED},
+    "replay": {f"{VERIFICATION}.replay.plan": Plan("s", TimeRange(), {}, {}), f"{VERIFICATION}.replay.verify":
+    VERIFIED},
     "state --card c --at 2026-01-01T00:00:00Z": {f"{VERIFICATION}.time_travel.profile_at": {HOSTILE: HOSTILE}},
     "state --merchant m --at 2026-01-01T00:00:00Z": {f"{VERIFICATION}.time_travel.merchant_at": {HOSTILE: HOSTILE}},
     "snapshots list": {LISTED: [ROW]},
     "snapshots list --json": {LISTED: [ROW]},
     "snapshots show v": {f"{VERIFICATION}.snapshots.shown": ROW},
     "snapshots diff a b": {f"{VERIFICATION}.snapshots.differing": ROW},
-    "models list": {"fraud_service.admin.models.candidates": [Candidate(HOSTILE, 0, HOSTILE, reigns=True)]},
-    "models list --json": {"fraud_service.admin.models.candidates": [Candidate(HOSTILE, 0, HOSTILE, reigns=True)]},
+    "models list": {"fraud_service.admin.models.model_statuses": [ModelStatus(HOSTILE, 0, HOSTILE, is_active=True)]},
+    "models list --json": {"fraud_service.admin.models.model_statuses": [ModelStatus(HOSTILE, 0, HOSTILE,
+    is_active=True)]},
     "topics check": {"fraud_service.kafka.topics.findings": [HOSTILE], "fraud_service.kafka.clients.admin": None},
     "topics create": {"fraud_service.kafka.topics.create": [HOSTILE], "fraud_service.kafka.clients.admin": None},
-    "sign": {"fraud_service.admin.resign.sign_anew": [HOSTILE]},
+    "sign": {"fraud_service.admin.resign.re_sign": [HOSTILE]},
     "reset g": {"fraud_service.admin.reset.reset": [HOSTILE]},
     "erase --card c": {"fraud_service.admin.erase.erase": [HOSTILE]},
 }  # fmt: skip
@@ -117,7 +119,7 @@ def test_no_error_prints_control_characters(run, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("fraud_service.admin.models.candidates", fail)
+    monkeypatch.setattr("fraud_service.admin.models.model_statuses", fail)
     said = run("models list")
     assert said.out == ""
     assert is_safe(said.err)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fraud_service.config.log_rate_limit import EVERY, RateLimitedLog
+from fraud_service.config.log_rate_limit import PERIOD_S, RateLimitedLog
 
 pytestmark = pytest.mark.attack
 
@@ -36,7 +36,7 @@ def test_the_first_line_of_each_kind_is_written_at_once(limited, written):
 def test_a_flood_is_two_lines_with_its_count_and_its_last_record(limited, written, clock):
     for offset in range(100_000):
         limited("unsigned", offset=offset)
-    clock[0] += EVERY
+    clock[0] += PERIOD_S
     limited.flush()
     assert written == [
         {"event": "refused", "kind": "unsigned", "offset": 0},
@@ -47,7 +47,7 @@ def test_a_flood_is_two_lines_with_its_count_and_its_last_record(limited, writte
 def test_a_flood_that_goes_on_is_one_line_a_minute(limited, written, clock):
     for _ in range(601):
         limited("unsigned")
-        clock[0] += EVERY / 60
+        clock[0] += PERIOD_S / 60
     assert len(written) == 11
     assert sum(line.get("count", 1) for line in written) == 601
 
@@ -61,6 +61,6 @@ def test_at_the_end_everything_is_written(limited, written):
 
 def test_without_records_nothing_is_written(limited, written, clock):
     limited("unsigned")
-    clock[0] += 10 * EVERY
+    clock[0] += 10 * PERIOD_S
     limited.flush()
     assert len(written) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fraud_service import cli
-from fraud_service.config.settings import IN_WORDS, Settings, TopicNames, load, variables
+from fraud_service.config.settings import DEFAULT_TEXTS, Settings, TopicNames, load, variables
 from fraud_service.domain.errors import ConfigurationError
 
 SECRET = "hunter2-and-then-some"  # noqa: S105 - a stand-in
@@ -44,25 +44,25 @@ def complaint(read, **values):
 def test_without_any_variable_the_defaults_hold(environment):
     settings = environment()
     assert settings.bootstrap_servers == "localhost:9092"
-    assert settings.guarantee == "exactly-once"
+    assert settings.processing_guarantee == "exactly-once"
     assert settings.topics == TopicNames()
-    assert settings.model is None
-    assert settings.instance
+    assert settings.model_dir is None
+    assert settings.instance_id
 
 
 def test_variables_are_read(environment):
     settings = environment(
         FRAUD_BOOTSTRAP_SERVERS="a:1,b:2",
         FRAUD_PARTITIONS="12",
-        FRAUD_MODEL="models/mine",
+        FRAUD_MODEL_DIR="models/mine",
         FRAUD_REVIEW_THRESHOLD="0.25",
-        FRAUD_KAFKA='{"security.protocol": "SASL_SSL"}',
+        FRAUD_KAFKA_CONFIG='{"security.protocol": "SASL_SSL"}',
     )
     assert settings.bootstrap_servers == "a:1,b:2"
     assert settings.partitions == 12
-    assert settings.model == Path("models/mine")
+    assert settings.model_dir == Path("models/mine")
     assert settings.review_threshold == 0.25
-    assert settings.kafka == {"security.protocol": "SASL_SSL"}
+    assert settings.kafka_config == {"security.protocol": "SASL_SSL"}
 
 
 def test_options_of_the_command_line_override_variables(environment, monkeypatch):
@@ -112,28 +112,28 @@ def test_variables_of_the_test_suite_and_of_others_are_left_alone(environment):
         ("FRAUD_PARTITIONS", "0"),
         ("FRAUD_PARTITIONS", "10001"),
         ("FRAUD_PARTITIONS", "four"),
-        ("FRAUD_REPLICATION", "0"),
-        ("FRAUD_REPLICATION", "11"),
+        ("FRAUD_REPLICATION_FACTOR", "0"),
+        ("FRAUD_REPLICATION_FACTOR", "11"),
         ("FRAUD_SCORER_GROUP", ""),
         ("FRAUD_LEARNER_GROUP", ""),
-        ("FRAUD_INSTANCE", ""),
-        ("FRAUD_GUARANTEE", "at-most-once"),
+        ("FRAUD_INSTANCE_ID", ""),
+        ("FRAUD_PROCESSING_GUARANTEE", "at-most-once"),
         ("FRAUD_COMMIT_INTERVAL", "-0.1"),
         ("FRAUD_COMMIT_INTERVAL", "60.1"),
         ("FRAUD_REVIEW_THRESHOLD", "-0.01"),
         ("FRAUD_REVIEW_THRESHOLD", "nan"),
         ("FRAUD_DECLINE_THRESHOLD", "1.01"),
-        ("FRAUD_FUTURE_TOLERANCE", "-1"),
-        ("FRAUD_FUTURE_TOLERANCE", "inf"),
+        ("FRAUD_MAX_CLOCK_SKEW", "-1"),
+        ("FRAUD_MAX_CLOCK_SKEW", "inf"),
         ("FRAUD_SNAPSHOT_INTERVAL", "0.5"),
         ("FRAUD_SNAPSHOT_INTERVAL", "inf"),
-        ("FRAUD_SNAPSHOT_LEAD", "-1"),
-        ("FRAUD_SNAPSHOT_LEAD", "inf"),
-        ("FRAUD_MATURITY", "0"),
+        ("FRAUD_SNAPSHOT_ACTIVATION_DELAY", "-1"),
+        ("FRAUD_SNAPSHOT_ACTIVATION_DELAY", "inf"),
+        ("FRAUD_LABEL_MATURITY", "0"),
         ("FRAUD_LABEL_RETENTION", "0"),
         ("FRAUD_LABEL_RETENTION", "inf"),
-        ("FRAUD_LEGITIMATE_SHARE", "0"),
-        ("FRAUD_LEGITIMATE_SHARE", "1.5"),
+        ("FRAUD_NEGATIVE_SAMPLE_RATE", "0"),
+        ("FRAUD_NEGATIVE_SAMPLE_RATE", "1.5"),
         ("FRAUD_HTTP_PORT", "-1"),
         ("FRAUD_HTTP_PORT", "65536"),
         ("FRAUD_LOG_LEVEL", "loud"),
@@ -169,8 +169,8 @@ def test_equal_thresholds_will_do(environment):
 
 
 def test_retention_shorter_than_maturity_is_refused_with_both_values(environment):
-    said = complaint(environment, FRAUD_MATURITY="10", FRAUD_LABEL_RETENTION="9.5")
-    assert said.startswith("FRAUD_LABEL_RETENTION=9.5 is shorter than FRAUD_MATURITY=10: ")
+    said = complaint(environment, FRAUD_LABEL_MATURITY="10", FRAUD_LABEL_RETENTION="9.5")
+    assert said.startswith("FRAUD_LABEL_RETENTION=9.5 is shorter than FRAUD_LABEL_MATURITY=10: ")
     assert "raise the first or lower the second" in said
 
 
@@ -194,7 +194,7 @@ def test_two_topics_of_one_name_are_refused(environment):
     assert "FRAUD_TOPICS__ALERTS" in said
 
 
-@pytest.mark.parametrize("name", ["FRAUD_KAFKA", "FRAUD_TOPICS"])
+@pytest.mark.parametrize("name", ["FRAUD_KAFKA_CONFIG", "FRAUD_TOPICS"])
 def test_a_value_that_should_be_json_and_is_none_is_refused(environment, name):
     said = complaint(environment, **{name: f"sasl.password={SECRET}"})
     assert said.startswith(name)
@@ -204,8 +204,8 @@ def test_a_value_that_should_be_json_and_is_none_is_refused(environment, name):
 
 @pytest.mark.parametrize("value", [[SECRET], {"sasl.password": {"value": SECRET}}, {"sasl.password": 4711_0815}])
 def test_a_complaint_about_client_options_never_shows_their_values(environment, value):
-    said = complaint(environment, FRAUD_KAFKA=json.dumps(value))
-    assert said.startswith("FRAUD_KAFKA")
+    said = complaint(environment, FRAUD_KAFKA_CONFIG=json.dumps(value))
+    assert said.startswith("FRAUD_KAFKA_CONFIG")
     assert SECRET not in said
     assert "47110815" not in said
 
@@ -213,16 +213,18 @@ def test_a_complaint_about_client_options_never_shows_their_values(environment, 
 def test_secret_options_come_from_files_as_a_mounted_secret_has_them(environment, tmp_path):
     (tmp_path / "..data").mkdir()
     (tmp_path / "sasl.password").write_text('a "quoted" $(word)\n', encoding="utf-8")
-    environment(FRAUD_KAFKA='{"sasl.username": "me", "sasl.password": "old"}', FRAUD_KAFKA_SECRETS=str(tmp_path))
-    assert load().kafka == {"sasl.username": "me", "sasl.password": 'a "quoted" $(word)'}
+    environment(
+        FRAUD_KAFKA_CONFIG='{"sasl.username": "me", "sasl.password": "old"}', FRAUD_KAFKA_CONFIG_DIR=str(tmp_path)
+    )
+    assert load().kafka_config == {"sasl.username": "me", "sasl.password": 'a "quoted" $(word)'}
 
 
 def test_secret_files_that_cannot_be_read_stop_the_start_without_a_word_of_what_is_in_them(environment, tmp_path):
     (tmp_path / "sasl.password").write_bytes(b"\xff" + SECRET.encode())
-    said = complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))
-    assert said.startswith(f"FRAUD_KAFKA_SECRETS={tmp_path}: UnicodeDecodeError")
+    said = complaint(environment, FRAUD_KAFKA_CONFIG_DIR=str(tmp_path))
+    assert said.startswith(f"FRAUD_KAFKA_CONFIG_DIR={tmp_path}: UnicodeDecodeError")
     assert SECRET not in said
-    assert complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path / "none")).startswith("FRAUD_KAFKA_SECRETS=")
+    assert complaint(environment, FRAUD_KAFKA_CONFIG_DIR=str(tmp_path / "none")).startswith("FRAUD_KAFKA_CONFIG_DIR=")
 
 
 UNSAFE = [
@@ -235,34 +237,34 @@ UNSAFE = [
 
 @pytest.mark.parametrize(("option", "value"), UNSAFE)
 def test_nobody_may_pass_for_a_broker_outside_development(environment, tmp_path, option, value):
-    said = complaint(environment, FRAUD_KAFKA=json.dumps({option: value}))
-    assert said.startswith(f"FRAUD_KAFKA has {option}={value.lower()}: ")
+    said = complaint(environment, FRAUD_KAFKA_CONFIG=json.dumps({option: value}))
+    assert said.startswith(f"FRAUD_KAFKA_CONFIG has {option}={value.lower()}: ")
     assert "ssl.ca.location" in said
-    assert "FRAUD_DEVELOPMENT" in said
+    assert "FRAUD_ALLOW_INSECURE_KAFKA" in said
     (tmp_path / option).write_text(f"{value}\n")
-    assert option in complaint(environment, FRAUD_KAFKA="{}", FRAUD_KAFKA_SECRETS=str(tmp_path))
-    environment(FRAUD_DEVELOPMENT="true", FRAUD_KAFKA=json.dumps({option: value}))
-    assert load().kafka[option] == value
+    assert option in complaint(environment, FRAUD_KAFKA_CONFIG="{}", FRAUD_KAFKA_CONFIG_DIR=str(tmp_path))
+    environment(FRAUD_ALLOW_INSECURE_KAFKA="true", FRAUD_KAFKA_CONFIG=json.dumps({option: value}))
+    assert load().kafka_config[option] == value
 
 
 def test_to_verify_brokers_may_be_said_in_words(environment):
     options = {"enable.ssl.certificate.verification": "true", "ssl.endpoint.identification.algorithm": "https"}
-    environment(FRAUD_KAFKA=json.dumps(options))
-    assert load().kafka == options
+    environment(FRAUD_KAFKA_CONFIG=json.dumps(options))
+    assert load().kafka_config == options
 
 
 def test_a_certificate_needs_its_key(environment):
-    said = complaint(environment, FRAUD_HTTP_CERTIFICATE="/tls.crt")
-    assert said.startswith("FRAUD_HTTP_CERTIFICATE and FRAUD_HTTP_KEY belong together")
+    said = complaint(environment, FRAUD_HTTP_TLS_CERT="/tls.crt")
+    assert said.startswith("FRAUD_HTTP_TLS_CERT and FRAUD_HTTP_TLS_KEY belong together")
 
 
 def test_config_prints_every_setting_and_no_secret(environment, capsys):
-    environment(FRAUD_KAFKA=json.dumps({"sasl.password": SECRET}), FRAUD_TOPICS__SCORES="bank.scores")
+    environment(FRAUD_KAFKA_CONFIG=json.dumps({"sasl.password": SECRET}), FRAUD_TOPICS__SCORES="bank.scores")
     cli.service.config()
     printed = capsys.readouterr().out
     shown = json.loads(printed)
     assert SECRET not in printed
-    assert shown["kafka"] == {"sasl.password": "***"}
+    assert shown["kafka_config"] == {"sasl.password": "***"}
     assert shown["topics"]["scores"] == "bank.scores"
     assert set(shown) == set(Settings.model_fields)
 
@@ -278,7 +280,7 @@ def test_every_setting_is_documented_with_its_default():
 
 
 def test_the_documented_defaults_are_what_holds_without_the_variable(environment, monkeypatch):
-    in_words = set(IN_WORDS) - {"kafka"}
+    in_words = set(DEFAULT_TEXTS) - {"kafka_config"}
     unset = load().model_dump(exclude=in_words)
     documented = {
         name: default
@@ -289,7 +291,7 @@ def test_the_documented_defaults_are_what_holds_without_the_variable(environment
 
 
 @pytest.mark.parametrize(
-    "name", ["FUTURE_TOLERANCE", "SNAPSHOT_INTERVAL", "SNAPSHOT_LEAD", "MATURITY", "LABEL_RETENTION"]
+    "name", ["MAX_CLOCK_SKEW", "SNAPSHOT_INTERVAL", "SNAPSHOT_ACTIVATION_DELAY", "LABEL_MATURITY", "LABEL_RETENTION"]
 )
 @pytest.mark.parametrize("value", ["1e308", "1e12", "nan", "-1"])
 def test_a_length_that_is_no_time_stops_the_start(environment, name, value):
@@ -297,12 +299,20 @@ def test_a_length_that_is_no_time_stops_the_start(environment, name, value):
 
 
 def test_a_maturity_that_rounds_to_nothing_stops_the_start(environment):
-    assert "FRAUD_MATURITY='1e-30'" in complaint(environment, FRAUD_MATURITY="1e-30")
+    assert "FRAUD_LABEL_MATURITY='1e-30'" in complaint(environment, FRAUD_LABEL_MATURITY="1e-30")
 
 
 @pytest.mark.parametrize(
     "name",
-    ["KAFKA_SECRETS", "SIGNING_KEYS", "TOKENIZER_KEYS", "MODEL", "STATE_DIR", "HTTP_CERTIFICATE", "HTTP_KEY"],
+    [
+        "KAFKA_CONFIG_DIR",
+        "SIGNING_KEY_DIR",
+        "TOKENIZER_KEY_DIR",
+        "MODEL_DIR",
+        "STATE_DIR",
+        "HTTP_TLS_CERT",
+        "HTTP_TLS_KEY",
+    ],
 )
 def test_an_empty_path_is_not_the_working_directory(environment, name):
     said = complaint(environment, **{f"FRAUD_{name}": ""})
@@ -328,11 +338,11 @@ def test_two_kinds_of_process_do_not_share_a_group(environment, role):
 
 
 def test_what_is_no_text_stops_the_start_and_not_the_process(environment, monkeypatch, tmp_path):
-    monkeypatch.setitem(os.environb, b"FRAUD_INSTANCE", b"pod-\xff")
-    assert "FRAUD_INSTANCE is not UTF-8" in complaint(environment)
-    monkeypatch.delenv("FRAUD_INSTANCE")
+    monkeypatch.setitem(os.environb, b"FRAUD_INSTANCE_ID", b"pod-\xff")
+    assert "FRAUD_INSTANCE_ID is not UTF-8" in complaint(environment)
+    monkeypatch.delenv("FRAUD_INSTANCE_ID")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/sasl.\xff")).write_text("x")
-    assert "UTF-8" in complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))
+    assert "UTF-8" in complaint(environment, FRAUD_KAFKA_CONFIG_DIR=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -340,4 +350,4 @@ def test_what_is_no_text_stops_the_start_and_not_the_process(environment, monkey
 )
 def test_only_files_are_read_as_secrets(environment, tmp_path, make):
     make(tmp_path / "sasl.password")
-    assert f"FRAUD_KAFKA_SECRETS={tmp_path}" in complaint(environment, FRAUD_KAFKA_SECRETS=str(tmp_path))
+    assert f"FRAUD_KAFKA_CONFIG_DIR={tmp_path}" in complaint(environment, FRAUD_KAFKA_CONFIG_DIR=str(tmp_path))

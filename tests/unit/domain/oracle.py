@@ -106,15 +106,15 @@ def _pace(now: Transaction, history: list[Transaction]) -> dict[str, float]:
         "hours_since_last": idle,
         "count_10m": len([earlier for earlier in last_hour if now.timestamp - earlier.timestamp < 10 * MINUTE]),
         "count_1h": len(last_hour),
-        "small_1h": len([earlier for earlier in last_hour if earlier.amount <= 2.00]),
-        "merchants_1h": len({earlier.merchant_id for earlier in last_hour}),
+        "small_payments_1h": len([earlier for earlier in last_hour if earlier.amount <= 2.00]),
+        "distinct_merchants_1h": len({earlier.merchant_id for earlier in last_hour}),
         "count_1d": len(one_day),
         "count_7d": len(_days(now, history, 7)),
         "count_30d": len(month),
         "total_1d": _total(one_day),
         "mean_7d": _mean(_days(now, history, 7)),
         "mean_30d": _mean(month),
-        "rate_ratio": len(one_day) / usual_rate if usual_rate else 0.0,
+        "velocity_ratio": len(one_day) / usual_rate if usual_rate else 0.0,
     }
 
 
@@ -150,9 +150,9 @@ def _amounts(now: Transaction, history: list[Transaction]) -> dict[str, float]:
     return {
         "amount_to_mean": min(now.amount / mean, 1000) if mean else 1.0,
         "amount_to_largest": min(now.amount / largest, 1000) if largest else 1.0,
-        "unusualness": max(-20.0, min(20.0, _unusual([*(earlier.amount for earlier in history), now.amount])[-1])),
-        "high_3d": _high(now, history, 3),
-        "high_14d": _high(now, history, 14),
+        "amount_zscore": max(-20.0, min(20.0, _unusual([*(earlier.amount for earlier in history), now.amount])[-1])),
+        "amount_outliers_3d": _high(now, history, 3),
+        "amount_outliers_14d": _high(now, history, 14),
     }
 
 
@@ -234,10 +234,10 @@ def risk_features(now: int, merchant: list[Fact], card: list[Fact], as_of: int) 
             break
         streak.append(fact)
     found["merchant_streak"] = min(len(streak), 100)
-    found["merchant_unexplained"] = min(sum(not fact.is_explained for fact in streak), 100)
+    found["merchant_lowamount_frauds"] = min(sum(not fact.is_explained for fact in streak), 100)
     found["merchant_streak_age"] = _hours_since(now, streak[-1:]) if streak else 0.0
     found["merchant_since_genuine"] = _hours_since(now, [fact for fact in merchant if not fact.is_fraud])
-    found["merchant_since_unexplained"] = _hours_since(
+    found["merchant_since_lowamount_fraud"] = _hours_since(
         now, [fact for fact in merchant if fact.is_fraud and not fact.is_explained]
     )
     for days in (7, 30):

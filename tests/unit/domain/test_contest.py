@@ -13,29 +13,29 @@ from fraud_service.domain.model_weighting import (
     DAYS,
     LOWEST,
     WIDTH,
-    Contest,
-    Judged,
+    LabelledScore,
+    ModelComparison,
     average_precision,
 )
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def days(*each: list[Judged], contest: Contest | None = None) -> Contest:
+def days(*each: list[LabelledScore], contest: ModelComparison | None = None) -> ModelComparison:
     """Judge one list a day, from day 100 or after the days of a contest."""
-    contest = contest or Contest()
+    contest = contest or ModelComparison()
     first = contest.tallies[-1].day + 1 if contest.tallies else 100
     for number, judged in enumerate(each):
         contest = contest.after(first + number, judged)
     return contest
 
 
-def ranked(pretrained: float, online: float, genuine: float = -4.0, frauds: int = 70) -> list[Judged]:
+def ranked(pretrained: float, online: float, genuine: float = -4.0, frauds: int = 70) -> list[LabelledScore]:
     """Make a day of frauds at these logits, among genuine payments at another and at 1."""
     return [
-        *(Judged(pretrained, online, is_fraud=True, weight=1.0) for _ in range(frauds)),
-        *(Judged(genuine, genuine, is_fraud=False, weight=1.0) for _ in range(500)),
-        *(Judged(1.0, 1.0, is_fraud=False, weight=1.0) for _ in range(60)),
+        *(LabelledScore(pretrained, online, is_fraud=True, weight=1.0) for _ in range(frauds)),
+        *(LabelledScore(genuine, genuine, is_fraud=False, weight=1.0) for _ in range(500)),
+        *(LabelledScore(1.0, 1.0, is_fraud=False, weight=1.0) for _ in range(60)),
     ]
 
 
@@ -49,7 +49,7 @@ def test_equal_components_share_equally():
 
 
 def test_without_labels_they_share_equally():
-    assert Contest().online_weight() == 0.5
+    assert ModelComparison().online_weight() == 0.5
 
 
 def test_a_few_frauds_decide_nothing():
@@ -80,12 +80,12 @@ def test_a_day_that_has_just_begun_is_judged_together_with_the_one_before():
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
 def test_an_online_model_that_is_not_finite_is_switched_off_within_a_day(logit):
-    failed = [Judged(one.pretrained, logit, one.is_fraud, 1.0) for one in EQUAL]
+    failed = [LabelledScore(one.pretrained, logit, one.is_fraud, 1.0) for one in EQUAL]
     assert days(*[EQUAL] * DAYS, failed).online_weight() == 0.0
 
 
 def test_an_online_model_that_says_the_same_of_everything_is_switched_off_within_a_day():
-    collapsed = [Judged(one.pretrained, -1.0, one.is_fraud, 1.0) for one in EQUAL]
+    collapsed = [LabelledScore(one.pretrained, -1.0, one.is_fraud, 1.0) for one in EQUAL]
     assert days(*[EQUAL] * DAYS, collapsed).online_weight() == 0.0
 
 
@@ -108,8 +108,8 @@ def test_a_day_without_labels_changes_nothing():
 @FAST
 @given(st.lists(st.tuples(st.floats(-40, 40), st.floats(-40, 40), st.booleans()), max_size=40), st.integers(0, 40))
 def test_how_a_day_is_cut_into_hours_does_not_matter(drawn, cut):
-    judged = [Judged(pretrained, online, is_fraud, 1.0) for pretrained, online, is_fraud in drawn]
-    assert days(judged) == Contest().after(100, judged[:cut]).after(100, judged[cut:])
+    judged = [LabelledScore(pretrained, online, is_fraud, 1.0) for pretrained, online, is_fraud in drawn]
+    assert days(judged) == ModelComparison().after(100, judged[:cut]).after(100, judged[cut:])
 
 
 @FAST
@@ -118,7 +118,7 @@ def test_average_precision_is_that_of_scikit_learn_where_each_bin_is_one_score(d
     metrics = pytest.importorskip("sklearn.metrics")
     if not any(is_fraud for _, is_fraud in drawn):
         return
-    judged = [Judged(LOWEST + (place + 0.5) * WIDTH, 0.0, is_fraud, 1.0) for place, is_fraud in drawn]
+    judged = [LabelledScore(LOWEST + (place + 0.5) * WIDTH, 0.0, is_fraud, 1.0) for place, is_fraud in drawn]
     (tally,) = days(judged).tallies
     expected = metrics.average_precision_score([f for _, f in drawn], [place for place, _ in drawn])
     assert average_precision([tally.pretrained_frauds], [tally.pretrained_genuine]) == pytest.approx(expected)
@@ -137,4 +137,4 @@ def test_average_precision_is_that_of_scikit_learn_where_each_bin_is_one_score(d
     ],
 )
 def test_only_what_the_online_model_was_right_about_without_doubt_teaches_nothing(logit, is_fraud, weight, sure):
-    assert Judged(0.0, logit, is_fraud, weight).is_sure() is sure
+    assert LabelledScore(0.0, logit, is_fraud, weight).is_uninformative() is sure

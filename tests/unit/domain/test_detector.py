@@ -23,15 +23,15 @@ from support.worlds import (
 )
 
 from fraud_service.domain.decision import NO_MODEL, Decision, Outcome
-from fraud_service.domain.detector import Detector, Verdict
+from fraud_service.domain.detector import Assessment, Detector
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.reasons import (
     CODES,
-    LEAST_CONTRIBUTION,
-    MOST_REASONS,
+    MAX_REASONS,
+    MIN_CONTRIBUTION,
     reasons,
 )
 from fraud_service.domain.records import (
@@ -42,8 +42,8 @@ from fraud_service.domain.records import (
     score_record,
 )
 from fraud_service.domain.risk import NO_RISK, encode_risk, merchant_key
-from fraud_service.domain.scoring import QUIET, blend, probability
-from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.scoring import NEUTRAL_LOGIT, blend, probability
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 
 if TYPE_CHECKING:
     from fraud_service.domain.online_model import OnlineModel
@@ -53,11 +53,11 @@ WARY = Policy(review=0.0, decline=0.9)
 SUSPICIOUS = {"amount": 2.0, "count_1h": 40.0, "merchant_streak": 30.0, "is_new_country": 300.0, "card_age": -8.0}
 
 
-def ignorant() -> Knowledge:
-    return Knowledge(untaught("model-1", online_model()))
+def ignorant() -> SnapshotStore:
+    return SnapshotStore(untrained("model-1", online_model()))
 
 
-def taught(online: OnlineModel, online_weight: float = 0.5) -> Knowledge:
+def taught(online: OnlineModel, online_weight: float = 0.5) -> SnapshotStore:
     """Have one snapshot in force from Monday on, which knows merchant-1 as a place of frauds."""
     knowledge = ignorant()
     row = NO_RISK.with_label(MONDAY - HOUR, MONDAY - DAY, is_fraud=True, explained=False)
@@ -66,7 +66,7 @@ def taught(online: OnlineModel, online_weight: float = 0.5) -> Knowledge:
     knowledge.receive_snapshot(newest)
     for key, value in rows.items():
         knowledge.receive_risk(newest.version, key, value)
-    knowledge.settle()
+    knowledge.apply_received()
     assert knowledge.newest == newest
     return knowledge
 
@@ -118,7 +118,7 @@ def test_where_a_batch_ends_changes_neither_verdicts_nor_profiles(payments, plac
     whole: dict[str, Profile] = {}
     verdicts = detector.assess(payments, whole, knowledge)
     stored: dict[str, bytes] = {}
-    in_parts: list[Verdict] = []
+    in_parts: list[Assessment] = []
     for part in cut(payments, places):  # between two batches, profiles lie in the store as bytes
         profiles = {card: decode_profile(data) for card, data in stored.items()}
         in_parts += detector.assess(part, profiles, knowledge)
@@ -150,7 +150,7 @@ def test_a_repeated_transaction_gets_its_first_decision_and_leaves_the_profile_a
     other = Detector(LinearModel(base=5.0), Policy(0.0, 0.0))  # meanwhile everything else has changed
     again = other.assess(payments[::-1], profiles, ignorant())[::-1]
     assert [verdict.decision for verdict in again] == [verdict.decision for verdict in first]
-    assert all(verdict.is_repeated and verdict.contributions is None for verdict in again)
+    assert all(verdict.is_duplicate and verdict.contributions is None for verdict in again)
     assert {card: encode_profile(profile) for card, profile in profiles.items()} == before
 
 
@@ -159,22 +159,22 @@ def test_a_repetition_within_a_batch_gets_the_decision_of_the_first():
     payment = transaction(amount=900.0)
     detector = Detector(LinearModel(**SUSPICIOUS), WARY)
     verdicts = detector.assess([payment, payment, transaction("t2"), payment], profiles, ignorant())
-    assert [verdict.is_repeated for verdict in verdicts] == [False, True, False, True]
+    assert [verdict.is_duplicate for verdict in verdicts] == [False, True, False, True]
     assert verdicts[1].decision == verdicts[3].decision == verdicts[0].decision
     assert profiles["card-1"].count == 2
 
 
 def test_the_same_transaction_id_on_another_card_is_another_transaction():
     verdicts = Detector(LinearModel(), Policy()).assess([transaction(), transaction(card_id="card-2")], {}, ignorant())
-    assert not any(verdict.is_repeated for verdict in verdicts)
+    assert not any(verdict.is_duplicate for verdict in verdicts)
 
 
 def test_a_transaction_is_remembered_for_the_next_fifteen_of_its_card():
     detector, profiles = Detector(LinearModel(), Policy()), dict[str, Profile]()
     detector.assess([transaction(f"t{number}") for number in range(16)], profiles, ignorant())
-    assert detector.assess([transaction("t0")], profiles, ignorant())[0].is_repeated
+    assert detector.assess([transaction("t0")], profiles, ignorant())[0].is_duplicate
     detector.assess([transaction("t16")], profiles, ignorant())
-    assert not detector.assess([transaction("t0")], profiles, ignorant())[0].is_repeated
+    assert not detector.assess([transaction("t0")], profiles, ignorant())[0].is_duplicate
 
 
 @FAST
@@ -182,7 +182,7 @@ def test_a_transaction_is_remembered_for_the_next_fifteen_of_its_card():
 def test_contributions_add_up_to_the_logit_of_the_score(payments, online, share, kind):
     verdicts = Detector(kind(**SUSPICIOUS), WARY).assess(payments, {}, taught(online, share))
     explained = [
-        verdict for verdict in verdicts if not verdict.is_repeated and NO_MODEL not in verdict.decision.reasons
+        verdict for verdict in verdicts if not verdict.is_duplicate and NO_MODEL not in verdict.decision.reasons
     ]
     for verdict in explained:
         assert verdict.contributions is not None
@@ -201,7 +201,7 @@ def test_only_flagged_transactions_are_explained(payments, online):
     policy = Policy(review=0.05, decline=0.5)
     for verdict in Detector(LinearModel(**SUSPICIOUS), policy).assess(payments, {}, taught(online)):
         assert verdict.decision.is_flagged == (verdict.decision.score >= policy.review or verdict.is_id_reused)
-        if not verdict.is_repeated:
+        if not verdict.is_duplicate:
             assert (verdict.contributions is not None) == verdict.decision.is_flagged
         if not verdict.decision.is_flagged:
             assert verdict.decision.reasons == ()
@@ -220,7 +220,7 @@ def test_a_pretrained_score_that_is_no_number_leaves_the_decision_to_the_online_
 
 def test_an_online_model_that_is_no_number_leaves_the_decision_to_the_pretrained_one():
     online = online_model(intercept=math.nan)
-    knowledge = Knowledge(untaught("model-1", online))
+    knowledge = SnapshotStore(untrained("model-1", online))
     decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
     assert decision.online_logit is None
     assert decision.pretrained_logit == -1.5
@@ -232,7 +232,7 @@ def test_an_online_model_that_is_no_number_leaves_the_decision_to_the_pretrained
     "online", [online_model(leaf_weights=()), online_model(weights=(0.0,))], ids=["no leaves", "short"]
 )
 def test_an_online_model_that_raises_leaves_the_decision_to_the_pretrained_one(online):
-    knowledge = Knowledge(untaught("model-1", online))
+    knowledge = SnapshotStore(untrained("model-1", online))
     decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
     assert decision.online_logit is None
     assert decision.score == probability(-1.5)
@@ -247,7 +247,7 @@ def test_without_the_inputs_that_come_with_the_pretrained_score_the_online_model
 @pytest.mark.parametrize("kind", [BrokenModel, UndecidedModel])
 @pytest.mark.parametrize("policy", [Policy(), Policy(1.0, 1.0), Policy(0.0, 0.0)])
 def test_without_any_model_a_person_decides(kind, policy):
-    knowledge = Knowledge(untaught("model-1", online_model(intercept=math.nan)))
+    knowledge = SnapshotStore(untrained("model-1", online_model(intercept=math.nan)))
     verdict = Detector(kind(prior=-4.0), policy).assess([transaction()], {}, knowledge)[0]
     assert verdict.decision.outcome is Outcome.REVIEW
     assert verdict.decision.reasons == (NO_MODEL,)
@@ -303,7 +303,7 @@ def test_the_online_model_has_its_full_weight_where_either_component_sees_risk()
         assert 0.4995 < blend(*pair, 0.5, -4.0).online_weight <= 0.5
 
 
-@given(st.floats(-30, QUIET), st.floats(-30, QUIET), st.floats(0, 1))
+@given(st.floats(-30, NEUTRAL_LOGIT), st.floats(-30, NEUTRAL_LOGIT), st.floats(0, 1))
 def test_where_neither_component_sees_risk_the_pretrained_model_ranks(pretrained, online, weight):
     result = blend(pretrained, online, weight, -4.0)
     assert result.online_weight <= weight / 2
@@ -332,7 +332,7 @@ def test_each_transaction_is_scored_with_the_snapshot_of_its_event_time():
     for hour in (1, 2, 4):
         newest = snapshot(MONDAY + hour * HOUR, {}, table, online=online_model(intercept=float(hour)))
         knowledge.receive_snapshot(newest)
-    knowledge.settle()
+    knowledge.apply_received()
     used = {}
     for minutes in (0, 74, 75, 134, 135, 194, 195, 254, 255, 315):
         payment = transaction(f"t{minutes}", MONDAY + minutes * MINUTE)
@@ -377,8 +377,8 @@ def test_reasons_are_the_strongest_first_and_worth_naming(payments, online):
         by_code = {
             code: sum(verdict.contributions.features[name] for name in names) for code, (names, _) in CODES.items()
         }
-        worth = sorted((value for value in by_code.values() if value >= LEAST_CONTRIBUTION), reverse=True)
-        assert [reason.contribution for reason in given_reasons] == worth[: MOST_REASONS - marks]
+        worth = sorted((value for value in by_code.values() if value >= MIN_CONTRIBUTION), reverse=True)
+        assert [reason.contribution for reason in given_reasons] == worth[: MAX_REASONS - marks]
         assert all(reason.contribution == by_code[reason.code] for reason in given_reasons)
 
 
@@ -413,8 +413,8 @@ def test_score_records_keep_every_bit(payments, online):
     for verdict in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, taught(online)):
         record = score_record(verdict)
         assert decode_score(encode_record(record)) == record
-        assert record.repeated == (record.features is None)
-        if not verdict.is_repeated:
+        assert record.is_duplicate == (record.features is None)
+        if not verdict.is_duplicate:
             alert = msgspec.json.decode(encode_record(alert_record(verdict)))
             total = alert["base"] + sum(alert["contributions"].values())
             assert total == pytest.approx(logit(record.score), abs=1e-6)
@@ -452,7 +452,7 @@ def test_what_is_no_score_record_is_refused(data):
 
 def test_a_remembered_transaction_without_a_decision_is_a_mistake_of_ours():
     profile = Profile()
-    profile.fold(transaction())
+    profile.update(transaction())
     with pytest.raises(AssertionError, match="decided before"):
         Detector(LinearModel(), Policy()).assess([transaction()], {"card-1": profile}, ignorant())
 
@@ -460,6 +460,6 @@ def test_a_remembered_transaction_without_a_decision_is_a_mistake_of_ours():
 def test_a_decision_survives_the_store():
     decision = Decision(Outcome.REVIEW, 0.5, None, 0.1, 1.0, "model-1", "untaught", is_stale=False, reasons=(NO_MODEL,))
     profile = Profile()
-    profile.fold(transaction())
+    profile.update(transaction())
     profile.decide(decision)
     assert decode_profile(encode_profile(profile)).decision(1) == decision

@@ -15,11 +15,11 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import NAMES, Features, extract
-from fraud_service.domain.online_model import Encoded, OnlineModel, Rows
+from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.risk import DAYS_KEPT, NO_RISK, Risk, RiskTable
-from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 
 YEAR = 365 * DAY
 FAST = settings(max_examples=50, deadline=None, derandomize=True)
@@ -89,9 +89,9 @@ def replayed(arrivals: list[Transaction], profile: Profile | None = None) -> lis
     profile = Profile() if profile is None else profile
     rows = []
     for arrival in arrivals:
-        if not profile.remembered(arrival).ago:
+        if not profile.duplicate_age(arrival).ago:
             rows.append(extract(arrival, profile, NO_RISK, NO_RISK, 0))
-            profile.fold(arrival)
+            profile.update(arrival)
     return rows
 
 
@@ -144,7 +144,7 @@ def test_long_histories_equal_the_oracle_too(seed, merchants, pace, spread):
         )
         if number % 10 == 0:
             assert_equal(extract(arrival, profile, NO_RISK, NO_RISK, 0), oracle.card_features(arrival, history))
-        profile.fold(arrival)
+        profile.update(arrival)
         history.append(arrival)
     assert oracle.card_features(transaction("last", timestamp), history).keys() == set(OF_CARD)
 
@@ -219,20 +219,20 @@ def test_ten_thousand_payments_within_a_minute_equal_the_oracle_in_bounded_space
         if number in {1, 16, 17, 999, 5_000, 10_000}:
             assert_equal(extract(arrival, profile, NO_RISK, NO_RISK, 0), oracle.card_features(arrival, history))
             assert len(encode_profile(profile)) <= 8192
-        profile.fold(arrival)
+        profile.update(arrival)
         history.append(arrival)
 
 
 def most_verbose_decisions() -> bytes:
     """Fill every list of a profile, each of the last payments declined for four reasons."""
-    model = OnlineModel.untaught()
-    always = Knowledge(untaught("model-2026-01-01-0123456789ab", model))
+    model = OnlineModel.untrained()
+    always = SnapshotStore(untrained("model-2026-01-01-0123456789ab", model))
 
     class Loud:
         version, prior, asked = "model-2026-01-01-0123456789ab", -4.0, ()
 
         def encode(self, rows):
-            return Rows([Encoded(20.0, [0.0] * len(NAMES), [])] * len(rows))
+            return ModelInputRows([ModelInput(20.0, [0.0] * len(NAMES), [])] * len(rows))
 
         def contributions(self, row):
             assert row.amount > 0
@@ -307,7 +307,7 @@ def test_every_feature_is_finite(arrivals, amount, drawn):
     for arrival in [*arrivals, *extreme, *arrivals[::-1]]:
         row = extract(arrival, profile, facts, facts, arrival.timestamp)
         assert all(math.isfinite(value) and isinstance(value, float) for value in row.vector())
-        profile.fold(arrival)
+        profile.update(arrival)
 
 
 @FAST
@@ -338,9 +338,9 @@ def test_a_profile_that_was_written_and_read_goes_on_the_same(arrivals, cut):
 def test_an_id_that_lies_across_two_figures_is_none_of_the_last(monkeypatch):
     profile = Profile()
     replayed([transaction("t1"), transaction("t2")], profile)
-    assert [profile.remembered(transaction(name)).ago for name in ("t1", "t2")] == [2, 1]
+    assert [profile.duplicate_age(transaction(name)).ago for name in ("t1", "t2")] == [2, 1]
     monkeypatch.setattr("fraud_service.domain.profile.fingerprint64", lambda _: profile.recent[3:11])
-    assert profile.remembered(transaction("t3")) == (0, False)
+    assert profile.duplicate_age(transaction("t3")) == (0, False)
 
 
 def test_a_profile_of_another_schema_is_refused():

@@ -12,10 +12,10 @@ from support.worlds import MONDAY, DictStore, label, score, transaction
 
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import InvalidEvent, InvalidRecord, ModelError
-from fraud_service.domain.label_join import Ledger
-from fraud_service.domain.label_join_rows import Due
+from fraud_service.domain.label_join import LabelJoin
+from fraud_service.domain.label_join_rows import DueItem
 from fraud_service.domain.online_model import OnlineModel
-from fraud_service.domain.online_training import Progress, decode_progress, encode_progress
+from fraud_service.domain.online_training import LearnerState, decode_learner_state, encode_learner_state
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import (
     RefitRecord,
@@ -26,13 +26,13 @@ from fraud_service.domain.records import (
     encode_record,
 )
 from fraud_service.domain.risk import NO_RISK, decode_risk, encode_risk
-from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot, untaught
-from fraud_service.domain.time import Calendar
+from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot, untrained
+from fraud_service.domain.time import LearningSchedule
 from fraud_service.models import artifact
-from fraud_service.models.onnx_graph import graph
-from fraud_service.models.trees import Trees, asked, nested, require_sound
+from fraud_service.models.onnx_graph import onnx_bytes
+from fraud_service.models.trees import Trees, features_on_path, require_consistent, to_nested
 from fraud_service.processors.snapshot_reader import VERSION_HEADER, risk_row
-from fraud_service.security.label_rate_limit import KEY, Limits, Sluice
+from fraud_service.security.label_rate_limit import KEY, LabelRateLimiter, LabelRateLimits
 
 pytestmark = pytest.mark.attack
 
@@ -40,15 +40,15 @@ pytestmark = pytest.mark.attack
 def profile() -> bytes:
     known = Profile()
     for number in range(3):
-        known.fold(transaction(f"t{number}", 1_700_000_000_000 + number))
+        known.update(transaction(f"t{number}", 1_700_000_000_000 + number))
     return encode_profile(known)
 
 
 def row(kind: str) -> bytes:
     """Return a row of a ledger that holds a transaction and a label."""
     store = DictStore()
-    Ledger(store, Calendar()).label(label("t1"), -1)
-    Ledger(store, Calendar()).score(score("t1"), -1)
+    LabelJoin(store, LearningSchedule()).add_label(label("t1"), -1)
+    LabelJoin(store, LearningSchedule()).add_scored(score("t1"), -1)
     (found,) = [value for key, value in sorted(store.items()) if key.startswith(kind) and key.count("/") > 1][:1]
     return found
 
@@ -56,24 +56,24 @@ def row(kind: str) -> bytes:
 def hour() -> bytes:
     """Return a count of labels."""
     store = DictStore()
-    Sluice(store, Limits(9, 9)).admit(label(), MONDAY)
+    LabelRateLimiter(store, LabelRateLimits(9, 9)).admit(label(), MONDAY)
     return store[KEY]
 
 
 def count(data: bytes) -> None:
     with suppress(InvalidEvent):
-        Sluice(DictStore({KEY: data}), Limits(9, 9)).admit(label(), MONDAY)
+        LabelRateLimiter(DictStore({KEY: data}), LabelRateLimits(9, 9)).admit(label(), MONDAY)
 
 
 def settle(data: bytes) -> None:
     store = DictStore({"t/6/card-1/t1": data})
-    Ledger(store, Calendar()).settle(Due(0, "6/card-1/t1"), MONDAY)
+    LabelJoin(store, LearningSchedule()).resolve(DueItem(0, "6/card-1/t1"), MONDAY)
 
 
 def manifest(data: bytes) -> None:
     """Read the manifest of a promoted model."""
     try:
-        artifact.described(msgspec.msgpack.encode({artifact.MANIFEST: data}))
+        artifact.read_manifest(msgspec.msgpack.encode({artifact.MANIFEST: data}))
     except ModelError as error:
         raise InvalidRecord(str(error)) from error
 
@@ -90,11 +90,11 @@ def trees(data: bytes) -> None:
     """Read trees, and do with them what loading a model does."""
     try:
         found = msgspec.msgpack.decode(data, type=Trees)
-        require_sound(found)
+        require_consistent(found)
     except (ValueError, *UNREADABLE) as error:
         raise InvalidRecord(str(error)) from error
-    graph(found)
-    asked(nested(found))
+    onnx_bytes(found)
+    features_on_path(to_nested(found))
 
 
 STUMP = Trees([0], [0, 0, 0], [1.0, 0.0, 0.0], [1, -1, -1], [2, -1, -1], [0.1, 0.0, 0.5])
@@ -109,12 +109,15 @@ DECODERS = {
         encode_risk(NO_RISK),
     ),
     "entry": (settle, row("t/")),
-    "due": (lambda data: list(Ledger(DictStore({"d/1": b"1", "d/1/0": data}), Calendar()).due(1)), row("d/")),
+    "due": (
+        lambda data: list(LabelJoin(DictStore({"d/1": b"1", "d/1/0": data}), LearningSchedule()).pop_due(1)),
+        row("d/"),
+    ),
     "risk": (decode_risk, encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, explained=False))),
     "hour": (count, hour()),
     "profile": (decode_profile, profile()),
-    "progress": (decode_progress, encode_progress(Progress.beginning(5))),
-    "snapshot": (decode_snapshot, encode_snapshot(untaught("m", OnlineModel.untaught()))),
+    "progress": (decode_learner_state, encode_learner_state(LearnerState.beginning(5))),
+    "snapshot": (decode_snapshot, encode_snapshot(untrained("m", OnlineModel.untrained()))),
     "refit": (decode_refit, encode_record(RefitRecord(1, "m", 0.5, 0.6, 0.01, 14.0, 5, 1, None))),
     "score": (decode_score, b'{"transaction_id": "t", "timestamp": 1, "features": null, "reasons": []}'),
     "labelled": (decode_labelled, b'{"transaction_id": "t", "timestamp": 1, "features": null}'),

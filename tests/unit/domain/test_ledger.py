@@ -8,12 +8,12 @@ from support.worlds import features, label, score
 
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.label_join import (
-    BETWEEN_BEATS,
-    MOST_LABELS,
+    ENTRIES_PER_HEARTBEAT,
+    MAX_LABELS,
     examples_due,
 )
-from fraud_service.domain.label_join_cards import Dealing
-from fraud_service.domain.label_join_rows import Due
+from fraud_service.domain.label_join_cards import RowCardResolver
+from fraud_service.domain.label_join_rows import DueItem
 
 FAST = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -112,14 +112,14 @@ def test_a_transaction_that_comes_twice_counts_once():
     assert not world.score(score("t1", 5))
     world.close(200)
     assert not world.score(score("t1", 5))
-    assert not world.score(score("t1", 5, repeated=True, features=None))
+    assert not world.score(score("t1", 5, is_duplicate=True, features=None))
     world.close(2000)
     assert len(world.taught) == 1
 
 
 def test_the_record_of_a_repetition_alone_is_no_example():
     world = World()
-    assert not world.score(score("t1", 5, repeated=True, features=None))
+    assert not world.score(score("t1", 5, is_duplicate=True, features=None))
     assert world.close(2000) == []
 
 
@@ -247,7 +247,7 @@ def test_values_of_the_store_stay_bounded():
     world = World()
     for number in range(1281):
         world.score(score(f"t{number:04}", 5, features=features()))
-    for number in range(3 * MOST_LABELS):
+    for number in range(3 * MAX_LABELS):
         world.label(label("t0000", 20 + number, is_fraud=number % 2 == 0))
     largest = max(len(value) for value in world.stores[0].values())
     assert largest < 4096
@@ -259,8 +259,8 @@ def test_values_of_the_store_stay_bounded():
 def test_of_too_many_labels_the_newest_win():
     world = World()
     world.score(score("t1", 5))
-    for number in range(2 * MOST_LABELS):
-        world.label(label("t1", 21 + number, is_fraud=number == 2 * MOST_LABELS - 1))
+    for number in range(2 * MAX_LABELS):
+        world.label(label("t1", 21 + number, is_fraud=number == 2 * MAX_LABELS - 1))
     world.close(50)
     assert world.taught[-1][2] is True
 
@@ -295,7 +295,7 @@ def test_a_sweep_takes_out_what_teaches_nothing_and_leaves_the_rest():
 
 def test_while_a_boundary_is_settled_there_are_heartbeats_though_nothing_is_taught():
     world, beats = World(), []
-    for number in range(3 * BETWEEN_BEATS):
+    for number in range(3 * ENTRIES_PER_HEARTBEAT):
         world.label(label(f"unknown-{number}", 20))
     assert examples_due(world.ledgers, 102, lambda: beats.append(1)) == []
     assert len(beats) == 3
@@ -328,7 +328,7 @@ def sensible(steps: Steps) -> Steps:
                 break
         if step[0] == "label":
             instants = labelled.setdefault(step[1], set())
-            if step[2] in instants or len(instants) == MOST_LABELS:
+            if step[2] in instants or len(instants) == MAX_LABELS:
                 continue
             instants.add(step[2])
         kept.append(step)
@@ -358,7 +358,7 @@ def play(
 def dealt(world: World, partitions: int) -> World:
     """Move a world whose cards are called as their transactions."""
     moved = World(partitions, world.closed, world.taught, world.examples)
-    dealing = Dealing(lambda card_id: sum(card_id.encode()) % partitions)
+    dealing = RowCardResolver(lambda card_id: sum(card_id.encode()) % partitions)
     rows = [row for store in world.stores for row in (dealing.take(*item) for item in store.items())]
     for partition, key, value in (*(row for row in rows if row is not None), *dealing.counts()):
         moved.stores[partition].put(key, value)
@@ -464,8 +464,8 @@ def test_after_retention_nothing_is_left(steps, times, partitions):
 
 
 def test_dues_sort_by_time_and_then_by_transaction():
-    dues = [Due(2, "a"), Due(1, "b"), Due(1, "a")]
-    assert sorted(dues) == [Due(1, "a"), Due(1, "b"), Due(2, "a")]
+    dues = [DueItem(2, "a"), DueItem(1, "b"), DueItem(1, "a")]
+    assert sorted(dues) == [DueItem(1, "a"), DueItem(1, "b"), DueItem(2, "a")]
 
 
 @pytest.mark.parametrize(("instant", "number"), [(0, 0), (1, 1), (10, 1), (11, 2)])

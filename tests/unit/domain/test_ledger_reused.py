@@ -10,9 +10,9 @@ from support.join_world import CALENDAR, World
 from support.worlds import features, label, score
 
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.label_join import MOST_LABELS, MOST_PAYMENTS, Ledger, Taken, in_order
-from fraud_service.domain.label_join_cards import Dealing
-from fraud_service.domain.label_join_rows import Example, Scored
+from fraud_service.domain.label_join import MAX_LABELS, MAX_PAYMENTS, Admission, LabelJoin, in_order
+from fraud_service.domain.label_join_cards import RowCardResolver
+from fraud_service.domain.label_join_rows import Example, ScoredTransaction
 
 pytestmark = pytest.mark.attack
 
@@ -38,7 +38,7 @@ def test_any_other_content_is_another_payment(other):
     world = World()
     world.score(score("t1", 5))
     assert world.score(score("t1", **({"timestamp": 5} | other)))
-    assert world.score(score("t1", **({"timestamp": 5} | other))) is Taken.NOT
+    assert world.score(score("t1", **({"timestamp": 5} | other))) is Admission.NOT
     assert len(world.close(2000)) == 2
     assert world.stores == [{}]
 
@@ -78,22 +78,22 @@ def test_an_old_genuine_label_vouches_for_no_later_payment_under_its_id():
 
 def test_an_id_keeps_no_more_than_its_first_payments():
     world = World()
-    taken = [world.score(score("t1", 5, amount=float(number))) for number in range(MOST_PAYMENTS + 2)]
-    assert taken == [Taken.IN] * MOST_PAYMENTS + [Taken.TOO_MANY] * 2
-    for number in range(2 * MOST_LABELS):
+    taken = [world.score(score("t1", 5, amount=float(number))) for number in range(MAX_PAYMENTS + 2)]
+    assert taken == [Admission.IN] * MAX_PAYMENTS + [Admission.TOO_MANY] * 2
+    for number in range(2 * MAX_LABELS):
         world.label(label("t1", 10 + number))
     assert max(len(value) for value in world.stores[0].values()) < 16_384
     world.close(2000)
-    assert {amount for amount, *_ in amounts(world)} == {float(number) for number in range(MOST_PAYMENTS)}
+    assert {amount for amount, *_ in amounts(world)} == {float(number) for number in range(MAX_PAYMENTS)}
     assert world.stores == [{}]
 
 
 def test_payments_of_one_instant_under_one_id_fall_due_no_more_often_than_they_are():
     world = World()
-    for number in range(MOST_PAYMENTS):
+    for number in range(MAX_PAYMENTS):
         world.score(score("t1", 5, amount=float(number)))
     world.close(110)
-    assert sum(key.count("/") == 2 for key in world.stores[0]) <= MOST_PAYMENTS + 1
+    assert sum(key.count("/") == 2 for key in world.stores[0]) <= MAX_PAYMENTS + 1
 
 
 def test_a_row_of_an_older_version_is_read_and_its_payment_known_again():
@@ -102,8 +102,8 @@ def test_a_row_of_an_older_version_is_read_and_its_payment_known_again():
     ((key, value),) = [item for item in world.stores[0].items() if item[0].startswith("t/")]
     scored, waiting, taught, taught_at, labelled_at, *_ = msgspec.msgpack.decode(value)
     world.stores[0].put(key, msgspec.msgpack.encode([scored[:11], waiting, taught, taught_at, labelled_at]))
-    assert world.score(score("t1", 5)) is Taken.NOT
-    assert world.score(score("t1", 5, amount=9.0)) is Taken.IN
+    assert world.score(score("t1", 5)) is Admission.NOT
+    assert world.score(score("t1", 5, amount=9.0)) is Admission.IN
     world.label(label("t1", 31))
     world.close(2000)
     assert [one.is_fraud for one in world.examples] == [True, True]
@@ -113,12 +113,12 @@ def test_a_row_of_several_payments_moves_with_its_card():
     world = World()
     for timestamp in (5, 25):
         world.score(score("t1", timestamp, card_id="c"))
-    dealing = Dealing(lambda _: 1)
+    dealing = RowCardResolver(lambda _: 1)
     rows = [row for item in world.stores[0].items() if (row := dealing.take(*item)) is not None]
     moved = World(2)
     for partition, key, value in (*rows, *dealing.counts()):
         moved.stores[partition].put(key, value)
-    moved.ledgers = [Ledger(store, CALENDAR) for store in moved.stores]
+    moved.ledgers = [LabelJoin(store, CALENDAR) for store in moved.stores]
     moved.close(2000)
     assert [one.scored.timestamp for one in moved.examples] == [5, 25]
 
@@ -126,7 +126,7 @@ def test_a_row_of_several_payments_moves_with_its_card():
 def test_examples_of_one_id_have_one_order_and_are_never_compared_themselves():
     def example(**said: object) -> Example:
         record = score("t1", 5, **said)
-        return Example(Scored.of(record, features()), is_fraud=True, source=None, known_at=5)
+        return Example(ScoredTransaction.of(record, features()), is_fraud=True, source=None, known_at=5)
 
     many = [example(amount=amount, currency=currency) for amount in (1.0, 2.0) for currency in ("EUR", "USD")]
     backwards = many[::-1]
@@ -152,7 +152,7 @@ def sensible(steps: list[tuple]) -> list[tuple]:
     instants: set[int] = set()
     closed = -1
     for step in steps:
-        if step[0] == "label" and (step[1] in instants or len(instants) == MOST_LABELS):
+        if step[0] == "label" and (step[1] in instants or len(instants) == MAX_LABELS):
             continue
         if step[0] == "label":
             instants.add(step[1])

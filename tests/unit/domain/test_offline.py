@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.worlds import DAY, HOUR, MINUTE, MONDAY, LinearModel, online_model, transaction
 
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.snapshot import UNTAUGHT
+from fraud_service.domain.snapshot import UNTRAINED
 
 pytest.importorskip("pyarrow")
 
@@ -34,7 +34,7 @@ def begun(policy=WATCHFUL):
 
 
 def played(history):
-    return list(begun().play(history))
+    return list(begun().run(history))
 
 
 @cache
@@ -83,7 +83,7 @@ def test_a_snapshot_comes_into_force_at_its_effective_time_and_not_earlier():
         event("d", boundary + LEAD),
     ]
     before, *at = played(history)
-    assert in_force_at(before) == UNTAUGHT
+    assert in_force_at(before) == UNTRAINED
     assert [in_force_at(verdict)[:13] for verdict in at] == ["20231113T0400"] * 3 + ["20231113T0500"]
     assert [verdict.features.merchant_streak for verdict in at] == [0, 0, 0, 1]
 
@@ -114,11 +114,11 @@ def test_a_label_waits_for_the_next_boundary_however_long_nothing_happens():
 
 def test_the_decision_names_the_snapshot_whose_labels_its_features_know():
     rehearsed = begun()
-    for verdict in rehearsed.play(world()):
+    for verdict in rehearsed.run(world()):
         view = rehearsed.knowledge.at(verdict.transaction.timestamp)
         assert verdict.decision.snapshot == view.snapshot.version
         assert view.snapshot.label_horizon <= view.snapshot.as_of <= verdict.transaction.timestamp - LEAD or (
-            view.snapshot.version == UNTAUGHT
+            view.snapshot.version == UNTRAINED
         )
 
 
@@ -186,15 +186,15 @@ def test_a_label_does_change_what_comes_after_it():
 def test_a_history_played_in_two_parts_continues_where_it_stopped(data):
     cut = data.draw(st.integers(0, len(world())))
     rehearsed = begun()
-    first = list(rehearsed.play(world()[:cut]))
-    assert first + list(rehearsed.play(world()[cut:])) == verdicts()
+    first = list(rehearsed.run(world()[:cut]))
+    assert first + list(rehearsed.run(world()[cut:])) == verdicts()
 
 
 def test_playing_nothing_changes_nothing():
     rehearsed = begun()
-    assert list(rehearsed.play([])) == []
+    assert list(rehearsed.run([])) == []
     assert rehearsed.progress.closed == -1
-    assert list(rehearsed.play(world()[:50])) == verdicts()[:50]
+    assert list(rehearsed.run(world()[:50])) == verdicts()[:50]
 
 
 def test_labels_the_history_does_not_date_become_known_after_the_delay():
@@ -208,7 +208,7 @@ def test_a_repeated_transaction_gets_its_first_decision_and_teaches_nothing_twic
     frauds = [event(f"f{n}", MONDAY + n, known=MONDAY + HOUR) for n in range(3)]
     last = event("last", MONDAY + 2 * HOUR)
     once, twice = played([*frauds, last]), played([*frauds, *frauds, last])
-    assert [verdict.is_repeated for verdict in twice] == [False] * 3 + [True] * 3 + [False]
+    assert [verdict.is_duplicate for verdict in twice] == [False] * 3 + [True] * 3 + [False]
     assert [verdict.decision for verdict in twice[3:6]] == [verdict.decision for verdict in once[:3]]
     assert twice[-1].features == once[-1].features
 
@@ -218,6 +218,6 @@ def test_payments_under_one_id_with_labels_of_one_instant_are_all_taught():
     unlike = [msgspec.structs.replace(uses[1], is_fraud=False), *uses[2:]]
     last = event("last", MONDAY + 2 * HOUR, merchant_id="m")
     verdicts = played([uses[0], *unlike, last])
-    assert [verdict.is_repeated for verdict in verdicts] == [False] * 4
+    assert [verdict.is_duplicate for verdict in verdicts] == [False] * 4
     assert [verdict.is_id_reused for verdict in verdicts] == [False, True, True, False]
     assert verdicts[-1].features.merchant_labelled_1d == 3

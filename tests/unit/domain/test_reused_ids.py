@@ -15,7 +15,7 @@ from support.worlds import MINUTE, MONDAY, LinearModel, online_model, transactio
 
 from fraud_service.domain import profile as profiles_module
 from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Outcome
-from fraud_service.domain.detector import Detector, Verdict
+from fraud_service.domain.detector import Assessment, Detector
 from fraud_service.domain.events import Transaction, decode_transaction, facts
 from fraud_service.domain.features import extract
 from fraud_service.domain.policy import Policy
@@ -30,10 +30,10 @@ from fraud_service.domain.profile import (
     fingerprint,
     fingerprint32,
 )
-from fraud_service.domain.reasons import MOST_REASONS
+from fraud_service.domain.reasons import MAX_REASONS
 from fraud_service.domain.records import ScoreRecord, decode_score, encode_record, score_record
 from fraud_service.domain.risk import NO_RISK
-from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 
 pytestmark = pytest.mark.attack
 
@@ -49,7 +49,7 @@ DIFFERENCES: list[dict[str, Any]] = [
 
 
 def assessed(*payments: Transaction, policy: Policy = LENIENT, profiles: dict[str, Profile] | None = None):
-    knowledge = Knowledge(untaught("model-1", online_model()))
+    knowledge = SnapshotStore(untrained("model-1", online_model()))
     return Detector(LinearModel(), policy).assess(payments, {} if profiles is None else profiles, knowledge)
 
 
@@ -57,7 +57,7 @@ def assessed(*payments: Transaction, policy: Policy = LENIENT, profiles: dict[st
 def test_another_payment_under_a_used_id_is_scored_folded_and_reviewed(other):
     profiles: dict[str, Profile] = {}
     first, second = assessed(transaction(), transaction(**other), profiles=profiles)
-    assert (first.is_id_reused, second.is_id_reused, second.is_repeated) == (False, True, False)
+    assert (first.is_id_reused, second.is_id_reused, second.is_duplicate) == (False, True, False)
     assert second.features is not None
     assert second.features.count_1h == 1
     assert second.decision.outcome is Outcome.REVIEW
@@ -70,11 +70,11 @@ def test_a_high_score_under_a_used_id_is_declined_as_ever_and_keeps_its_other_re
     *_, second = assessed(transaction(), transaction(amount=9.0), policy=Policy(0.0, 0.0))
     assert second.decision.outcome is Outcome.DECLINE
     assert second.decision.reasons[0] == ID_REUSED
-    assert len(second.decision.reasons) <= MOST_REASONS
+    assert len(second.decision.reasons) <= MAX_REASONS
 
 
 def test_a_reused_id_that_no_model_can_score_says_both():
-    knowledge = Knowledge(untaught("model-1", online_model()))
+    knowledge = SnapshotStore(untrained("model-1", online_model()))
     broken = Detector(LinearModel(base=float("nan"), prior=float("nan")), LENIENT)
     *_, second = broken.assess([transaction(), transaction(amount=9.0)], {}, knowledge)
     assert second.decision.reasons == (ID_REUSED, NO_MODEL)
@@ -84,7 +84,7 @@ def test_the_same_payment_sent_again_is_a_repetition_whatever_else_it_says():
     *_, again = assessed(
         transaction(), transaction(device_id="other", ip="192.0.2.9", country="US", latitude=1.0, longitude=2.0)
     )
-    assert (again.is_repeated, again.is_id_reused) == (True, False)
+    assert (again.is_duplicate, again.is_id_reused) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -106,24 +106,24 @@ def test_equal_values_in_another_spelling_are_a_repetition(spelled):
         "currency": "EUR",
     }
     *_, again = assessed(*(decode_transaction(json.dumps(one).encode()) for one in (said, said | spelled)))
-    assert again.is_repeated
+    assert again.is_duplicate
 
 
 @pytest.mark.parametrize("other", ["T1", "t1 ", "t\N{FULLWIDTH DIGIT ONE}", "t1\N{COMBINING ACUTE ACCENT}"])
 def test_an_id_that_only_looks_the_same_is_another_one(other):
     *_, second = assessed(transaction(), transaction(other))
-    assert (second.is_repeated, second.is_id_reused) == (False, False)
+    assert (second.is_duplicate, second.is_id_reused) == (False, False)
 
 
 def test_the_same_id_on_another_card_is_not_reused():
     *_, second = assessed(transaction(), transaction(card_id="card-2", amount=9.0))
-    assert (second.is_repeated, second.is_id_reused) == (False, False)
+    assert (second.is_duplicate, second.is_id_reused) == (False, False)
 
 
 def test_a_repetition_gets_the_decision_on_its_own_payment_among_several_under_one_id():
     payments = [transaction(amount=amount) for amount in (1.0, 2.0, 3.0)]
     verdicts = assessed(*payments, *payments[::-1])
-    assert [one.is_repeated for one in verdicts] == [False] * 3 + [True] * 3
+    assert [one.is_duplicate for one in verdicts] == [False] * 3 + [True] * 3
     assert [one.decision for one in verdicts[3:]] == [one.decision for one in verdicts[2::-1]]
     assert [one.is_id_reused for one in verdicts[3:]] == [True, True, False]
 
@@ -153,7 +153,7 @@ USES = st.lists(
 @given(USES, st.lists(st.integers(0, 16), max_size=3))
 def test_each_payment_is_scored_once_and_each_equal_message_repeats_its_decision(payments, cuts):
     profiles: dict[str, Profile] = {}
-    verdicts: list[Verdict] = []
+    verdicts: list[Assessment] = []
     edges = [0, *sorted(cut % (len(payments) + 1) for cut in cuts), len(payments)]
     for begin, end in itertools.pairwise(edges):
         verdicts += assessed(*payments[begin:end], profiles=profiles)
@@ -161,7 +161,7 @@ def test_each_payment_is_scored_once_and_each_equal_message_repeats_its_decision
     ids: set[str] = set()
     for payment, verdict in zip(payments, verdicts, strict=True):
         known = decided.get(facts(payment))
-        assert verdict.is_repeated == (known is not None)
+        assert verdict.is_duplicate == (known is not None)
         if known is not None:
             assert verdict.decision == known
             continue
@@ -194,7 +194,7 @@ def test_a_profile_of_schema_4_goes_on_with_the_same_features():
     profile = old_profile()
     for payment, expected in zip(payments("after"), OLD["features"], strict=True):
         assert extract(payment, profile, NO_RISK, NO_RISK, 0).vector() == tuple(expected)
-        profile.fold(payment)
+        profile.update(payment)
         profile = decode_profile(encode_profile(profile))
     assert profile.schema == SCHEMA == 5
 
@@ -203,7 +203,7 @@ def test_a_profile_of_schema_4_loses_its_old_fingerprints_as_they_are_met():
     profile = old_profile()
     assert max(profile.merchants) < NOT_LEGACY
     for payment in payments("after"):
-        profile.fold(payment)
+        profile.update(payment)
         assert fingerprint(payment.merchant_id) in profile.merchants
         assert fingerprint32(payment.merchant_id) not in profile.merchants
     assert min(row[3] for row in RECENT.iter_unpack(profile.recent)) >= NOT_LEGACY
@@ -217,15 +217,15 @@ def test_what_schema_4_remembers_is_repeated_in_any_currency_and_reused_with_oth
     def change(**said: object) -> Transaction:
         return transaction(**({name: getattr(last, name) for name in last.__struct_fields__} | said))
 
-    assert profile.remembered(change(currency="USD")) == (1, False)
-    assert profile.remembered(change(amount=last.amount + 1)) == (0, True)
-    assert profile.remembered(change(merchant_id="elsewhere")) == (0, True)
+    assert profile.duplicate_age(change(currency="USD")) == (1, False)
+    assert profile.duplicate_age(change(amount=last.amount + 1)) == (0, True)
+    assert profile.duplicate_age(change(merchant_id="elsewhere")) == (0, True)
 
 
 def test_a_merchant_or_device_with_the_same_crc_as_a_known_one_is_new(monkeypatch):
     monkeypatch.setattr(profiles_module, "fingerprint32", lambda _: 7)  # as an attacker would have it
     profile = Profile()
-    profile.fold(transaction(merchant_id="known", device_id="known", country="DE"))
+    profile.update(transaction(merchant_id="known", device_id="known", country="DE"))
     row = extract(transaction("t2", merchant_id="evil", device_id="evil", country="FR"), profile, NO_RISK, NO_RISK, 0)
     assert (row.merchant_visits, row.is_new_device, row.is_new_country) == (0, 1, 1)
-    assert not profile.remembered(transaction(merchant_id="evil")).ago
+    assert not profile.duplicate_age(transaction(merchant_id="evil")).ago

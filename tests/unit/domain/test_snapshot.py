@@ -18,14 +18,14 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.risk import NO_RISK, RiskTable, encode_risk, row_digest
 from fraud_service.domain.snapshot import (
-    KEPT,
-    MOST_WAITING,
-    Knowledge,
+    MAX_PENDING,
+    RETENTION_MS,
     Snapshot,
-    View,
+    SnapshotStore,
+    SnapshotView,
     decode_snapshot,
     encode_snapshot,
-    untaught,
+    untrained,
 )
 
 FAST = settings(max_examples=100, deadline=None, derandomize=True)
@@ -33,8 +33,8 @@ KEYS = ["merchant:a", "merchant:b", "merchant:c", "card:a", "card:b"]
 Published = list[tuple[Snapshot, dict[str, "bytes | None"]]]
 
 
-def ignorant() -> Knowledge:
-    return Knowledge(untaught("model-1", online_model()))
+def ignorant() -> SnapshotStore:
+    return SnapshotStore(untrained("model-1", online_model()))
 
 
 def row(number: int) -> bytes:
@@ -58,20 +58,20 @@ def publications(draw: st.DrawFn) -> Published:
     return published
 
 
-def receive(knowledge: Knowledge, published: Published, *, final: bool = False) -> None:
+def receive(knowledge: SnapshotStore, published: Published, *, final: bool = False) -> None:
     for newest, rows in published:
         knowledge.receive_snapshot(newest)
         for key, value in rows.items():
             knowledge.receive_risk(newest.version, key, value)
-    knowledge.settle(final=final)
+    knowledge.apply_received(final=final)
 
 
-def facts(view: View) -> tuple[str, dict[str, Any]]:
+def facts(view: SnapshotView) -> tuple[str, dict[str, Any]]:
     kinds = {"merchant": view.merchant, "card": view.card}
     return view.snapshot.version, {key: kinds[key.split(":")[0]](key.split(":")[1]) for key in KEYS}
 
 
-def views(knowledge: Knowledge, published: Published) -> list[tuple[str, dict[str, Any]]]:
+def views(knowledge: SnapshotStore, published: Published) -> list[tuple[str, dict[str, Any]]]:
     times = [newest.effective_from + off for newest, _ in published for off in (-1, 0, HOUR)]
     return [facts(knowledge.at(time)) for time in times]
 
@@ -94,8 +94,8 @@ def test_records_of_two_topics_end_in_the_same_views_however_they_interleave(pub
         else:
             shuffled.receive_risk(newest.version, key, value)
         if settle_always or dice.random() < 0.3:
-            shuffled.settle()
-    shuffled.settle()
+            shuffled.apply_received()
+    shuffled.apply_received()
     assert views(shuffled, published) == views(straight, published)
     assert shuffled.incomplete == 0
 
@@ -113,7 +113,7 @@ def test_even_out_of_order_within_a_topic_the_views_are_the_same_once_all_is_her
             shuffled.receive_snapshot(newest)
         else:
             shuffled.receive_risk(newest.version, key, value)
-    shuffled.settle()
+    shuffled.apply_received()
     assert views(shuffled, published) == views(straight, published)
 
 
@@ -141,11 +141,11 @@ def test_a_snapshot_is_not_in_force_before_all_its_rows_are_here(published, data
     before = knowledge.newest
     knowledge.receive_snapshot(newest)
     for key in data.draw(st.permutations(sorted(rows))):
-        knowledge.settle()
+        knowledge.apply_received()
         assert knowledge.newest == before
         assert facts(knowledge.at(newest.effective_from))[0] == before.version
         knowledge.receive_risk(newest.version, key, rows[key])
-    knowledge.settle()
+    knowledge.apply_received()
     assert knowledge.newest == newest
 
 
@@ -156,10 +156,10 @@ def test_a_snapshot_waits_for_the_one_before_it():
     knowledge.receive_snapshot(second)
     knowledge.receive_risk(second.version, KEYS[1], row(2))
     knowledge.receive_snapshot(first)
-    knowledge.settle()
+    knowledge.apply_received()
     assert knowledge.newest.version == "untaught"
     knowledge.receive_risk(first.version, KEYS[0], row(1))
-    knowledge.settle()
+    knowledge.apply_received()
     assert knowledge.newest == second
 
 
@@ -168,7 +168,7 @@ def test_a_snapshot_whose_rows_were_altered_never_comes_into_force():
     knowledge = ignorant()
     knowledge.receive_snapshot(newest)
     knowledge.receive_risk(newest.version, KEYS[0], row(2))
-    knowledge.settle()
+    knowledge.apply_received()
     assert knowledge.newest.version == "untaught"
     assert knowledge.incomplete == 1
 
@@ -240,7 +240,7 @@ def test_rows_that_were_still_on_their_way_when_the_start_ended_are_made_up_for(
     second = snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
     knowledge = ignorant()
     knowledge.receive_snapshot(first)
-    knowledge.settle(final=True)
+    knowledge.apply_received(final=True)
     knowledge.receive_risk(first.version, KEYS[0], row(1))
     receive(knowledge, [(second, {KEYS[1]: row(2)})])
     assert knowledge.newest == second
@@ -270,7 +270,7 @@ def test_a_start_on_many_snapshots_looks_at_each_a_few_times():
         knowledge.receive_snapshot(newest)
         knowledge.receive_risk(Compared(newest.version), KEYS[0], row(hour))
     Compared.times = 0
-    knowledge.settle(final=True)
+    knowledge.apply_received(final=True)
     assert knowledge.newest == newest
     assert Compared.times < 10 * count
 
@@ -286,8 +286,8 @@ def test_a_start_that_drops_what_is_superseded_ends_in_the_views_of_one_that_kee
         ]
     knowledges = []
     for most in (1, 1_000):
-        with mock.patch.object(taught, "MOST_WAITING", most):
-            knowledge = Knowledge(untaught("model-1", online_model()), kept=3 * HOUR)
+        with mock.patch.object(taught, "MAX_PENDING", most):
+            knowledge = SnapshotStore(untrained("model-1", online_model()), kept=3 * HOUR)
             if ahead:  # of the two topics, that of the snapshots was read first
                 for newest, _ in published:
                     knowledge.receive_snapshot(newest)
@@ -302,14 +302,14 @@ def test_a_start_that_drops_what_is_superseded_ends_in_the_views_of_one_that_kee
 def test_a_start_on_years_of_snapshots_holds_a_month_of_them():
     table: dict[str, bytes] = {}
     knowledge, most = ignorant(), 0
-    for hour in range(6 * MOST_WAITING):
+    for hour in range(6 * MAX_PENDING):
         rows: dict[str, bytes | None] = {KEYS[0]: row(hour)}
         newest = snapshot(MONDAY + hour * HOUR, rows, table)
         knowledge.receive_risk(newest.version, KEYS[0], row(hour))
         knowledge.receive_snapshot(newest)
         most = max(most, len(knowledge._pending), len(knowledge._rows))
-    assert most <= 2 * MOST_WAITING + 1
-    knowledge.settle(final=True)
+    assert most <= 2 * MAX_PENDING + 1
+    knowledge.apply_received(final=True)
     assert knowledge.newest == newest
     assert encode_risk(knowledge.at(newest.effective_from).merchant("a")) == row(hour)
 
@@ -325,7 +325,7 @@ def test_superseded_snapshots_stay_usable_for_a_month_of_event_time():
     newest = published[-1][0]
     for kept, rows in published:
         version, seen = facts(knowledge.at(kept.effective_from))
-        if kept.effective_from > newest.effective_from - KEPT:
+        if kept.effective_from > newest.effective_from - RETENTION_MS:
             assert version == kept.version
             assert encode_risk(seen[KEYS[0]]) == rows[KEYS[0]]
         else:
@@ -493,7 +493,7 @@ def test_what_is_no_snapshot_is_refused(data):
     ids="-".join,
 )
 def test_a_snapshot_beyond_its_bounds_is_refused_although_its_digest_fits(changes):
-    sealed = msgspec.structs.replace(snapshot(MONDAY, {}, {}), **changes).sealed()
+    sealed = msgspec.structs.replace(snapshot(MONDAY, {}, {}), **changes).with_digest()
     with pytest.raises(InvalidRecord, match="cannot be read"):
         decode_snapshot(encode_snapshot(sealed))
 
@@ -514,14 +514,14 @@ def test_the_version_names_time_and_content():
     one, other = snapshot(MONDAY, {}, {}), snapshot(MONDAY, {}, {}, examples=2)
     assert one.version.startswith("20231113T0000-")
     assert one.version != other.version
-    assert msgspec.structs.replace(one, version="", digest="").sealed() == one
+    assert msgspec.structs.replace(one, version="", digest="").with_digest() == one
 
 
 def test_a_view_that_a_reader_still_holds_sees_what_it_saw():
     dice = random.Random(1)
     table: dict[str, bytes] = {}
     knowledge = ignorant()
-    held: list[tuple[View, Any]] = []
+    held: list[tuple[SnapshotView, Any]] = []
     for day in range(80):
         rows: dict[str, bytes | None] = {key: row(day) for key in KEYS if dice.random() < 0.5}
         newest = snapshot(MONDAY + day * DAY, rows, table)

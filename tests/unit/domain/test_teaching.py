@@ -24,26 +24,26 @@ from support.worlds import (
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.label_join import Ledger
-from fraud_service.domain.label_join_rows import Example, Scored
-from fraud_service.domain.model_weighting import Contest, Judged
+from fraud_service.domain.label_join import LabelJoin
+from fraud_service.domain.label_join_rows import Example, ScoredTransaction
+from fraud_service.domain.model_weighting import LabelledScore, ModelComparison
 from fraud_service.domain.online_training import (
-    DOUBTED,
-    QUIET,
-    Lesson,
-    Progress,
-    Sampling,
-    Teacher,
-    decode_progress,
-    encode_progress,
+    ALWAYS_TRAIN_SCORE,
+    MAX_SILENCE_MS,
+    BoundaryResult,
+    LearnerState,
+    NegativeSampler,
+    OnlineTrainer,
+    decode_learner_state,
+    encode_learner_state,
 )
 from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, merchant_key
-from fraud_service.domain.snapshot import Knowledge, decode_snapshot, encode_snapshot, untaught
-from fraud_service.domain.time import Calendar
+from fraud_service.domain.snapshot import SnapshotStore, decode_snapshot, encode_snapshot, untrained
+from fraud_service.domain.time import LearningSchedule
 
 FAST = settings(max_examples=40, deadline=None, derandomize=True)
-CALENDAR = Calendar(interval=6 * HOUR, lead=HOUR, maturity=2 * DAY, retention=10 * DAY)
+CALENDAR = LearningSchedule(interval=6 * HOUR, activation_delay=HOUR, maturity=2 * DAY, retention=10 * DAY)
 START = CALENDAR.boundary(MONDAY)
 
 
@@ -63,20 +63,24 @@ def example(number: int = 1, *, is_fraud: bool = True, known_at: int = MONDAY + 
         "model": "model-1",
     }
     scored |= {name: facts.pop(name) for name in list(facts) if name in scored}
-    return Example(Scored(**scored), is_fraud, LabelSource.ANALYST, known_at, **facts)
+    return Example(ScoredTransaction(**scored), is_fraud, LabelSource.ANALYST, known_at, **facts)
 
 
-def teach(*lessons: list[Example], sampling: Sampling = Sampling(), store: DictStore | None = None) -> list[Lesson]:  # noqa: B008 - frozen
+def teach(
+    *lessons: list[Example],
+    sampling: NegativeSampler = NegativeSampler(),  # noqa: B008 - frozen
+    store: DictStore | None = None,
+) -> list[BoundaryResult]:
     """Close one boundary for each list of examples."""
-    teacher = Teacher(DictStore() if store is None else store, CALENDAR, sampling, LinearModel())
-    progress, learner, done = Progress(closed=START), CountingLearner(), []
+    teacher = OnlineTrainer(DictStore() if store is None else store, CALENDAR, sampling, LinearModel())
+    progress, learner, done = LearnerState(closed=START), CountingLearner(), []
     for examples in lessons:
         done.append(teacher.close(progress.closed + 1, progress, examples, learner))
         progress = done[-1].progress
     return done
 
 
-def followed(lessons: list[Lesson]) -> dict[str, bytes]:
+def followed(lessons: list[BoundaryResult]) -> dict[str, bytes]:
     """Return the table that a reader of the risk topic has in the end."""
     table: dict[str, bytes] = {}
     for lesson in lessons:
@@ -94,14 +98,14 @@ def test_a_lesson_names_what_was_learned_and_when():
         ("t1", True, 1.0),
         ("t2", False, 1.0),
     ]
-    assert {row.snapshot for row in lesson.labelled()} == {(START + 1) * CALENDAR.interval}
+    assert {row.boundary_ms for row in lesson.labelled()} == {(START + 1) * CALENDAR.interval}
     assert lesson.progress.examples == 2
     assert lesson.progress.label_horizon == MONDAY + DAY + 5
     assert lesson.progress.closed == lesson.progress.taught_at == START + 1
     assert lesson.progress.model == b"[[1.0, -3.0, true, 1.0], [2.0, -3.0, false, 1.0]]"
     assert lesson.snapshot is not None
     assert lesson.snapshot.as_of == (START + 1) * CALENDAR.interval
-    assert lesson.snapshot.effective_from == lesson.snapshot.as_of + CALENDAR.lead
+    assert lesson.snapshot.effective_from == lesson.snapshot.as_of + CALENDAR.activation_delay
     assert lesson.snapshot.online == online_model(intercept=2.0, pretrained_weight=1.0)
     assert (lesson.snapshot.examples, lesson.snapshot.model) == (2, "model-1")
 
@@ -117,11 +121,11 @@ def test_labelled_records_keep_every_bit():
 def test_before_the_first_label_nothing_is_published():
     lessons = teach([], [], [])
     assert [lesson.snapshot for lesson in lessons] == [None] * 3
-    assert lessons[-1].progress == Progress(closed=START + 3, pretrained="model-1")
+    assert lessons[-1].progress == LearnerState(closed=START + 3, pretrained="model-1")
 
 
 def test_after_the_first_label_every_boundary_publishes_until_it_has_been_quiet_for_a_month():
-    quiet = QUIET // CALENDAR.interval
+    quiet = MAX_SILENCE_MS // CALENDAR.interval
     lessons = teach([example()], *([[]] * (quiet + 2)), [example(2)])
     published = [lesson.snapshot is not None for lesson in lessons]
     assert published == [True] * (quiet + 1) + [False] * 2 + [True]
@@ -130,48 +134,48 @@ def test_after_the_first_label_every_boundary_publishes_until_it_has_been_quiet_
 
 def test_the_learner_sees_no_logit_beyond_the_largest():
     learner = CountingLearner()
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel(base=500.0))
-    teacher.close(START + 1, Progress(closed=START), [example()], learner)
+    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel(base=500.0))
+    teacher.close(START + 1, LearnerState(closed=START), [example()], learner)
     assert learner.lessons[0][1] == 30.0
 
 
 def test_until_transactions_have_matured_labels_count_for_risk_but_teach_no_model():
-    teacher, learner = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel()), CountingLearner()
-    early = teacher.close(START + 1, Progress.beginning(START), [example(1)], learner)
+    teacher, learner = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel()), CountingLearner()
+    early = teacher.close(START + 1, LearnerState.beginning(START), [example(1)], learner)
     assert learner.lessons == []
-    assert early.progress.contest == Contest()
+    assert early.progress.contest == ModelComparison()
     assert decode_risk(early.risk[merchant_key("merchant-1")]).streak == 1
     matured = START + CALENDAR.maturity // CALENDAR.interval + 1
     teacher.close(matured, early.progress, [example(2)], learner)
     assert len(learner.lessons) == 1
 
 
-MANY = [example(number, is_fraud=number % 10 == 0, score=0.9 * DOUBTED) for number in range(2000)]
+MANY = [example(number, is_fraud=number % 10 == 0, score=0.9 * ALWAYS_TRAIN_SCORE) for number in range(2000)]
 
 
 def test_down_sampling_draws_the_same_on_every_run_and_keeps_every_fraud():
-    sampling = Sampling(0.25)
+    sampling = NegativeSampler(0.25)
     weights = [sampling.weight(one) for one in MANY]
-    assert weights == [Sampling(0.25).weight(one) for one in MANY]
+    assert weights == [NegativeSampler(0.25).weight(one) for one in MANY]
     assert {weight for weight, one in zip(weights, MANY, strict=True) if one.is_fraud} == {1.0}
     assert {weight for weight, one in zip(weights, MANY, strict=True) if not one.is_fraud} == {0.0, 4.0}
     assert sum(weights) == pytest.approx(2000, rel=0.06)
 
 
 def test_a_legitimate_transaction_that_was_doubted_is_always_taught():
-    doubted = [example(number, is_fraud=False, score=DOUBTED) for number in range(200)]
-    assert {Sampling(0.1).weight(one) for one in doubted} == {1.0}
+    doubted = [example(number, is_fraud=False, score=ALWAYS_TRAIN_SCORE) for number in range(200)]
+    assert {NegativeSampler(0.1).weight(one) for one in doubted} == {1.0}
 
 
 def test_where_nothing_legitimate_is_wanted_only_frauds_and_corrections_are_taught():
     doubted = example(1, is_fraud=False, score=0.9)
-    assert Sampling(0.0).weight(doubted) == 0.0
-    assert Sampling(0.0).weight(msgspec.structs.replace(doubted, corrects=True)) == 1.0
-    assert Sampling(0.0).weight(msgspec.structs.replace(doubted, is_fraud=True)) == 1.0
+    assert NegativeSampler(0.0).weight(doubted) == 0.0
+    assert NegativeSampler(0.0).weight(msgspec.structs.replace(doubted, corrects=True)) == 1.0
+    assert NegativeSampler(0.0).weight(msgspec.structs.replace(doubted, is_fraud=True)) == 1.0
 
 
 def test_down_sampling_draws_by_the_name_of_the_transaction_alone():
-    sampling = Sampling(0.5)
+    sampling = NegativeSampler(0.5)
     for number in range(50):
         one = example(number, is_fraud=False, score=0.001)
         other = example(number, is_fraud=False, score=0.002, known_at=MONDAY + 9 * DAY, card_id="card-2", amount=1.0)
@@ -179,18 +183,18 @@ def test_down_sampling_draws_by_the_name_of_the_transaction_alone():
 
 
 def test_a_smaller_sample_is_part_of_a_larger_one():
-    smaller = {one.scored.transaction_id for one in MANY if Sampling(0.1).weight(one)}
-    assert smaller <= {one.scored.transaction_id for one in MANY if Sampling(0.3).weight(one)}
+    smaller = {one.scored.transaction_id for one in MANY if NegativeSampler(0.1).weight(one)}
+    assert smaller <= {one.scored.transaction_id for one in MANY if NegativeSampler(0.3).weight(one)}
 
 
 def test_without_sampling_all_weigh_the_same():
-    assert {Sampling().weight(one) for one in MANY} == {1.0}
+    assert {NegativeSampler().weight(one) for one in MANY} == {1.0}
 
 
 def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
-    left_out = [one for one in MANY[:100] if Sampling(0.25).weight(one) == 0]
+    left_out = [one for one in MANY[:100] if NegativeSampler(0.25).weight(one) == 0]
     store = DictStore()
-    (lesson,) = teach(left_out, sampling=Sampling(0.25), store=store)
+    (lesson,) = teach(left_out, sampling=NegativeSampler(0.25), store=store)
     assert [record.weight for record in lesson.labelled()] == [0.0] * len(left_out)
     assert lesson.progress.model is None
     row = decode_risk(store[merchant_key("merchant-1")])
@@ -199,7 +203,7 @@ def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
 
 def test_a_correction_is_taught_whatever_the_sample():
     corrected = [example(number, is_fraud=False, corrects=True, corrected_at=MONDAY) for number in range(20)]
-    (lesson,) = teach(corrected, sampling=Sampling(0.1))
+    (lesson,) = teach(corrected, sampling=NegativeSampler(0.1))
     assert len(lesson.examples) == 20
 
 
@@ -213,10 +217,10 @@ def test_risk_counts_labels_by_the_day_they_became_known():
     assert row == decode_risk(store[card_key("card-1")])
 
 
-@pytest.mark.parametrize(("unusualness", "unexplained"), [(1.9, 1), (2.0, 1), (2.1, 0)])
-def test_an_unusually_high_amount_explains_a_fraud(unusualness, unexplained):
-    (lesson,) = teach([example(features=features(unusualness=unusualness))])
-    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).unexplained == unexplained
+@pytest.mark.parametrize(("amount_zscore", "unexplained"), [(1.9, 1), (2.0, 1), (2.1, 0)])
+def test_an_unusually_high_amount_explains_a_fraud(amount_zscore, unexplained):
+    (lesson,) = teach([example(features=features(amount_zscore=amount_zscore))])
+    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).lowamount_frauds == unexplained
 
 
 def test_scorers_hear_only_of_merchants_and_cards_with_labelled_fraud():
@@ -235,7 +239,7 @@ def test_a_row_without_fraud_in_memory_is_removed_for_scorers_only():
     later = [example(2, is_fraud=False, known_at=MONDAY + 40 * DAY)]
     lessons = teach([example(1)], later, store=store)
     assert lessons[1].risk == {merchant_key("merchant-1"): None, card_key("card-1"): None}
-    assert lessons[1].progress.risk_digest == Progress().risk_digest
+    assert lessons[1].progress.risk_digest == LearnerState().risk_digest
     assert decode_risk(store[merchant_key("merchant-1")]) != NO_RISK
 
 
@@ -246,17 +250,17 @@ def test_a_correction_takes_back_the_count_of_the_label_it_contradicts():
     teach([wrong], [right], store=store)
     row = decode_risk(store[merchant_key("merchant-1")])
     assert row.labelled(MONDAY + 3 * DAY, 30) == [(1, 0)]
-    assert (row.streak, row.unexplained, row.streak_began) == (0, 0, None)
+    assert (row.streak, row.lowamount_frauds, row.streak_began) == (0, 0, None)
 
 
 def test_a_correction_after_a_confirmation_takes_back_the_right_day():
     store = DictStore()
-    ledger = Ledger(DictStore(), CALENDAR)
-    teacher = Teacher(store, CALENDAR, Sampling(), LinearModel())
-    progress, learner = Progress(closed=START), CountingLearner()
-    ledger.score(score("t1", MONDAY + 1), START)
+    ledger = LabelJoin(DictStore(), CALENDAR)
+    teacher = OnlineTrainer(store, CALENDAR, NegativeSampler(), LinearModel())
+    progress, learner = LearnerState(closed=START), CountingLearner()
+    ledger.add_scored(score("t1", MONDAY + 1), START)
     for day, is_fraud in ((1, True), (3, True), (5, False)):
-        ledger.label(label("t1", MONDAY + day * DAY, is_fraud=is_fraud), progress.closed)
+        ledger.add_label(label("t1", MONDAY + day * DAY, is_fraud=is_fraud), progress.closed)
         until = CALENDAR.boundary(MONDAY + day * DAY)
         progress = close_boundaries([ledger], teacher, progress, until, learner)[-1].progress
     row = decode_risk(store[merchant_key("merchant-1")])
@@ -293,7 +297,7 @@ def arrivals(payments: list[tuple]) -> list[tuple]:
             merchant_id=merchant,
             pretrained_logit=pretrained,
             online_logit=online,
-            features=features(amount=float(number), unusualness=unusual),
+            features=features(amount=float(number), amount_zscore=unusual),
         )
         laid_out.append((timestamp + delay, number, "score", card, record))
         for place, (after, transport, is_fraud) in enumerate(labels):
@@ -302,21 +306,21 @@ def arrivals(payments: list[tuple]) -> list[tuple]:
     return sorted(laid_out, key=lambda arrival: arrival[:3])
 
 
-def learn(payments: list[tuple], partitions: int = 1, *, restarts: bool = False) -> list[Lesson]:
+def learn(payments: list[tuple], partitions: int = 1, *, restarts: bool = False) -> list[BoundaryResult]:
     """Run the learner over forty days; on each restart only what was written is left."""
-    ledgers = [Ledger(DictStore(), CALENDAR) for _ in range(partitions)]
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(0.6), LinearModel())
-    progress, learner = Progress(closed=START - 8), CountingLearner()
+    ledgers = [LabelJoin(DictStore(), CALENDAR) for _ in range(partitions)]
+    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(0.6), LinearModel())
+    progress, learner = LearnerState(closed=START - 8), CountingLearner()
     coming, lessons = arrivals(payments), []
     for boundary in range(START - 7, START + 160):
         while coming and coming[0][0] <= boundary * CALENDAR.interval:
             _, _, kind, card, event = coming.pop(0)
             ledger = ledgers[CARDS.index(card) % partitions]
-            (ledger.score if kind == "score" else ledger.label)(event, progress.closed)
+            (ledger.add_scored if kind == "score" else ledger.add_label)(event, progress.closed)
         lessons += close_boundaries(ledgers, teacher, progress, boundary, learner)
         progress = lessons[-1].progress
         if restarts:
-            progress = decode_progress(encode_progress(progress))
+            progress = decode_learner_state(encode_learner_state(progress))
             learner = CountingLearner(progress.model)
     return lessons
 
@@ -331,16 +335,16 @@ def test_how_cards_are_spread_over_partitions_does_not_change_the_lessons(paymen
 @given(PAYMENTS)
 def test_a_learner_that_starts_again_at_every_boundary_goes_on_to_the_same_bit(payments):
     lessons, restarted = learn(payments), learn(payments, restarts=True)
-    plain = [msgspec.structs.replace(lesson, progress=Progress()) for lesson in lessons]
-    assert [msgspec.structs.replace(lesson, progress=Progress()) for lesson in restarted] == plain
-    assert encode_progress(restarted[-1].progress) == encode_progress(lessons[-1].progress)
+    plain = [msgspec.structs.replace(lesson, progress=LearnerState()) for lesson in lessons]
+    assert [msgspec.structs.replace(lesson, progress=LearnerState()) for lesson in restarted] == plain
+    assert encode_learner_state(restarted[-1].progress) == encode_learner_state(lessons[-1].progress)
 
 
 @FAST
 @given(PAYMENTS)
 def test_scorers_that_follow_the_lessons_always_have_the_table_of_the_digest(payments):
     lessons = learn(payments)
-    knowledge = Knowledge(untaught("model-1", online_model()))
+    knowledge = SnapshotStore(untrained("model-1", online_model()))
     for number, lesson in enumerate(lessons):
         assert table_digest(followed(lessons[: number + 1])) == lesson.progress.risk_digest
         if lesson.snapshot is None:
@@ -351,7 +355,7 @@ def test_scorers_that_follow_the_lessons_always_have_the_table_of_the_digest(pay
         for key, row in lesson.risk.items():
             knowledge.receive_risk(lesson.snapshot.version, key, row)
         knowledge.receive_snapshot(decode_snapshot(encode_snapshot(lesson.snapshot)))
-        knowledge.settle()
+        knowledge.apply_received()
         assert knowledge.newest == lesson.snapshot
     assert knowledge.incomplete == 0
 
@@ -365,46 +369,46 @@ def test_no_snapshot_knows_what_became_known_after_it(payments):
         assert lesson.snapshot.label_horizon <= lesson.snapshot.as_of
         for row in lesson.risk.values():
             assert row is None or all(day.day <= lesson.snapshot.as_of // DAY for day in decode_risk(row).days)
-        assert all(record.known_at <= record.snapshot == lesson.snapshot.as_of for record in lesson.labelled())
+        assert all(record.known_at <= record.boundary_ms == lesson.snapshot.as_of for record in lesson.labelled())
 
 
-PROGRESS = Progress(
+PROGRESS = LearnerState(
     began=3,
     closed=7,
     taught_at=6,
     examples=9,
     label_horizon=4,
-    contest=Contest().after(3, [Judged(0.1, 1 / 3, is_fraud=True, weight=1.5)]),
+    contest=ModelComparison().after(3, [LabelledScore(0.1, 1 / 3, is_fraud=True, weight=1.5)]),
     risk_digest="ab" * 32,
     model=b"\x00\xff",
 )
 
 
-@pytest.mark.parametrize("progress", [Progress(), PROGRESS])
+@pytest.mark.parametrize("progress", [LearnerState(), PROGRESS])
 def test_progress_is_read_back_as_it_was_written(progress):
-    assert decode_progress(encode_progress(progress)) == progress
+    assert decode_learner_state(encode_learner_state(progress)) == progress
 
 
 def test_a_learner_that_never_ran_stands_at_the_beginning():
-    assert decode_progress(None) == Progress()
-    assert Progress().closed == -1
+    assert decode_learner_state(None) == LearnerState()
+    assert LearnerState().closed == -1
 
 
 def test_progress_of_another_schema_is_refused():
     with pytest.raises(InvalidRecord, match="schema 3; this version reads 2"):
-        decode_progress(encode_progress(msgspec.structs.replace(PROGRESS, schema=3)))
+        decode_learner_state(encode_learner_state(msgspec.structs.replace(PROGRESS, schema=3)))
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc0", b"\x91\xa1x", encode_progress(PROGRESS)[:-1]])
+@pytest.mark.parametrize("data", [b"", b"\xc0", b"\x91\xa1x", encode_learner_state(PROGRESS)[:-1]])
 def test_what_is_no_progress_is_refused(data):
     with pytest.raises(InvalidRecord, match="cannot be read"):
-        decode_progress(data)
+        decode_learner_state(data)
 
 
 def test_what_is_taught_is_encoded_by_the_present_model_whoever_scored_it():
     model, learner = LinearModel(base=-1.5), CountingLearner()
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(), model)
-    lesson = teacher.close(START + 1, Progress(closed=START), [example(1, model="model-0"), example(2)], learner)
+    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
+    lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0"), example(2)], learner)
     assert [logit for _, logit, *_ in learner.lessons] == [-1.5, -1.5]
     assert model.batches == [2]
     assert [(row.model, row.pretrained_logit) for row in lesson.labelled()] == [("model-0", -2.0), ("model-1", -2.0)]
@@ -413,23 +417,23 @@ def test_what_is_taught_is_encoded_by_the_present_model_whoever_scored_it():
 @pytest.mark.parametrize("model", [BrokenModel(), UndecidedModel()])
 def test_what_the_present_model_cannot_score_counts_for_risk_but_teaches_no_model(model):
     learner = CountingLearner()
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(), model)
-    lesson = teacher.close(START + 1, Progress(closed=START), [example(1, model="model-0")], learner)
+    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
+    lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0")], learner)
     assert learner.lessons == []
     assert decode_risk(lesson.risk[merchant_key("merchant-1")]).streak == 1
 
 
 def test_the_components_are_judged_before_the_example_is_learned():
     learner = CountingLearner(b"[[1.0, -2.0, true, 1.0]]")  # exports intercept 1 and weight 1
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel())
-    lesson = teacher.close(START + 1, Progress(closed=START), [example(1), example(2)], learner)
-    judged = [Judged(-3.0, -2.0, is_fraud=True, weight=1.0)] * 2
-    assert lesson.progress.contest == Contest().after((START + 1) * CALENDAR.interval // DAY, judged)
+    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
+    lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1), example(2)], learner)
+    judged = [LabelledScore(-3.0, -2.0, is_fraud=True, weight=1.0)] * 2
+    assert lesson.progress.contest == ModelComparison().after((START + 1) * CALENDAR.interval // DAY, judged)
 
 
 def test_beside_another_pretrained_model_the_contest_begins_anew():
-    teacher = Teacher(DictStore(), CALENDAR, Sampling(), LinearModel())
+    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
     before = msgspec.structs.replace(PROGRESS, closed=START, pretrained="model-0")
     lesson = teacher.close(START + 1, before, [], CountingLearner())
-    assert lesson.progress.contest == Contest()
+    assert lesson.progress.contest == ModelComparison()
     assert lesson.progress.pretrained == "model-1"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from fraud_service.config.settings import Settings
-from fraud_service.kafka.clients import arrived, connection, murmur2_partition
+from fraud_service.kafka.clients import connection, murmur2_partition, poll_available
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,9 @@ def test_the_partitioner_is_that_of_kafka(key, hashed):
 
 
 def test_options_never_override_where_to_connect():
-    settings = Settings(bootstrap_servers="right:9092", kafka={"bootstrap.servers": "wrong:9092", "client.id": "x"})
+    settings = Settings(
+        bootstrap_servers="right:9092", kafka_config={"bootstrap.servers": "wrong:9092", "client.id": "x"}
+    )
     assert connection(settings) == {"bootstrap.servers": "right:9092", "client.id": "x"}
 
 
@@ -40,6 +42,6 @@ def test_what_has_arrived_is_taken_at_once_and_only_the_first_message_is_waited_
         return taken
 
     consumer = SimpleNamespace(consume=consume)
-    assert arrived(consumer, 10, 0.2) == ["a", "b", "c"]
-    assert arrived(consumer, 10, 0.2) == []
+    assert poll_available(consumer, 10, 0.2) == ["a", "b", "c"]
+    assert poll_available(consumer, 10, 0.2) == []
     assert asked == [(1, 0.2), (9, 0), (1, 0.2)]

@@ -12,25 +12,25 @@ from fraud_service.domain.errors import InvalidRecord
 from fraud_service.kafka.dead_letter_format import (
     LARGEST_OFFSET,
     LARGEST_PARTITION,
-    Letter,
-    Mark,
-    Sorter,
+    DeadLetterParser,
+    LetterHeaders,
+    RedriveMark,
     is_of,
 )
-from fraud_service.kafka.topic_reader import Entry
+from fraud_service.kafka.topic_reader import Record
 from fraud_service.verification.dead_letters import Letters
 from fraud_service.verification.findings import Findings, Kind
 
 pytestmark = pytest.mark.attack
 
-SOURCE = Entry("payments", 0, 5, b"card-1", b'{"amount": 1}', 0, [])
+SOURCE = Record("payments", 0, 5, b"card-1", b'{"amount": 1}', 0, [])
 DIGEST = sha256(SOURCE.value).hexdigest().encode()
 LENGTH = str(len(SOURCE.value)).encode()
 
 
-def letter(key: bytes | None, value: bytes | None, **headers: bytes) -> Entry:
+def letter(key: bytes | None, value: bytes | None, **headers: bytes) -> Record:
     named = [("fraud-" + name.replace("_", "-"), text) for name, text in headers.items()]
-    return Entry("letters", 0, 0, key, value, 0, named)
+    return Record("letters", 0, 0, key, value, 0, named)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ RECORDS = st.lists(st.tuples(st.none() | st.binary(max_size=9), st.none() | st.b
 
 @given(RECORDS)
 def test_whatever_lies_among_dead_letters_is_a_letter_a_mark_or_foreign(records):
-    sorter, letters = Sorter(), {}
+    sorter, letters = DeadLetterParser(), {}
     for offset, (key, value, headers) in enumerate(records, start=5):
         try:
-            found = sorter.take(Entry("letters", 0, offset, key, value, 0, headers))
+            found = sorter.take(Record("letters", 0, offset, key, value, 0, headers))
         except InvalidRecord:
             continue
-        if isinstance(found, Letter):
+        if isinstance(found, LetterHeaders):
             assert 0 <= found.offset <= LARGEST_OFFSET
             assert 0 <= found.partition <= LARGEST_PARTITION
             letters[offset] = key
         else:
-            assert isinstance(found, Mark)
+            assert isinstance(found, RedriveMark)
             is_known = letters.get(found.offset, ()) == key and value is None
             assert (found.complaint is None) == (is_known or found.offset < 5)

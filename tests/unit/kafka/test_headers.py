@@ -11,7 +11,7 @@ from support import librdkafka
 
 from fraud_service.config.settings import Settings
 from fraud_service.kafka import clients
-from fraud_service.kafka.topic_reader import Archive
+from fraud_service.kafka.topic_reader import TopicReader
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -37,7 +37,7 @@ def test_what_cannot_be_read_is_no_header_in_a_warm_loop_too(place):
     reader.assign([TopicPartition(topic, 0, 0)])
     read = []
     while len(read) < COUNT:
-        for message in clients.arrived(reader, COUNT, 1.0):
+        for message in clients.poll_available(reader, COUNT, 1.0):
             assert clients.headers(message) == []
             read.append(int(message.value()))
     assert read == [*range(COUNT)]
@@ -46,6 +46,6 @@ def test_what_cannot_be_read_is_no_header_in_a_warm_loop_too(place):
 
 def test_an_archive_reads_on(place):
     settings, topic = place
-    with Archive(settings, "test") as archive:
+    with TopicReader(settings, "test") as archive:
         entries = [*archive.read(topic, 0)]
     assert [entry.headers for entry in entries] == [[]] * COUNT

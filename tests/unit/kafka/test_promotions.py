@@ -9,8 +9,8 @@ import pytest
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import FatalStreamError, RefusedRecord
 from fraud_service.kafka import model_topic
-from fraud_service.kafka.model_topic import SEQUENCE_HEADER, Gate, Promotions
-from fraud_service.security.signatures import Keyring, Refusal
+from fraud_service.kafka.model_topic import SEQUENCE_HEADER, ModelTopicReader, ReplayGuard
+from fraud_service.security.signatures import Keyring, RejectReason
 
 pytestmark = pytest.mark.attack
 
@@ -22,34 +22,34 @@ def headers(number: bytes, ring: Keyring = RING) -> list[tuple[str, bytes]]:
 
 
 def test_numbers_grow_and_one_sent_a_second_time_is_refused():
-    gate = Gate(RING)
+    gate = ReplayGuard(RING)
     for number in (b"5", b"7"):
-        gate.admit(b"key", b"value", headers(number))
+        gate.check(b"key", b"value", headers(number))
     for number in (b"7", b"6"):
         with pytest.raises(RefusedRecord) as refused:
-            gate.admit(b"key", b"value", headers(number))
-        assert refused.value.reason == Refusal.REPLAYED
-    gate.admit(b"key", b"value", headers(b"8"))
+            gate.check(b"key", b"value", headers(number))
+        assert refused.value.reason == RejectReason.REPLAYED
+    gate.check(b"key", b"value", headers(b"8"))
     assert gate.newest == 8
 
 
 @pytest.mark.parametrize("ring", [RING, Keyring()], ids=["signed", "unsigned"])
 @pytest.mark.parametrize("number", [b"9" * 5000, b"-1", b"0x10", b"\xff", "٣".encode()], ids=repr)
 def test_a_number_that_is_none_is_refused_and_the_next_record_passes(ring, number):
-    gate = Gate(ring)
+    gate = ReplayGuard(ring)
     with pytest.raises(RefusedRecord):
-        gate.admit(b"key", b"value", headers(number, ring))
-    gate.admit(b"key", b"value", headers(b"1", ring))
+        gate.check(b"key", b"value", headers(number, ring))
+    gate.check(b"key", b"value", headers(b"1", ring))
 
 
 def test_without_keys_a_record_of_an_older_version_has_no_number():
-    Gate(Keyring()).admit(b"key", b"value", [])
+    ReplayGuard(Keyring()).check(b"key", b"value", [])
     with pytest.raises(RefusedRecord):
-        Gate(RING).admit(b"key", b"value", RING.signed("models", b"key", b"value", []))
+        ReplayGuard(RING).check(b"key", b"value", RING.signed("models", b"key", b"value", []))
 
 
 def test_models_that_an_outage_keeps_back_end_no_loop_and_stop_a_start(monkeypatch):
-    reader = Promotions(Settings(), "test")
+    reader = ModelTopicReader(Settings(), "test")
     ends = SimpleNamespace(get_watermark_offsets=lambda *_, **__: (0, 5), close=reader._asker.close)
     monkeypatch.setattr(reader, "_asker", ends)
     monkeypatch.setattr(reader, "_position", lambda: 3)
@@ -57,22 +57,22 @@ def test_models_that_an_outage_keeps_back_end_no_loop_and_stop_a_start(monkeypat
     clock = iter(range(1000))
     monkeypatch.setattr(model_topic, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     taken = reader.take_all()
-    assert 0 < len(taken) <= model_topic.ANSWER_TIMEOUT
+    assert 0 < len(taken) <= model_topic.REQUEST_TIMEOUT_S
     with pytest.raises(FatalStreamError, match="nothing came for"):
         list(reader.catch_up())
     reader.close()
 
 
 def test_an_unsigned_number_does_not_stand_in_the_way_of_signed_ones():
-    gate = Gate(RING)
+    gate = ReplayGuard(RING)
     with pytest.raises(RefusedRecord):
-        gate.admit(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
-    gate.admit(b"key", b"value", headers(b"1"))
+        gate.check(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
+    gate.check(b"key", b"value", headers(b"1"))
 
 
 def test_when_no_number_is_left_the_publisher_says_so(monkeypatch):
     monkeypatch.setattr(model_topic, "deliver", lambda *_: pytest.fail("it was sent, and nobody would believe it"))
-    gate = Gate(Keyring())
-    gate.admit(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
+    gate = ReplayGuard(Keyring())
+    gate.check(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
     with pytest.raises(FatalStreamError, match="leaves no number for another"):
         model_topic.publish_all(Settings(), gate, [(b"key", b"value")])

@@ -11,7 +11,7 @@ from fraud_service.config.settings import Settings
 from fraud_service.kafka import topics
 from fraud_service.models import artifact
 
-TABLE = topics.table(Settings())
+TABLE = topics.topic_specs(Settings())
 
 
 class Admin:
@@ -70,4 +70,4 @@ def test_a_row_of_risk_that_is_dated_back_cannot_have_another_removed_at_once():
 
 
 def test_a_model_may_be_as_large_as_its_topic_takes_it():
-    assert artifact.LARGEST == topics.LARGEST_MODEL
+    assert artifact.MAX_BYTES == topics.MAX_MODEL_BYTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 
 pytest.importorskip("pyarrow")
 
@@ -16,7 +16,7 @@ from support.worlds import DAY
 
 @pytest.fixture(scope="module")
 def shipped():
-    return Pretrained.load(artifact.shipped())
+    return OnnxForest.load(artifact.shipped())
 
 
 def pretrained_scorer(shipped):
@@ -24,7 +24,7 @@ def pretrained_scorer(shipped):
 
 
 def untaught_snapshot(shipped):
-    return checks.SnapshotScorer(shipped.untaught_online_model(), shipped)
+    return checks.SnapshotScorer(shipped.untrained_online_model(), shipped)
 
 
 def taught_snapshot(shipped):
@@ -68,7 +68,7 @@ def test_what_is_exported_has_learned_the_planted_fraud_too(shipped):
 
 def test_the_shipped_model_ranks_simulated_fraud_above_genuine_payments_of_a_world_it_never_saw(shipped):
     world = simulated(seed=4711, cards=150, merchants=100, days=30)
-    verdicts = list(rehearsal(shipped, shipped.untaught_online_model()).play(world))
+    verdicts = list(rehearsal(shipped, shipped.untrained_online_model()).run(world))
     scored = [
         (verdict.decision.pretrained_logit, event.is_fraud)
         for verdict, event in zip(verdicts, world, strict=True)

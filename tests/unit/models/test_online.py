@@ -15,10 +15,10 @@ from support.checks import EXTREMES, NOT_FINITE, planted, plausible
 from support.worlds import encoded, features
 
 from fraud_service.domain.features import NAMES, Features
-from fraud_service.domain.online_model import OnlineModel, Rows
+from fraud_service.domain.online_model import ModelInputRows, OnlineModel
 from fraud_service.domain.scoring import probability
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.models.river_learner import LEARNING_RATE, OnlineState, RiverLearner
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
@@ -26,7 +26,7 @@ FAST = settings(max_examples=60, deadline=None, derandomize=True)
 FINITE = st.floats(-1e18, 1e18) | st.sampled_from([0.0, 1.0, 720.0, 1e13])
 ROWS = st.lists(FINITE, min_size=len(NAMES), max_size=len(NAMES)).map(lambda values: Features(*values))
 EXAMPLES = st.lists(st.tuples(ROWS, st.floats(-30, 30), st.booleans(), st.floats(0.01, 100)), max_size=12)
-INITIAL = OnlineModel.untaught(leaves=3)
+INITIAL = OnlineModel.untrained(leaves=3)
 
 
 def encode(row, logit):
@@ -36,7 +36,7 @@ def encode(row, logit):
 
 @cache
 def shipped():
-    return Pretrained.load(artifact.shipped())
+    return OnnxForest.load(artifact.shipped())
 
 
 def learner(state=None, version="model-1", initial=INITIAL):
@@ -68,7 +68,7 @@ def test_scorers_compute_from_the_exported_model_what_river_itself_predicts(exam
 def test_untaught_it_scores_exactly_what_the_pretrained_model_scores():
     pretrained = shipped()
     rows = [*plausible(1, 100), *EXTREMES]
-    online = pretrained.untaught_online_model()
+    online = pretrained.untrained_online_model()
     model = RiverLearner(online, pretrained.version, None)
     for row in pretrained.encode(rows):
         assert online.logit(row, row.logit) == row.logit
@@ -87,12 +87,12 @@ def test_a_batch_is_scored_to_the_bit_like_its_rows(seed, largest, count):
         tuple(luck.normal(size=pretrained.manifest.leaves).tolist()),
         *luck.normal(size=2).tolist(),
     )
-    assert np.array_equal(rows.online(model, known), Rows(rows).online(model, known), equal_nan=True)
+    assert np.array_equal(rows.online(model, known), ModelInputRows(rows).online(model, known), equal_nan=True)
 
 
 def test_a_batch_that_does_not_fit_the_model_gets_no_score():
     rows = shipped().encode([*EXTREMES])
-    for unfit in [OnlineModel((), (), 1.0, 0.0), OnlineModel.untaught(leaves=1)]:
+    for unfit in [OnlineModel((), (), 1.0, 0.0), OnlineModel.untrained(leaves=1)]:
         assert all(math.isnan(logit) for logit in rows.online(unfit, rows.logits))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fraud_service.domain.detector import MOST_MODELS
+from fraud_service.domain.detector import MAX_MODELS
 from fraud_service.models import artifact
 from fraud_service.models.received import last, loaded, recent
 
@@ -49,8 +49,8 @@ def test_the_last_model_is_the_last_that_can_be_loaded(shipped):
 
 def test_of_any_number_of_versions_the_newest_are_kept_and_the_others_named(shipped):
     superseded = []
-    versions = [f"forest-{number}" for number in range(3 * MOST_MODELS)]
+    versions = [f"forest-{number}" for number in range(3 * MAX_MODELS)]
     messages = (described(shipped, version) for version in [*versions, versions[0]])
     kept = recent(messages, lambda manifest: superseded.append(manifest.version), pytest.fail)
-    assert [artifact.described(data).version for data in kept] == [*versions[-MOST_MODELS + 1 :], versions[0]]
-    assert superseded == versions[: -MOST_MODELS + 1]
+    assert [artifact.read_manifest(data).version for data in kept] == [*versions[-MAX_MODELS + 1 :], versions[0]]
+    assert superseded == versions[: -MAX_MODELS + 1]

@@ -85,10 +85,10 @@ def test_a_record_that_was_signed_for_a_topic_is_no_signature_of_a_folder(folder
 def test_the_command_signs_what_processes_with_these_keys_then_start_with(folder, tmp_path):
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/2026").write_text("k" * 64)
-    settings = Settings(signing_keys=tmp_path / "keys", deployment="production", model=folder)
+    settings = Settings(signing_key_dir=tmp_path / "keys", deployment="production", model_dir=folder)
     with pytest.raises(ModelError, match="is not signed"):
         factories.pretrained(settings)
-    variables = {"FRAUD_SIGNING_KEYS": str(tmp_path / "keys"), "FRAUD_DEPLOYMENT": "production"}
+    variables = {"FRAUD_SIGNING_KEY_DIR": str(tmp_path / "keys"), "FRAUD_DEPLOYMENT": "production"}
     done = CliRunner().invoke(app, ["models", "sign", str(folder)], env=variables, catch_exceptions=False)
     assert done.output == f"signed with 2026: {folder}\n"
     assert factories.pretrained(settings).version == artifact.read(folder).manifest.version
@@ -96,5 +96,5 @@ def test_the_command_signs_what_processes_with_these_keys_then_start_with(folder
 
 def test_the_shipped_model_is_code_and_needs_no_signature(tmp_path):
     (tmp_path / "2026").write_text("k" * 64)
-    settings = Settings(signing_keys=tmp_path, deployment="production")
+    settings = Settings(signing_key_dir=tmp_path, deployment="production")
     assert factories.pretrained(settings).version == artifact.read(artifact.shipped()).manifest.version

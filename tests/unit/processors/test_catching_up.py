@@ -11,10 +11,10 @@ from support.worlds import online_model
 
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import ClusterUnavailable
-from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.kafka import clients
-from fraud_service.kafka.model_topic import Promotions
-from fraud_service.processors.snapshot_reader import REFRESH_TIMEOUT, Broadcast
+from fraud_service.kafka.model_topic import ModelTopicReader
+from fraud_service.processors.snapshot_reader import REFRESH_TIMEOUT, SnapshotReader
 
 
 class Leaderless:
@@ -51,11 +51,11 @@ class Leaderless:
 
 
 def promotions() -> None:
-    assert list(Promotions(Settings(), "test").catch_up()) == []
+    assert list(ModelTopicReader(Settings(), "test").catch_up()) == []
 
 
 def broadcast() -> None:
-    followed = Broadcast(Settings(), Knowledge(untaught("model-1", online_model())), lambda _: None)
+    followed = SnapshotReader(Settings(), SnapshotStore(untrained("model-1", online_model())), lambda _: None)
     followed._catch_up()
 
 
@@ -70,7 +70,7 @@ READERS = [promotions, broadcast, whole_topic]
 def cluster(monkeypatch):
     stands = Leaderless(3)
     monkeypatch.setattr(clients, "reader", lambda _settings, _name: stands)
-    monkeypatch.setattr(clients, "PAUSE", 0.001)
+    monkeypatch.setattr(clients, "RETRY_POLL_S", 0.001)
     return stands
 
 
@@ -82,7 +82,7 @@ def test_a_leader_that_comes_later_is_waited_for(cluster, catch_up):
 
 @pytest.mark.parametrize("catch_up", READERS)
 def test_a_leader_that_does_not_come_is_named_by_its_partition(cluster, catch_up, monkeypatch):
-    monkeypatch.setattr(clients, "PATIENCE", 0.02)
+    monkeypatch.setattr(clients, "RETRY_TIMEOUT_S", 0.02)
     cluster.refusals = 1_000_000
     with pytest.raises(ClusterUnavailable, match=r"\[0\] cannot be read, for 0 s: .*[Ll]eader"):
         catch_up()
@@ -90,7 +90,7 @@ def test_a_leader_that_does_not_come_is_named_by_its_partition(cluster, catch_up
 
 def test_a_scorer_that_wants_a_newer_snapshot_does_not_stand_still_in_an_outage(cluster):
     cluster.refusals = 1_000_000
-    followed = Broadcast(Settings(), Knowledge(untaught("model-1", online_model())), lambda _: None)
+    followed = SnapshotReader(Settings(), SnapshotStore(untrained("model-1", online_model())), lambda _: None)
     began = time.monotonic()
     for _ in range(100):
         followed.refresh()

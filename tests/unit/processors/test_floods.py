@@ -23,13 +23,13 @@ from support.worlds import (
 )
 
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.label_join import Ledger, examples_due
-from fraud_service.domain.online_training import Progress, Sampling, Teacher
+from fraud_service.domain.label_join import LabelJoin, examples_due
+from fraud_service.domain.online_training import LearnerState, NegativeSampler, OnlineTrainer
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, encode_profile
 from fraud_service.domain.risk import decode_risk, merchant_key
-from fraud_service.domain.snapshot import Knowledge, untaught
-from fraud_service.domain.time import Calendar
+from fraud_service.domain.snapshot import SnapshotStore, untrained
+from fraud_service.domain.time import LearningSchedule
 
 pytestmark = pytest.mark.attack
 
@@ -62,14 +62,14 @@ def test_names_never_seen_before_make_no_new_series(tmp_path):
             value, key, _ = MALFORMED[number % len(MALFORMED)]
             loop.raw(value, key)
             if number % 100 == 99:
-                loop.turn()
+                loop.tick()
                 shown.append(series(loop))
         assert loop.scorer_metrics.flagged_amount.labels("other")._value.get() > 0
         assert shown[0] == shown[1] == shown[2]
 
 
 def test_a_hot_card_keeps_a_small_profile():
-    detector, knowledge = Detector(LinearModel(base=5.0), Policy()), Knowledge(untaught("model-1", online_model()))
+    detector, knowledge = Detector(LinearModel(base=5.0), Policy()), SnapshotStore(untrained("model-1", online_model()))
     profiles: dict[str, Profile] = {}
     for number in range(3000):
         paid = transaction(
@@ -86,13 +86,13 @@ def test_a_hot_card_keeps_a_small_profile():
 
 
 def test_a_hot_merchant_keeps_a_small_row():
-    store, progress = DictStore(), Progress.beginning(MONDAY // HOUR)
-    teacher = Teacher(store, Calendar(), Sampling(), LinearModel())
+    store, progress = DictStore(), LearnerState.beginning(MONDAY // HOUR)
+    teacher = OnlineTrainer(store, LearningSchedule(), NegativeSampler(), LinearModel())
     for day in range(90):
-        ledger, now = Ledger(DictStore(), Calendar()), MONDAY + day * DAY
+        ledger, now = LabelJoin(DictStore(), LearningSchedule()), MONDAY + day * DAY
         for number in range(50):
-            ledger.score(score(f"t-{day}-{number}", now, card_id=f"card-{number}"), -1)
-            ledger.label(label(f"t-{day}-{number}", now + 1, card_id=f"card-{number}"), -1)
+            ledger.add_scored(score(f"t-{day}-{number}", now, card_id=f"card-{number}"), -1)
+            ledger.add_label(label(f"t-{day}-{number}", now + 1, card_id=f"card-{number}"), -1)
         boundary = now // HOUR + 1
         progress = teacher.close(boundary, progress, examples_due([ledger], boundary), CountingLearner()).progress
     assert decode_risk(store[merchant_key("merchant-1")]).streak == 90 * 50

@@ -15,13 +15,13 @@ from support.worlds import score
 from fraud_service.config import factories
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.events import Label, LabelledTransaction, LabelSource, Reason, Transaction, encode
-from fraud_service.domain.in_memory import Rehearsal
-from fraud_service.domain.label_join import MOST_PAYMENTS, Ledger
-from fraud_service.domain.online_training import DOUBTED, Sampling
+from fraud_service.domain.events import DeadLetterReason, Label, LabelledTransaction, LabelSource, Transaction, encode
+from fraud_service.domain.in_memory import InMemoryService
+from fraud_service.domain.label_join import MAX_PAYMENTS, LabelJoin
+from fraud_service.domain.online_training import ALWAYS_TRAIN_SCORE, NegativeSampler
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record
 from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.domain.time import DAY, HOUR, Calendar
+from fraud_service.domain.time import DAY, HOUR, LearningSchedule
 from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.processors import learner
 
@@ -62,10 +62,10 @@ def examples(loop):
 def test_a_transaction_without_a_label_counts_as_legitimate_when_it_matures_though_its_card_is_idle(loop):
     loop.transaction(payment(0, "idle"))
     loop.transaction(payment(6 * 24, "other"))
-    loop.turn()
+    loop.tick()
     assert examples(loop) == []
     loop.transaction(payment(8 * 24, "other"))
-    loop.turn()
+    loop.tick()
     (example,) = examples(loop)
     assert (example.transaction_id, example.is_fraud, example.source) == ("t-0", False, None)
     assert example.known_at == START + 7 * DAY
@@ -76,12 +76,12 @@ def test_a_label_may_come_before_its_transaction_twice_or_contradict_an_earlier_
     loop.label(verdict(early, DAY))
     for transaction in (early, twice, wrong):
         loop.transaction(transaction)
-    loop.turn()
+    loop.tick()
     for label in (verdict(twice, DAY), verdict(twice, DAY), verdict(wrong, DAY)):
         loop.label(label)
     loop.label(verdict(wrong, 3 * DAY, fraud=False, source=LabelSource.ANALYST))
     loop.transaction(payment(6 * 24, "clock"))
-    loop.turn()
+    loop.tick()
     taught = [(e.transaction_id, e.is_fraud, e.corrects) for e in examples(loop)]
     assert taught == [("t-1", True, False), ("t-2", True, False), ("t-3", True, False), ("t-3", False, True)]
 
@@ -90,9 +90,9 @@ def test_labels_alone_start_no_calendar(loop):
     loop.label(verdict(payment(0), DAY))
     loop.learner.commit()
     loop.transaction(payment(0))
-    loop.turn()
+    loop.tick()
     loop.transaction(payment(48))
-    loop.turn()
+    loop.tick()
     assert [e.transaction_id for e in examples(loop)] == ["t-0"]
     assert len(loop.on("snapshots")) <= 48
 
@@ -100,16 +100,16 @@ def test_labels_alone_start_no_calendar(loop):
 @pytest.mark.parametrize(
     ("value", "key", "reason"),
     [
-        (b"{", b"c-1", Reason.NOT_JSON),
-        (None, b"c-1", Reason.EMPTY),
-        (encode(verdict(payment(1), DAY)), None, Reason.MISSING_KEY),
-        (encode(verdict(payment(1), DAY)), b"c-5", Reason.KEY_MISMATCH),
-        (encode(verdict(payment(1), BROKER_TIME)), b"c-1", Reason.FUTURE_TIMESTAMP),
+        (b"{", b"c-1", DeadLetterReason.NOT_JSON),
+        (None, b"c-1", DeadLetterReason.EMPTY),
+        (encode(verdict(payment(1), DAY)), None, DeadLetterReason.MISSING_KEY),
+        (encode(verdict(payment(1), DAY)), b"c-5", DeadLetterReason.KEY_MISMATCH),
+        (encode(verdict(payment(1), BROKER_TIME)), b"c-1", DeadLetterReason.FUTURE_TIMESTAMP),
     ],
 )
 def test_a_label_that_cannot_be_read_is_a_dead_letter(loop, value, key, reason):
     loop.learner.send(loop.settings.topics.labels, key, value, BROKER_TIME)
-    loop.turn()
+    loop.tick()
     (letter,) = loop.on("dead_letters")
     assert (letter.value, letter.header["fraud-reason"]) == (value, reason)
 
@@ -118,14 +118,14 @@ def test_a_label_in_the_wrong_partition_is_a_dead_letter_that_names_the_partitio
     label = verdict(payment(1), DAY)
     wrong = (murmur2_partition(label.card_id.encode(), loop.partitions) + 1) % loop.partitions
     loop.label(label, partition=wrong)
-    loop.turn()
+    loop.tick()
     (letter,) = loop.on("dead_letters")
-    assert letter.header["fraud-reason"] == Reason.WRONG_PARTITION
+    assert letter.header["fraud-reason"] == DeadLetterReason.WRONG_PARTITION
     assert "murmur2" in letter.header["fraud-detail"]
 
 
 def test_labels_beyond_a_limit_wait_as_dead_letters_teach_nothing_and_the_next_hour_is_free(tmp_path):
-    with looped(tmp_path, labels_per_card=2) as loop:
+    with looped(tmp_path, label_rate_limit_per_card=2) as loop:
         payments = [payment(number, "busy") for number in range(4)]
         for one in payments:
             loop.transaction(one)
@@ -134,15 +134,15 @@ def test_labels_beyond_a_limit_wait_as_dead_letters_teach_nothing_and_the_next_h
             loop.learner.send(loop.settings.topics.labels, b"busy", value, BROKER_TIME)
         loop.learner.send(loop.settings.topics.labels, b"busy", labels[3], BROKER_TIME + HOUR)
         loop.transaction(payment(6 * 24, "clock"))
-        loop.turn()
+        loop.tick()
         (letter,) = loop.on("dead_letters")
-        assert (letter.value, letter.header["fraud-reason"]) == (labels[2], Reason.LABEL_FLOOD)
+        assert (letter.value, letter.header["fraud-reason"]) == (labels[2], DeadLetterReason.LABEL_FLOOD)
         assert [example.transaction_id for example in examples(loop)] == ["t-0", "t-1", "t-3"]
 
 
 def test_a_label_older_than_any_transaction_that_is_kept_is_a_dead_letter_and_leaves_nothing(loop):
     loop.transaction(payment(0))
-    loop.turn()
+    loop.tick()
     now = START - 60 * DAY  # the newest boundary that is closed, without what is kept
     old = Label(transaction_id="t-9", card_id="c-9", is_fraud=True, labelled_at=0, source=LabelSource.ANALYST)
     labels = [msgspec.structs.replace(old, labelled_at=at) for at in (0, now - 1, now, now + 1)]
@@ -151,10 +151,10 @@ def test_a_label_older_than_any_transaction_that_is_kept_is_a_dead_letter_and_le
         loop.label(one)
     assert state(loop) == before
     loop.label(labels[3])
-    loop.turn()
+    loop.tick()
     letters = loop.on("dead_letters")
     assert [letter.value for letter in letters] == [encode(one) for one in labels[:3]]
-    assert {letter.header["fraud-reason"] for letter in letters} == {Reason.LABEL_TOO_OLD}
+    assert {letter.header["fraud-reason"] for letter in letters} == {DeadLetterReason.LABEL_TOO_OLD}
     assert "60 days" in letters[0].header["fraud-detail"]
     assert state(loop) != before
 
@@ -169,10 +169,10 @@ def ledgers(loop):
 
 
 def test_a_boundary_with_very_many_unknown_payments_is_swept_in_parts_each_committed(tmp_path, monkeypatch):
-    monkeypatch.setattr(learner, "SWEPT_AT_ONCE", 100)
-    with looped(tmp_path, labels_per_source=0, labels_per_card=0) as loop:
+    monkeypatch.setattr(learner, "SWEEP_BATCH", 100)
+    with looped(tmp_path, label_rate_limit_per_source=0, label_rate_limit_per_card=0) as loop:
         loop.transaction(payment(0))
-        loop.turn()
+        loop.tick()
         for number in range(1050):
             label = verdict(payment(number, f"c-{number}"), 0)
             loop.label(msgspec.structs.replace(label, labelled_at=START - 59 * DAY))
@@ -184,11 +184,11 @@ def test_a_boundary_with_very_many_unknown_payments_is_swept_in_parts_each_commi
             commit(),
         )
         loop.transaction(payment(25))
-        loop.turn()
+        loop.tick()
         assert len(commits) > 8
         assert len(beats) >= len(commits)
         boundary = (START + DAY) // HOUR
-        assert all(Ledger(store, Calendar()).count(boundary) == 0 for store in ledgers(loop))
+        assert all(LabelJoin(store, LearningSchedule()).count(boundary) == 0 for store in ledgers(loop))
         assert len(loop.on("snapshots")) == 25
 
 
@@ -198,8 +198,8 @@ def test_a_score_of_a_time_that_is_no_date_is_a_dead_letter_and_the_learner_goes
         loop.transaction(payment(number))
     forged = msgspec.json.decode(encode_record(score())) | {"timestamp": timestamp}
     loop.learner.send(loop.settings.topics.scores, b"c-1", msgspec.json.encode(forged), BROKER_TIME)
-    loop.turn()
-    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.INVALID_RECORD]
+    loop.tick()
+    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [DeadLetterReason.INVALID_RECORD]
     assert len(loop.on("snapshots")) == 24
 
 
@@ -210,16 +210,16 @@ def test_a_forged_score_from_the_future_moves_no_boundary(loop, beyond):
     now = int(time.time() * 1000)
     forged = msgspec.json.encode(msgspec.json.decode(encode_record(score())) | {"timestamp": now + beyond})
     loop.learner.send(loop.settings.topics.scores, b"c-1", forged, now + beyond)
-    loop.turn()
-    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.FUTURE_TIMESTAMP]
+    loop.tick()
+    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [DeadLetterReason.FUTURE_TIMESTAMP]
     assert len(loop.on("snapshots")) == 24
 
 
 def test_a_record_on_the_scores_topic_that_is_no_score_is_a_dead_letter(loop):
     loop.learner.send(loop.settings.topics.scores, b"c-1", b"{}", BROKER_TIME)
-    loop.turn()
+    loop.tick()
     (letter,) = loop.on("dead_letters")
-    assert letter.header["fraud-reason"] == Reason.INVALID_RECORD
+    assert letter.header["fraud-reason"] == DeadLetterReason.INVALID_RECORD
 
 
 def month() -> list[LabelledTransaction]:
@@ -239,8 +239,8 @@ def play(loop, rows, turn_every: int) -> None:
             loop.label(waiting.pop(0))
         loop.transaction(row.transaction)
         if number % turn_every == 0:
-            loop.turn()
-    loop.turn()
+            loop.tick()
+    loop.tick()
 
 
 def test_the_live_topologies_compute_what_the_core_computes_without_them(tmp_path):
@@ -249,15 +249,15 @@ def test_the_live_topologies_compute_what_the_core_computes_without_them(tmp_pat
         play(loop, rows, turn_every=1)
         scores = [decode_score(record.value) for record in loop.on("scores")]
         model = loop.model
-        rehearsal = Rehearsal(
+        rehearsal = InMemoryService(
             Detector(model, factories.policy(loop.settings)),
             factories.first_snapshot(model),
             factories.restore(model),
             factories.calendar(loop.settings),
-            Sampling(loop.settings.legitimate_share),
+            NegativeSampler(loop.settings.negative_sample_rate),
             0,
         )
-        verdicts = {v.transaction.transaction_id: v for v in rehearsal.play(rows)}
+        verdicts = {v.transaction.transaction_id: v for v in rehearsal.run(rows)}
         assert len(loop.on("snapshots")) > 300
         for score in scores:
             expected = verdicts[score.transaction_id]
@@ -323,8 +323,8 @@ def test_a_learner_killed_between_checkpoints_continues_to_the_same_bit(tmp_path
                     killed.label(label)
             killed.transaction(row.transaction)
             if number % 20 == 0:
-                killed.turn()
-        killed.turn()
+                killed.tick()
+        killed.tick()
         assert [m.value for m in killed.on("snapshots")] == [m.value for m in steady.on("snapshots")]
         assert [m.value for m in killed.on("labelled")] == [m.value for m in steady.on("labelled")]
         assert [(m.key, m.value) for m in killed.on("risk")] == [(m.key, m.value) for m in steady.on("risk")]
@@ -342,7 +342,7 @@ def test_snapshots_come_after_the_rows_they_depend_on_and_are_sound(loop):
 
 def test_down_sampling_keeps_every_fraud_and_carries_the_weight(tmp_path):
     rows = month()
-    with looped(tmp_path, legitimate_share=0.25) as loop:
+    with looped(tmp_path, negative_sample_rate=0.25) as loop:
         play(loop, rows, turn_every=10)
         taught = examples(loop)
         known = {
@@ -351,10 +351,10 @@ def test_down_sampling_keeps_every_fraud_and_carries_the_weight(tmp_path):
             if r.is_fraud and r.labelled_at < rows[-1].transaction.timestamp - HOUR
         }
         assert known <= {e.transaction_id for e in taught if e.is_fraud}
-        undoubted = [e.weight for e in taught if not e.is_fraud and e.score < DOUBTED]
+        undoubted = [e.weight for e in taught if not e.is_fraud and e.score < ALWAYS_TRAIN_SCORE]
         assert set(undoubted) == {0.0, 4.0}
         assert 0.15 < undoubted.count(4.0) / len(undoubted) < 0.35
-        assert {e.weight for e in taught if e.is_fraud or e.score >= DOUBTED} == {1.0}
+        assert {e.weight for e in taught if e.is_fraud or e.score >= ALWAYS_TRAIN_SCORE} == {1.0}
 
 
 def test_a_first_transaction_with_an_absurd_time_does_not_spoil_the_calendar(loop):
@@ -362,9 +362,9 @@ def test_a_first_transaction_with_an_absurd_time_does_not_spoil_the_calendar(loo
     for number in range(10):
         loop.transaction(payment(number))
         loop.label(verdict(payment(number), HOUR))
-    loop.turn()
+    loop.tick()
     loop.transaction(payment(24))
-    loop.turn()
+    loop.tick()
     assert {e.transaction_id for e in examples(loop)} >= {f"t-{number}" for number in range(10)}
     assert loop.knowledge.newest.online_weight == 0.5  # nothing has matured: no model was taught
     assert 0 < len(loop.on("snapshots")) < 48
@@ -374,15 +374,15 @@ def test_a_first_transaction_with_an_absurd_time_does_not_spoil_the_calendar(loo
 def test_lag_counts_from_the_message_in_work_be_it_readable_or_not(loop, role):
     moment = int(time.time() * 1000) - 50_000
     loop.learner.send(getattr(loop.settings.topics, role), b"c-1", b"{", moment)
-    loop.turn()
+    loop.tick()
     assert 50 <= loop.learner_metrics.pace.lag() < 55
 
 
 def test_the_detail_of_a_dead_score_does_not_repeat_a_card_number(loop):
     loop.learner.send(loop.settings.topics.scores, b"c-1", b'{"outcome": "4242424242424242"}', BROKER_TIME)
-    loop.turn()
+    loop.tick()
     (letter,) = loop.on("dead_letters")
-    assert letter.header["fraud-reason"] == Reason.INVALID_RECORD
+    assert letter.header["fraud-reason"] == DeadLetterReason.INVALID_RECORD
     assert letter.header["fraud-detail"].endswith("cannot be read: Invalid enum value - at `$.outcome`")
     assert "4242424242424242" not in str(letter)
 
@@ -390,18 +390,18 @@ def test_the_detail_of_a_dead_score_does_not_repeat_a_card_number(loop):
 def test_a_score_nested_deeper_than_the_stack_is_a_dead_letter_and_not_the_end(loop):
     loop.learner.send(loop.settings.topics.scores, b"c-1", b'{"unknown":' * 5000, BROKER_TIME)
     loop.transaction(payment(0))
-    loop.turn()
-    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [Reason.INVALID_RECORD]
+    loop.tick()
+    assert [letter.header["fraud-reason"] for letter in loop.on("dead_letters")] == [DeadLetterReason.INVALID_RECORD]
 
 
 def test_a_boundary_that_was_passed_before_a_restart_is_closed_though_no_score_comes(loop):
     """Killed between the commit of the score that told the time and the turn after it: found by the simulation."""
     loop.transaction(payment(0))
-    loop.turn()
+    loop.tick()
     before = len(loop.on("snapshots"))
     loop.learner.app.each_turn = None
     loop.transaction(payment(30))
-    loop.turn()
+    loop.tick()
     assert len(loop.on("snapshots")) == before
     loop.restart_learner()
     names = loop.settings.topics
@@ -416,12 +416,12 @@ def test_a_boundary_that_was_passed_before_a_restart_is_closed_though_no_score_c
 
 def test_payments_beyond_those_that_are_kept_under_one_id_are_counted_and_the_others_taught(loop):
     used = payment(0, "c-1")
-    for number in range(MOST_PAYMENTS + 3):
+    for number in range(MAX_PAYMENTS + 3):
         loop.transaction(msgspec.structs.replace(used, amount=30.0 + number))
     loop.label(verdict(used, HOUR))
-    loop.turn()
+    loop.tick()
     loop.transaction(payment(48, "clock"))
-    loop.turn()
-    assert {e.amount for e in examples(loop)} == {30.0 + number for number in range(MOST_PAYMENTS)}
+    loop.tick()
+    assert {e.amount for e in examples(loop)} == {30.0 + number for number in range(MAX_PAYMENTS)}
     assert all(e.is_fraud for e in examples(loop))
     assert loop.learner_metrics.untaught._value.get() == 3

@@ -6,8 +6,8 @@ import pytest
 
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.risk import LARGEST_ROW, NO_RISK, Risk, RiskDay, encode_risk
-from fraud_service.processors.snapshot_reader import LONGEST_KEY, VERSION_HEADER, risk_row
+from fraud_service.domain.risk import MAX_ROW_BYTES, NO_RISK, Risk, RiskDay, encode_risk
+from fraud_service.processors.snapshot_reader import MAX_KEY_BYTES, VERSION_HEADER, risk_row
 
 pytestmark = pytest.mark.attack
 
@@ -26,11 +26,11 @@ def test_a_row_and_its_removal_are_taken():
     [
         (None, ROW, VERSION),
         (b"\xff", ROW, VERSION),
-        (b"m" * (LONGEST_KEY + 1), ROW, VERSION),
+        (b"m" * (MAX_KEY_BYTES + 1), ROW, VERSION),
         (KEY, b"", VERSION),
         (KEY, b"no row", VERSION),
         (KEY, b"\x91" * 10_000, VERSION),
-        (KEY, ROW + bytes(LARGEST_ROW), VERSION),
+        (KEY, ROW + bytes(MAX_ROW_BYTES), VERSION),
         (KEY, encode_risk(Risk(days=(RiskDay(1 << 40, 1, 1),))), VERSION),
         (KEY, encode_risk(Risk(days=(RiskDay(-1, 1, 1),))), VERSION),
         (KEY, encode_risk(Risk(streak=1, last_fraud=LATEST + 1)), VERSION),

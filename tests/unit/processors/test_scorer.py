@@ -14,7 +14,7 @@ from support.malformed import MALFORMED, text
 from support.payments import payment
 
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.events import Reason
+from fraud_service.domain.events import DeadLetterReason
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.processors.scorer import PROFILE
@@ -33,10 +33,10 @@ def test_each_malformed_message_is_one_dead_letter_and_the_good_ones_around_it_a
     for number, (value, key, _) in enumerate(MALFORMED):
         loop.transaction(payment(number))
         loop.raw(value, key)
-    loop.turn()
+    loop.tick()
     letters = loop.on("dead_letters")
     assert [(letter.value, letter.key, letter.header["fraud-reason"]) for letter in letters] == [
-        (None if reason is Reason.TOO_LARGE else value and masked(value), key and masked(key), reason)
+        (None if reason is DeadLetterReason.TOO_LARGE else value and masked(value), key and masked(key), reason)
         for value, key, reason in MALFORMED
     ]
     assert [decode_score(record.value).transaction_id for record in loop.on("scores")] == [
@@ -54,7 +54,7 @@ def test_each_malformed_message_is_one_dead_letter_and_the_good_ones_around_it_a
 def test_a_dead_letter_says_where_it_came_from(loop):
     loop.transaction(payment(0))
     loop.raw(b"{", b"c-1")
-    loop.turn()
+    loop.tick()
     (letter,) = loop.on("dead_letters")
     assert letter.header["fraud-source-topic"] == loop.settings.topics.transactions
     assert (letter.header["fraud-source-partition"], letter.header["fraud-source-offset"]) == (
@@ -67,7 +67,7 @@ def test_the_detail_of_a_dead_letter_does_not_repeat_the_value(loop):
     canary = "4111111111111111"
     for changes in ({"currency": canary}, {"timestamp": canary}, {"amount": f"-{canary}"}, {"latitude": canary}):
         loop.raw(text(**changes), b"c-1")
-    loop.turn()
+    loop.tick()
     letters = loop.on("dead_letters")
     assert len(letters) == 4
     assert not any(canary in value for letter in letters for value in letter.header.values())
@@ -82,7 +82,7 @@ def test_every_flagged_transaction_leaves_one_alert_as_a_cloud_event(loop):
                 number, amount=4000.0, entry_mode="ecommerce", device_id="new", country="XX", merchant_id=f"x{number}"
             )
         )
-    loop.turn()
+    loop.tick()
     records = [decode_score(message.value) for message in loop.on("scores")]
     flagged = [record for record in records if record.outcome != "approve"]
     alerts = loop.on("alerts")
@@ -103,13 +103,13 @@ def test_a_repeated_transaction_gets_its_first_decision_again_and_no_second_aler
     for number in range(30):
         loop.transaction(payment(number))
     loop.transaction(suspicious)
-    loop.turn()
+    loop.tick()
     state_before, alerts_before = profile(loop), len(loop.on("alerts"))
     loop.transaction(suspicious)
-    loop.turn()
+    loop.tick()
     first, second = (decode_score(record.value) for record in loop.on("scores")[-2:])
     assert first.outcome != "approve"
-    assert second == msgspec.structs.replace(first, repeated=True, features=None)
+    assert second == msgspec.structs.replace(first, is_duplicate=True, features=None)
     assert len(loop.on("alerts")) == alerts_before
     assert profile(loop) == state_before
 
@@ -126,23 +126,23 @@ def test_a_scorer_killed_between_checkpoints_scores_again_what_was_not_committed
     with looped(tmp_path / "a") as steady, looped(tmp_path / "b") as killed:
         for number in range(60):
             steady.transaction(payments[number])
-        steady.turn()
+        steady.tick()
         for number in range(40):
             killed.transaction(payments[number])
-        killed.turn()
+        killed.tick()
         for number in range(40, 50):
             killed.transaction(payments[number])
         killed.scorer._pending.clear()  # the transaction is aborted
         killed.restart_scorer()
         for number in range(40, 60):
             killed.transaction(payments[number])
-        killed.turn()
+        killed.tick()
         assert [m.value for m in killed.on("scores")] == [m.value for m in steady.on("scores")]
 
 
 def test_state_that_cannot_be_read_stops_the_scorer_instead_of_starting_a_card_anew(loop):
     loop.transaction(payment(0))
-    loop.turn()
+    loop.tick()
     partition = murmur2_partition(b"c-1", loop.partitions)
     transaction = loop.scorer._context.checkpoint.get_store_transaction(loop.settings.topics.transactions, partition)
     transaction.as_state(prefix=b"c-1").set_bytes(PROFILE, b"garbage")
@@ -153,8 +153,8 @@ def test_state_that_cannot_be_read_stops_the_scorer_instead_of_starting_a_card_a
 def test_lag_counts_from_the_oldest_message_of_a_batch_be_it_readable_or_not(loop):
     now = int(time.time() * 1000)
     loop.raw(b"{", b"c-1", now - 50_000)
-    loop.turn()
+    loop.tick()
     assert 50 <= loop.scorer_metrics.pace.lag() < 55
     loop.raw(text(), b"c-1", now - 30_000)
-    loop.turn()
+    loop.tick()
     assert 30 <= loop.scorer_metrics.pace.lag() < 35

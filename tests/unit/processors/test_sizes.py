@@ -24,13 +24,13 @@ from support.steps import message as made_of
 from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, Reason
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason
 from fraud_service.kafka import unreadable_batches
 from fraud_service.kafka.messages import Received, bounded, require_content
 from fraud_service.processors import learner, scorer
-from fraud_service.processors.snapshot_reader import LARGEST_RECORD, Broadcast
-from fraud_service.processors.tokenizer import TokenizerStep
-from fraud_service.runtime.batching import LARGEST, LARGEST_BYTES, Batches
+from fraud_service.processors.snapshot_reader import MAX_RECORD_BYTES, SnapshotReader
+from fraud_service.processors.tokenizer import TokenizerProcessor
+from fraud_service.runtime.batching import MAX_BATCH, MAX_BATCH_BYTES, Batches
 from fraud_service.runtime.metrics import Metrics, TokenizerMetrics
 from fraud_service.security.tokens import Tokenizer
 
@@ -59,11 +59,11 @@ def test_of_what_is_too_large_only_length_and_hash_are_kept(loop, field):
     good = {"value": text(), "key": b"c-1"}
     loop.raw(**{**good, field: BIG})
     loop.transaction(payment(1))
-    loop.turn()
+    loop.tick()
     (letter,) = loop.on("dead_letters")
     named = "content" if field == "value" else "key"
     assert getattr(letter, field) is None
-    assert letter.header["fraud-reason"] == Reason.TOO_LARGE
+    assert letter.header["fraud-reason"] == DeadLetterReason.TOO_LARGE
     assert letter.header[f"fraud-{named}-length"] == "8000000"
     assert letter.header[f"fraud-{named}-sha256"] == sha256(BIG).hexdigest()
     assert len(loop.on("scores")) == 1
@@ -80,9 +80,9 @@ def test_nothing_parses_a_message_that_is_too_large(loop, monkeypatch):
     loop.raw(text(), b"4 " * 1_000)
     for topic in (names.labels, names.scores):
         loop.learner.send(topic, b"c-1", BIG, BROKER_TIME)
-    loop.turn()
+    loop.tick()
     letters = loop.on("dead_letters")
-    assert [letter.header["fraud-reason"] for letter in letters] == [Reason.TOO_LARGE] * 4
+    assert [letter.header["fraud-reason"] for letter in letters] == [DeadLetterReason.TOO_LARGE] * 4
     assert {letter.header["fraud-source-topic"] for letter in letters} == {
         names.transactions,
         names.labels,
@@ -91,7 +91,7 @@ def test_nothing_parses_a_message_that_is_too_large(loop, monkeypatch):
 
 
 def test_the_tokenizer_does_not_parse_a_message_that_is_too_large():
-    step = TokenizerStep(
+    step = TokenizerProcessor(
         Settings(),
         SimpleNamespace(tokenize=explode, card_token=lambda *_: b"tok_a_x", active="a", keys={}),
         TokenizerMetrics(Metrics()),
@@ -128,7 +128,7 @@ CONTENTS = {
 
 @pytest.mark.parametrize("content", CONTENTS)
 def test_a_dead_letter_fits_its_topic_whatever_was_masked_in_it(content):
-    error = InvalidEvent(Reason.NOT_JSON, "4242424242424242 " * 100_000)
+    error = InvalidEvent(DeadLetterReason.NOT_JSON, "4242424242424242 " * 100_000)
     letter = scorer.dead_letter(received(CONTENTS[content], CONTENTS[content][:MAX_KEY_BYTES]), error)
     size = len(letter.value or b"") + len(letter.key or b"") + sum(len(part) for _, part in letter.headers)
     assert size < MOST_OF_A_BROKER / 3
@@ -136,7 +136,7 @@ def test_a_dead_letter_fits_its_topic_whatever_was_masked_in_it(content):
 
 def test_a_value_that_masking_makes_too_large_is_not_kept(monkeypatch):
     monkeypatch.setattr(scorer, "masked", lambda data, **_: data * 5)
-    letter = scorer.dead_letter(received(b"x" * MAX_EVENT_BYTES), InvalidEvent(Reason.NOT_JSON, "no JSON"))
+    letter = scorer.dead_letter(received(b"x" * MAX_EVENT_BYTES), InvalidEvent(DeadLetterReason.NOT_JSON, "no JSON"))
     assert letter.value is None
     assert dict(letter.headers)["fraud-content-length"] == b"65536"
 
@@ -163,7 +163,7 @@ def sizes(client, topics=("in",)) -> list[int]:
         return [[] for _ in batch]
 
     batches = Batches(client, topics[0], step, {})
-    while batches.turn(0):
+    while batches.tick(0):
         pass
     return found
 
@@ -172,9 +172,9 @@ def test_a_batch_is_bounded_by_its_bytes_and_ordinary_traffic_never_meets_the_bo
     client = Client(0)
     client.waiting = [Large(offset) for offset in range(40)]
     assert sizes(client) == [18, 18, 4]
-    ordinary = Client(2 * LARGEST)
-    assert sizes(ordinary) == [LARGEST, LARGEST]
-    assert LARGEST * 3_000 < LARGEST_BYTES  # ten times what a payment has
+    ordinary = Client(2 * MAX_BATCH)
+    assert sizes(ordinary) == [MAX_BATCH, MAX_BATCH]
+    assert MAX_BATCH * 3_000 < MAX_BATCH_BYTES  # ten times what a payment has
 
 
 def test_a_message_that_is_too_large_is_let_go_before_the_next_one_comes():
@@ -194,7 +194,7 @@ def test_a_message_that_is_too_large_is_let_go_before_the_next_one_comes():
 
 def test_every_message_that_is_searched_alone_brings_a_heartbeat():
     beats = []
-    step = TokenizerStep(Settings(), Tokenizer({"a": b"k" * 32}, "a"), TokenizerMetrics(Metrics()))
+    step = TokenizerProcessor(Settings(), Tokenizer({"a": b"k" * 32}, "a"), TokenizerMetrics(Metrics()))
     step.beat = lambda: beats.append(1)
     step([received(text(), topic=Settings().topics.raw_transactions)] * 3, explode)
     assert len(beats) == 3
@@ -210,7 +210,7 @@ def test_a_scorer_beats_within_a_batch_of_messages_that_take_a_close_look(loop):
 
 
 def test_a_snapshot_that_no_learner_can_have_written_is_refused_before_it_is_hashed():
-    reader = Broadcast.__new__(Broadcast)
+    reader = SnapshotReader.__new__(SnapshotReader)
     refused = []
     reader._on_refused = refused.append
     reader._refused = reader._unreadable = reader._passed_over = RateLimitedLog(lambda *_, **__: None, "refused")
@@ -218,7 +218,7 @@ def test_a_snapshot_that_no_learner_can_have_written_is_refused_before_it_is_has
 
     class Snapshot(Polled):
         def value(self):
-            return bytes(LARGEST_RECORD)
+            return bytes(MAX_RECORD_BYTES)
 
     assert reader._take([Snapshot(0)])
     assert refused == ["invalid"]
@@ -266,7 +266,7 @@ def test_the_last_message_of_a_batch_that_cannot_be_unpacked_stands_for_it():
         return [[] for _ in batch]
 
     batches = Batches(client, "in", step, {}, end_of=lambda _: 17)
-    assert batches.turn(0)
+    assert batches.tick(0)
     assert [(place.topic, place.partition, place.offset) for place in sought] == [("in", 0, 17)]
     assert [(message.offset, message.value) for message in taken] == [(6, b"v"), (16, None), (17, b"v")]
     assert client.stored == [("in", 0, 17)]
@@ -282,7 +282,7 @@ def test_a_batch_that_was_damaged_on_its_way_is_fetched_again():
     client = Client(0)
     client.waiting = [Broken(7), Polled(7)]
     batches = Batches(client, "in", lambda batch, _: [[] for _ in batch], {}, end_of=lambda _: 7)
-    assert batches.turn(0)
+    assert batches.tick(0)
     assert client.stored == [("in", 0, 7)]
 
 
@@ -290,7 +290,7 @@ def test_a_batch_that_cannot_be_unpacked_is_an_error_where_nobody_can_look_for_i
     client = Client(0)
     client.waiting = [Broken(7)]
     with pytest.raises(KafkaConsumerException):
-        Batches(client, "in", lambda batch, _: [[] for _ in batch], {}).turn(0)
+        Batches(client, "in", lambda batch, _: [[] for _ in batch], {}).tick(0)
 
 
 @pytest.mark.parametrize("last", [7, 8, 9, 14, 63, 1_000_006])

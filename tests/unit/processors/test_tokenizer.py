@@ -8,9 +8,9 @@ import pytest
 from support.worlds import MONDAY, label, transaction
 
 from fraud_service.config.settings import Settings
-from fraud_service.domain.events import Reason, encode
+from fraud_service.domain.events import DeadLetterReason, encode
 from fraud_service.kafka.messages import Received
-from fraud_service.processors.tokenizer import TokenizerStep
+from fraud_service.processors.tokenizer import TokenizerProcessor
 from fraud_service.runtime.metrics import Metrics, TokenizerMetrics
 from fraud_service.security.tokens import Tokenizer
 
@@ -23,7 +23,7 @@ CARD = "4242424242424242"
 
 @pytest.fixture
 def process():
-    step = TokenizerStep(SETTINGS, TOKENIZER, TokenizerMetrics(Metrics()))
+    step = TokenizerProcessor(SETTINGS, TOKENIZER, TokenizerMetrics(Metrics()))
 
     def process(value: bytes | None, key: bytes | None, topic: str = SETTINGS.topics.raw_transactions):
         (outputs,) = step([Received(topic, 0, 0, key, value, MONDAY)], None)
@@ -59,10 +59,10 @@ def test_a_label_goes_out_under_every_key_and_once_when_it_has_a_token(process):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (f"no JSON, and {CARD}".encode(), Reason.NOT_JSON),
-        (b'{"card": "c-1"}', Reason.MISSING_FIELD),
-        (f'{{"card_id": "c-1", "cvv": "123", "pan": "{CARD}"}}'.encode(), Reason.SENSITIVE_DATA),
-        (f'{{"card_id": "c-1", "pan": {CARD}}}'.encode(), Reason.CARD_NUMBER),
+        (f"no JSON, and {CARD}".encode(), DeadLetterReason.NOT_JSON),
+        (b'{"card": "c-1"}', DeadLetterReason.MISSING_FIELD),
+        (f'{{"card_id": "c-1", "cvv": "123", "pan": "{CARD}"}}'.encode(), DeadLetterReason.SENSITIVE_DATA),
+        (f'{{"card_id": "c-1", "pan": {CARD}}}'.encode(), DeadLetterReason.CARD_NUMBER),
     ],
 )
 def test_what_cannot_be_tokenized_is_a_masked_dead_letter_whose_key_is_a_token(process, value, reason):

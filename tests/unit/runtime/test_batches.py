@@ -17,7 +17,7 @@ from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.kafka.messages import Output, Received
 from fraud_service.runtime import batching
 from fraud_service.runtime.application import build
-from fraud_service.runtime.batching import ENDING, LARGEST, Batches
+from fraud_service.runtime.batching import MAX_BATCH, TXN_MARKER_DELAY_S, Batches
 
 
 def play(folder, batch: int):
@@ -30,8 +30,8 @@ def play(folder, batch: int):
                 loop.transaction(payment(max(number - 3, 0), f"c-{max(number - 3, 0) % 3}"))
             loop.raw(*MALFORMED[number % len(MALFORMED)][:2])
             if number % 50 == 49:
-                loop.turn()
-        loop.turn()
+                loop.tick()
+        loop.tick()
         return {topic: loop.on(topic) for topic in ("scores", "alerts", "dead_letters")}
 
 
@@ -49,7 +49,7 @@ def test_a_card_on_two_partitions_keeps_two_profiles_within_one_batch(tmp_path):
                 loop.scorer.send(
                     loop.settings.topics.transactions, b"c-1", encode(one), BROKER_TIME, partition=number % 2
                 )
-            loop.turn()
+            loop.tick()
             return [decode_score(record.value) for record in loop.on("scores")]
 
     found = scores(12)
@@ -81,19 +81,19 @@ def echo(batch, state_of):
 def test_what_has_arrived_is_taken_together_and_only_the_first_message_is_waited_for():
     client = Client(5)
     batched = Batches(client, "in", echo, {"scores": "out"})
-    assert batched.turn(0.2)
+    assert batched.tick(0.2)
     assert [record["value"] for record in client.produced] == [b"0", b"1", b"2", b"3", b"4"]
     assert {(record["topic"], record["timestamp"]) for record in client.produced} == {("out", 5)}
     assert client.stored == [("in", 0, 4)]
     assert client.timeouts == [0.2, 0, 0, 0, 0, 0]
-    assert not batched.turn(0.2)
+    assert not batched.tick(0.2)
 
 
 def test_a_batch_has_an_end_however_much_has_arrived():
-    client = Client(LARGEST + 10)
+    client = Client(MAX_BATCH + 10)
     batched = Batches(client, "in", echo, {"scores": "out"})
-    batched.turn(0.2)
-    assert len(client.produced) == LARGEST
+    batched.tick(0.2)
+    assert len(client.produced) == MAX_BATCH
 
 
 @pytest.fixture
@@ -108,40 +108,42 @@ def once(monkeypatch):
 
 def test_exactly_once_what_was_processed_is_committed_as_soon_as_nothing_waits(once):
     client, batched = once
-    assert batched.turn(0.05)
+    assert batched.tick(0.05)
     assert client.commits == []
-    assert not batched.turn(0.05)
+    assert not batched.tick(0.05)
     assert client.timeouts[-1] == 0  # the readers of three scores wait
     assert client.commits == [[("in", 0, 2)]]
-    assert not batched.turn(0.05)
+    assert not batched.tick(0.05)
     assert client.timeouts[-1] == 0.05
     assert len(client.commits) == 1
 
 
 def test_no_more_than_half_of_the_time_goes_into_early_commits(once):
     client, batched = once
-    batched.turn(0.05)
-    batched.turn(0.05)
+    batched.tick(0.05)
+    batched.tick(0.05)
     client.waiting = [Polled(3)]
-    batched.turn(0.05)
-    client.clock += 0.015 - ENDING  # which it waited for already
-    assert not batched.turn(0.05)
+    batched.tick(0.05)
+    client.clock += 0.015 - TXN_MARKER_DELAY_S  # which it waited for already
+    assert not batched.tick(0.05)
     assert len(client.commits) == 1
     assert client.timeouts[-1] == pytest.approx(0.005)
     client.clock += 0.005
-    assert not batched.turn(0.05)
+    assert not batched.tick(0.05)
     assert len(client.commits) == 2
 
 
-@pytest.mark.parametrize(("worked", "waits"), [(0.0, ENDING), (0.001, ENDING - 0.001), (0.1, 0.0)])
+@pytest.mark.parametrize(
+    ("worked", "waits"), [(0.0, TXN_MARKER_DELAY_S), (0.001, TXN_MARKER_DELAY_S - 0.001), (0.1, 0.0)]
+)
 def test_a_transaction_begins_only_when_the_last_one_has_had_the_time_to_end(once, worked, waits):
     client, batched = once
-    batched.turn(0.05)
-    batched.turn(0.05)
+    batched.tick(0.05)
+    batched.tick(0.05)
     client.waiting = [Polled(3)]
     client.clock += worked
     before = client.clock
-    batched.turn(0.05)
+    batched.tick(0.05)
     assert len(client.produced) == 4
     assert client.clock - before == pytest.approx(waits)
 
@@ -149,14 +151,14 @@ def test_a_transaction_begins_only_when_the_last_one_has_had_the_time_to_end(onc
 def test_at_least_once_nobody_waits_for_the_last_transaction(once):
     client, batched = once
     client.exactly_once, client._created_at = False, client.clock
-    batched.turn(0.05)
+    batched.tick(0.05)
     assert client.clock == client._created_at
 
 
 def test_at_least_once_nobody_waits_for_a_commit_and_none_comes_early():
     client = Client(3)
     batched = Batches(client, "in", echo, {"scores": "out"})
-    assert [batched.turn(0.2), batched.turn(0.2)] == [True, False]
+    assert [batched.tick(0.2), batched.tick(0.2)] == [True, False]
     assert (client.commits, client.timeouts[-1]) == ([], 0.2)
 
 
@@ -166,7 +168,7 @@ def test_what_was_collected_is_processed_before_its_partition_is_given_away(tmp_
     client = Client(3, {3: lambda: app._on_revoke(None, [])})  # before the third message
     monkeypatch.setattr(type(app).__mro__[1], "_on_revoke", lambda *_: order.append(list(client.stored)))
     app.batches = Batches(client, "in", echo, {"scores": "out"})
-    app.batches.turn(0.2)
+    app.batches.tick(0.2)
     assert order == [[("in", 0, 1)]]
     assert client.stored == [("in", 0, 1), ("in", 0, 2)]
 

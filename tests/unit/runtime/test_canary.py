@@ -34,20 +34,20 @@ from fraud_service.domain.errors import ClusterUnavailable, FatalStreamError, Pa
 from fraud_service.runtime import application
 from fraud_service.runtime.application import (
     MEMTABLE_BYTES,
-    UNMERGED,
-    GuardedApplication,
+    NO_WRITE_STALL,
+    FraudApplication,
     build,
     show_state,
 )
 from fraud_service.runtime.health import SILENCE_ALLOWED, Health
 from fraud_service.runtime.metrics import Metrics, ScorerMetrics
 from fraud_service.runtime.quix_patches import (
+    CLOSE_TIMEOUT_S,
     COMMIT_TIMEOUT,
-    GRACE,
-    bound_commits,
+    bound_commit_time,
     time_checkpoints,
 )
-from fraud_service.runtime.stalled_fetch import PATIENCE
+from fraud_service.runtime.stalled_fetch import STALL_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_exception_handler", "_process_message"])
 def test_quix_still_has_the_methods_that_are_overridden(name):
-    theirs, ours = inspect.signature(getattr(Application, name)), inspect.signature(getattr(GuardedApplication, name))
+    theirs, ours = inspect.signature(getattr(Application, name)), inspect.signature(getattr(FraudApplication, name))
     assert len(theirs.parameters) == len(ours.parameters)
 
 
@@ -82,9 +82,9 @@ def test_who_recovers_is_still_told_apart_from_who_should(app):
 @pytest.fixture
 def app(tmp_path):
     made = build(
-        Settings(state_dir=tmp_path, instance="pod-0"), "fraud-scorer", guarantee="exactly-once", commit_interval=1
+        Settings(state_dir=tmp_path, instance_id="pod-0"), "fraud-scorer", guarantee="exactly-once", commit_interval=1
     )
-    made.batches = SimpleNamespace(turn=lambda _: False, process_collected=lambda: False)
+    made.batches = SimpleNamespace(tick=lambda _: False, process_collected=lambda: False)
     return made
 
 
@@ -104,12 +104,12 @@ def test_a_partition_that_the_client_never_begins_to_read_ends_the_application(a
         return app.not_fetched
 
     assert after(0, "none") is None
-    assert after(PATIENCE - 1, "none") is None
+    assert after(STALL_TIMEOUT_S - 1, "none") is None
     assert after(10, "active") is None  # it only took long
     assert after(10, "none") is None
-    assert after(PATIENCE, "none", "DOWN") is None  # an outage is waited for
+    assert after(STALL_TIMEOUT_S, "none", "DOWN") is None  # an outage is waited for
     assert after(10, "none") is None
-    assert after(PATIENCE, "none") == "payments[1]"
+    assert after(STALL_TIMEOUT_S, "none") == "payments[1]"
     with pytest.raises(ClusterUnavailable, match=r"never began to read payments\[1\]"):
         app._process_message({})
 
@@ -195,8 +195,8 @@ def test_the_state_is_opened_with_our_options(tmp_path):
         said = log.read_text()
     for option, value in (
         ("write_buffer_size", MEMTABLE_BYTES),
-        ("level0_slowdown_writes_trigger", UNMERGED),
-        ("level0_stop_writes_trigger", UNMERGED),
+        ("level0_slowdown_writes_trigger", NO_WRITE_STALL),
+        ("level0_stop_writes_trigger", NO_WRITE_STALL),
         (r"compression\[0\]", "NoCompression"),
         (r"compression\[1\]", "LZ4"),
     ):
@@ -263,7 +263,7 @@ class Client:
         self.send_offsets_to_transaction = send
         self.asked: list[float | None] = []
         self.bounded = SimpleNamespace(_producer=self, commit_transaction=self._commit)
-        bound_commits(self.bounded)
+        bound_commit_time(self.bounded)
 
     def _commit(self, offsets: object, group: object, timeout: float | None = None) -> None:
         self.asked.append(timeout)
@@ -279,7 +279,7 @@ def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loo
         Settings(), "learner", guarantee="exactly-once", commit_interval=1, transaction_timeout_ms=300_000
     )  # fmt: skip
     delivery = learner.config.producer_extra_config["message.timeout.ms"] / 1000
-    assert delivery + COMMIT_TIMEOUT + GRACE < SILENCE_ALLOWED
+    assert delivery + COMMIT_TIMEOUT + CLOSE_TIMEOUT_S < SILENCE_ALLOWED
 
 
 def test_a_client_that_does_not_give_up_is_left_waiting():
@@ -423,7 +423,7 @@ def test_statistics_show_about_how_many_cards_each_partition_has_and_forget_thos
         shown = {labels["partition"]: value for _, labels, value in samples(metrics.cards)}
         assert len(shown) == loop.partitions
         assert sum(shown.values()) == 60
-        service.watch(app, Health(), metrics, [], lambda _: metrics.cards.clear())
+        service.attach_observers(app, Health(), metrics, [], lambda _: metrics.cards.clear())
         app._tell([])
         assert list(samples(metrics.cards)) == []
 

@@ -26,7 +26,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
 
 
 def meaning(error: Exception, *, rival: bool = False) -> Exception:
-    return error_classification.meaning(error, "fraud-scorer-pod-0", lambda is_joining: rival)
+    return error_classification.classify_error(error, "fraud-scorer-pod-0", lambda is_joining: rival)
 
 
 AWAY = [
@@ -62,7 +62,7 @@ def test_what_another_try_cannot_mend_ends_the_process(error):
 def test_a_fenced_transaction_ends_the_process_only_when_another_has_its_name(code):
     fenced = KafkaException(KafkaError(code))
     assert isinstance(meaning(fenced, rival=False), ClusterUnavailable)
-    with pytest.raises(FatalStreamError, match=r"runs as fraud-scorer-pod-0 .* FRAUD_INSTANCE of its own"):
+    with pytest.raises(FatalStreamError, match=r"runs as fraud-scorer-pod-0 .* FRAUD_INSTANCE_ID of its own"):
         raise meaning(fenced, rival=True)
 
 
@@ -74,7 +74,7 @@ def test_a_member_whose_name_was_taken_ends_the_process():
 def waits(monkeypatch):
     """No pause between starts; note each wait for the cluster."""
     seen: list[dict[str, bool]] = []
-    monkeypatch.setattr(service, "PAUSE", 0.0)
+    monkeypatch.setattr(service, "RESTART_POLL_S", 0.0)
     monkeypatch.setattr(clients, "await_cluster", lambda _settings, _beat: seen.append(dict(health.conditions)))
     health = Health()
     return health, seen
@@ -91,7 +91,7 @@ def test_work_begins_anew_when_the_cluster_is_back_and_is_not_ready_meanwhile(wa
             raise ending
 
     metrics = StreamMetrics(Metrics())
-    service.persist(Settings(), health, metrics, work)
+    service.run_with_restarts(Settings(), health, metrics, work)
     assert metrics.interruptions._value.get() == 2
     assert [(now["connected"], now["assigned"]) for now in seen] == [(False, False)] * 2
     assert health.is_live
@@ -104,7 +104,7 @@ def test_who_was_never_ready_ends_when_the_cluster_is_away(waits):
         raise ClusterUnavailable("away")
 
     with pytest.raises(ClusterUnavailable):
-        service.persist(Settings(), health, StreamMetrics(Metrics()), work)
+        service.run_with_restarts(Settings(), health, StreamMetrics(Metrics()), work)
     assert seen == []
 
 
@@ -132,7 +132,7 @@ def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monke
     beats: list[float] = []
     ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=10.0)
     group = Group(monkeypatch, joined_after=15.0)
-    assert error_classification.has_rival(Settings(), ours, lambda: beats.append(group.now), is_joining=True)
+    assert error_classification.is_fenced_by_twin(Settings(), ours, lambda: beats.append(group.now), is_joining=True)
     assert group.now == 15.0
     assert len(beats) == 31
 
@@ -140,7 +140,7 @@ def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monke
 def test_who_sees_nobody_join_in_twice_its_own_time_has_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=0.1)
     group = Group(monkeypatch, joined_after=100.0)
-    assert not error_classification.has_rival(Settings(), ours, lambda: None, is_joining=True)
+    assert not error_classification.is_fenced_by_twin(Settings(), ours, lambda: None, is_joining=True)
     assert group.now == error_classification.JOINING
 
 
@@ -150,7 +150,9 @@ def test_a_group_that_took_our_partitions_already_has_the_rival_or_there_is_none
 ) -> None:
     ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=10.0)
     group = Group(monkeypatch, joined_after)
-    assert error_classification.has_rival(Settings(), ours, lambda: None, is_joining=False) == (joined_after == 0.0)
+    assert error_classification.is_fenced_by_twin(Settings(), ours, lambda: None, is_joining=False) == (
+        joined_after == 0.0
+    )
     assert group.now == 0.0
 
 

@@ -12,7 +12,7 @@ from fraud_service.processors import learner, scorer
 
 def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
     monkeypatch.delenv("FRAUD_TOPICS__SCORES", raising=False)
-    assert {spec.role: spec.name for spec in topics.table(Settings())} == {
+    assert {spec.role: spec.name for spec in topics.topic_specs(Settings())} == {
         "transactions": "payments.transactions.v1",
         "labels": "payments.fraud-labels.v1",
         "scores": "fraud.scores.v1",
@@ -25,7 +25,7 @@ def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
         "scorer_state": "changelog__fraud-scorer--payments.transactions.v1--default",
         "learner_state": "changelog__fraud-learner--fraud.scores.v1--default",
     }
-    assert (scorer.PROFILE, learner.PROGRESS, learner.PASSED, learner.LEDGER, learner.LESSONS) == (
+    assert (scorer.PROFILE, learner.STATE_KEY, learner.WATERMARK_KEY, learner.JOIN_KEY, learner.EXAMPLES_KEY) == (
         "profile",
         "progress",
         "passed",
@@ -57,7 +57,7 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
             "has_crcs",
         ),
     )
-    assert (online_training.SCHEMA, online_training.Progress.__struct_fields__) == (
+    assert (online_training.SCHEMA, online_training.LearnerState.__struct_fields__) == (
         2,
         (
             "schema",
@@ -72,14 +72,14 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
             "pretrained",
         ),
     )
-    assert model_weighting.Tally.__struct_fields__ == (
+    assert model_weighting.DailyHistogram.__struct_fields__ == (
         "day",
         "pretrained_frauds",
         "pretrained_genuine",
         "online_frauds",
         "online_genuine",
     )
-    assert label_join_rows.Entry.__struct_fields__ == (
+    assert label_join_rows.PendingTransaction.__struct_fields__ == (
         "packed",
         "waiting",
         "taught",

@@ -16,16 +16,16 @@ from fraud_service.domain.decision import Outcome
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.label_join_rows import Example, Scored
+from fraud_service.domain.label_join_rows import Example, ScoredTransaction
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.reasons import CODES
-from fraud_service.domain.snapshot import Knowledge, untaught
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.runtime.health import SILENCE_ALLOWED, Health, HttpEndpoint
 from fraud_service.runtime.metrics import (
-    MOST_CURRENCIES,
+    MAX_CURRENCIES,
+    LagTracker,
     LearnerMetrics,
     Metrics,
-    Pace,
     ScorerMetrics,
 )
 
@@ -73,7 +73,7 @@ def clock(monkeypatch):
 
 def verdicts(*payments, model=None, policy=None, knowledge=None):
     detector = Detector(model or LinearModel(base=-3.0), policy or Policy())
-    return detector.assess(payments, {}, knowledge or Knowledge(untaught("model-1", online_model())))
+    return detector.assess(payments, {}, knowledge or SnapshotStore(untrained("model-1", online_model())))
 
 
 def samples(metrics):
@@ -250,7 +250,7 @@ def test_a_verdict_is_counted_by_its_outcome_with_its_score(metrics):
     scorer.observe(verdicts(transaction("t1"), transaction("t2", MONDAY + 1), transaction("t1")))
     seen = samples(metrics)
     assert seen["fraud_transactions_total", "approve"] == 3
-    assert seen["fraud_repeated_transactions_total",] == 1
+    assert seen["fraud_duplicate_transactions_total",] == 1
     assert seen["fraud_score_count",] == 2
     assert seen["fraud_score_bucket", "0.03"] == 0
     assert seen["fraud_score_bucket", "0.1"] == 2
@@ -275,7 +275,7 @@ def test_a_reused_transaction_id_is_counted_once_however_often_its_payment_comes
     scorer.observe(verdicts(transaction("t1"), other, other))
     seen = samples(metrics)
     assert seen["fraud_reused_transaction_ids_total",] == 1
-    assert seen["fraud_repeated_transactions_total",] == 1
+    assert seen["fraud_duplicate_transactions_total",] == 1
     assert seen["fraud_reasons_total", "TRANSACTION_ID_REUSED"] == 1
 
 
@@ -309,10 +309,10 @@ def test_a_flagged_transaction_that_a_model_scored_is_counted_where_it_has_no_re
 
 
 def test_a_decision_on_an_old_snapshot_is_counted_as_stale(metrics):
-    scorer, knowledge = ScorerMetrics(metrics), Knowledge(untaught("model-1", online_model()))
+    scorer, knowledge = ScorerMetrics(metrics), SnapshotStore(untrained("model-1", online_model()))
     old = snapshot(MONDAY - DAY, {}, {})
     knowledge.receive_snapshot(old)
-    knowledge.settle()
+    knowledge.apply_received()
     for at in (MONDAY, old.effective_from + HOUR - 1):
         (verdict,) = verdicts(transaction(f"at-{at}", at), knowledge=knowledge)
         scorer.observe([verdict])
@@ -325,9 +325,9 @@ def test_the_currency_label_stays_bounded_whatever_messages_claim(metrics):
     payments = [transaction(f"t-{a}{b}", currency=f"{a}{b}X", **SUSPICIOUS) for a in letters[:4] for b in letters]
     scorer.observe(verdicts(*payments, policy=Policy(review=0.0)))
     series = {name[1]: value for name, value in samples(metrics).items() if name[0] == "fraud_flagged_amount_total"}
-    assert len(series) == MOST_CURRENCIES + 1
+    assert len(series) == MAX_CURRENCIES + 1
     assert series["AAX"] == 500.0
-    assert series["other"] == 500.0 * (len(payments) - MOST_CURRENCIES)
+    assert series["other"] == 500.0 * (len(payments) - MAX_CURRENCIES)
 
 
 def test_no_label_carries_a_card_a_merchant_or_a_transaction(metrics):
@@ -350,7 +350,7 @@ def test_the_newest_snapshot_is_shown(metrics):
 def example(*, outcome=Outcome.APPROVE, is_fraud=True, known_at=MONDAY + DAY, corrects=False):
     (verdict,) = verdicts(transaction())
     values = verdict.features.vector()
-    scored = Scored("t1", "card-1", "merchant-1", MONDAY, 25.0, -3.0, -3.0, 0.05, outcome, values, "model-1")
+    scored = ScoredTransaction("t1", "card-1", "merchant-1", MONDAY, 25.0, -3.0, -3.0, 0.05, outcome, values, "model-1")
     return Example(scored, is_fraud, LabelSource.ANALYST, known_at, corrects)
 
 
@@ -398,40 +398,40 @@ def hand(monkeypatch):
 
 
 def test_lag_is_how_long_the_message_in_work_has_waited_and_goes_on_while_the_loop_stands_still(hand):
-    pace = Pace()
-    pace.turned(is_connected=True)
-    pace.took(990.0)
+    pace = LagTracker()
+    pace.record_idle(is_connected=True)
+    pace.record_received(990.0)
     assert pace.lag() == 10
     hand.seconds += 5
     assert pace.lag() == 15
 
 
 def test_a_turn_that_found_nothing_has_caught_up_unless_the_brokers_are_out_of_reach(hand):
-    pace = Pace()
-    pace.took(990.0)
-    pace.turned(is_connected=True)  # the turn before took a message: there may be more
+    pace = LagTracker()
+    pace.record_received(990.0)
+    pace.record_idle(is_connected=True)  # the turn before took a message: there may be more
     assert pace.lag() == 10
-    pace.turned(is_connected=False)
+    pace.record_idle(is_connected=False)
     assert pace.lag() == 10
-    pace.turned(is_connected=True)
+    pace.record_idle(is_connected=True)
     assert pace.lag() == 0
 
 
 def test_a_broker_whose_clock_is_ahead_makes_no_negative_lag(hand):
-    pace = Pace()
-    pace.took(1001.0)
+    pace = LagTracker()
+    pace.record_received(1001.0)
     assert pace.lag() == 0
 
 
 def test_a_recovery_lasts_from_the_assignment_to_the_first_turn_and_is_seen_while_it_lasts(hand):
-    pace = Pace()
+    pace = LagTracker()
     assert pace.recovery() == 0
-    pace.given()
+    pace.record_assigned()
     hand.seconds += 30
     assert pace.recovery() == 30
-    pace.turned(is_connected=True)
+    pace.record_idle(is_connected=True)
     hand.seconds += 30
-    pace.turned(is_connected=True)
+    pace.record_idle(is_connected=True)
     assert pace.recovery() == 30
-    pace.given()
+    pace.record_assigned()
     assert pace.recovery() == 0

@@ -342,5 +342,5 @@ def test_with_a_certificate_everything_is_https_and_a_renewed_one_is_taken_up(tm
 def test_a_certificate_that_cannot_be_used_stops_the_start(tmp_path, metrics, health, spoiled):
     good = Authority(tmp_path).sign("good", LOOPBACK)
     getattr(good, spoiled).write_text("nothing")
-    with pytest.raises(ConfigurationError, match=r"FRAUD_HTTP_CERTIFICATE=.*FRAUD_HTTP_KEY=.*cannot be used"):
+    with pytest.raises(ConfigurationError, match=r"FRAUD_HTTP_TLS_CERT=.*FRAUD_HTTP_TLS_KEY=.*cannot be used"):
         HttpEndpoint(LOOPBACK, 0, metrics, health, (good.certificate, good.key))

@@ -44,15 +44,15 @@ class Cluster:
 def start(monkeypatch):
     def run(cluster: Cluster) -> None:
         monkeypatch.setattr(clients, "reader", cluster.reader)
-        settings = Settings(instance="test")
-        (changelog,) = (spec for spec in topics.table(settings) if spec.role == "scorer_state")
-        preflight.require_sound(settings, "group", ["in"], changelog)
+        settings = Settings(instance_id="test")
+        (changelog,) = (spec for spec in topics.topic_specs(settings) if spec.role == "scorer_state")
+        preflight.require_consistent(settings, "group", ["in"], changelog)
 
-    monkeypatch.setattr(clients, "PAUSE", 0.001)
+    monkeypatch.setattr(clients, "RETRY_POLL_S", 0.001)
     return run
 
 
-@pytest.mark.parametrize("code", sorted(clients.PASSING))
+@pytest.mark.parametrize("code", sorted(clients.TRANSIENT_CODES))
 def test_a_coordinator_or_leader_that_is_not_there_yet_is_waited_for(start, code):
     cluster = Cluster(code, code)
     with capture_logs() as logged:
@@ -62,7 +62,7 @@ def test_a_coordinator_or_leader_that_is_not_there_yet_is_waited_for(start, code
 
 
 def test_patience_ends_and_the_reason_is_named(start, monkeypatch):
-    monkeypatch.setattr(clients, "PATIENCE", 0.02)
+    monkeypatch.setattr(clients, "RETRY_TIMEOUT_S", 0.02)
     cluster = Cluster(*[KafkaError.NOT_COORDINATOR] * 1000)
     with pytest.raises(ClusterUnavailable, match=r"group cannot be checked, for 0 s: .*coordinator.*look after"):
         start(cluster)
@@ -85,4 +85,4 @@ def test_topics_that_cannot_be_asked_for_are_no_finding_about_them(code, kind):
         raise KafkaException(KafkaError(code))
 
     with pytest.raises(kind, match="does not answer"):
-        topics.require(SimpleNamespace(list_topics=refuse), topics.table(Settings()))
+        topics.require(SimpleNamespace(list_topics=refuse), topics.topic_specs(Settings()))

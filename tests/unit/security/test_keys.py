@@ -30,7 +30,7 @@ def complaint(**settings):
 
 def test_without_keys_the_error_names_both_settings():
     said = complaint()
-    for word in ("FRAUD_SIGNING_KEYS", "openssl rand -hex 32", "FRAUD_DEPLOYMENT", "FRAUD_ALLOW_UNSIGNED=true"):
+    for word in ("FRAUD_SIGNING_KEY_DIR", "openssl rand -hex 32", "FRAUD_DEPLOYMENT", "FRAUD_ALLOW_UNSIGNED=true"):
         assert word in said
 
 
@@ -39,13 +39,13 @@ def test_unsigned_operation_can_be_allowed():
 
 
 def test_keys_without_a_deployment_stop_the_start(keys):
-    said = complaint(signing_keys=keys, allow_unsigned=True)
-    assert said.startswith("FRAUD_DEPLOYMENT is not set, and FRAUD_SIGNING_KEYS=")
+    said = complaint(signing_key_dir=keys, allow_unsigned=True)
+    assert said.startswith("FRAUD_DEPLOYMENT is not set, and FRAUD_SIGNING_KEY_DIR=")
     assert "k" * 64 not in said
 
 
 def test_keys_count_also_where_unsigned_operation_is_allowed(keys):
-    ring = load_keyring(Settings(signing_keys=keys, deployment="production/fraud", allow_unsigned=True))
+    ring = load_keyring(Settings(signing_key_dir=keys, deployment="production/fraud", allow_unsigned=True))
     assert ring.is_demanding
     assert (ring.active, ring.deployment) == ("2026-01", "production/fraud")
 
@@ -64,11 +64,11 @@ def test_signing_needs_keys_even_where_unsigned_operation_is_allowed():
 @pytest.mark.parametrize("name", ["a b", "ke\x1b[31my", "k\udcffy", "a\nb"])
 def test_a_key_has_a_name_that_can_be_a_header_and_be_shown(tmp_path, name):
     (tmp_path / name).write_text("k" * 64)
-    said = complaint(signing_keys=tmp_path, deployment="production")
-    assert said.startswith(f"FRAUD_SIGNING_KEYS={tmp_path}: a key is named ")
+    said = complaint(signing_key_dir=tmp_path, deployment="production")
+    assert said.startswith(f"FRAUD_SIGNING_KEY_DIR={tmp_path}: a key is named ")
     assert "\x1b" not in said
 
 
 def test_a_certificate_is_no_key(tmp_path):
     (tmp_path / "tls.crt").write_text("-----BEGIN CERTIFICATE-----\nMIIB" + "A" * 64)
-    assert "everybody may know" in complaint(signing_keys=tmp_path, deployment="production")
+    assert "everybody may know" in complaint(signing_key_dir=tmp_path, deployment="production")

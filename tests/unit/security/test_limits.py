@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from support.worlds import HOUR, MONDAY, DictStore, label
 
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import LabelSource, Reason
-from fraud_service.security.label_rate_limit import KEY, MOST_PER_CARD, Limits, Sluice
+from fraud_service.domain.events import DeadLetterReason, LabelSource
+from fraud_service.security.label_rate_limit import KEY, MAX_PER_CARD, LabelRateLimiter, LabelRateLimits
 
 pytestmark = pytest.mark.attack
 
@@ -17,14 +17,14 @@ FAST = settings(max_examples=60, deadline=None, derandomize=True)
 LABELS = st.lists(st.tuples(st.sampled_from(LabelSource), st.integers(0, 5), st.integers(-HOUR, 3 * HOUR)), max_size=60)
 
 
-def admitted(sluice: Sluice, arrivals) -> list[bool]:
+def admitted(sluice: LabelRateLimiter, arrivals) -> list[bool]:
     found = []
     for number, (source, card, after) in enumerate(arrivals):
         try:
             sluice.admit(label(f"t-{number}", source=source, card_id=f"card-{card}"), MONDAY + after)
             found.append(True)
         except InvalidEvent as error:
-            found.append(error.reason != Reason.LABEL_FLOOD)
+            found.append(error.reason != DeadLetterReason.LABEL_FLOOD)
     return found
 
 
@@ -39,28 +39,31 @@ def test_an_hour_takes_so_many_labels_of_a_source_and_of_a_card_and_no_more(arri
         expected.append(is_taken)
         if is_taken:
             sources[source], cards[card] = sources.get(source, 0) + 1, cards.get(card, 0) + 1
-    assert admitted(Sluice(DictStore(), Limits(per_source, per_card)), arrivals) == expected
+    assert admitted(LabelRateLimiter(DictStore(), LabelRateLimits(per_source, per_card)), arrivals) == expected
 
 
 @FAST
 @given(LABELS, st.integers(0, 60))
 def test_a_learner_that_starts_again_holds_back_the_same_labels(arrivals, place):
-    limits = Limits(4, 3)
-    whole = admitted(Sluice(DictStore(), limits), arrivals)
+    limits = LabelRateLimits(4, 3)
+    whole = admitted(LabelRateLimiter(DictStore(), limits), arrivals)
     store = DictStore()
-    parts = admitted(Sluice(store, limits), arrivals[:place]), admitted(Sluice(store, limits), arrivals[place:])
+    parts = (
+        admitted(LabelRateLimiter(store, limits), arrivals[:place]),
+        admitted(LabelRateLimiter(store, limits), arrivals[place:]),
+    )
     assert [*parts[0], *parts[1]] == whole
 
 
 def test_without_limits_nothing_is_counted():
     store = DictStore()
-    assert all(admitted(Sluice(store, Limits()), [(LabelSource.ANALYST, 0, 0)] * 100))
+    assert all(admitted(LabelRateLimiter(store, LabelRateLimits()), [(LabelSource.ANALYST, 0, 0)] * 100))
     assert store == {}
 
 
-@pytest.mark.parametrize("limits", [Limits(per_source=2), Limits(per_card=2)])
+@pytest.mark.parametrize("limits", [LabelRateLimits(per_source=2), LabelRateLimits(per_card=2)])
 def test_each_limit_works_alone_and_says_how_many_there_were(limits):
-    sluice = Sluice(DictStore(), limits)
+    sluice = LabelRateLimiter(DictStore(), limits)
     assert admitted(sluice, [(LabelSource.ANALYST, 0, 0)] * 3) == [True, True, False]
     with pytest.raises(InvalidEvent, match="2 labels of"):
         sluice.admit(label(source=LabelSource.ANALYST, card_id="card-0"), MONDAY)
@@ -69,7 +72,7 @@ def test_each_limit_works_alone_and_says_how_many_there_were(limits):
 
 def test_the_state_of_an_hour_is_bounded():
     store = DictStore()
-    sluice = Sluice(store, Limits(per_card=MOST_PER_CARD))
+    sluice = LabelRateLimiter(store, LabelRateLimits(per_card=MAX_PER_CARD))
     assert all(admitted(sluice, [(LabelSource.SETTLEMENT, number, 0) for number in range(2000)]))
     assert set(store) == {KEY}
     assert len(store[KEY]) < 8300

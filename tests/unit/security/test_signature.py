@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_service.domain.errors import RefusedRecord
-from fraud_service.security.signatures import KEY_HEADER, SIGNATURE_HEADER, Keyring, Refusal
+from fraud_service.security.signatures import KEY_HEADER, SIGNATURE_HEADER, Keyring, RejectReason
 
 pytestmark = pytest.mark.attack
 
@@ -38,23 +38,23 @@ def test_any_change_is_a_forgery(key, value, headers, data):
     changes += [("risk", key, other, signed)] if other != value else []
     changes += [("risk", value, key, signed)] if key != value else []
     for change in changes:
-        assert refusal(RING, *change) == Refusal.FORGED
+        assert refusal(RING, *change) == RejectReason.FORGED
 
 
 def test_an_unsigned_record_and_an_unknown_key_are_told_apart():
     stranger = Keyring({"2024": b"x" * 32}, "2024").signed("risk", b"k", b"v", [])
-    assert refusal(RING, "risk", b"k", b"v", stranger) == Refusal.UNKNOWN_KEY
-    assert refusal(RING, "risk", b"k", b"v", []) == Refusal.UNSIGNED
+    assert refusal(RING, "risk", b"k", b"v", stranger) == RejectReason.UNKNOWN_KEY
+    assert refusal(RING, "risk", b"k", b"v", []) == RejectReason.UNSIGNED
     half = [header for header in stranger if header[0] != SIGNATURE_HEADER]
-    assert refusal(RING, "risk", b"k", b"v", half) == Refusal.UNSIGNED
+    assert refusal(RING, "risk", b"k", b"v", half) == RejectReason.UNSIGNED
     claimed = [(name, b"2026" if name == KEY_HEADER else content) for name, content in stranger]
-    assert refusal(RING, "risk", b"k", b"v", claimed) == Refusal.FORGED
+    assert refusal(RING, "risk", b"k", b"v", claimed) == RejectReason.FORGED
 
 
 def test_an_older_key_still_verifies_until_it_is_taken_away():
     old = Keyring(RING.keys, "2025").signed("risk", b"k", b"v", [])
     RING.require("risk", b"k", b"v", old)
-    assert refusal(Keyring({"2026": b"n" * 32}, "2026"), "risk", b"k", b"v", old) == Refusal.UNKNOWN_KEY
+    assert refusal(Keyring({"2026": b"n" * 32}, "2026"), "risk", b"k", b"v", old) == RejectReason.UNKNOWN_KEY
 
 
 def test_signing_anew_replaces_the_signature():
@@ -77,7 +77,7 @@ def test_a_signature_counts_in_its_deployment_only():
     staging, production = (Keyring(RING.keys, "2026", place) for place in ("staging", "production"))
     signed = staging.signed("models", b"online", b"{}", [])
     staging.require("models", b"online", b"{}", signed)
-    assert refusal(production, "models", b"online", b"{}", signed) == Refusal.FORGED
+    assert refusal(production, "models", b"online", b"{}", signed) == RejectReason.FORGED
 
 
 def test_a_signature_of_an_earlier_version_counts_nowhere_by_itself():
@@ -85,7 +85,7 @@ def test_a_signature_of_an_earlier_version_counts_nowhere_by_itself():
     signed = old.signed("models", b"online", b"{}", [])
     old.require("models", b"online", b"{}", signed)
     for place in ("", "models", "production"):
-        assert refusal(Keyring(RING.keys, "2026", place), "models", b"online", b"{}", signed) == Refusal.FORGED
+        assert refusal(Keyring(RING.keys, "2026", place), "models", b"online", b"{}", signed) == RejectReason.FORGED
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_a_signature_of_an_earlier_version_counts_nowhere_by_itself():
     ],
 )
 def test_headers_of_any_bytes_are_refused_and_raise_nothing_else(headers):
-    assert refusal(RING, "risk", None, None, headers) in [*Refusal]
+    assert refusal(RING, "risk", None, None, headers) in [*RejectReason]
 
 
 def test_a_second_header_of_one_name_is_part_of_what_is_signed():
     signed = RING.signed("risk", b"k", b"v", [("fraud-snapshot", b"1")])
     for extra in (("fraud-snapshot", b"2"), (KEY_HEADER, b"2026")):
-        assert refusal(RING, "risk", b"k", b"v", [extra, *signed]) == Refusal.FORGED
-        assert refusal(RING, "risk", b"k", b"v", [*signed, extra]) == Refusal.FORGED
+        assert refusal(RING, "risk", b"k", b"v", [extra, *signed]) == RejectReason.FORGED
+        assert refusal(RING, "risk", b"k", b"v", [*signed, extra]) == RejectReason.FORGED

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.worlds import MONDAY, transaction
 
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import Reason, decode_transaction, encode
+from fraud_service.domain.events import DeadLetterReason, decode_transaction, encode
 from fraud_service.security.card_data import find, is_card_number
 from fraud_service.security.tokens import Tokenizer
 
@@ -93,22 +93,22 @@ def test_whatever_the_bytes_no_key_passes_as_it_is(value, key):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (None, Reason.EMPTY),
-        (b"", Reason.EMPTY),
-        (b"customer 1234567", Reason.NOT_JSON),
-        (b'["card_id"]', Reason.NOT_AN_OBJECT),
-        (b'{"card": "c-1"}', Reason.MISSING_FIELD),
-        (b'{"card_id": 17}', Reason.INVALID_FIELD),
-        (b'{"card_id": null}', Reason.INVALID_FIELD),
-        (b'{"card_id": {"number": "x"}}', Reason.INVALID_FIELD),
-        (b'{"card_id": ""}', Reason.INVALID_FIELD),
-        ('{"card_id": "c-1"}'.encode("utf-16"), Reason.NOT_UTF8),
+        (None, DeadLetterReason.EMPTY),
+        (b"", DeadLetterReason.EMPTY),
+        (b"customer 1234567", DeadLetterReason.NOT_JSON),
+        (b'["card_id"]', DeadLetterReason.NOT_AN_OBJECT),
+        (b'{"card": "c-1"}', DeadLetterReason.MISSING_FIELD),
+        (b'{"card_id": 17}', DeadLetterReason.INVALID_FIELD),
+        (b'{"card_id": null}', DeadLetterReason.INVALID_FIELD),
+        (b'{"card_id": {"number": "x"}}', DeadLetterReason.INVALID_FIELD),
+        (b'{"card_id": ""}', DeadLetterReason.INVALID_FIELD),
+        ('{"card_id": "c-1"}'.encode("utf-16"), DeadLetterReason.NOT_UTF8),
     ],
 )
 def test_a_message_without_a_card_that_is_text_does_not_pass(value, reason):
     with pytest.raises(InvalidEvent) as refused:
         TOKENIZER.tokenize(value, b"c-1")
-    assert refused.value.reason in {reason, Reason.NOT_JSON}
+    assert refused.value.reason in {reason, DeadLetterReason.NOT_JSON}
 
 
 def test_a_second_card_id_does_not_pass_in_the_shadow_of_the_first():
@@ -153,7 +153,7 @@ def test_tokens_tell_cards_apart_and_name_their_key_and_are_no_numbers(one, othe
 def test_what_authenticates_a_card_is_never_passed_on():
     with pytest.raises(InvalidEvent) as refused:
         TOKENIZER.tokenize(message("4242424242424242", cvv="123"), None)
-    assert refused.value.reason == Reason.SENSITIVE_DATA
+    assert refused.value.reason == DeadLetterReason.SENSITIVE_DATA
 
 
 def test_a_number_that_is_no_text_is_refused_because_a_token_is_one():

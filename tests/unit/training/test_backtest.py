@@ -22,12 +22,12 @@ from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import instant
-from fraud_service.domain.in_memory import Rehearsal
-from fraud_service.domain.online_training import Sampling
+from fraud_service.domain.in_memory import InMemoryService
+from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 from fraud_service.training import backtest
-from fraud_service.training.fit import CHOICES
+from fraud_service.training.fit import CANDIDATE_PARAMETERS
 from fraud_service.training.history import History
 
 FROM = "2024-01-20"
@@ -81,16 +81,16 @@ def test_there_is_one_row_for_each_transaction_from_the_first_day_reported(first
 
 def test_scores_are_those_of_the_core(first, world, models):
     _, (scores, *_) = first
-    settings, model = Settings(), Pretrained.load(artifact.find(models))
-    rehearsal = Rehearsal(
+    settings, model = Settings(), OnnxForest.load(artifact.find(models))
+    rehearsal = InMemoryService(
         Detector(model, factories.policy(settings)),
         factories.first_snapshot(model),
         factories.restore(model),
         factories.calendar(settings),
-        Sampling(settings.legitimate_share),
+        NegativeSampler(settings.negative_sample_rate),
         7 * DAY,
     )
-    expected = {v.transaction.transaction_id: v.decision for v in rehearsal.play(History.open(world))}
+    expected = {v.transaction.transaction_id: v.decision for v in rehearsal.run(History.open(world))}
     for row in parquet.read_table(scores).to_pylist():
         decision = expected[row["transaction_id"]]
         assert (row["score"], row["outcome"], row["snapshot"]) == (decision.score, decision.outcome, decision.snapshot)
@@ -127,7 +127,7 @@ def test_a_run_can_be_compared_with_another(first, world, models, tmp_path):
 
 
 def test_a_re_fit_that_is_better_scores_from_then_on(world, tmp_path, models, monkeypatch):
-    for choice in CHOICES:
+    for choice in CANDIDATE_PARAMETERS:
         monkeypatch.setitem(choice, "n_estimators", 20)
     said, (scores, figures, report) = command(world, models, tmp_path, "--refit-every", "7d", "--no-online")
     refits = json.loads(figures.read_bytes())["refits"]

@@ -17,7 +17,7 @@ from fraud_service.domain.errors import ConfigurationError, ModelError
 from fraud_service.domain.features import NAMES
 from fraud_service.models import artifact
 from fraud_service.models.artifact import CARD, MANIFEST, MODEL, TREES
-from fraud_service.models.pretrained import Pretrained
+from fraud_service.models.pretrained import OnnxForest
 
 pytest.importorskip("sklearn")
 pytest.importorskip("pyarrow")
@@ -27,7 +27,7 @@ from support.simulated import simulated_file
 from fraud_service.domain.events import LabelledTransaction
 from fraud_service.training import export as exporting
 from fraud_service.training.fit import (
-    CHOICES,
+    CANDIDATE_PARAMETERS,
     PARAMETERS,
     Examples,
     Window,
@@ -46,9 +46,9 @@ TRAIN_AGAIN = f"""
 import sys
 from pathlib import Path
 from fraud_service.training.history import History
-from fraud_service.training.fit import CHOICES
+from fraud_service.training.fit import CANDIDATE_PARAMETERS
 from fraud_service.training.pipeline import train
-for choice in CHOICES:
+for choice in CANDIDATE_PARAMETERS:
     choice["n_estimators"] = {QUICK}
 train(History.open(Path(sys.argv[1])), Path(sys.argv[2]), start=None, label_delay={7 * DAY}, source="a small world")
 """
@@ -58,7 +58,7 @@ train(History.open(Path(sys.argv[1])), Path(sys.argv[2]), start=None, label_dela
 def quick():
     """Fit few trees."""
     with pytest.MonkeyPatch.context() as patch:
-        for choice in CHOICES:
+        for choice in CANDIDATE_PARAMETERS:
             patch.setitem(choice, "n_estimators", QUICK)
         yield
 
@@ -119,7 +119,7 @@ def test_training_again_in_another_process_writes_the_same_bytes(trained, world,
 
 def test_what_was_trained_can_be_served_and_has_learned_something(trained):
     folder, manifest = trained
-    model = Pretrained.load(folder)
+    model = OnnxForest.load(folder)
     assert model.version == manifest.version
     assert model.manifest == manifest
     assert manifest.metrics["held_out_auc_roc"] > 0.8
@@ -141,7 +141,7 @@ def test_the_manifest_says_what_was_trained_on_what(trained, world):
     assert manifest.training["label_delay_days"] == 7
     assert manifest.training["from"].startswith("2024-01-12T")
     assert manifest.training["to"].startswith("2024-02-05T")
-    assert manifest.training["parameters"] in [PARAMETERS | choice for choice in CHOICES]
+    assert manifest.training["parameters"] in [PARAMETERS | choice for choice in CANDIDATE_PARAMETERS]
     assert manifest.training["judged_days"] == pytest.approx((end - rows[0].transaction.timestamp) / 4 / DAY, abs=0.01)
     assert set(manifest.training) >= {"python", "scikit-learn"}
 
@@ -159,27 +159,29 @@ def test_the_card_tells_a_person_what_the_manifest_tells_a_program(trained):
 
 def test_export_keeps_every_score_to_less_than_a_millionth(fitted, tmp_path):
     exporting.export(fitted, Window(MONDAY, MONDAY + DAY, DAY), "noise", tmp_path)
-    served = Pretrained.load(tmp_path)
+    served = OnnxForest.load(tmp_path)
     assert exporting.parity(fitted, served) < 1e-12
     assert len(artifact.read(tmp_path).trees.roots) == QUICK
 
 
 def test_an_exported_graph_that_scores_otherwise_is_not_written(fitted, monkeypatch, tmp_path):
-    graph = exporting.graph
+    graph = exporting.onnx_bytes
 
     def tampered(trees):
         return graph(msgspec.structs.replace(trees, value=[value + 1e-5 for value in trees.value]))
 
-    monkeypatch.setattr(exporting, "graph", tampered)
+    monkeypatch.setattr(exporting, "onnx_bytes", tampered)
     with pytest.raises(ModelError, match=r"differs from scikit-learn by .*, allowed is 1e-06"):
         exporting.export(fitted, Window(MONDAY, MONDAY + DAY, DAY), "noise", tmp_path / "new")
     assert not list(tmp_path.rglob("*.*"))
 
 
 def test_an_exported_graph_that_scores_not_a_number_is_not_written(fitted, monkeypatch, tmp_path):
-    graph = exporting.graph
+    graph = exporting.onnx_bytes
     monkeypatch.setattr(
-        exporting, "graph", lambda trees: graph(msgspec.structs.replace(trees, value=[math.nan] * len(trees.value)))
+        exporting,
+        "onnx_bytes",
+        lambda trees: graph(msgspec.structs.replace(trees, value=[math.nan] * len(trees.value))),
     )
     with pytest.raises(ModelError, match="differs from scikit-learn by nan"):
         exporting.export(fitted, Window(MONDAY, MONDAY + DAY, DAY), "noise", tmp_path / "new")

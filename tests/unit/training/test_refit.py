@@ -15,16 +15,16 @@ from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.records import LabelledRecord, encode_record
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import Pretrained
-from fraud_service.training.fit import CHOICES, Examples
-from fraud_service.training.refit import JUDGED, MEMORY, LabelledWindow, challenge
+from fraud_service.models.pretrained import OnnxForest
+from fraud_service.training.fit import CANDIDATE_PARAMETERS, Examples
+from fraud_service.training.refit import HOLDOUT_DAYS, MEMORY, LabelledWindow, evaluate_challenger
 
 DAYS = 40
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    for choice in CHOICES:
+    for choice in CANDIDATE_PARAMETERS:
         monkeypatch.setitem(choice, "n_estimators", 10)
     monkeypatch.setattr("fraud_service.training.refit.TRIAL_TREES", 10)
 
@@ -50,7 +50,7 @@ class Knowing(LinearModel):
 
 
 def test_a_better_challenger_is_promoted_with_what_was_found():
-    outcome, promoted = challenge(world(), Ignorant(), MONDAY + DAYS * DAY, "a topic")
+    outcome, promoted = evaluate_challenger(world(), Ignorant(), MONDAY + DAYS * DAY, "a topic")
     assert outcome.challenger > 0.9
     assert outcome.champion < 0.2
     assert outcome.promoted == promoted.manifest.version
@@ -60,40 +60,40 @@ def test_a_better_challenger_is_promoted_with_what_was_found():
     assert promoted.manifest.training["source"] == "a topic"
     newest = int(world().timestamps.max()) + 1
     assert promoted.manifest.training["to"] == rfc3339(newest)  # the days that judged are fitted too
-    assert Pretrained(artifact.unpack(artifact.pack(promoted))).version == outcome.promoted
+    assert OnnxForest(artifact.unpack(artifact.pack(promoted))).version == outcome.promoted
 
 
 def test_a_champion_that_is_as_good_stays():
-    outcome, promoted = challenge(world(), Knowing(), MONDAY, "a topic")
+    outcome, promoted = evaluate_challenger(world(), Knowing(), MONDAY, "a topic")
     assert promoted is outcome.promoted is None
     assert outcome.champion == 1.0
 
 
 def test_a_margin_that_is_not_reached_keeps_the_champion():
-    outcome, _ = challenge(world(), Ignorant(), MONDAY, "a topic")
+    outcome, _ = evaluate_challenger(world(), Ignorant(), MONDAY, "a topic")
     gap = outcome.challenger - outcome.champion
-    assert challenge(world(), Ignorant(), MONDAY, "a topic", margin=gap)[1] is None
-    assert challenge(world(), Ignorant(), MONDAY, "a topic", margin=gap - 0.001)[1] is not None
+    assert evaluate_challenger(world(), Ignorant(), MONDAY, "a topic", margin=gap)[1] is None
+    assert evaluate_challenger(world(), Ignorant(), MONDAY, "a topic", margin=gap - 0.001)[1] is not None
 
 
 def test_after_a_change_the_challenger_of_the_last_days_is_chosen():
-    outcome, _ = challenge(world(change=DAYS - 18), Knowing(), MONDAY, "a topic")
+    outcome, _ = evaluate_challenger(world(change=DAYS - 18), Knowing(), MONDAY, "a topic")
     assert outcome.span_days == 14
     assert outcome.promoted is not None
 
 
 def test_the_same_labels_give_the_same_model():
-    first, second = (challenge(world(), Ignorant(), MONDAY, "a topic")[1] for _ in range(2))
+    first, second = (evaluate_challenger(world(), Ignorant(), MONDAY, "a topic")[1] for _ in range(2))
     assert artifact.pack(first) == artifact.pack(second)
 
 
 def test_without_frauds_among_the_newest_nothing_is_judged():
     examples = world()
-    late = examples.timestamps > examples.timestamps.max() - JUDGED
+    late = examples.timestamps > examples.timestamps.max() - HOLDOUT_DAYS
     quiet = msgspec.structs.replace(examples, labels=examples.labels & ~late)
-    outcome, promoted = challenge(quiet, Ignorant(), MONDAY, "a topic")
+    outcome, promoted = evaluate_challenger(quiet, Ignorant(), MONDAY, "a topic")
     assert (outcome.champion, outcome.challenger, promoted) == (None, None, None)
-    assert challenge(None, Ignorant(), MONDAY, "a topic")[1] is None
+    assert evaluate_challenger(None, Ignorant(), MONDAY, "a topic")[1] is None
 
 
 def record(number: int, *, is_fraud: bool, timestamp: int = MONDAY) -> LabelledRecord:
@@ -108,7 +108,7 @@ def record(number: int, *, is_fraud: bool, timestamp: int = MONDAY) -> LabelledR
         known_at=timestamp + DAY,
         corrects=False,
         weight=1.0,
-        snapshot=0,
+        boundary_ms=0,
         pretrained_logit=None,
         online_logit=None,
         score=0.5,

@@ -94,9 +94,9 @@ def test_what_retention_has_taken_is_a_note_and_no_anomaly(log, told):
 
 
 def test_more_differences_than_are_listed_are_counted(log, told, monkeypatch):
-    monkeypatch.setattr("fraud_service.verification.replay.MOST_LISTED", 1)
+    monkeypatch.setattr("fraud_service.verification.replay.MAX_LISTED", 1)
     altered = copy(log)
-    entries = [one for one in altered.on("scores") if b'"repeated":false' in one.value and one.partition == 0][:3]
+    entries = [one for one in altered.on("scores") if b'"is_duplicate":false' in one.value and one.partition == 0][:3]
     for entry in entries:
         altered.replace(entry, value=entry.value.replace(b'"currency":"EUR"', b'"currency":"USD"'))
     report = told(altered)

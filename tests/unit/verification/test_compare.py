@@ -9,8 +9,8 @@ from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import decode_score
 from fraud_service.verification import replay, what_if
-from fraud_service.verification.comparison import Row, Truth, payment, summary
-from fraud_service.verification.decision_verifier import Span
+from fraud_service.verification.comparison import ChangedDecision, Truth, payment, summary
+from fraud_service.verification.decision_verifier import TimeRange
 
 
 @pytest.fixture
@@ -19,13 +19,13 @@ def compared(log, monkeypatch):
 
     def compare(policy=None, **candidate):
         chosen = what_if.Candidate(policy or Policy(), **candidate)
-        return what_if.compared(log.settings, replay.plan(log.settings, Span()), chosen)
+        return what_if.compared(log.settings, replay.plan(log.settings, TimeRange()), chosen)
 
     return compare
 
 
 def decided(log):
-    return [one for entry in log.on("scores") if not (one := decode_score(entry.value)).repeated]
+    return [one for entry in log.on("scores") if not (one := decode_score(entry.value)).is_duplicate]
 
 
 def test_the_same_thresholds_change_nothing(log, compared):
@@ -73,7 +73,7 @@ def test_value_and_bothered_cards_are_counted_on_what_is_known():
     def row(name, card, amount, outcomes):
         was, would = (Outcome.REVIEW if flagged == "!" else Outcome.APPROVE for flagged in outcomes)
         reasons = ["A" if flagged == "!" else "" for flagged in outcomes]
-        return Row(0, card, name, "m", amount, "DE", 0.5, was, reasons[0], 0.5, would, reasons[1])
+        return ChangedDecision(0, card, name, "m", amount, "DE", 0.5, was, reasons[0], 0.5, would, reasons[1])
 
     rows = [
         row("1", "a", 10.0, "-!"),
@@ -95,7 +95,7 @@ def test_value_and_bothered_cards_are_counted_on_what_is_known():
 
 def test_what_was_taught_of_one_payment_says_nothing_of_another_under_its_id():
     cheap, dear = (
-        Row(0, "c", "t", "m", amount, "DE", 0.5, Outcome.APPROVE, "", 0.5, Outcome.REVIEW, "A")
+        ChangedDecision(0, "c", "t", "m", amount, "DE", 0.5, Outcome.APPROVE, "", 0.5, Outcome.REVIEW, "A")
         for amount in (1.0, 9999.0)
     )
     truth = Truth({payment(dear): True}, {("c", "t"): False})

@@ -16,7 +16,7 @@ from fraud_service.domain.codec import LATEST
 from fraud_service.domain.events import encode
 from fraud_service.kafka.messages import CONTENT_HASH
 from fraud_service.verification.dead_letters import Letters
-from fraud_service.verification.decisions import Decisions, Loose, Scope, settle
+from fraud_service.verification.decisions import Decisions, PartitionScope, Unmatched, resolve_unmatched
 from fraud_service.verification.findings import (
     Findings,
     Kind,
@@ -27,21 +27,21 @@ from fraud_service.verification.findings import (
 from fraud_service.verification.stream_matcher import Matcher
 
 if TYPE_CHECKING:
-    from fraud_service.kafka.topic_reader import Entry
+    from fraud_service.kafka.topic_reader import Record
 
 FAST = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def verified(log: Log, committed: int | None = 1_000, moments: dict[int, int] | None = None, begin: int = 0) -> Report:
-    findings, letters, loose = Findings(), Letters(), Loose.none()
+    findings, letters, loose = Findings(), Letters(), Unmatched.none()
     for number in range(PARTITIONS):
         letters.take(log.of("dead_letters", number), findings)
     for number in range(PARTITIONS):
         moment = (moments or {}).get(number, -1)
-        scope = Scope(NAMES["transactions"], number, begin, 1_000, committed, 1_000, moment)
+        scope = PartitionScope(NAMES["transactions"], number, begin, 1_000, committed, 1_000, moment)
         decisions = Decisions(scope, letters.of(NAMES["transactions"], number), loose, findings)
         decisions.follow(log.of("transactions", number), log.of("scores", number), log.of("alerts", number))
-    settle(loose, findings)
+    resolve_unmatched(loose, findings)
     return findings.report()
 
 
@@ -231,7 +231,7 @@ def test_what_retention_has_taken_is_neither_lost_nor_a_surplus(sent, begin):
     assert report.anomalies == ()
 
 
-def first(entries: list[Entry]) -> int:
+def first(entries: list[Record]) -> int:
     return entries[0].timestamp if entries else LATEST
 
 

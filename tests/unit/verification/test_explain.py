@@ -25,7 +25,7 @@ def scores(log):
 @pytest.fixture
 def flagged(log):
     """Give the last decision that was not an approval."""
-    return [one for one in scores(log) if one.outcome != "approve" and not one.repeated][-1]
+    return [one for one in scores(log) if one.outcome != "approve" and not one.is_duplicate][-1]
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_case_escapes_control_and_bidirectional_characters(log, flagged, monke
 
 def test_every_decision_of_a_card_is_explained_whatever_its_outcome(log, monkeypatch):
     log.serve(monkeypatch)
-    of_card = [one for one in scores(log) if one.card_id == "c-1" and not one.repeated]
+    of_card = [one for one in scores(log) if one.card_id == "c-1" and not one.is_duplicate]
     for one in of_card[::10]:
         case = explain(log.settings, one.transaction_id, "c-1")
         assert (case.proof, case.score) == ("identical", one)
@@ -139,7 +139,7 @@ def test_the_page_needs_nothing_else_and_shows_no_markup_of_others(log, flagged,
 
 def test_a_profile_and_risk_are_told_as_they_were_at_any_event_time(log, monkeypatch):
     log.serve(monkeypatch)
-    of_card = [one for one in scores(log) if one.card_id == "c-2" and not one.repeated]
+    of_card = [one for one in scores(log) if one.card_id == "c-2" and not one.is_duplicate]
     for one in of_card[1::12]:
         then = profile_at(log.settings, "c-2", one.timestamp - 1)["profile"]
         assert then["payments"] == sum(other.timestamp < one.timestamp for other in of_card)

@@ -7,7 +7,7 @@ from support.worlds import HOUR, MONDAY, snapshot
 
 from fraud_service.domain.risk import NO_RISK, encode_risk
 from fraud_service.domain.snapshot import encode_snapshot
-from fraud_service.kafka.topic_reader import Entry
+from fraud_service.kafka.topic_reader import Record
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
 from fraud_service.security.signatures import Keyring
 from fraud_service.verification import labels_and_snapshots
@@ -24,11 +24,11 @@ SECOND = snapshot(MONDAY + HOUR, {}, TABLE, examples=2)
 FUTURE = snapshot(MONDAY + 1000 * HOUR, {}, {}, examples=9)
 
 
-def entry(offset: int, key: bytes, value: bytes, ring: Keyring, role: str, headers=()) -> Entry:
-    return Entry(role, 0, offset, key, value, 0, ring.signed(role, key, value, headers))
+def entry(offset: int, key: bytes, value: bytes, ring: Keyring, role: str, headers=()) -> Record:
+    return Record(role, 0, offset, key, value, 0, ring.signed(role, key, value, headers))
 
 
-def row(offset: int, key: bytes, value: bytes, ring: Keyring, version: bytes) -> Entry:
+def row(offset: int, key: bytes, value: bytes, ring: Keyring, version: bytes) -> Record:
     return entry(offset, key, value, ring, "risk", [(VERSION_HEADER, version)])
 
 
@@ -38,7 +38,7 @@ def test_a_snapshot_of_somebody_else_is_named_and_accuses_none_of_ours(ring):
     written = [(FIRST, RING), (FUTURE, ring), (SECOND, RING)]
     entries = [entry(n, b"v", encode_snapshot(one), by, "snapshots") for n, (one, by) in enumerate(written)]
     newest = labels_and_snapshots.follow_snapshots(
-        labels_and_snapshots.believed(entries, "snapshots", RING, findings), findings
+        labels_and_snapshots.verified_entries(entries, "snapshots", RING, findings), findings
     )
     assert newest == SECOND
     assert [(one.kind, one.offset) for one in findings.report().anomalies] == [(Kind.UNEXPECTED, 1)]
@@ -48,7 +48,7 @@ def test_a_risk_row_of_somebody_else_is_named_and_alters_no_sum():
     findings, version = Findings(), FIRST.version.encode()
     entries = [row(0, b"card:c-1", ROW, RING, version), row(1, b"card:c-1", encode_risk(NO_RISK), STAGING, version)]
     assert labels_and_snapshots.follow_risk(
-        labels_and_snapshots.believed(entries, "risk", RING, findings), SECOND, findings
+        labels_and_snapshots.verified_entries(entries, "risk", RING, findings), SECOND, findings
     )
     assert [(one.kind, one.offset) for one in findings.report().anomalies] == [(Kind.UNEXPECTED, 1)]
 
@@ -59,7 +59,7 @@ def test_a_snapshot_may_be_signed_anew_but_not_sent_again():
     entries = [entry(n, b"v", encode_snapshot(one), by, "snapshots") for n, (one, by) in enumerate(written)]
     assert (
         labels_and_snapshots.follow_snapshots(
-            labels_and_snapshots.believed(entries, "snapshots", rotated, findings), findings
+            labels_and_snapshots.verified_entries(entries, "snapshots", rotated, findings), findings
         )
         == SECOND
     )
@@ -73,7 +73,7 @@ def test_what_is_older_than_since_and_not_believed_is_counted_in_a_note_only():
     written = [(FIRST, STAGING), (FIRST, RING), (FUTURE, STAGING), (SECOND, RING)]
     entries = [entry(n, b"v", encode_snapshot(one), by, "snapshots") for n, (one, by) in enumerate(written)]
     newest = labels_and_snapshots.follow_snapshots(
-        labels_and_snapshots.believed(entries, "snapshots", RING, findings, begin=1), findings
+        labels_and_snapshots.verified_entries(entries, "snapshots", RING, findings, begin=1), findings
     )
     assert newest == SECOND
     assert [(one.kind, one.offset) for one in findings.report().anomalies] == [(Kind.UNEXPECTED, 2)]

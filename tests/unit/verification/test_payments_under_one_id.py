@@ -15,13 +15,13 @@ from support.worlds import label
 
 from fraud_service import cli
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.profile import Profile, Remembered, fingerprint64
+from fraud_service.domain.profile import Duplicate, Profile, fingerprint64
 from fraud_service.domain.records import decode_labelled, decode_score
 from fraud_service.domain.time import DAY, HOUR
 from fraud_service.verification import redo_decisions, replay, what_if
 from fraud_service.verification.case_report import text
-from fraud_service.verification.decision_verifier import Span
-from fraud_service.verification.decisions import Decisions, Loose, Scope
+from fraud_service.verification.decision_verifier import TimeRange
+from fraud_service.verification.decisions import Decisions, PartitionScope, Unmatched
 from fraud_service.verification.explain import explain
 from fraud_service.verification.findings import Findings, Kind
 from fraud_service.verification.labels_and_snapshots import Taught
@@ -40,14 +40,14 @@ def attacked(folder: Path) -> Log:
     with looped(folder, **QUICK) as loop:
         for number in range(60):
             loop.transaction(payment(1000 + number, number % 3, number % 2, 20.0, 24 + number))
-        loop.turn()
+        loop.tick()
         for one in (CHEAP, DEAR, CHEAP, DEAR):
             loop.transaction(one)
-        loop.turn()
+        loop.tick()
         loop.label(label(CHEAP.transaction_id, DEAR.timestamp + HOUR, card_id=CHEAP.card_id))
         for number in range(40):
             loop.transaction(payment(2000 + number, number % 3, number % 2, 20.0, 110 + 3 * number))
-            loop.turn()
+            loop.tick()
         return Log.of(loop)
 
 
@@ -60,13 +60,13 @@ def log(tmp_path_factory):
 def deceived(tmp_path_factory):
     """Give the log of a scorer that knows a repetition by its id alone."""
 
-    def remembered(profile: Profile, transaction) -> Remembered:
+    def remembered(profile: Profile, transaction) -> Duplicate:
         known = [profile.recent[at : at + 8] for at in range(0, len(profile.recent), 35)]
         identity = fingerprint64(transaction.transaction_id)
-        return Remembered(len(known) - known.index(identity) if identity in known else 0)
+        return Duplicate(len(known) - known.index(identity) if identity in known else 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Profile, "remembered", remembered)
+        patch.setattr(Profile, "duplicate_age", remembered)
         return attacked(tmp_path_factory.mktemp("deceived"))
 
 
@@ -79,11 +79,11 @@ def audited(log: Log):
     findings = Findings()
     names = log.settings.topics
     for number in range(log.partitions):
-        scope = Scope(names.transactions, number, 0, 1_000, 1_000, 1_000)
+        scope = PartitionScope(names.transactions, number, 0, 1_000, 1_000, 1_000)
         entries = [
             [one for one in log.on(role) if one.partition == number] for role in ("transactions", "scores", "alerts")
         ]
-        Decisions(scope, {}, Loose.none(), findings).follow(*entries)
+        Decisions(scope, {}, Unmatched.none(), findings).follow(*entries)
     return findings.report()
 
 
@@ -92,7 +92,7 @@ def test_the_expensive_payment_is_scored_reviewed_and_has_its_own_alert(log):
     assert (cheap.outcome, cheap.is_id_reused, dear.is_id_reused) == ("approve", False, True)
     assert dear.outcome != "approve"
     assert dear.reasons[0].code == "TRANSACTION_ID_REUSED"
-    assert [one.repeated for one in (cheap, dear, cheap_again, dear_again)] == [False, False, True, True]
+    assert [one.is_duplicate for one in (cheap, dear, cheap_again, dear_again)] == [False, False, True, True]
     assert (cheap_again.score, dear_again.score) == (cheap.score, dear.score)
     about = [one for one in log.on("alerts") if json.loads(one.value)["transaction"]["transaction_id"] == "t-7"]
     assert [json.loads(one.value)["transaction"]["amount"] for one in about] == [9999.0]
@@ -117,14 +117,14 @@ def test_everything_is_made_again_and_nothing_is_wrong(log, monkeypatch):
 
 
 def test_a_scorer_that_takes_a_used_id_for_a_repetition_is_found(deceived, monkeypatch):
-    assert [one.repeated for one in scores(deceived)] == [False, True, True, True]
+    assert [one.is_duplicate for one in scores(deceived)] == [False, True, True, True]
     (anomaly, *_), found = audited(deceived).anomalies, audited(deceived).found
     assert (anomaly.kind, found) == (Kind.DECISION, {"decision": 2})
     assert "repeats the decision on another payment" in anomaly.what
     deceived.serve(monkeypatch)
     findings = Findings()
     redo_decisions.follow_decisions(deceived.settings, lambda _: None, findings)
-    assert "repetition: repeated: logged true, computed false" in [one.what for one in findings.report().anomalies]
+    assert "repetition: is_duplicate: logged true, computed false" in [one.what for one in findings.report().anomalies]
 
 
 def test_a_card_whose_history_was_cut_still_proves_that_its_id_was_reused(log):
@@ -169,7 +169,7 @@ def test_the_command_chooses_a_payment(log, monkeypatch, capsys):
 def test_a_candidate_reviews_a_reused_id_too(log, monkeypatch):
     log.serve(monkeypatch)
     lenient = what_if.Candidate(msgspec.structs.replace(what_if.Policy(), review=1.0, decline=1.0))
-    rows = what_if.compared(log.settings, replay.plan(log.settings, Span()), lenient).rows
+    rows = what_if.compared(log.settings, replay.plan(log.settings, TimeRange()), lenient).rows
     assert [(row.amount, row.candidate_outcome) for row in rows if row.transaction_id == "t-7"] == [
         (20.0, "approve"),
         (9999.0, "review"),

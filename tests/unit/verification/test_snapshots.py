@@ -11,7 +11,7 @@ from support.worlds import HOUR, label
 from fraud_service.domain.errors import ArchiveError, ConfigurationError
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.kafka.topic_reader import Entry
+from fraud_service.kafka.topic_reader import Record
 from fraud_service.security.signatures import Keyring
 from fraud_service.verification import snapshots
 from fraud_service.verification.explain import explain
@@ -25,7 +25,7 @@ def test_every_snapshot_is_rebuilt_to_the_bit_across_a_promotion(log, monkeypatc
     log.serve(monkeypatch)
     models = {decode_snapshot(entry.value).model for entry in log.on("snapshots")}
     assert len(models) == 2
-    assert snapshots.rebuild(log.settings) == snapshots.Proof(len(versions(log)), {}, [], [])
+    assert snapshots.rebuild(log.settings) == snapshots.RebuildProof(len(versions(log)), {}, [], [])
 
 
 def test_a_snapshot_is_rebuilt_up_to_the_one_asked_for(log, monkeypatch):
@@ -38,16 +38,16 @@ def test_a_snapshot_is_rebuilt_up_to_the_one_asked_for(log, monkeypatch):
 def test_snapshots_are_rebuilt_where_the_first_score_that_was_read_was_not_the_oldest(tmp_path, monkeypatch):
     with looped(tmp_path, **QUICK) as loop:
         loop.transaction(payment(0, 0, 0, 20.0, 30))
-        loop.turn()  # the calendar begins here
+        loop.tick()  # the calendar begins here
         for number in range(1, 60):
             paid = payment(number, number % 5, number % 3, 20.0 + 900 * (number % 9 == 0), 2 * number)
             loop.transaction(paid)
             loop.label(
                 label(paid.transaction_id, paid.timestamp + HOUR, card_id=paid.card_id, is_fraud=number % 9 == 0)
             )
-            loop.turn()
+            loop.tick()
         log = Log.of(loop).serve(monkeypatch)
-    assert snapshots.rebuild(log.settings) == snapshots.Proof(len(versions(log)), {}, [], [])
+    assert snapshots.rebuild(log.settings) == snapshots.RebuildProof(len(versions(log)), {}, [], [])
 
 
 def test_an_altered_snapshot_is_named_and_the_others_are_still_proved(log, monkeypatch):
@@ -85,11 +85,11 @@ def test_a_foreign_record_among_the_examples_stops_neither_rebuilding_nor_explai
     paid = decode_labelled(altered.on("labelled")[0].value)
     for number in range(altered.partitions):
         place = altered.entries[altered.settings.topics.labelled, number]
-        place.append(Entry(altered.settings.topics.labelled, number, len(place), None, value, 0, []))
+        place.append(Record(altered.settings.topics.labelled, number, len(place), None, value, 0, []))
         place.append(
             place[-1]._replace(offset=len(place), value=b'{"transaction_id":"%b"}' % paid.transaction_id.encode())
         )
-    assert snapshots.rebuild(altered.settings) == snapshots.Proof(len(versions(log)), {}, [], [])
+    assert snapshots.rebuild(altered.settings) == snapshots.RebuildProof(len(versions(log)), {}, [], [])
     assert explain(altered.settings, paid.transaction_id).taught
 
 

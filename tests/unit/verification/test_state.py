@@ -15,7 +15,7 @@ from fraud_service.domain import profile
 from fraud_service.domain.events import encode
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import decode_score
-from fraud_service.runtime.changelogs import Volume
+from fraud_service.runtime.changelogs import LocalState
 from fraud_service.verification.findings import Findings, Kind, Report
 from fraud_service.verification.pairing import pair
 from fraud_service.verification.state import Scope, compare_volume, follow
@@ -177,15 +177,15 @@ class Rows(dict):
     """Stands for the map on a volume."""
 
 
-def volume_of(log: Written, number: int, upto: int) -> Volume:
+def volume_of(log: Written, number: int, upto: int) -> LocalState:
     rows = Rows()
     for entry in log.of("changelog", number):
         if entry.offset <= upto:
             rows[entry.key] = entry.value
-    return Volume(rows, upto)
+    return LocalState(rows, upto)
 
 
-def compared(log: Written, number: int, volume: Volume) -> Report:
+def compared(log: Written, number: int, volume: LocalState) -> Report:
     findings = Findings()
     scope = Scope(NAMES["transactions"], "changelog", number, ALL, is_cut=False)
     compare_volume(scope, volume, log.of("changelog", number), findings)

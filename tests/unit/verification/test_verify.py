@@ -17,7 +17,7 @@ from fraud_service.domain.profile import SCHEMA
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.time import DAY
 from fraud_service.verification import checkpoint, replay
-from fraud_service.verification.decision_verifier import Span, Standing, Verifier
+from fraud_service.verification.decision_verifier import Checkpoint, TimeRange, Verifier
 from fraud_service.verification.differences import Kind
 
 event = st.tuples(
@@ -74,11 +74,11 @@ def test_a_changed_feature_is_found_and_named(log):
     altered = copy(log)
     entry = altered.on("scores")[70]
     record = decode_score(entry.value)
-    features = msgspec.structs.replace(record.features, unusualness=flipped(record.features.unusualness) + 2**-40)
+    features = msgspec.structs.replace(record.features, amount_zscore=flipped(record.features.amount_zscore) + 2**-40)
     altered.replace(entry, value=encode_record(msgspec.structs.replace(record, features=features)))
     (finding,) = verified(altered).findings
     assert (finding.kind, finding.transaction_id) == (Kind.FEATURES, record.transaction_id)
-    assert finding.detail.startswith("unusualness: logged ")
+    assert finding.detail.startswith("amount_zscore: logged ")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -101,7 +101,7 @@ def test_a_flipped_bit_in_a_snapshot_is_refused_and_the_scores_that_name_it_are_
     version = entry.key.decode()
     assert len(found.refused) == 1
     assert version in found.refused[0]
-    naming = [s for e in log.on("scores") if (s := decode_score(e.value)).snapshot == version and not s.repeated]
+    naming = [s for e in log.on("scores") if (s := decode_score(e.value)).snapshot == version and not s.is_duplicate]
     unknown = [one for one in found.findings if one.kind is Kind.SNAPSHOT_UNKNOWN]
     assert {one.transaction_id for one in unknown} == {score.transaction_id for score in naming} != set()
 
@@ -111,7 +111,7 @@ def test_with_keys_a_replay_believes_only_what_they_have_signed(tmp_path):
     keys.mkdir()
     (keys / "2026").write_bytes(b"k" * 32)
     events = [(n % 3, n % 2, 900.0 if n % 8 == 0 else 20.0, n % 3, 30, n % 8 == 0) for n in range(60)]
-    signed = played(tmp_path / "state", events, signing_keys=keys, deployment="test")
+    signed = played(tmp_path / "state", events, signing_key_dir=keys, deployment="test")
     found = verified(signed)
     assert (found.findings, found.refused) == ([], [])
     named = Counter(decode_score(entry.value).snapshot for entry in signed.on("scores"))
@@ -190,7 +190,7 @@ def test_a_lost_score_and_a_lost_transaction_are_told_apart(log):
 def test_only_the_span_is_reported_on_profiles_from_the_beginning(log):
     begin, end = START + 3 * DAY, START + 5 * DAY
     within = sum(begin <= decode_score(entry.value).timestamp < end for entry in log.on("scores"))
-    found = verified(log, Span(begin, end))
+    found = verified(log, TimeRange(begin, end))
     assert found.counts == {"identical": within, "outside": len(log.on("scores")) - within}
     assert 0 < within < len(log.on("scores"))
 
@@ -226,11 +226,11 @@ def test_a_replay_that_was_ended_goes_on_with_the_partitions_that_are_left(log, 
     monkeypatch.setattr(replay, "_partition", ended_at_the_third)
     folder = tmp_path / "kept"
     with pytest.raises(KeyboardInterrupt):
-        replay.verify(log.settings, replay.resumed(folder, replay.plan(log.settings, WHOLE)), folder=folder)
+        replay.verify(log.settings, replay.load_checkpoints(folder, replay.plan(log.settings, WHOLE)), folder=folder)
     grown = copy(log)
     grown._append(log.settings.topics.scores, 0, b"card", b"came later", 0, [])
     grown.serve(monkeypatch)
-    kept = replay.resumed(folder, replay.plan(log.settings, WHOLE))
+    kept = replay.load_checkpoints(folder, replay.plan(log.settings, WHOLE))
     assert replay.verify(log.settings, kept, folder=folder) == whole
     assert begun == [0, 1, 2, 2, 3]
 
@@ -251,39 +251,39 @@ def test_a_replay_that_was_ended_within_a_partition_goes_on_there(log, tmp_path,
             raise KeyboardInterrupt
         return take(self, one)
 
-    monkeypatch.setattr(replay, "AT_A_STRETCH", stretch)
+    monkeypatch.setattr(replay, "MAX_RUN", stretch)
     monkeypatch.setattr(Verifier, "take", ended)
     asked = replay.plan(altered.settings, WHOLE)
     with pytest.raises(KeyboardInterrupt):
-        replay.verify(altered.settings, replay.resumed(tmp_path, asked), folder=tmp_path)
+        replay.verify(altered.settings, replay.load_checkpoints(tmp_path, asked), folder=tmp_path)
     before = len(taken)
-    assert replay.verify(altered.settings, replay.resumed(tmp_path, asked), folder=tmp_path) == whole
+    assert replay.verify(altered.settings, replay.load_checkpoints(tmp_path, asked), folder=tmp_path) == whole
     pairs = sum(whole.counts.values())
     assert len(taken) - before <= pairs - (before - 1) + stretch + 1  # at most a stretch is done twice
     assert not list(tmp_path.glob("*.standing"))
 
 
 def test_profiles_that_another_version_kept_are_refused(tmp_path):
-    checkpoint.stand(
-        tmp_path, "0", Standing(SCHEMA + 1, 0, 0, has_begun=True, cut_cards={}, counts={}, findings=[], profiles={})
+    checkpoint.save(
+        tmp_path, "0", Checkpoint(SCHEMA + 1, 0, 0, has_begun=True, cut_cards={}, counts={}, findings=[], profiles={})
     )
     with pytest.raises(ConfigurationError, match=r"0\.standing: cannot be read: its profiles have schema 6"):
-        checkpoint.stood(tmp_path, "0")
+        checkpoint.load(tmp_path, "0")
 
 
 def test_a_folder_of_another_replay_is_refused(log, tmp_path, monkeypatch):
     log.serve(monkeypatch)
-    replay.resumed(tmp_path, replay.plan(log.settings, WHOLE))
+    replay.load_checkpoints(tmp_path, replay.plan(log.settings, WHOLE))
     whole = replay.plan(log.settings, WHOLE)
     elsewhere = msgspec.structs.replace(whole, topic="of.another.service")
-    for other in (replay.plan(log.settings, WHOLE, [0]), replay.plan(log.settings, Span(5, 6)), elsewhere):
+    for other in (replay.plan(log.settings, WHOLE, [0]), replay.plan(log.settings, TimeRange(5, 6)), elsewhere):
         with pytest.raises(ConfigurationError, match="keeps another replay"):
-            replay.resumed(tmp_path, other)
+            replay.load_checkpoints(tmp_path, other)
     (tmp_path / "1.json").write_text("{")
     with pytest.raises(ConfigurationError, match=r"1\.json: cannot be read"):
         replay.verify(log.settings, whole, folder=tmp_path)
     (tmp_path / "plan.json").write_text("{")
     with pytest.raises(ConfigurationError, match=r"plan\.json: cannot be read"):
-        replay.resumed(tmp_path, whole)
+        replay.load_checkpoints(tmp_path, whole)
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        replay.resumed(tmp_path / "1.json", whole)
+        replay.load_checkpoints(tmp_path / "1.json", whole)

@@ -9,12 +9,12 @@ import java.util.List;
 final class Features {
     static final List<String> NAMES = List.of(
             "amount", "hour_of_day", "is_night", "is_weekend", "is_card_not_present", "card_age", "hours_since_last",
-            "count_10m", "count_1h", "small_1h", "merchants_1h", "count_1d", "count_7d", "count_30d", "total_1d",
-            "mean_7d", "mean_30d", "rate_ratio", "amount_to_mean", "amount_to_largest", "unusualness", "high_3d",
-            "high_14d", "merchant_visits", "is_new_country", "is_new_device", "distance", "speed",
+            "count_10m", "count_1h", "small_payments_1h", "distinct_merchants_1h", "count_1d", "count_7d", "count_30d", "total_1d",
+            "mean_7d", "mean_30d", "velocity_ratio", "amount_to_mean", "amount_to_largest", "amount_zscore", "amount_outliers_3d",
+            "amount_outliers_14d", "merchant_visits", "is_new_country", "is_new_device", "distance", "speed",
             "merchant_labelled_1d", "merchant_labelled_7d", "merchant_labelled_30d", "merchant_fraud_share_1d",
-            "merchant_fraud_share_7d", "merchant_fraud_share_30d", "merchant_streak", "merchant_unexplained",
-            "merchant_streak_age", "merchant_since_genuine", "merchant_since_unexplained", "card_frauds_7d",
+            "merchant_fraud_share_7d", "merchant_fraud_share_30d", "merchant_streak", "merchant_lowamount_frauds",
+            "merchant_streak_age", "merchant_since_genuine", "merchant_since_lowamount_fraud", "card_frauds_7d",
             "card_frauds_30d", "card_since_fraud");
     static final int COUNT = NAMES.size();
     static final double LONG_AGO = 720;
@@ -112,7 +112,7 @@ final class Features {
     private void amounts(double amount, Profile profile, Month month) {
         row[18] = ratio(amount * month.count, month.total);
         row[19] = ratio(amount, month.largest);
-        row[20] = Math.min(Math.max(profile.unusualness(amount), -20), 20);
+        row[20] = Math.min(Math.max(profile.amount_zscore(amount), -20), 20);
         row[21] = month.high3;
         row[22] = month.high14;
     }

@@ -77,14 +77,14 @@ final class Profile {
         return null;
     }
 
-    double unusualness(double amount) {
+    double amount_zscore(double amount) {
         return count == 0 ? 0 : (Math.log1p(amount) - usual) / Math.max(deviation, DEVIATION_FLOOR);
     }
 
     /** Takes in one transaction and what was decided on it. */
     void fold(Transaction transaction, long id, Decision decision) {
         double amount = transaction.amount();
-        boolean high = count >= ENOUGH_TO_JUDGE && unusualness(amount) > HIGH;
+        boolean high = count >= ENOUGH_TO_JUDGE && amount_zscore(amount) > HIGH;
         learn(amount);
         long timestamp = transaction.timestamp();
         firstSeen = count == 0 ? timestamp : Math.min(firstSeen, timestamp);

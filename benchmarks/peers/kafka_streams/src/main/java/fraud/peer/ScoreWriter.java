@@ -34,7 +34,7 @@ final class ScoreWriter {
     private static final SerializedString MODEL = new SerializedString("model");
     private static final SerializedString SNAPSHOT = new SerializedString("snapshot");
     private static final SerializedString IS_STALE = new SerializedString("is_stale");
-    private static final SerializedString REPEATED = new SerializedString("repeated");
+    private static final SerializedString REPEATED = new SerializedString("is_duplicate");
     private static final SerializedString REASONS = new SerializedString("reasons");
     private static final SerializedString FEATURES_FIELD = new SerializedString("features");
 

@@ -17,15 +17,15 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.models import artifact
 from fraud_service.models.artifact import CARD, MANIFEST, MODEL, TREES
-from fraud_service.models.pretrained import LARGEST_INPUT, Pretrained
+from fraud_service.models.pretrained import WINSORIZE_SD, OnnxForest
 from fraud_service.models.pretrained import logit as share_logit
 from fraud_service.models.trees import (
-    DEEPEST,
     ENCODING_DEPTH,
     ENCODING_TREES,
-    MOST_NODES,
+    MAX_DEPTH,
+    MAX_NODES,
     Trees,
-    require_sound,
+    require_consistent,
 )
 
 pytestmark = pytest.mark.attack
@@ -35,7 +35,7 @@ ROWS = [*plausible(1, 200), *EXTREMES]
 
 @pytest.fixture(scope="module")
 def shipped():
-    return Pretrained.load(artifact.shipped())
+    return OnnxForest.load(artifact.shipped())
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def logits(model, rows):
 
 def complaint(folder):
     with pytest.raises(ModelError) as caught:
-        Pretrained.load(folder)
+        OnnxForest.load(folder)
     return str(caught.value)
 
 
@@ -90,7 +90,7 @@ def test_the_shipped_artifact_loads_and_names_its_version(shipped):
 
 
 def test_an_untouched_copy_loads_and_scores_the_same(folder, shipped):
-    assert [*Pretrained.load(folder).encode(ROWS)] == [*shipped.encode(ROWS)]
+    assert [*OnnxForest.load(folder).encode(ROWS)] == [*shipped.encode(ROWS)]
 
 
 @pytest.mark.parametrize("place", [0, 1000, -1])
@@ -133,11 +133,11 @@ def test_a_folder_without_a_manifest_says_how_to_get_a_model(folder):
     said = complaint(folder)
     assert f"no model at {folder}" in said
     assert "fraud-service train" in said
-    assert "FRAUD_MODEL" in said
+    assert "FRAUD_MODEL_DIR" in said
 
 
 def test_a_folder_that_does_not_exist_says_how_to_get_a_model(tmp_path):
-    assert "run `fraud-service train` or set FRAUD_MODEL" in complaint(tmp_path / "nowhere")
+    assert "run `fraud-service train` or set FRAUD_MODEL_DIR" in complaint(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -281,13 +281,13 @@ def test_onnx_that_holds_anything_but_its_trees_never_reaches_the_runtime(folder
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_file_larger_than_any_model_is_refused_before_it_is_hashed(folder):
     with (folder / MODEL).open("r+b") as file:
-        file.truncate(artifact.LARGEST + 1)
-    assert f"has more than {artifact.LARGEST} bytes" in complaint(folder)
+        file.truncate(artifact.MAX_BYTES + 1)
+    assert f"has more than {artifact.MAX_BYTES} bytes" in complaint(folder)
 
 
 def test_a_message_larger_than_any_model_is_refused_before_it_is_read():
     with pytest.raises(ModelError, match="allowed are"):
-        artifact.unpack(bytes(artifact.LARGEST + 1))
+        artifact.unpack(bytes(artifact.MAX_BYTES + 1))
 
 
 def test_a_message_of_many_names_is_read_without_keeping_them():
@@ -303,7 +303,7 @@ def test_a_received_model_that_fails_to_load_for_any_reason_is_a_refused_model(m
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
     with pytest.raises(ModelError):
-        Pretrained.received(artifact.pack(artifact.read(artifact.shipped())))
+        OnnxForest.received(artifact.pack(artifact.read(artifact.shipped())))
 
 
 @pytest.mark.parametrize("nonsense", [b"{", b'{"base": 0}', b'{"base": "\xff"}'])
@@ -336,8 +336,8 @@ def chain(levels):
 
 
 def test_sound_trees_pass():
-    require_sound(small())
-    require_sound(chain(DEEPEST))
+    require_consistent(small())
+    require_consistent(chain(MAX_DEPTH))
 
 
 UNSOUND = {
@@ -361,14 +361,14 @@ UNSOUND = {
     "root_beyond": small(roots=[0, 6]),
     "root_missing": small(roots=[0]),
     "single_leaf": Trees([0], [0], [0.0], [-1], [-1], [0.0]),
-    "too_deep": chain(DEEPEST + 1),
+    "too_deep": chain(MAX_DEPTH + 1),
 }
 
 
 @pytest.mark.parametrize("name", UNSOUND)
 def test_trees_that_cannot_be_walked_are_unsound(name):
     with pytest.raises(ValueError, match=r"node|tree|threshold|value|column"):
-        require_sound(UNSOUND[name])
+        require_consistent(UNSOUND[name])
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
@@ -380,7 +380,7 @@ def test_unsound_trees_are_refused_with_the_version_of_their_model(folder):
 
 
 def test_more_nodes_than_a_pod_can_hold_are_refused_before_they_are_read(folder):
-    count = MOST_NODES + 1
+    count = MAX_NODES + 1
     replace(folder, TREES, msgspec.msgpack.encode(small(left=[-1] * count)))
     assert "length" in complaint(folder)
 
@@ -398,10 +398,10 @@ def test_the_base_of_the_contributions_is_the_same_for_every_row(shipped):
 
 def test_features_that_no_tree_asks_for_contribute_nothing(shipped):
     trees = artifact.read(artifact.shipped()).trees
-    asked = {feature for feature, left in zip(trees.feature, trees.left, strict=True) if left >= 0}
+    features_on_path = {feature for feature, left in zip(trees.feature, trees.left, strict=True) if left >= 0}
     for row in ROWS[:50]:
         summands = shipped.contributions(row)[1]
-        assert all(summands[feature] == 0.0 for feature in range(len(NAMES)) if feature not in asked)
+        assert all(summands[feature] == 0.0 for feature in range(len(NAMES)) if feature not in features_on_path)
 
 
 def test_walking_the_trees_ends_in_the_leaves_that_onnx_adds_up(shipped):
@@ -436,12 +436,12 @@ def test_inputs_of_the_online_model_are_standardised_as_the_manifest_says(shippe
         for value, centre, scale, given in zip(
             row.vector(), shipped.manifest.centre, shipped.manifest.scale, found.inputs, strict=True
         ):
-            assert given == min(max((math.asinh(value) - centre) / scale, -LARGEST_INPUT), LARGEST_INPUT)
+            assert given == min(max((math.asinh(value) - centre) / scale, -WINSORIZE_SD), WINSORIZE_SD)
 
 
 def test_the_leaves_of_the_online_model_are_the_upper_levels_of_the_forest(shipped):
     trees, known = artifact.read(artifact.shipped()).trees, shipped.manifest.leaves
-    assert len(shipped.untaught_online_model().leaf_weights) == known
+    assert len(shipped.untrained_online_model().leaf_weights) == known
     reached = {}
     for row, found in zip(ROWS, shipped.encode(ROWS), strict=True):
         assert len(found.leaves) == ENCODING_TREES
@@ -455,6 +455,6 @@ def test_the_leaves_of_the_online_model_are_the_upper_levels_of_the_forest(shipp
                     way.add(trees.feature[node])
                     left = values[trees.feature[node]] <= trees.threshold[node]
                     node = (trees.left if left else trees.right)[node]
-            assert shipped.asked[leaf] == way
+            assert shipped.features_on_path[leaf] == way
             assert reached.setdefault(leaf, node) == node
     assert len(set(reached.values())) == len(reached) > 3 * ENCODING_TREES
