@@ -263,7 +263,7 @@ class ApacheKafka:
                 front=self.front,
                 back=self.back,
                 data=self.data,
-                replication_factor=min(len(plan.ports), 3),
+                replication=min(len(plan.ports), 3),
                 in_sync=max(min(len(plan.ports), 3) - 1, 1),
             ),
             encoding="utf-8",
