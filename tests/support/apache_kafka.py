@@ -88,7 +88,7 @@ share.coordinator.state.topic.replication.factor={replication}
 share.coordinator.state.topic.min.isr={in_sync}
 min.insync.replicas={in_sync}
 
-# Tests wait for these. The second is what docs/operations.md advises: a commit of offsets waits for no other.
+# Tests wait for these. The second is what docs/deploy.md advises: a commit of offsets waits for no other.
 group.initial.rebalance.delay.ms=0
 group.coordinator.append.linger.ms=0
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
