@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fraud_service.domain.label_join_cards import card_of_row
 from fraud_service.domain.profile import decode_profile
-from fraud_service.kafka import clients, group_offsets, topics
+from fraud_service.kafka import clients, consumer_groups, topics
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.learner import JOIN_KEY
 from fraud_service.processors.scorer import PROFILE
@@ -45,7 +45,7 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
         When the state cannot be read.
     """
     for group in (settings.scorer_group, settings.learner_group):
-        group_offsets.require_stopped(settings, group)
+        consumer_groups.require_stopped(settings, group)
     names, known = settings.topics, {spec.role: spec.name for spec in topics.topic_specs(settings)}
     with TopicReader(settings, NAME) as archive:
         profiles = list(_profiles(changelogs.rows(settings, archive, known["scorer_state"]), cards, before))

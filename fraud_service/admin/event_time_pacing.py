@@ -7,7 +7,6 @@ done their part. Played fast they have not: scorers would score with older snaps
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final, Self
 
 from confluent_kafka import TopicPartition
@@ -15,6 +14,7 @@ from confluent_kafka import TopicPartition
 from fraud_service.domain.errors import FatalStreamError
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.kafka import clients
+from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,11 +105,8 @@ class EventTimePacer:
         return True
 
     def _await(self, happened: Callable[[], bool], otherwise: str) -> None:
-        deadline = time.monotonic() + WAIT_TIMEOUT_S
-        while not happened():
-            if time.monotonic() > deadline:
-                raise FatalStreamError(f"{otherwise} for {WAIT_TIMEOUT_S:.0f} s: is it running?")
-            time.sleep(WAIT_POLL_S)
+        if not wait_until(happened, WAIT_TIMEOUT_S, WAIT_POLL_S):
+            raise FatalStreamError(f"{otherwise} for {WAIT_TIMEOUT_S:.0f} s: is it running?")
 
 
 class _Published:

@@ -16,7 +16,7 @@ from confluent_kafka.admin import NewPartitions
 
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError, PreflightError
 from fraud_service.domain.label_join_cards import RowCardResolver
-from fraud_service.kafka import clients, group_offsets, topics
+from fraud_service.kafka import clients, consumer_groups, open_transactions, topics
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.learner import EXAMPLES_KEY, JOIN_KEY, RATE_LIMIT_KEY
 from fraud_service.processors.scorer import PROFILE
@@ -51,7 +51,7 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
         When a row cannot be placed, or what was written is not what is read back.
     """
     for group in (old.scorer_group, old.learner_group):
-        group_offsets.require_stopped(old, group)
+        consumer_groups.require_stopped(old, group)
     specs = {spec.role: spec for spec in topics.topic_specs(new) if spec.role in ANEW}
     with TopicReader(old, NAME) as archive:
         before = len(archive.spans(old.topics.transactions))
@@ -94,8 +94,8 @@ def require_all_read(old: Settings, archive: TopicReader) -> None:
         (old.learner_group, names.labels),
         (old.learner_group, names.scores),
     ):
-        read = group_offsets.group_offsets(old, group, archive, topic)
-        for number, span in group_offsets.stable_ranges(old, archive, topic).items():
+        read = consumer_groups.committed_offsets(old, group, archive, topic)
+        for number, span in open_transactions.stable_ranges(old, archive, topic).items():
             begin = read[number] or 0
             if next(archive.read(topic, number, begin, span.end), None) is not None:  # markers of transactions are none
                 raise PreflightError(

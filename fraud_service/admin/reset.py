@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
 from confluent_kafka import KafkaException
 
 from fraud_service.domain.errors import ConfigurationError, PreflightError
-from fraud_service.kafka import clients, topics
+from fraud_service.kafka import clients, consumer_groups, topics
+from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,32 +44,13 @@ def reset(settings: Settings, group: str, *, really: bool) -> Iterator[str]:
     if not really:
         yield "nothing was done: add --yes to do it. Outputs produced before will be produced again"
         return
-    _delete_offsets(settings, group)
+    consumer_groups.delete_group(settings, group)
     for spec in renewed:
         _create_anew(settings, spec)
     shutil.rmtree(local, ignore_errors=True)
     if group == settings.learner_group:
         yield "restart the scorers: they hold what the old learner taught"
     yield "done"
-
-
-def _delete_offsets(settings: Settings, group: str) -> None:
-    """Delete the group; a member that was stopped stays in it until its session ends, so that is waited for."""
-    admin = clients.admin(settings)
-    deadline = time.monotonic() + settings.session_timeout + 5
-    while True:
-        try:
-            (future,) = admin.delete_consumer_groups([group], request_timeout=clients.REQUEST_TIMEOUT_S).values()
-            future.result(clients.REQUEST_TIMEOUT_S)
-        except KafkaException as error:
-            name, reason = error.args[0].name(), error.args[0].str()
-            if name == "GROUP_ID_NOT_FOUND":
-                return
-            if name != "NON_EMPTY_GROUP" or time.monotonic() > deadline:
-                raise PreflightError(f"group {group} cannot be deleted: {reason}. Stop its processes first") from error
-            time.sleep(0.5)
-        else:
-            return
 
 
 def _create_anew(settings: Settings, spec: topics.TopicSpec) -> None:
@@ -85,8 +66,13 @@ def _create_anew(settings: Settings, spec: topics.TopicSpec) -> None:
         )
     except KafkaException as error:
         raise PreflightError(f"topic {spec.name} cannot be deleted: {error.args[0].str()}") from error
-    deadline = time.monotonic() + clients.REQUEST_TIMEOUT_S
-    while spec.name in admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics and time.monotonic() < deadline:
-        time.sleep(0.1)
+
+    def is_gone() -> bool:
+        return spec.name not in admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics
+
+    if not wait_until(is_gone, clients.REQUEST_TIMEOUT_S):
+        raise PreflightError(
+            f"topic {spec.name} is still there {clients.REQUEST_TIMEOUT_S:.0f} s after its deletion: run reset again"
+        )
     again = msgspec.structs.replace(spec, partitions=len(there.partitions))
     topics.create(admin, [again], replication)

@@ -15,7 +15,7 @@ from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.detector import MAX_MODELS
 from fraud_service.domain.errors import InvalidRecord, RefusedRecord
 from fraud_service.domain.snapshot import RETENTION_MS, decode_snapshot
-from fraud_service.kafka import clients, group_offsets, model_topic
+from fraud_service.kafka import clients, consumer_groups, model_topic
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.snapshot_reader import VERSION_HEADER, risk_row
 from fraud_service.security.signatures import Keyring, RejectReason
@@ -70,7 +70,7 @@ def re_sign(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) 
         When the learner runs.
     """
     keyring = require_keyring(settings)
-    group_offsets.require_stopped(settings, settings.learner_group)
+    consumer_groups.require_stopped(settings, settings.learner_group)
     believed = UnsignedReplayGuard(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
     gate = model_topic.ReplayGuard(believed)
     models = _in_force(model_topic.promoted(settings, gate))

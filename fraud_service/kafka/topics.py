@@ -5,7 +5,6 @@ Creation, preflight, documentation and AsyncAPI all come from here.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,7 @@ from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from fraud_service.domain.errors import ClusterUnavailable, PreflightError
 from fraud_service.kafka.clients import REQUEST_TIMEOUT_S, TRANSIENT_CODES
+from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -157,20 +157,20 @@ def _existing(admin: AdminClient) -> dict[str, Any]:
 
 def _await_leaders(admin: AdminClient, partitions: dict[str, int]) -> None:
     """Wait until every new partition has a leader: clients that come too early see errors."""
-    deadline = time.monotonic() + REQUEST_TIMEOUT_S
-    while time.monotonic() < deadline:
+
+    def have_leaders() -> bool:
         there = _existing(admin)
-        if all(
+        return all(
             name in there
             and len(there[name].partitions) == count
             and all(partition.leader >= 0 for partition in there[name].partitions.values())
             for name, count in partitions.items()
-        ):
-            return
-        time.sleep(0.05)
-    raise PreflightError(
-        f"after {REQUEST_TIMEOUT_S:.0f} s some of the new topics have no leader: {', '.join(partitions)}"
-    )
+        )
+
+    if not wait_until(have_leaders, REQUEST_TIMEOUT_S):
+        raise PreflightError(
+            f"after {REQUEST_TIMEOUT_S:.0f} s some of the new topics have no leader: {', '.join(partitions)}"
+        )
 
 
 def findings(admin: AdminClient, specs: list[TopicSpec], replication: int | None = None) -> list[str]:

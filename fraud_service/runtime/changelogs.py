@@ -13,7 +13,7 @@ from quixstreams.utils.json import dumps
 from rocksdict import AccessType, Options, Rdict
 
 from fraud_service.domain.errors import ArchiveError
-from fraud_service.kafka import group_offsets
+from fraud_service.kafka import open_transactions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ def rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[R
     ArchiveError
         When it cannot be read, or a transaction that a killed process has left open does not end within two minutes.
     """
-    for number, span in group_offsets.stable_ranges(settings, archive, changelog).items():
+    for number, span in open_transactions.stable_ranges(settings, archive, changelog).items():
         with on_disk() as known:
             for entry in archive.read(changelog, number, span.begin, span.end):
                 key = entry.key or b""

@@ -6,7 +6,6 @@ fenced. So the group is asked whether it has a member with our name that is not 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +19,8 @@ from fraud_service.domain.errors import (
     FraudServiceError,
     PartitionsLost,
 )
-from fraud_service.kafka import clients
+from fraud_service.kafka import clients, consumer_groups
+from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-JOINING: Final = 2.0  # seconds at least for a process that has taken our name to join the group with it
-REQUEST_TIMEOUT_S: Final = 0.5  # seconds between two questions
+JOIN_TIMEOUT_S: Final = 2.0  # the least time for a process that took our name to join the group
+MEMBERS_POLL_S: Final = 0.5
 LOST: Final = frozenset(  # the group went on without us
     {
         KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001 - librdkafka's own codes are public, named so
@@ -96,20 +96,18 @@ def is_fenced_by_twin(settings: Settings, ours: Membership, beat: Callable[[], N
     twice that is waited for, and `beat` called meanwhile; asked too early, two processes would take turns.
     """
     admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
-    until = time.monotonic() + (max(JOINING, 2 * ours.joined_after) if is_joining else 0.0)
-    while True:
+    timeout_s = max(JOIN_TIMEOUT_S, 2 * ours.joined_after) if is_joining else 0.0
+
+    def has_twin() -> bool:
         beat()
-        try:
-            (asked,) = admin.describe_consumer_groups([ours.group], request_timeout=clients.PROBE_TIMEOUT_S).values()
-            members = asked.result().members
-        except KafkaException as error:
-            log.warning("rivals_unknown", reason=error.args[0].str())
-            return False
-        if any(other.group_instance_id == ours.name and other.member_id != ours.member for other in members):
-            return True
-        if time.monotonic() >= until:
-            return False
-        time.sleep(REQUEST_TIMEOUT_S)
+        members = consumer_groups.members(admin, ours.group, clients.PROBE_TIMEOUT_S)
+        return any(other.group_instance_id == ours.name and other.member_id != ours.member for other in members)
+
+    try:
+        return wait_until(has_twin, timeout_s, MEMBERS_POLL_S)
+    except KafkaException as error:
+        log.warning("group_members_unknown", group=ours.group, reason=error.args[0].str())
+        return False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

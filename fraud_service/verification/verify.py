@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import ArchiveError
-from fraud_service.kafka import group_offsets
+from fraud_service.kafka import consumer_groups, open_transactions
 from fraud_service.kafka.topic_reader import OffsetRange, TopicReader
 from fraud_service.kafka.topics import topic_specs
 from fraud_service.runtime.changelogs import LocalState
@@ -241,15 +241,15 @@ class _Verification:
     def _capture_cut(self, since: int | None) -> OffsetCut:
         settings, archive, names = self._settings, self._archives[0], self._names
         # The state first, and the last of what it was made of last.
-        changelog = group_offsets.stable_ranges(settings, archive, names["changelog"]) if self._is_deep() else {}
+        changelog = open_transactions.stable_ranges(settings, archive, names["changelog"]) if self._is_deep() else {}
         unsettled = {number: span.end for number, span in archive.spans(names["alerts"]).items()}
-        processed = group_offsets.group_offsets(settings, settings.scorer_group, archive, names["transactions"])
-        learned_labels = group_offsets.group_offsets(settings, settings.learner_group, archive, names["labels"])
-        learned_scores = group_offsets.group_offsets(settings, settings.learner_group, archive, names["scores"])
+        processed = consumer_groups.committed_offsets(settings, settings.scorer_group, archive, names["transactions"])
+        learned_labels = consumer_groups.committed_offsets(settings, settings.learner_group, archive, names["labels"])
+        learned_scores = consumer_groups.committed_offsets(settings, settings.learner_group, archive, names["scores"])
         spans = {
-            role: group_offsets.stable_ranges(settings, archive, names[role]) for role in ("dead_letters", "scores")
+            role: open_transactions.stable_ranges(settings, archive, names[role]) for role in ("dead_letters", "scores")
         }
-        spans["alerts"] = group_offsets.stable_ranges(settings, archive, names["alerts"])
+        spans["alerts"] = open_transactions.stable_ranges(settings, archive, names["alerts"])
         for role in ("snapshots", "risk", "labelled", "labels", "transactions"):
             spans[role] = archive.spans(names[role])
         spans["changelog"] = changelog

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from support.processes import fresh_settings
 
 from fraud_service.domain.errors import ArchiveError
-from fraud_service.kafka import clients, group_offsets
+from fraud_service.kafka import clients, consumer_groups, waiting
 from fraud_service.kafka.topic_reader import OffsetRange, TopicReader
 from fraud_service.runtime import changelogs
 
@@ -87,9 +87,9 @@ def test_offsets_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, m
         ended.append(seconds)
 
     ended: list[float] = []
-    monkeypatch.setattr(group_offsets, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
     with TopicReader(settings, "test") as archive:
-        found = group_offsets.group_offsets(settings, group, archive, settings.topics.labels)
+        found = consumer_groups.committed_offsets(settings, group, archive, settings.topics.labels)
     assert found == dict.fromkeys(found) | {1: 7}
     assert ended
     consumer.close()
@@ -108,7 +108,7 @@ def test_rows_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, monk
             producer.commit_transaction(30)
         ended.append(seconds)
 
-    monkeypatch.setattr(group_offsets, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
     with TopicReader(settings, "test") as archive:
         assert list(changelogs.rows(settings, archive, settings.topics.risk)) == [(0, b"k", b"late")]
     assert ended

@@ -1,0 +1,114 @@
+"""Consumer groups: their committed offsets, their members, and their deletion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+
+from fraud_service.domain.errors import ArchiveError, PreflightError
+from fraud_service.kafka import clients
+from fraud_service.kafka.waiting import wait_until
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.kafka.topic_reader import TopicReader
+
+log = structlog.get_logger(__name__)
+
+STABLE_TIMEOUT_S: Final = 120.0
+UNSTABLE: Final = "UNSTABLE_OFFSET_COMMIT"  # the broker's answer while a transaction holds offsets of the group
+SESSION_MARGIN_S: Final = 5.0  # the broker notices the end of a session a little late
+MEMBERS_POLL_S: Final = 1.0
+
+
+def committed_offsets(settings: Settings, group: str, archive: TopicReader, topic: str) -> dict[int, int | None]:
+    """Return the offset that a group has committed on each partition of a topic, None where it has none.
+
+    Waits for transactions that hold offsets of the group and are about to end.
+
+    Raises
+    ------
+    ArchiveError
+        When the cluster does not answer, or not for this group, or a transaction stays open for two minutes.
+    """
+    request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in archive.spans(topic)])
+    admin = clients.admin(settings)  # keep the client: without it, its answers never come
+    offsets: list[TopicPartition] = []
+
+    def are_stable() -> bool:
+        offsets[:] = _fetch_offsets(admin, request)
+        return all(place.error is None or place.error.name() != UNSTABLE for place in offsets)
+
+    wait_until(are_stable, STABLE_TIMEOUT_S)
+    errors = [place.error for place in offsets if place.error is not None]
+    if errors:
+        raise ArchiveError(f"offsets of group {group} on {topic} cannot be read: {errors[0].str()}")
+    return {place.partition: place.offset if place.offset >= 0 else None for place in offsets}
+
+
+def _fetch_offsets(admin: AdminClient, request: ConsumerGroupTopicPartitions) -> list[TopicPartition]:
+    try:
+        (answer,) = admin.list_consumer_group_offsets(
+            [request], require_stable=True, request_timeout=clients.REQUEST_TIMEOUT_S
+        ).values()
+        found: list[TopicPartition] = answer.result().topic_partitions
+    except KafkaException as error:
+        raise ArchiveError(f"offsets of group {request.group_id} cannot be read: {error.args[0].str()}") from error
+    return found
+
+
+def members(admin: AdminClient, group: str, timeout_s: float) -> list[Any]:
+    """Return the members of a group; none when there is no such group. Raises `KafkaException`."""
+    (answer,) = admin.describe_consumer_groups([group], request_timeout=timeout_s).values()
+    try:
+        return list(answer.result().members)
+    except KafkaException as error:
+        if error.args[0].name() == "GROUP_ID_NOT_FOUND":
+            return []
+        raise
+
+
+def require_stopped(settings: Settings, group: str) -> None:
+    """Wait until a group has no members: a process that was just stopped stays a member until its session ends.
+
+    Raises
+    ------
+    PreflightError
+        When a member still runs then, or the cluster does not list the members.
+    """
+    admin = clients.admin(settings)
+
+    def is_empty() -> bool:
+        if not members(admin, group, clients.REQUEST_TIMEOUT_S):
+            return True
+        log.info("waiting_for_session_end", group=group, session_timeout_s=settings.session_timeout)
+        return False
+
+    try:
+        is_stopped = wait_until(is_empty, settings.session_timeout + SESSION_MARGIN_S, MEMBERS_POLL_S)
+    except KafkaException as error:
+        raise PreflightError(f"the members of group {group} cannot be listed: {error.args[0].str()}") from error
+    if not is_stopped:
+        raise PreflightError(f"group {group} still runs: stop its processes")
+
+
+def delete_group(settings: Settings, group: str) -> None:
+    """Delete a stopped group and its offsets.
+
+    Raises
+    ------
+    PreflightError
+        When a member still runs, or the cluster refuses.
+    """
+    require_stopped(settings, group)
+    admin = clients.admin(settings)
+    try:
+        (answer,) = admin.delete_consumer_groups([group], request_timeout=clients.REQUEST_TIMEOUT_S).values()
+        answer.result(clients.REQUEST_TIMEOUT_S)
+    except KafkaException as error:
+        if error.args[0].name() != "GROUP_ID_NOT_FOUND":
+            raise PreflightError(f"group {group} cannot be deleted: {error.args[0].str()}") from error
