@@ -81,7 +81,7 @@ class FraudApplication(Application):  # type: ignore[misc]
     """Quix's application, watched; its loop takes batches instead of single messages, through `batches`.
 
     It rests on names that Quix does not promise, five methods that it overrides above all; the canary test
-    (`tests/unit/runtime/test_canary.py`) guards them.
+    (`tests/unit/runtime/test_quix_patches.py`) guards them.
     """
 
     health: Health | None = None

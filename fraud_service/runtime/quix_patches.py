@@ -1,6 +1,6 @@
 """What Quix and its client leave open, closed: each guard wraps one method of one of Quix's parts.
 
-The names this rests on are not promised; the canary test (`tests/unit/runtime/test_canary.py`) guards them.
+The names this rests on are not promised; the canary test (`tests/unit/runtime/test_quix_patches.py`) guards them.
 """
 
 from __future__ import annotations

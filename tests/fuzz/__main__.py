@@ -2,7 +2,7 @@
 
 What a target may raise is what it declares; anything else, five seconds on one input, or two gigabytes is a finding,
 and libFuzzer leaves the input in `.cache/fuzz`. Ends with one JSON line. Hypothesis runs the same
-decoders in the suite (`tests/unit/domain/test_fuzz.py`), and `test_targets.py` runs the attacks of `fuzz.targets`.
+decoders in the suite (`tests/unit/domain/test_codec.py`), and `test_targets.py` runs the attacks of `fuzz.targets`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import structlog
 with atheris.instrument_imports(
     include=["fraud_service.domain", "fraud_service.security", "fraud_service.kafka.messages"]
 ):
-    from domain.test_fuzz import DECODERS
     from fuzz.targets import TARGETS as ATTACKS
     from support.steps import Steps, message
+    from unit.domain.test_codec import DECODERS
 
     from fraud_service.domain.errors import InvalidEvent, InvalidRecord
     from fraud_service.domain.events import decode_label, decode_transaction
