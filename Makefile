@@ -38,6 +38,7 @@ lint: setup
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python ops/dashboards.py --check
 	$(BIN)/python helm/generate.py --check
+	$(MAKE) --no-print-directory site
 
 # The Helm chart: rendered for every feature and any mix of them, and judged by the tools that judge charts.
 chart: checks
@@ -54,6 +55,11 @@ docs: setup
 	$(BIN)/python docs/generate.py
 	$(BIN)/python ops/dashboards.py
 	$(BIN)/python helm/generate.py
+
+# The docs site, from the pages that GitHub shows: site/index.html. A broken link fails the build.
+.PHONY: site
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Detection quality, measured from nothing (an hour); the data are not part of the repository.
 quality: setup
