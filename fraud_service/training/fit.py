@@ -31,7 +31,7 @@ MIN_FRAUDS: Final = 20  # and as many genuine payments
 MIN_ROWS: Final = 200
 HOLDOUT_METRIC: Final = "held_out_average_precision"
 
-# Measured in docs/architecture.md: with frauds this rare a forest beats boosting. Trees of 128 leaves are as good as
+# Measured in docs/adr/0008-forest.md: with frauds this rare a forest beats boosting. Trees of 128 leaves are as good as
 # fully grown ones on some data, and much worse on data with more to tell.
 PARAMETERS: Final = {"random_state": 1}
 CANDIDATE_PARAMETERS: Final[tuple[dict[str, Any], ...]] = (
