@@ -40,7 +40,9 @@ def test_sentences_of_a_page_are_short(page: str) -> None:
     too_long = [" ".join(sentence.split()) for sentence in found if words(sentence) > MAX_WORDS]
     assert too_long == [], f"{page}: split these sentences, each has more than {MAX_WORDS} words"
     mean = sum(lengths) / len(lengths)
-    assert len(found) < ENOUGH_FOR_A_MEAN or mean <= MAX_MEAN_WORDS, f"{page}: sentences have {mean:.1f} words on average, at most {MAX_MEAN_WORDS}"
+    assert len(found) < ENOUGH_FOR_A_MEAN or mean <= MAX_MEAN_WORDS, (
+        f"{page}: sentences have {mean:.1f} words on average, at most {MAX_MEAN_WORDS}"
+    )
 
 
 def test_sentences_are_counted_without_code_tables_headings_and_addresses() -> None:
