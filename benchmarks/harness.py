@@ -38,8 +38,8 @@ TICKS: Final = os.sysconf("SC_CLK_TCK")
 PATIENCE: Final = 240.0  # seconds; nothing is waited for longer, unless it says so
 WARM_UP: Final = 0.2  # share of a rung's messages before the measured window
 PAUSE: Final = 0.02  # seconds between two looks at a process
-LEAST: Final = {"FRAUD_PROCESSING_GUARANTEE": "at-least-once", "FRAUD_COMMIT_INTERVAL": "1.0"}
-ONCE: Final = {"FRAUD_PROCESSING_GUARANTEE": "exactly-once", "FRAUD_COMMIT_INTERVAL": "0.1"}
+LEAST: Final = {"FRAUD_PROCESSING_GUARANTEE": "at-least-once", "FRAUD_COMMIT_INTERVAL": "1s"}
+ONCE: Final = {"FRAUD_PROCESSING_GUARANTEE": "exactly-once", "FRAUD_COMMIT_INTERVAL": "100ms"}
 WORLD: Final = World(seed=5, cards=10_000, merchants=1_000, days=30)
 
 Payment = tuple[bytes, bytes]  # key and value, as they lie on the topic

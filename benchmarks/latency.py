@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Flagged transactions are too rare to tell a high percentile of. A lower threshold flags one in forty: that is enough,
 # and not so many that the load is one of reasons (0.15 would flag one in fifteen, the default, 0.3, one in 200).
 REVIEW: Final = "0.2"
-GUARANTEES: Final = {"at-least-once": {**LEAST, "FRAUD_COMMIT_INTERVAL": "0.1"}, "exactly-once": ONCE}  # the default
+GUARANTEES: Final = {"at-least-once": {**LEAST, "FRAUD_COMMIT_INTERVAL": "100ms"}, "exactly-once": ONCE}  # the default
 SHARES: Final = (0.1, 0.5, 0.8)
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 FULL: Final = 100_000  # payments on the topic by which it is found how much is too much

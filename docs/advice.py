@@ -60,7 +60,7 @@ ADVICE: Final = {
     ),
     DeadLetterReason.FUTURE_TIMESTAMP: Advice(
         BOTH,
-        "The event time lies after the timestamp of its Kafka message by more than `FRAUD_MAX_CLOCK_SKEW` seconds.",
+        "The event time lies after the timestamp of its Kafka message by more than `FRAUD_MAX_CLOCK_SKEW`.",
         "Set the clock that the event time comes from; check for microseconds sent as milliseconds. Who sets the "
         "timestamps of messages must not set them before the event time.",
     ),

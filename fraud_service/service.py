@@ -105,7 +105,7 @@ def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, mo
             settings,
             settings.scorer_group,
             guarantee=settings.processing_guarantee,
-            commit_interval=settings.commit_interval,
+            commit_interval=settings.commit_interval.total_seconds(),
         )
         step = scorer.ScorerProcessor(settings, detector, knowledge, scorer_metrics, broadcast.refresh)
         step.beat = health.beat
@@ -196,7 +196,10 @@ def _tokenize(settings: Settings, health: Health, tokenizer_metrics: TokenizerMe
     preflight_checks(settings, settings.tokenizer_group, inputs)
     health.now(models_loaded=True)
     app = application.build(
-        settings, settings.tokenizer_group, guarantee="exactly-once", commit_interval=settings.commit_interval
+        settings,
+        settings.tokenizer_group,
+        guarantee="exactly-once",
+        commit_interval=settings.commit_interval.total_seconds(),
     )
     step = tokenizer.TokenizerProcessor(settings, made, tokenizer_metrics)
     step.beat = health.beat

@@ -11,6 +11,7 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import ArchiveError, InvalidEvent, PreflightError
 from fraud_service.domain.events import MAX_EVENT_BYTES
 from fraud_service.kafka.dead_letter_format import is_of, is_whole
@@ -128,7 +129,7 @@ def _is_in_order(settings: Settings, message: Record) -> bool:
     """Say whether scorers accept a payment: then it may have been scored."""
     try:
         refuse(message.value, message.key, numbers=settings.reject_pan)
-        decode_message(_received(message), int(settings.max_clock_skew * 1000))
+        decode_message(_received(message), to_ms(settings.max_clock_skew))
     except InvalidEvent:
         return False
     return True

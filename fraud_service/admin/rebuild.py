@@ -15,6 +15,7 @@ import msgspec
 
 from fraud_service.admin.event_time_pacing import EventTimePacer
 from fraud_service.admin.history_producer import HistoryProducer
+from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import DeadLetterReason
 from fraud_service.kafka import clients, model_topic
@@ -96,7 +97,7 @@ class Rebuild:
             When the new service stands still for two minutes, or the broker refuses a record.
         """
         found, names = RebuildCounts(), target.topics
-        tolerance, numbers = int(target.max_clock_skew * 1000), target.reject_pan
+        tolerance, numbers = to_ms(target.max_clock_skew), target.reject_pan
         keeps_partitions = len(self._spans[self._topics.transactions]) == target.partitions
         with HistoryProducer(target) as feed, EventTimePacer(target, calendar) as lockstep:
             for entry in self._in_order():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime
 from itertools import count
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fraud_service.config.duration import PATTERN, parse_duration, to_ms
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import instant
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fraud_service.training.history import History
-
-DAY: Final = 86_400_000
-UNITS: Final = {"d": DAY, "h": 3_600_000, "m": 60_000, "s": 1000}
 
 Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka brokers; overrides FRAUD_BOOTSTRAP_SERVERS.")]
 Maps = Annotated[list[str], typer.Option("--map", metavar="COLUMN=FIELD", help="Read a foreign column as a field.")]
@@ -39,17 +38,17 @@ Delay = Annotated[
 
 
 def duration(text: str) -> int:
-    """Read `7d`, `12h`, `30m` or `45s` as milliseconds.
+    """Read a duration such as `7d` or `500ms` as milliseconds.
 
     Raises
     ------
     ConfigurationError
         Names the text and the form it should have.
     """
-    number, unit = text[:-1], text[-1:]
-    if unit not in UNITS or not number.replace(".", "", 1).isdecimal():
-        raise ConfigurationError(f"{text!r} is not a duration: write a number and d, h, m or s, as in 7d")
-    return int(float(number) * UNITS[unit])
+    try:
+        return to_ms(parse_duration(text))
+    except ValueError as error:
+        raise ConfigurationError(f"{text!r} is not a duration: {error}") from None
 
 
 def instant_of(text: str, option: str) -> int:
@@ -60,7 +59,7 @@ def instant_of(text: str, option: str) -> int:
     ConfigurationError
         Names the option and the forms it may have.
     """
-    if text[-1:] in UNITS and text[:-1].replace(".", "", 1).isdecimal():
+    if re.fullmatch(PATTERN, text):
         return int(time.time() * 1000) - duration(text)
     try:
         return instant(text, option)

@@ -14,7 +14,6 @@ import typer
 
 from fraud_service.cli import logging
 from fraud_service.cli.options import (
-    DAY,
     Bootstrap,
     Delay,
     From,
@@ -29,6 +28,7 @@ from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
+from fraud_service.domain.time import DAY
 from fraud_service.security.card_data import refuse
 
 app = typer.Typer()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fraud_service.config.duration import to_ms
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import Snapshot, untrained
-from fraud_service.domain.time import DAY, MINUTE, LearningSchedule
+from fraud_service.domain.time import LearningSchedule
 from fraud_service.models import artifact
 from fraud_service.models.pretrained import OnnxForest
 
@@ -46,10 +47,10 @@ def policy(settings: Settings) -> Policy:
 def calendar(settings: Settings) -> LearningSchedule:
     """Return the event-time rules of learning."""
     return LearningSchedule(
-        interval=int(settings.snapshot_interval * MINUTE),
-        activation_delay=int(settings.snapshot_activation_delay * MINUTE),
-        maturity=int(settings.label_maturity * DAY),
-        retention=int(settings.label_retention * DAY),
+        interval=to_ms(settings.snapshot_interval),
+        activation_delay=to_ms(settings.snapshot_activation_delay),
+        maturity=to_ms(settings.label_maturity),
+        retention=to_ms(settings.label_retention),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -15,6 +16,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from fraud_service.config.duration import Duration, format_duration
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.security.keys import read_secret_files
 from fraud_service.security.label_rate_limit import MAX_PER_CARD
@@ -43,8 +45,8 @@ INSECURE_KAFKA_OPTIONS: Final = {
     "enable.sasl.oauthbearer.unsecure.jwt": frozenset({"true", "t", "1"}),
 }
 
-LONGEST: Final = 36_500.0  # days: no setting needs a century, and numbers far beyond it are no instants any more
-SHORTEST_MATURITY: Final = 1 / 86_400  # days: a second
+# No setting needs more than a century, and an event time far beyond it is not an instant any more.
+MAX_DURATION: Final = timedelta(days=36_500)
 
 
 def _named(value: object) -> object:
@@ -141,27 +143,28 @@ class Settings(BaseSettings):
     processing_guarantee: Literal["exactly-once", "at-least-once"] = Field(
         "exactly-once", description="of the scorer; the learner is always exactly-once"
     )
-    session_timeout: float = Field(
-        45.0,
-        ge=6,
-        le=1800,
-        description="seconds after which a silent process loses its partitions; a restart within them keeps them",
+    session_timeout: Duration = Field(
+        timedelta(seconds=45),
+        ge=timedelta(seconds=6),
+        le=timedelta(minutes=30),
+        description="a process without heartbeat for this long loses its partitions; a restart within it keeps them",
     )
-    commit_interval: float = Field(
-        0.1,
-        ge=0,
-        le=60,
-        description="seconds between checkpoints of the scorer; exactly-once they come earlier when nothing waits",
+    commit_interval: Duration = Field(
+        timedelta(milliseconds=100),
+        ge=timedelta(0),
+        le=timedelta(minutes=1),
+        description="longest time between two checkpoints of the scorer; exactly-once, a scorer with an empty queue "
+        "commits earlier",
     )
 
     model_dir: NamedPath | None = Field(None, description="folder of the pretrained model; by default the shipped one")
     review_threshold: Share = Field(0.3, description="score from which a transaction is flagged for review")
     decline_threshold: Share = Field(0.9, description="score from which the advice is to decline")
-    max_clock_skew: float = Field(
-        300.0,
-        ge=0,
-        le=LONGEST * 86_400,
-        description="seconds an event time may lie after the broker's timestamp of its message",
+    max_clock_skew: Duration = Field(
+        timedelta(minutes=5),
+        ge=timedelta(0),
+        le=MAX_DURATION,
+        description="how far an event time may be ahead of the broker's timestamp of its message",
     )
 
     reject_pan: bool = Field(
@@ -170,23 +173,29 @@ class Settings(BaseSettings):
         "numbers. Security codes, PINs and track data are always refused",
     )
 
-    snapshot_interval: float = Field(
-        60.0, ge=1, le=LONGEST * 1440, description="minutes of event time between two snapshots"
+    snapshot_interval: Duration = Field(
+        timedelta(hours=1),
+        ge=timedelta(minutes=1),
+        le=MAX_DURATION,
+        description="event time between two snapshots",
     )
-    snapshot_activation_delay: float = Field(
-        15.0,
-        ge=0,
-        le=LONGEST * 1440,
-        description="minutes of event time between the boundary of a snapshot and its coming into force",
+    snapshot_activation_delay: Duration = Field(
+        timedelta(minutes=15),
+        ge=timedelta(0),
+        le=MAX_DURATION,
+        description="event time from the boundary of a snapshot until scorers use it",
     )
-    label_maturity: float = Field(
-        7.0,
-        ge=SHORTEST_MATURITY,
-        le=LONGEST,
-        description="days of event time after which a transaction without a label counts as legitimate",
+    label_maturity: Duration = Field(
+        timedelta(days=7),
+        ge=timedelta(seconds=1),
+        le=MAX_DURATION,
+        description="event time after which a transaction without a label counts as legitimate",
     )
-    label_retention: float = Field(
-        60.0, gt=0, le=LONGEST, description="days of event time for which late labels find their features"
+    label_retention: Duration = Field(
+        timedelta(days=60),
+        gt=timedelta(0),
+        le=MAX_DURATION,
+        description="event time for which the learner keeps the features of a transaction, for labels that come late",
     )
     negative_sample_rate: float = Field(
         0.25,
@@ -234,9 +243,9 @@ class Settings(BaseSettings):
             )
         if self.label_retention < self.label_maturity:
             raise ValueError(
-                f"FRAUD_LABEL_RETENTION={self.label_retention:g} is shorter than "
-                f"FRAUD_LABEL_MATURITY={self.label_maturity:g}: "
-                "features would be forgotten before they are learned; raise the first or lower the second"
+                f"FRAUD_LABEL_RETENTION={format_duration(self.label_retention)} is shorter than "
+                f"FRAUD_LABEL_MATURITY={format_duration(self.label_maturity)}: "
+                "the learner would drop features before it learns from them; raise the first or lower the second"
             )
         if (self.http_tls_cert is None) != (self.http_tls_key is None):
             raise ValueError(
@@ -308,9 +317,13 @@ def variables() -> dict[str, tuple[str, str]]:
             for topic, inner in TopicNames.model_fields.items():
                 table[f"{PREFIX}TOPICS__{topic.upper()}"] = (str(inner.default), inner.description or "")
             continue
-        default = DEFAULT_TEXTS.get(name, str(field.default))
+        default = DEFAULT_TEXTS.get(name) or _as_text(field.default)
         table[f"{PREFIX}{name.upper()}"] = (default, field.description or "")
     return table
+
+
+def _as_text(default: object) -> str:
+    return format_duration(default) if isinstance(default, timedelta) else str(default)
 
 
 def _refuse_unknown() -> None:
@@ -336,4 +349,7 @@ def _complaint(error: object) -> str:
     name = PREFIX + "__".join(str(part) for part in details["loc"]).upper()
     if details["loc"][0] == "kafka_config":
         return f"{name}: {details['msg']}"  # the value may be a password
-    return f"{name}={details['input']!r}: {details['msg']}"
+    value = details["input"]
+    if isinstance(value, timedelta):  # out of bounds: show the text that the operator wrote
+        value = os.environ.get(name, format_duration(value))
+    return f"{name}={value!r}: {str(details['msg']).removeprefix('Value error, ')}"

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from fraud_service.config.settings import PREFIX, TopicNames
@@ -71,10 +72,10 @@ class Plan:
             drift_day=int(self.days * DRIFT_AT),
         )
 
-    def event_minutes(self, seconds: float) -> float:
-        """Give the event time that passes in so many seconds, in whole hours of at least one, as minutes."""
+    def event_time(self, seconds: float) -> timedelta:
+        """Return the event time that passes in a number of seconds: whole hours, at least one."""
         hours = seconds / self.seconds * self.days * 24
-        return 60.0 * max(1, round(hours))
+        return timedelta(hours=max(1, round(hours)))
 
 
 def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str | None) -> Settings:
@@ -100,8 +101,8 @@ def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str |
             "learner_group": f"{base.learner_group}.{suffix}",
             "instance_id": "demo",
             "state_dir": folder / "state",
-            "snapshot_interval": plan.event_minutes(INTERVAL_SECONDS),
-            "snapshot_activation_delay": plan.event_minutes(LEAD_SECONDS),
+            "snapshot_interval": plan.event_time(INTERVAL_SECONDS),
+            "snapshot_activation_delay": plan.event_time(LEAD_SECONDS),
             "negative_sample_rate": 1.0,
             "label_rate_limit_per_source": 0,  # weeks of labels come within a minute
             "label_rate_limit_per_card": 0,

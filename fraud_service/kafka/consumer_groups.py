@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
+from fraud_service.config.duration import format_duration
 from fraud_service.domain.errors import ArchiveError, PreflightError
 from fraud_service.kafka import clients
 from fraud_service.kafka.waiting import wait_until
@@ -85,11 +86,11 @@ def require_stopped(settings: Settings, group: str) -> None:
     def is_empty() -> bool:
         if not members(admin, group, clients.REQUEST_TIMEOUT_S):
             return True
-        log.info("waiting_for_session_end", group=group, session_timeout_s=settings.session_timeout)
+        log.info("waiting_for_session_end", group=group, session_timeout=format_duration(settings.session_timeout))
         return False
 
     try:
-        is_stopped = wait_until(is_empty, settings.session_timeout + SESSION_MARGIN_S, MEMBERS_POLL_S)
+        is_stopped = wait_until(is_empty, settings.session_timeout.total_seconds() + SESSION_MARGIN_S, MEMBERS_POLL_S)
     except KafkaException as error:
         raise PreflightError(f"the members of group {group} cannot be listed: {error.args[0].str()}") from error
     if not is_stopped:

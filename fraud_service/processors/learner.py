@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import structlog
 
+from fraud_service.config.duration import to_ms
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.errors import FatalStreamError, InvalidEvent, InvalidRecord
 from fraud_service.domain.events import DeadLetterReason, decode_label
@@ -147,7 +148,7 @@ class LearnerProcessor:
         metrics: LearnerMetrics,
     ) -> None:
         self._scores, self._labels = settings.topics.scores, settings.topics.labels
-        self._tolerance = int(settings.max_clock_skew * 1000)
+        self._tolerance = to_ms(settings.max_clock_skew)
         self._refuses_numbers = settings.reject_pan
         self._limits = LabelRateLimits(settings.label_rate_limit_per_source, settings.label_rate_limit_per_card)
         self._calendar = calendar

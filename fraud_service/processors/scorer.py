@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import (
     MAX_EVENT_BYTES,
@@ -72,7 +73,7 @@ class ScorerProcessor:
         self._knowledge = knowledge
         self._metrics = metrics
         self._refresh = refresh
-        self._tolerance = int(settings.max_clock_skew * 1000)
+        self._tolerance = to_ms(settings.max_clock_skew)
         self._refuses_numbers = settings.reject_pan
         self.beat: Callable[[], None] = lambda: None
 

@@ -22,6 +22,7 @@ from quixstreams import Application
 from quixstreams.state.rocksdb import RocksDBOptions
 from rocksdict import DBCompressionType
 
+from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import ClusterUnavailable, PartitionsLost
 from fraud_service.kafka import clients, unreadable_batches
 from fraud_service.kafka.open_transactions import wait_for_open_transactions
@@ -306,7 +307,7 @@ def _consumer_options(settings: Settings, group: str, on_statistics: Callable[[s
         **clients.BOUNDED,
         **settings.kafka_config,
         "group.instance.id": _identity(settings, group),
-        "session.timeout.ms": int(settings.session_timeout * 1000),
+        "session.timeout.ms": to_ms(settings.session_timeout),
         "isolation.level": "read_committed",
         "fetch.wait.max.ms": 10,
         "fetch.queue.backoff.ms": 10,
@@ -324,7 +325,7 @@ def _producer_options(settings: Settings, group: str, guarantee: str, timeout_ms
     }
     if guarantee == "exactly-once":
         options["transactional.id"] = _identity(settings, group)
-        below_session = min(TRANSACTION_TIMEOUT_MS, int(settings.session_timeout * 750))
+        below_session = min(TRANSACTION_TIMEOUT_MS, to_ms(settings.session_timeout * 0.75))
         options["transaction.timeout.ms"] = below_session if timeout_ms is None else timeout_ms
     options["message.timeout.ms"] = min(DELIVERY_TIMEOUT_MS, options.get("transaction.timeout.ms", DELIVERY_TIMEOUT_MS))
     return options

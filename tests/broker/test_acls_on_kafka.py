@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,11 @@ def login(user: str) -> dict[str, str]:
 @pytest.fixture
 def settings(broker, tmp_path):
     return Settings(
-        bootstrap_servers=broker.guarded, state_dir=tmp_path, http_host=LOOPBACK, instance_id="pod-0", session_timeout=6
+        bootstrap_servers=broker.guarded,
+        state_dir=tmp_path,
+        http_host=LOOPBACK,
+        instance_id="pod-0",
+        session_timeout=timedelta(seconds=6),
     )
 
 

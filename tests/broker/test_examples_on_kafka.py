@@ -94,7 +94,7 @@ def outcome(apache_kafka, tmp_path_factory):
     names, events = settings.topics, payments(folder)
     options = {"FRAUD_REVIEW_THRESHOLD": "0.005", "FRAUD_DECLINE_THRESHOLD": "0.3"}
     scorer = Service(settings, "score", folder / "scorer", options)
-    learner = Service(settings, "learn", folder / "learner", {"FRAUD_SNAPSHOT_INTERVAL": "1"})
+    learner = Service(settings, "learn", folder / "learner", {"FRAUD_SNAPSHOT_INTERVAL": "1m"})
     frozen, cases = f"frozen-{settings.scorer_group}", folder / "cases.sqlite"
     broker = ["--bootstrap", settings.bootstrap_servers, "--alerts", names.alerts]
     run = [str(EXAMPLES / "cases.py"), "--file", str(cases), "run", *broker, "--labels", names.labels]

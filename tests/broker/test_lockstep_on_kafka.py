@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 from support.processes import Service, environment, fresh_settings, read_all
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 # An hour of lead: at night no quarter of an hour is sure to have a payment, without which no boundary is closed.
 INTERVAL = 4 * HOUR
-OPTIONS = {"FRAUD_SNAPSHOT_INTERVAL": "240", "FRAUD_SNAPSHOT_ACTIVATION_DELAY": "60", "FRAUD_LABEL_MATURITY": "1"}
+OPTIONS = {"FRAUD_SNAPSHOT_INTERVAL": "4h", "FRAUD_SNAPSHOT_ACTIVATION_DELAY": "1h", "FRAUD_LABEL_MATURITY": "1d"}
 
 
 PROMOTION = "2024-01-03"  # the day of the history before which another model is promoted
@@ -47,7 +48,11 @@ def outcome(apache_kafka, tmp_path_factory):
     file = folder / "history.parquet"
     write(World(seed=3, cards=700, merchants=120, days=4), file)
     settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(
-        update={"snapshot_interval": 240.0, "snapshot_activation_delay": 60.0, "label_maturity": 1.0}
+        update={
+            "snapshot_interval": timedelta(hours=4),
+            "snapshot_activation_delay": timedelta(hours=1),
+            "label_maturity": timedelta(days=1),
+        }
     )
     second = settings.model_copy(update={"instance_id": "test-1"})
     scorers = [Service(one, "score", folder / one.instance_id, OPTIONS) for one in (settings, second)]
@@ -125,7 +130,11 @@ def recovered(apache_kafka, tmp_path_factory, outcome):
     assert producer.flush(30) == 0
     folder = tmp_path_factory.mktemp("recovered")
     settings = fresh_settings(apache_kafka.bootstrap, folder, partitions=5).model_copy(
-        update={"snapshot_interval": 240.0, "snapshot_activation_delay": 60.0, "label_maturity": 1.0}
+        update={
+            "snapshot_interval": timedelta(hours=4),
+            "snapshot_activation_delay": timedelta(hours=1),
+            "label_maturity": timedelta(days=1),
+        }
     )
     scorer, learner = (Service(settings, verb, folder / verb, OPTIONS) for verb in ("score", "learn"))
     with scorer, learner:

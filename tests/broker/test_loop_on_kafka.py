@@ -52,7 +52,7 @@ def outcome(apache_kafka, tmp_path_factory):
     write(World(seed=7, cards=800, merchants=300, days=30), folder / "history.parquet")
     history = [event for _, event in zip(range(TRANSACTIONS), History.open(folder / "history.parquet"), strict=False)]
     settings = fresh_settings(apache_kafka.bootstrap, folder)
-    scorer = Service(settings, "score", folder / "scorer", {"FRAUD_COMMIT_INTERVAL": "0.5"})
+    scorer = Service(settings, "score", folder / "scorer", {"FRAUD_COMMIT_INTERVAL": "500ms"})
     learner = Service(settings, "learn", folder / "learner")
     scores = Tail(settings, settings.topics.scores)
     with scorer, learner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 from support.processes import Service, environment, fresh_settings, read_all
@@ -66,9 +67,9 @@ def moved(apache_kafka, tmp_path_factory):
     write(World(seed=3, cards=700, merchants=120, days=4), file)
     old = fresh_settings(apache_kafka.bootstrap, folder, partitions=2).model_copy(
         update={
-            "snapshot_interval": 240.0,
-            "snapshot_activation_delay": 60.0,
-            "label_maturity": 1.0,
+            "snapshot_interval": timedelta(hours=4),
+            "snapshot_activation_delay": timedelta(hours=1),
+            "label_maturity": timedelta(days=1),
             "label_rate_limit_per_card": 1000,
         }
     )

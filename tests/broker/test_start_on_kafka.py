@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 from support.processes import Service, fresh_settings
@@ -28,7 +29,9 @@ def test_a_process_that_starts_before_its_broker_waits_for_it(apache_kafka, tmp_
 
 
 def test_an_outage_shorter_than_the_session_leaves_a_scorer_alive_and_not_ready(apache_kafka, tmp_path):
-    settings = fresh_settings(apache_kafka.bootstrap, tmp_path).model_copy(update={"session_timeout": 60.0})
+    settings = fresh_settings(apache_kafka.bootstrap, tmp_path).model_copy(
+        update={"session_timeout": timedelta(minutes=1)}
+    )
     scorer = Service(settings, "score", tmp_path / "scorer")
     with scorer:
         scorer.await_ready()
@@ -45,7 +48,7 @@ def test_an_outage_shorter_than_the_session_leaves_a_scorer_alive_and_not_ready(
 @pytest.mark.parametrize("verb", ["score", "learn"])
 def test_an_outage_longer_than_the_session_is_waited_for_by_the_same_process(apache_kafka, tmp_path, verb):
     settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
-    assert settings.session_timeout == 6
+    assert settings.session_timeout == timedelta(seconds=6)
     process = Service(settings, verb, tmp_path / verb)
     with process:
         process.await_ready()

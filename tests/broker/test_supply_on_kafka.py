@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -33,7 +34,7 @@ def running(apache_kafka, tmp_path_factory):
     keys = folder / "keys"
     keys.mkdir()
     (keys / "2026").write_text("k" * 64)
-    signed = {"signing_key_dir": keys, "deployment": "test", "maturity": 0.5}
+    signed = {"signing_key_dir": keys, "deployment": "test", "label_maturity": timedelta(hours=12)}
     settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(update=signed)
     scorer, learner = Service(settings, "score", folder / "scorer"), Service(settings, "learn", folder / "learner")
     with scorer, learner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -29,7 +30,7 @@ def outcome(apache_kafka, tmp_path_factory):
     keys = folder / "keys"
     keys.mkdir()
     (keys / "a2025").write_text(SECRET)
-    settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(update={"label_maturity": 30.0})
+    settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(update={"label_maturity": timedelta(days=30)})
     inside = settings.model_copy(update={"tokenizer_key_dir": keys})
     raw = [spec for spec in topics.topic_specs(inside) if spec.role.startswith("raw_")]
     topics.create(clients.admin(settings), raw, 1)

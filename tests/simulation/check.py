@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from simulation.process import detector, knowledge
 
+from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.profile import RECENT_KEPT, encode_profile
 from fraud_service.domain.records import decode_score
@@ -50,7 +51,7 @@ class Expected:
         try:
             require_content(received)
             refuse(record.value, record.key)
-            transaction = decode_message(received, int(self._settings.max_clock_skew * 1000))
+            transaction = decode_message(received, to_ms(self._settings.max_clock_skew))
         except InvalidEvent as error:
             yield dead_letter(received, error)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from contextlib import suppress
+from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from support.malformed import MALFORMED
 from support.worlds import CountingLearner, LinearModel, transaction
 
 from fraud_service.config import factories
+from fraud_service.config.duration import to_ms
 from fraud_service.domain.events import (
     InvalidEvent,
     Label,
@@ -56,7 +58,11 @@ class LearnerWorld(World):
 
     def options(self) -> dict[str, object]:
         """Let transactions mature within the few hours of a seed, and snapshots be frequent."""
-        return {"maturity": 0.2, "snapshot_interval": 60.0, "snapshot_activation_delay": 15.0}
+        return {
+            "label_maturity": timedelta(days=0.2),
+            "snapshot_interval": timedelta(hours=1),
+            "snapshot_activation_delay": timedelta(minutes=15),
+        }
 
     @property
     def read(self) -> tuple[str, list[str]]:
@@ -162,7 +168,7 @@ class LearnerWorld(World):
                 continue  # and if it is taught, that is told below
             known = [word for word in words[score.transaction_id] if is_first or word.known_at >= score.timestamp]
             lessons = taught.pop(facts(score), [])
-            is_mature = score.timestamp + self.settings.label_maturity * DAY <= self.last_boundary
+            is_mature = score.timestamp + to_ms(self.settings.label_maturity) <= self.last_boundary
             last = max(known).is_fraud if known else (False if is_mature else None)
             said = [lesson.is_fraud for lesson in lessons]
             if (said[-1] if said else None) != last:

@@ -110,7 +110,7 @@ def score(settings: Settings, started: Callable[[FraudApplication], None], *, co
         settings,
         settings.scorer_group,
         guarantee=settings.processing_guarantee,
-        commit_interval=settings.commit_interval,
+        commit_interval=settings.commit_interval.total_seconds(),
     )
     scorer.build_topology(app, settings, scorer.ScorerProcessor(settings, detector(settings), knowledge(), metrics()))
     app.batches.commits_early &= commits_early
@@ -127,7 +127,7 @@ def learn(settings: Settings, started: Callable[[FraudApplication], None]) -> No
         settings,
         settings.learner_group,
         guarantee="exactly-once",
-        commit_interval=settings.commit_interval,
+        commit_interval=settings.commit_interval.total_seconds(),
         transaction_timeout_ms=service.LEARNER_TRANSACTION_TIMEOUT_MS,
     )
     step = learner.LearnerProcessor(

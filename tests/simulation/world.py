@@ -6,6 +6,7 @@ import random
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,8 +75,8 @@ class World:
         self._folder = folder
         self.settings = Settings(
             partitions=self.luck.choice([1, 2, 3]),
-            session_timeout=6,
-            commit_interval=self.luck.choice([0.0, 0.1, 1.0]),
+            session_timeout=timedelta(seconds=6),
+            commit_interval=timedelta(seconds=self.luck.choice([0.0, 0.1, 1.0])),
             state_dir=folder / "state",
             instance_id=self.ROLE,
             allow_unsigned=True,

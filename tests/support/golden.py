@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 FOLDER: Final = Path(__file__).parents[1] / "unit/verification"
 LOG: Final = FOLDER / "golden.jsonl.gz"
 SAID: Final = FOLDER / "golden.txt"
-FACTS: Final = QUICK | {"snapshot_interval": 720.0}
+FACTS: Final = QUICK | {"snapshot_interval": timedelta(hours=12)}
 PARTITIONS: Final = 4
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
@@ -41,7 +42,7 @@ def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4, replicatio
         state_dir=folder,
         http_host="127.0.0.1",
         instance_id="test-0",
-        session_timeout=6,
+        session_timeout=timedelta(seconds=6),
         allow_unsigned=True,
     )
     topics.create(clients.admin(settings), topics.topic_specs(settings), replication)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
-QUICK = {"label_maturity": 1.0, "label_retention": 20.0, "snapshot_interval": 180.0}
+QUICK = {
+    "label_maturity": timedelta(days=1),
+    "label_retention": timedelta(days=20),
+    "snapshot_interval": timedelta(hours=3),
+}
 
 
 def payment(number: int, card: int, merchant: int, amount: float, hour: int) -> Transaction:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from contextlib import closing
+from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,12 @@ def test_settings_arrive_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -
     for name, value in chart.environment(chart.render(values), "scorer").items():
         monkeypatch.setenv(name, value)
     loaded = settings.load()
-    assert (loaded.partitions, loaded.max_clock_skew, loaded.processing_guarantee) == (10_000, 1e8, "at-least-once")
+    assert (loaded.partitions, loaded.max_clock_skew, loaded.processing_guarantee) == (
+        10_000,
+        timedelta(days=2),
+        "at-least-once",
+    )
+    assert loaded.label_rate_limit_per_source == 100_000_000
     assert loaded.topics.transactions == "payments.transactions.v2"
 
 
@@ -520,7 +526,7 @@ def test_the_learner_may_end_the_transaction_at_hand() -> None:
     pods = chart.pods(chart.render())
     grace = {component: pods[component]["spec"]["terminationGracePeriodSeconds"] for component in STATEFUL}
     assert grace["learner"] * 1000 > service.LEARNER_TRANSACTION_TIMEOUT_MS
-    assert grace["scorer"] > settings.Settings.model_fields["session_timeout"].default
+    assert grace["scorer"] > settings.Settings.model_fields["session_timeout"].default.total_seconds()
 
 
 @pytest.mark.parametrize(

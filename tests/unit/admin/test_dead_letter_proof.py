@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from fuzz.targets import NAMES, SETTINGS, InMemory
 from support.malformed import BROKER_TIME, text
@@ -32,7 +34,7 @@ def verdict(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settin
     ("value", "settings"),
     [
         (text(), {}),
-        (text(timestamp=BROKER_TIME + 1000), {"max_clock_skew": 300.0}),
+        (text(timestamp=BROKER_TIME + 1000), {"max_clock_skew": timedelta(minutes=5)}),
         (text(merchant_id="4242424242424242"), {"reject_pan": False}),
     ],
     ids=["in order", "within the tolerance", "with a card number that may stay"],
@@ -45,7 +47,7 @@ def test_a_letter_of_a_payment_that_scorers_take_is_left(monkeypatch, value, set
     ("value", "settings"),
     [
         (b"no json", {}),
-        (text(timestamp=BROKER_TIME + 400_000), {"max_clock_skew": 300.0}),
+        (text(timestamp=BROKER_TIME + 400_000), {"max_clock_skew": timedelta(minutes=5)}),
         (text(merchant_id="4242424242424242"), {"reject_pan": True}),
     ],
 )

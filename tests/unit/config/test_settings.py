@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -118,19 +119,21 @@ def test_variables_of_the_test_suite_and_of_others_are_left_alone(environment):
         ("FRAUD_LEARNER_GROUP", ""),
         ("FRAUD_INSTANCE_ID", ""),
         ("FRAUD_PROCESSING_GUARANTEE", "at-most-once"),
-        ("FRAUD_COMMIT_INTERVAL", "-0.1"),
-        ("FRAUD_COMMIT_INTERVAL", "60.1"),
+        ("FRAUD_COMMIT_INTERVAL", "-0.1s"),
+        ("FRAUD_COMMIT_INTERVAL", "60.1s"),
+        ("FRAUD_SESSION_TIMEOUT", "5.9s"),
+        ("FRAUD_SESSION_TIMEOUT", "31m"),
         ("FRAUD_REVIEW_THRESHOLD", "-0.01"),
         ("FRAUD_REVIEW_THRESHOLD", "nan"),
         ("FRAUD_DECLINE_THRESHOLD", "1.01"),
-        ("FRAUD_MAX_CLOCK_SKEW", "-1"),
+        ("FRAUD_MAX_CLOCK_SKEW", "-1s"),
         ("FRAUD_MAX_CLOCK_SKEW", "inf"),
-        ("FRAUD_SNAPSHOT_INTERVAL", "0.5"),
+        ("FRAUD_SNAPSHOT_INTERVAL", "0.5m"),
         ("FRAUD_SNAPSHOT_INTERVAL", "inf"),
-        ("FRAUD_SNAPSHOT_ACTIVATION_DELAY", "-1"),
+        ("FRAUD_SNAPSHOT_ACTIVATION_DELAY", "-1m"),
         ("FRAUD_SNAPSHOT_ACTIVATION_DELAY", "inf"),
-        ("FRAUD_LABEL_MATURITY", "0"),
-        ("FRAUD_LABEL_RETENTION", "0"),
+        ("FRAUD_LABEL_MATURITY", "0d"),
+        ("FRAUD_LABEL_RETENTION", "0d"),
         ("FRAUD_LABEL_RETENTION", "inf"),
         ("FRAUD_NEGATIVE_SAMPLE_RATE", "0"),
         ("FRAUD_NEGATIVE_SAMPLE_RATE", "1.5"),
@@ -146,7 +149,7 @@ def test_a_value_that_cannot_work_is_named_with_its_variable(environment, name, 
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in variables() if re.search("TOLERANCE|INTERVAL|LEAD|THRESHOLD", name)])
+@pytest.mark.parametrize("name", [name for name in variables() if re.search("SKEW|INTERVAL|DELAY|THRESHOLD", name)])
 def test_not_a_number_is_no_number(environment, name):
     assert complaint(environment, **{name: "nan"}).startswith(f"{name}='nan': ")
 
@@ -169,8 +172,8 @@ def test_equal_thresholds_will_do(environment):
 
 
 def test_retention_shorter_than_maturity_is_refused_with_both_values(environment):
-    said = complaint(environment, FRAUD_LABEL_MATURITY="10", FRAUD_LABEL_RETENTION="9.5")
-    assert said.startswith("FRAUD_LABEL_RETENTION=9.5 is shorter than FRAUD_LABEL_MATURITY=10: ")
+    said = complaint(environment, FRAUD_LABEL_MATURITY="10d", FRAUD_LABEL_RETENTION="9.5d")
+    assert said.startswith("FRAUD_LABEL_RETENTION=228h is shorter than FRAUD_LABEL_MATURITY=10d: ")
     assert "raise the first or lower the second" in said
 
 
@@ -293,13 +296,56 @@ def test_the_documented_defaults_are_what_holds_without_the_variable(environment
 @pytest.mark.parametrize(
     "name", ["MAX_CLOCK_SKEW", "SNAPSHOT_INTERVAL", "SNAPSHOT_ACTIVATION_DELAY", "LABEL_MATURITY", "LABEL_RETENTION"]
 )
-@pytest.mark.parametrize("value", ["1e308", "1e12", "nan", "-1"])
+@pytest.mark.parametrize("value", ["1e308d", "1e12d", "nan", "-1d", "36501d", "9" * 30 + "d"])
 def test_a_length_that_is_no_time_stops_the_start(environment, name, value):
     assert f"FRAUD_{name}='{value}'" in complaint(environment, **{f"FRAUD_{name}": value})
 
 
 def test_a_maturity_that_rounds_to_nothing_stops_the_start(environment):
-    assert "FRAUD_LABEL_MATURITY='1e-30'" in complaint(environment, FRAUD_LABEL_MATURITY="1e-30")
+    tiny = f"0.{'0' * 29}1d"
+    assert f"FRAUD_LABEL_MATURITY={tiny!r}" in complaint(environment, FRAUD_LABEL_MATURITY=tiny)
+
+
+DURATIONS = [name for name, field in Settings.model_fields.items() if field.annotation is timedelta]
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize("value", ["30", "0", "1.5", ""])
+def test_a_duration_without_a_unit_stops_the_start_with_the_fix(environment, name, value):
+    variable = f"FRAUD_{name.upper()}"
+    assert complaint(environment, **{variable: value}) == (
+        f"{variable}={value!r}: write a number and its unit, ms, s, m, h or d, as in 7d"
+    )
+
+
+def test_code_cannot_set_a_duration_without_a_unit():
+    with pytest.raises(ValueError, match="write a number and its unit"):
+        Settings(session_timeout=45)
+
+
+def test_every_duration_setting_has_its_unit_in_its_type():
+    assert DURATIONS == [
+        "session_timeout",
+        "commit_interval",
+        "max_clock_skew",
+        "snapshot_interval",
+        "snapshot_activation_delay",
+        "label_maturity",
+        "label_retention",
+    ]
+
+
+def test_the_documented_defaults_of_durations_carry_their_units():
+    table = variables()
+    assert {name: table[f"FRAUD_{name.upper()}"][0] for name in DURATIONS} == {
+        "session_timeout": "45s",
+        "commit_interval": "100ms",
+        "max_clock_skew": "5m",
+        "snapshot_interval": "1h",
+        "snapshot_activation_delay": "15m",
+        "label_maturity": "7d",
+        "label_retention": "60d",
+    }
 
 
 @pytest.mark.parametrize(

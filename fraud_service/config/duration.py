@@ -1,0 +1,79 @@
+"""Durations as settings and options write them: a number and its unit, as in `500ms`, `45s`, `15m`, `1h` or `7d`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from decimal import Decimal
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+PATTERN: Final = r"^([0-9]*\.)?[0-9]+(ms|s|m|h|d)$"
+MILLISECOND: Final = timedelta(milliseconds=1)
+UNITS: Final = {
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": MILLISECOND,
+}
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a number with its unit. Fractions are exact, to the microsecond.
+
+    Raises
+    ------
+    ValueError
+        When the unit is missing or unknown, or the duration is longer than a `timedelta` can be.
+
+    Examples
+    --------
+    >>> parse_duration("1.5h")
+    datetime.timedelta(seconds=5400)
+    """
+    match = re.fullmatch(PATTERN, text)
+    if match is None:
+        raise ValueError("write a number and its unit, ms, s, m, h or d, as in 7d")
+    unit = UNITS[match[2]]
+    try:
+        return timedelta(microseconds=int(Decimal(text.removesuffix(match[2])) * (unit // timedelta(microseconds=1))))
+    except OverflowError:
+        raise ValueError("is too long: write less than a million days, as in 7d") from None
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration in the largest unit that needs no fraction.
+
+    Examples
+    --------
+    >>> format_duration(timedelta(minutes=90)), format_duration(timedelta(0))
+    ('90m', '0s')
+    """
+    if not duration:
+        return "0s"
+    for name, unit in UNITS.items():
+        if not duration % unit:
+            return f"{duration // unit}{name}"
+    return f"{duration / MILLISECOND:f}ms"
+
+
+def to_ms(duration: timedelta) -> int:
+    """Return a duration in whole milliseconds, as event time and Kafka count."""
+    return duration // MILLISECOND
+
+
+def _read(value: object) -> timedelta:
+    """Accept text with a unit, and a `timedelta` in code. A bare number is an error: its unit would be a guess."""
+    if isinstance(value, timedelta):
+        return value
+    return parse_duration(value if isinstance(value, str) else "")
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_read),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": PATTERN}),
+]
