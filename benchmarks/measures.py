@@ -17,7 +17,7 @@ from fraud_service.cli import GARBAGE_THRESHOLD
 from fraud_service.domain import features
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.time import DAY
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.fit import Window, collect
 from fraud_service.training.history import History
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.errors import ModelError
     from fraud_service.models.artifact import Manifest
-    from fraud_service.models.pretrained import OnnxForest
+    from fraud_service.models.onnx_forest import OnnxForest
     from fraud_service.runtime.application import FraudApplication
     from fraud_service.security.tokens import Tokenizer
 

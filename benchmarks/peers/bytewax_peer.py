@@ -35,7 +35,7 @@ from fraud_service.domain.snapshot import SnapshotStore, SnapshotView, decode_sn
 from fraud_service.kafka.clients import PARTITIONER
 from fraud_service.kafka.messages import Received
 from fraud_service.models.artifact import shipped
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.processors.scorer import check_key, check_time, dead_letter
 
 if TYPE_CHECKING:

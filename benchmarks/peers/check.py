@@ -35,7 +35,7 @@ from fraud_service.domain.snapshot import UNTRAINED, Snapshot, SnapshotStore, en
 from fraud_service.domain.time import DAY
 from fraud_service.kafka import clients
 from fraud_service.models.artifact import shipped
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.history import History
 from peers import EXACTLY_ONCE, PEERS
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.records import LabelledRecord, RefitRecord
     from fraud_service.models import artifact
-    from fraud_service.models.pretrained import OnnxForest
+    from fraud_service.models.onnx_forest import OnnxForest
     from fraud_service.training.history import History
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import Snapshot, untrained
 from fraud_service.domain.time import LearningSchedule
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

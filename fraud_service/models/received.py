@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fraud_service.domain.detector import MAX_MODELS
 from fraud_service.domain.errors import ModelError
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

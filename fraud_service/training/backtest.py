@@ -27,7 +27,7 @@ from fraud_service.domain.time import DAY
 from fraud_service.evaluation.metrics import Scores, evaluate
 from fraud_service.evaluation.result import Result
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.refit import LabelledWindow, evaluate_challenger
 
 if TYPE_CHECKING:

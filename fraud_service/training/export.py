@@ -20,8 +20,8 @@ from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.models.artifact import CARD, FORMAT, MANIFEST, MODEL, TREES, Artifact, Manifest
+from fraud_service.models.onnx_forest import LAPLACE, OnnxForest
 from fraud_service.models.onnx_graph import onnx_bytes
-from fraud_service.models.pretrained import LAPLACE, OnnxForest
 from fraud_service.models.trees import Trees, truncate
 from fraud_service.training.fit import Fitted, Window, prior, standardisation
 from fraud_service.training.model_card import model_card

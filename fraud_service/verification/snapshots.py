@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.kafka.topic_reader import TopicReader
-    from fraud_service.models.pretrained import OnnxForest
+    from fraud_service.models.onnx_forest import OnnxForest
     from fraud_service.verification.snapshot_rebuild import Rebuilt
     from fraud_service.verification.topic_views import Broadcasts
 

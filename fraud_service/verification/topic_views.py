@@ -17,7 +17,7 @@ from fraud_service.domain.snapshot import Snapshot, SnapshotStore, SnapshotView,
 from fraud_service.kafka.dead_letter_format import parse_letter
 from fraud_service.kafka.model_topic import NON_MODEL_KEYS
 from fraud_service.kafka.topic_reader import TopicReader
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.processors.snapshot_reader import risk_row
 from fraud_service.verification.decision_verifier import KnownSnapshots
 

@@ -16,7 +16,7 @@ from fraud_service.evaluation.metrics import Scores, evaluate
 from fraud_service.evaluation.report import report
 from fraud_service.evaluation.result import Result
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.verification import comparison, replay, snapshots, topic_views
 from fraud_service.verification.comparison import ChangedDecision, Comparison, Truth
 from fraud_service.verification.worker_pool import run_in_processes

@@ -26,7 +26,7 @@ from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.time import DAY, HOUR
 from fraud_service.kafka import clients, model_topic, topics
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.history import History
 from fraud_service.verification import replay
 from fraud_service.verification.decision_verifier import TimeRange

@@ -47,8 +47,8 @@ from fraud_service.kafka.messages import Received
 from fraud_service.kafka.model_topic import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, ModelTopicReader
 from fraud_service.kafka.topic_reader import OffsetRange, Record
 from fraud_service.models import artifact
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.onnx_graph import onnx_bytes
-from fraud_service.models.pretrained import OnnxForest
 from fraud_service.models.received import loaded, recent
 from fraud_service.models.trees import Trees, require_consistent, truncate
 from fraud_service.processors.scorer import ScorerProcessor

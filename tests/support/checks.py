@@ -22,7 +22,7 @@ from fraud_service.domain.features import MAX_AGE_H, NAMES, Features
 from fraud_service.domain.scoring import probability
 from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot
 from fraud_service.models.artifact import Artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.river_learner import RiverLearner
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.models import artifact
 from fraud_service.models.artifact import CARD, MANIFEST, MODEL, TREES
-from fraud_service.models.pretrained import WINSORIZE_SD, OnnxForest
-from fraud_service.models.pretrained import logit as share_logit
+from fraud_service.models.onnx_forest import WINSORIZE_SD, OnnxForest
+from fraud_service.models.onnx_forest import logit as share_logit
 from fraud_service.models.trees import (
     ENCODING_DEPTH,
     ENCODING_TREES,

@@ -18,7 +18,7 @@ from fraud_service.domain.features import NAMES, Features
 from fraud_service.domain.online_model import ModelInputRows, OnlineModel
 from fraud_service.domain.scoring import probability
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.river_learner import LEARNING_RATE, OnlineState, RiverLearner
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True)

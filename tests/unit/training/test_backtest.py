@@ -25,7 +25,7 @@ from fraud_service.domain.events import instant
 from fraud_service.domain.in_memory import InMemoryService
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training import backtest
 from fraud_service.training.fit import CANDIDATE_PARAMETERS
 from fraud_service.training.history import History

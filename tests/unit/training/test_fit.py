@@ -17,7 +17,7 @@ from fraud_service.domain.errors import ConfigurationError, ModelError
 from fraud_service.domain.features import NAMES
 from fraud_service.models import artifact
 from fraud_service.models.artifact import CARD, MANIFEST, MODEL, TREES
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 
 pytest.importorskip("sklearn")
 pytest.importorskip("pyarrow")

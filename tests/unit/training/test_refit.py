@@ -15,7 +15,7 @@ from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.records import LabelledRecord, encode_record
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.fit import CANDIDATE_PARAMETERS, Examples
 from fraud_service.training.refit import HOLDOUT_DAYS, MEMORY, LabelledWindow, evaluate_challenger
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from fraud_service.models import artifact
-from fraud_service.models.pretrained import OnnxForest
+from fraud_service.models.onnx_forest import OnnxForest
 
 pytest.importorskip("pyarrow")
 
@@ -94,3 +98,18 @@ def test_a_model_that_remembers_every_example_fails_the_checks(shipped):
 
 def test_the_area_under_the_curve_counts_ties_half():
     assert checks.auc([0.1, 0.4, 0.4, 0.8], [False, False, True, True]) == pytest.approx(0.875)
+
+
+@pytest.mark.attack
+def test_loading_the_model_runtime_switches_its_telemetry_off(tmp_path):
+    code = "import fraud_service.models.onnx_forest, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "0", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "1\n"
+    assert list(tmp_path.iterdir()) == []  # where it is on, it leaves a session file here
