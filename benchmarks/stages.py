@@ -35,7 +35,8 @@ from fraud_service.domain.snapshot import SnapshotStore
 from fraud_service.kafka import clients
 from fraud_service.kafka.messages import Received
 from fraud_service.processors import scorer
-from fraud_service.runtime.metrics import Metrics, ScorerMetrics
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -24,14 +24,10 @@ from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.text import visible_json
 from fraud_service.kafka import topics
-from fraud_service.runtime.metrics import (
-    MAX_CURRENCIES,
-    LearnerMetrics,
-    Metrics,
-    ScorerMetrics,
-    StreamMetrics,
-    TokenizerMetrics,
-)
+from fraud_service.runtime.metrics.learner import LearnerMetrics
+from fraud_service.runtime.metrics.scorer import MAX_CURRENCIES, ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics, StreamMetrics
+from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
 from fraud_service.security.signatures import RejectReason
 
 if TYPE_CHECKING:
@@ -183,7 +179,7 @@ def metric_rows(kind: type[StreamMetrics]) -> list[MetricRow]:
     recorder = _Recorder()
     made = kind(recorder)
     if isinstance(made, ScorerMetrics):  # the labels of an info metric appear with its value
-        made.snapshot(untrained("", OnlineModel.untrained()))
+        made.show_snapshot(untrained("", OnlineModel.untrained()))
     found = {sample.name: sample.labels for family in recorder.registry.collect() for sample in family.samples}
     return [row._replace(labels=tuple(found[row.name])) if row.kind == "info" else row for row in recorder.rows]
 

@@ -23,13 +23,10 @@ from fraud_service.processors import input_log, learner, scorer, tokenizer
 from fraud_service.processors.snapshot_reader import SnapshotReader
 from fraud_service.runtime import application, preflight
 from fraud_service.runtime.health import Health, HttpEndpoint
-from fraud_service.runtime.metrics import (
-    LearnerMetrics,
-    Metrics,
-    ScorerMetrics,
-    StreamMetrics,
-    TokenizerMetrics,
-)
+from fraud_service.runtime.metrics.learner import LearnerMetrics
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics, StreamMetrics
+from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
 from fraud_service.security.signatures import RejectReason
 
 if TYPE_CHECKING:
@@ -160,7 +157,7 @@ def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, 
         step.follow(logs)
         step.beat = health.beat
         on_refused = _count_rejection(learner_metrics)
-        handlers = {model_topic.REFIT_KEY: lambda data: learner_metrics.refit(decode_refit(data))}
+        handlers = {model_topic.REFIT_KEY: lambda data: learner_metrics.show_refit(decode_refit(data))}
         promoted = model_topic.ModelTopicReader(settings, settings.learner_group, handlers, on_refused)
         stack.callback(promoted.close)
         refuse = _refuse_model(on_refused)
@@ -314,7 +311,7 @@ def _each_scorer_turn(
         metrics.incomplete.set(knowledge.incomplete)
         if shown[-1:] != [knowledge.newest]:
             shown[:] = [knowledge.newest]
-            metrics.snapshot(knowledge.newest)
+            metrics.show_snapshot(knowledge.newest)
 
     return tick
 

@@ -145,7 +145,7 @@ ONLY = {
         "fraud_service.demo.broker",
         "fraud_service.service",
     ),
-    "prometheus_client": ("fraud_service.runtime.metrics",),
+    "prometheus_client": ("fraud_service.runtime.metrics.stream",),
     "sklearn": ("fraud_service.training", "fraud_service.evaluation"),
     "onnx": (),
     "river": ("fraud_service.models.river_learner",),

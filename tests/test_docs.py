@@ -36,7 +36,9 @@ from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.kafka import topics
 from fraud_service.kafka.messages import BATCH_FIRST, Received
 from fraud_service.processors import scorer
-from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.runtime.metrics.learner import LearnerMetrics
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 sys.path.insert(0, str(DOCS))

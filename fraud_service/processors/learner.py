@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from fraud_service.kafka.messages import Received
     from fraud_service.runtime.application import FraudApplication
     from fraud_service.runtime.batching import StateAccessor
-    from fraud_service.runtime.metrics import LearnerMetrics
+    from fraud_service.runtime.metrics.learner import LearnerMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -385,7 +385,7 @@ class LearnerProcessor:
         for example, _ in lesson.examples:
             self._metrics.observe(example)
         if lesson.snapshot is not None:
-            self._metrics.snapshot(lesson.snapshot)
+            self._metrics.show_snapshot(lesson.snapshot)
             log.info(
                 "snapshot_published",
                 version=lesson.snapshot.version,

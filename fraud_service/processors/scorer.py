@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fraud_service.kafka.messages import Headers
     from fraud_service.runtime.application import FraudApplication
     from fraud_service.runtime.batching import StateAccessor
-    from fraud_service.runtime.metrics import ScorerMetrics
+    from fraud_service.runtime.metrics.scorer import ScorerMetrics
 
     Readable = tuple[int, Received, Transaction]  # place in the batch, message, what it says
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fraud_service.kafka.messages import Received
     from fraud_service.runtime.application import FraudApplication
     from fraud_service.runtime.batching import StateAccessor
-    from fraud_service.runtime.metrics import TokenizerMetrics
+    from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
 
 KEY_NAME: Final = re.compile("[a-z][a-z0-9]{0,11}")  # short: twelve digits in a row are no card number
 
@@ -88,7 +88,7 @@ class TokenizerProcessor:
         except InvalidEvent as error:
             self._metrics.dead_letters.labels(error.reason).inc()
             return [dead_letter(self._without_key(message), error)]
-        self._metrics.passed(is_label=is_label, is_changed=made[0] != (message.value, message.key))
+        self._metrics.count_message(is_label=is_label, is_changed=made[0] != (message.value, message.key))
         return [Output("labels" if is_label else "transactions", key, value) for value, key in made]
 
     def _without_key(self, message: Received) -> Received:

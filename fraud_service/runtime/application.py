@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.runtime.batching import Batches
     from fraud_service.runtime.health import Health
-    from fraud_service.runtime.metrics import StreamMetrics
+    from fraud_service.runtime.metrics.stream import StreamMetrics
 
 log = structlog.get_logger(__name__)
 

@@ -29,7 +29,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado.web import Application, RequestHandler
 
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.runtime.metrics import CONTENT_TYPE
+from fraud_service.runtime.metrics.stream import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from tornado.iostream import IOStream
 
-    from fraud_service.runtime.metrics import Metrics
+    from fraud_service.runtime.metrics.stream import Metrics
 
 log = structlog.get_logger(__name__)
 

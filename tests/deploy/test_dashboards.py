@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from support import observed
 
-from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.runtime.metrics.learner import LearnerMetrics
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
 
 ROOT = Path(__file__).parents[2]
 OPS = ROOT / "ops"

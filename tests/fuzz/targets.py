@@ -54,7 +54,9 @@ from fraud_service.models.trees import Trees, require_consistent, truncate
 from fraud_service.processors.scorer import ScorerProcessor
 from fraud_service.processors.snapshot_reader import VERSION_HEADER, SnapshotReader
 from fraud_service.runtime import health
-from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.runtime.metrics.learner import LearnerMetrics
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
 from fraud_service.security.card_data import find
 from fraud_service.security.signatures import KEY_HEADER, SIGNATURE_HEADER, Keyring, RejectReason
 from fraud_service.security.tokens import Tokenizer
@@ -260,7 +262,7 @@ def promotes(data: bytes) -> int:
     reader, knowledge, refused = _Reader(), SnapshotStore(untrained("forest-1", online_model())), []
     handlers = {
         SWITCH_KEY: service._switch(knowledge, SCORER),
-        REFIT_KEY: lambda data: LEARNER.refit(decode_refit(data)),
+        REFIT_KEY: lambda data: LEARNER.show_refit(decode_refit(data)),
     }
     with (
         patch.object(clients, "reader", lambda *_: reader),

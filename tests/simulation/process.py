@@ -23,7 +23,9 @@ from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.processors import input_log, learner, scorer
 from fraud_service.runtime import application, batching, fast_state
-from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.runtime.metrics.learner import LearnerMetrics
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

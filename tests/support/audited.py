@@ -17,7 +17,8 @@ from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.topic_reader import Record
 from fraud_service.processors.scorer import ScorerProcessor
-from fraud_service.runtime.metrics import Metrics, ScorerMetrics
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -18,7 +18,9 @@ from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.processors import learner, scorer
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
-from fraud_service.runtime.metrics import LearnerMetrics, Metrics, ScorerMetrics
+from fraud_service.runtime.metrics.learner import LearnerMetrics
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

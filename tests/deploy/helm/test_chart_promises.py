@@ -19,7 +19,7 @@ from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.kafka import clients
 from fraud_service.runtime import health
-from fraud_service.runtime.metrics import Metrics
+from fraud_service.runtime.metrics.stream import Metrics
 
 PORT = 8000
 LOGIN = chart.ci(chart.CHART / "ci/login-values.yaml")

@@ -18,7 +18,7 @@ from fraud_service.domain.errors import ClusterUnavailable, FatalStreamError, Pa
 from fraud_service.kafka import clients
 from fraud_service.runtime import error_classification
 from fraud_service.runtime.health import Health
-from fraud_service.runtime.metrics import Metrics, StreamMetrics
+from fraud_service.runtime.metrics.stream import Metrics, StreamMetrics
 
 
 def caused(error: Exception, cause: BaseException) -> Exception:

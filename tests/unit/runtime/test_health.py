@@ -21,13 +21,9 @@ from fraud_service.domain.policy import Policy
 from fraud_service.domain.reasons import CODES
 from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.runtime.health import SILENCE_ALLOWED, Health, HttpEndpoint
-from fraud_service.runtime.metrics import (
-    MAX_CURRENCIES,
-    LagTracker,
-    LearnerMetrics,
-    Metrics,
-    ScorerMetrics,
-)
+from fraud_service.runtime.metrics.learner import LearnerMetrics
+from fraud_service.runtime.metrics.scorer import MAX_CURRENCIES, ScorerMetrics
+from fraud_service.runtime.metrics.stream import LagTracker, Metrics
 
 READY = {"connected": True, "assigned": True, "recovered": True, "models_loaded": True}
 LOOPBACK = "127.0.0.1"
@@ -339,7 +335,7 @@ def test_no_label_carries_a_card_a_merchant_or_a_transaction(metrics):
 
 def test_the_newest_snapshot_is_shown(metrics):
     shown = snapshot(MONDAY, {}, {}, examples=17, online_weight=0.25)
-    ScorerMetrics(metrics).snapshot(shown)
+    ScorerMetrics(metrics).show_snapshot(shown)
     seen = samples(metrics)
     assert seen["fraud_snapshot_examples",] == 17
     assert seen["fraud_snapshot_as_of_seconds",] == MONDAY / 1000
@@ -393,7 +389,7 @@ def test_a_process_says_what_it_is(metrics, kind, role):
 def hand(monkeypatch):
     """Give metrics a clock that stands still."""
     hand = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr("fraud_service.runtime.metrics.time", SimpleNamespace(time=lambda: hand.seconds))
+    monkeypatch.setattr("fraud_service.runtime.metrics.stream.time", SimpleNamespace(time=lambda: hand.seconds))
     return hand
 
 

@@ -28,7 +28,7 @@ from fraud_service.runtime.health import (
     Health,
     HttpEndpoint,
 )
-from fraud_service.runtime.metrics import Metrics
+from fraud_service.runtime.metrics.stream import Metrics
 
 pytestmark = pytest.mark.attack
 
@@ -183,7 +183,7 @@ FEW_FILES = 64
 SERVE = """
 import resource, sys, threading
 from fraud_service.runtime.health import Health, HttpEndpoint
-from fraud_service.runtime.metrics import Metrics
+from fraud_service.runtime.metrics.stream import Metrics
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 with HttpEndpoint("127.0.0.1", 0, Metrics(), Health()) as endpoint:
     print(endpoint.port, flush=True)

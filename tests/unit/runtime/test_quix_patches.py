@@ -40,7 +40,8 @@ from fraud_service.runtime.application import (
     show_state,
 )
 from fraud_service.runtime.health import SILENCE_ALLOWED, Health
-from fraud_service.runtime.metrics import Metrics, ScorerMetrics
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
 from fraud_service.runtime.quix_patches import (
     CLOSE_TIMEOUT_S,
     COMMIT_TIMEOUT,
