@@ -34,6 +34,7 @@ from fraud_service.domain.records import AlertRecord, LabelledRecord, ReasonReco
 from fraud_service.domain.risk import NO_RISK, Risk, RiskDay, encode_risk
 from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.kafka import topics
+from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import BATCH_FIRST, Received
 from fraud_service.processors import scorer
 from fraud_service.runtime.metrics.learner import LearnerMetrics
@@ -323,7 +324,7 @@ def test_an_alert_has_exactly_the_documented_headers() -> None:
 @pytest.mark.parametrize("reason", list(events.DeadLetterReason))
 def test_a_dead_letter_has_exactly_the_documented_headers(reason: events.DeadLetterReason) -> None:
     origin = Received("payments.transactions.v1", 3, 42, b"card-1", b"{", 0)
-    letter = scorer.dead_letter(origin, InvalidEvent(reason, "what was wrong"))
+    letter = dead_letter(origin, InvalidEvent(reason, "what was wrong"))
     texts = {name: value.decode() for name, value in letter.headers}
     headers("dead_letters").validate(texts)
     assert list(texts) == headers("dead_letters").schema["required"]
@@ -336,7 +337,7 @@ def test_a_dead_letter_whose_content_is_withheld_or_masked_says_so_as_documented
         Received("t", 3, 42, b"card-1", b"4242424242424242", 0),
         Received("t", 3, 42, None, None, 0, ((BATCH_FIRST, b"40"),)),
     ):
-        letter = scorer.dead_letter(origin, InvalidEvent("too_large", "what was wrong"))
+        letter = dead_letter(origin, InvalidEvent("too_large", "what was wrong"))
         texts = {name: value.decode() for name, value in letter.headers}
         headers("dead_letters").validate(texts)
         said |= set(texts)

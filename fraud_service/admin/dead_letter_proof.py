@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import ArchiveError, InvalidEvent, PreflightError
 from fraud_service.domain.events import MAX_EVENT_BYTES
-from fraud_service.kafka.dead_letter_format import is_of, is_whole
+from fraud_service.kafka.dead_letters import is_complete, matches_source
 from fraud_service.kafka.messages import Received, require_content
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.scorer import decode_message
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.dead_letters import DeadLetter
+    from fraud_service.kafka.dead_letter_reader import DeadLetter
     from fraud_service.kafka.topic_reader import OffsetRange, Record
 
 GAP: Final = 10_000  # records between two sources that are read and skipped; beyond that, the reader seeks
@@ -81,7 +81,7 @@ def _own_hindrance(found: DeadLetter, inputs: set[str], value: bytes | None) -> 
     hindrances = {
         "it was already sent again": found.is_redriven,
         f"{found.letter.topic} is no input of the service": found.letter.topic not in inputs,
-        "its original bytes were not kept: give them with --value-from": value is None and not is_whole(entry),
+        "its original bytes were not kept: give them with --value-from": value is None and not is_complete(entry),
         "it has no value: give one with --value-from": value is None and entry.value is None,
         f"it has more than {MAX_EVENT_BYTES} bytes: give fewer with --value-from": value is None and is_large,
     }
@@ -105,7 +105,7 @@ def _compared(
     for found in letters:
         place = found.letter.partition, found.letter.offset
         message = messages.get(place)
-        if message is not None and not is_of(found.entry, message):
+        if message is not None and not matches_source(found.entry, message):
             yield _forged(found, "holds another message")
         elif message is not None and is_suspicious(message):
             yield _unproved(found, "is accepted today, and may have been scored")

@@ -15,15 +15,15 @@ from confluent_kafka import KafkaException, Producer
 from fraud_service.admin.dead_letter_proof import RedriveOptions, check_letters
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError
 from fraud_service.kafka import clients
-from fraud_service.kafka.dead_letter_format import REDRIVEN
-from fraud_service.kafka.dead_letters import find_dead_letters
+from fraud_service.kafka.dead_letter_reader import find_dead_letters
+from fraud_service.kafka.dead_letters import REDRIVEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fraud_service.admin.dead_letter_proof import RedriveCheck
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.dead_letters import DeadLetter, DeadLetterFilter
+    from fraud_service.kafka.dead_letter_reader import DeadLetter, DeadLetterFilter
 
 AT_ONCE: Final = 500  # letters in one transaction
 

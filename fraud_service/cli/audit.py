@@ -89,7 +89,7 @@ def letters_list(
     bootstrap: Bootstrap = None,
 ) -> None:
     """List dead letters: place, reason, source, whether sent again, what was wrong."""
-    from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
+    from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters
 
     wanted = DeadLetterFilter(reason, topic, None if since is None else instant_of(since, "--since"), partition)
     for found in find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False).letters:
@@ -109,7 +109,7 @@ def letters_show(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Print one dead letter: headers, key and value; what cannot be printed is escaped."""
-    from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters, require_one
+    from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters, require_one
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     found = require_one(
@@ -155,7 +155,7 @@ def letters_redrive(
     """
     from fraud_service.admin.dead_letter_proof import RedriveOptions, check_letters
     from fraud_service.admin.redrive import redrive
-    from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
+    from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     wanted = DeadLetterFilter(reason, topic, None if since is None else instant_of(since, "--since"), partition, offset)

@@ -31,9 +31,10 @@ from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.domain.time import DAY
 from fraud_service.kafka import clients
+from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, require_content
 from fraud_service.processors.input_log import Position
-from fraud_service.processors.scorer import check_key, check_time, dead_letter
+from fraud_service.processors.scorer import check_key, check_time
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
 from fraud_service.runtime.batching import Batches
 from fraud_service.runtime.fast_state import KeyState

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import (
-    MAX_EVENT_BYTES,
     DeadLetterReason,
     Transaction,
     decode_transaction,
@@ -16,9 +15,10 @@ from fraud_service.domain.events import (
 )
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
-from fraud_service.kafka.messages import CONTENT_LENGTH, Output, Received, bounded, require_content
+from fraud_service.kafka.dead_letters import dead_letter
+from fraud_service.kafka.messages import Output, Received, require_content
 from fraud_service.runtime.batching import Batches
-from fraud_service.security.card_data import is_clean, mask, masked, refuse
+from fraud_service.security.card_data import is_clean, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 PROFILE: Final = "profile"
 ALERT_TYPE: Final = "fraud-service.alert.v1"
 ALERT_SOURCE: Final = "/fraud-service/scorer"
-MOST_KEPT: Final = 4 * MAX_EVENT_BYTES  # masking writes a byte that is no text as four; brokers take a million bytes
-MOST_SAID: Final = 500  # characters of a detail
 
 
 def build_topology(app: FraudApplication, settings: Settings, step: ScorerProcessor) -> None:
@@ -190,36 +188,3 @@ def check_time(event_time: int, latest: int, field: str) -> None:
         raise InvalidEvent(
             DeadLetterReason.FUTURE_TIMESTAMP, f"`{field}` lies after the broker's timestamp of the message"
         )
-
-
-def dead_letter(message: Received, error: InvalidEvent, *, is_known_clean: bool = False) -> Output:
-    """Keep the original bytes, with the reason and where they came from in the headers.
-
-    A dead letter must always fit its topic, or its source is read for ever. So of what is too large to be read only
-    length and hash are kept. And card data is masked: dead letters are kept long, and read by many.
-
-    Parameters
-    ----------
-    is_known_clean
-        Whether a search has already found the message free of card data, so that it is not searched again.
-    """
-    message = bounded(message)
-    key, value = message.key, message.value
-    if not is_known_clean:
-        is_found = error.reason in {DeadLetterReason.CARD_NUMBER, DeadLetterReason.SENSITIVE_DATA}
-        key = None if key is None else masked(key)
-        value = None if value is None else masked(value, has_card_data=is_found)
-    headers = {
-        "fraud-reason": error.reason,
-        "fraud-detail": mask(error.detail[:MOST_SAID]),
-        "fraud-source-topic": message.topic,
-        "fraud-source-partition": str(message.partition),
-        "fraud-source-offset": str(message.offset),
-    }
-    if (key, value) != (message.key, message.value):
-        headers["fraud-masked"] = "card data"
-    if value is not None and len(value) > MOST_KEPT:
-        headers[CONTENT_LENGTH] = str(len(message.value or b""))  # no hash: card numbers can be guessed from one
-        value = None
-    written = [(name, text.encode()) for name, text in headers.items()]
-    return Output("dead_letters", key, value, [*written, *message.withheld])

@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
+from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, require_content
-from fraud_service.processors.scorer import dead_letter
 from fraud_service.runtime.batching import Batches
 from fraud_service.security import keys
 from fraud_service.security.tokens import Tokenizer

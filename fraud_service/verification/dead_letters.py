@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.kafka.dead_letter_format import DeadLetterParser, LetterHeaders
+from fraud_service.kafka.dead_letters import DeadLetterParser, LetterHeaders
 from fraud_service.verification.findings import Kind
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ class Letters:
         sorter, sent_again = DeadLetterParser(), set[int]()
         for entry in entries:
             try:
-                found = sorter.take(entry)
+                found = sorter.parse(entry)
             except InvalidRecord as error:
                 findings.wrong(Kind.UNREADABLE, entry, str(error))
                 continue
             if isinstance(found, LetterHeaders):
                 self._keep(found, entry, findings)
                 continue
-            if found.complaint is not None:
-                findings.wrong(Kind.UNEXPECTED, entry, found.complaint)
+            if found.problem is not None:
+                findings.wrong(Kind.UNEXPECTED, entry, found.problem)
                 continue
             findings.count("redriven")
             if found.offset in sent_again:

@@ -16,7 +16,7 @@ from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidEvent, InvalidRecord
 from fraud_service.domain.events import Transaction, decode_transaction, facts
 from fraud_service.domain.records import AlertRecord, ScoreRecord, alert_id, decode_score
-from fraud_service.kafka.dead_letter_format import content
+from fraud_service.kafka.dead_letters import content_hash
 from fraud_service.verification.findings import Kind
 from fraud_service.verification.stream_matcher import Matcher
 from fraud_service.verification.transaction_ids import Uses
@@ -24,7 +24,7 @@ from fraud_service.verification.transaction_ids import Uses
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
 
-    from fraud_service.kafka.dead_letter_format import LetterHeaders
+    from fraud_service.kafka.dead_letters import LetterHeaders
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.verification.findings import Findings
 
@@ -130,7 +130,7 @@ class Decisions:
         letter = self._letters.get(entry.offset)
         if letter is not None:
             self._refused.add(entry.offset)
-            if letter.content is not None and letter.content != content(entry.value):
+            if letter.content is not None and letter.content != content_hash(entry.value):
                 self._findings.wrong(Kind.ALTERED, entry, "its dead letter holds other bytes")
             return
         key, transaction = _identify(entry)

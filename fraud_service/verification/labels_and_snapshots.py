@@ -14,7 +14,7 @@ from fraud_service.domain.profile import fingerprint64
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.risk import RiskTable
 from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.kafka.dead_letter_format import content
+from fraud_service.kafka.dead_letters import content_hash
 from fraud_service.processors.snapshot_reader import risk_row
 from fraud_service.verification.findings import Kind
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from fraud_service.domain.snapshot import Snapshot
-    from fraud_service.kafka.dead_letter_format import LetterHeaders
+    from fraud_service.kafka.dead_letters import LetterHeaders
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.security.signatures import Keyring
     from fraud_service.verification.findings import Findings
@@ -36,7 +36,7 @@ def follow_labels(
         findings.count("labels")
         letter = letters.get(entry.offset)
         if letter is not None:
-            if letter.content is not None and letter.content != content(entry.value):
+            if letter.content is not None and letter.content != content_hash(entry.value):
                 findings.wrong(Kind.ALTERED, entry, "its dead letter holds other bytes")
         elif committed is None or entry.offset >= committed:
             findings.count("labels_pending")

@@ -14,7 +14,7 @@ from fraud_service.domain.errors import InvalidEvent, InvalidRecord, ModelError,
 from fraud_service.domain.events import decode_label
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.snapshot import Snapshot, SnapshotStore, SnapshotView, decode_snapshot
-from fraud_service.kafka.dead_letter_format import parse_letter
+from fraud_service.kafka.dead_letters import parse_letter
 from fraud_service.kafka.model_topic import NON_MODEL_KEYS
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.models.onnx_forest import OnnxForest

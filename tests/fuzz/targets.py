@@ -42,7 +42,7 @@ from fraud_service.domain.risk import NO_RISK, encode_risk
 from fraud_service.domain.snapshot import Snapshot, SnapshotStore, encode_snapshot, untrained
 from fraud_service.domain.text import visible, visible_json
 from fraud_service.kafka import clients, dead_letters
-from fraud_service.kafka.dead_letters import DeadLetterFilter
+from fraud_service.kafka.dead_letter_reader import DeadLetterFilter
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.model_topic import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, ModelTopicReader
 from fraud_service.kafka.topic_reader import OffsetRange, Record

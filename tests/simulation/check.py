@@ -12,8 +12,9 @@ from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.profile import RECENT_KEPT, encode_profile
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka import topics
+from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Received, bounded, require_content
-from fraud_service.processors.scorer import _outputs, dead_letter, decode_message
+from fraud_service.processors.scorer import _outputs, decode_message
 from fraud_service.security.card_data import refuse
 
 if TYPE_CHECKING:

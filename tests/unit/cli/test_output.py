@@ -18,8 +18,8 @@ from fraud_service.demo.screen import console
 from fraud_service.domain.errors import ArchiveError
 from fraud_service.domain.text import HIDDEN
 from fraud_service.evaluation.html import page, table
-from fraud_service.kafka.dead_letter_format import LetterHeaders
-from fraud_service.kafka.dead_letters import DeadLetter, Selection
+from fraud_service.kafka.dead_letter_reader import DeadLetter, Selection
+from fraud_service.kafka.dead_letters import LetterHeaders
 from fraud_service.kafka.topic_reader import Record
 from fraud_service.verification.decision_verifier import TimeRange
 from fraud_service.verification.differences import Finding
@@ -55,7 +55,7 @@ FINDING = Finding(Kind.DECISION, 0, 1, HOSTILE, HOSTILE, 0, HOSTILE)
 REPORT = Report({HOSTILE: 1}, {HOSTILE: 1}, (Anomaly(Kind.LOST, HOSTILE, 0, 1, HOSTILE),), (HOSTILE,))
 VERIFIED = ReplayResult({"decision": 1}, [FINDING], [HOSTILE], [HOSTILE])
 
-LOOK = "fraud_service.kafka.dead_letters.find_dead_letters"
+LOOK = "fraud_service.kafka.dead_letter_reader.find_dead_letters"
 LISTED = "fraud_service.verification.snapshots.listed"
 VERIFICATION = "fraud_service.verification"
 COMMANDS = {

@@ -25,7 +25,8 @@ from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason
-from fraud_service.kafka import unreadable_batches
+from fraud_service.kafka import dead_letters, unreadable_batches
+from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Received, bounded, require_content
 from fraud_service.processors import learner, scorer
 from fraud_service.processors.snapshot_reader import MAX_RECORD_BYTES, SnapshotReader
@@ -130,14 +131,14 @@ CONTENTS = {
 @pytest.mark.parametrize("content", CONTENTS)
 def test_a_dead_letter_fits_its_topic_whatever_was_masked_in_it(content):
     error = InvalidEvent(DeadLetterReason.NOT_JSON, "4242424242424242 " * 100_000)
-    letter = scorer.dead_letter(received(CONTENTS[content], CONTENTS[content][:MAX_KEY_BYTES]), error)
+    letter = dead_letter(received(CONTENTS[content], CONTENTS[content][:MAX_KEY_BYTES]), error)
     size = len(letter.value or b"") + len(letter.key or b"") + sum(len(part) for _, part in letter.headers)
     assert size < MOST_OF_A_BROKER / 3
 
 
 def test_a_value_that_masking_makes_too_large_is_not_kept(monkeypatch):
-    monkeypatch.setattr(scorer, "masked", lambda data, **_: data * 5)
-    letter = scorer.dead_letter(received(b"x" * MAX_EVENT_BYTES), InvalidEvent(DeadLetterReason.NOT_JSON, "no JSON"))
+    monkeypatch.setattr(dead_letters, "masked", lambda data, **_: data * 5)
+    letter = dead_letter(received(b"x" * MAX_EVENT_BYTES), InvalidEvent(DeadLetterReason.NOT_JSON, "no JSON"))
     assert letter.value is None
     assert dict(letter.headers)["fraud-content-length"] == b"65536"
 
@@ -274,7 +275,7 @@ def test_the_last_message_of_a_batch_that_cannot_be_unpacked_stands_for_it():
     assert batches.behind == {("in", 0): 17}
     with pytest.raises(InvalidEvent, match="cannot be unpacked") as refused:
         require_content(taken[1])
-    letter = scorer.dead_letter(taken[1], refused.value)
+    letter = dead_letter(taken[1], refused.value)
     assert dict(letter.headers)["fraud-batch-first-offset"] == b"7"
     assert dict(letter.headers)["fraud-source-offset"] == b"16"
 

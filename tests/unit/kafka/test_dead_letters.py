@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.kafka.dead_letter_format import (
-    LARGEST_OFFSET,
-    LARGEST_PARTITION,
+from fraud_service.kafka.dead_letters import (
+    MAX_OFFSET,
+    MAX_PARTITION,
     DeadLetterParser,
     LetterHeaders,
     RedriveMark,
-    is_of,
+    matches_source,
 )
 from fraud_service.kafka.topic_reader import Record
 from fraud_service.verification.dead_letters import Letters
@@ -43,7 +43,7 @@ def letter(key: bytes | None, value: bytes | None, **headers: bytes) -> Record:
     ],
 )
 def test_a_letter_that_keeps_what_its_source_says_is_of_it(entry):
-    assert is_of(entry, SOURCE)
+    assert matches_source(entry, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_letter_that_keeps_what_its_source_says_is_of_it(entry):
     ],
 )
 def test_a_letter_that_keeps_anything_else_is_not(entry):
-    assert not is_of(entry, SOURCE)
+    assert not matches_source(entry, SOURCE)
 
 
 def test_a_forged_mark_accuses_no_real_one():
@@ -86,14 +86,14 @@ def test_whatever_lies_among_dead_letters_is_a_letter_a_mark_or_foreign(records)
     sorter, letters = DeadLetterParser(), {}
     for offset, (key, value, headers) in enumerate(records, start=5):
         try:
-            found = sorter.take(Record("letters", 0, offset, key, value, 0, headers))
+            found = sorter.parse(Record("letters", 0, offset, key, value, 0, headers))
         except InvalidRecord:
             continue
         if isinstance(found, LetterHeaders):
-            assert 0 <= found.offset <= LARGEST_OFFSET
-            assert 0 <= found.partition <= LARGEST_PARTITION
+            assert 0 <= found.offset <= MAX_OFFSET
+            assert 0 <= found.partition <= MAX_PARTITION
             letters[offset] = key
         else:
             assert isinstance(found, RedriveMark)
             is_known = letters.get(found.offset, ()) == key and value is None
-            assert (found.complaint is None) == (is_known or found.offset < 5)
+            assert (found.problem is None) == (is_known or found.offset < 5)
