@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -232,7 +232,15 @@ def committed(settings: Settings, group: str) -> Callable[[], int]:
     """Return what tells how many transactions a group has committed."""
     reader = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": group, "log_level": 0})
     asked = [TopicPartition(settings.topics.transactions, number) for number in range(settings.partitions)]
-    return lambda: sum(max(place.offset, 0) for place in reader.committed(asked, timeout=30))
+    last = 0
+
+    def total() -> int:
+        nonlocal last
+        with suppress(KafkaException):  # the coordinator moves or is busy: no progress is seen until it answers
+            last = sum(max(place.offset, 0) for place in reader.committed(asked, timeout=30))
+        return last
+
+    return total
 
 
 def written(settings: Settings, topic: str) -> Callable[[], int]:
