@@ -50,13 +50,13 @@ def model_statuses(settings: Settings) -> list[ModelStatus]:
     """
     first = factories.first_artifact(settings).manifest.version
     found = {first: ModelStatus(first, None, None, is_active=False)}
-    reigning = first
+    active = first
     for promoted, model in _promoted(settings):
         version = model.manifest.version
         found.pop(version, None)
         found[version] = ModelStatus(version, promoted.at, promoted.signed_with, is_active=False)
-        reigning = version
-    return [msgspec.structs.replace(one, reigns=one.version == reigning) for one in found.values()]
+        active = version
+    return [msgspec.structs.replace(one, is_active=one.version == active) for one in found.values()]
 
 
 def roll_back(settings: Settings, version: str) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from fraud_service.admin import models
 from fraud_service.config import factories
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.records import decode_labelled, encode_record
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.records import LabelledRecord, RefitRecord
-    from fraud_service.models import artifact
     from fraud_service.models.onnx_forest import OnnxForest
     from fraud_service.training.history import History
 
@@ -76,8 +74,3 @@ def labelled_in_file(history: History, label_delay: int, progress: Callable[[], 
 def report(settings: Settings, found: RefitRecord) -> None:
     """Tell the learner what the re-fit found. Raises as `fraud_service.kafka.model_topic.publish` does."""
     model_topic.publish(settings, model_topic.REFIT_KEY, encode_record(found))
-
-
-def promote(settings: Settings, challenger: artifact.Artifact) -> None:
-    """Send a model to the learner and to all scorers. Raises as `fraud_service.kafka.model_topic.publish` does."""
-    models.promote(settings, challenger)

@@ -1,4 +1,4 @@
-"""The command line: one verb a command, data on stdout, logs on stderr, exit 0, 1 (failed) or 2 (wrong usage)."""
+"""The command line: data on stdout, logs on stderr. Exit code 0, 1 (failed) or 2 (wrong usage)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 import typer
 
-from fraud_service.cli import audit, logging, models, recovery, replay, service, supply
+from fraud_service.cli import admin, data, dead_letters, logging, models, service, snapshots, topics, verify
 from fraud_service.cli.output import say
 from fraud_service.domain.errors import ConfigurationError, FraudServiceError
 from fraud_service.security.card_data import mask
@@ -20,16 +20,18 @@ log = structlog.get_logger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(service.app)
+app.add_typer(topics.app, name="topics", rich_help_panel=service.PANEL)
+app.add_typer(data.app)
 app.add_typer(models.app)
-app.add_typer(replay.app)
-app.add_typer(recovery.app)
-app.add_typer(audit.app)
-app.add_typer(supply.app)
+app.add_typer(verify.app)
+app.add_typer(snapshots.app, name="snapshots", rich_help_panel=verify.PANEL)
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=admin.PANEL)
+app.add_typer(admin.app)
 
-# What a transaction makes is freed as soon as nobody holds it. To look for cycles after every 700 new objects, as
-# Python does by default, costs a tenth of the work and finds nothing.
+# Reference counting frees what a transaction allocates. The cycle collector would cost a tenth of the time at its
+# default threshold of 700 objects, and find nothing.
 GARBAGE_THRESHOLD: Final = 50_000
-# RocksDB holds every file of the state open: hundreds a partition after a recovery, where a shell allows 1,024 in all.
+# RocksDB keeps all files of the state open: hundreds per partition after a recovery. Shells often allow 1,024 in all.
 OPEN_FILES: Final = 65_536
 
 
@@ -40,9 +42,9 @@ def begin() -> None:
 
 
 def main() -> None:
-    """Run the command line. An error of ours is printed as one line, any other is logged; the exit code is not 0."""
+    """Run the command line. Print an expected error as one line, and log any other; both end with a code above 0."""
     gc.set_threshold(GARBAGE_THRESHOLD)
-    allow_files()
+    raise_open_file_limit()
     try:
         app()
     except FraudServiceError as error:
@@ -53,10 +55,10 @@ def main() -> None:
         sys.exit(1)
 
 
-def allow_files() -> None:
-    """Allow this process as many open files as the system lets it, up to `OPEN_FILES`."""
+def raise_open_file_limit() -> None:
+    """Raise the limit of open files to `OPEN_FILES`, or to what the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        with suppress(OSError, ValueError):  # some systems promise more than they give; no command ends over that
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        with suppress(OSError, ValueError):  # some systems refuse their own hard limit: continue with the soft one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

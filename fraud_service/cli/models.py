@@ -1,4 +1,4 @@
-"""Commands for models: data to train on, training, backtests and re-fits."""
+"""Commands that train, judge and choose models."""
 
 from __future__ import annotations
 
@@ -10,63 +10,54 @@ import msgspec
 import typer
 
 from fraud_service.cli.options import (
+    AsJson,
     Bootstrap,
-    Delay,
     From,
+    LabelDelay,
     Maps,
     Sets,
     To,
     TrainFrom,
     TrainTo,
-    duration,
+    date_ms,
+    duration_ms,
     history_of,
-    milliseconds,
     progress_bar,
-    read,
+    read_file,
     require_folder,
-    ticks,
+    row_counter,
 )
-from fraud_service.cli.output import say_json
+from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
+from fraud_service.domain.events import rfc3339
 
-LARGEST_RESULT: Final = 1 << 28  # bytes
 SUMMARY: Final = ("average_precision", "auc_roc", "card_precision_100")
+PANEL: Final = "Train and choose models"
 
 app = typer.Typer()
+models_app = typer.Typer(no_args_is_help=True, help="List, sign, promote and roll back pretrained models.")
+online_app = typer.Typer(no_args_is_help=True, help="Switch the online model off and on, in all scorers.")
+app.add_typer(models_app, name="models", rich_help_panel=PANEL)
+app.add_typer(online_app, name="online", rich_help_panel=PANEL)
 
 
-@app.command()
-def simulate(
-    file: Path,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same file.")] = 1,
-    cards: int = 2_000,
-    merchants: int = 1_000,
-    days: int = 60,
-    drift_day: Annotated[int | None, typer.Option(help="Day on which the fraudsters change their behaviour.")] = None,
-) -> None:
-    """Write simulated transactions with labels (Parquet, CSV, JSON Lines)."""
-    from fraud_service.demo.simulator import World, write
-
-    world = World(seed=seed, cards=cards, merchants=merchants, days=days, drift_day=drift_day)
-    say_json(json.dumps({"transactions": write(world, file), "file": str(file)}))
-
-
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def train(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="Labelled transactions: .parquet, .csv or .jsonl.")],
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
     maps: Maps = [],
     sets: Sets = [],
     train_from: TrainFrom = None,
     train_to: TrainTo = None,
-    label_delay: Delay = "7d",
+    label_delay: LabelDelay = "7d",
     source: Annotated[
-        str | None, typer.Option(help="What the model card calls the data; the file name by default.")
+        str | None, typer.Option(help="Name of the data in the model card. By default, the file name.")
     ] = None,
 ) -> None:
-    """Fit the pretrained model on a file and write its artifact.
+    """Train a pretrained model on a file and write its artifact.
 
-    What lies before --train-from warms the profiles; labels known after --train-to plus the delay are not used.
+    Transactions before --train-from only build card profiles. Labels known later than --train-to plus --label-delay
+    are not used.
     """
     from fraud_service.training import pipeline
 
@@ -75,54 +66,55 @@ def train(
         manifest = pipeline.train(
             history,
             out,
-            start=None if train_from is None else milliseconds(train_from),
-            label_delay=duration(label_delay),
+            start=date_ms(train_from),
+            label_delay=duration_ms(label_delay, "--label-delay"),
             source=source or file.name,
-            progress=ticks(bar, len(history)),
+            progress=row_counter(bar, len(history)),
         )
     say_json(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics}))
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def backtest(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="Labelled transactions: .parquet, .csv or .jsonl.")],
     models: Annotated[Path, typer.Option(help="Folder of the pretrained model, as `train --out` wrote it.")],
     maps: Maps = [],
     sets: Sets = [],
-    label_delay: Delay = "7d",
+    label_delay: LabelDelay = "7d",
     start: From = None,
     end: To = None,
-    no_online: Annotated[bool, typer.Option("--no-online", help="The pretrained model alone.")] = False,
+    no_online: Annotated[bool, typer.Option("--no-online", help="Score with the pretrained model alone.")] = False,
     refit_every: Annotated[
-        str | None, typer.Option(help="Re-fit the pretrained model so often, as in 7d; promoted if better.")
+        str | None,
+        typer.Option(metavar="DURATION", help="Re-fit the pretrained model this often; promote it if it is better."),
     ] = None,
-    scores: Annotated[Path | None, typer.Option(help="Write one row a transaction here, as Parquet.")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write all figures here, as JSON.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a page with pictures here, as HTML.")] = None,
-    compare: Annotated[Path | None, typer.Option(help="The --json of another run, to compare with.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="Write one row per transaction to this Parquet file.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report with charts to this HTML file.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="The --json file of another run, for comparison.")] = None,
 ) -> None:
-    """Score a file as the live service would have, labels applied when they became known, and say how good that was.
+    """Score a file as the live service would have, apply each label when it became known, and measure the quality.
 
-    What lies before --from warms profiles, risk and the online model, and is not reported.
+    Transactions before --from only build card profiles, merchant risk and the online model. They are not measured.
     """
     from fraud_service.evaluation import report as page
     from fraud_service.evaluation import result
     from fraud_service.training import backtest as run
 
-    other = None if compare is None else result.decode_result(read(compare, LARGEST_RESULT), str(compare))
+    other = None if compare is None else result.decode_result(read_file(compare), str(compare))
     for path in (scores, json_out, report):
         require_folder(path)
     history = history_of(file, maps, sets, None, end)
     plan = run.Plan(
         source=file.name,
         models=models,
-        label_delay=duration(label_delay),
-        start=None if start is None else milliseconds(start),
+        label_delay=duration_ms(label_delay, "--label-delay"),
+        start=date_ms(start),
         online=not no_online,
-        refit_every=None if refit_every is None else duration(refit_every),
+        refit_every=None if refit_every is None else duration_ms(refit_every, "--refit-every"),
     )
     with progress_bar() as bar:
-        table, found = run.backtest(history, plan, settings.load(), ticks(bar, len(history)))
+        table, found = run.backtest(history, plan, settings.load(), row_counter(bar, len(history)))
     if scores is not None:
         run.write_scores(table, scores)
     if json_out is not None:
@@ -135,47 +127,109 @@ def backtest(
     say_json(json.dumps({**found.run, "frauds": found.figures.frauds, "figures": figures}))
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def refit(
-    file: Annotated[Path | None, typer.Argument(help="Labelled transactions; the labelled topic if absent.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Labelled transactions. By default, the topic of labelled examples.")
+    ] = None,
     maps: Maps = [],
     sets: Sets = [],
-    label_delay: Delay = "7d",
-    margin: Annotated[float, typer.Option(min=0, help="Average precision by which it must be better.")] = 0.01,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the comparison.")] = False,
-    artifact: Annotated[
-        Path | None, typer.Option(help="Promote this artifact as it is, to roll back or to roll out.")
-    ] = None,
+    label_delay: LabelDelay = "7d",
+    margin: Annotated[
+        float, typer.Option(min=0, help="Promote only if average precision improves by at least this much.")
+    ] = 0.01,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare, but promote nothing.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Fit a new pretrained model on what is labelled by now, and promote it to all pods if it is better.
+    """Train a new pretrained model on the labels known by now, and promote it to all pods if it is better.
 
-    Champion and challenger are judged on the last seven labelled days, which the challenger has not seen.
+    Both models are measured on the last seven labelled days. The new model has not seen them.
     """
+    from fraud_service.admin import models
     from fraud_service.admin import refit as run
-    from fraud_service.models.artifact import find, read
     from fraud_service.training.refit import evaluate_challenger
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    if artifact is not None:
-        given = read(find(artifact))
-        if not dry_run:
-            run.promote(chosen, given)
-        say_json(json.dumps({"promoted": None if dry_run else given.manifest.version}))
-        return
     champion = run.champion(chosen)
     with progress_bar() as bar:
         if file is None:
             task = bar.add_task("labelled examples", total=None)
             examples = run.labelled_on_topic(chosen, lambda count: bar.advance(task, count))
         else:
-            history = history_of(file, maps, sets, None, None)
-            examples = run.labelled_in_file(history, duration(label_delay), ticks(bar, len(history)))
+            history, delay = history_of(file, maps, sets, None, None), duration_ms(label_delay, "--label-delay")
+            examples = run.labelled_in_file(history, delay, row_counter(bar, len(history)))
     at = 0 if examples is None else int(examples.timestamps.max())
     source = f"topic {chosen.topics.labelled}" if file is None else file.name
     outcome, challenger = evaluate_challenger(examples, champion, at, source, margin)
     if not dry_run:
         if challenger is not None:
-            run.promote(chosen, challenger)
-        run.report(chosen, outcome)  # after the model: it must not tell of a promotion that failed
+            models.promote(chosen, challenger)
+        run.report(chosen, outcome)  # after the promotion: a failed one must not be reported
     say_json(json.dumps({**msgspec.structs.asdict(outcome), "dry_run": dry_run}))
+
+
+@models_app.command("list")
+def list_models(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
+    """List the model that processes start with and all promoted models. `*` marks the active one."""
+    from fraud_service.admin import models
+
+    found = models.model_statuses(settings.load(bootstrap_servers=bootstrap))
+    if as_json:
+        say_json(json.dumps([msgspec.structs.asdict(one) for one in found], indent=2))
+        return
+    for one in found:
+        since = "at the start" if one.promoted_at is None else rfc3339(one.promoted_at)
+        signature = f"signed with {one.signed_with}" if one.signed_with else "unsigned"
+        say(f"{'*' if one.is_active else ' '} {one.version:40} {since:24} {signature}")
+
+
+@models_app.command()
+def promote(
+    folder: Annotated[Path, typer.Argument(help="Folder of a model, as `train --out` wrote it.")],
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Promote a model that no pod has yet. It is active from the next snapshot on."""
+    from fraud_service.admin import models
+    from fraud_service.models import artifact
+
+    model = artifact.read(artifact.find(folder))
+    models.promote(settings.load(bootstrap_servers=bootstrap), model)
+    say(f"promoted: {model.manifest.version}")
+
+
+@models_app.command()
+def rollback(
+    version: Annotated[str, typer.Argument(help="A version of `models list`.")], bootstrap: Bootstrap = None
+) -> None:
+    """Promote an earlier model again. It is active from the next snapshot on."""
+    from fraud_service.admin import models
+
+    models.roll_back(settings.load(bootstrap_servers=bootstrap), version)
+    say(f"promoted: {version}")
+
+
+@models_app.command()
+def sign(folder: Annotated[Path, typer.Argument(help="Folder of a model, as `train --out` wrote it.")]) -> None:
+    """Sign the artifact of a model. Processes that have signing keys start only with a signed one."""
+    from fraud_service.admin import models
+
+    say(f"signed with {models.sign(settings.load(), folder)}: {folder}")
+
+
+@online_app.command()
+def off(bootstrap: Bootstrap = None) -> None:
+    """Score with the pretrained model alone, at once. The learner continues to train the online model."""
+    _switch(bootstrap, online=False)
+
+
+@online_app.command()
+def on(bootstrap: Bootstrap = None) -> None:
+    """Use the online model again, with the weight in the active snapshot."""
+    _switch(bootstrap, online=True)
+
+
+def _switch(bootstrap: str | None, *, online: bool) -> None:
+    from fraud_service.admin import models
+
+    models.switch_online_model(settings.load(bootstrap_servers=bootstrap), online=online)
+    say(f"the online model is {'on' if online else 'off'}")

@@ -22,37 +22,64 @@ if TYPE_CHECKING:
 
     from fraud_service.training.history import History
 
-Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka brokers; overrides FRAUD_BOOTSTRAP_SERVERS.")]
-Maps = Annotated[list[str], typer.Option("--map", metavar="COLUMN=FIELD", help="Read a foreign column as a field.")]
-Sets = Annotated[list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Set a field the file does not have.")]
+MAX_FILE_BYTES: Final = 1 << 28  # of a file that a command reads whole
 DATES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
-From = Annotated[datetime | None, typer.Option("--from", formats=DATES, help="First event time, UTC.")]
-To = Annotated[datetime | None, typer.Option("--to", formats=DATES, help="End of event time, exclusive, UTC.")]
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option("--bootstrap", metavar="HOST:PORT", help="Kafka brokers. Overrides FRAUD_BOOTSTRAP_SERVERS."),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Apply the changes. Without it, the command only lists them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Maps = Annotated[
+    list[str],
+    typer.Option("--map", metavar="COLUMN=FIELD", help="Read this column of the file as this field. Repeatable."),
+]
+Sets = Annotated[
+    list[str],
+    typer.Option("--set", metavar="FIELD=VALUE", help="Give every row this value of a field. Repeatable."),
+]
+From = Annotated[
+    datetime | None,
+    typer.Option("--from", formats=DATES, metavar="DATE", help="Start of event time, UTC, as 2026-01-31."),
+]
+To = Annotated[
+    datetime | None,
+    typer.Option("--to", formats=DATES, metavar="DATE", help="End of event time, exclusive, UTC, as 2026-01-31."),
+]
 TrainFrom = Annotated[
-    datetime | None, typer.Option("--train-from", formats=DATES, help="First event time fitted, UTC.")
+    datetime | None,
+    typer.Option("--train-from", formats=DATES, metavar="DATE", help="Start of the training window, UTC."),
 ]
-TrainTo = Annotated[datetime | None, typer.Option("--train-to", formats=DATES, help="End of what is fitted, UTC.")]
-Delay = Annotated[
-    str, typer.Option("--label-delay", help="From transaction to label where the file does not say: 7d, 12h, 30m.")
+TrainTo = Annotated[
+    datetime | None,
+    typer.Option("--train-to", formats=DATES, metavar="DATE", help="End of the training window, exclusive, UTC."),
+]
+LabelDelay = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION",
+        help="Time from transaction to label, for rows that do not say when their label became known.",
+    ),
 ]
 
 
-def duration(text: str) -> int:
+def duration_ms(text: str, option: str) -> int:
     """Read a duration such as `7d` or `500ms` as milliseconds.
 
     Raises
     ------
     ConfigurationError
-        Names the text and the form it should have.
+        Names the option, its text and the form it should have.
     """
     try:
         return to_ms(parse_duration(text))
     except ValueError as error:
-        raise ConfigurationError(f"{text!r} is not a duration: {error}") from None
+        raise ConfigurationError(f"{option} {text!r} is not a duration: {error}") from None
 
 
-def instant_of(text: str, option: str) -> int:
-    """Read a moment as epoch milliseconds: RFC 3339 with an offset, or how long ago, as in 12h.
+def instant_ms(text: str, option: str) -> int:
+    """Read an instant as epoch milliseconds: RFC 3339 with an offset, or a duration before now, as in 12h.
 
     Raises
     ------
@@ -60,13 +87,18 @@ def instant_of(text: str, option: str) -> int:
         Names the option and the forms it may have.
     """
     if re.fullmatch(PATTERN, text):
-        return int(time.time() * 1000) - duration(text)
+        return int(time.time() * 1000) - duration_ms(text, option)
     try:
         return instant(text, option)
     except InvalidEvent:
         raise ConfigurationError(
-            f"{option} {text}: write a time as 2026-01-31T12:00:00Z, or how long ago, as in 90m, 12h or 7d"
+            f"{option} {text}: write a time such as 2026-01-31T12:00:00Z, or how long ago: 90m, 12h or 7d"
         ) from None
+
+
+def date_ms(date: datetime | None) -> int | None:
+    """Return a date of an option, UTC, in epoch milliseconds."""
+    return None if date is None else instant(f"{date:%Y-%m-%dT%H:%M:%S}Z", "date")
 
 
 def history_of(file: Path, maps: list[str], sets: list[str], start: datetime | None, end: datetime | None) -> History:
@@ -77,8 +109,8 @@ def history_of(file: Path, maps: list[str], sets: list[str], start: datetime | N
         file,
         columns=_pairs("--map", maps),
         constants=_pairs("--set", sets),
-        start=None if start is None else milliseconds(start),
-        end=None if end is None else milliseconds(end),
+        start=date_ms(start),
+        end=date_ms(end),
     )
 
 
@@ -89,13 +121,8 @@ def _pairs(option: str, texts: list[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def milliseconds(moment: datetime) -> int:
-    """Turn a date of an option, UTC, into epoch milliseconds."""
-    return instant(f"{moment:%Y-%m-%dT%H:%M:%S}Z", "date")
-
-
 def progress_bar() -> Progress:
-    """Return a bar on stderr, so that stdout carries data alone."""
+    """Return a progress bar on stderr. Stdout carries data only."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -105,31 +132,31 @@ def progress_bar() -> Progress:
     )
 
 
-def ticks(bar: Progress, total: int) -> Callable[[], None]:
-    """Return what moves the bar by one; it is drawn once in a while, for it costs more than scoring."""
-    task, ticks = bar.add_task("transactions", total=total), count(1)
+def row_counter(bar: Progress, total: int) -> Callable[[], None]:
+    """Return a function that moves the bar by one. It draws every 1,000th row: drawing costs more than scoring."""
+    task, numbers = bar.add_task("transactions", total=total), count(1)
 
-    def tick() -> None:
-        done = next(ticks)
+    def advance() -> None:
+        done = next(numbers)
         if done % 1000 == 0 or done == total:
             bar.update(task, completed=done)
 
-    return tick
+    return advance
 
 
-def read(path: Path, longest: int) -> bytes:
-    """Read a file. Raises `ConfigurationError` when that cannot be done, or it has more than so many bytes."""
+def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Read a file. Raises `ConfigurationError` when that fails, or when the file is longer than `max_bytes`."""
     try:
         with path.open("rb") as file:
-            content = file.read(longest + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) > longest:
-        raise ConfigurationError(f"{path}: it has more than {longest} bytes")
+    if len(content) > max_bytes:
+        raise ConfigurationError(f"{path}: it has more than {max_bytes} bytes")
     return content
 
 
 def require_folder(path: Path | None) -> None:
-    """Refuse, before hours of work, a file that could not be written."""
+    """Raise `ConfigurationError` before hours of work when the folder of an output file does not exist."""
     if path is not None and not path.parent.is_dir():
         raise ConfigurationError(f"{path}: there is no folder {path.parent}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import typer
 
 from fraud_service.domain.text import visible, visible_json
@@ -16,3 +17,8 @@ def say(*lines: str, err: bool = False) -> None:
 def say_json(document: str | bytes) -> None:
     """Print JSON, in one line or several."""
     typer.echo(visible_json(document if isinstance(document, str) else document.decode()))
+
+
+def to_json(value: object) -> str:
+    """Return indented JSON without control characters, for the terminal or a file."""
+    return visible_json(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())

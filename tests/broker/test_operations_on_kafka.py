@@ -326,8 +326,8 @@ def test_a_promoted_model_scores_from_a_snapshot_on_in_running_pods_and_in_new_o
     with scorer, learner:
         send(settings, payments(200))
         learner.wait_until(lambda: len(snapshots.read()) > 20, 90)
-        done = run(settings, "refit", "--artifact", str(folder))
-        assert json.loads(done.stdout) == {"promoted": version}, done.stderr
+        done = run(settings, "models", "promote", str(folder))
+        assert done.stdout == f"promoted: {version}\n", done.stderr
         learner.wait_until(lambda: f'fraud_learner_model_info{{pretrained="{version}"}} 1.0' in metrics(learner), 30)
         assert math.isnan(gauge(learner, "fraud_refit_challenger_average_precision"))  # nothing was judged
         send(settings, payments(100, first=200))

@@ -14,7 +14,7 @@ import pytest
 from fraud_service import cli
 from fraud_service.__main__ import SERVICES
 from fraud_service.cli import service
-from fraud_service.cli.options import duration
+from fraud_service.cli.options import duration_ms
 from fraud_service.config.settings import load
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.policy import Policy
@@ -26,7 +26,8 @@ SECRET = "hunter2-and-then-some"  # noqa: S105 - a stand-in
 SMALL = ("--cards", "8", "--merchants", "40", "--days", "3")
 HEADER = "transaction_id,timestamp,card_id,merchant_id,amount,currency\n"
 COMMANDS = ["score", "learn", "label", "feed", "simulate", "train", "demo", "config", "reset", "topics"]
-COMMANDS += ["replay", "explain", "state", "snapshots"]
+COMMANDS += ["tokenize", "backtest", "refit", "models", "online", "verify", "replay", "explain", "state", "snapshots"]
+COMMANDS += ["dead-letters", "recover", "repartition", "erase", "sign"]
 
 
 @pytest.fixture(autouse=True)
@@ -104,40 +105,14 @@ def test_wrong_usage_exits_2_and_shows_how_it_is_used(run, arguments):
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("{", "truncated"),
-        ('{"reviev": 0.2}', "unknown field `reviev`"),
-        ('{"review": "low"}', "Expected `float | null`"),
-    ],
-)
-def test_a_policy_that_cannot_be_read_is_refused_with_what_it_should_be(run, tmp_path, text, complaint):
-    policy = tmp_path / "policy.json"
-    policy.write_text(text)
-    line = only_complaint(run("replay", "--policy", policy), 2)
-    assert f"--policy {policy}: " in line
-    assert complaint in line
-    assert '{"review": 0.2, "decline": 0.9}' in line
-
-
-def test_a_policy_of_any_size_is_not_read_to_its_end(run):
-    line = only_complaint(run("replay", "--policy", "/dev/zero"), 2)
-    assert "/dev/zero: it has more than 65536 bytes" in line
-
-
-@pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), Policy(0.2, 0.9)),
         (("--review-threshold", "0.25"), Policy(0.25, 0.9)),
-        (("--decline-threshold", "0.8"), Policy(0.2, 0.8)),
+        (("--decline-threshold", "0.8"), Policy(0.3, 0.8)),
+        (("--review-threshold", "0.2", "--decline-threshold", "0.7"), Policy(0.2, 0.7)),
     ],
 )
-def test_the_candidate_is_the_policy_of_the_file_and_an_option_goes_before_it(
-    run, tmp_path, monkeypatch, options, expected
-):
-    policy = tmp_path / "policy.json"
-    policy.write_text('{"review": 0.2}')
+def test_a_threshold_option_replaces_the_setting_in_a_what_if_replay(run, monkeypatch, options, expected):
     asked = []
 
     def compared(_settings, _plan, candidate, _tick):
@@ -146,8 +121,24 @@ def test_the_candidate_is_the_policy_of_the_file_and_an_option_goes_before_it(
 
     monkeypatch.setattr("fraud_service.verification.replay.plan", lambda *_: Plan("scores", TimeRange(), {}, {}))
     monkeypatch.setattr("fraud_service.verification.what_if.compared", compared)
-    code, _, err = run("replay", "--policy", policy, *options)
+    code, _, err = run("replay", *options)
     assert (code, asked) == (2, [expected]), err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--report", "page.html"), "--report: needs a what-if option"),
+        (("--resume", "folder", "--version", "forest-1"), "--resume: does not work with a what-if option"),
+    ],
+)
+def test_options_of_a_verification_and_a_what_if_replay_do_not_mix(run, options, complaint):
+    assert complaint in only_complaint(run("replay", *options), 2)
+
+
+def test_a_repaired_value_is_read_to_a_limit(run):
+    line = only_complaint(run("dead-letters", "redrive", "--value-from", "/dev/zero"), 2)
+    assert "/dev/zero: it has more than 65536 bytes" in line
 
 
 def test_without_a_command_the_help_lists_all(run):
@@ -256,7 +247,7 @@ finally:
     ],
 )
 def test_durations_are_read(text, milliseconds):
-    assert duration(text) == milliseconds
+    assert duration_ms(text, "--idle") == milliseconds
 
 
 @pytest.mark.parametrize(
@@ -264,8 +255,8 @@ def test_durations_are_read(text, milliseconds):
 )
 def test_what_is_no_duration_is_refused_with_an_example(text):
     with pytest.raises(ConfigurationError) as caught:
-        duration(text)
-    assert str(caught.value).startswith(repr(text))
+        duration_ms(text, "--idle")
+    assert str(caught.value).startswith(f"--idle {text!r} is not a duration: ")
     assert "as in 7d" in str(caught.value)
 
 
@@ -340,7 +331,7 @@ class TestFilesThatCannotBeRead:
 def test_a_wrong_label_delay_stops_a_feed_before_anything_is_sent(run, tmp_path):
     path = tmp_path / "past.csv"
     path.write_text(HEADER + "t1,1000,c1,m1,5.00,EUR\n", encoding="utf-8")
-    assert "'7x' is not a duration" in only_complaint(run("feed", path, "--label-delay", "7x"), 2)
+    assert "--label-delay '7x' is not a duration" in only_complaint(run("feed", path, "--label-delay", "7x"), 2)
 
 
 @pytest.mark.usefixtures("no_feed")
@@ -475,7 +466,7 @@ def test_a_process_may_hold_as_many_files_open_as_the_system_lets_it():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:
-        cli.allow_files()
+        cli.raise_open_file_limit()
         allowed, still = resource.getrlimit(resource.RLIMIT_NOFILE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -493,5 +484,5 @@ def test_a_system_that_refuses_its_own_limit_of_files_ends_no_command(monkeypatc
 
     monkeypatch.setattr(resource, "getrlimit", lambda _limit: (256, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    cli.allow_files()
+    cli.raise_open_file_limit()
     assert asked == [(cli.OPEN_FILES, resource.RLIM_INFINITY)]

@@ -1,0 +1,236 @@
+"""Commands that read the log back: verify, replay, explain and state. They only read and join no consumer group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import typer
+
+from fraud_service.cli.options import (
+    AsJson,
+    Bootstrap,
+    From,
+    To,
+    date_ms,
+    instant_ms,
+    progress_bar,
+    require_folder,
+)
+from fraud_service.cli.output import say, say_json, to_json
+from fraud_service.config import settings
+from fraud_service.domain.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from fraud_service.config.settings import Settings
+    from fraud_service.verification.replay import Plan, ReplayResult
+
+app = typer.Typer()
+PANEL: Final = "Verify and explain"
+
+
+@app.command(rich_help_panel=PANEL)
+def verify(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Check records written since: RFC 3339, or how long ago, as in 12h or 7d."),
+    ] = None,
+    state: Annotated[
+        bool, typer.Option("--state", help="Also rebuild the profile of each card and compare it with the changelog.")
+    ] = False,
+    volume: Annotated[
+        Path | None, typer.Option(help="Also compare this FRAUD_STATE_DIR of a scorer with the changelog.")
+    ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Also recompute every decision and snapshot and compare them.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Check the topics for lost, duplicated, reordered or altered records. Exits 1 when it finds any.
+
+    It may run beside the live service.
+    """
+    from fraud_service.verification.findings import encode_report
+    from fraud_service.verification.verify import VerifyOptions
+    from fraud_service.verification.verify import verify as run
+
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    with progress_bar() as bar:
+        task = bar.add_task("records", total=None)
+        report = run(
+            chosen,
+            VerifyOptions(None if since is None else instant_ms(since, "--since"), state, volume, replay),
+            on_size=lambda size: bar.update(task, total=size),
+            on_entry=lambda count: bar.advance(task, count),
+        )
+    if as_json:
+        say_json(encode_report(report))
+    else:
+        for name, number in report.counts.items():
+            say(f"{name:24} {number:>12,}")
+        say(*map(str, (*report.notes, *report.anomalies)))
+        listed = ", ".join(f"{number:,} {kind}" for kind, number in report.found.items())
+        say(f"wrong: {listed}" if listed else "nothing is wrong")
+    if not report.is_clean:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PANEL)
+def replay(
+    start: From = None,
+    end: To = None,
+    partitions: Annotated[str | None, typer.Option(help="Only these partitions, as in 0,1.")] = None,
+    models: Annotated[Path | None, typer.Option(help="What if: the folder of another model.")] = None,
+    version: Annotated[str | None, typer.Option(help="What if: another version that was promoted.")] = None,
+    review_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="What if: another FRAUD_REVIEW_THRESHOLD.")
+    ] = None,
+    decline_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="What if: another FRAUD_DECLINE_THRESHOLD.")
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="What if: write a report to this HTML file.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep the progress here, and continue from it.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Recompute every decision on the log and compare it byte for byte. Exits 1 when one differs.
+
+    With a what-if option, it prints instead what that model or threshold would have decided. Card profiles are always
+    rebuilt from the first transaction on the topic, also with --from. It may run beside the live service.
+    """
+    from fraud_service.verification import replay
+    from fraud_service.verification.decision_verifier import TimeRange
+
+    for path in (json_out, report):
+        require_folder(path)
+    chosen = settings.load(
+        bootstrap_servers=bootstrap, review_threshold=review_threshold, decline_threshold=decline_threshold
+    )
+    is_what_if = (models, version, review_threshold, decline_threshold) != (None, None, None, None)
+    _require_one_purpose(report, resume, is_what_if=is_what_if)
+    begin, until = date_ms(start), date_ms(end)
+    span = TimeRange(TimeRange().begin if begin is None else begin, TimeRange().end if until is None else until)
+    asked = replay.plan(chosen, span, _numbers(partitions))
+    if resume is not None:
+        asked = replay.load_checkpoints(resume, asked)
+    with progress_bar() as bar:
+        task = bar.add_task("scores", total=sum(part.end - part.begin for part in asked.scores.values()))
+
+        def advance(done: int) -> None:
+            bar.update(task, completed=done)
+
+        if is_what_if:
+            _compare(chosen, asked, (models, version), json_out, report, advance)
+            return
+        found = replay.verify(chosen, asked, advance, resume)
+    _write(json_out, found)
+    _say_result(found)
+    if found.differences:
+        raise typer.Exit(1)
+
+
+def _require_one_purpose(report: Path | None, resume: Path | None, *, is_what_if: bool) -> None:
+    if report is not None and not is_what_if:
+        raise ConfigurationError("--report: needs a what-if option: --models, --version or a threshold")
+    if resume is not None and is_what_if:
+        raise ConfigurationError("--resume: does not work with a what-if option: remove one of them")
+
+
+def _say_result(found: ReplayResult) -> None:
+    for line in found.refused:
+        say(f"refused: {line}")
+    for one in found.findings:
+        say(f"{one.kind}: transaction {one.transaction_id}, partition {one.partition}@{one.offset}: {one.detail}")
+    say_json(json.dumps({"differences": found.differences, **found.counts, "passed_over": len(found.passed_over)}))
+
+
+def _compare(
+    chosen: Settings,
+    asked: Plan,
+    model: tuple[Path | None, str | None],
+    json_out: Path | None,
+    report: Path | None,
+    advance: Callable[[int], None],
+) -> None:
+    from fraud_service.config import factories
+    from fraud_service.verification import what_if
+
+    candidate = what_if.Candidate(factories.policy(chosen), *model)
+    found = what_if.compared(chosen, asked, candidate, advance)
+    _write(json_out, found.figures)
+    if report is not None:
+        report.write_text(what_if.page(chosen, found), encoding="utf-8")
+    figures = msgspec.to_builtins(found.figures)
+    say_json(json.dumps({name: value for name, value in figures.items() if not name.startswith("by_")}))
+
+
+def _write(path: Path | None, found: msgspec.Struct) -> None:
+    if path is not None:
+        path.write_text(f"{to_json(found)}\n", encoding="utf-8")
+
+
+@app.command(rich_help_panel=PANEL)
+def explain(
+    transaction_id: Annotated[str, typer.Argument(help="transaction_id of the transaction.")],
+    card: Annotated[str | None, typer.Option(help="Its card_id, so that only one partition is searched.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When it was scored, RFC 3339 or how long ago: searches an hour around it."),
+    ] = None,
+    payment: Annotated[
+        int | None,
+        typer.Option(help="Which payment under this id, from 1. By default the newest, or the one of --at."),
+    ] = None,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="Write a case report to this HTML file.")] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Explain one decision: its features, reasons and later labels, and whether recomputing it gives the same.
+
+    If a card used the id for several payments, it lists all of them; --payment chooses one. Without --card and --at it
+    searches the whole topic of scores. Exits 1 when the recomputed decision differs.
+    """
+    from fraud_service.verification import case_report
+    from fraud_service.verification import explain as run
+
+    require_folder(html)
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    case = run.explain(chosen, transaction_id, card, None if at is None else instant_ms(at, "--at"), payment)
+    if html is not None:
+        html.write_text(case_report.html(case), encoding="utf-8")
+    say_json(to_json(case) if as_json else case_report.text(case))
+    if case.proof not in case_report.PROOFS:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PANEL)
+def state(
+    at: Annotated[str, typer.Option(metavar="TIME", help="Event time: RFC 3339, or how long ago.")],
+    card: Annotated[str | None, typer.Option(help="card_id, to print its profile and risk.")] = None,
+    merchant: Annotated[str | None, typer.Option(help="merchant_id, to print its risk.")] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Print the profile of a card, or the risk of a merchant, as it was at an event time."""
+    from fraud_service.verification import time_travel
+
+    if (card is None) == (merchant is None):
+        raise ConfigurationError("state: give either --card or --merchant")
+    chosen, moment = settings.load(bootstrap_servers=bootstrap), instant_ms(at, "--at")
+    if card is not None:
+        say_json(to_json(time_travel.profile_at(chosen, card, moment)))
+    elif merchant is not None:
+        say_json(to_json(time_travel.merchant_at(chosen, merchant, moment)))
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if not all(part.isdecimal() for part in text.split(",")):
+        raise ConfigurationError(f"--partitions {text}: write numbers and commas, as in 0,1")
+    return [int(part) for part in text.split(",")]
