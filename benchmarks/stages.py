@@ -32,7 +32,7 @@ from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import encode_record, score_record
 from fraud_service.domain.scoring import Blend, blend
 from fraud_service.domain.snapshot import SnapshotStore
-from fraud_service.kafka import clients
+from fraud_service.kafka import partitioner
 from fraud_service.kafka.messages import Received
 from fraud_service.processors import scorer
 from fraud_service.runtime.metrics.scorer import ScorerMetrics
@@ -226,7 +226,7 @@ def _drive(driver: Driver, messages: Sequence[Received]) -> None:
 
 def produce(bench: Bench, bootstrap: str, topic: str) -> float:
     """Time the hand-over of score records to the client and its threads, with the scorer's options."""
-    options = {"bootstrap.servers": bootstrap, "partitioner": clients.PARTITIONER, "compression.type": "lz4"}
+    options = {"bootstrap.servers": bootstrap, "partitioner": partitioner.PARTITIONER, "compression.type": "lz4"}
     producer = Producer({**options, "linger.ms": 0, "enable.idempotence": True})
     producer.list_topics(topic, timeout=30)
     began = time.process_time()
@@ -277,7 +277,9 @@ def _once(place: Broker, sizes: Sizes, size: int) -> dict[str, float]:
     settings = fresh_settings(place.bootstrap, place.folder, PARTITIONS)
     chosen = payments(WARM + sizes.payments)
     everything = [
-        Received(settings.topics.transactions, clients.murmur2_partition(key, PARTITIONS), number, key, value, LATER)
+        Received(
+            settings.topics.transactions, partitioner.murmur2_partition(key, PARTITIONS), number, key, value, LATER
+        )
         for number, (key, value) in enumerate(chosen)
     ]
     warm, messages = everything[:WARM], everything[WARM:]

@@ -17,7 +17,7 @@ from fraud_service.domain.errors import ClusterUnavailable
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import decode_refit, decode_switch
 from fraud_service.domain.snapshot import Snapshot, SnapshotStore
-from fraud_service.kafka import clients, model_topic, topics
+from fraud_service.kafka import clients, model_topic, retries, topics
 from fraud_service.models.received import last, loaded, recent
 from fraud_service.processors import input_log, learner, scorer, tokenizer
 from fraud_service.processors.snapshot_reader import SnapshotReader
@@ -92,7 +92,7 @@ def _score(settings: Settings, health: Health, scorer_metrics: ScorerMetrics, mo
         adopt(promoted.catch_up())
 
         def make_ready(has_news: bool) -> None:
-            adopt(promoted.take_all() if has_news else promoted.take())
+            adopt(promoted.read_to_end() if has_news else promoted.read_available())
 
         broadcast = SnapshotReader(settings, knowledge, on_refused, make_ready)
         stack.callback(broadcast.close)
@@ -165,11 +165,11 @@ def _learn(settings: Settings, health: Health, learner_metrics: LearnerMetrics, 
         reign(last(promoted.catch_up(), refuse) or model)
 
         def tick() -> None:
-            reign(last(promoted.take(), refuse))
+            reign(last(promoted.read_available(), refuse))
             step.tick()
 
         app.each_turn = tick
-        step.before_closing = lambda: reign(last(promoted.take_all(), refuse))
+        step.before_closing = lambda: reign(last(promoted.read_to_end(), refuse))
         attach_observers(app, health, learner_metrics, inputs, step.on_partitions)
         app.run_until_stopped()
 
@@ -321,7 +321,7 @@ def preflight_checks(settings: Settings, group: str, inputs: list[str]) -> None:
     specs = topics.topic_specs(settings)
     clients.check_connectivity(settings)
     admin = clients.admin(settings)
-    clients.retry_transient("topics cannot be checked", lambda: topics.require(admin, specs))
+    retries.retry_transient("topics cannot be checked", lambda: topics.require(admin, specs))
     role = {settings.scorer_group: "scorer_state", settings.learner_group: "learner_state"}.get(group)
     changelog = next((spec for spec in specs if spec.role == role), None)
     if group != settings.scorer_group or settings.processing_guarantee == "exactly-once":

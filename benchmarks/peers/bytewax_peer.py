@@ -32,9 +32,9 @@ from fraud_service.domain.reasons import reasons
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.domain.scoring import blend, contributions
 from fraud_service.domain.snapshot import SnapshotStore, SnapshotView, decode_snapshot, untrained
-from fraud_service.kafka.clients import PARTITIONER
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Received
+from fraud_service.kafka.partitioner import PARTITIONER
 from fraud_service.models.artifact import shipped
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.processors.scorer import check_key, check_time

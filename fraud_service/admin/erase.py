@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fraud_service.domain.label_join_cards import card_of_row
 from fraud_service.domain.profile import decode_profile
-from fraud_service.kafka import clients, consumer_groups, topics
+from fraud_service.kafka import consumer_groups, sender, topics
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.learner import JOIN_KEY
 from fraud_service.processors.scorer import PROFILE
@@ -59,8 +59,8 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
         (known["learner_state"], [names.scores, names.labels], ledger),
     ):
         headers = changelogs.headers(inputs, PROCESSED)
-        clients.produce_all(
-            settings, (clients.OutgoingRecord(changelog, key, None, headers, number) for number, key in erased)
+        sender.produce_all(
+            settings, (sender.OutgoingRecord(changelog, key, None, headers, number) for number, key in erased)
         )
     yield "done: volumes lose them when their processes start"
 

@@ -14,6 +14,7 @@ from confluent_kafka import TopicPartition
 from fraud_service.domain.errors import FatalStreamError
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.kafka import clients
+from fraud_service.kafka.partition_reader import end_to_read, read_to_end
 from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -120,9 +121,10 @@ class _Published:
 
     def read(self) -> None:
         """Read on to the present end."""
-        low, high = self._consumer.get_watermark_offsets(self._place, timeout=clients.REQUEST_TIMEOUT_S)
-        while high > low and max(self._consumer.position([self._place])[0].offset, 0) < high:
-            for message in self._consumer.consume(100, timeout=WAIT_POLL_S):
+        marks = self._consumer.get_watermark_offsets(self._place, timeout=clients.REQUEST_TIMEOUT_S)
+        ends = {(self._place.topic, 0): end_to_read(*marks)}
+        for batch in read_to_end(self._consumer, ends, WAIT_TIMEOUT_S, poll_s=WAIT_POLL_S):
+            for message in batch:
                 if message.error() is None and message.value() is not None:
                     self.newest = max(self.newest, decode_snapshot(message.value()).as_of)
 

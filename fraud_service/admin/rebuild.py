@@ -18,8 +18,9 @@ from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import DeadLetterReason
-from fraud_service.kafka import clients, model_topic
+from fraud_service.kafka import model_topic, partitioner
 from fraud_service.kafka.messages import Received, bounded
+from fraud_service.kafka.sender import OutgoingRecord
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.scorer import decode_message
 from fraud_service.security.card_data import refuse
@@ -101,19 +102,19 @@ class Rebuild:
         keeps_partitions = len(self._spans[self._topics.transactions]) == target.partitions
         with HistoryProducer(target) as feed, EventTimePacer(target, calendar) as lockstep:
             for entry in self._in_order():
-                partition = entry.partition if keeps_partitions else clients.PARTITION_BY_KEY
+                partition = entry.partition if keeps_partitions else partitioner.PARTITION_BY_KEY
                 received = _received(entry)
                 if received.withheld and entry.topic != self._topics.models:
                     found.too_large += 1
                     continue
                 if entry.topic == self._topics.models:
                     lockstep.before_model(feed.flush)
-                    record = clients.OutgoingRecord(names.models, entry.key, entry.value, list(entry.headers))
+                    record = OutgoingRecord(names.models, entry.key, entry.value, list(entry.headers))
                     model_topic.deliver(target, [record])
                     found.models += 1
                     continue
                 if entry.topic == self._topics.labels:
-                    feed.send(names.labels, entry.key, entry.value, partition, entry.headers)
+                    feed.send(OutgoingRecord(names.labels, entry.key, entry.value, entry.headers, partition))
                     found.labels += 1
                     continue
                 progress()
@@ -126,7 +127,7 @@ class Rebuild:
                         continue
                 else:
                     lockstep.before(payment.timestamp, feed.flush)
-                feed.send(names.transactions, entry.key, entry.value, partition, entry.headers)
+                feed.send(OutgoingRecord(names.transactions, entry.key, entry.value, entry.headers, partition))
                 found.transactions += 1
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -10,7 +11,8 @@ import structlog
 from fraud_service.config import factories
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.records import decode_labelled, encode_record
-from fraud_service.kafka import clients, model_topic
+from fraud_service.kafka import model_topic
+from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.models.received import last
 from fraud_service.training.fit import Examples, Window, collect
 from fraud_service.training.refit import LabelledWindow
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-READ_TIMEOUT_S: Final = 1800.0  # seconds for the whole topic
+BATCH: Final = 2000  # records
 
 
 def champion(settings: Settings) -> OnnxForest:
@@ -39,21 +41,24 @@ def champion(settings: Settings) -> OnnxForest:
 
 
 def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lambda _: None) -> Examples | None:
-    """Read the labelled topic to its present end; `progress` is told of every batch.
+    """Read the labelled topic to its present end. Calls `progress` with the number of records of each batch.
 
     Raises
     ------
-    FatalStreamError
-        When the end is not reached in time.
+    ArchiveError
+        When the topic cannot be read.
     """
-    window, unreadable = LabelledWindow(), 0
-    for batch in clients.read_to_end(settings, "fraud-refit-labelled", settings.topics.labelled, READ_TIMEOUT_S):
-        found = [*readable(batch)]
-        window.add(found)
-        unreadable += len(batch) - len(found)
-        progress(len(batch))
+    window, unreadable, topic = LabelledWindow(), 0, settings.topics.labelled
+    with TopicReader(settings, "fraud-refit-labelled") as archive:
+        for partition in archive.spans(topic):
+            entries = archive.read(topic, partition)
+            while batch := [entry.value for entry in islice(entries, BATCH) if entry.value is not None]:
+                found = [*readable(batch)]
+                window.add(found)
+                unreadable += len(batch) - len(found)
+                progress(len(batch))
     if unreadable:
-        log.warning("labelled_examples_passed_over", count=unreadable, topic=settings.topics.labelled)
+        log.warning("labelled_examples_skipped", count=unreadable, topic=topic)
     return window.examples()
 
 

@@ -16,7 +16,7 @@ from confluent_kafka.admin import NewPartitions
 
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError, PreflightError
 from fraud_service.domain.label_join_cards import RowCardResolver
-from fraud_service.kafka import clients, consumer_groups, open_transactions, topics
+from fraud_service.kafka import clients, consumer_groups, open_transactions, partitioner, sender, topics
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.learner import EXAMPLES_KEY, JOIN_KEY, RATE_LIMIT_KEY
 from fraud_service.processors.scorer import PROFILE
@@ -132,16 +132,16 @@ def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:
         card_id = key.removesuffix(suffix)
         if card_id == key:
             raise FatalStreamError(f"the scorer's changelog has a row that is no profile: {key!r}")
-        if clients.murmur2_partition(card_id, old) != partition:
+        if partitioner.murmur2_partition(card_id, old) != partition:
             raise FatalStreamError(
-                f"a profile lies in partition {partition}, its card belongs to "
-                f"{clients.murmur2_partition(card_id, old)}: set partitioner=murmur2 on the producers of payments first"
+                f"a profile is in partition {partition}, but its card belongs to partition "
+                f"{partitioner.murmur2_partition(card_id, old)}: set partitioner=murmur2 on the producers of payments"
             )
-        yield clients.murmur2_partition(card_id, new), key, value
+        yield partitioner.murmur2_partition(card_id, new), key, value
 
 
 def _lessons(rows: Iterator[Row], partitions: int) -> Iterator[Row]:
-    dealing = RowCardResolver(lambda card_id: clients.murmur2_partition(card_id.encode(), partitions))
+    dealing = RowCardResolver(lambda card_id: partitioner.murmur2_partition(card_id.encode(), partitions))
     for _, key, value in rows:
         prefix, _, name = key.partition(b"|")
         if prefix == EXAMPLES_KEY:
@@ -166,14 +166,14 @@ def _move(new: Settings, archive: TopicReader, rows: Iterable[Row], changelog: s
     written = [blake2b() for _ in range(new.partitions)]
     count = 0
 
-    def records() -> Iterator[clients.OutgoingRecord]:
+    def records() -> Iterator[sender.OutgoingRecord]:
         nonlocal count
         for partition, key, value in rows:
             count += 1
             _sum(written[partition], key, value)
-            yield clients.OutgoingRecord(changelog, key, value, headers, partition)
+            yield sender.OutgoingRecord(changelog, key, value, headers, partition)
 
-    clients.produce_all(new, records())
+    sender.produce_all(new, records())
     for partition in range(new.partitions):
         found = blake2b()
         for entry in archive.read(changelog, partition):
@@ -191,13 +191,13 @@ def _begin(new: Settings) -> None:
     """Let the new logs begin at offset 1, and the groups stand there; from here on the service may start."""
     names, numbers = new.topics, range(new.partitions)
     for topic in (names.transactions, names.labels, names.scores):
-        clients.produce_all(new, [clients.OutgoingRecord(topic, None, None, [], number) for number in numbers])
+        sender.produce_all(new, [sender.OutgoingRecord(topic, None, None, [], number) for number in numbers])
     places = [
         TopicPartition(topic, number, BEGIN)
         for topic in (names.transactions, names.labels, names.scores)
         for number in numbers
     ]
-    clients.delete_records(new, places)
+    topics.delete_records(new, places)
     for group in (new.scorer_group, new.learner_group):
         mine = [place for place in places if (place.topic == names.transactions) == (group == new.scorer_group)]
         consumer = clients.reader(new, group)

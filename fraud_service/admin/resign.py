@@ -15,7 +15,7 @@ from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.detector import MAX_MODELS
 from fraud_service.domain.errors import InvalidRecord, RefusedRecord
 from fraud_service.domain.snapshot import RETENTION_MS, decode_snapshot
-from fraud_service.kafka import clients, consumer_groups, model_topic
+from fraud_service.kafka import consumer_groups, model_topic, sender
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.snapshot_reader import VERSION_HEADER, risk_row
 from fraud_service.security.signatures import Keyring, RejectReason
@@ -82,8 +82,8 @@ def re_sign(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) 
         return
     if models:
         model_topic.publish_all(settings, gate, models)
-    clients.produce_all(settings, _signed(keyring, "risk", rows))
-    clients.produce_all(settings, _signed(keyring, "snapshots", snapshots))
+    sender.produce_all(settings, _signed(keyring, "risk", rows))
+    sender.produce_all(settings, _signed(keyring, "snapshots", snapshots))
     yield "done"
 
 
@@ -138,7 +138,7 @@ def _recent(entries: list[Record]) -> list[Record]:
     return [entry for as_of, entry in dated if as_of > newest - RETENTION_MS]
 
 
-def _signed(keyring: Keyring, role: str, entries: list[Record]) -> Iterator[clients.OutgoingRecord]:
+def _signed(keyring: Keyring, role: str, entries: list[Record]) -> Iterator[sender.OutgoingRecord]:
     for entry in entries:
         headers = keyring.signed(role, entry.key, entry.value, entry.headers)
-        yield clients.OutgoingRecord(entry.topic, entry.key, entry.value, headers)
+        yield sender.OutgoingRecord(entry.topic, entry.key, entry.value, headers)

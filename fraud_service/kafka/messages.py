@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Final, NamedTuple
+from operator import methodcaller
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -70,3 +71,19 @@ def require_content(message: Received) -> None:
             DeadLetterReason.TOO_LARGE,
             f"at most {MAX_EVENT_BYTES} bytes of a value and {MAX_KEY_BYTES} of a key are read",
         )
+
+
+_headers: Final = methodcaller("headers")
+
+
+def read_headers(message: Any) -> Headers:
+    """Return the headers of a message that a client returned; none when the client cannot read them.
+
+    Anyone can send a header whose name is not UTF-8. The client then returns a value with an exception set, which a
+    plain call in a specialised loop does not notice: the exception surfaces later, anywhere. `methodcaller` notices.
+    """
+    try:
+        found: Headers = _headers(message) or []
+    except (SystemError, UnicodeDecodeError):
+        return []
+    return found

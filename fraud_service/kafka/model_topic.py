@@ -1,12 +1,15 @@
-"""Promoted models: a topic of one partition, written by a re-fit, read whole by the learner and by every scorer.
+"""The model topic: promoted models, the report of the newest re-fit, and the switch of the online model.
 
-The learner teaches beside the last one from its next boundary on, and the snapshot of that boundary is the first to
-name it. Scorers only make models ready: which one scores a transaction is told by the snapshot in force.
-What the newest re-fit found, promotion or not, lies beside the models under a key of its own; the learner shows it.
-So does the switch of the online model, which scorers obey at once.
+The topic has one partition. The learner and every scorer read all of it:
 
-Every record has a number that grows. One whose number does not was sent again by somebody: it is passed over, or an old
-model, signed as it is, could be made to reign again.
+* The learner trains with the model that was promoted last from its next snapshot boundary on. The snapshot of that
+  boundary is the first to name the model.
+* Scorers only load the models. The active snapshot names the model that scores a transaction.
+* The report of the newest re-fit has a key of its own, and the learner exports it as metrics.
+* The switch of the online model has a key of its own, and scorers apply it at once.
+
+Every record has a sequence number that must grow. Without it, anyone could replay an old model, which is still
+correctly signed, and make it active again.
 """
 
 from __future__ import annotations
@@ -21,8 +24,12 @@ from fraud_service.config.keyring import load_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.errors import FatalStreamError, InvalidRecord, RefusedRecord
 from fraud_service.kafka import clients
+from fraud_service.kafka.messages import read_headers
+from fraud_service.kafka.partition_reader import end_to_read, poll_available, read_to_end, watermarks
+from fraud_service.kafka.sender import OutgoingRecord, produce_all
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.kafka.topics import MAX_MODEL_BYTES
+from fraud_service.kafka.waiting import Deadline
 from fraud_service.security.signatures import KEY_HEADER, RejectReason
 
 if TYPE_CHECKING:
@@ -35,50 +42,56 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ROLE: Final = "models"
-CATCH_UP_TIMEOUT: Final = 60.0  # seconds
-REQUEST_TIMEOUT_S: Final = 5.0  # seconds
-REFIT_KEY: Final = "re-fit"  # no version: those begin with the kind of model
-SWITCH_KEY: Final = "online"  # the same
+CATCH_UP_TIMEOUT_S: Final = 60.0
+REFRESH_TIMEOUT_S: Final = 5.0
+READ_POLL_S: Final = 0.2
+MAX_MODELS_AT_ONCE: Final = 10  # a model can have megabytes
+REFIT_KEY: Final = "re-fit"  # differs from all versions, which begin with the kind of model
+SWITCH_KEY: Final = "online"
 NON_MODEL_KEYS: Final = frozenset({REFIT_KEY.encode(), SWITCH_KEY.encode()})
 SEQUENCE_HEADER: Final = "fraud-sequence"
 MAX_PUBLISHED_BYTES: Final = 2 * MAX_MODEL_BYTES  # before compression
-LONGEST_NUMBER: Final = 18  # digits: they begin as milliseconds since the epoch, and Python refuses to read thousands
+MAX_SEQUENCE_DIGITS: Final = 18  # numbers start at epoch milliseconds; Python refuses to parse thousands of digits
 
 
 class ReplayGuard:
-    """Lets a record pass when it is signed as it must be and its number is above all before it."""
+    """Accepts only records that are correctly signed and have a higher sequence number than all before."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
         self.newest = 0
 
     def check(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Raise `RefusedRecord` for one that may not pass."""
+        """Raise `RefusedRecord` for a record that is not accepted."""
         if value is not None and len(value) > MAX_MODEL_BYTES:
-            raise RefusedRecord(RejectReason.INVALID, f"a record on the topic of models has {len(value)} bytes")
+            raise RefusedRecord(
+                RejectReason.INVALID,
+                f"a record on the model topic has {len(value)} bytes; the limit is {MAX_MODEL_BYTES}",
+            )
         self._keyring.require(ROLE, key, value, headers)
         number = dict(headers).get(SEQUENCE_HEADER, b"")
         if not number and not self._keyring.is_demanding:
-            return  # from a version that did not number
-        if not number.isdigit() or len(number) > LONGEST_NUMBER or int(number) <= self.newest:
-            shown = number[:LONGEST_NUMBER]
+            return  # from a version without sequence numbers
+        if not number.isdigit() or len(number) > MAX_SEQUENCE_DIGITS or int(number) <= self.newest:
+            shown = number[:MAX_SEQUENCE_DIGITS]
             raise RefusedRecord(
-                RejectReason.REPLAYED, f"record {shown!r} on the topic of models was sent before, or never"
+                RejectReason.REPLAYED,
+                f"the sequence number {shown!r} on the model topic is not a number above {self.newest}: a replay",
             )
         self.newest = int(number)
 
 
 class ModelTopicReader:
-    """Read the topic of promoted models from its beginning.
+    """Reads the model topic from its beginning, then follows it.
 
     Parameters
     ----------
     name
-        Tells the reader apart in the broker's logs.
+        Identifies the consumer in the broker's logs.
     handlers
-        Told of the records that are no models, as they were written, by key.
+        Called with the value of records that are no models, by key.
     on_refused
-        Told why a record did not pass (`fraud_service.security.signatures.RejectReason`).
+        Called with the reason for each rejected record (`fraud_service.security.signatures.RejectReason`).
     """
 
     def __init__(
@@ -94,65 +107,60 @@ class ModelTopicReader:
         self._partition = TopicPartition(settings.topics.models, 0, OFFSET_BEGINNING)
         self._consumer = clients.reader(settings, f"{name}-models")
         self._consumer.assign([self._partition])
-        # A connection of its own: on the reader's, a question waits behind the fetch that waits for news.
-        self._asker = clients.reader(settings, f"{name}-models-ends")
-        self._unreadable = RateLimitedLog(log.warning, "promotions_read_error")
-        self._refused = RateLimitedLog(log.warning, "promotion_refused")
+        # Requests need a second connection: on the first one they would queue behind the fetch that waits for records.
+        self._end_finder = clients.reader(settings, f"{name}-models-ends")
+        self._unreadable = RateLimitedLog(log.warning, "model_topic_read_error")
+        self._refused = RateLimitedLog(log.warning, "model_record_rejected")
 
     def catch_up(self) -> Iterator[bytes]:
-        """Read all models there are, the last one promoted last; one by one, because all of them are kept.
+        """Yield all models up to the present end, in the order of promotion, without keeping them in memory.
 
         Raises
         ------
         FatalStreamError
-            When the topic gives nothing for a minute.
+            When the broker sends nothing for a minute.
         ClusterUnavailable, PreflightError
-            When the cluster does not say where the end is.
+            When the cluster does not answer where the end is.
         """
-        (low, high), before = clients.watermarks(self._asker, self._partition), 0
-        deadline = time.monotonic() + CATCH_UP_TIMEOUT
-        while high > low and (position := self._position()) < high:
-            if position > before:
-                before, deadline = position, time.monotonic() + CATCH_UP_TIMEOUT
-            if time.monotonic() > deadline:
-                raise FatalStreamError(f"promoted models could not be read: nothing came for {CATCH_UP_TIMEOUT:.0f} s")
-            yield from self._read(0.2)
+        for models in self._read_to(end_to_read(*watermarks(self._end_finder, self._partition))):
+            yield from models
 
-    def take(self) -> list[bytes]:
-        """Return the models that came since the last call; never waits."""
-        return self._read(0.0)
+    def read_available(self) -> list[bytes]:
+        """Return the models that have arrived since the last call, without waiting."""
+        return self._parse(poll_available(self._consumer, MAX_MODELS_AT_ONCE, 0.0))
 
-    def take_all(self) -> list[bytes]:
-        """Return those that came since the last call, up to the one promoted last.
+    def read_to_end(self) -> list[bytes]:
+        """Return the models since the last call, up to the present end of the topic.
 
-        Called by loops that must turn: in an outage, what is not here within some seconds comes with a later call.
+        For loops that must go on: in an outage the call returns after some seconds, and a later call returns the rest.
         """
         try:
-            ends = self._asker.get_watermark_offsets(self._partition, timeout=REQUEST_TIMEOUT_S)
+            marks = self._end_finder.get_watermark_offsets(self._partition, timeout=REFRESH_TIMEOUT_S)
         except KafkaException as error:
-            log.warning("promotions_end_unknown", reason=error.args[0].str())
-            return self.take()
-        (low, high), deadline = ends, time.monotonic() + REQUEST_TIMEOUT_S
+            log.warning("model_topic_end_unknown", reason=error.args[0].str())
+            return self.read_available()
         found: list[bytes] = []
-        while high > low and self._position() < high:
-            if time.monotonic() > deadline:
-                log.warning("promotions_not_whole", waited=REQUEST_TIMEOUT_S)
+        deadline = Deadline(REFRESH_TIMEOUT_S)
+        for models in self._read_to(end_to_read(*marks)):
+            found += models
+            if deadline.has_passed():
+                log.warning("model_topic_incomplete", timeout_s=REFRESH_TIMEOUT_S)
                 break
-            found += self._read(0.2)
         return found
+
+    def _read_to(self, end: int) -> Iterator[list[bytes]]:
+        ends, limit = {(self._partition.topic, 0): end}, MAX_MODELS_AT_ONCE
+        batches = read_to_end(self._consumer, ends, CATCH_UP_TIMEOUT_S, poll_s=READ_POLL_S, max_messages=limit)
+        return map(self._parse, batches)
 
     def close(self) -> None:
         """Stop reading."""
         self._consumer.close()
-        self._asker.close()
+        self._end_finder.close()
 
-    def _position(self) -> int:
-        (position,) = self._consumer.position([self._partition])
-        return max(int(position.offset), 0)
-
-    def _read(self, timeout: float) -> list[bytes]:
+    def _parse(self, messages: list[Any]) -> list[bytes]:
         found = []
-        for message in clients.poll_available(self._consumer, 10, timeout):
+        for message in messages:
             if message.error() is not None:
                 self._unreadable(message.error().name())
                 continue
@@ -167,7 +175,7 @@ class ModelTopicReader:
 
     def _models(self, message: Any) -> list[bytes]:
         key, value = message.key() or b"", message.value()
-        self._gate.check(message.key(), value, clients.headers(message))
+        self._gate.check(message.key(), value, read_headers(message))
         if value is None:
             return []
         if key in NON_MODEL_KEYS:
@@ -179,7 +187,7 @@ class ModelTopicReader:
 
 
 class PromotedModel(NamedTuple):
-    """A record on the topic of models that passes: its key, its value, when it came, and the key that signed it."""
+    """An accepted record of the model topic: its timestamp in epoch milliseconds, and the key that signed it."""
 
     key: bytes
     value: bytes
@@ -188,14 +196,14 @@ class PromotedModel(NamedTuple):
 
 
 def promoted(settings: Settings, gate: ReplayGuard) -> Iterator[PromotedModel]:
-    """Read every record that passes a gate, in order.
+    """Yield every record that the guard accepts, in order.
 
     Raises
     ------
     ArchiveError
         When the topic cannot be read.
     """
-    refused = RateLimitedLog(log.warning, "promotion_refused")
+    refused = RateLimitedLog(log.warning, "model_record_rejected")
     with TopicReader(settings, "fraud-models") as archive:
         for entry in archive.read(settings.topics.models, 0):
             try:
@@ -209,14 +217,14 @@ def promoted(settings: Settings, gate: ReplayGuard) -> Iterator[PromotedModel]:
 
 
 def publish(settings: Settings, key: str, data: bytes) -> None:
-    """Promote a model by its version, say under `REFIT_KEY` what a re-fit found, or switch under `SWITCH_KEY`.
+    """Publish a model under its version, a report under `REFIT_KEY`, or the switch under `SWITCH_KEY`.
 
     Raises
     ------
     ArchiveError
-        When the topic cannot be read: the number of the record comes from the one before.
+        When the topic cannot be read: the sequence number follows from the records before.
     FatalStreamError
-        When the broker does not take it.
+        When the broker does not accept the record.
     """
     gate = ReplayGuard(load_keyring(settings))
     for _ in promoted(settings, gate):
@@ -225,22 +233,22 @@ def publish(settings: Settings, key: str, data: bytes) -> None:
 
 
 def publish_all(settings: Settings, gate: ReplayGuard, records: list[tuple[bytes, bytes]]) -> None:
-    """Publish records in order, numbered after what a gate has seen, signed. Raises as `publish` does."""
+    """Sign and publish records in order, with numbers above those that the guard has seen. Raises as `publish` does."""
     keyring = load_keyring(settings)
-    # The clock too: of two that publish at once, the one that began later is believed.
+    # The clock counts too: when two processes publish at once, readers accept the one that began later.
     number = max(gate.newest, int(time.time() * 1000))
-    if number + len(records) >= 10**LONGEST_NUMBER:
+    if number + len(records) >= 10**MAX_SEQUENCE_DIGITS:
         raise FatalStreamError(
-            f"record {gate.newest} on topic {settings.topics.models} leaves no number for another: it is forged. "
+            f"the sequence number {gate.newest} on topic {settings.topics.models} leaves no higher one: it is forged. "
             "Set FRAUD_SIGNING_KEY_DIR, or delete the topic and create it again"
         )
     sent = []
     for place, (key, data) in enumerate(records, start=1):
         headers = keyring.signed(ROLE, key, data, [(SEQUENCE_HEADER, str(number + place).encode())])
-        sent.append(clients.OutgoingRecord(settings.topics.models, key, data, headers))
+        sent.append(OutgoingRecord(settings.topics.models, key, data, headers))
     deliver(settings, sent)
 
 
-def deliver(settings: Settings, records: list[clients.OutgoingRecord]) -> None:
-    """Send records as they are; raises `FatalStreamError` when the broker does not take one."""
-    clients.produce_all(settings, records, {"message.max.bytes": MAX_PUBLISHED_BYTES, "compression.type": "zstd"})
+def deliver(settings: Settings, records: list[OutgoingRecord]) -> None:
+    """Send records unchanged. Raises `FatalStreamError` when the broker does not accept one."""
+    produce_all(settings, records, {"message.max.bytes": MAX_PUBLISHED_BYTES, "compression.type": "zstd"})

@@ -1,18 +1,19 @@
-"""The topics read back: committed records of one partition in order, without a group and without touching anything.
+"""Read the committed records of a partition in order, without joining a consumer group.
 
-Whoever verifies, replays or explains reads through here. Ends are taken once, before reading begins, so that a live
-topic has an end; what is appended later is not seen.
+Verification, replay and the operator's tasks read through this module. The end of a partition is fixed before reading
+begins, so reading a live topic also ends; records that are appended later are not returned.
 """
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
 
 from fraud_service.domain.errors import ArchiveError
 from fraud_service.kafka import clients
+from fraud_service.kafka.messages import read_headers
+from fraud_service.kafka.partition_reader import read_positions, read_to_end, watermarks
 from fraud_service.kafka.unreadable_batches import is_unreadable
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.messages import Headers
 
-STALL_TIMEOUT_S: Final = 60.0  # seconds without a record or progress after which reading is given up
-BATCH: Final = 1000
-POLL_S: Final = 0.05  # seconds without a message after which the end may be reached, of which no message tells
+STALL_TIMEOUT_S: Final = 60.0
 
 
 class Record(NamedTuple):
@@ -44,14 +43,14 @@ class Record(NamedTuple):
 
 
 class OffsetRange(NamedTuple):
-    """Offsets of a partition: the first one there is, and the one after the last committed."""
+    """Offsets of a partition: its first offset, and the offset after its last committed record."""
 
     begin: int
     end: int
 
 
 class TopicReader:
-    """Read topics back. A context: leaving it closes the connection. One thread a reader."""
+    """Reads topics. A context manager that closes the connection; not thread-safe."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._consumer = clients.reader(settings, name)
@@ -63,21 +62,21 @@ class TopicReader:
         self._consumer.close()
 
     def spans(self, topic: str) -> dict[int, OffsetRange]:
-        """Return what there is of each partition of a topic; open transactions do not count.
+        """Return the offsets of each partition of a topic, without open transactions.
 
         Raises
         ------
         ArchiveError
-            When the topic is not there, or the cluster does not answer.
+            When the topic does not exist, or the cluster does not answer.
         ClusterUnavailable, PreflightError
-            When a partition has no leader for a minute, or may not be read.
+            When a partition has no leader for a minute, or access is denied.
         """
         try:
             there = self._consumer.list_topics(topic, timeout=clients.REQUEST_TIMEOUT_S).topics[topic]
             if there.error is not None:
                 raise ArchiveError(f"topic {topic} cannot be read: {there.error.str()}")
             return {
-                number: OffsetRange(*clients.watermarks(self._consumer, TopicPartition(topic, number)))
+                number: OffsetRange(*watermarks(self._consumer, TopicPartition(topic, number)))
                 for number in sorted(there.partitions)
             }
         except KafkaException as error:
@@ -86,7 +85,8 @@ class TopicReader:
     def since(self, topic: str, moment: int | Mapping[int, int]) -> dict[int, int]:
         """Return for each partition the offset of the first record appended at or after a moment (epoch ms).
 
-        It is the end where there is none. Moments by partition give an answer for those partitions.
+        The result is the end of the partition when no record is that new. A mapping of moments asks only for its
+        partitions.
         """
         spans = self.spans(topic)
         moments = dict.fromkeys(spans, moment) if isinstance(moment, int) else moment
@@ -101,26 +101,25 @@ class TopicReader:
         }
 
     def read(self, topic: str, partition: int, begin: int | None = None, end: int | None = None) -> Iterator[Record]:
-        """Read a partition in order, from one offset up to another; by default all there is now.
+        """Read a partition in order, from one offset up to another; by default everything up to its present end.
 
         Raises
         ------
         ArchiveError
-            When the broker gives nothing for a minute, or answers with an error.
+            When the broker sends nothing for a minute, or answers with an error.
         """
         span = self.spans(topic)[partition]
         begin, end = max(begin or 0, span.begin), span.end if end is None else min(end, span.end)
         if begin >= end:
             return
-        place = TopicPartition(topic, partition, begin)
-        self._consumer.assign([place])
-        reached, deadline = begin, time.monotonic() + STALL_TIMEOUT_S
-        while reached < end:
-            messages = clients.poll_available(self._consumer, BATCH, POLL_S)
-            for message in messages:
-                if is_unreadable(message):  # the letter of such a batch lies at its last offset
-                    (position,) = self._consumer.position([place])
-                    yield Record(topic, partition, position.offset - 1, None, None, 0, [])
+        self._consumer.assign([TopicPartition(topic, partition, begin)])
+        ends = {(topic, partition): end}
+        for batch in read_to_end(self._consumer, ends, STALL_TIMEOUT_S, error=ArchiveError):
+            for message in batch:
+                if is_unreadable(message):
+                    # The dead letter of such a batch names the last offset of the batch.
+                    behind = read_positions(self._consumer, ends)[topic, partition]
+                    yield Record(topic, partition, behind - 1, None, None, 0, [])
                     break
                 if message.error() is not None:
                     raise ArchiveError(f"{topic}[{partition}] cannot be read: {message.error().str()}")
@@ -133,13 +132,5 @@ class TopicReader:
                     message.key(),
                     message.value(),
                     message.timestamp()[1],
-                    clients.headers(message),
-                )
-            # Markers and aborted records move the position only: the last offsets before the end may never be seen.
-            (position,) = self._consumer.position([place])
-            if position.offset > reached:
-                reached, deadline = position.offset, time.monotonic() + STALL_TIMEOUT_S
-            elif time.monotonic() > deadline:
-                raise ArchiveError(
-                    f"{topic}[{partition}] gave nothing for {STALL_TIMEOUT_S:.0f} s at offset {reached} of {end}"
+                    read_headers(message),
                 )

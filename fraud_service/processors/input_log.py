@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
-from fraud_service.kafka import clients
+from fraud_service.kafka import clients, retries
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
@@ -27,7 +27,7 @@ class InputLog:
         self._reader = clients.reader(settings, f"{settings.learner_group}-ends")
         self._app = app
         self._topics = topics
-        counts = clients.retry_transient(
+        counts = retries.retry_transient(
             "the learner's inputs cannot be counted",
             lambda: self._reader.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics,
         )

@@ -30,7 +30,7 @@ from fraud_service.domain.online_training import (
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.domain.time import DAY
-from fraud_service.kafka import clients
+from fraud_service.kafka import partitioner
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, require_content
 from fraud_service.processors.input_log import Position
@@ -275,7 +275,7 @@ class LearnerProcessor:
             self._metrics.early.inc()
 
     def _check_partition(self, card_id: str, partition: int) -> None:
-        expected = clients.murmur2_partition(card_id.encode(), len(self._ledgers))
+        expected = partitioner.murmur2_partition(card_id.encode(), len(self._ledgers))
         if partition != expected:
             raise InvalidEvent(
                 DeadLetterReason.WRONG_PARTITION,

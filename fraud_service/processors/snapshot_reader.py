@@ -20,20 +20,30 @@ from fraud_service.domain.errors import FatalStreamError, InvalidRecord
 from fraud_service.domain.risk import MAX_ROW_BYTES, decode_risk
 from fraud_service.domain.snapshot import VERSION, SnapshotStore, decode_snapshot
 from fraud_service.kafka import clients
+from fraud_service.kafka.messages import read_headers
+from fraud_service.kafka.partition_reader import (
+    MAX_MESSAGES,
+    end_to_read,
+    has_reached,
+    poll_available,
+    read_positions,
+    read_to_end,
+    watermarks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.messages import Headers
+    from fraud_service.kafka.partition_reader import Ends
 
 log = structlog.get_logger(__name__)
 
 VERSION_HEADER: Final = "fraud-snapshot"
 MAX_KEY_BYTES: Final = 1024  # bytes: an id has at most 128 characters
 FOLLOW_TIMEOUT: Final = 0.2  # seconds
-CATCH_UP_TIMEOUT: Final = 600.0  # seconds to read everything before the first transaction
-BATCH: Final = 1000
+CATCH_UP_TIMEOUT: Final = 600.0  # seconds without progress, before the first transaction
 MAX_RECORD_BYTES: Final = 1_000_000  # bytes: no learner can send more
 REFRESH_PAUSE: Final = 0.2  # seconds: while the learner is away, every batch would ask for what is not there
 REFRESH_TIMEOUT: Final = 1.0  # seconds for each step; after that, scoring goes on with what there is
@@ -63,7 +73,8 @@ class SnapshotReader:
         self._each_turn = each_turn
         self._on_refused = on_refused
         self._keyring = load_keyring(settings)
-        self._snapshots, self._risk = settings.topics.snapshots, settings.topics.risk
+        self._snapshots = settings.topics.snapshots
+        self._places = [(self._snapshots, 0), (settings.topics.risk, 0)]
         self._consumer = clients.reader(settings, f"{settings.scorer_group}-broadcast")
         # A connection of its own: on the reader's, a question waits behind the fetch that waits for news.
         self._asker = clients.reader(settings, f"{settings.scorer_group}-broadcast-ends")
@@ -71,7 +82,7 @@ class SnapshotReader:
         self._thread = Thread(target=self._follow, name="broadcast", daemon=True)
         self._failure: Exception | None = None
         self._turned = Condition()
-        self._settled: dict[str, int] = {}
+        self._settled: Ends = {}
         self._next_refresh = 0.0
         self._refused = RateLimitedLog(log.warning, "snapshot_refused")
         self._unreadable = RateLimitedLog(log.warning, "broadcast_read_error")
@@ -83,7 +94,7 @@ class SnapshotReader:
         Raises
         ------
         FatalStreamError
-            When the end is not reached in time.
+            When the broker sends nothing for ten minutes.
         ClusterUnavailable, PreflightError
             When the cluster does not say where the end is.
         """
@@ -110,7 +121,7 @@ class SnapshotReader:
         try:
             ends = self._ends(self._end)
             with self._turned:
-                self._turned.wait_for(lambda: _are_reached(ends, self._settled), REFRESH_TIMEOUT)
+                self._turned.wait_for(lambda: has_reached(ends, self._settled), REFRESH_TIMEOUT)
         except KafkaException as error:  # an outage: the stream itself says what becomes of it
             log.warning("snapshots_not_refreshed", reason=error.args[0].str())
             self._next_refresh = time.monotonic() + OUTAGE_PAUSE
@@ -123,40 +134,28 @@ class SnapshotReader:
             raise FatalStreamError(f"the reader of snapshots failed: {self._failure}") from self._failure
 
     def _catch_up(self) -> None:
-        ends = self._ends(lambda place: clients.watermarks(self._consumer, place))
-        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in ends])
-        deadline = time.monotonic() + CATCH_UP_TIMEOUT
-        while not _are_reached(ends, self._positions()):
-            if time.monotonic() > deadline:
-                raise FatalStreamError(f"snapshots could not be read to their end within {CATCH_UP_TIMEOUT:.0f} s")
-            self._take(clients.poll_available(self._consumer, BATCH, FOLLOW_TIMEOUT))
+        ends = self._ends(lambda place: watermarks(self._consumer, place))
+        self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in ends])
+        for messages in read_to_end(self._consumer, ends, CATCH_UP_TIMEOUT, poll_s=FOLLOW_TIMEOUT):
+            self._take(messages)
 
     def _end(self, place: TopicPartition) -> tuple[int, int]:
         # Asked by the loop that must turn: in an outage it has no time for patience.
         found: tuple[int, int] = self._asker.get_watermark_offsets(place, timeout=REFRESH_TIMEOUT)
         return found
 
-    def _ends(self, watermarks: Callable[[TopicPartition], tuple[int, int]]) -> dict[str, int]:
-        ends = {}
-        for topic in (self._snapshots, self._risk):
-            low, high = watermarks(TopicPartition(topic, 0))
-            ends[topic] = high if high > low else 0  # nothing left of a log is nothing to wait for
-        return ends
-
-    def _positions(self) -> dict[str, int]:
-        # Right at its assigned start a consumer has no position yet: an empty topic counts as read.
-        asked = [TopicPartition(topic, 0) for topic in (self._snapshots, self._risk)]
-        return {place.topic: max(place.offset, 0) for place in self._consumer.position(asked)}
+    def _ends(self, fetch: Callable[[TopicPartition], tuple[int, int]]) -> Ends:
+        return {place: end_to_read(*fetch(TopicPartition(*place))) for place in self._places}
 
     def _follow(self) -> None:
         try:
             while not self._stopping.is_set():
-                has_news = self._take(clients.poll_available(self._consumer, BATCH, FOLLOW_TIMEOUT))
+                has_news = self._take(poll_available(self._consumer, MAX_MESSAGES, FOLLOW_TIMEOUT))
                 self._each_turn(has_news)
                 if has_news:
                     self._settle()
                 with self._turned:
-                    self._settled = self._positions()
+                    self._settled = read_positions(self._consumer, self._places)
                     self._turned.notify_all()
         except Exception as error:  # noqa: BLE001 - handed to the main thread, which ends the process
             self._failure = error
@@ -190,7 +189,7 @@ class SnapshotReader:
         size = len(message.key() or b"") + len(message.value() or b"")
         if size > MAX_RECORD_BYTES:
             raise InvalidRecord(f"a record has {size} bytes; at most {MAX_RECORD_BYTES} are read")
-        is_snapshot, headers = message.topic() == self._snapshots, clients.headers(message)
+        is_snapshot, headers = message.topic() == self._snapshots, read_headers(message)
         self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
         if is_snapshot:
             self._knowledge.receive_snapshot(decode_snapshot(message.value() or b""))
@@ -222,7 +221,3 @@ def risk_row(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[
     if value is not None:
         decode_risk(value)
     return *texts, value
-
-
-def _are_reached(ends: dict[str, int], positions: dict[str, int]) -> bool:
-    return all(positions.get(topic, 0) >= end for topic, end in ends.items())

@@ -24,7 +24,7 @@ from rocksdict import DBCompressionType
 
 from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import ClusterUnavailable, PartitionsLost
-from fraud_service.kafka import clients, unreadable_batches
+from fraud_service.kafka import clients, partitioner, retries, unreadable_batches
 from fraud_service.kafka.open_transactions import wait_for_open_transactions
 from fraud_service.runtime import error_classification
 from fraud_service.runtime.fast_state import produce_directly, recover_in_batches
@@ -170,7 +170,7 @@ class FraudApplication(Application):  # type: ignore[misc]
 
     def end_finder(self, settings: Settings) -> Callable[[Any], int]:
         """Return a function that finds the end of a batch that the client cannot unpack (`unreadable.end_of`)."""
-        options = clients.reading(settings, f"{self.config.consumer_group}-unreadable")
+        options = clients.reader_options(settings, f"{self.config.consumer_group}-unreadable")
         return lambda message: unreadable_batches.end_of(options, message, self._beat)
 
     def on_statistics(self, statistics: str) -> None:
@@ -304,7 +304,7 @@ def build(
 
 def _consumer_options(settings: Settings, group: str, on_statistics: Callable[[str], None]) -> dict[str, Any]:
     return {
-        **clients.BOUNDED,
+        **clients.FETCH_LIMITS,
         **settings.kafka_config,
         "group.instance.id": _identity(settings, group),
         "session.timeout.ms": to_ms(settings.session_timeout),
@@ -319,7 +319,7 @@ def _consumer_options(settings: Settings, group: str, on_statistics: Callable[[s
 def _producer_options(settings: Settings, group: str, guarantee: str, timeout_ms: int | None) -> dict[str, Any]:
     options: dict[str, Any] = {
         **settings.kafka_config,
-        "partitioner": clients.PARTITIONER,
+        "partitioner": partitioner.PARTITIONER,
         "compression.type": "lz4",
         "linger.ms": 0,
     }
@@ -345,10 +345,10 @@ def abort_previous_transaction(settings: Settings, group: str) -> None:
     Raises
     ------
     ClusterUnavailable, PreflightError
-        As `clients.retry_transient` does.
+        As `retries.retry_transient` does.
     """
     producer = clients.producer(settings, {"transactional.id": _identity(settings, group)})
-    clients.retry_transient(
+    retries.retry_transient(
         f"transactions of {_identity(settings, group)} cannot be ended",
         lambda: producer.init_transactions(clients.REQUEST_TIMEOUT_S),
     )

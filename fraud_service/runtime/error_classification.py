@@ -19,7 +19,7 @@ from fraud_service.domain.errors import (
     FraudServiceError,
     PartitionsLost,
 )
-from fraud_service.kafka import clients, consumer_groups
+from fraud_service.kafka import clients, consumer_groups, retries
 from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def classify_error(error: BaseException, name: str, has_rival: Callable[..., boo
         )
     if ours is not None:
         return ours
-    if codes & (clients.TRANSIENT_CODES | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
+    if codes & (retries.TRANSIENT_CODES | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
         return ClusterUnavailable(f"the cluster was away or too slow: {type(error).__name__}: {error}")
     return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
 

@@ -16,7 +16,7 @@ from quixstreams.kafka.consumer import raise_for_msg_error
 from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER, Marker
 from rocksdict import WriteBatch, WriteOptions
 
-from fraud_service.kafka import clients
+from fraud_service.kafka import messages
 from fraud_service.runtime.changelogs import PROCESSED, suffix
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class _Store:
 
         Of our make are rows in the one column family that our state has, without a time to live.
         """
-        headers = clients.headers(message)
+        headers = messages.read_headers(message)
         if headers != self._headers:  # rows of one checkpoint say the same
             self._headers = headers
             self._look(dict(headers))

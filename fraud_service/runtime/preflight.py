@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from fraud_service.domain.errors import PreflightError
-from fraud_service.kafka import clients
+from fraud_service.kafka import clients, retries
+from fraud_service.kafka.partition_reader import end_to_read, read_to_end
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
@@ -33,7 +33,7 @@ def require_consistent(settings: Settings, group: str, inputs: list[str], change
     ClusterUnavailable
         The cluster did not answer in time.
     """
-    clients.retry_transient(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
+    retries.retry_transient(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
 
 
 def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
@@ -92,21 +92,11 @@ def _require_retained(consumer: Any, group: str, position: TopicPartition) -> No
 
 def _has_record(consumer: Any, partition: TopicPartition) -> bool:
     """Whether a partition holds at least one committed record; markers and aborted records do not count."""
-    _, end = consumer.get_watermark_offsets(partition, timeout=clients.REQUEST_TIMEOUT_S)
-    if end <= 0:
-        return False
-    consumer.assign([TopicPartition(partition.topic, partition.partition, 0)])
-    deadline = time.monotonic() + clients.REQUEST_TIMEOUT_S
+    end = end_to_read(*consumer.get_watermark_offsets(partition, timeout=clients.REQUEST_TIMEOUT_S))
+    consumer.assign([TopicPartition(partition.topic, partition.partition, OFFSET_BEGINNING)])
+    ends = {(partition.topic, partition.partition): end}
     try:
-        while time.monotonic() < deadline:
-            message = consumer.poll(0.2)
-            if message is not None and message.error() is None:
-                return True
-            (position,) = consumer.position([partition])
-            if position.offset >= end:
-                return False
+        batches = read_to_end(consumer, ends, clients.REQUEST_TIMEOUT_S, max_messages=1, error=PreflightError)
+        return any(message.error() is None for batch in batches for message in batch)
     finally:
         consumer.unassign()
-    raise PreflightError(
-        f"{partition.topic}[{partition.partition}] could not be read within {clients.REQUEST_TIMEOUT_S:.0f} s"
-    )

@@ -25,7 +25,7 @@ from fraud_service.domain.records import (
     decode_score,
 )
 from fraud_service.domain.time import HOUR
-from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.verification import snapshots, topic_views
 from fraud_service.verification.comparison import payment
 from fraud_service.verification.decision_verifier import FixedSnapshot, TimeRange

@@ -8,7 +8,7 @@ from fraud_service.config import factories
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.profile import Profile
-from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.verification import snapshots, topic_views
 from fraud_service.verification.decision_verifier import TimeRange, Verifier
 from fraud_service.verification.display import Figures, profile_figures, risk_figures

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fraud_service.cli import app
 from fraud_service.domain.errors import ArchiveError
 from fraud_service.domain.records import SwitchRecord, decode_score, encode_record
-from fraud_service.kafka import clients
+from fraud_service.kafka import clients, topics
 from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters
 from fraud_service.kafka.model_topic import SWITCH_KEY
 from fraud_service.verification import topic_views
@@ -156,7 +156,7 @@ def test_a_letter_whose_source_has_expired_is_sent_only_on_demand(running):
     assert producer.flush(30) == 0
     letter = (CARD, label, source(labels, 2, 0))
     append(settings, [letter, letter])
-    clients.delete_records(settings, [TopicPartition(labels, 2, 1)])
+    topics.delete_records(settings, [TopicPartition(labels, 2, 1)])
     left = command(settings, "redrive", "--topic", labels, "--yes")
     assert left.stdout.count("it is unproved") == 2
     assert "--unproved" in left.stdout

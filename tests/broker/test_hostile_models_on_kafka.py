@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fraud_service.cli import app
 from fraud_service.domain.events import encode
-from fraud_service.kafka import clients, model_topic, topics
+from fraud_service.kafka import clients, model_topic, sender, topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -37,7 +37,7 @@ def settings(request, apache_kafka, tmp_path):
 def test_scorer_and_learner_start_on_hostile_records_and_obey_the_switch(settings, tmp_path):
     producer = clients.producer(settings)
     for role, sent in RECORDS.items():
-        model_topic.deliver(settings, [clients.OutgoingRecord(getattr(settings.topics, role), *one) for one in sent])
+        model_topic.deliver(settings, [sender.OutgoingRecord(getattr(settings.topics, role), *one) for one in sent])
     with librdkafka.Sender(settings.bootstrap_servers) as sender:
         for role in RECORDS:
             sender.send(getattr(settings.topics, role), b"forest-4", b"junk", b"fraud-\xff")

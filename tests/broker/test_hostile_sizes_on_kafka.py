@@ -16,7 +16,7 @@ from support.processes import Service, fresh_settings, read_all
 from support.worlds import HOUR, MONDAY, label, transaction
 
 from fraud_service.domain.events import encode
-from fraud_service.kafka import clients, topics
+from fraud_service.kafka import clients, partitioner, sender, topics
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.verification.verify import verify
 
@@ -48,8 +48,8 @@ class Watched:
         self.sent = 0
 
     def send(self, *values: bytes) -> None:
-        clients.produce_all(
-            self.settings, [clients.OutgoingRecord(self.source, CARD.encode(), value, []) for value in values]
+        sender.produce_all(
+            self.settings, [sender.OutgoingRecord(self.source, CARD.encode(), value, []) for value in values]
         )
 
     def send_good(self) -> None:
@@ -64,7 +64,7 @@ class Watched:
     def await_processed(self, timeout: float = 60.0) -> float:
         """Wait until all that was sent is committed, while the heart beats; returns the seconds it took."""
         began = monotonic()
-        place = TopicPartition(self.source, clients.murmur2_partition(CARD.encode(), self.settings.partitions))
+        place = TopicPartition(self.source, partitioner.murmur2_partition(CARD.encode(), self.settings.partitions))
         asker = clients.reader(self.settings, self.group)
         end = asker.get_watermark_offsets(place, timeout=30)[1]
 
@@ -207,11 +207,11 @@ def test_the_end_of_a_batch_of_many_messages_is_found(settings):
         "queue.buffering.max.kbytes": 1 << 20,
         "linger.ms": 5000,
     }
-    bomb = [clients.OutgoingRecord(name, b"k", BOMB * (size // 2000), [])] * 1000
-    good = [clients.OutgoingRecord(name, b"k", b"good", [])]
-    clients.produce_all(settings, good)
-    clients.produce_all(settings, bomb, together)
-    clients.produce_all(settings, good)
+    bomb = [sender.OutgoingRecord(name, b"k", BOMB * (size // 2000), [])] * 1000
+    good = [sender.OutgoingRecord(name, b"k", b"good", [])]
+    sender.produce_all(settings, good)
+    sender.produce_all(settings, bomb, together)
+    sender.produce_all(settings, good)
     with TopicReader(settings, "test-many") as archive:
         assert archive.spans(name) == {0: (0, 1002)}
         began = monotonic()

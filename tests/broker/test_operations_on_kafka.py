@@ -128,7 +128,7 @@ def test_a_log_that_begins_after_the_offset_stops_the_start(settings, tmp_path):
     scored(settings, tmp_path).close()
     send(settings, payments(20, first=20))
     partitions = [TopicPartition(settings.topics.transactions, number, -1) for number in range(settings.partitions)]
-    clients.delete_records(settings, partitions)
+    topics.delete_records(settings, partitions)
     done = run(settings, "score")
     assert done.returncode == 1
     assert "are gone that were never processed" in done.stderr
@@ -286,7 +286,7 @@ def test_a_label_log_of_which_nothing_is_left_holds_no_boundary_back(settings, t
         done = run(settings, "label", f"t-{number}", "--card", f"{CARD}-{number}", "--fraud")
         assert done.returncode == 0, done.stderr
     partitions = [TopicPartition(settings.topics.labels, number, -1) for number in range(settings.partitions)]
-    clients.delete_records(settings, partitions)
+    topics.delete_records(settings, partitions)
     scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
     snapshots = Tail(settings, settings.topics.snapshots)
     with scorer, learner:

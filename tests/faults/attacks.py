@@ -14,7 +14,7 @@ from support.worlds import label, transaction
 
 from fraud_service.admin import redrive
 from fraud_service.domain.events import encode
-from fraud_service.kafka import clients, model_topic
+from fraud_service.kafka import clients, model_topic, sender
 from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def send_events(trial: Trial, rng: random.Random) -> None:
     """Use ids again for other payments, and label payments of any time that nobody knows."""
     names, now = trial.settings.topics, trial.load.now
     payments, labels = list(_payments(now, rng)), list(_labels(now))
-    sent = [clients.OutgoingRecord(names.transactions, one.card_id.encode(), encode(one), []) for one in payments]
-    sent += [clients.OutgoingRecord(names.labels, one.card_id.encode(), encode(one), []) for one in labels]
-    clients.produce_all(trial.settings, sent)
+    sent = [sender.OutgoingRecord(names.transactions, one.card_id.encode(), encode(one), []) for one in payments]
+    sent += [sender.OutgoingRecord(names.labels, one.card_id.encode(), encode(one), []) for one in labels]
+    sender.produce_all(trial.settings, sent)
     refused = sum(one.labelled_at != now for one in labels)
     trial.load.expect(len(payments) + refused)
 

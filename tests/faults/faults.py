@@ -19,7 +19,7 @@ from faults.trial import ASK, PATIENCE, last_words
 from support.processes import read_all
 
 from fraud_service.admin import reset
-from fraud_service.kafka import clients
+from fraud_service.kafka import clients, topics
 
 if TYPE_CHECKING:
     import random
@@ -427,7 +427,7 @@ def hostile_records(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.await_(lambda: trial.taught.read() > before, "the next snapshot")
     assert len(trial.endings) == ended, "a record ended a process"
     assert "snapshot_refused" in trial.scorer.log()
-    assert all("promotion_refused" in process.log() for process in (trial.scorer, trial.learner))
+    assert all("model_record_rejected" in process.log() for process in (trial.scorer, trial.learner))
     assert "online_model_switched" not in trial.scorer.log()
 
 
@@ -481,7 +481,7 @@ def log_start_beyond(trial: Trial, rng: random.Random, ground: Ground) -> None:
     ends = [
         TopicPartition(trial.settings.topics.transactions, number, -1) for number in range(trial.settings.partitions)
     ]
-    clients.delete_records(trial.settings, ends)
+    topics.delete_records(trial.settings, ends)
     trial.scorer.start()
     assert trial.scorer.process.wait(60) == 1
     assert "messages are gone that were never processed" in trial.scorer.log()

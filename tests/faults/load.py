@@ -16,7 +16,7 @@ from support.malformed import MALFORMED
 
 from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.demo.simulator import DAY, World, write
-from fraud_service.kafka import clients
+from fraud_service.kafka import clients, sender
 from fraud_service.training.history import History
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class Load:
         """Send messages that are small on disk and too large to be read or unpacked, and large ones that are read."""
         topic = self._settings.topics.transactions
         send_bombs(self._settings, topic, b"hostile", [*BOMBS, UNREADABLE])
-        large = [clients.OutgoingRecord(topic, b"hostile", worst(name), []) for name in WORST for _ in range(20)]
-        clients.produce_all(self._settings, large)
+        large = [sender.OutgoingRecord(topic, b"hostile", worst(name), []) for name in WORST for _ in range(20)]
+        sender.produce_all(self._settings, large)
         self._poisoned += len(BOMBS) + 1 + len(large)
 
     def burst(self, number: int) -> None:

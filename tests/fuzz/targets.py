@@ -41,7 +41,7 @@ from fraud_service.domain.records import (
 from fraud_service.domain.risk import NO_RISK, encode_risk
 from fraud_service.domain.snapshot import Snapshot, SnapshotStore, encode_snapshot, untrained
 from fraud_service.domain.text import visible, visible_json
-from fraud_service.kafka import clients, dead_letters
+from fraud_service.kafka import clients, dead_letters, partition_reader
 from fraud_service.kafka.dead_letter_reader import DeadLetterFilter
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.model_topic import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, ModelTopicReader
@@ -274,7 +274,7 @@ def promotes(data: bytes) -> int:
         key, headers = given.one_of(KINDS), given.headers([SEQUENCE_HEADER, KEY_HEADER, "x"], [b"1", b"2", b"3"])
         reader.add(NAMES.models, key, given.one_of([SWITCH, REFIT, STUMPS, None]), headers)
     reader.add(NAMES.models, given.one_of(KINDS), given.rest, [(SEQUENCE_HEADER, b"5")])
-    received = topic.take()
+    received = topic.read_available()
     assert not reader.waiting
     if ring.is_demanding:
         assert received == []
@@ -335,7 +335,7 @@ def teaches(data: bytes) -> bool:
         reader.add(NAMES.risk, given.one_of([b"card:c-1", b"merchant:m-1"]), given.one_of([ROW, None]), headers)
     reader.add(NAMES.risk, b"card:c-1", ROW, [(VERSION_HEADER, VERSIONS[given.number(2)])])
     reader.add(NAMES.snapshots, given.one_of(VERSIONS), _sealed_anew(given.rest) if is_sealed else given.rest, [])
-    broadcast._take(clients.poll_available(reader, 100, 0))
+    broadcast._take(partition_reader.poll_available(reader, 100, 0))
     broadcast._settle(final=final)
     step = ScorerProcessor(SETTINGS, Detector(model, Policy()), knowledge, SCORER)
     payment = text(timestamp=MONDAY + DAY)

@@ -10,7 +10,7 @@ from simulation.host import here
 from simulation.log import Record
 from simulation.messages import Message
 
-from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.kafka.partitioner import murmur2_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable

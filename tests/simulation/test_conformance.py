@@ -14,7 +14,7 @@ from simulation import admin, consumer, producer
 from simulation.broker import Broker
 from simulation.host import Host, here
 
-from fraud_service.kafka.clients import PARTITIONER
+from fraud_service.kafka.partitioner import PARTITIONER
 
 
 class Simulated:

@@ -13,8 +13,8 @@ from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import SnapshotStore, untrained
-from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.kafka.messages import Received
+from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.kafka.topic_reader import Record
 from fraud_service.processors.scorer import ScorerProcessor
 from fraud_service.runtime.metrics.scorer import ScorerMetrics

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from quixstreams.models import Topic, TopicConfig, TopicManager
 
-from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.kafka.messages import Received
+from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.runtime.application import build
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Forged = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 
 VERSION = [(VERSION_HEADER, b"20240101T0000-0123abcd")]
-NUMBER = [(model_topic.SEQUENCE_HEADER, b"9" * model_topic.LONGEST_NUMBER)]
+NUMBER = [(model_topic.SEQUENCE_HEADER, b"9" * model_topic.MAX_SEQUENCE_DIGITS)]
 SWITCHED_OFF = encode_record(SwitchRecord(online=False, at=1))
 
 

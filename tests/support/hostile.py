@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.events import MAX_EVENT_BYTES
-from fraud_service.kafka import clients
+from fraud_service.kafka import sender
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,4 +48,4 @@ def send_bombs(settings: Settings, topic: str, key: bytes, bombs: Iterable[tuple
     """Send messages of so many bytes, each alone in a batch of its codec."""
     for codec, size in bombs:
         options = {"compression.type": codec, "message.max.bytes": 200 * MB, "queue.buffering.max.kbytes": 1 << 20}
-        clients.produce_all(settings, [clients.OutgoingRecord(topic, key, BOMB * (size // len(BOMB)), [])], options)
+        sender.produce_all(settings, [sender.OutgoingRecord(topic, key, BOMB * (size // len(BOMB)), [])], options)

@@ -14,7 +14,7 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import encode
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.snapshot import SnapshotStore, decode_snapshot
-from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.processors import learner, scorer
 from fraud_service.processors.snapshot_reader import VERSION_HEADER

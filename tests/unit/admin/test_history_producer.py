@@ -9,6 +9,7 @@ from support.worlds import DAY, HOUR, MONDAY, transaction
 from fraud_service.admin import history_producer
 from fraud_service.config.settings import Settings
 from fraud_service.domain.events import LabelledTransaction
+from fraud_service.kafka import clients
 
 
 class Producer:
@@ -29,7 +30,7 @@ class Producer:
 
 def test_labels_of_one_instant_and_one_id_are_sent_though_they_say_different_things(monkeypatch):
     producer = Producer()
-    monkeypatch.setattr(history_producer.clients, "producer", lambda _: producer)
+    monkeypatch.setattr(clients, "producer", lambda *_: producer)
     history = [
         LabelledTransaction(transaction("t", MONDAY + n, card_id=card), is_fraud=n == 1, labelled_at=MONDAY + HOUR)
         for n, card in enumerate(["a", "a", "b"])

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from fraud_service.config.settings import Settings
-from fraud_service.kafka.clients import connection, murmur2_partition, poll_available
+from fraud_service.kafka.clients import connection
+from fraud_service.kafka.partition_reader import poll_available
+from fraud_service.kafka.partitioner import murmur2_partition
 
 
 @pytest.mark.parametrize(

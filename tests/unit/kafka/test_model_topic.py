@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import FatalStreamError, RefusedRecord
-from fraud_service.kafka import model_topic
+from fraud_service.kafka import clients, model_topic, waiting
 from fraud_service.kafka.model_topic import SEQUENCE_HEADER, ModelTopicReader, ReplayGuard
 from fraud_service.security.signatures import Keyring, RejectReason
 
@@ -48,19 +49,40 @@ def test_without_keys_a_record_of_an_older_version_has_no_number():
         ReplayGuard(RING).check(b"key", b"value", RING.signed("models", b"key", b"value", []))
 
 
-def test_models_that_an_outage_keeps_back_end_no_loop_and_stop_a_start(monkeypatch):
+class StalledConsumer:
+    """A consumer in an outage: it stays at offset 3 of 5."""
+
+    def __init__(self, *_: object) -> None:
+        self.is_closed = False
+
+    def assign(self, partitions: list[TopicPartition]) -> None:
+        self.partitions = partitions
+
+    def position(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        return [TopicPartition(one.topic, one.partition, 3) for one in partitions]
+
+    def get_watermark_offsets(self, *_: object, **__: object) -> tuple[int, int]:
+        return 0, 5
+
+    def consume(self, *_: object, **__: object) -> list[object]:
+        return []
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_in_an_outage_a_refresh_ends_with_what_has_arrived_and_a_start_fails(monkeypatch):
+    monkeypatch.setattr(clients, "reader", StalledConsumer)
     reader = ModelTopicReader(Settings(), "test")
-    ends = SimpleNamespace(get_watermark_offsets=lambda *_, **__: (0, 5), close=reader._asker.close)
-    monkeypatch.setattr(reader, "_asker", ends)
-    monkeypatch.setattr(reader, "_position", lambda: 3)
-    monkeypatch.setattr(reader, "_read", lambda _: [b"model"])
+    monkeypatch.setattr(reader, "_parse", lambda _: [b"model"])
     clock = iter(range(1000))
-    monkeypatch.setattr(model_topic, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    taken = reader.take_all()
-    assert 0 < len(taken) <= model_topic.REQUEST_TIMEOUT_S
-    with pytest.raises(FatalStreamError, match="nothing came for"):
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    models = reader.read_to_end()
+    assert 0 < len(models) <= model_topic.REFRESH_TIMEOUT_S
+    with pytest.raises(FatalStreamError, match="sent nothing for 60 s"):
         list(reader.catch_up())
     reader.close()
+    assert reader._consumer.is_closed
 
 
 def test_an_unsigned_number_does_not_stand_in_the_way_of_signed_ones():
@@ -74,5 +96,5 @@ def test_when_no_number_is_left_the_publisher_says_so(monkeypatch):
     monkeypatch.setattr(model_topic, "deliver", lambda *_: pytest.fail("it was sent, and nobody would believe it"))
     gate = ReplayGuard(Keyring())
     gate.check(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
-    with pytest.raises(FatalStreamError, match="leaves no number for another"):
+    with pytest.raises(FatalStreamError, match="leaves no higher one"):
         model_topic.publish_all(Settings(), gate, [(b"key", b"value")])

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from support import librdkafka
 
 from fraud_service.config.settings import Settings
-from fraud_service.kafka import clients
+from fraud_service.kafka import clients, messages, partition_reader
 from fraud_service.kafka.topic_reader import TopicReader
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,8 +37,8 @@ def test_what_cannot_be_read_is_no_header_in_a_warm_loop_too(place):
     reader.assign([TopicPartition(topic, 0, 0)])
     read = []
     while len(read) < COUNT:
-        for message in clients.poll_available(reader, COUNT, 1.0):
-            assert clients.headers(message) == []
+        for message in partition_reader.poll_available(reader, COUNT, 1.0):
+            assert messages.read_headers(message) == []
             read.append(int(message.value()))
     assert read == [*range(COUNT)]
     reader.close()

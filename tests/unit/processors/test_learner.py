@@ -22,7 +22,7 @@ from fraud_service.domain.online_training import ALWAYS_TRAIN_SCORE, NegativeSam
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.time import DAY, HOUR, LearningSchedule
-from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.processors import learner
 
 START = 1_700_000_000_000 - 1_700_000_000_000 % DAY

@@ -16,7 +16,7 @@ from support.payments import payment
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import DeadLetterReason
 from fraud_service.domain.records import decode_score
-from fraud_service.kafka.clients import murmur2_partition
+from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.processors.scorer import PROFILE
 from fraud_service.security.card_data import masked
 

@@ -12,8 +12,9 @@ from support.worlds import online_model
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import ClusterUnavailable
 from fraud_service.domain.snapshot import SnapshotStore, untrained
-from fraud_service.kafka import clients
+from fraud_service.kafka import clients, retries
 from fraud_service.kafka.model_topic import ModelTopicReader
+from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.snapshot_reader import REFRESH_TIMEOUT, SnapshotReader
 
 
@@ -34,7 +35,7 @@ class Leaderless:
         return places
 
     def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
-        return SimpleNamespace(topics={topic: SimpleNamespace(partitions={0: None})})
+        return SimpleNamespace(topics={topic: SimpleNamespace(partitions={0: None}, error=None)})
 
     def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
         self.timeouts.append(timeout)
@@ -60,7 +61,7 @@ def broadcast() -> None:
 
 
 def whole_topic() -> None:
-    assert list(clients.read_to_end(Settings(), "test", "topic", 5.0)) == []
+    assert list(TopicReader(Settings(), "test").read("topic", 0)) == []
 
 
 READERS = [promotions, broadcast, whole_topic]
@@ -70,7 +71,7 @@ READERS = [promotions, broadcast, whole_topic]
 def cluster(monkeypatch):
     stands = Leaderless(3)
     monkeypatch.setattr(clients, "reader", lambda _settings, _name: stands)
-    monkeypatch.setattr(clients, "RETRY_POLL_S", 0.001)
+    monkeypatch.setattr(retries, "RETRY_POLL_S", 0.001)
     return stands
 
 
@@ -82,7 +83,7 @@ def test_a_leader_that_comes_later_is_waited_for(cluster, catch_up):
 
 @pytest.mark.parametrize("catch_up", READERS)
 def test_a_leader_that_does_not_come_is_named_by_its_partition(cluster, catch_up, monkeypatch):
-    monkeypatch.setattr(clients, "RETRY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(retries, "RETRY_TIMEOUT_S", 0.02)
     cluster.refusals = 1_000_000
     with pytest.raises(ClusterUnavailable, match=r"\[0\] cannot be read, for 0 s: .*[Ll]eader"):
         catch_up()

@@ -13,8 +13,8 @@ from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import encode
 from fraud_service.domain.profile import SCHEMA, Profile, encode_profile
 from fraud_service.domain.records import decode_score
-from fraud_service.kafka.clients import murmur2_partition
 from fraud_service.kafka.messages import Output, Received
+from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.runtime import batching
 from fraud_service.runtime.application import build
 from fraud_service.runtime.batching import MAX_BATCH, TXN_MARKER_DELAY_S, Batches

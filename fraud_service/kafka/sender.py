@@ -1,0 +1,75 @@
+"""Send records, and know that the broker has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from fraud_service.domain.errors import FatalStreamError
+from fraud_service.kafka import clients
+from fraud_service.kafka.partitioner import PARTITION_BY_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.kafka.messages import Headers
+
+FLUSH_TIMEOUT_S: Final = 60.0
+FULL_QUEUE_POLL_S: Final = 0.1
+
+
+class OutgoingRecord(NamedTuple):
+    """One record to send; a value of None is a tombstone."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int = PARTITION_BY_KEY
+
+
+class Sender:
+    """Send records in order through an idempotent producer; `options` go before the options of `clients.producer`."""
+
+    def __init__(self, settings: Settings, options: dict[str, Any] | None = None) -> None:
+        self._producer = clients.producer(settings, options)
+        self._rejections: list[str] = []
+
+    def send(self, record: OutgoingRecord) -> None:
+        """Queue one record. Waits while the queue of the client is full."""
+        topic, key, value, headers, partition = record
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition, headers=headers, on_delivery=self._on_delivery)
+            except BufferError:
+                self._producer.poll(FULL_QUEUE_POLL_S)
+            else:
+                self._producer.poll(0)
+                return
+
+    def flush(self) -> None:
+        """Wait until the broker has everything that was sent.
+
+        Raises
+        ------
+        FatalStreamError
+            When it rejects a record, or does not accept all of them in time.
+        """
+        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        if left or self._rejections:
+            reason = self._rejections[0] if self._rejections else f"no answer within {FLUSH_TIMEOUT_S:.0f} s"
+            raise FatalStreamError(
+                f"the broker did not accept {left + len(self._rejections)} records: {reason}. Look after the brokers"
+            )
+
+    def _on_delivery(self, error: Any, _: Any) -> None:
+        if error is not None:
+            self._rejections.append(error.str())
+
+
+def produce_all(settings: Settings, records: Iterable[OutgoingRecord], options: dict[str, Any] | None = None) -> None:
+    """Send records in order and wait until the broker has all of them. Raises as `Sender.flush` does."""
+    sender = Sender(settings, options)
+    for record in records:
+        sender.send(record)
+    sender.flush()
