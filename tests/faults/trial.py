@@ -131,7 +131,7 @@ class Trial:
 
     def service(self, verb: str, name: str) -> Service:
         """Make a process; its name is its identity."""
-        known = {"instance": name, "bootstrap_servers": self.through or self.bootstrap}
+        known = {"instance_id": name, "bootstrap_servers": self.through or self.bootstrap}
         folder = self.folder / f"{name}-{verb}"
         return Service(self.settings.model_copy(update=known), verb, folder, {"PYTHONPATH": PYTHONPATH})
 

@@ -150,7 +150,7 @@ class World:
         )
 
     def _pod(self, number: int) -> Pod:
-        changes = {"instance": f"{self.ROLE}-{number}", "state_dir": self._folder / f"state-{number}"}
+        changes = {"instance_id": f"{self.ROLE}-{number}", "state_dir": self._folder / f"state-{number}"}
         is_late = number > 0 and self.luck.random() < 0.5
         return Pod(self.settings.model_copy(update=changes), is_wanted=not is_late)
 
