@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def site_link(match: re.Match[str]) -> str:
         target = os.path.normpath(Path(source).parent / match[1])
-        return f"]({_address(target, here, files, config.repo_url or '') or match[1]}{match[2] or ''})"
+        return f"]({_address(target, here, files, config.extra['repository']) or match[1]}{match[2] or ''})"
 
     return LINK.sub(site_link, markdown)
 

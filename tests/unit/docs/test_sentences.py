@@ -12,7 +12,7 @@ MAX_WORDS = 35
 MAX_MEAN_WORDS = 20
 ENOUGH_FOR_A_MEAN = 5  # sentences
 GENERATED = {"configuration", "dead-letters", "faults", "features", "licences", "metrics", "soak", "topics"}
-NOT_YET_REWRITTEN = {"README.md", "docs/performance.md", "docs/quality.md", "docs/runbook.md"}  # this set only shrinks
+NOT_YET_REWRITTEN = {"docs/performance.md", "docs/quality.md", "docs/runbook.md"}  # this set only shrinks
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "examples/README.md"]
