@@ -14,8 +14,7 @@ from pyarrow import parquet
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fraud_service.cli import GARBAGE_THRESHOLD
-from fraud_service.domain import features
-from fraud_service.domain.features import NAMES
+from fraud_service.domain.features import NAMES, extraction
 from fraud_service.domain.time import DAY
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.fit import Window, collect
@@ -137,7 +136,7 @@ def _microseconds(data: Path) -> dict[str, float]:
     spent: dict[str, float] = {}
 
     def timed(name: str) -> None:
-        function = getattr(features, name)
+        function = getattr(extraction, name)
 
         def wrapper(*arguments: Any) -> Any:
             began = time.perf_counter()
@@ -145,10 +144,10 @@ def _microseconds(data: Path) -> dict[str, float]:
             spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
             return result
 
-        setattr(features, name, wrapper)
+        setattr(extraction, name, wrapper)
 
     gc.set_threshold(GARBAGE_THRESHOLD)  # as every verb runs: by default the collector's time falls on some function
-    originals = {name: getattr(features, name) for name in (*(group[0] for group in GROUPS.values()), "_month")}
+    originals = {name: getattr(extraction, name) for name in (*(group[0] for group in GROUPS.values()), "_month")}
     for name in originals:
         timed(name)
     try:
@@ -157,7 +156,7 @@ def _microseconds(data: Path) -> dict[str, float]:
         collect(events, Window(epoch(0), epoch(40), DELAY))
     finally:
         for name, function in originals.items():
-            setattr(features, name, function)
+            setattr(extraction, name, function)
     micros = {name: seconds / len(events) * 1e6 for name, seconds in spent.items()}
     micros["_activity_features"] += micros["_month"]  # they share it with the amounts
     return micros

@@ -18,8 +18,9 @@ from advice import ADVICE
 from contracts import asyncapi, default_settings, schemas
 
 from fraud_service.config import settings
-from fraud_service.domain import decision, features, profile, reasons
+from fraud_service.domain import decision, profile, reasons
 from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason, LabelSource
+from fraud_service.domain.features import contract
 from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.text import visible_json
@@ -68,8 +69,8 @@ def feature_page() -> str:
     """Write the feature contract."""
     return _page(
         "Features",
-        cleandoc(features.__doc__ or ""),
-        f"Version of the contract: {features.VERSION}. Columns of the models are in the order of this table. "
+        cleandoc(contract.__doc__ or ""),
+        f"Version of the contract: {contract.VERSION}. Columns of the models are in the order of this table. "
         "*Cold* is the value for a card and a merchant of which nothing is known.",
         _table(("#", "name", "meaning", "unit", "window", "cold"), _feature_rows()),
         "## What is kept of a card",
@@ -91,7 +92,7 @@ def feature_page() -> str:
 
 def feature_meta(name: str) -> msgspec.Meta:
     """Return what the annotation of a feature says."""
-    hint = get_type_hints(features.Features, include_extras=True)[name]
+    hint = get_type_hints(contract.Features, include_extras=True)[name]
     metas = [meta for meta in get_args(hint) if isinstance(meta, msgspec.Meta)]
     if get_origin(hint) is not Annotated or len(metas) != 1:
         raise TypeError(f"the feature {name} needs exactly one msgspec.Meta that documents it")
@@ -99,7 +100,7 @@ def feature_meta(name: str) -> msgspec.Meta:
 
 
 def _feature_rows() -> Iterable[tuple[str, ...]]:
-    for number, name in enumerate(features.NAMES, start=1):
+    for number, name in enumerate(contract.NAMES, start=1):
         meta = feature_meta(name)
         facts = meta.extra or {}
         cold = "as given" if facts["window"] == ITSELF else f"{facts['cold']:g}"

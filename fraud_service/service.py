@@ -16,7 +16,7 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ClusterUnavailable
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import decode_refit, decode_switch
-from fraud_service.domain.snapshot import Snapshot, SnapshotStore
+from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.kafka import clients, model_topic, retries, topics
 from fraud_service.models.received import last, loaded, recent
 from fraud_service.processors import input_log, learner, scorer, tokenizer
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.errors import ModelError
+    from fraud_service.domain.snapshot import Snapshot
     from fraud_service.models.artifact import Manifest
     from fraud_service.models.onnx_forest import OnnxForest
     from fraud_service.runtime.application import FraudApplication

@@ -371,7 +371,7 @@ def test_a_feature_without_one_annotation_is_refused(monkeypatch: pytest.MonkeyP
         amount: float
 
     Bare.__annotations__ = {"amount": float}  # no string: the class is not where its hints could be looked up
-    monkeypatch.setattr(generate.features, "Features", Bare)
+    monkeypatch.setattr(generate.contract, "Features", Bare)
     with pytest.raises(TypeError, match="amount needs exactly one"):
         generate.feature_meta("amount")
 

@@ -31,7 +31,8 @@ from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.reasons import reasons
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.domain.scoring import blend, contributions
-from fraud_service.domain.snapshot import SnapshotStore, SnapshotView, decode_snapshot, untrained
+from fraud_service.domain.snapshot import decode_snapshot, untrained
+from fraud_service.domain.snapshot_store import SnapshotStore, SnapshotView
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.partitioner import PARTITIONER

@@ -31,7 +31,8 @@ from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import ScoreRecord, alert_id, decode_score, score_record
 from fraud_service.domain.risk import RiskTable
-from fraud_service.domain.snapshot import UNTRAINED, Snapshot, SnapshotStore, encode_snapshot, untrained
+from fraud_service.domain.snapshot import UNTRAINED, Snapshot, encode_snapshot, untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.domain.time import DAY
 from fraud_service.kafka import clients
 from fraud_service.models.artifact import shipped

@@ -9,6 +9,7 @@ import numpy as np
 
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.scoring import log_loss
+from fraud_service.evaluation.ranking import average_precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,10 +93,8 @@ class Grade(NamedTuple):
     @classmethod
     def of(cls, truth: Sequence[bool], logits: Sequence[float]) -> Grade:
         """Grade logits; there must be a fraud among the truth."""
-        ranked = np.array(truth)[np.argsort(-np.array(logits), kind="stable")]
-        precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
         losses = [log_loss(logit, is_fraud=fraud) for fraud, logit in zip(truth, logits, strict=True)]
-        return cls(float(precision[ranked].mean()), sum(losses) / len(losses))
+        return cls(average_precision(np.array(truth), np.array(logits)), sum(losses) / len(losses))
 
 
 class ModelComparison(NamedTuple):

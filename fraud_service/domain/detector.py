@@ -19,7 +19,6 @@ from fraud_service.domain.decision import (
 )
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
-from fraud_service.domain.online_model import ModelInputRows
 from fraud_service.domain.profile import Profile
 from fraud_service.domain.reasons import MAX_REASONS, reasons
 from fraud_service.domain.scoring import (
@@ -30,15 +29,16 @@ from fraud_service.domain.scoring import (
     contributions,
     score_with_fallback,
 )
-from fraud_service.domain.snapshot import Snapshot, SnapshotView
+from fraud_service.domain.snapshot_store import SnapshotView
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
     from fraud_service.domain.decision import Reason
-    from fraud_service.domain.online_model import ModelInput, ModelInputs, OnlineModel
+    from fraud_service.domain.online_model import ModelInputs
     from fraud_service.domain.policy import Policy
-    from fraud_service.domain.snapshot import SnapshotSource
+    from fraud_service.domain.snapshot import Snapshot
+    from fraud_service.domain.snapshot_store import SnapshotSource
 
 
 MAX_MODELS: Final = 12  # pretrained models in memory besides the first: snapshots of a month name one a week
@@ -67,23 +67,28 @@ class Assessment(msgspec.Struct, frozen=True, gc=False):
         return self.decision.is_id_reused
 
 
-class _Candidate(msgspec.Struct, frozen=True, gc=False):
-    """A transaction on its way through the flow.
+class _NewTransaction(msgspec.Struct, frozen=True, gc=False):
+    """A transaction to decide on, with everything the decision needs.
 
-    A repetition has neither view nor model nor features; it came already `ago` transactions of its card before.
-    `is_id_reused` says that another payment among the last ones of its card has the same id.
+    `is_id_reused`: another payment among the card's last ones has the same id.
     """
 
     transaction: Transaction
-    view: SnapshotView | None = None
-    model: PretrainedModel | None = None
-    features: Features | None = None
-    ago: int = 0
-    is_id_reused: bool = False
+    view: SnapshotView
+    model: PretrainedModel
+    features: Features
+    is_id_reused: bool
+
+
+class _Duplicate(msgspec.Struct, frozen=True, gc=False):
+    """A transaction that the card already sent, `age` transactions ago."""
+
+    transaction: Transaction
+    age: int
 
 
 class _ModelScores(NamedTuple):
-    """What both models say of a case: their logits, and where it is in the batch that was asked."""
+    """The logits of both models for one transaction, and its row in the encoded batch."""
 
     pretrained: float
     online: float
@@ -91,20 +96,17 @@ class _ModelScores(NamedTuple):
     row: int
 
 
-_NOTHING: Final = _ModelScores(math.nan, math.nan, ModelInputRows(), -1)
-
-
 class Detector:
     """Assess transactions with a pretrained model, the snapshots of the online model, and a policy.
 
     A transaction is scored with the pretrained model that its snapshot names: both change at the same event time.
-    Besides the first model the `most_models` adopted last stay ready.
+    Besides the first model, the `max_models` registered last stay in memory.
     """
 
-    def __init__(self, pretrained: PretrainedModel, policy: Policy, most_models: int = MAX_MODELS) -> None:
+    def __init__(self, pretrained: PretrainedModel, policy: Policy, max_models: int = MAX_MODELS) -> None:
         self.pretrained = pretrained
         self.policy = policy
-        self._most_models = most_models
+        self._max_models = max_models
         self._models = {pretrained.version: pretrained}
 
     def register_model(self, model: PretrainedModel) -> None:
@@ -113,11 +115,11 @@ class Detector:
             return
         others = [known for known in [*self._models.values()][1:] if known.version != model.version]
         # Replaced at once: another thread may be assessing.
-        newest = [*others, model][-self._most_models :]
+        newest = [*others, model][-self._max_models :]
         self._models = {known.version: known for known in [self.pretrained, *newest]}
 
     def assess(
-        self, transactions: Sequence[Transaction], profiles: MutableMapping[str, Profile], knowledge: SnapshotSource
+        self, transactions: Sequence[Transaction], profiles: MutableMapping[str, Profile], snapshots: SnapshotSource
     ) -> list[Assessment]:
         """Assess a batch in order.
 
@@ -125,7 +127,7 @@ class Detector:
         ----------
         profiles
             The cards' records by card id. Those of the batch are read, folded and put back.
-        knowledge
+        snapshots
             The snapshots to choose from, by event time.
 
         Returns
@@ -133,17 +135,20 @@ class Detector:
         list of Assessment
             One a transaction, in order.
         """
-        cases = [self._observe(transaction, profiles, knowledge) for transaction in transactions]
+        candidates = [self._observe(transaction, profiles, snapshots) for transaction in transactions]
+        scores = iter(_score_batch([one for one in candidates if isinstance(one, _NewTransaction)]))
         return [
-            self._record_decision(case, said, profiles[case.transaction.card_id])
-            for case, said in zip(cases, _score_batch(cases), strict=True)
+            self._repeat_decision(candidate, profiles[candidate.transaction.card_id])
+            if isinstance(candidate, _Duplicate)
+            else self._record_decision(candidate, next(scores), profiles[candidate.transaction.card_id])
+            for candidate in candidates
         ]
 
     def decide_from_features(
         self,
         transactions: Sequence[Transaction],
         features: Sequence[Features],
-        knowledge: SnapshotSource,
+        snapshots: SnapshotSource,
         reused: Sequence[bool],
     ) -> list[Assessment]:
         """Decide on features that were computed before: no profile is needed, and none is folded.
@@ -152,7 +157,7 @@ class Detector:
         ----------
         features
             One row a transaction.
-        knowledge
+        snapshots
             The snapshots to choose from, by event time.
         reused
             Whether another payment of the card had its id, a value a transaction: only a profile can tell.
@@ -162,22 +167,25 @@ class Detector:
         list of Assessment
             One a transaction, in order.
         """
-        cases = []
+        candidates = []
         for transaction, row, is_id_reused in zip(transactions, features, reused, strict=True):
-            view = knowledge.at(transaction.timestamp)
+            view = snapshots.at(transaction.timestamp)
             model = self._models.get(view.snapshot.model, self.pretrained)
-            cases.append(_Candidate(transaction, view, model, row, is_id_reused=is_id_reused))
-        return [self._judge(case, said) for case, said in zip(cases, _score_batch(cases), strict=True)]
+            candidates.append(_NewTransaction(transaction, view, model, row, is_id_reused))
+        return [
+            self._decide(candidate, scores)
+            for candidate, scores in zip(candidates, _score_batch(candidates), strict=True)
+        ]
 
     def _observe(
-        self, transaction: Transaction, profiles: MutableMapping[str, Profile], knowledge: SnapshotSource
-    ) -> _Candidate:
-        """Compute the features from what was known before, then fold the transaction into its card's profile."""
+        self, transaction: Transaction, profiles: MutableMapping[str, Profile], snapshots: SnapshotSource
+    ) -> _NewTransaction | _Duplicate:
+        """Compute the features, then add the transaction to its card's profile."""
         profile = profiles.get(transaction.card_id) or Profile()
-        ago, is_id_reused = profile.duplicate_age(transaction)
-        if ago:
-            return _Candidate(transaction, ago=ago)
-        view = knowledge.at(transaction.timestamp)
+        age, is_id_reused = profile.duplicate_age(transaction)
+        if age:
+            return _Duplicate(transaction, age)
+        view = snapshots.at(transaction.timestamp)
         features = extract(
             transaction,
             profile,
@@ -188,86 +196,74 @@ class Detector:
         profile.update(transaction)
         profiles[transaction.card_id] = profile
         model = self._models.get(view.snapshot.model, self.pretrained)
-        return _Candidate(transaction, view, model, features, is_id_reused=is_id_reused)
+        return _NewTransaction(transaction, view, model, features, is_id_reused)
 
-    def _record_decision(self, case: _Candidate, said: _ModelScores, profile: Profile) -> Assessment:
-        """Decide, and note the decision in the profile for the day the transaction comes again."""
-        if case.ago:
-            return Assessment(case.transaction, profile.decision(case.ago), None)
-        verdict = self._judge(case, said)
-        profile.decide(verdict.decision)
-        return verdict
+    def _repeat_decision(self, duplicate: _Duplicate, profile: Profile) -> Assessment:
+        return Assessment(duplicate.transaction, profile.decision(duplicate.age), None)
 
-    def _judge(self, case: _Candidate, said: _ModelScores) -> Assessment:
-        """Decide, and say why where it matters."""
-        if case.features is None or case.view is None or case.model is None:
-            raise AssertionError("a repetition is not judged again")
-        result = blend(said.pretrained, said.online, case.view.snapshot.online_weight, case.model.prior)
-        explanation = None
-        outcome = self.policy.outcome_of(result.score, is_id_reused=case.is_id_reused)
-        if outcome is not Outcome.APPROVE:
-            online = case.view.snapshot.online
-            explanation = _explain(case.features, said.rows[said.row], result, case.model, online)
-        why = () if explanation is None else reasons(case.features, explanation.features)
+    def _record_decision(self, candidate: _NewTransaction, scores: _ModelScores, profile: Profile) -> Assessment:
+        """Decide, and keep the decision in the profile for a duplicate that may follow."""
+        assessment = self._decide(candidate, scores)
+        profile.decide(assessment.decision)
+        return assessment
+
+    def _decide(self, candidate: _NewTransaction, scores: _ModelScores) -> Assessment:
+        snapshot = candidate.view.snapshot
+        result = blend(scores.pretrained, scores.online, snapshot.online_weight, candidate.model.prior)
+        explanation: Contributions | None = None
+        why: tuple[Reason, ...] = ()
         if result.pretrained_logit is None and result.online_logit is None:
             outcome, why = Outcome.REVIEW, (NO_MODEL,)
-        if case.is_id_reused:
+        else:
+            outcome = self.policy.outcome_of(result.score, is_id_reused=candidate.is_id_reused)
+            if outcome is not Outcome.APPROVE:
+                explanation = _explain(candidate, scores, result)
+                why = () if explanation is None else reasons(candidate.features, explanation.features)
+        if candidate.is_id_reused:
             why = (ID_REUSED, *why)[:MAX_REASONS]
-        decision = _decision(case.transaction, case.model, case.view.snapshot, result, outcome, why)
-        return Assessment(case.transaction, decision, case.features, explanation)
+        decision = _decision(candidate, result, outcome, why)
+        return Assessment(candidate.transaction, decision, candidate.features, explanation)
 
 
-def _decision(
-    transaction: Transaction,
-    model: PretrainedModel,
-    snapshot: Snapshot,
-    result: Blend,
-    outcome: Outcome,
-    why: tuple[Reason, ...],
-) -> Decision:
+def _decision(candidate: _NewTransaction, result: Blend, outcome: Outcome, why: tuple[Reason, ...]) -> Decision:
+    snapshot = candidate.view.snapshot
     return Decision(
         outcome=outcome,
         score=result.score,
         pretrained_logit=result.pretrained_logit,
         online_logit=result.online_logit,
         online_weight=result.online_weight,
-        model=model.version,
+        model=candidate.model.version,
         snapshot=snapshot.version,
-        is_stale=snapshot.is_stale_at(transaction.timestamp),
+        is_stale=snapshot.is_stale_at(candidate.transaction.timestamp),
         reasons=why,
     )
 
 
-def _score_batch(cases: list[_Candidate]) -> list[_ModelScores]:
-    """Ask the models of each case, those of one snapshot in one batch; of a repetition nobody is asked."""
-    said = [_NOTHING] * len(cases)
+def _score_batch(candidates: list[_NewTransaction]) -> list[_ModelScores]:
+    """Score transactions in order; those of one model and snapshot go to the models as one batch."""
     batches: dict[tuple[str, str], list[int]] = {}
-    for place, case in enumerate(cases):
-        if case.view is not None and case.model is not None:
-            batches.setdefault((case.model.version, case.view.snapshot.version), []).append(place)
-    for places in batches.values():
-        view, model = cases[places[0]].view, cases[places[0]].model
-        features = [row for place in places if (row := cases[place].features) is not None]
-        if view is not None and model is not None:
-            rows = score_with_fallback(model, features)
-            online = _online_logits(rows, view.snapshot, model.prior)
-            for number, (place, *logits) in enumerate(zip(places, rows.logits, online, strict=True)):
-                said[place] = _ModelScores(logits[0], logits[1], rows, number)
-    return said
+    for index, candidate in enumerate(candidates):
+        batches.setdefault((candidate.model.version, candidate.view.snapshot.version), []).append(index)
+    scores: dict[int, _ModelScores] = {}
+    for indexes in batches.values():
+        first = candidates[indexes[0]]
+        rows = score_with_fallback(first.model, [candidates[index].features for index in indexes])
+        online = _online_logits(rows, first.view.snapshot, first.model.prior)
+        for row, (index, *logits) in enumerate(zip(indexes, rows.logits, online, strict=True)):
+            scores[index] = _ModelScores(logits[0], logits[1], rows, row)
+    return [scores[index] for index in range(len(candidates))]
 
 
 def _online_logits(rows: ModelInputs, snapshot: Snapshot, prior: float) -> list[float]:
-    """Score with the online model; without the pretrained logit, an untaught one knows nothing."""
+    """Score with the online model. The prior replaces a missing pretrained logit, unless the model is untrained."""
     otherwise = math.nan if snapshot.is_untrained else prior
     return rows.online(snapshot.online, [logit if math.isfinite(logit) else otherwise for logit in rows.logits])
 
 
-def _explain(
-    features: Features, encoded: ModelInput, result: Blend, model: PretrainedModel, online: OnlineModel
-) -> Contributions | None:
-    if result.pretrained_logit is None and result.online_logit is None:
-        return None
+def _explain(candidate: _NewTransaction, scores: _ModelScores, result: Blend) -> Contributions | None:
+    online = candidate.view.snapshot.online
     try:
-        return contributions(features, encoded, result, model, online)
-    except Exception:  # noqa: BLE001 - a decision stands, even where its reasons cannot be given
+        return contributions(candidate.features, scores.rows[scores.row], result, candidate.model, online)
+    except Exception:  # noqa: BLE001 - the decision stands, even without its reasons
         return None

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Final
 from fraud_service.domain.label_join import LabelJoin, examples_due
 from fraud_service.domain.label_join_rows import ScoredTransaction
 from fraud_service.domain.online_training import LearnerState, OnlineTrainer
-from fraud_service.domain.snapshot import Snapshot, SnapshotStore
+from fraud_service.domain.snapshot_store import SnapshotStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fraud_service.domain.detector import Assessment, Detector
     from fraud_service.domain.events import Label, LabelledTransaction
-    from fraud_service.domain.features import Features
     from fraud_service.domain.online_model import ModelInput, OnlineModel
     from fraud_service.domain.online_training import BoundaryResult, NegativeSampler, OnlineLearner
     from fraud_service.domain.profile import Profile
     from fraud_service.domain.scoring import PretrainedModel
+    from fraud_service.domain.snapshot import Snapshot
     from fraud_service.domain.time import LearningSchedule
 
 
@@ -124,7 +124,9 @@ class InMemoryService:
         verdicts = self._detector.assess([event.transaction for event in batch], self.profiles, self.knowledge)
         for event, verdict in zip(batch, verdicts, strict=True):
             if verdict.features is not None:
-                self._ledger.add_entry(_scored(verdict, verdict.features), self.progress.closed)
+                self._ledger.add_entry(
+                    ScoredTransaction.of(verdict.transaction, verdict.decision, verdict.features), self.progress.closed
+                )
             self._queue_label(event)
         return verdicts
 
@@ -172,21 +174,3 @@ class InMemoryService:
         label = event.label(self._label_delay)
         if label is not None:
             heappush(self._labels, (label.labelled_at, label.transaction_id, next(self._number), label))
-
-
-def _scored(verdict: Assessment, features: Features) -> ScoredTransaction:
-    transaction, decision = verdict.transaction, verdict.decision
-    return ScoredTransaction(
-        transaction.transaction_id,
-        transaction.card_id,
-        transaction.merchant_id,
-        transaction.timestamp,
-        transaction.amount,
-        decision.pretrained_logit,
-        decision.online_logit,
-        decision.score,
-        decision.outcome,
-        features.vector(),
-        decision.model,
-        transaction.currency,
-    )

@@ -92,7 +92,7 @@ class LabelJoin:
         return (
             Admission.NOT
             if record.features is None
-            else self.add_entry(ScoredTransaction.of(record, record.features), closed)
+            else self.add_entry(ScoredTransaction.of(record, record, record.features), closed)
         )
 
     def add_entry(self, scored: ScoredTransaction, closed: int) -> Admission:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -12,9 +12,24 @@ from fraud_service.domain.events import LabelSource, facts
 from fraud_service.domain.features import Features
 
 if TYPE_CHECKING:
-    from fraud_service.domain.records import LabelledRecord, ScoreRecord
+    from fraud_service.domain.events import Payment
 
 ROW: Final = "a row of the learner's ledger"
+
+
+class Scores(Protocol):
+    """The fields of a decision that every record about it has."""
+
+    @property
+    def pretrained_logit(self) -> float | None: ...  # noqa: D102 - as in `Decision`
+    @property
+    def online_logit(self) -> float | None: ...  # noqa: D102 - as above
+    @property
+    def score(self) -> float: ...  # noqa: D102 - as above
+    @property
+    def outcome(self) -> Outcome: ...  # noqa: D102 - as above
+    @property
+    def model(self) -> str: ...  # noqa: D102 - as above
 
 
 class ScoredTransaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -39,21 +54,21 @@ class ScoredTransaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return Features(*self.values)
 
     @classmethod
-    def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> ScoredTransaction:
-        """Build it from a record and its features."""
+    def of(cls, payment: Payment, scores: Scores, features: Features) -> ScoredTransaction:
+        """Build it from an assessment; a score record is payment and scores in one."""
         return cls(
-            record.transaction_id,
-            record.card_id,
-            record.merchant_id,
-            record.timestamp,
-            record.amount,
-            record.pretrained_logit,
-            record.online_logit,
-            record.score,
-            record.outcome,
+            payment.transaction_id,
+            payment.card_id,
+            payment.merchant_id,
+            payment.timestamp,
+            payment.amount,
+            scores.pretrained_logit,
+            scores.online_logit,
+            scores.score,
+            scores.outcome,
             features.vector(),
-            record.model,
-            record.currency,
+            scores.model,
+            payment.currency,
         )
 
     def is_same(self, other: ScoredTransaction) -> bool:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fraud_service.domain.ranking import average_precision
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -110,26 +112,16 @@ def _lead(tallies: Sequence[DailyHistogram]) -> float | None:
     """By how much the online model's average precision is the larger; None with too few frauds to tell."""
     if _frauds(tallies) < MIN_FRAUDS:
         return None
-    online = average_precision([t.online_frauds for t in tallies], [t.online_genuine for t in tallies])
-    pretrained = average_precision([t.pretrained_frauds for t in tallies], [t.pretrained_genuine for t in tallies])
+    online = binned_average_precision([t.online_frauds for t in tallies], [t.online_genuine for t in tallies])
+    pretrained = binned_average_precision(
+        [t.pretrained_frauds for t in tallies], [t.pretrained_genuine for t in tallies]
+    )
     return online - pretrained
 
 
-def average_precision(frauds: Sequence[Sequence[float]], genuine: Sequence[Sequence[float]]) -> float:
-    """Return the average precision of binned scores; what shares a bin is alerted together.
-
-    Parameters
-    ----------
-    frauds, genuine
-        Of each day, the counts by bin, the lowest scores first. There is at least one fraud.
-    """
-    total = caught = alerted = area = 0.0
-    for day in frauds:
-        total += math.fsum(day)
-    for place in reversed(range(BINS)):
-        found = math.fsum(day[place] for day in frauds)
-        caught += found
-        alerted += found + math.fsum(day[place] for day in genuine)
-        if found > 0:
-            area += found * caught / alerted
-    return area / total
+def binned_average_precision(frauds: Sequence[Sequence[float]], genuine: Sequence[Sequence[float]]) -> float:
+    """Return the average precision of the counts of several days; each day has one count per bin."""
+    return average_precision(
+        (math.fsum(day[index] for day in frauds), math.fsum(day[index] for day in genuine))
+        for index in reversed(range(BINS))
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.decision import Reason
+from fraud_service.domain.features.contract import MAX_DAYS_OR_VISITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from fraud_service.domain.features import Features
 
 MAX_REASONS: Final = 4
-MAX_DAYS_OR_VISITS: Final = 30  # where the contract cuts days and visits off
 MIN_CONTRIBUTION: Final = 0.05  # logits: less than this moves no decision
 
 

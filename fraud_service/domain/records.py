@@ -61,6 +61,17 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     features: Features | None
     is_id_reused: bool = False
 
+    def transaction(self) -> Transaction:
+        """Return the transaction as far as the score records it, without its optional fields."""
+        return Transaction(
+            transaction_id=self.transaction_id,
+            timestamp=self.timestamp,
+            card_id=self.card_id,
+            merchant_id=self.merchant_id,
+            amount=self.amount,
+            currency=self.currency,
+        )
+
 
 class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A flagged transaction, for case management. `base` plus all `contributions` is the logit of `score`."""

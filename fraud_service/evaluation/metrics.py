@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from fraud_service.domain.time import DAY
 from fraud_service.evaluation.card_precision import card_precision
+from fraud_service.evaluation.ranking import average_precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +124,7 @@ def _component(scores: Scores, given: Floats) -> ComponentFigures:
     chance = np.clip(ranked, SMALLEST, 1 - SMALLEST)
     return ComponentFigures(
         failed=int(failed.sum()),
-        average_precision=average_precision(truth, ranked),
+        average_precision=_average_precision(truth, ranked),
         auc_roc=auc_roc(truth, ranked),
         card_precision_100=_rounded(card_precision(scores.timestamps // DAY, scores.cards, truth, ranked)),
         log_loss=_rounded(-np.log(np.where(truth, chance, 1 - chance)).mean()),
@@ -137,9 +138,8 @@ def _component(scores: Scores, given: Floats) -> ComponentFigures:
     )
 
 
-def average_precision(truth: Bools, ranked: Floats) -> float | None:
-    """Return the average precision; None without a fraud."""
-    return _rounded(average_precision_score(truth, ranked)) if truth.any() else None
+def _average_precision(truth: Bools, ranked: Floats) -> float | None:
+    return _rounded(average_precision(truth, ranked)) if truth.any() else None
 
 
 def auc_roc(truth: Bools, ranked: Floats) -> float | None:
@@ -162,7 +162,7 @@ def _weeks(scores: Scores, ranked: Floats) -> list[Week]:
                 first + week * WEEK,
                 int(part.sum()),
                 int(truth.sum()),
-                average_precision(truth, own),
+                _average_precision(truth, own),
                 auc_roc(truth, own),
                 _rounded(cards),
             )

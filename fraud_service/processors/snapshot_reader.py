@@ -18,7 +18,7 @@ from fraud_service.config.keyring import load_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.errors import FatalStreamError, InvalidRecord
 from fraud_service.domain.risk import MAX_ROW_BYTES, decode_risk
-from fraud_service.domain.snapshot import VERSION, SnapshotStore, decode_snapshot
+from fraud_service.domain.snapshot import VERSION, decode_snapshot
 from fraud_service.kafka import clients
 from fraud_service.kafka.messages import read_headers
 from fraud_service.kafka.partition_reader import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fraud_service.config.settings import Settings
+    from fraud_service.domain.snapshot_store import SnapshotStore
     from fraud_service.kafka.messages import Headers
     from fraud_service.kafka.partition_reader import Ends
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
@@ -20,6 +20,7 @@ from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.time import DAY, LearningSchedule
+from fraud_service.evaluation.ranking import average_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -173,7 +174,7 @@ def _score_holdout(examples: Examples, late: NDArray[np.bool_], choice: dict[str
     model = forest(examples.features[~late], examples.labels[~late], choice)
     truth, scores = examples.labels[late], model.predict_proba(examples.features[late])[:, 1]
     return {
-        HOLDOUT_METRIC: round(float(average_precision_score(truth, scores)), 4),
+        HOLDOUT_METRIC: round(average_precision(truth, scores), 4),
         "held_out_auc_roc": round(float(roc_auc_score(truth, scores)), 4),
         "held_out_log_loss": round(float(log_loss(truth, scores)), 5),
         "held_out_rows": float(late.sum()),

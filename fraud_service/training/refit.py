@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from fraud_service.domain.events import facts
 from fraud_service.domain.features import Features
 from fraud_service.domain.records import RefitRecord
 from fraud_service.domain.time import DAY
+from fraud_service.evaluation.ranking import average_precision
 from fraud_service.training.export import build
 from fraud_service.training.fit import (
     CANDIDATE_PARAMETERS,
@@ -138,4 +138,4 @@ def _logits(model: PretrainedModel, rows: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    return round(float(average_precision_score(truth, np.nan_to_num(scores, nan=-np.inf, neginf=-1e9))), 6)
+    return round(average_precision(truth, scores), 6)

@@ -15,15 +15,15 @@ import msgspec
 
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.events import Transaction
 from fraud_service.domain.records import decode_score
-from fraud_service.domain.snapshot import SnapshotView
+from fraud_service.domain.snapshot_store import SnapshotView
 from fraud_service.verification.decision_verifier import MAX_BATCH, FixedSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fraud_service.domain.detector import Detector
+    from fraud_service.domain.events import Transaction
     from fraud_service.domain.online_model import OnlineModel
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
     from fraud_service.verification.decision_verifier import TimeRange
@@ -151,7 +151,7 @@ class Comparer:
             waiting = self._waiting
             if waiting and (waiting[0][0].snapshot != record.snapshot or len(waiting) == MAX_BATCH):
                 yield from self._decide()
-            self._waiting.append((record, one.transaction or _transaction(record)))
+            self._waiting.append((record, one.transaction or record.transaction()))
         yield from self._decide()
 
     def _decide(self) -> Iterator[ChangedDecision]:
@@ -179,18 +179,6 @@ class Comparer:
                 verdict.decision.outcome,
                 verdict.decision.reasons[0].code if verdict.decision.reasons else "",
             )
-
-
-def _transaction(record: ScoreRecord) -> Transaction:
-    """Return what a score says of its transaction, where retention has removed that."""
-    return Transaction(
-        transaction_id=record.transaction_id,
-        timestamp=record.timestamp,
-        card_id=record.card_id,
-        merchant_id=record.merchant_id,
-        amount=record.amount,
-        currency=record.currency,
-    )
 
 
 def summary(

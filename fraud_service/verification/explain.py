@@ -275,15 +275,9 @@ def _contributions(told: Broadcasts, record: ScoreRecord) -> Contributions | Non
     if record.features is None or view is None or record.model not in told.models:
         return None
     detector = Detector(told.models[record.model], FLAG_ALL)
-    event = Transaction(
-        transaction_id=record.transaction_id,
-        timestamp=record.timestamp,
-        card_id=record.card_id,
-        merchant_id=record.merchant_id,
-        amount=record.amount,
-        currency=record.currency,
+    (verdict,) = detector.decide_from_features(
+        [record.transaction()], [record.features], FixedSnapshot(view), [record.is_id_reused]
     )
-    (verdict,) = detector.decide_from_features([event], [record.features], FixedSnapshot(view), [record.is_id_reused])
     return verdict.contributions
 
 

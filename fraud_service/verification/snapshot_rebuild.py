@@ -108,7 +108,7 @@ class _TaughtAt:
         key = facts(record)
         before = self._known_at.get(key, 0)
         self._known_at[key] = record.known_at
-        scored = ScoredTransaction.of(record, record.features)
+        scored = ScoredTransaction.of(record, record, record.features)
         return Example(scored, record.is_fraud, record.source, record.known_at, record.corrects, before)
 
 

@@ -13,7 +13,8 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import InvalidEvent, InvalidRecord, ModelError, RefusedRecord
 from fraud_service.domain.events import decode_label
 from fraud_service.domain.records import decode_labelled
-from fraud_service.domain.snapshot import Snapshot, SnapshotStore, SnapshotView, decode_snapshot
+from fraud_service.domain.snapshot import Snapshot, decode_snapshot
+from fraud_service.domain.snapshot_store import SnapshotStore, SnapshotView
 from fraud_service.kafka.dead_letters import parse_letter
 from fraud_service.kafka.model_topic import NON_MODEL_KEYS
 from fraud_service.kafka.topic_reader import TopicReader
@@ -65,7 +66,7 @@ class Broadcasts(msgspec.Struct, frozen=True):
 
     def detector(self, policy: Policy) -> Detector:
         """Return a detector with every model at hand."""
-        detector = Detector(self.pretrained, policy, most_models=len(self.promoted) + 1)
+        detector = Detector(self.pretrained, policy, max_models=len(self.promoted) + 1)
         for model in self.promoted.values():
             detector.register_model(model)
         return detector

@@ -39,7 +39,8 @@ from fraud_service.domain.records import (
     encode_record,
 )
 from fraud_service.domain.risk import NO_RISK, encode_risk
-from fraud_service.domain.snapshot import Snapshot, SnapshotStore, encode_snapshot, untrained
+from fraud_service.domain.snapshot import Snapshot, encode_snapshot, untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.domain.text import visible, visible_json
 from fraud_service.kafka import clients, dead_letters, partition_reader
 from fraud_service.kafka.dead_letter_reader import DeadLetterFilter

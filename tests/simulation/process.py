@@ -20,7 +20,8 @@ from fraud_service import service
 from fraud_service.config import factories
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.online_training import NegativeSampler
-from fraud_service.domain.snapshot import SnapshotStore, untrained
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.processors import input_log, learner, scorer
 from fraud_service.runtime import application, batching, fast_state
 from fraud_service.runtime.metrics.learner import LearnerMetrics

@@ -15,7 +15,8 @@ from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.policy import Policy
-from fraud_service.domain.snapshot import SnapshotStore, untrained
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.kafka.messages import Received
 from fraud_service.processors.learner import LearnerProcessor
 from fraud_service.processors.scorer import ScorerProcessor

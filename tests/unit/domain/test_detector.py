@@ -43,7 +43,8 @@ from fraud_service.domain.records import (
 )
 from fraud_service.domain.risk import NO_RISK, encode_risk, merchant_key
 from fraud_service.domain.scoring import NEUTRAL_LOGIT, blend, probability
-from fraud_service.domain.snapshot import SnapshotStore, untrained
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 
 if TYPE_CHECKING:
     from fraud_service.domain.online_model import OnlineModel

@@ -19,7 +19,8 @@ from fraud_service.domain.online_model import ModelInput, ModelInputRows, Online
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.risk import DAYS_KEPT, NO_RISK, Risk, RiskTable
-from fraud_service.domain.snapshot import SnapshotStore, untrained
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 
 YEAR = 365 * DAY
 FAST = settings(max_examples=50, deadline=None, derandomize=True)

@@ -126,7 +126,7 @@ def test_a_row_of_several_payments_moves_with_its_card():
 def test_examples_of_one_id_have_one_order_and_are_never_compared_themselves():
     def example(**said: object) -> Example:
         record = score("t1", 5, **said)
-        return Example(ScoredTransaction.of(record, features()), is_fraud=True, source=None, known_at=5)
+        return Example(ScoredTransaction.of(record, record, features()), is_fraud=True, source=None, known_at=5)
 
     many = [example(amount=amount, currency=currency) for amount in (1.0, 2.0) for currency in ("EUR", "USD")]
     backwards = many[::-1]

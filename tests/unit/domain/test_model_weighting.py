@@ -15,7 +15,7 @@ from fraud_service.domain.model_weighting import (
     WIDTH,
     LabelledScore,
     ModelComparison,
-    average_precision,
+    binned_average_precision,
 )
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
@@ -121,7 +121,7 @@ def test_average_precision_is_that_of_scikit_learn_where_each_bin_is_one_score(d
     judged = [LabelledScore(LOWEST + (place + 0.5) * WIDTH, 0.0, is_fraud, 1.0) for place, is_fraud in drawn]
     (tally,) = days(judged).tallies
     expected = metrics.average_precision_score([f for _, f in drawn], [place for place, _ in drawn])
-    assert average_precision([tally.pretrained_frauds], [tally.pretrained_genuine]) == pytest.approx(expected)
+    assert binned_average_precision([tally.pretrained_frauds], [tally.pretrained_genuine]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ from fraud_service.domain.online_training import (
 )
 from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, merchant_key
-from fraud_service.domain.snapshot import SnapshotStore, decode_snapshot, encode_snapshot, untrained
+from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot, untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.domain.time import LearningSchedule
 
 FAST = settings(max_examples=40, deadline=None, derandomize=True)

@@ -33,7 +33,8 @@ from fraud_service.domain.profile import (
 from fraud_service.domain.reasons import MAX_REASONS
 from fraud_service.domain.records import ScoreRecord, decode_score, encode_record, score_record
 from fraud_service.domain.risk import NO_RISK
-from fraud_service.domain.snapshot import SnapshotStore, untrained
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 
 pytestmark = pytest.mark.attack
 

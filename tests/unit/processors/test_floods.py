@@ -28,7 +28,8 @@ from fraud_service.domain.online_training import LearnerState, NegativeSampler, 
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, encode_profile
 from fraud_service.domain.risk import decode_risk, merchant_key
-from fraud_service.domain.snapshot import SnapshotStore, untrained
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.domain.time import LearningSchedule
 
 pytestmark = pytest.mark.attack

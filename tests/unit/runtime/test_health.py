@@ -19,7 +19,8 @@ from fraud_service.domain.events import LabelSource
 from fraud_service.domain.label_join_rows import Example, ScoredTransaction
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.reasons import CODES
-from fraud_service.domain.snapshot import SnapshotStore, untrained
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.runtime.health import SILENCE_ALLOWED, Health, HttpEndpoint
 from fraud_service.runtime.metrics.learner import LearnerMetrics
 from fraud_service.runtime.metrics.scorer import MAX_CURRENCIES, ScorerMetrics
