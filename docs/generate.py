@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, get_args, get_or
 import msgspec
 from advice import ADVICE
 from contracts import asyncapi, default_settings, schemas
+from settings_table import HEADER, setting_groups
 
 from fraud_service.config import settings
 from fraud_service.domain import decision, profile, reasons
@@ -131,14 +132,16 @@ def _usual_amount() -> str:
 
 
 def configuration_page() -> str:
-    """Write the table of settings."""
-    rows = ((f"`{name}`", f"`{default}`", text) for name, (default, text) in settings.variables().items())
+    """Write the tables of settings."""
+    tables = [part for title, rows in setting_groups() for part in (f"## {title}", _table(HEADER, rows))]
     return _page(
         "Configuration",
-        f"Every setting is an environment variable. A name that begins with `{settings.PREFIX}` and is none of these "
-        "stops the start and names the nearest that is. `host name`, `shipped` and `last` stand for what is found "
-        "at the start: the name of the machine, the model that comes with the package, and the last key by name.",
-        _table(("variable", "default", "meaning"), rows),
+        f"Every setting is an environment variable. An unknown name that begins with `{settings.PREFIX}` stops the "
+        "start, and the error suggests the nearest known one. `fraud-service config` prints the values in use.",
+        "A *duration* is a number and its unit: `500ms`, `45s`, `15m`, `1h` or `7d`. A number without a unit stops the "
+        "start. Defaults in words are found at the start: `host name` is the name of the machine, `shipped` the model "
+        "that comes with the package, and `last` the last key by name.",
+        *tables,
     )
 
 

@@ -163,7 +163,7 @@ def test_several_values_that_cannot_work_are_told_at_once(environment):
 def test_thresholds_in_the_wrong_order_are_refused_with_both_values(environment):
     said = complaint(environment, FRAUD_REVIEW_THRESHOLD="0.8", FRAUD_DECLINE_THRESHOLD="0.5")
     assert said == (
-        "FRAUD_DECLINE_THRESHOLD=0.5 lies below FRAUD_REVIEW_THRESHOLD=0.8: raise the first or lower the second"
+        "FRAUD_DECLINE_THRESHOLD=0.5 is below FRAUD_REVIEW_THRESHOLD=0.8: raise the first or lower the second"
     )
 
 
@@ -189,6 +189,12 @@ def test_topic_names_are_set_together_as_json(environment):
 
 def test_a_topic_of_the_json_that_means_nothing_is_refused(environment):
     assert "FRAUD_TOPICS__RISKS" in complaint(environment, FRAUD_TOPICS='{"risks": "bank.risk"}')
+
+
+def test_a_copy_with_a_name_that_is_not_a_setting_is_an_error():
+    assert Settings(partitions=2).model_copy(update={"partitions": 3}).partitions == 3
+    with pytest.raises(ValueError, match="not settings: instance"):
+        Settings().model_copy(update={"instance": "pod-0"})
 
 
 def test_two_topics_of_one_name_are_refused(environment):
