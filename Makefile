@@ -1,5 +1,5 @@
 # Everything here works on a fresh machine with Python 3.11+, pip and make.
-.PHONY: setup checks demo test lint chart train docs quality bench bench-quick
+.PHONY: setup checks demo test test-all test-rest test-durations lint chart train docs quality bench bench-quick
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,9 +26,24 @@ $(VENV)/.checks: $(VENV)/.ready
 demo: setup
 	$(BIN)/fraud-service demo $(if $(BOOTSTRAP),--bootstrap $(BOOTSTRAP))
 
-# In two processes, for much of it waits for brokers; each module's tests stay together.
-test: checks
-	$(BIN)/pytest -n 2 --dist loadscope
+# Two workers; the slow tests first, by tests/durations.json; the tests of a module on one worker.
+PYTEST = $(BIN)/pytest --dist loadgroup --no-loadscope-reorder
+
+# The unit tests, some seeds of the simulation, and the whole loop on the embedded broker: minutes.
+test: setup
+	$(PYTEST) -n 2 --ignore=tests/deploy -m "not slow and not kafka"
+
+# Everything, on Apache Kafka too. In three processes, for much of it waits for brokers.
+test-all: checks
+	$(PYTEST) -n 3
+
+# What `make test` leaves out.
+test-rest: checks
+	$(PYTEST) -n 3 -m "slow or kafka"
+
+# Everything, and how long it took, for the order of the next runs.
+test-durations: checks
+	$(PYTEST) -n 2 --write-durations
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -102,7 +117,7 @@ security: checks
 	$(BIN)/uv tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive fraud_service
 	$(BIN)/uv tool run --quiet semgrep@1.185.0 scan --metrics=off --disable-version-check --error --quiet \
 	  --config ops/semgrep.yml fraud_service
-	$(BIN)/pytest --quiet -n 2 --dist loadscope -m attack
+	$(PYTEST) --quiet -n 2 -m attack
 	$(MAKE) fuzz SECONDS=5
 	@echo "nothing found; bill of materials: .cache/sbom.cdx.json, licences: docs/licences.md"
 

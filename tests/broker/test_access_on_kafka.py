@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +14,7 @@ import pytest
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 from support import apache_kafka as kafka
 from support.certificates import Authority
-from support.processes import Service, Tail, environment, fresh_settings
+from support.processes import Service, Tail, fresh_settings, run_here
 from support.worlds import MONDAY, transaction
 
 from fraud_service.demo.broker import LOOPBACK, free_loopback_port
@@ -113,7 +111,7 @@ def issuer():
 
 
 @pytest.fixture(scope="module")
-def ways(apache_kafka, tmp_path_factory):  # asked for because it skips where Kafka cannot run
+def ways(kafka_can_run, tmp_path_factory):
     """Return the broker's settings without access, where to come in, and the options of every way, right and wrong."""
     folder = tmp_path_factory.mktemp("access")
     ours, strangers = Authority(folder), Authority(folder, "stranger")
@@ -201,11 +199,7 @@ def refused(ways, way: str) -> tuple[int, list[str], float]:
     plain, known = ways
     options = {"FRAUD_KAFKA_CONFIG": json.dumps(known[way][1])}
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "fraud_service", "score"],
-        env=environment(through(plain, known[way])) | options,
-        capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
+    done = run_here(through(plain, known[way]), "score", **options)
     assert PASSWORD not in done.stderr
     assert "another" not in done.stderr
     return done.returncode, done.stderr.strip().splitlines(), time.monotonic() - began

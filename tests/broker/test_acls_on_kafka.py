@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from support import apache_kafka as kafka
-from support.processes import Service, Tail, environment, read_all
+from support.processes import Done, Service, Tail, environment, read_all, run_here
 
 from fraud_service.config.settings import Settings
 from fraud_service.demo.broker import LOOPBACK, free_loopback_port
@@ -75,7 +75,7 @@ class GuardedKafka(kafka.ApacheKafka):
 
 
 @pytest.fixture(scope="module")
-def broker(apache_kafka):  # asked for because it skips where Kafka cannot run
+def broker(kafka_can_run):
     with GuardedKafka() as running:
         grant(running)
         yield running
@@ -131,11 +131,8 @@ def settings(broker, tmp_path):
     )
 
 
-def run(settings: Settings, user: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fraud_service", *arguments],
-        env=environment(settings) | login(user), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+def run(settings: Settings, user: str, *arguments: str) -> Done:
+    return run_here(settings, *arguments, **login(user))
 
 
 def test_nothing_is_allowed_that_the_table_does_not_name(settings):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from datetime import timedelta
 
 import pytest
-from support.processes import Service, environment, fresh_settings, read_all
+from support.processes import Service, environment, fresh_settings, read_all, run_here
 from support.replayed import other_model
 from support.worlds import transaction
 from typer.testing import CliRunner
@@ -60,7 +57,7 @@ def outcome(apache_kafka, tmp_path_factory):
     with scorers[0], scorers[1], learner:
         for process in (*scorers, learner):
             process.await_ready()
-        feed = [sys.executable, "-m", "fraud_service", "feed", str(file), "--event-time", "--label-delay=1d"]
+        feed = ["feed", str(file), "--event-time", "--label-delay=1d"]
         fed = command(settings, *feed, f"--to={PROMOTION}")["transactions"]
         learner.wait_until(lambda: newest_boundary(settings) >= last_boundary(file, PROMOTION), 60)
         model_topic.publish(settings, other_model().manifest.version, artifact.pack(other_model()))
@@ -73,8 +70,9 @@ def outcome(apache_kafka, tmp_path_factory):
 
 
 def command(settings, *words: str) -> dict:
-    variables = {**os.environ, **environment(settings)}
-    return json.loads(subprocess.run(words, env=variables, check=True, timeout=200, stdout=subprocess.PIPE).stdout)
+    done = run_here(settings, *words)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def last_boundary(file, end: str) -> int:
@@ -141,7 +139,7 @@ def recovered(apache_kafka, tmp_path_factory, outcome):
         scorer.await_ready()
         learner.await_ready()
         sources = [f"--from-transactions={lost.topics.transactions}", f"--from-labels={lost.topics.labels}"]
-        recover = [sys.executable, "-m", "fraud_service", "recover", f"--from-models={lost.topics.models}"]
+        recover = ["recover", f"--from-models={lost.topics.models}"]
         done = command(settings, *recover, *sources)
         wanted = len(read_all(lost, lost.topics.snapshots))
         learner.wait_until(lambda: len(read_all(settings, settings.topics.snapshots)) >= wanted, 60)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 from support.malformed import MALFORMED
-from support.processes import Service, Tail, environment, fresh_settings, read_all
+from support.processes import Service, Tail, fresh_settings, read_all, run_here
 
 from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.config import factories
@@ -129,15 +127,8 @@ def test_every_flagged_transaction_has_one_alert(outcome):
 
 
 def command(settings, *arguments) -> str:
-    """Run one command of the real command line; returns what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "fraud_service", *arguments],
-        env=environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    """Run one command of the command line; returns what it prints."""
+    done = run_here(settings, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

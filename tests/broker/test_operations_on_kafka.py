@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import urllib.request
 
 import numpy as np
@@ -14,7 +12,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 from confluent_kafka import TopicPartition
-from support.processes import Service, Tail, environment, fresh_settings, read_all
+from support.processes import Service, Tail, fresh_settings, read_all, run_here
 
 from fraud_service.admin import reset
 from fraud_service.admin.refit import champion, report
@@ -31,7 +29,7 @@ from fraud_service.models import artifact
 from fraud_service.training.export import export
 from fraud_service.training.fit import CANDIDATE_PARAMETERS, Examples, Fitted, Window, forest
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.independent, pytest.mark.timeout(300)]
 
 START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
 CARD = "card-7f3a0c9d55e1"
@@ -63,26 +61,21 @@ def settings(apache_kafka, tmp_path):
     return fresh_settings(apache_kafka.bootstrap, tmp_path)
 
 
-def run(settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fraud_service", *arguments]
-    return subprocess.run(command, env=environment(settings), capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_a_missing_topic_stops_the_start_and_names_the_command(settings):
     missing = settings.model_copy(update={"topics": settings.topics.model_copy(update={"risk": "not.there"})})
-    done = run(missing, "score")
+    done = run_here(missing, "score")
     assert done.returncode == 1
     assert "topic not.there is missing: run `fraud-service topics create`" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_topics_are_created_once_and_checked(settings):
-    assert run(settings, "topics", "check").stdout == "all topics are as they should be\n"
-    assert run(settings, "topics", "create").stdout == "nothing to create\n"
+    assert run_here(settings, "topics", "check").stdout == "all topics are as they should be\n"
+    assert run_here(settings, "topics", "create").stdout == "nothing to create\n"
     odd = settings.model_copy(update={"topics": settings.topics.model_copy(update={"labels": "odd.labels"})})
     specs = [spec for spec in topics.topic_specs(odd.model_copy(update={"partitions": 3})) if spec.role == "labels"]
     topics.create(clients.admin(odd), specs, 1)
-    done = run(odd, "topics", "check")
+    done = run_here(odd, "topics", "check")
     assert done.returncode == 1
     assert "odd.labels has 3" in done.stdout
 
@@ -101,11 +94,11 @@ def scored(settings, folder) -> Tail:
 def test_a_scorer_restarts_on_its_state_and_refuses_without_its_offsets(settings, tmp_path):
     scores = scored(settings, tmp_path)
     reset._delete_offsets(settings, settings.scorer_group)
-    done = run(settings, "score")
+    done = run_here(settings, "score")
     assert done.returncode == 1
     assert f"fraud-service reset {settings.scorer_group}" in done.stderr
-    assert "nothing was done" in run(settings, "reset", settings.scorer_group).stdout
-    assert run(settings, "reset", settings.scorer_group, "--yes").stdout.endswith("done\n")
+    assert "nothing was done" in run_here(settings, "reset", settings.scorer_group).stdout
+    assert run_here(settings, "reset", settings.scorer_group, "--yes").stdout.endswith("done\n")
     again = Service(settings, "score", tmp_path / "again")
     with again:
         again.wait_until(lambda: len(scores.read()) == 40, 60)
@@ -129,7 +122,7 @@ def test_a_log_that_begins_after_the_offset_stops_the_start(settings, tmp_path):
     send(settings, payments(20, first=20))
     partitions = [TopicPartition(settings.topics.transactions, number, -1) for number in range(settings.partitions)]
     topics.delete_records(settings, partitions)
-    done = run(settings, "score")
+    done = run_here(settings, "score")
     assert done.returncode == 1
     assert "are gone that were never processed" in done.stderr
 
@@ -138,7 +131,7 @@ def test_an_offset_beyond_the_end_of_the_log_stops_the_start(settings):
     consumer = clients.reader(settings, settings.scorer_group)
     consumer.commit(offsets=[TopicPartition(settings.topics.transactions, 0, 1000)], asynchronous=False)
     consumer.close()
-    done = run(settings, "score")
+    done = run_here(settings, "score")
     assert done.returncode == 1
     assert "the topic was created anew" in done.stderr
 
@@ -184,7 +177,9 @@ def test_a_label_sent_by_hand_is_learned_and_reaches_the_scorer(settings, tmp_pa
         send(settings, payments(10))
         scorer.wait_until(lambda: len(scores.read()) == 10, 60)
         moment = rfc3339(START + 12 * HOUR)
-        done = run(settings, "label", "t-3", "--card", f"{CARD}-3", "--fraud", "--source", "chargeback", "--at", moment)
+        done = run_here(
+            settings, "label", "t-3", "--card", f"{CARD}-3", "--fraud", "--source", "chargeback", "--at", moment
+        )
         assert done.returncode == 0, done.stderr
         send(settings, payments(1, first=24))
         learner.wait_until(lambda: newest_of(snapshots).as_of == START + 24 * HOUR, 60)
@@ -272,7 +267,7 @@ def test_a_learner_restarts_on_state_that_labels_alone_have_left(settings, tmp_p
     with learner:
         learner.await_ready()
         for number in range(7):
-            done = run(settings, "label", f"t-{number}", "--card", f"{CARD}-{number}", "--fraud")
+            done = run_here(settings, "label", f"t-{number}", "--card", f"{CARD}-{number}", "--fraud")
             assert done.returncode == 0, done.stderr
         learner.wait_until(lambda: "fraud_labels_early_total 7.0" in metrics(learner), 30)
         assert learner.stop() == 0
@@ -283,7 +278,7 @@ def test_a_learner_restarts_on_state_that_labels_alone_have_left(settings, tmp_p
 
 def test_a_label_log_of_which_nothing_is_left_holds_no_boundary_back(settings, tmp_path):
     for number in range(7):
-        done = run(settings, "label", f"t-{number}", "--card", f"{CARD}-{number}", "--fraud")
+        done = run_here(settings, "label", f"t-{number}", "--card", f"{CARD}-{number}", "--fraud")
         assert done.returncode == 0, done.stderr
     partitions = [TopicPartition(settings.topics.labels, number, -1) for number in range(settings.partitions)]
     topics.delete_records(settings, partitions)
@@ -297,7 +292,7 @@ def test_a_label_log_of_which_nothing_is_left_holds_no_boundary_back(settings, t
 
 def test_a_learner_that_starts_over_is_heard_by_new_scorers(settings, tmp_path):
     taught(settings, tmp_path).close()
-    done = run(settings, "reset", settings.learner_group, "--yes")
+    done = run_here(settings, "reset", settings.learner_group, "--yes")
     assert "restart the scorers" in done.stdout, done.stderr
     scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "anew")
     with scorer, learner:
@@ -326,7 +321,7 @@ def test_a_promoted_model_scores_from_a_snapshot_on_in_running_pods_and_in_new_o
     with scorer, learner:
         send(settings, payments(200))
         learner.wait_until(lambda: len(snapshots.read()) > 20, 90)
-        done = run(settings, "models", "promote", str(folder))
+        done = run_here(settings, "models", "promote", str(folder))
         assert done.stdout == f"promoted: {version}\n", done.stderr
         learner.wait_until(lambda: f'fraud_learner_model_info{{pretrained="{version}"}} 1.0' in metrics(learner), 30)
         assert math.isnan(gauge(learner, "fraud_refit_challenger_average_precision"))  # nothing was judged
@@ -386,7 +381,7 @@ def test_a_re_fit_that_lost_is_shown_by_a_running_learner_and_by_one_that_starts
 
 def test_a_re_fit_with_too_little_to_judge_by_promotes_nothing(settings, tmp_path):
     taught(settings, tmp_path).close()
-    done = run(settings, "refit", "--dry-run")
+    done = run_here(settings, "refit", "--dry-run")
     found = json.loads(done.stdout)
     assert (found["promoted"], found["challenger"], found["dry_run"]) == (None, None, True)
     assert found["rows"] > 20

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from datetime import timedelta
 
 import pytest
-from support.processes import Service, environment, fresh_settings, read_all
+from support.processes import Service, environment, fresh_settings, read_all, run_here
 from typer.testing import CliRunner
 
 from fraud_service.admin.repartition import require_all_read
@@ -38,8 +35,8 @@ def play(settings, file, folder, *options: str) -> None:
     with scorer, learner:
         scorer.await_ready()
         learner.await_ready()
-        command = [sys.executable, "-m", "fraud_service", "feed", str(file), "--event-time", "--label-delay=1d"]
-        subprocess.run([*command, *options], env={**os.environ, **environment(settings)}, check=True, timeout=200)
+        fed = run_here(settings, "feed", str(file), "--event-time", "--label-delay=1d", *options)
+        assert fed.returncode == 0, fed.stderr
         inputs = len(read_all(settings, settings.topics.transactions))
         scorer.wait_until(lambda: len(read_all(settings, settings.topics.scores)) >= inputs, 60)
         learner.wait_until(lambda: is_read(settings), 60)

@@ -15,57 +15,57 @@ STARTED = "Initializing state directory"  # what Quix logs before it asks for pa
 
 
 @pytest.mark.parametrize("verb", ["score", "learn"])
-def test_a_process_that_starts_before_its_broker_waits_for_it(apache_kafka, tmp_path, verb):
-    settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
+def test_a_process_that_starts_before_its_broker_waits_for_it(own_kafka, tmp_path, verb):
+    settings = fresh_settings(own_kafka.bootstrap, tmp_path)
     process = Service(settings, verb, tmp_path / verb)
-    apache_kafka.kill()
+    own_kafka.kill()
     try:
         with process:
-            apache_kafka.start()  # the process asks from now on; the coordinator of its group loads a little later
+            own_kafka.start()  # the process asks from now on; the coordinator of its group loads a little later
             process.await_ready()
             assert process.stop() == 0
     finally:
-        apache_kafka.start()
+        own_kafka.start()
 
 
-def test_an_outage_shorter_than_the_session_leaves_a_scorer_alive_and_not_ready(apache_kafka, tmp_path):
-    settings = fresh_settings(apache_kafka.bootstrap, tmp_path).model_copy(
+def test_an_outage_shorter_than_the_session_leaves_a_scorer_alive_and_not_ready(own_kafka, tmp_path):
+    settings = fresh_settings(own_kafka.bootstrap, tmp_path).model_copy(
         update={"session_timeout": timedelta(minutes=1)}
     )
     scorer = Service(settings, "score", tmp_path / "scorer")
     with scorer:
         scorer.await_ready()
-        apache_kafka.kill()
+        own_kafka.kill()
         try:
             scorer.wait_until(lambda: scorer.status("/readyz") == 503, 30)
             assert scorer.status("/livez") == 200
         finally:
-            apache_kafka.start()
+            own_kafka.start()
         scorer.await_ready()
         assert scorer.stop() == 0
 
 
 @pytest.mark.parametrize("verb", ["score", "learn"])
-def test_an_outage_longer_than_the_session_is_waited_for_by_the_same_process(apache_kafka, tmp_path, verb):
-    settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
+def test_an_outage_longer_than_the_session_is_waited_for_by_the_same_process(own_kafka, tmp_path, verb):
+    settings = fresh_settings(own_kafka.bootstrap, tmp_path)
     assert settings.session_timeout == timedelta(seconds=6)
     process = Service(settings, verb, tmp_path / verb)
     with process:
         process.await_ready()
-        apache_kafka.kill()
+        own_kafka.kill()
         try:
             process.wait_until(lambda: "stream_interrupted" in process.log(), 60)
             assert process.status("/readyz") == 503
             assert process.status("/livez") == 200
         finally:
-            apache_kafka.start()
+            own_kafka.start()
         process.await_ready()
         assert process.stop() == 0
 
 
 @pytest.mark.parametrize("verb", ["score", "learn"])
-def test_a_process_stopped_before_its_group_has_answered_ends_in_good_order(apache_kafka, tmp_path, verb):
-    process = Service(fresh_settings(apache_kafka.bootstrap, tmp_path), verb, tmp_path / verb)
+def test_a_process_stopped_before_its_group_has_answered_ends_in_good_order(own_kafka, tmp_path, verb):
+    process = Service(fresh_settings(own_kafka.bootstrap, tmp_path), verb, tmp_path / verb)
     with process:
         process.await_ready()
     for moment in (0.0, 0.1, 0.2):  # within the half second in which the group answers

@@ -152,7 +152,7 @@ class StackKafka(kafka.ApacheKafka):
 
 
 @pytest.mark.kafka
-def test_apache_kafka_of_the_stacks_version_starts_with_its_settings(stack, apache_kafka):
+def test_apache_kafka_of_the_stacks_version_starts_with_its_settings(stack, kafka_can_run):
     service = stack["services"]["kafka"]
     assert f"<kafka.version>{service['image'].rpartition(':')[2]}</kafka.version>" in kafka.POM.read_text()
     broker = StackKafka()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.events import LabelledTransaction, Transaction
 
-pytestmark = [pytest.mark.embedded, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.timeout(400)]
 
 RATE = 300.0  # transactions a second: three weeks of event time pass within a minute
 # What the load makes happen, besides transactions.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
+import logging
 from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
+import structlog
 from simulation.classroom import LearnerWorld
 from simulation.process import silence
 from simulation.world import Run, World, run
@@ -17,14 +16,28 @@ from fraud_service.domain.profile import RECENT, Duplicate, Profile, fingerprint
 from fraud_service.runtime import fast_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fraud_service.domain.events import Transaction
 
 SEEDS = 200
+SHARD = 20  # seeds that a test runs: small enough to share the work evenly, and the first one is in `make test`
+SHARDS = [
+    pytest.param(range(first, first + SHARD), id=f"seeds-{first}", marks=() if first == 0 else pytest.mark.slow)
+    for first in range(0, SEEDS, SHARD)
+]
+
+pytestmark = [pytest.mark.independent, pytest.mark.filterwarnings("ignore")]
 
 
-def runs(one, seeds) -> list[Run]:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=silence) as pool:
-        return list(pool.map(one, seeds, chunksize=4))
+@pytest.fixture(autouse=True)
+def silent() -> Iterator[None]:
+    """Write no log: in a simulation something always goes wrong."""
+    configured = structlog.get_config()
+    silence()
+    yield
+    logging.disable(logging.NOTSET)
+    structlog.configure(**configured)
 
 
 def learning(seed: int) -> Run:
@@ -80,43 +93,29 @@ def hasty(seed: int) -> Run:
         return run(seed, LearnerWorld)
 
 
-def test_whatever_a_seed_does_to_the_scorer_nothing_is_lost_doubled_or_changed():
-    found = runs(run, range(SEEDS))
-    assert {one.seed: one.anomalies for one in found if one.anomalies} == {}
-    assert sum(one.events.get("crash", 0) for one in found) > SEEDS / 10
-    assert sum(one.events.get("volume", 0) for one in found) > 0
+@pytest.mark.parametrize("seeds", SHARDS)
+@pytest.mark.parametrize("one", [run, learning], ids=["scorer", "learner"])
+def test_whatever_a_seed_does_nothing_is_lost_doubled_or_changed(one, seeds):
+    found = [one(seed) for seed in seeds]
+    assert {each.seed: each.anomalies for each in found if each.anomalies} == {}
+    assert sum(each.events.get("crash", 0) for each in found) > SHARD / 10
 
 
-def test_a_recovery_that_misses_the_last_checkpoint_is_found():
-    assert any(one.anomalies for one in runs(impatient, range(60)))
+@pytest.mark.slow
+def test_seeds_take_volumes_away():
+    assert any(run(seed).events.get("volume", 0) for seed in range(SEEDS))
 
 
-def test_rows_that_are_not_recovered_are_found():
-    assert any(one.anomalies for one in runs(careless, range(24)))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mutation", "seeds"),
+    [(impatient, 60), (careless, 24), (forgetful, 8), (trusting, 20), (credulous, 8), (hasty, 24)],
+)
+def test_a_fault_of_ours_is_found(mutation, seeds):
+    assert any(mutation(seed).anomalies for seed in range(seeds))
 
 
-def test_state_that_is_not_in_the_changelog_is_found():
-    assert any(one.anomalies for one in runs(forgetful, range(8)))
-
-
-def test_a_changelog_that_is_taken_for_events_is_found():
-    assert any(one.anomalies for one in runs(trusting, range(20)))
-
-
-def test_a_payment_that_is_not_scored_because_its_id_was_used_is_found():
-    assert any(one.anomalies for one in runs(credulous, range(8)))
-
-
-def test_whatever_a_seed_does_to_the_learner_every_truth_is_taught_once():
-    found = runs(learning, range(SEEDS))
-    assert {one.seed: one.anomalies for one in found if one.anomalies} == {}
-    assert sum(one.events.get("crash", 0) for one in found) > SEEDS / 10
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("mutation", [forgetful, trusting])
 def test_state_of_a_learner_that_is_not_what_it_had_committed_is_found(mutation):
-    assert any(one.anomalies for one in runs(partial(mutation, kind=LearnerWorld), range(24)))
-
-
-def test_a_boundary_that_is_closed_too_early_is_found():
-    assert any(one.anomalies for one in runs(hasty, range(24)))
+    assert any(mutation(seed, LearnerWorld).anomalies for seed in range(24))

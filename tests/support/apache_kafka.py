@@ -166,6 +166,11 @@ class ApacheKafka:
         return self._directory / "broker.log"
 
     @property
+    def folder(self) -> Path:
+        """The folder of all that is its own."""
+        return self._directory
+
+    @property
     def data(self) -> Path:
         """The folder of its topics, one folder a partition."""
         return self._directory / "data"
