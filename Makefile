@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/fraud-service demo $(if $(BOOTSTRAP),--bootstrap $(BOOTSTRAP))
 
 # Two workers; the slow tests first, by tests/durations.json; the tests of a module on one worker.
-PYTEST = $(BIN)/pytest --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/pytest --dist loadscope --no-loadscope-reorder
 
 # The unit tests, some seeds of the simulation, and the whole loop on the embedded broker: minutes.
 test: setup

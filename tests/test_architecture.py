@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,32 @@ def closure(module: str) -> set[str]:
             parents = {current.rsplit(".", depth)[0] for depth in range(1, current.count(".") + 1)}
             waiting += parents | imports(current, functions=False)
     return reached
+
+
+CONTRACTS = {
+    contract["type"]: contract
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+}
+TOP = {name.split(".")[1] for name in FILES if "." in name}  # packages, and the modules beside them
+
+
+def test_the_layers_that_make_lint_checks_name_every_package_once():
+    layers = CONTRACTS["layers"]
+    named = [name.strip() for line in layers["layers"] for name in re.split("[|:]", line)]
+    assert sorted(named) == sorted(TOP)
+    assert layers["exhaustive"]
+
+
+def test_no_contract_has_an_exception():
+    options = {option for contract in CONTRACTS.values() for option in contract}
+    assert options.isdisjoint({"ignore_imports", "exhaustive_ignores"})
+    assert CONTRACTS["acyclic_siblings"]["ancestors"] == ["fraud_service.*"]
+
+
+def test_every_package_but_the_runtime_is_forbidden_to_import_quix():
+    packages = {name for name in TOP if FILES[f"fraud_service.{name}"].name == "__init__.py"}
+    forbidden = {name.removeprefix("fraud_service.") for name in CONTRACTS["forbidden"]["source_modules"]}
+    assert packages - forbidden == {"runtime"}
 
 
 @pytest.mark.parametrize("module", [name for name in FILES if is_within(name, ("fraud_service.domain",))])

@@ -29,7 +29,7 @@ from fraud_service.models import artifact
 from fraud_service.training.export import export
 from fraud_service.training.fit import CANDIDATE_PARAMETERS, Examples, Fitted, Window, forest
 
-pytestmark = [pytest.mark.kafka, pytest.mark.independent, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 START = 1_700_000_000_000 - 1_700_000_000_000 % DAY
 CARD = "card-7f3a0c9d55e1"

@@ -23,8 +23,6 @@ from fraud_service.domain.events import LabelSource
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.independent
-
 MARK = "DEMO_OF_THIS_TEST"
 PROC = Path("/proc")
 START = 90.0  # seconds for broker and services on a busy machine

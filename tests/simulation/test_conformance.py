@@ -16,8 +16,6 @@ from simulation.host import Host, here
 
 from fraud_service.kafka.partitioner import PARTITIONER
 
-pytestmark = pytest.mark.independent
-
 
 class Simulated:
     """Clients of the simulated broker; waiting moves its clock."""

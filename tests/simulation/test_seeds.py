@@ -27,7 +27,7 @@ SHARDS = [
     for first in range(0, SEEDS, SHARD)
 ]
 
-pytestmark = [pytest.mark.independent, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Which tests run first, and on which worker: the slow ones first, and the tests of a module on one worker.
 
-`durations.json` holds the seconds that the slow ones took last; `pytest --write-durations` writes it. A module that is
-marked `independent` has no fixture of its own to share: any worker may take each of its tests.
+`durations.json` holds the seconds that the slow ones took last; `pytest --write-durations` writes it.
 """
 
 from __future__ import annotations
@@ -9,14 +8,40 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-DURATIONS: Final = Path(__file__).parents[1] / "durations.json"
-DEPLOY: Final = Path(__file__).parents[1] / "deploy"  # its tools are not installed for `make test`
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+
+TESTS: Final = Path(__file__).parents[1]
+DEPLOY: Final = TESTS / "deploy"  # its tools are not installed for `make test`
+DURATIONS: Final = TESTS / "durations.json"
 MIN_SECONDS: Final = 1.0  # what takes less is not written down
-UNKNOWN_SECONDS: Final = 10.0  # of a test that needs a broker and never ran: better early than last
+UNKNOWN_SECONDS: Final = 10.0  # of a test that needs Kafka and never ran: better early than last
+
+# Modules with slow tests that share no fixture of their module: any worker may take each of them.
+INDEPENDENT: Final = {
+    "tests/broker/test_operations_on_kafka.py",
+    "tests/e2e/test_demo.py",
+    "tests/simulation/test_conformance.py",
+    "tests/simulation/test_seeds.py",
+}
+
+
+class SlowFirst(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives a worker one group of tests after the other, in the order of the collection."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def group_of(nodeid: str) -> str:
+    """Return the name of what has to run on one worker."""
+    module = nodeid.partition("::")[0]
+    return nodeid if module in INDEPENDENT else module
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,30 +55,23 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(DurationWriter(), "duration-writer")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what `make test` leaves out, name the group of each test, and put the slow groups first.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SlowFirst | None:
+    """Schedule by group where modules are to stay together, as `--dist loadscope` asks."""
+    return SlowFirst(config, log) if config.getoption("dist") == "loadscope" else None
 
-    Without workers the order stays.
-    """
-    for item in items:
-        if item.path.is_relative_to(DEPLOY):
-            item.add_marker(pytest.mark.slow)
-    if not getattr(config.option, "loadgroup", False):
-        return
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test` leaves out, and put the slow groups first."""
     known = read_durations()
     seconds: dict[str, float] = {}
     for item in items:
-        group = group_of(item)
-        item.add_marker(pytest.mark.xdist_group(group))
+        if item.path.is_relative_to(DEPLOY):
+            item.add_marker(pytest.mark.slow)
         unknown = UNKNOWN_SECONDS if item.get_closest_marker("kafka") else 0.0
-        seconds[item.nodeid] = known.get(group, unknown)
-    items.sort(key=lambda item: -seconds[item.nodeid])
-
-
-def group_of(item: pytest.Item) -> str:
-    """Return the name of what has to run on one worker."""
-    return item.nodeid if item.get_closest_marker("independent") else item.nodeid.partition("::")[0]
+        group = group_of(item.nodeid)
+        seconds[group] = max(seconds.get(group, 0.0), known.get(group, unknown))
+    items.sort(key=lambda item: -seconds[group_of(item.nodeid)])
 
 
 def read_durations() -> dict[str, float]:
@@ -69,8 +87,7 @@ class DurationWriter:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add what a test took, its fixtures included."""
-        _, _, group = report.nodeid.rpartition("@")  # xdist adds it
-        self._seconds[group] += report.duration  # type: ignore[assignment]
+        self._seconds[group_of(report.nodeid)] += report.duration  # type: ignore[assignment]
 
     def pytest_sessionfinish(self) -> None:
         """Write the file, the slowest first."""
