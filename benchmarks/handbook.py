@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fraud_service.evaluation.card_precision import card_precision
-from fraud_service.training.fit import Examples, fit
+from fraud_service.training.dataset import Examples
+from fraud_service.training.fit import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

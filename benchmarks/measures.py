@@ -17,7 +17,7 @@ from fraud_service.cli import GARBAGE_THRESHOLD
 from fraud_service.domain.features import NAMES, extraction
 from fraud_service.domain.time import DAY
 from fraud_service.models.onnx_forest import OnnxForest
-from fraud_service.training.fit import Window, collect
+from fraud_service.training.dataset import TrainingWindow, collect
 from fraud_service.training.history import History
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def payments(stream: Stream, data: Path) -> handbook.Payments:
     history = History.open(data / stream.file, COLUMNS, CONSTANTS)
     events = list(history)
     if not path.exists():
-        window = Window(events[0].transaction.timestamp, events[-1].transaction.timestamp + 1, DELAY)
+        window = TrainingWindow(events[0].transaction.timestamp, events[-1].transaction.timestamp + 1, DELAY)
         np.save(path, collect(history, window).features)
     return handbook.Payments(
         np.array([event.transaction.timestamp for event in events]),
@@ -153,7 +153,7 @@ def _microseconds(data: Path) -> dict[str, float]:
     try:
         history = History.open(data / STREAMS[0].file, COLUMNS, CONSTANTS, end=epoch(40))
         events = list(history)
-        collect(events, Window(epoch(0), epoch(40), DELAY))
+        collect(events, TrainingWindow(epoch(0), epoch(40), DELAY))
     finally:
         for name, function in originals.items():
             setattr(extraction, name, function)

@@ -14,7 +14,7 @@ from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.kafka import model_topic
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.models.received import last
-from fraud_service.training.fit import Examples, Window, collect
+from fraud_service.training.dataset import Examples, TrainingWindow, collect
 from fraud_service.training.refit import LabelledWindow
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ def readable(batch: Iterable[bytes]) -> Iterator[LabelledRecord]:
 
 
 def labelled_in_file(history: History, label_delay: int, progress: Callable[[], None] = lambda: None) -> Examples:
-    """Return what is labelled at the end of a history. Raises as `fraud_service.training.fit.collect` does."""
+    """Return what is labelled at the end of a history. Raises as `fraud_service.training.dataset.collect` does."""
     times = [event.transaction.timestamp for event in history]
     known = times[-1] - label_delay if times else 0
-    return collect(history, Window(times[0] if times else 0, known + 1, label_delay), progress)
+    return collect(history, TrainingWindow(times[0] if times else 0, known + 1, label_delay), progress)
 
 
 def report(settings: Settings, found: RefitRecord) -> None:

@@ -105,7 +105,7 @@ def backtest(
     for path in (scores, json_out, report):
         require_folder(path)
     history = history_of(file, maps, sets, None, end)
-    plan = run.Plan(
+    plan = run.BacktestPlan(
         source=file.name,
         models=models,
         label_delay=duration_ms(label_delay, "--label-delay"),

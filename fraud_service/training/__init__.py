@@ -1,1 +1,1 @@
-"""Fitting the pretrained model and writing its artifact. Needs the training extra; nothing that serves imports it."""
+"""Train the pretrained model and write its artifact. Needs the `training` extra; serving code never imports it."""

@@ -1,7 +1,7 @@
-"""Backtest: score a file as the live service would have, and say how good that was. The service without Kafka.
+"""Backtest: score a history as the live service would have scored it, without Kafka, and measure the result.
 
-Every transaction is scored once, in event order, by what was known then; a label becomes known at its own time;
-snapshots come into force at the same event times as live.
+The backtest scores every transaction once, in event order, with what was known then. A label counts from the time at
+which it became known. Snapshots take effect at the same event times as live.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ SCHEMA: Final = pa.schema(
 )
 
 
-class Plan(msgspec.Struct, frozen=True):
+class BacktestPlan(msgspec.Struct, frozen=True):
     """What to backtest.
 
-    `label_delay` is in milliseconds; transactions before `start` (epoch milliseconds) warm the state and are not
-    reported, and every `refit_every` milliseconds after it a re-fit may replace the model. Without `online`, the
-    pretrained model scores alone; labels still move the risk of merchants and cards.
+    `label_delay` is in milliseconds. Transactions before `start` (epoch milliseconds) only warm the state. A re-fit may
+    replace the model every `refit_every` milliseconds after `start`. Without `online`, only the pretrained model
+    scores; labels still update the risk of merchants and cards.
     """
 
     source: str
@@ -73,57 +73,60 @@ class Plan(msgspec.Struct, frozen=True):
     refit_every: int | None = None
 
     def restore(self, model: OnnxForest) -> Callable[[bytes | None], OnlineLearner]:
-        """Return what makes the online learner beside a model."""
+        """Return the factory of the online learner for a pretrained model."""
         return factories.restore(model) if self.online else lambda _: FrozenLearner(model.untrained_online_model())
 
 
 class RefitSchedule:
-    """Watch the lessons, and every so often challenge the model that reigns."""
+    """Collect labels, and evaluate a challenger against the active model at regular boundaries."""
 
-    def __init__(self, plan: Plan, champion: OnnxForest) -> None:
+    def __init__(self, plan: BacktestPlan, champion: OnnxForest) -> None:
         self._plan = plan
         self._champion = champion
         self._window = LabelledWindow()
         self._next = 0
         self.outcomes: list[RefitRecord] = []
-        self.promote: Callable[[OnnxForest, Callable[[bytes | None], OnlineLearner]], None] = lambda *_: None
 
-    def observe(self, lesson: BoundaryResult) -> None:
-        """Take in a lesson; at the boundary that is due, re-fit."""
+    def observe(self, result: BoundaryResult) -> OnnxForest | None:
+        """Add the labels of a boundary; return the promoted model if a re-fit was due and its challenger won."""
         if self._plan.refit_every is None:
-            return
-        self._window.add(lesson.labelled())
-        now = lesson.as_of
+            return None
+        self._window.add(result.labelled())
+        now = result.as_of
         if not self._next:
             self._next = (now if self._plan.start is None else self._plan.start) + self._plan.refit_every
         if now < self._next:
-            return
+            return None
         self._next += self._plan.refit_every
-        outcome, artifact = evaluate_challenger(self._window.examples(), self._champion, now, self._plan.source)
+        outcome, promoted = evaluate_challenger(self._window.examples(), self._champion, now, self._plan.source)
         self.outcomes.append(outcome)
-        if artifact is not None:
-            self._champion = OnnxForest(artifact)
-            self.promote(self._champion, self._plan.restore(self._champion))
+        if promoted is None:
+            return None
+        self._champion = OnnxForest(promoted)
+        return self._champion
 
 
 class ResultTable:
-    """The reported transactions, column by column, and what the figures need besides."""
+    """The reported transactions by column, and what the metrics need besides."""
 
     def __init__(self) -> None:
-        self.cards: list[int] = []
-        self.amounts: list[float] = []
+        self.online_weights: list[tuple[int, float]] = []
         self._rows: list[tuple[Any, ...]] = []
-        self.weights: list[tuple[int, float]] = []
-        self.contributions = np.zeros(len(NAMES))
-        self.explained = 0
-        self._codes: dict[str, int] = {}
+        self._cards: list[int] = []
+        self._amounts: list[float] = []
+        self._card_numbers: dict[str, int] = {}
         self._snapshot = ""
+        self._contributions = np.zeros(len(NAMES))
+        self._explained = 0
 
-    def add(self, event: LabelledTransaction, verdict: Assessment, snapshot: Snapshot, *, online: bool) -> None:
-        """Take in one transaction and the snapshot in force. A repetition was reported before."""
-        if verdict.is_duplicate:
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, event: LabelledTransaction, assessment: Assessment, snapshot: Snapshot, *, online: bool) -> None:
+        """Add a transaction with the active snapshot. A duplicate is skipped: its first assessment is in the table."""
+        if assessment.is_duplicate:
             return
-        transaction, decision = verdict.transaction, verdict.decision
+        transaction, decision = assessment.transaction, assessment.decision
         row = (  # in the order of the schema
             transaction.transaction_id,
             transaction.timestamp,
@@ -137,21 +140,21 @@ class ResultTable:
             event.is_fraud,
         )
         self._rows.append(row)
-        self.cards.append(self._codes.setdefault(transaction.card_id, len(self._codes)))
-        self.amounts.append(transaction.amount)
+        self._cards.append(self._card_numbers.setdefault(transaction.card_id, len(self._card_numbers)))
+        self._amounts.append(transaction.amount)
         if online and snapshot.version != self._snapshot:
             self._snapshot = snapshot.version
-            self.weights.append((transaction.timestamp, round(snapshot.online_weight, 6)))
-        if verdict.contributions is not None:
-            self.contributions += np.abs(list(verdict.contributions.features.values()))
-            self.explained += 1
+            self.online_weights.append((transaction.timestamp, round(snapshot.online_weight, 6)))
+        if assessment.contributions is not None:
+            self._contributions += np.abs(list(assessment.contributions.features.values()))
+            self._explained += 1
 
     def table(self) -> pa.Table:
-        """Return one row a transaction, in event order."""
+        """Return one row for each transaction, in event order."""
         return pa.table(dict(zip(SCHEMA.names, zip(*self._rows, strict=True), strict=True)), schema=SCHEMA)
 
     def scores(self, table: pa.Table) -> Scores:
-        """Return what the figures are computed from: the transactions whose label is known."""
+        """Return the input of the metrics: the transactions whose label is known."""
         known = table["is_fraud"].is_valid().to_numpy()
 
         def column(name: str) -> Any:
@@ -161,62 +164,69 @@ class ResultTable:
         values = {component: column(name) for component, name in components.items()}
         return Scores(
             timestamps=column("timestamp").astype("datetime64[ms]").astype(np.int64),
-            cards=np.array(self.cards, dtype=np.int64)[known],
+            cards=np.array(self._cards, dtype=np.int64)[known],
             is_fraud=column("is_fraud").astype(bool),
-            amounts=np.array(self.amounts)[known],
+            amounts=np.array(self._amounts)[known],
             components={name: value for name, value in values.items() if not np.isnan(value).all()},
             flagged=column("outcome") != "approve",
         )
 
-    def features(self) -> dict[str, float]:
+    def mean_contributions(self) -> dict[str, float]:
         """Return the mean absolute contribution, in logits, of each feature to the flagged transactions."""
-        means = self.contributions / max(self.explained, 1)
+        means = self._contributions / max(self._explained, 1)
         return {name: round(float(mean), 6) for name, mean in zip(NAMES, means, strict=True)}
 
 
 def backtest(
-    history: History, plan: Plan, settings: Settings, progress: Callable[[], None] = lambda: None
+    history: History, plan: BacktestPlan, settings: Settings, progress: Callable[[], None] = lambda: None
 ) -> tuple[pa.Table, Result]:
-    """Run over a history.
+    """Run a backtest.
 
     Returns
     -------
     tuple
-        One row a reported transaction, and the figures.
+        A table with one row for each reported transaction, and the metrics.
 
     Raises
     ------
     ConfigurationError
-        When no transaction is left to report.
+        No transaction is left to report.
     ModelError
-        When the model cannot be loaded.
+        The model cannot be loaded.
     """
     model = OnnxForest.load(artifact.find(plan.models))
-    refitting = RefitSchedule(plan, model)
-    rehearsal = InMemoryService(
+    refits = RefitSchedule(plan, model)
+
+    def observe(result: BoundaryResult) -> None:
+        promoted = refits.observe(result)
+        if promoted is not None:
+            service.promote(promoted, plan.restore(promoted))
+
+    service = InMemoryService(
         Detector(model, factories.policy(settings)),
         factories.first_snapshot(model),
         plan.restore(model),
         msgspec.structs.replace(factories.calendar(settings), maturity=plan.label_delay),
         NegativeSampler(settings.negative_sample_rate if plan.online or plan.refit_every is not None else 0.0),
         plan.label_delay,
-        observe=refitting.observe,
+        observe=observe,
     )
-    refitting.promote = rehearsal.promote
     reported = ResultTable()
-    events, played = tee(history)
-    for event, verdict in zip(events, rehearsal.run(played), strict=True):
+    events, scored = tee(history)
+    for event, assessment in zip(events, service.run(scored), strict=True):
         progress()
         if plan.start is None or event.transaction.timestamp >= plan.start:
-            in_force = rehearsal.knowledge.at(event.transaction.timestamp).snapshot
-            reported.add(event, verdict, in_force, online=plan.online)
-    if not reported.cards:
+            active = service.knowledge.at(event.transaction.timestamp).snapshot
+            reported.add(event, assessment, active, online=plan.online)
+    if not reported:
         raise ConfigurationError("no transaction is left to report: check --from, --to and the file")
     table = reported.table()
-    return table, _result(plan, model, reported, table, refitting.outcomes)
+    return table, _result(plan, model, reported, table, refits.outcomes)
 
 
-def _result(plan: Plan, model: OnnxForest, reported: ResultTable, table: pa.Table, refits: list[RefitRecord]) -> Result:
+def _result(
+    plan: BacktestPlan, model: OnnxForest, reported: ResultTable, table: pa.Table, refits: list[RefitRecord]
+) -> Result:
     times = table["timestamp"].cast(pa.int64())
     return Result(
         run={
@@ -230,15 +240,15 @@ def _result(plan: Plan, model: OnnxForest, reported: ResultTable, table: pa.Tabl
             "refit_every_days": None if plan.refit_every is None else plan.refit_every / DAY,
         },
         figures=evaluate(reported.scores(table)),
-        weights=reported.weights,
-        features=reported.features(),
+        weights=reported.online_weights,
+        features=reported.mean_contributions(),
         models=sorted(table["model"].unique().to_pylist()),
         refits=[{**msgspec.structs.asdict(outcome), "at": rfc3339(outcome.at)} for outcome in refits],
     )
 
 
 def write_scores(table: pa.Table, path: Path) -> None:
-    """Write the scores as Parquet. Raises `ConfigurationError` when that cannot be done."""
+    """Write the scores as Parquet. Raises `ConfigurationError` if the file cannot be written."""
     try:
         parquet.write_table(table, path, compression="zstd")
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Write a fitted model as an artifact: ONNX from the fitted nodes, trees for explanations, manifest and card.
+"""Export a fitted forest as an artifact: ONNX graph, trees for explanations, manifest and model card.
 
-The graph is of `TreeEnsemble` nodes of ai.onnx.ml version 5 in double precision, which keep every leaf as it was
-fitted; the converters round them. scikit-learn's forests compare features in single precision: rounding a threshold
-down to it changes no such comparison.
+The ONNX converters round leaf values to single precision. Our graph uses `TreeEnsemble` nodes of ai.onnx.ml version 5,
+which keep them in double precision. scikit-learn compares features in single precision, so rounding a threshold down
+to single precision changes no comparison.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from fraud_service.domain.errors import ModelError
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
+from fraud_service.domain.time import DAY
 from fraud_service.models.artifact import CARD, FORMAT, MANIFEST, MODEL, TREES, Artifact, Manifest
 from fraud_service.models.onnx_forest import LAPLACE, OnnxForest
 from fraud_service.models.onnx_graph import onnx_bytes
 from fraud_service.models.trees import Trees, truncate
-from fraud_service.training.fit import Fitted, Window, prior, standardisation
+from fraud_service.training.fit import FittedForest, prior, standardisation
 from fraud_service.training.model_card import model_card
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fraud_service.domain.features import Features
+    from fraud_service.training.dataset import TrainingWindow
 
-PARITY: Final = 1e-6
+MAX_DIFFERENCE: Final = 1e-6  # probability
 
 
-def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifest:
-    """Write the artifact into a folder. Raises as `build` does."""
+def export(fitted: FittedForest, window: TrainingWindow, source: str, folder: Path) -> Manifest:
+    """Build an artifact and write it into a folder. Raises as `build` does."""
     artifact = build(fitted, window, source)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).write_bytes(artifact.model)
@@ -48,26 +50,28 @@ def export(fitted: Fitted, window: Window, source: str, folder: Path) -> Manifes
     return artifact.manifest
 
 
-def build(fitted: Fitted, window: Window, source: str) -> Artifact:
-    """Make an artifact and prove that it scores like scikit-learn.
+def build(fitted: FittedForest, window: TrainingWindow, source: str) -> Artifact:
+    """Build an artifact and check that it scores the training set as scikit-learn does.
 
     Raises
     ------
     ModelError
-        When the exported model differs from scikit-learn by 1e-6 or more anywhere on the training set.
+        A probability differs by 1e-6 or more.
     """
     trees = flatten(fitted)
     model = onnx_bytes(trees)
     manifest = _manifest(fitted, trees, window, source, {MODEL: model, TREES: msgspec.msgpack.encode(trees)})
     artifact = Artifact(manifest, model, trees)
-    difference = parity(fitted, OnnxForest(artifact))
-    if not difference < PARITY:
-        raise ModelError(f"the exported model differs from scikit-learn by {difference:.1e}, allowed is {PARITY:.0e}")
+    difference = max_difference(fitted, OnnxForest(artifact))
+    if not difference < MAX_DIFFERENCE:
+        raise ModelError(
+            f"the exported model differs from scikit-learn by {difference:.1e}, allowed is {MAX_DIFFERENCE:.0e}"
+        )
     return artifact
 
 
-def flatten(fitted: Fitted) -> Trees:
-    """Lay scikit-learn's trees out as flat lists, with the share of frauds at every node."""
+def flatten(fitted: FittedForest) -> Trees:
+    """Convert scikit-learn's trees to flat lists, with the fraud share at every node."""
     trees = Trees([], [], [], [], [], [])
     estimators = fitted.model.estimators_
     for estimator in estimators:
@@ -83,21 +87,21 @@ def flatten(fitted: Fitted) -> Trees:
 
 
 def _rounded_down(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the largest numbers of single precision that are not above the thresholds."""
+    """Return the largest single-precision numbers that are not above the thresholds."""
     single = thresholds.astype(np.float32)
     too_large = single.astype(np.float64) > thresholds
     return np.where(too_large, np.nextafter(single, np.float32(-np.inf)), single).astype(np.float64)
 
 
 def _shares(tree: Any) -> NDArray[np.float64]:
-    """Return the share of frauds among the training rows of each node."""
+    """Return the fraud share among the training rows of each node."""
     counts: NDArray[np.float64] = tree.value[:, 0, :]
     shares: NDArray[np.float64] = counts[:, 1] / counts.sum(axis=1)
     return shares
 
 
 class _Row:
-    """A training row in the shape that `Pretrained` reads."""
+    """A row of the training set with the one method of `Features` that `OnnxForest.encode` calls."""
 
     def __init__(self, values: list[float]) -> None:
         self._values = tuple(values)
@@ -106,8 +110,8 @@ class _Row:
         return self._values
 
 
-def parity(fitted: Fitted, served: OnnxForest) -> float:
-    """Return the largest difference of probability between scikit-learn and the exported model."""
+def max_difference(fitted: FittedForest, served: OnnxForest) -> float:
+    """Return the largest difference in probability between scikit-learn and the exported model."""
     expected = fitted.model.predict_proba(fitted.examples.features)[:, 1]
     rows: list[Features] = [_Row(row) for row in fitted.examples.features.tolist()]  # type: ignore[misc]
     odds = np.exp(np.array(served.encode(rows).logits))
@@ -115,7 +119,9 @@ def parity(fitted: Fitted, served: OnnxForest) -> float:
     return float(np.abs(expected - shares).max())
 
 
-def _manifest(fitted: Fitted, trees: Trees, window: Window, source: str, files: dict[str, bytes]) -> Manifest:
+def _manifest(
+    fitted: FittedForest, trees: Trees, window: TrainingWindow, source: str, files: dict[str, bytes]
+) -> Manifest:
     centre, scale = standardisation(fitted.examples)
     digests = {name: sha256(data).hexdigest() for name, data in files.items()}
     return Manifest(
@@ -132,8 +138,8 @@ def _manifest(fitted: Fitted, trees: Trees, window: Window, source: str, files: 
             "source": source,
             "from": rfc3339(window.start),
             "to": rfc3339(window.end),
-            "label_delay_days": window.label_delay / 86_400_000,
-            "judged_days": round(fitted.judged / 86_400_000, 2),
+            "label_delay_days": window.label_delay / DAY,
+            "judged_days": round(fitted.holdout_ms / DAY, 2),
             "rows": len(fitted.examples.labels),
             "frauds": int(fitted.examples.labels.sum()),
             "parameters": fitted.parameters,

@@ -1,4 +1,4 @@
-"""The model card: what a person should know of an artifact before trusting it."""
+"""The model card: what a reader needs to know before trusting a model."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ if TYPE_CHECKING:
 
 
 def model_card(manifest: Manifest) -> str:
-    """Write the card of a model as Markdown."""
+    """Return the model card as Markdown."""
     training = manifest.training
     metrics = "\n".join(f"| {name.replace('_', ' ')} | {value:g} |" for name, value in manifest.metrics.items())
     parameters = "\n".join(f"| {name} | {value} |" for name, value in training["parameters"].items())
     return f"""# Model {manifest.version}
 
-A forest (`RandomForestClassifier` of scikit-learn {training["scikit-learn"]}) over {len(manifest.features)} features,
-contract version {manifest.features_version} (see `docs/features.md`). Returns the logit of the probability that a card
-payment is fraudulent. Served from `model.onnx`; `trees.msgpack` holds the same trees for explanations.
+A random forest (`RandomForestClassifier` of scikit-learn {training["scikit-learn"]}) on {len(manifest.features)}
+features, contract version {manifest.features_version} (see `docs/features.md`). It returns the logit of the
+probability that a card payment is fraudulent. The service scores with `model.onnx` and explains with the same trees in
+`trees.msgpack`.
 
 | | |
 |---|---|
 | trained on | {training["source"]} |
-| transactions | {training["from"]} to {training["to"]}: {training["rows"]:,}, of which {training["frauds"]:,} frauds |
+| transactions | {training["from"]} to {training["to"]}: {training["rows"]:,}, {training["frauds"]:,} of them frauds |
 | labels | known within {training["label_delay_days"]:g} days after the window |
 
 ## How good it is
 
-Fitted on the beginning of the window and judged on its end ({training["judged_days"]:g} days), before it was fitted on
-all of it:
+These metrics are of a forest fitted without the last {training["judged_days"]:g} days of the window and evaluated on
+them. The model itself was then fitted on the whole window.
 
-| figure | value |
+| metric | value |
 |---|---|
-{metrics or "| too few frauds to judge | |"}
+{metrics or "| too few frauds to evaluate | |"}
 
-## Settings
+## Parameters
 
-Those that varied were chosen by average precision on that end of the window.
+Average precision on those last days chose between the candidates.
 
 | parameter | value |
 |---|---|
@@ -44,6 +45,6 @@ Those that varied were chosen by average precision on that end of the window.
 
 ## What it is not for
 
-It knows the payments it was trained on. A model trained on simulated payments shows that the service works; before it
-decides on real ones, train it on yours: `fraud-service train FILE --out DIR`.
+A model is good only for payments like those in its training set. A model trained on simulated payments shows that the
+service works. Before it decides on real payments, train it on yours: `fraud-service train FILE --out DIR`.
 """

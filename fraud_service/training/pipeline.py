@@ -1,12 +1,13 @@
-"""Training from end to end: history in, artifact out."""
+"""Train from end to end: from a history to an artifact."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from fraud_service.domain.errors import ConfigurationError
+from fraud_service.training.dataset import TrainingWindow, collect
 from fraud_service.training.export import export
-from fraud_service.training.fit import Window, collect, fit
+from fraud_service.training.fit import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,17 +31,18 @@ def train(
     Parameters
     ----------
     start
-        Event time from which transactions are fitted; None takes the first third of the history to warm the profiles.
+        Event time of the first transaction in the training set. None: the first third of the history only warms the
+        profiles.
     label_delay
-        Milliseconds after the end of the history by which labels are still used.
+        Milliseconds. A label known more than this after the end of the history is not used.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
+        folder.mkdir(parents=True, exist_ok=True)  # fail now rather than after an hour of training
     except OSError as error:
-        raise ConfigurationError(f"--out {folder}: cannot be made a folder: {error.strerror}") from None
+        raise ConfigurationError(f"--out {folder}: cannot create the folder: {error.strerror}") from None
     times = [event.transaction.timestamp for event in history]
     if not times:
         raise ConfigurationError("the history has no transaction: check --train-to and the file")
     begin = start if start is not None else times[0] + (times[-1] - times[0]) // 3
-    window = Window(begin, times[-1] + 1, label_delay)
+    window = TrainingWindow(begin, times[-1] + 1, label_delay)
     return export(fit(collect(history, window, progress)), window, source, folder)

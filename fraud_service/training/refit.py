@@ -1,7 +1,7 @@
-"""Re-fit: a challenger from recently labelled transactions, promoted only when it beats the champion on the newest.
+"""Re-fit: fit a challenger on recent labels, and promote it only if it beats the champion on the newest of them.
 
-Both are judged on the last labelled days, which the challenger has not seen. The one that is promoted is then fitted on
-everything, those days included.
+Both are evaluated on a holdout of the last labelled days, which the challenger has not seen. A promoted model is then
+fitted again with those days included.
 """
 
 from __future__ import annotations
@@ -16,16 +16,9 @@ from fraud_service.domain.features import Features
 from fraud_service.domain.records import RefitRecord
 from fraud_service.domain.time import DAY
 from fraud_service.evaluation.ranking import average_precision
+from fraud_service.training.dataset import MIN_FRAUDS, Examples, TrainingWindow
 from fraud_service.training.export import build
-from fraud_service.training.fit import (
-    CANDIDATE_PARAMETERS,
-    MIN_FRAUDS,
-    PARAMETERS,
-    Examples,
-    Fitted,
-    Window,
-    forest,
-)
+from fraud_service.training.fit import CANDIDATE_PARAMETERS, PARAMETERS, FittedForest, fit_forest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,28 +30,28 @@ if TYPE_CHECKING:
     from fraud_service.domain.scoring import PretrainedModel
     from fraud_service.models.artifact import Artifact
 
-HOLDOUT_DAYS: Final = 7 * DAY  # of event time: the newest labelled transactions judge
-MEMORY: Final = 60 * DAY  # older examples are forgotten
-SPANS: Final = (MEMORY, 14 * DAY)  # what a challenger is fitted on: after a change less is more
+HOLDOUT_MS: Final = 7 * DAY  # event time of the newest labelled transactions
+MAX_AGE_MS: Final = 60 * DAY  # event time; the window drops older examples
+SPANS_MS: Final = (MAX_AGE_MS, 14 * DAY)  # candidates for the training span: after a drift the short one wins
 MARGIN: Final = 0.01  # average precision
-TRIAL_TREES: Final = 40  # enough to choose by; the one that is promoted has all of its choice
+TRIAL_TREES: Final = 40  # enough to choose the span; a promoted model has all trees
 
 
 class LabelledWindow:
-    """The labelled transactions of the last weeks; a correction replaces what was said before."""
+    """The labelled transactions of the last 60 days. A corrected label replaces the earlier one."""
 
     def __init__(self) -> None:
         self._rows: dict[Facts, tuple[int, tuple[float, ...], bool]] = {}
 
     def add(self, records: Iterable[LabelledRecord]) -> None:
-        """Take in labelled examples."""
+        """Add labelled transactions."""
         for record in records:
             self._rows[facts(record)] = record.timestamp, record.features.vector(), record.is_fraud
 
     def examples(self) -> Examples | None:
-        """Return the examples of `MEMORY`, in event order, and forget older ones; None when there are none."""
+        """Return the examples in event order, without those that are too old; None if the window is empty."""
         newest = max((timestamp for timestamp, *_ in self._rows.values()), default=0)
-        self._rows = {key: row for key, row in self._rows.items() if row[0] > newest - MEMORY}
+        self._rows = {key: row for key, row in self._rows.items() if row[0] > newest - MAX_AGE_MS}
         rows = sorted((timestamp, key, values, is_fraud) for key, (timestamp, values, is_fraud) in self._rows.items())
         if not rows:
             return None
@@ -72,70 +65,73 @@ class LabelledWindow:
 def evaluate_challenger(
     examples: Examples | None, champion: PretrainedModel, at: int, source: str, margin: float = MARGIN
 ) -> tuple[RefitRecord, Artifact | None]:
-    """Fit challengers and judge them beside the champion.
+    """Fit challengers and compare the best one with the champion.
 
     Parameters
     ----------
     examples
-        What is labelled by now.
+        All labelled transactions; None if there are none.
     at
         Event time of the re-fit, epoch milliseconds.
+    source
+        Where the labels come from, for the model card.
     margin
         Average precision by which the challenger must be better.
 
     Returns
     -------
     tuple
-        What was found, and the artifact to promote; None when the champion stays.
+        The outcome, and the artifact to promote; None if the champion stays.
     """
+    rows, frauds = (0, 0) if examples is None else (len(examples.labels), int(examples.labels.sum()))
+    unevaluated = RefitRecord(at, champion.version, None, None, margin, 0.0, rows, frauds, None)
     if examples is None:
-        return RefitRecord(at, champion.version, None, None, margin, 0.0, 0, 0, None), None
-    late = examples.timestamps > examples.timestamps.max() - HOLDOUT_DAYS
-    nothing = RefitRecord(
-        at, champion.version, None, None, margin, 0.0, len(examples.labels), int(examples.labels.sum()), None
-    )
-    if min(examples.labels[late].sum(), examples.labels[~late].sum()) < MIN_FRAUDS:
-        return nothing, None
-    truth = examples.labels[late]
-    trials = [(_evaluate_span(examples, late, span), span) for span in SPANS]
-    best, span = max(trials, key=lambda trial: trial[0])
-    reigning = _precision(truth, _logits(champion, examples.features[late]))
-    outcome = msgspec.structs.replace(nothing, champion=reigning, challenger=best, span_days=span / DAY)
-    if not best > reigning + margin:
+        return unevaluated, None
+    is_late = examples.timestamps > examples.timestamps.max() - HOLDOUT_MS
+    early, holdout = examples.where(~is_late), examples.where(is_late)
+    if min(holdout.labels.sum(), early.labels.sum()) < MIN_FRAUDS:
+        return unevaluated, None
+    best, span = max(((_evaluate_span(early, holdout, span), span) for span in SPANS_MS), key=lambda trial: trial[0])
+    current = _average_precision(holdout.labels, _logits(champion, holdout.features))
+    outcome = msgspec.structs.replace(unevaluated, champion=current, challenger=best, span_days=span / DAY)
+    if not best > current + margin:
         return outcome, None
-    artifact = _fitted(_within(examples, span), at, source, outcome)
+    artifact = _build_challenger(_newest(examples, span), source, outcome)
     return msgspec.structs.replace(outcome, promoted=artifact.manifest.version), artifact
 
 
-def _evaluate_span(examples: Examples, late: NDArray[np.bool_], span: int) -> float:
-    early = _within(examples, span, before=late)
-    if early.labels.sum() < MIN_FRAUDS:
+def _evaluate_span(early: Examples, holdout: Examples, span: int) -> float:
+    """Fit a small forest on the last `span` milliseconds before the holdout and return its average precision."""
+    chosen = _newest(early, span)
+    if chosen.labels.sum() < MIN_FRAUDS:
         return 0.0
-    model = forest(early.features, early.labels, CANDIDATE_PARAMETERS[0] | {"n_estimators": TRIAL_TREES})
-    return _precision(examples.labels[late], model.predict_proba(examples.features[late])[:, 1])
+    model = fit_forest(chosen, CANDIDATE_PARAMETERS[0] | {"n_estimators": TRIAL_TREES})
+    return _average_precision(holdout.labels, model.predict_proba(holdout.features)[:, 1])
 
 
-def _within(examples: Examples, span: int, before: NDArray[np.bool_] | None = None) -> Examples:
-    """Return the examples of the last `span` milliseconds, without those that judge."""
-    known = np.ones(len(examples.labels), dtype=bool) if before is None else ~before
-    chosen = known & (examples.timestamps > examples.timestamps[known].max() - span)
-    return Examples(examples.features[chosen], examples.labels[chosen], examples.timestamps[chosen])
+def _newest(examples: Examples, span: int) -> Examples:
+    return examples.where(examples.timestamps > examples.timestamps.max() - span)
 
 
-def _fitted(examples: Examples, at: int, source: str, outcome: RefitRecord) -> Artifact:
-    model = forest(examples.features, examples.labels, CANDIDATE_PARAMETERS[0])
-    metrics = {"champion_average_precision": outcome.champion, "challenger_average_precision": outcome.challenger}
-    known: dict[str, Any] = {name: value for name, value in metrics.items() if value is not None}
-    fitted = Fitted(
-        model, examples, PARAMETERS | CANDIDATE_PARAMETERS[0], known | {"margin": outcome.margin}, HOLDOUT_DAYS
+def _build_challenger(examples: Examples, source: str, outcome: RefitRecord) -> Artifact:
+    figures = {
+        "champion_average_precision": outcome.champion,
+        "challenger_average_precision": outcome.challenger,
+        "margin": outcome.margin,
+    }
+    metrics: dict[str, Any] = {name: value for name, value in figures.items() if value is not None}
+    parameters = CANDIDATE_PARAMETERS[0]
+    forest = FittedForest(
+        fit_forest(examples, parameters), examples, PARAMETERS | parameters, metrics, holdout_ms=HOLDOUT_MS
     )
     end = int(examples.timestamps.max()) + 1
-    return build(fitted, Window(int(examples.timestamps.min()), end, max(at - end, 0)), source)
+    window = TrainingWindow(int(examples.timestamps.min()), end, max(outcome.at - end, 0))
+    return build(forest, window, source)
 
 
 def _logits(model: PretrainedModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(model.encode([Features(*row) for row in rows.tolist()]).logits)
 
 
-def _precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+def _average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     return round(average_precision(truth, scores), 6)

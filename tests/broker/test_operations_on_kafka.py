@@ -26,8 +26,9 @@ from fraud_service.domain.snapshot import Snapshot, decode_snapshot, untrained
 from fraud_service.domain.time import DAY, HOUR
 from fraud_service.kafka import clients, model_topic, topics
 from fraud_service.models import artifact
+from fraud_service.training.dataset import Examples, TrainingWindow
 from fraud_service.training.export import export
-from fraud_service.training.fit import CANDIDATE_PARAMETERS, Examples, Fitted, Window, forest
+from fraud_service.training.fit import CANDIDATE_PARAMETERS, FittedForest, fit_forest
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -306,11 +307,11 @@ def challenger(tmp_path_factory):
     """Fit a small forest that no pod has, as a re-fit would."""
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(1500, len(NAMES))) * 100
-    model = forest(rows, rows[:, 0] > 100, CANDIDATE_PARAMETERS[0] | {"n_estimators": 31})
     examples = Examples(rows, rows[:, 0] > 100, np.arange(1500) * HOUR)
+    model = fit_forest(examples, CANDIDATE_PARAMETERS[0] | {"n_estimators": 31})
     folder = tmp_path_factory.mktemp("challenger")
     found = {"champion_average_precision": 0.5, "challenger_average_precision": 0.625, "margin": 0.01}
-    manifest = export(Fitted(model, examples, {}, found, DAY), Window(0, DAY, DAY), "noise", folder)
+    manifest = export(FittedForest(model, examples, {}, found, DAY), TrainingWindow(0, DAY, DAY), "noise", folder)
     return folder, manifest.version
 
 

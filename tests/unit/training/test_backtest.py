@@ -82,7 +82,7 @@ def test_there_is_one_row_for_each_transaction_from_the_first_day_reported(first
 def test_scores_are_those_of_the_core(first, world, models):
     _, (scores, *_) = first
     settings, model = Settings(), OnnxForest.load(artifact.find(models))
-    rehearsal = InMemoryService(
+    service = InMemoryService(
         Detector(model, factories.policy(settings)),
         factories.first_snapshot(model),
         factories.restore(model),
@@ -90,7 +90,7 @@ def test_scores_are_those_of_the_core(first, world, models):
         NegativeSampler(settings.negative_sample_rate),
         7 * DAY,
     )
-    expected = {v.transaction.transaction_id: v.decision for v in rehearsal.run(History.open(world))}
+    expected = {v.transaction.transaction_id: v.decision for v in service.run(History.open(world))}
     for row in parquet.read_table(scores).to_pylist():
         decision = expected[row["transaction_id"]]
         assert (row["score"], row["outcome"], row["snapshot"]) == (decision.score, decision.outcome, decision.snapshot)
@@ -142,7 +142,9 @@ def test_a_re_fit_that_is_better_scores_from_then_on(world, tmp_path, models, mo
 
 
 def test_nothing_to_report_is_an_error_that_names_the_options(world, models):
-    plan = backtest.Plan(source="w", models=models, label_delay=7 * DAY, start=instant("2030-01-01T00:00:00Z", "date"))
+    plan = backtest.BacktestPlan(
+        source="w", models=models, label_delay=7 * DAY, start=instant("2030-01-01T00:00:00Z", "date")
+    )
     with pytest.raises(ConfigurationError, match="check --from, --to and the file"):
         backtest.backtest(History.open(world), plan, Settings())
 

@@ -16,8 +16,9 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.records import LabelledRecord, encode_record
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
-from fraud_service.training.fit import CANDIDATE_PARAMETERS, Examples
-from fraud_service.training.refit import HOLDOUT_DAYS, MEMORY, LabelledWindow, evaluate_challenger
+from fraud_service.training.dataset import Examples
+from fraud_service.training.fit import CANDIDATE_PARAMETERS
+from fraud_service.training.refit import HOLDOUT_MS, MAX_AGE_MS, LabelledWindow, evaluate_challenger
 
 DAYS = 40
 
@@ -89,7 +90,7 @@ def test_the_same_labels_give_the_same_model():
 
 def test_without_frauds_among_the_newest_nothing_is_judged():
     examples = world()
-    late = examples.timestamps > examples.timestamps.max() - HOLDOUT_DAYS
+    late = examples.timestamps > examples.timestamps.max() - HOLDOUT_MS
     quiet = msgspec.structs.replace(examples, labels=examples.labels & ~late)
     outcome, promoted = evaluate_challenger(quiet, Ignorant(), MONDAY, "a topic")
     assert (outcome.champion, outcome.challenger, promoted) == (None, None, None)
@@ -124,7 +125,7 @@ def test_a_correction_replaces_what_was_said_before_and_old_examples_are_forgott
     window.add([record(1, is_fraud=True), record(2, is_fraud=True, timestamp=MONDAY + DAY)])
     window.add([record(2, is_fraud=False, timestamp=MONDAY + DAY)])
     assert window.examples().labels.tolist() == [True, False]
-    window.add([record(3, is_fraud=False, timestamp=MONDAY + MEMORY)])
+    window.add([record(3, is_fraud=False, timestamp=MONDAY + MAX_AGE_MS)])
     assert window.examples().features[:, 0].tolist() == [2.0, 3.0]
 
 

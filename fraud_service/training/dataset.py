@@ -1,0 +1,106 @@
+"""The training set: the features that the live code computes over past transactions, with their labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.features import NAMES, Features
+from fraud_service.domain.in_memory import FrozenLearner, InMemoryService
+from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
+from fraud_service.domain.online_training import NegativeSampler
+from fraud_service.domain.policy import Policy
+from fraud_service.domain.snapshot import untrained
+from fraud_service.domain.time import LearningSchedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from fraud_service.domain.events import LabelledTransaction
+
+MIN_FRAUDS: Final = 20  # the fit needs as many legitimate transactions, too
+
+
+class TrainingWindow(msgspec.Struct, frozen=True):
+    """Event times [start, end) of the training set, and the label delay, in epoch milliseconds and milliseconds.
+
+    Transactions before `start` only warm profiles and risk. A label known after `end` + `label_delay` is not used.
+    """
+
+    start: int
+    end: int
+    label_delay: int
+
+
+class Examples(msgspec.Struct, frozen=True):
+    """A training set in event order.
+
+    Shapes: `features` (rows, features), `labels` (True for fraud) and `timestamps` (epoch milliseconds) (rows,).
+    """
+
+    features: NDArray[np.float64]
+    labels: NDArray[np.bool_]
+    timestamps: NDArray[np.int64]
+
+    def where(self, chosen: NDArray[np.bool_]) -> Examples:
+        """Select the rows for which the mask, of shape (rows,), is true."""
+        return Examples(self.features[chosen], self.labels[chosen], self.timestamps[chosen])
+
+
+class _NoModel:
+    """A pretrained model without content: the features of a training set do not depend on a score."""
+
+    version = "none"
+    prior = 0.0
+    features_on_path = ()
+
+    def encode(self, rows: Sequence[Features]) -> ModelInputRows:
+        return ModelInputRows([ModelInput(0.0, [0.0] * len(NAMES), [])] * len(rows))
+
+    def contributions(self, row: Features) -> tuple[float, list[float]]:
+        return 0.0, [0.0] * len(row.vector())
+
+
+def collect(
+    history: Iterable[LabelledTransaction], window: TrainingWindow, progress: Callable[[], None] = lambda: None
+) -> Examples:
+    """Compute features and labels of the window's transactions; a transaction without a label counts as legitimate.
+
+    Raises
+    ------
+    ConfigurationError
+        The window has too few frauds to learn from.
+    """
+    learner = FrozenLearner(OnlineModel.untrained())
+    service = InMemoryService(
+        Detector(_NoModel(), Policy(review=2.0, decline=2.0)),  # no score reaches 2: reasons would cost time
+        untrained("none", learner.export()),
+        lambda _: learner,
+        LearningSchedule(maturity=window.label_delay),
+        NegativeSampler(0.0),
+        window.label_delay,
+    )
+    rows, labels, timestamps = [], [], []
+    events = [event for event in history if event.transaction.timestamp < window.end]
+    for event, assessment in zip(events, service.run(events), strict=True):
+        progress()
+        if event.transaction.timestamp >= window.start and assessment.features is not None:
+            rows.append(assessment.features.vector())
+            labels.append(_is_known_fraud(event, window))
+            timestamps.append(event.transaction.timestamp)
+    if sum(labels) < MIN_FRAUDS:
+        raise ConfigurationError(
+            f"the training window has {sum(labels)} known frauds in {len(rows)} transactions and needs at least "
+            f"{MIN_FRAUDS}: widen --train-from/--train-to or shorten --label-delay"
+        )
+    return Examples(np.array(rows), np.array(labels), np.array(timestamps))
+
+
+def _is_known_fraud(event: LabelledTransaction, window: TrainingWindow) -> bool:
+    label = event.label(window.label_delay)
+    return label is not None and label.is_fraud and label.labelled_at <= window.end + window.label_delay

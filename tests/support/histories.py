@@ -1,0 +1,23 @@
+"""Histories to train on, and how many trees a test fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.worlds import DAY, HOUR, MONDAY, transaction
+
+from fraud_service.domain.events import LabelledTransaction
+
+QUICK_TREES = 15
+
+
+def hourly_history(count: int, **facts: Any) -> list[LabelledTransaction]:
+    """Make a payment an hour; every third is a fraud, known a day later."""
+    return [
+        LabelledTransaction(
+            transaction(f"t{n:04}", MONDAY + n * HOUR, **({"amount": 900.0 if n % 3 == 0 else 20.0} | facts)),
+            is_fraud=n % 3 == 0,
+            labelled_at=MONDAY + n * HOUR + DAY,
+        )
+        for n in range(count)
+    ]

@@ -1,0 +1,73 @@
+"""Training sets: nothing from after the window changes an example, and each transaction is one example."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from support.histories import hourly_history
+from support.worlds import DAY, HOUR, MONDAY
+
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.features import NAMES
+from fraud_service.training.dataset import TrainingWindow, collect
+
+
+def known(event, **facts):
+    return msgspec.structs.replace(event, **facts)
+
+
+def test_a_fraud_known_only_after_the_window_and_the_delay_counts_as_genuine():
+    events = hourly_history(90)
+    window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
+    deadline = window.end + window.label_delay
+    in_time, too_late = list(events), list(events)
+    in_time[30] = known(events[30], labelled_at=deadline)
+    too_late[30] = known(events[30], labelled_at=deadline + 1)
+    assert collect(in_time, window).labels.sum() == 30
+    labels = collect(too_late, window).labels
+    assert labels.sum() == 29
+    assert not labels[30]
+
+
+def test_what_happened_after_the_window_changes_no_example():
+    window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
+    before, after = collect(hourly_history(90), window), collect(hourly_history(120, merchant_id="merchant-1"), window)
+    assert after.features.tolist() == before.features.tolist()
+    assert after.labels.tolist() == before.labels.tolist()
+
+
+def test_a_label_that_comes_later_than_all_features_changes_no_feature():
+    window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
+    events = hourly_history(90)
+    other = [*events[:80], *(known(event, is_fraud=not event.is_fraud) for event in events[80:])]
+    assert collect(other, window).features.tolist() == collect(events, window).features.tolist()
+
+
+def test_what_lies_before_the_window_warms_the_profiles_and_is_not_fitted():
+    window = TrainingWindow(MONDAY + 20 * HOUR, MONDAY + 90 * HOUR, DAY)
+    examples = collect(hourly_history(90), window)
+    assert examples.features.shape == (70, len(NAMES))
+    assert examples.timestamps.min() == window.start
+    assert examples.features[0, NAMES.index("count_30d")] == 20
+
+
+def test_a_repeated_transaction_is_fitted_once():
+    events = hourly_history(90)
+    window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
+    assert len(collect([*events[:41], events[40], *events[41:]], window).labels) == 90
+    later = msgspec.structs.replace(events[40].transaction, timestamp=MONDAY + 41 * HOUR)
+    another = known(events[40], transaction=later)  # under a used id
+    assert len(collect([*events[:41], another, *events[41:]], window).labels) == 91
+
+
+def test_a_payment_of_which_nothing_became_known_counts_as_genuine():
+    events = hourly_history(90)
+    events[30] = known(events[30], is_fraud=None, labelled_at=None)
+    assert not collect(events, TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)).labels[30]
+
+
+def test_too_few_frauds_are_refused_with_what_could_be_done():
+    with pytest.raises(ConfigurationError) as caught:
+        collect(hourly_history(30), TrainingWindow(MONDAY, MONDAY + 30 * HOUR, DAY))
+    assert "has 10 known frauds in 30 transactions and needs at least 20" in str(caught.value)
+    assert "--train-from/--train-to" in str(caught.value)
