@@ -1,1 +1,1 @@
-"""How good scores were: figures, and a page that shows them. Needs the evaluation extra; nothing that serves does."""
+"""Measure how good scores are, and report it. Needs the `evaluation` extra; serving code never imports it."""

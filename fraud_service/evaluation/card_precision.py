@@ -1,4 +1,4 @@
-"""Card precision: what a team finds that looks at a hundred cards a day, as in the Fraud Detection Handbook."""
+"""Card precision: what a team finds if it checks a hundred cards a day (Fraud Detection Handbook, CP@100)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CARDS_A_DAY: Final = 100
 def card_precision(
     days: NDArray[np.int64], cards: NDArray[np.int64], is_fraud: NDArray[np.bool_], scores: NDArray[np.float64]
 ) -> float | None:
-    """Return the mean over days of the share of really defrauded cards among the hundred with the highest score.
+    """Return the mean over days of the share of defrauded cards among the hundred with the highest scores.
 
-    A card's score is its highest of the day. A card found defrauded is left out on later days. Of equal scores the card
-    with the smaller number goes first. All arrays have the shape (rows,); None without rows.
+    The score of a card is its highest score of the day. A defrauded card that was found is left out on later days. Ties
+    go to the card with the smaller number. All arrays have the shape (rows,). None without rows.
     """
     if not len(days):
         return None
@@ -33,8 +33,8 @@ def card_precision(
     for day in np.unique(days):
         today = np.flatnonzero(days == day)
         ranked = today[np.argsort(-highest[today], kind="stable")]
-        looked_at = [place for place in ranked.tolist() if int(cards[place]) not in found][:CARDS_A_DAY]
-        caught = {int(cards[place]) for place in looked_at if defrauded[place]}
+        checked = [place for place in ranked.tolist() if int(cards[place]) not in found][:CARDS_A_DAY]
+        caught = {int(cards[place]) for place in checked if defrauded[place]}
         found |= caught
         shares.append(len(caught) / CARDS_A_DAY)
     return float(np.mean(shares))

@@ -1,4 +1,4 @@
-"""The pictures of the report, each as an SVG element. The same figures give the same bytes."""
+"""Charts of the report as SVG elements. The same metrics give the same bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fraud_service.evaluation.metrics import ComponentFigures
     from fraud_service.evaluation.result import Result
 
-# Okabe and Ito's colours can be told apart by nearly everyone.
+# The palette of Okabe and Ito, which people with colour blindness can read.
 COLOURS: Final = {"blended": "#0072b2", "pretrained": "#d55e00", "online": "#009e73", "compared": "#6e6e6e"}
 STYLE: Final = {
     "svg.hashsalt": "fraud-service",
@@ -36,7 +36,7 @@ Curves = dict[str, "ComponentFigures"]
 
 
 def curves(result: Result, compared: Result | None) -> Curves:
-    """Return what is drawn: all components of the run, and the blended score of the other one."""
+    """Return the curves to draw: all components of the run, and the blended score of the compared run."""
     drawn = dict(result.figures.components)
     if compared is not None and "blended" in compared.figures.components:
         drawn["compared"] = compared.figures.components["blended"]
@@ -44,7 +44,7 @@ def curves(result: Result, compared: Result | None) -> Curves:
 
 
 def rankings(drawn: Curves) -> str:
-    """Draw precision against recall, and the ROC curve."""
+    """Draw the precision-recall curve and the ROC curve."""
 
     def draw(axes: list[Axes]) -> None:
         for name, component in drawn.items():
@@ -58,7 +58,7 @@ def rankings(drawn: Curves) -> str:
 
 
 def weeks(drawn: Curves) -> str:
-    """Draw the three figures of each week."""
+    """Draw three metrics for each week."""
     titles = {
         "average_precision": "Average precision",
         "auc_roc": "AUC ROC",
@@ -79,12 +79,12 @@ def weeks(drawn: Curves) -> str:
 
 
 def distribution(component: ComponentFigures) -> str:
-    """Draw how the logits of frauds and genuine payments are distributed."""
+    """Draw histograms of the logits of frauds and of legitimate transactions."""
 
     def draw(axes: list[Axes]) -> None:
         found = component.distribution
         for counts, name, colour in (
-            (found.genuine, "genuine", COLOURS["blended"]),
+            (found.genuine, "legitimate", COLOURS["blended"]),
             (found.frauds, "fraud", COLOURS["pretrained"]),
         ):
             axes[0].stairs(counts, found.edges, fill=True, alpha=0.5, color=colour, label=name)
@@ -95,14 +95,14 @@ def distribution(component: ComponentFigures) -> str:
 
 
 def calibration(drawn: Curves) -> str:
-    """Draw the share of frauds against the mean score."""
+    """Draw the fraud share against the mean score."""
 
     def draw(axes: list[Axes]) -> None:
         for name, component in drawn.items():
             points = [(group.score, group.fraud_share) for group in component.calibration]
             axes[0].plot(*_columns(points), marker="o", markersize=3, color=COLOURS[name], label=name)
         axes[0].plot([1e-5, 1], [1e-5, 1], color="black", linewidth=0.7, linestyle=":")
-        axes[0].set(xlabel="mean score", ylabel="share of frauds", title="Calibration by tenths")
+        axes[0].set(xlabel="mean score", ylabel="fraud share", title="Calibration by deciles")
         axes[0].set_xscale("symlog", linthresh=1e-4)
         axes[0].set_yscale("symlog", linthresh=1e-4)
         axes[0].legend()
@@ -111,20 +111,20 @@ def calibration(drawn: Curves) -> str:
 
 
 def volume(drawn: Curves) -> str:
-    """Draw the recall against the alerts a day."""
+    """Draw recall against alerts per day."""
 
     def draw(axes: list[Axes]) -> None:
         for name, component in drawn.items():
             points = [(one.alerts_a_day, one.recall) for one in component.volume if one.recall is not None]
             axes[0].plot(*_columns(points), marker="o", markersize=3, color=COLOURS[name], label=name)
-        axes[0].set(xscale="log", xlabel="alerts a day", ylabel="recall", title="Alert volume")
+        axes[0].set(xscale="log", xlabel="alerts per day", ylabel="recall", title="Alert volume")
         axes[0].legend()
 
     return _svg(draw)
 
 
 def weights(result: Result) -> str:
-    """Draw the weight of the online model over time."""
+    """Draw the weight of the online model by event time."""
 
     def draw(axes: list[Axes]) -> None:
         points = [(_moment(at), weight) for at, weight in result.weights]
@@ -136,7 +136,7 @@ def weights(result: Result) -> str:
 
 
 def features(result: Result) -> str:
-    """Draw what contributes most to flagged transactions."""
+    """Draw the features that contribute most to flagged transactions."""
     strongest = sorted(result.features.items(), key=lambda item: (-item[1], item[0]))[:MAX_FEATURES][::-1]
 
     def draw(axes: list[Axes]) -> None:

@@ -1,4 +1,4 @@
-"""Pages that need nothing else, neither scripts nor the network."""
+"""HTML pages that work offline and without scripts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def escaped(text: str) -> str:
 
 
 def page(title: str, body: str) -> str:
-    """Put a body of HTML on a page."""
+    """Return a complete page; `body` is HTML, `title` is text."""
     title = escaped(title)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -39,14 +39,14 @@ def page(title: str, body: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Write a table; floats with four digits, nothing known as a dash."""
+    """Return a table of escaped values, formatted by `shown`."""
     titles = f"<thead><tr>{''.join(f'<th>{escaped(title)}</th>' for title in head)}</tr></thead>\n" if head else ""
     body = "".join(f"<tr>{''.join(f'<td>{escaped(shown(value))}</td>' for value in row)}</tr>\n" for row in rows)
     return f"<table>\n{titles}<tbody>\n{body}</tbody>\n</table>\n"
 
 
 def shown(value: Any) -> str:
-    """Write a value of a table."""
+    """Format a value: four decimals for a float, a dash for None."""
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,8 +1,8 @@
-"""Figures of a run: how well each component ranks, over all and by week, and what an alert policy would have caught."""
+"""Metrics of a run: how well each component ranks frauds, in total and by week, and what the alerts would catch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -13,15 +13,12 @@ from fraud_service.domain.time import DAY
 from fraud_service.evaluation.card_precision import card_precision
 from fraud_service.evaluation.ranking import average_precision
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 WEEK: Final = 7 * DAY
-CURVE: Final = 200  # points of a curve at most
-BINS: Final = 40  # of the distribution, from -LOGITS to LOGITS
-LOGITS: Final = 12.0
-SMALLEST: Final = 1e-6  # probabilities are cut off here, and as far below 1, where a logarithm is taken
-GROUPS: Final = 10  # of the calibration
+MAX_CURVE_POINTS: Final = 200
+HISTOGRAM_BINS: Final = 40
+MAX_LOGIT: Final = 12.0  # the histogram covers [-MAX_LOGIT, MAX_LOGIT]
+MIN_PROBABILITY: Final = 1e-6  # before a logarithm, probabilities are clipped to [this, 1 - this]
+CALIBRATION_GROUPS: Final = 10
 ALERTS_A_DAY: Final = (5, 10, 20, 50, 100, 200, 500)
 
 Floats = NDArray[np.float64]
@@ -29,10 +26,10 @@ Bools = NDArray[np.bool_]
 
 
 class Scores(msgspec.Struct, frozen=True):
-    """Scored transactions whose label is known, in event order; arrays of shape (rows,).
+    """Scored transactions with a known label, in event order; arrays of shape (rows,).
 
-    `timestamps` are epoch milliseconds, `cards` any numbers that tell cards apart. `components` holds the probabilities
-    of each component, NaN where it failed, which ranks lowest.
+    `timestamps` are epoch milliseconds; `cards` are numbers, one for each card. `components` holds the probabilities by
+    component; NaN means that the component failed, and ranks lowest.
     """
 
     timestamps: NDArray[np.int64]
@@ -44,7 +41,7 @@ class Scores(msgspec.Struct, frozen=True):
 
 
 class Week(msgspec.Struct, frozen=True):
-    """Seven days; `start` is UTC midnight in epoch milliseconds."""
+    """Metrics of seven days; `start` is UTC midnight in epoch milliseconds."""
 
     start: int
     rows: int
@@ -55,7 +52,7 @@ class Week(msgspec.Struct, frozen=True):
 
 
 class Bin(msgspec.Struct, frozen=True):
-    """A tenth of the transactions, alike in score: their mean score and their share of frauds."""
+    """Mean score and fraud share of a tenth of the transactions, by rank of their score."""
 
     score: float
     fraud_share: float
@@ -63,7 +60,7 @@ class Bin(msgspec.Struct, frozen=True):
 
 
 class AlertVolume(msgspec.Struct, frozen=True):
-    """What alerts from a threshold on would have caught; `value_recall` is the share of the amount of fraud."""
+    """What alerts at a threshold catch; `value_recall` is the share of the fraud amount."""
 
     threshold: float
     alerts_a_day: float
@@ -73,7 +70,7 @@ class AlertVolume(msgspec.Struct, frozen=True):
 
 
 class Distribution(msgspec.Struct, frozen=True):
-    """Transactions by bin of their logit; `edges` has one entry more than the counts."""
+    """Histograms of the logits; `edges` has one entry more than the counts."""
 
     edges: list[float]
     genuine: list[int]
@@ -81,7 +78,7 @@ class Distribution(msgspec.Struct, frozen=True):
 
 
 class ComponentFigures(msgspec.Struct, frozen=True):
-    """How good one component was. Figures that the data cannot tell are None."""
+    """Metrics of one component; None where the data does not determine a metric."""
 
     failed: int
     average_precision: float | None
@@ -98,7 +95,7 @@ class ComponentFigures(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """All figures of a run, rounded to six decimals. `operating` is what the policy itself flagged."""
+    """All metrics of a run, rounded to six decimals. `operating` describes the alerts of the policy."""
 
     rows: int
     frauds: int
@@ -107,7 +104,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 def evaluate(scores: Scores) -> Figures:
-    """Compute all figures. Neither an empty input nor one of a single class is an error."""
+    """Compute all metrics; an empty input and a single class are allowed."""
     if not len(scores.is_fraud):
         return Figures(0, 0, None, {})
     return Figures(
@@ -121,7 +118,7 @@ def evaluate(scores: Scores) -> Figures:
 def _component(scores: Scores, given: Floats) -> ComponentFigures:
     failed, truth = np.isnan(given), scores.is_fraud
     ranked = np.where(failed, 0.0, given)
-    chance = np.clip(ranked, SMALLEST, 1 - SMALLEST)
+    chance = np.clip(ranked, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return ComponentFigures(
         failed=int(failed.sum()),
         average_precision=_average_precision(truth, ranked),
@@ -143,7 +140,7 @@ def _average_precision(truth: Bools, ranked: Floats) -> float | None:
 
 
 def auc_roc(truth: Bools, ranked: Floats) -> float | None:
-    """Return the area under the ROC curve; None with one class only."""
+    """Return the area under the ROC curve, rounded; None with a single class."""
     return _rounded(roc_auc_score(truth, ranked)) if truth.any() and not truth.all() else None
 
 
@@ -185,28 +182,28 @@ def _roc(truth: Bools, ranked: Floats) -> list[tuple[float, float]]:
 
 
 def _thinned(x: Floats, y: Floats) -> list[tuple[float, float]]:
-    """Take points at about equal steps along the curve."""
-    way = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
-    chosen = np.unique(np.searchsorted(way, np.linspace(0.0, way[-1], CURVE)).clip(max=len(x) - 1))
+    """Select points at about equal distances along the curve."""
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    chosen = np.unique(np.searchsorted(length, np.linspace(0.0, length[-1], MAX_CURVE_POINTS)).clip(max=len(x) - 1))
     return [(_round(a), _round(b)) for a, b in zip(x[chosen], y[chosen], strict=True)]
 
 
 def _distribution(truth: Bools, chance: Floats) -> Distribution:
-    edges = np.linspace(-LOGITS, LOGITS, BINS + 1)
-    # Lowest and highest of what `SMALLEST` leaves lie beyond the edges.
-    logits = np.log(chance / (1 - chance)).clip(-LOGITS, LOGITS)
+    edges = np.linspace(-MAX_LOGIT, MAX_LOGIT, HISTOGRAM_BINS + 1)
+    # The logit of MIN_PROBABILITY is outside of the edges.
+    logits = np.log(chance / (1 - chance)).clip(-MAX_LOGIT, MAX_LOGIT)
     genuine, frauds = (np.histogram(logits[part], edges)[0].tolist() for part in (~truth, truth))
     return Distribution([_round(edge) for edge in edges], genuine, frauds)
 
 
 def _calibration(truth: Bools, ranked: Floats) -> list[Bin]:
     order = np.argsort(ranked, kind="stable")
-    groups = [group for group in np.array_split(order, GROUPS) if len(group)]
+    groups = [group for group in np.array_split(order, CALIBRATION_GROUPS) if len(group)]
     return [Bin(_round(ranked[g].mean()), _round(truth[g].mean()), len(g)) for g in groups]
 
 
 def _thresholds(timestamps: NDArray[np.int64], ranked: Floats) -> list[float]:
-    """Return thresholds that give about so many alerts a day."""
+    """Return the threshold for each entry of ALERTS_A_DAY, as far as there are enough transactions."""
     days, descending = _days(timestamps), np.sort(ranked)[::-1]
     places = [round(alerts * days) - 1 for alerts in ALERTS_A_DAY]
     return [float(descending[place]) for place in places if place < len(descending)]
@@ -237,10 +234,3 @@ def _rounded(value: Any) -> float | None:
 
 def _round(value: Any) -> float:
     return round(float(value), 6)
-
-
-def headline(figures: Figures, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Return some figures of every component, by component."""
-    return {
-        component: {name: getattr(found, name) for name in names} for component, found in figures.components.items()
-    }

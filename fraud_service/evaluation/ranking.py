@@ -1,4 +1,4 @@
-"""Average precision of arrays of scores."""
+"""Average precision of scores in arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def average_precision(is_fraud: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    """Return the average precision of scores, a fraud among them.
+    """Return the average precision; needs at least one fraud.
 
     Parameters
     ----------

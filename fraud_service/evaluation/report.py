@@ -1,4 +1,4 @@
-"""The report of a run: one page that needs nothing else, neither scripts nor the network."""
+"""The report of a run: one HTML page with tables and charts."""
 
 from __future__ import annotations
 
@@ -21,19 +21,17 @@ FIGURES: Final = {
     "brier": "Brier",
 }
 
-MOVED: Final = "What moved the scores of flagged transactions most."
-
 
 def report(result: Result, compared: Result | None = None, changes: str = "") -> str:
-    """Write the page, with another run beside this one if there is one, and what is to be said of both."""
-    parts = [_summary(result), changes, _comparison(result, compared), _pictures(result, compared), _refits(result)]
+    """Return the page; `compared` is another run to compare with, `changes` is HTML about both."""
+    parts = [_summary(result), changes, _comparison(result, compared), _charts(result, compared), _refits(result)]
     return page(f"Backtest of {result.run.get('source', 'a run')}", "".join(parts))
 
 
 def _summary(result: Result) -> str:
     figures = result.figures
     facts = [(name.replace("_", " "), value) for name, value in result.run.items()]
-    facts += [("labelled", f"{figures.rows:,}, of which {figures.frauds:,} frauds")]
+    facts += [("labelled", f"{figures.rows:,}, {figures.frauds:,} of them frauds")]
     facts += [("flagged by the policy", _policy(figures.operating))] if figures.operating else []
     rows = [
         [name, *(getattr(found, key) for key in FIGURES), found.failed] for name, found in figures.components.items()
@@ -42,14 +40,14 @@ def _summary(result: Result) -> str:
         table([], facts)
         + "<h2>How good each component is</h2>\n"
         + table(["component", *FIGURES.values(), "failed"], rows)
-        + '<p class="note">CP@100: share of defrauded cards among the hundred with the highest scores of a day.</p>\n'
+        + '<p class="note">CP@100: fraud share among the hundred cards with the highest scores of a day.</p>\n'
     )
 
 
 def _policy(found: AlertVolume) -> str:
     return (
-        f"{found.alerts_a_day:,.1f} alerts a day, precision {shown(found.precision)}, recall {shown(found.recall)}, "
-        f"{shown(found.value_recall)} of the amount of fraud"
+        f"{found.alerts_a_day:,.1f} alerts per day, precision {shown(found.precision)}, recall {shown(found.recall)}, "
+        f"{shown(found.value_recall)} of the fraud amount"
     )
 
 
@@ -66,25 +64,33 @@ def _comparison(result: Result, compared: Result | None) -> str:
     source = escaped(str(compared.run.get("source", "another run")))
     models = escaped(", ".join(compared.models))
     return (
-        f"<h2>Compared with {source} ({models})</h2>\n{table(['figure', 'this run', 'the other', 'difference'], rows)}"
+        f"<h2>Compared with {source} ({models})</h2>\n{table(['figure', 'this run', 'other run', 'difference'], rows)}"
     )
 
 
-def _pictures(result: Result, compared: Result | None) -> str:
+def _charts(result: Result, compared: Result | None) -> str:
     drawn = charts.curves(result, compared)
     if not drawn:
-        return "<p>No labelled transaction: there is nothing to draw.</p>\n"
+        return "<p>There is nothing to draw: no transaction has a label.</p>\n"
     blended = result.figures.components["blended"]
     return (
-        _figure(charts.rankings(drawn), "How many alerts are right, and how many frauds they find: higher is better.")
-        + _figure(charts.weeks(drawn), "The same by week of event time: a falling line is a model that ages.")
+        _figure(charts.rankings(drawn), "Precision and recall of the alerts: higher is better.")
+        + _figure(charts.weeks(drawn), "The same by week of event time: the line falls when a model ages.")
         + '<div class="pair">\n'
-        + _figure(charts.distribution(blended), "Blended scores: the less the two overlap, the better.")
-        + _figure(charts.calibration(drawn), "On the dotted line a score is the probability that it claims to be.")
-        + _figure(charts.volume(drawn), "How much fraud is found with so many alerts a day.")
-        + (_figure(charts.weights(result), "Who decides: 1 is the online model alone.") if result.weights else "")
+        + _figure(charts.distribution(blended), "Blended scores: less overlap is better.")
+        + _figure(charts.calibration(drawn), "On the dotted line, the score equals the fraud share.")
+        + _figure(charts.volume(drawn), "Recall by number of alerts per day.")
+        + (
+            _figure(charts.weights(result), "Weight of the online model: at 1 it decides alone.")
+            if result.weights
+            else ""
+        )
         + "</div>\n"
-        + (_figure(charts.features(result), MOVED) if result.features else "")
+        + (
+            _figure(charts.features(result), "Features with the largest effect on flagged transactions.")
+            if result.features
+            else ""
+        )
     )
 
 

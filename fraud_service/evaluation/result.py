@@ -1,4 +1,4 @@
-"""The result of a run: what was run and how good it was, as JSON that another run can be compared with."""
+"""The result of a run as JSON: its parameters and metrics. Another run can be compared with it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ FORMAT: Final = 1
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """A run.
+    """Parameters and metrics of a run.
 
-    `run` says what was run. `weights` are the weights of the online model, by event time in epoch milliseconds;
-    `features` the mean absolute contributions to flagged transactions, in logits; `models` the versions that scored;
-    `refits` what each re-fit found.
+    `weights`: weight of the online model by event time (epoch milliseconds). `features`: mean absolute contribution to
+    flagged transactions, in logits. `models`: versions that scored. `refits`: outcome of each re-fit.
     """
 
     format: int = FORMAT
@@ -31,16 +30,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_result(result: Result) -> bytes:
-    """Write a result as indented JSON; equal results give equal bytes."""
+    """Encode as indented JSON; equal results give equal bytes."""
     return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
 
 
 def decode_result(data: bytes, name: str) -> Result:
-    """Read a result back. Raises `ConfigurationError` naming the file when it is none."""
+    """Decode the content of the file `name`. Raises `ConfigurationError` if it is not a result."""
     try:
         result = msgspec.json.decode(data, type=Result)
     except UNREADABLE as error:
         raise ConfigurationError(f"{name}: not the --json of a backtest: {error}") from None
     if result.format != FORMAT:
-        raise ConfigurationError(f"{name}: has format {result.format}, this version reads {FORMAT}: run it again")
+        raise ConfigurationError(
+            f"{name}: has format {result.format}, this version reads {FORMAT}: run the backtest again"
+        )
     return result

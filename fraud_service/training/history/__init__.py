@@ -1,8 +1,7 @@
-"""A file of past transactions and what became known of them, read in event order.
+"""Past transactions and their labels from a file (Parquet, CSV or JSON Lines), in event order.
 
-Parquet, CSV or JSON Lines; the columns may bear foreign names. A file is read and checked whole when it is opened:
-whatever cannot be a transaction stops the start with the row and the column, rather than surfacing an hour into a
-replay. Columns are converted and sorted by Arrow, and only while iterating do rows become transactions.
+`History.open` reads and checks the whole file. So an invalid row stops the command at its start, with row and column,
+and not an hour later. Arrow converts and sorts the columns; iteration turns rows into transactions.
 """
 
 from fraud_service.training.history.history import History

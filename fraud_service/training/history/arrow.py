@@ -1,4 +1,4 @@
-"""pyarrow, or how to install it: scoring pods live without."""
+"""Import pyarrow, or say how to install it: scoring pods do not have it."""
 
 from fraud_service.domain.errors import ConfigurationError
 
@@ -8,8 +8,8 @@ try:
     from pyarrow import csv, parquet, types
 except ModuleNotFoundError as error:
     raise ConfigurationError(
-        "files of transactions are read and written with pyarrow, which is not installed:"
-        " run `pip install 'fraud-service[data]'`"
+        "pyarrow, which reads and writes files of transactions, is not installed: "
+        "run `pip install 'fraud-service[data]'`"
     ) from error
 
 __all__ = ["csv", "pa", "parquet", "pc", "types"]

@@ -1,4 +1,4 @@
-"""Which column of a file, or which constant, provides which field."""
+"""Map the columns of a file, and constants, to fields."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ALIASES: Final = {"is_fraud": "label"}
 
 
 def read_constants(texts: Mapping[str, str]) -> dict[str, pa.Scalar]:
-    """Give the values that are the same in all rows, by field."""
+    """Parse the options `--set FIELD=VALUE`: the value of each field that is the same in all rows."""
     values: dict[str, pa.Scalar] = {}
     for name, text in texts.items():
         option = f"--set {name}={text}"
         field = _field(name, option)
         if field in {"transaction_id", "timestamp"}:
             raise ConfigurationError(
-                f"`{option}`: differs from row to row and must come from a column: use --map COLUMN=FIELD"
+                f"`{option}`: `{field}` differs from row to row, so it must come from a column: use --map COLUMN=FIELD"
             )
         values[field] = FIELDS[field].convert(pa.array([text]))[0]
         if not values[field].is_valid:
@@ -33,9 +33,9 @@ def read_constants(texts: Mapping[str, str]) -> dict[str, pa.Scalar]:
 
 
 def choose(path: Path, present: list[str], mapping: Mapping[str, str], fixed: Collection[str]) -> dict[str, str]:
-    """Decide which column provides which field, as field to column.
+    """Return the column of each field; `mapping` is column to field.
 
-    An entry of the mapping goes before a column that bears the field's own name: whoever maps knows the file.
+    The mapping takes precedence over a column with the name of the field.
     """
     chosen = _mapped(path, present, mapping, fixed)
     own: dict[str, str] = {}
@@ -45,7 +45,7 @@ def choose(path: Path, present: list[str], mapping: Mapping[str, str], fixed: Co
             continue
         if field in own:
             raise ConfigurationError(
-                f"{path}: the columns `{own[field]}` and `{column}` both are the field `{field}`;"
+                f"{path}: the columns `{own[field]}` and `{column}` both map to the field `{field}`;"
                 f" choose with `--map {column}={field}`"
             )
         own[field] = column

@@ -1,4 +1,4 @@
-"""The fields of a row, and how columns of many types become their values."""
+"""The fields of a transaction, and how columns of many types are converted to them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXACT_IN_A_FLOAT: Final = 2.0**53
-# With more digits than these, Arrow could find a number too large.
+# With more digits, Arrow may reject the number as too large.
 NUMBER: Final = r"^[+-]?(\d{1,99}\.?\d{0,99}|\.\d{1,99})([eE][+-]?\d{1,2})?$"
 
 
 class Field(NamedTuple):
-    """How values of one field come about, what to say of others, and whether it may be missing.
+    """The conversion of a field, the complaint about an invalid value, and whether the field is required.
 
-    `convert` takes what `_plain` gives; what cannot be converted becomes null.
+    `convert` takes a column as `_plain` returns it. A value that it cannot convert becomes null.
     """
 
     convert: Callable[[pa.ChunkedArray], pa.ChunkedArray]
@@ -31,7 +31,7 @@ class Field(NamedTuple):
 
 
 def converted(path: Path, name: str, column: str, given: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert a column to a field, or name the first row that cannot be; not its value, which may be card data."""
+    """Convert a column to a field. The error names the first invalid row, not its value: it may be card data."""
     field, given = FIELDS[name], _plain(given)
     values = field.convert(given)
     bad = values.is_null() if field.required else pc.and_not(values.is_null(), given.is_null())
@@ -43,12 +43,12 @@ def converted(path: Path, name: str, column: str, given: pa.ChunkedArray) -> pa.
 
 
 def between(values: pa.ChunkedArray, lowest: float, highest: float) -> pa.ChunkedArray:
-    """Tell which values are from the lowest to the highest."""
+    """Return the mask of the values in [lowest, highest]."""
     return pc.and_(pc.greater_equal(values, lowest), pc.less_equal(values, highest))
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Reduce the types that hold the same to one; NaN becomes null, for in tables made with pandas it means that."""
+    """Reduce equivalent types to one. NaN becomes null, because pandas writes missing values as NaN."""
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if types.is_large_string(column.type) or types.is_string_view(column.type):
@@ -106,10 +106,10 @@ def _time(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if types.is_string(column.type):
         times = _times(column)
     elif types.is_timestamp(column.type) or types.is_date(column.type):
-        # Arrow stores instants in UTC, and takes naive times for UTC.
+        # Arrow stores instants in UTC, and treats naive times as UTC.
         times = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
     elif _is_number(column):
-        times = _whole(column).cast(pa.int64(), safe=False)  # what is too large becomes negative
+        times = _whole(column).cast(pa.int64(), safe=False)  # numbers that are too large become negative
     else:
         return pa.nulls(len(column), pa.int64())
     return _where(between(times, EARLIEST, LATEST), times)
@@ -142,7 +142,7 @@ _ID: Final = Field(_text("(?s)^.{1,128}$"), f"not text of 1 to 128 characters{VI
 _TEXT: Final = Field(_text("(?s)^.{0,256}$"), f"not text of at most 256 characters{VISIBLE}, nor an integer")
 _WHEN: Final = "not a time from 1970 to 9999: write epoch milliseconds, or RFC 3339 with an offset (Z or +hh:mm)"
 
-# Those of `Transaction`, then what is known of it.
+# The fields of `Transaction`, then those of its label.
 FIELDS: Final[Mapping[str, Field]] = {
     "transaction_id": _ID,
     "timestamp": Field(_time, _WHEN, required=True),

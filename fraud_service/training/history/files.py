@@ -1,4 +1,4 @@
-"""Parquet, CSV and JSON Lines: which columns a file has, and some of them as an Arrow table."""
+"""Read Parquet, CSV and JSON Lines: the names of the columns, and chosen columns as an Arrow table."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """A file: its columns, and a function that reads those of the given names."""
+    """The columns of a file, and a function that reads the named ones."""
 
     columns: list[str]
     read: Callable[[list[str]], pa.Table]
 
 
-def source(path: Path) -> Source:
-    """Look into a file; its suffix tells the format."""
+def open_source(path: Path) -> Source:
+    """Read the column names of a file. Its suffix determines the format."""
     formats = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines}
-    look_into = formats.get(path.suffix.lower())
-    if look_into is None:
-        raise ConfigurationError(f"{path}: cannot tell the format from the name; it must end in {', '.join(formats)}")
+    open_format = formats.get(path.suffix.lower())
+    if open_format is None:
+        raise ConfigurationError(f"{path}: unknown format; the name must end in {', '.join(formats)}")
     if not path.is_file():
-        raise ConfigurationError(f"{path}: there is no such file")
-    return look_into(path)
+        raise ConfigurationError(f"{path}: this file does not exist")
+    return open_format(path)
 
 
 def _parquet(path: Path) -> Source:
@@ -43,7 +43,7 @@ def _parquet(path: Path) -> Source:
     try:
         return Source(parquet.read_schema(path).names, read)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigurationError(f"{path}: not a Parquet file, or a damaged one") from error
+        raise ConfigurationError(f"{path}: not a Parquet file, or damaged") from error
 
 
 def _csv(path: Path) -> Source:
@@ -65,7 +65,7 @@ def _read_csv(path: Path, names: list[str]) -> pa.Table:
     try:
         return arrow_csv.read_csv(
             path,
-            # As text, for guessing would turn the category 0742 into 742. NA stays text: it is Namibia.
+            # As text: type inference would turn the category 0742 into 742. NA stays text: it is Namibia.
             convert_options=arrow_csv.ConvertOptions(
                 include_columns=names,
                 column_types=dict.fromkeys(names, pa.string()),
@@ -95,7 +95,7 @@ def _json_lines(path: Path) -> Source:
                 row = decode(line)
             except UNREADABLE:
                 raise ConfigurationError(f"{path}, row {rows + 1}: not a JSON object") from None
-            for name in row:  # producers leave out what they do not know, so every line may bring another column
+            for name in row:  # producers omit unknown fields, so any line may add a column
                 if name not in columns:
                     columns[name] = [None] * rows
             for name, values in columns.items():
@@ -108,7 +108,7 @@ def _inferred(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        # Mixed types, such as ids written now as 7 and now as "7": as text they can be read alike.
+        # Mixed types, such as the ids 7 and "7": as text both are equal.
         return pa.array(
             [value if isinstance(value, str | None) else msgspec.json.encode(value).decode() for value in values],
             pa.string(),

@@ -1,4 +1,4 @@
-"""The rows of a file in event order, as transactions with their labels."""
+"""A history: the rows of a file in event order, as transactions with labels."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fraud_service.domain.codec import EARLIEST, LATEST
 from fraud_service.domain.events import LabelledTransaction, Transaction
-from fraud_service.training.history import files
 from fraud_service.training.history.arrow import pa, types
 from fraud_service.training.history.columns import choose, read_constants
 from fraud_service.training.history.fields import between, converted
+from fraud_service.training.history.files import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,9 +19,9 @@ ROWS_PER_BATCH: Final = 32_768
 
 
 class History:
-    """Past transactions of one file, in the order (timestamp, transaction_id), as often as they are iterated.
+    """Past transactions, ordered by (timestamp, transaction_id); rows equal in both keep the order of the file.
 
-    Rows equal in both keep the order of the file. Use `open`; the constructor takes what `open` has checked and sorted.
+    Can be iterated any number of times. Use `open`: the constructor expects a checked and sorted table.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -43,10 +43,10 @@ class History:
         path
             A file ending in .parquet, .csv, .jsonl or .ndjson.
         columns
-            Foreign column to field, as in ``{"customer_id": "card_id"}``. Columns that bear the name of a field need no
-            entry; others are ignored.
+            Column to field, as in ``{"customer_id": "card_id"}``. A column with the name of a field needs no entry;
+            other columns are ignored.
         constants
-            Field to the text of its value in all rows, as in ``{"currency": "EUR"}``; a column of that name is then
+            Field to the text of its value in all rows, as in ``{"currency": "EUR"}``. A column with that name is
             ignored.
         start, end
             Keep transactions with ``start <= timestamp < end``, epoch milliseconds.
@@ -54,10 +54,10 @@ class History:
         Raises
         ------
         ConfigurationError
-            When the file cannot be read, a required field has no column, an entry of `columns` or `constants` cannot
-            work, or a row is invalid (naming row and column, never the value: it may be card data).
+            The file cannot be read, a required field has no column, an entry of `columns` or `constants` is invalid,
+            or a row is invalid. The error names row and column, never the value: it may be card data.
         """
-        source = files.source(path)
+        source = open_source(path)
         fixed = read_constants(constants or {})
         chosen = choose(path, source.columns, columns or {}, fixed)
         given = source.read(list(chosen.values()))
@@ -82,7 +82,7 @@ class History:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Turn a column into Python values; by way of numpy, for the older releases of Arrow take ten times as long."""
+    """Return a column as Python values, by way of numpy: older releases of Arrow take ten times as long."""
     if column.null_count and not types.is_string(column.type):
         return column.to_pylist()  # type: ignore[no-any-return] # numpy would write a missing number as NaN
     return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]

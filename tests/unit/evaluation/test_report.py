@@ -88,7 +88,7 @@ def test_names_from_the_data_are_no_markup():
 
 def test_without_labels_the_page_says_so():
     nothing = msgspec.structs.replace(run(), figures=evaluate(_empty()), weights=[], refits=[])
-    assert "there is nothing to draw" in report(nothing)
+    assert "There is nothing to draw" in report(nothing)
 
 
 def _empty() -> Scores:

@@ -145,7 +145,7 @@ def test_the_label_is_known_by_both_names(saved, name):
 def test_two_columns_for_the_label_need_a_choice(saved):
     path = saved(label=True, is_fraud=False)
     with pytest.raises(
-        ConfigurationError, match="`label` and `is_fraud` both are the field `label`; choose with `--map"
+        ConfigurationError, match="`label` and `is_fraud` both map to the field `label`; choose with `--map"
     ):
         History.open(path)
     assert only(path, columns={"is_fraud": "label"}).is_fraud is False
@@ -328,7 +328,7 @@ def test_a_column_of_the_wrong_type_is_a_bad_row(saved, value):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"gone\.csv: there is no such file"):
+    with pytest.raises(ConfigurationError, match=r"gone\.csv: this file does not exist"):
         History.open(tmp_path / "gone.csv")
 
 
