@@ -1,1 +1,1 @@
-"""Models as scorers and the learner use them: data loaded from verified artifacts, never code."""
+"""The models of scorers and learner, loaded from verified artifacts that contain no code."""

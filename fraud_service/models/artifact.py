@@ -1,8 +1,8 @@
 """The artifact of a pretrained model: a folder with a manifest, the model as ONNX, and its trees for explanations.
 
-Nothing in it is code. The manifest names the SHA-256 of the other files, which is compared before anything is parsed.
-Sizes are bounded before that. The ONNX must be, bit for bit, what `graph` writes for the trees. Anyone may have sent a
-model, and from other ONNX the runtime could read files and run any operator.
+An artifact may come from an attacker, and ONNX can read files and run any operator. So `read` and `unpack` check, in
+this order: the sizes, the SHA-256 digests in the manifest, the trees, and that the ONNX is byte for byte the graph that
+`onnx_graph` writes for these trees.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ MODEL: Final = "model.onnx"
 TREES: Final = "trees.msgpack"
 CARD: Final = "README.md"
 SIGNATURE: Final = "manifest.signature"
-ANYBODY: Final = Keyring()  # no keys: nothing must be signed
-ROLE: Final = "artifact"  # as topics have them: no record on a topic can pass for a folder
-MAX_BYTES: Final = 16 << 20  # bytes of one file, and of a whole message: as the topic of models takes them
-MAX_MANIFEST_BYTES: Final = 64 << 10  # bytes
+NO_KEYS: Final = Keyring()  # accepts unsigned artifacts
+ROLE: Final = "artifact"  # signed like the role of a topic, so a record of a topic cannot pass for a folder
+MAX_BYTES: Final = 16 << 20  # of a file, and of a message: the limit of the models topic
+MAX_MANIFEST_BYTES: Final = 64 << 10
 
 Logit = Annotated[float, msgspec.Meta(ge=-50, le=50)]
-Centre = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]  # asinh of any number lies within
+Centre = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]  # asinh of any double is in this range
 Scale = Annotated[float, msgspec.Meta(ge=1e-6, le=1000)]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What an artifact says of itself.
+    """The description of a model.
 
-    `prior` is the logit of the fraud rate in training; `centre` and `scale` standardise asinh(feature) for the online
-    model, in the order of `features`; `leaves` is the number of leaves that it knows.
+    `prior`: logit of the fraud rate in training. `centre` and `scale`: standardise asinh(feature) for the online model,
+    in the order of `features`. `leaves`: number of leaves that are inputs of the online model.
     """
 
     format: int
@@ -61,7 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Files(msgspec.Struct, rename={"manifest": MANIFEST, "model": MODEL, "trees": TREES}):
-    """An artifact as one message. Other fields of the message take no memory."""
+    """An artifact as one message; unknown fields of the message are not decoded."""
 
     manifest: bytes = b""
     model: bytes = b""
@@ -69,7 +69,7 @@ class _Files(msgspec.Struct, rename={"manifest": MANIFEST, "model": MODEL, "tree
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """A model with everything that scoring needs."""
+    """A verified model."""
 
     manifest: Manifest
     model: bytes
@@ -77,26 +77,26 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 def shipped() -> Path:
-    """Return the folder of the model that comes with the service."""
+    """Return the folder of the model that ships with the service."""
     package = Path(__file__).parent.parent
     installed = package / "artifacts" / "pretrained"
     return installed if installed.exists() else package.parent / "models" / "pretrained"
 
 
 def find(folder: Path) -> Path:
-    """Return the folder of the artifact: the one given, or `pretrained` in it, as in the shipped `models/`."""
+    """Return the folder itself, or `pretrained` in it if the manifest is there, as in the shipped `models/`."""
     inner = folder / "pretrained"
     return inner if (inner / MANIFEST).exists() and not (folder / MANIFEST).exists() else folder
 
 
-def read(folder: Path, keyring: Keyring = ANYBODY) -> Artifact:
-    """Read and verify an artifact; with keys, it must be signed with one of ours.
+def read(folder: Path, keyring: Keyring = NO_KEYS) -> Artifact:
+    """Read and verify an artifact; if the keyring has keys, one of them must have signed it.
 
     Raises
     ------
     ModelError
-        A file is missing, altered or too large, the model was made for other features, is not what we export, or its
-        signature is missing or invalid.
+        A file is missing, altered or too large, the model is for other features, the ONNX is not the graph of the
+        trees, or the signature is missing or invalid.
     """
     files = {name: _content(folder, name) for name in (MANIFEST, MODEL, TREES)}
     if keyring.is_demanding:
@@ -105,12 +105,12 @@ def read(folder: Path, keyring: Keyring = ANYBODY) -> Artifact:
 
 
 def sign(folder: Path, keyring: Keyring) -> None:
-    """Sign an artifact, which is verified first: its manifest names the digests of the other files.
+    """Verify an artifact and sign its manifest, which has the digests of the other files.
 
     Raises
     ------
     ModelError
-        As `read` does, or when the signature cannot be written.
+        As `read` does, or the signature cannot be written.
     """
     read(folder)
     headers = keyring.signed(ROLE, MANIFEST.encode(), _content(folder, MANIFEST), [])
@@ -141,31 +141,31 @@ def _require_signature(folder: Path, manifest: bytes, keyring: Keyring) -> None:
     except OSError as error:
         raise ModelError(f"{folder} is not signed ({SIGNATURE}: {error.strerror}): {fix}") from None
     except UNREADABLE as error:
-        raise ModelError(f"{folder / SIGNATURE} is no signature: {error}; {fix}") from None
+        raise ModelError(f"{folder / SIGNATURE} is not a signature: {error}; {fix}") from None
     except RefusedRecord as error:
         raise ModelError(f"{folder / SIGNATURE} is not valid ({error.reason}): {fix}") from None
 
 
 def pack(artifact: Artifact) -> bytes:
-    """Write an artifact as one message."""
+    """Encode an artifact as one message."""
     manifest, trees = msgspec.json.encode(artifact.manifest), msgspec.msgpack.encode(artifact.trees)
     return msgspec.msgpack.encode(_Files(manifest, artifact.model, trees))
 
 
 def unpack(data: bytes) -> Artifact:
-    """Read an artifact from a message, verified. Raises `ModelError` as `read` does."""
+    """Decode and verify an artifact. Raises `ModelError` as `read` does."""
     files = _unpacked(data)
     return _verified("a promoted model", {MANIFEST: files.manifest, MODEL: files.model, TREES: files.trees})
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Read only the manifest from a message: its digests are not compared. Raises `ModelError` as `read` does."""
+    """Decode only the manifest of a message, without verifying the digests. Raises `ModelError` as `read` does."""
     return _manifest("a promoted model", _unpacked(data).manifest)
 
 
 def _unpacked(data: bytes) -> _Files:
     if len(data) > MAX_BYTES:
-        raise ModelError(f"a promoted model has {len(data)} bytes, allowed are {MAX_BYTES}")
+        raise ModelError(f"a promoted model has {len(data)} bytes, the maximum is {MAX_BYTES}")
     try:
         return msgspec.msgpack.decode(data, type=_Files)
     except UNREADABLE as error:
@@ -173,30 +173,36 @@ def _unpacked(data: bytes) -> _Files:
 
 
 def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
-    """Put an artifact together; nothing is parsed before its size was bounded and its digest compared."""
+    """Check sizes and digests first, then parse."""
     manifest = _manifest(where, files[MANIFEST])
     for name in (MODEL, TREES):
         data = files[name]
         if len(data) > MAX_BYTES:
-            raise ModelError(f"{where}/{name} has more than {MAX_BYTES} bytes: no training writes such a model")
+            raise ModelError(
+                f"{where}/{name} has more than {MAX_BYTES} bytes, which no training writes: check where the model comes from"
+            )
         digest = sha256(data).hexdigest()
         if digest != manifest.sha256.get(name):
             raise ModelError(
-                f"{where}/{name} has SHA-256 {digest}, its manifest says {manifest.sha256.get(name)}: "
+                f"{where}/{name} has SHA-256 {digest}, but its manifest says {manifest.sha256.get(name)}: "
                 "the file was altered or belongs to another manifest; restore it or train the model again"
             )
     try:
         trees = msgspec.msgpack.decode(files[TREES], type=Trees)
         require_consistent(trees)
     except (*UNREADABLE, ValueError) as error:
-        raise ModelError(f"{where}/{TREES} of {manifest.version} holds no trees: {error}; train it again") from None
+        raise ModelError(
+            f"{where}/{TREES} of {manifest.version} has invalid trees: {error}; train the model again"
+        ) from None
     _require_match(where, manifest, trees, files[MODEL])
     return Artifact(manifest, files[MODEL], trees)
 
 
 def _manifest(where: str, data: bytes) -> Manifest:
     if len(data) > MAX_MANIFEST_BYTES:
-        raise ModelError(f"{where}/{MANIFEST} has more than {MAX_MANIFEST_BYTES} bytes: it is no manifest")
+        raise ModelError(
+            f"{where}/{MANIFEST} has more than {MAX_MANIFEST_BYTES} bytes, too many for a manifest: train it again"
+        )
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except UNREADABLE as error:
@@ -209,7 +215,9 @@ def _require_match(where: str, manifest: Manifest, trees: Trees, model: bytes) -
     """Raise `ModelError` unless manifest, trees and ONNX agree."""
     leaves = sum(node < 0 for node in truncate(trees).left)
     if manifest.leaves != leaves:
-        raise ModelError(f"{where}/{MANIFEST} says {manifest.leaves} leaves, its trees have {leaves}: train it again")
+        raise ModelError(
+            f"{where}/{MANIFEST} says {manifest.leaves} leaves, but its trees have {leaves}: train the model again"
+        )
     if model != onnx_bytes(trees):
         raise ModelError(
             f"{where}/{MODEL} of {manifest.version} is not the graph of its trees: train it again with this version"
@@ -218,12 +226,14 @@ def _require_match(where: str, manifest: Manifest, trees: Trees, model: bytes) -
 
 def _check_features(where: str, manifest: Manifest) -> None:
     if manifest.format != FORMAT:
-        raise ModelError(f"{where} has format {manifest.format}, this version reads {FORMAT}: train the model again")
+        raise ModelError(
+            f"{where} has format {manifest.format}, but this version reads {FORMAT}: train the model again"
+        )
     if manifest.features_version != FEATURES_VERSION or tuple(manifest.features) != NAMES:
         unknown = sorted(set(manifest.features) - set(NAMES)) or "none"
         missing = sorted(set(NAMES) - set(manifest.features)) or "none"
         raise ModelError(
-            f"{where} was trained on features version {manifest.features_version}, this service computes version "
+            f"{where} was trained on features version {manifest.features_version}, but this service computes version "
             f"{FEATURES_VERSION} (unknown here: {unknown}; missing there: {missing}): train the model again"
         )
     if not len(manifest.features) == len(manifest.centre) == len(manifest.scale):

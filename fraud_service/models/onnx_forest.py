@@ -1,4 +1,4 @@
-"""Serving a pretrained model: ONNX Runtime on one thread, and the trees for explanations."""
+"""The pretrained model that scores: ONNX Runtime on one thread, and the trees for explanations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from math import asinh
 from operator import add
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-# ONNX Runtime sends telemetry unless this is set before it is loaded. A payment service must not, whatever its
-# environment says.
+# ONNX Runtime sends telemetry unless this variable is set before the import. Overrides the environment: a payment
+# service must not send any.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
     from fraud_service.domain.features import Features
 
 
-WINSORIZE_SD: Final = 5.0  # standard deviations: features are winsorised here for the online model
-LAPLACE: Final = 2e-4  # added to both shares: a forest that saw no fraud at all in its leaves says so, not never
+WINSORIZE_SD: Final = 5.0  # inputs of the online model are clipped at this many standard deviations
+LAPLACE: Final = 2e-4  # added to both shares, so that a fraud share of 0 has a finite logit
 
 
-class Weights(NamedTuple):
-    """An online model as arrays."""
+class WeightArrays(NamedTuple):
+    """The weights of an online model as arrays."""
 
     model: OnlineModel
     features: NDArray[np.float64]
     leaves: NDArray[np.float64]
 
     @classmethod
-    def of(cls, model: OnlineModel) -> Weights:
-        """Turn a model into arrays."""
+    def of(cls, model: OnlineModel) -> WeightArrays:
+        """Convert a model."""
         return cls(model, np.array(model.weights), np.array(model.leaf_weights))
 
 
-class EncodedArrays:
-    """A batch, as `ModelInputs` describes it. A row becomes numbers only when features_on_path for."""
+class ModelInputArrays:
+    """A batch of `ModelInputs` as arrays. Indexing converts a single row to Python numbers."""
 
     def __init__(
         self,
         logits: list[float],
         inputs: NDArray[np.float64],
         leaves: NDArray[np.int64],
-        weights: Callable[[OnlineModel], Weights],
+        weights: Callable[[OnlineModel], WeightArrays],
     ) -> None:
         self.logits = logits
         self._inputs = inputs
@@ -73,7 +73,7 @@ class EncodedArrays:
         return map(self.__getitem__, range(len(self)))
 
     def online(self, model: OnlineModel, known: Sequence[float]) -> list[float]:
-        """Score each row with an online model, all at once."""
+        """Return the online logit of each row; `known` are the pretrained logits. NaN if the model does not fit."""
         weights = self._weights(model)
         rows, width = self._inputs.shape
         if width != len(weights.features) or self._leaves.max(initial=-1) >= len(weights.leaves):
@@ -83,21 +83,21 @@ class EncodedArrays:
             summands[:, 0] = model.intercept + model.pretrained_weight * np.array(known)
             np.multiply(self._inputs, weights.features, out=summands[:, 1 : 1 + width])
             summands[:, 1 + width :] = weights.leaves[self._leaves]
-            # One after the other, as `OnlineModel.logit` adds: `sum` would add in pairs.
+            # Adds in the order of `OnlineModel.logit`, for the same bits; `sum` would add in pairs.
             return np.add.accumulate(summands, axis=1)[:, -1].tolist()  # type: ignore[no-any-return]
 
 
 class OnnxForest:
     """A pretrained forest, as `fraud_service.domain.scoring.PretrainedModel` describes it.
 
-    As in scikit-learn, features are compared in single precision and the trees' shares summed in double precision, one
-    tree after the other, so a row's logit does not depend on its batch.
+    As in scikit-learn, features are compared in single precision, and the shares of the trees are summed in double
+    precision, in one order. So the logit of a row does not depend on its batch.
     """
 
     def __init__(self, artifact: Artifact) -> None:
         manifest = artifact.manifest
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # a row takes microseconds: threads would only fight over the core
+        options.intra_op_num_threads = 1  # a row takes microseconds, so more threads would only compete for the core
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
@@ -111,7 +111,7 @@ class OnnxForest:
         self._base = reduce(add, (share for _, share, _ in self._roots), 0.0)
         self.features_on_path = trees.features_on_path(self._roots)
         self._centre, self._scale = np.array(manifest.centre), np.array(manifest.scale)
-        self._weights = Weights.of(self.untrained_online_model())
+        self._weights = WeightArrays.of(self.untrained_online_model())
 
     @classmethod
     def load(cls, folder: Path) -> OnnxForest:
@@ -119,8 +119,8 @@ class OnnxForest:
         return cls(read(folder))
 
     @classmethod
-    def received(cls, data: bytes) -> OnnxForest:
-        """Load a model from a message. Raises `ModelError` whatever goes wrong: anyone may have sent it."""
+    def from_message(cls, data: bytes) -> OnnxForest:
+        """Load a model from a message. Raises only `ModelError`, because the message may come from an attacker."""
         try:
             return cls(unpack(data))
         except ModelError:
@@ -129,35 +129,36 @@ class OnnxForest:
             raise ModelError(f"a promoted model cannot be loaded: {type(error).__name__}: {error}") from error
 
     def untrained_online_model(self) -> OnlineModel:
-        """Return the online model to begin with: it scores what this model scores."""
+        """Return the initial online model, which scores exactly as this model does."""
         return OnlineModel.untrained(self.manifest.leaves)
 
-    def encode(self, rows: Sequence[Features]) -> EncodedArrays:
-        """Score a batch, and encode it for the online model.
+    def encode(self, rows: Sequence[Features]) -> ModelInputArrays:
+        """Score a batch, and compute the inputs of the online model.
 
-        A feature becomes asinh(value), which is about linear near 0 and logarithmic far from it, minus its centre, over
-        its scale, cut off at `WINSORIZE_SD`.
+        An input is (asinh(feature) - centre) / scale, clipped at `WINSORIZE_SD`. asinh is about linear near 0 and
+        logarithmic far from it.
         """
         values = [*chain.from_iterable(row.vector() for row in rows)]
         matrix = np.fromiter(values, np.float64, len(values)).reshape(len(rows), len(self._centre))
         shares, leaves = self._session.run(None, {"features": matrix.astype(np.float32).astype(np.float64)})
-        # By libm, one after the other: numpy's own depends on the processor, and on the place in the batch.
+        # asinh of libm, value by value: the result of numpy's depends on the processor and on the place in the batch.
         squashed = np.fromiter(map(asinh, values), np.float64, len(values)).reshape(matrix.shape)
         inputs = np.minimum(np.maximum((squashed - self._centre) / self._scale, -WINSORIZE_SD), WINSORIZE_SD)
         logits = [*map(logit, shares.ravel().tolist())]
-        return EncodedArrays(logits, inputs, leaves.astype(np.int64), self._as_arrays)
+        return ModelInputArrays(logits, inputs, leaves.astype(np.int64), self._as_arrays)
 
-    def _as_arrays(self, model: OnlineModel) -> Weights:
-        """Keep the last model as arrays: one model serves for hours, until the next snapshot comes into force."""
-        weights = self._weights  # replaced at once: another thread may be scoring
+    def _as_arrays(self, model: OnlineModel) -> WeightArrays:
+        """Convert a model, and cache the last one: a model scores until the next snapshot takes effect."""
+        weights = self._weights  # one read of the attribute: another thread may replace it
         if weights.model is not model:
-            weights = self._weights = Weights.of(model)
+            weights = self._weights = WeightArrays.of(model)
         return weights
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
-        """Split a row's logit by the path it takes through each tree (Saabas 2014).
+        """Return the base logit and the contribution of each feature, by the path through each tree (Saabas 2014).
 
-        The steps add up to the share of frauds; the logit's distance from that of the roots is split as theirs is.
+        The steps along the paths add up to the fraud share of the row. They are scaled so that base and contributions
+        add up to its logit.
         """
         values = np.array(row.vector(), dtype=np.float32).tolist()
         base, share, summands = self._base, 0.0, [0.0] * len(values)
@@ -168,10 +169,14 @@ class OnnxForest:
                 step, here, node = below if values[feature] <= threshold else above
                 summands[feature] += step
             share += here
-        stretch = (logit(share) - logit(base)) / (share - base) if share != base else 0.0
-        return logit(base), [stretch * summand for summand in summands]
+        scale = (logit(share) - logit(base)) / (share - base) if share != base else 0.0
+        return logit(base), [scale * summand for summand in summands]
 
 
 def logit(share: float) -> float:
-    """Turn a forest's share of frauds, in [0, 1], into a logit of at most 8.5."""
+    """Return the logit of a fraud share in [0, 1], smoothed to the range [-8.52, 8.52].
+
+    >>> round(logit(0.0), 3), logit(0.5), round(logit(1.0), 3)
+    (-8.517, 0.0, 8.517)
+    """
     return math.log((share + LAPLACE) / (1.0 - share + LAPLACE))

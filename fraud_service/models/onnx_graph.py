@@ -1,8 +1,8 @@
-"""The ONNX graph of a forest, written byte by byte, so that a model from elsewhere can be compared with its trees.
+"""The canonical ONNX graph of a forest: the only ONNX that an artifact may contain.
 
-ONNX can do far more than a forest: loops, other files, functions, custom operators. An artifact may hold only what this
-module writes for its trees, so it can have none of that, and a score cannot differ from its explanation. The module
-writes the wire format of protocol buffers (onnx.proto) itself, so that pods need no ONNX library.
+ONNX can also express loops, other files, functions and custom operators. A model whose ONNX is equal to this module's
+output has none of these, and its scores cannot differ from its explanations. The module writes the wire format of
+protocol buffers (onnx.proto) itself, so pods need no ONNX library.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 IR_VERSION: Final = 10
-OPSET: Final = 21
-ML_OPSET: Final = 5
+OPSETS: Final = (("", 21), ("ai.onnx.ml", 5))  # by domain
 UINT8: Final = 2  # TensorProto.DataType
 DOUBLE: Final = 11
 INT: Final = 2  # AttributeProto.AttributeType
@@ -30,10 +29,10 @@ NONE: Final = 0  # of `post_transform`
 
 
 def onnx_bytes(trees: Trees) -> bytes:
-    """Build the ONNX graph of a matrix `features` of shape (rows, 42).
+    """Return the graph with the input `features` of shape (rows, features).
 
-    Its outputs are `share` of shape (rows, 1), the share of frauds, and `leaves` of shape (rows, trees), the numbers of
-    the leaves that the online model knows. A graph computes in numbers of one kind: leaves are doubles too.
+    Outputs: `share` (rows, 1) is the fraud share. `leaves` (rows, trees) are the numbers of the reached leaves among
+    the inputs of the online model, as doubles, because a graph has one numeric type.
     """
     small = truncate(trees)
     body = [
@@ -44,40 +43,41 @@ def onnx_bytes(trees: Trees) -> bytes:
         _matrix(12, "share", 1),
         _matrix(12, "leaves", len(small.roots)),
     ]
-    opsets = [_bytes(8, _text(1, domain) + _int(2, version)) for domain, version in _OPSETS]
+    opsets = [_bytes(8, _text(1, domain) + _int(2, version)) for domain, version in OPSETS]
     return _int(1, IR_VERSION) + _text(2, "fraud-service") + _bytes(7, b"".join(body)) + b"".join(opsets)
 
 
-_OPSETS: Final = (("", OPSET), ("ai.onnx.ml", ML_OPSET))
-
-
 def _ensemble(trees: Trees, output: str, targets: list[int]) -> bytes:
-    """Write trees as one node; each tree adds the value of the leaf reached to its target."""
+    """Encode trees as one node; a row adds the value of the leaf that it reaches in a tree to the tree's target."""
+    content = _text(1, "features") + _text(2, output) + _text(4, "TreeEnsemble")
+    return _bytes(1, content + b"".join(_tree_attributes(trees, targets)) + _text(7, "ai.onnx.ml"))
+
+
+def _tree_attributes(trees: Trees, targets: list[int]) -> list[bytes]:
+    """Encode the attributes of a TreeEnsemble, sorted by name as the ONNX library does."""
     inner = [node for node, left in enumerate(trees.left) if left >= 0]
     leaves = [node for node, left in enumerate(trees.left) if left < 0]
-    place = {node: position for group in (inner, leaves) for position, node in enumerate(group)}
+    index = {node: position for group in (inner, leaves) for position, node in enumerate(group)}
     lefts, rights = [trees.left[node] for node in inner], [trees.right[node] for node in inner]
-    attributes = [  # by name, as the ONNX library sorts them
+    return [
         _attribute("aggregate_function", INT, _int(3, SUM)),
         _ints("leaf_targetids", (targets[bisect_right(trees.roots, leaf) - 1] for leaf in leaves)),
         _tensor("leaf_weights", "weights", [trees.value[node] for node in leaves]),
         _attribute("n_targets", INT, _int(3, max(targets) + 1)),
         _ints("nodes_falseleafs", (int(trees.left[node] < 0) for node in rights)),
-        _ints("nodes_falsenodeids", (place[node] for node in rights)),
+        _ints("nodes_falsenodeids", (index[node] for node in rights)),
         _ints("nodes_featureids", (trees.feature[node] for node in inner)),
         _modes(len(inner)),
         _tensor("nodes_splits", "splits", [trees.threshold[node] for node in inner]),
         _ints("nodes_trueleafs", (int(trees.left[node] < 0) for node in lefts)),
-        _ints("nodes_truenodeids", (place[node] for node in lefts)),
+        _ints("nodes_truenodeids", (index[node] for node in lefts)),
         _attribute("post_transform", INT, _int(3, NONE)),
-        _ints("tree_roots", (place[root] for root in trees.roots)),
+        _ints("tree_roots", (index[root] for root in trees.roots)),
     ]
-    head = _text(1, "features") + _text(2, output) + _text(4, "TreeEnsemble")
-    return _bytes(1, head + b"".join(attributes) + _text(7, "ai.onnx.ml"))
 
 
 def _modes(count: int) -> bytes:
-    """Let every node send values up to its threshold to the left."""
+    """Encode the mode 0 for every node: values up to the threshold go to the left."""
     return _attribute(
         "nodes_modes", TENSOR, _bytes(5, _shape(count, UINT8) + _bytes(5, bytes(count)) + _text(8, "modes"))
     )
@@ -101,7 +101,7 @@ def _attribute(name: str, kind: int, content: bytes) -> bytes:
 
 
 def _matrix(field: int, name: str, columns: int) -> bytes:
-    """Declare an input or output: doubles, in any number of rows."""
+    """Declare an input or output of doubles with any number of rows."""
     shape = _bytes(1, b"") + _bytes(1, _int(1, columns))
     return _bytes(field, _text(1, name) + _bytes(2, _bytes(1, _int(1, DOUBLE) + _bytes(2, shape))))
 
@@ -119,9 +119,9 @@ def _int(field: int, value: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Write a number that is not negative, seven bits a byte, the lowest first."""
-    if value < 128:  # noqa: PLR2004 - nearly all of them
-        return _SHORT[value]
+    """Encode a non-negative number, seven bits to a byte, the lowest first."""
+    if value < 128:  # noqa: PLR2004 - nearly all numbers of a graph
+        return _ONE_BYTE[value]
     written = bytearray()
     while value >= 128:  # noqa: PLR2004
         written.append(value & 127 | 128)
@@ -130,4 +130,4 @@ def _varint(value: int) -> bytes:
     return bytes(written)
 
 
-_SHORT: Final = [bytes([value]) for value in range(128)]
+_ONE_BYTE: Final = [bytes([value]) for value in range(128)]

@@ -22,7 +22,7 @@ def loaded(received: Iterable[bytes], refuse: Refuse) -> Iterator[OnnxForest]:
     """Load models; one that cannot be loaded is refused, and the next one is loaded."""
     for data in received:
         try:
-            yield OnnxForest.received(data)
+            yield OnnxForest.from_message(data)
         except ModelError as error:
             refuse(error)
 

@@ -1,4 +1,4 @@
-"""The online model: river's logistic regression, taught one example at a time and exported as plain numbers."""
+"""The learner of the online model: river's logistic regression, one example at a time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fraud_service.domain.features import NAMES
 if TYPE_CHECKING:
     from fraud_service.domain.online_model import ModelInput, OnlineModel
 
-# AdaGrad moves the weight of a leaf that is rarely reached as fast as that of one often reached. `ADAGRAD_EPS` is added
-# to the sum of squares it divides by, so that no example moves a weight as far as the learning rate.
+# AdaGrad trains the weight of a rarely reached leaf as fast as that of a frequently reached one. It divides by the root
+# of the sum of squares plus `ADAGRAD_EPS`, so one example moves a weight by less than the learning rate.
 LEARNING_RATE: Final = 0.06
 ADAGRAD_EPS: Final = 1.0
 INTERCEPT_RATE: Final = 0.001
@@ -23,9 +23,9 @@ PRETRAINED: Final = "pretrained_logit"
 
 
 class OnlineState(msgspec.Struct, frozen=True, array_like=True):
-    """Everything river's model needs to go on, and the pretrained model whose logit it takes.
+    """The state of river's model, and the version of the pretrained model whose logit is an input.
 
-    `weights` and the sums of `squares` of their gradients: features in contract order, pretrained logit, leaves.
+    `weights` and `squares` (sums of squared gradients) are in the order: features, pretrained logit, leaves.
     """
 
     pretrained: str
@@ -36,19 +36,19 @@ class OnlineState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RiverLearner:
-    """Teach river's `LogisticRegression`; an `OnlineLearner`.
+    """Train river's `LogisticRegression`; implements `OnlineLearner`.
 
-    Inputs are the standardised features, the leaves that a row reaches, and the pretrained logit, which begins with
-    weight 1: untaught, it scores what the pretrained model scores, and what it learns is where that model is wrong.
+    Inputs are the standardised features, the leaves that a row reaches, and the pretrained logit with initial weight 1.
+    So an untrained model scores exactly as the pretrained model does, and training learns the errors of that model.
 
     Parameters
     ----------
     initial
         The model before the first example.
     pretrained
-        Version of the pretrained model whose logit is an input. A state learned beside another one is not taken up.
+        Version of the pretrained model whose logit is an input. A state that belongs to another version is ignored.
     state
-        As `state()` returned it, or None to begin.
+        The result of `state()`, or None to start with the initial model.
     """
 
     def __init__(self, initial: OnlineModel, pretrained: str, state: bytes | None) -> None:
@@ -70,17 +70,17 @@ class RiverLearner:
         self._optimizer.n_iterations = known.iterations
 
     def learn(self, encoded: ModelInput, *, is_fraud: bool, weight: float) -> None:
-        """Learn one example. One that is not finite would ruin the model for ever, so it is passed over."""
+        """Learn one example. Skips an example that is not finite: it would make every later score NaN."""
         inputs = self._inputs(encoded)
         if math.isfinite(sum(inputs.values()) + weight):
             self._model.learn_one(inputs, is_fraud, w=weight)
 
     def probability(self, encoded: ModelInput) -> float:
-        """Return what river itself predicts."""
+        """Return the prediction of river, to compare with that of the exported model."""
         return float(self._model.predict_proba_one(self._inputs(encoded))[True])
 
     def state(self) -> bytes:
-        """Return weights, intercept and the number of steps, as msgpack."""
+        """Return an `OnlineState` as msgpack."""
         squares = [self._optimizer.g2[key] for key in self._keys]
         return msgspec.msgpack.encode(
             OnlineState(
@@ -93,7 +93,7 @@ class RiverLearner:
         )
 
     def export(self) -> OnlineModel:
-        """Return the model as scorers use it."""
+        """Return the model for scorers."""
         weights = self._weights()
         return msgspec.structs.replace(
             self._initial,
@@ -115,12 +115,12 @@ class RiverLearner:
 
 
 class AdaGrad(optim.AdaGrad):  # type: ignore[misc] # river has no types
-    """River's AdaGrad (Duchi, Hazan and Singer 2011), which asks for the learning rate once a step: thrice as fast."""
+    """River's AdaGrad (Duchi, Hazan and Singer 2011), three times as fast: computes the learning rate once a step."""
 
     def _step_with_dict(self, w: Any, g: Any) -> Any:
-        rate, steadiness, squares = self.learning_rate, self.eps, self.g2
+        rate, eps, squares = self.learning_rate, self.eps, self.g2
         for key, slope in g.items():
             total = squares[key] + slope * slope
             squares[key] = total
-            w[key] -= rate * slope / math.sqrt(total + steadiness)
+            w[key] -= rate * slope / math.sqrt(total + eps)
         return w

@@ -1,4 +1,4 @@
-"""A forest as data: laid out flat as it is stored, its upper levels for the online model, and nested to be walked."""
+"""A forest as data: flat lists to store, upper levels as inputs of the online model, nested tuples for explanations."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from fraud_service.domain.features import NAMES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ENCODING_TREES: Final = 30  # of the forest, the first ones lend their upper levels to the online model
+ENCODING_TREES: Final = 30  # the upper levels of the first trees are inputs of the online model
 ENCODING_DEPTH: Final = 6
-MAX_NODES: Final = 1 << 18  # four times what a training makes: a model must fit into the memory of a pod
+MAX_NODES: Final = 1 << 18  # four times as many as training makes; bounds the memory of a pod
 MAX_TREES: Final = 1000
-MAX_DEPTH: Final = 1000  # levels: ONNX Runtime goes down a tree by recursion
+MAX_DEPTH: Final = 1000  # levels: ONNX Runtime walks a tree by recursion
 ROUNDING: Final = 1e-9
 
-# A node to walk from is the feature it asks, the threshold, and the ways down for values up to it and above it; a leaf
-# is empty. A way is what the share of frauds changes by, the share that it leads to, and the node there.
-Node = tuple[()] | tuple[int, float, "Way", "Way"]
-Way = tuple[float, float, Node]
+# A nested tree. A node is (feature, threshold, branch up to the threshold, branch above it); a leaf is empty. A branch
+# is (change of the fraud share, fraud share at its node, node).
+Node = tuple[()] | tuple[int, float, "Branch", "Branch"]
+Branch = tuple[float, float, Node]
 
 
 _Integers = Annotated[list[int], msgspec.Meta(max_length=MAX_NODES)]
@@ -31,11 +31,11 @@ _Floats = Annotated[list[float], msgspec.Meta(max_length=MAX_NODES)]
 
 
 class Trees(msgspec.Struct, frozen=True):
-    """A forest as flat lists, one entry a node; a leaf has `left` -1.
+    """A forest as flat lists with one entry for each node; a leaf has `left` -1.
 
-    A row goes left when its feature is not above the threshold, both in single precision. `value` is the share of
-    frauds among the training rows that reached the node over the number of trees: the leaves that a row reaches add up
-    to the forest's share of frauds, and the steps from parent to child add up to the leaf.
+    A row goes left if its feature is not above the threshold, both in single precision. `value` is the fraud share
+    among the training rows that reached the node, divided by the number of trees. So the values of the leaves that a
+    row reaches add up to the fraud share of the forest.
     """
 
     roots: Annotated[list[int], msgspec.Meta(max_length=MAX_TREES)]
@@ -47,12 +47,12 @@ class Trees(msgspec.Struct, frozen=True):
 
 
 def require_consistent(trees: Trees) -> None:
-    """Check that these are trees, one after the other, whose leaves add up to a share for every payment.
+    """Check that the lists are trees, one after the other, whose leaves add up to a share in [0, 1] for every row.
 
     Raises
     ------
     ValueError
-        When a walk might not end, read beyond the lists, reach a node in two ways, or end in a value that is no share.
+        A walk may not end, may read beyond the lists, or may end in an invalid value, or a node has two parents.
     """
     roots, count = trees.roots, len(trees.left)
     if {len(column) for column in (trees.feature, trees.threshold, trees.right, trees.value)} != {count}:
@@ -60,23 +60,23 @@ def require_consistent(trees: Trees) -> None:
     if not roots or roots[0] != 0 or any(later <= root for root, later in pairwise([*roots, count])):
         raise ValueError("the trees do not follow one another")
     if not all(0 <= feature < len(NAMES) for feature in trees.feature):
-        raise ValueError(f"a node uses a feature that is none of the {len(NAMES)}")
+        raise ValueError(f"a node has a feature number outside of 0 to {len(NAMES) - 1}")
     if not all(map(isfinite, trees.threshold)):
         raise ValueError("a threshold is not finite")
     if not all(0 <= value <= (1 + ROUNDING) / len(roots) for value in trees.value):
-        raise ValueError("a value is no share of frauds over the number of trees")
+        raise ValueError("a value is not a fraud share divided by the number of trees")
     for root, end in pairwise([*roots, count]):
         _require_tree(trees, root, end)
 
 
 def _require_tree(trees: Trees, root: int, end: int) -> None:
-    """Raise `ValueError` unless every node from the root up to the end is reached in one way, from one before it."""
+    """Raise `ValueError` unless every node in (root, end) has exactly one parent, and the parent is before it."""
     if trees.left[root] < 0:
         raise ValueError(f"the tree at node {root} is a single leaf")
     depths = {root: 0}
     for node in range(root, end):
         if node not in depths:
-            raise ValueError(f"node {node} is reached by no walk")
+            raise ValueError(f"node {node} has no parent")
         children = trees.left[node], trees.right[node]
         if children == (-1, -1):
             continue
@@ -84,12 +84,14 @@ def _require_tree(trees: Trees, root: int, end: int) -> None:
             raise ValueError(f"the tree at node {root} has more than {MAX_DEPTH} levels")
         for child in children:
             if not node < child < end or child in depths:
-                raise ValueError(f"node {child} is no child of node {node}: it lies elsewhere, or has another parent")
+                raise ValueError(
+                    f"node {child} cannot be a child of node {node}: it is in another place or has another parent"
+                )
             depths[child] = depths[node] + 1
 
 
 def truncate(trees: Trees) -> Trees:
-    """Cut the first trees off at a depth; where they are cut, a leaf whose value is its number over all trees."""
+    """Return the upper levels of the first trees; the value of a leaf is its number over all trees."""
     small = Trees([], [], [], [], [], [])
     leaves = 0
 
@@ -112,8 +114,8 @@ def truncate(trees: Trees) -> Trees:
     return small
 
 
-def to_nested(trees: Trees) -> list[Way]:
-    """Return the way into each tree, to be walked without looking anything up."""
+def to_nested(trees: Trees) -> list[Branch]:
+    """Return the branch to the root of each tree, for fast walks."""
     value = trees.value
     nodes: list[Node] = [()] * len(value)
     for number, (left, right) in reversed([*enumerate(zip(trees.left, trees.right, strict=True))]):
@@ -125,16 +127,16 @@ def to_nested(trees: Trees) -> list[Way]:
     return [(0.0, trees.value[root], nodes[root]) for root in trees.roots]
 
 
-def features_on_path(roots: list[Way]) -> list[frozenset[int]]:
-    """Return the features asked on the way to each leaf that the online model knows, in the order of `cut`."""
+def features_on_path(roots: list[Branch]) -> list[frozenset[int]]:
+    """Return the features on the path to each leaf that is an input of the online model, in the order of `truncate`."""
 
-    def below(way: Way, met: frozenset[int], depth: int) -> Iterator[frozenset[int]]:
-        *_, node = way
+    def walk(branch: Branch, path: frozenset[int], depth: int) -> Iterator[frozenset[int]]:
+        *_, node = branch
         if depth == ENCODING_DEPTH or not node:
-            yield met
+            yield path
         else:
-            feature, _, *ways = node
-            for further in ways:
-                yield from below(further, met | {feature}, depth + 1)
+            feature, _, *branches = node
+            for lower in branches:
+                yield from walk(lower, path | {feature}, depth + 1)
 
-    return [met for root in roots[:ENCODING_TREES] for met in below(root, frozenset(), 0)]
+    return [path for root in roots[:ENCODING_TREES] for path in walk(root, frozenset(), 0)]

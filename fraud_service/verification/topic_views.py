@@ -127,7 +127,7 @@ def _models(entries: Iterator[Record], refused: list[str]) -> Iterator[OnnxFores
         if entry.value is None or entry.key in NON_MODEL_KEYS:
             continue
         try:
-            yield OnnxForest.received(entry.value)
+            yield OnnxForest.from_message(entry.value)
         except ModelError as error:
             refused.append(_refusal(entry, error))
 

@@ -301,7 +301,7 @@ def loads(data: bytes) -> bool:
         return False
     leaves = sum(node < 0 for node in truncate(trees).left)
     with suppress(ModelError):
-        model = OnnxForest.received(_sealed(trees, leaves + lied))
+        model = OnnxForest.from_message(_sealed(trees, leaves + lied))
         assert not lied
         for row, encoded in zip(PAYMENTS, model.encode(PAYMENTS), strict=True):
             assert -50 < encoded.logit < 50

@@ -304,7 +304,7 @@ class TestFilesThatCannotBeRead:
     def test_a_file_that_is_not_there_is_named(self, run, command, tmp_path):
         path = tmp_path / "nothing.csv"
         said = only_complaint(run(command[0], path, *command[1:]), 2)
-        assert said == f"ConfigurationError: {path}: there is no such file"
+        assert said == f"ConfigurationError: {path}: this file does not exist"
 
     def test_a_missing_column_is_named_with_the_option_that_helps(self, run, command, tmp_path):
         path = tmp_path / "past.csv"

@@ -153,7 +153,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(folder, content):
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_another_format_is_refused(folder):
     change_manifest(folder, format=1)
-    assert complaint(folder) == f"{folder} has format 1, this version reads 2: train the model again"
+    assert complaint(folder) == f"{folder} has format 1, but this version reads 2: train the model again"
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
@@ -211,7 +211,7 @@ def test_a_manifest_beyond_its_bounds_is_refused(folder, changes):
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_manifest_that_counts_other_leaves_than_its_trees_have_is_refused(folder, leaves):
     change_manifest(folder, leaves=leaves)
-    assert f"says {leaves} leaves, its trees have 1230" in complaint(folder)
+    assert f"says {leaves} leaves, but its trees have 1230" in complaint(folder)
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
@@ -286,7 +286,7 @@ def test_a_file_larger_than_any_model_is_refused_before_it_is_hashed(folder):
 
 
 def test_a_message_larger_than_any_model_is_refused_before_it_is_read():
-    with pytest.raises(ModelError, match="allowed are"):
+    with pytest.raises(ModelError, match="the maximum is"):
         artifact.unpack(bytes(artifact.MAX_BYTES + 1))
 
 
@@ -303,7 +303,7 @@ def test_a_received_model_that_fails_to_load_for_any_reason_is_a_refused_model(m
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
     with pytest.raises(ModelError):
-        OnnxForest.received(artifact.pack(artifact.read(artifact.shipped())))
+        OnnxForest.from_message(artifact.pack(artifact.read(artifact.shipped())))
 
 
 @pytest.mark.parametrize("nonsense", [b"{", b'{"base": 0}', b'{"base": "\xff"}'])
@@ -375,7 +375,7 @@ def test_trees_that_cannot_be_walked_are_unsound(name):
 def test_unsound_trees_are_refused_with_the_version_of_their_model(folder):
     replace(folder, TREES, msgspec.msgpack.encode(UNSOUND["share_above_one"]))
     said = complaint(folder)
-    assert "holds no trees: a value is no share" in said
+    assert "has invalid trees: a value is not a fraud share" in said
     assert "forest-" in said
 
 

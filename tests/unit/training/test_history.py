@@ -180,7 +180,7 @@ def test_missing_fields_are_all_named_with_what_the_file_has_and_the_options(sav
             "`--set curency=EUR`: there is no field `curency`; did you mean `currency`",
         ),
         ({"constants": {"currency": "euro"}}, "`--set currency=euro`: not an ISO 4217 code"),
-        ({"constants": {"timestamp": "5"}}, "`--set timestamp=5`: differs from row to row"),
+        ({"constants": {"timestamp": "5"}}, "`--set timestamp=5`: `timestamp` differs from row to row"),
         (
             {"columns": {"customer": "currency"}, "constants": {"currency": "EUR"}},
             "already provides the field `currency`",
