@@ -179,7 +179,7 @@ def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
         data = files[name]
         if len(data) > MAX_BYTES:
             raise ModelError(
-                f"{where}/{name} has more than {MAX_BYTES} bytes, which no training writes: check where the model comes from"
+                f"{where}/{name} has more than {MAX_BYTES} bytes, too many for a model: check where it comes from"
             )
         digest = sha256(data).hexdigest()
         if digest != manifest.sha256.get(name):
