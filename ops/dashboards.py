@@ -1,7 +1,7 @@
 """Write the Grafana dashboards of the chart and the local stack.
 
-``python ops/dashboards.py`` writes; ``python ops/dashboards.py --check`` exits 1 and names what differs. What they show
-is in `boards`.
+``python ops/dashboards.py`` writes them. With ``--check`` it names the files that differ, and exits 1. Their content is
+in `boards`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RUNBOOK: Final = "https://github.com/fraud-service/fraud-service/blob/main/docs/
 TAG: Final = "fraud-service"
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 CHOSEN: Final = 'namespace=~"$namespace", job=~"$job", pod=~"$pod"'
-# Each variable asks for a label of the metric that every process has, among what the ones before it chose.
+# Every process has this metric. Each variable offers the labels that are left after the ones before it.
 VARIABLES: Final = {
     "namespace": "label_values(fraud_ready, namespace)",
     "job": 'label_values(fraud_ready{namespace=~"$namespace"}, job)',
@@ -47,7 +47,7 @@ PanelBuilder = timeseries.Panel | stat.Panel | heatmap.Panel
 
 
 def files() -> dict[str, str]:
-    """Return every dashboard: the name of its file and its text."""
+    """Return each dashboard: file name and text."""
     return {
         f"{board.uid}.json": JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False).encode(built(board).build())
         + "\n"
@@ -60,7 +60,7 @@ def built(board: Board) -> dashboard.Dashboard:
     builder = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)
-        .description(board.tells)
+        .description(board.description)
         .tags([TAG])
         .editable()
         .refresh("30s")
@@ -85,7 +85,7 @@ def built(board: Board) -> dashboard.Dashboard:
 
 
 def variable(name: str, query: str) -> dashboard.QueryVariable:
-    """Make a variable; "All" matches what lacks the label too, as outside of Kubernetes."""
+    """Make a variable. "All" also matches series without the label, as outside of Kubernetes."""
     return (
         dashboard.QueryVariable(name)
         .label(name.capitalize())
@@ -107,7 +107,7 @@ def panel(chart: Chart, number: int) -> PanelBuilder:
     return (
         made.id(number)
         .title(chart.title)
-        .description(chart.tells)
+        .description(chart.description)
         .datasource(SOURCE)
         .unit(chart.unit)
         .span(chart.span)
@@ -116,7 +116,7 @@ def panel(chart: Chart, number: int) -> PanelBuilder:
 
 
 def drawn(chart: Chart) -> PanelBuilder:
-    """Choose how a panel is drawn."""
+    """Choose the kind of panel."""
     if chart.kind == "heatmap":
         return heatmap.Panel().calculate(False)
     if chart.kind == "number":
@@ -142,7 +142,7 @@ def target(chart: Chart, query: Query, name: str) -> prometheus.Dataquery:
 
 
 def differences(folder: Path) -> list[str]:
-    """Return the names in a folder that are not what would be written, dashboards that are no more included."""
+    """Return the names of files that are missing, differ, or belong to no dashboard."""
     wanted = files()
     there = {path.name for path in folder.glob("*.json")}
     changed = {name for name, text in wanted.items() if not _holds(folder / name, text)}
@@ -154,7 +154,7 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def write(folder: Path) -> list[str]:
-    """Bring a folder up to date; returns the names that were written or removed."""
+    """Update a folder, and return the names that it wrote or removed."""
     wanted, changed = files(), differences(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in changed:
@@ -166,7 +166,7 @@ def write(folder: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check, and name what differs; returns the exit status."""
+    """Write or check, and return the exit status."""
     parser = argparse.ArgumentParser(description="Write the Grafana dashboards.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when something differs")
     is_check = parser.parse_args(arguments).check

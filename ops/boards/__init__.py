@@ -1,4 +1,4 @@
-"""The dashboards: one file each, every panel with its queries, its unit and what it tells."""
+"""The dashboards: one file each. Every panel has queries, a unit and a description."""
 
 from __future__ import annotations
 

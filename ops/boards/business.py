@@ -1,4 +1,4 @@
-"""What it is worth: value flagged, caught and missed."""
+"""The value of the service: amounts flagged, caught and missed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MISSED: Final = 'fraud_labelled_fraud_amount_total{outcome="approve", %}'
 BUSINESS: Final = Board(
     "fraud-service-business",
     "Fraud service / Business",
-    "What is it worth? Value flagged, value of fraud caught and missed as labels arrive, and why alerts were raised. "
-    "Amounts count in the currency they come in.",
+    "The value of the service: amounts flagged, fraud caught and missed as labels arrive, and reasons of alerts. "
+    "Amounts are in the currency of the transaction.",
     (
         Chart(
             "Value flagged",
@@ -26,7 +26,7 @@ BUSINESS: Final = Board(
         Chart(
             "Fraud caught",
             "short",
-            "Amount of the frauds that became known in the time range and had been flagged.",
+            "Amount of the fraud labelled in the time range that the service had flagged.",
             (Query(f"sum(increase({SAVED}[$__range]))"),),
             "number",
             6,
@@ -34,7 +34,7 @@ BUSINESS: Final = Board(
         Chart(
             "Fraud missed",
             "short",
-            "Amount of the frauds that became known in the time range and had been approved.",
+            "Amount of the fraud labelled in the time range that the service had approved.",
             (Query(f"sum(increase({MISSED}[$__range]))"),),
             "number",
             6,
@@ -42,13 +42,13 @@ BUSINESS: Final = Board(
         Chart(
             "Caught, by value",
             "percentunit",
-            "Share of the value of known fraud that had been flagged, in the time range.",
+            "Share of the amount of the fraud labelled in the time range that the service had flagged.",
             (Query(share(SAVED, "fraud_labelled_fraud_amount_total{%}", "$__range")),),
             "number",
             6,
         ),
         Chart(
-            "Value flagged an hour",
+            "Value flagged per hour",
             "short",
             "Amount of flagged transactions, by currency.",
             (Query("3600 * " + per_second("fraud_flagged_amount_total", "currency"), "{{currency}}"),),
@@ -56,10 +56,10 @@ BUSINESS: Final = Board(
             12,
         ),
         Chart(
-            "Fraud caught and missed an hour",
+            "Fraud caught and missed per hour",
             "short",
-            "Amount of frauds as they become known: declined, reviewed, and approved, which is lost. Labels come days "
-            "after the payment; this is not the fraud of this hour.",
+            "Amount of fraud by the decision on it: declined, sent to review, or approved (missed). It counts in the "
+            "hour of the label, which comes days after the payment.",
             (Query("3600 * " + per_second("fraud_labelled_fraud_amount_total", "outcome"), "{{outcome}}"),),
             "stacked",
             12,
@@ -67,14 +67,14 @@ BUSINESS: Final = Board(
         Chart(
             "Alerts by reason",
             "short",
-            "How often each reason was given in the time range; an alert has up to four.",
+            "Number of alerts with each reason in the time range. An alert has up to four.",
             (Query("sum by (code) (increase(fraud_reasons_total{%}[$__range]))", "{{code}}"),),
             span=12,
         ),
         Chart(
-            "Alerts an hour",
+            "Alerts per hour",
             "short",
-            "Transactions to be reviewed and declined: the work of the people who look at them.",
+            "Transactions to review or decline: the workload of the reviewers.",
             (
                 Query(
                     "3600 * " + per_second("fraud_transactions_total", "outcome", 'outcome!="approve", '),
@@ -87,14 +87,14 @@ BUSINESS: Final = Board(
         Chart(
             "Frauds among alerts",
             "percentunit",
-            "Share of the flagged transactions labelled in the time range that were fraud.",
+            "Of the flagged transactions that were labelled in the time range, the share that was fraud.",
             (Query(share(CAUGHT, DECISIONS, "$__range"), "of alerts"),),
             span=12,
         ),
         Chart(
             "Fraud rate",
             "percentunit",
-            "Share of frauds in the labelled examples of a day.",
+            "Share of fraud in the labelled examples of the last day.",
             (
                 Query(
                     share(

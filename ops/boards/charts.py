@@ -1,7 +1,7 @@
-"""What a dashboard is made of, and the expressions that several panels share.
+"""Parts of a dashboard, and expressions that several panels share.
 
-`%` in a query stands for the variables that choose an installation and its pods. Queries use no recording rule, so
-that the dashboards work where the rules are not installed.
+`%` in a query stands for the variables that select an installation and its pods. Queries use no recording rules, so the
+dashboards also work without them.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from typing import Final, Literal, NamedTuple
 
 
 class Query(NamedTuple):
-    """A PromQL expression, and how Grafana names its series."""
+    """A PromQL expression and the legend of its series."""
 
     expr: str
     legend: str = ""
 
 
 class Chart(NamedTuple):
-    """One panel; `span` is its width in 24ths."""
+    """One panel. `span` is its width in 24ths of the row."""
 
     title: str
     unit: str
-    tells: str
+    description: str
     queries: tuple[Query, ...]
     kind: Literal["lines", "stacked", "number", "heatmap"] = "lines"
     span: int = 8
 
 
 class Board(NamedTuple):
-    """One dashboard; its uid is part of its address and never changes."""
+    """One dashboard. Its uid is part of its URL and never changes."""
 
     uid: str
     title: str
-    tells: str
+    description: str
     charts: tuple[Chart, ...]
 
 
@@ -48,7 +48,7 @@ def per_second(metric: str, by: str, matchers: str = "", window: str = "$__rate_
 
 
 def share(part: str, whole: str, window: str = "$__rate_interval") -> str:
-    """Return the share that some counts have in others, over all pods."""
+    """Return the ratio of two counters, over all pods."""
     return f"sum(rate({part}[{window}])) / sum(rate({whole}[{window}]))"
 
 

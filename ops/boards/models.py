@@ -1,4 +1,4 @@
-"""Do the models still know fraud: scores, labels, components, versions."""
+"""Quality of the models: scores, labels, components, versions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FRAUDS: Final = 'fraud_labelled_decisions_total{is_fraud="true", %}'
 MODELS: Final = Board(
     "fraud-service-models",
     "Fraud service / Models",
-    "Do the models still know fraud? Scores, what labels say of decisions, weights of the components, drift, versions.",
+    "Quality of the models: scores, drift, decisions against labels, weight of each component, versions.",
     (
         Chart(
             "Scores",
             "short",
-            "How the blended scores are distributed over time.",
+            "Distribution of the blended scores over time.",
             (Query("sum by (le) (increase(fraud_score_bucket{%}[$__rate_interval]))", "{{le}}"),),
             "heatmap",
             12,
@@ -26,29 +26,29 @@ MODELS: Final = Board(
         Chart(
             "Quantiles of scores",
             "percentunit",
-            "The scores that half, nine in ten and ninety-nine in a hundred transactions stay below.",
+            "50 %, 90 % and 99 % of the transactions have a score below these lines.",
             quantiles("fraud_score", 0.5, 0.9, 0.99),
             span=6,
         ),
         Chart(
             "Drift of scores",
             "percentunit",
-            "Largest distance between the distribution of the last hour's scores and of the last day's (Kolmogorov and "
-            "Smirnov's): 0 is equal, 1 is apart.",
+            "Kolmogorov-Smirnov distance between the scores of the last hour and of the last day: 0 means equal "
+            "distributions, 1 means no overlap.",
             (Query(DRIFT, "distance"),),
             span=6,
         ),
         Chart(
             "Precision and recall",
             "percentunit",
-            "Of the labels of a day: the share of fraud in what was flagged, and of what was flagged in fraud. Until "
-            "the first transactions mature, nearly all labels are frauds and precision is too high.",
+            "Labels of the last day. Precision: share of fraud in the flagged transactions. Recall: share of the fraud "
+            "that was flagged. Until label maturity nearly all labels are fraud, so precision looks too high.",
             (Query(share(CAUGHT, DECISIONS, "1d"), "precision"), Query(share(CAUGHT, FRAUDS, "1d"), "recall")),
         ),
         Chart(
             "Labelled decisions",
             "short",
-            "Labelled examples an hour, by what was advised and what it was.",
+            "Labelled examples per hour, by decision and label.",
             (
                 Query(
                     "3600 * " + per_second("fraud_labelled_decisions_total", "outcome, is_fraud"),
@@ -58,15 +58,15 @@ MODELS: Final = Board(
             "stacked",
         ),
         Chart(
-            "Delay of labels",
+            "Label delay",
             "s",
-            "From a transaction to its label, event time, of the labels of a day.",
+            "Event time from a transaction to its label, for the labels of the last day.",
             quantiles("fraud_label_delay_seconds", 0.5, 0.9, window="1d"),
         ),
         Chart(
             "Labels received",
             "short",
-            "Labels an hour, by their source and what they say.",
+            "Labels per hour, by source and content.",
             (
                 Query(
                     "3600 * " + per_second("fraud_labels_received_total", "source, is_fraud"),
@@ -78,15 +78,15 @@ MODELS: Final = Board(
         Chart(
             "Labelled examples",
             "short",
-            "Examples taught an hour, labelled or matured, by what they were.",
+            "Examples per hour that the learner trained on, labelled or mature, by label.",
             (Query("3600 * " + per_second("fraud_labelled_examples_total", "is_fraud"), "fraud: {{is_fraud}}"),),
         ),
         Chart(
             "Early labels and corrections",
             "short",
-            "An hour: labels whose transaction was not known (yet), and examples that contradict what was taught "
-            "before. Many early labels name transactions that are not here. Not taught are payments whose transaction "
-            "id already has eight payments.",
+            "Per hour. Early: labels that came before the score of their transaction; many of them mean wrong ids. "
+            "Corrections: examples that contradict an earlier label. Not taught: payments whose transaction id "
+            "already has eight payments.",
             (
                 Query("3600 * sum(rate(fraud_labels_early_total{%}[$__rate_interval]))", "early"),
                 Query("3600 * sum(rate(fraud_corrections_total{%}[$__rate_interval]))", "corrections"),
@@ -96,25 +96,25 @@ MODELS: Final = Board(
         Chart(
             "Share of the online model",
             "percentunit",
-            "Weight of the online model in the blend; the pretrained model has the rest. 0 is switched off, by an "
-            "operator where the switch is 0 too.",
+            "Weight of the online model in the blended score. The pretrained model has the rest. 0 means off; if the "
+            "switch is 0 too, an operator turned it off.",
             (
                 Query("min by (pod) (fraud_online_switch{%})", "{{pod}} switch"),
-                Query("max by (pod) (fraud_online_weight{%})", "{{pod}} in force"),
+                Query("max by (pod) (fraud_online_weight{%})", "{{pod}} active"),
                 Query("max(fraud_learner_online_weight{%})", "published"),
             ),
         ),
         Chart(
             "Examples behind the snapshot",
             "short",
-            "Labelled examples that the newest snapshot knows, by scorer.",
+            "Number of labelled examples behind the newest snapshot, by scorer.",
             (Query("max by (pod) (fraud_snapshot_examples{%})", "{{pod}}"),),
         ),
         Chart(
             "Re-fits",
             "percentunit",
-            "Average precision of the model that reigned and of the best challenger in the newest re-fit. A challenger "
-            "is promoted when it leads by the margin.",
+            "Average precision of the active model (champion) and of the best new model (challenger) in the last "
+            "re-fit. The re-fit promotes a challenger that is better by at least the margin.",
             (
                 Query("max(fraud_refit_champion_average_precision{%})", "champion"),
                 Query("max(fraud_refit_challenger_average_precision{%})", "challenger"),
@@ -124,7 +124,7 @@ MODELS: Final = Board(
         Chart(
             "Since the last re-fit",
             "s",
-            "Event time since the newest re-fit.",
+            "Event time since the last re-fit.",
             (Query(f"{AGE} - (max(fraud_refit_seconds{{%}}) > 0)"),),
             "number",
             6,
@@ -132,7 +132,7 @@ MODELS: Final = Board(
         Chart(
             "Versions in use",
             "short",
-            "Processes by the pretrained model they use. Two for long: a scorer has not received what was promoted.",
+            "Processes by pretrained model. If two versions stay in use, a scorer did not receive the promotion.",
             (
                 Query("count by (pretrained) (fraud_model_info{%})", "scorers: {{pretrained}}"),
                 Query("count by (pretrained) (fraud_learner_model_info{%})", "learner: {{pretrained}}"),

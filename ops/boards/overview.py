@@ -1,4 +1,4 @@
-"""Is fraud being detected, and in time: the dashboard to begin with."""
+"""The first dashboard to open: rate, errors, latency and lag."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ OBJECTIVE: Final = "0.25"  # seconds: that of the latency alerts
 OVERVIEW: Final = Board(
     "fraud-service-overview",
     "Fraud service / Overview",
-    "Is fraud being detected, and in time? Rate, errors, latency, alert rate and lag of all scorers and the learner.",
+    "The service at a glance: rate, errors, latency, alert rate and lag of all scorers and the learner.",
     (
         Chart(
             "Transactions",
             "reqps",
-            "Transactions decided a second, by all scorers.",
+            "Transactions scored per second, all scorers together.",
             (Query("sum(rate(fraud_transactions_total{%}[$__rate_interval]))"),),
             "number",
             4,
@@ -25,7 +25,7 @@ OVERVIEW: Final = Board(
         Chart(
             "Flagged",
             "percentunit",
-            "Share of the transactions that were advised to be reviewed or declined.",
+            "Share of the transactions with the decision review or decline.",
             (Query(FLAGGED),),
             "number",
             4,
@@ -41,7 +41,7 @@ OVERVIEW: Final = Board(
         Chart(
             "Lag",
             "s",
-            "For how long the oldest message in work has been waiting, in the process that is most behind.",
+            "Waiting time of the oldest unfinished record, in the process with the longest one.",
             (Query("max(fraud_lag_seconds{%})"),),
             "number",
             4,
@@ -49,7 +49,7 @@ OVERVIEW: Final = Board(
         Chart(
             "Dead letters",
             "short",
-            "Messages of the time range that could not be read, so that nobody scored or learned them.",
+            "Records rejected in the time range: not scored, and not learned from.",
             (Query("sum(increase(fraud_dead_letters_total{%}[$__range]))"),),
             "number",
             4,
@@ -57,7 +57,7 @@ OVERVIEW: Final = Board(
         Chart(
             "Ready",
             "short",
-            "Processes that have partitions, recovered state and loaded models.",
+            "Processes with assigned partitions, recovered state and loaded models.",
             (Query("sum by (role) (fraud_ready{%})", "{{role}}"),),
             "number",
             4,
@@ -65,7 +65,7 @@ OVERVIEW: Final = Board(
         Chart(
             "Transactions by outcome",
             "reqps",
-            "What was advised, a second. A gap is a time without transactions, or without scorers.",
+            "Decisions per second, by outcome. A gap means no transactions, or no running scorer.",
             (Query(per_second("fraud_transactions_total", "outcome"), "{{outcome}}"),),
             "stacked",
             12,
@@ -73,21 +73,21 @@ OVERVIEW: Final = Board(
         Chart(
             "Latency of decisions",
             "s",
-            "From the broker's timestamp of a transaction to its decision; what waits in Kafka counts.",
+            "Time from the broker's timestamp of a transaction to its decision. It includes waiting in Kafka.",
             quantiles("fraud_latency_seconds", 0.5, 0.95, 0.99),
             span=12,
         ),
         Chart(
             "Lag by process",
             "s",
-            "For how long the oldest message in work has been waiting. It grows by a second a second in a process that "
-            "stands still, recovers its state, or has lost the brokers.",
+            "Waiting time of the oldest unfinished record. It grows by one second per second while a process makes no "
+            "progress, recovers its state, or has no connection to the brokers.",
             (Query("max by (job, pod) (fraud_lag_seconds{%})", "{{job}} {{pod}}"),),
         ),
         Chart(
             "Alert rate",
             "percentunit",
-            "Share of the transactions flagged, by outcome. A jump without a change of fraud is a change of the input.",
+            "Share of the transactions flagged, by outcome. A jump usually means that the input data changed.",
             (
                 Query(
                     per_second("fraud_transactions_total", "outcome", 'outcome!="approve", ')
@@ -99,7 +99,7 @@ OVERVIEW: Final = Board(
         Chart(
             "Errors",
             "reqps",
-            "Dead letters, scores that a model did not give, and alerts without reasons. All should be 0.",
+            "Dead letters, transactions for which a model gave no score, and alerts without reasons. All should be 0.",
             (
                 Query("sum(rate(fraud_dead_letters_total{%}[$__rate_interval]))", "dead letters"),
                 Query(per_second("fraud_component_failures_total", "component"), "{{component}} model failed"),
@@ -109,18 +109,18 @@ OVERVIEW: Final = Board(
         Chart(
             "Dead letters by reason",
             "short",
-            "Why messages could not be read, in the time range; docs/dead-letters.md says what to do.",
+            "Rejected records in the time range, by reason. See docs/dead-letters.md for what to do.",
             (Query("sum by (reason) (increase(fraud_dead_letters_total{%}[$__range])) > 0", "{{reason}}"),),
             span=12,
         ),
         Chart(
-            "Repeated transactions",
+            "Duplicate transactions",
             "reqps",
-            "Repeated: a producer sent a payment again, and it got its first decision again. Id used before: another "
-            "payment came under the same transaction id, and was scored and reviewed.",
+            "Duplicates: a producer sent a payment again, and the scorer repeated its first decision. Reused ids: "
+            "another payment came under the same transaction id; it was scored and goes to review.",
             (
-                Query("sum(rate(fraud_duplicate_transactions_total{%}[$__rate_interval]))", "repeated"),
-                Query("sum(rate(fraud_reused_transaction_ids_total{%}[$__rate_interval]))", "id used before"),
+                Query("sum(rate(fraud_duplicate_transactions_total{%}[$__rate_interval]))", "duplicates"),
+                Query("sum(rate(fraud_reused_transaction_ids_total{%}[$__rate_interval]))", "reused ids"),
             ),
             span=12,
         ),

@@ -1,4 +1,4 @@
-"""How the processes are: memory, state, checkpoints, snapshots."""
+"""The processes: memory, state, checkpoints, snapshots."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from boards.charts import AGE, Board, Chart, Query, per_second, quantiles, share
 RUNTIME: Final = Board(
     "fraud-service-runtime",
     "Fraud service / Runtime",
-    "How are the processes? Memory, processor, state, checkpoints, rebalances, recovery, and the way of a snapshot.",
+    "The processes: memory, processor, state, checkpoints, rebalances, recovery, and snapshots on their way.",
     (
         Chart(
             "Memory",
             "bytes",
-            "Resident memory of a process. Compare it with the limit of its container.",
+            "Resident memory of a process. Compare it with the memory limit of its container.",
             (Query("max by (job, pod) (process_resident_memory_bytes{%})", "{{job}} {{pod}}"),),
         ),
         Chart(
             "Processor",
             "short",
-            "Cores in use. A process has one core's worth of work: at 1 it needs more replicas, not a larger limit.",
+            "Cores in use. A process can use one core: at 1, add replicas; a higher limit does not help.",
             (Query(per_second("process_cpu_seconds_total", "job, pod"), "{{job}} {{pod}}"),),
         ),
         Chart(
             "Time since the start",
             "s",
-            "A saw is a process that is restarted again and again.",
+            "A saw-tooth means that the process restarts again and again.",
             (Query("time() - max by (job, pod) (process_start_time_seconds{%})", "{{job}} {{pod}}"),),
         ),
         Chart(
@@ -38,7 +38,7 @@ RUNTIME: Final = Board(
         Chart(
             "State volume in use",
             "percentunit",
-            "What is taken of the volume the state lies on, by whomever.",
+            "Used share of the volume with the local state, other files included.",
             (
                 Query(
                     "1 - max by (job, pod) (fraud_state_volume_free_bytes{%} / fraud_state_volume_bytes{%})",
@@ -49,7 +49,7 @@ RUNTIME: Final = Board(
         Chart(
             "Cards",
             "short",
-            "Cards in the state of a partition, as RocksDB estimates. Every new one makes volume and recovery grow.",
+            "Cards in the state of a partition, estimated by RocksDB. More cards need more disk and a longer recovery.",
             (
                 Query("max by (job, pod, partition) (fraud_cards{%})", "{{job}} {{pod}} {{partition}}"),
                 Query("max(fraud_cards_limit{%})", "limit"),
@@ -58,32 +58,32 @@ RUNTIME: Final = Board(
         Chart(
             "Partitions",
             "short",
-            "Input partitions that a process works on. Together they must be all.",
+            "Input partitions assigned to a process. The sum must be the number of partitions.",
             (Query("max by (job, pod) (fraud_assigned_partitions{%})", "{{job}} {{pod}}"),),
         ),
         Chart(
-            "Time of a transaction",
+            "Time per transaction",
             "s",
-            "To decode, assess and encode one transaction, without waiting.",
+            "Time to decode, score and encode one transaction, without waiting.",
             quantiles("fraud_processing_seconds", 0.5, 0.99),
         ),
         Chart(
             "Checkpoints",
             "s",
-            "Time to commit state, output and offsets. Nothing is scored meanwhile.",
+            "Time to commit state, output and offsets. The process scores nothing during a checkpoint.",
             quantiles("fraud_checkpoint_seconds", 0.5, 0.99),
         ),
         Chart(
-            "Checkpoints a second",
+            "Checkpoints per second",
             "ops",
-            "Checkpoints that had something to commit.",
+            "Checkpoints that committed something.",
             (Query(per_second("fraud_checkpoint_seconds_count", "job, pod"), "{{job}} {{pod}}"),),
         ),
         Chart(
             "Rebalances and interruptions",
             "short",
-            "Times that partitions were given to a process, in the time range; one each is their start. Interrupted: "
-            "the cluster was away or too slow, and the process began anew at its last checkpoint.",
+            "Partition assignments of a process in the time range; the first is its start. Interrupted: the cluster "
+            "was unavailable or too slow, and the process continued from its last checkpoint.",
             (
                 Query("max by (job, pod) (increase(fraud_rebalances_total{%}[$__range]))", "{{job}} {{pod}}"),
                 Query(
@@ -95,14 +95,14 @@ RUNTIME: Final = Board(
         Chart(
             "Recovery",
             "s",
-            "Time from the newest assignment to recovered state; a line that rises is a recovery under way.",
+            "Time from the last assignment to recovered state. A rising line is a recovery in progress.",
             (Query("max by (job, pod) (fraud_recovery_seconds{%})", "{{job}} {{pod}}"),),
         ),
         Chart(
             "Age of the snapshot",
             "s",
-            "Event time since the boundary of the newest snapshot: what scorers have, and what the learner published. "
-            "An hour, and a little, is as it should be.",
+            "Event time since the boundary of the newest snapshot, in each scorer and as published by the learner. A "
+            "little more than FRAUD_SNAPSHOT_INTERVAL is normal.",
             (
                 Query(f"scalar({AGE}) - max by (pod) (fraud_snapshot_as_of_seconds{{%}} > 0)", "{{pod}}"),
                 Query(f"{AGE} - max(fraud_learner_snapshot_as_of_seconds{{%}} > 0)", "published"),
@@ -111,34 +111,34 @@ RUNTIME: Final = Board(
         Chart(
             "Decisions on an old snapshot",
             "percentunit",
-            "Share of the decisions for which a newer snapshot should have been in force.",
+            "Share of the decisions made although a newer snapshot should have been active.",
             (Query(share("fraud_stale_decisions_total{%}", "fraud_transactions_total{%}"), "stale"),),
         ),
         Chart(
-            "Time of a boundary",
+            "Time per snapshot boundary",
             "s",
-            "The learner's time to teach one boundary and publish its snapshot.",
+            "Time of the learner to train on the examples of one boundary and publish its snapshot.",
             quantiles("fraud_boundary_seconds", 0.5, 0.99),
         ),
         Chart(
-            "The learner's work",
+            "Throughput of the learner",
             "ops",
-            "Scores that the learner took in, and snapshots that it published, a second.",
+            "Scores that the learner read, and snapshots that it published, per second.",
             (
                 Query("sum(rate(fraud_scores_received_total{%}[$__rate_interval]))", "scores"),
                 Query("sum(rate(fraud_snapshots_published_total{%}[$__rate_interval]))", "snapshots"),
             ),
         ),
         Chart(
-            "Refused",
+            "Rejected snapshots and models",
             "short",
-            "Snapshots and promoted models that failed their check, in the time range, and snapshots passed over "
-            "because rows or their model are missing. All should be 0.",
+            "Snapshots and promoted models that failed a check in the time range, and snapshots skipped because their "
+            "risk rows or their model are missing. All should be 0, except that signatures are required (1).",
             (
-                Query("sum(increase(fraud_refused_snapshots_total{%}[$__range]))", "snapshots refused"),
-                Query("sum(increase(fraud_refused_models_total{%}[$__range]))", "models refused"),
-                Query("min(fraud_signatures_demanded{%})", "signatures demanded"),
-                Query("max(fraud_incomplete_snapshots{%})", "snapshots passed over"),
+                Query("sum(increase(fraud_refused_snapshots_total{%}[$__range]))", "snapshots rejected"),
+                Query("sum(increase(fraud_refused_models_total{%}[$__range]))", "models rejected"),
+                Query("min(fraud_signatures_demanded{%})", "signatures required"),
+                Query("max(fraud_incomplete_snapshots{%})", "snapshots skipped"),
             ),
             span=16,
         ),
