@@ -44,30 +44,48 @@ PARTS = (
 )
 HEAD = """# Detection quality
 
-Written by `make quality DATA=folder`; every figure is measured by that command. AP is average precision, AUC the area
-under the ROC curve, CP@100 the share of really defrauded cards among the hundred with the highest scores of a day.
+How well does the service rank fraud, and how fast does it adapt when the fraud changes? The first table compares it with
+its targets, the others with baselines. `make quality DATA=folder` measures every figure on this page.
 
-The folder holds three files of transactions with the columns `transaction_id, timestamp, customer_id, terminal_id,
-amount, is_fraud`: `handbook_days_000_121.parquet` are the simulated payments of the Fraud Detection Handbook (Le
-Borgne, Siblini, Lebichot and Bontempi, ULB 2022), days 0 to 121; `sim_seed101.parquet` and `sim_drift202.parquet` are
-of a simulator of the same kind, in the second the fraudsters change their behaviour abruptly on day 120. A label
-becomes known seven days after its transaction. The days reported here were used to choose features and settings; what
-holds on days that nobody has seen, others have to tell.
+| figure | meaning |
+| --- | --- |
+| AP | average precision |
+| AUC | area under the ROC curve |
+| CP@100 | share of really defrauded cards among the hundred cards with the highest scores of a day |
 """
-PROTOCOL = """Seven days train, seven days wait for labels, seven days test; cards known to be defrauded are left out;
-mean of four folds that begin on days 91, 98, 105 and 112. The baselines have the Handbook's fifteen features. Where all
-days train, they end on the same day as the seven. Weeks differ: CP@100 of one model lies between .27 and .35, with the
-number of defrauded cards, so compare with the forest beside it. On the Handbook's own test weeks, most of them later
-than this file, that forest has .870 / .678 / .299: the targets lie .010 / .057 / .007 above it.
-The twelve and the seven weeks were added after CP@100 had missed its target on the four, which it still does.
+PROTOCOL = """* Seven days train, seven days wait for labels, seven days test. Cards known to be defrauded are left out.
+* Figures are means of four folds that begin on days 91, 98, 105 and 112.
+* The baselines have the Handbook's fifteen features. Where all days train, they end on the same day as the seven.
+* Weeks differ: CP@100 of one model is between .27 and .35, with the number of defrauded cards. So compare with the forest
+  in the same table.
+* On the Handbook's own test weeks, most of them later than this file, that forest has .870 / .678 / .299. The targets are
+  .010 / .057 / .007 above it.
+* The twelve and the seven weeks were added after CP@100 had missed its target on the four. It still misses it.
 """
-STREAMS_TEXT = """All transactions, scored once, in order, by what was known then (`fraud-service backtest`): AP / AUC.
-*Frozen* is the pretrained model without the online model, *hybrid* both, weighed by their average precision on the
-labels of the last seven days. Days end before the second number. *Flipped labels*: a tenth of those of days 113 to
-119, which arrive on days 120 to 126. The report of the hybrid over the abrupt change: [report.png](report.png).
+STREAMS_TEXT = """`fraud-service backtest` scores all transactions once, in order, by what was known then. Figures are AP / AUC.
+
+* *Frozen* is the pretrained model alone. *Hybrid* blends it with the online model by their average precision on the labels
+  of the last seven days.
+* Days end before the second number.
+* *Flipped labels*: a tenth of the labels of days 113 to 119, which arrive on days 120 to 126.
+* The report of the hybrid over the abrupt change: [report.png](report.png).
 """
-GROUPS_TEXT = """Features by the function that computes them: time while it runs in the core on one core, and what the
-mean AP of the four Handbook folds loses when the model is fitted without the group. A model's time includes encoding.
+GROUPS_TEXT = """Features by the function that computes them: processor time on one core, and the mean AP that the four Handbook folds lose
+without the group. A model's time includes encoding.
+"""
+
+METHOD = """## Method
+
+The folder holds three files with the columns `transaction_id, timestamp, customer_id, terminal_id, amount, is_fraud`:
+
+| file | content |
+| --- | --- |
+| `handbook_days_000_121.parquet` | simulated payments of the Fraud Detection Handbook (Le Borgne, Siblini, Lebichot, Bontempi, ULB 2022), days 0 to 121 |
+| `sim_seed101.parquet` | a simulator of the same kind, without drift |
+| `sim_drift202.parquet` | the same simulator; the fraudsters change their behaviour abruptly on day 120 |
+
+A label becomes known seven days after its transaction. The days reported here were used to choose features and settings.
+Others have to measure days that nobody has seen.
 """
 
 
@@ -153,6 +171,7 @@ def page(measured: dict[str, Any]) -> str:
         "## What each part costs and brings\n",
         GROUPS_TEXT,
         _groups(measured["groups"]),
+        METHOD,
     ]
     return "\n".join(parts)
 
