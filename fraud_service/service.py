@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fraud_service.security.tokens import Tokenizer
 
 log = structlog.get_logger(__name__)
-_model_refused = RateLimitedLog(log.warning, "promoted_model_refused")
+_model_refused = RateLimitedLog(log.warning, "promoted_model_rejected")
 
 LEARNER_COMMIT_INTERVAL_S: Final = 1.0  # seconds
 LEARNER_TRANSACTION_TIMEOUT_MS: Final = 300_000  # closing a boundary may take a while

@@ -1,8 +1,9 @@
-"""Whether a dead letter may be sent again. A letter is compared with its source message, and never trusted.
+"""Decide whether a dead letter can be redriven, by comparing it with its source message.
 
-It may go only to an input of the service, and only if the source message is still there with the same key and value.
-A payment that scorers accept today may have been scored, so a letter of it is unproved. So a forged letter can at most
-repeat a message that was refused, or a label.
+Dead letters can be forged, so their content alone proves nothing. A dead letter is sent only to an input of the
+service, and only if the source message still exists with the same key and value. A dead letter of a transaction that
+scorers accept today is unproved, because the transaction may have been scored. So a forged dead letter can at most
+repeat a rejected message or a label.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from fraud_service.kafka.dead_letter_reader import DeadLetter
     from fraud_service.kafka.topic_reader import OffsetRange, Record
 
-GAP: Final = 10_000  # records between two sources that are read and skipped; beyond that, the reader seeks
+MAX_GAP: Final = 10_000  # records between two sources that are read and skipped; above it, the reader seeks
 
 _ANY_TOKENIZER: Final = Tokenizer({"any": bytes(32)}, "any")
 
 
 class RedriveCheck(NamedTuple):
-    """Whether a letter is sent, or why not. A forged letter differs from its source message."""
+    """The result for one dead letter: `hindrance` says why it is not sent. A forged one differs from its source."""
 
     found: DeadLetter
     hindrance: str | None = None
@@ -42,7 +43,7 @@ class RedriveCheck(NamedTuple):
 
 
 class RedriveOptions(NamedTuple):
-    """How letters are to be sent: with repaired bytes instead of what a single one holds, and also without a proof."""
+    """Send other bytes than a single dead letter holds (`value`); also send dead letters without proof (`unproved`)."""
 
     value: bytes | None = None
     unproved: bool = False
@@ -51,16 +52,16 @@ class RedriveOptions(NamedTuple):
 def check_letters(
     settings: Settings,
     letters: Sequence[DeadLetter],
-    options: RedriveOptions = RedriveOptions(),  # noqa: B008 - frozen  # noqa: B008 - frozen
+    options: RedriveOptions = RedriveOptions(),  # noqa: B008 - frozen
 ) -> list[RedriveCheck]:
-    """Decide for each letter whether it may be sent again; reads their source messages."""
+    """Read the source messages of dead letters, and decide for each whether it can be sent again."""
     names = settings.topics
     inputs = {names.transactions, names.labels, names.raw_transactions, names.raw_labels}
-    verdicts = {found.place: RedriveCheck(found, _own_hindrance(found, inputs, options.value)) for found in letters}
+    checks = {found.place: RedriveCheck(found, _own_hindrance(found, inputs, options.value)) for found in letters}
     sources: dict[str, list[DeadLetter]] = defaultdict(list)
-    for verdict in verdicts.values():
-        if verdict.hindrance is None:
-            sources[verdict.found.letter.topic].append(verdict.found)
+    for check in checks.values():
+        if check.hindrance is None:
+            sources[check.found.letter.topic].append(check.found)
     with TopicReader(settings, f"{settings.scorer_group}-letters") as archive:
         for topic, of_one in sources.items():
             is_in_order: dict[str, Callable[[Record], bool]] = {
@@ -68,22 +69,22 @@ def check_letters(
                 names.raw_transactions: _is_tokenized,
             }
             is_suspicious = is_in_order.get(topic, _never) if options.value is None else _never
-            for verdict in _compared(archive, topic, of_one, is_suspicious):
-                is_believed = options.unproved and not verdict.is_forged
-                verdicts[verdict.found.place] = RedriveCheck(verdict.found) if is_believed else verdict
-    return list(_each_source_once(verdicts.values()))
+            for check in _compared(archive, topic, of_one, is_suspicious):
+                is_accepted = options.unproved and not check.is_forged
+                checks[check.found.place] = RedriveCheck(check.found) if is_accepted else check
+    return list(_each_source_once(checks.values()))
 
 
 def _own_hindrance(found: DeadLetter, inputs: set[str], value: bytes | None) -> str | None:
-    """Say why a letter cannot be sent, before its source message is read."""
+    """Return why a dead letter cannot be sent, as far as it shows without the source message."""
     entry = found.entry
     is_large = max(len(entry.value or b""), len(entry.key or b"")) > MAX_EVENT_BYTES
     hindrances = {
         "it was already sent again": found.is_redriven,
-        f"{found.letter.topic} is no input of the service": found.letter.topic not in inputs,
+        f"{found.letter.topic} is not an input of the service": found.letter.topic not in inputs,
         "its original bytes were not kept: give them with --value-from": value is None and not is_complete(entry),
         "it has no value: give one with --value-from": value is None and entry.value is None,
-        f"it has more than {MAX_EVENT_BYTES} bytes: give fewer with --value-from": value is None and is_large,
+        f"it has more than {MAX_EVENT_BYTES} bytes: give a smaller value with --value-from": value is None and is_large,
     }
     return next((text for text, is_so in hindrances.items() if is_so), None)
 
@@ -95,10 +96,10 @@ def _never(_: Record) -> bool:
 def _compared(
     archive: TopicReader, topic: str, letters: Sequence[DeadLetter], is_suspicious: Callable[[Record], bool]
 ) -> Iterator[RedriveCheck]:
-    """Compare letters with the messages of one topic that they name."""
+    """Compare dead letters with their source messages on one topic."""
     try:
         messages = _messages(archive, archive.spans(topic), topic, letters)
-        spans = archive.spans(topic)  # once more: retention may have been at work meanwhile
+        spans = archive.spans(topic)  # again, because records may have expired meanwhile
     except (ArchiveError, PreflightError) as error:
         yield from (_unproved(found, f"cannot be read: {error}") for found in letters)
         return
@@ -112,7 +113,7 @@ def _compared(
         elif message is not None:
             yield RedriveCheck(found)
         elif place[0] in spans and place[1] < spans[place[0]].begin:
-            yield _unproved(found, "is no longer there")
+            yield _unproved(found, "has expired")
         else:
             yield _forged(found, "holds no message")
 
@@ -126,7 +127,7 @@ def _unproved(found: DeadLetter, why: str) -> RedriveCheck:
 
 
 def _is_in_order(settings: Settings, message: Record) -> bool:
-    """Say whether scorers accept a payment: then it may have been scored."""
+    """Say whether scorers accept a transaction today, so that it may have been scored."""
     try:
         refuse(message.value, message.key, numbers=settings.reject_pan)
         decode_message(_received(message), to_ms(settings.max_clock_skew))
@@ -136,10 +137,7 @@ def _is_in_order(settings: Settings, message: Record) -> bool:
 
 
 def _is_tokenized(message: Record) -> bool:
-    """Say whether a tokenizer accepts a raw payment: then it is a payment, which may have been scored.
-
-    Which keys the tokenizer has makes no difference to that.
-    """
+    """Say whether a tokenizer accepts a raw transaction, so that it may have been scored. Any key gives the answer."""
     try:
         require_content(_received(message))
         _ANY_TOKENIZER.tokenize(message.value, message.key)
@@ -155,7 +153,7 @@ def _received(message: Record) -> Received:
 def _messages(
     archive: TopicReader, spans: dict[int, OffsetRange], topic: str, letters: Sequence[DeadLetter]
 ) -> dict[tuple[int, int], Record]:
-    """Read the source messages that still exist, by partition and offset."""
+    """Return the source messages that still exist, by partition and offset."""
     named: dict[int, set[int]] = defaultdict(set)
     for found in letters:
         span = spans.get(found.letter.partition)
@@ -171,22 +169,22 @@ def _messages(
 
 
 def _runs(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Group offsets that are near each other; yields the first and last of each group."""
+    """Group offsets that are near each other, and yield the first and last of each group."""
     first = 0
     for place, offset in enumerate(offsets):
-        if place + 1 == len(offsets) or offsets[place + 1] - offset > GAP:
+        if place + 1 == len(offsets) or offsets[place + 1] - offset > MAX_GAP:
             yield offsets[first], offset
             first = place + 1
 
 
-def _each_source_once(verdicts: Collection[RedriveCheck]) -> Iterator[RedriveCheck]:
-    """Leave a second letter for the same record: after a reset of a group, there may be two."""
-    sent = {verdict.found.source for verdict in verdicts if verdict.found.is_redriven}
-    for verdict in verdicts:
-        source = verdict.found.source
-        if verdict.hindrance is None and source in sent:
-            yield RedriveCheck(verdict.found, f"another letter of {source} is sent, or was")
+def _each_source_once(checks: Collection[RedriveCheck]) -> Iterator[RedriveCheck]:
+    """Skip a second dead letter for the same message, which can exist after a reset of the group."""
+    sent = {check.found.source for check in checks if check.found.is_redriven}
+    for check in checks:
+        source = check.found.source
+        if check.hindrance is None and source in sent:
+            yield RedriveCheck(check.found, f"another dead letter of {source} is or was sent")
             continue
-        if verdict.hindrance is None:
+        if check.hindrance is None:
             sent.add(source)
-        yield verdict
+        yield check

@@ -1,7 +1,7 @@
-"""Cards erased from the state while the service stands still: those that ask for it, or have been idle for long.
+"""Erase cards from the state while the service is stopped: cards by id, and cards without recent transactions.
 
-What is erased gets a tombstone on its changelog, which every volume reads at its next start. The logs cannot lose a
-single record: there a card goes with retention.
+Writes a tombstone to the changelog for every erased row. Processes apply it to their volumes at their next start. Kafka
+cannot delete single records of the other topics: those expire with retention.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from fraud_service.runtime.changelogs import Row
 
 NAME = "fraud-erase"
-PROCESSED = -1  # older than anything that was committed: what stands there is taken in by whoever has committed at all
+PROCESSED = -1  # an input offset below all committed ones, so that every process applies the row
 
 
 def erase(settings: Settings, cards: Container[str], before: int, *, really: bool) -> Iterator[str]:
-    """Erase cards from the state of scorers and learner; yields what is done, a line each.
+    """Erase cards from the state of scorers and learner. Yields one line for each step.
 
     Parameters
     ----------
     cards
-        Ids of cards that are erased whatever they did.
+        Ids of cards to erase.
     before
-        Epoch milliseconds: cards whose newest payment is older lose their profile too.
+        Epoch milliseconds. Also erases the profiles of cards whose newest transaction is older.
 
     Raises
     ------
     PreflightError
-        When scorers or learner run.
+        When scorers or the learner run.
     ArchiveError, InvalidRecord
         When the state cannot be read.
     """
@@ -62,7 +62,7 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
         sender.produce_all(
             settings, (sender.OutgoingRecord(changelog, key, None, headers, number) for number, key in erased)
         )
-    yield "done: volumes lose them when their processes start"
+    yield "done: processes delete them from their volumes at their next start"
 
 
 def _profiles(rows: Iterable[Row], cards: Container[str], before: int) -> Iterator[tuple[int, bytes]]:

@@ -1,8 +1,8 @@
-"""History played faster than real time, without running ahead of what the service has learned.
+"""Pace a history that is sent faster than real time, so that its scores equal those of real time.
 
-In real time minutes lie between a boundary and the moment its snapshot comes into force, and both processes have long
-done their part. Played fast they have not: scorers would score with older snapshots, labels come to later boundaries.
-`Lockstep` holds a feed back at these two places, so that a fast replay gives the scores of the slow one.
+In real time a snapshot is activated minutes after its snapshot boundary, and by then the learner has published it. In a
+fast replay it may not have: scorers would use an older snapshot, and labels would count for a later boundary. The pacer
+makes the producer wait at these two points.
 """
 
 from __future__ import annotations
@@ -25,25 +25,30 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.time import LearningSchedule
 
-WAIT_TIMEOUT_S: Final = 120.0  # seconds without progress after which the service counts as not running
-WAIT_POLL_S: Final = 0.01  # seconds between two looks at committed offsets, of which nobody tells
+WAIT_TIMEOUT_S: Final = 120.0
+WAIT_POLL_S: Final = 0.01
 
 
 class EventTimePacer:
-    """Wait, before a transaction is sent, for what must have happened by its event time. A context.
+    """Waits before a transaction is sent until the service is ready for its event time. A context manager.
 
-    Before the first transaction past a boundary, everything sent so far must be scored: then the learner closes the
-    boundary on all of it. Before the first one that needs the boundary's snapshot, the snapshot must be published;
-    scorers make sure to have what is (`SnapshotReader.refresh`). A transaction that itself is the first past a boundary
-    whose snapshot it needs finds it missing in real time too, and is sent without waiting.
+    * Before the first transaction behind a snapshot boundary: until everything sent so far is scored. The learner then
+      closes the boundary with all of it.
+    * Before the first transaction that needs the boundary's snapshot: until the snapshot is published. Scorers read
+      what is published before they score (`SnapshotReader.refresh`).
+
+    A transaction can be both the first behind a boundary and the first to need its snapshot. It finds no snapshot in
+    real time either, so the pacer does not wait for one.
     """
 
     def __init__(self, settings: Settings, calendar: LearningSchedule) -> None:
         self._calendar = calendar
         names = settings.topics
         self._inputs = [TopicPartition(names.transactions, number) for number in range(settings.partitions)]
-        self._group = clients.reader(settings, settings.scorer_group)  # it looks at offsets, and never joins
-        self._snapshots = _Published(clients.reader(settings, f"{settings.scorer_group}-lockstep"), names.snapshots)
+        self._group = clients.reader(settings, settings.scorer_group)  # reads committed offsets, and never joins
+        self._snapshots = _NewestBoundary(
+            clients.reader(settings, f"{settings.scorer_group}-lockstep"), names.snapshots
+        )
         self._passed: int | None = None
 
     def __enter__(self) -> Self:
@@ -54,16 +59,16 @@ class EventTimePacer:
         self._snapshots.close()
 
     def before(self, timestamp: int, flush: Callable[[], None]) -> None:
-        """Wait for what a transaction of this event time (epoch milliseconds) needs; `flush` sends what is held back.
+        """Wait until a transaction of this event time (epoch milliseconds) can be sent. Calls `flush` before waiting.
 
         Raises
         ------
         FatalStreamError
-            When nothing happens for two minutes.
+            When the service makes no progress for two minutes.
         """
         number = timestamp // self._calendar.interval
         needed = (timestamp - self._calendar.activation_delay) // self._calendar.interval
-        if self._passed is None:  # the learner's calendar begins here, unless it began before
+        if self._passed is None:  # the learner's first boundary, unless there are snapshots already
             self._passed = number
             self._snapshots.read()
             newest = self._snapshots.newest
@@ -71,19 +76,19 @@ class EventTimePacer:
             return
         if self._first < needed <= self._passed and needed * self._calendar.interval > self._snapshots.newest:
             flush()
-            self._await(lambda: self._has_snapshot(needed), "the learner has not published the snapshot that is due")
+            self._await(lambda: self._has_snapshot(needed), "the learner has not published the next snapshot")
         if number > self._passed:
             flush()
             self._await(self._is_scored, "the scorers have not scored what was sent")
             self._passed = number
 
     def before_model(self, flush: Callable[[], None]) -> None:
-        """Wait, before a model is promoted, until the boundaries that were passed are closed without it.
+        """Wait, before a model is promoted, until the learner has closed all earlier boundaries without it.
 
         Raises
         ------
         FatalStreamError
-            When nothing happens for two minutes.
+            When the service makes no progress for two minutes.
         """
         passed = self._passed
         if passed is None or passed <= self._first:
@@ -105,22 +110,22 @@ class EventTimePacer:
                 return False
         return True
 
-    def _await(self, happened: Callable[[], bool], otherwise: str) -> None:
-        if not wait_until(happened, WAIT_TIMEOUT_S, WAIT_POLL_S):
-            raise FatalStreamError(f"{otherwise} for {WAIT_TIMEOUT_S:.0f} s: is it running?")
+    def _await(self, condition: Callable[[], bool], problem: str) -> None:
+        if not wait_until(condition, WAIT_TIMEOUT_S, WAIT_POLL_S):
+            raise FatalStreamError(f"{problem} for {WAIT_TIMEOUT_S:.0f} s: is it running?")
 
 
-class _Published:
-    """The topic of snapshots, of which only the newest boundary counts."""
+class _NewestBoundary:
+    """The newest snapshot boundary on the topic of snapshots, in epoch milliseconds; -1 without a snapshot."""
 
     def __init__(self, consumer: Consumer, topic: str) -> None:
         self._consumer = consumer
         self._place = TopicPartition(topic, 0, 0)
         self._consumer.assign([self._place])
-        self.newest = -1  # epoch milliseconds
+        self.newest = -1
 
     def read(self) -> None:
-        """Read on to the present end."""
+        """Read to the present end of the topic."""
         marks = self._consumer.get_watermark_offsets(self._place, timeout=clients.REQUEST_TIMEOUT_S)
         ends = {(self._place.topic, 0): end_to_read(*marks)}
         for batch in read_to_end(self._consumer, ends, WAIT_TIMEOUT_S, poll_s=WAIT_POLL_S):

@@ -1,4 +1,4 @@
-"""What an operator does with models while the service runs: list them, roll back to one, switch the online one off."""
+"""Manage models while the service runs: list, promote, roll back, sign, and switch the online model off."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ log = structlog.get_logger(__name__)
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
-    """A pretrained model that could reign, or does.
+    """A pretrained model that is active, or was.
 
-    `promoted_at` is when it was promoted last, epoch milliseconds, and `signed_with` the key; None for the artifact
-    that processes start with.
+    `promoted_at` is the time of its last promotion in epoch milliseconds, and `signed_with` the id of the key. Both are
+    None for the artifact that processes start with.
     """
 
     version: str
@@ -39,14 +39,14 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
 
 def model_statuses(settings: Settings) -> list[ModelStatus]:
-    """Return the model that processes start with, then those that were promoted, in the order of their last promotion.
+    """Return the model that processes start with, then the promoted models in the order of their last promotion.
 
     Raises
     ------
     ArchiveError
         When the topic cannot be read.
     ModelError
-        When there is no artifact to start with.
+        When processes have no artifact to start with.
     """
     first = factories.first_artifact(settings).manifest.version
     found = {first: ModelStatus(first, None, None, is_active=False)}
@@ -60,14 +60,14 @@ def model_statuses(settings: Settings) -> list[ModelStatus]:
 
 
 def roll_back(settings: Settings, version: str) -> None:
-    """Let a model reign again that was promoted before, or that processes start with.
+    """Promote a model again: one that was promoted before, or the one that processes start with.
 
     Raises
     ------
     ConfigurationError
-        When there is none of this version.
+        When no model has this version.
     FatalStreamError
-        When the broker does not take it.
+        When the broker does not accept the record.
     """
     first = factories.first_artifact(settings)
     known, wanted = {first.manifest.version}, first
@@ -81,19 +81,19 @@ def roll_back(settings: Settings, version: str) -> None:
 
 
 def promote(settings: Settings, model: artifact.Artifact) -> None:
-    """Send a model to the learner and to all scorers. Raises as `fraud_service.kafka.model_topic.publish` does."""
+    """Publish a model for the learner and all scorers. Raises as `model_topic.publish` does."""
     model_topic.publish(settings, model.manifest.version, artifact.pack(model))
 
 
 def sign(settings: Settings, folder: Path) -> str:
-    """Sign a folder with a model, so that processes with our keys start with it; returns the name of the key.
+    """Sign the model in a folder, and return the id of the key. Processes with signing keys start only with that.
 
     Raises
     ------
     ConfigurationError
-        When there is no key.
+        When no signing key is configured.
     ModelError
-        When there is no sound model in the folder, or the signature cannot be written there.
+        When the folder has no valid model, or the signature cannot be written.
     """
     keyring = require_keyring(settings)
     artifact.sign(folder, keyring)
@@ -101,7 +101,7 @@ def sign(settings: Settings, folder: Path) -> str:
 
 
 def switch_online_model(settings: Settings, *, online: bool) -> None:
-    """Let the online model take part in scores or not, in all scorers at once. Raises as `promote` does."""
+    """Switch the online model on or off in all scorers. Raises as `promote` does."""
     record = SwitchRecord(online, int(time.time() * 1000))
     model_topic.publish(settings, model_topic.SWITCH_KEY, encode_record(record))
 
@@ -113,4 +113,4 @@ def _promoted(settings: Settings) -> Iterator[tuple[model_topic.PromotedModel, a
         try:
             yield record, artifact.unpack(record.value)
         except ModelError as error:
-            log.warning("promoted_model_refused", reason=str(error))
+            log.warning("promoted_model_rejected", reason=str(error))

@@ -1,8 +1,8 @@
-"""A service made again from nothing but its input topics.
+"""Rebuild a lost service from its input topics.
 
-What the lost one read is sent to the input topics of a new one, record by record, in the order in which the broker had
-it and in step (`Lockstep`): nothing is scored before what it must know has been learned. The new service may have
-another number of partitions, since the payments of a card keep their order.
+Sends the records of the lost service to the input topics of a new one, in the order in which the broker received them.
+`EventTimePacer` makes it wait until the new service has learned what it needs for the next transaction. The new service
+can have another number of partitions, because the transactions of a card keep their order.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 NAME: Final = "fraud-recover"
 
 
-class Sources(msgspec.Struct, frozen=True):
-    """The topics of the lost service; without `models`, none was ever promoted, or none shall be."""
+class SourceTopics(msgspec.Struct, frozen=True):
+    """The topics of the lost service. Without `models`, no model is promoted again."""
 
     transactions: str
     labels: str
@@ -44,10 +44,10 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class RebuildCounts(msgspec.Struct):
-    """What was sent.
+    """The number of records that were sent, and of those that were left out.
 
-    `future` payments were not sent: on the new topics their times would no longer be too early. Messages that are
-    `too_large` were not sent either: scorers would refuse them again.
+    `future` counts transactions that were rejected for a future timestamp. The new broker timestamp would make them
+    look valid. `too_large` counts messages that scorers would reject again.
     """
 
     transactions: int = 0
@@ -58,20 +58,20 @@ class RebuildCounts(msgspec.Struct):
 
 
 class Rebuild:
-    """Everything there is on the topics of a lost service, by the time at which the broker had it. A context.
+    """The records of a lost service, in the order of the broker's timestamps. A context manager.
 
     Parameters
     ----------
     source
-        How to reach the cluster where it is.
+        Reaches the cluster of the lost service.
     """
 
-    def __init__(self, source: Settings, topics: Sources) -> None:
+    def __init__(self, source: Settings, topics: SourceTopics) -> None:
         self._source = source
         self._topics = topics
         self._stack = ExitStack()
         archive = self._stack.enter_context(TopicReader(source, NAME))
-        # Of what has the same time, models and labels come first.
+        # Models and labels come before transactions of the same time.
         names = [name for name in (topics.models, topics.labels, topics.transactions) if name is not None]
         self._spans = {name: archive.spans(name) for name in names}
 
@@ -82,20 +82,20 @@ class Rebuild:
         self._stack.close()
 
     def __len__(self) -> int:
-        """Count the payments, records that are no longer there included."""
+        """Return the number of transaction offsets, expired records included."""
         return sum(span.end - span.begin for span in self._spans[self._topics.transactions].values())
 
     def run(
         self, target: Settings, calendar: LearningSchedule, progress: Callable[[], None] = lambda: None
     ) -> RebuildCounts:
-        """Send everything to the input topics of the target, whose scorers and learner run.
+        """Send everything to the input topics of the target, whose scorers and learner must run.
 
         Raises
         ------
         ArchiveError
             When a topic cannot be read.
         FatalStreamError
-            When the new service stands still for two minutes, or the broker refuses a record.
+            When the new service makes no progress for two minutes, or the broker rejects a record.
         """
         found, names = RebuildCounts(), target.topics
         tolerance, numbers = to_ms(target.max_clock_skew), target.reject_pan
@@ -142,7 +142,7 @@ class Rebuild:
 
 
 def _timed(entries: Iterator[Record]) -> Iterator[tuple[int, Record]]:
-    """Give each record a time that never goes back: a partition keeps its order, whatever its timestamps say."""
+    """Pair each record with the highest timestamp so far, so that a merge by time keeps the order of the partition."""
     newest = 0
     for entry in entries:
         newest = max(newest, entry.timestamp)

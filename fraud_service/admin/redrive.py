@@ -1,8 +1,8 @@
-"""Dead letters sent again, none of them twice.
+"""Redrive dead letters: send each of them to its source topic again, at most once.
 
-A message is sent to the topic it came from in one transaction with a mark beside its letter, under a transactional id
-that all redrives share. A second redrive fences the first, whose open transaction is then void, and reads the marks
-only after that; so however many run, a letter is sent once. `proof` says which may be sent at all.
+One transaction writes the message to its source topic and a redrive mark beside its dead letter. All redrives share one
+transactional id. So a second redrive fences the first one, whose open transaction is aborted, and then reads the marks.
+However many redrives run, a dead letter is sent once. `dead_letter_proof` decides which dead letters can be sent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.dead_letter_reader import DeadLetter, DeadLetterFilter
 
-AT_ONCE: Final = 500  # letters in one transaction
+MAX_TRANSACTION_LETTERS: Final = 500
+TRANSACTION_TIMEOUT_MS: Final = 60_000
 
 
 def redrive(
@@ -33,32 +34,37 @@ def redrive(
     wanted: DeadLetterFilter,
     options: RedriveOptions = RedriveOptions(),  # noqa: B008 - frozen
 ) -> Iterator[RedriveCheck]:
-    """Send letters again; yields those that are left first, then each that is sent when its transaction is through.
+    """Redrive dead letters. First yields those that cannot be sent, then the others as their transactions commit.
 
     Raises
     ------
     ConfigurationError
-        When a value is given and not exactly one letter is wanted.
+        When a value is given and the filter does not select exactly one dead letter.
     FatalStreamError
-        When another redrive took over, or the broker does not take it. What was yielded is sent; nothing else is.
+        When another redrive took over, or the broker rejects a record. Only the dead letters yielded so far are sent.
     """
-    transactional = {"transactional.id": f"{settings.scorer_group}-redrive", "transaction.timeout.ms": 60_000}
+    transactional = {
+        "transactional.id": f"{settings.scorer_group}-redrive",
+        "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+    }
     producer = clients.producer(settings, transactional)
     try:
-        producer.init_transactions(clients.REQUEST_TIMEOUT_S)  # from here on no earlier redrive can send anything
+        producer.init_transactions(clients.REQUEST_TIMEOUT_S)  # fences earlier redrives
         letters = find_dead_letters(settings, wanted).letters
         if options.value is not None and len(letters) != 1:
-            raise ConfigurationError(f"--value-from is for one letter, {len(letters)} are meant: give its place")
-        verdicts = check_letters(settings, letters, options)
-        yield from (verdict for verdict in verdicts if verdict.hindrance is not None)
-        chosen = [verdict for verdict in verdicts if verdict.hindrance is None]
-        for first in range(0, len(chosen), AT_ONCE):
-            part = chosen[first : first + AT_ONCE]
-            _send(settings, producer, [verdict.found for verdict in part], options.value)
+            raise ConfigurationError(
+                f"--value-from is for one dead letter, but {len(letters)} are selected: give PARTITION and OFFSET"
+            )
+        checks = check_letters(settings, letters, options)
+        yield from (check for check in checks if check.hindrance is not None)
+        chosen = [check for check in checks if check.hindrance is None]
+        for first in range(0, len(chosen), MAX_TRANSACTION_LETTERS):
+            part = chosen[first : first + MAX_TRANSACTION_LETTERS]
+            _send(settings, producer, [check.found for check in part], options.value)
             yield from part
     except KafkaException as error:
         raise FatalStreamError(
-            f"dead letters could not be sent again: {error.args[0].str()}. If another redrive runs, let it end"
+            f"dead letters could not be sent again: {error.args[0].str()}. If another redrive runs, wait for its end"
         ) from error
 
 
@@ -67,22 +73,22 @@ def _send(settings: Settings, producer: Producer, letters: Iterable[DeadLetter],
     for found in letters:
         entry = found.entry
         content = entry.value if value is None else value
-        producer.produce(found.letter.topic, key=_card_of(content) or entry.key, value=content)
+        producer.produce(found.letter.topic, key=_key_of(content) or entry.key, value=content)
         mark = [(REDRIVEN, str(entry.offset).encode())]
         producer.produce(settings.topics.dead_letters, key=entry.key, partition=entry.partition, headers=mark)
     producer.commit_transaction(clients.REQUEST_TIMEOUT_S)
 
 
-class _Carded(msgspec.Struct):
+class _CardEvent(msgspec.Struct):
     card_id: str
 
 
-_carded = msgspec.json.Decoder(_Carded)
+_decoder = msgspec.json.Decoder(_CardEvent)
 
 
-def _card_of(value: bytes | None) -> bytes | None:
-    """Return the key that an event should have: a missing or wrong one is repaired on the way."""
+def _key_of(value: bytes | None) -> bytes | None:
+    """Return the correct key of an event, so that a redrive repairs a missing or wrong one."""
     try:
-        return _carded.decode(value or b"").card_id.encode()
+        return _decoder.decode(value or b"").card_id.encode()
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None

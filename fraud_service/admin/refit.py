@@ -1,4 +1,4 @@
-"""Re-fit: what is labelled by now, from the topic or a file; challenger against champion; promotion by broadcast."""
+"""Read the labelled examples and the champion for a re-fit, and publish its report."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-BATCH: Final = 2000  # records
+BATCH_RECORDS: Final = 2000
 
 
 def champion(settings: Settings) -> OnnxForest:
-    """Return the model that reigns: the last one promoted, or the artifact that pods start with."""
+    """Return the active model: the one promoted last, or the artifact that processes start with."""
     topic = model_topic.ModelTopicReader(settings, "fraud-refit")
     try:
-        promoted = last(topic.catch_up(), lambda error: log.warning("promoted_model_refused", reason=str(error)))
+        promoted = last(topic.catch_up(), lambda error: log.warning("promoted_model_rejected", reason=str(error)))
     finally:
         topic.close()
     return promoted or factories.pretrained(settings)
@@ -51,8 +51,8 @@ def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lamb
     window, unreadable, topic = LabelledWindow(), 0, settings.topics.labelled
     with TopicReader(settings, "fraud-refit-labelled") as archive:
         for partition in archive.spans(topic):
-            entries = archive.read(topic, partition)
-            while batch := [entry.value for entry in islice(entries, BATCH) if entry.value is not None]:
+            values = (entry.value for entry in archive.read(topic, partition) if entry.value is not None)
+            while batch := list(islice(values, BATCH_RECORDS)):
                 found = [*readable(batch)]
                 window.add(found)
                 unreadable += len(batch) - len(found)
@@ -63,19 +63,19 @@ def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lamb
 
 
 def readable(batch: Iterable[bytes]) -> Iterator[LabelledRecord]:
-    """Skip records that are no labelled examples: one of them would otherwise end every re-fit until it expires."""
+    """Decode labelled examples, and skip other records: one of them would make every re-fit fail until it expires."""
     for data in batch:
         with suppress(InvalidRecord):
             yield decode_labelled(data)
 
 
 def labelled_in_file(history: History, label_delay: int, progress: Callable[[], None] = lambda: None) -> Examples:
-    """Return what is labelled at the end of a history. Raises as `fraud_service.training.dataset.collect` does."""
+    """Return the examples that are labelled at the end of a history. Raises as `training.dataset.collect` does."""
     times = [event.transaction.timestamp for event in history]
     known = times[-1] - label_delay if times else 0
     return collect(history, TrainingWindow(times[0] if times else 0, known + 1, label_delay), progress)
 
 
 def report(settings: Settings, found: RefitRecord) -> None:
-    """Tell the learner what the re-fit found. Raises as `fraud_service.kafka.model_topic.publish` does."""
+    """Publish the report of a re-fit, which the learner exports. Raises as `model_topic.publish` does."""
     model_topic.publish(settings, model_topic.REFIT_KEY, encode_record(found))

@@ -1,8 +1,9 @@
-"""A service moved to more partitions while it stands still, its state with it.
+"""Move a stopped service, with its state, to more partitions.
 
-Kafka never moves a record to another partition, and more partitions alone would part cards from their profiles. So
-inputs and scores go on in new topics, and the state is written to new changelogs, every row to the partition of its
-card. The old topics stay as they are: the new ones begin at offset 1, as those do whose first records retention took.
+Kafka never moves a record to another partition. Adding partitions would send the transactions of a card to one
+partition while its profile stays in another. So inputs and scores continue in new topics, and every row of the state is
+written to a new changelog, to the partition of its card. The old topics stay unchanged. The new topics begin at offset
+1, like topics whose first records have expired.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from fraud_service.runtime.changelogs import Row
 
 NAME: Final = "fraud-repartition"
-ANEW: Final = ("transactions", "labels", "scores", "scorer_state", "learner_state")
-BEGIN: Final = 1  # the first offset of the new inputs that is read
+NEW_TOPICS: Final = ("transactions", "labels", "scores", "scorer_state", "learner_state")
+FIRST_OFFSET: Final = 1  # of the new inputs
 
 
 def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
-    """Move what scorers and learner know; yields what is done, a line each.
+    """Move the state of scorers and learner. Yields one line for each step.
 
     Parameters
     ----------
@@ -46,16 +47,16 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
     ConfigurationError
         When the new settings do not fit the old ones.
     PreflightError
-        When something still runs, is not read to its end, or is there already.
+        When a process still runs, an input is not read to its end, or a new topic already exists.
     FatalStreamError
-        When a row cannot be placed, or what was written is not what is read back.
+        When the partition of a row is unknown, or the rows that are read back differ from those written.
     """
     for group in (old.scorer_group, old.learner_group):
         consumer_groups.require_stopped(old, group)
-    specs = {spec.role: spec for spec in topics.topic_specs(new) if spec.role in ANEW}
+    specs = {spec.role: spec for spec in topics.topic_specs(new) if spec.role in NEW_TOPICS}
     with TopicReader(old, NAME) as archive:
         before = len(archive.spans(old.topics.transactions))
-        _require_sense(old, new, before)
+        _require_valid(old, new, before)
         require_all_read(old, archive)
         _require_unused(new, specs)
         for spec in specs.values():
@@ -69,25 +70,25 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
         of_scorer = _profiles(changelogs.rows(old, archive, kept["scorer_state"]), before, new.partitions)
         count = _move(new, archive, of_scorer, specs["scorer_state"].name, [new.topics.transactions])
         yield f"profiles: {count:,} moved and read back"
-        of_learner = _lessons(changelogs.rows(old, archive, kept["learner_state"]), new.partitions)
+        of_learner = _learner_rows(changelogs.rows(old, archive, kept["learner_state"]), new.partitions)
         inputs = [new.topics.scores, new.topics.labels]
         count = _move(new, archive, of_learner, specs["learner_state"].name, inputs)
         yield f"rows of the learner: {count:,} moved and read back"
-    _begin(new)
+    _set_first_offsets(new)
     yield f"done: start with FRAUD_PARTITIONS={new.partitions} FRAUD_TOPICS__TRANSACTIONS={new.topics.transactions} "
     yield f"  FRAUD_TOPICS__LABELS={new.topics.labels} FRAUD_TOPICS__SCORES={new.topics.scores}"
 
 
-def _require_sense(old: Settings, new: Settings, before: int) -> None:
+def _require_valid(old: Settings, new: Settings, before: int) -> None:
     if new.partitions <= before:
-        raise ConfigurationError(f"--partitions {new.partitions}: there are {before} now; give more")
+        raise ConfigurationError(f"--partitions {new.partitions} is not above the present {before}: give more")
     for role in ("transactions", "labels", "scores"):
         if getattr(new.topics, role) == getattr(old.topics, role):
-            raise ConfigurationError(f"--{role} {getattr(new.topics, role)}: is the topic of now; give another name")
+            raise ConfigurationError(f"--{role} {getattr(new.topics, role)} is the present topic: give another name")
 
 
 def require_all_read(old: Settings, archive: TopicReader) -> None:
-    """Whatever lies unread on an old topic would never be read: producers must have stopped."""
+    """Raise `PreflightError` when an old topic has unread records, because the service would never read them."""
     names = old.topics
     for group, topic in (
         (old.scorer_group, names.transactions),
@@ -97,7 +98,7 @@ def require_all_read(old: Settings, archive: TopicReader) -> None:
         read = consumer_groups.committed_offsets(old, group, archive, topic)
         for number, span in open_transactions.stable_ranges(old, archive, topic).items():
             begin = read[number] or 0
-            if next(archive.read(topic, number, begin, span.end), None) is not None:  # markers of transactions are none
+            if next(archive.read(topic, number, begin, span.end), None) is not None:  # markers do not count
                 raise PreflightError(
                     f"{topic}[{number}] ends at {span.end}, and group {group} has read it up to {begin}: "
                     "stop the producers, let the service read everything, then stop it"
@@ -105,23 +106,23 @@ def require_all_read(old: Settings, archive: TopicReader) -> None:
 
 
 def _require_unused(new: Settings, specs: dict[str, topics.TopicSpec]) -> None:
-    there = clients.admin(new).list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics
-    used = [spec.name for spec in specs.values() if spec.name in there]
+    existing = clients.admin(new).list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics
+    used = [spec.name for spec in specs.values() if spec.name in existing]
     if used:
         raise PreflightError(
-            f"there already: {', '.join(used)}. Choose other names, or delete what an attempt that was cut off has left"
+            f"topics that already exist: {', '.join(used)}. Choose other names, or delete those of an earlier attempt"
         )
 
 
 def _create(old: Settings, new: Settings, specs: dict[str, topics.TopicSpec]) -> None:
     admin = clients.admin(new)
-    there = admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics
-    topics.create(admin, [*specs.values()], len(there[old.topics.transactions].partitions[0].replicas))
+    existing = admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics
+    topics.create(admin, [*specs.values()], len(existing[old.topics.transactions].partitions[0].replicas))
     alerts = new.topics.alerts
-    if len(there[alerts].partitions) < new.partitions:
-        (raised,) = admin.create_partitions([NewPartitions(alerts, new.partitions)]).values()
+    if len(existing[alerts].partitions) < new.partitions:
+        (answer,) = admin.create_partitions([NewPartitions(alerts, new.partitions)]).values()
         try:
-            raised.result(clients.REQUEST_TIMEOUT_S)
+            answer.result(clients.REQUEST_TIMEOUT_S)
         except KafkaException as error:
             raise PreflightError(f"topic {alerts} cannot have more partitions: {error.args[0].str()}") from error
 
@@ -131,7 +132,7 @@ def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:
     for partition, key, value in rows:
         card_id = key.removesuffix(suffix)
         if card_id == key:
-            raise FatalStreamError(f"the scorer's changelog has a row that is no profile: {key!r}")
+            raise FatalStreamError(f"the scorer's changelog has a row that is not a profile: {key!r}")
         if partitioner.murmur2_partition(card_id, old) != partition:
             raise FatalStreamError(
                 f"a profile is in partition {partition}, but its card belongs to partition "
@@ -140,20 +141,20 @@ def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:
         yield partitioner.murmur2_partition(card_id, new), key, value
 
 
-def _lessons(rows: Iterator[Row], partitions: int) -> Iterator[Row]:
-    dealing = RowCardResolver(lambda card_id: partitioner.murmur2_partition(card_id.encode(), partitions))
+def _learner_rows(rows: Iterator[Row], partitions: int) -> Iterator[Row]:
+    resolver = RowCardResolver(lambda card_id: partitioner.murmur2_partition(card_id.encode(), partitions))
     for _, key, value in rows:
         prefix, _, name = key.partition(b"|")
         if prefix == EXAMPLES_KEY:
             yield 0, key, value
         elif prefix == JOIN_KEY:
-            dealt = dealing.take(json.loads(name), value)
-            if dealt is not None:
-                yield _row(*dealt)
-        elif prefix != RATE_LIMIT_KEY:  # those count an hour, and begin anew
+            row = resolver.take(json.loads(name), value)
+            if row is not None:
+                yield _row(*row)
+        elif prefix != RATE_LIMIT_KEY:  # rate limits count one hour, and start again at zero
             raise FatalStreamError(f"the learner's changelog has a row of an unknown kind: {key!r}")
-    for dealt in dealing.counts():
-        yield _row(*dealt)
+    for row in resolver.counts():
+        yield _row(*row)
 
 
 def _row(partition: int, key: str, value: bytes) -> Row:
@@ -161,8 +162,8 @@ def _row(partition: int, key: str, value: bytes) -> Row:
 
 
 def _move(new: Settings, archive: TopicReader, rows: Iterable[Row], changelog: str, inputs: list[str]) -> int:
-    """Write rows as checkpoints would have, and read them back; returns their number."""
-    headers = changelogs.headers(inputs, BEGIN - 1)
+    """Write rows as checkpoints do, read them back to compare, and return their number."""
+    headers = changelogs.headers(inputs, FIRST_OFFSET - 1)
     written = [blake2b() for _ in range(new.partitions)]
     count = 0
 
@@ -170,30 +171,32 @@ def _move(new: Settings, archive: TopicReader, rows: Iterable[Row], changelog: s
         nonlocal count
         for partition, key, value in rows:
             count += 1
-            _sum(written[partition], key, value)
+            _add_to_digest(written[partition], key, value)
             yield sender.OutgoingRecord(changelog, key, value, headers, partition)
 
     sender.produce_all(new, records())
     for partition in range(new.partitions):
         found = blake2b()
         for entry in archive.read(changelog, partition):
-            _sum(found, entry.key or b"", entry.value or b"")
+            _add_to_digest(found, entry.key or b"", entry.value or b"")
         if found.digest() != written[partition].digest():
-            raise FatalStreamError(f"{changelog}[{partition}] does not hold what was written to it")
+            raise FatalStreamError(
+                f"{changelog}[{partition}] does not hold the rows that were written: delete the new topics and repeat"
+            )
     return count
 
 
-def _sum(digest: blake2b, key: bytes, value: bytes) -> None:
+def _add_to_digest(digest: blake2b, key: bytes, value: bytes) -> None:
     digest.update(b"%d/%d/" % (len(key), len(value)) + key + value)
 
 
-def _begin(new: Settings) -> None:
-    """Let the new logs begin at offset 1, and the groups stand there; from here on the service may start."""
+def _set_first_offsets(new: Settings) -> None:
+    """Make the new topics begin at offset 1, and commit it for both groups. The service can start after this."""
     names, numbers = new.topics, range(new.partitions)
     for topic in (names.transactions, names.labels, names.scores):
         sender.produce_all(new, [sender.OutgoingRecord(topic, None, None, [], number) for number in numbers])
     places = [
-        TopicPartition(topic, number, BEGIN)
+        TopicPartition(topic, number, FIRST_OFFSET)
         for topic in (names.transactions, names.labels, names.scores)
         for number in numbers
     ]

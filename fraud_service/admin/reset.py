@@ -1,4 +1,4 @@
-"""Repairs an operator asks for by name. Nothing here runs by itself."""
+"""Reset a consumer group: delete its offsets, its state and the topics that depend on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def reset(settings: Settings, group: str, *, really: bool) -> Iterator[str]:
-    """Make a group start over from the beginning of its inputs; yields what is done, a line each.
+    """Make a group start again at the beginning of its inputs. Yields one line for each step.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def reset(settings: Settings, group: str, *, really: bool) -> Iterator[str]:
     """
     roles = {
         settings.scorer_group: {"scorer_state"},
-        # What the old learner taught of risk is not in a new one's table: scorers could take none of its snapshots.
+        # The snapshots of a new learner do not match the risk rows of the old one, so scorers would reject them.
         settings.learner_group: {"learner_state", "risk", "snapshots"},
     }
     if group not in roles:
@@ -39,27 +39,27 @@ def reset(settings: Settings, group: str, *, really: bool) -> Iterator[str]:
     local = settings.state_dir / group
     yield f"offsets of group {group}: delete"
     for spec in renewed:
-        yield f"topic {spec.name}: delete and create anew"
+        yield f"topic {spec.name}: delete and create again"
     yield f"local state {local}: delete"
     if not really:
-        yield "nothing was done: add --yes to do it. Outputs produced before will be produced again"
+        yield "nothing was done: add --yes to do it. The service will produce all its outputs again"
         return
     consumer_groups.delete_group(settings, group)
     for spec in renewed:
-        _create_anew(settings, spec)
+        _recreate(settings, spec)
     shutil.rmtree(local, ignore_errors=True)
     if group == settings.learner_group:
-        yield "restart the scorers: they hold what the old learner taught"
+        yield "restart the scorers: they hold the snapshots of the old learner in memory"
     yield "done"
 
 
-def _create_anew(settings: Settings, spec: topics.TopicSpec) -> None:
-    """Delete a topic and create it again as it was: records of a compacted topic cannot be deleted otherwise."""
+def _recreate(settings: Settings, spec: topics.TopicSpec) -> None:
+    """Delete a topic and create it again, because records of a compacted topic cannot be deleted."""
     admin = clients.admin(settings)
-    there = admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics.get(spec.name)
-    if there is None:
+    topic = admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics.get(spec.name)
+    if topic is None:
         return
-    replication = len(there.partitions[0].replicas)
+    replication = len(topic.partitions[0].replicas)
     try:
         admin.delete_topics([spec.name], request_timeout=clients.REQUEST_TIMEOUT_S)[spec.name].result(
             clients.REQUEST_TIMEOUT_S
@@ -74,5 +74,5 @@ def _create_anew(settings: Settings, spec: topics.TopicSpec) -> None:
         raise PreflightError(
             f"topic {spec.name} is still there {clients.REQUEST_TIMEOUT_S:.0f} s after its deletion: run reset again"
         )
-    again = msgspec.structs.replace(spec, partitions=len(there.partitions))
+    again = msgspec.structs.replace(spec, partitions=len(topic.partitions))
     topics.create(admin, [again], replication)

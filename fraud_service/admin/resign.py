@@ -1,7 +1,7 @@
-"""Records signed anew with the key that signs now: when signing begins, and before an old key is taken away.
+"""Re-sign records with the active key: when signing is introduced, and before an old key is removed.
 
-Risk rows stay on their topic for as long as nothing changes them, so a key that signed one is needed as long. The
-learner must not run meanwhile: a row that it writes between our reading and our writing would be undone.
+A risk row stays on its topic until the learner changes it, so the key that signed it is needed until then. The learner
+must be stopped: re-signing would overwrite a row that the learner writes meanwhile.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ log = structlog.get_logger(__name__)
 
 
 class UnsignedReplayGuard(Keyring, frozen=True):
-    """Accepts records that processes refuse, because an operator vouches for them."""
+    """Accepts unsigned or unbound records that processes reject, because the operator vouches for them."""
 
     unsigned: bool = False
     unbound: bool = False
 
     @property
     def is_demanding(self) -> bool:
-        """Whether every record must be signed, and so have a number."""
+        """Whether every record must be signed, and so have a sequence number."""
         return not self.unsigned
 
     def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Raise `RefusedRecord` unless the record is signed, or the operator vouches for its kind."""
+        """Raise `RefusedRecord` unless the record is signed or the operator vouches for it."""
         try:
             Keyring(self.keys, self.active, self.deployment).require(role, key, value, headers)
         except RefusedRecord as error:
@@ -54,29 +54,29 @@ class UnsignedReplayGuard(Keyring, frozen=True):
 
 
 def re_sign(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) -> Iterator[str]:
-    """Publish again, signed with the key that signs now, what is in force; yields what is done, a line each.
+    """Publish models, risk rows and snapshots that are in use again, signed with the active key. Yields progress lines.
 
     Parameters
     ----------
     unsigned
-        Also sign unsigned records: the operator vouches for the content of the topics.
+        Also sign unsigned records. The operator vouches for the content of the topics.
     unbound
-        Also sign records that our keys signed without a deployment: they may come from another one.
+        Also sign records whose signature names no deployment. They may come from another deployment.
 
     Raises
     ------
     ConfigurationError
-        When there is no key.
+        When no signing key is configured.
     PreflightError
         When the learner runs.
     """
     keyring = require_keyring(settings)
     consumer_groups.require_stopped(settings, settings.learner_group)
-    believed = UnsignedReplayGuard(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
-    gate = model_topic.ReplayGuard(believed)
-    models = _in_force(model_topic.promoted(settings, gate))
-    rows = _last(settings, "risk", believed)
-    snapshots = _recent(_last(settings, "snapshots", believed))
+    guard = UnsignedReplayGuard(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
+    gate = model_topic.ReplayGuard(guard)
+    models = _models_in_use(model_topic.promoted(settings, gate))
+    rows = _last(settings, "risk", guard)
+    snapshots = _recent(_last(settings, "snapshots", guard))
     yield f"with key {keyring.active}: {len(models)} models, {len(rows)} risk rows, {len(snapshots)} snapshots"
     if not really:
         yield "nothing was done: add --yes to do it"
@@ -88,8 +88,8 @@ def re_sign(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) 
     yield "done"
 
 
-def _in_force(records: Iterable[model_topic.PromotedModel]) -> list[tuple[bytes, bytes]]:
-    """Keep the newest switch and re-fit, and as many of the newest models as scorers have ready, in order."""
+def _models_in_use(records: Iterable[model_topic.PromotedModel]) -> list[tuple[bytes, bytes]]:
+    """Return the newest switch and re-fit report, and as many of the newest models as scorers load, in order."""
     found: dict[bytes, bytes] = {}
     for record in records:
         found.pop(record.key, None)
@@ -101,9 +101,9 @@ def _in_force(records: Iterable[model_topic.PromotedModel]) -> list[tuple[bytes,
 
 
 def _last(settings: Settings, role: str, keyring: Keyring) -> list[Record]:
-    """Return the newest record of each key that may be believed, in order."""
+    """Return the newest accepted record of each key, in order."""
     found: dict[bytes | None, Record] = {}
-    refused = RateLimitedLog(log.warning, "record_not_signed_anew")
+    refused = RateLimitedLog(log.warning, "record_not_re_signed")
     topic = getattr(settings.topics, role)
     with TopicReader(settings, f"fraud-sign-{role}") as archive:
         for entry in archive.read(topic, 0):
@@ -114,7 +114,7 @@ def _last(settings: Settings, role: str, keyring: Keyring) -> list[Record]:
                 refused(error.reason, reason=str(error), topic=topic, offset=entry.offset)
                 continue
             before = found.get(entry.key)
-            if before is None or _version(before) <= _version(entry):  # one that was sent a second time is not newer
+            if before is None or _version(before) <= _version(entry):  # a replayed row is not newer
                 found.pop(entry.key, None)
                 found[entry.key] = entry
     refused.flush(final=True)
@@ -128,12 +128,12 @@ _READ: Final[Mapping[str, Callable[[Record], object]]] = {
 
 
 def _version(entry: Record) -> str:
-    """Return the snapshot that a risk row names; versions begin with their boundary."""
+    """Return the snapshot that a risk row names. Versions begin with their boundary, so they sort by time."""
     return entry.header(VERSION_HEADER) or ""
 
 
 def _recent(entries: list[Record]) -> list[Record]:
-    """Keep the snapshots that a scorer keeps in memory."""
+    """Return the snapshots that scorers keep in memory."""
     dated = [(decode_snapshot(entry.value or b"").as_of, entry) for entry in entries]
     newest = max((as_of for as_of, _ in dated), default=0)
     return [entry for as_of, entry in dated if as_of > newest - RETENTION_MS]

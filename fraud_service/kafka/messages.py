@@ -1,4 +1,4 @@
-"""What comes in and what goes out, as bytes, and how large it may be."""
+"""Messages as bytes: received and produced ones, their headers, and the limits of their size."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ KEY_HASH: Final = "fraud-key-sha256"
 
 
 class Received(NamedTuple):
-    """One message as the broker gave it; `timestamp` is the broker's, epoch milliseconds.
+    """One received message; `timestamp` is the broker's, in epoch milliseconds.
 
-    `withheld` describes content that was not kept, as headers of the dead letter: length and hash of a value or key
-    that is too large, or the first offset of a batch that cannot be unpacked. Such a message stands for the whole
-    batch, at its last offset.
+    `withheld` describes content that was not kept, as headers of the dead letter. It has the length and hash of a value
+    or key that is too large, or the first offset of a batch that cannot be unpacked. A message with that header stands
+    for the whole batch and has its last offset.
     """
 
     topic: str
@@ -38,7 +38,7 @@ class Received(NamedTuple):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """One record to produce: the role of its topic, key, value (None is a tombstone), headers."""
+    """One record to produce. `topic` is the role of its topic; a value of None is a tombstone."""
 
     topic: str
     key: bytes | None
@@ -47,7 +47,11 @@ class Output(msgspec.Struct, frozen=True):
 
 
 def bounded(message: Received) -> Received:
-    """Replace a value or key that is too large by its length and hash."""
+    """Replace a value or key that is too large by its length and hash.
+
+    >>> bounded(Received("payments", 0, 7, b"card-1", bytes(2**20), 0)).withheld[0]
+    ('fraud-content-length', b'1048576')
+    """
     value, key = message.value, message.key
     if value is not None and len(value) > MAX_EVENT_BYTES:
         message = message._replace(value=None, withheld=_described(value, CONTENT_LENGTH, CONTENT_HASH))
@@ -61,15 +65,15 @@ def _described(content: bytes, length: str, digest: str) -> tuple[tuple[str, byt
 
 
 def require_content(message: Received) -> None:
-    """Refuse a message that could not be read or is too large, before anything parses it. Raises `InvalidEvent`."""
+    """Raise `InvalidEvent` for a message that is unreadable or too large, before anything parses it."""
     if message.withheld and message.withheld[0][0] == BATCH_FIRST:
         raise InvalidEvent(
-            DeadLetterReason.UNREADABLE, "the batch that ends here cannot be unpacked: it is damaged, or far too large"
+            DeadLetterReason.UNREADABLE, "the batch that ends here cannot be unpacked: it is damaged or far too large"
         )
     if message.withheld or bounded(message) is not message:
         raise InvalidEvent(
             DeadLetterReason.TOO_LARGE,
-            f"at most {MAX_EVENT_BYTES} bytes of a value and {MAX_KEY_BYTES} of a key are read",
+            f"a value can have at most {MAX_EVENT_BYTES} bytes, and a key {MAX_KEY_BYTES}",
         )
 
 

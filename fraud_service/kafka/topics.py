@@ -1,6 +1,6 @@
-"""The one table of topics: what they are called, how they are kept, and whether the cluster has them so.
+"""The table of topics: their names, partitions and configuration; creation; comparison with the cluster.
 
-Creation, preflight, documentation and AsyncAPI all come from here.
+`topics create`, the check at start-up, the documentation and AsyncAPI all use this table.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
 
 DAY_MS: Final = 86_400_000
-LONG: Final = 400 * DAY_MS  # a year and the disputes about its last days
+YEAR_MS: Final = 400 * DAY_MS  # and the disputes about its last days
 FOREVER: Final = -1
-# The broker's clock bounds event times: a producer's own would be as wrong as its events.
+# Event times are checked against the broker's clock, because a producer's clock can be as wrong as its events.
 ON_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
-# What results depend on; the rest is for `topics check`: who keeps records longer need not be stopped.
+# Settings that change results; the service does not start without them. `topics check` also compares the others.
 ESSENTIAL: Final = frozenset({"cleanup.policy", "message.timestamp.type"})
 RETENTION: Final = frozenset({"retention.ms", "retention.bytes"})
-MAX_MODEL_BYTES: Final = 16 << 20  # bytes
-STORE: Final = "default"  # Quix's name of the store behind stateful functions: part of the changelog's name
+MAX_MODEL_BYTES: Final = 16 << 20
+STORE: Final = "default"  # Quix's name for the store of stateful functions, a part of the changelog's name
+LEADER_POLL_S: Final = 0.05
 
 
 class TopicSpec(msgspec.Struct, frozen=True):
-    """One topic: its role in the service, its name, and how the broker keeps it. `retention` is in milliseconds."""
+    """One topic: its role in the service, its name, and its configuration. `retention` is in milliseconds."""
 
     role: str
     name: str
@@ -50,11 +51,11 @@ class TopicSpec(msgspec.Struct, frozen=True):
 
     @property
     def essential(self) -> frozenset[str]:
-        """Names the settings without which the service does not start."""
+        """Names of the settings without which the service does not start."""
         return ESSENTIAL | RETENTION if self.cleanup == "delete" and self.retention == FOREVER else ESSENTIAL
 
     def config(self) -> dict[str, str]:
-        """Return the settings on the broker. Retention is always set: Quix cannot start on a topic without."""
+        """Return the settings on the broker. Retention is always set, because Quix cannot start without it."""
         return {"cleanup.policy": self.cleanup, "retention.ms": str(self.retention), **self.extra}
 
 
@@ -67,20 +68,20 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             "transactions", names.transactions, "card_id", "input: card payments", partitions, extra=ON_APPEND
         ),
         TopicSpec(
-            "labels", names.labels, "card_id", "input: what became known of them", partitions, extra=ON_APPEND
+            "labels", names.labels, "card_id", "input: fraud or not, known later", partitions, extra=ON_APPEND
         ),
-        TopicSpec("scores", names.scores, "card_id", "every decision: the audit log", partitions, retention=LONG),
-        TopicSpec("alerts", names.alerts, "card_id", "flagged transactions, CloudEvents headers", partitions),
-        TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention=LONG),
-        TopicSpec("snapshots", names.snapshots, "version", "what labels have taught", 1, retention=LONG),
+        TopicSpec("scores", names.scores, "card_id", "every decision: the audit log", partitions, retention=YEAR_MS),
+        TopicSpec("alerts", names.alerts, "card_id", "flagged transactions, with CloudEvents headers", partitions),
+        TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention=YEAR_MS),
+        TopicSpec("snapshots", names.snapshots, "version", "what labels have taught", 1, retention=YEAR_MS),
         TopicSpec(
             "models",
             names.models,
             "version",
             "promoted models, and the switch of the online one",
             1,
-            # The newest model and the newest switch hold for good. Compaction would keep them too, but the last record
-            # of a key may be anybody's: it would take away the signed one before it.
+            # The newest model and the newest switch must never expire. Compaction would keep only the last record of
+            # a key, so anyone with write access could make it delete the signed record before.
             retention=FOREVER,
             extra={"max.message.bytes": str(MAX_MODEL_BYTES), "retention.bytes": str(FOREVER), **ON_APPEND},
         ),
@@ -88,17 +89,17 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             "risk",
             names.risk,
             "merchant:<id>, card:<id>",
-            "what delayed labels say of merchants and cards",
+            "fraud history of merchants and cards, from labels",
             1,
             cleanup="compact",
             retention=FOREVER,
-            # Rows of superseded snapshots stay readable for a week, so that scorers can catch up by event time.
-            # The broker's clock says how old a row is, or one dated back could have the row before it removed at once.
+            # Rows of older snapshots stay readable for a week, so that scorers can catch up by event time. With the
+            # producer's timestamp, a backdated row could make the broker remove the row before it at once.
             extra={"min.compaction.lag.ms": str(7 * DAY_MS), **ON_APPEND},
         ),
         TopicSpec(
-            "dead_letters", names.dead_letters, "as the source", "original bytes, reason in headers", partitions,
-            retention=LONG,
+            "dead_letters", names.dead_letters, "as the source", "rejected messages, reason in headers", partitions,
+            retention=YEAR_MS,
         ),
         _changelog("scorer_state", settings.scorer_group, names.transactions, "profiles of cards", partitions),
         _changelog("learner_state", settings.learner_group, names.scores, "ledger and lessons", partitions),
@@ -106,13 +107,13 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
 
 
 def _raw(settings: Settings) -> list[TopicSpec]:
-    """Return the topics with card numbers, which only a process with the keys of tokens knows."""
+    """Return the topics with card numbers; only a process with tokenizer keys has them."""
     names, partitions = settings.topics, settings.partitions
     return [
         TopicSpec(
             "raw_transactions", names.raw_transactions, "card", "card payments, card numbers included", partitions
         ),
-        TopicSpec("raw_labels", names.raw_labels, "card", "what became known of them, likewise", partitions),
+        TopicSpec("raw_labels", names.raw_labels, "card", "labels, card numbers included", partitions),
     ]
 
 
@@ -122,15 +123,15 @@ def _changelog(role: str, group: str, source: str, content: str, partitions: int
 
 
 def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list[str]:
-    """Create the topics that are missing; returns their names.
+    """Create the missing topics, and return their names.
 
     Raises
     ------
     PreflightError
-        When the cluster refuses one, with its reason.
+        When the cluster refuses to create one.
     """
-    there = _existing(admin)
-    missing = [spec for spec in specs if spec.name not in there]
+    existing = _existing(admin)
+    missing = [spec for spec in specs if spec.name not in existing]
     if not missing:
         return []
     wanted = [
@@ -152,64 +153,65 @@ def _existing(admin: AdminClient) -> dict[str, Any]:
     except KafkaException as error:
         kind = ClusterUnavailable if error.args[0].code() in TRANSIENT_CODES else PreflightError
         raise kind(
-            f"the cluster does not answer: {error.args[0].str()}; check FRAUD_BOOTSTRAP_SERVERS, and whether the "
-            "security.protocol of FRAUD_KAFKA_CONFIG is what the brokers speak there"
+            f"the cluster does not answer: {error.args[0].str()}. Check FRAUD_BOOTSTRAP_SERVERS, and whether the "
+            "security.protocol of FRAUD_KAFKA_CONFIG is the protocol of that listener"
         ) from None
     return topics
 
 
 def _await_leaders(admin: AdminClient, partitions: dict[str, int]) -> None:
-    """Wait until every new partition has a leader: clients that come too early see errors."""
+    """Wait until every new partition has a leader, because clients see errors before."""
 
     def have_leaders() -> bool:
-        there = _existing(admin)
+        existing = _existing(admin)
         return all(
-            name in there
-            and len(there[name].partitions) == count
-            and all(partition.leader >= 0 for partition in there[name].partitions.values())
+            name in existing
+            and len(existing[name].partitions) == count
+            and all(partition.leader >= 0 for partition in existing[name].partitions.values())
             for name, count in partitions.items()
         )
 
-    if not wait_until(have_leaders, REQUEST_TIMEOUT_S):
+    if not wait_until(have_leaders, REQUEST_TIMEOUT_S, LEADER_POLL_S):
         raise PreflightError(
-            f"after {REQUEST_TIMEOUT_S:.0f} s some of the new topics have no leader: {', '.join(partitions)}"
+            f"after {REQUEST_TIMEOUT_S:.0f} s some of the new topics have no leader: {', '.join(partitions)}. Look "
+            "after the brokers"
         )
 
 
 def findings(admin: AdminClient, specs: list[TopicSpec], replication: int | None = None) -> list[str]:
-    """Compare the cluster with the table; returns what is wrong, one sentence each with the fix.
+    """Compare the cluster with the table; return one sentence with the fix for each difference.
 
     Parameters
     ----------
     replication
-        With it, retention and replication are compared too: good to know, but no reason not to start.
+        Also compare retention and this replication factor, which are no reasons to refuse the start.
     """
-    there = _existing(admin)
-    missing = [spec.name for spec in specs if spec.name not in there]
+    existing = _existing(admin)
+    missing = [spec.name for spec in specs if spec.name not in existing]
     found = [f"topic {name} is missing: run `fraud-service topics create`" for name in missing]
-    present = [spec for spec in specs if spec.name in there]
+    present = [spec for spec in specs if spec.name in existing]
     for spec in present:
-        count = len(there[spec.name].partitions)
+        count = len(existing[spec.name].partitions)
         if spec.partitions == 1 and count != 1:
             found.append(f"topic {spec.name} has {count} partitions, it needs exactly 1: delete and create it again")
-        replicas = min(len(partition.replicas) for partition in there[spec.name].partitions.values())
+        replicas = min(len(partition.replicas) for partition in existing[spec.name].partitions.values())
         if replication is not None and replicas < replication:
             found.append(
                 f"topic {spec.name} has {replicas} replicas, FRAUD_REPLICATION_FACTOR is {replication}: reassign it"
             )
-    found += _copartitioning(present, {spec.name: len(there[spec.name].partitions) for spec in present})
+    found += _copartitioning(present, {spec.name: len(existing[spec.name].partitions) for spec in present})
     found += _policies(admin, present, is_thorough=replication is not None)
     return found
 
 
 def _copartitioning(specs: list[TopicSpec], counts: dict[str, int]) -> list[str]:
-    """Transactions, labels, scores and both changelogs meet by partition number, so all need as many."""
+    """Check that transactions, labels, scores and both changelogs have equally many partitions: they are joined."""
     together = {"transactions", "labels", "scores", "scorer_state", "learner_state"}
     joined = {spec.name: counts[spec.name] for spec in specs if spec.role in together}
     if len(set(joined.values())) <= 1:
         return []
     listed = ", ".join(f"{name} has {count}" for name, count in joined.items())
-    return [f"topics that are joined by card need equally many partitions, but {listed}: create the odd ones again"]
+    return [f"topics that are joined by card need equally many partitions, but {listed}: create the others again"]
 
 
 def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) -> list[str]:
@@ -232,7 +234,7 @@ def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) 
 
 
 def require(admin: AdminClient, specs: list[TopicSpec]) -> None:
-    """Raise `PreflightError` with all findings, if there are any."""
+    """Raise `PreflightError` with all findings."""
     found = findings(admin, specs)
     if found:
         raise PreflightError("; ".join(found))

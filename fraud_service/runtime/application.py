@@ -169,9 +169,9 @@ class FraudApplication(Application):  # type: ignore[misc]
             self.health.beat()
 
     def end_finder(self, settings: Settings) -> Callable[[Any], int]:
-        """Return a function that finds the end of a batch that the client cannot unpack (`unreadable.end_of`)."""
+        """Return a function that finds the end of a batch that the client cannot unpack."""
         options = clients.reader_options(settings, f"{self.config.consumer_group}-unreadable")
-        return lambda message: unreadable_batches.end_of(options, message, self._beat)
+        return lambda message: unreadable_batches.find_batch_end(options, message, self._beat)
 
     def on_statistics(self, statistics: str) -> None:
         """Say that the process is alive during a long recovery too, when Quix polls but takes no turn of its loop."""

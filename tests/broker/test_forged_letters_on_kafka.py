@@ -137,7 +137,7 @@ def test_nothing_forged_is_sent_and_what_is_real_is(running):
     done = command(settings, "redrive", "--yes")
     for told in (dry, done):
         assert told.exit_code == 1
-        for why, count in (("is no input of the service", 4), ("it is forged", 5), ("it is unproved", 1)):
+        for why, count in (("is not an input of the service", 4), ("it is forged", 5), ("it is unproved", 1)):
             assert told.stdout.count(why) == count, told.stdout
         assert told.stdout.count("it has more than 65536 bytes") == 1
     assert done.stdout.endswith("sent again: 1, left: 6, forged: 5\n")

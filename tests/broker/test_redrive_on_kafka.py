@@ -79,7 +79,7 @@ def test_a_dry_run_does_nothing(running):
 
 def test_of_two_redrives_at_once_one_is_fenced_and_every_letter_is_sent_once(running, monkeypatch):
     settings, scorer = running
-    monkeypatch.setattr(redrive, "AT_ONCE", 2)
+    monkeypatch.setattr(redrive, "MAX_TRANSACTION_LETTERS", 2)
     first = redrive.redrive(settings, DeadLetterFilter(reason="missing_key"))
     sent = [next(first), next(first)]
     sent += only_sent(redrive.redrive(settings, DeadLetterFilter(reason="missing_key")))

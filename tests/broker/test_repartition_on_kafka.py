@@ -116,6 +116,6 @@ def test_what_was_moved_is_in_order_and_can_be_replayed(moved):
 def test_a_second_move_to_the_same_topics_is_refused(moved):
     old, new, _ = moved
     names = [f"--{role}={getattr(new.topics, role)}" for role in ("transactions", "labels", "scores")]
-    assert "there already" in str(command(old, *names, "--yes").exception)
+    assert "already exist" in str(command(old, *names, "--yes").exception)
     same = [f"--{role}={getattr(old.topics, role)}" for role in ("transactions", "labels", "scores")]
-    assert "is the topic of now" in str(command(old, *same).exception)
+    assert "is the present topic" in str(command(old, *same).exception)

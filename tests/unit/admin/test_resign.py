@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fraud_service.admin.resign import UnsignedReplayGuard, _in_force
+from fraud_service.admin.resign import UnsignedReplayGuard, _models_in_use
 from fraud_service.domain.detector import MAX_MODELS
 from fraud_service.domain.errors import RefusedRecord
 from fraud_service.kafka.model_topic import REFIT_KEY, SWITCH_KEY, PromotedModel
@@ -46,7 +46,7 @@ def test_the_newest_models_switch_and_re_fit_are_signed_anew_in_order():
     switch, refit = SWITCH_KEY.encode(), REFIT_KEY.encode()
     keys = [switch, refit, *(b"forest-%d" % number for number in range(2 * MAX_MODELS)), b"forest-1", switch]
     records = [PromotedModel(key, b"%d" % place, 0, None) for place, key in enumerate(keys)]
-    found = _in_force(records)
+    found = _models_in_use(records)
     models = [key for key, _ in found if key not in {switch, refit}]
     assert models == [*(b"forest-%d" % number for number in range(MAX_MODELS + 1, 2 * MAX_MODELS)), b"forest-1"]
     assert found[-1] == (switch, b"%d" % (len(keys) - 1))

@@ -371,7 +371,7 @@ def test_a_label_goes_to_its_card_as_it_was_given(run, monkeypatch):
         def flush(self, timeout):
             return 0
 
-    monkeypatch.setattr("fraud_service.kafka.clients.producer", lambda settings: Producer())
+    monkeypatch.setattr("fraud_service.kafka.clients.producer", lambda *_: Producer())
     code, out, err = run(
         *("label", "t1", "--card", "c1", "--fraud", "--source", "customer", "--at", "2024-01-01T01:00:00+01:00")
     )
