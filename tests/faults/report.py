@@ -20,16 +20,19 @@ DOCS = Path(__file__).parents[2] / "docs"
 PREAMBLE = """\
 # Faults
 
-Written by `make faults`: {runs} runs, seed {seed}, {minutes} minutes on {cores} cores that broker, load and service
-shared. In each row one real scorer and one real learner work on Apache Kafka with load running ({rate:.0f} payments a
-second, labels, one broker unless the row says three) while the fault happens again and again; then the verifier reads
-all topics, folds every profile anew, and makes every decision and snapshot again. `make faults-quick` does a sample of
-each.
+`make faults` wrote this page: {runs} runs, seed {seed}, {minutes} minutes on {cores} cores that broker, load and service
+shared. `make faults-quick` runs a sample of each fault.
 
-*Lost*: a transaction without a score or dead letter. *Doubled*: two of them, or an alert id twice. *Anomalies*:
-whatever else the verifier found, and a trial that did not end as it should. *Recovery*: seconds from the fault, or from
-its end where it lasts, until everything sent by then was decided; for a process that was killed, until its successor
-had committed something.
+In each row one real scorer and one real learner work on Apache Kafka under load: {rate:.0f} payments a second with labels,
+one broker unless the row says three. The fault happens again and again. Then the verifier reads all topics, folds every
+profile again, and makes every decision and snapshot again.
+
+| column | meaning |
+|---|---|
+| lost | transactions without a score or dead letter |
+| doubled | transactions with two of them, or an alert id twice |
+| anomalies | other findings of the verifier, and trials that did not end as they should |
+| recovery | seconds from the fault, or from its end where it lasts, until everything sent by then was decided. After a kill: until the successor had committed something |
 
 """
 

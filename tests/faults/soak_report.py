@@ -24,21 +24,21 @@ COLOUR = {"score": COLOURS["blended"], "learn": COLOURS["pretrained"]}
 PAGE = """\
 # Soak
 
-Written by `make soak`: {minutes:.0f} minutes, {rate:.0f} payments a second with their labels, seed {seed}, on {cores}
-cores that broker, load and service shared. One scorer, one learner, one Apache Kafka; a random fault every one to two
-minutes. Then the verifier read all topics.
+`make soak` wrote this page: {minutes:.0f} minutes, {rate:.0f} payments a second with their labels, seed {seed}, on {cores}
+cores that broker, load and service shared. One scorer, one learner and one Apache Kafka worked; a random fault happened
+every one to two minutes. Then the verifier read all topics.
 
 | transactions | faults | lost | doubled | anomalies | worst recovery, s | median, s |
 |---|---|---|---|---|---|---|
 | {transactions:,} | {runs} | {lost} | {duplicated} | {anomalies} | {max_recovery_s} | {median_recovery} |
 
-Figures of a process begin anew when a fault ends it. First and last quarter of the time, medians:
+Figures of a process start over when a fault ends it. Medians of the first and the last quarter of the time:
 
 | | memory, MB | descriptors | state, MB |
 |---|---|---|---|
 {drift}
 
-Latency (99th percentile of five seconds, as the upper bound of its bucket): median {latency} s.
+Latency: the median of the 99th percentiles of five seconds each is {latency} s (upper bound of its bucket).
 
 ![memory, descriptors, state and latency over time; grey lines are faults]({picture})
 

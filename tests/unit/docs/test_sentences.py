@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[3]
 MAX_WORDS = 35
 MAX_MEAN_WORDS = 20
 ENOUGH_FOR_A_MEAN = 5  # sentences
-GENERATED = {"configuration", "dead-letters", "faults", "features", "licences", "metrics", "soak", "topics"}
+GENERATED = {"configuration", "dead-letters", "features", "licences", "metrics", "topics"}
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "examples/README.md"]
