@@ -113,7 +113,7 @@ def _features(
     rows, folded = [], []
     for transaction in transactions:
         profile = profiles[transaction.card_id]
-        profile.duplicate_age(transaction)
+        profile.find_duplicate(transaction)
         view = knowledge.at(transaction.timestamp)
         merchant, card = view.merchant(transaction.merchant_id), view.card(transaction.card_id)
         rows.append(extract(transaction, profile, merchant, card, view.snapshot.as_of))
@@ -134,7 +134,7 @@ def _decide(bench: Bench, encoded: ModelInputs, online: Sequence[float], folded:
         outcome = bench.detector.policy.outcome(result.score)
         pair = result.pretrained_logit, result.online_logit
         weight = result.online_weight
-        profile.decide(Decision(outcome, result.score, *pair, weight, model.version, snapshot.version, False, ()))  # noqa: FBT003
+        profile.add_decision(Decision(outcome, result.score, *pair, weight, model.version, snapshot.version, False, ()))  # noqa: FBT003
         found.append(result)
     return found
 
@@ -257,7 +257,7 @@ def by_history(earlier: int, bench: Bench) -> dict[str, float]:
     profile = known.setdefault("card", Profile())
     for transaction in card[:earlier]:
         profile.update(transaction)
-        profile.decide(_ANY)
+        profile.add_decision(_ANY)
     data = encode_profile(profile)
     newest = card[earlier - 1].timestamp
     later = [msgspec.structs.replace(one, timestamp=newest + place) for place, one in enumerate(card[earlier:])]
@@ -265,7 +265,7 @@ def by_history(earlier: int, bench: Bench) -> dict[str, float]:
     for transaction in later:
         read = {"card": bench.timed("profile", decode_profile, data)}
         bench.timed("features", _features, bench.knowledge, read, [transaction])
-        read["card"].decide(_ANY)
+        read["card"].add_decision(_ANY)
         bench.timed("profile", encode_profile, read["card"])
     return {stage: spent / len(later) for stage, spent in bench.spent.items()} | {"bytes": len(data)}
 

@@ -268,7 +268,7 @@ def _count_rejection(metrics: ScorerMetrics | LearnerMetrics) -> Callable[[str],
 def _switch(knowledge: SnapshotStore, metrics: ScorerMetrics) -> Callable[[bytes], None]:
     def switch(data: bytes) -> None:
         wanted = decode_switch(data)
-        knowledge.switch(online=wanted.online)
+        knowledge.switch_online_model(online=wanted.online)
         metrics.online.set(wanted.online)
         log.warning("online_model_switched", on=wanted.online)
 

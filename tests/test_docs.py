@@ -346,7 +346,9 @@ def test_a_dead_letter_whose_content_is_withheld_or_masked_says_so_as_documented
 
 def test_a_risk_row_is_the_documented_array() -> None:
     payload = asyncapi()["components"]["messages"]["risk"]["payload"]["anyOf"][0]
-    row = msgspec.msgpack.decode(encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, explained=False)))
+    row = msgspec.msgpack.decode(
+        encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, amount_is_anomalous=False))
+    )
     assert [item["title"] for item in payload["items"]] == list(Risk.__struct_fields__)
     assert [item["title"] for item in payload["items"][0]["items"]["items"]] == list(RiskDay.__struct_fields__)
     for item, value in zip(payload["items"], row, strict=True):

@@ -105,7 +105,7 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
         if case.ago:
             self._profile.decisions[-case.ago] = msgspec.msgpack.encode(decision)
         else:
-            self._profile.decide(decision)
+            self._profile.add_decision(decision)
             del self._open[next(iter(self._open))]
 
     def decision(self, ago: int) -> Decision:
@@ -115,7 +115,7 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
     def _observe(self, transaction: Transaction, key: bytes, timestamp: int) -> Case:
         profile, view = self._profile, self._knowledge.at(transaction.timestamp)
         identity = fingerprint64(transaction.transaction_id)
-        ago = profile.duplicate_age(transaction).ago
+        ago = profile.find_duplicate(transaction).age
         if ago:
             return Case(transaction, key, timestamp, self, ago, self._lost.get(identity), view)
         features = extract(

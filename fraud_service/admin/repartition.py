@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError, PreflightError
-from fraud_service.domain.label_join_cards import RowCardResolver
+from fraud_service.domain.label_join_cards import LabelJoinRepartitioner
 from fraud_service.kafka import clients, consumer_groups, open_transactions, partitioner, sender, topics
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.learner import EXAMPLES_KEY, JOIN_KEY, RATE_LIMIT_KEY
@@ -142,18 +142,18 @@ def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:
 
 
 def _learner_rows(rows: Iterator[Row], partitions: int) -> Iterator[Row]:
-    resolver = RowCardResolver(lambda card_id: partitioner.murmur2_partition(card_id.encode(), partitions))
+    repartitioner = LabelJoinRepartitioner(lambda card_id: partitioner.murmur2_partition(card_id.encode(), partitions))
     for _, key, value in rows:
         prefix, _, name = key.partition(b"|")
         if prefix == EXAMPLES_KEY:
             yield 0, key, value
         elif prefix == JOIN_KEY:
-            row = resolver.take(json.loads(name), value)
+            row = repartitioner.move(json.loads(name), value)
             if row is not None:
                 yield _row(*row)
         elif prefix != RATE_LIMIT_KEY:  # rate limits count one hour, and start again at zero
             raise FatalStreamError(f"the learner's changelog has a row of an unknown kind: {key!r}")
-    for row in resolver.counts():
+    for row in repartitioner.counts():
         yield _row(*row)
 
 

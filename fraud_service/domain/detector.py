@@ -1,7 +1,7 @@
-"""The main flow: features → scores → decision → remember.
+"""The main flow: features → scores → decision → profile.
 
-`Detector.assess` is a pure fold over transactions. The scorer drives it from Kafka, training from a file (`offline`),
-the tests from lists. Results do not depend on where a batch ends.
+`Detector.assess` is a pure function of the transactions, the profiles and the snapshots. The scorer calls it with
+messages from Kafka, `in_memory` with the rows of a file. Results do not depend on how transactions are batched.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from fraud_service.domain.snapshot_store import SnapshotSource
 
 
-MAX_MODELS: Final = 12  # pretrained models in memory besides the first: snapshots of a month name one a week
+MAX_MODELS: Final = 12  # pretrained models in memory besides the first: a month of snapshots names about one per week
 
 
 class Assessment(msgspec.Struct, frozen=True, gc=False):
-    """Every fact about one assessed transaction. Observers read it; nobody adds to it.
+    """Every fact about one assessed transaction.
 
-    A repeated transaction carries the first decision again, and neither features nor contributions.
-    `contributions` is there for flagged transactions only.
+    A duplicate carries the first decision again, without features and contributions. Only flagged transactions have
+    `contributions`.
     """
 
     transaction: Transaction
@@ -58,12 +58,12 @@ class Assessment(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether this transaction was decided before."""
+        """Whether the card sent this transaction before."""
         return self.features is None
 
     @property
     def is_id_reused(self) -> bool:
-        """Whether another payment of the card had this id. A repetition of such a payment says so too."""
+        """Whether another payment of the card had this id; also true for a duplicate of such a payment."""
         return self.decision.is_id_reused
 
 
@@ -99,7 +99,7 @@ class _ModelScores(NamedTuple):
 class Detector:
     """Assess transactions with a pretrained model, the snapshots of the online model, and a policy.
 
-    A transaction is scored with the pretrained model that its snapshot names: both change at the same event time.
+    Each snapshot names the pretrained model to score with, so both models change at the same event time.
     Besides the first model, the `max_models` registered last stay in memory.
     """
 
@@ -110,11 +110,11 @@ class Detector:
         self._models = {pretrained.version: pretrained}
 
     def register_model(self, model: PretrainedModel) -> None:
-        """Make a model ready for the snapshots that name it."""
-        if model.version == self.pretrained.version:  # the first one stays: it scores before the first label
+        """Add a model for the snapshots that name it."""
+        if model.version == self.pretrained.version:  # the first one stays: it scores until the first snapshot
             return
         others = [known for known in [*self._models.values()][1:] if known.version != model.version]
-        # Replaced at once: another thread may be assessing.
+        # One assignment, because another thread may be assessing.
         newest = [*others, model][-self._max_models :]
         self._models = {known.version: known for known in [self.pretrained, *newest]}
 
@@ -126,14 +126,14 @@ class Detector:
         Parameters
         ----------
         profiles
-            The cards' records by card id. Those of the batch are read, folded and put back.
+            Profiles by card id. The profiles of the batch are updated.
         snapshots
-            The snapshots to choose from, by event time.
+            Chooses the snapshot of each transaction by event time.
 
         Returns
         -------
         list of Assessment
-            One a transaction, in order.
+            One per transaction, in order.
         """
         candidates = [self._observe(transaction, profiles, snapshots) for transaction in transactions]
         scores = iter(_score_batch([one for one in candidates if isinstance(one, _NewTransaction)]))
@@ -151,21 +151,21 @@ class Detector:
         snapshots: SnapshotSource,
         reused: Sequence[bool],
     ) -> list[Assessment]:
-        """Decide on features that were computed before: no profile is needed, and none is folded.
+        """Decide on recorded features, without profiles.
 
         Parameters
         ----------
         features
-            One row a transaction.
+            One per transaction.
         snapshots
-            The snapshots to choose from, by event time.
+            Chooses the snapshot of each transaction by event time.
         reused
-            Whether another payment of the card had its id, a value a transaction: only a profile can tell.
+            One per transaction: whether another payment of the card had its id. Only a profile can tell.
 
         Returns
         -------
         list of Assessment
-            One a transaction, in order.
+            One per transaction, in order.
         """
         candidates = []
         for transaction, row, is_id_reused in zip(transactions, features, reused, strict=True):
@@ -182,7 +182,7 @@ class Detector:
     ) -> _NewTransaction | _Duplicate:
         """Compute the features, then add the transaction to its card's profile."""
         profile = profiles.get(transaction.card_id) or Profile()
-        age, is_id_reused = profile.duplicate_age(transaction)
+        age, is_id_reused = profile.find_duplicate(transaction)
         if age:
             return _Duplicate(transaction, age)
         view = snapshots.at(transaction.timestamp)
@@ -204,7 +204,7 @@ class Detector:
     def _record_decision(self, candidate: _NewTransaction, scores: _ModelScores, profile: Profile) -> Assessment:
         """Decide, and keep the decision in the profile for a duplicate that may follow."""
         assessment = self._decide(candidate, scores)
-        profile.decide(assessment.decision)
+        profile.add_decision(assessment.decision)
         return assessment
 
     def _decide(self, candidate: _NewTransaction, scores: _ModelScores) -> Assessment:

@@ -1,7 +1,8 @@
-"""The whole loop without Kafka: history in event order through the detector and the learner's fold.
+"""The whole service without Kafka: a history in event order, through the detector and the online trainer.
 
-Scorer and learner are the same pure core as live; only the topics are missing. A transaction is scored by what was
-known at its event time, a label becomes known at its own. Used to train, and as the live service's oracle.
+The scoring and training code is that of the live service. A transaction uses the snapshot that is active at its event
+time, and a label takes effect at its own event time. Training and backtests use this module. Tests compare the live
+service with it.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
     from fraud_service.domain.time import LearningSchedule
 
 
-MAX_BATCH: Final = 1024
+MAX_BATCH: Final = 1024  # transactions
 
 
 class MemoryStore:
-    """A `Store` in a dictionary."""
+    """A `KeyValueStore` in a dictionary."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
 
     def get(self, key: str) -> bytes | None:
-        """Return the value, None where there is none."""
+        """Return the value; None if there is none."""
         return self.values.get(key)
 
     def put(self, key: str, value: bytes) -> None:
@@ -51,34 +52,34 @@ class MemoryStore:
 
 
 class FrozenLearner:
-    """Stands in for an online learner where only risk is learned; its model stays as it is given."""
+    """An online learner that never changes its model, for runs that train only risk."""
 
     def __init__(self, model: OnlineModel) -> None:
         self._model = model
 
     def learn(self, encoded: ModelInput, *, is_fraud: bool, weight: float) -> None:
-        """Learn nothing."""
+        """Ignore the example."""
 
     def state(self) -> bytes:
-        """Return nothing."""
+        """Return an empty state."""
         return b""
 
     def export(self) -> OnlineModel:
-        """Return the model as it was given."""
+        """Return the model of the constructor."""
         return self._model
 
 
 class InMemoryService:
-    """Drive detector and teacher over labelled transactions.
+    """Scores labelled transactions, and trains at each snapshot boundary.
 
     Parameters
     ----------
     restore
         Makes the online learner from its last state.
     label_delay
-        Milliseconds after which a label becomes known where the history does not say when.
+        Milliseconds from a transaction to its label where the history has no label time.
     observe
-        Is told of every lesson, and may promote another model then.
+        Receives the result of every boundary. It may call `promote`.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class InMemoryService:
         detector: Detector,
         initial: Snapshot,
         restore: Callable[[bytes | None], OnlineLearner],
-        calendar: LearningSchedule,
+        schedule: LearningSchedule,
         sampling: NegativeSampler,
         label_delay: int,
         *,
@@ -95,20 +96,20 @@ class InMemoryService:
         self._detector = detector
         self._restore = restore
         self._observe = observe
-        self._calendar = calendar
+        self._schedule = schedule
         self._label_delay = label_delay
-        self._ledger = LabelJoin(MemoryStore(), calendar)
-        self._teacher = OnlineTrainer(MemoryStore(), calendar, sampling, detector.pretrained)
+        self._join = LabelJoin(MemoryStore(), schedule)
+        self._trainer = OnlineTrainer(MemoryStore(), schedule, sampling, detector.pretrained)
         self._labels: list[tuple[int, str, int, Label]] = []
-        self._number = count()  # two labels are never compared, whatever they have in common
+        self._number = count()  # breaks ties in the heap, so that labels are never compared
         self.profiles: dict[str, Profile] = {}
-        self.knowledge = SnapshotStore(initial)
+        self.snapshots = SnapshotStore(initial)
         self.progress = LearnerState()
 
     def run(self, history: Iterable[LabelledTransaction]) -> Iterator[Assessment]:
-        """Score every transaction of a history in order; yields one verdict each.
+        """Score a history in event order; yield one assessment per transaction.
 
-        Between two boundaries nothing is learned, so transactions are scored in batches.
+        Transactions between two boundaries are scored in batches, because snapshots change only at boundaries.
         """
         batch: list[LabelledTransaction] = []
         for event in history:
@@ -116,59 +117,60 @@ class InMemoryService:
                 yield from self._score(batch)
                 batch = []
             if not batch:
-                self._pass_time(event.transaction.timestamp)
+                self._close_boundaries(event.transaction.timestamp)
             batch.append(event)
         yield from self._score(batch)
 
     def _score(self, batch: list[LabelledTransaction]) -> list[Assessment]:
-        verdicts = self._detector.assess([event.transaction for event in batch], self.profiles, self.knowledge)
-        for event, verdict in zip(batch, verdicts, strict=True):
-            if verdict.features is not None:
-                self._ledger.add_entry(
-                    ScoredTransaction.of(verdict.transaction, verdict.decision, verdict.features), self.progress.closed
+        assessments = self._detector.assess([event.transaction for event in batch], self.profiles, self.snapshots)
+        for event, assessment in zip(batch, assessments, strict=True):
+            if assessment.features is not None:
+                self._join.add_entry(
+                    ScoredTransaction.of(assessment.transaction, assessment.decision, assessment.features),
+                    self.progress.closed,
                 )
             self._queue_label(event)
-        return verdicts
+        return assessments
 
     def _next_boundary(self) -> int:
-        return (self.progress.closed + 1) * self._calendar.interval
+        return (self.progress.closed + 1) * self._schedule.interval
 
-    def _pass_time(self, now: int) -> None:
-        """Close the boundaries before `now`, each with the labels known by then."""
+    def _close_boundaries(self, now: int) -> None:
+        """Close the boundaries up to `now`, each with the labels known by then."""
         if self.progress.closed < 0:
-            self.progress = LearnerState.beginning(now // self._calendar.interval)
+            self.progress = LearnerState.starting_at(now // self._schedule.interval)
         while self._next_boundary() <= now:
             boundary = self.progress.closed + 1
-            self._deliver_labels(boundary * self._calendar.interval)
-            self._apply(self._lesson(boundary))
+            self._deliver_labels(boundary * self._schedule.interval)
+            self._apply(self._train(boundary))
 
     def _deliver_labels(self, until: int) -> None:
         while self._labels and self._labels[0][0] <= until:
             label = heappop(self._labels)[3]
-            if not self._calendar.is_forgotten(label.labelled_at, self.progress.closed):  # as the learner refuses it
-                self._ledger.add_label(label, self.progress.closed)
+            if not self._schedule.is_forgotten(label.labelled_at, self.progress.closed):  # as in the learner
+                self._join.add_label(label, self.progress.closed)
 
-    def _lesson(self, boundary: int) -> BoundaryResult:
+    def _train(self, boundary: int) -> BoundaryResult:
         learner = self._restore(self.progress.model)
-        return self._teacher.close(boundary, self.progress, examples_due([self._ledger], boundary), learner)
+        return self._trainer.close(boundary, self.progress, examples_due([self._join], boundary), learner)
 
     def promote(self, model: PretrainedModel, restore: Callable[[bytes | None], OnlineLearner]) -> None:
-        """Have another pretrained model score from the next snapshot on."""
-        untaught = restore(None).export()
+        """Score with another pretrained model from the next snapshot on."""
+        untrained = restore(None).export()
         self._detector.register_model(model)
-        self.knowledge.register_model(model.version, len(untaught.leaf_weights))
-        self._teacher.promote(model)
+        self.snapshots.register_model(model.version, len(untrained.leaf_weights))
+        self._trainer.promote(model)
         self._restore = restore
 
-    def _apply(self, lesson: BoundaryResult) -> None:
-        self.progress = lesson.progress
-        self._observe(lesson)
-        if lesson.snapshot is None:
+    def _apply(self, result: BoundaryResult) -> None:
+        self.progress = result.progress
+        self._observe(result)
+        if result.snapshot is None:
             return
-        for key, row in lesson.risk.items():
-            self.knowledge.receive_risk(lesson.snapshot.version, key, row)
-        self.knowledge.receive_snapshot(lesson.snapshot)
-        self.knowledge.apply_received()
+        for key, row in result.risk.items():
+            self.snapshots.receive_risk(result.snapshot.version, key, row)
+        self.snapshots.receive_snapshot(result.snapshot)
+        self.snapshots.apply_received()
 
     def _queue_label(self, event: LabelledTransaction) -> None:
         label = event.label(self._label_delay)

@@ -65,13 +65,13 @@ class KeyValueStore(Protocol):
 class Admission(Enum):
     """Whether a scored transaction was taken in, or why not."""
 
-    IN = auto()
-    NOT = auto()  # it is here already, was a repetition, or is forgotten
+    ADDED = auto()
+    IGNORED = auto()  # a duplicate, or older than the retention
     TOO_MANY = auto()  # its id already has `MAX_PAYMENTS`
 
     def __bool__(self) -> bool:
         """Whether it was taken in."""
-        return self is Admission.IN
+        return self is Admission.ADDED
 
 
 class LabelJoin:
@@ -90,7 +90,7 @@ class LabelJoin:
             Number of the last boundary that was closed: what was due by then falls due at the next one.
         """
         return (
-            Admission.NOT
+            Admission.IGNORED
             if record.features is None
             else self.add_entry(ScoredTransaction.of(record, record, record.features), closed)
         )
@@ -99,10 +99,10 @@ class LabelJoin:
         """Take in what `score` takes from a record."""
         identity = transaction_key(scored.card_id, scored.transaction_id)
         if self._calendar.is_forgotten(scored.timestamp, closed):
-            return Admission.NOT
+            return Admission.IGNORED
         entries = self._entries(identity)
         if any(entry.scored.is_same(scored) for entry in entries):
-            return Admission.NOT
+            return Admission.IGNORED
         if len(entries) == MAX_PAYMENTS:
             return Admission.TOO_MANY
         early = [] if entries else self._early(identity)
@@ -120,7 +120,7 @@ class LabelJoin:
             self._store.delete(f"l/{identity}")
         for known in waiting:
             self._schedule_label(known, [scored.timestamp], identity, closed)
-        return Admission.IN
+        return Admission.ADDED
 
     def add_label(self, label: Label, closed: int) -> bool:
         """Take in a label; returns False when its transaction is not here (yet)."""
@@ -299,10 +299,10 @@ def examples_due(ledgers: Sequence[LabelJoin], boundary: int, beat: Callable[[],
             if number % ENTRIES_PER_HEARTBEAT == 0:
                 beat()
             found += ledger.resolve(due, boundary)
-    return sorted(found, key=in_order)
+    return sorted(found, key=training_order)
 
 
-def in_order(example: Example) -> tuple[int, str, Facts]:
+def training_order(example: Example) -> tuple[int, str, Facts]:
     """Sort key of teaching: when it became known, then by payment, however partitions interleave."""
     scored = example.scored
     return example.known_at, transaction_key(scored.card_id, scored.transaction_id), facts(scored)

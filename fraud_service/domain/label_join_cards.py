@@ -1,4 +1,4 @@
-"""Finds the card of each ledger row, to move the row to another partition or to erase it."""
+"""Finds the card of each row of the label join, to move the row to another partition or to erase it."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 
 def card_of_row(key: str, value: bytes) -> str | None:
-    """Return the card that a row of a ledger belongs to; None for a count, which belongs to none."""
+    """Return the card of a row; None for a count, which belongs to no card."""
     kind, _, rest = key.partition("/")
     if kind != "d":
         return card_of(rest)
     return card_of(decode_due(value).identity) if "/" in rest else None
 
 
-class RowCardResolver:
-    """The rows of ledgers dealt out to other partitions, each to the one of its card.
+class LabelJoinRepartitioner:
+    """Moves the rows of the label join to the partition of their card.
 
-    What is due at a boundary gets new numbers there; `take` all rows, then write the `counts` too.
+    `move` all rows, then write the `counts`: due rows get new numbers in their new partition.
     """
 
-    def __init__(self, place: Callable[[str], int]) -> None:
-        self._place = place
+    def __init__(self, partition_of: Callable[[str], int]) -> None:
+        self._partition_of = partition_of
         self._counts: Counter[tuple[int, str]] = Counter()
 
-    def take(self, key: str, value: bytes) -> tuple[int, str, bytes] | None:
-        """Return partition, key and value of a row; None for a count, which comes at the end."""
+    def move(self, key: str, value: bytes) -> tuple[int, str, bytes] | None:
+        """Return the new partition, key and value of a row; None for a count, which `counts` replaces."""
         card_id = card_of_row(key, value)
         if card_id is None:
             return None
         kind, boundary, *_ = key.split("/", 2)
-        partition = self._place(card_id)
+        partition = self._partition_of(card_id)
         if kind != "d":
             return partition, key, value
         count = self._counts[partition, boundary]
@@ -44,6 +44,6 @@ class RowCardResolver:
         return partition, f"d/{boundary}/{count}", value
 
     def counts(self) -> Iterator[tuple[int, str, bytes]]:
-        """Yield partition, key and value of the rows that say how many are due."""
+        """Yield partition, key and value of the rows that count the due rows of a boundary."""
         for (partition, boundary), count in self._counts.items():
             yield partition, f"d/{boundary}", b"%d" % count

@@ -1,7 +1,7 @@
-"""Which component deserves the more weight: how well both rank the transactions that were labelled in the last days.
+"""How much weight the online model gets: the better it ranks recently labelled transactions, the more.
 
-Average precision is what a fraud team lives on, so it decides, not a loss that rare frauds hardly move. It is computed
-from counts of logits in bins, which take the same room however many labels come, and add up in any order.
+The comparison uses average precision, because log loss hardly moves when fraud is rare. It is computed from histograms
+of logits: their size does not depend on the number of labels, and the order of labels does not matter.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from fraud_service.domain.ranking import average_precision
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-DAYS: Final = 7  # of labels in memory
-LOWEST: Final = -8.0  # logits; what lies below or above falls into the first or last bin
-WIDTH: Final = 0.4
+DAYS: Final = 7  # with labels, kept for the comparison
 BINS: Final = 40
-SHARPNESS: Final = 25.0  # one hundredth of average precision moves the odds of the weights by a quarter
-SURE: Final = 6.2  # logits, a doubt of 0.2 %: half of all examples are surer, and without them nothing is lost
-MIN_FRAUDS: Final = 20.0  # fewer decide nothing
-WORSE: Final = 0.02  # so much average precision behind over the days in memory: the online model is switched off
-MUCH_WORSE: Final = 0.05  # the same for the last day
-LATELY: Final = 60.0  # frauds: where a day has fewer, the days before it are taken in, for twenty decide by chance
+MIN_LOGIT: Final = -8.0  # lower edge of the first bin; logits outside the range fall into the first or the last bin
+BIN_WIDTH: Final = 0.4  # logits
+WEIGHT_SLOPE: Final = 25.0  # 0.01 of average precision changes the odds of the weights by a quarter
+CERTAIN_LOGIT: Final = 6.2  # a doubt of 0.2 %: half of all examples are more certain, and training can skip them
+MIN_FRAUDS: Final = 20.0  # with fewer, both models weigh the same
+MAX_DEFICIT: Final = 0.02  # of average precision over all days; beyond it the online model is switched off
+MAX_RECENT_DEFICIT: Final = 0.05  # the same for the most recent days
+MIN_RECENT_FRAUDS: Final = 60.0  # the most recent days are the last day, and days before it until this many frauds
 
 
 class LabelledScore(msgspec.Struct, frozen=True, gc=False):
-    """What both components said of a transaction, and what it was. A logit that is not finite ranks lowest."""
+    """The logits of both models for a labelled transaction. A logit that is not finite ranks lowest."""
 
     pretrained: float
     online: float
@@ -37,13 +37,21 @@ class LabelledScore(msgspec.Struct, frozen=True, gc=False):
     weight: float
 
     def is_uninformative(self) -> bool:
-        """Whether the online model was right with so little doubt that the transaction would teach it nothing."""
-        doubt = self.online if self.is_fraud else -self.online
-        return doubt > SURE + math.log(self.weight)
+        """Whether the online model was right, and so certain that it would learn nothing from this example.
+
+        Examples
+        --------
+        >>> LabelledScore(pretrained=-5.0, online=-7.0, is_fraud=False, weight=1.0).is_uninformative()
+        True
+        >>> LabelledScore(pretrained=-5.0, online=-7.0, is_fraud=True, weight=1.0).is_uninformative()
+        False
+        """
+        certainty = self.online if self.is_fraud else -self.online
+        return certainty > CERTAIN_LOGIT + math.log(self.weight)
 
 
 class DailyHistogram(msgspec.Struct, array_like=True, frozen=True):
-    """Transactions labelled on one UTC day: weighted counts by bin of their logit, of frauds and genuine ones."""
+    """Weighted counts of the transactions labelled on one UTC day, by bin of their logit."""
 
     day: int
     pretrained_frauds: list[float]
@@ -53,68 +61,84 @@ class DailyHistogram(msgspec.Struct, array_like=True, frozen=True):
 
     @classmethod
     def empty(cls, day: int) -> DailyHistogram:
-        """Return the tally of a day that begins."""
+        """Return the histogram of a day without labels."""
         return cls(day, *([0.0] * BINS for _ in range(4)))
 
-    def with_judged(self, judged: Iterable[LabelledScore]) -> DailyHistogram:
-        """Count more transactions."""
+    def with_scores(self, scores: Iterable[LabelledScore]) -> DailyHistogram:
+        """Return the histogram with more transactions counted."""
         counts = [list(counted) for counted in msgspec.structs.astuple(self)[1:]]
-        for one in judged:
-            genuine = int(not one.is_fraud)
-            counts[genuine][_bin(one.pretrained)] += one.weight
-            counts[2 + genuine][_bin(one.online)] += one.weight
+        for score in scores:
+            genuine = int(not score.is_fraud)
+            counts[genuine][_bin(score.pretrained)] += score.weight
+            counts[2 + genuine][_bin(score.online)] += score.weight
         return DailyHistogram(self.day, *counts)
 
 
 class ModelComparison(msgspec.Struct, array_like=True, frozen=True):
-    """The tallies of the last days on which something was labelled, the newest last."""
+    """The histograms of the last `DAYS` days with labels, the newest last."""
 
-    tallies: tuple[DailyHistogram, ...] = ()
+    histograms: tuple[DailyHistogram, ...] = ()
 
-    def after(self, day: int, judged: Sequence[LabelledScore]) -> ModelComparison:
-        """Take in what was judged on a day."""
-        if not judged:
+    def with_scores(self, day: int, scores: Sequence[LabelledScore]) -> ModelComparison:
+        """Return the comparison with the transactions that were labelled on a day since the epoch."""
+        if not scores:
             return self
-        *earlier, newest = self.tallies or (DailyHistogram.empty(day),)
+        *earlier, newest = self.histograms or (DailyHistogram.empty(day),)
         if newest.day != day:
             earlier, newest = [*earlier, newest], DailyHistogram.empty(day)
-        return ModelComparison((*earlier, newest.with_judged(judged))[-DAYS:])
+        return ModelComparison((*earlier, newest.with_scores(scores))[-DAYS:])
 
     def online_weight(self) -> float:
         """Return the share of the online model in the blend.
 
-        It is a half when both rank equally well or nothing is known, and 0 when the online model is clearly worse, over
-        all days in memory or over the last one alone.
+        ============================================  =======
+        average precision                             share
+        ============================================  =======
+        fewer than `MIN_FRAUDS` frauds                0.5
+        both models rank equally well                 0.5
+        the online model ranks better                 up to 1
+        the online model is worse by `MAX_DEFICIT`    0
+        worse by `MAX_RECENT_DEFICIT` recently        0
+        ============================================  =======
+
+        Examples
+        --------
+        >>> ModelComparison().online_weight()
+        0.5
+        >>> frauds = [LabelledScore(pretrained=0.0, online=2.0, is_fraud=True, weight=1.0)] * 20
+        >>> genuine = [LabelledScore(pretrained=1.0, online=1.0, is_fraud=False, weight=1.0)] * 20
+        >>> round(ModelComparison().with_scores(20_000, frauds + genuine).online_weight(), 3)
+        1.0
         """
-        lead = _lead(self.tallies)
+        lead = _lead(self.histograms)
         if lead is None:
             return 0.5
         days = 1
-        while days < len(self.tallies) and _frauds(self.tallies[-days:]) < LATELY:
+        while days < len(self.histograms) and _frauds(self.histograms[-days:]) < MIN_RECENT_FRAUDS:
             days += 1
-        lately = _lead(self.tallies[-days:])
-        if lead < -WORSE or (lately is not None and lately < -MUCH_WORSE):
+        recent_lead = _lead(self.histograms[-days:])
+        if lead < -MAX_DEFICIT or (recent_lead is not None and recent_lead < -MAX_RECENT_DEFICIT):
             return 0.0
-        return 1.0 / (1.0 + math.exp(-SHARPNESS * lead))
+        return 1.0 / (1.0 + math.exp(-WEIGHT_SLOPE * lead))
 
 
 def _bin(logit: float) -> int:
     if not math.isfinite(logit):
         return 0
-    return min(max(int((logit - LOWEST) / WIDTH), 0), BINS - 1)
+    return min(max(int((logit - MIN_LOGIT) / BIN_WIDTH), 0), BINS - 1)
 
 
-def _frauds(tallies: Sequence[DailyHistogram]) -> float:
-    return math.fsum(count for tally in tallies for count in tally.online_frauds)
+def _frauds(days: Sequence[DailyHistogram]) -> float:
+    return math.fsum(count for day in days for count in day.online_frauds)
 
 
-def _lead(tallies: Sequence[DailyHistogram]) -> float | None:
-    """By how much the online model's average precision is the larger; None with too few frauds to tell."""
-    if _frauds(tallies) < MIN_FRAUDS:
+def _lead(days: Sequence[DailyHistogram]) -> float | None:
+    """Return the average precision of the online model minus that of the pretrained one; None with too few frauds."""
+    if _frauds(days) < MIN_FRAUDS:
         return None
-    online = binned_average_precision([t.online_frauds for t in tallies], [t.online_genuine for t in tallies])
+    online = binned_average_precision([day.online_frauds for day in days], [day.online_genuine for day in days])
     pretrained = binned_average_precision(
-        [t.pretrained_frauds for t in tallies], [t.pretrained_genuine for t in tallies]
+        [day.pretrained_frauds for day in days], [day.pretrained_genuine for day in days]
     )
     return online - pretrained
 

@@ -1,8 +1,8 @@
-"""The learner's fold: labelled examples → online model, component weights, risk → the next snapshot.
+"""Train at a snapshot boundary: labelled examples → online model, model weights, risk rows → snapshot.
 
-At a boundary, the examples that became known since the last one are taught in an order of their own (when they became
-known, then by transaction), whatever the order in which partitions were read. So a snapshot is a function of the labels
-known by its boundary, and a learner that starts again continues to the same bit.
+Examples are trained in a fixed order: by the time their label became known, then by transaction. The order in which
+partitions were read does not matter. So a snapshot is a function of the labels known by its boundary, and a restarted
+learner continues with the same bits.
 """
 
 from __future__ import annotations
@@ -42,31 +42,36 @@ if TYPE_CHECKING:
     from fraud_service.domain.time import LearningSchedule
 
 SCHEMA: Final = 2
-MAX_SILENCE_MS: Final = 31 * DAY  # after so long without a labelled example, boundaries publish nothing
-ANOMALOUS_ZSCORE: Final = 2.0  # deviations from which an amount explains a fraud
-ALWAYS_TRAIN_SCORE: Final = 0.01  # score from which a transaction is worth a lesson even though it was legitimate
-AMOUNT_ZSCORE: Final = NAMES.index("amount_zscore")
+MAX_SILENCE_MS: Final = 31 * DAY  # without labelled examples; after that, boundaries publish no snapshot
+ANOMALOUS_ZSCORE: Final = 2.0  # deviations; a fraud above is not a low-amount fraud
+ALWAYS_TRAIN_SCORE: Final = 0.01  # genuine transactions from this score on are always trained
+AMOUNT_ZSCORE_COLUMN: Final = NAMES.index("amount_zscore")
 
 
 class OnlineLearner(Protocol):
-    """An online model that learns; an adapter of river."""
+    """An online model in training. `models.river_learner` implements it."""
 
     def learn(self, encoded: ModelInput, *, is_fraud: bool, weight: float) -> None:
-        """Learn one example. Leaves the model as it was when the example is not finite."""
+        """Learn one example. An example that is not finite leaves the model unchanged."""
 
     def state(self) -> bytes:
-        """Return everything the model needs to go on, as data."""
+        """Return the state from which training can continue."""
 
     def export(self) -> OnlineModel:
         """Return the model as scorers use it."""
 
 
 class LearnerState(msgspec.Struct, array_like=True, frozen=True):
-    """Where the learner stands. All of it is committed together with the offsets it stems from.
+    """The learner's state. It is committed together with the offsets that it results from.
 
-    `closed` is the number of the last boundary that was closed (-1 before the first transaction), `began` where that
-    count began, `taught_at` the last boundary at which something was taught. `pretrained` is the model beside which the
-    components were weighed: beside another one, the contest begins anew.
+    Boundaries are numbers: epoch milliseconds divided by the interval.
+
+    ==============  ==========================================================================
+    ``closed``      last closed boundary; -1 before the first transaction
+    ``began``       boundary before the first transaction
+    ``taught_at``   last boundary with examples
+    ``comparison``  of the online model with the model `pretrained`; a new model resets it
+    ==============  ==========================================================================
     """
 
     schema: int = SCHEMA
@@ -75,21 +80,21 @@ class LearnerState(msgspec.Struct, array_like=True, frozen=True):
     taught_at: int = -1
     examples: int = 0
     label_horizon: int = 0
-    contest: ModelComparison = ModelComparison()
+    comparison: ModelComparison = ModelComparison()
     risk_digest: str = f"{0:064x}"
     model: bytes | None = None
     pretrained: str = ""
 
     @classmethod
-    def beginning(cls, boundary: int) -> LearnerState:
-        """Return where a learner stands at the first transaction ever, which came after this boundary."""
+    def starting_at(cls, boundary: int) -> LearnerState:
+        """Return the state at the very first transaction, which came after this boundary."""
         return cls(closed=boundary, began=boundary)
 
 
 class BoundaryResult(msgspec.Struct, frozen=True):
-    """What one boundary brought: examples with their weights, changed risk rows (None: removed), the snapshot, if any.
+    """The result of one boundary, whose event time is `as_of` (epoch milliseconds).
 
-    `as_of` is the event time of the boundary, epoch milliseconds.
+    `examples` come with their weights. `risk` holds the changed rows, None for a removed row.
     """
 
     as_of: int
@@ -99,22 +104,22 @@ class BoundaryResult(msgspec.Struct, frozen=True):
     snapshot: Snapshot | None
 
     def labelled(self) -> Iterator[LabelledRecord]:
-        """Write the examples down; only where they go out, for it takes longer than many a lesson."""
+        """Make the records for the labelled topic. Lazy, because this can take longer than the training."""
         return (labelled_record(example, weight, self.as_of) for example, weight in self.examples)
 
 
 class NegativeSampler(msgspec.Struct, frozen=True):
-    """Which examples the online model learns: frauds, corrections and what was doubted, and a share of all others.
+    """Selects the examples that the online model learns.
 
-    `legitimate` is the share of the legitimate examples that is taught among those whose score lay below
-    `ALWAYS_TRAIN_SCORE`.
-    They are four in five, and hardly teach anything. With 0, frauds and corrections are all.
+    It learns all frauds, all corrections, and genuine transactions from the score `ALWAYS_TRAIN_SCORE` on. Of the other
+    genuine transactions, four in five of all examples, it learns the share `legitimate`. With 0 it learns only frauds
+    and corrections.
     """
 
     legitimate: float = 1.0
 
     def weight(self, example: Example) -> float:
-        """Return 0 for an example left out, otherwise what makes up for those left out. The same on every run."""
+        """Return 0 to skip an example, otherwise its weight, which makes up for skipped ones. The same on every run."""
         if example.is_fraud or example.corrects or self.legitimate >= 1.0:
             return 1.0
         if self.legitimate > 0 and example.scored.score >= ALWAYS_TRAIN_SCORE:
@@ -125,20 +130,20 @@ class NegativeSampler(msgspec.Struct, frozen=True):
 
 
 class _Change(msgspec.Struct):
-    """A row that changes with this boundary: as scorers know it (None: not at all), and as it is now."""
+    """A risk row that changes at this boundary: as scorers have it (None: not at all), and as it is now."""
 
     published: bytes | None
     row: Risk
 
 
 class OnlineTrainer:
-    """Teach what became known by a boundary. The rows of merchants and cards lie in a store, the rest in `Progress`.
+    """Trains the online model and updates risk rows at each boundary. Risk rows are in a store.
 
-    The features that were scored are encoded by the present pretrained model, even where another one had scored them.
-    Before an example is learned, the online model of the last boundary is asked for its score: that weighs the
-    components.
-    Until the first transactions have matured, labels are nearly all frauds: they count for risk, but a model taught
-    with them alone would learn that everything is fraud.
+    The current pretrained model encodes all features, also those that an earlier model scored. The online model of the
+    last boundary scores each example before it learns it (prequential evaluation); that score weighs the models.
+
+    Until the first transactions mature, nearly all labels are frauds. They count for risk, but a model trained on them
+    alone would call everything fraud.
     """
 
     def __init__(
@@ -151,11 +156,11 @@ class OnlineTrainer:
 
     @property
     def pretrained(self) -> PretrainedModel:
-        """The pretrained model beside which is taught."""
+        """The pretrained model that encodes the features."""
         return self._pretrained
 
     def promote(self, model: PretrainedModel) -> None:
-        """Teach beside another pretrained model from the next boundary on; that snapshot is the first to name it."""
+        """Use another pretrained model from the next boundary on, whose snapshot is the first to name it."""
         self._pretrained = model
 
     def close(
@@ -166,78 +171,82 @@ class OnlineTrainer:
         Parameters
         ----------
         boundary
-            Number of the boundary: one after the last that was closed.
+            Number of the boundary: one more than the last closed one.
+        progress
+            The state after the last boundary.
         examples
-            What became known since then, in the order in which it is taught.
+            The examples of this boundary, in the order of `training_order`.
         learner
-            The online model as it stood at the last boundary; it learns in place.
+            The online model as of the last boundary; trained in place.
         """
         is_balanced = (boundary - progress.began) * self._calendar.interval > self._calendar.maturity
         changed: dict[str, _Change] = {}
-        weighed: list[tuple[Example, float]] = []
+        weighted: list[tuple[Example, float]] = []
         horizon = progress.label_horizon
-        contest = progress.contest if progress.pretrained == self._pretrained.version else ModelComparison()
+        comparison = progress.comparison if progress.pretrained == self._pretrained.version else ModelComparison()
         for example in examples:
-            weighed.append((example, self._sampling.weight(example)))
+            weighted.append((example, self._sampling.weight(example)))
             self._update_risk(example, changed)
             horizon = max(horizon, example.known_at)
-        lessons = [(example, weight) for example, weight in weighed if weight > 0]
+        training = [(example, weight) for example, weight in weighted if weight > 0]
         if is_balanced:
-            contest = contest.after(boundary * self._calendar.interval // DAY, self._train(lessons, learner))
-        rows, digest = self._published(changed, progress.risk_digest)
-        taught = bool(weighed or rows)
+            comparison = comparison.with_scores(
+                boundary * self._calendar.interval // DAY, self._train(training, learner)
+            )
+        rows, digest = self._store_changes(changed, progress.risk_digest)
+        taught = bool(weighted or rows)
         after = msgspec.structs.replace(
             progress,
             closed=boundary,
             taught_at=boundary if taught else progress.taught_at,
-            examples=progress.examples + len(weighed),
+            examples=progress.examples + len(weighted),
             label_horizon=horizon,
-            contest=contest,
+            comparison=comparison,
             risk_digest=digest,
-            model=learner.state() if lessons else progress.model,
+            model=learner.state() if training else progress.model,
             pretrained=self._pretrained.version,
         )
         return BoundaryResult(
-            boundary * self._calendar.interval, after, weighed, rows, self._snapshot(after, len(rows), learner)
+            boundary * self._calendar.interval, after, weighted, rows, self._snapshot(after, len(rows), learner)
         )
 
-    def _train(self, lessons: list[tuple[Example, float]], learner: OnlineLearner) -> list[LabelledScore]:
-        """Teach examples, each with its weight; returns what the components had said of them before."""
-        judged = []
-        rows = score_with_fallback(self._pretrained, [example.scored.features for example, _ in lessons])
+    def _train(self, training: list[tuple[Example, float]], learner: OnlineLearner) -> list[LabelledScore]:
+        """Train examples, each with its weight; return the scores of both models before the training."""
+        scores = []
+        rows = score_with_fallback(self._pretrained, [example.scored.features for example, _ in training])
         pretrained = [clip_logit(logit) if math.isfinite(logit) else math.nan for logit in rows.logits]
         online = rows.online(learner.export(), pretrained)
-        for number, (example, weight) in enumerate(lessons):
+        for number, (example, weight) in enumerate(training):
             if math.isfinite(pretrained[number]):
-                said = LabelledScore(pretrained[number], online[number], example.is_fraud, weight)
-                judged.append(said)
-                if not said.is_uninformative():
+                score = LabelledScore(pretrained[number], online[number], example.is_fraud, weight)
+                scores.append(score)
+                if not score.is_uninformative():
                     row = rows[number]
                     encoded = ModelInput(pretrained[number], row.inputs, row.leaves)
                     learner.learn(encoded, is_fraud=example.is_fraud, weight=weight)
-        return judged
+        return scores
 
     def _update_risk(self, example: Example, changed: dict[str, _Change]) -> None:
-        """Update the rows of merchant and card; `changed` remembers what each was at the last boundary."""
+        """Update the rows of merchant and card; `changed` keeps each as of the last boundary."""
         scored = example.scored
-        explained = scored.values[AMOUNT_ZSCORE] > ANOMALOUS_ZSCORE
+        is_anomalous = scored.values[AMOUNT_ZSCORE_COLUMN] > ANOMALOUS_ZSCORE
         for key in (merchant_key(scored.merchant_id), card_key(scored.card_id)):
             change = changed.get(key)
             if change is None:
                 before = self._store.get(key)
                 if before is None and not example.is_fraud and key.startswith("card:"):
-                    continue  # of a card only confirmed frauds matter: most cards never get a row
+                    continue  # only a fraud creates a row of a card: most cards never get one
                 row = NO_RISK if before is None else decode_risk(before)
                 change = changed[key] = _Change(before if row.has_fraud_history() else None, row)
             row = change.row
             if example.corrects:
                 row = row.without_label(example.corrected_at, was_fraud=not example.is_fraud)
             change.row = row.with_label(
-                example.known_at, scored.timestamp, is_fraud=example.is_fraud, explained=explained
+                example.known_at, scored.timestamp, is_fraud=example.is_fraud, amount_is_anomalous=is_anomalous
             )
 
-    def _published(self, changed: dict[str, _Change], digest: str) -> tuple[dict[str, bytes | None], str]:
-        """Keep the changed rows; returns what scorers must hear of, and the digest of the table they then have."""
+    def _store_changes(self, changed: dict[str, _Change], digest: str) -> tuple[dict[str, bytes | None], str]:
+        """Store the changed rows; return those that scorers need, and the digest of their table afterwards."""
         rows: dict[str, bytes | None] = {}
         total = int(digest, 16)
         for key in sorted(changed):
@@ -251,8 +260,8 @@ class OnlineTrainer:
         return rows, f"{total % (1 << 256):064x}"
 
     def _snapshot(self, progress: LearnerState, risk_rows: int, learner: OnlineLearner) -> Snapshot | None:
-        quiet = (progress.closed - max(progress.taught_at, progress.began)) * self._calendar.interval
-        if quiet > MAX_SILENCE_MS:
+        silence_ms = (progress.closed - max(progress.taught_at, progress.began)) * self._calendar.interval
+        if silence_ms > MAX_SILENCE_MS:
             return None
         as_of = progress.closed * self._calendar.interval
         return Snapshot(
@@ -262,7 +271,7 @@ class OnlineTrainer:
             interval=self._calendar.interval,
             model=self._pretrained.version,
             online=learner.export(),
-            online_weight=progress.contest.online_weight(),
+            online_weight=progress.comparison.online_weight(),
             examples=progress.examples,
             label_horizon=progress.label_horizon,
             risk_rows=risk_rows,
@@ -275,17 +284,17 @@ _decoder = msgspec.msgpack.Decoder(LearnerState)
 
 
 def encode_learner_state(progress: LearnerState) -> bytes:
-    """Write where the learner stands, as msgpack."""
+    """Encode the state as msgpack."""
     return _encoder.encode(progress)
 
 
 def decode_learner_state(data: bytes | None) -> LearnerState:
-    """Read it back; a learner that never ran stands at the beginning.
+    """Decode the state; None gives the state of a learner that never ran.
 
     Raises
     ------
     InvalidRecord
-        When the bytes are of another schema version or no such record.
+        If the bytes are not a learner's state, or have another schema version.
     """
     if data is None:
         return LearnerState()
@@ -296,7 +305,7 @@ def decode_learner_state(data: bytes | None) -> LearnerState:
 
 
 def labelled_record(example: Example, weight: float, boundary: int) -> LabelledRecord:
-    """Write down a labelled example together with the boundary at which it was taught."""
+    """Make the record of an example. `boundary` is epoch milliseconds."""
     scored = example.scored
     return LabelledRecord(
         transaction_id=scored.transaction_id,

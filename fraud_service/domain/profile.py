@@ -1,9 +1,8 @@
-"""What a card has done: one compact record, folded one transaction at a time.
+"""The profile of a card: one compact record, updated with one transaction at a time.
 
-The record is bounded (12 KiB) whatever the card does: counters in hourly and daily buckets, a few remembered merchants,
-countries and devices, and the last transactions with what was decided on them. Buckets follow event time in UTC; what
-is older than the newest transaction of the card by more than the span of a ring has no bucket any more and only counts
-in the lifetime figures. The written contract of every figure is `fraud_service.domain.features`.
+A profile never exceeds 12 KiB. It holds counters in hourly and daily buckets, the most recent merchants, countries and
+devices, and the last transactions with their decisions. Buckets follow event time in UTC. A transaction older than the
+oldest bucket changes only the lifetime figures. `fraud_service.domain.features.contract` defines every figure.
 """
 
 from __future__ import annotations
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
 
 SCHEMA: Final = 5
-PREVIOUS_SCHEMA: Final = (
-    4  # its merchants, countries and devices are CRC-32, and its last transactions have no currency
-)
+# Schema 4 has CRC-32 fingerprints of merchants, countries and devices, and no currency in its last transactions.
+PREVIOUS_SCHEMA: Final = 4
 
 HOURS_KEPT: Final = 24
 DAYS_KEPT: Final = 30
@@ -39,8 +37,8 @@ MERCHANTS_KEPT: Final = 32
 COUNTRIES_KEPT: Final = 8
 DEVICES_KEPT: Final = 8
 
-# The card's usual amount is a running mean of log(1 + amount) in which no payment moves the mean by more than
-# `CLIP_DEVIATIONS` deviations (Huber's idea of bounded influence): a fraud does not become the new normal.
+# The card's usual amount is a running mean of log(1 + amount). A payment moves it as if it were at most
+# `CLIP_DEVIATIONS` deviations away (bounded influence, after Huber), so that one large fraud does not raise it much.
 CLIP_DEVIATIONS: Final = 3.0
 OUTLIER_DEVIATIONS: Final = 3.0
 MIN_LEARNING_RATE: Final = 0.02
@@ -50,9 +48,9 @@ MIN_PAYMENTS_TO_JUDGE: Final = 5
 
 
 class Buckets(msgspec.Struct, array_like=True, gc=False):
-    """What happened in each hour or day of event time, column by column, the newest last.
+    """Counts and totals by hour or day of event time, in columns, the newest bucket last.
 
-    `numbers` counts hours or days since the epoch; there is a bucket only where something happened.
+    `numbers` are hours or days since the epoch. A bucket exists only where the card made a transaction.
     """
 
     numbers: list[int] = []
@@ -60,19 +58,26 @@ class Buckets(msgspec.Struct, array_like=True, gc=False):
     totals: list[float] = []
 
     def window(self, newest: int, length: int) -> slice:
-        """Return where the buckets of a window lie: of `newest` and what comes before it, so many in all."""
+        """Return the positions of the buckets `newest - length + 1` to `newest`.
+
+        Examples
+        --------
+        >>> days = Buckets(numbers=[10, 12, 13], counts=[1, 4, 2])
+        >>> days.counts[days.window(newest=13, length=2)]
+        [4, 2]
+        """
         numbers = self.numbers
         end = len(numbers)
         if end and numbers[-1] > newest:  # the transaction is late
             end = bisect_right(numbers, newest)
         return slice(bisect_right(numbers, newest - length, 0, end), end)
 
-    def place(self, number: int, forgotten: int) -> int | None:
-        """Find or open a bucket, dropping those up to `forgotten`; None for a time that is forgotten already."""
+    def position_of(self, number: int, expired: int) -> int | None:
+        """Find or open a bucket, and drop the buckets up to `expired`. None if `number` itself has expired."""
         numbers = self.numbers
-        if numbers and numbers[0] <= forgotten:
-            self._forget(bisect_right(numbers, forgotten))
-        if number <= forgotten:
+        if numbers and numbers[0] <= expired:
+            self._drop(bisect_right(numbers, expired))
+        if number <= expired:
             return None
         position = len(numbers)
         if position and numbers[-1] >= number:  # not newer than all the others
@@ -87,67 +92,66 @@ class Buckets(msgspec.Struct, array_like=True, gc=False):
         self.counts.insert(position, 0)
         self.totals.insert(position, 0.0)
 
-    def _forget(self, oldest: int) -> None:
-        del self.numbers[:oldest], self.counts[:oldest], self.totals[:oldest]
+    def _drop(self, end: int) -> None:
+        del self.numbers[:end], self.counts[:end], self.totals[:end]
 
 
 class Days(Buckets):
-    """The same of days, with the largest amount of each and the number of amounts unusual for the card by then."""
+    """Daily buckets, with the largest amount of each day and the number of amounts that were outliers on arrival."""
 
     largest: list[float] = []
-    high: list[int] = []
+    outliers: list[int] = []
 
     def _open(self, position: int, number: int) -> None:
         super()._open(position, number)
         self.largest.insert(position, 0.0)
-        self.high.insert(position, 0)
+        self.outliers.insert(position, 0)
 
-    def _forget(self, oldest: int) -> None:
-        super()._forget(oldest)
-        del self.largest[:oldest], self.high[:oldest]
+    def _drop(self, end: int) -> None:
+        super()._drop(end)
+        del self.largest[:end], self.outliers[:end]
 
 
 class Place(msgspec.Struct, array_like=True, gc=False):
-    """Where and when the card was last used with known coordinates, in degrees."""
+    """The last payment with coordinates: degrees (WGS 84) and epoch milliseconds."""
 
     latitude: float
     longitude: float
     timestamp: int
 
 
-# One of the card's last transactions: its id's fingerprint, event time, amount, the merchant's fingerprint, currency.
+# One of the last transactions: fingerprint of its id, event time, amount, fingerprint of the merchant, currency.
 RECENT: Final = struct.Struct("<8sqdQ3s")
 RECENT_4: Final = struct.Struct("<8sqdI")
-UNKNOWN_CURRENCY: Final = bytes(3)  # of a transaction that schema 4 remembered; it matches every currency
+UNKNOWN_CURRENCY: Final = bytes(3)  # in transactions of schema 4; it matches every currency
 
 
-class Duplicate(NamedTuple):
-    """Whether a transaction is among the last ones of its card.
+class DuplicateCheck(NamedTuple):
+    """The result of looking a transaction up among the last ones of its card.
 
-    `ago` says how many transactions before it came already, 0 if it did not. `is_id_reused` says that only its id is
-    among them, with other content.
+    `age` counts transactions back from the newest, 1 for the newest and 0 if there is no match. `is_id_reused`: the id
+    matches, but the content differs.
     """
 
-    ago: int = 0
+    age: int = 0
     is_id_reused: bool = False
 
 
-NEW: Final = Duplicate()
+NOT_FOUND: Final = DuplicateCheck()
 
 
 class Profile(msgspec.Struct, array_like=True, gc=False):
     """The state of one card. Lists are ordered by arrival, the newest last.
 
-    What is remembered of the last transactions stays packed, and so do the decisions on them: they are looked at when
-    another one comes within the hour, or one of them again, and a profile is read and written every time.
-    `has_crcs` says that schema 4 began it: fingerprints may still be CRC-32.
+    The last transactions and their decisions stay packed: every payment reads and writes the profile, but few payments
+    look at them. `has_crcs`: schema 4 began the profile, so some fingerprints may still be CRC-32.
     """
 
     schema: int = SCHEMA
     count: int = 0
     first_seen: int = 0
     last_seen: int = 0
-    usual: float = 0.0
+    usual_log_amount: float = 0.0
     deviation: float = DEVIATION_PRIOR
     hours: Buckets = msgspec.field(default_factory=Buckets)
     days: Days = msgspec.field(default_factory=Days)
@@ -159,49 +163,49 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     place: Place | None = None
     has_crcs: bool = False
 
-    def duplicate_age(self, transaction: Transaction) -> Duplicate:
+    def find_duplicate(self, transaction: Transaction) -> DuplicateCheck:
         """Look a transaction up among the last `RECENT_KEPT`.
 
-        Two messages are the same transaction when id, event time, amount, currency and merchant agree. Whatever else
-        they say, of a device or a place, may differ.
+        Two messages are the same transaction when id, event time, amount, currency and merchant agree. All other fields
+        may differ.
         """
         identity = fingerprint64(transaction.transaction_id)
-        if identity not in self.recent:  # nearly always; it may also lie across other figures
-            return NEW
+        if identity not in self.recent:  # nearly always; a match may still span other fields
+            return NOT_FOUND
         rows = [*RECENT.iter_unpack(self.recent)]
-        same_id = [place for place, row in enumerate(rows) if row[0] == identity]
-        for place in same_id:
-            if _agrees(rows[place], transaction):
-                return Duplicate(len(rows) - place)
-        return Duplicate(is_id_reused=bool(same_id))
+        same_id = [index for index, row in enumerate(rows) if row[0] == identity]
+        for index in same_id:
+            if _agrees(rows[index], transaction):
+                return DuplicateCheck(len(rows) - index)
+        return DuplicateCheck(is_id_reused=bool(same_id))
 
-    def decision(self, ago: int) -> Decision:
-        """Return what was decided on the transaction so many transactions ago."""
-        if ago > len(self.decisions):
-            raise AssertionError("a transaction is decided before it can be repeated")
-        return _decision_decoder.decode(self.decisions[-ago])
+    def decision(self, age: int) -> Decision:
+        """Return the decision on the transaction at an age as in `DuplicateCheck`."""
+        if age > len(self.decisions):
+            raise AssertionError("the card's profile has no decision on a transaction that it contains")
+        return _decision_decoder.decode(self.decisions[-age])
 
-    def decide(self, decision: Decision) -> None:
-        """Note what was decided on the oldest transaction that was folded and has no decision yet."""
+    def add_decision(self, decision: Decision) -> None:
+        """Store the decision on the oldest transaction that has none yet."""
         self.decisions.append(_encoder.encode(decision))
         del self.decisions[:-RECENT_KEPT]
 
     def amount_zscore(self, amount: float) -> float:
-        """How many of the card's own deviations the amount lies above its usual amount; 0 before the first."""
+        """Return how many deviations the amount exceeds the card's usual amount; 0 before the first payment."""
         if self.count == 0:
             return 0.0
-        return (math.log1p(amount) - self.usual) / max(self.deviation, DEVIATION_FLOOR)
+        return (math.log1p(amount) - self.usual_log_amount) / max(self.deviation, DEVIATION_FLOOR)
 
     def is_amount_outlier(self, amount: float) -> bool:
-        """Whether the amount is unusually high for this card, once enough payments are known to judge."""
+        """Whether the amount is unusually high for this card. Needs `MIN_PAYMENTS_TO_JUDGE` earlier payments."""
         return self.count >= MIN_PAYMENTS_TO_JUDGE and self.amount_zscore(amount) > OUTLIER_DEVIATIONS
 
     def update(self, transaction: Transaction) -> None:
-        """Take in one transaction. What is decided on it is noted later, by `decide`."""
-        high = self.is_amount_outlier(transaction.amount)
-        self._learn_amount(transaction.amount)
-        self._count(transaction, high=high)
-        self._note_merchant_and_device(transaction)
+        """Add one transaction; `add_decision` stores its decision later."""
+        is_outlier = self.is_amount_outlier(transaction.amount)
+        self._update_usual_amount(transaction.amount)
+        self._count(transaction, is_outlier=is_outlier)
+        self._update_merchant_device_and_place(transaction)
         self.recent = self.recent[-(RECENT_KEPT - 1) * RECENT.size :] + RECENT.pack(
             fingerprint64(transaction.transaction_id),
             transaction.timestamp,
@@ -211,50 +215,50 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         )
 
     def visits(self, merchant_id: str) -> int:
-        """Return how often the card paid this merchant, since it was last not among the most recent ones."""
+        """Return how often the card paid this merchant while it stayed among the most recent merchants."""
         visits = self.merchants.get(fingerprint(merchant_id), 0)
         if not visits and self.has_crcs:
             return self.merchants.get(fingerprint32(merchant_id), 0)
         return visits
 
     def is_new(self, text: str | None, known: list[int]) -> bool:
-        """Whether a country or device is none of those that are known; False where none is, or the text is absent."""
+        """Whether a country or device is not among the known ones. False if none is known or the text is absent."""
         if text is None or not known or fingerprint(text) in known:
             return False
         return not (self.has_crcs and fingerprint32(text) in known)
 
-    def _learn_amount(self, amount: float) -> None:
+    def _update_usual_amount(self, amount: float) -> None:
         value = math.log1p(amount)
         if self.count == 0:
-            self.usual = value
+            self.usual_log_amount = value
             return
-        pace = max(1.0 / (self.count + 1), MIN_LEARNING_RATE)
-        reach = CLIP_DEVIATIONS * max(self.deviation, DEVIATION_FLOOR)
-        step = min(max(value - self.usual, -reach), reach)
-        self.usual += pace * step
-        self.deviation += pace * (abs(step) - self.deviation)
+        rate = max(1.0 / (self.count + 1), MIN_LEARNING_RATE)
+        max_step = CLIP_DEVIATIONS * max(self.deviation, DEVIATION_FLOOR)
+        step = min(max(value - self.usual_log_amount, -max_step), max_step)
+        self.usual_log_amount += rate * step
+        self.deviation += rate * (abs(step) - self.deviation)
 
-    def _count(self, transaction: Transaction, *, high: bool) -> None:
+    def _count(self, transaction: Transaction, *, is_outlier: bool) -> None:
         timestamp, amount = transaction.timestamp, transaction.amount
         self.first_seen = min(self.first_seen, timestamp) if self.count else timestamp
         self.last_seen = newest = max(self.last_seen, timestamp)
         self.count += 1
-        hours, hour = self.hours, self.hours.place(timestamp // HOUR, newest // HOUR - HOURS_KEPT)
+        hours, hour = self.hours, self.hours.position_of(timestamp // HOUR, newest // HOUR - HOURS_KEPT)
         if hour is not None:
             hours.counts[hour] += 1
             hours.totals[hour] += amount
-        days, day = self.days, self.days.place(timestamp // DAY, newest // DAY - DAYS_KEPT)
+        days, day = self.days, self.days.position_of(timestamp // DAY, newest // DAY - DAYS_KEPT)
         if day is not None:
             days.counts[day] += 1
             days.totals[day] += amount
             days.largest[day] = max(days.largest[day], amount)
-            days.high[day] += high
+            days.outliers[day] += is_outlier
 
-    def _note_merchant_and_device(self, transaction: Transaction) -> None:
+    def _update_merchant_device_and_place(self, transaction: Transaction) -> None:
         merchant = fingerprint(transaction.merchant_id)
         if self.has_crcs:
             self._upgrade(transaction, merchant)
-        self.merchants[merchant] = self.merchants.pop(merchant, 0) + 1  # popped and put back: the most recent is last
+        self.merchants[merchant] = self.merchants.pop(merchant, 0) + 1  # re-inserted, so that the most recent is last
         if len(self.merchants) > MERCHANTS_KEPT:
             del self.merchants[next(iter(self.merchants))]
         if transaction.country is not None:
@@ -265,7 +269,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
             self.place = Place(transaction.latitude, transaction.longitude, transaction.timestamp)
 
     def _upgrade(self, transaction: Transaction, merchant: int) -> None:
-        """Replace what schema 4 noted of this merchant, country and device."""
+        """Replace the CRC-32 fingerprints of this merchant, country and device."""
         old = fingerprint32(transaction.merchant_id)
         if old in self.merchants:
             self.merchants[merchant] = self.merchants.pop(old)
@@ -278,7 +282,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
 
 
 def _agrees(row: tuple[bytes, int, float, int, bytes], transaction: Transaction) -> bool:
-    """Whether a remembered transaction of the same id is this one."""
+    """Whether a packed transaction with the same id is this one."""
     _, timestamp, amount, merchant, currency = row
     return (
         (timestamp, amount) == (transaction.timestamp, transaction.amount)
@@ -298,24 +302,34 @@ def _upgraded(known: list[int], text: str | None) -> list[int]:
     return known if text is None else [fingerprint(text) if one == fingerprint32(text) else one for one in known]
 
 
-@lru_cache(maxsize=16)  # asked twice for each transaction
+@lru_cache(maxsize=16)  # two calls per transaction
 def fingerprint64(text: str) -> bytes:
-    """Sixty-four bits that name a transaction within a card; stable across processes and machines."""
+    """Return 64 bits that identify a transaction within a card, the same on every machine."""
     return blake2b(text.encode(), digest_size=8).digest()
 
 
-NOT_LEGACY: Final = 1 << 63  # set in every fingerprint, so that none is taken for a CRC-32
+NOT_LEGACY: Final = 1 << 63  # set in every fingerprint, so that none equals a CRC-32
 
 
-@lru_cache(maxsize=4096)  # asked several times for one transaction, and the same merchants and countries come again
+@lru_cache(maxsize=4096)  # several calls per transaction, and merchants and countries recur
 def fingerprint(text: str) -> int:
-    """Sixty-three bits that name a merchant, country or device within a card; nobody can aim at a given one."""
+    """Return 63 bits of BLAKE2b that identify a merchant, country or device within a card.
+
+    An attacker cannot find another id with a given fingerprint.
+
+    Examples
+    --------
+    >>> fingerprint("merchant-1") == fingerprint("merchant-2")
+    False
+    >>> fingerprint("merchant-1") >= NOT_LEGACY
+    True
+    """
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") | NOT_LEGACY
 
 
-@lru_cache(maxsize=4096)  # as above: every merchant, country and device that is new to a card is looked up here too
+@lru_cache(maxsize=4096)  # as above: also called for each merchant, country and device that is new to a card
 def fingerprint32(text: str) -> int:
-    """Return what named a merchant, country or device in schema 4: a CRC-32. It stays valid until it is met again."""
+    """Return the CRC-32 fingerprint of schema 4. `Profile.update` replaces it when the merchant or device recurs."""
     return zlib.crc32(text.encode())
 
 
@@ -325,17 +339,17 @@ _decision_decoder = msgspec.msgpack.Decoder(Decision)
 
 
 def encode_profile(profile: Profile) -> bytes:
-    """Write a profile as msgpack, the schema version first."""
+    """Encode a profile as msgpack, the schema version first."""
     return _encoder.encode(profile)
 
 
 def decode_profile(data: bytes) -> Profile:
-    """Read a profile back.
+    """Decode a profile; upgrade it from schema 4.
 
     Raises
     ------
     InvalidRecord
-        When the bytes are no profile, or one of another schema version.
+        If the bytes are not a profile, or have an unsupported schema version.
     """
     try:
         profile = _decoder.decode(data)
@@ -348,7 +362,7 @@ def decode_profile(data: bytes) -> Profile:
     elif profile.schema != SCHEMA:
         _require_schema(data)
     if len(profile.recent) % size:
-        raise InvalidRecord("a card's profile in the state store cannot be read: a recent transaction is cut off")
+        raise InvalidRecord("a card's profile in the state store cannot be read: a recent transaction is truncated")
     if profile.schema == PREVIOUS_SCHEMA:
         profile.recent = b"".join(RECENT.pack(*row, UNKNOWN_CURRENCY) for row in RECENT_4.iter_unpack(profile.recent))
         profile.schema, profile.has_crcs = SCHEMA, True
@@ -356,17 +370,17 @@ def decode_profile(data: bytes) -> Profile:
 
 
 class _Head(msgspec.Struct, array_like=True):
-    """How every profile begins, whatever follows."""
+    """The first field of a profile of any schema."""
 
     schema: int
 
 
 def _require_schema(data: bytes) -> None:
-    """Raise `InvalidRecord` when these bytes say that they are of another schema version."""
+    """Raise `InvalidRecord` if the bytes begin with an unsupported schema version."""
     with suppress(*UNREADABLE):
         head = msgspec.msgpack.decode(data, type=_Head)
         if head.schema != SCHEMA:
             raise InvalidRecord(
-                f"a card's profile has schema {head.schema}; this version reads {SCHEMA}. Start over with "
+                f"a card's profile has schema {head.schema}; this version reads {SCHEMA}. Rebuild the state with "
                 "`fraud-service reset` on the scorer's group, or go back to the version that wrote it"
             )

@@ -1,8 +1,8 @@
-"""What delayed labels say of a merchant or a card, and the table of such rows as it was at each snapshot.
+"""Label counts of merchants and cards, and the versioned table that snapshots read them from.
 
-A row counts labelled transactions by the UTC day on which their label became *known*, so that nothing in it was unknown
-at the snapshot that carries it. Rows are kept as bytes, in versions: a snapshot sees, of every row, the newest version
-that is not newer than itself.
+A row counts labelled transactions by the UTC day on which their label became *known*, so a snapshot never contains
+later information. The table keeps rows as bytes in versions. A snapshot sees the newest version of each row that is not
+newer than the snapshot.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DAYS_KEPT: Final = 31  # today and the thirty days before
-MAX_ROW_BYTES: Final = 4096  # bytes, more than ten times what a month of labels takes
-MAX_ROWS: Final = 4096  # kept decoded: few merchants have labelled fraud, and they are asked for at every payment
+MAX_ROW_BYTES: Final = 4096  # ten times the size of a month of labels
+MAX_ROWS: Final = 4096  # cached decoded: few merchants have labelled fraud, and every payment there reads their row
 
 Day = Annotated[int, msgspec.Meta(ge=0, le=LATEST // DAY)]  # of the epoch
 
@@ -37,10 +37,10 @@ class RiskDay(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What labels say of one merchant or card. Times are event times of transactions, epoch milliseconds.
+    """The label counts of one merchant or card. Times are event times of transactions, epoch milliseconds.
 
-    `streak` counts the frauds since the last genuine transaction, in the order in which labels became known;
-    `lowamount_frauds` those of them whose amount was not unusually high for the card.
+    `streak` counts the frauds since the last genuine transaction, in the order in which labels became known.
+    `lowamount_frauds` counts the frauds of the streak whose amount was not anomalous for the card.
     """
 
     days: tuple[RiskDay, ...] = ()
@@ -52,9 +52,17 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
     last_lowamount_fraud: Moment | None = None
 
     def labelled(self, as_of: int, *windows: int) -> list[tuple[int, int]]:
-        """Labels and frauds known on the day of `as_of` and so many days before it, a window each, the shortest first.
+        """Return the labels and frauds of windows in days, the shortest first; each adds the day of `as_of`.
 
-        In one pass, from the newest day back: every payment at a merchant with labelled fraud asks.
+        One pass, because every payment at a merchant with labelled fraud calls this.
+
+        Examples
+        --------
+        >>> DAY_MS = 86_400_000
+        >>> risk = Risk().with_label(20 * DAY_MS, 19 * DAY_MS, is_fraud=False, amount_is_anomalous=False)
+        >>> risk = risk.with_label(23 * DAY_MS, 22 * DAY_MS, is_fraud=True, amount_is_anomalous=False)
+        >>> risk.labelled(23 * DAY_MS, 1, 7)  # (labels, frauds) of 1 day and of 7 days
+        [(1, 1), (2, 1)]
         """
         newest, found = as_of // DAY, []
         labelled = frauds = 0
@@ -71,8 +79,8 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
                 frauds += bucket.frauds
         return found + [(labelled, frauds)] * (len(windows) - len(found))
 
-    def with_label(self, known_at: int, timestamp: int, *, is_fraud: bool, explained: bool) -> Risk:
-        """Take in one label that became known at `known_at`, of a transaction made at `timestamp`."""
+    def with_label(self, known_at: int, timestamp: int, *, is_fraud: bool, amount_is_anomalous: bool) -> Risk:
+        """Add a label that became known at `known_at`, for a transaction made at `timestamp`."""
         days = _counted(self.days, known_at // DAY, 1, int(is_fraud))
         if not is_fraud:
             return msgspec.structs.replace(
@@ -82,14 +90,14 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
             self,
             days=days,
             streak=self.streak + 1,
-            lowamount_frauds=self.lowamount_frauds + (not explained),
+            lowamount_frauds=self.lowamount_frauds + (not amount_is_anomalous),
             streak_began=timestamp if self.streak == 0 else self.streak_began,
             last_fraud=timestamp,
-            last_lowamount_fraud=self.last_lowamount_fraud if explained else timestamp,
+            last_lowamount_fraud=self.last_lowamount_fraud if amount_is_anomalous else timestamp,
         )
 
     def without_label(self, known_at: int, *, was_fraud: bool) -> Risk:
-        """Take back a label that was contradicted. A streak once broken or begun stays as it is."""
+        """Remove a label that a later one contradicts. The streak stays as it is."""
         day, row = known_at // DAY, self
         if any(bucket.day == day for bucket in self.days):
             row = msgspec.structs.replace(self, days=_counted(self.days, day, -1, -int(was_fraud)))
@@ -98,10 +106,10 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return row
 
     def has_fraud_history(self) -> bool:
-        """Whether a scorer needs this row: only with labelled fraud in memory."""
+        """Whether scorers need this row: it has a streak, or a fraud within `DAYS_KEPT`."""
         if self.streak > 0:
             return True
-        for bucket in self.days:  # noqa: SIM110 - `any` takes three times as long, and every label asks
+        for bucket in self.days:  # noqa: SIM110 - `any` takes three times as long, and every label calls this
             if bucket.frauds:
                 return True
         return False
@@ -111,7 +119,7 @@ NO_RISK: Final = Risk()
 
 
 def _counted(days: tuple[RiskDay, ...], day: int, labelled: int, frauds: int) -> tuple[RiskDay, ...]:
-    if labelled > 0 and days and days[-1].day <= day:  # nearly always: labels become known in order
+    if labelled > 0 and days and days[-1].day <= day:  # nearly always: labels arrive in order
         last = days[-1]
         if last.day == day:
             return (*days[:-1], RiskDay(day, last.labelled + labelled, last.frauds + frauds))
@@ -125,12 +133,12 @@ def _counted(days: tuple[RiskDay, ...], day: int, labelled: int, frauds: int) ->
 
 
 def merchant_key(merchant_id: str) -> str:
-    """Key of a merchant's row, here and on the risk topic."""
+    """Return the key of a merchant's row, in the table and on the risk topic."""
     return f"merchant:{merchant_id}"
 
 
 def card_key(card_id: str) -> str:
-    """Key of a card's row, here and on the risk topic."""
+    """Return the key of a card's row, in the table and on the risk topic."""
     return f"card:{card_id}"
 
 
@@ -139,24 +147,26 @@ _decoder = msgspec.msgpack.Decoder(Risk)
 
 
 def encode_risk(risk: Risk) -> bytes:
-    """Write a row as msgpack."""
+    """Encode a row as msgpack."""
     return _encoder.encode(risk)
 
 
 def decode_risk(data: bytes) -> Risk:
-    """Read a row back. Raises `InvalidRecord` when it is none; scorers have checked its digest before."""
-    return decode(_decoder, data, "a row of risk")
+    """Decode a row. Raises `InvalidRecord` if the bytes are not one."""
+    return decode(_decoder, data, "a row of the risk table")
 
 
 _known = lru_cache(MAX_ROWS)(decode_risk)
 
 
 class RiskTable:
-    """Rows in versions. Writers append; a reader that holds an older snapshot still sees what it saw."""
+    """Rows in versions: one thread appends, and readers of an older snapshot keep seeing the same rows."""
 
     def __init__(self) -> None:
         self._versions: dict[str, tuple[list[int], list[bytes | None]]] = {}
-        self._written: deque[tuple[int, str]] = deque()  # what `forget_before` has not looked at, the oldest first
+        self._written: deque[tuple[int, str]] = (
+            deque()
+        )  # versions that `forget_before` has not checked, the oldest first
         self._digest = 0
 
     def put(self, key: str, as_of: int, row: bytes | None) -> None:
@@ -164,9 +174,9 @@ class RiskTable:
         self._digest = self._sum_with({key: row})
         self._written.append((as_of, key))
         versions = self._versions.get(key)
-        if versions is None:  # whole at once: a concurrent reader never finds a key without a version
+        if versions is None:  # one assignment: a concurrent reader never finds a key without a version
             self._versions[key] = ([as_of], [row])
-        else:  # the row before its time: nor a time without its row
+        else:  # row first: a concurrent reader never finds a time without a row
             versions[1].append(row)
             versions[0].append(as_of)
 
@@ -181,11 +191,11 @@ class RiskTable:
         return NO_RISK if row is None else _known(row)
 
     def digest(self) -> str:
-        """Digest of the newest version of all rows, whatever the order in which they came."""
+        """Return the digest of the newest version of all rows. It does not depend on their order."""
         return f"{self._digest:064x}"
 
     def digest_with(self, rows: Mapping[str, bytes | None]) -> str:
-        """Digest that the table would have with these rows put."""
+        """Return the digest that the table would have after these rows."""
         return f"{self._sum_with(rows):064x}"
 
     def _sum_with(self, rows: Mapping[str, bytes | None]) -> int:
@@ -196,7 +206,7 @@ class RiskTable:
         return total % _MODULUS
 
     def forget_before(self, as_of: int) -> None:
-        """Drop the versions that no snapshot from `as_of` on can see."""
+        """Drop the versions that no snapshot from `as_of` on can read."""
         while self._written and self._written[0][0] <= as_of:
             key = self._written.popleft()[1]
             times, rows = self._versions.get(key, ([], []))
@@ -211,7 +221,7 @@ _MODULUS: Final = 1 << 256
 
 
 def row_digest(key: str, row: bytes | None) -> int:
-    """Two hundred and fifty-six bits of one row; their sum over all rows identifies the table."""
+    """Return 256 bits of one row. The digest of the table is their sum modulo 2**256."""
     if row is None:
         return 0
     return int.from_bytes(sha256(len(key).to_bytes(4, "big") + key.encode() + row).digest(), "big")

@@ -1,4 +1,4 @@
-"""What labels have taught, as of an event-time boundary; how it is written, checked, and chosen for a transaction."""
+"""The snapshot record: what labels taught up to an event-time boundary, with a digest over all of it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.risk import RiskTable
 
-UNTRAINED: Final = "untaught"
-SWITCHED_OFF: Final = "+online-off"  # ends the version of a snapshot that is used without its online model
-VERSION: Final = re.compile(r"\d{8,9}T\d{4}-[0-9a-f]{8}", re.ASCII)  # as `Snapshot.sealed` makes it
-MAX_BYTES: Final = 1 << 20  # bytes of a snapshot: one of all leaves there can be has 50 KB
+UNTRAINED: Final = "untaught"  # begins the version of the snapshot before any label; published
+SWITCHED_OFF: Final = "+online-off"  # ends the version of a snapshot whose online model is switched off
+VERSION: Final = re.compile(r"\d{8,9}T\d{4}-[0-9a-f]{8}", re.ASCII)  # as in `Snapshot.with_digest`
+MAX_BYTES: Final = 1 << 20  # the largest model makes a snapshot of 50 KB
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Everything labels had taught as of `as_of`, for transactions from `effective_from` on (epoch milliseconds).
+    """What labels taught up to the boundary `as_of`. Equal versions have equal bits. Times are epoch milliseconds.
 
-    `examples` counts the labelled examples so far; those before the first maturity count for risk only. `label_horizon`
-    is when the newest of their labels became known. `risk_rows` is the number of risk rows that changed with this
-    snapshot, `risk_digest` that of the whole table. `digest` covers all of it, so that two equal versions are equal in
-    every bit. `model` is the pretrained model beside which the online model was taught.
+    ==================  ===================================================================
+    ``effective_from``  event time from which transactions use it
+    ``interval``        milliseconds between boundaries
+    ``model``           version of the pretrained model that the online model belongs to
+    ``examples``        labelled examples so far; those before the first maturity trained risk only
+    ``label_horizon``   when the newest of their labels became known
+    ``risk_rows``       number of risk rows that changed with this snapshot
+    ``risk_digest``     digest of the whole risk table
+    ``digest``          SHA-256 of all other fields but the version, which contains its beginning
+    ==================  ===================================================================
     """
 
     version: str
@@ -43,19 +49,19 @@ class Snapshot(msgspec.Struct, frozen=True):
     digest: str = ""
 
     def with_digest(self) -> Snapshot:
-        """Return the snapshot with its digest, and a version that contains the beginning of it."""
+        """Return the snapshot with its digest and version filled in."""
         digest = self._content_digest()
         moment = datetime.fromtimestamp(self.as_of / 1000, UTC)
         return msgspec.structs.replace(self, digest=digest, version=f"{moment:%Y%m%dT%H%M}-{digest[:8]}")
 
     def verify_digest(self) -> None:
-        """Raise `InvalidRecord` unless the digest fits the content."""
+        """Raise `InvalidRecord` unless digest and version match the content."""
         try:
-            sealed = self.with_digest()
-        except (OverflowError, ValueError, OSError) as error:  # as platforms and years have it
-            raise InvalidRecord(f"the boundary of a snapshot is no time: {error}") from error
-        if self != sealed:
-            raise InvalidRecord(f"snapshot {self.version} does not match its digest: it was altered or cut off")
+            expected = self.with_digest()
+        except (OverflowError, ValueError, OSError) as error:  # depends on the platform and the year
+            raise InvalidRecord(f"`as_of` of a snapshot is not a valid time: {error}") from error
+        if self != expected:
+            raise InvalidRecord(f"snapshot {self.version} does not match its digest: it was altered or truncated")
         self.online.require_consistent()
 
     def _content_digest(self) -> str:
@@ -68,19 +74,19 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def is_untrained(self) -> bool:
-        """Whether it is what is in force before any label."""
+        """Whether this is the snapshot before any label."""
         return self.version.startswith(UNTRAINED)
 
     def without_online_model(self) -> Snapshot:
-        """Return the snapshot without a say of its online model, under a version that tells so.
+        """Return the snapshot with the online model switched off, and a version that says so.
 
-        So a score says by the snapshot it names whether the online model was switched off, and can be computed again.
+        A score names this version, so a replay can compute the same score again.
         """
         return msgspec.structs.replace(self, version=self.version + SWITCHED_OFF, online_weight=0.0)
 
 
 def untrained(model: str, online: OnlineModel) -> Snapshot:
-    """Return the snapshot in force before any label: the online score equals the pretrained one."""
+    """Return the snapshot before any label: its online score equals the pretrained score."""
     return Snapshot(UNTRAINED, 0, 0, 0, model, online, 0.5, 0, 0, 0, RiskTable().digest())
 
 
@@ -89,20 +95,20 @@ _decoder = msgspec.json.Decoder(Snapshot)
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """Write a snapshot as JSON; floats keep every bit."""
+    """Encode a snapshot as JSON; floats keep every bit."""
     return _encoder.encode(snapshot)
 
 
 def decode_snapshot(data: bytes) -> Snapshot:
-    """Read a snapshot back and check its digest.
+    """Decode a snapshot and check its digest.
 
     Raises
     ------
     InvalidRecord
-        When it cannot be read, is too large, or was altered.
+        If it cannot be read, is too large, or was altered.
     """
     if len(data) > MAX_BYTES:
-        raise InvalidRecord(f"a snapshot has {len(data)} bytes, allowed are {MAX_BYTES}")
+        raise InvalidRecord(f"a snapshot has {len(data)} bytes; at most {MAX_BYTES} are allowed")
     snapshot = decode(_decoder, data, "a snapshot record")
     snapshot.verify_digest()
     return snapshot

@@ -245,7 +245,7 @@ class LearnerProcessor:
         self._check_clock(record)
         self._begin(record)
         taken = self._ledgers[message.partition].add_scored(record, self._now.closed)
-        if taken is Admission.IN:
+        if taken is Admission.ADDED:
             self._metrics.scores.inc()
         elif taken is Admission.TOO_MANY:
             self._metrics.untaught.inc()
@@ -301,7 +301,7 @@ class LearnerProcessor:
     def _begin(self, record: ScoreRecord) -> None:
         """Let the first transaction ever say where the calendar begins."""
         if self._now.closed < 0:
-            self._keep(LearnerState.beginning(record.timestamp // self._calendar.interval))
+            self._keep(LearnerState.starting_at(record.timestamp // self._calendar.interval))
 
     def _keep(self, progress: LearnerState) -> None:
         self._progress = progress
@@ -326,7 +326,7 @@ class LearnerProcessor:
         if newest < 0 or newest <= self._now.closed:
             return
         if self._now.taught_at < 0 and (newest - self._now.closed) * self._calendar.interval > MAX_GAP:
-            self._keep(LearnerState.beginning(newest - 1))  # the first transaction ever had a wrong time
+            self._keep(LearnerState.starting_at(newest - 1))  # the first transaction ever had a wrong time
         if self._barrier is None:
             ends = self._log.unread()
             if ends is None:

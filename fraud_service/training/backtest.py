@@ -216,7 +216,7 @@ def backtest(
     for event, assessment in zip(events, service.run(scored), strict=True):
         progress()
         if plan.start is None or event.transaction.timestamp >= plan.start:
-            active = service.knowledge.at(event.transaction.timestamp).snapshot
+            active = service.snapshots.at(event.transaction.timestamp).snapshot
             reported.add(event, assessment, active, online=plan.online)
     if not reported:
         raise ConfigurationError("no transaction is left to report: check --from, --to and the file")

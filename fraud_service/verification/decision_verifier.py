@@ -290,7 +290,7 @@ def fold(
         What to decide with where no decision can be read.
     """
     profile = profiles.get(transaction.card_id) or Profile()
-    if profile.duplicate_age(transaction).ago:
+    if profile.find_duplicate(transaction).age:
         return
     try:
         decision = decision_of(decode_score(score))
@@ -298,7 +298,7 @@ def fold(
         detector.assess([transaction], profiles, FixedSnapshot(blind))
         return
     profile.update(transaction)
-    profile.decide(decision)
+    profile.add_decision(decision)
     profiles[transaction.card_id] = profile
 
 

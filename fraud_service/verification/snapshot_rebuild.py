@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from fraud_service.domain.events import facts
-from fraud_service.domain.label_join import in_order
+from fraud_service.domain.label_join import training_order
 from fraud_service.domain.label_join_rows import Example, ScoredTransaction
 from fraud_service.domain.online_training import LearnerState, OnlineTrainer
 
@@ -84,14 +84,14 @@ class Rebuilder:
         """
         interval = self._calendar.interval
         published = {one.as_of // interval: one for one in snapshots}
-        progress, taught_at = LearnerState.beginning(first // interval), _TaughtAt()
+        progress, taught_at = LearnerState.starting_at(first // interval), _TaughtAt()
         for boundary in sorted(examples.keys() | published.keys()):
             there = published.get(boundary)
             model = self._teacher.pretrained.version if there is None else there.model
             if model not in self._models:
                 return
             self._teacher.promote(self._models[model])
-            known = sorted((taught_at.example(record) for record in examples.get(boundary, [])), key=in_order)
+            known = sorted((taught_at.example(record) for record in examples.get(boundary, [])), key=training_order)
             lesson = self._teacher.close(boundary, progress, known, self._restore(model)(progress.model))
             progress = lesson.progress
             there_rows = {} if lesson.snapshot is None else rows.get(lesson.snapshot.version, {})

@@ -145,7 +145,7 @@ def _with(transaction: Transaction, score: bytes, known: bytes | None) -> bytes:
     except InvalidRecord:
         return CUT
     profile.update(transaction)
-    profile.decide(decision)
+    profile.add_decision(decision)
     return encode_profile(profile)
 
 

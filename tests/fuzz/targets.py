@@ -314,7 +314,7 @@ def loads(data: bytes) -> bool:
 # Snapshots and risk rows
 
 TABLE: dict[str, bytes] = {}
-ROW = encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, explained=False))
+ROW = encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, amount_is_anomalous=False))
 SNAPSHOT = snapshot(MONDAY, {"card:c-1": ROW}, TABLE)
 GOOD_SNAPSHOT = encode_snapshot(SNAPSHOT)
 VERSIONS = [SNAPSHOT.version.encode(), b"20240101T0000-0123abcd", None]

@@ -12,7 +12,7 @@ from simulation.classroom import LearnerWorld
 from simulation.process import silence
 from simulation.world import Run, World, run
 
-from fraud_service.domain.profile import RECENT, Duplicate, Profile, fingerprint64
+from fraud_service.domain.profile import RECENT, DuplicateCheck, Profile, fingerprint64
 from fraud_service.runtime import fast_state
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def careless(seed: int) -> Run:
 def credulous(seed: int) -> Run:
     """Take every message under a used id for a repetition."""
 
-    def duplicate_age(profile: Profile, payment: Transaction) -> Duplicate:
+    def find_duplicate(profile: Profile, payment: Transaction) -> DuplicateCheck:
         rows = [row[0] for row in RECENT.iter_unpack(profile.recent)]
         identity = fingerprint64(payment.transaction_id)
-        return Duplicate(len(rows) - rows.index(identity) if identity in rows else 0)
+        return DuplicateCheck(len(rows) - rows.index(identity) if identity in rows else 0)
 
-    with mock.patch.object(Profile, "duplicate_age", duplicate_age):
+    with mock.patch.object(Profile, "find_duplicate", find_duplicate):
         return run(seed)
 
 

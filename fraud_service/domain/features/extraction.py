@@ -78,10 +78,10 @@ def _month(profile: Profile, newest: int) -> _Month:
         return _Month()
     week = days.window(newest, 7)
     amount_outliers_3d = amount_outliers_14d = 0
-    if any(days.high):  # of few cards
+    if any(days.outliers):  # of few cards
         amount_outliers_3d, amount_outliers_14d = (
-            sum(days.high[days.window(newest, 3)]),
-            sum(days.high[days.window(newest, 14)]),
+            sum(days.outliers[days.window(newest, 3)]),
+            sum(days.outliers[days.window(newest, 14)]),
         )
     return _Month(
         sum(days.counts[week]),

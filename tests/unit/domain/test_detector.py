@@ -61,7 +61,7 @@ def ignorant() -> SnapshotStore:
 def taught(online: OnlineModel, online_weight: float = 0.5) -> SnapshotStore:
     """Have one snapshot in force from Monday on, which knows merchant-1 as a place of frauds."""
     knowledge = ignorant()
-    row = NO_RISK.with_label(MONDAY - HOUR, MONDAY - DAY, is_fraud=True, explained=False)
+    row = NO_RISK.with_label(MONDAY - HOUR, MONDAY - DAY, is_fraud=True, amount_is_anomalous=False)
     rows: dict[str, bytes | None] = {merchant_key("merchant-1"): encode_risk(row)}
     newest = snapshot(MONDAY - HOUR // 4, rows, {}, online=online, online_weight=online_weight)
     knowledge.receive_snapshot(newest)
@@ -462,5 +462,5 @@ def test_a_decision_survives_the_store():
     decision = Decision(Outcome.REVIEW, 0.5, None, 0.1, 1.0, "model-1", "untaught", is_stale=False, reasons=(NO_MODEL,))
     profile = Profile()
     profile.update(transaction())
-    profile.decide(decision)
+    profile.add_decision(decision)
     assert decode_profile(encode_profile(profile)).decision(1) == decision

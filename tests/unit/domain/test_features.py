@@ -90,7 +90,7 @@ def replayed(arrivals: list[Transaction], profile: Profile | None = None) -> lis
     profile = Profile() if profile is None else profile
     rows = []
     for arrival in arrivals:
-        if not profile.duplicate_age(arrival).ago:
+        if not profile.find_duplicate(arrival).age:
             rows.append(extract(arrival, profile, NO_RISK, NO_RISK, 0))
             profile.update(arrival)
     return rows
@@ -165,7 +165,7 @@ def known_facts(drawn: list[tuple[int, int, bool, bool]]) -> list[oracle.Fact]:
 def row_of(facts: list[oracle.Fact]) -> Risk:
     row = NO_RISK
     for fact in facts:
-        row = row.with_label(fact.known_at, fact.made_at, is_fraud=fact.is_fraud, explained=fact.is_explained)
+        row = row.with_label(fact.known_at, fact.made_at, is_fraud=fact.is_fraud, amount_is_anomalous=fact.is_explained)
     return row
 
 
@@ -339,9 +339,9 @@ def test_a_profile_that_was_written_and_read_goes_on_the_same(arrivals, cut):
 def test_an_id_that_lies_across_two_figures_is_none_of_the_last(monkeypatch):
     profile = Profile()
     replayed([transaction("t1"), transaction("t2")], profile)
-    assert [profile.duplicate_age(transaction(name)).ago for name in ("t1", "t2")] == [2, 1]
+    assert [profile.find_duplicate(transaction(name)).age for name in ("t1", "t2")] == [2, 1]
     monkeypatch.setattr("fraud_service.domain.profile.fingerprint64", lambda _: profile.recent[3:11])
-    assert profile.duplicate_age(transaction("t3")) == (0, False)
+    assert profile.find_duplicate(transaction("t3")) == (0, False)
 
 
 def test_a_profile_of_another_schema_is_refused():

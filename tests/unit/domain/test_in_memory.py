@@ -115,7 +115,7 @@ def test_a_label_waits_for_the_next_boundary_however_long_nothing_happens():
 def test_the_decision_names_the_snapshot_whose_labels_its_features_know():
     rehearsed = begun()
     for verdict in rehearsed.run(world()):
-        view = rehearsed.knowledge.at(verdict.transaction.timestamp)
+        view = rehearsed.snapshots.at(verdict.transaction.timestamp)
         assert verdict.decision.snapshot == view.snapshot.version
         assert view.snapshot.label_horizon <= view.snapshot.as_of <= verdict.transaction.timestamp - LEAD or (
             view.snapshot.version == UNTRAINED

@@ -12,7 +12,7 @@ from fraud_service.domain.label_join import (
     MAX_LABELS,
     examples_due,
 )
-from fraud_service.domain.label_join_cards import RowCardResolver
+from fraud_service.domain.label_join_cards import LabelJoinRepartitioner
 from fraud_service.domain.label_join_rows import DueItem
 
 FAST = settings(max_examples=200, deadline=None, derandomize=True)
@@ -358,9 +358,9 @@ def play(
 def dealt(world: World, partitions: int) -> World:
     """Move a world whose cards are called as their transactions."""
     moved = World(partitions, world.closed, world.taught, world.examples)
-    dealing = RowCardResolver(lambda card_id: sum(card_id.encode()) % partitions)
-    rows = [row for store in world.stores for row in (dealing.take(*item) for item in store.items())]
-    for partition, key, value in (*(row for row in rows if row is not None), *dealing.counts()):
+    repartitioner = LabelJoinRepartitioner(lambda card_id: sum(card_id.encode()) % partitions)
+    rows = [row for store in world.stores for row in (repartitioner.move(*item) for item in store.items())]
+    for partition, key, value in (*(row for row in rows if row is not None), *repartitioner.counts()):
         moved.stores[partition].put(key, value)
     return moved
 

@@ -10,8 +10,8 @@ from support.join_world import CALENDAR, World
 from support.worlds import features, label, score
 
 from fraud_service.domain.events import LabelSource
-from fraud_service.domain.label_join import MAX_LABELS, MAX_PAYMENTS, Admission, LabelJoin, in_order
-from fraud_service.domain.label_join_cards import RowCardResolver
+from fraud_service.domain.label_join import MAX_LABELS, MAX_PAYMENTS, Admission, LabelJoin, training_order
+from fraud_service.domain.label_join_cards import LabelJoinRepartitioner
 from fraud_service.domain.label_join_rows import Example, ScoredTransaction
 
 pytestmark = pytest.mark.attack
@@ -38,7 +38,7 @@ def test_any_other_content_is_another_payment(other):
     world = World()
     world.score(score("t1", 5))
     assert world.score(score("t1", **({"timestamp": 5} | other)))
-    assert world.score(score("t1", **({"timestamp": 5} | other))) is Admission.NOT
+    assert world.score(score("t1", **({"timestamp": 5} | other))) is Admission.IGNORED
     assert len(world.close(2000)) == 2
     assert world.stores == [{}]
 
@@ -79,7 +79,7 @@ def test_an_old_genuine_label_vouches_for_no_later_payment_under_its_id():
 def test_an_id_keeps_no_more_than_its_first_payments():
     world = World()
     taken = [world.score(score("t1", 5, amount=float(number))) for number in range(MAX_PAYMENTS + 2)]
-    assert taken == [Admission.IN] * MAX_PAYMENTS + [Admission.TOO_MANY] * 2
+    assert taken == [Admission.ADDED] * MAX_PAYMENTS + [Admission.TOO_MANY] * 2
     for number in range(2 * MAX_LABELS):
         world.label(label("t1", 10 + number))
     assert max(len(value) for value in world.stores[0].values()) < 16_384
@@ -102,8 +102,8 @@ def test_a_row_of_an_older_version_is_read_and_its_payment_known_again():
     ((key, value),) = [item for item in world.stores[0].items() if item[0].startswith("t/")]
     scored, waiting, taught, taught_at, labelled_at, *_ = msgspec.msgpack.decode(value)
     world.stores[0].put(key, msgspec.msgpack.encode([scored[:11], waiting, taught, taught_at, labelled_at]))
-    assert world.score(score("t1", 5)) is Admission.NOT
-    assert world.score(score("t1", 5, amount=9.0)) is Admission.IN
+    assert world.score(score("t1", 5)) is Admission.IGNORED
+    assert world.score(score("t1", 5, amount=9.0)) is Admission.ADDED
     world.label(label("t1", 31))
     world.close(2000)
     assert [one.is_fraud for one in world.examples] == [True, True]
@@ -113,10 +113,10 @@ def test_a_row_of_several_payments_moves_with_its_card():
     world = World()
     for timestamp in (5, 25):
         world.score(score("t1", timestamp, card_id="c"))
-    dealing = RowCardResolver(lambda _: 1)
-    rows = [row for item in world.stores[0].items() if (row := dealing.take(*item)) is not None]
+    repartitioner = LabelJoinRepartitioner(lambda _: 1)
+    rows = [row for item in world.stores[0].items() if (row := repartitioner.move(*item)) is not None]
     moved = World(2)
-    for partition, key, value in (*rows, *dealing.counts()):
+    for partition, key, value in (*rows, *repartitioner.counts()):
         moved.stores[partition].put(key, value)
     moved.ledgers = [LabelJoin(store, CALENDAR) for store in moved.stores]
     moved.close(2000)
@@ -130,8 +130,8 @@ def test_examples_of_one_id_have_one_order_and_are_never_compared_themselves():
 
     many = [example(amount=amount, currency=currency) for amount in (1.0, 2.0) for currency in ("EUR", "USD")]
     backwards = many[::-1]
-    assert sorted(backwards, key=in_order) == many
-    assert len({in_order(one) for one in many}) == len(many)
+    assert sorted(backwards, key=training_order) == many
+    assert len({training_order(one) for one in many}) == len(many)
 
 
 IDS = range(4)  # payments under one id

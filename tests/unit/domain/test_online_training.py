@@ -142,9 +142,9 @@ def test_the_learner_sees_no_logit_beyond_the_largest():
 
 def test_until_transactions_have_matured_labels_count_for_risk_but_teach_no_model():
     teacher, learner = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel()), CountingLearner()
-    early = teacher.close(START + 1, LearnerState.beginning(START), [example(1)], learner)
+    early = teacher.close(START + 1, LearnerState.starting_at(START), [example(1)], learner)
     assert learner.lessons == []
-    assert early.progress.contest == ModelComparison()
+    assert early.progress.comparison == ModelComparison()
     assert decode_risk(early.risk[merchant_key("merchant-1")]).streak == 1
     matured = START + CALENDAR.maturity // CALENDAR.interval + 1
     teacher.close(matured, early.progress, [example(2)], learner)
@@ -379,7 +379,7 @@ PROGRESS = LearnerState(
     taught_at=6,
     examples=9,
     label_horizon=4,
-    contest=ModelComparison().after(3, [LabelledScore(0.1, 1 / 3, is_fraud=True, weight=1.5)]),
+    comparison=ModelComparison().with_scores(3, [LabelledScore(0.1, 1 / 3, is_fraud=True, weight=1.5)]),
     risk_digest="ab" * 32,
     model=b"\x00\xff",
 )
@@ -429,12 +429,12 @@ def test_the_components_are_judged_before_the_example_is_learned():
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
     lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1), example(2)], learner)
     judged = [LabelledScore(-3.0, -2.0, is_fraud=True, weight=1.0)] * 2
-    assert lesson.progress.contest == ModelComparison().after((START + 1) * CALENDAR.interval // DAY, judged)
+    assert lesson.progress.comparison == ModelComparison().with_scores((START + 1) * CALENDAR.interval // DAY, judged)
 
 
 def test_beside_another_pretrained_model_the_contest_begins_anew():
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
     before = msgspec.structs.replace(PROGRESS, closed=START, pretrained="model-0")
     lesson = teacher.close(START + 1, before, [], CountingLearner())
-    assert lesson.progress.contest == ModelComparison()
+    assert lesson.progress.comparison == ModelComparison()
     assert lesson.progress.pretrained == "model-1"

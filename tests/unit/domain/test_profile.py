@@ -218,9 +218,9 @@ def test_what_schema_4_remembers_is_repeated_in_any_currency_and_reused_with_oth
     def change(**said: object) -> Transaction:
         return transaction(**({name: getattr(last, name) for name in last.__struct_fields__} | said))
 
-    assert profile.duplicate_age(change(currency="USD")) == (1, False)
-    assert profile.duplicate_age(change(amount=last.amount + 1)) == (0, True)
-    assert profile.duplicate_age(change(merchant_id="elsewhere")) == (0, True)
+    assert profile.find_duplicate(change(currency="USD")) == (1, False)
+    assert profile.find_duplicate(change(amount=last.amount + 1)) == (0, True)
+    assert profile.find_duplicate(change(merchant_id="elsewhere")) == (0, True)
 
 
 def test_a_merchant_or_device_with_the_same_crc_as_a_known_one_is_new(monkeypatch):
@@ -229,4 +229,4 @@ def test_a_merchant_or_device_with_the_same_crc_as_a_known_one_is_new(monkeypatc
     profile.update(transaction(merchant_id="known", device_id="known", country="DE"))
     row = extract(transaction("t2", merchant_id="evil", device_id="evil", country="FR"), profile, NO_RISK, NO_RISK, 0)
     assert (row.merchant_visits, row.is_new_device, row.is_new_country) == (0, 1, 1)
-    assert not profile.duplicate_age(transaction(merchant_id="evil")).ago
+    assert not profile.find_duplicate(transaction(merchant_id="evil")).age

@@ -30,7 +30,7 @@ def ignorant() -> SnapshotStore:
 
 
 def row(number: int) -> bytes:
-    return encode_risk(NO_RISK.with_label(MONDAY, number, is_fraud=True, explained=False))
+    return encode_risk(NO_RISK.with_label(MONDAY, number, is_fraud=True, amount_is_anomalous=False))
 
 
 @st.composite

@@ -87,7 +87,7 @@ def test_a_hot_card_keeps_a_small_profile():
 
 
 def test_a_hot_merchant_keeps_a_small_row():
-    store, progress = DictStore(), LearnerState.beginning(MONDAY // HOUR)
+    store, progress = DictStore(), LearnerState.starting_at(MONDAY // HOUR)
     teacher = OnlineTrainer(store, LearningSchedule(), NegativeSampler(), LinearModel())
     for day in range(90):
         ledger, now = LabelJoin(DictStore(), LearningSchedule()), MONDAY + day * DAY

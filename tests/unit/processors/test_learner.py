@@ -265,7 +265,7 @@ def test_the_live_topologies_compute_what_the_core_computes_without_them(tmp_pat
             assert score.score == expected.decision.score
             assert score.snapshot == expected.decision.snapshot
         assert len({score.snapshot for score in scores}) > 300
-        assert rehearsal.knowledge.newest == loop.knowledge.newest
+        assert rehearsal.snapshots.newest == loop.knowledge.newest
 
 
 @pytest.mark.parametrize("turn_every", [2, 7, 50])

@@ -12,7 +12,7 @@ from fraud_service.processors.snapshot_reader import MAX_KEY_BYTES, VERSION_HEAD
 pytestmark = pytest.mark.attack
 
 KEY = b"merchant:m-1"
-ROW = encode_risk(NO_RISK.with_label(1, 1, is_fraud=True, explained=False))
+ROW = encode_risk(NO_RISK.with_label(1, 1, is_fraud=True, amount_is_anomalous=False))
 VERSION = [(VERSION_HEADER, b"20240101T0000-0123abcd")]
 
 

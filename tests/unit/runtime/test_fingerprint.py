@@ -35,7 +35,7 @@ def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
 
 
 def test_the_layout_of_the_state_has_not_changed_without_its_version():
-    assert profile.Days.__struct_fields__ == ("numbers", "counts", "totals", "largest", "high")
+    assert profile.Days.__struct_fields__ == ("numbers", "counts", "totals", "largest", "outliers")
     assert profile.RECENT.format == "<8sqdQ3s"
     assert (profile.SCHEMA, profile.Profile.__struct_fields__) == (
         5,
@@ -44,7 +44,7 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
             "count",
             "first_seen",
             "last_seen",
-            "usual",
+            "usual_log_amount",
             "deviation",
             "hours",
             "days",
@@ -66,7 +66,7 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
             "taught_at",
             "examples",
             "label_horizon",
-            "contest",
+            "comparison",
             "risk_digest",
             "model",
             "pretrained",

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.attack
 
 RING = Keyring({"2026": b"k" * 32}, "2026", "production")
 STAGING = Keyring(RING.keys, "2026", "staging")
-ROW = encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, explained=False))
+ROW = encode_risk(NO_RISK.with_label(MONDAY, MONDAY, is_fraud=True, amount_is_anomalous=False))
 TABLE: dict[str, bytes] = {}
 FIRST = snapshot(MONDAY, {"card:c-1": ROW}, TABLE)
 SECOND = snapshot(MONDAY + HOUR, {}, TABLE, examples=2)

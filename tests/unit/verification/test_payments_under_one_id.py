@@ -15,7 +15,7 @@ from support.worlds import label
 
 from fraud_service import cli
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.profile import Duplicate, Profile, fingerprint64
+from fraud_service.domain.profile import DuplicateCheck, Profile, fingerprint64
 from fraud_service.domain.records import decode_labelled, decode_score
 from fraud_service.domain.time import DAY, HOUR
 from fraud_service.verification import redo_decisions, replay, what_if
@@ -60,13 +60,13 @@ def log(tmp_path_factory):
 def deceived(tmp_path_factory):
     """Give the log of a scorer that knows a repetition by its id alone."""
 
-    def remembered(profile: Profile, transaction) -> Duplicate:
+    def remembered(profile: Profile, transaction) -> DuplicateCheck:
         known = [profile.recent[at : at + 8] for at in range(0, len(profile.recent), 35)]
         identity = fingerprint64(transaction.transaction_id)
-        return Duplicate(len(known) - known.index(identity) if identity in known else 0)
+        return DuplicateCheck(len(known) - known.index(identity) if identity in known else 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Profile, "duplicate_age", remembered)
+        patch.setattr(Profile, "find_duplicate", remembered)
         return attacked(tmp_path_factory.mktemp("deceived"))
 
 
