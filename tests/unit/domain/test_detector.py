@@ -451,10 +451,10 @@ def test_what_is_no_score_record_is_refused(data):
         decode_score(data)
 
 
-def test_a_remembered_transaction_without_a_decision_is_a_mistake_of_ours():
+def test_a_profile_that_lacks_the_decision_on_its_transaction_is_a_bug():
     profile = Profile()
     profile.update(transaction())
-    with pytest.raises(AssertionError, match="decided before"):
+    with pytest.raises(AssertionError, match="no decision on a transaction"):
         Detector(LinearModel(), Policy()).assess([transaction()], {"card-1": profile}, ignorant())
 
 
