@@ -23,16 +23,11 @@ MAX_BYTES: Final = 1 << 20  # the largest model makes a snapshot of 50 KB
 class Snapshot(msgspec.Struct, frozen=True):
     """What labels taught up to the boundary `as_of`. Equal versions have equal bits. Times are epoch milliseconds.
 
-    ==================  ===================================================================
-    ``effective_from``  event time from which transactions use it
-    ``interval``        milliseconds between boundaries
-    ``model``           version of the pretrained model that the online model belongs to
-    ``examples``        labelled examples so far; those before the first maturity trained risk only
-    ``label_horizon``   when the newest of their labels became known
-    ``risk_rows``       number of risk rows that changed with this snapshot
-    ``risk_digest``     digest of the whole risk table
-    ``digest``          SHA-256 of all other fields but the version, which contains its beginning
-    ==================  ===================================================================
+    Transactions use it from the event time `effective_from` on. `interval` is the time between boundaries. `model` is
+    the version of the pretrained model that the online model belongs to. `examples` counts the labelled examples so
+    far; those before the first maturity trained risk only. `label_horizon` is when the newest of their labels became
+    known. `risk_rows` is the number of risk rows that changed with this snapshot, `risk_digest` the digest of the whole
+    risk table. `digest` is the SHA-256 of all other fields; `version` contains its beginning.
     """
 
     version: str
