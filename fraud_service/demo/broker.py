@@ -15,7 +15,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -23,6 +22,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from fraud_service.domain.errors import FraudServiceError
+from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,16 +200,15 @@ def wait_for_broker(bootstrap: str, *, timeout: float, exit_code: Callable[[], i
     str or None
         None when the broker answered, otherwise what went wrong.
     """
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        code = exit_code()
-        if code is not None:
-            return f"ended with exit code {code} while starting"
+
+    def has_answered_or_ended() -> bool:
         # A plain connect first: librdkafka backs off and logs after a refused connection, which would slow every start.
-        if _accepts_connections(bootstrap) and _answers(bootstrap):
-            return None
-        time.sleep(_PAUSE_SECONDS)
-    return f"did not answer on {bootstrap} within {timeout:g} s"
+        return exit_code() is not None or (_accepts_connections(bootstrap) and _answers(bootstrap))
+
+    if not wait_until(has_answered_or_ended, timeout, _PAUSE_SECONDS):
+        return f"did not answer on {bootstrap} within {timeout:g} s"
+    code = exit_code()
+    return None if code is None else f"ended with exit code {code} while starting"
 
 
 def end_process(process: subprocess.Popen[bytes], *, timeout: float) -> None:

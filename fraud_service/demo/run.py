@@ -18,6 +18,7 @@ from fraud_service.demo.broker import EmbeddedBroker
 from fraud_service.demo.monitor import Observer, Tally
 from fraud_service.demo.simulator import write
 from fraud_service.domain.time import DAY
+from fraud_service.kafka.waiting import Deadline, wait_until
 from fraud_service.training.history import History
 
 if TYPE_CHECKING:
@@ -176,10 +177,9 @@ class DemoRun:
             service.await_ready(self._stop)
 
     def _await_assignment(self, observer: Observer) -> None:
-        deadline = time.monotonic() + ASSIGN_TIMEOUT
-        while not self._stop.is_set() and not observer.is_assigned():
-            if time.monotonic() > deadline:
-                raise setup.DemoError(f"no partitions of the output topics were assigned within {ASSIGN_TIMEOUT:.0f} s")
+        is_over = wait_until(lambda: self._stop.is_set() or observer.is_assigned(), ASSIGN_TIMEOUT, poll_s=0.0)
+        if not is_over:
+            raise setup.DemoError(f"no partitions of the output topics were assigned within {ASSIGN_TIMEOUT:.0f} s")
 
 
 class Monitor:
@@ -227,17 +227,19 @@ class Monitor:
             service.require_alive()
 
     def _drain(self) -> None:
-        """Read on until everything fed was decided and the learner has gone quiet, within a limit."""
+        """Read until every transaction has a decision and the learner has sent nothing for a while, within a limit."""
         scene, tally = self._scene, self._scene.tally
-        deadline = time.monotonic() + DRAIN_TIMEOUT
-        seen, quiet_since = tally.records, time.monotonic()
-        while time.monotonic() < deadline:
+        seen, quiet = tally.records, Deadline(QUIET_S)
+
+        def is_drained() -> bool:
+            nonlocal seen
             self._turn(scene.seconds)
             if tally.records != seen:
-                seen, quiet_since = tally.records, time.monotonic()
-            is_decided = tally.scores + tally.dead_letters >= scene.transactions
-            if is_decided and time.monotonic() - quiet_since > QUIET_S:
-                return
+                seen = tally.records
+                quiet.restart()
+            return quiet.has_passed() and tally.scores + tally.dead_letters >= scene.transactions
+
+        wait_until(is_drained, DRAIN_TIMEOUT, poll_s=0.0)
 
 
 def run(base: Settings, plan: Plan, *, own_kafka: bool) -> None:

@@ -12,7 +12,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
@@ -22,6 +21,7 @@ from fraud_service.demo.broker import LOOPBACK, end_process, free_loopback_port,
 from fraud_service.demo.simulator import World
 from fraud_service.domain.errors import FraudServiceError
 from fraud_service.kafka import clients, topics
+from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,13 +190,14 @@ class Service:
         DemoError
             When it died or is not ready in time, with the end of its log.
         """
-        deadline = time.monotonic() + READY_TIMEOUT
-        while not stop.is_set() and not self._is_ready():
+
+        def is_over() -> bool:
             self.require_alive()
-            if time.monotonic() > deadline:
-                late = f"the {self.name} was not ready within {READY_TIMEOUT:.0f} s"
-                raise DemoError(f"{late}; the end of its log:\n{tail(self._log)}")
-            stop.wait(PAUSE)
+            return stop.is_set() or self._is_ready()
+
+        if not wait_until(is_over, READY_TIMEOUT, PAUSE, stop.wait):
+            late = f"the {self.name} was not ready within {READY_TIMEOUT:.0f} s"
+            raise DemoError(f"{late}; the end of its log:\n{tail(self._log)}")
 
     def _is_ready(self) -> bool:
         probe = http.client.HTTPConnection(LOOPBACK, self._port, timeout=PROBE_TIMEOUT)
