@@ -558,7 +558,7 @@ def test_brokers_are_named_or_any_address_is_a_choice() -> None:
     choice = {"networkPolicy": {"brokers": [], "anyBroker": True}}
     _, brokers = chart.named(chart.render(choice), "NetworkPolicy")["spec"]["egress"]
     assert "to" not in brokers
-    assert "to any address" in notes(choice)
+    assert "to every address" in notes(choice)
     assert chart.render({"networkPolicy": {"brokers": [], "enabled": False}})
 
 
