@@ -1,4 +1,4 @@
-"""What was decided on a transaction: outcome, scores and reasons."""
+"""The decision on a transaction: outcome, scores and reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Outcome(StrEnum):
-    """What the payment system is advised to do."""
+    """The advice to the payment system."""
 
     APPROVE = "approve"
     REVIEW = "review"
@@ -17,7 +17,7 @@ class Outcome(StrEnum):
 
 
 class Reason(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Why a transaction was flagged. `contribution` is what its features add to the logit of the score."""
+    """Why a transaction was flagged. `contribution` is in logits of the score."""
 
     code: str
     text: str
@@ -25,11 +25,10 @@ class Reason(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What was decided on one transaction, and by what.
+    """The decision on one transaction, and the versions that made it.
 
-    `score` is the blended probability of fraud; the logits are those of the components, None where a component failed;
-    `online_weight` is the share of the online model in the blend. `snapshot` and `model` name what scored. `is_stale`
-    says that a newer snapshot should have been in force but had not arrived.
+    `score` is the blended probability of fraud. A logit is None if that model failed. `online_weight` is the share of
+    the online model in the blend. `is_stale`: a newer snapshot should have been active but had not arrived.
     """
 
     outcome: Outcome
@@ -44,7 +43,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def is_flagged(self) -> bool:
-        """Whether an alert goes out."""
+        """Whether the transaction causes an alert."""
         return self.outcome is not Outcome.APPROVE
 
     @property

@@ -3,16 +3,16 @@
 ::
 
     FraudServiceError
-    ├── InvalidEvent         a message that cannot be read: it becomes a dead letter, the stream goes on
-    ├── InvalidRecord        a record of our own (state, snapshot, score) that cannot be trusted
-    │   └── RefusedRecord    one that is not signed as it must be, or was seen before
-    ├── ConfigurationError   a setting that cannot work: the start stops, naming setting, value and fix
-    ├── ModelError           an artifact that is missing, altered or made for other features
-    ├── PreflightError       topics, offsets or state that would make the result wrong
-    ├── ArchiveError         a topic that cannot be read back: verification, replay or explanation stops
-    ├── ClusterUnavailable   brokers went away: what was not committed is dropped, and done again later
-    │   └── PartitionsLost   the group gave our partitions away: the same, unless another process runs under our name
-    └── FatalStreamError     the process must end and start again: going on could lose or double work
+    ├── InvalidEvent         a message that cannot be read: it becomes a dead letter, and the stream goes on
+    ├── InvalidRecord        a record of the service (state, snapshot, score) that cannot be trusted
+    │   └── RefusedRecord    the same, because its signature is missing, wrong or replayed
+    ├── ConfigurationError   a setting that cannot work: the start fails and names setting, value and fix
+    ├── ModelError           a model artifact that is missing, altered or made for other features
+    ├── PreflightError       topics, offsets or state that would cause wrong results
+    ├── ArchiveError         a topic that cannot be read back: verify, replay or explain stops
+    ├── ClusterUnavailable   brokers do not answer: uncommitted work is dropped, and repeated later
+    │   └── PartitionsLost   the group reassigned our partitions: the same, unless another process has our instance id
+    └── FatalStreamError     the process must restart: going on could lose or duplicate work
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class FraudServiceError(Exception):
     """Base of all errors below. The message says what was wrong, where, and what to do."""
 
 
-class InvalidEvent(FraudServiceError):  # noqa: N818 - it is a verdict on the event, not a failure of the service
+class InvalidEvent(FraudServiceError):  # noqa: N818 - it describes the event, not a failure of the service
     """A message that cannot be read as the event it should be.
 
     Parameters
@@ -30,7 +30,7 @@ class InvalidEvent(FraudServiceError):  # noqa: N818 - it is a verdict on the ev
     reason
         One of the closed set in `fraud_service.domain.events.Reason`: safe as a metric label.
     detail
-        What was wrong, for a person. Never contains the offending value: it may be card data.
+        What was wrong. It never contains the offending value, which may be card data.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -46,7 +46,7 @@ class InvalidRecord(FraudServiceError):  # noqa: N818 - as above
 
 
 class RefusedRecord(InvalidRecord):
-    """A record that is not signed as it must be, or was sent a second time.
+    """A record whose signature is missing, wrong or replayed.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class RefusedRecord(InvalidRecord):
 
 
 class ConfigurationError(FraudServiceError):
-    """A setting that cannot work. Names the setting, its value and the fix."""
+    """A setting that cannot work. The message names the setting, its value and the fix."""
 
 
 class ModelError(FraudServiceError):
@@ -68,20 +68,20 @@ class ModelError(FraudServiceError):
 
 
 class PreflightError(FraudServiceError):
-    """Topics, offsets or state on which starting would give wrong results. Names the repair command."""
+    """Topics, offsets or state that would cause wrong results. The message names the repair command."""
 
 
 class ArchiveError(FraudServiceError):
-    """What lies on a topic cannot be read back. Says which topic, and what the cluster answered."""
+    """A topic that cannot be read back. The message names the topic and the answer of the cluster."""
 
 
-class ClusterUnavailable(FraudServiceError):  # noqa: N818 - as above: nothing of ours has failed
-    """The cluster does not answer, or has given the partitions away. Nothing stored is wrong: to try again is safe."""
+class ClusterUnavailable(FraudServiceError):  # noqa: N818 - as above
+    """The cluster does not answer, or reassigned the partitions. The stored state is right, so a retry is safe."""
 
 
 class PartitionsLost(ClusterUnavailable):
-    """The group gave our partitions away while we were working on them."""
+    """The group reassigned the partitions while the process was working on them."""
 
 
 class FatalStreamError(FraudServiceError):
-    """Processing must stop now: the broker or the group took away what correctness rests on."""
+    """Processing must stop now, because a guarantee that correctness needs is gone."""

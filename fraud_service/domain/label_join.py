@@ -1,19 +1,19 @@
-"""The join: scored transactions wait here for what becomes known of them.
+"""The label join: scored transactions wait here for their labels.
 
-A label may come late, twice, contradicting an earlier one, before its transaction, or never; a transaction of which
-nothing is known when it matures counts as legitimate. Everything happens at event times: the ledger keeps, for each
-boundary, a list of transactions of which something becomes known by then, so that an idle card needs no timer.
+A label may arrive late, twice, before its transaction, or never, and it may contradict an earlier one. A transaction
+without a label counts as genuine at label maturity. All times are event times. For each snapshot boundary, the join
+keeps a list of the transactions that become due, so an idle card needs no timer.
 
-An id that a card uses for several payments is one row, with an entry for each of them. A label names only the id: it
-applies to the first payment under it, and to each other that was made by the time of the label.
+Payments of one card under one transaction id share a row, with an entry for each. A label names only the id. It applies
+to the first payment, and to every other payment that was made by the time of the label.
 
-One ledger serves one partition. Its state lies in a key-value store with bounded values:
+There is one join per partition. Its state is in a key-value store, and the size of each value is bounded:
 
 =====================  ==========================================================
-``t/<identity>``       the scored transactions of this id and the labels known of them
-``l/<identity>``       labels that came before their transaction
-``d/<boundary>``       how many entries are due at this boundary
-``d/<boundary>/<n>``   the n-th of them: (known at, identity)
+``t/<key>``            the scored transactions of this `transaction_key`, with their labels
+``l/<key>``            labels that arrived before their transaction
+``d/<boundary>``       number of items that are due at this boundary
+``d/<boundary>/<n>``   the n-th of them, a `DueItem`
 =====================  ==========================================================
 """
 
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
     from fraud_service.domain.records import ScoreRecord
     from fraud_service.domain.time import LearningSchedule
 
-MAX_LABELS: Final = 8  # remembered for one transaction; beyond it the newest win
-MAX_PAYMENTS: Final = 8  # kept under one transaction id: the first ones
-ENTRIES_PER_HEARTBEAT: Final = 1000  # entries settled
+MAX_LABELS: Final = 8  # kept per transaction: the newest ones
+MAX_PAYMENTS: Final = 8  # kept per transaction id: the first ones
+ITEMS_PER_HEARTBEAT: Final = 1000
 
 
 class KeyValueStore(Protocol):
-    """Where a fold keeps its state: keys to bytes, committed together with the offsets by whoever drives it."""
+    """State of the learner: keys to bytes. The caller commits it together with the input offsets."""
 
     def get(self, key: str) -> bytes | None:
-        """Return the value, None where there is none."""
+        """Return the value; None if there is none."""
 
     def put(self, key: str, value: bytes) -> None:
         """Set the value."""
@@ -63,31 +63,31 @@ class KeyValueStore(Protocol):
 
 
 class Admission(Enum):
-    """Whether a scored transaction was taken in, or why not."""
+    """Whether a scored transaction was added, or why not."""
 
     ADDED = auto()
     IGNORED = auto()  # a duplicate, or older than the retention
-    TOO_MANY = auto()  # its id already has `MAX_PAYMENTS`
+    TOO_MANY = auto()  # the id already has `MAX_PAYMENTS`
 
     def __bool__(self) -> bool:
-        """Whether it was taken in."""
+        """Whether it was added."""
         return self is Admission.ADDED
 
 
 class LabelJoin:
     """The join of one partition."""
 
-    def __init__(self, store: KeyValueStore, calendar: LearningSchedule) -> None:
+    def __init__(self, store: KeyValueStore, schedule: LearningSchedule) -> None:
         self._store = store
-        self._calendar = calendar
+        self._schedule = schedule
 
     def add_scored(self, record: ScoreRecord, closed: int) -> Admission:
-        """Take in a scored transaction.
+        """Add a scored transaction.
 
         Parameters
         ----------
         closed
-            Number of the last boundary that was closed: what was due by then falls due at the next one.
+            Number of the last closed boundary. Items that were due by then become due at the next one.
         """
         return (
             Admission.IGNORED
@@ -96,69 +96,67 @@ class LabelJoin:
         )
 
     def add_entry(self, scored: ScoredTransaction, closed: int) -> Admission:
-        """Take in what `score` takes from a record."""
-        identity = transaction_key(scored.card_id, scored.transaction_id)
-        if self._calendar.is_forgotten(scored.timestamp, closed):
+        """Add a scored transaction that is already in the form of the store."""
+        key = transaction_key(scored.card_id, scored.transaction_id)
+        if self._schedule.is_forgotten(scored.timestamp, closed):
             return Admission.IGNORED
-        entries = self._entries(identity)
+        entries = self._entries(key)
         if any(entry.scored.is_same(scored) for entry in entries):
             return Admission.IGNORED
         if len(entries) == MAX_PAYMENTS:
             return Admission.TOO_MANY
-        early = [] if entries else self._early(identity)
+        early = [] if entries else self._early(key)
         if entries:
-            waiting = [known for known in entries[0].said if known.known_at >= scored.timestamp]
+            waiting = [known for known in entries[0].labels if known.known_at >= scored.timestamp]
         else:
-            waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, closed)]
-        # No label from before a further payment is about it, also when the first one is forgotten.
+            waiting = [known for known in early if not self._schedule.is_forgotten(known.known_at, closed)]
+        # No label from before a further payment applies to it, even after the first payment has expired.
         since = scored.timestamp if entries else -1
-        self._keep(
-            identity, [*entries, PendingTransaction(msgspec.Raw(encode_row(scored)), waiting, labelled_at=since)]
-        )
-        self._schedule(scored.timestamp + self._calendar.maturity, identity, closed)
+        self._keep(key, [*entries, PendingTransaction(msgspec.Raw(encode_row(scored)), waiting, labelled_at=since)])
+        self._add_due(scored.timestamp + self._schedule.maturity, key, closed)
         if early:
-            self._store.delete(f"l/{identity}")
+            self._store.delete(f"l/{key}")
         for known in waiting:
-            self._schedule_label(known, [scored.timestamp], identity, closed)
+            self._add_due_label(known, [scored.timestamp], key, closed)
         return Admission.ADDED
 
     def add_label(self, label: Label, closed: int) -> bool:
-        """Take in a label; returns False when its transaction is not here (yet)."""
+        """Add a label; return False if its transaction is not here (yet)."""
         known = LabelEvent(label.labelled_at, label.is_fraud, label.source)
-        identity = transaction_key(label.card_id, label.transaction_id)
-        entries = self._entries(identity)
+        key = transaction_key(label.card_id, label.transaction_id)
+        entries = self._entries(key)
         if not entries:
-            self._label_early(known, identity, closed)
+            self._keep_early(known, key, closed)
             return False
-        # A label does not apply to a payment made after it: an old label must not vouch for a new payment.
-        concerned = [entries[0], *(other for other in entries[1:] if other.timestamp <= known.known_at)]
-        scheduled = {self._settles(one, entry.timestamp, closed) for entry in entries for one in entry.waiting}
-        news = [entry for entry in concerned if _with(entry.waiting, known) != entry.waiting]
-        for entry in news:
-            entry.waiting = _with(entry.waiting, known)
-        if news:
-            self._keep(identity, entries)
-            timestamps = [entry.timestamp for entry in news]
-            # Only once for each boundary, or repeated labels would fill it.
-            unscheduled = [at for at in timestamps if self._settles(known, at, closed) not in scheduled]
-            self._schedule_label(known, unscheduled, identity, closed)
+        # A label does not apply to a later payment: an old genuine label must not clear a new payment.
+        labelled = [entries[0], *(other for other in entries[1:] if other.timestamp <= known.known_at)]
+        scheduled = {self._due_boundary(one, entry.timestamp, closed) for entry in entries for one in entry.waiting}
+        changed = [entry for entry in labelled if _with_label(entry.waiting, known) != entry.waiting]
+        for entry in changed:
+            entry.waiting = _with_label(entry.waiting, known)
+        if changed:
+            self._keep(key, entries)
+            timestamps = [entry.timestamp for entry in changed]
+            # Once per boundary; otherwise repeated labels would fill it.
+            unscheduled = [at for at in timestamps if self._due_boundary(known, at, closed) not in scheduled]
+            self._add_due_label(known, unscheduled, key, closed)
         return True
 
-    def _label_early(self, known: LabelEvent, identity: str, closed: int) -> None:
-        """Keep a label without a transaction. Many such labels share one row, which is due once."""
-        before = self._early(identity)
-        waiting = _with(before, known)
+    def _keep_early(self, known: LabelEvent, key: str, closed: int) -> None:
+        """Keep a label that has no transaction yet. All such labels of a key share one row, which is due once."""
+        before = self._early(key)
+        waiting = _with_label(before, known)
         if waiting != before:
-            self._store.put(f"l/{identity}", encode_row(waiting))
+            self._store.put(f"l/{key}", encode_row(waiting))
         if not before:
-            self._schedule(known.known_at + self._calendar.retention, identity, closed)
+            self._add_due(known.known_at + self._schedule.retention, key, closed)
 
-    def _settles(self, known: LabelEvent, timestamp: int, closed: int) -> int:
-        """Return the boundary at which a label is applied."""
-        return max(self._calendar.boundary(max(known.known_at, timestamp)), closed + 1)
+    def _due_boundary(self, known: LabelEvent, timestamp: int, closed: int) -> int:
+        """Return the boundary that applies a label."""
+        return max(self._schedule.boundary(max(known.known_at, timestamp)), closed + 1)
 
     def pop_due(self, boundary: int) -> Iterator[DueItem]:
-        """Take out, unordered, what falls due at a boundary."""
+        """Remove and yield the items that are due at a boundary, in no particular order."""
         for number in range(self.count(boundary)):
             key = f"d/{boundary}/{number}"
             data = self._store.get(key)
@@ -168,103 +166,115 @@ class LabelJoin:
         self._store.delete(f"d/{boundary}")
 
     def count(self, boundary: int) -> int:
-        """Return how many entries a boundary has, taken out or not."""
+        """Return how many items a boundary has, including removed ones."""
         return int(self._store.get(f"d/{boundary}") or b"0")
 
-    def sweep(self, boundary: int, start: int, most: int) -> int:
-        """Remove the entries that teach nothing, among the next `most` from `start`; returns where to go on.
+    def sweep(self, boundary: int, start: int, max_items: int) -> int:
+        """Remove the items without effect among `max_items` from `start`; return the next start.
 
-        The caller may commit it before the boundary is closed: it changes no snapshot. So millions of such entries need
-        neither memory nor one long transaction.
+        Such items only expire, so they change no snapshot, and the caller may commit before it closes the boundary.
+        Millions of them then need neither memory nor one long Kafka transaction.
         """
-        end = min(start + most, self.count(boundary))
+        end = min(start + max_items, self.count(boundary))
         for number in range(start, end):
             key = f"d/{boundary}/{number}"
             data = self._store.get(key)
-            if data is not None and self._is_over(due := decode_due(data), boundary):
+            if data is not None and self._only_expires(due := decode_due(data), boundary):
                 self.resolve(due, boundary)
                 self._store.delete(key)
         return end
 
-    def _is_over(self, due: DueItem, boundary: int) -> bool:
-        """Whether a transaction has taught everything, and only expires."""
+    def _only_expires(self, due: DueItem, boundary: int) -> bool:
+        """Whether all payments of an item were trained, have no further labels, and have expired."""
         return all(
-            entry.taught is not None and not entry.waiting and self._calendar.is_forgotten(entry.timestamp, boundary)
+            entry.taught is not None and not entry.waiting and self._schedule.is_forgotten(entry.timestamp, boundary)
             for entry in self._entries(due.identity)
         )
 
     def resolve(self, due: DueItem, boundary: int) -> list[Example]:
-        """Apply what is known of a transaction by a boundary; returns the examples to teach."""
-        entries, until = self._entries(due.identity), boundary * self._calendar.interval
+        """Apply the labels of a transaction that are known by a boundary; return the examples to train.
+
+        ================================  ==========================================
+        entry at the boundary             effect
+        ================================  ==========================================
+        a label became known              an example, if it changes what was trained
+        label maturity, never labelled    a genuine example
+        label retention is over           the entry is removed
+        ================================  ==========================================
+        """
+        entries, until = self._entries(due.identity), boundary * self._schedule.interval
         if not entries:
-            self._forget_early(due, boundary)
+            self._expire_early(due, boundary)
             return []
-        examples, kept, forgotten = [], [], set()
+        examples, kept, expiries = [], [], set()
         for entry in entries:
             timestamp = entry.timestamp
-            matures_at, forgotten_at = timestamp + self._calendar.maturity, timestamp + self._calendar.retention
+            matures_at, expires_at = timestamp + self._schedule.maturity, timestamp + self._schedule.retention
             example = _apply(entry, timestamp, matures_at, until)
             if example is not None:
                 examples.append(example)
-            if forgotten_at > until:
+            if expires_at > until:
                 kept.append(entry)
                 if due.known_at == matures_at:
-                    forgotten.add(forgotten_at)
+                    expiries.add(expires_at)
         self._keep(due.identity, kept)
-        for forgotten_at in forgotten:  # one at most: all of them matured at the same instant
-            self._schedule(forgotten_at, due.identity, boundary)
+        for expires_at in expiries:  # at most one: all of them matured at the same instant
+            self._add_due(expires_at, due.identity, boundary)
         return examples
 
-    def _entries(self, identity: str) -> list[PendingTransaction]:
-        data = self._store.get(f"t/{identity}")
+    def _entries(self, key: str) -> list[PendingTransaction]:
+        data = self._store.get(f"t/{key}")
         if data is None:
             return []
         first = decode_entry(data)
         others, first.others = first.others, []
         return [first, *others]
 
-    def _keep(self, identity: str, entries: list[PendingTransaction]) -> None:
+    def _keep(self, key: str, entries: list[PendingTransaction]) -> None:
         if entries:
             entries[0].others = entries[1:]
-            self._store.put(f"t/{identity}", encode_row(entries[0]))
+            self._store.put(f"t/{key}", encode_row(entries[0]))
         else:
-            self._store.delete(f"t/{identity}")
+            self._store.delete(f"t/{key}")
 
-    def _early(self, identity: str) -> list[LabelEvent]:
-        data = self._store.get(f"l/{identity}")
+    def _early(self, key: str) -> list[LabelEvent]:
+        data = self._store.get(f"l/{key}")
         return [] if data is None else decode_labels(data)
 
-    def _forget_early(self, due: DueItem, boundary: int) -> None:
+    def _expire_early(self, due: DueItem, boundary: int) -> None:
         early = self._early(due.identity)
-        waiting = [known for known in early if not self._calendar.is_forgotten(known.known_at, boundary)]
+        waiting = [known for known in early if not self._schedule.is_forgotten(known.known_at, boundary)]
         if waiting:
             self._store.put(f"l/{due.identity}", encode_row(waiting))
-            self._schedule(waiting[-1].known_at + self._calendar.retention, due.identity, boundary)
+            self._add_due(waiting[-1].known_at + self._schedule.retention, due.identity, boundary)
         elif early:
             self._store.delete(f"l/{due.identity}")
 
-    def _schedule(self, at: int, identity: str, closed: int) -> None:
-        boundary = max(self._calendar.boundary(at), closed + 1)
+    def _add_due(self, at: int, key: str, closed: int) -> None:
+        boundary = max(self._schedule.boundary(at), closed + 1)
         count = self.count(boundary)
-        self._store.put(f"d/{boundary}/{count}", encode_row(DueItem(at, identity)))
+        self._store.put(f"d/{boundary}/{count}", encode_row(DueItem(at, key)))
         self._store.put(f"d/{boundary}", b"%d" % (count + 1))
 
-    def _schedule_label(self, known: LabelEvent, timestamps: list[int], identity: str, closed: int) -> None:
-        """Schedule a label of transactions, unless one of them matures at the same boundary and is settled then."""
+    def _add_due_label(self, known: LabelEvent, timestamps: list[int], key: str, closed: int) -> None:
+        """Make a label due, unless one of its transactions is due at the same boundary because it matures."""
         for at in sorted({max(known.known_at, timestamp) for timestamp in timestamps}):
-            boundary = self._calendar.boundary(at)
-            matures = {self._calendar.boundary(timestamp + self._calendar.maturity) for timestamp in timestamps}
+            boundary = self._schedule.boundary(at)
+            matures = {self._schedule.boundary(timestamp + self._schedule.maturity) for timestamp in timestamps}
             if not (closed < boundary and boundary in matures):
-                self._schedule(at, identity, closed)
+                self._add_due(at, key, closed)
 
 
 def _apply(entry: PendingTransaction, timestamp: int, matures_at: int, until: int) -> Example | None:
-    """Fold the labels known by `until` into the entry; of several at once the last word is taught."""
-    before, taught_before = entry.taught, entry.taught_at
+    """Apply the labels known by `until`; return an example if what was trained changes.
+
+    Only the last of several labels is trained. A label older than the last applied one has no effect.
+    """
+    before, trained_before = entry.taught, entry.taught_at
     source: LabelSource | None = None
     for known in entry.waiting:
-        is_news = (entry.labelled_at, bool(entry.taught)) <= (known.known_at, known.is_fraud)
-        if is_news and max(known.known_at, timestamp) <= until:
+        is_newer = (entry.labelled_at, bool(entry.taught)) <= (known.known_at, known.is_fraud)
+        if is_newer and max(known.known_at, timestamp) <= until:
             entry.labelled_at, entry.taught, source = known.known_at, known.is_fraud, known.source
             entry.labelled_by = source
             entry.taught_at = max(known.known_at, timestamp)
@@ -272,41 +282,51 @@ def _apply(entry: PendingTransaction, timestamp: int, matures_at: int, until: in
     if entry.taught is None and matures_at <= until:
         entry.taught, entry.taught_at = False, matures_at
     if entry.taught is None or entry.taught is before:
-        entry.taught_at = taught_before
+        entry.taught_at = trained_before
         return None
-    return Example(entry.scored, entry.taught, source, entry.taught_at, before is not None, taught_before)
+    return Example(entry.scored, entry.taught, source, entry.taught_at, before is not None, trained_before)
 
 
 def transaction_key(card_id: str, transaction_id: str) -> str:
-    """Return the name of the row that holds all payments of a card under one id."""
+    """Return the key of all payments of a card under one transaction id.
+
+    Examples
+    --------
+    >>> transaction_key("card/1", "t-7")
+    '6/card/1/t-7'
+    >>> card_of_key("6/card/1/t-7")
+    'card/1'
+    """
     return f"{len(card_id)}/{card_id}/{transaction_id}"
 
 
-def card_of(identity: str) -> str:
-    """Return the card of a transaction's name."""
-    length, _, rest = identity.partition("/")
+def card_of_key(key: str) -> str:
+    """Return the card id of a `transaction_key`."""
+    length, _, rest = key.partition("/")
     return rest[: int(length)]
 
 
-def examples_due(ledgers: Sequence[LabelJoin], boundary: int, beat: Callable[[], None] = lambda: None) -> list[Example]:
-    """Settle what falls due at a boundary in all partitions, in the order in which it is to be taught.
+def examples_due(
+    joins: Sequence[LabelJoin], boundary: int, heartbeat: Callable[[], None] = lambda: None
+) -> list[Example]:
+    """Resolve the items that are due at a boundary in all partitions; return the examples in `training_order`.
 
-    `beat` is called regularly, also while entries yield no example.
+    Calls `heartbeat` every `ITEMS_PER_HEARTBEAT` items, also while they yield no example.
     """
     found = []
-    for ledger in ledgers:
-        for number, due in enumerate(ledger.pop_due(boundary)):
-            if number % ENTRIES_PER_HEARTBEAT == 0:
-                beat()
-            found += ledger.resolve(due, boundary)
+    for join in joins:
+        for number, due in enumerate(join.pop_due(boundary)):
+            if number % ITEMS_PER_HEARTBEAT == 0:
+                heartbeat()
+            found += join.resolve(due, boundary)
     return sorted(found, key=training_order)
 
 
 def training_order(example: Example) -> tuple[int, str, Facts]:
-    """Sort key of teaching: when it became known, then by payment, however partitions interleave."""
+    """Return the sort key of training: when the label became known, then the payment. Partitions do not matter."""
     scored = example.scored
     return example.known_at, transaction_key(scored.card_id, scored.transaction_id), facts(scored)
 
 
-def _with(labels: list[LabelEvent], known: LabelEvent) -> list[LabelEvent]:
+def _with_label(labels: list[LabelEvent], known: LabelEvent) -> list[LabelEvent]:
     return sorted({*labels, known})[-MAX_LABELS:]

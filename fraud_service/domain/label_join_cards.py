@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from fraud_service.domain.label_join import card_of
+from fraud_service.domain.label_join import card_of_key
 from fraud_service.domain.label_join_rows import decode_due
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ def card_of_row(key: str, value: bytes) -> str | None:
     """Return the card of a row; None for a count, which belongs to no card."""
     kind, _, rest = key.partition("/")
     if kind != "d":
-        return card_of(rest)
-    return card_of(decode_due(value).identity) if "/" in rest else None
+        return card_of_key(rest)
+    return card_of_key(decode_due(value).identity) if "/" in rest else None
 
 
 class LabelJoinRepartitioner:

@@ -1,4 +1,4 @@
-"""The rows of the ledger's store, and the examples that the learner makes of them."""
+"""The rows of the label join, and the examples that result from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fraud_service.domain.features import Features
 if TYPE_CHECKING:
     from fraud_service.domain.events import Payment
 
-ROW: Final = "a row of the learner's ledger"
+ROW: Final = "a row of the learner's label join"
 
 
 class Scores(Protocol):
@@ -33,7 +33,7 @@ class Scores(Protocol):
 
 
 class ScoredTransaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What the learner needs of a score record."""
+    """The fields of a score record that training needs."""
 
     transaction_id: str
     card_id: str
@@ -44,7 +44,7 @@ class ScoredTransaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     online_logit: float | None
     score: float
     outcome: Outcome
-    values: tuple[float, ...]  # of the features, without their names: a third of the size
+    values: tuple[float, ...]  # of the features; without their names a third of the size
     model: str
     currency: str = ""  # empty in rows of an older version
 
@@ -72,14 +72,14 @@ class ScoredTransaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
         )
 
     def is_same(self, other: ScoredTransaction) -> bool:
-        """Whether this is the same payment of the same card; an empty currency matches every other."""
+        """Whether both are the same payment of the same card. An empty currency matches every currency."""
         return facts(self) == facts(other) or (
             not self.currency and facts(self) == facts(msgspec.structs.replace(other, currency=""))
         )
 
 
 class LabelEvent(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
-    """A label of one transaction. At the same instant fraud sorts last, and the last one counts."""
+    """A label of one transaction. The last one counts; of labels at the same instant, fraud sorts last."""
 
     known_at: int
     is_fraud: bool
@@ -87,12 +87,15 @@ class LabelEvent(msgspec.Struct, array_like=True, frozen=True, order=True, gc=Fa
 
 
 class PendingTransaction(msgspec.Struct, array_like=True):
-    """A scored transaction, the labels not applied yet, and what was taught of it: None, legitimate or fraud.
+    """A scored transaction with its labels.
 
-    `packed` is an encoded `ScoredTransaction`: it is decoded only when the payment is taught. `labelled_at` and
-    `labelled_by` are
-    of the newest label applied: an older one changes nothing any more. `others` are the other payments under the same
-    id, in order of arrival; their own `others` are empty.
+    ``packed``          encoded `ScoredTransaction`; decoded only for training
+    ``waiting``         labels that are not applied yet
+    ``taught``          what was trained: None for nothing, otherwise whether it was fraud
+    ``taught_at``       when that became known, epoch milliseconds
+    ``labelled_at``     of the newest applied label; an older label has no effect
+    ``labelled_by``     source of that label
+    ``others``          the other payments under the same id, in order of arrival
     """
 
     packed: msgspec.Raw
@@ -105,24 +108,24 @@ class PendingTransaction(msgspec.Struct, array_like=True):
 
     @property
     def scored(self) -> ScoredTransaction:
-        """The scored transaction, unpacked."""
+        """The scored transaction, decoded."""
         return decode(_scored_decoder, self.packed, ROW)
 
     @property
     def timestamp(self) -> int:
         """The event time of the transaction."""
-        return decode(_beginning_decoder, self.packed, ROW).timestamp
+        return decode(_prefix_decoder, self.packed, ROW).timestamp
 
     @property
-    def said(self) -> list[LabelEvent]:
-        """The labels of this transaction that still count: the newest applied, and those that wait."""
+    def labels(self) -> list[LabelEvent]:
+        """The labels that still count: the newest applied one, and those not applied yet."""
         if self.taught is None or self.labelled_by is None:
             return self.waiting
         return [LabelEvent(self.labelled_at, self.taught, self.labelled_by), *self.waiting]
 
 
-class _Beginning(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The first fields of a `ScoredTransaction`, read without the others."""
+class _ScoredPrefix(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The first fields of a `ScoredTransaction`, decoded without the rest."""
 
     transaction_id: str
     card_id: str
@@ -131,9 +134,9 @@ class _Beginning(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Example(msgspec.Struct, frozen=True, gc=False):
-    """A labelled example: what was scored, and what became known when and by whom (None: by maturity).
+    """A labelled transaction to train.
 
-    `corrects` says that the opposite was taught before, at `corrected_at`.
+    `source` is None if no label arrived before maturity. `corrects`: the opposite was trained at `corrected_at`.
     """
 
     scored: ScoredTransaction
@@ -145,7 +148,7 @@ class Example(msgspec.Struct, frozen=True, gc=False):
 
 
 class DueItem(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
-    """Something becomes known of a transaction."""
+    """A transaction that is due at a boundary, by its `transaction_key`."""
 
     known_at: int
     identity: str
@@ -153,27 +156,27 @@ class DueItem(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False
 
 _encoder = msgspec.msgpack.Encoder()
 _scored_decoder = msgspec.msgpack.Decoder(ScoredTransaction)
-_beginning_decoder = msgspec.msgpack.Decoder(_Beginning)
+_prefix_decoder = msgspec.msgpack.Decoder(_ScoredPrefix)
 _entry_decoder = msgspec.msgpack.Decoder(PendingTransaction)
 _labels_decoder = msgspec.msgpack.Decoder(list[LabelEvent])
 _due_decoder = msgspec.msgpack.Decoder(DueItem)
 
 
 def encode_row(value: Any) -> bytes:
-    """Write a row."""
+    """Encode a row as msgpack."""
     return _encoder.encode(value)
 
 
 def decode_entry(data: bytes) -> PendingTransaction:
-    """Read a row back. Raises `InvalidRecord` when it is none."""
+    """Decode a row. Raises `InvalidRecord` if the bytes are not one."""
     return decode(_entry_decoder, data, ROW)
 
 
 def decode_labels(data: bytes) -> list[LabelEvent]:
-    """Read a row back. Raises `InvalidRecord` when it is none."""
+    """Decode a row. Raises `InvalidRecord` if the bytes are not one."""
     return decode(_labels_decoder, data, ROW)
 
 
 def decode_due(data: bytes) -> DueItem:
-    """Read a row back. Raises `InvalidRecord` when it is none."""
+    """Decode a row. Raises `InvalidRecord` if the bytes are not one."""
     return decode(_due_decoder, data, ROW)

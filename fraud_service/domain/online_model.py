@@ -1,4 +1,4 @@
-"""The online model as data: what labels teach it is a few numbers, and scoring with them needs no library."""
+"""The online model as data: a few numbers, so scoring needs no machine learning library."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class ModelInput(msgspec.Struct, frozen=True, gc=False):
-    """What a pretrained model makes of one transaction: its logit, and the other inputs of the online model.
+    """One transaction as the pretrained model encodes it for the online model.
 
-    `inputs` are the standardised features in contract order; `leaves` the numbers of the leaves that the transaction
-    reaches in small trees, one a tree. The leaves tell which features together matter, labels what each is worth (He et
-    al. 2014, "Practical lessons from predicting clicks on ads at Facebook").
+    `inputs` are the standardised features in contract order. `leaves` are the numbers of the leaves that the
+    transaction reaches, one per small tree. The leaves stand for combinations of features, and the online model learns
+    the weight of each (He et al. 2014, "Practical lessons from predicting clicks on ads at Facebook").
     """
 
     logit: float
@@ -32,8 +32,8 @@ class ModelInput(msgspec.Struct, frozen=True, gc=False):
 class OnlineModel(msgspec.Struct, frozen=True):
     """A linear model of the pretrained logit, the standardised features, and the leaves reached.
 
-    How a transaction is encoded comes with the pretrained model and never moves, so that no label can bend it.
-    `weights` has one entry a feature, in contract order, `leaf_weights` one a leaf.
+    The encoding belongs to the pretrained model and never changes, so labels cannot distort it. `weights` has one entry
+    per feature in contract order, `leaf_weights` one per leaf.
     """
 
     weights: tuple[float, ...]
@@ -43,50 +43,59 @@ class OnlineModel(msgspec.Struct, frozen=True):
 
     @classmethod
     def untrained(cls, leaves: int = 0) -> OnlineModel:
-        """Return the model before the first label: its score equals the pretrained score."""
+        """Return the model before the first label: its score equals the pretrained score.
+
+        Examples
+        --------
+        >>> model = OnlineModel.untrained(leaves=2)
+        >>> model.logit(ModelInput(logit=-3.0, inputs=[0.5] * len(NAMES), leaves=[1]), pretrained_logit=-3.0)
+        -3.0
+        """
         return cls((0.0,) * len(NAMES), (0.0,) * leaves, 1.0, 0.0)
 
     def logit(self, encoded: ModelInput, pretrained_logit: float) -> float:
         """Score one transaction."""
         if len(self.weights) != len(encoded.inputs):
             raise ValueError(f"{len(encoded.inputs)} inputs for {len(self.weights)} weights")
-        # One summand after the other, so that every machine comes to the same bits: `sum` does not promise it.
+        # `sum` does not promise the same bits on every machine; adding in order does.
         total = reduce(
             add, map(mul, self.weights, encoded.inputs), self.intercept + self.pretrained_weight * pretrained_logit
         )
         return reduce(add, map(self.leaf_weights.__getitem__, encoded.leaves), total)
 
-    def contributions(self, encoded: ModelInput, asked: Sequence[frozenset[int]]) -> list[float]:
-        """Split the logit, without intercept and pretrained part, into one summand a feature, in contract order.
+    def contributions(self, encoded: ModelInput, features_on_path: Sequence[frozenset[int]]) -> list[float]:
+        """Split the logit, without intercept and pretrained part, into one summand per feature, in contract order.
 
         Parameters
         ----------
-        asked
-            For each leaf there is, the features that are asked on the way to it: they share its weight equally.
+        features_on_path
+            For each leaf, the features that are tested on the path to it. They share its weight equally.
         """
         summands = [weight * value for weight, value in zip(self.weights, encoded.inputs, strict=True)]
         for leaf in encoded.leaves:
-            for feature in asked[leaf]:
-                summands[feature] += self.leaf_weights[leaf] / len(asked[leaf])
+            for feature in features_on_path[leaf]:
+                summands[feature] += self.leaf_weights[leaf] / len(features_on_path[leaf])
         return summands
 
     def require_consistent(self) -> None:
         """Raise `InvalidRecord` unless every feature has a weight."""
         if len(self.weights) != len(NAMES):
-            raise InvalidRecord("the online model does not fit the features: it was made for another version")
+            raise InvalidRecord(
+                f"the online model has {len(self.weights)} weights for {len(NAMES)} features: it is of another version"
+            )
 
 
 class ModelInputs(Protocol):
-    """What a pretrained model makes of a batch of transactions."""
+    """A batch of transactions as a pretrained model encodes them."""
 
     @property
     def logits(self) -> Sequence[float]:
         """The pretrained logit of each row."""
 
     def online(self, model: OnlineModel, known: Sequence[float]) -> list[float]:
-        """Score each row with an online model, beside a pretrained logit; NaN where that cannot be done.
+        """Return the online logit of each row, given its pretrained logit; NaN for a row that cannot be scored.
 
-        The bits are those of `OnlineModel.logit`, whatever else is in the batch.
+        The bits equal those of `OnlineModel.logit` and do not depend on the batch.
         """
 
     def __len__(self) -> int:
@@ -97,7 +106,7 @@ class ModelInputs(Protocol):
 
 
 class ModelInputRows(list[ModelInput]):
-    """ModelInput rows, each scored for itself."""
+    """Model inputs in a list; each row is scored separately."""
 
     @property
     def logits(self) -> list[float]:
@@ -105,7 +114,7 @@ class ModelInputRows(list[ModelInput]):
         return [row.logit for row in self]
 
     def online(self, model: OnlineModel, known: Sequence[float]) -> list[float]:
-        """Score each row with an online model; see `ModelInputs`."""
+        """Return the online logit of each row, as in `ModelInputs`."""
         return [_logit(model, row, logit) for row, logit in zip(self, known, strict=True)]
 
 

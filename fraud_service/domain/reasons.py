@@ -1,4 +1,4 @@
-"""Reasons for a flagged transaction, in words that an analyst understands."""
+"""Reasons for a flagged transaction, in words for analysts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from fraud_service.domain.features import Features
 
 MAX_REASONS: Final = 4
-MIN_CONTRIBUTION: Final = 0.05  # logits: less than this moves no decision
+MIN_CONTRIBUTION: Final = 0.05  # logits; smaller contributions are not a reason
 
 
 def reasons(features: Features, contributions: Mapping[str, float]) -> tuple[Reason, ...]:
-    """Explain a flagged transaction: the reasons that add most to its score, the strongest first.
+    """Return the reasons that add most to the score of a flagged transaction, the strongest first.
 
     Parameters
     ----------
     contributions
-        What each feature adds to the logit of the score.
+        The contribution of each feature to the logit of the score.
     """
     found = [
         Reason(code, text(features), contribution)
@@ -83,7 +83,7 @@ def _history(f: Features) -> str:
     return f"card known for {least}{f.card_age:.0f} days, {f.hours_since_last:.0f} hours since its last payment"
 
 
-# Every feature belongs to exactly one code, so that the reasons add up to the score.
+# Each feature belongs to exactly one code, so the contributions of all codes add up to the score.
 CODES: Final[dict[str, tuple[tuple[str, ...], Callable[[Features], str]]]] = {
     "UNUSUAL_AMOUNT": (
         (

@@ -1,7 +1,7 @@
-"""Component scores, their blend, and what each feature contributes.
+"""The blend of both models' scores, and the contribution of each feature.
 
-Everything happens in logits, where both components and the blend are sums: the online model takes the pretrained logit
-as one of its inputs, the blend weighs the two logits, and so contributions add up to the logit of the score.
+All scores are logits. The online model takes the pretrained logit as an input, and the blend is a weighted sum of two
+logits. So the contributions of all features add up to the logit of the score.
 """
 
 from __future__ import annotations
@@ -20,47 +20,45 @@ if TYPE_CHECKING:
     from fraud_service.domain.features import Features
     from fraud_service.domain.online_model import ModelInputs, OnlineModel
 
-MAX_LOGIT: Final = 30.0  # beyond it a probability is 0 or 1 within 1e-13
-NEUTRAL_LOGIT: Final = (
-    -4.6
-)  # logits, a score of 0.01: of what both components rank lower, the online model is hardly taught
+MAX_LOGIT: Final = 30.0  # beyond it, the probability is 0 or 1 within 1e-13
+NEUTRAL_LOGIT: Final = -4.6  # a score of 0.01; the online model is hardly trained on transactions below
 
 
 class PretrainedModel(Protocol):
-    """A model that was fitted before and is served unchanged."""
+    """A model that was fitted offline and does not change."""
 
     @property
     def version(self) -> str:
-        """Name of the artifact, found in every verdict."""
+        """Version of the artifact; every decision names it."""
 
     @property
     def prior(self) -> float:
-        """Logit of the fraud rate it was trained on: what is left when nothing is known of a transaction."""
+        """Logit of the fraud rate in its training data: the score of a transaction that no model can score."""
 
     def encode(self, rows: Sequence[Features]) -> ModelInputs:
-        """Score a batch, and encode it for the online model; a row's result does not depend on its batch."""
+        """Score a batch and encode it for the online model. The result of a row does not depend on its batch."""
 
     def contributions(self, row: Features) -> tuple[float, list[float]]:
-        """Split a row's logit into a base and one summand a feature, in contract order."""
+        """Split the logit of a row into a base and one summand per feature, in contract order."""
 
     @property
     def features_on_path(self) -> Sequence[frozenset[int]]:
-        """For each leaf that `encode` may report, the features asked on the way to it."""
+        """For each leaf of `ModelInput.leaves`, the features that are tested on the path to it."""
 
 
 FAILED: Final = ModelInput(math.nan, [], [])
 
 
 def score_with_fallback(model: PretrainedModel, rows: Sequence[Features]) -> ModelInputs:
-    """Encode a batch; where that raises, row by row, so that no row suffers from its neighbours.
+    """Encode a batch; if that fails, encode row by row, so that one bad row does not affect the others.
 
-    A row that fails is `FAILED`. What cannot be scored is reviewed by a person, and the stream goes on.
+    A row that fails becomes `FAILED`: a person reviews the transaction, and the stream goes on.
     """
     if not rows:
         return ModelInputRows()
     try:
         encoded = model.encode(rows)
-    except Exception:  # noqa: BLE001 - whatever a model raises
+    except Exception:  # noqa: BLE001 - a model may raise anything
         encoded = ModelInputRows()
     if len(encoded) == len(rows):
         return encoded
@@ -68,9 +66,9 @@ def score_with_fallback(model: PretrainedModel, rows: Sequence[Features]) -> Mod
 
 
 class Blend(msgspec.Struct, frozen=True, gc=False):
-    """The blended score of one transaction. A component that failed has the logit None and no weight.
+    """The blended score of one transaction. A model that failed has the logit None and no weight.
 
-    `online_weight` is the share that the online model had in this score.
+    `online_weight` is the share of the online model in this score.
     """
 
     score: float
@@ -80,16 +78,22 @@ class Blend(msgspec.Struct, frozen=True, gc=False):
 
 
 def blend(pretrained: float, online: float, online_weight: float, prior: float) -> Blend:
-    """Blend two logits; one that is not finite does not take part.
+    """Blend two logits, and ignore a logit that is not finite.
 
-    The online model has its full weight where either component sees risk, and fades below `NEUTRAL_LOGIT`: there the
-    pretrained
-    model ranks better. When neither logit is finite the score is that of the prior, with both logits None.
+    The online model has its full weight where either model sees risk. Its weight fades below `NEUTRAL_LOGIT`, where the
+    pretrained model ranks better. If neither logit is finite, the score is that of the prior, with both logits None.
+
+    Examples
+    --------
+    >>> blend(2.0, 2.0, online_weight=0.5, prior=-6.0).score == probability(2.0)
+    True
+    >>> blend(2.0, float("nan"), online_weight=0.5, prior=-6.0).online_weight
+    0.0
     """
     has_pretrained, has_online = math.isfinite(pretrained), math.isfinite(online)
     if has_pretrained and has_online:
         share = online_weight * probability(max(pretrained, online) - NEUTRAL_LOGIT)
-        logit = pretrained + share * (online - pretrained)  # exactly the one where both are equal
+        logit = pretrained + share * (online - pretrained)  # exact where both are equal
         return Blend(probability(logit), pretrained, online, share)
     if has_pretrained:
         return Blend(probability(pretrained), pretrained, None, 0.0)
@@ -99,7 +103,7 @@ def blend(pretrained: float, online: float, online_weight: float, prior: float) 
 
 
 class Contributions(msgspec.Struct, frozen=True):
-    """The logit of a score as a sum: `base` plus one summand a feature."""
+    """The logit of a score as a sum: `base` plus one summand per feature."""
 
     base: float
     features: dict[str, float]
@@ -112,7 +116,7 @@ class Contributions(msgspec.Struct, frozen=True):
 def contributions(
     row: Features, encoded: ModelInput, result: Blend, pretrained: PretrainedModel, online: OnlineModel
 ) -> Contributions:
-    """Say what each feature contributed to the logit of a blended score."""
+    """Split the logit of a blended score into the contributions of the features."""
     share = result.online_weight
     base, summands = 0.0, [0.0] * len(NAMES)
     if result.pretrained_logit is not None:
@@ -130,17 +134,25 @@ def contributions(
 
 
 def probability(logit: float) -> float:
-    """Turn a logit into a probability; never overflows."""
+    """Turn a logit into a probability, without overflow.
+
+    Examples
+    --------
+    >>> probability(0.0)
+    0.5
+    >>> probability(1000.0)
+    0.9999999999999065
+    """
     odds = math.exp(-min(abs(logit), MAX_LOGIT))  # of the less likely of the two
     return 1.0 / (1.0 + odds) if logit >= 0 else odds / (1.0 + odds)
 
 
 def clip_logit(logit: float) -> float:
-    """Cut a finite logit off at `MAX_LOGIT`."""
+    """Limit a finite logit to ±`MAX_LOGIT`."""
     return min(max(logit, -MAX_LOGIT), MAX_LOGIT)
 
 
 def log_loss(logit: float, *, is_fraud: bool) -> float:
-    """Return the logarithmic loss of a logit against what really was, in nats."""
+    """Return the logarithmic loss of a logit, in nats."""
     signed = -clip_logit(logit) if is_fraud else clip_logit(logit)
     return max(signed, 0.0) + math.log1p(math.exp(-abs(signed)))

@@ -1,4 +1,4 @@
-"""Event time: units in milliseconds, and the calendar of learning."""
+"""Event time: units in milliseconds, and the schedule of snapshot boundaries."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ DAY: Final = 24 * HOUR
 
 
 class LearningSchedule(msgspec.Struct, frozen=True):
-    """The event-time rules of learning; all in milliseconds.
+    """The event-time rules of learning, in milliseconds.
 
-    `interval` lies between two snapshots. `lead` passes between the boundary up to which a snapshot knows and the
-    moment it comes into force, so that it has reached every scorer by then. `maturity` is how long a transaction waits
-    for a fraud label; `retention` how long its features are kept for a label that comes still later.
+    ====================  ========================================================================
+    ``interval``          between two snapshot boundaries
+    ``activation_delay``  from a boundary until its snapshot is active; it reaches all scorers meanwhile
+    ``maturity``          label maturity: how long a transaction waits for a fraud label
+    ``retention``         label retention: how long its features are kept for a later label
+    ====================  ========================================================================
     """
 
     interval: int = HOUR
@@ -25,9 +28,16 @@ class LearningSchedule(msgspec.Struct, frozen=True):
     retention: int = 60 * DAY
 
     def boundary(self, instant: int) -> int:
-        """Return the number of the first boundary at or after an instant."""
+        """Return the number of the first boundary at or after an instant.
+
+        Examples
+        --------
+        >>> schedule = LearningSchedule(interval=HOUR)
+        >>> schedule.boundary(2 * HOUR), schedule.boundary(2 * HOUR + 1)
+        (2, 3)
+        """
         return -(-instant // self.interval)
 
     def is_forgotten(self, instant: int, closed: int) -> bool:
-        """Whether an instant is older than the retention, once a boundary is closed."""
+        """Whether an instant is beyond label retention once the boundary `closed` is closed."""
         return instant + self.retention <= closed * self.interval

@@ -20,7 +20,7 @@ from fraud_service.config.duration import to_ms
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.errors import FatalStreamError, InvalidEvent, InvalidRecord
 from fraud_service.domain.events import DeadLetterReason, decode_label
-from fraud_service.domain.label_join import ENTRIES_PER_HEARTBEAT, Admission, LabelJoin, examples_due
+from fraud_service.domain.label_join import ITEMS_PER_HEARTBEAT, Admission, LabelJoin, examples_due
 from fraud_service.domain.online_training import (
     LearnerState,
     OnlineTrainer,
@@ -378,7 +378,7 @@ class LearnerProcessor:
     def _beating(self, work: Iterable[T]) -> Iterator[T]:
         """Say now and then that a long lesson is no standstill."""
         for number, one in enumerate(work):
-            if number % ENTRIES_PER_HEARTBEAT == 0:
+            if number % ITEMS_PER_HEARTBEAT == 0:
                 self.beat()
             yield one
 

@@ -1,23 +1,23 @@
 """The feature contract: what the models see of a transaction, computed from what was known before it.
 
-Each field of `Features` is one feature; its annotation says what it means, in which unit, over which window, and what
-it is for a card or merchant never seen. `docs/features.md` is generated from these annotations. Rules for all of them:
+Each field of `Features` is one feature. Its annotation gives the meaning, the unit, the window, and the value for a
+card or merchant without history. `docs/features.md` is generated from these annotations. Rules for all features:
 
-* *Before* means arrived before, on the card's partition. The transaction itself is never part of its own features. A
-  repetition is not counted again: one of the card's last 16 transactions once more, with the same id, event time,
-  amount, currency and merchant. Under a used id, anything else is a transaction of its own.
-* Windows follow event time. A window of *n* hours or days is made of whole UTC buckets: the current one and the n - 1
-  before it. Kept are the hour of the card's newest event time and the 23 before it, and its day and the 29 before it.
-  What arrives for an older bucket, and what an older transaction looks back on, is not counted.
-* A window of minutes is exact: later than n minutes before the transaction and not after it, among the card's last 16.
-* The usual amount is a mean of log(1 + amount) that starts at the first payment, with a deviation that starts at 0.5
-  (0.05 is the least that is divided by). The n-th payment moves both by the share max(1/n, 0.02), in order of arrival:
-  the mean by that share of its distance, which counts at most 3 deviations; the deviation towards that distance.
-* An amount is *unusually high* when it lies more than 3 such deviations above the mean, judged when it came by the
-  payments before it, once there were five; it counts on its own day.
-* Labels enter only through the snapshot the transaction is scored with: *today* is the day of the snapshot's boundary,
-  and the *last* fraud or genuine payment is the one whose label became known last. Scorers hear of a merchant or card
-  only while labelled fraud is in memory (a streak, or a fraud in 31 days); any other looks like one never seen.
+* *Before* means: arrived before on the card's partition. A transaction is never part of its own features. A duplicate
+  is not counted again. It repeats one of the card's last 16 transactions with the same id, event time, amount, currency
+  and merchant. Any other payment under a used id is a new transaction.
+* Windows follow event time. A window of *n* hours or days consists of whole UTC buckets: the current one and the n - 1
+  before it. A card keeps the buckets of its newest 24 hours and 30 days. Events older than the oldest kept bucket are
+  ignored, and a late transaction sees only buckets that are still kept.
+* A window of minutes is exact, over the card's last 16 transactions. It excludes its start and includes its end.
+* The usual amount is a mean of log(1 + amount) that starts at the first payment. Its deviation starts at 0.5, and is
+  at least 0.05 as a divisor. The n-th payment moves both by the share max(1/n, 0.02), in order of arrival. The mean
+  moves towards the payment, as if it were at most 3 deviations away. The deviation moves towards that distance.
+* An amount is *unusually high* if it is more than 3 deviations above the mean. The card's earlier payments decide this
+  when the payment arrives, once there are five. It counts on the day of its own event time.
+* Labels take effect only through the snapshot that scores the transaction. *Today* is the day of the snapshot boundary.
+  The *last* fraud or genuine payment is the one whose label became known last. Scorers keep a merchant or card only
+  while it has a streak, or a fraud in 31 days. Every other one looks as if it had no history.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _feature(description: str, unit: str, window: str = "", cold: float = 0.0) -
 
 
 class Features(msgspec.Struct, frozen=True, gc=False):
-    """One transaction as the models see it. The order of the fields is the order of the model's columns."""
+    """The features of one transaction. The order of the fields is the order of the model's columns."""
 
     amount: Annotated[float, _feature("Amount of the transaction.", "currency", "this transaction")]
     hour_of_day: Annotated[float, _feature("Hour of the event time, UTC.", "0-23", "this transaction")]
@@ -55,7 +55,8 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     count_10m: Annotated[float, _feature("Transactions of the card in the 10 minutes before.", "count", "last 16")]
     count_1h: Annotated[float, _feature("Transactions of the card in the 60 minutes before.", "count", "last 16")]
     small_payments_1h: Annotated[
-        float, _feature("Those of the last hour of at most 2.00: card testing.", "count", "last 16")
+        float,
+        _feature("Transactions of at most 2.00 in the 60 minutes before: a sign of card testing.", "count", "last 16"),
     ]
     distinct_merchants_1h: Annotated[
         float, _feature("Distinct merchants in the 60 minutes before.", "count", "last 16")
@@ -85,7 +86,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     amount_zscore: Annotated[
         float,
         _feature(
-            "How many robust deviations log(1 + amount) lies above the card's robust mean of it. -20 to 20.",
+            "log(1 + amount) minus the card's usual log amount, in deviations. -20 to 20.",
             "deviations",
             "lifetime, fading",
         ),
@@ -98,7 +99,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         _feature(
             "Earlier visits of the card to this merchant, at most 30.",
             "count",
-            "since it was last not among the 32 most recent",
+            "while it is among the 32 most recent",
         ),
     ]
     is_new_country: Annotated[
@@ -111,9 +112,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     ]
     distance: Annotated[
         float,
-        _feature(
-            "Great-circle distance from the place that arrived last; 0 without coordinates.", "km", "last known place"
-        ),
+        _feature("Great-circle distance from the card's last place; 0 without coordinates.", "km", "last known place"),
     ]
     speed: Annotated[
         float,
@@ -145,7 +144,9 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     merchant_streak: Annotated[
         float,
         _feature(
-            "Labelled frauds since the merchant's last genuine one, as labels came. At most 100.", "count", "lifetime"
+            "Labelled frauds since the merchant's last genuine label, in the order of labels. At most 100.",
+            "count",
+            "lifetime",
         ),
     ]
     merchant_lowamount_frauds: Annotated[
@@ -158,7 +159,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         float, _feature("Time since the last genuine transaction there.", "hours", "at most 720", MAX_AGE_H)
     ]
     merchant_since_lowamount_fraud: Annotated[
-        float, _feature("Time since the last such low-amount fraud there.", "hours", "at most 720", MAX_AGE_H)
+        float, _feature("Time since the last low-amount fraud there.", "hours", "at most 720", MAX_AGE_H)
     ]
     card_frauds_7d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "7 days + today")]
     card_frauds_30d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "30 days + today")]

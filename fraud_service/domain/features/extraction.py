@@ -31,9 +31,20 @@ def extract(transaction: Transaction, profile: Profile, merchant: Risk, card: Ri
     Parameters
     ----------
     profile
-        The card's record, this transaction not folded in yet.
+        The card's profile, without this transaction.
     merchant, card
-        What labels said of them as of the boundary `as_of` (epoch milliseconds).
+        Label counts as of the snapshot boundary `as_of` (epoch milliseconds).
+
+    Examples
+    --------
+    >>> from fraud_service.domain.events import Transaction
+    >>> from fraud_service.domain.profile import Profile
+    >>> payment = Transaction(
+    ...     transaction_id="t-1", timestamp=0, card_id="c-1", merchant_id="m-1", amount=25.0, currency="EUR"
+    ... )
+    >>> features = extract(payment, Profile(), NO_RISK, NO_RISK, as_of=0)
+    >>> features.amount, features.count_1d, features.hours_since_last
+    (25.0, 0.0, 720.0)
     """
     month = _month(profile, transaction.timestamp // DAY)
     return Features(
@@ -59,7 +70,7 @@ def _transaction_features(transaction: Transaction) -> tuple[float, ...]:
 
 
 class _Month(NamedTuple):
-    """What the daily buckets of a card say of the thirty days up to a day."""
+    """The daily buckets of the last 30 days, summed up."""
 
     count_7d: int = 0
     total_7d: float = 0.0
@@ -78,7 +89,7 @@ def _month(profile: Profile, newest: int) -> _Month:
         return _Month()
     week = days.window(newest, 7)
     amount_outliers_3d = amount_outliers_14d = 0
-    if any(days.outliers):  # of few cards
+    if any(days.outliers):  # few cards have one
         amount_outliers_3d, amount_outliers_14d = (
             sum(days.outliers[days.window(newest, 3)]),
             sum(days.outliers[days.window(newest, 14)]),
@@ -95,7 +106,7 @@ def _month(profile: Profile, newest: int) -> _Month:
 
 
 def _total(amounts: list[float]) -> float:
-    """Add up in order; `sum` rounds otherwise from one release of Python to the next."""
+    """Add in order: the rounding of `sum` differs between releases of Python."""
     total = 0.0
     for amount in amounts:
         total += amount
@@ -125,7 +136,7 @@ def _activity_features(transaction: Transaction, profile: Profile, month: _Month
 
 
 def _last_hour(profile: Profile, now: int) -> tuple[float, float, float, float]:
-    if now - profile.last_seen >= HOUR:  # and so is all the rest: most payments come alone
+    if now - profile.last_seen >= HOUR:  # most payments: the card was idle, so every count is 0
         return 0.0, 0.0, 0.0, 0.0
     count_10m = count_1h = small = 0
     merchants = set()
@@ -150,8 +161,8 @@ def _amount_features(transaction: Transaction, profile: Profile, month: _Month) 
     )
 
 
-def _ratio(amount: float, of: float) -> float:
-    return min(amount / of, 1000.0) if of > 0 else 1.0
+def _ratio(amount: float, reference: float) -> float:
+    return min(amount / reference, 1000.0) if reference > 0 else 1.0
 
 
 def _merchant_device_and_place_features(transaction: Transaction, profile: Profile) -> tuple[float, ...]:
@@ -175,7 +186,13 @@ def _travel(transaction: Transaction, profile: Profile) -> tuple[float, float]:
 
 
 def _great_circle(latitude1: float, longitude1: float, latitude2: float, longitude2: float) -> float:
-    """Distance in km between two places in degrees, by the haversine formula."""
+    """Return the distance in km between two places in degrees, by the haversine formula.
+
+    Examples
+    --------
+    >>> round(_great_circle(52.52, 13.405, 48.8566, 2.3522))  # Berlin to Paris
+    877
+    """
     phi1, phi2 = math.radians(latitude1), math.radians(latitude2)
     half_phi = (phi2 - phi1) / 2
     half_lambda = math.radians(longitude2 - longitude1) / 2

@@ -8,7 +8,7 @@ from support.worlds import features, label, score
 
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.label_join import (
-    ENTRIES_PER_HEARTBEAT,
+    ITEMS_PER_HEARTBEAT,
     MAX_LABELS,
     examples_due,
 )
@@ -295,7 +295,7 @@ def test_a_sweep_takes_out_what_teaches_nothing_and_leaves_the_rest():
 
 def test_while_a_boundary_is_settled_there_are_heartbeats_though_nothing_is_taught():
     world, beats = World(), []
-    for number in range(3 * ENTRIES_PER_HEARTBEAT):
+    for number in range(3 * ITEMS_PER_HEARTBEAT):
         world.label(label(f"unknown-{number}", 20))
     assert examples_due(world.ledgers, 102, lambda: beats.append(1)) == []
     assert len(beats) == 3
