@@ -277,8 +277,8 @@ def _switch(knowledge: SnapshotStore, metrics: ScorerMetrics) -> Callable[[bytes
 
 def _warn_if_unsigned(settings: Settings, metrics: StreamMetrics) -> None:
     keys = load_keyring(settings)
-    metrics.signed.set(keys.is_demanding)
-    if not keys.is_demanding:
+    metrics.signed.set(keys.requires_signatures)
+    if not keys.requires_signatures:
         log.warning(
             "unsigned",
             hint="anyone who may write snapshots, risk or models can change scores: set FRAUD_SIGNING_KEY_DIR",

@@ -19,7 +19,7 @@ from fraud_service.kafka.dead_letters import is_complete, matches_source
 from fraud_service.kafka.messages import Received, require_content
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.scorer import decode_message
-from fraud_service.security.card_data import refuse
+from fraud_service.security.card_data import reject_card_data
 from fraud_service.security.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _unproved(found: DeadLetter, why: str) -> RedriveCheck:
 def _is_in_order(settings: Settings, message: Record) -> bool:
     """Say whether scorers accept a transaction today, so that it may have been scored."""
     try:
-        refuse(message.value, message.key, numbers=settings.reject_pan)
+        reject_card_data(message.value, message.key, numbers=settings.reject_pan)
         decode_message(_received(message), to_ms(settings.max_clock_skew))
     except InvalidEvent:
         return False

@@ -23,7 +23,7 @@ from fraud_service.kafka.messages import Received, bounded
 from fraud_service.kafka.sender import OutgoingRecord
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.scorer import decode_message
-from fraud_service.security.card_data import refuse
+from fraud_service.security.card_data import reject_card_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,7 +119,7 @@ class Rebuild:
                     continue
                 progress()
                 try:
-                    refuse(entry.value, entry.key, numbers=numbers)
+                    reject_card_data(entry.value, entry.key, numbers=numbers)
                     payment = decode_message(received, tolerance)
                 except InvalidEvent as error:
                     if error.reason == DeadLetterReason.FUTURE_TIMESTAMP:

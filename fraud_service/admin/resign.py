@@ -38,7 +38,7 @@ class UnsignedReplayGuard(Keyring, frozen=True):
     unbound: bool = False
 
     @property
-    def is_demanding(self) -> bool:
+    def requires_signatures(self) -> bool:
         """Whether every record must be signed, and so have a sequence number."""
         return not self.unsigned
 

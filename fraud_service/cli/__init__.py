@@ -14,7 +14,7 @@ import typer
 from fraud_service.cli import admin, data, dead_letters, logging, models, service, snapshots, topics, verify
 from fraud_service.cli.output import say
 from fraud_service.domain.errors import ConfigurationError, FraudServiceError
-from fraud_service.security.card_data import mask
+from fraud_service.security.card_data import mask_text
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ def main() -> None:
     try:
         app()
     except FraudServiceError as error:
-        say(mask(f"{type(error).__name__}: {error}"), err=True)
+        say(mask_text(f"{type(error).__name__}: {error}"), err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     except Exception:
         log.exception("unexpected_error")

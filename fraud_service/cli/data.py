@@ -15,7 +15,7 @@ from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
-from fraud_service.security.card_data import refuse
+from fraud_service.security.card_data import reject_card_data
 
 app = typer.Typer()
 PANEL = "Make and send data"
@@ -95,7 +95,7 @@ def label(
         )
         # The learner would reject these, so do not send them.
         decode_label(encode(event))
-        refuse(encode(event), numbers=chosen.reject_pan)
+        reject_card_data(encode(event), numbers=chosen.reject_pan)
     except InvalidEvent as error:
         raise ConfigurationError(error.detail) from None
     with HistoryProducer(chosen) as producer:

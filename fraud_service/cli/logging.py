@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from fraud_service.domain.text import visible
-from fraud_service.security.card_data import mask
+from fraud_service.security.card_data import mask_text
 
 
 def configure(level: str) -> None:
@@ -64,7 +64,7 @@ class _ForPeople(logging.Formatter):
     """Writes records of libraries as text, like our own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _lines(mask(super().format(record)))
+        return _lines(mask_text(super().format(record)))
 
 
 def _visible(_logger: object, _method: str, event: Any) -> Any:
@@ -87,10 +87,10 @@ def _scrubbed(_logger: object, _method: str, event: Any) -> Any:
 def _masked(value: Any) -> Any:
     """Mask before the line is written: in a finished one, a masked number would be no JSON."""
     if isinstance(value, dict):
-        return {mask(str(name)): _masked(inner) for name, inner in value.items()}
+        return {mask_text(str(name)): _masked(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(inner) for inner in value]
     text = value if isinstance(value, str) else repr(value)
-    scrubbed = mask(text)
+    scrubbed = mask_text(text)
     is_json = value is None or isinstance(value, str | int | float)
     return value if is_json and scrubbed == text else scrubbed

@@ -27,7 +27,7 @@ from fraud_service.kafka.messages import (
     Received,
     bounded,
 )
-from fraud_service.security.card_data import mask, masked
+from fraud_service.security.card_data import mask_bytes, mask_text
 
 if TYPE_CHECKING:
     from fraud_service.kafka.topic_reader import Record
@@ -69,11 +69,11 @@ def dead_letter(message: Received, error: InvalidEvent, *, is_known_clean: bool 
     key, value = message.key, message.value
     if not is_known_clean:
         is_found = error.reason in {DeadLetterReason.CARD_NUMBER, DeadLetterReason.SENSITIVE_DATA}
-        key = None if key is None else masked(key)
-        value = None if value is None else masked(value, has_card_data=is_found)
+        key = None if key is None else mask_bytes(key)
+        value = None if value is None else mask_bytes(value, has_card_data=is_found)
     headers = {
         REASON: error.reason,
-        DETAIL: mask(error.detail[:MAX_DETAIL_CHARS]),
+        DETAIL: mask_text(error.detail[:MAX_DETAIL_CHARS]),
         SOURCE_TOPIC: message.topic,
         SOURCE_PARTITION: str(message.partition),
         SOURCE_OFFSET: str(message.offset),

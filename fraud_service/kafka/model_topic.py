@@ -70,7 +70,7 @@ class ReplayGuard:
             )
         self._keyring.require(ROLE, key, value, headers)
         number = dict(headers).get(SEQUENCE_HEADER, b"")
-        if not number and not self._keyring.is_demanding:
+        if not number and not self._keyring.requires_signatures:
             return  # from a version without sequence numbers
         if not number.isdigit() or len(number) > MAX_SEQUENCE_DIGITS or int(number) <= self.newest:
             shown = number[:MAX_SEQUENCE_DIGITS]

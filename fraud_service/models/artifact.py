@@ -99,7 +99,7 @@ def read(folder: Path, keyring: Keyring = NO_KEYS) -> Artifact:
         trees, or the signature is missing or invalid.
     """
     files = {name: _content(folder, name) for name in (MANIFEST, MODEL, TREES)}
-    if keyring.is_demanding:
+    if keyring.requires_signatures:
         _require_signature(folder, files[MANIFEST], keyring)
     return _verified(str(folder), files)
 

@@ -38,7 +38,7 @@ from fraud_service.processors.scorer import check_key, check_time
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
 from fraud_service.runtime.batching import Batches
 from fraud_service.runtime.fast_state import KeyState
-from fraud_service.security.card_data import refuse
+from fraud_service.security.card_data import reject_card_data
 from fraud_service.security.label_rate_limit import LabelRateLimiter, LabelRateLimits
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class LearnerProcessor:
             if message.topic == self._scores:
                 self._score(message)
             else:
-                refuse(message.value, message.key, numbers=self._refuses_numbers)
+                reject_card_data(message.value, message.key, numbers=self._refuses_numbers)
                 is_known_clean = self._refuses_numbers
                 self._label(message)
         except InvalidEvent as error:
@@ -269,7 +269,7 @@ class LearnerProcessor:
         check_time(label.labelled_at, message.timestamp + self._tolerance, "labelled_at")
         self._check_partition(label.card_id, message.partition)
         self._check_age(label.labelled_at)
-        self._sluices[message.partition].admit(label, message.timestamp)
+        self._sluices[message.partition].check(label, message.timestamp)
         self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()
         if not self._ledgers[message.partition].add_label(label, self._now.closed):
             self._metrics.early.inc()

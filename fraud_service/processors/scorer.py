@@ -18,7 +18,7 @@ from fraud_service.domain.records import alert_id, alert_record, encode_record, 
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, Received, require_content
 from fraud_service.runtime.batching import Batches
-from fraud_service.security.card_data import is_clean, refuse
+from fraud_service.security.card_data import has_no_card_data, reject_card_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,14 +82,16 @@ class ScorerProcessor:
         outputs: list[list[Output]] = [[] for _ in batch]
         readable = []
         # A message alone is looked at closely at once: a second look would double the price of the worst one.
-        is_plain = len(batch) > 1 and is_clean(part for message in batch for part in (message.value, message.key))
+        is_plain = len(batch) > 1 and has_no_card_data(
+            part for message in batch for part in (message.value, message.key)
+        )
         for place, message in enumerate(batch):
             is_known_clean = is_plain
             try:
                 require_content(message)
                 if not is_plain:
                     self.beat()  # a close look takes its time
-                    refuse(message.value, message.key, numbers=self._refuses_numbers)
+                    reject_card_data(message.value, message.key, numbers=self._refuses_numbers)
                     is_known_clean = self._refuses_numbers
                 readable.append((place, message, decode_message(message, self._tolerance)))
             except InvalidEvent as error:

@@ -1,1 +1,1 @@
-"""Card data, tokens, signatures and keys."""
+"""Card data, tokens, signatures, keys and the rate limit of labels."""

@@ -1,7 +1,7 @@
-"""Sensitive authentication data (SAD): the content of a magnetic stripe, and values after names such as `cvv` or `pin`.
+"""Find sensitive authentication data (SAD): magnetic stripes, and values after names such as `cvv` or `pin`.
 
-A name is found in JSON, XML, forms and plain text, in any case and with any dashes, with its value next to it or one
-level deeper. Words that only contain a name, such as `spin` or `tracking`, do not count.
+The search finds names in JSON, XML, forms and plain text, in any case and with any dashes. The value may be next to the
+name or one level deeper. Words that only contain a name, such as `spin` or `tracking`, do not count.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A text whose letters and digits have none of these has no name. Each begins with a rare letter, or is found fast.
+# A text without any of these among its letters and digits has no name. Each one is fast to search.
 _MARKS: Final = tuple(
     re.compile(mark)
     for mark in (
@@ -28,7 +28,7 @@ _MARKS: Final = tuple(
         *(rb"pin", rb"pvv", rb"track", rb"emv", rb"urit", rb"arqc", rb"geheim", rb"sicher", rb"segur", rb"sicure"),
     )
 )
-_STRIPE_NAME: Final = re.compile(rb"stripe[ _-]?(?:data)?[^0-9a-z]{0,4}[:=>]", re.IGNORECASE)  # no entry mode
+_STRIPE_NAME: Final = re.compile(rb"stripe[ _-]?(?:data)?[^0-9a-z]{0,4}[:=>]", re.IGNORECASE)  # not an entry mode
 
 _STRIPE: Final = re.compile(
     rb"""
@@ -37,8 +37,8 @@ _STRIPE: Final = re.compile(
     """,
     re.VERBOSE,
 )
-_DATE_BEHIND: Final = re.compile(rb"""[=dD][0-9]{7}|\^[^"^]{2,40}\^[0-9]{4}""")
-_BEHIND_NUMBER: Final = re.compile(rb"\s?(?:" + _DATE_BEHIND.pattern + rb""")[^"'\s]{0,100}""")
+_STRIPE_DATE: Final = re.compile(rb"""[=dD][0-9]{7}|\^[^"^]{2,40}\^[0-9]{4}""")
+_REST_OF_STRIPE: Final = re.compile(rb"\s?(?:" + _STRIPE_DATE.pattern + rb""")[^"'\s]{0,100}""")
 
 _WORD: Final = rb"(?: code | value | val | number | no | nr | num | digits | data | text | content )"
 _NAME: Final = (
@@ -61,9 +61,9 @@ _NAME: Final = (
     )
     """
 ).replace(b"WORD", _WORD)
-_ENDS: Final = rb"(?! [0-9a-z] | \.[0-9] )"
-# Names that mean nothing else: a value may follow them with less between, as in text, or as the next field.
-_CERTAIN: Final = (
+_END_OF_VALUE: Final = rb"(?! [0-9a-z] | \.[0-9] )"
+# Names with no other meaning: less may be between name and value, as in prose, or the value may be the next field.
+_UNAMBIGUOUS: Final = (
     rb"(?: (?<= cv[vcnd2] ) | (?<= cv[vcnd][123] ) | (?<= code ) | (?<= kodu ) | (?<= kod )"
     rb" | (?<= curite ) | (?<= zahl ) | (?<= ziffer ) | (?<= nummer ) | (?<= idad ) | (?<= zza ) | (?<= block ) )"
 )
@@ -80,18 +80,18 @@ _NAMED: Final = re.compile(
         + _WORD
         + rb""" [^0-9a-z]{1,6} )
     (?P<value> [0-9]{3,}+ (?: \.0{1,9} )? """
-        + _ENDS
+        + _END_OF_VALUE
         + rb"""
       | (?= [a-f]*+[0-9] ) [0-9a-f]{16,}+
       | [0-9] (?: [ ,"'-]{1,5} [0-9] ){2,11} """
-        + _ENDS
+        + _END_OF_VALUE
         + rb""" )
     """
-    ).replace(b"CERTAIN", _CERTAIN),
+    ).replace(b"CERTAIN", _UNAMBIGUOUS),
     re.VERBOSE,
 )
-_SHORT: Final = (
-    re.compile(  # names of other things too, whose values are longer: of customers, vouchers, places in India
+_AMBIGUOUS: Final = (
+    re.compile(  # names with other meanings (customer, voucher, Indian postal code), whose values are longer
         rb"""
     (?P<name> cid | card [ _-]? code | pin [ _-]? code (?= [^0-9]{1,40} [0-9]{4} (?! [0-9] ) ) )
     (?: [^0-9a-z]{0,4} [:=>] [^0-9a-z]{0,6} (?: value [^0-9a-z]{1,6} )? | ", [ ]? "value" [ ]? : [ ]? "? )
@@ -101,57 +101,51 @@ _SHORT: Final = (
     )
 )
 
-# Further groups of digits behind a value: parts of a card number that is written in an unusual way.
-_MORE: Final = re.compile(rb"(?:[^0-9A-Za-z:{}]{1,6}+[0-9]++)*")
-_PREFIX: Final = re.compile(rb"(?:card|karten|(?<![a-z])[id])\Z")  # of the chip (iCVV), and one that changes (dCVV)
+# More groups of digits after a value: the rest of a card number in an unusual spelling.
+_MORE_GROUPS: Final = re.compile(rb"(?:[^0-9A-Za-z:{}]{1,6}+[0-9]++)*")
+_PREFIX: Final = re.compile(rb"(?:card|karten|(?<![a-z])[id])\Z")  # as in card_pin, iCVV (chip) and dCVV (dynamic)
 
 
-def may_be_in(text: bytes, alike: bytes) -> bool:
-    """Say quickly whether there may be any.
+def may_be_in(text: bytes, simplified: bytes) -> bool:
+    """Return quickly whether there may be authentication data.
 
     Parameters
     ----------
-    alike
-        Only the letters and digits of the text: letters in lower case, each digit as a zero.
+    simplified
+        The letters and digits of the text: letters in lower case, each digit as a zero.
     """
     return (
-        any(mark.search(alike) for mark in _MARKS)
+        any(mark.search(simplified) for mark in _MARKS)
         or b"^" in text
         or (b";" in text and b"=" in text)
-        or (b"stripe" in alike and _STRIPE_NAME.search(text) is not None)
+        or (b"stripe" in simplified and _STRIPE_NAME.search(text) is not None)
     )
 
 
-def authentication_data(text: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the places of authentication data in a text of ASCII characters."""
+def find_authentication_data(text: bytes) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of authentication data in an ASCII text."""
     for stripe in _STRIPE.finditer(text):
         yield stripe.span()
     small = text.lower()
-    has_short = b"cid" in small or b"code" in small  # to look for these is faster
-    for names in (_NAMED, _SHORT) if has_short else (_NAMED,):
+    has_ambiguous = b"cid" in small or b"code" in small  # faster than a search with the pattern
+    for names in (_NAMED, _AMBIGUOUS) if has_ambiguous else (_NAMED,):
         named = names.search(small)
         while named is not None:
             is_name = _begins_a_word(text, named.start())
             if is_name:
-                yield named.start("value"), _MORE.match(text, named.end("value")).end()  # type: ignore[union-attr]
-            # What follows the end of another word, such as `spin`, may have a name in it.
+                yield named.start("value"), _MORE_GROUPS.match(text, named.end("value")).end()  # type: ignore[union-attr]
+            # After a word such as `spin`, the rest of the match may have a name.
             named = names.search(small, named.end() if is_name else named.start() + 1)
 
 
 def may_have_stripe(text: bytes) -> bool:
-    """Say whether there is what follows the card number on a stripe."""
-    return _DATE_BEHIND.search(text) is not None
+    """Return whether the text has the data that follows the card number on a stripe."""
+    return _STRIPE_DATE.search(text) is not None
 
 
 def end_of_stripe(text: bytes, end: int) -> int | None:
-    """Return the end of the stripe that begins with a card number; None if there is no stripe.
-
-    Parameters
-    ----------
-    end
-        Where the card number ends.
-    """
-    rest = _BEHIND_NUMBER.match(text, end)
+    """Return the end of the stripe whose card number ends at `end`; None if it is not on a stripe."""
+    rest = _REST_OF_STRIPE.match(text, end)
     return None if rest is None else rest.end()
 
 

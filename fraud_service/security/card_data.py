@@ -1,7 +1,7 @@
-"""Card data in any bytes: card numbers (PAN), and what authenticates a card (SAD).
+"""Find, reject and mask card data in any bytes: card numbers (PAN) and sensitive authentication data (SAD).
 
-PCI DSS forbids to store SAD at all, and a PAN unless it is unreadable. The search does not see data that is compressed,
-encrypted, in base64 or in words.
+PCI DSS forbids storing SAD, and storing a readable PAN. The search does not find data that is compressed, encrypted, in
+base64 or in words.
 """
 
 from __future__ import annotations
@@ -13,44 +13,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import DeadLetterReason
 from fraud_service.security import authentication_data
-from fraud_service.security.card_numbers import (
-    MAX_DIGITS,
-    MIN_DIGITS,
-    has_number,
-    numbers,
-    without_decimals,
-)
+from fraud_service.security.card_numbers import find_card_numbers, has_card_number
 from fraud_service.security.deobfuscation import is_only_utf8, texts, unambiguous_ascii, views
-from fraud_service.security.issuers import is_card_number
+from fraud_service.security.digit_context import without_decimals
+from fraud_service.security.issuers import MIN_DIGITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = [
-    "MAX_DIGITS",
-    "MIN_DIGITS",
-    "MOST_AT_ONCE",
-    "CardData",
-    "find",
-    "is_card_number",
-    "is_clean",
-    "mask",
-    "masked",
-    "refuse",
-    "replaced",
-    "whole_number",
-]  # fmt: skip
-
 
 class CardData(StrEnum):
-    """What was found."""
+    """Kind of card data, as a dead-letter reason."""
 
     CARD_NUMBER = DeadLetterReason.CARD_NUMBER
     SENSITIVE_DATA = DeadLetterReason.SENSITIVE_DATA
 
 
 class Finding(NamedTuple):
-    """Card data in a text: its place and kind, and the digits of a number."""
+    """Place and kind of card data in a text, and the digits if it is a card number."""
 
     begin: int
     end: int
@@ -58,25 +38,26 @@ class Finding(NamedTuple):
     digits: bytes = b""
 
 
-MOST_AT_ONCE: Final = (
-    1 << 18
-)  # bytes: ordinary batches are far smaller; messages of a larger one are searched one by one
-MOST_PASSES: Final = 2
-LARGEST_IN_PARTS: Final = 8192  # characters; a longer text with card data is masked as a whole, which takes one search
+MAX_JOINED_BYTES: Final = 1 << 18  # messages of a larger batch are searched one by one
+MAX_MASKING_PASSES: Final = 2
+MAX_PARTLY_MASKED: Final = 8192  # characters; a longer text with card data is masked as a whole
 WHOLLY_MASKED: Final = "[card data]"
-_APART: Final = b"\nzz\n"  # letters, so that no number or name of a value reaches from one part into the next
+_JOINT: Final = b"\nzz\n"  # the letters prevent a match that spans two parts
 
-# For nearly every message, a first check of its letters and digits alone finds nothing.
-_ALIKE: Final = bytes.maketrans(b"123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"000000000abcdefghijklmnopqrstuvwxyz")
-_NO_LETTER_OR_DIGIT: Final = bytes(code for code in range(256) if not (chr(code).isascii() and chr(code).isalnum()))
-_SHORTEST_RUN: Final = b"0" * MIN_DIGITS
+# A first check of only the letters and digits finds nothing in nearly every message.
+_SIMPLIFIED: Final = bytes.maketrans(b"123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"000000000abcdefghijklmnopqrstuvwxyz")
+_NOT_ALPHANUMERIC: Final = bytes(code for code in range(256) if not (chr(code).isascii() and chr(code).isalnum()))
+_MIN_RUN: Final = b"0" * MIN_DIGITS
 _RUN: Final = re.compile(rb"(?P<candidate>[0-9]*?(?:[4-6]|3[04-9]|2[2-7]|8[12]|97)[0-9]{11})|[0-9]+")
 
 
-def find(data: bytes) -> CardData | None:
-    """Say whether there is card data in bytes of any format; authentication data goes before a number.
+def find_card_data(data: bytes) -> CardData | None:
+    """Return the kind of card data in bytes of any format; authentication data takes precedence over a card number.
 
-    It reads escapes, digits of every script, and UTF-16.
+    Reads escapes, digits of every script, and UTF-16.
+
+    >>> find_card_data(b'{"note": "4242 4242 4242 4242"}'), find_card_data(b'{"cvv": "123"}')
+    (<CardData.CARD_NUMBER: 'card_number'>, <CardData.SENSITIVE_DATA: 'sensitive_data'>)
     """
     plain = unambiguous_ascii(data)
     if plain is not None:
@@ -85,132 +66,141 @@ def find(data: bytes) -> CardData | None:
     return next((kind for kind in (CardData.SENSITIVE_DATA, CardData.CARD_NUMBER) if kind in kinds), None)
 
 
-def is_clean(parts: Iterable[bytes | None]) -> bool:
-    """Say in one search that none of many messages has card data: half the cost of a search of each.
+def has_no_card_data(parts: Iterable[bytes | None]) -> bool:
+    """Return whether one search of all messages finds no card data; takes half the time of a search of each.
 
-    False means only that each message must be searched: there is card data, too many bytes, or an ambiguous encoding.
+    False means that each message must be searched: there is card data, or too many bytes, or an ambiguous encoding.
     """
     together = [part for part in parts if part]
-    if sum(map(len, together)) > MOST_AT_ONCE:
+    if sum(map(len, together)) > MAX_JOINED_BYTES:
         return False
-    joined = _APART.join(together)
-    return is_only_utf8(joined) and find(joined) is None
+    joined = _JOINT.join(together)
+    return is_only_utf8(joined) and find_card_data(joined) is None
 
 
-def refuse(*parts: bytes | None, numbers: bool = True) -> CardData | None:
-    """Refuse a message that has card data in its value or key; without `numbers`, only authentication data.
+def reject_card_data(*parts: bytes | None, numbers: bool = True) -> CardData | None:
+    """Reject a message with card data in its value or key; with `numbers` False, only authentication data.
 
     Returns
     -------
     CardData or None
-        The kind that was found and is allowed, if any.
+        The kind of card data that was found and is allowed.
 
     Raises
     ------
     InvalidEvent
-        Says what was found, and neither where nor a digit of it.
+        Names the kind of card data, without its place or digits.
     """
     together = [part for part in parts if part]
-    joined = _APART.join(together)
-    found = {find(joined)} if is_only_utf8(joined) else {find(part) for part in together}
+    joined = _JOINT.join(together)
+    found = {find_card_data(joined)} if is_only_utf8(joined) else {find_card_data(part) for part in together}
     if CardData.SENSITIVE_DATA in found:
         raise InvalidEvent(
             DeadLetterReason.SENSITIVE_DATA,
-            "the message has what authenticates a card (security code, PIN or track data)",
+            "the message has sensitive authentication data (security code, PIN or track data): do not send it",
         )
     if numbers and CardData.CARD_NUMBER in found:
-        raise InvalidEvent(DeadLetterReason.CARD_NUMBER, "the message has a card number: send a token of it")
+        raise InvalidEvent(DeadLetterReason.CARD_NUMBER, "the message has a card number: send a token instead")
     return CardData.CARD_NUMBER if CardData.CARD_NUMBER in found else None
 
 
-def masked(data: bytes, *, has_card_data: bool = False) -> bytes:
-    """Return the bytes with all card data replaced by its kind in brackets; the same bytes where there is none.
+def mask_bytes(data: bytes, *, has_card_data: bool = False) -> bytes:
+    """Return the bytes with card data replaced by its kind in brackets; the same bytes if there is none.
 
-    Bytes that are no plain UTF-8 come back as UTF-8, where there is card data in them.
+    Bytes with card data in another encoding are returned as UTF-8.
 
     Parameters
     ----------
     has_card_data
-        Whether a search has found some: long bytes are not searched again.
+        Whether an earlier search found card data; saves the search of long bytes.
+
+    >>> mask_bytes(b"paid with 4242 4242 4242 4242")
+    b'paid with [card number]'
     """
-    if len(data) > LARGEST_IN_PARTS:
-        return WHOLLY_MASKED.encode() if has_card_data or find(data) is not None else data
+    if len(data) > MAX_PARTLY_MASKED:
+        return WHOLLY_MASKED.encode() if has_card_data or find_card_data(data) is not None else data
     for text in texts(data):
-        new = mask(text)
+        new = mask_text(text)
         if new != text:
             result = new.encode(errors="surrogateescape")
-            return result if find(result) is None else WHOLLY_MASKED.encode()
+            return result if find_card_data(result) is None else WHOLLY_MASKED.encode()
     return data
 
 
-def mask(text: str) -> str:
-    """Return the text with all card data in it replaced by its kind in brackets; nothing of a number is kept."""
-    for _ in range(MOST_PASSES if len(text) <= LARGEST_IN_PARTS else 1):
+def mask_text(text: str) -> str:
+    """Return the text with card data replaced by its kind in brackets; keeps no digit of a card number."""
+    for _ in range(MAX_MASKING_PASSES if len(text) <= MAX_PARTLY_MASKED else 1):
         findings = list(_findings(text))
         if not findings:
             return text
         text = _with_replacements(text, findings, lambda finding: f"[{finding.kind.replace('_', ' ')}]")
-    return WHOLLY_MASKED  # masking has formed new numbers again and again
+    return WHOLLY_MASKED  # each pass has formed new card data
 
 
-def replaced(data: bytes, instead: Callable[[bytes], bytes]) -> bytes:
-    """Return the bytes with each card number replaced, and all else as it is.
+def replace_card_numbers(data: bytes, replacement: Callable[[bytes], bytes]) -> bytes:
+    """Return the bytes with each card number replaced, and everything else unchanged.
 
     Parameters
     ----------
-    instead
-        Takes the digits of a card number and returns its replacement.
+    replacement
+        Maps the digits of a card number to its replacement.
     """
     text = next(texts(data))
     findings = [finding for finding in _findings(text) if finding.digits]
-    new = _with_replacements(text, findings, lambda finding: instead(finding.digits).decode())
+    new = _with_replacements(text, findings, lambda finding: replacement(finding.digits).decode())
     return new.encode(errors="surrogateescape")
 
 
-def whole_number(data: bytes) -> bytes | None:
-    """Return the digits of a card number that fills all of the bytes, in any spelling; else None."""
+def parse_card_number(data: bytes) -> bytes | None:
+    """Return the digits if the bytes are a single card number in any spelling; else None.
+
+    >>> parse_card_number(b"4242-4242-4242-4242")
+    b'4242424242424242'
+    """
     for text in texts(data):
         for view, _ in views(text):
-            found = numbers(view)
+            found = find_card_numbers(view)
             if len(found) == 1:
                 (number,) = found
                 rest = view[: number.begin] + view[number.end :]
-                if not rest.translate(None, _NO_LETTER_OR_DIGIT).strip(b"0"):
+                if not rest.translate(None, _NOT_ALPHANUMERIC).strip(b"0"):
                     return number.digits
     return None
 
 
 def _kind_in(view: bytes) -> CardData | None:
-    alike = view.translate(_ALIKE, _NO_LETTER_OR_DIGIT)
-    if authentication_data.may_be_in(view, alike) and any(True for _ in authentication_data.authentication_data(view)):
+    simplified = view.translate(_SIMPLIFIED, _NOT_ALPHANUMERIC)
+    if authentication_data.may_be_in(view, simplified) and any(
+        True for _ in authentication_data.find_authentication_data(view)
+    ):
         return CardData.SENSITIVE_DATA
-    if not _may_have_number(view, alike):
+    if not _may_have_number(view, simplified):
         return None
     if not authentication_data.may_have_stripe(view):
-        return CardData.CARD_NUMBER if has_number(view) else None
-    found = numbers(view)
+        return CardData.CARD_NUMBER if has_card_number(view) else None
+    found = find_card_numbers(view)
     is_stripe = any(authentication_data.end_of_stripe(view, number.end) is not None for number in found)
     return CardData.SENSITIVE_DATA if is_stripe else CardData.CARD_NUMBER if found else None
 
 
-def _may_have_number(view: bytes, alike: bytes) -> bool:
-    """Say quickly whether there may be a number: enough digits, with anything but letters between them."""
-    if not _has_candidate(view, alike):
+def _may_have_number(view: bytes, simplified: bytes) -> bool:
+    """Return quickly whether there may be a number: enough digits with anything but letters between them."""
+    if not _has_candidate(view, simplified):
         return False
     rest = without_decimals(view)
-    return rest == view or _has_candidate(rest, rest.translate(_ALIKE, _NO_LETTER_OR_DIGIT))
+    return rest == view or _has_candidate(rest, rest.translate(_SIMPLIFIED, _NOT_ALPHANUMERIC))
 
 
-def _has_candidate(view: bytes, alike: bytes) -> bool:
-    place = alike.find(_SHORTEST_RUN)
+def _has_candidate(view: bytes, simplified: bytes) -> bool:
+    place = simplified.find(_MIN_RUN)
     if place < 0:
         return False
-    kept = view.translate(None, _NO_LETTER_OR_DIGIT)
+    kept = view.translate(None, _NOT_ALPHANUMERIC)
     while place >= 0:
         run = _RUN.match(kept, place)
         if run is None or run["candidate"] is not None:
             return True
-        place = alike.find(_SHORTEST_RUN, run.end())
+        place = simplified.find(_MIN_RUN, run.end())
     return False
 
 
@@ -223,12 +213,12 @@ def _findings(text: str) -> Iterator[Finding]:
 
 
 def _findings_in(view: bytes) -> Iterator[Finding]:
-    alike = view.translate(_ALIKE, _NO_LETTER_OR_DIGIT)
-    if authentication_data.may_be_in(view, alike):
-        for begin, end in authentication_data.authentication_data(view):
+    simplified = view.translate(_SIMPLIFIED, _NOT_ALPHANUMERIC)
+    if authentication_data.may_be_in(view, simplified):
+        for begin, end in authentication_data.find_authentication_data(view):
             yield Finding(begin, end, CardData.SENSITIVE_DATA)
-    if _may_have_number(view, alike):
-        for begin, end, digits in numbers(view):
+    if _may_have_number(view, simplified):
+        for begin, end, digits in find_card_numbers(view):
             end_of_stripe = authentication_data.end_of_stripe(view, end)
             if end_of_stripe is None:
                 yield Finding(begin, end, CardData.CARD_NUMBER, digits)
@@ -236,11 +226,11 @@ def _findings_in(view: bytes) -> Iterator[Finding]:
                 yield Finding(begin, end_of_stripe, CardData.SENSITIVE_DATA)
 
 
-def _with_replacements(text: str, findings: Iterable[Finding], instead: Callable[[Finding], str]) -> str:
-    """Replace what was found; of two that overlap, the first, the longer one of the same place."""
+def _with_replacements(text: str, findings: Iterable[Finding], replacement: Callable[[Finding], str]) -> str:
+    """Replace the findings; of two that overlap, the first, or the longer one at the same place."""
     pieces, done = [], 0
     for finding in sorted(findings, key=lambda finding: (finding.begin, -finding.end)):
         if finding.end > done:
-            pieces += [text[done : max(finding.begin, done)], instead(finding)]
+            pieces += [text[done : max(finding.begin, done)], replacement(finding)]
             done = finding.end
     return "".join([*pieces, text[done:]])

@@ -1,14 +1,11 @@
-"""Card numbers (PAN) among the digits of a text: 13 to 19 digits with an issuer's prefix and length, and Luhn's sum.
+"""Find card numbers (PAN) among the digits of a text: issuer prefix, a length of that issuer, and Luhn's check.
 
-A number may be one piece or groups with anything but letters between them. The same piece may have zeros before the
-number, and an expiry date or a security code after it. In a piece of more than 19 digits the number may be anywhere.
+A number may be one run of digits, or groups with anything but letters between them. Next to letters, where hashes have
+digits, only the common lengths of an issuer count. `digit_context` removes digits that are something else.
 
-One number in ten has Luhn's sum by chance. So the search skips what is known to be no card number: times, decimals,
-coordinates and telephone numbers. Next to letters, where hashes have digits, only the common lengths count.
-
-The work grows with the number of bytes only, whatever they contain. It sums up all windows of a length at once: the
-digits are the bytes of one large integer, and adding two integers adds all their bytes. No sum reaches 256, so no byte
-carries into the next.
+The time is linear in the number of bytes for every content, because a window is never checked by itself: the digits are
+the bytes of one large integer. Adding two such integers adds all bytes at once. No sum reaches 256, so no byte carries
+into the next.
 """
 
 from __future__ import annotations
@@ -18,155 +15,27 @@ from array import array
 from itertools import compress, count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fraud_service.security.issuers import IBAN_LENGTHS, ISSUERS, places
+from fraud_service.security.digit_context import DIGITS, MARK_ANYWHERE, MARK_END, mark_context
+from fraud_service.security.issuers import ISSUERS, MAX_DIGITS, MIN_DIGITS, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MIN_DIGITS: Final = 13  # digits
-MAX_DIGITS: Final = 19
-LETTERS_OF_A_UUID: Final = 8  # with its four hyphens
-
-
-_DIGITS: Final = b"0123456789"
-
-# What the search skips; no step changes the length of the text.
-_TIME: Final = re.compile(
-    rb"""
-    (?: 19 | 2[01] ) (?<! [0-9]{3} ) [0-9]{2} (?P<apart> [-/.] )
-    (?: 0[1-9] | 1[0-2] ) (?P=apart) (?: 0[1-9] | [12][0-9] | 3[01] )
-    (?: [T_ ] (?: [01][0-9] | 2[0-3] ) : [0-5][0-9] (?: : [0-6][0-9] (?: [.,][0-9]{1,9} )? )?
-        (?: [ ]?Z | [ ]?[+-] [01][0-9] :? [0-5][0-9] )? )?
-    (?! [0-9] )
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-_JSON_TIME: Final = re.compile(rb"""["']\s?:\s?[0-9]{13}(?=\s?[,}\]])""")  # milliseconds since the epoch
-_FRACTION: Final = re.compile(  # of a long decimal, or of a coordinate before another one
-    rb"""
-    \. (?: (?<= [^0-9.][0-9]\. ) | (?<= [^0-9.][0-9]{2}\. ) | (?<= [^0-9.][0-9]{3}\. ) )
-    (?: [0-9]{10,}+ (?! \. | e\+?0{0,9}1[2-8] ) | [0-9]{4,9} (?= [ ,/;+-]{1,3} [0-9]{1,3} \. [0-9]{4} ) )
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-_TELEPHONE: Final = re.compile(  # of 13 or 14 digits, or in groups behind the code of a country
-    rb"""
-    \+ (?: [1-9] (?: [ ./-]{0,3} [0-9] ){12,13} (?! [ ./-]{0,3} [0-9] )
-         | [1-9][0-9]{0,2} (?: [ ./-]{1,3} [0-9]{2,12} ){1,4} (?! [ ./-]{0,3} [0-9] ) (?<! [0-9]{13} ) )
-    """,
-    re.VERBOSE,
-)
-_ABROAD: Final = re.compile(  # a telephone number of 13 digits again, with zeros instead of the sign
-    rb"00(?<![0-9]00)(?<![0-9][ ./-]00)[ ./-]?[1-9](?:[ ./-]{0,3}[0-9]){12}(?![ ./-]{0,3}[0-9])"
-)
-_UUID: Final = re.compile(  # of a known version
-    rb"[0-9a-f](?<![0-9a-z][0-9a-f])[0-9a-f]{7}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?![0-9a-z])",
-    re.IGNORECASE,
-)
-_IBAN: Final = re.compile(rb"[A-Z](?<![0-9A-Za-z][A-Z])[A-Z][0-9]{2}(?:[ ]?[0-9A-Z]){11,29}")
-_HASH: Final = re.compile(rb"[0-9a-f](?<![0-9a-z][0-9a-f])[0-9a-f]{27,}+(?![0-9a-z])", re.IGNORECASE)
-_HASH_RUN, _ALL_HEXADECIMAL = b"0" * 28, bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
-_UNUSUAL: Final = re.compile(rb"[0-9](?<![0-9][0-9])(?:[0-9]{12,13}|[0-9]{16,}+)(?![0-9])")
-_TAG: Final = re.compile(  # of EMV, in hexadecimal: bytes of the number, and the number; what goes before track 2
-    rb"5A0(?P<bytes>[7-9A])(?P<number>[0-9]{12,}+)|57(?:0[89A-F]|1[0-3])(?=[0-9]{12,19}[D=])", re.IGNORECASE
-)
-# What a long piece may have in it besides a number.
-_LONG: Final = re.compile(rb"[0-9]{17,}+|0(?<![0-9]0)[0-9]{13,}+")
-_LONG_RUN, _ALL_DIGITS = b"0" * 14, bytes.maketrans(b"123456789", b"0" * 9)
-_EXPIRY: Final = rb"(?:(?:0[1-9]|1[0-2])(?:20)?[2-4][0-9]|(?:20)?[2-4][0-9](?:0[1-9]|1[0-2]))"
-_TAIL: Final = re.compile(  # every place where a number may end
-    rb"(?<=[0-9]{13})(?=" + _EXPIRY + rb"(?:[0-9]{3,4})?\Z)|(?<=[0-9]{15})(?=[0-9]{3}\Z)"
-)
-_LAST: Final = re.compile(  # the last group of one to five digits, and an expiry date
-    rb"[0-9](?<![0-9][0-9])[0-9]{4,8}+(?![0-9])"
-    rb"(?:(?<=0[1-9][2-4][0-9])|(?<=1[0-2][2-4][0-9])|(?<=[2-4][0-9]0[1-9])|(?<=[2-4][0-9]1[0-2]))"
-)
-_ANYWHERE: Final = bytes.maketrans(_DIGITS, bytes(range(0x80, 0x8A)))  # digits at which a number may begin and end
-_BEHIND: Final = bytes.maketrans(_DIGITS, bytes(range(0x90, 0x9A)))  # a digit before which a number may end
-
-
-def _blank(match: re.Match[bytes]) -> bytes:
-    return b"x" * len(match[0])
-
-
-def _uuid(match: re.Match[bytes]) -> bytes:
-    """Let no number reach across the groups of a UUID with letters."""
-    return match[0] if len(match[0].translate(None, _DIGITS)) < LETTERS_OF_A_UUID else match[0].replace(b"-", b"x")
-
-
-def _iban(match: re.Match[bytes]) -> bytes:
-    """Make letters of the number of a bank account: of its country's length, and with the check digits of ISO 7064."""
-    text = match[0]
-    bare = text.replace(b" ", b"")[: IBAN_LENGTHS.get(text[:2], 0)]
-    if len(bare) < IBAN_LENGTHS.get(text[:2], MAX_DIGITS * 2):
-        return text
-    end, left = 0, len(bare)
-    while left:
-        left -= text[end] != ord(" ")
-        end += 1
-    is_longer = match.string[match.start() + end : match.start() + end + 1].isalnum()
-    checked = int("".join(str(int(character, 36)) for character in (bare[4:] + bare[:4]).decode()))
-    return text if is_longer or checked % 97 != 1 else b"x" * end + text[end:]
-
-
-def _hash(match: re.Match[bytes]) -> bytes:
-    """Leave the usual lengths among the letters of a hash; of the others there are too many by chance."""
-    return match[0] if match[0].isdigit() else _UNUSUAL.sub(_blank, match[0])
-
-
-def _tag(match: re.Match[bytes]) -> bytes:
-    if match["bytes"] is None:
-        return _blank(match)
-    return b"xxxx" + _marked(match["number"], 2 * int(match["bytes"], 16))
-
-
-def _last(match: re.Match[bytes]) -> bytes:
-    return _marked(match[0], len(match[0]) - 4)
-
-
-def _long(match: re.Match[bytes]) -> bytes:
-    """Mark where a number may begin and end in a long piece."""
-    text, piece = match.string, match[0]
-    bare = piece.lstrip(b"0")
-    is_in_word = text[match.start() - 1 : match.start()].isalpha() and text[match.end() : match.end() + 1].isalpha()
-    if len(bare) > MAX_DIGITS and not is_in_word:
-        marked = bare.translate(_ANYWHERE)
-    else:
-        marked = bare
-        for tail in _TAIL.finditer(bare, max(len(bare) - 10, 0)):
-            marked = _marked(marked, tail.start())
-    return b" " * (len(piece) - len(bare)) + marked
-
-
-def _marked(piece: bytes, end: int) -> bytes:
-    """Mark that a number may end within a piece."""
-    return piece[:end] + piece[end : end + 1].translate(_BEHIND) + piece[end + 1 :]
-
-
-def _prepared(text: bytes) -> bytes:
-    """Replace what is no card number by letters, and mark the pieces that may have more digits than a number."""
-    text = without_decimals(text)
-    for passed_over, mark in ((_TIME, b"0"), (_JSON_TIME, b":"), (_TELEPHONE, b"+"), (_ABROAD, b"00")):
-        if mark in text:
-            text = passed_over.sub(_blank, text)
-    text = _TAG.sub(_tag, _IBAN.sub(_iban, text))
-    if b"-" in text:
-        text = _UUID.sub(_uuid, text)
-    if _HASH_RUN in text.translate(_ALL_HEXADECIMAL):
-        text = _HASH.sub(_hash, text)
-    text = _LAST.sub(_last, text)
-    return _LONG.sub(_long, text) if _LONG_RUN in text.translate(_ALL_DIGITS) else text
-
-
-# A byte for each digit, and for each break that no number reaches across: the digit, and what is known of its place.
-_START, _END, _TOUCHES, _SUM = 0x10, 0x20, 0x40, 0x80  # of a piece; a letter; the window from here has Luhn's sum
-_BREAK, _BETWEEN, _HIT = 0x0F, 0x0E, 0xFF
-_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_STRUCTURE: Final = b',:;"[]{}()<>='  # separates values, and seldom the digits of one
-MOST_BETWEEN: Final = 6  # bytes of structure
+# A code is one byte. Its low half is the value of a digit, SEPARATOR, or BREAK, which no number spans. Its high half is
+# the flags of the digit.
+SEPARATOR, BREAK = 0x0E, 0x0F
+RUN_START: Final = 0x10  # a number may begin here
+RUN_END: Final = 0x20  # a number may end here
+NEXT_TO_LETTER: Final = 0x40
+LUHN: Final = 0x80  # the digits that begin here pass Luhn's check
+HIT: Final = 0xFF  # a card number begins here
+LETTERS: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+STRUCTURE: Final = b',:;"[]{}()<>='  # separates values; rarely the digits of a number
+MAX_STRUCTURE: Final = 6  # bytes between two groups
 
 
 def _table(values: dict[bytes, int], otherwise: int = 0) -> bytes:
+    """Return a table for `bytes.translate`."""
     table = bytearray([otherwise]) * 256
     for characters, value in values.items():
         for character in characters:
@@ -174,31 +43,32 @@ def _table(values: dict[bytes, int], otherwise: int = 0) -> bytes:
     return bytes(table)
 
 
-_ANYWHERE_DIGITS, _BEHIND_DIGITS = _DIGITS.translate(_ANYWHERE), _DIGITS.translate(_BEHIND)
-_IS_DIGIT: Final = _table({_DIGITS + _ANYWHERE_DIGITS + _BEHIND_DIGITS: 1})
-_IS_ANYWHERE: Final = _table({_ANYWHERE_DIGITS: 1})
-_IS_BEHIND: Final = _table({_BEHIND_DIGITS: 1})
-_IS_TOUCHING: Final = _table({_LETTERS + b"+": 1})
-_IS_STRUCTURE: Final = _table({_STRUCTURE: 1})
-_IS_BETWEEN: Final = _table({_DIGITS + _ANYWHERE_DIGITS + _BEHIND_DIGITS + _LETTERS: 0}, otherwise=1)
-_CODES: Final = _table(
-    {_LETTERS + _STRUCTURE: _BREAK} | {bytes([0x30 + n, 0x80 + n, 0x90 + n]): n for n in range(10)}, otherwise=_BETWEEN
+ANYWHERE_DIGITS, END_DIGITS = DIGITS.translate(MARK_ANYWHERE), DIGITS.translate(MARK_END)
+DIGIT_FLAG: Final = _table({DIGITS + ANYWHERE_DIGITS + END_DIGITS: 1})
+ANYWHERE_FLAG: Final = _table({ANYWHERE_DIGITS: 1})
+END_FLAG: Final = _table({END_DIGITS: 1})
+LETTER_FLAG: Final = _table({LETTERS + b"+": 1})
+STRUCTURE_FLAG: Final = _table({STRUCTURE: 1})
+SEPARATOR_FLAG: Final = _table({DIGITS + ANYWHERE_DIGITS + END_DIGITS + LETTERS: 0}, otherwise=1)
+CODE: Final = _table(
+    {LETTERS + STRUCTURE: BREAK} | {bytes([0x30 + n, 0x80 + n, 0x90 + n]): n for n in range(10)}, otherwise=SEPARATOR
 )
-_VALUE_OF_CODE: Final = bytes(code & 15 if code & 15 in range(10) else 0 for code in range(256))
-_DOUBLED_CODE: Final = bytes(sum(divmod(2 * value, 10)) for value in _VALUE_OF_CODE)
-_IS_SUM: Final = bytes(0 if total % 10 else _SUM for total in range(256))
-_IS_START: Final = bytes(_SUM if code & _START else 0 for code in range(256))
-_IS_END: Final = bytes(_SUM if code & _END else 0 for code in range(256))
-_IS_HIT: Final = _table({bytes([_HIT]): 1})
-_AS_DIGITS: Final = bytes(0x30 + value for value in _VALUE_OF_CODE)
+DIGIT_VALUE: Final = bytes(code & 15 if code & 15 in range(10) else 0 for code in range(256))
+DOUBLED_VALUE: Final = bytes(sum(divmod(2 * value, 10)) for value in DIGIT_VALUE)
+LUHN_FLAG: Final = bytes(0 if total % 10 else LUHN for total in range(256))
+START_FLAG: Final = bytes(LUHN if code & RUN_START else 0 for code in range(256))
+RUN_END_FLAG: Final = bytes(LUHN if code & RUN_END else 0 for code in range(256))
+HIT_FLAG: Final = _table({bytes([HIT]): 1})
+CODE_TO_DIGIT: Final = bytes(0x30 + value for value in DIGIT_VALUE)
 
 
-def _lanes(text: bytes, table: bytes) -> int:
+def _as_integer(text: bytes, table: bytes) -> int:
+    """Translate bytes and return them as one integer, whose arithmetic works on all bytes at once."""
     return int.from_bytes(text.translate(table), "little")
 
 
-def _passable(between: int, digits: int, starts: int, ends: int) -> int:
-    """Return where structure may stand inside of a number: between single digits, and groups of the usual sizes."""
+def _joining_structure(between: int, digits: int, starts: int, ends: int) -> int:
+    """Return where structure may separate parts of a number: between single digits, or groups of common sizes."""
     pairs = digits & (digits << 8)
     singles = starts & ends
     twos, threes = ends & (starts << 8), ends & pairs & (starts << 16)
@@ -209,31 +79,31 @@ def _passable(between: int, digits: int, starts: int, ends: int) -> int:
     passable = 0
     for before, after in ((singles, singles), (fours, after_four), (sixes, (fours >> 24) | (fives >> 32))):
         left, right = (before << 8) & between, (after >> 8) & between
-        for _ in range(MOST_BETWEEN - 1):
+        for _ in range(MAX_STRUCTURE - 1):
             left |= (left << 8) & between
             right |= (right >> 8) & between
         passable |= left & right
     return passable
 
 
-def _coded(text: bytes) -> bytes:
-    """Return a code for each place of a prepared text."""
-    digits, anywhere = _lanes(text, _IS_DIGIT), _lanes(text, _IS_ANYWHERE)
+def _encode(text: bytes) -> bytes:
+    """Return the code of each byte of a text from `mark_context`."""
+    digits, anywhere = _as_integer(text, DIGIT_FLAG), _as_integer(text, ANYWHERE_FLAG)
     starts, ends = digits & ~(digits << 8), digits & ~(digits >> 8)
-    structure, passable = _lanes(text, _IS_STRUCTURE), 0
+    structure, passable = _as_integer(text, STRUCTURE_FLAG), 0
     if structure:
-        passable = structure & _passable(_lanes(text, _IS_BETWEEN), digits, starts, ends)
-    touching = _lanes(text, _IS_TOUCHING)
+        passable = structure & _joining_structure(_as_integer(text, SEPARATOR_FLAG), digits, starts, ends)
+    touching = _as_integer(text, LETTER_FLAG)
     touches = digits & (touching << 8 | touching >> 8) | anywhere
-    ends |= digits & (_lanes(text, _IS_BEHIND) >> 8)
-    codes = _lanes(text, _CODES) - passable * (_BREAK - _BETWEEN)
-    codes += (starts | anywhere) * _START + (ends | anywhere) * _END + touches * _TOUCHES
+    ends |= digits & (_as_integer(text, END_FLAG) >> 8)
+    codes = _as_integer(text, CODE) - passable * (BREAK - SEPARATOR)
+    codes += (starts | anywhere) * RUN_START + (ends | anywhere) * RUN_END + touches * NEXT_TO_LETTER
     return codes.to_bytes(len(text), "little")
 
 
-def _sums(codes: bytes) -> Iterator[tuple[int, int]]:
-    """Add up, for each length of a number, the digits of the windows from each place on, as Luhn weighs them."""
-    plain, doubled = _lanes(codes, _VALUE_OF_CODE), _lanes(codes, _DOUBLED_CODE)
+def _luhn_sums(codes: bytes) -> Iterator[tuple[int, int]]:
+    """Yield for each length the Luhn sums of the windows that begin at each place, as bytes of an integer."""
+    plain, doubled = _as_integer(codes, DIGIT_VALUE), _as_integer(codes, DOUBLED_VALUE)
     two = doubled + (plain >> 8)
     four = two + (two >> 16)
     eight = four + (four >> 32)
@@ -249,22 +119,22 @@ def _sums(codes: bytes) -> Iterator[tuple[int, int]]:
     yield 17, plain + (sixteen >> 8)
 
 
-def _class(digits: bytes = _DIGITS, needs: int = 0, lacks: int = 0) -> bytes:
-    """Write the codes of some digits in some places as a part of a regular expression."""
-    codes = (code for code in range(_HIT) if code & 15 in range(10) and 0x30 + (code & 15) in digits)
+def _code_class(digits: bytes = DIGITS, needs: int = 0, lacks: int = 0) -> bytes:
+    """Return the regular expression of the codes of these digits with and without these flags."""
+    codes = (code for code in range(HIT) if code & 15 in range(10) and 0x30 + (code & 15) in digits)
     found = bytes(code for code in codes if code & needs == needs and not code & lacks)
     return b"[" + b"".join(b"\\x%02x" % code for code in found) + b"]"
 
 
-def _ways(length: int, prefixes: list[list[bytes]], lacks: int) -> list[bytes]:
-    """Write the windows of a length behind their first code, by their first digit."""
-    end = _class(needs=_END, lacks=lacks)
+def _alternatives(length: int, prefixes: list[list[bytes]], lacks: int) -> list[bytes]:
+    """Return the regular expressions of the windows of a length, after the first code, for each first digit."""
+    end = _code_class(needs=RUN_END, lacks=lacks)
     return [
         b"(?<=%s)(?:%s)"
         % (
-            _class(first, lacks=lacks),
+            _code_class(first, lacks=lacks),
             b"|".join(
-                b"".join(map(_class, more)) + b"%s{%d}" % (_class(), length - len(more) - 2) + end
+                b"".join(map(_code_class, more)) + b"%s{%d}" % (_code_class(), length - len(more) - 2) + end
                 for begins, *more in prefixes
                 if first in begins
             ),
@@ -273,102 +143,102 @@ def _ways(length: int, prefixes: list[list[bytes]], lacks: int) -> list[bytes]:
     ]
 
 
-def _pattern(length: int) -> re.Pattern[bytes]:
-    """Find the first codes of the windows of a length that are card numbers."""
+def _number_pattern(length: int) -> re.Pattern[bytes]:
+    """Return the regular expression of the first codes of card numbers of a length."""
     issued = [places(prefix) for issuer in ISSUERS if length in issuer.lengths for prefix in issuer.prefixes]
     common = [places(prefix) for issuer in ISSUERS if length in issuer.common for prefix in issuer.prefixes]
     firsts = b"".join(sorted({begins for begins, *_ in issued}))
-    ways = _ways(length, issued, _TOUCHES) + _ways(length, common, 0)
-    return re.compile(_class(firsts, _START | _SUM) + b"(?=" + b"|".join(ways) + b")", re.DOTALL)
+    ways = _alternatives(length, issued, NEXT_TO_LETTER) + _alternatives(length, common, 0)
+    return re.compile(_code_class(firsts, RUN_START | LUHN) + b"(?=" + b"|".join(ways) + b")", re.DOTALL)
 
 
-_PATTERNS: Final = {length: _pattern(length) for length in range(MIN_DIGITS, MAX_DIGITS + 1)}
+PATTERNS: Final = {length: _number_pattern(length) for length in range(MIN_DIGITS, MAX_DIGITS + 1)}
 
 
-def _summed(codes: bytes) -> Iterator[tuple[int, bytes]]:
-    """Return the codes once for each length, and mark the windows of Luhn's sum that lie between a start and an end."""
-    plain, starts, ends = int.from_bytes(codes, "little"), _lanes(codes, _IS_START), _lanes(codes, _IS_END)
-    for length, sums in _sums(codes):
-        windows = _lanes(sums.to_bytes(len(codes), "little"), _IS_SUM) & starts & (ends >> 8 * (length - 1))
+def _with_luhn_windows(codes: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the codes once for each length, with `LUHN` where a run of that length passes and may be a number."""
+    plain = int.from_bytes(codes, "little")
+    starts, ends = _as_integer(codes, START_FLAG), _as_integer(codes, RUN_END_FLAG)
+    for length, sums in _luhn_sums(codes):
+        windows = _as_integer(sums.to_bytes(len(codes), "little"), LUHN_FLAG) & starts & (ends >> 8 * (length - 1))
         yield length, (plain | windows).to_bytes(len(codes), "little")
 
 
-_NO_DIGIT: Final = bytes(set(range(256)) - set(_DIGITS))
+NOT_DIGITS: Final = bytes(set(range(256)) - set(DIGITS))
 
-_PLACES: Final = _table({bytes([_BETWEEN]): 0}, otherwise=1)
-_COVERED: Final = re.compile(rb"\x01+")
-_FIRST: Final = re.compile(rb"[^\x00]")
+IS_CODED: Final = _table({bytes([SEPARATOR]): 0}, otherwise=1)
+COVERED: Final = re.compile(rb"\x01+")
+NEXT_START: Final = re.compile(rb"[^\x00]")
 
 
-class Number(NamedTuple):
-    """A card number in a text: its place and its digits."""
+class CardNumber(NamedTuple):
+    """Place and digits of a card number in a text."""
 
     begin: int
     end: int
     digits: bytes
 
 
-def has_number(text: bytes) -> bool:
-    """Say whether a text of ASCII characters has a card number."""
-    if _is_short(text):
-        return False
-    codes = _coded(_prepared(text)).translate(None, bytes([_BETWEEN]))
-    return any(_PATTERNS[length].search(summed) for length, summed in _summed(codes))
+def has_card_number(text: bytes) -> bool:
+    """Return whether an ASCII text has a card number.
 
-
-def numbers(text: bytes) -> list[Number]:
-    """Return the card numbers of a text of ASCII characters, in order; together they cover every digit of any.
-
-    Of two that overlap, the one that begins first is returned, or the longer of two that begin together. The rest of
-    the other belongs to it.
+    >>> has_card_number(b"paid with 4242 4242 4242 4242"), has_card_number(b"order 4242 4242 4242 4243")
+    (True, False)
     """
-    if _is_short(text):
+    if _has_too_few_digits(text):
+        return False
+    codes = _encode(mark_context(text)).translate(None, bytes([SEPARATOR]))
+    return any(PATTERNS[length].search(marked) for length, marked in _with_luhn_windows(codes))
+
+
+def find_card_numbers(text: bytes) -> list[CardNumber]:
+    """Return the card numbers of an ASCII text, in order; together they cover all digits of all card numbers.
+
+    Of two overlapping numbers, the result has the first, or the longer one if both begin together. Its place includes
+    the rest of the other.
+    """
+    if _has_too_few_digits(text):
         return []
-    coded = _coded(_prepared(text))
-    codes = coded.translate(None, bytes([_BETWEEN]))
+    coded = _encode(mark_context(text))
+    codes = coded.translate(None, bytes([SEPARATOR]))
     hits = {}
-    for length, summed in _summed(codes):
-        hits[length] = _lanes(_PATTERNS[length].sub(bytes([_HIT]), summed), _IS_HIT)
+    for length, marked in _with_luhn_windows(codes):
+        hits[length] = _as_integer(PATTERNS[length].sub(bytes([HIT]), marked), HIT_FLAG)
     if not any(hits.values()):
         return []
     longest, cover = 0, 0
     for length, starts in sorted(hits.items()):
         longest += starts * length - (longest & starts * 0xFF)
-        cover |= _spread(starts, length)
-    positions = array("I", compress(count(), coded.translate(_PLACES)))
-    parts = _parts(longest.to_bytes(len(codes), "little"), cover.to_bytes(len(codes), "little"))
+        cover |= _extend(starts, length)
+    positions = array("I", compress(count(), coded.translate(IS_CODED)))
+    parts = _split_overlaps(longest.to_bytes(len(codes), "little"), cover.to_bytes(len(codes), "little"))
     return [
-        Number(positions[begin], positions[end - 1] + 1, codes[begin : begin + length].translate(_AS_DIGITS))
+        CardNumber(positions[begin], positions[end - 1] + 1, codes[begin : begin + length].translate(CODE_TO_DIGIT))
         for begin, end, length in parts
     ]
 
 
-def without_decimals(text: bytes) -> bytes:
-    """Return the text with letters instead of the fractions of long decimals."""
-    return _FRACTION.sub(_blank, text)
+def _has_too_few_digits(text: bytes) -> bool:
+    return len(text) < MIN_DIGITS or len(text.translate(None, NOT_DIGITS)) < MIN_DIGITS
 
 
-def _is_short(text: bytes) -> bool:
-    return len(text) < MIN_DIGITS or len(text.translate(None, _NO_DIGIT)) < MIN_DIGITS
-
-
-def _parts(longest: bytes, cover: bytes) -> Iterator[tuple[int, int, int]]:
-    """Cut what windows cover into numbers: where each begins and ends, and how many digits it has."""
-    for covered in _COVERED.finditer(cover):
+def _split_overlaps(longest: bytes, cover: bytes) -> Iterator[tuple[int, int, int]]:
+    """Split the covered codes into numbers; yield begin, end and number of digits of each."""
+    for covered in COVERED.finditer(cover):
         place = covered.start()
         while place < covered.end():
             length = longest[place]
-            following = _FIRST.search(longest, place + length, covered.end())
+            following = NEXT_START.search(longest, place + length, covered.end())
             end = covered.end() if following is None else following.start()
             yield place, end, length
             place = end
 
 
-def _spread(lanes: int, width: int) -> int:
-    """Set so many lanes from each one that is set, itself among them."""
+def _extend(flags: int, width: int) -> int:
+    """Set the `width` bytes that begin at each byte that is set."""
     done = 1
     while done < width:
         step = min(done, width - done)
-        lanes |= lanes << (8 * step)
+        flags |= flags << (8 * step)
         done += step
-    return lanes
+    return flags

@@ -1,7 +1,7 @@
-"""Reads a text in every spelling: digits of any script, escapes of JSON, HTML and URLs, UTF-16.
+"""Read bytes in every spelling: digits of any script, escapes of JSON, HTML and URLs, UTF-16.
 
-A view of a text is one way to read it, in ASCII. Each place of a view maps back to a place of the text, so that a part
-can be replaced and the rest stays unchanged.
+A view is one ASCII reading of a text. Each place of a view maps to a place of the text, so a part of the text can be
+replaced and the rest stays unchanged.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Places = Callable[[], Sequence[int]]
 
-_FILLER: Final = "\0"  # stands for nothing
-_MARKS: Final = ("\\", "%", "&", _FILLER)  # of escapes
+_FILLER: Final = "\0"  # fills the place of an escape after its character
+_ESCAPE_MARKS: Final = ("\\", "%", "&", _FILLER)
 _ESCAPE: Final = re.compile(
     r"""
     [\\%&] (?:
@@ -31,8 +31,8 @@ _ESCAPE: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_SIGNS: Final = {"lt": "<", "gt": ">", "quot": '"', "apos": "'", "amp": "&", "colon": ":", "equals": "="}
-# A security code or a PIN by its name in other scripts; a view calls it by a name in ASCII.
+_HTML_ENTITIES: Final = {"lt": "<", "gt": ">", "quot": '"', "apos": "'", "amp": "&", "colon": ":", "equals": "="}
+# Names of a security code or a PIN in other scripts. A view replaces them by an ASCII name.
 _NAMES: Final = (
     *("код безопасности", "код проверки", "секретный код", "пин-код", "пин код", "пинкод", "код карты"),
     *(
@@ -51,7 +51,7 @@ _NAMES: Final = (
 
 
 def _one_of(names: Sequence[str]) -> re.Pattern[str]:
-    """Find names in any case: first one of their first letters, which is fast."""
+    """Return a pattern for names in any case. It begins with the first letters, which is fast."""
     firsts = sorted({first for name in names for first in name[0] + name[0].upper()})
     rests = (f"(?<=[{name[0]}{name[0].upper()}])(?i:{name[1:]})" for name in names)
     return re.compile(f"[{''.join(firsts)}](?:{'|'.join(rests)})")
@@ -63,13 +63,13 @@ _NAME_IN_ASCII: Final = "cvv"
 _LAST_WITH_DIGITS: Final = 0x20000
 _LAST_CHARACTER: Final = 0x10FFFF
 _ASCII: Final = bytes(range(128))
-_QUESTIONABLE: Final = _ASCII + b"?" * 128
-_CONTINUED: Final = bytes(range(0x80, 0xC0))  # of a character, behind its first byte
+_WITH_QUESTION_MARKS: Final = _ASCII + b"?" * 128
+_CONTINUATION_BYTES: Final = bytes(range(0x80, 0xC0))  # of UTF-8
 
 
 @cache
 def _digits() -> dict[str, str]:
-    """Return the ASCII digit of every other character that is one: decimal, superscript or in a circle."""
+    """Map every other digit character to its ASCII digit: decimal, superscript and circled digits."""
     found = ((chr(code), unicodedata.digit(chr(code), None)) for code in range(128, _LAST_WITH_DIGITS))
     return {character: str(digit) for character, digit in found if digit is not None}
 
@@ -80,11 +80,11 @@ def _digit_characters() -> frozenset[str]:
 
 
 def unambiguous_ascii(data: bytes) -> bytes | None:
-    """Return bytes in ASCII if there is only one way to read them; else None.
+    """Return the bytes as ASCII if there is only one way to read them; else None.
 
-    What is neither ASCII nor a digit becomes a question mark.
+    Other characters become question marks.
     """
-    if any(mark.encode() in data for mark in _MARKS):
+    if any(mark.encode() in data for mark in _ESCAPE_MARKS):
         return None
     if data.isascii():
         return data
@@ -95,11 +95,11 @@ def unambiguous_ascii(data: bytes) -> bytes | None:
         return None
     if not _digit_characters().isdisjoint(foreign) or _NAME_ALONE.search(foreign):
         return None
-    return data.translate(_QUESTIONABLE, _CONTINUED)
+    return data.translate(_WITH_QUESTION_MARKS, _CONTINUATION_BYTES)
 
 
 def texts(data: bytes) -> Iterator[str]:
-    """Yield the texts that bytes may be: UTF-8, from which the very bytes can be made again, and UTF-16."""
+    """Yield the possible texts: UTF-8 with surrogate escapes, which restores the same bytes, and UTF-16."""
     yield data.decode(errors="surrogateescape")
     if b"\0" in data or data.startswith((b"\xff\xfe", b"\xfe\xff")):
         yield data.decode("utf-16-le", errors="replace")
@@ -107,14 +107,14 @@ def texts(data: bytes) -> Iterator[str]:
 
 
 def views(text: str) -> Iterator[tuple[bytes, Places]]:
-    """Yield a text in ASCII, with and without its escapes, and a function that returns the place of each byte.
+    """Yield the views of a text, with and without escapes, each with a function that returns the place of each byte.
 
-    What is neither ASCII nor a digit becomes a question mark.
+    Characters that are neither ASCII nor digits become question marks.
     """
-    standing = _in_ascii(text)
-    yield standing, partial(range, len(text))
-    if any(mark in text for mark in _MARKS):
-        in_ascii = standing.decode()  # escapes are ASCII; what they stand for need not be
+    view = _in_ascii(text)
+    yield view, partial(range, len(text))
+    if any(mark in text for mark in _ESCAPE_MARKS):
+        in_ascii = view.decode()  # an escape is ASCII, its character may be any
         plain = _ESCAPE.sub(_unescaped, in_ascii)
         if plain != in_ascii or _FILLER in text:
             yield _in_ascii(plain.replace(_FILLER, "")), partial(_kept, plain)
@@ -126,14 +126,14 @@ def _kept(padded: str) -> Sequence[int]:
 
 def _in_ascii(text: str) -> bytes:
     if not text.isascii():
-        for character in _digit_characters().intersection(text):  # a few: to translate would ask for each place
+        for character in _digit_characters().intersection(text):  # few characters: faster than to translate the text
             text = text.replace(character, _digits()[character])
         text = _NAME.sub(lambda name: _NAME_IN_ASCII.rjust(len(name[0])), text)
     return text.encode("ascii", errors="replace")
 
 
 def _unescaped(escape: re.Match[str]) -> str:
-    """Return what an escape stands for, as long as the escape."""
+    """Return the character of an escape, filled to the length of the escape."""
     if escape["unit"]:
         plain = chr(int(escape["unit"], 16))
     elif escape["high"]:
@@ -144,12 +144,12 @@ def _unescaped(escape: re.Match[str]) -> str:
         code = int(escape["hexadecimal"], 16) if escape["hexadecimal"] else int(escape["decimal"])
         plain = chr(min(code, _LAST_CHARACTER))
     else:
-        plain = _SIGNS.get((escape["name"] or "").lower(), " ")
+        plain = _HTML_ENTITIES.get((escape["name"] or "").lower(), " ")
     return plain + _FILLER * (len(escape[0]) - len(plain))
 
 
 def is_only_utf8(data: bytes) -> bool:
-    """Say whether bytes are UTF-8 and cannot be UTF-16."""
+    """Return whether bytes are UTF-8 and cannot be UTF-16."""
     try:
         return b"\0" not in data and (data.isascii() or bool(data.decode()))
     except UnicodeDecodeError:

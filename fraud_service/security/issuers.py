@@ -1,13 +1,16 @@
-"""The card numbers that issuers use (prefixes, lengths, Luhn's check digit), and how account numbers (IBAN) begin."""
+"""Prefixes and lengths of card numbers by issuer, and lengths of bank account numbers (IBAN) by country."""
 
 from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
 
+MIN_DIGITS: Final = 13
+MAX_DIGITS: Final = 19
+
 
 class Issuer(NamedTuple):
-    """Prefixes, and lengths of numbers: `lengths` has all that exist, `common` those that count next to letters."""
+    """Prefixes of an issuer, all lengths of its numbers, and the common lengths, which count even next to letters."""
 
     prefixes: tuple[str, ...]
     lengths: tuple[int, ...]
@@ -33,14 +36,18 @@ _COUNTRIES: Final = {
     26: "IS TR", 27: "FR GR IT MC SM", 28: "AL AZ BY CY DO GT HU LB PL SV", 29: "BR EG PS QA UA", 30: "JO KW MU",
     31: "MT SC", 33: "RU",
 }  # fmt: skip
-# Characters of a bank account's number (IBAN), by country.
+# Number of characters of an IBAN, by country.
 IBAN_LENGTHS: Final = {
     country.encode(): length for length, countries in _COUNTRIES.items() for country in countries.split()
 }
 
 
 def places(prefix: str) -> list[bytes]:
-    """Return the digits that a prefix allows at each of its places."""
+    """Return the digits that a prefix allows at each place.
+
+    >>> places("3[47]")
+    [b'3', b'47']
+    """
     return [place.strip("[]").encode() for place in re.findall(r"\[[0-9]+\]|[0-9]", prefix)]
 
 
@@ -58,7 +65,11 @@ _DOUBLED: Final = bytes.maketrans(_DIGITS, bytes(sum(divmod(2 * digit, 10)) for 
 
 
 def is_card_number(digits: bytes) -> bool:
-    """Say whether ASCII digits have the prefix and length of an issuer, and Luhn's sum."""
+    """Return whether ASCII digits have the prefix and length of an issuer and pass Luhn's check.
+
+    >>> is_card_number(b"4242424242424242"), is_card_number(b"4242424242424241")
+    (True, False)
+    """
     if _ISSUED.fullmatch(digits) is None:
         return False
     odd, even = digits[::-1][0::2], digits[::-1][1::2]

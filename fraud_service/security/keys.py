@@ -1,4 +1,4 @@
-"""Secret keys in a mounted folder: a file per key. Keys never become part of the settings."""
+"""Read secret keys from a mounted folder with one file for each key. Keys are not part of the settings."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from fraud_service.domain.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-MIN_KEY_BYTES: Final = 32  # bytes: as long as what the hash gives
-KEY_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")  # as Kubernetes has it
+MIN_KEY_BYTES: Final = 32  # as long as a SHA-256 digest
+KEY_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")  # the keys of a Kubernetes Secret
 
 
 def read_secret_files(folder: Path) -> dict[str, bytes]:
-    """Read secrets by name, as Kubernetes mounts them: what begins with a dot are its own links. Raises `OSError`."""
+    """Read the secrets that Kubernetes mounts, by name; skips its links, which begin with a dot. Raises `OSError`."""
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     for path in files:
-        if not path.is_file():  # a pipe would be waited for, a device read without end
-            raise FileNotFoundError(errno.ENOENT, f"{path.name} is no file")
+        if not path.is_file():  # reading a pipe or a device may not end
+            raise FileNotFoundError(errno.ENOENT, f"{path.name} is not a file")
     return {path.name: path.read_bytes().rstrip(b"\r\n") for path in files}
 
 
 def read_keys(folder: Path, setting: str) -> dict[str, bytes]:
-    """Read the keys of a folder by their names. Raises as `keyring` does, naming the setting."""
+    """Read the keys of a folder by name. Raises `ConfigurationError` with the name of the setting."""
     try:
         keys = read_secret_files(folder)
     except OSError as error:
         raise ConfigurationError(
-            f"{setting}={folder}: {error.strerror}: mount a folder of readable files, one a key"
+            f"{setting}={folder}: {error.strerror}: mount a folder with one readable file for each key"
         ) from None
     if not keys:
-        raise ConfigurationError(f"{setting}={folder} holds no key: put a file there, its name the key's")
+        raise ConfigurationError(f"{setting}={folder} has no keys: add a file with the name of the key")
     for name, secret in keys.items():
         if not KEY_NAME.fullmatch(name):
             raise ConfigurationError(
-                f"{setting}={folder}: a key is named {name!r}: its name goes into headers, take letters, "
-                "digits, . _ or -"
+                f"{setting}={folder}: the key name {name!r} is invalid: use letters, digits, . _ or -, "
+                "because records have it in a header"
             )
         if secret.startswith(b"-----BEGIN"):
             raise ConfigurationError(
-                f"{setting}={folder}: {name} is no key of ours but PEM, as a certificate is, which everybody may know: "
-                f"make one with `openssl rand -hex 32 > {name}`"
+                f"{setting}={folder}: {name} is PEM, as a public certificate is, and not a secret key: "
+                f"create a key with `openssl rand -hex 32 > {name}`"
             )
         if len(secret) < MIN_KEY_BYTES:
             raise ConfigurationError(
-                f"{setting}={folder}: the key {name} has {len(secret)} bytes, it needs {MIN_KEY_BYTES}: "
-                f"make one with `openssl rand -hex 32 > {name}`"
+                f"{setting}={folder}: the key {name} has {len(secret)} bytes and needs at least {MIN_KEY_BYTES}: "
+                f"create a key with `openssl rand -hex 32 > {name}`"
             )
     return keys
 
 
 def active_key(keys: dict[str, bytes], wanted: str | None, setting: str, folder: Path) -> str:
-    """Return the name of the key that is used for what is new: the wanted one, or the last by name."""
+    """Return the name of the key for new signatures or tokens: the wanted one, or the last by name."""
     active = wanted or max(keys)
     if active not in keys:
         raise ConfigurationError(
-            f"{setting}={active} is not in {setting}S={folder}: there is {', '.join(sorted(keys))}"
+            f"{setting}={active} is not in {setting}S={folder}: choose one of {', '.join(sorted(keys))}"
         )
     return active

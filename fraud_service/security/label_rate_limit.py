@@ -1,9 +1,10 @@
-"""How many labels an hour may bring, so that a flood, forged or by mistake, teaches nothing.
+"""Limit the number of labels in an hour, so that a flood of labels, forged or by mistake, does not train the model.
 
-What goes beyond a limit is not taken in: its letter waits with the other dead letters until somebody has looked at it.
-Counted is by the broker's time of the messages and in the order of the log, so the same log always has the same flood.
-The state is one small row a partition: cards are counted in `CELLS` cells that they share, so a card is never counted
-too low, and one that shares its cell with a busy one is held back too early, if at all.
+A label above a limit becomes a dead letter for an operator to examine. The limiter counts by the timestamp of the
+broker and in the order of the log, so the same log always gives the same result.
+
+The state of a partition is one small row. Cards share `CELLS` counters: the count of a card is never too low, but a
+card that shares its counter with a busy one may reach the limit too early.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ if TYPE_CHECKING:
     from fraud_service.domain.label_join import KeyValueStore
 
 CELLS: Final = 4096
-MAX_PER_CARD: Final = 65_535  # what a cell can count
+MAX_PER_CARD: Final = 65_535  # the maximum of a counter of two bytes
 KEY: Final = "hour"
 
 
 class LabelRateLimits(msgspec.Struct, frozen=True):
-    """Labels an hour in one partition, of one source and of one card; 0 where there is no limit."""
+    """Maximum labels in an hour and partition for one source and for one card; 0 means no limit."""
 
     per_source: int = 0
     per_card: int = 0
 
 
 class _Hour(msgspec.Struct, array_like=True):
-    """What came in an hour since the epoch: labels by source, and by cell of their card, two bytes each."""
+    """Counts of hour `number` since the epoch: labels by source, and by cell of the card, two bytes each."""
 
     number: int = -1
     sources: dict[str, int] = {}
@@ -44,19 +45,19 @@ class _Hour(msgspec.Struct, array_like=True):
 
 
 class LabelRateLimiter:
-    """The limits of one partition."""
+    """Apply the limits to the labels of one partition."""
 
     def __init__(self, store: KeyValueStore, limits: LabelRateLimits) -> None:
         self._store = store
         self._limits = limits
 
-    def admit(self, label: Label, timestamp: int) -> None:
-        """Count a label that the broker took at `timestamp` (epoch milliseconds).
+    def check(self, label: Label, timestamp: int) -> None:
+        """Count a label with the broker timestamp `timestamp` (epoch milliseconds).
 
         Raises
         ------
         InvalidEvent
-            When its source or its card has had all labels of the hour.
+            Its source or its card has reached the limit of the hour.
         """
         if self._limits == LabelRateLimits():
             return
@@ -65,16 +66,17 @@ class LabelRateLimiter:
         if timestamp // HOUR > hour.number:
             hour = _Hour(timestamp // HOUR)
         cells, cell = array("H", hour.cells), fingerprint(label.card_id) % CELLS
-        of_source = hour.sources.get(label.source, 0)
-        if 0 < self._limits.per_source <= of_source:
+        source_count = hour.sources.get(label.source, 0)
+        if 0 < self._limits.per_source <= source_count:
             raise InvalidEvent(
-                DeadLetterReason.LABEL_FLOOD, f"{of_source} labels of {label.source} within an hour before it"
+                DeadLetterReason.LABEL_FLOOD,
+                f"{source_count} labels of source {label.source} in the same hour before this one",
             )
         if 0 < self._limits.per_card <= cells[cell]:
             raise InvalidEvent(
-                DeadLetterReason.LABEL_FLOOD, f"{cells[cell]} labels of its card within an hour before it"
+                DeadLetterReason.LABEL_FLOOD, f"{cells[cell]} labels of this card in the same hour before this one"
             )
-        hour.sources[label.source] = of_source + 1
+        hour.sources[label.source] = source_count + 1
         cells[cell] = min(cells[cell] + 1, MAX_PER_CARD)
         hour.cells = cells.tobytes()
         self._store.put(KEY, _encoder.encode(hour))

@@ -1,8 +1,8 @@
-"""Signatures on what scorers believe: snapshots, risk rows, promoted models and switches.
+"""Sign and verify the records that change scores: snapshots, risk rows, promoted models and switches.
 
-HMAC-SHA-256 (RFC 2104) over the deployment, the role of the topic, key, value and every other header of ours, verified
-before anything is parsed. So a record cannot be altered, put under another key, moved to another topic, given another
-version, or copied from staging to production where both have the same key.
+A signature is HMAC-SHA-256 (RFC 2104) over the deployment, the role of the topic, key, value and all `fraud-` headers.
+Readers verify it before they parse the record. So a record cannot be altered, put under another key, given another
+version, moved to another topic, or copied from staging to production.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 KEY_HEADER: Final = "fraud-key"
 SIGNATURE_HEADER: Final = "fraud-signature"
-HEADER_PREFIX: Final = "fraud-"  # headers that others add on the way, as tracing does, are no part of the record
+HEADER_PREFIX: Final = "fraud-"  # others, such as those of tracing, are not signed
 
 
 class RejectReason(StrEnum):
-    """Why a record was not believed. A closed set: it labels a metric."""
+    """Why a record was rejected. A closed set, because it labels a metric."""
 
     UNSIGNED = "unsigned"
     UNKNOWN_KEY = "unknown_key"
@@ -37,9 +37,9 @@ class RejectReason(StrEnum):
 
 
 class Keyring(msgspec.Struct, frozen=True):
-    """The secrets by their names; new records are signed with the `active` one. Without any, nothing is verified.
+    """The keys by name. `sign` uses the `active` key, `verify` accepts all. Without keys, records are not signed.
 
-    `deployment` is part of every signature; with None, signatures of earlier versions are valid, which named none.
+    `deployment` is part of every signature. None: for signatures of earlier versions, which had no deployment.
     """
 
     keys: Mapping[str, bytes] = {}
@@ -50,33 +50,33 @@ class Keyring(msgspec.Struct, frozen=True):
         return f"Keyring({', '.join(sorted(self.keys))}; active: {self.active or 'none'})"
 
     @property
-    def is_demanding(self) -> bool:
+    def requires_signatures(self) -> bool:
         """Whether records must be signed."""
         return bool(self.keys)
 
     def signed(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> list[tuple[str, bytes]]:
-        """Return the headers of a record with key name and signature; as they were, where there is no key.
+        """Return the headers with key name and signature; unchanged if there is no key.
 
         Parameters
         ----------
         role
-            Of the topic, as in the table of topics: the same key signs for several.
+            The role of the topic, as in the table of topics: one key signs for several topics.
         """
         plain = [(name, content or b"") for name, content in headers if name not in {KEY_HEADER, SIGNATURE_HEADER}]
-        if not self.is_demanding:
+        if not self.requires_signatures:
             return plain
         named = [*plain, (KEY_HEADER, self.active.encode())]
         return [*named, (SIGNATURE_HEADER, self._signature(self.keys[self.active], role, key, value, named))]
 
     def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Refuse a record that none of our keys has signed just so.
+        """Reject a record without a valid signature of one of the keys.
 
         Raises
         ------
         RefusedRecord
-            With the reason, one of `RejectReason`.
+            With a `RejectReason`.
         """
-        if not self.is_demanding:
+        if not self.requires_signatures:
             return
         found = dict(headers)
         name, given = found.get(KEY_HEADER), found.get(SIGNATURE_HEADER)
@@ -94,7 +94,7 @@ class Keyring(msgspec.Struct, frozen=True):
     def _signature(
         self, secret: bytes, role: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
     ) -> bytes:
-        """Sign. MessagePack tells where each part ends, and nothing from what is empty: no two records are alike."""
+        """Return the signature. MessagePack separates the parts and tells None from empty, so records never collide."""
         ours = [header for header in headers if header[0].startswith(HEADER_PREFIX)]
         place = (role,) if self.deployment is None else (self.deployment, role)
         content = msgspec.msgpack.encode((*place, key, value, ours))

@@ -1,9 +1,9 @@
-"""Tokens instead of card ids: they identify a card, but without the key do not reveal its number.
+"""Replace card numbers and card ids by tokens, which identify a card but do not reveal its number without the key.
 
-A token is HMAC-SHA-256 (RFC 2104) of the digits of a card number, or of any other id of the card, cut to 128
-bits: two of ten billion cards share one with a probability of about 1e-19. It is written in letters, because digits in
-a row may look like a card number again, and names its key, so that a rotation can be seen. The key must be secret: card
-numbers are few enough to be tried.
+A token is HMAC-SHA-256 (RFC 2104) of the digits of a card number, or of another id of the card, truncated to 128 bits.
+With ten billion cards, the probability of a collision is about 1e-19. A token has letters only, because digits might
+look like a card number. It has the name of its key, so operators can see a rotation. The key must be secret, because an
+attacker could try all card numbers.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import DeadLetterReason, card_of, fields_of
 from fraud_service.security.card_data import (
-    LARGEST_IN_PARTS,
+    MAX_PARTLY_MASKED,
     CardData,
-    refuse,
-    replaced,
-    whole_number,
+    parse_card_number,
+    reject_card_data,
+    replace_card_numbers,
 )
 
-BYTES: Final = 16
+TOKEN_BYTES: Final = 16
 _LETTERS: Final = bytes.maketrans(b"0123456789abcdef", b"abcdefghijklmnop")
 _TOKEN: Final = re.compile(rb"tok_(?P<key>[a-z][a-z0-9]{0,11})_[a-p]{32}")
 
 
 class Tokenizer(msgspec.Struct, frozen=True):
-    """The secrets by their names, letters and digits beginning with a letter; the `active` one makes new tokens."""
+    """The keys by name (letters and digits, a letter first). New tokens use the `active` key."""
 
     keys: Mapping[str, bytes]
     active: str
@@ -41,31 +41,30 @@ class Tokenizer(msgspec.Struct, frozen=True):
         return f"Tokenizer({', '.join(sorted(self.keys))}; active: {self.active})"
 
     def token(self, digits: bytes, key: str) -> bytes:
-        """Return the token of a card number, given as ASCII digits, under one of the keys."""
-        digest = hmac.digest(self.keys[key], digits, "sha256")[:BYTES]
+        """Return the token of a card number (ASCII digits) with the named key."""
+        digest = hmac.digest(self.keys[key], digits, "sha256")[:TOKEN_BYTES]
         return b"tok_" + key.encode() + b"_" + digest.hex().encode().translate(_LETTERS)
 
     def card_token(self, card: bytes, key: str) -> bytes:
-        """Return the token of a card's number or id; a token is returned unchanged."""
-        return card if self._is_token(card) else self.token(whole_number(card) or card, key)
+        """Return the token of a card number or id; a token stays unchanged."""
+        return card if self._is_token(card) else self.token(parse_card_number(card) or card, key)
 
     def tokenize(
         self, value: bytes | None, key: bytes | None, secret: str | None = None
     ) -> tuple[bytes | None, bytes | None]:
-        """Return value and key of a message with a token for the card, and for every card number wherever it stands.
+        """Return value and key of a message with tokens for `card_id`, the key and every card number.
 
-        It fails closed: `card_id` and key become tokens of a known key, or the message is refused.
+        Fails closed: `card_id` and key become tokens of a known key, or the message is rejected.
 
         Parameters
         ----------
         secret
-            Name of the key that makes the tokens; by default the active one.
+            Name of the key for the tokens; the active one by default.
 
         Raises
         ------
         InvalidEvent
-            When the message has what authenticates a card, no `card_id` that is text, or a card number where no text
-            can stand.
+            The message has authentication data, or no `card_id` that is text, or a card number that is not text.
         """
         (made,) = self.tokenize_under([secret or self.active], value, key)
         return made
@@ -73,9 +72,9 @@ class Tokenizer(msgspec.Struct, frozen=True):
     def tokenize_under(
         self, names: Iterable[str], value: bytes | None, key: bytes | None
     ) -> list[tuple[bytes | None, bytes | None]]:
-        """Do the same once for each of several keys; the message is searched once. Raises as `tokenize` does."""
-        fields = fields_of(value)  # first: to search takes longer
-        found = refuse(value, key, numbers=False)
+        """Tokenize with each of several keys after one search of the message. Raises as `tokenize` does."""
+        fields = fields_of(value)  # before the search, which takes longer
+        found = reject_card_data(value, key, numbers=False)
         return [self._tokenized(value, fields, key, name, found) for name in names]
 
     def _tokenized(
@@ -83,16 +82,16 @@ class Tokenizer(msgspec.Struct, frozen=True):
     ) -> tuple[bytes | None, bytes | None]:
         new_key = None if key is None else self.card_token(key, name)
         written = self._with_token(value, fields, name)
-        is_long = len(written) > LARGEST_IN_PARTS  # it may hold no number but its card's
-        new_value = written if is_long else replaced(written, lambda digits: self.token(digits, name))
+        is_long = len(written) > MAX_PARTLY_MASKED  # only `card_id` may be a card number
+        new_value = written if is_long else replace_card_numbers(written, lambda digits: self.token(digits, name))
         if new_value != written and not _is_json(new_value):
-            raise InvalidEvent(DeadLetterReason.CARD_NUMBER, "a card number stands where no text can: send it as text")
+            raise InvalidEvent(DeadLetterReason.CARD_NUMBER, "a card number is not in a text: send it as text")
         if found is not None or not is_long:
-            refuse(new_value, new_key)  # whatever is left over
+            reject_card_data(new_value, new_key)  # anything that the replacement missed
         return new_value, new_key
 
     def _with_token(self, value: bytes | None, fields: dict[str, msgspec.Raw], name: str) -> bytes:
-        """Return the message with the token of its `card_id`, and each field once."""
+        """Return the message with the token as `card_id`, and with each field once."""
         card = card_of(fields).encode()
         token = self.card_token(card, name)
         if token == card and b"\\" not in value and value.count(b"card_id") == 1:  # type: ignore[operator, union-attr]
@@ -100,7 +99,7 @@ class Tokenizer(msgspec.Struct, frozen=True):
         return msgspec.json.encode(fields | {"card_id": token.decode()})
 
     def _is_token(self, card: bytes) -> bool:
-        """Say whether it has the form of a token of a known key; whether it was made with it cannot be told."""
+        """Return whether this has the form of a token of a known key, which does not prove that the key made it."""
         token = _TOKEN.fullmatch(card)
         return token is not None and token["key"].decode() in self.keys
 

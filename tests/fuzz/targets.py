@@ -58,7 +58,7 @@ from fraud_service.runtime import health
 from fraud_service.runtime.metrics.learner import LearnerMetrics
 from fraud_service.runtime.metrics.scorer import ScorerMetrics
 from fraud_service.runtime.metrics.stream import Metrics
-from fraud_service.security.card_data import find
+from fraud_service.security.card_data import find_card_data
 from fraud_service.security.signatures import KEY_HEADER, SIGNATURE_HEADER, Keyring, RejectReason
 from fraud_service.security.tokens import Tokenizer
 
@@ -277,7 +277,7 @@ def promotes(data: bytes) -> int:
     reader.add(NAMES.models, given.one_of(KINDS), given.rest, [(SEQUENCE_HEADER, b"5")])
     received = topic.read_available()
     assert not reader.waiting
-    if ring.is_demanding:
+    if ring.requires_signatures:
         assert received == []
         assert len(refused) == sent + 1
         assert knowledge.at(MONDAY).snapshot.version == "untaught"
@@ -363,7 +363,7 @@ def tokenizes(data: bytes) -> bool:
     key = given.part()
     with suppress(InvalidEvent):
         value, new_key = TOKENIZER.tokenize(given.rest, key)
-        assert find(value) is None
+        assert find_card_data(value) is None
         assert (new_key is None) == (key is None)
         tokens = [card_of(fields_of(value)).encode(), *([] if key is None else [new_key])]
         assert all(TOKENIZER._is_token(token) for token in tokens), tokens

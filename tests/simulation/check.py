@@ -15,7 +15,7 @@ from fraud_service.kafka import topics
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Received, bounded, require_content
 from fraud_service.processors.scorer import _outputs, decode_message
-from fraud_service.security.card_data import refuse
+from fraud_service.security.card_data import reject_card_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ class Expected:
         received = bounded(Received(name, self._partition, offset, record.key, record.value, record.timestamp))
         try:
             require_content(received)
-            refuse(record.value, record.key)
+            reject_card_data(record.value, record.key)
             transaction = decode_message(received, to_ms(self._settings.max_clock_skew))
         except InvalidEvent as error:
             yield dead_letter(received, error)

@@ -10,7 +10,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from fraud_service.security.card_data import find
+from fraud_service.security.card_data import find_card_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,4 +166,4 @@ def rate(kind: str, count: int) -> tuple[int, int]:
     dice = random.Random(kind)
     values = (KINDS[kind](dice) for _ in range(count))
     messages = (json.dumps({"value": str(one) if isinstance(one, uuid.UUID) else one}).encode() for one in values)
-    return count, sum(find(message) is not None for message in messages)
+    return count, sum(find_card_data(message) is not None for message in messages)

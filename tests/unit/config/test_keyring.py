@@ -35,7 +35,7 @@ def test_without_keys_the_error_names_both_settings():
 
 
 def test_unsigned_operation_can_be_allowed():
-    assert not load_keyring(Settings(allow_unsigned=True)).is_demanding
+    assert not load_keyring(Settings(allow_unsigned=True)).requires_signatures
 
 
 def test_keys_without_a_deployment_stop_the_start(keys):
@@ -46,7 +46,7 @@ def test_keys_without_a_deployment_stop_the_start(keys):
 
 def test_keys_count_also_where_unsigned_operation_is_allowed(keys):
     ring = load_keyring(Settings(signing_key_dir=keys, deployment="production/fraud", allow_unsigned=True))
-    assert ring.is_demanding
+    assert ring.requires_signatures
     assert (ring.active, ring.deployment) == ("2026-01", "production/fraud")
 
 
@@ -65,10 +65,10 @@ def test_signing_needs_keys_even_where_unsigned_operation_is_allowed():
 def test_a_key_has_a_name_that_can_be_a_header_and_be_shown(tmp_path, name):
     (tmp_path / name).write_text("k" * 64)
     said = complaint(signing_key_dir=tmp_path, deployment="production")
-    assert said.startswith(f"FRAUD_SIGNING_KEY_DIR={tmp_path}: a key is named ")
+    assert said.startswith(f"FRAUD_SIGNING_KEY_DIR={tmp_path}: the key name ")
     assert "\x1b" not in said
 
 
 def test_a_certificate_is_no_key(tmp_path):
     (tmp_path / "tls.crt").write_text("-----BEGIN CERTIFICATE-----\nMIIB" + "A" * 64)
-    assert "everybody may know" in complaint(signing_key_dir=tmp_path, deployment="production")
+    assert "not a secret key" in complaint(signing_key_dir=tmp_path, deployment="production")

@@ -56,13 +56,13 @@ def row(kind: str) -> bytes:
 def hour() -> bytes:
     """Return a count of labels."""
     store = DictStore()
-    LabelRateLimiter(store, LabelRateLimits(9, 9)).admit(label(), MONDAY)
+    LabelRateLimiter(store, LabelRateLimits(9, 9)).check(label(), MONDAY)
     return store[KEY]
 
 
 def count(data: bytes) -> None:
     with suppress(InvalidEvent):
-        LabelRateLimiter(DictStore({KEY: data}), LabelRateLimits(9, 9)).admit(label(), MONDAY)
+        LabelRateLimiter(DictStore({KEY: data}), LabelRateLimits(9, 9)).check(label(), MONDAY)
 
 
 def settle(data: bytes) -> None:

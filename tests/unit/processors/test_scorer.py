@@ -18,7 +18,7 @@ from fraud_service.domain.events import DeadLetterReason
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.processors.scorer import PROFILE
-from fraud_service.security.card_data import masked
+from fraud_service.security.card_data import mask_bytes
 
 START = 1_700_000_000_000
 
@@ -36,7 +36,7 @@ def test_each_malformed_message_is_one_dead_letter_and_the_good_ones_around_it_a
     loop.tick()
     letters = loop.on("dead_letters")
     assert [(letter.value, letter.key, letter.header["fraud-reason"]) for letter in letters] == [
-        (None if reason is DeadLetterReason.TOO_LARGE else value and masked(value), key and masked(key), reason)
+        (None if reason is DeadLetterReason.TOO_LARGE else value and mask_bytes(value), key and mask_bytes(key), reason)
         for value, key, reason in MALFORMED
     ]
     assert [decode_score(record.value).transaction_id for record in loop.on("scores")] == [

@@ -21,7 +21,7 @@ def admitted(sluice: LabelRateLimiter, arrivals) -> list[bool]:
     found = []
     for number, (source, card, after) in enumerate(arrivals):
         try:
-            sluice.admit(label(f"t-{number}", source=source, card_id=f"card-{card}"), MONDAY + after)
+            sluice.check(label(f"t-{number}", source=source, card_id=f"card-{card}"), MONDAY + after)
             found.append(True)
         except InvalidEvent as error:
             found.append(error.reason != DeadLetterReason.LABEL_FLOOD)
@@ -66,7 +66,7 @@ def test_each_limit_works_alone_and_says_how_many_there_were(limits):
     sluice = LabelRateLimiter(DictStore(), limits)
     assert admitted(sluice, [(LabelSource.ANALYST, 0, 0)] * 3) == [True, True, False]
     with pytest.raises(InvalidEvent, match="2 labels of"):
-        sluice.admit(label(source=LabelSource.ANALYST, card_id="card-0"), MONDAY)
+        sluice.check(label(source=LabelSource.ANALYST, card_id="card-0"), MONDAY)
     assert admitted(sluice, [(LabelSource.CUSTOMER, 1, 0)]) == [True]
 
 
