@@ -16,7 +16,7 @@ from fraud_service.kafka.topic_reader import Record
 pytestmark = pytest.mark.attack
 
 
-def verdict(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settings):
+def check(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settings):
     """Judge a letter of the only payment there is."""
     paid = Record(topic, 0, 0, b"c-1", value, BROKER_TIME, [])
     place = {"reason": "not_json", "source-topic": topic, "source-partition": "0", "source-offset": "0"}
@@ -39,8 +39,8 @@ def verdict(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settin
     ],
     ids=["in order", "within the tolerance", "with a card number that may stay"],
 )
-def test_a_letter_of_a_payment_that_scorers_take_is_left(monkeypatch, value, settings):
-    assert "may have been scored" in verdict(monkeypatch, value, **settings).hindrance
+def test_a_dead_letter_of_a_transaction_that_scorers_accept_is_not_sent(monkeypatch, value, settings):
+    assert "may have been scored" in check(monkeypatch, value, **settings).hindrance
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_a_letter_of_a_payment_that_scorers_take_is_left(monkeypatch, value, set
         (text(merchant_id="4242424242424242"), {"reject_pan": True}),
     ],
 )
-def test_a_letter_of_what_scorers_refuse_is_sent(monkeypatch, value, settings):
-    assert verdict(monkeypatch, value, **settings).hindrance is None
+def test_a_dead_letter_of_a_message_that_scorers_reject_is_sent(monkeypatch, value, settings):
+    assert check(monkeypatch, value, **settings).hindrance is None
 
 
 @pytest.mark.parametrize("card", ["4242424242424242", "c-1", "tok_a_" + "a" * 32])
-def test_a_letter_of_a_raw_payment_that_tokenizers_take_is_left(monkeypatch, card):
+def test_a_dead_letter_of_a_raw_transaction_that_tokenizers_accept_is_not_sent(monkeypatch, card):
     paid = text(card_id=card, note="4242 4242 4242 4242")
-    assert "may have been scored" in verdict(monkeypatch, paid, NAMES.raw_transactions).hindrance
+    assert "may have been scored" in check(monkeypatch, paid, NAMES.raw_transactions).hindrance
 
 
 @pytest.mark.parametrize("value", [b"no json", text(card_id=7), text(cvv="123"), text(n=[4242424242424242])])
-def test_a_letter_of_what_tokenizers_refuse_is_sent(monkeypatch, value):
-    assert verdict(monkeypatch, value, NAMES.raw_transactions).hindrance is None
+def test_a_dead_letter_of_a_message_that_tokenizers_reject_is_sent(monkeypatch, value):
+    assert check(monkeypatch, value, NAMES.raw_transactions).hindrance is None

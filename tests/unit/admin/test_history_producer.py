@@ -28,7 +28,7 @@ class Producer:
         return 0
 
 
-def test_labels_of_one_instant_and_one_id_are_sent_though_they_say_different_things(monkeypatch):
+def test_contradicting_labels_of_one_id_and_time_are_all_sent(monkeypatch):
     producer = Producer()
     monkeypatch.setattr(clients, "producer", lambda *_: producer)
     history = [

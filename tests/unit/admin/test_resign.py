@@ -33,7 +33,7 @@ def lenient(**allowed: bool) -> UnsignedReplayGuard:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_only_what_is_vouched_for_is_believed(allowed, believed):
+def test_only_records_that_the_operator_vouches_for_are_accepted(allowed, believed):
     for headers in (SIGNED, UNBOUND, STAGING, []):
         if headers in believed:
             lenient(**allowed).require(*RECORD, headers)
@@ -42,7 +42,7 @@ def test_only_what_is_vouched_for_is_believed(allowed, believed):
                 lenient(**allowed).require(*RECORD, headers)
 
 
-def test_the_newest_models_switch_and_re_fit_are_signed_anew_in_order():
+def test_the_newest_models_switch_and_re_fit_report_are_re_signed_in_order():
     switch, refit = SWITCH_KEY.encode(), REFIT_KEY.encode()
     keys = [switch, refit, *(b"forest-%d" % number for number in range(2 * MAX_MODELS)), b"forest-1", switch]
     records = [PromotedModel(key, b"%d" % place, 0, None) for place, key in enumerate(keys)]

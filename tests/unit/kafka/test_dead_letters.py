@@ -1,4 +1,4 @@
-"""What proves a dead letter: its bytes, or their length and digest."""
+"""Dead letters and redrive marks, compared with the messages and dead letters that they name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def letter(key: bytes | None, value: bytes | None, **headers: bytes) -> Record:
         letter(b"card-1", b'{"amount": [card number]}', masked=b"card data"),
     ],
 )
-def test_a_letter_that_keeps_what_its_source_says_is_of_it(entry):
+def test_a_dead_letter_with_the_content_or_the_hash_of_its_source_matches_it(entry):
     assert matches_source(entry, SOURCE)
 
 
@@ -60,11 +60,11 @@ def test_a_letter_that_keeps_what_its_source_says_is_of_it(entry):
         letter(None, SOURCE.value, key_length=b"6", key_sha256=DIGEST),
     ],
 )
-def test_a_letter_that_keeps_anything_else_is_not(entry):
+def test_a_dead_letter_with_any_other_content_does_not_match_its_source(entry):
     assert not matches_source(entry, SOURCE)
 
 
-def test_a_forged_mark_accuses_no_real_one():
+def test_a_forged_mark_does_not_make_a_real_mark_an_anomaly():
     findings = Findings()
     named = {"reason": b"not_json", "source_topic": b"payments", "source_partition": b"0", "source_offset": b"5"}
     written = [letter(b"card-1", b"x", **named)]
@@ -82,7 +82,7 @@ RECORDS = st.lists(st.tuples(st.none() | st.binary(max_size=9), st.none() | st.b
 
 
 @given(RECORDS)
-def test_whatever_lies_among_dead_letters_is_a_letter_a_mark_or_foreign(records):
+def test_every_record_is_parsed_as_a_dead_letter_a_mark_or_a_foreign_record(records):
     sorter, letters = DeadLetterParser(), {}
     for offset, (key, value, headers) in enumerate(records, start=5):
         try:

@@ -1,4 +1,4 @@
-"""The topic of models lets each record pass once, in the order of its numbers, whatever somebody writes there."""
+"""The guard of the model topic accepts each record once, in the order of sequence numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def headers(number: bytes, ring: Keyring = RING) -> list[tuple[str, bytes]]:
     return ring.signed("models", b"key", b"value", [(SEQUENCE_HEADER, number)])
 
 
-def test_numbers_grow_and_one_sent_a_second_time_is_refused():
+def test_a_record_with_a_sequence_number_that_does_not_grow_is_rejected():
     gate = ReplayGuard(RING)
     for number in (b"5", b"7"):
         gate.check(b"key", b"value", headers(number))
@@ -36,14 +36,14 @@ def test_numbers_grow_and_one_sent_a_second_time_is_refused():
 
 @pytest.mark.parametrize("ring", [RING, Keyring()], ids=["signed", "unsigned"])
 @pytest.mark.parametrize("number", [b"9" * 5000, b"-1", b"0x10", b"\xff", "٣".encode()], ids=repr)
-def test_a_number_that_is_none_is_refused_and_the_next_record_passes(ring, number):
+def test_an_invalid_sequence_number_is_rejected_and_the_next_record_is_accepted(ring, number):
     gate = ReplayGuard(ring)
     with pytest.raises(RefusedRecord):
         gate.check(b"key", b"value", headers(number, ring))
     gate.check(b"key", b"value", headers(b"1", ring))
 
 
-def test_without_keys_a_record_of_an_older_version_has_no_number():
+def test_a_record_without_a_sequence_number_is_accepted_only_without_keys():
     ReplayGuard(Keyring()).check(b"key", b"value", [])
     with pytest.raises(RefusedRecord):
         ReplayGuard(RING).check(b"key", b"value", RING.signed("models", b"key", b"value", []))
@@ -71,7 +71,7 @@ class StalledConsumer:
         self.is_closed = True
 
 
-def test_in_an_outage_a_refresh_ends_with_what_has_arrived_and_a_start_fails(monkeypatch):
+def test_in_an_outage_a_refresh_returns_what_has_arrived_and_a_start_fails(monkeypatch):
     monkeypatch.setattr(clients, "reader", StalledConsumer)
     reader = ModelTopicReader(Settings(), "test")
     monkeypatch.setattr(reader, "_parse", lambda _: [b"model"])
@@ -85,15 +85,15 @@ def test_in_an_outage_a_refresh_ends_with_what_has_arrived_and_a_start_fails(mon
     assert reader._consumer.is_closed
 
 
-def test_an_unsigned_number_does_not_stand_in_the_way_of_signed_ones():
+def test_an_unsigned_sequence_number_does_not_block_signed_records():
     gate = ReplayGuard(RING)
     with pytest.raises(RefusedRecord):
         gate.check(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
     gate.check(b"key", b"value", headers(b"1"))
 
 
-def test_when_no_number_is_left_the_publisher_says_so(monkeypatch):
-    monkeypatch.setattr(model_topic, "deliver", lambda *_: pytest.fail("it was sent, and nobody would believe it"))
+def test_publishing_fails_when_no_higher_sequence_number_is_left(monkeypatch):
+    monkeypatch.setattr(model_topic, "deliver", lambda *_: pytest.fail("a record was sent that every reader rejects"))
     gate = ReplayGuard(Keyring())
     gate.check(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
     with pytest.raises(FatalStreamError, match="leaves no higher one"):

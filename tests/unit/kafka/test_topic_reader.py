@@ -1,4 +1,4 @@
-"""Headers that the client cannot read end nobody who reads a topic."""
+"""A header that the client cannot read does not stop a reader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fraud_service.kafka.topic_reader import TopicReader
 
 pytestmark = pytest.mark.timeout(120)
 
-COUNT = 100  # Python specialises a loop that is warm, and looks less
+COUNT = 100  # enough for Python to specialise the loop, after which it checks less
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def place(embedded_broker):
     return Settings(bootstrap_servers=embedded_broker.bootstrap), topic
 
 
-def test_what_cannot_be_read_is_no_header_in_a_warm_loop_too(place):
+def test_unreadable_headers_are_left_out_in_a_specialised_loop_too(place):
     settings, topic = place
     reader = clients.reader(settings, "test")
     reader.assign([TopicPartition(topic, 0, 0)])
@@ -44,7 +44,7 @@ def test_what_cannot_be_read_is_no_header_in_a_warm_loop_too(place):
     reader.close()
 
 
-def test_an_archive_reads_on(place):
+def test_a_topic_reader_returns_records_with_unreadable_headers(place):
     settings, topic = place
     with TopicReader(settings, "test") as archive:
         entries = [*archive.read(topic, 0)]

@@ -38,7 +38,7 @@ class Admin:
         return found
 
 
-def test_the_cluster_as_the_table_has_it_passes():
+def test_a_cluster_like_the_table_has_no_findings():
     assert topics.findings(Admin(), TABLE) == topics.findings(Admin(), TABLE, replication=1) == []
 
 
@@ -52,7 +52,7 @@ def test_the_cluster_as_the_table_has_it_passes():
     ],
     ids=str,
 )
-def test_a_topic_of_models_from_which_a_switch_could_vanish_stops_the_start_and_names_the_fix(other):
+def test_a_model_topic_from_which_records_expire_stops_the_start_and_names_the_fix(other):
     (name,) = other
     (found,) = topics.findings(Admin("models", **other), TABLE)
     assert f"--alter --topic fraud.models.v1 --add-config {name}=" in found
@@ -64,10 +64,10 @@ def test_a_longer_retention_of_other_topics_does_not_stop_the_start():
     assert len(topics.findings(other, TABLE, replication=1)) == 1
 
 
-def test_a_row_of_risk_that_is_dated_back_cannot_have_another_removed_at_once():
+def test_a_backdated_risk_row_cannot_remove_another_at_once():
     (found,) = topics.findings(Admin("risk", **{"message.timestamp.type": "CreateTime"}), TABLE)
     assert "LogAppendTime" in found
 
 
-def test_a_model_may_be_as_large_as_its_topic_takes_it():
+def test_the_largest_model_fits_into_a_record_of_its_topic():
     assert artifact.MAX_BYTES == topics.MAX_MODEL_BYTES
