@@ -1,7 +1,7 @@
 """`fraud-service demo`: the whole service for a minute, on simulated payments at accelerated event time.
 
-`stage` sets up broker, topics, scorer and learner, and takes them down again; `tally` counts what the topics show;
-`view` draws it; `show` is the performance itself.
+`setup` starts scorer and learner and makes their topics, `monitor` counts the records on the topics, `screen` draws the
+counts, and `run` puts them together.
 """
 
 from __future__ import annotations

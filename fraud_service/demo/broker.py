@@ -1,9 +1,10 @@
-"""A small Kafka-compatible broker inside this process tree, for `fraud-service demo` and quick tests.
+"""Run an embedded Kafka-compatible broker, for `fraud-service demo` and quick tests.
 
-It is one binary that starts in milliseconds and honours transactions, which makes it a fair stand-in for trying the
-service on a laptop. It is no production broker: data goes to a temporary directory, and a hard kill can lose what was
-acknowledged in the last moments. The binary is closed source, in the wheel `noida-db`. Only the `demo` extra
-installs it, never an image, and `fraud-service demo --bootstrap` does not use it.
+The broker is one binary that starts in milliseconds and supports transactions. It is no production broker: data goes
+to a
+temporary directory, and SIGKILL can lose records that were acknowledged last. The binary is closed source, in the wheel
+`noida-db`. Only the `demo` extra installs it, no image contains it, and `fraud-service demo --bootstrap` does not use
+it.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 LOOPBACK: Final = "127.0.0.1"
 INSTALL_HINT: Final = "pip install 'fraud-service[demo]'"
 
-# Below the range from which Linux, macOS and Windows take the local port of an outgoing connection. A client that keeps
-# dialling a broker which is down could otherwise be given that very port, connect to itself, and block the restart.
+# Below the ephemeral ports of Linux, macOS and Windows. A client that reconnects to a stopped broker could otherwise
+get
+# the broker's port as its local port, connect to itself, and block the restart.
 _PORTS: Final = range(15_000, 32_000)
 _PORT_ATTEMPTS: Final = 200
 _START_ATTEMPTS: Final = 3
-_PROBE_SECONDS: Final = 0.5
-_PAUSE_SECONDS: Final = 0.02
+_PROBE_TIMEOUT_S: Final = 0.5
+_POLL_S: Final = 0.02
 _LOG_TAIL_LINES: Final = 20
 
 
@@ -48,15 +50,16 @@ class EmbeddedBrokerError(FraudServiceError):
 class EmbeddedBroker:
     """Run the embedded broker for the length of a `with` block, on a free loopback port and a temporary directory.
 
-    The broker gets a session of its own: Ctrl-C in a terminal reaches the service, and the broker ends when the block
-    is left. Leave the block on SIGTERM too, since nobody else ends the broker.
+    The broker has a session of its own, so Ctrl-C in a terminal does not reach it. Leaving the block ends it. The
+    caller
+    must leave the block on SIGTERM too.
 
     Parameters
     ----------
     start_timeout
         Seconds until the broker must answer an admin client.
     stop_timeout
-        Seconds the broker has to end by itself before it is killed.
+        Seconds from SIGTERM to SIGKILL.
 
     Attributes
     ----------
@@ -82,7 +85,7 @@ class EmbeddedBroker:
         Raises
         ------
         EmbeddedBrokerError
-            The `noida_db` package is missing, or the broker did not come up; then with the last lines of its log.
+            The `noida_db` package is missing, or the broker did not start. The message has the end of its log.
         """
         if self._process is not None:
             return
@@ -117,7 +120,7 @@ class EmbeddedBroker:
         self.stop()
 
     def _start_on_a_free_port(self, binary: Path) -> None:
-        """Launch, and once more if another process took the port between our look and the broker's bind."""
+        """Launch the broker, and try again if another process took the port before the broker could bind it."""
         self._directory = Path(tempfile.mkdtemp(prefix="fraud-service-broker-"))
         for attempt in range(1, _START_ATTEMPTS + 1):
             directory = self._directory / str(attempt)
@@ -134,20 +137,15 @@ class EmbeddedBroker:
 
 
 def find_binary() -> Path:
-    """Locate the broker's binary, which the `noida_db` package carries.
-
-    Returns
-    -------
-    Path
-        The executable.
+    """Return the path of the broker's executable in the `noida_db` package.
 
     Raises
     ------
     EmbeddedBrokerError
         The package is not installed, or it has no binary for this platform.
     """
-    # Not imported: the package is only the folder of the binary. Its Python wrapper would stand between us and the
-    # process, and killing the wrapper leaves the broker behind.
+    # The package is not imported: its Python wrapper would be the child process, and killing it would leave the
+    # broker behind.
     spec = importlib.util.find_spec("noida_db")
     if spec is None or spec.origin is None:
         raise EmbeddedBrokerError(f"the embedded broker is not installed; install it with: {INSTALL_HINT}")
@@ -162,17 +160,14 @@ def find_binary() -> Path:
 
 
 def free_loopback_port() -> int:
-    """Find a loopback TCP port that nobody listens on, outside the range for outgoing connections.
+    """Return a free loopback TCP port below the ephemeral ports.
 
-    Returns
-    -------
-    int
-        The port. It is not reserved: bind it soon, and try another if someone else was quicker.
+    The port is not reserved: bind it soon, and try another if it is taken by then.
 
     Raises
     ------
     EmbeddedBrokerError
-        All of the many ports that were tried are taken.
+        When all ports that were tried are taken.
     """
     for port in random.SystemRandom().sample(_PORTS, _PORT_ATTEMPTS):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
@@ -184,43 +179,24 @@ def free_loopback_port() -> int:
 
 
 def wait_for_broker(bootstrap: str, *, timeout: float, exit_code: Callable[[], int | None]) -> str | None:
-    """Wait until a broker that was just started answers an admin client.
+    """Wait at most `timeout` seconds until a broker answers an admin client.
 
-    Parameters
-    ----------
-    bootstrap
-        `host:port` of the broker.
-    timeout
-        Seconds to wait at most; one probe more may be under way when they end.
-    exit_code
-        Tells the exit code of the broker's process, None while it runs: waiting for a dead process is pointless.
-
-    Returns
-    -------
-    str or None
-        None when the broker answered, otherwise what went wrong.
+    `exit_code` returns the exit code of the broker's process, None while it runs. Returns None when the broker
+    answered, otherwise what went wrong.
     """
 
     def has_answered_or_ended() -> bool:
-        # A plain connect first: librdkafka backs off and logs after a refused connection, which would slow every start.
+        # A plain connect first: after a refused connection librdkafka logs and backs off, which slows the start.
         return exit_code() is not None or (_accepts_connections(bootstrap) and _answers(bootstrap))
 
-    if not wait_until(has_answered_or_ended, timeout, _PAUSE_SECONDS):
+    if not wait_until(has_answered_or_ended, timeout, _POLL_S):
         return f"did not answer on {bootstrap} within {timeout:g} s"
     code = exit_code()
     return None if code is None else f"ended with exit code {code} while starting"
 
 
 def end_process(process: subprocess.Popen[bytes], *, timeout: float) -> None:
-    """End a child process: SIGTERM, and SIGKILL if it does not obey in time.
-
-    Parameters
-    ----------
-    process
-        The child. It is reaped, so that no zombie is left.
-    timeout
-        Seconds between the two signals.
-    """
+    """End a child process with SIGTERM, after `timeout` seconds with SIGKILL, and reap it."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -231,20 +207,7 @@ def end_process(process: subprocess.Popen[bytes], *, timeout: float) -> None:
 
 
 def tail(log: Path, lines: int = _LOG_TAIL_LINES) -> str:
-    """Read the last lines of a log for an error message.
-
-    Parameters
-    ----------
-    log
-        The file, which may not exist.
-    lines
-        How many lines at most.
-
-    Returns
-    -------
-    str
-        The lines, or a remark that there are none.
-    """
+    """Return the last lines of a log, or "(empty)" if there is none."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -275,7 +238,7 @@ def _launch(binary: Path, port: int, data: Path, log: Path) -> subprocess.Popen[
 def _accepts_connections(bootstrap: str) -> bool:
     host, _, port = bootstrap.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS):
+        with socket.create_connection((host, int(port)), timeout=_PROBE_TIMEOUT_S):
             return True
     except OSError:
         return False
@@ -285,6 +248,6 @@ def _answers(bootstrap: str) -> bool:
     # log_level 0: a broker that is not ready yet is expected here, and must not write to the user's terminal.
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "allow.auto.create.topics": False})
     try:
-        return bool(admin.list_topics(timeout=_PROBE_SECONDS).brokers)
+        return bool(admin.list_topics(timeout=_PROBE_TIMEOUT_S).brokers)
     except KafkaException:
         return False

@@ -1,4 +1,4 @@
-"""Decisions against the truth: as labels tell it meanwhile, and in the end as the simulator knows it."""
+"""Compare decisions with the truth: with labels while the demo runs, with the simulator's truth at its end."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
 
-MIN_FRAUDS: Final = 10  # with fewer, a grade says nothing
+MIN_FRAUDS: Final = 10  # with fewer, the figures are noise
 
 
 class LabelState(NamedTuple):
-    """The last word of the labels on a transaction, and what had been decided."""
+    """The newest label of a transaction, and its decision."""
 
     is_fraud: bool
     is_flagged: bool
 
 
-class Truth:
-    """Decisions against labels. A label that contradicts an earlier one takes its place."""
+class LabelledDecisions:
+    """Decisions by their labels. A newer label replaces an earlier one."""
 
     def __init__(self) -> None:
         self._words: dict[str, LabelState] = {}
         self._cells: defaultdict[tuple[bool, bool], int] = defaultdict(int)  # by flagged and fraud
 
-    def learn(self, record: LabelledRecord) -> None:
-        """Take in a labelled example."""
+    def add(self, record: LabelledRecord) -> None:
+        """Add a labelled example."""
         before = self._words.get(record.transaction_id)
         if before is not None:
             self._cells[before.is_flagged, before.is_fraud] -= 1
@@ -43,33 +43,33 @@ class Truth:
         self._words[record.transaction_id] = word
 
     @property
-    def found(self) -> int:
-        """Known frauds that had been flagged."""
+    def flagged_frauds(self) -> int:
+        """Number of known frauds that were flagged."""
         return self._cells[True, True]
 
     @property
     def frauds(self) -> int:
-        """Frauds known by now."""
+        """Number of known frauds."""
         return self._cells[True, True] + self._cells[False, True]
 
     @property
     def flagged(self) -> int:
-        """Flagged transactions of which the truth is known by now."""
+        """Number of flagged transactions with a label."""
         return self._cells[True, True] + self._cells[True, False]
 
     @property
     def precision(self) -> float | None:
-        """Share of the flagged that are frauds; None while there are none."""
-        return self.found / self.flagged if self.flagged else None
+        """Share of frauds among the flagged; None while there are none."""
+        return self.flagged_frauds / self.flagged if self.flagged else None
 
     @property
     def recall(self) -> float | None:
         """Share of the frauds that were flagged; None while there are none."""
-        return self.found / self.frauds if self.frauds else None
+        return self.flagged_frauds / self.frauds if self.frauds else None
 
 
-class Scored(NamedTuple):
-    """What the two components said of a transaction, in logits."""
+class ComponentLogits(NamedTuple):
+    """The logits of both components for a transaction."""
 
     transaction_id: str
     timestamp: int
@@ -77,44 +77,44 @@ class Scored(NamedTuple):
     online: float
 
     @classmethod
-    def of(cls, record: ScoreRecord) -> Scored | None:
-        """Take it from a record; None when a component had failed."""
+    def of(cls, record: ScoreRecord) -> ComponentLogits | None:
+        """Return the logits of a score record; None when a component failed."""
         if record.pretrained_logit is None or record.online_logit is None:
             return None
         return cls(record.transaction_id, record.timestamp, record.pretrained_logit, record.online_logit)
 
 
-class Grade(NamedTuple):
-    """How well logits fit the truth: average precision (of the ranking) and mean log loss (of the probabilities)."""
+class ModelQuality(NamedTuple):
+    """Quality of a model: average precision of its ranking, mean log loss of its probabilities."""
 
     average_precision: float
     log_loss: float
 
     @classmethod
-    def of(cls, truth: Sequence[bool], logits: Sequence[float]) -> Grade:
-        """Grade logits; there must be a fraud among the truth."""
+    def of(cls, truth: Sequence[bool], logits: Sequence[float]) -> ModelQuality:
+        """Evaluate logits. At least one transaction must be a fraud."""
         losses = [log_loss(logit, is_fraud=fraud) for fraud, logit in zip(truth, logits, strict=True)]
         return cls(average_precision(np.array(truth), np.array(logits)), sum(losses) / len(losses))
 
 
 class ModelComparison(NamedTuple):
-    """Pretrained and online model on the same transactions."""
+    """Quality of the pretrained and the online model on the same transactions."""
 
     frauds: int
-    pretrained: Grade
-    online: Grade
+    pretrained: ModelQuality
+    online: ModelQuality
 
     @classmethod
     def between(
-        cls, scored: Sequence[Scored], start: int, end: int, truth: Mapping[str, bool]
+        cls, scored: Sequence[ComponentLogits], start: int, end: int, truth: Mapping[str, bool]
     ) -> ModelComparison | None:
-        """Compare them on event times from `start` to before `end`; None where there are too few frauds."""
+        """Compare the models on event times in [start, end); None with too few frauds."""
         chosen = [each for each in scored if start <= each.timestamp < end]
         is_fraud = [truth[each.transaction_id] for each in chosen]
         if sum(is_fraud) < MIN_FRAUDS:
             return None
         return cls(
             sum(is_fraud),
-            Grade.of(is_fraud, [each.pretrained for each in chosen]),
-            Grade.of(is_fraud, [each.online for each in chosen]),
+            ModelQuality.of(is_fraud, [each.pretrained for each in chosen]),
+            ModelQuality.of(is_fraud, [each.online for each in chosen]),
         )

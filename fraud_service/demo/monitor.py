@@ -1,4 +1,4 @@
-"""What the topics show while the demo runs: read as anyone could read them, and counted."""
+"""Read the output topics while the demo runs, as any consumer can, and count their records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from fraud_service.demo.ground_truth import Scored, Truth
+from fraud_service.demo.ground_truth import ComponentLogits, LabelledDecisions
 from fraud_service.domain.records import AlertRecord, decode_labelled, decode_score
 from fraud_service.domain.snapshot import UNTRAINED, Snapshot, decode_snapshot
 from fraud_service.kafka import clients
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
 
-RECENT: Final = 5.0  # seconds over which speed and latency are shown
-ALERTS: Final = 40  # kept for the screen
+RECENT_S: Final = 5.0  # the window of throughput and latency on the screen
+MAX_ALERTS_KEPT: Final = 40  # for the screen
 BATCH: Final = 2000
 
 _alert_decoder = msgspec.json.Decoder(AlertRecord)
 
 
 class Latency(NamedTuple):
-    """Percentiles, in milliseconds."""
+    """Percentiles of a latency, in milliseconds."""
 
     median: float
     p99: float
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Latency:
-        """Take the percentiles of seconds."""
+        """Return the percentiles of latencies in seconds."""
         seconds = np.fromiter(values, np.float64)
         if not len(seconds):
             return cls(0.0, 0.0)
@@ -42,29 +42,29 @@ class Latency(NamedTuple):
         return cls(float(median), float(p99))
 
 
-class Tally:
-    """Everything counted from the output topics."""
+class TopicCounts:
+    """Counts of the records on the output topics."""
 
     def __init__(self) -> None:
         self.scores = self.stale = self.alerts = self.dead_letters = self.labelled = self.snapshots = 0
         self.event_time = 0
         self.in_force = UNTRAINED
-        self.latest: deque[AlertRecord] = deque(maxlen=ALERTS)
+        self.latest: deque[AlertRecord] = deque(maxlen=MAX_ALERTS_KEPT)
         self.newest: Snapshot | None = None
         self.weights: list[float] = []
-        self.truth = Truth()
-        self.scored: list[Scored] = []
-        self._seen: deque[tuple[float, float]] = deque()  # when a score was seen, and how long it took
+        self.truth = LabelledDecisions()
+        self.scored: list[ComponentLogits] = []
+        self._seen: deque[tuple[float, float]] = deque()  # time of reading and latency of each score
         self._latencies: list[float] = []
 
     def score(self, value: bytes, latency: float) -> None:
-        """Count a decision that became visible so many seconds after its transaction reached the broker."""
+        """Count a score. `latency` is the time from the append of its transaction to this read, in seconds."""
         record = decode_score(value)
         self.scores += 1
         self.stale += record.is_stale
         if record.timestamp >= self.event_time:
             self.event_time, self.in_force = record.timestamp, record.snapshot
-        scored = Scored.of(record)
+        scored = ComponentLogits.of(record)
         if scored is not None:
             self.scored.append(scored)
         self._latencies.append(latency)
@@ -78,7 +78,7 @@ class Tally:
     def label(self, value: bytes) -> None:
         """Count a labelled example."""
         self.labelled += 1
-        self.truth.learn(decode_labelled(value))
+        self.truth.add(decode_labelled(value))
 
     def snapshot(self, value: bytes) -> None:
         """Count a snapshot."""
@@ -87,20 +87,20 @@ class Tally:
         self.weights.append(self.newest.online_weight)
 
     def dead_letter(self) -> None:
-        """Count a message that could not be read."""
+        """Count a dead letter."""
         self.dead_letters += 1
 
     @property
     def records(self) -> int:
-        """How many records were read of all topics."""
+        """Number of records read from all topics."""
         return self.scores + self.alerts + self.labelled + self.snapshots + self.dead_letters
 
     def now(self) -> tuple[float, Latency]:
-        """Return the decisions a second and their latency of the last seconds."""
-        since = time.monotonic() - RECENT
+        """Return the scores a second and their latency over the last `RECENT_S` seconds."""
+        since = time.monotonic() - RECENT_S
         while self._seen and self._seen[0][0] < since:
             self._seen.popleft()
-        return len(self._seen) / RECENT, Latency.of(latency for _, latency in self._seen)
+        return len(self._seen) / RECENT_S, Latency.of(latency for _, latency in self._seen)
 
     def overall(self) -> Latency:
         """Return the latency of all decisions."""
@@ -108,12 +108,12 @@ class Tally:
 
 
 class Observer:
-    """Read the output topics, committed records only, into a tally. A context.
+    """Read committed records of the output topics into the counts. A context manager.
 
-    It subscribes rather than being assigned: a group that commits nothing vanishes with its only member.
+    It subscribes instead of assigning: a group that commits nothing disappears with its only member.
     """
 
-    def __init__(self, settings: Settings, tally: Tally) -> None:
+    def __init__(self, settings: Settings, tally: TopicCounts) -> None:
         names = settings.topics
         self._handlers: dict[str, Callable[[bytes, float], None]] = {
             names.scores: tally.score,
@@ -132,16 +132,16 @@ class Observer:
         self._consumer.close()
 
     def is_assigned(self) -> bool:
-        """Whether the topics are being read; polls."""
+        """Whether the consumer has partitions. Polls once."""
         self.read(0.1)
         return bool(self._consumer.assignment())
 
     def read(self, timeout: float) -> None:
-        """Take in what is there, waiting for it so many seconds at most."""
+        """Read what has arrived, and wait at most `timeout` seconds for the first record."""
         message = self._consumer.poll(timeout)
         if message is None:
             return
-        # One poll may wait; the rest is taken only as far as it is there already: a full batch would be waited for.
+        # Only the poll may wait. With a timeout, `consume` would wait for a full batch.
         for each in [message, *self._consumer.consume(BATCH, timeout=0)]:
             if each.error() is None:
                 _, written = each.timestamp()

@@ -1,7 +1,7 @@
-"""What the demo needs around it: a plan, settings of its own, topics, and the two services as processes.
+"""What the demo starts: a plan, settings of its own, topics, and scorer and learner as processes.
 
-The services are the real command line in processes of their own, with sessions of their own: Ctrl-C in a terminal
-reaches the demo alone, and the demo ends them in order.
+The processes run the real command line in sessions of their own. So Ctrl-C in a terminal reaches only the demo, which
+then stops the processes in order.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
 
-SEED: Final = 13  # not that of the world on which the shipped model was fitted
+SEED: Final = 13  # another world than the one on which the shipped model was fitted
 PAYMENTS_PER_CARD: Final = 2.24  # a day, as the simulator draws them
-FEWEST_CARDS: Final = 20
+MIN_CARDS: Final = 20
 MERCHANTS_PER_CARD: Final = 0.8
-DRIFT_AT: Final = 0.4  # of the days: what was learned before is overthrown, and there is time to learn anew
+DRIFT_SHARE: Final = 0.4  # of the days: the fraud changes, and the rest is enough to learn it
 
-# Event time runs some ten thousand times faster than the clock, but a lesson takes as long as ever from the label to
-# the scorers. Interval and lead are therefore chosen in seconds of the clock.
-INTERVAL_SECONDS: Final = 0.67
-LEAD_SECONDS: Final = 2.5
+# Event time runs some ten thousand times faster than the clock, but a snapshot takes as long as ever to reach the
+# scorers. So interval and activation delay are chosen in seconds of the clock.
+INTERVAL_S: Final = 0.67
+ACTIVATION_DELAY_S: Final = 2.5
 
-READY_TIMEOUT: Final = 60.0  # seconds
-STOP_TIMEOUT: Final = 10.0  # seconds; the services need one to leave in order
-REACH_TIMEOUT: Final = 10.0  # seconds for the user's Kafka to answer
-PROBE_TIMEOUT: Final = 2.0
-PAUSE: Final = 0.1
+READY_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 10.0  # the processes need one second
+REACH_TIMEOUT_S: Final = 10.0  # for the user's Kafka to answer
+PROBE_TIMEOUT_S: Final = 2.0
+POLL_S: Final = 0.1
 
 
 class DemoError(FraudServiceError):
-    """The demo cannot go on; the message has the end of the log that tells why."""
+    """The demo cannot continue. The message has the end of the log that says why."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how fast, and how many days of event time pass meanwhile."""
+    """How long the demo runs, how many payments a second it feeds, and over how many days of event time."""
 
     seconds: int = 60
     rate: float = 400.0
@@ -62,33 +62,33 @@ class Plan:
 
     @property
     def world(self) -> World:
-        """The world that has about as many payments as are to be fed; on the drift day fraud changes."""
-        cards = max(FEWEST_CARDS, round(self.rate * self.seconds / self.days / PAYMENTS_PER_CARD))
+        """The simulated world with about as many payments as the plan feeds. Its fraud changes on the drift day."""
+        cards = max(MIN_CARDS, round(self.rate * self.seconds / self.days / PAYMENTS_PER_CARD))
         return World(
             seed=SEED,
             cards=cards,
             merchants=max(50, round(cards * MERCHANTS_PER_CARD)),
             days=self.days,
-            drift_day=int(self.days * DRIFT_AT),
+            drift_day=int(self.days * DRIFT_SHARE),
         )
 
     def event_time(self, seconds: float) -> timedelta:
-        """Return the event time that passes in a number of seconds: whole hours, at least one."""
+        """Return the event time that passes in so many seconds: whole hours, at least one."""
         hours = seconds / self.seconds * self.days * 24
         return timedelta(hours=max(1, round(hours)))
 
 
 def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str | None) -> Settings:
-    """Give scorer and learner settings under which nothing outside of the demo is touched.
+    """Return settings for scorer and learner that keep the demo apart from everything else.
 
     Parameters
     ----------
     base
-        The user's settings: model and thresholds are kept; with the user's Kafka, how to connect and create, too.
+        The user's settings. The demo keeps model and thresholds, and with the user's Kafka also its connection.
     folder
-        Of the local state.
+        For the local state.
     bootstrap
-        Of the embedded broker; None with the user's Kafka.
+        Address of the embedded broker; None with the user's Kafka.
     """
     suffix = f"demo-{secrets.token_hex(3)}"
     names = {role: f"{name}.{suffix}" for role, name in base.topics.model_dump().items()}
@@ -101,8 +101,8 @@ def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str |
             "learner_group": f"{base.learner_group}.{suffix}",
             "instance_id": "demo",
             "state_dir": folder / "state",
-            "snapshot_interval": plan.event_time(INTERVAL_SECONDS),
-            "snapshot_activation_delay": plan.event_time(LEAD_SECONDS),
+            "snapshot_interval": plan.event_time(INTERVAL_S),
+            "snapshot_activation_delay": plan.event_time(ACTIVATION_DELAY_S),
             "negative_sample_rate": 1.0,
             "label_rate_limit_per_source": 0,  # weeks of labels come within a minute
             "label_rate_limit_per_card": 0,
@@ -137,12 +137,12 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class Service:
-    """`fraud-service score` or `learn` for the length of a `with` block, its log in a file.
+    """Run `fraud-service score` or `learn` in a process, with its log in a file. A context manager.
 
     Attributes
     ----------
     metrics : str
-        Address of its metrics.
+        URL of its metrics.
     """
 
     def __init__(self, command: str, settings: Settings, folder: Path) -> None:
@@ -169,53 +169,53 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.ask_to_end()
         if self._process is not None:
-            end_process(self._process, timeout=STOP_TIMEOUT)
+            end_process(self._process, timeout=STOP_TIMEOUT_S)
 
     def ask_to_end(self) -> None:
-        """Send SIGTERM and do not wait: so both services leave at the same time."""
+        """Send SIGTERM without waiting, so that both processes stop at the same time."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
     def require_alive(self) -> None:
-        """Raise `DemoError` with the end of the log when the process has ended."""
+        """Raise `DemoError` with the end of the log if the process has ended."""
         code = None if self._process is None else self._process.poll()
         if code is not None:
             raise DemoError(f"the {self.name} ended with exit code {code}; the end of its log:\n{tail(self._log)}")
 
     def await_ready(self, stop: Event) -> None:
-        """Wait until it works on its partitions, or until the demo is to stop.
+        """Wait until the process is ready, or until the demo stops.
 
         Raises
         ------
         DemoError
-            When it died or is not ready in time, with the end of its log.
+            When the process ends or is not ready in time. The message has the end of its log.
         """
 
         def is_over() -> bool:
             self.require_alive()
             return stop.is_set() or self._is_ready()
 
-        if not wait_until(is_over, READY_TIMEOUT, PAUSE, stop.wait):
-            late = f"the {self.name} was not ready within {READY_TIMEOUT:.0f} s"
+        if not wait_until(is_over, READY_TIMEOUT_S, POLL_S, stop.wait):
+            late = f"the {self.name} was not ready within {READY_TIMEOUT_S:.0f} s"
             raise DemoError(f"{late}; the end of its log:\n{tail(self._log)}")
 
     def _is_ready(self) -> bool:
-        probe = http.client.HTTPConnection(LOOPBACK, self._port, timeout=PROBE_TIMEOUT)
+        probe = http.client.HTTPConnection(LOOPBACK, self._port, timeout=PROBE_TIMEOUT_S)
         try:
             probe.request("GET", "/readyz")
             return probe.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
-            return False  # it does not listen yet
+            return False  # the process does not listen yet
         finally:
             probe.close()
 
 
 def require_reachable(settings: Settings, stop: Event) -> None:
-    """Raise `DemoError` when the user's Kafka does not answer: otherwise every client would wait for it much longer."""
-    admin = clients.admin(settings)  # an answer does not outlive its client
-    answer = admin.describe_cluster(request_timeout=REACH_TIMEOUT)
+    """Raise `DemoError` if the user's Kafka does not answer. Every client would wait for it much longer."""
+    admin = clients.admin(settings)  # the client must live until the answer is there
+    answer = admin.describe_cluster(request_timeout=REACH_TIMEOUT_S)
     while not answer.done():
-        if stop.wait(PAUSE):
+        if stop.wait(POLL_S):
             return
     if answer.exception() is not None:
         raise DemoError(
@@ -225,19 +225,19 @@ def require_reachable(settings: Settings, stop: Event) -> None:
 
 
 def create_topics(settings: Settings) -> list[str]:
-    """Create all topics of the demo; returns their names."""
+    """Create the topics of the demo and return their names."""
     return topics.create(clients.admin(settings), topics.topic_specs(settings), settings.replication_factor)
 
 
 def delete_topics(settings: Settings, tell: Callable[[str], None]) -> None:
-    """Remove what the demo made on the user's Kafka; says what could not be removed.
+    """Delete the demo's topics on the user's Kafka, and report those that could not be deleted.
 
-    The brokers forget the offsets together with the topics, and the groups when they are empty.
+    The brokers delete the offsets with the topics, and a consumer group when it is empty.
     """
     names = [spec.name for spec in topics.topic_specs(settings)]
     admin = clients.admin(settings)
     left = []
-    for name, future in admin.delete_topics(names, operation_timeout=REACH_TIMEOUT, request_timeout=30.0).items():
+    for name, future in admin.delete_topics(names, operation_timeout=REACH_TIMEOUT_S, request_timeout=30.0).items():
         error = future.exception()
         if error is not None and error.args[0].name() != "UNKNOWN_TOPIC_OR_PART":
             left.append(f"{name} ({_reason(error)})")

@@ -16,7 +16,13 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from fraud_service.demo.broker import EmbeddedBrokerError, end_process, find_binary
-from fraud_service.demo.ground_truth import MIN_FRAUDS, Grade, ModelComparison, Scored, Truth
+from fraud_service.demo.ground_truth import (
+    MIN_FRAUDS,
+    ComponentLogits,
+    LabelledDecisions,
+    ModelComparison,
+    ModelQuality,
+)
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import LabelSource
 
@@ -177,7 +183,7 @@ class Labelled:
 
 
 def test_a_later_label_takes_the_place_of_the_one_before():
-    truth = Truth()
+    truth = LabelledDecisions()
     assert truth.precision is None
     assert truth.recall is None
     for name, outcome, is_fraud in [
@@ -185,23 +191,23 @@ def test_a_later_label_takes_the_place_of_the_one_before():
         ("b", Outcome.REVIEW, False),
         ("c", Outcome.APPROVE, False),
     ]:
-        truth.learn(Labelled(name, outcome, is_fraud=is_fraud))
+        truth.add(Labelled(name, outcome, is_fraud=is_fraud))
     assert (truth.precision, truth.recall) == (0.5, 1.0)
-    truth.learn(Labelled("c", Outcome.APPROVE, is_fraud=True))
+    truth.add(Labelled("c", Outcome.APPROVE, is_fraud=True))
     assert (truth.precision, truth.recall) == (0.5, 0.5)
-    truth.learn(Labelled("b", Outcome.REVIEW, is_fraud=True))
-    assert (truth.found, truth.flagged, truth.frauds) == (2, 2, 3)
+    truth.add(Labelled("b", Outcome.REVIEW, is_fraud=True))
+    assert (truth.flagged_frauds, truth.flagged, truth.frauds) == (2, 2, 3)
 
 
 def test_a_grade_is_average_precision_and_log_loss():
-    grade = Grade.of([True, False, True, False], [0.0, 0.0, 0.0, 0.0])
+    grade = ModelQuality.of([True, False, True, False], [0.0, 0.0, 0.0, 0.0])
     assert grade.log_loss == pytest.approx(0.693147)
-    assert Grade.of([False, True, False, True], [3.0, 2.0, 1.0, 0.0]).average_precision == pytest.approx(0.5)
-    assert Grade.of([False, True], [-1.0, 1.0]).average_precision == 1.0
+    assert ModelQuality.of([False, True, False, True], [3.0, 2.0, 1.0, 0.0]).average_precision == pytest.approx(0.5)
+    assert ModelQuality.of([False, True], [-1.0, 1.0]).average_precision == 1.0
 
 
 def test_a_duel_needs_enough_frauds_in_its_days():
-    scored = [Scored(str(number), number, -1.0, float(number % 2)) for number in range(4 * MIN_FRAUDS)]
+    scored = [ComponentLogits(str(number), number, -1.0, float(number % 2)) for number in range(4 * MIN_FRAUDS)]
     truth = {each.transaction_id: each.timestamp % 2 == 1 for each in scored}
     assert ModelComparison.between(scored, 0, 2 * MIN_FRAUDS - 1, truth) is None
     duel = ModelComparison.between(scored, 0, 2 * MIN_FRAUDS, truth)
