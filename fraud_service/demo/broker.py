@@ -33,8 +33,7 @@ LOOPBACK: Final = "127.0.0.1"
 INSTALL_HINT: Final = "pip install 'fraud-service[demo]'"
 
 # Below the ephemeral ports of Linux, macOS and Windows. A client that reconnects to a stopped broker could otherwise
-get
-# the broker's port as its local port, connect to itself, and block the restart.
+# get the broker's port as its local port, connect to itself, and block the restart.
 _PORTS: Final = range(15_000, 32_000)
 _PORT_ATTEMPTS: Final = 200
 _START_ATTEMPTS: Final = 3
