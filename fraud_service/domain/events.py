@@ -1,7 +1,7 @@
-"""What comes in: transactions and labels, and what makes them valid.
+"""The input events, transactions and labels, and their validation.
 
-JSON goes straight into frozen structs. Whatever cannot be read raises `InvalidEvent` with a reason from a closed set,
-so that a dead letter can say why and a metric can count it. Unknown fields are tolerated: producers evolve first.
+Events are decoded from JSON into frozen structs. An invalid event raises `InvalidEvent` with a reason from a closed
+set; the dead letter states it, and a metric counts it. Unknown fields are ignored, so producers can add fields first.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.text import has_hidden, is_plain, pattern
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MAX_AMOUNT: Final = 10**13  # beyond any real payment, and small enough that cents stay exact in a float
+MAX_AMOUNT: Final = 10**13  # more than any real payment; below it, a float keeps cents exact
 
-VISIBLE: Final = {"pattern": pattern()}  # published, and checked by `_require_visible`: most messages need no search
+VISIBLE: Final = {"pattern": pattern()}  # only for the published schema; `_require_visible` checks it faster
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128, extra_json_schema=VISIBLE)]
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}(?!\n)$", description="ISO 4217 alphabetic code")]
 Text = Annotated[str, msgspec.Meta(max_length=256, extra_json_schema=VISIBLE)]
 
 
 class DeadLetterReason(StrEnum):
-    """Why a message became a dead letter. A closed set: it labels a metric."""
+    """Why a message became a dead letter. A closed set, because it is a metric label."""
 
     EMPTY = "empty"
     NOT_UTF8 = "not_utf8"
@@ -50,7 +50,7 @@ class DeadLetterReason(StrEnum):
 
 
 class LabelSource(StrEnum):
-    """Who says so."""
+    """Who reported a label."""
 
     CHARGEBACK = "chargeback"
     ANALYST = "analyst"
@@ -59,10 +59,10 @@ class LabelSource(StrEnum):
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One card payment, as the payment system saw it.
+    """One card payment.
 
-    `timestamp` is the event time in epoch milliseconds (UTC); `amount` is in units of `currency`; `latitude` and
-    `longitude` are degrees (WGS 84). The optional fields sharpen the features named after them and touch no other.
+    `timestamp` is the event time in epoch milliseconds (UTC). `amount` is in units of `currency`. `latitude` and
+    `longitude` are degrees (WGS 84). Each optional field affects only the features that are named after it.
     """
 
     transaction_id: Identifier
@@ -83,7 +83,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Payment(Protocol):
-    """The fields of a payment that a transaction and every record about it have."""
+    """The fields that a transaction and every record about it share."""
 
     @property
     def transaction_id(self) -> str: ...  # noqa: D102 - as in `Transaction`
@@ -102,15 +102,23 @@ class Payment(Protocol):
 Facts = tuple[str, str, int, float, str, str]
 
 
-def facts(said: Payment) -> Facts:
-    """Return the identity of a payment: two messages with the same facts are the same payment, sent twice."""
-    return said.card_id, said.transaction_id, said.timestamp, said.amount, said.currency, said.merchant_id
+def facts(payment: Payment) -> Facts:
+    """Return the identity of a payment: two messages with the same facts are duplicates."""
+    return (
+        payment.card_id,
+        payment.transaction_id,
+        payment.timestamp,
+        payment.amount,
+        payment.currency,
+        payment.merchant_id,
+    )
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is known, later, of one transaction. `labelled_at` is the event time of the label, epoch milliseconds.
+    """The later knowledge whether a transaction was fraud. `labelled_at` is epoch milliseconds.
 
-    It names an id only: where a card used one id for several payments, it applies to each that was made by then.
+    A label names only the id. If a card used one id for several payments, the label applies to each that was made by
+    then.
     """
 
     transaction_id: Identifier
@@ -121,9 +129,9 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class LabelledTransaction(msgspec.Struct, frozen=True, gc=False):
-    """One row: the transaction, whether it was a fraud, and since when (epoch ms) that is known.
+    """One row of a history. `labelled_at` is when its label became known, epoch milliseconds.
 
-    `is_fraud` and `labelled_at` are None where the file does not say.
+    `is_fraud` and `labelled_at` are None if the history does not have them.
     """
 
     transaction: Transaction
@@ -131,12 +139,12 @@ class LabelledTransaction(msgspec.Struct, frozen=True, gc=False):
     labelled_at: int | None
 
     def label(self, delay: int) -> Label | None:
-        """Return the label; None where the history knows none.
+        """Return the label; None if the history has none.
 
         Parameters
         ----------
         delay
-            Milliseconds from a transaction to its label where the history does not say.
+            Milliseconds from a transaction to its label, if the history has no label time.
         """
         if self.is_fraud is None:
             return None
@@ -161,14 +169,14 @@ WrittenAmount = (
 
 
 class TransactionMessage(Transaction, frozen=True, kw_only=True):
-    """A transaction as producers write it; its JSON Schema is the published contract."""
+    """A transaction as producers send it; its JSON Schema is the published contract."""
 
-    timestamp: WrittenInstant  # type: ignore[assignment] # the one place where a message is wider than the event
+    timestamp: WrittenInstant  # type: ignore[assignment] # a message allows more types than the event
     amount: WrittenAmount  # type: ignore[assignment] # the same
 
 
 class LabelMessage(Label, frozen=True, kw_only=True):
-    """A label as producers write it."""
+    """A label as producers send it."""
 
     labelled_at: WrittenInstant  # type: ignore[assignment] # as above
 
@@ -183,12 +191,12 @@ _card_decoder = msgspec.json.Decoder(Identifier)
 
 
 def decode_transaction(value: bytes | None) -> Transaction:
-    """Read one transaction message.
+    """Decode and validate a transaction message.
 
     Raises
     ------
     InvalidEvent
-        With the reason; the detail names the field, never its value.
+        With the reason. The detail names the field, never its value.
     """
     message: TransactionMessage = _decode_event(_transaction_decoder, value)
     return Transaction(
@@ -209,7 +217,7 @@ def decode_transaction(value: bytes | None) -> Transaction:
 
 
 def decode_label(value: bytes | None) -> Label:
-    """Read one label message. Raises `InvalidEvent` as `decode_transaction` does."""
+    """Decode and validate a label message. Raises `InvalidEvent` as `decode_transaction` does."""
     message: LabelMessage = _decode_event(_label_decoder, value)
     return Label(
         transaction_id=message.transaction_id,
@@ -221,18 +229,18 @@ def decode_label(value: bytes | None) -> Label:
 
 
 def fields_of(value: bytes | None) -> dict[str, msgspec.Raw]:
-    """Read the fields of any event, their values as they are written. Raises `InvalidEvent` as `decode_transaction`."""
+    """Split an event into its fields, with values as raw JSON. Raises `InvalidEvent` as `decode_transaction` does."""
     fields: dict[str, msgspec.Raw] = _decode(_fields_decoder, value)
     return fields
 
 
-def card_of(fields: dict[str, msgspec.Raw]) -> str:
-    """Read the card among the fields of an event.
+def card_id_of(fields: dict[str, msgspec.Raw]) -> str:
+    """Decode `card_id` from the fields of an event.
 
     Raises
     ------
     InvalidEvent
-        When there is none, or it is no text.
+        If it is missing or not text of 1 to 128 characters.
     """
     if "card_id" not in fields:
         raise InvalidEvent(DeadLetterReason.MISSING_FIELD, "the message has no `card_id`")
@@ -240,32 +248,47 @@ def card_of(fields: dict[str, msgspec.Raw]) -> str:
         return _card_decoder.decode(fields["card_id"])
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidEvent(
-            DeadLetterReason.INVALID_FIELD, "`card_id` is no text of 1 to 128 characters: send it as text"
+            DeadLetterReason.INVALID_FIELD, "`card_id` is not text of 1 to 128 characters: send it as text"
         ) from None
 
 
 def encode(event: Transaction | Label) -> bytes:
-    """Write an event as JSON that the decoders above read back to an equal value."""
+    """Encode an event as JSON; the decoders return an equal event."""
     return msgspec.json.encode(event)
 
 
 def instant(value: str | int, field: str) -> int:
-    """Turn RFC 3339 text or epoch milliseconds into epoch milliseconds.
+    """Convert RFC 3339 text or epoch milliseconds to epoch milliseconds.
 
     Raises
     ------
     InvalidEvent
-        Without an offset, out of the years 1970 to 9999, or not a time at all.
+        If the value is not a time, has no offset, or is outside the years 1970 to 9999.
+
+    Examples
+    --------
+    >>> instant("1970-01-01T01:00:00.250+01:00", "timestamp")
+    250
+    >>> instant("2026-01-01T00:00:00", "timestamp")
+    Traceback (most recent call last):
+        ...
+    fraud_service.domain.errors.InvalidEvent: invalid_timestamp: `timestamp` has no offset: write Z or +hh:mm
     """
     if isinstance(value, str):
         value = _rfc3339(value, field)
     if not EARLIEST <= value <= LATEST:
-        raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` lies outside the years 1970 to 9999")
+        raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` is outside the years 1970 to 9999")
     return value
 
 
 def rfc3339(milliseconds: int) -> str:
-    """Write epoch milliseconds as RFC 3339 in UTC."""
+    """Format epoch milliseconds as RFC 3339 in UTC.
+
+    Examples
+    --------
+    >>> rfc3339(1_767_225_600_250)
+    '2026-01-01T00:00:00.250Z'
+    """
     moment = EPOCH + timedelta(milliseconds=milliseconds)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -277,14 +300,14 @@ def _rfc3339(text: str, field: str) -> int:
         raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` is not an RFC 3339 time") from None
     if moment.tzinfo is None:
         raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` has no offset: write Z or +hh:mm")
-    # Integer arithmetic: a float of seconds would round some milliseconds down.
+    # Integers, because a float of seconds would round some milliseconds down.
     since = moment - EPOCH
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def _amount(value: str | float) -> float:
     amount = float(value)
-    if amount > MAX_AMOUNT:  # the schema bounds numbers; text is bounded here
+    if amount > MAX_AMOUNT:  # the schema limits numbers; this limits text
         raise InvalidEvent(DeadLetterReason.INVALID_AMOUNT, f"`amount` must be at most {MAX_AMOUNT:.0e}")
     return amount + 0.0  # minus zero becomes zero
 
@@ -323,12 +346,12 @@ def _require_visible(message: TransactionMessage | LabelMessage) -> None:
 
 
 def _invalid(complaint: str) -> InvalidEvent:
-    """Name the reason behind a complaint of msgspec, which quotes field names and expected types.
+    """Convert a message of msgspec, which names fields and types, to a reason and a detail.
 
-    It also quotes the value of an unknown enum member, the only value it ever does: that is left out.
+    Of values, msgspec quotes only an unknown enum member; the detail leaves it out.
     """
     if complaint.startswith(ENUM_COMPLAINT):
-        return InvalidEvent(DeadLetterReason.INVALID_FIELD, f"`source` is none of {', '.join(LabelSource)}")
+        return InvalidEvent(DeadLetterReason.INVALID_FIELD, f"`source` is not one of {', '.join(LabelSource)}")
     for mark, reason in _COMPLAINTS.items():
         if mark in complaint:
             return InvalidEvent(reason, complaint)

@@ -1,4 +1,4 @@
-"""What goes out: the records on our own topics, as JSON. Their published schemas are generated from these classes."""
+"""The records on the output topics, as JSON. The published schemas are generated from these classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.decision import Decision
     from fraud_service.domain.detector import Assessment
 
-# Names of alerts derive from it; a change would make every alert of the past look new.
+# The ids of alerts derive from it. A change would give every past alert a new id.
 ALERT_NAMESPACE = UUID("6f1c1f0e-5b1e-5d6c-9d59-0a4c8a1f3b77")
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -33,11 +33,10 @@ class ReasonRecord(msgspec.Struct, frozen=True):
 
 
 class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One decision: the audit log, and what the learner learns from.
+    """One decision: the audit log, and the input of the learner.
 
-    The logits are exact, the probabilities are there for readers. `features` is null when
-    `is_duplicate` is true: then the record carries the first decision again. `is_id_reused` is only there when it is
-    true.
+    The logits are exact; the probabilities are for readers. A duplicate carries the first decision again, and its
+    `features` is null. `is_id_reused` is present only when it is true.
     """
 
     transaction_id: str
@@ -89,12 +88,12 @@ class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One labelled example: the features that were scored, and what became known.
+    """One labelled example: the features that were scored, and the label.
 
-    `known_at` is when it became known (epoch milliseconds), `source` who said so, null when maturity passed without a
-    fraud label. `weight` is that of the online model's lesson, 0 where it was left out of the sample. `snapshot` names
-    the boundary (epoch milliseconds) whose snapshot was the first to know. `corrects` says that the opposite was taught
-    before. `currency` is missing where an older version had scored.
+    `known_at` is when the label became known (epoch milliseconds). `source` is who reported it, null if label maturity
+    passed without a label. `weight` is the weight in the online model's training, 0 if the sampler skipped it.
+    `boundary_ms` is the boundary (epoch milliseconds) of the first snapshot that contains the label. `corrects`: the
+    opposite was trained before. `currency` is missing in scores of an older version.
     """
 
     transaction_id: str
@@ -118,11 +117,11 @@ class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class RefitRecord(msgspec.Struct, frozen=True):
-    """What a re-fit found, whether it promoted its challenger or not.
+    """The result of a re-fit, with or without a promotion.
 
-    `at` is the event time of the re-fit (epoch milliseconds). `champion` and `challenger` are average precisions on the
-    last labelled days, null where there was too little to judge; the challenger must win by `margin`. `span_days` is
-    what the better challenger was fitted on, `promoted` its version.
+    `at` is its event time (epoch milliseconds). `champion` and `challenger` are average precisions on the last labelled
+    days, null if there were too few frauds. The challenger must win by `margin`. The better challenger was fitted on
+    `span_days`. `promoted` is its version, null if the champion stays.
     """
 
     at: Moment
@@ -137,7 +136,7 @@ class RefitRecord(msgspec.Struct, frozen=True):
 
 
 class SwitchRecord(msgspec.Struct, frozen=True):
-    """Whether the online model takes part in scores, and since when by the operator's clock (epoch milliseconds)."""
+    """Switches the online model on or off. `at` is the operator's clock (epoch milliseconds)."""
 
     online: bool
     at: Moment
@@ -150,9 +149,9 @@ _labelled_decoder = msgspec.json.Decoder(LabelledRecord)
 _refit_decoder = msgspec.json.Decoder(RefitRecord)
 
 
-def score_record(verdict: Assessment) -> ScoreRecord:
-    """Write down a verdict."""
-    transaction, decision = verdict.transaction, verdict.decision
+def score_record(assessment: Assessment) -> ScoreRecord:
+    """Make the score record of an assessment."""
+    transaction, decision = assessment.transaction, assessment.decision
     return ScoreRecord(
         transaction_id=transaction.transaction_id,
         timestamp=transaction.timestamp,
@@ -170,18 +169,18 @@ def score_record(verdict: Assessment) -> ScoreRecord:
         model=decision.model,
         snapshot=decision.snapshot,
         is_stale=decision.is_stale,
-        is_duplicate=verdict.is_duplicate,
+        is_duplicate=assessment.is_duplicate,
         reasons=_reasons(decision),
-        features=verdict.features,
-        is_id_reused=verdict.is_id_reused,
+        features=assessment.features,
+        is_id_reused=assessment.is_id_reused,
     )
 
 
-def alert_record(verdict: Assessment) -> AlertRecord:
-    """Write down a flagged verdict for the people who look at it."""
-    decision, explanation = verdict.decision, verdict.contributions
+def alert_record(assessment: Assessment) -> AlertRecord:
+    """Make the alert record of a flagged assessment."""
+    decision, explanation = assessment.decision, assessment.contributions
     return AlertRecord(
-        transaction=verdict.transaction,
+        transaction=assessment.transaction,
         outcome=decision.outcome,
         score=decision.score,
         pretrained=_probability(decision.pretrained_logit),
@@ -195,38 +194,48 @@ def alert_record(verdict: Assessment) -> AlertRecord:
 
 
 def alert_id(transaction: Transaction) -> str:
-    """Name an alert: the same payment always gets the same name, so that consumers can drop what they have.
+    """Return the id of a payment's alert: equal for duplicates, so that consumers can drop them.
 
-    Another payment under the same transaction id gets another name: its alert is not dropped.
+    Another payment under the same transaction id gets another id.
+
+    Examples
+    --------
+    >>> payment = Transaction(
+    ...     transaction_id="t-1", timestamp=0, card_id="c-1", merchant_id="m-1", amount=25.0, currency="EUR"
+    ... )
+    >>> alert_id(payment) == alert_id(msgspec.structs.replace(payment, device_id="d-1"))
+    True
+    >>> alert_id(payment) == alert_id(msgspec.structs.replace(payment, amount=26.0))
+    False
     """
     card_id, transaction_id, timestamp, amount, currency, merchant_id = facts(transaction)
-    bits = struct.pack(">d", amount).hex()  # written the same in every language
+    bits = struct.pack(">d", amount).hex()  # the same in every language
     texts = "".join(f"/{len(text.encode())}/{text}" for text in (card_id, transaction_id, merchant_id))
     return str(uuid5(ALERT_NAMESPACE, f"{timestamp}/{bits}/{currency}{texts}"))
 
 
 def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord | RefitRecord | SwitchRecord) -> bytes:
-    """Write a record as JSON; floats keep every bit."""
+    """Encode a record as JSON; floats keep every bit."""
     return _encoder.encode(record)
 
 
 def decode_score(data: bytes | None) -> ScoreRecord:
-    """Read a score record back. Raises `InvalidRecord` when it is none."""
+    """Decode a score record. Raises `InvalidRecord` if the bytes are not one."""
     return decode(_score_decoder, data or b"", "a record on the scores topic")
 
 
 def decode_labelled(data: bytes) -> LabelledRecord:
-    """Read a labelled example back. Raises `InvalidRecord` when it is none."""
+    """Decode a labelled record. Raises `InvalidRecord` if the bytes are not one."""
     return decode(_labelled_decoder, data, "a record on the labelled topic")
 
 
 def decode_refit(data: bytes) -> RefitRecord:
-    """Read back what a re-fit found. Raises `InvalidRecord` when it is none."""
+    """Decode a re-fit record. Raises `InvalidRecord` if the bytes are not one."""
     return decode(_refit_decoder, data, "a re-fit on the models topic")
 
 
 def decode_switch(data: bytes) -> SwitchRecord:
-    """Read back how the online model was switched. Raises `InvalidRecord` when it is none."""
+    """Decode a switch record. Raises `InvalidRecord` if the bytes are not one."""
     return decode(_switch_decoder, data, "a switch on the models topic")
 
 

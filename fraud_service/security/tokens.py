@@ -17,7 +17,7 @@ import msgspec
 
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason, card_of, fields_of
+from fraud_service.domain.events import DeadLetterReason, card_id_of, fields_of
 from fraud_service.security.card_data import (
     MAX_PARTLY_MASKED,
     CardData,
@@ -92,7 +92,7 @@ class Tokenizer(msgspec.Struct, frozen=True):
 
     def _with_token(self, value: bytes | None, fields: dict[str, msgspec.Raw], name: str) -> bytes:
         """Return the message with the token as `card_id`, and with each field once."""
-        card = card_of(fields).encode()
+        card = card_id_of(fields).encode()
         token = self.card_token(card, name)
         if token == card and b"\\" not in value and value.count(b"card_id") == 1:  # type: ignore[operator, union-attr]
             return value  # type: ignore[return-value] # it has fields, and the only `card_id` is a token

@@ -29,7 +29,7 @@ from fraud_service.config.settings import Settings
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import InvalidEvent, ModelError, RefusedRecord
-from fraud_service.domain.events import card_of, fields_of
+from fraud_service.domain.events import card_id_of, fields_of
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import (
     RefitRecord,
@@ -365,7 +365,7 @@ def tokenizes(data: bytes) -> bool:
         value, new_key = TOKENIZER.tokenize(given.rest, key)
         assert find_card_data(value) is None
         assert (new_key is None) == (key is None)
-        tokens = [card_of(fields_of(value)).encode(), *([] if key is None else [new_key])]
+        tokens = [card_id_of(fields_of(value)).encode(), *([] if key is None else [new_key])]
         assert all(TOKENIZER._is_token(token) for token in tokens), tokens
         assert TOKENIZER.tokenize(value, new_key) == (value, new_key)
         return True
