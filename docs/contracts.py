@@ -1,7 +1,7 @@
 """The published contracts: JSON Schemas of the messages, and the AsyncAPI document of the topics.
 
-Both come from the message classes and from the table of topics; only what no class can say is written here. The schemas
-are JSON Schema 2020-12, and inside AsyncAPI what its own dialect (a superset of draft-07) has in common with it.
+Both come from the message classes and the table of topics. `messages` adds the rest. The schemas are JSON Schema
+2020-12. Inside AsyncAPI they use only what its dialect, a superset of draft-07, shares with 2020-12.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 BINDING: Final = "0.5.0"  # of AsyncAPI's Kafka bindings
 JSON_TYPE: Final = "application/json"
 LAST_LINE_BREAK: Final = r"(?!\n)"
-TOLERANT: Final = "Further fields are tolerated and ignored: producers may add theirs first."
+TOLERANT: Final = "Unknown fields are ignored, so producers may add fields before the service knows them."
 
 
 def default_settings() -> Settings:
-    """Return the settings as documented: never those of this environment, nor the name of this machine."""
+    """Return the documented defaults, without the environment and the name of this machine."""
     return Settings.model_construct(instance_id="host name")
 
 
@@ -43,7 +43,7 @@ def schemas() -> dict[str, Json]:
 
 
 def asyncapi() -> Json:
-    """Return the AsyncAPI 3.0 document of all topics but the changelogs, which belong to the service alone."""
+    """Return the AsyncAPI 3.0 document of all topics except changelogs, which are internal."""
     settings = default_settings()
     specs = [spec for spec in topics.topic_specs(settings) if spec.role in KEYS]
     return {
@@ -53,8 +53,8 @@ def asyncapi() -> Json:
             "title": "fraud-service",
             "version": __version__,
             "description": (
-                "Scores card payments as they happen and learns from labels that come days later. Topic names, "
-                "partitions and replicas are defaults; every one of them is a setting."
+                "Scores card payments in real time, and learns from labels that come days later. Topic names, "
+                "partitions and replicas are defaults. All of them are settings."
             ),
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
@@ -83,8 +83,8 @@ def _components() -> Json:
 def _definitions(messages: Iterable[Message], references: str) -> dict[str, Json]:
     """Return the schemas of classes as msgspec derives them, with patterns that every validator can read.
 
-    Python's `$` also matches before a last line break, which our patterns rule out by looking ahead. JSON Schema's `$`
-    does not, and some validators know no lookahead.
+    In Python, `$` also matches before a final line break, so our patterns exclude it with a lookahead. In JSON Schema,
+    `$` does not match there, and some validators have no lookahead.
     """
     _, definitions = msgspec.json.schema_components([message.type for message in messages], ref_template=references)
     text = json.dumps(definitions).replace(json.dumps(LAST_LINE_BREAK)[1:-1], "")
@@ -93,7 +93,7 @@ def _definitions(messages: Iterable[Message], references: str) -> dict[str, Json
 
 
 def _polished(definition: Json, message: Message | None) -> Json:
-    """Put title, description and fields in words for readers."""
+    """Add title, descriptions and examples."""
     name = definition["title"]
     polished = {**definition, "description": _unwrapped(definition.get("description", ""))}
     if "properties" in definition:
@@ -112,7 +112,7 @@ def _polished(definition: Json, message: Message | None) -> Json:
 
 
 def _hoisted(field: Json, text: str) -> Json:
-    """Describe the field itself where msgspec describes only the one alternative to null."""
+    """Move the description from the alternative to null, where msgspec puts it, to the field."""
     options = [option for option in field.get("anyOf", []) if option != {"type": "null"}]
     if len(options) == 1 and "description" in options[0]:
         text = options[0]["description"]
@@ -122,7 +122,7 @@ def _hoisted(field: Json, text: str) -> Json:
 
 
 def _unwrapped(text: str) -> str:
-    """Take a docstring's line breaks out of its paragraphs."""
+    """Return the paragraphs of a docstring without line breaks inside them."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in cleandoc(text).split("\n\n"))
 
 
@@ -181,7 +181,7 @@ def _messages() -> Json:
     described["risk"] = {
         "name": "risk",
         "title": "Risk row",
-        "summary": "What delayed labels say of one merchant or card, as of the snapshot that its header names.",
+        "summary": "Fraud counts of one merchant or card from labels, at the snapshot in its header.",
         "contentType": "application/vnd.msgpack",
         "headers": _headers({VERSION_HEADER: {"description": "`version` of the snapshot that the row belongs to"}}),
         "payload": {
@@ -193,11 +193,11 @@ def _messages() -> Json:
     described["models"] = {
         "name": "models",
         "title": "Model",
-        "summary": "A pretrained model that was promoted; under the key `re-fit`, what the newest re-fit found.",
+        "summary": "A promoted pretrained model. Under the key `re-fit`: the result of the newest re-fit.",
         "contentType": "application/vnd.msgpack",
         "payload": {
-            "description": "A MessagePack map of the files of an artifact by name; the manifest has their digests. "
-            "What a re-fit found is a JSON object: `champion` and `challenger` with their average precisions, "
+            "description": "The files of an artifact: a MessagePack map of name and content. The manifest has digests. "
+            "The result of a re-fit is a JSON object: `champion` and `challenger` with their average precision, "
             "`margin`, and the version `promoted`, if any.",
         },
         "bindings": _key("models"),
@@ -205,10 +205,10 @@ def _messages() -> Json:
     described["dead_letters"] = {
         "name": "dead_letters",
         "title": "Dead letter",
-        "summary": "A message that could not be read; `dead-letters.md` says what to do about each reason.",
+        "summary": "A rejected message. `dead-letters.md` says what to do about each reason.",
         "contentType": "application/octet-stream",
         "headers": _dead_letter_headers(),
-        "payload": {"description": "The value of the original message, byte for byte; null where it had none."},
+        "payload": {"description": "The value of the original message, byte for byte. Null if it had none."},
         "bindings": _key("dead_letters"),
     }
     return described
@@ -234,7 +234,7 @@ def _key(role: str) -> Json:
 
 
 def _headers(properties: dict[str, Json]) -> Json:
-    """Describe headers; all of them are always there, and all are UTF-8 text."""
+    """Describe headers that are always present, as UTF-8 text."""
     texts = {name: {"type": "string", **facts} for name, facts in properties.items()}
     return {"type": "object", "properties": texts, "required": list(properties)}
 
@@ -263,7 +263,7 @@ def _dead_letter_headers() -> Json:
     described = _headers(
         {
             "fraud-reason": {"enum": [reason.value for reason in DeadLetterReason]},
-            "fraud-detail": {"description": "What was wrong, for a person"},
+            "fraud-detail": {"description": "What was wrong, as text for people"},
             "fraud-source-topic": {"description": "Topic of the original message"},
             "fraud-source-partition": {"pattern": "^[0-9]+$", "description": "Its partition"},
             "fraud-source-offset": {"pattern": "^[0-9]+$", "description": "Its offset"},
@@ -272,7 +272,7 @@ def _dead_letter_headers() -> Json:
     described["properties"][BATCH_FIRST] = {
         "type": "string",
         "pattern": "^[0-9]+$",
-        "description": "Only for a batch that could not be unpacked: its first offset; the source has its last",
+        "description": "Only for a batch that cannot be decompressed: its first offset. The source offset is its last",
     }
     for part, most in (("content", MAX_EVENT_BYTES), ("key", MAX_KEY_BYTES)):
         described["properties"][f"fraud-{part}-length"] = {
@@ -287,7 +287,7 @@ def _dead_letter_headers() -> Json:
         }
     described["properties"]["fraud-masked"] = {
         "const": "card data",
-        "description": "Only where card data was found: in value and key its kind in brackets stands for it",
+        "description": "Only if card data was found. In value and key, its kind in brackets replaces it",
     }
     return described
 
@@ -299,7 +299,7 @@ def _risk_row() -> Json:
 
 
 def _array(kind: type[msgspec.Struct]) -> Json:
-    """Describe a struct that is written as an array, by position, as draft-07 does."""
+    """Describe a struct that is encoded as an array, by position, as in draft-07."""
     definition = msgspec.json.schema(kind)["$defs"][kind.__name__]
     names = kind.__struct_fields__
     return {

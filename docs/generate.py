@@ -1,7 +1,7 @@
 """Write the reference documentation from the code it documents.
 
-``python docs/generate.py`` writes; ``python docs/generate.py --check`` exits 1 and names what differs. The result
-depends on the code alone: not on the environment, the machine or the day.
+``python docs/generate.py`` writes it. With ``--check`` it names the files that differ, and exits 1. The result depends
+only on the code, not on environment, machine or date.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ITSELF: Final = "this transaction"  # the window of a feature that needs no hist
 LIMITS: Final = {
     "HOURS_KEPT": "hourly buckets, with count and total",
     "DAYS_KEPT": "daily buckets, with count, total, largest amount and number of unusually high amounts",
-    "RECENT_KEPT": "last transactions and the decision on each: repetitions and reused ids are recognised among them",
+    "RECENT_KEPT": "last transactions with their decisions, to recognise duplicates and reused ids",
     "MERCHANTS_KEPT": "merchants most recently paid, with the number of visits",
     "COUNTRIES_KEPT": "countries most recently seen",
     "DEVICES_KEPT": "devices most recently seen",
@@ -54,7 +54,7 @@ LIMITS: Final = {
 
 
 def pages() -> dict[str, str]:
-    """Return every generated file: its path below `docs/` and its text."""
+    """Return each generated file: path below `docs/` and text."""
     described = {f"schemas/{slug}.schema.json": _json(schema) for slug, schema in schemas().items()}
     return described | {
         "asyncapi.json": _json(asyncapi()),
@@ -72,10 +72,10 @@ def feature_page() -> str:
         "Features",
         cleandoc(contract.__doc__ or ""),
         f"Version of the contract: {contract.VERSION}. Columns of the models are in the order of this table. "
-        "*Cold* is the value for a card and a merchant of which nothing is known.",
+        "*Cold* is the value for a new card at a new merchant.",
         _table(("#", "name", "meaning", "unit", "window", "cold"), _feature_rows()),
         "## What is kept of a card",
-        "The record of a card has a bounded size, whatever the card does:",
+        "The profile of a card has a bounded size:",
         _table(
             ("limit", "kept", "what"),
             ((f"`{name}`", str(getattr(profile, name)), text) for name, text in LIMITS.items()),
@@ -92,7 +92,7 @@ def feature_page() -> str:
 
 
 def feature_meta(name: str) -> msgspec.Meta:
-    """Return what the annotation of a feature says."""
+    """Return the annotation of a feature."""
     hint = get_type_hints(contract.Features, include_extras=True)[name]
     metas = [meta for meta in get_args(hint) if isinstance(meta, msgspec.Meta)]
     if get_origin(hint) is not Annotated or len(metas) != 1:
@@ -155,7 +155,7 @@ class MetricRow(NamedTuple):
 
 
 class _Recorder(Metrics):
-    """Metrics that remember how they were made: the registry itself does not tell the labels."""
+    """Metrics that record their constructor arguments, because the registry does not expose label names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,8 +204,8 @@ def metrics_page() -> str:
         tables += [f"## {title}", _table(header, shown)]
     return _page(
         "Metrics",
-        "Exposed at `/metrics`. A histogram appears as `…_bucket`, `…_sum` and `…_count`; `…_created` series, and "
-        "`python_info` and `process_…` where the platform tells them, come from the Prometheus client.",
+        "Each process serves them at `/metrics`. A histogram has the series `…_bucket`, `…_sum` and `…_count`. The "
+        "Prometheus client adds `…_created`, `python_info` and, on Linux, `process_…`.",
         *tables,
         "## Label values",
         _table(("label", "values"), _label_values().items()),
@@ -226,11 +226,10 @@ def _label_values() -> dict[str, str]:
         "`source`": members(LabelSource),
         "`component`": _names(("pretrained", "online")),
         "`code`": f"{_names(codes)}: see [features](features.md#reason-codes)",
-        "`currency`": f"the first {MAX_CURRENCIES} currencies that a process meets, all others as `other`",
-        "`refusal`": f"{members(RejectReason)}: `replayed` was sent a second time, `invalid` is signed and yet "
-        "unreadable",
+        "`currency`": f"the first {MAX_CURRENCIES} currencies that a process reads; all others are `other`",
+        "`refusal`": f"{members(RejectReason)}. `replayed`: sent a second time. `invalid`: signed, but unreadable",
         "`reason`": f"{members(DeadLetterReason)}: see [dead letters](dead-letters.md)",
-        "`partition`": "number of an input partition that this process works on",
+        "`partition`": "number of an assigned input partition",
         "`pretrained`": "version of the pretrained model in use",
         "`snapshot`": "version of the newest snapshot",
     }
@@ -244,10 +243,10 @@ def topics_page() -> str:
     ]
     return _page(
         "Topics",
-        "`fraud-service topics create` makes them so. Names are settings (`FRAUD_TOPICS__…`), and so is the number "
-        "of partitions where it is not 1 here. Transactions, labels, scores and both changelogs need equally "
-        "many partitions, because a card's records meet by partition number; their producers partition with murmur2. "
-        "Changelogs hold the state of scorer and learner; they are named after consumer group and topic. "
+        "`fraud-service topics create` creates these topics. Names are settings (`FRAUD_TOPICS__…`), and so is the "
+        "number of partitions where it is not 1 here. Transactions, labels, scores and both changelogs need the same "
+        "number of partitions, because records of a card are joined by partition. Their producers must partition with "
+        "murmur2. Changelogs hold the state of scorer and learner. Their names contain consumer group and topic. "
         "[AsyncAPI](asyncapi.json) describes the messages.",
         _table(("role", "default name", "key", "partitions", "cleanup and retention", "content"), rows),
     )
@@ -259,32 +258,32 @@ def _kept(spec: topics.TopicSpec) -> str:
 
 
 def dead_letters_page() -> str:
-    """Write what each reason of a dead letter means."""
+    """Write the table of dead-letter reasons."""
     rows = (
         (f"`{reason}`", ADVICE[reason].where, ADVICE[reason].meaning, ADVICE[reason].remedy)
         for reason in DeadLetterReason
     )
     return _page(
         "Dead letters",
-        "A message that cannot be read stops nothing: it goes to the topic of dead letters with its key and its value "
-        "unchanged, and `fraud_dead_letters_total` counts it by reason. The header `fraud-reason` carries the reason, "
-        "`fraud-detail` says what was wrong in words, and `fraud-source-topic`, `fraud-source-partition` and "
-        f"`fraud-source-offset` name the source message. Of a value of more than {MAX_EVENT_BYTES:,} bytes a "
-        "letter keeps only `fraud-content-length` and `fraud-content-sha256`, and of a key of more than "
-        f"{MAX_KEY_BYTES} bytes only `fraud-key-length` and `fraud-key-sha256`. A letter never keeps card numbers or "
-        "authentication data of cards: value and key have their kind in brackets instead, and the letter has "
-        "the header `fraud-masked`.",
-        "`fraud-service dead-letters list` and `show` find letters; `redrive` says what it would send to the topic it "
-        "came from, and does so with `--yes`: there it counts as arriving then. A missing or wrong key becomes the "
-        "card's. `--value-from FILE` sends repaired bytes for one letter. The message and a mark beside its letter "
-        "(`fraud-redriven-offset`) are one Kafka transaction, and of two redrives at once the first is fenced: no "
-        "letter is sent twice. `show PARTITION OFFSET --raw > FILE` writes the value byte for byte; without `--raw`, "
-        "`show` escapes control characters.",
-        "`redrive` trusts no letter. It sends to the topics of transactions and labels, also raw ones, and to no "
-        "other. It reads the source message that the letter names. If that has another key or value, or never existed, "
-        "the letter is forged: `redrive` does not send it, and exits 1. A letter is unproved if retention has "
-        "removed its source message, or if scorers accept that message today: then they may have scored it. "
-        "Check such a letter; `--unproved` sends it anyway. Of a masked letter `redrive` can prove only the place. "
+        "A rejected message does not stop the service. It goes to the topic of dead letters with key and value "
+        "unchanged, and `fraud_dead_letters_total` counts it by reason. The header `fraud-reason` has the reason, "
+        "`fraud-detail` explains it, and `fraud-source-topic`, `fraud-source-partition` and `fraud-source-offset` name "
+        f"the source message. A letter does not keep a value of more than {MAX_EVENT_BYTES:,} bytes, only its "
+        "`fraud-content-length` and `fraud-content-sha256`. It does not keep a key of more than "
+        f"{MAX_KEY_BYTES} bytes, only its `fraud-key-length` and `fraud-key-sha256`. It never keeps card numbers or "
+        "authentication data of cards: their kind in brackets replaces them, and the letter has the header "
+        "`fraud-masked`.",
+        "`fraud-service dead-letters list` and `show` find letters. `redrive` lists what it would send to the source "
+        "topic, and sends it with `--yes`. The message then has the broker timestamp of the redrive. A missing or "
+        "wrong key becomes the `card_id`. `--value-from FILE` sends repaired bytes for one letter. One Kafka "
+        "transaction contains the message and a mark beside its letter (`fraud-redriven-offset`), and of two redrives "
+        "at once Kafka fences the first, so no letter is sent twice. `show PARTITION OFFSET --raw > FILE` writes the "
+        "value byte for byte. Without `--raw`, `show` escapes control characters.",
+        "`redrive` trusts no letter. It sends only to the topics of transactions and labels, raw ones included. It "
+        "reads the source message of the letter. If that message has another key or value, or never existed, the "
+        "letter is forged: `redrive` does not send it, and exits 1. A letter is unproved if retention has removed its "
+        "source message. It is also unproved if scorers accept that message today, because they may have scored it. "
+        "Check such a letter, and send it with `--unproved`. For a masked letter, `redrive` can prove only the place. "
         "It skips records that are neither letters nor marks, and logs how many there are.",
         _table(("reason", "found on", "what it means", "what its producer should do"), rows),
     )
@@ -308,7 +307,7 @@ def _json(document: object) -> str:
 
 
 def differences(folder: Path) -> list[str]:
-    """Return the paths below a folder that are not what would be written, schemas of no message included."""
+    """Return the paths of files that are missing, differ, or belong to no message."""
     wanted = pages()
     there = {path.relative_to(folder).as_posix() for path in folder.glob("schemas/*.schema.json")}
     changed = {name for name, text in wanted.items() if not _holds(folder / name, text)}
@@ -320,7 +319,7 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def write(folder: Path) -> list[str]:
-    """Bring a folder up to date; returns the paths that were written or removed."""
+    """Update a folder, and return the paths that it wrote or removed."""
     wanted, changed = pages(), differences(folder)
     for name in changed:
         if name not in wanted:
@@ -332,7 +331,7 @@ def write(folder: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check, and name what differs; returns the exit status."""
+    """Write or check, and return the exit status."""
     parser = argparse.ArgumentParser(description="Write the reference documentation from the code.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when something differs")
     is_check = parser.parse_args(arguments).check

@@ -1,4 +1,4 @@
-"""What no message class can say of the contracts: titles, examples, keys, and who reads and writes what."""
+"""Parts of the contracts that are in no message class: titles, examples, keys, and who reads and writes what."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 class Message(NamedTuple):
-    """One JSON message: the role of its topic, the name and the title of its schema, and its class."""
+    """One JSON message: role of its topic, name and title of its schema, and class."""
 
     role: str
     slug: str
@@ -26,7 +26,7 @@ class Message(NamedTuple):
 
     @property
     def is_input(self) -> bool:
-        """Whether others write it, so that it may hold more than we know."""
+        """Whether producers outside the service write it, so that it may have unknown fields."""
         return self.role in {"transactions", "labels"}
 
 
@@ -71,48 +71,48 @@ MESSAGES: Final = (
     Message("snapshots", "snapshot", "Snapshot", Snapshot),
 )
 
-# What annotations leave unsaid of a field; a description given there wins. The second table is for one class each.
+# Descriptions of fields without one in their annotation. SPECIAL is per class, and overrides FIELDS.
 FIELDS: Final = {
-    "transaction_id": "Names the transaction.",
+    "transaction_id": "Id of the transaction.",
     "timestamp": "Event time, epoch milliseconds (UTC).",
-    "card_id": "Names the card, as a token rather than its number. It is also the key of the message.",
-    "merchant_id": "Names the merchant.",
+    "card_id": "Id of the card: a token, not its number. It is also the key of the message.",
+    "merchant_id": "Id of the merchant.",
     "amount": "Amount in units of the currency.",
-    "device_id": "Names the device that was paid with. The feature `is_new_device` compares it.",
-    "ip": "Network address that was paid from. No feature uses it.",
+    "device_id": "Id of the device that the card holder paid with. The feature `is_new_device` uses it.",
+    "ip": "IP address of the payment. No feature uses it.",
     "is_fraud": "Whether the transaction was fraud.",
     "score": "Blended probability of fraud.",
-    "pretrained": "Probability of fraud by the pretrained model alone; null when it failed.",
-    "online": "Probability of fraud by the online model alone; null when it failed.",
-    "pretrained_logit": "Logit of the pretrained model; null when it failed.",
-    "online_logit": "Logit of the online model; null when it failed.",
-    "online_weight": "Share of the online model in the blend.",
+    "pretrained": "Probability of fraud from the pretrained model alone. Null when the model failed.",
+    "online": "Probability of fraud from the online model alone. Null when the model failed.",
+    "pretrained_logit": "Logit of the pretrained model. Null when the model failed.",
+    "online_logit": "Logit of the online model. Null when the model failed.",
+    "online_weight": "Weight of the online model in the blended score.",
     "model": "Version of the pretrained model.",
-    "snapshot": "Version of the snapshot in force.",
-    "is_stale": "Whether a newer snapshot should have been in force but had not arrived.",
-    "is_duplicate": "Whether the transaction had been decided before.",
-    "is_id_reused": "Whether an earlier payment of the card has this transaction id. Absent when false.",
+    "snapshot": "Version of the active snapshot.",
+    "is_stale": "Whether a newer snapshot should have been active but had not arrived.",
+    "is_duplicate": "Whether this is a duplicate of a transaction that was already scored.",
+    "is_id_reused": "Whether an earlier payment of the card has the same transaction id. Absent when false.",
     "currency": "ISO 4217 alphabetic code.",
-    "reasons": "The strongest first.",
+    "reasons": "Reasons of the score, strongest first.",
 }
 SPECIAL: Final = {
     "TransactionMessage": {
         "transaction_id": (
-            f"Names the payment. If one of the card's last {RECENT_KEPT} payments has the same id, event time, amount, "
-            "currency and merchant, this is a repetition. If only the id is the same, it is scored and reviewed. Each "
-            "payment needs its own id, authorisation and capture too."
+            f"Id of the payment. If one of the last {RECENT_KEPT} payments of the card has the same id, event time, "
+            "amount, currency and merchant, this is a duplicate. If only the id is the same, the payment is scored and "
+            "goes to review. Give each payment its own id, also authorisation and capture of one purchase."
         ),
         "amount": "Amount in units of `currency`.",
     },
     "LabelMessage": {
-        "transaction_id": "Names the payment. If its card used the id again, the label applies to all made by then.",
+        "transaction_id": "Id of the payment. If the card used it several times, the label applies to all until then.",
     },
     "LabelledRecord": {
-        "card_id": "Names the card.",
-        "merchant_id": "Names the merchant. It is also the key of the message.",
-        "snapshot": "Boundary whose snapshot was the first to know, epoch milliseconds.",
+        "card_id": "Id of the card.",
+        "merchant_id": "Id of the merchant. It is also the key of the message.",
+        "snapshot": "Boundary of the first snapshot that includes this example, epoch milliseconds.",
     },
-    "Snapshot": {"version": "Names the snapshot. It is also the key of the message."},
+    "Snapshot": {"version": "Id of the snapshot. It is also the key of the message."},
 }
 
 KEYS: Final[dict[str, Json]] = {
@@ -131,22 +131,22 @@ KEYS: Final[dict[str, Json]] = {
     "dead_letters": {"description": "The key of the original message: any bytes, or none."},
 }
 
-# Who reads and writes what, as `wire` lays it in scorer and learner; snapshots and risk reach scorers by broadcast.
+# Who reads and writes what. Every scorer reads all snapshots, models and risk rows.
 OPERATIONS: Final = (
     ("scorer", "receive", "transactions", "Score each transaction."),
-    ("scorer", "receive", "snapshots", "Follow what labels have taught; every scorer reads all of it."),
-    ("scorer", "receive", "models", "Make promoted models ready for the snapshots that name them."),
-    ("scorer", "receive", "risk", "Follow the risk rows of the snapshots; every scorer reads all of them."),
-    ("scorer", "send", "scores", "Write down every decision."),
-    ("scorer", "send", "alerts", "Raise one alert for each flagged transaction."),
-    ("scorer", "send", "dead_letters", "Set aside transactions that cannot be read."),
-    ("learner", "receive", "scores", "Keep what was scored until something becomes known of it."),
+    ("scorer", "receive", "snapshots", "Use the newest active snapshot. Every scorer reads all of them."),
+    ("scorer", "receive", "models", "Load promoted models, for the snapshots that name them."),
+    ("scorer", "receive", "risk", "Use the risk rows of the active snapshot. Every scorer reads all of them."),
+    ("scorer", "send", "scores", "Publish every decision."),
+    ("scorer", "send", "alerts", "Publish one alert for each flagged transaction."),
+    ("scorer", "send", "dead_letters", "Set aside rejected transactions."),
+    ("learner", "receive", "scores", "Keep scored transactions until their label arrives or they mature."),
     ("learner", "receive", "labels", "Join each label with its transaction."),
-    ("learner", "receive", "models", "Teach beside the model promoted last."),
-    ("learner", "send", "labelled", "Publish each labelled example that was taught."),
-    ("learner", "send", "risk", "Publish the rows that changed, before the snapshot they belong to."),
-    ("learner", "send", "snapshots", "Publish what labels had taught by a boundary of event time."),
-    ("learner", "send", "dead_letters", "Set aside labels and scores that cannot be read."),
-    ("refit", "receive", "labelled", "Fit a challenger and judge it beside the champion."),
-    ("refit", "send", "models", "Say what was found, and promote a challenger that is better by the margin."),
+    ("learner", "receive", "models", "Train the online model together with the active pretrained model."),
+    ("learner", "send", "labelled", "Publish each labelled example."),
+    ("learner", "send", "risk", "Publish changed risk rows, before their snapshot."),
+    ("learner", "send", "snapshots", "Publish what labels taught up to a snapshot boundary."),
+    ("learner", "send", "dead_letters", "Set aside rejected labels and scores."),
+    ("refit", "receive", "labelled", "Train a challenger and compare it with the champion."),
+    ("refit", "send", "models", "Publish the result, and promote a challenger that is better by the margin."),
 )

@@ -1,4 +1,4 @@
-"""Structured logs on stderr: JSON of what runs, text of a command. No payloads, no card numbers: names and counts."""
+"""Structured logs on stderr: JSON for processes, text for commands. Never payloads or card numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fraud_service.security.card_data import mask_text
 
 
 def configure(level: str) -> None:
-    """Send our own records, and those of libraries that use `logging`, to stderr as JSON, without card data."""
+    """Log to stderr as JSON, records of libraries included, with card data masked."""
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -43,7 +43,7 @@ def configure(level: str) -> None:
 
 
 def configure_for_people() -> None:
-    """Send our own records to stderr as text, without card data: stdout is for what a command was asked for."""
+    """Log to stderr as text, with card data masked. Stdout carries the output of the command."""
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
@@ -61,7 +61,7 @@ def configure_for_people() -> None:
 
 
 class _ForPeople(logging.Formatter):
-    """Writes records of libraries as text, like our own."""
+    """Format records of libraries as text, like our own."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _lines(mask_text(super().format(record)))
@@ -80,12 +80,12 @@ def _lines(text: str) -> str:
 
 
 def _scrubbed(_logger: object, _method: str, event: Any) -> Any:
-    """Mask what looks like card data in a record, whoever wrote it, tracebacks included."""
+    """Mask card data in a record, traceback included."""
     return _masked(event)
 
 
 def _masked(value: Any) -> Any:
-    """Mask before the line is written: in a finished one, a masked number would be no JSON."""
+    """Mask values before they become JSON: masking a number in a JSON line would break it."""
     if isinstance(value, dict):
         return {mask_text(str(name)): _masked(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

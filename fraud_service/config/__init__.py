@@ -1,1 +1,1 @@
-"""Settings, read once at the start, and what is built from them."""
+"""Settings, read once at the start, and the objects that depend on them."""

@@ -1,4 +1,4 @@
-"""What is built from settings alone: the first model, thresholds, the calendar of learning."""
+"""Objects that depend on settings alone: the first model, the thresholds, the learning schedule."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def pretrained(settings: Settings) -> OnnxForest:
 
 
 def policy(settings: Settings) -> Policy:
-    """Return the thresholds."""
+    """Return the decision policy with its thresholds."""
     return Policy(settings.review_threshold, settings.decline_threshold)
 
 
 def calendar(settings: Settings) -> LearningSchedule:
-    """Return the event-time rules of learning."""
+    """Return the learning schedule, in milliseconds of event time."""
     return LearningSchedule(
         interval=to_ms(settings.snapshot_interval),
         activation_delay=to_ms(settings.snapshot_activation_delay),
@@ -55,13 +55,13 @@ def calendar(settings: Settings) -> LearningSchedule:
 
 
 def first_snapshot(model: OnnxForest) -> Snapshot:
-    """Return what is in force before any label was learned."""
+    """Return the snapshot that scorers use before the first one of the learner."""
     return untrained(model.version, model.untrained_online_model())
 
 
 def restore(model: OnnxForest) -> Callable[[bytes | None], OnlineLearner]:
-    """Return what makes the online learner from its last state."""
-    # Only the learner has river: a scorer must start, and stay small, without it.
+    """Return a function that creates the online learner from its last state."""
+    # Only the learner imports river, so that scorers start without it and stay small.
     from fraud_service.models.river_learner import RiverLearner  # noqa: PLC0415
 
     initial = model.untrained_online_model()

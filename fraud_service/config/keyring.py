@@ -1,4 +1,4 @@
-"""The keyring that signs and verifies, as the settings ask for it."""
+"""The keyring that signs and verifies records, from the settings."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ if TYPE_CHECKING:
 
 
 def load_keyring(settings: Settings) -> Keyring:
-    """Read the keys. Without a folder of keys, and only if settings allow it, nothing is signed or verified.
+    """Read the keys. Without keys, and only with `allow_unsigned`, return a keyring that neither signs nor verifies.
 
     Raises
     ------
     ConfigurationError
-        When there are no keys and that is not allowed; a key cannot be read or is too short; the one that is to sign is
-        not there; or the deployment has no name. Never shows a key.
+        When keys are required and missing; a key is unreadable or too short; the active key does not exist; or the
+        deployment has no name. The message never contains a key.
     """
     folder = settings.signing_key_dir
     if folder is None:
         if settings.active_signing_key is not None:
             raise ConfigurationError(
-                f"FRAUD_ACTIVE_SIGNING_KEY={settings.active_signing_key} names a key, but there are none: set "
-                f"FRAUD_SIGNING_KEY_DIR"
+                f"FRAUD_ACTIVE_SIGNING_KEY={settings.active_signing_key} names a key, but there is no folder of keys: "
+                "set FRAUD_SIGNING_KEY_DIR"
             )
         if not settings.allow_unsigned:
             raise ConfigurationError(
                 "FRAUD_SIGNING_KEY_DIR is not set: anyone who may write models, snapshots or risk could change scores. "
-                "Make a key with `mkdir keys && openssl rand -hex 32 > keys/2026-01`, set "
-                "FRAUD_SIGNING_KEY_DIR=keys, and "
-                "name this deployment in FRAUD_DEPLOYMENT; or set FRAUD_ALLOW_UNSIGNED=true to work without keys"
+                "Make a key with `mkdir keys && openssl rand -hex 32 > keys/2026-01`, set FRAUD_SIGNING_KEY_DIR=keys, "
+                "and name this deployment in FRAUD_DEPLOYMENT; or set FRAUD_ALLOW_UNSIGNED=true to work without keys"
             )
         return Keyring()
     if settings.deployment is None:
         raise ConfigurationError(
-            f"FRAUD_DEPLOYMENT is not set, and FRAUD_SIGNING_KEY_DIR={folder} is: name this deployment, as in "
-            "production/fraud, with the same name in all its processes, and in no other deployment"
+            f"FRAUD_SIGNING_KEY_DIR={folder} needs FRAUD_DEPLOYMENT: name this deployment, as in production/fraud. "
+            "Use the same name in all its processes, and in no other deployment"
         )
     keys = read_keys(folder, "FRAUD_SIGNING_KEY_DIR")
     return Keyring(
@@ -48,7 +47,7 @@ def load_keyring(settings: Settings) -> Keyring:
 
 
 def require_keyring(settings: Settings) -> Keyring:
-    """Read the keys as `load_keyring` does, and raise `ConfigurationError` also when there are none."""
+    """Read the keys as `load_keyring` does. Raise `ConfigurationError` also without keys."""
     if settings.signing_key_dir is None:
         raise ConfigurationError("there is no key to sign with: set FRAUD_SIGNING_KEY_DIR")
     return load_keyring(settings)

@@ -1,4 +1,4 @@
-"""Log lines limited in rate, so that a flood of bad records does not fill the log."""
+"""Rate-limited logging, so that many bad records do not fill the log."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PERIOD_S: Final = 60.0  # seconds between two lines of one kind
+PERIOD_S: Final = 60.0  # between two lines of one kind
 
 
 class RateLimitedLog:
-    """Write the first line of each kind at once, and later ones at most once a minute, with how many there were.
+    """Write the first line of each kind at once, then at most one a minute with the number of lines it stands for.
 
     Parameters
     ----------
     write
-        Writes a line: a method of a logger.
+        Method of a logger.
     event
-        Name of the lines.
+        Name of the log event.
     """
 
     def __init__(self, write: Callable[..., Any], event: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,14 +32,14 @@ class RateLimitedLog:
         self._lock = Lock()
 
     def __call__(self, kind: str, **details: Any) -> None:
-        """Write a line now, or count it. Kinds must be few, such as members of an enumeration: each is remembered."""
+        """Write a line now, or count it. Use few kinds, such as members of an enumeration: each stays in memory."""
         with self._lock:
             count, _ = self._held.get(kind, (0, {}))
             self._held[kind] = count + 1, details
         self.flush()
 
     def flush(self, *, final: bool = False) -> None:
-        """Write the lines whose minute is over, or all of them at the end. Call it regularly, or counts appear late."""
+        """Write the lines whose minute is over, or with `final` all lines. Call it regularly, or counts appear late."""
         now = self._clock()
         with self._lock:
             for kind in [kind for kind in self._held if final or self._next.get(kind, now) <= now]:

@@ -40,7 +40,7 @@ def test_unsigned_operation_can_be_allowed():
 
 def test_keys_without_a_deployment_stop_the_start(keys):
     said = complaint(signing_key_dir=keys, allow_unsigned=True)
-    assert said.startswith("FRAUD_DEPLOYMENT is not set, and FRAUD_SIGNING_KEY_DIR=")
+    assert said.startswith(f"FRAUD_SIGNING_KEY_DIR={keys} needs FRAUD_DEPLOYMENT: name this deployment")
     assert "k" * 64 not in said
 
 
