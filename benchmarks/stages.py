@@ -37,6 +37,7 @@ from fraud_service.kafka.messages import Received
 from fraud_service.processors import scorer
 from fraud_service.runtime.metrics.scorer import ScorerMetrics
 from fraud_service.runtime.metrics.stream import Metrics
+from fraud_service.runtime.stream import Processing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -204,8 +205,9 @@ def turns(bench: Bench, warm: Sequence[Received], messages: Sequence[Received], 
     """Time the application's turns: the step, state in RocksDB, outputs to a list, a checkpoint every 1,024."""
     with tempfile.TemporaryDirectory() as name:
         settings = bench.settings.model_copy(update={"state_dir": Path(name)})
-        whole = scorer.ScorerProcessor(settings, bench.detector, bench.knowledge, ScorerMetrics(Metrics()))
-        driver = Driver(settings, "stages", lambda app: scorer.build_topology(app, settings, whole), PARTITIONS)
+        metrics = ScorerMetrics(Metrics())
+        whole = scorer.ScorerProcessor(settings, bench.detector, bench.knowledge, metrics)
+        driver = Driver(settings, scorer.stream_spec(settings), lambda _: Processing(whole), metrics, PARTITIONS)
         driver.batch = BATCHES[-1]
         _drive(driver, warm)
         driver.batch = size

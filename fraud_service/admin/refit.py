@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +13,7 @@ from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.kafka import model_topic
 from fraud_service.kafka.topic_reader import TopicReader
-from fraud_service.models.received import last
+from fraud_service.models.registry import ModelRegistry
 from fraud_service.training.dataset import Examples, TrainingWindow, collect
 from fraud_service.training.refit import LabelledWindow
 
@@ -32,12 +32,12 @@ BATCH_RECORDS: Final = 2000
 
 def champion(settings: Settings) -> OnnxForest:
     """Return the active model: the one promoted last, or the artifact that processes start with."""
-    topic = model_topic.ModelTopicReader(settings, "fraud-refit")
-    try:
-        promoted = last(topic.catch_up(), lambda error: log.warning("promoted_model_rejected", reason=str(error)))
-    finally:
-        topic.close()
-    return promoted or factories.pretrained(settings)
+    models = ModelRegistry(
+        factories.pretrained(settings), lambda error: log.warning("promoted_model_rejected", reason=str(error))
+    )
+    with closing(model_topic.ModelTopicReader(settings, "fraud-refit")) as topic:
+        models.activate_last(topic.catch_up())
+    return models.active
 
 
 def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lambda _: None) -> Examples | None:

@@ -1,4 +1,4 @@
-"""Where the logs that the learner reads end. A boundary waits until they are read; no message says so."""
+"""Where the learner's inputs end: a boundary is closed only after they are read, and no message marks their end."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from confluent_kafka import KafkaException, TopicPartition
 from fraud_service.kafka import clients, retries
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fraud_service.config.settings import Settings
-    from fraud_service.runtime.application import FraudApplication
+    from fraud_service.runtime.stream import Position, StreamAccess
 
 log = structlog.get_logger(__name__)
 
 REQUEST_TIMEOUT_S: Final = 5.0  # seconds; asked again at the next turn
 
-Position = tuple[str, int]  # topic and partition
-
 
 class InputLog:
-    """What the learner must know of the logs behind its inputs; the topology driver replaces it."""
+    """Ends and positions of the learner's inputs."""
 
-    def __init__(self, settings: Settings, app: FraudApplication, topics: list[str]) -> None:
+    def __init__(self, settings: Settings, stream: StreamAccess, topics: Sequence[str]) -> None:
         self._reader = clients.reader(settings, f"{settings.learner_group}-ends")
-        self._app = app
+        self._stream = stream
         self._topics = topics
         counts = retries.retry_transient(
             "the learner's inputs cannot be counted",
@@ -34,14 +34,14 @@ class InputLog:
         self.partitions = len(counts[topics[0]].partitions)
 
     def unread(self) -> dict[Position, int] | None:
-        """Return the ends of the partitions that were not read to their end; None when the cluster does not answer.
+        """Return the ends of the partitions that are not read to their end; None when the cluster does not answer.
 
-        Open transactions do not count, and a log of which nothing is left has nothing to read.
+        Open transactions do not count. A partition whose records are all deleted has nothing to read.
         """
         try:
             return self._unread()
         except KafkaException as error:
-            log.warning("ends_unknown", reason=error.args[0].str())
+            log.warning("input_ends_unknown", reason=error.args[0].str())
             return None
 
     def _unread(self) -> dict[Position, int]:
@@ -50,21 +50,16 @@ class InputLog:
             for place in ((topic, number) for topic in self._topics for number in range(self.partitions))
         }
         ends = {place: high for place, (low, high) in marks.items() if high > low}
-        reached = self.positions(list(ends))
-        # Without a message since the start there is no position: then the committed offset is the position.
-        fresh = [TopicPartition(*place) for place, offset in reached.items() if offset < 0]
+        reached = self._stream.positions(list(ends))
+        # A partition without a message since the start has no position yet; its committed offset is its position.
+        fresh = [place for place, offset in reached.items() if offset < 0]
         if fresh:
-            committed = self._app._consumer.committed(fresh, timeout=REQUEST_TIMEOUT_S)  # noqa: SLF001 - as below
-            reached |= {(found.topic, found.partition): found.offset for found in committed}
+            reached |= self._stream.committed(fresh, REQUEST_TIMEOUT_S)
         return {place: ends[place] for place, offset in reached.items() if offset < ends[place]}
 
     def positions(self, wanted: list[Position]) -> dict[Position, int]:
-        """Return the next offset to be read of each partition; transaction markers at the end count as read."""
-        consumer = self._app._consumer  # noqa: SLF001 - Quix shows no position; the canary test guards the name
-        found = consumer.position([TopicPartition(*place) for place in wanted])
-        behind = self._app.batches.behind
-        reached = {(position.topic, position.partition): position.offset for position in found}
-        return {place: max(offset, behind.get(place, offset)) for place, offset in reached.items()}
+        """Return the next offset to read of each partition."""
+        return self._stream.positions(wanted)
 
     def close(self) -> None:
         """Close the connection."""

@@ -17,7 +17,7 @@ from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, Received, require_content
-from fraud_service.runtime.batching import Batches
+from fraud_service.runtime.stream import StreamSpec
 from fraud_service.security.card_data import has_no_card_data, reject_card_data
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.profile import Profile
     from fraud_service.domain.snapshot_store import SnapshotStore
     from fraud_service.kafka.messages import Headers
-    from fraud_service.runtime.application import FraudApplication
-    from fraud_service.runtime.batching import StateAccessor
+    from fraud_service.runtime.keyed_state import StateAccessor
     from fraud_service.runtime.metrics.scorer import ScorerMetrics
 
     Readable = tuple[int, Received, Transaction]  # place in the batch, message, what it says
@@ -39,24 +38,29 @@ ALERT_TYPE: Final = "fraud-service.alert.v1"
 ALERT_SOURCE: Final = "/fraud-service/scorer"
 
 
-def build_topology(app: FraudApplication, settings: Settings, step: ScorerProcessor) -> None:
-    """Lay the topology: transactions in batches through the step, every output to its topic."""
+def stream_spec(settings: Settings) -> StreamSpec:
+    """Return what the scorer reads, writes and keeps."""
     names = settings.topics
-    source = app.topic(names.transactions, value_deserializer="bytes", key_deserializer="bytes")
-    sinks = {"scores": names.scores, "alerts": names.alerts, "dead_letters": names.dead_letters}
-    for name in sinks.values():
-        app.topic(name)  # Quix checks that it is there
-    frame = app.dataframe(source)
-    frame.register_store()
-    app.batches = Batches(
-        frame.processing_context, frame.stream_id, step, sinks, decode_profile, end_of=app.end_finder(settings)
+    return StreamSpec(
+        group=settings.scorer_group,
+        inputs=(names.transactions,),
+        outputs={"scores": names.scores, "alerts": names.alerts, "dead_letters": names.dead_letters},
+        guarantee=settings.processing_guarantee,
+        commit_interval_s=settings.commit_interval.total_seconds(),
+        has_state=True,
+        read_state=decode_profile,
     )
 
 
 class ScorerProcessor:
-    """Decode, assess, remember, encode: everything that happens to a batch, or nothing of it; a `BatchStep`.
+    """Decode, assess, remember and encode a batch; a `BatchProcessor`.
 
-    `refresh` is called when a transaction should find a newer snapshot than there is: it may have just been published.
+    Parameters
+    ----------
+    refresh
+        Called when a transaction needs a newer snapshot than the store has: it may just have been published.
+    heartbeat
+        Called before each step that takes long.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class ScorerProcessor:
         knowledge: SnapshotStore,
         metrics: ScorerMetrics,
         refresh: Callable[[], None] = lambda: None,
+        heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         self._detector = detector
         self._knowledge = knowledge
@@ -73,7 +78,7 @@ class ScorerProcessor:
         self._refresh = refresh
         self._tolerance = to_ms(settings.max_clock_skew)
         self._refuses_numbers = settings.reject_pan
-        self.beat: Callable[[], None] = lambda: None
+        self._heartbeat = heartbeat
 
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:
         """Process a batch; returns what each message produces."""
@@ -90,7 +95,7 @@ class ScorerProcessor:
             try:
                 require_content(message)
                 if not is_plain:
-                    self.beat()  # a close look takes its time
+                    self._heartbeat()  # a message alone may take long to search
                     reject_card_data(message.value, message.key, numbers=self._refuses_numbers)
                     is_known_clean = self._refuses_numbers
                 readable.append((place, message, decode_message(message, self._tolerance)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, require_content
-from fraud_service.runtime.batching import Batches
+from fraud_service.runtime.stream import StreamSpec
 from fraud_service.security import keys
 from fraud_service.security.tokens import Tokenizer
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.messages import Received
-    from fraud_service.runtime.application import FraudApplication
-    from fraud_service.runtime.batching import StateAccessor
+    from fraud_service.runtime.keyed_state import StateAccessor
     from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
 
 KEY_NAME: Final = re.compile("[a-z][a-z0-9]{0,11}")  # short: twelve digits in a row are no card number
@@ -51,28 +50,35 @@ def tokenizer(settings: Settings) -> Tokenizer:
     return Tokenizer(secrets, active)
 
 
-def build_topology(app: FraudApplication, settings: Settings, step: TokenizerProcessor) -> None:
-    """Lay the topology: both raw topics in batches through the step, every output to its topic."""
+def stream_spec(settings: Settings) -> StreamSpec:
+    """Return what the tokenizer reads and writes."""
     names = settings.topics
-    sinks = {"transactions": names.transactions, "labels": names.labels, "dead_letters": names.dead_letters}
-    for name in sinks.values():
-        app.topic(name)  # Quix checks that it is there
-    for name in (names.raw_labels, names.raw_transactions):
-        frame = app.dataframe(app.topic(name, value_deserializer="bytes", key_deserializer="bytes"))
-    app.batches = Batches(frame.processing_context, frame.stream_id, step, sinks, end_of=app.end_finder(settings))
+    return StreamSpec(
+        group=settings.tokenizer_group,
+        inputs=(names.raw_labels, names.raw_transactions),
+        outputs={"transactions": names.transactions, "labels": names.labels, "dead_letters": names.dead_letters},
+        guarantee="exactly-once",
+        commit_interval_s=settings.commit_interval.total_seconds(),
+    )
 
 
 class TokenizerProcessor:
-    """Tokenize a batch, or nothing of it; a `BatchStep`.
+    """Tokenize a batch; a `BatchProcessor`.
 
     A label goes out once for every key: the transaction it belongs to may have been tokenized before a rotation.
     """
 
-    def __init__(self, settings: Settings, made: Tokenizer, metrics: TokenizerMetrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        made: Tokenizer,
+        metrics: TokenizerMetrics,
+        heartbeat: Callable[[], None] = lambda: None,
+    ) -> None:
         self._labels = settings.topics.raw_labels
         self._tokenizer = made
         self._metrics = metrics
-        self.beat: Callable[[], None] = lambda: None
+        self._heartbeat = heartbeat
 
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - of a step
         """Process a batch; returns what each message produces."""
@@ -80,7 +86,7 @@ class TokenizerProcessor:
         return [self._process(message) for message in batch]
 
     def _process(self, message: Received) -> list[Output]:
-        self.beat()
+        self._heartbeat()
         is_label = message.topic == self._labels
         try:
             require_content(message)

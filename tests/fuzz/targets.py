@@ -50,7 +50,7 @@ from fraud_service.kafka.topic_reader import OffsetRange, Record
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.onnx_graph import onnx_bytes
-from fraud_service.models.received import loaded, recent
+from fraud_service.models.registry import ModelRegistry
 from fraud_service.models.trees import Trees, require_consistent, truncate
 from fraud_service.processors.scorer import ScorerProcessor
 from fraud_service.processors.snapshot_reader import VERSION_HEADER, SnapshotReader
@@ -262,7 +262,7 @@ def promotes(data: bytes) -> int:
     ring = (Keyring(), RING)[given.number(2)]
     reader, knowledge, refused = _Reader(), SnapshotStore(untrained("forest-1", online_model())), []
     handlers = {
-        SWITCH_KEY: service._switch(knowledge, SCORER),
+        SWITCH_KEY: service.switch_online_model(knowledge, SCORER),
         REFIT_KEY: lambda data: LEARNER.show_refit(decode_refit(data)),
     }
     with (
@@ -281,12 +281,8 @@ def promotes(data: bytes) -> int:
         assert received == []
         assert len(refused) == sent + 1
         assert knowledge.at(MONDAY).snapshot.version == "untaught"
-    kept = recent(
-        received, lambda manifest: knowledge.register_model(manifest.version, manifest.leaves), refused.append
-    )
-    models = list(loaded(kept, refused.append))
-    for model in models:
-        knowledge.register_model(model.version, model.manifest.leaves)
+    models = []
+    ModelRegistry(LinearModel(), refused.append, models.append, snapshots=knowledge).activate_newest(received)
     return len(models)
 
 

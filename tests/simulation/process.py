@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -19,20 +20,25 @@ from support.worlds import CountingLearner, LinearModel, online_model
 from fraud_service import service
 from fraud_service.config import factories
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.snapshot_store import SnapshotStore
-from fraud_service.processors import input_log, learner, scorer
-from fraud_service.runtime import application, batching, fast_state
+from fraud_service.models.registry import ModelRegistry
+from fraud_service.processors import learner, scorer
+from fraud_service.processors.input_log import InputLog
+from fraud_service.runtime import batching, bulk_recovery
+from fraud_service.runtime.application import FraudApplication
+from fraud_service.runtime.bulk_recovery import StoreWriter
+from fraud_service.runtime.health import Health
 from fraud_service.runtime.metrics.learner import LearnerMetrics
 from fraud_service.runtime.metrics.scorer import ScorerMetrics
 from fraud_service.runtime.metrics.stream import Metrics
+from fraud_service.runtime.stream import Hooks, Processing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fraud_service.config.settings import Settings
-    from fraud_service.runtime.application import FraudApplication
+    from fraud_service.runtime.stream import StreamAccess
 
 MADE_IN = {
     "quixstreams.kafka.consumer.ConfluentConsumer": Consumer,
@@ -55,7 +61,7 @@ def simulated() -> Iterator[None]:
     def fragile_write(self, *args, **kwargs):
         return here.get().call("write state", lambda: write(self, *args, **kwargs))
 
-    recover, settle = fast_state._Store._write, fast_state._Store.settle
+    recover, settle = StoreWriter._write, StoreWriter.flush
 
     def fragile_recovery(self):
         return here.get().call("write recovered state", lambda: recover(self))
@@ -64,11 +70,11 @@ def simulated() -> Iterator[None]:
         return here.get().call("settle recovered state", lambda: settle(self))
 
     patches.append(patch.object(RocksDBStorePartition, "write", fragile_write))
-    patches.append(patch.object(fast_state._Store, "_write", fragile_recovery))
-    patches.append(patch.object(fast_state._Store, "settle", fragile_settling))
+    patches.append(patch.object(StoreWriter, "_write", fragile_recovery))
+    patches.append(patch.object(StoreWriter, "flush", fragile_settling))
     patches += [
-        patch.object(fast_state, "ROWS_AT_ONCE", 3),
-        patch.object(fast_state, "ROWS_UNTIL_SETTLED", 5),
+        patch.object(bulk_recovery, "MAX_ROWS_PER_WRITE", 3),
+        patch.object(bulk_recovery, "MAX_ROWS_PER_FLUSH", 5),
         patch.object(batching, "MAX_BATCH", 3),
     ]  # so that there are several
     with virtual():
@@ -104,42 +110,33 @@ def knowledge() -> SnapshotStore:
 
 
 def score(settings: Settings, started: Callable[[FraudApplication], None], *, commits_early: bool) -> None:
-    """Run a scorer as `service.run_scorer` does: checked, built, wired, then turned until it stops.
+    """Run a scorer as `service.run_scorer` does: checked, built, then run until it stops.
 
     With early commits alone, hardly any transaction would hold more than one batch when something happens to it.
     """
-    service.preflight_checks(settings, settings.scorer_group, [settings.topics.transactions])
-    app = application.build(
-        settings,
-        settings.scorer_group,
-        guarantee=settings.processing_guarantee,
-        commit_interval=settings.commit_interval.total_seconds(),
-    )
-    scorer.build_topology(app, settings, scorer.ScorerProcessor(settings, detector(settings), knowledge(), metrics()))
-    app.batches.commits_early &= commits_early
-    app._setup_signal_handlers = lambda: None  # not the main thread, and nobody sends signals here
-    started(app)
-    app.run()
+    spec = replace(scorer.stream_spec(settings), commits_early=commits_early)
+    service.preflight_checks(settings, spec)
+    processor = scorer.ScorerProcessor(settings, detector(settings), knowledge(), metrics())
+    app = FraudApplication(settings, spec, lambda _: Processing(processor), Health(), metrics())
+    _run(app, started)
 
 
 def learn(settings: Settings, started: Callable[[FraudApplication], None]) -> None:
     """Run a learner as `service.run_learner` does, but for promoted models, of which there are none."""
-    inputs = [settings.topics.scores, settings.topics.labels]
-    service.preflight_checks(settings, settings.learner_group, inputs)
-    app = application.build(
-        settings,
-        settings.learner_group,
-        guarantee="exactly-once",
-        commit_interval=settings.commit_interval.total_seconds(),
-        transaction_timeout_ms=service.LEARNER_TRANSACTION_TIMEOUT_MS,
-    )
-    step = learner.LearnerProcessor(
-        settings, factories.calendar(settings), NegativeSampler(), LinearModel(), CountingLearner, learner_metrics()
-    )
-    learner.build_topology(app, settings, step)
-    step.follow(input_log.InputLog(settings, app, inputs))
-    app.on_partitions = step.on_partitions
-    app._setup_signal_handlers = lambda: None
+    spec = replace(learner.stream_spec(settings), commit_interval_s=settings.commit_interval.total_seconds())
+    service.preflight_checks(settings, spec)
+
+    def make_processing(stream: StreamAccess) -> Processing:
+        models = learner.LearnerModels(ModelRegistry(LinearModel()), lambda _: CountingLearner)
+        inputs = InputLog(settings, stream, spec.inputs)
+        processor = learner.LearnerProcessor(settings, models, stream, inputs, learner_metrics())
+        return Processing(processor, Hooks(processor.tick, processor.on_assign))
+
+    _run(FraudApplication(settings, spec, make_processing, Health(), learner_metrics()), started)
+
+
+def _run(app: FraudApplication, started: Callable[[FraudApplication], None]) -> None:
+    app._setup_signal_handlers = lambda: None  # not the main thread, and nobody sends signals here
     started(app)
     app.run()
 

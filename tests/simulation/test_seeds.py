@@ -13,7 +13,8 @@ from simulation.process import silence
 from simulation.world import Run, World, run
 
 from fraud_service.domain.profile import RECENT, DuplicateCheck, Profile, fingerprint64
-from fraud_service.runtime import fast_state
+from fraud_service.runtime import bulk_recovery
+from fraud_service.runtime.bulk_recovery import StoreWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,13 +66,13 @@ def trusting(seed: int, kind: type[World] = World) -> Run:
 
 def careless(seed: int) -> Run:
     """Recover full batches of rows only."""
-    write = fast_state._Store._write
+    write = StoreWriter._write
 
     def write_when_full(self) -> None:
-        if len(self._rows) >= fast_state.ROWS_AT_ONCE:
+        if len(self._rows) >= bulk_recovery.MAX_ROWS_PER_WRITE:
             write(self)
 
-    with mock.patch.object(fast_state._Store, "_write", write_when_full):
+    with mock.patch.object(StoreWriter, "_write", write_when_full):
         return run(seed)
 
 

@@ -8,21 +8,22 @@ closed and another one opened on what it left.
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from quixstreams.models import Topic, TopicConfig, TopicManager
 
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.partitioner import murmur2_partition
-from fraud_service.runtime.application import build
+from fraud_service.runtime.application import FraudApplication
+from fraud_service.runtime.health import Health
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from fraud_service.config.settings import Settings
-    from fraud_service.runtime.application import FraudApplication
+    from fraud_service.runtime.metrics.stream import StreamMetrics
+    from fraud_service.runtime.stream import Processing, StreamAccess, StreamSpec
 
 
 @dataclass(frozen=True)
@@ -56,26 +57,33 @@ class MemoryTopics(TopicManager):
 
 
 class Driver:
-    """Drive one application. `wire` lays the topology on it."""
+    """Drive one application, at least once, and with commits by hand only."""
 
     def __init__(
-        self, settings: Settings, group: str, wire: Callable[[FraudApplication], None], partitions: int = 4
+        self,
+        settings: Settings,
+        spec: StreamSpec,
+        make_processing: Callable[[StreamAccess], Processing],
+        metrics: StreamMetrics,
+        partitions: int = 4,
     ) -> None:
         self.settings = settings
         self.partitions = partitions
         self.batch = 1  # messages that the application is given at once
+        self.ticks = True  # whether the hook is called after each batch
         self._batch: list[Received] = []
         self.produced: dict[str, list[Message]] = defaultdict(list)
         self._pending: list[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]], int]] = []
         self._offsets: dict[tuple[str, int], int] = defaultdict(int)
-        topics = MemoryTopics(partitions, group)
-        self.app = build(settings, group, guarantee="at-least-once", commit_interval=3600, topic_manager=topics)
-        self.app._producer.produce = self._produce
-        self.app._producer.flush = lambda timeout=None: 0
-        self.app._consumer.commit = lambda offsets, asynchronous: []
-        wire(self.app)
+        self.health = Health()
+        spec = replace(spec, guarantee="at-least-once", commit_interval_s=3600.0)
+        topics = MemoryTopics(partitions, spec.group)
+        self.app = FraudApplication(settings, spec, make_processing, self.health, metrics, topic_manager=topics)
         self._context = self.app._processing_context
-        self._state = self.app._state_manager
+        self._context.producer.produce = self._produce
+        self._context.producer.flush = lambda timeout=None: 0
+        self._context.consumer.commit = lambda offsets, asynchronous: []
+        self._state = self._context.state_manager
         self._state.init()
         for stream_id in self._state.stores:
             for number in range(partitions):
@@ -103,8 +111,8 @@ class Driver:
             self._end_turn()
 
     def _end_turn(self) -> None:
-        if self.app.each_turn is not None:
-            self.app.each_turn()
+        if self.ticks:
+            self.app.hooks.on_tick()
 
     def commit(self) -> None:
         """Commit the checkpoint: state to disk, outputs to readers."""
@@ -125,14 +133,3 @@ class Driver:
 
     def _produce(self, topic, value=None, key=None, headers=None, partition=None, timestamp=None) -> None:
         self._pending.append((topic, key, value, list(headers or []), timestamp or 0))
-
-
-@contextmanager
-def driven(
-    settings: Settings, group: str, wire: Callable[[FraudApplication], None], partitions: int = 4
-) -> Iterator[Driver]:
-    driver = Driver(settings, group, wire, partitions)
-    try:
-        yield driver
-    finally:
-        driver.close()

@@ -12,16 +12,17 @@ from fraud_service.config import factories
 from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import encode
-from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.models.onnx_forest import OnnxForest
+from fraud_service.models.registry import ModelRegistry
 from fraud_service.processors import learner, scorer
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
 from fraud_service.runtime.metrics.learner import LearnerMetrics
 from fraud_service.runtime.metrics.scorer import ScorerMetrics
 from fraud_service.runtime.metrics.stream import Metrics
+from fraud_service.runtime.stream import Hooks, Processing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.events import Label, Transaction
     from fraud_service.models.artifact import Artifact
+    from fraud_service.runtime.stream import StreamAccess
 
 
 class WholeLog:
@@ -49,6 +51,7 @@ class Loop:
         self.model = factories.pretrained(self.settings)
         self.knowledge = SnapshotStore(factories.first_snapshot(self.model))
         self.partitions = partitions
+        self.beats: list[int] = []  # heartbeats of both
         self.scorer = self._scorer()
         self.learner = self._learner()
         self._seen: dict[str, int] = {}
@@ -59,33 +62,35 @@ class Loop:
         self.scorer_registry = Metrics()
         self.scorer_metrics = ScorerMetrics(self.scorer_registry)
         self.detector = Detector(self.model, factories.policy(self.settings))
-        step = scorer.ScorerProcessor(self.settings, self.detector, self.knowledge, self.scorer_metrics)
-        return Driver(
-            self.settings,
-            self.settings.scorer_group,
-            lambda app: scorer.build_topology(app, self.settings, step),
-            self.partitions,
+        self.scorer_models = ModelRegistry(self.model, detector=self.detector, snapshots=self.knowledge)
+        processor = scorer.ScorerProcessor(
+            self.settings, self.detector, self.knowledge, self.scorer_metrics, heartbeat=lambda: self.beats.append(1)
         )
+        hooks = Hooks(
+            on_assign=lambda _: self.scorer_metrics.cards.clear(), on_key_counts=self.scorer_metrics.show_cards
+        )
+        spec = scorer.stream_spec(self.settings)
+        return Driver(self.settings, spec, lambda _: Processing(processor, hooks), self.scorer_metrics, self.partitions)
 
     def _learner(self) -> Driver:
         self.learner_registry = Metrics()
         self.learner_metrics = LearnerMetrics(self.learner_registry)
-        self.step = step = learner.LearnerProcessor(
-            self.settings,
-            factories.calendar(self.settings),
-            NegativeSampler(self.settings.negative_sample_rate),
-            self.model,
-            factories.restore(self.model),
-            self.learner_metrics,
-        )
-        driver = Driver(
-            self.settings,
-            self.settings.learner_group,
-            lambda app: learner.build_topology(app, self.settings, step),
-            self.partitions,
-        )
-        step.follow(WholeLog(self.partitions))
-        return driver
+        self.learner_models = ModelRegistry(self.model)
+
+        def make_processing(stream: StreamAccess) -> Processing:
+            models = learner.LearnerModels(self.learner_models, factories.restore)
+            self.step = learner.LearnerProcessor(
+                self.settings,
+                models,
+                stream,
+                WholeLog(self.partitions),
+                self.learner_metrics,
+                lambda: self.beats.append(1),
+            )
+            return Processing(self.step, Hooks(self.step.tick, self.step.on_assign))
+
+        spec = learner.stream_spec(self.settings)
+        return Driver(self.settings, spec, make_processing, self.learner_metrics, self.partitions)
 
     def transaction(self, transaction: Transaction) -> None:
         self.raw(encode(transaction), transaction.card_id.encode())
@@ -98,9 +103,8 @@ class Loop:
         """Promote a model: ready in the scorer at once, taught beside from the next boundary on."""
         model = OnnxForest(artifact)
         self.models.append(artifact)
-        self.detector.register_model(model)
-        self.knowledge.register_model(model.version, model.manifest.leaves)
-        self.step.promote(model, factories.restore(model))
+        self.scorer_models.activate(model)
+        self.learner_models.activate(model)
 
     def _note(self, topic: str, key: bytes | None, value: bytes | None, timestamp: int) -> None:
         partition = murmur2_partition(key or b"", self.partitions)

@@ -10,15 +10,14 @@ from support.audited import Store
 from support.malformed import BROKER_TIME
 from support.worlds import CountingLearner, DictStore, LinearModel, online_model
 
-from fraud_service.config import factories
 from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.kafka.messages import Received
-from fraud_service.processors.learner import LearnerProcessor
+from fraud_service.models.registry import ModelRegistry
+from fraud_service.processors.learner import LearnerModels, LearnerProcessor
 from fraud_service.processors.scorer import ScorerProcessor
 from fraud_service.processors.tokenizer import TokenizerProcessor
 from fraud_service.runtime.metrics.learner import LearnerMetrics
@@ -58,17 +57,15 @@ class Steps:
         model = LinearModel(base=-1.5, amount=6.0)
         knowledge = SnapshotStore(untrained(model.version, online_model()))
         scorer = ScorerProcessor(SETTINGS, Detector(model, Policy()), knowledge, ScorerMetrics(Metrics()))
+        stores: defaultdict[tuple[int, bytes], DictStore] = defaultdict(DictStore)
+        stream = SimpleNamespace(store=lambda number, prefix: stores[number, prefix])
         learner = LearnerProcessor(
             SETTINGS,
-            factories.calendar(SETTINGS),
-            NegativeSampler(1.0),
-            model,
-            CountingLearner,
+            LearnerModels(ModelRegistry(model), lambda _: CountingLearner),
+            stream,
+            SimpleNamespace(partitions=1),
             LearnerMetrics(Metrics()),
         )
-        stores: defaultdict[tuple[int, bytes], DictStore] = defaultdict(DictStore)
-        learner.attach(lambda number, prefix: stores[number, prefix], lambda _: None, lambda: None)
-        learner.follow(SimpleNamespace(partitions=1))
         tokenizer = TokenizerProcessor(
             SETTINGS, Tokenizer({"a": b"a" * 32, "b": b"b" * 32}, "b"), TokenizerMetrics(Metrics())
         )
@@ -80,7 +77,7 @@ class Steps:
         """Process a message; returns what comes of it, each of which fits its topic."""
         for store in self._stores.values():
             store.clear()
-        self._learner.on_partitions([])
+        self._learner.on_assign([])
         (outputs,) = self._steps[received.topic]([received], lambda _: Store())
         for output in outputs:
             size = len(output.key or b"") + len(output.value or b"") + sum(len(part) for _, part in output.headers)

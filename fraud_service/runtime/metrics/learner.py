@@ -91,6 +91,10 @@ class LearnerMetrics(StreamMetrics):
         )
         self.refit_at = metrics.gauge("fraud_refit_seconds", "Event time of the newest re-fit, Unix seconds.")
 
+    def count_refused(self, reason: str) -> None:
+        """Count a record that failed its check."""
+        self.refused.labels(reason).inc()
+
     def observe(self, example: Example) -> None:
         """Count one labelled example."""
         scored, truth = example.scored, str(example.is_fraud).lower()

@@ -93,6 +93,10 @@ class ScorerMetrics(StreamMetrics):
         self.online.set(1)
         self.model = metrics.info("fraud_model", "Active pretrained model of the scorer.")
 
+    def count_refused(self, reason: str) -> None:
+        """Count a record that failed its check."""
+        self.refused.labels(reason).inc()
+
     def observe(self, verdicts: Sequence[Assessment]) -> None:
         """Count the assessments of a batch."""
         for outcome, count in Tally(verdict.decision.outcome for verdict in verdicts).items():

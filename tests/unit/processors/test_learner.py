@@ -165,7 +165,7 @@ def state(loop) -> list[bytes | None]:
 
 
 def ledgers(loop):
-    return [loop.step._store(number, b"ledger") for number in range(loop.partitions)]
+    return [loop.step._stream.store(number, b"ledger") for number in range(loop.partitions)]
 
 
 def test_a_boundary_with_very_many_unknown_payments_is_swept_in_parts_each_committed(tmp_path, monkeypatch):
@@ -176,17 +176,17 @@ def test_a_boundary_with_very_many_unknown_payments_is_swept_in_parts_each_commi
         for number in range(1050):
             label = verdict(payment(number, f"c-{number}"), 0)
             loop.label(msgspec.structs.replace(label, labelled_at=START - 59 * DAY))
-        beats, commits = [], []
-        commit = loop.step._commit
-        loop.step.beat = lambda: beats.append(1)
-        loop.step._commit = lambda: (
-            commits.append(len(loop.learner._context.checkpoint._store_transactions)),
-            commit(),
+        commits, context = [], loop.learner._context
+        commit = context.commit_checkpoint
+        context.commit_checkpoint = lambda *, force: (
+            commits.append(len(context.checkpoint._store_transactions)),
+            commit(force=force),
         )
+        loop.beats.clear()
         loop.transaction(payment(25))
         loop.tick()
         assert len(commits) > 8
-        assert len(beats) >= len(commits)
+        assert len(loop.beats) >= len(commits)
         boundary = (START + DAY) // HOUR
         assert all(LabelJoin(store, LearningSchedule()).count(boundary) == 0 for store in ledgers(loop))
         assert len(loop.on("snapshots")) == 25
@@ -399,13 +399,13 @@ def test_a_boundary_that_was_passed_before_a_restart_is_closed_though_no_score_c
     loop.transaction(payment(0))
     loop.tick()
     before = len(loop.on("snapshots"))
-    loop.learner.app.each_turn = None
+    loop.learner.ticks = False
     loop.transaction(payment(30))
     loop.tick()
     assert len(loop.on("snapshots")) == before
     loop.restart_learner()
     names = loop.settings.topics
-    loop.step.on_partitions(
+    loop.step.on_assign(
         [TopicPartition(topic, number) for topic in (names.scores, names.labels) for number in range(loop.partitions)]
     )
     loop.learner._end_turn()

@@ -34,6 +34,7 @@ from fraud_service.processors.tokenizer import TokenizerProcessor
 from fraud_service.runtime.batching import MAX_BATCH, MAX_BATCH_BYTES, Batches
 from fraud_service.runtime.metrics.stream import Metrics
 from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
+from fraud_service.runtime.stream import StreamAccess
 from fraud_service.security.tokens import Tokenizer
 
 pytestmark = pytest.mark.attack
@@ -164,7 +165,7 @@ def sizes(client, topics=("in",)) -> list[int]:
         assert sum(len(message.value or b"") for message in batch) < 1 << 20
         return [[] for _ in batch]
 
-    batches = Batches(client, topics[0], step, {})
+    batches = Batches(StreamAccess(client, topics[0], {}), step)
     while batches.tick(0):
         pass
     return found
@@ -196,19 +197,17 @@ def test_a_message_that_is_too_large_is_let_go_before_the_next_one_comes():
 
 def test_every_message_that_is_searched_alone_brings_a_heartbeat():
     beats = []
-    step = TokenizerProcessor(Settings(), Tokenizer({"a": b"k" * 32}, "a"), TokenizerMetrics(Metrics()))
-    step.beat = lambda: beats.append(1)
+    tokenizer = Tokenizer({"a": b"k" * 32}, "a")
+    step = TokenizerProcessor(Settings(), tokenizer, TokenizerMetrics(Metrics()), lambda: beats.append(1))
     step([received(text(), topic=Settings().topics.raw_transactions)] * 3, explode)
     assert len(beats) == 3
 
 
 def test_a_scorer_beats_within_a_batch_of_messages_that_take_a_close_look(loop):
-    beats = []
-    loop.scorer.app.batches._step.beat = lambda: beats.append(1)
     loop.scorer.batch = 3
     for _ in range(3):
         loop.raw(text(note="4242424242424242"), b"c-1")
-    assert len(beats) == 3
+    assert len(loop.beats) == 3
 
 
 def test_a_snapshot_that_no_learner_can_have_written_is_refused_before_it_is_hashed():
@@ -267,12 +266,13 @@ def test_the_last_message_of_a_batch_that_cannot_be_unpacked_stands_for_it():
         taken.extend(batch)
         return [[] for _ in batch]
 
-    batches = Batches(client, "in", step, {}, end_of=lambda _: 17)
+    stream = StreamAccess(client, "in", {})
+    batches = Batches(stream, step, end_of=lambda _: 17)
     assert batches.tick(0)
     assert [(place.topic, place.partition, place.offset) for place in sought] == [("in", 0, 17)]
     assert [(message.offset, message.value) for message in taken] == [(6, b"v"), (16, None), (17, b"v")]
     assert client.stored == [("in", 0, 17)]
-    assert batches.behind == {("in", 0): 17}
+    assert stream.skipped == {("in", 0): 17}
     with pytest.raises(InvalidEvent, match="cannot be unpacked") as refused:
         require_content(taken[1])
     letter = dead_letter(taken[1], refused.value)
@@ -283,7 +283,7 @@ def test_the_last_message_of_a_batch_that_cannot_be_unpacked_stands_for_it():
 def test_a_batch_that_was_damaged_on_its_way_is_fetched_again():
     client = Client(0)
     client.waiting = [Broken(7), Polled(7)]
-    batches = Batches(client, "in", lambda batch, _: [[] for _ in batch], {}, end_of=lambda _: 7)
+    batches = Batches(StreamAccess(client, "in", {}), lambda batch, _: [[] for _ in batch], end_of=lambda _: 7)
     assert batches.tick(0)
     assert client.stored == [("in", 0, 7)]
 
@@ -292,7 +292,7 @@ def test_a_batch_that_cannot_be_unpacked_is_an_error_where_nobody_can_look_for_i
     client = Client(0)
     client.waiting = [Broken(7)]
     with pytest.raises(KafkaConsumerException):
-        Batches(client, "in", lambda batch, _: [[] for _ in batch], {}).tick(0)
+        Batches(StreamAccess(client, "in", {}), lambda batch, _: [[] for _ in batch]).tick(0)
 
 
 @pytest.mark.parametrize("last", [7, 8, 9, 14, 63, 1_000_006])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from quixstreams import Application
+from support.driver import MemoryTopics
 from support.loop import looped
 from support.malformed import BROKER_TIME, MALFORMED
 from support.payments import payment
@@ -16,8 +18,12 @@ from fraud_service.domain.records import decode_score
 from fraud_service.kafka.messages import Output, Received
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.runtime import batching
-from fraud_service.runtime.application import build
+from fraud_service.runtime.application import FraudApplication
 from fraud_service.runtime.batching import MAX_BATCH, TXN_MARKER_DELAY_S, Batches
+from fraud_service.runtime.health import Health
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
+from fraud_service.runtime.stream import Processing, StreamAccess, StreamSpec
 
 
 def play(folder, batch: int):
@@ -74,13 +80,16 @@ def test_state_of_another_version_stops_the_scorer_before_anything_is_written_be
         assert loop.on("scores") == []
 
 
+OUTPUTS = {"scores": "out"}
+
+
 def echo(batch, state_of):
     return [[Output("scores", message.key, b"%d" % message.offset)] for message in batch]
 
 
 def test_what_has_arrived_is_taken_together_and_only_the_first_message_is_waited_for():
     client = Client(5)
-    batched = Batches(client, "in", echo, {"scores": "out"})
+    batched = Batches(StreamAccess(client, "in", OUTPUTS), echo)
     assert batched.tick(0.2)
     assert [record["value"] for record in client.produced] == [b"0", b"1", b"2", b"3", b"4"]
     assert {(record["topic"], record["timestamp"]) for record in client.produced} == {("out", 5)}
@@ -91,7 +100,7 @@ def test_what_has_arrived_is_taken_together_and_only_the_first_message_is_waited
 
 def test_a_batch_has_an_end_however_much_has_arrived():
     client = Client(MAX_BATCH + 10)
-    batched = Batches(client, "in", echo, {"scores": "out"})
+    batched = Batches(StreamAccess(client, "in", OUTPUTS), echo)
     batched.tick(0.2)
     assert len(client.produced) == MAX_BATCH
 
@@ -103,7 +112,7 @@ def once(monkeypatch):
     client.exactly_once = True
     monkeypatch.setattr(batching.time, "monotonic", client.monotonic)
     monkeypatch.setattr(batching.time, "sleep", client.sleep)
-    return client, Batches(client, "in", echo, {"scores": "out"})
+    return client, Batches(StreamAccess(client, "in", OUTPUTS), echo, checkpoint_began=lambda: client._created_at)
 
 
 def test_exactly_once_what_was_processed_is_committed_as_soon_as_nothing_waits(once):
@@ -157,28 +166,37 @@ def test_at_least_once_nobody_waits_for_the_last_transaction(once):
 
 def test_at_least_once_nobody_waits_for_a_commit_and_none_comes_early():
     client = Client(3)
-    batched = Batches(client, "in", echo, {"scores": "out"})
+    batched = Batches(StreamAccess(client, "in", OUTPUTS), echo)
     assert [batched.tick(0.2), batched.tick(0.2)] == [True, False]
     assert (client.commits, client.timeouts[-1]) == ([], 0.2)
 
 
-def test_what_was_collected_is_processed_before_its_partition_is_given_away(tmp_path, monkeypatch):
-    app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
+STUB = {"topic_manager": MemoryTopics(1, "fraud-scorer")}
+
+
+@pytest.fixture
+def app(tmp_path):
+    """An application whose processor echoes; it reads from the client that a test gives it."""
+    spec = StreamSpec("fraud-scorer", ("in",), {}, "at-least-once", 1.0)
+    settings = Settings(state_dir=tmp_path)
+    return FraudApplication(settings, spec, lambda _: Processing(echo), Health(), ScorerMetrics(Metrics()), **STUB)
+
+
+def test_what_was_collected_is_processed_before_its_partition_is_given_away(app, monkeypatch):
     order = []
     client = Client(3, {3: lambda: app._on_revoke(None, [])})  # before the third message
-    monkeypatch.setattr(type(app).__mro__[1], "_on_revoke", lambda *_: order.append(list(client.stored)))
-    app.batches = Batches(client, "in", echo, {"scores": "out"})
+    monkeypatch.setattr(Application, "_on_revoke", lambda *_: order.append(list(client.stored)))
+    monkeypatch.setattr(app, "batches", Batches(StreamAccess(client, "in", OUTPUTS), echo))
     app.batches.tick(0.2)
     assert order == [[("in", 0, 1)]]
     assert client.stored == [("in", 0, 1), ("in", 0, 2)]
 
 
-def test_what_was_collected_by_a_process_that_fails_is_left_to_its_successor(tmp_path, monkeypatch):
-    app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
+def test_what_was_collected_by_a_process_that_fails_is_left_to_its_successor(app, monkeypatch):
     client = Client(1)
-    monkeypatch.setattr(type(app).__mro__[1], "_on_revoke", lambda *_: None)
-    app.batches = Batches(client, "in", echo, {"scores": "out"})
+    monkeypatch.setattr(Application, "_on_revoke", lambda *_: None)
+    monkeypatch.setattr(app, "batches", Batches(StreamAccess(client, "in", OUTPUTS), echo))
     app.batches._collected.append(Received("in", 0, 0, b"k", b"v", 5))
-    app._failed = True
+    app.stop(fail=True)
     app._on_revoke(None, [])
     assert client.stored == []

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -24,38 +25,75 @@ from quixstreams.exceptions import PartitionAssignmentError
 from quixstreams.internal_producer import InternalProducer
 from quixstreams.kafka import BaseConsumer, Producer
 from quixstreams.processing import ProcessingContext
-from quixstreams.state.recovery import ChangelogProducer, RecoveryManager
+from quixstreams.state.base import PartitionTransaction
+from quixstreams.state.manager import StateStoreManager
+from quixstreams.state.recovery import ChangelogProducer, RecoveryManager, RecoveryPartition
+from support.driver import MemoryTopics
 from support.loop import looped
 from support.worlds import transaction
 
-from fraud_service import service
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
-from fraud_service.runtime import application
-from fraud_service.runtime.application import (
-    MEMTABLE_BYTES,
-    NO_WRITE_STALL,
-    FraudApplication,
-    build,
-    show_state,
-)
+from fraud_service.runtime import application, quix_internals
+from fraud_service.runtime.application import FraudApplication, show_state
+from fraud_service.runtime.bulk_recovery import BulkRecovery
+from fraud_service.runtime.client_options import MAX_LEVEL0_FILES, MEMTABLE_BYTES
 from fraud_service.runtime.health import SILENCE_ALLOWED, Health
 from fraud_service.runtime.metrics.scorer import ScorerMetrics
 from fraud_service.runtime.metrics.stream import Metrics
-from fraud_service.runtime.quix_patches import (
+from fraud_service.runtime.quix_internals import (
     CLOSE_TIMEOUT_S,
-    COMMIT_TIMEOUT,
+    COMMIT_TIMEOUT_S,
     bound_commit_time,
     time_checkpoints,
 )
 from fraud_service.runtime.stalled_fetch import STALL_TIMEOUT_S
+from fraud_service.runtime.stream import Hooks, Processing, StreamSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_exception_handler", "_process_message"])
-def test_quix_still_has_the_methods_that_are_overridden(name):
+OWNERS = {
+    "Application": Application,
+    "InternalProducer": InternalProducer,
+    "Producer": Producer,
+    "StateStoreManager": StateStoreManager,
+    "RecoveryManager": RecoveryManager,
+    "RecoveryPartition": RecoveryPartition,
+    "PartitionTransaction": PartitionTransaction,
+}
+
+
+def table() -> list[tuple[str, str]]:
+    """Owner and name in each row of the table in the docstring."""
+    return re.findall(r"^(\w+)\.(_\w+) ", quix_internals.__doc__, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("owner", "name"), table())
+def test_quix_still_has_every_private_name_in_the_table(owner, name):
+    kind = OWNERS[owner]
+    assert hasattr(kind, name) or f"self.{name}" in inspect.getsource(kind.__init__)
+
+
+def test_the_table_has_every_private_name_that_we_use():
+    package = Path(quix_internals.__file__).parents[1]
+    marked = [
+        (path.stem, line)
+        for folder in ("runtime", "processors")
+        for path in (package / folder).rglob("*.py")
+        for line in path.read_text().splitlines()
+        if "noqa: SLF001" in line and "KafkaError" not in line
+    ]
+    assert {module for module, _ in marked} == {"quix_internals"}
+    source = inspect.getsource(quix_internals).split('"""', 2)[2]
+    used = set(re.findall(r"(?<!self)\.(_[a-z]\w+)", "\n".join(line for _, line in marked)))
+    overridden = set(re.findall(r"    def (_\w+)\(self, (?!context|manager)", source)) - {"__init__"}
+    assert used | overridden == {name for _, name in table()}
+
+
+@pytest.mark.parametrize("name", ["_on_assign", "_on_revoke", "_on_lost", "_process_message"])
+def test_quix_still_gives_overridden_methods_the_same_arguments(name):
     theirs, ours = inspect.signature(getattr(Application, name)), inspect.signature(getattr(FraudApplication, name))
     assert len(theirs.parameters) == len(ours.parameters)
 
@@ -75,18 +113,31 @@ def test_the_checkpoint_is_still_public():
     assert isinstance(ProcessingContext.checkpoint, property)
 
 
-def test_who_recovers_is_still_told_apart_from_who_should(app):
-    assert app._state_manager.recovery_required is False
-    assert app._state_manager._recovery_manager.recovering is False
+def test_who_recovers_is_still_told_apart_from_who_should():
+    manager = RecoveryManager(None, MemoryTopics(1, "canary"))
+    assert (manager.has_assignments, manager.recovering) == (False, False)
+    assert isinstance(StateStoreManager.recovery_required, property)
+
+
+def made(settings: Settings, guarantee: str = "exactly-once", **options) -> FraudApplication:
+    """Make an application that processes nothing."""
+    spec = StreamSpec("fraud-scorer", ("payments.transactions.v1",), {}, guarantee, 1.0, **options)
+    hooks = Hooks()
+    return FraudApplication(
+        settings,
+        spec,
+        lambda _: Processing(lambda *_: [], hooks),
+        Health(),
+        ScorerMetrics(Metrics()),
+        topic_manager=MemoryTopics(1, spec.group),
+    )
 
 
 @pytest.fixture
-def app(tmp_path):
-    made = build(
-        Settings(state_dir=tmp_path, instance_id="pod-0"), "fraud-scorer", guarantee="exactly-once", commit_interval=1
-    )
-    made.batches = SimpleNamespace(tick=lambda _: False, process_collected=lambda: False)
-    return made
+def app(tmp_path, monkeypatch):
+    app = made(Settings(state_dir=tmp_path, instance_id="pod-0"))
+    monkeypatch.setattr(app, "batches", SimpleNamespace(tick=lambda _: False, process_collected=lambda: False))
+    return app
 
 
 def statistics(state: str, broker: str = "UP") -> str:
@@ -102,7 +153,7 @@ def test_a_partition_that_the_client_never_begins_to_read_ends_the_application(a
     def after(seconds: float, state: str, broker: str = "UP") -> str | None:
         clock.now += seconds
         app.on_statistics(statistics(state, broker))
-        return app.not_fetched
+        return app._stalled_partition
 
     assert after(0, "none") is None
     assert after(STALL_TIMEOUT_S - 1, "none") is None
@@ -143,12 +194,30 @@ def test_losing_partitions_ends_the_application(app):
         app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
 
 
+def _fail_to_clean_up() -> None:
+    raise TimeoutError("Quix could not clean up")
+
+
+def test_what_ended_the_loop_is_not_hidden_by_what_fails_in_the_clean_up(app, monkeypatch):
+    def run() -> None:
+        with ExitStack() as stack:
+            stack.callback(_fail_to_clean_up)
+            stack.push(app._exception_handler)
+            raise FatalStreamError("what ended the loop")
+
+    monkeypatch.setattr(app, "run", run)
+    with pytest.raises(FatalStreamError, match="what ended the loop"):
+        app.run_until_stopped()
+
+
 def test_what_the_client_makes_of_lost_partitions_does_not_hide_that_they_were_lost(app, monkeypatch):
     def poll() -> None:
         with contextlib.suppress(ClusterUnavailable):  # as the client does at times
             app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
-        app._exception_handler(SystemError, SystemError("returned NULL without setting an exception"), None)
-        raise TimeoutError("Quix could not clean up")
+        with ExitStack() as stack:
+            stack.callback(_fail_to_clean_up)
+            stack.push(app._exception_handler)
+            raise SystemError("returned NULL without setting an exception")
 
     monkeypatch.setattr(app, "run", poll)
     with pytest.raises(PartitionsLost, match="What was not committed is dropped"):
@@ -162,6 +231,7 @@ def test_who_is_told_to_stop_while_the_loop_begins_stops(app, monkeypatch):
     def run() -> None:
         app.stop()  # as its signal handler does
         app._run_tracker.set_as_running()  # as the loop does when it begins
+        app._process_message({})  # as its first turn does
         running.append(app._run_tracker.running)
 
     monkeypatch.setattr(app, "run", run)
@@ -180,12 +250,12 @@ def test_identities_are_stable_and_quix_settings_are_ours(app):
 
 
 def test_at_least_once_uses_no_transaction(tmp_path):
-    app = build(Settings(state_dir=tmp_path), "fraud-scorer", guarantee="at-least-once", commit_interval=1)
+    app = made(Settings(state_dir=tmp_path), "at-least-once")
     assert "transactional.id" not in app.config.producer_extra_config
 
 
 def test_messages_take_the_short_way_to_the_client(app):
-    assert app._producer.produce.__module__ == "fraud_service.runtime.fast_state"
+    assert app._producer.produce.__module__ == "fraud_service.runtime.quix_internals"
     assert app._processing_context.producer is app._producer
     assert "self._producer_for(migration).produce(" in inspect.getsource(ChangelogProducer.produce)
 
@@ -196,40 +266,37 @@ def test_the_state_is_opened_with_our_options(tmp_path):
         said = log.read_text()
     for option, value in (
         ("write_buffer_size", MEMTABLE_BYTES),
-        ("level0_slowdown_writes_trigger", NO_WRITE_STALL),
-        ("level0_stop_writes_trigger", NO_WRITE_STALL),
+        ("level0_slowdown_writes_trigger", MAX_LEVEL0_FILES),
+        ("level0_stop_writes_trigger", MAX_LEVEL0_FILES),
         (r"compression\[0\]", "NoCompression"),
         (r"compression\[1\]", "LZ4"),
     ):
         assert re.search(rf"Options\.{option}: {value}\n", said), option
 
 
-def test_recovery_takes_batches_where_quix_takes_rows(app):
-    manager = app._state_manager._recovery_manager
-    assert type(manager._recovery_loop.__self__).__module__ == "fraud_service.runtime.fast_state"
-    assert manager._consumer is app._consumer
-    assert isinstance(manager._consumer._consumer, Consumer)
-    assert callable(manager._prime_changelog_partition)
+def test_recovery_takes_batches_where_quix_takes_rows(tmp_path):
+    """A fresh application, whose recovery manager is there because its topics are those of a cluster."""
+    consumer = Consumer({"group.id": "canary"})
+    manager = RecoveryManager(consumer, MemoryTopics(1, "canary"))
+    state = SimpleNamespace(_recovery_manager=manager)
+    recovery = BulkRecovery(consumer, state, lambda _: None, {"in"})
+    assert manager._recovery_loop == recovery.loop
     assert "self._recovery_loop()" in inspect.getsource(RecoveryManager.do_recovery)
     theirs = inspect.getsource(RecoveryManager._recovery_loop)
-    for step in (
-        "_log_recovery_progress()",
-        "_consumer.poll(1)",
-        "_update_recovery_status()",
-        "_rewind_data_partition(",
-    ):
+    for step in ("_consumer.poll(1)", "_update_recovery_status()", "_rewind_data_partition("):
         assert step in theirs  # what ours does too
     assert manager._position_cache == {}
     assert "self._position_cache" in inspect.getsource(RecoveryManager._get_position_with_cache)
     assert "_get_changelog_offset(" in inspect.getsource(RecoveryManager._update_recovery_status)
+    for call in ("position", "consume", "seek", "resume", "pause"):
+        assert callable(getattr(BaseConsumer, call))
 
 
 def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app):
-    app.health = Health()
-    app.health._beat = 0.0
+    app._health._beat = 0.0
     app._process_message({})
-    assert app.health.is_live
-    assert app.health.conditions["recovered"]
+    assert app._health.is_live
+    assert app._health.conditions["recovered"]
 
 
 def test_whatever_ends_the_stream_ends_as_an_error_of_ours(app, monkeypatch):
@@ -242,19 +309,17 @@ def test_whatever_ends_the_stream_ends_as_an_error_of_ours(app, monkeypatch):
 
 
 def test_a_long_recovery_beats_too_because_it_polls(app):
-    app.health = Health()
-    app.health._beat = 0.0
+    app._health._beat = 0.0
     app.config.consumer_extra_config["stats_cb"]("{}")
-    assert app.health.is_live
+    assert app._health.is_live
 
 
 def test_a_process_cut_off_from_all_brokers_is_not_ready(app):
-    app.health = Health()
-    app.health.now(assigned=True, recovered=True, models_loaded=True)
+    app._health.now(assigned=True, recovered=True, models_loaded=True)
     app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "DOWN"}, "b": {"state": "INIT"}}}')
-    assert not app.health.is_ready
+    assert not app._health.is_ready
     app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "UP"}, "b": {"state": "DOWN"}}}')
-    assert app.health.is_ready
+    assert app._health.is_ready
 
 
 class Client:
@@ -271,22 +336,20 @@ class Client:
         self.send_offsets_to_transaction(offsets, group, timeout)
 
 
-def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loop_looks_hung():
+def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loop_looks_hung(tmp_path):
     client = Client()
     client.bounded.commit_transaction([], None, timeout=None)  # as Quix does outside of a rebalance
     client.bounded.commit_transaction([], None, timeout=3.0)
-    assert client.asked == [COMMIT_TIMEOUT, 3.0]
-    learner = build(
-        Settings(), "learner", guarantee="exactly-once", commit_interval=1, transaction_timeout_ms=300_000
-    )  # fmt: skip
+    assert client.asked == [COMMIT_TIMEOUT_S, 3.0]
+    learner = made(Settings(state_dir=tmp_path), transaction_timeout_ms=300_000)
     delivery = learner.config.producer_extra_config["message.timeout.ms"] / 1000
-    assert delivery + COMMIT_TIMEOUT + CLOSE_TIMEOUT_S < SILENCE_ALLOWED
+    assert delivery + COMMIT_TIMEOUT_S + CLOSE_TIMEOUT_S < SILENCE_ALLOWED
 
 
 def test_a_client_that_does_not_give_up_is_left_waiting():
     answered = Event()
     client = Client(lambda *_: answered.wait(60))
-    with pytest.raises(ClusterUnavailable, match="coordinator went away in a commit"):
+    with pytest.raises(ClusterUnavailable, match="coordinator did not answer a commit"):
         client.bounded.commit_transaction([], None, timeout=0.01)
     answered.set()
 
@@ -309,8 +372,6 @@ def test_quix_still_sends_offsets_through_what_is_bounded():
 
 
 def test_quix_still_has_what_batches_rest_on(app):
-    assert app._failed is False
-    assert callable(app._run_tracker.set_message_consumed)
     assert {"stream_id", "partition"} <= set(inspect.signature(Checkpoint.get_store_transaction).parameters)
     assert list(inspect.signature(BaseConsumer.poll).parameters) == ["self", "timeout"]
     message = inspect.getsource(Application._process_message)
@@ -360,7 +421,7 @@ def test_told_to_stop_before_the_group_answers_nothing_is_taken_and_only_that_is
 
     def close_within_which_the_group_answers() -> None:
         app.stop()
-        app.ended_by = failure
+        app._failure = failure
         try:
             app._on_assign(SimpleNamespace(assign=given.append), [TopicPartition("payments.transactions.v1", 0)])
         except Exception as error:
@@ -382,39 +443,39 @@ def test_partitions_that_cannot_be_given_back_are_a_failure_although_it_was_told
         app.run_until_stopped()
 
 
-def test_quix_still_notes_when_a_checkpoint_begins(app):
+def test_the_time_at_which_a_checkpoint_begins_is_noted(app):
     app._processing_context.exactly_once = False  # which asks for a broker
     before = time.monotonic()
     app._processing_context.init_checkpoint()
-    assert before <= app._processing_context.checkpoint._created_at <= time.monotonic()
+    assert before <= app._checkpoint_began() <= app._processing_context.checkpoint._created_at <= time.monotonic()
+    began = app._checkpoint_began()
+    app._processing_context.commit_checkpoint(force=True)  # which begins the next one
+    assert app._checkpoint_began() > began
 
 
 def test_an_assignment_is_counted_and_a_turn_ends_its_recovery(app, monkeypatch):
     monkeypatch.setattr(Application, "_on_assign", lambda *_: None)
-    app.health, app.metrics = Health(), ScorerMetrics(Metrics())
     app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [])
-    assert app.metrics.rebalances._value.get() == 0
+    assert app._metrics.rebalances._value.get() == 0
     app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [TopicPartition("payments.transactions.v1", 0)])
-    assert app.metrics.rebalances._value.get() == 1
-    assert app.metrics.pace._recovered_at == 0
+    assert app._metrics.rebalances._value.get() == 1
+    assert app._metrics.pace._recovered_at == 0
     app._process_message({})
-    assert app.metrics.pace._recovered_at > 0
+    assert app._metrics.pace._recovered_at > 0
 
 
 def test_statistics_show_the_size_of_the_state_and_of_its_volume(app, tmp_path):
-    app.health, app.metrics = Health(), ScorerMetrics(Metrics())
     (tmp_path / "group").mkdir()
     (tmp_path / "group/000001.sst").write_bytes(b"x" * 1000)
     (tmp_path / "group/gone.sst").symlink_to(tmp_path / "nowhere")
     app.config.consumer_extra_config["stats_cb"]("{}")
-    assert app.metrics.state._value.get() == 1000
-    assert 0 < app.metrics.free._value.get() <= app.metrics.volume._value.get()
+    assert app._metrics.state._value.get() == 1000
+    assert 0 < app._metrics.free._value.get() <= app._metrics.volume._value.get()
 
 
 def test_statistics_show_about_how_many_cards_each_partition_has_and_forget_those_given_away(tmp_path):
     with looped(tmp_path) as loop:
         app, metrics = loop.scorer.app, loop.scorer_metrics
-        app.on_keys = metrics.show_cards
         for number in range(60):
             paid = transaction(f"t-{number}", card_id=f"card-{number}")
             loop.transaction(paid)
@@ -424,8 +485,7 @@ def test_statistics_show_about_how_many_cards_each_partition_has_and_forget_thos
         shown = {labels["partition"]: value for _, labels, value in samples(metrics.cards)}
         assert len(shown) == loop.partitions
         assert sum(shown.values()) == 60
-        service.attach_observers(app, Health(), metrics, [], lambda _: metrics.cards.clear())
-        app._tell([])
+        app._report_assigned([])
         assert list(samples(metrics.cards)) == []
 
 

@@ -1,0 +1,255 @@
+"""Recover state a thousand rows at a time, and keep the loop from messages that it may not process yet.
+
+Quix writes each recovered row by itself, checks it for an older format, and waits one second for one more row at the
+end. When it assigns partitions, it pauses all of them until state is recovered. librdkafka can lose such a pause
+(issue 5591): then changelog records would look like events, and events would meet incomplete state.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from confluent_kafka import TopicPartition
+from quixstreams.kafka.consumer import raise_for_msg_error
+from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER
+from rocksdict import WriteBatch, WriteOptions
+
+from fraud_service.kafka.messages import read_headers
+from fraud_service.runtime.changelogs import PROCESSED
+from fraud_service.runtime.quix_internals import replace_recovery_loop, should_apply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from confluent_kafka import Message
+    from quixstreams.internal_consumer import InternalConsumer
+    from quixstreams.state import StateStoreManager
+    from quixstreams.state.base import StorePartition
+    from quixstreams.state.recovery import RecoveryPartition
+    from rocksdict import Rdict
+
+log = structlog.get_logger(__name__)
+
+MAX_ROWS_PER_WRITE: Final = 1000
+MAX_ROWS_PER_FLUSH: Final = 100_000  # a crash within a recovery loses no more
+EMPTY_POLL_S: Final = 0.1  # recovery may be complete after a poll of this duration without a row
+STATUS_POLL_S: Final = 1.0  # Quix counts its checks, and fails after sixty without a position
+PROGRESS_LOG_S: Final = 10.0
+ROW_HEADERS: Final = {CHANGELOG_CF_MESSAGE_HEADER, PROCESSED}
+
+
+def drop_paused_messages(consumer: InternalConsumer, state: StateStoreManager, inputs: Collection[str]) -> None:
+    """Make `poll` return only messages that may be processed: no changelog record, and no event before recovery."""
+    poll = consumer.poll
+
+    def poll_allowed(timeout: float | None = None) -> Any:
+        message = poll(timeout)
+        if message is None or message.error() is not None:
+            return message
+        is_input = message.topic() in inputs
+        if is_input and not state.recovery_required:
+            return message
+        pause_again(consumer, message, rewinds=is_input)
+        return None
+
+    consumer.poll = poll_allowed
+
+
+def pause_again(consumer: InternalConsumer, message: Message, *, rewinds: bool) -> None:
+    """Pause a partition whose pause was lost; `rewinds` makes the client read the message again when it resumes."""
+    place = TopicPartition(message.topic(), message.partition(), message.offset())
+    consumer.pause([place])
+    if rewinds:
+        consumer.seek(place)
+    log.info("partition_paused_again", topic=place.topic, partition=place.partition, offset=place.offset)
+
+
+class BulkRecovery:
+    """Quix's recovery loop, with rows that are written together.
+
+    Parameters
+    ----------
+    poll
+        The consumer's `poll`, before `drop_paused_messages` restricts it.
+    store_of
+        Returns the store of a partition by its number.
+    inputs
+        Topics of events. A message of theirs that arrives during recovery is read again later.
+    """
+
+    def __init__(
+        self,
+        consumer: InternalConsumer,
+        state: StateStoreManager,
+        store_of: Callable[[int], StorePartition],
+        inputs: Collection[str],
+    ) -> None:
+        self._consumer = consumer
+        self._poll = consumer.poll
+        self._store_of = store_of
+        self._inputs = inputs
+        self._stores: dict[RecoveryPartition, StoreWriter] = {}
+        self._control = replace_recovery_loop(state, self.loop)
+
+    def loop(self) -> None:
+        """Recover until nothing is left. As in Quix, only an empty poll triggers the check for the end."""
+        check_at, log_at = time.monotonic() + STATUS_POLL_S, time.monotonic() + PROGRESS_LOG_S
+        self._stores.clear()
+        while self._control.is_recovering:
+            if time.monotonic() >= log_at:
+                self._log_progress()
+                log_at = time.monotonic() + PROGRESS_LOG_S
+            message = self._poll(EMPTY_POLL_S)
+            if message is not None:
+                self._apply([message])
+                self._apply_arrived()
+            elif self._has_all() or time.monotonic() >= check_at:
+                self._finish_writers()
+                self._control.end_recovered_partitions()
+                check_at = time.monotonic() + STATUS_POLL_S
+        self._finish_writers()  # of partitions whose recovery was stopped
+
+    def _positions(self, parts: list[RecoveryPartition]) -> list[int]:
+        asked = [TopicPartition(part.changelog_name, part.partition_num) for part in parts]
+        return [place.offset for place in self._consumer.position(asked)]
+
+    def _has_all(self) -> bool:
+        """Whether everything is read that the changelogs held at the assignment."""
+        parts = self._control.partitions()
+        reached = self._positions(parts)
+        return all(offset >= part.changelog_highwater for offset, part in zip(reached, parts, strict=True))
+
+    def _log_progress(self) -> None:
+        parts = self._control.partitions()
+        for offset, part in zip(self._positions(parts), parts, strict=True):
+            log.info("recovery_progress", partition=part.partition_num, offset=offset, end=part.changelog_highwater)
+
+    def _apply_arrived(self) -> None:
+        """Apply the other rows that have arrived.
+
+        A rebalance may happen within `consume` and assign partitions. Rows of theirs that were read before it are
+        dropped, because earlier rows may still have to come; their changelog is read from its saved offset again.
+        """
+        before = self._control.partitions()
+        messages = self._consumer.consume(MAX_ROWS_PER_WRITE, 0)
+        assigned = [part for part in self._control.partitions() if part not in before]
+        self._apply([one for one in messages if not assigned or self._control.partition_of(one) not in assigned])
+        for part in assigned:
+            saved = TopicPartition(part.changelog_name, part.partition_num, part.offset)
+            self._consumer.seek(saved)
+            self._consumer.resume([saved])
+
+    def _apply(self, messages: list[Message]) -> None:
+        rewound = set()
+        for message in messages:
+            raise_for_msg_error(message)
+            part = self._control.partition_of(message)
+            place = message.topic(), message.partition()
+            if part is not None:
+                self._apply_row(part, message)
+            elif message.topic() in self._inputs and place not in rewound:
+                rewound.add(place)  # the first message is the earliest one
+                pause_again(self._consumer, message, rewinds=True)
+
+    def _apply_row(self, part: RecoveryPartition, message: Message) -> None:
+        writer = self._stores.get(part)
+        if writer is None:
+            writer = self._stores[part] = StoreWriter(part, self._store_of(part.partition_num))
+        if not writer.add(message):
+            writer.flush()
+            part.recover_from_changelog_message(message)
+
+    def _finish_writers(self) -> None:
+        writers, self._stores = self._stores, {}
+        assigned = self._control.partitions()
+        for part, writer in writers.items():
+            if part in assigned:  # a rebalance may have revoked it
+                writer.finish()
+
+
+class StoreWriter:
+    """Write the recovered rows of one partition, and the changelog offset that they reach.
+
+    Rows skip RocksDB's write-ahead log: the changelog is a log already, and the second one costs a fifth of a recovery.
+    So the offset is written only after all rows before it are in files; after a crash, recovery reads the later rows
+    again. Compaction is off until the last row is there, because it would rewrite each row several times.
+    """
+
+    def __init__(self, part: RecoveryPartition, store: StorePartition) -> None:
+        self._part = part
+        self._store = store
+        # Plain bytes until they are written: RocksDB does not close while anything holds a handle of it.
+        self._rows: list[tuple[bytes, bytes | None]] = []
+        self._headers: Any = None
+        self._is_ours = self._is_committed = False
+        self._offset = -1
+        self._count = 0
+        self._without_log = WriteOptions()
+        self._without_log.disable_wal = True  # type: ignore[method-assign, assignment] # a property, the stub is wrong
+        self._is_compacting = True
+
+    @property
+    def _database(self) -> Rdict:
+        found: Rdict = self._store.get_or_create_column_family("default")
+        return found
+
+    def add(self, message: Message) -> bool:
+        """Add a row, or skip it when its input was never committed; returns False for a row that Quix must handle.
+
+        We handle only rows in the `default` column family without TTL; Quix handles all others.
+        """
+        headers = read_headers(message)
+        if headers != self._headers:  # rows of one checkpoint have the same headers
+            self._headers = headers
+            self._read_headers(dict(headers))
+        if not self._is_ours:
+            return False
+        if self._is_committed:
+            self._rows.append((message.key(), message.value()))
+        self._offset = message.offset()
+        self._count += 1
+        if len(self._rows) >= MAX_ROWS_PER_WRITE:
+            self._set_compaction(enabled=False)
+            self._write()
+        if self._count >= MAX_ROWS_PER_FLUSH:
+            self.flush()
+        return True
+
+    def _read_headers(self, headers: dict[str, bytes]) -> None:
+        self._is_ours = headers.keys() == ROW_HEADERS and headers[CHANGELOG_CF_MESSAGE_HEADER] == b"default"
+        if self._is_ours:
+            self._is_committed = should_apply(self._part, json.loads(headers[PROCESSED]))
+
+    def _write(self) -> None:
+        batch = WriteBatch(raw_mode=True)
+        handle = self._store.get_column_family_handle("default")
+        for key, value in self._rows:
+            if value is None:
+                batch.delete(key, handle)
+            else:
+                batch.put(key, value, handle)
+        self._rows.clear()
+        self._database.write(batch, self._without_log)
+
+    def flush(self) -> None:
+        """Write all rows to files, then the offset."""
+        if not self._count:
+            return
+        self._write()
+        self._count = 0
+        self._database.flush()
+        self._store.write_changelog_offset(self._offset)
+
+    def finish(self) -> None:
+        """Flush, and let RocksDB compact from now on, in the background."""
+        self.flush()
+        self._set_compaction(enabled=True)
+
+    def _set_compaction(self, *, enabled: bool) -> None:
+        if enabled is self._is_compacting:
+            return
+        self._is_compacting = enabled
+        self._database.set_options({"disable_auto_compactions": "false" if enabled else "true"})
