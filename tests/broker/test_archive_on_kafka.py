@@ -1,4 +1,4 @@
-"""Topics read back on Apache Kafka: only what was committed, in order, and no further than the end there was."""
+"""A topic reader on Apache Kafka returns committed records in order, up to the end at its start."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_open_transaction_is_beyond_the_end(settings):
     assert spans[0] == OffsetRange(0, 0)
 
 
-def test_a_part_is_read_and_another_part_after_it(settings):
+def test_ranges_of_a_partition_are_read_one_after_another(settings):
     with TopicReader(settings, "test") as archive:
         first = archive.read(settings.topics.scores, 1, 2, 5)
         assert [entry.offset for entry in first] == [2, 3, 4]
@@ -61,7 +61,7 @@ def test_a_part_is_read_and_another_part_after_it(settings):
         assert list(archive.read(settings.topics.scores, 0)) == []
 
 
-def test_a_moment_is_found(settings):
+def test_the_first_offset_at_or_after_a_time_is_found(settings):
     with TopicReader(settings, "test") as archive:
         moment = next(archive.read(settings.topics.scores, 1)).timestamp
         assert archive.since(settings.topics.scores, moment)[1] == 0
@@ -73,7 +73,7 @@ def test_a_missing_topic_is_named(settings):
         archive.spans("no-such-topic")
 
 
-def test_offsets_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, monkeypatch):
+def test_committed_offsets_wait_for_an_open_transaction_of_the_group(settings, monkeypatch):
     group, place = "waited-for", TopicPartition(settings.topics.labels, 1, 7)
     producer = Producer({**clients.connection(settings), "transactional.id": group})
     producer.init_transactions(30)
@@ -95,7 +95,7 @@ def test_offsets_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, m
     consumer.close()
 
 
-def test_rows_in_a_transaction_that_ends_meanwhile_are_waited_for(settings, monkeypatch):
+def test_changelog_rows_wait_for_an_open_transaction(settings, monkeypatch):
     producer = Producer({**clients.connection(settings), "transactional.id": "rows-waited-for"})
     producer.init_transactions(30)
     producer.begin_transaction()

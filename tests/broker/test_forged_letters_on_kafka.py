@@ -78,7 +78,7 @@ def running(apache_kafka, tmp_path_factory):
         assert scorer.stop() == 0
 
 
-def test_foreign_records_and_marks_stop_no_command_and_hide_no_letter(running):
+def test_foreign_records_and_marks_neither_stop_a_command_nor_hide_a_dead_letter(running):
     settings, _ = running
     (real,) = find_dead_letters(settings, DeadLetterFilter()).letters
     transactions = settings.topics.transactions
@@ -111,7 +111,7 @@ def test_foreign_records_and_marks_stop_no_command_and_hide_no_letter(running):
         assert topic_views.refused_offsets(archive, settings) == {real.letter.partition: {real.letter.offset}}
 
 
-def test_nothing_forged_is_sent_and_what_is_real_is(running):
+def test_real_dead_letters_are_sent_and_forged_ones_are_not(running):
     settings, scorer = running
     names = settings.topics
     off = encode_record(SwitchRecord(online=False, at=1))
@@ -148,7 +148,7 @@ def test_nothing_forged_is_sent_and_what_is_real_is(running):
     assert command(settings, "redrive", "--yes").stdout.endswith("sent again: 0, left: 7, forged: 5\n")
 
 
-def test_a_letter_whose_source_has_expired_is_sent_only_on_demand(running):
+def test_a_dead_letter_whose_source_has_expired_is_sent_only_on_demand(running):
     settings, _ = running
     labels, label = settings.topics.labels, b'{"transaction_id": "gone"}'
     producer = clients.producer(settings)
@@ -166,7 +166,7 @@ def test_a_letter_whose_source_has_expired_is_sent_only_on_demand(running):
         assert [entry.value for entry in topic_views.whole(archive, labels)] == [label]
 
 
-def test_a_copy_of_a_payment_that_was_scored_proves_nothing(running):
+def test_a_dead_letter_that_copies_a_scored_transaction_is_not_sent(running):
     settings, scorer = running
     inner = place_of(settings, settings.topics.transactions, payment("scored"))
     append(settings, [(CARD, payment("scored"), source(*inner))])

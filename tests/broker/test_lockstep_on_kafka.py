@@ -85,7 +85,7 @@ def newest_boundary(settings) -> int:
     return max((decode_snapshot(m.value()).as_of for m in read_all(settings, settings.topics.snapshots)), default=-1)
 
 
-def test_a_fast_replay_in_step_gives_the_scores_of_the_backtest(outcome):
+def test_a_fast_paced_replay_gives_the_scores_of_the_backtest(outcome):
     settings, history = outcome
     model = factories.pretrained(settings)
     rehearsal = InMemoryService(
@@ -112,7 +112,7 @@ def test_a_fast_replay_in_step_gives_the_scores_of_the_backtest(outcome):
     assert {decode_score(value).model for value in scores.values()} == {model.version, promoted.version}
 
 
-def test_in_step_no_score_is_stale(outcome):
+def test_no_score_of_a_paced_replay_is_stale(outcome):
     settings, _ = outcome
     assert not any(decode_score(m.value()).is_stale for m in read_all(settings, settings.topics.scores))
 
@@ -147,7 +147,7 @@ def recovered(apache_kafka, tmp_path_factory, outcome):
     return settings, done
 
 
-def test_a_service_made_again_from_its_inputs_gives_every_score_again(outcome, recovered):
+def test_a_rebuilt_service_gives_the_same_scores(outcome, recovered):
     (lost, history), (again, told) = outcome, recovered
     assert told == {"transactions": len(history) + 1, "labels": len(history), "models": 1, "future": 1, "too_large": 0}
     scores = [by_transaction(settings) for settings in (lost, again)]
@@ -163,7 +163,7 @@ def by_transaction(settings) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("role", ["snapshots", "risk", "scorer_state"])
-def test_a_service_made_again_from_its_inputs_has_the_same_state(outcome, recovered, role):
+def test_a_rebuilt_service_has_the_same_state(outcome, recovered, role):
     def newest(settings) -> dict[bytes, bytes]:
         (name,) = (spec.name for spec in topics.topic_specs(settings) if spec.role == role)
         return {message.key(): message.value() for message in read_all(settings, name)}
@@ -173,7 +173,7 @@ def test_a_service_made_again_from_its_inputs_has_the_same_state(outcome, recove
     assert lost == again
 
 
-def test_an_erased_card_is_unknown_again_and_replay_says_so(outcome):
+def test_an_erased_card_starts_without_a_profile_and_replay_reports_it(outcome):
     settings, history = outcome
     last = history[-1].transaction.timestamp
     erased, kept = sorted({event.transaction.card_id for event in history})[:2]

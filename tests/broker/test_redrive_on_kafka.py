@@ -48,8 +48,8 @@ def running(apache_kafka, tmp_path_factory):
         assert scorer.stop() == 0
 
 
-def only_sent(verdicts) -> list:
-    return [verdict for verdict in verdicts if verdict.hindrance is None]
+def only_sent(checks) -> list:
+    return [check for check in checks if check.hindrance is None]
 
 
 def command(settings, *words: str):
@@ -58,7 +58,7 @@ def command(settings, *words: str):
     return CliRunner().invoke(app, ["dead-letters", *words], env=env, catch_exceptions=False)
 
 
-def test_letters_are_listed_and_shown_without_card_data(running):
+def test_dead_letters_are_listed_and_shown_without_card_data(running):
     settings, _ = running
     listed = [json.loads(line) for line in command(settings, "list", "--json").stdout.splitlines()]
     assert Counter(row["reason"] for row in listed) == {"missing_key": 9, "not_json": 1, "card_number": 1}
@@ -77,7 +77,7 @@ def test_a_dry_run_does_nothing(running):
     assert not any(found.is_redriven for found in find_dead_letters(settings, DeadLetterFilter()).letters)
 
 
-def test_of_two_redrives_at_once_one_is_fenced_and_every_letter_is_sent_once(running, monkeypatch):
+def test_of_two_concurrent_redrives_one_is_fenced_and_every_dead_letter_is_sent_once(running, monkeypatch):
     settings, scorer = running
     monkeypatch.setattr(redrive, "MAX_TRANSACTION_LETTERS", 2)
     first = redrive.redrive(settings, DeadLetterFilter(reason="missing_key"))
@@ -91,7 +91,7 @@ def test_of_two_redrives_at_once_one_is_fenced_and_every_letter_is_sent_once(run
     assert scored(settings) == {f"t-{number}": 1 for number in range(9)}
 
 
-def test_repaired_bytes_are_sent_for_one_letter_once(running, tmp_path):
+def test_repaired_bytes_are_sent_once_for_one_dead_letter(running, tmp_path):
     settings, scorer = running
     repaired = tmp_path / "repaired.json"
     repaired.write_bytes(payment(11))
@@ -103,7 +103,7 @@ def test_repaired_bytes_are_sent_for_one_letter_once(running, tmp_path):
     scorer.wait_until(lambda: scored(settings)["t-11"] == 1, 60)
 
 
-def test_the_verifier_finds_nothing_wrong_with_letters_sent_again(running):
+def test_the_verifier_has_no_findings_after_a_redrive(running):
     settings, _ = running
     report = verify(settings)
     assert report.anomalies == ()

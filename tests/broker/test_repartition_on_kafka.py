@@ -84,7 +84,7 @@ def moved(apache_kafka, tmp_path_factory):
     return old, new, list(History.open(file))
 
 
-def test_every_score_is_that_of_a_service_that_was_never_moved(moved):
+def test_every_score_equals_that_of_a_service_that_was_not_repartitioned(moved):
     old, new, history = moved
     model = factories.pretrained(new)
     rehearsal = InMemoryService(
@@ -105,7 +105,7 @@ def test_every_score_is_that_of_a_service_that_was_never_moved(moved):
     assert found == expected
 
 
-def test_what_was_moved_is_in_order_and_can_be_replayed(moved):
+def test_a_repartitioned_service_verifies_and_replays(moved):
     _, new, history = moved
     assert verify(new).is_clean
     found = replay.verify(new, replay.plan(new, TimeRange()))
@@ -113,7 +113,7 @@ def test_what_was_moved_is_in_order_and_can_be_replayed(moved):
     assert 0 < found.counts["identical"] + found.counts["follow"] < len(history)
 
 
-def test_a_second_move_to_the_same_topics_is_refused(moved):
+def test_a_second_repartition_to_the_same_topics_is_rejected(moved):
     old, new, _ = moved
     names = [f"--{role}={getattr(new.topics, role)}" for role in ("transactions", "labels", "scores")]
     assert "already exist" in str(command(old, *names, "--yes").exception)

@@ -1,4 +1,4 @@
-"""Models as supply, on Apache Kafka: what is signed is believed, the online model has a switch, models a way back."""
+"""Signed models and snapshots, the switch of the online model and the rollback of models, on Apache Kafka."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def command(settings, *words: str):
     return found.stdout
 
 
-def test_forged_snapshots_are_refused_each_for_its_reason_and_the_true_ones_go_on(running):
+def test_forged_snapshots_are_rejected_with_their_reason_and_real_ones_are_still_read(running):
     settings, scorer, learner = running
     play(settings, scorer, learner, 0)
     newest = decode_snapshot(read_all(settings, settings.topics.snapshots)[-1].value())
@@ -112,7 +112,7 @@ def test_forged_snapshots_are_refused_each_for_its_reason_and_the_true_ones_go_o
     assert used == {newest.version}
 
 
-def test_the_switch_of_the_online_model_is_obeyed_at_once_and_every_score_says_so(running):
+def test_the_switch_of_the_online_model_takes_effect_at_once_and_is_in_every_score(running):
     settings, scorer, learner = running
     assert command(settings, "online", "off") == "the online model is off\n"
     scorer.wait_until(lambda: metric(scorer, "fraud_online_switch") == 0, 30)
@@ -125,26 +125,26 @@ def test_the_switch_of_the_online_model_is_obeyed_at_once_and_every_score_says_s
     assert not any(score.snapshot.endswith(SWITCHED_OFF) for score in on)
 
 
-def test_what_the_switch_did_is_replayed_bit_for_bit(running):
+def test_scores_with_and_without_the_online_model_are_replayed_bit_for_bit(running):
     settings, *_ = running
     found = replay.verify(settings, replay.plan(settings, TimeRange()))
     assert not found.findings
     assert found.counts["identical"] == 4 * PART
 
 
-def test_a_model_that_reigned_comes_back_by_one_command(running):
+def test_one_command_rolls_back_to_an_earlier_model(running):
     settings, scorer, _ = running
     first = factories.pretrained(settings).version
     assert [one["version"] for one in json.loads(command(settings, "models", "list", "--json"))] == [first]
     assert command(settings, "models", "rollback", first) == f"promoted: {first}\n"
     (listed,) = json.loads(command(settings, "models", "list", "--json"))
-    assert (listed["version"], listed["signed_with"], listed["reigns"]) == (first, "2026", True)
+    assert (listed["version"], listed["signed_with"], listed["is_active"]) == (first, "2026", True)
     assert metric(scorer, "fraud_signatures_demanded") == 1
     refused = CliRunner().invoke(app, ["models", "rollback", "forest-none"], env=environment(settings))
     assert "there is no model forest-none" in str(refused.exception)
 
 
-def test_after_a_rotation_nothing_needs_the_old_key(running):
+def test_after_re_signing_no_record_needs_the_old_key(running):
     settings, scorer, learner = running
     (settings.signing_key_dir / "2027").write_text("n" * 64)
     refused = CliRunner().invoke(app, ["sign", "--yes"], env=environment(settings))
