@@ -1,4 +1,4 @@
-"""Figures: equal to scikit-learn's, to a slow card precision, and silent where the data cannot tell."""
+"""Metrics: equal to those of scikit-learn and to a slow card precision, and None where the data is not enough."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def slow_card_precision(rows, looked_at: int) -> float:
 
 @FAST
 @given(ROWS)
-def test_card_precision_is_what_its_definition_says(rows):
+def test_card_precision_equals_its_definition(rows):
     scores = scored(rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fraud_service.evaluation.card_precision.CARDS_A_DAY", 3)
@@ -65,7 +65,7 @@ def test_card_precision_is_what_its_definition_says(rows):
 
 @FAST
 @given(ROWS)
-def test_ranking_figures_are_those_of_scikit_learn(rows):
+def test_ranking_metrics_equal_those_of_scikit_learn(rows):
     scores = scored(rows)
     found = evaluate(scores).components["blended"]
     truth, given_scores = scores.is_fraud, scores.components["blended"]
@@ -78,7 +78,7 @@ def test_ranking_figures_are_those_of_scikit_learn(rows):
 
 @FAST
 @given(ROWS)
-def test_what_the_data_cannot_tell_is_none_and_never_an_error(rows):
+def test_a_metric_that_the_data_does_not_determine_is_none(rows):
     figures = evaluate(scored(rows))
     found = figures.components["blended"]
     assert figures.rows == len(rows) == sum(week.rows for week in found.weeks)
@@ -88,7 +88,7 @@ def test_what_the_data_cannot_tell_is_none_and_never_an_error(rows):
     assert sum(group.rows for group in found.calibration) == len(rows)
 
 
-def test_without_transactions_there_are_no_figures():
+def test_without_transactions_there_are_no_metrics():
     figures = evaluate(scored([]))
     assert (figures.rows, figures.components) == (0, {})
 
@@ -106,7 +106,7 @@ def test_weeks_begin_at_midnight_of_the_first_day_and_empty_ones_are_left_out():
     assert [(week.start, week.rows, week.frauds) for week in weeks] == [(MONDAY, 2, 1), (MONDAY + 3 * WEEK, 1, 0)]
 
 
-def test_what_the_policy_flagged_is_told_in_alerts_and_in_money():
+def test_the_operating_point_counts_alerts_and_fraud_amount():
     rows = [(0, 1, True, 0.9), (1, 2, False, 0.6), (25, 3, True, 0.1)]  # amounts 10, 20, 30
     operating = evaluate(scored(rows)).operating
     assert (operating.alerts_a_day, operating.precision, operating.recall) == (1.0, 0.5, 0.5)

@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing else, the same bytes for the same run, and no markup from the data."""
+"""The report: one page that works offline, the same bytes for the same run, and no markup from the data."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_the_page_needs_neither_scripts_nor_the_network(page):
     assert "@import" not in page
 
 
-def test_every_picture_says_how_to_read_it(page):
+def test_every_chart_has_a_caption(page):
     assert page.count("<svg") == page.count("<figcaption>") == 7
     assert page.count('role="img" aria-label="') == 7
 
 
-def test_the_page_tells_every_figure_of_every_component(page):
+def test_the_page_has_every_metric_of_every_component(page):
     for component in run().figures.components.values():
         for figure in (component.average_precision, component.auc_roc, component.log_loss):
             assert f"<td>{figure:.4f}</td>" in page
@@ -79,7 +79,7 @@ def test_re_fits_are_listed(page):
     assert "<td>2024-02-01</td><td>0.7000</td><td>no</td>" in page
 
 
-def test_names_from_the_data_are_no_markup():
+def test_names_from_the_data_are_escaped():
     page = report(run(source="<script>alert(1)</script>"), run(source="<b>"))
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
@@ -96,17 +96,17 @@ def _empty() -> Scores:
     return Scores(none, none, none.astype(bool), none, {}, none.astype(bool))
 
 
-def test_a_result_is_read_back_as_it_was_written():
+def test_a_result_survives_a_round_trip():
     assert decode_result(encode_result(run()), "a.json") == run()
     assert encode_result(run()) == encode_result(run())
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"\xff", b'{"format": 1}'])
-def test_what_is_no_result_is_refused_by_name(data):
+def test_the_error_of_a_file_that_is_not_a_result_names_it(data):
     with pytest.raises(ConfigurationError, match=r"^other\.json: not the --json of a backtest"):
         decode_result(data, "other.json")
 
 
-def test_a_result_of_another_format_is_refused():
+def test_a_result_of_another_format_is_rejected():
     with pytest.raises(ConfigurationError, match="has format 2, this version reads 1"):
         decode_result(encode_result(msgspec.structs.replace(run(), format=2)), "other.json")

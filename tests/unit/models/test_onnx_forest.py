@@ -1,4 +1,4 @@
-"""Every model passes the same checks, whether it was trained by us, by labels, or not at all."""
+"""Every model passes the same checks: pretrained, online, and untrained."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_every_learner_passes(check, learner):
     check(learner)
 
 
-def test_what_is_exported_has_learned_the_planted_fraud_too(shipped):
+def test_the_exported_online_model_has_learned_the_planted_fraud(shipped):
     rows, truth = zip(*checks.planted(14, 500), strict=True)
     assert checks.auc(taught_snapshot(shipped).score(rows), truth) > 0.95
 
 
-def test_the_shipped_model_ranks_simulated_fraud_above_genuine_payments_of_a_world_it_never_saw(shipped):
+def test_the_shipped_model_ranks_fraud_above_legitimate_payments_of_an_unseen_world(shipped):
     world = simulated(seed=4711, cards=150, merchants=100, days=30)
     verdicts = list(rehearsal(shipped, shipped.untrained_online_model()).run(world))
     scored = [

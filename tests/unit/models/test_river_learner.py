@@ -1,4 +1,4 @@
-"""The online model: what river learned is what scorers compute, and its state is taken up exactly or not at all."""
+"""The online model: scorers compute what river predicts, and a restart restores the state exactly or not at all."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_scorers_compute_from_the_exported_model_what_river_itself_predicts(exam
     )
 
 
-def test_untaught_it_scores_exactly_what_the_pretrained_model_scores():
+def test_an_untrained_online_model_scores_exactly_as_the_pretrained_model():
     pretrained = shipped()
     rows = [*plausible(1, 100), *EXTREMES]
     online = pretrained.untrained_online_model()
@@ -78,7 +78,7 @@ def test_untaught_it_scores_exactly_what_the_pretrained_model_scores():
 
 @FAST
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 1.0, 1e200, 1e307]), st.integers(1, 40))
-def test_a_batch_is_scored_to_the_bit_like_its_rows(seed, largest, count):
+def test_a_batch_has_the_same_bits_as_its_rows_one_by_one(seed, largest, count):
     pretrained, luck = shipped(), np.random.default_rng(seed)
     rows = pretrained.encode([*plausible(seed, count), *EXTREMES])
     known = [*rows.logits[:-1], math.nan]
@@ -96,11 +96,11 @@ def test_a_batch_that_does_not_fit_the_model_gets_no_score():
         assert all(math.isnan(logit) for logit in rows.online(unfit, rows.logits))
 
 
-def test_before_the_first_example_the_learner_exports_the_model_it_began_with():
+def test_before_the_first_example_the_learner_exports_the_initial_model():
     assert learner().export() == INITIAL
 
 
-def test_it_begins_with_the_weights_of_the_model_it_is_given():
+def test_the_learner_starts_with_the_weights_of_the_initial_model():
     warm = msgspec.structs.replace(
         INITIAL,
         weights=tuple(float(n) for n in range(len(NAMES))),
@@ -111,13 +111,13 @@ def test_it_begins_with_the_weights_of_the_model_it_is_given():
     assert learner(initial=warm).export() == warm
 
 
-def test_what_is_learned_moves_the_weights_of_features_and_of_leaves():
+def test_learning_changes_the_weights_of_features_and_of_leaves():
     exported = taught().export()
     assert exported.weights != INITIAL.weights
     assert exported.leaf_weights != INITIAL.leaf_weights
 
 
-def test_a_learner_that_starts_again_has_every_weight_to_the_bit():
+def test_a_restarted_learner_has_the_same_bits_in_every_weight():
     model = taught()
     again = learner(model.state())
     assert again.export() == model.export()
@@ -125,7 +125,7 @@ def test_a_learner_that_starts_again_has_every_weight_to_the_bit():
     assert state_of(again).iterations == 50
 
 
-def test_a_state_learned_beside_another_pretrained_model_is_not_taken_up():
+def test_a_state_of_another_pretrained_model_is_ignored():
     other = learner(taught().state(), version="model-2")
     assert other.export() == INITIAL
     assert state_of(other) == OnlineState(
@@ -133,11 +133,11 @@ def test_a_state_learned_beside_another_pretrained_model_is_not_taken_up():
     )
 
 
-def test_the_state_names_the_pretrained_model_it_was_learned_beside():
+def test_the_state_names_its_pretrained_model():
     assert state_of(taught()).pretrained == "model-1"
 
 
-def test_frauds_raise_the_score_of_what_looks_alike_and_genuine_payments_lower_it():
+def test_frauds_raise_the_score_of_similar_payments_and_legitimate_ones_lower_it():
     row = features(amount=500.0, speed=900.0)
     before = learner().probability(encode(row, -1.0))
     for is_fraud in (True, False):
@@ -147,7 +147,7 @@ def test_frauds_raise_the_score_of_what_looks_alike_and_genuine_payments_lower_i
         assert (model.probability(encode(row, -1.0)) > before) is is_fraud
 
 
-def test_an_example_that_counts_twice_moves_further():
+def test_an_example_of_double_weight_changes_the_model_more():
     once, double = learner(), learner()
     once.learn(encode(EXTREMES[1], -2.0), is_fraud=True, weight=1.0)
     double.learn(encode(EXTREMES[1], -2.0), is_fraud=True, weight=2.0)
@@ -155,14 +155,14 @@ def test_an_example_that_counts_twice_moves_further():
     assert all(abs(further) > abs(far) or far == further == 0 for far, further in pairs)
 
 
-def test_no_single_example_moves_a_weight_further_than_its_bound():
+def test_a_single_example_changes_a_weight_by_at_most_the_learning_rate():
     model = learner()
     model.learn(encode(EXTREMES[3], -30.0), is_fraud=True, weight=1e6)
     assert max(abs(weight) for weight in model.export().weights) <= LEARNING_RATE
 
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
-def test_an_example_whose_pretrained_logit_is_not_finite_is_passed_over(logit):
+def test_an_example_with_a_pretrained_logit_that_is_not_finite_is_skipped(logit):
     model = taught()
     before = model.state()
     model.learn(encode(EXTREMES[1], logit), is_fraud=True, weight=1.0)
@@ -170,14 +170,14 @@ def test_an_example_whose_pretrained_logit_is_not_finite_is_passed_over(logit):
 
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf])
-def test_an_example_whose_weight_is_not_finite_is_passed_over(weight):
+def test_an_example_with_a_weight_that_is_not_finite_is_skipped(weight):
     model = taught()
     before = model.state()
     model.learn(encode(EXTREMES[1], -2.0), is_fraud=True, weight=weight)
     assert model.state() == before
 
 
-def test_an_example_with_a_feature_that_is_no_number_is_passed_over():
+def test_an_example_with_a_nan_feature_is_skipped():
     model = taught()
     before = model.state()
     model.learn(encode(NOT_FINITE[1], -2.0), is_fraud=True, weight=1.0)

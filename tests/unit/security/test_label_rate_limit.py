@@ -1,4 +1,4 @@
-"""A flood of labels is held back, whoever sends it, and nobody else's label is."""
+"""A flood of labels is rejected, and labels of other sources and cards are not."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FAST = settings(max_examples=60, deadline=None, derandomize=True)
 LABELS = st.lists(st.tuples(st.sampled_from(LabelSource), st.integers(0, 5), st.integers(-HOUR, 3 * HOUR)), max_size=60)
 
 
-def admitted(sluice: LabelRateLimiter, arrivals) -> list[bool]:
+def accepted(limiter: LabelRateLimiter, arrivals) -> list[bool]:
     found = []
     for number, (source, card, after) in enumerate(arrivals):
         try:
-            sluice.check(label(f"t-{number}", source=source, card_id=f"card-{card}"), MONDAY + after)
+            limiter.check(label(f"t-{number}", source=source, card_id=f"card-{card}"), MONDAY + after)
             found.append(True)
         except InvalidEvent as error:
             found.append(error.reason != DeadLetterReason.LABEL_FLOOD)
@@ -30,7 +30,7 @@ def admitted(sluice: LabelRateLimiter, arrivals) -> list[bool]:
 
 @FAST
 @given(LABELS, st.integers(1, 8), st.integers(1, 8))
-def test_an_hour_takes_so_many_labels_of_a_source_and_of_a_card_and_no_more(arrivals, per_source, per_card):
+def test_an_hour_accepts_labels_of_a_source_and_of_a_card_up_to_the_limits(arrivals, per_source, per_card):
     hour, sources, cards, expected = -1, {}, {}, []
     for source, card, after in arrivals:
         if (MONDAY + after) // HOUR > hour:
@@ -39,40 +39,40 @@ def test_an_hour_takes_so_many_labels_of_a_source_and_of_a_card_and_no_more(arri
         expected.append(is_taken)
         if is_taken:
             sources[source], cards[card] = sources.get(source, 0) + 1, cards.get(card, 0) + 1
-    assert admitted(LabelRateLimiter(DictStore(), LabelRateLimits(per_source, per_card)), arrivals) == expected
+    assert accepted(LabelRateLimiter(DictStore(), LabelRateLimits(per_source, per_card)), arrivals) == expected
 
 
 @FAST
 @given(LABELS, st.integers(0, 60))
-def test_a_learner_that_starts_again_holds_back_the_same_labels(arrivals, place):
+def test_a_restarted_learner_rejects_the_same_labels(arrivals, place):
     limits = LabelRateLimits(4, 3)
-    whole = admitted(LabelRateLimiter(DictStore(), limits), arrivals)
+    whole = accepted(LabelRateLimiter(DictStore(), limits), arrivals)
     store = DictStore()
     parts = (
-        admitted(LabelRateLimiter(store, limits), arrivals[:place]),
-        admitted(LabelRateLimiter(store, limits), arrivals[place:]),
+        accepted(LabelRateLimiter(store, limits), arrivals[:place]),
+        accepted(LabelRateLimiter(store, limits), arrivals[place:]),
     )
     assert [*parts[0], *parts[1]] == whole
 
 
 def test_without_limits_nothing_is_counted():
     store = DictStore()
-    assert all(admitted(LabelRateLimiter(store, LabelRateLimits()), [(LabelSource.ANALYST, 0, 0)] * 100))
+    assert all(accepted(LabelRateLimiter(store, LabelRateLimits()), [(LabelSource.ANALYST, 0, 0)] * 100))
     assert store == {}
 
 
 @pytest.mark.parametrize("limits", [LabelRateLimits(per_source=2), LabelRateLimits(per_card=2)])
 def test_each_limit_works_alone_and_says_how_many_there_were(limits):
-    sluice = LabelRateLimiter(DictStore(), limits)
-    assert admitted(sluice, [(LabelSource.ANALYST, 0, 0)] * 3) == [True, True, False]
+    limiter = LabelRateLimiter(DictStore(), limits)
+    assert accepted(limiter, [(LabelSource.ANALYST, 0, 0)] * 3) == [True, True, False]
     with pytest.raises(InvalidEvent, match="2 labels of"):
-        sluice.check(label(source=LabelSource.ANALYST, card_id="card-0"), MONDAY)
-    assert admitted(sluice, [(LabelSource.CUSTOMER, 1, 0)]) == [True]
+        limiter.check(label(source=LabelSource.ANALYST, card_id="card-0"), MONDAY)
+    assert accepted(limiter, [(LabelSource.CUSTOMER, 1, 0)]) == [True]
 
 
 def test_the_state_of_an_hour_is_bounded():
     store = DictStore()
-    sluice = LabelRateLimiter(store, LabelRateLimits(per_card=MAX_PER_CARD))
-    assert all(admitted(sluice, [(LabelSource.SETTLEMENT, number, 0) for number in range(2000)]))
+    limiter = LabelRateLimiter(store, LabelRateLimits(per_card=MAX_PER_CARD))
+    assert all(accepted(limiter, [(LabelSource.SETTLEMENT, number, 0) for number in range(2000)]))
     assert set(store) == {KEY}
     assert len(store[KEY]) < 8300

@@ -1,4 +1,4 @@
-"""What scorers believe is signed: nothing of a record can be changed, moved or left out."""
+"""Signed records: no part of a record can be changed, moved or left out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def refusal(ring: Keyring, role: str, key, value, headers) -> str:
 
 
 @given(PARTS, PARTS, HEADERS)
-def test_what_was_signed_passes_also_with_what_tracing_adds(key, value, headers):
+def test_a_signed_record_passes_with_added_tracing_headers(key, value, headers):
     signed = RING.signed("risk", key, value, headers)
     RING.require("risk", key, value, [*signed, ("traceparent", b"00-1")])
 
@@ -51,20 +51,20 @@ def test_an_unsigned_record_and_an_unknown_key_are_told_apart():
     assert refusal(RING, "risk", b"k", b"v", claimed) == RejectReason.FORGED
 
 
-def test_an_older_key_still_verifies_until_it_is_taken_away():
+def test_an_older_key_verifies_until_it_is_removed():
     old = Keyring(RING.keys, "2025").signed("risk", b"k", b"v", [])
     RING.require("risk", b"k", b"v", old)
     assert refusal(Keyring({"2026": b"n" * 32}, "2026"), "risk", b"k", b"v", old) == RejectReason.UNKNOWN_KEY
 
 
-def test_signing_anew_replaces_the_signature():
+def test_signing_again_replaces_the_signature():
     twice = RING.signed("risk", b"k", b"v", Keyring(RING.keys, "2025").signed("risk", b"k", b"v", [("other", b"1")]))
     assert [name for name, _ in twice] == ["other", KEY_HEADER, SIGNATURE_HEADER]
     assert dict(twice)[KEY_HEADER] == b"2026"
     RING.require("risk", b"k", b"v", twice)
 
 
-def test_without_keys_nothing_is_asked_for_and_nothing_added():
+def test_without_keys_no_signature_is_required_or_added():
     assert Keyring().signed("risk", b"k", b"v", [("fraud-snapshot", b"1")]) == [("fraud-snapshot", b"1")]
     Keyring().require("risk", b"k", b"v", [])
 
@@ -73,14 +73,14 @@ def test_a_keyring_never_shows_a_secret():
     assert repr(RING) == "Keyring(2025, 2026; active: 2026)"
 
 
-def test_a_signature_counts_in_its_deployment_only():
+def test_a_signature_is_valid_only_in_its_deployment():
     staging, production = (Keyring(RING.keys, "2026", place) for place in ("staging", "production"))
     signed = staging.signed("models", b"online", b"{}", [])
     staging.require("models", b"online", b"{}", signed)
     assert refusal(production, "models", b"online", b"{}", signed) == RejectReason.FORGED
 
 
-def test_a_signature_of_an_earlier_version_counts_nowhere_by_itself():
+def test_a_signature_without_a_deployment_is_valid_in_no_deployment():
     old = Keyring(RING.keys, "2026", deployment=None)
     signed = old.signed("models", b"online", b"{}", [])
     old.require("models", b"online", b"{}", signed)
@@ -97,11 +97,11 @@ def test_a_signature_of_an_earlier_version_counts_nowhere_by_itself():
         [("fraud-snapshot", None), (KEY_HEADER, b"2026"), (SIGNATURE_HEADER, b"0" * 64)],
     ],
 )
-def test_headers_of_any_bytes_are_refused_and_raise_nothing_else(headers):
+def test_headers_of_any_bytes_are_rejected_without_another_error(headers):
     assert refusal(RING, "risk", None, None, headers) in [*RejectReason]
 
 
-def test_a_second_header_of_one_name_is_part_of_what_is_signed():
+def test_a_second_header_with_the_same_name_is_part_of_the_signature():
     signed = RING.signed("risk", b"k", b"v", [("fraud-snapshot", b"1")])
     for extra in (("fraud-snapshot", b"2"), (KEY_HEADER, b"2026")):
         assert refusal(RING, "risk", b"k", b"v", [extra, *signed]) == RejectReason.FORGED

@@ -1,4 +1,4 @@
-"""Tokens instead of card numbers: none survives, equal ones stay equal, and all else stays as it is."""
+"""Tokens: no card number is left, equal cards have equal tokens, and the rest of a message is unchanged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_no_number_survives_and_a_card_has_one_token_however_it_is_written(numbe
 
 @FAST
 @given(NUMBERS, st.lists(NUMBERS, max_size=3), st.text("abc {}:,é", max_size=20))
-def test_numbers_in_free_text_become_tokens_and_the_text_stays(number, others, text):
+def test_numbers_in_free_text_become_tokens_and_the_rest_stays(number, others, text):
     note = text + "".join(f" {other}, {text}" for other in others)
     found, _ = TOKENIZER.tokenize(message(number, note=note), None)
     expected = note
@@ -73,7 +73,7 @@ IDS = st.text(min_size=1, max_size=40).filter(lambda text: text.isprintable() an
 
 @FAST
 @given(IDS | st.just("4242424242424241") | st.just("tok_y2026_short") | st.just(f"tok_other_{'a' * 32}"))
-def test_whatever_is_no_token_of_a_known_key_becomes_one(card):
+def test_any_card_id_that_is_not_a_token_of_a_known_key_becomes_one(card):
     value, key = TOKENIZER.tokenize(message(card), card.encode())
     assert IS_TOKEN.fullmatch(key)
     assert json.loads(value)["card_id"] == key.decode()
@@ -83,7 +83,7 @@ def test_whatever_is_no_token_of_a_known_key_becomes_one(card):
 
 @FAST
 @given(st.binary(max_size=80), st.none() | st.binary(max_size=20))
-def test_whatever_the_bytes_no_key_passes_as_it_is(value, key):
+def test_no_message_key_passes_without_a_token(value, key):
     try:
         _, new_key = TOKENIZER.tokenize(value, key)
     except InvalidEvent:
@@ -112,7 +112,7 @@ def test_a_message_without_a_card_that_is_text_does_not_pass(value, reason):
     assert refused.value.reason in {reason, DeadLetterReason.NOT_JSON}
 
 
-def test_a_second_card_id_does_not_pass_in_the_shadow_of_the_first():
+def test_a_duplicate_card_id_field_does_not_pass():
     token = TOKENIZER.token(b"c-1", "y2026").decode()
     for twice in (f'{{"card_id":"secret","card_id":"{token}"}}', f'{{"card\\u005fid":"secret","card_id":"{token}"}}'):
         value, _ = TOKENIZER.tokenize(twice.encode(), None)
@@ -151,16 +151,16 @@ def test_tokens_tell_cards_apart_and_name_their_key_and_are_no_numbers(one, othe
     assert all(one.encode() not in token for token in tokens)
 
 
-def test_what_authenticates_a_card_is_never_passed_on():
+def test_a_message_with_authentication_data_is_rejected():
     with pytest.raises(InvalidEvent) as refused:
         TOKENIZER.tokenize(message("4242424242424242", cvv="123"), None)
     assert refused.value.reason == DeadLetterReason.SENSITIVE_DATA
 
 
-def test_a_number_that_is_no_text_is_refused_because_a_token_is_one():
+def test_a_card_number_that_is_not_text_is_rejected():
     with pytest.raises(InvalidEvent, match="send it as text"):
         TOKENIZER.tokenize(b'{"card_id": 4242424242424242}', None)
 
 
-def test_the_keys_never_show():
+def test_the_repr_shows_no_key():
     assert repr(TOKENIZER) == "Tokenizer(y2025, y2026; active: y2026)"

@@ -1,4 +1,4 @@
-"""Backtests: what a user gets from the command line, and that it is what the core computes."""
+"""Backtests: the files of the command, and that their scores are those of the in-memory service."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_there_is_one_row_for_each_transaction_from_the_first_day_reported(first
     assert all(0 <= row["score"] <= 1 for row in rows)
 
 
-def test_scores_are_those_of_the_core(first, world, models):
+def test_scores_equal_those_of_the_in_memory_service(first, world, models):
     _, (scores, *_) = first
     settings, model = Settings(), OnnxForest.load(artifact.find(models))
     service = InMemoryService(
@@ -96,7 +96,7 @@ def test_scores_are_those_of_the_core(first, world, models):
         assert (row["score"], row["outcome"], row["snapshot"]) == (decision.score, decision.outcome, decision.snapshot)
 
 
-def test_without_the_online_model_the_pretrained_one_scores_alone(first, world, models, tmp_path):
+def test_without_the_online_model_only_the_pretrained_model_scores(first, world, models, tmp_path):
     _, (scores, *_) = command(world, models, tmp_path, "--no-online")
     alone = parquet.read_table(scores).to_pylist()
     assert all(row["score"] == row["pretrained"] and row["online"] is None for row in alone)
@@ -150,7 +150,7 @@ def test_nothing_to_report_is_an_error_that_names_the_options(world, models):
 
 
 @pytest.mark.parametrize("option", ["--scores", "--json", "--report"])
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(option, world, models, tmp_path):
+def test_an_output_that_cannot_be_written_is_rejected_at_the_start(option, world, models, tmp_path):
     arguments = ["backtest", str(world), "--models", str(models), option, str(tmp_path / "nowhere" / "file")]
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, ConfigurationError)

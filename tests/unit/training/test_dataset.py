@@ -16,7 +16,7 @@ def known(event, **facts):
     return msgspec.structs.replace(event, **facts)
 
 
-def test_a_fraud_known_only_after_the_window_and_the_delay_counts_as_genuine():
+def test_a_fraud_known_only_after_window_and_delay_counts_as_legitimate():
     events = hourly_history(90)
     window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
     deadline = window.end + window.label_delay
@@ -29,21 +29,21 @@ def test_a_fraud_known_only_after_the_window_and_the_delay_counts_as_genuine():
     assert not labels[30]
 
 
-def test_what_happened_after_the_window_changes_no_example():
+def test_transactions_after_the_window_change_no_example():
     window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
     before, after = collect(hourly_history(90), window), collect(hourly_history(120, merchant_id="merchant-1"), window)
     assert after.features.tolist() == before.features.tolist()
     assert after.labels.tolist() == before.labels.tolist()
 
 
-def test_a_label_that_comes_later_than_all_features_changes_no_feature():
+def test_a_label_known_after_the_window_changes_no_feature():
     window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
     events = hourly_history(90)
     other = [*events[:80], *(known(event, is_fraud=not event.is_fraud) for event in events[80:])]
     assert collect(other, window).features.tolist() == collect(events, window).features.tolist()
 
 
-def test_what_lies_before_the_window_warms_the_profiles_and_is_not_fitted():
+def test_transactions_before_the_window_only_warm_the_profiles():
     window = TrainingWindow(MONDAY + 20 * HOUR, MONDAY + 90 * HOUR, DAY)
     examples = collect(hourly_history(90), window)
     assert examples.features.shape == (70, len(NAMES))
@@ -51,7 +51,7 @@ def test_what_lies_before_the_window_warms_the_profiles_and_is_not_fitted():
     assert examples.features[0, NAMES.index("count_30d")] == 20
 
 
-def test_a_repeated_transaction_is_fitted_once():
+def test_a_duplicate_transaction_is_one_example():
     events = hourly_history(90)
     window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
     assert len(collect([*events[:41], events[40], *events[41:]], window).labels) == 90
@@ -60,13 +60,13 @@ def test_a_repeated_transaction_is_fitted_once():
     assert len(collect([*events[:41], another, *events[41:]], window).labels) == 91
 
 
-def test_a_payment_of_which_nothing_became_known_counts_as_genuine():
+def test_a_transaction_without_a_label_counts_as_legitimate():
     events = hourly_history(90)
     events[30] = known(events[30], is_fraud=None, labelled_at=None)
     assert not collect(events, TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)).labels[30]
 
 
-def test_too_few_frauds_are_refused_with_what_could_be_done():
+def test_the_error_of_too_few_frauds_says_what_to_do():
     with pytest.raises(ConfigurationError) as caught:
         collect(hourly_history(30), TrainingWindow(MONDAY, MONDAY + 30 * HOUR, DAY))
     assert "has 10 known frauds in 30 transactions and needs at least 20" in str(caught.value)

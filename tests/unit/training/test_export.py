@@ -35,7 +35,7 @@ def test_export_keeps_every_score_to_less_than_a_millionth(fitted, tmp_path):
     assert len(artifact.read(tmp_path).trees.roots) == QUICK_TREES
 
 
-def test_an_exported_graph_that_scores_otherwise_is_not_written(fitted, monkeypatch, tmp_path):
+def test_a_graph_with_other_scores_is_not_written(fitted, monkeypatch, tmp_path):
     graph = exporting.onnx_bytes
 
     def tampered(trees):
@@ -47,7 +47,7 @@ def test_an_exported_graph_that_scores_otherwise_is_not_written(fitted, monkeypa
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_an_exported_graph_that_scores_not_a_number_is_not_written(fitted, monkeypatch, tmp_path):
+def test_a_graph_with_nan_scores_is_not_written(fitted, monkeypatch, tmp_path):
     graph = exporting.onnx_bytes
     monkeypatch.setattr(
         exporting,

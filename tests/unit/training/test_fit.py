@@ -15,7 +15,7 @@ from fraud_service.training.dataset import Examples
 from fraud_service.training.fit import fit, prior, standardisation
 
 
-def test_with_too_few_frauds_in_the_last_week_there_are_no_figures_rather_than_wrong_ones(quick):
+def test_with_too_few_frauds_in_the_holdout_there_are_no_metrics(quick):
     rng = np.random.default_rng(6)
     labels = np.arange(600) % 20 == 0
     examples = Examples(rng.normal(size=(600, len(NAMES))), labels, np.arange(600) * 6 * HOUR)
@@ -27,7 +27,7 @@ def test_the_prior_is_the_logit_of_the_fraud_rate():
     assert prior(Examples(np.zeros((100, 42)), labels, np.arange(100))) == pytest.approx(math.log(1 / 99))
 
 
-def test_a_feature_that_never_varies_is_divided_by_one():
+def test_a_constant_feature_has_scale_one():
     features = np.zeros((10, 42))
     features[:, 1] = 1e13
     features[:, 2] = np.sinh(np.arange(10.0))

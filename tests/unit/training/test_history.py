@@ -1,4 +1,4 @@
-"""Files of past transactions: what is read, in which order, and what is said of those that cannot be."""
+"""Files of past transactions: what is read, in which order, and the errors of invalid files."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_rows_come_in_order_of_time_and_then_of_id(saved, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_row_becomes_a_transaction_with_nothing_where_the_file_says_nothing(saved, suffix):
+def test_a_row_becomes_a_transaction_and_missing_columns_become_none(saved, suffix):
     assert only(saved(suffix)) == LabelledTransaction(Transaction(**ROWS[2]), None, None)
 
 
@@ -137,7 +137,7 @@ def test_foreign_columns_are_mapped_and_constants_set(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("name", ["label", "is_fraud"])
-def test_the_label_is_known_by_both_names(saved, name):
+def test_the_label_column_may_have_either_name(saved, name):
     assert only(saved(**{name: True})).is_fraud is True
     assert only(saved(kind=1), columns={"kind": name}).is_fraud is True
 
@@ -151,15 +151,15 @@ def test_two_columns_for_the_label_need_a_choice(saved):
     assert only(path, columns={"is_fraud": "label"}).is_fraud is False
 
 
-def test_a_mapped_column_goes_before_the_one_with_the_name_of_the_field(saved):
+def test_a_mapped_column_takes_precedence_over_a_column_with_the_name_of_the_field(saved):
     assert only(saved(alias="other"), columns={"alias": "card_id"}).transaction.card_id == "other"
 
 
-def test_a_constant_goes_before_the_column_of_its_name(saved):
+def test_a_constant_takes_precedence_over_the_column_of_its_name(saved):
     assert only(saved(), constants={"currency": "USD"}).transaction.currency == "USD"
 
 
-def test_missing_fields_are_all_named_with_what_the_file_has_and_the_options(saved):
+def test_the_error_names_all_missing_fields_the_columns_and_the_options(saved):
     with pytest.raises(ConfigurationError) as caught:
         History.open(saved(without=("currency", "card_id")))
     message = str(caught.value)
@@ -188,7 +188,7 @@ def test_missing_fields_are_all_named_with_what_the_file_has_and_the_options(sav
         ({"columns": {"customer": "card_id", "amount": "card_id"}}, "already provides the field `card_id`"),
     ],
 )
-def test_an_option_that_cannot_work_is_refused_with_the_nearest_that_could(saved, options, message):
+def test_an_invalid_option_is_rejected_with_the_nearest_valid_one(saved, options, message):
     with pytest.raises(ConfigurationError, match=message):
         History.open(saved(customer="x"), **options)
 
@@ -198,7 +198,7 @@ def test_an_option_that_cannot_work_is_refused_with_the_nearest_that_could(saved
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 @pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
-def test_parquet_timestamps_of_any_unit_are_instants_and_naive_ones_utc(tmp_path, unit, zone):
+def test_parquet_timestamps_of_any_unit_are_read_and_naive_ones_are_utc(tmp_path, unit, zone):
     moments = pa.array([1_700_000_000]).cast(pa.timestamp("s")).cast(pa.timestamp(unit))
     if zone:
         moments = pa.compute.assume_timezone(moments, "UTC").cast(pa.timestamp(unit, zone))
@@ -220,7 +220,7 @@ def test_integer_ids_become_text(saved, value):
     assert only(saved(card_id=value)).transaction.card_id == "7"
 
 
-def test_ids_written_now_as_text_and_now_as_numbers_are_read_alike(tmp_path):
+def test_ids_written_as_text_and_as_numbers_are_equal(tmp_path):
     rows = [ROWS[0] | {"card_id": 7}, ROWS[0] | {"card_id": "7"}]
     assert {row.transaction.card_id for row in History.open(save(tmp_path / "past.jsonl", rows))} == {"7"}
 
@@ -241,12 +241,12 @@ def test_labels_may_be_booleans_or_zero_and_one(saved, written, label, suffix):
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_missing_and_nan_optional_values_are_nothing(saved, missing, suffix):
+def test_missing_and_nan_optional_values_are_none(saved, missing, suffix):
     row = only(saved(suffix, row=2, latitude=missing, device_id=missing, labelled_at=missing))
     assert (row.transaction.latitude, row.transaction.device_id, row.labelled_at) == (None, None, None)
 
 
-def test_a_field_that_only_some_lines_have_is_read_where_it_is(tmp_path):
+def test_a_field_that_only_some_lines_have_is_read(tmp_path):
     rows = [ROWS[2], ROWS[0] | {"latitude": 1.5}]
     assert [row.transaction.latitude for row in History.open(save(tmp_path / "past.jsonl", rows))] == [None, 1.5]
 
@@ -275,7 +275,7 @@ def test_decimals_and_dictionaries_of_parquet_are_read(saved):
         ("labelled_at", 10**15, "not a time"),
     ],
 )
-def test_a_bad_row_is_named_with_its_column(saved, suffix, column, value, message):
+def test_an_invalid_row_is_named_with_its_column(saved, suffix, column, value, message):
     with pytest.raises(ConfigurationError, match=rf"past\{suffix}, row 2, column `{column}`: .*{message}"):
         History.open(saved(suffix, row=1, **{column: value}))
 
@@ -291,7 +291,7 @@ def test_a_bad_row_is_named_with_its_column(saved, suffix, column, value, messag
     ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_text_that_cannot_be_read_is_refused_without_quoting_it(saved, suffix, column, value):
+def test_invalid_text_is_rejected_without_quoting_it(saved, suffix, column, value):
     with pytest.raises(ConfigurationError, match=f"row 3, column `{column}`") as caught:
         History.open(saved(suffix, row=2, **{column: value}))
     assert value not in str(caught.value)
@@ -317,7 +317,7 @@ def test_the_row_is_counted_from_the_beginning_of_the_file_and_the_foreign_colum
 
 
 @pytest.mark.parametrize("value", [True, [1], datetime(2024, 1, 1, tzinfo=UTC)])
-def test_a_column_of_the_wrong_type_is_a_bad_row(saved, value):
+def test_a_column_of_the_wrong_type_is_an_invalid_row(saved, value):
     with pytest.raises(ConfigurationError, match="row 1, column `card_id`: not text"):
         History.open(saved(card_id=value))
     with pytest.raises(ConfigurationError, match="row 1, column `amount`: not an amount"):
@@ -327,19 +327,19 @@ def test_a_column_of_the_wrong_type_is_a_bad_row(saved, value):
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named_in_the_error(tmp_path):
     with pytest.raises(ConfigurationError, match=r"gone\.csv: this file does not exist"):
         History.open(tmp_path / "gone.csv")
 
 
-def test_an_unknown_suffix_is_refused_with_those_that_are_known(tmp_path):
+def test_an_unknown_suffix_is_rejected_with_the_known_ones(tmp_path):
     with pytest.raises(ConfigurationError, match=r"must end in \.parquet, \.csv, \.jsonl, \.ndjson"):
         History.open(tmp_path / "past.xlsx")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"\xff\xfe not what it says"])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, suffix, content):
+def test_a_file_with_other_content_than_its_suffix_is_rejected(tmp_path, suffix, content):
     path = tmp_path / f"past{suffix}"
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=rf"past\{suffix}"):

@@ -70,7 +70,7 @@ def test_training_again_in_another_process_writes_the_same_bytes(trained, world,
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_what_was_trained_can_be_served_and_has_learned_something(trained):
+def test_the_trained_model_loads_and_has_learned_to_rank(trained):
     folder, manifest = trained
     model = OnnxForest.load(folder)
     assert model.version == manifest.version
@@ -78,7 +78,7 @@ def test_what_was_trained_can_be_served_and_has_learned_something(trained):
     assert manifest.metrics["held_out_auc_roc"] > 0.8
 
 
-def test_the_manifest_says_what_was_trained_on_what(trained, world):
+def test_the_manifest_records_the_training_set(trained, world):
     folder, manifest = trained
     events = list(History.open(world))
     begin, end = events[0].transaction.timestamp, events[-1].transaction.timestamp
@@ -99,7 +99,7 @@ def test_the_manifest_says_what_was_trained_on_what(trained, world):
     assert set(manifest.training) >= {"python", "scikit-learn"}
 
 
-def test_the_card_tells_a_person_what_the_manifest_tells_a_program(trained):
+def test_the_model_card_has_the_content_of_the_manifest(trained):
     folder, manifest = trained
     card = (folder / CARD).read_text(encoding="utf-8")
     assert card.startswith(f"# Model {manifest.version}\n")
@@ -110,21 +110,21 @@ def test_the_card_tells_a_person_what_the_manifest_tells_a_program(trained):
     assert "What it is not for" in card
 
 
-def test_a_history_without_transactions_is_refused(world, tmp_path):
+def test_a_history_without_transactions_is_rejected(world, tmp_path):
     empty = History.open(world, end=1)
     with pytest.raises(ConfigurationError, match="the history has no transaction"):
         train(empty, tmp_path / "new", start=None, label_delay=DAY, source="nothing")
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_a_history_of_nothing_but_frauds_is_refused(quick, tmp_path):
+def test_a_history_of_only_frauds_is_rejected(quick, tmp_path):
     events = [msgspec.structs.replace(event, is_fraud=True) for event in hourly_history(300)]
     with pytest.raises(ConfigurationError, match="300 known frauds in 300 transactions"):
         train(events, tmp_path / "new", start=MONDAY, label_delay=DAY, source="only frauds")
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_a_history_too_small_to_tell_anything_apart_is_refused(quick, tmp_path):
+def test_a_history_too_small_to_learn_from_is_rejected(quick, tmp_path):
     with pytest.raises(ConfigurationError, match="60 transactions"):
         train(hourly_history(60), tmp_path / "new", start=MONDAY, label_delay=DAY, source="two days")
     assert not list(tmp_path.rglob("*.*"))

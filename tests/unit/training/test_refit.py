@@ -1,4 +1,4 @@
-"""Re-fits: judged on what the challenger has not seen, promoted only by the margin, and told in the manifest."""
+"""Re-fits: evaluated on transactions that the challenger has not seen, promoted only by the margin."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Knowing(LinearModel):
         return [row.amount / 100 for row in rows]
 
 
-def test_a_better_challenger_is_promoted_with_what_was_found():
+def test_a_better_challenger_is_promoted_and_its_manifest_has_the_comparison():
     outcome, promoted = evaluate_challenger(world(), Ignorant(), MONDAY + DAYS * DAY, "a topic")
     assert outcome.challenger > 0.9
     assert outcome.champion < 0.2
@@ -64,20 +64,20 @@ def test_a_better_challenger_is_promoted_with_what_was_found():
     assert OnnxForest(artifact.unpack(artifact.pack(promoted))).version == outcome.promoted
 
 
-def test_a_champion_that_is_as_good_stays():
+def test_an_equally_good_champion_stays():
     outcome, promoted = evaluate_challenger(world(), Knowing(), MONDAY, "a topic")
     assert promoted is outcome.promoted is None
     assert outcome.champion == 1.0
 
 
-def test_a_margin_that_is_not_reached_keeps_the_champion():
+def test_the_champion_stays_if_the_margin_is_not_reached():
     outcome, _ = evaluate_challenger(world(), Ignorant(), MONDAY, "a topic")
     gap = outcome.challenger - outcome.champion
     assert evaluate_challenger(world(), Ignorant(), MONDAY, "a topic", margin=gap)[1] is None
     assert evaluate_challenger(world(), Ignorant(), MONDAY, "a topic", margin=gap - 0.001)[1] is not None
 
 
-def test_after_a_change_the_challenger_of_the_last_days_is_chosen():
+def test_after_a_drift_the_challenger_of_the_short_span_is_chosen():
     outcome, _ = evaluate_challenger(world(change=DAYS - 18), Knowing(), MONDAY, "a topic")
     assert outcome.span_days == 14
     assert outcome.promoted is not None
@@ -88,7 +88,7 @@ def test_the_same_labels_give_the_same_model():
     assert artifact.pack(first) == artifact.pack(second)
 
 
-def test_without_frauds_among_the_newest_nothing_is_judged():
+def test_without_frauds_in_the_holdout_nothing_is_evaluated():
     examples = world()
     late = examples.timestamps > examples.timestamps.max() - HOLDOUT_MS
     quiet = msgspec.structs.replace(examples, labels=examples.labels & ~late)
@@ -119,7 +119,7 @@ def record(number: int, *, is_fraud: bool, timestamp: int = MONDAY) -> LabelledR
     )
 
 
-def test_a_correction_replaces_what_was_said_before_and_old_examples_are_forgotten():
+def test_a_correction_replaces_the_earlier_label_and_old_examples_are_dropped():
     window = LabelledWindow()
     assert window.examples() is None
     window.add([record(1, is_fraud=True), record(2, is_fraud=True, timestamp=MONDAY + DAY)])
@@ -129,14 +129,14 @@ def test_a_correction_replaces_what_was_said_before_and_old_examples_are_forgott
     assert window.examples().features[:, 0].tolist() == [2.0, 3.0]
 
 
-def test_a_foreign_record_among_the_labelled_examples_is_passed_over():
+def test_an_unreadable_record_among_the_labelled_examples_is_skipped():
     """One of them ended every re-fit for as long as the topic kept it."""
     good = encode_record(record(1, is_fraud=True))
     endless = good.replace(str(MONDAY).encode(), b"1" + b"0" * 400)
     assert [*readable([b"junk", good, b"", endless, b"[" * 5000])] == [record(1, is_fraud=True)]
 
 
-def test_payments_under_one_id_are_examples_of_their_own_and_a_correction_replaces_its_own():
+def test_transactions_that_share_an_id_are_separate_examples_with_separate_corrections():
     window = LabelledWindow()
     cheap = record(1, is_fraud=False)
     dear = msgspec.structs.replace(cheap, amount=9999.0)
