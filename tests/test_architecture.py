@@ -138,9 +138,9 @@ def test_the_core_imports_nothing_but_values(module):
 
 
 PURE_VERIFICATION = (
-    "pairing",
-    "differences",
-    "decision_verifier",
+    "report",
+    "matching",
+    "decisions",
     "comparison",
     "snapshot_rebuild",
     "display",

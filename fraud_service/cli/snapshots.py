@@ -18,7 +18,7 @@ def list_snapshots(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None
     """List the snapshots on the topic, and whether the risk rows on their topic match their digests."""
     from fraud_service.verification import snapshots
 
-    rows = snapshots.listed(settings.load(bootstrap_servers=bootstrap))
+    rows = snapshots.list_snapshots(settings.load(bootstrap_servers=bootstrap))
     if as_json:
         say_json(to_json(rows))
         return
@@ -34,7 +34,7 @@ def show(version: str, bootstrap: Bootstrap = None) -> None:
     """Print one snapshot, with its strongest weights."""
     from fraud_service.verification import snapshots
 
-    say_json(to_json(snapshots.shown(settings.load(bootstrap_servers=bootstrap), version)))
+    say_json(to_json(snapshots.show(settings.load(bootstrap_servers=bootstrap), version)))
 
 
 @app.command()
@@ -42,7 +42,7 @@ def diff(before: str, after: str, bootstrap: Bootstrap = None) -> None:
     """Print what changed from one snapshot to another."""
     from fraud_service.verification import snapshots
 
-    say_json(to_json(snapshots.differing(settings.load(bootstrap_servers=bootstrap), before, after)))
+    say_json(to_json(snapshots.compare(settings.load(bootstrap_servers=bootstrap), before, after)))
 
 
 @app.command()
@@ -58,5 +58,5 @@ def rebuild(
         task = bar.add_task("snapshots", total=None)
         proof = snapshots.rebuild(chosen, version, lambda done: bar.update(task, completed=done))
     say_json(to_json(proof))
-    if proof.differing or proof.not_rebuilt or proof.refused:
+    if proof.differing or proof.not_rebuilt or proof.rejected:
         raise typer.Exit(1)

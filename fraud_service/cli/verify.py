@@ -54,7 +54,6 @@ def verify(
 
     It may run beside the live service.
     """
-    from fraud_service.verification.findings import encode_report
     from fraud_service.verification.verify import VerifyOptions
     from fraud_service.verification.verify import verify as run
 
@@ -65,14 +64,14 @@ def verify(
             chosen,
             VerifyOptions(None if since is None else instant_ms(since, "--since"), state, volume, replay),
             on_size=lambda size: bar.update(task, total=size),
-            on_entry=lambda count: bar.advance(task, count),
+            progress=lambda count: bar.advance(task, count),
         )
     if as_json:
-        say_json(encode_report(report))
+        say_json(msgspec.json.encode(report))
     else:
         for name, number in report.counts.items():
             say(f"{name:24} {number:>12,}")
-        say(*map(str, (*report.notes, *report.anomalies)))
+        say(*map(str, (*report.notes, *report.findings)))
         listed = ", ".join(f"{number:,} {kind}" for kind, number in report.found.items())
         say(f"wrong: {listed}" if listed else "nothing is wrong")
     if not report.is_clean:
@@ -105,7 +104,7 @@ def replay(
     rebuilt from the first transaction on the topic, also with --from. It may run beside the live service.
     """
     from fraud_service.verification import replay
-    from fraud_service.verification.decision_verifier import TimeRange
+    from fraud_service.verification.decisions import TimeRange
 
     for path in (json_out, report):
         require_folder(path)
@@ -115,15 +114,15 @@ def replay(
     is_what_if = (models, version, review_threshold, decline_threshold) != (None, None, None, None)
     _require_one_purpose(report, resume, is_what_if=is_what_if)
     begin, until = date_ms(start), date_ms(end)
-    span = TimeRange(TimeRange().begin if begin is None else begin, TimeRange().end if until is None else until)
-    asked = replay.plan(chosen, span, _numbers(partitions))
+    time_range = TimeRange(TimeRange().begin if begin is None else begin, TimeRange().end if until is None else until)
+    asked = replay.plan(chosen, time_range, _numbers(partitions))
     if resume is not None:
-        asked = replay.load_checkpoints(resume, asked)
+        asked = replay.load_plan(resume, asked)
     with progress_bar() as bar:
         task = bar.add_task("scores", total=sum(part.end - part.begin for part in asked.scores.values()))
 
         def advance(done: int) -> None:
-            bar.update(task, completed=done)
+            bar.advance(task, done)
 
         if is_what_if:
             _compare(chosen, asked, (models, version), json_out, report, advance)
@@ -143,11 +142,11 @@ def _require_one_purpose(report: Path | None, resume: Path | None, *, is_what_if
 
 
 def _say_result(found: ReplayResult) -> None:
-    for line in found.refused:
-        say(f"refused: {line}")
-    for one in found.findings:
-        say(f"{one.kind}: transaction {one.transaction_id}, partition {one.partition}@{one.offset}: {one.detail}")
-    say_json(json.dumps({"differences": found.differences, **found.counts, "passed_over": len(found.passed_over)}))
+    for line in found.rejected:
+        say(f"rejected: {line}")
+    say(*map(str, found.findings))
+    counts = {**found.counts, "incomplete_snapshots": len(found.incomplete)}
+    say_json(json.dumps({"differences": found.differences, **counts}))
 
 
 def _compare(
@@ -162,7 +161,7 @@ def _compare(
     from fraud_service.verification import what_if
 
     candidate = what_if.Candidate(factories.policy(chosen), *model)
-    found = what_if.compared(chosen, asked, candidate, advance)
+    found = what_if.compare(chosen, asked, candidate, advance)
     _write(json_out, found.figures)
     if report is not None:
         report.write_text(what_if.page(chosen, found), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Check the topics: nothing lost, doubled, reordered or altered; every decision made again, bit for bit."""
+"""Verify the topics: records complete, in order and unaltered; decisions and snapshots recomputed bit for bit."""

@@ -1,4 +1,4 @@
-"""A case as text, and as one page for a case file."""
+"""Write a case as text for a terminal, and as one HTML page for a case file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from fraud_service.verification.explain import Case
 
 PROOFS: Final = {
-    "identical": "Made again from the card's transactions, the decision is identical to the last bit.",
-    "follow": "The card's history was cut by retention. From the features in the log it follows, bit for bit.",
+    "identical": "The decision recomputed from the card's transactions is identical to the last bit.",
+    "from_features": "Transactions of the card expired. The decision recomputed from the logged features is identical.",
 }
 MAX_CONTRIBUTIONS: Final = 12
 
@@ -24,12 +24,12 @@ Section = tuple[str, list[list[Any]]]
 
 
 def proof(case: Case) -> str:
-    """Say in a sentence what came out when the decision was made again."""
-    return PROOFS.get(case.proof) or f"The decision made again is another one: {case.proof}. {case.detail}"
+    """Return the result of recomputing the decision, as a sentence."""
+    return PROOFS.get(case.proof) or f"The recomputed decision differs: {case.proof}. {case.detail}"
 
 
 def sections(case: Case) -> Iterator[Section]:
-    """Return everything about the case, heading by heading, as rows of name and value."""
+    """Yield each heading of the case with its rows of name and value."""
     score = case.score
     yield (
         "Decision",
@@ -91,11 +91,11 @@ def _known(case: Case) -> Iterator[list[Any]]:
     for label in case.labels:
         yield [
             f"label, {rfc3339(label.labelled_at)}",
-            f"{_verdict(is_fraud=label.is_fraud)}, says {label.source.value}",
+            f"{_truth(is_fraud=label.is_fraud)}, from {label.source.value}",
         ]
-    for one in case.taught:
-        corrects = ", corrects what was taught before" if one["corrects"] else ""
-        yield [f"taught at {one['taught_at']}", f"{_verdict(is_fraud=one['is_fraud'])}{corrects}"]
+    for one in case.examples:
+        corrects = ", a correction" if one["corrects"] else ""
+        yield [f"trained at {one['boundary']}", f"{_truth(is_fraud=one['is_fraud'])}{corrects}"]
 
 
 def _feature(case: Case, name: str) -> str:
@@ -114,7 +114,7 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[list[Any]]:
             yield [name.replace("_", " "), figure]
 
 
-def _verdict(*, is_fraud: bool) -> str:
+def _truth(*, is_fraud: bool) -> str:
     return "fraud" if is_fraud else "legitimate"
 
 

@@ -1,4 +1,4 @@
-"""What a folder keeps of a replay, so that one that was ended can go on: files that are there whole or not at all."""
+"""Files of `replay --resume`: plan, results and checkpoints. Each is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import msgspec
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.profile import SCHEMA
-from fraud_service.verification.decision_verifier import Checkpoint
+from fraud_service.verification.decisions import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-Kept = TypeVar("Kept")
+Stored = TypeVar("Stored")
 
 
-def read(folder: Path, name: str, kind: type[Kept]) -> Kept | None:
-    """Return what is kept under a name; None when there is nothing.
+def read(folder: Path, name: str, kind: type[Stored]) -> Stored | None:
+    """Return what was written under a name; None if there is nothing.
 
     Raises
     ------
@@ -29,38 +29,38 @@ def read(folder: Path, name: str, kind: type[Kept]) -> Kept | None:
     return _read(folder / f"{name}.json", lambda data: msgspec.json.decode(data, type=kind))
 
 
-def write(folder: Path, name: str, what: object) -> None:
-    """Keep something under a name. Raises `ConfigurationError` when it cannot be written."""
-    _write(folder / f"{name}.json", msgspec.json.encode(what))
+def write(folder: Path, name: str, value: object) -> None:
+    """Write a value under a name. Raises `ConfigurationError` when it cannot be written."""
+    _write(folder / f"{name}.json", msgspec.json.encode(value))
 
 
 def load(folder: Path, name: str) -> Checkpoint | None:
-    """Return how far a verification had come; raises as `read` does, also where its profiles are of another version."""
-    return _read(folder / f"{name}.standing", _standing)
+    """Return the checkpoint of a partition. Raises as `read` does, also for profiles of another schema."""
+    return _read(folder / f"{name}.checkpoint", _decode)
 
 
-def save(folder: Path, name: str, standing: Checkpoint) -> None:
-    """Keep how far a verification has come. Raises as `write` does."""
-    _write(folder / f"{name}.standing", msgspec.msgpack.encode(standing))
+def save(folder: Path, name: str, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint of a partition. Raises as `write` does."""
+    _write(folder / f"{name}.checkpoint", msgspec.msgpack.encode(checkpoint))
 
 
 def drop(folder: Path, name: str) -> None:
-    """Forget how far a verification had come: it is at its end."""
-    (folder / f"{name}.standing").unlink(missing_ok=True)
+    """Remove the checkpoint of a finished partition."""
+    (folder / f"{name}.checkpoint").unlink(missing_ok=True)
 
 
-def _standing(data: bytes) -> Checkpoint:
-    standing = msgspec.msgpack.decode(data, type=Checkpoint)
-    if standing.schema != SCHEMA:
-        raise msgspec.ValidationError(f"its profiles have schema {standing.schema}, this version reads {SCHEMA}")
-    return standing
+def _decode(data: bytes) -> Checkpoint:
+    checkpoint = msgspec.msgpack.decode(data, type=Checkpoint)
+    if checkpoint.schema != SCHEMA:
+        raise msgspec.ValidationError(f"its profiles have schema {checkpoint.schema}, this version reads {SCHEMA}")
+    return checkpoint
 
 
-def _read(path: Path, decode: Callable[[bytes], Kept]) -> Kept | None:
+def _read(path: Path, decode: Callable[[bytes], Stored]) -> Stored | None:
     try:
         return decode(path.read_bytes()) if path.exists() else None
     except (OSError, *UNREADABLE) as error:
-        raise ConfigurationError(f"--resume {path}: cannot be read: {error}; remove it to begin anew") from None
+        raise ConfigurationError(f"--resume {path}: cannot be read: {error}; remove it to start over") from None
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,8 +1,8 @@
-"""Comparison: what another model, or other thresholds, would have decided on the features that were scored.
+"""Compare the logged decisions with those of another model or other thresholds, on the features in the scores.
 
-Features do not depend on who decides, so they are taken from the log. The snapshots in force are those that the scores
-name, risk included. Their online model was taught beside the model it names: beside another one it says nothing, and
-the candidate decides alone, until it would have been taught, which a replay does not do (a backtest does).
+Features do not depend on the model, so they are taken from the log, and the snapshots are those that the scores name.
+The online model of a snapshot was trained beside one pretrained model. Beside another one the candidate decides without
+an online model. Only a backtest trains one for it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import msgspec
 
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.records import decode_score
 from fraud_service.domain.snapshot_store import SnapshotView
-from fraud_service.verification.decision_verifier import MAX_BATCH, FixedSnapshot
+from fraud_service.verification.decisions import MAX_BATCH, FixedSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,15 +25,15 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
     from fraud_service.domain.online_model import OnlineModel
     from fraud_service.domain.records import LabelledRecord, ScoreRecord
-    from fraud_service.verification.decision_verifier import TimeRange
-    from fraud_service.verification.pairing import Pair
+    from fraud_service.verification.decisions import TimeRange
+    from fraud_service.verification.matching import Pair
 
-BANDS: Final = (10, 50, 200, 1000)  # of the amount, in whatever currency it came
+BANDS: Final = (10, 50, 200, 1000)  # bounds of the amount, in its own currency
 UNKNOWN: Final = "unknown"
 
 
 class ChangedDecision(NamedTuple):
-    """One transaction as it was decided, and as the candidate would have. `reason` is the strongest, "" without one."""
+    """One transaction with its logged decision and that of the candidate. `reason` is the strongest, "" without one."""
 
     timestamp: int
     card_id: str
@@ -53,28 +52,26 @@ class ChangedDecision(NamedTuple):
 Payment = tuple[str, str, int, float, str]
 
 
-def payment(said: ChangedDecision | ScoreRecord | LabelledRecord) -> Payment:
+def payment(record: ChangedDecision | ScoreRecord | LabelledRecord) -> Payment:
     """Return the identity of a payment without its currency, which older records do not have."""
-    return said.card_id, said.transaction_id, said.timestamp, said.amount, said.merchant_id
+    return record.card_id, record.transaction_id, record.timestamp, record.amount, record.merchant_id
 
 
 class Truth(NamedTuple):
-    """Whether payments were fraud: by what was taught of each payment, else by labels, which name only an id."""
+    """Which payments were fraud: by the examples of a payment, otherwise by the labels of its transaction id."""
 
-    taught: Mapping[Payment, bool]
-    labelled: Mapping[tuple[str, str], bool]
+    examples: Mapping[Payment, bool]
+    labels: Mapping[tuple[str, str], bool]
 
     def of(self, row: ChangedDecision) -> bool | None:
-        """Return whether it was fraud; None if that is unknown."""
-        said = self.labelled.get((row.card_id, row.transaction_id))
-        return self.taught.get(payment(row), said)
+        """Return whether a payment was fraud; None if that is unknown."""
+        return self.examples.get(payment(row), self.labels.get((row.card_id, row.transaction_id)))
 
 
 class AlertStats(msgspec.Struct, frozen=True):
-    """What one policy did: `value` is the amount of the frauds among its alerts.
+    """Alerts of one policy. `value` is the total amount of the frauds among them.
 
-    `cards_bothered` counts cards with an alert on a transaction that is labelled legitimate; `unlabelled` are alerts of
-    which nothing is known yet.
+    `cards_bothered` counts cards with an alert on a legitimate transaction, `unlabelled` alerts without a label yet.
     """
 
     alerts: int
@@ -86,7 +83,7 @@ class AlertStats(msgspec.Struct, frozen=True):
 
 
 class SegmentStats(msgspec.Struct, frozen=True):
-    """What changes in a part of the transactions: alerts that only the candidate raises, and those it would not."""
+    """Changes in a part of the transactions: alerts that only the candidate raises, and those that it does not."""
 
     transactions: int
     gained: AlertStats
@@ -94,7 +91,11 @@ class SegmentStats(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """The candidate beside the log. `by_reason` sorts alerts by the strongest reason of whoever raised them."""
+    """The candidate compared with the log.
+
+    `by_reason` groups alerts by the strongest reason of the side that raised them. `left_out` counts scores that name
+    an unknown snapshot or cannot be read.
+    """
 
     candidate: dict[str, str | float]
     transactions: int
@@ -110,36 +111,36 @@ class Comparison(msgspec.Struct, frozen=True):
     by_amount: dict[str, SegmentStats]
 
 
-def standing_in(views: Iterable[SnapshotView], model: str, untaught: OnlineModel) -> dict[str, SnapshotView]:
-    """Return the views as a candidate model would have used them: with its own online model or an untaught one."""
-    return {view.snapshot.version: _with(view, model, untaught) for view in views}
+def views_for(views: Iterable[SnapshotView], model: str, untrained: OnlineModel) -> dict[str, SnapshotView]:
+    """Return the views for a candidate model: without the online model of a snapshot that has another model."""
+    return {view.snapshot.version: _view_for(view, model, untrained) for view in views}
 
 
-def _with(view: SnapshotView, model: str, untaught: OnlineModel) -> SnapshotView:
+def _view_for(view: SnapshotView, model: str, untrained: OnlineModel) -> SnapshotView:
     if view.snapshot.model == model:
         return view
     return SnapshotView(
-        msgspec.structs.replace(view.snapshot, model=model, online=untaught, online_weight=0.0), view.table
+        msgspec.structs.replace(view.snapshot, model=model, online=untrained, online_weight=0.0), view.table
     )
 
 
 class Comparer:
-    """Decide anew, pair by pair. `left_out` counts what names a snapshot that is not here, or cannot be read."""
+    """Decide with a candidate, pair by pair. `left_out` counts scores with an unknown snapshot or unreadable ones."""
 
-    def __init__(self, detector: Detector, views: Mapping[str, SnapshotView], span: TimeRange) -> None:
+    def __init__(self, detector: Detector, views: Mapping[str, SnapshotView], time_range: TimeRange) -> None:
         self._detector = detector
         self._views = views
-        self._span = span
-        self._waiting: list[tuple[ScoreRecord, Transaction]] = []
+        self._time_range = time_range
+        self._batch: list[tuple[ScoreRecord, Transaction]] = []
         self.left_out = 0
 
     def compare(self, pairs: Iterable[Pair]) -> Iterator[ChangedDecision]:
-        """Take in the pairs of a partition; a repetition was decided before and is not counted again."""
+        """Decide the pairs of a partition. A duplicate repeats an earlier decision and is skipped."""
         for one in pairs:
-            if one.head is None or one.score is None or not self._span.has(one.head.timestamp):
+            if one.head is None or not self._time_range.has(one.head.timestamp):
                 continue
             try:
-                record = decode_score(one.score)
+                record = one.record()
             except InvalidRecord:
                 self.left_out += 1
                 continue
@@ -148,23 +149,22 @@ class Comparer:
             if record.snapshot not in self._views:
                 self.left_out += 1
                 continue
-            waiting = self._waiting
-            if waiting and (waiting[0][0].snapshot != record.snapshot or len(waiting) == MAX_BATCH):
+            if self._batch and (self._batch[0][0].snapshot != record.snapshot or len(self._batch) == MAX_BATCH):
                 yield from self._decide()
-            self._waiting.append((record, one.transaction or record.transaction()))
+            self._batch.append((record, one.transaction or record.transaction()))
         yield from self._decide()
 
     def _decide(self) -> Iterator[ChangedDecision]:
-        if not self._waiting:
+        if not self._batch:
             return
-        waiting, self._waiting = self._waiting, []
-        verdicts = self._detector.decide_from_features(
-            [transaction for _, transaction in waiting],
-            [record.features for record, _ in waiting if record.features is not None],
-            FixedSnapshot(self._views[waiting[0][0].snapshot]),
-            [record.is_id_reused for record, _ in waiting],
+        batch, self._batch = self._batch, []
+        assessments = self._detector.decide_from_features(
+            [transaction for _, transaction in batch],
+            [record.features for record, _ in batch if record.features is not None],
+            FixedSnapshot(self._views[batch[0][0].snapshot]),
+            [record.is_id_reused for record, _ in batch],
         )
-        for (record, transaction), verdict in zip(waiting, verdicts, strict=True):
+        for (record, transaction), assessment in zip(batch, assessments, strict=True):
             yield ChangedDecision(
                 record.timestamp,
                 record.card_id,
@@ -175,24 +175,16 @@ class Comparer:
                 record.score,
                 record.outcome,
                 record.reasons[0].code if record.reasons else "",
-                verdict.decision.score,
-                verdict.decision.outcome,
-                verdict.decision.reasons[0].code if verdict.decision.reasons else "",
+                assessment.decision.score,
+                assessment.decision.outcome,
+                assessment.decision.reasons[0].code if assessment.decision.reasons else "",
             )
 
 
 def summary(
     rows: Sequence[ChangedDecision], truth: Truth, candidate: dict[str, str | float], left_out: int
 ) -> Comparison:
-    """Count what the candidate would have changed.
-
-    Parameters
-    ----------
-    truth
-        Whether a transaction was fraud, as far as it is known.
-    candidate
-        What the candidate is, for the reader.
-    """
+    """Count the changes. `candidate` describes the candidate in the result."""
     known = [truth.of(row) for row in rows]
     return Comparison(
         candidate=candidate,
@@ -201,20 +193,22 @@ def summary(
         frauds=sum(one is True for one in known),
         value=_cents(math.fsum(row.amount for row, one in zip(rows, known, strict=True) if one)),
         left_out=left_out,
-        as_decided=_side([(row, row.outcome) for row in rows if _was(row)], truth),
-        as_candidate=_side([(row, row.candidate_outcome) for row in rows if _is(row)], truth),
+        as_decided=_stats([(row, row.outcome) for row in rows if _was_flagged(row)], truth),
+        as_candidate=_stats([(row, row.candidate_outcome) for row in rows if _is_flagged(row)], truth),
         all=_segment(rows, truth),
-        by_reason=_segments(rows, truth, lambda row: (row.candidate_reason if _is(row) else row.reason) or UNKNOWN),
+        by_reason=_segments(
+            rows, truth, lambda row: (row.candidate_reason if _is_flagged(row) else row.reason) or UNKNOWN
+        ),
         by_country=_segments(rows, truth, lambda row: row.country),
         by_amount=_segments(rows, truth, lambda row: _band(row.amount)),
     )
 
 
-def _was(row: ChangedDecision) -> bool:
+def _was_flagged(row: ChangedDecision) -> bool:
     return row.outcome is not Outcome.APPROVE
 
 
-def _is(row: ChangedDecision) -> bool:
+def _is_flagged(row: ChangedDecision) -> bool:
     return row.candidate_outcome is not Outcome.APPROVE
 
 
@@ -231,12 +225,14 @@ def _segments(
 def _segment(rows: Sequence[ChangedDecision], truth: Truth) -> SegmentStats:
     return SegmentStats(
         len(rows),
-        gained=_side([(row, row.candidate_outcome) for row in rows if _is(row) and not _was(row)], truth),
-        lost=_side([(row, row.outcome) for row in rows if _was(row) and not _is(row)], truth),
+        gained=_stats(
+            [(row, row.candidate_outcome) for row in rows if _is_flagged(row) and not _was_flagged(row)], truth
+        ),
+        lost=_stats([(row, row.outcome) for row in rows if _was_flagged(row) and not _is_flagged(row)], truth),
     )
 
 
-def _side(alerts: Sequence[tuple[ChangedDecision, Outcome]], truth: Truth) -> AlertStats:
+def _stats(alerts: Sequence[tuple[ChangedDecision, Outcome]], truth: Truth) -> AlertStats:
     known = [(row, truth.of(row)) for row, _ in alerts]
     return AlertStats(
         alerts=len(alerts),

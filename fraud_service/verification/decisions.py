@@ -1,282 +1,371 @@
-"""Every input has exactly one score or dead letter, every flagged score exactly one alert, all in the order of the log.
+"""Recompute every decision from the log, and compare it with the logged score byte for byte.
 
-A partition's scores lie in the partition of the same number, in the order of their inputs, and so do its alerts. So
-inputs, scores and alerts of one number are read side by side: what meets in order proves completeness and the order of
-each card's transactions at once, in memory that does not grow with the log.
+A score is a function of the transactions of its card and of the snapshot and the model that it names. So the same core
+must produce the same bytes. If retention removed the first transactions of a card, its profile cannot be rebuilt. Then
+the check starts from the features in the score, and the decision is counted apart.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from fraud_service.domain.codec import UNREADABLE
-from fraud_service.domain.decision import Outcome
-from fraud_service.domain.errors import InvalidEvent, InvalidRecord
-from fraud_service.domain.events import Transaction, decode_transaction, facts
-from fraud_service.domain.records import AlertRecord, ScoreRecord, alert_id, decode_score
-from fraud_service.kafka.dead_letters import content_hash
-from fraud_service.verification.findings import Kind
-from fraud_service.verification.stream_matcher import Matcher
-from fraud_service.verification.transaction_ids import Uses
+from fraud_service.domain.decision import Decision, Reason
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.features import MAX_AGE_H, NAMES
+from fraud_service.domain.profile import SCHEMA, Profile
+from fraud_service.domain.records import decode_score, encode_record, score_record
+from fraud_service.domain.snapshot import UNTRAINED
+from fraud_service.verification.report import Finding, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
-    from fraud_service.kafka.dead_letters import LetterHeaders
+    from fraud_service.domain.detector import Detector
+    from fraud_service.domain.events import Transaction
+    from fraud_service.domain.records import ScoreRecord
+    from fraud_service.domain.snapshot_store import SnapshotView
     from fraud_service.kafka.topic_reader import Record
-    from fraud_service.verification.findings import Findings
+    from fraud_service.verification.matching import Head, Pair
 
-ALERT_ID: Final = "ce_id"
-
-_alerts = msgspec.json.Decoder(AlertRecord)
-
-
-class PartitionScope(NamedTuple):
-    """Which part of a partition is looked at.
-
-    Inputs lie from `begin` up to `end`; `committed` is the group's offset, None before its first. `moment` is the
-    broker's time of the first records when older ones are left out (retention, or asked for), otherwise -1: of what is
-    as old as that, the partner may be among those. Alerts are kept for another time than scores: `alerts_moment` is
-    theirs. Alerts from `unsettled` on may belong to scores that were not visible yet.
-    """
-
-    topic: str
-    partition: int
-    begin: int
-    end: int
-    committed: int | None
-    unsettled: int
-    moment: int = -1
-    alerts_moment: int = -1
+MAX_BATCH: Final = 1024
+FIRST_FEATURES: Final = b'"card_age":0.0,"hours_since_last":720.0'  # how the features of an unknown card begin
+NUMBERS: Final = ("score", "pretrained_logit", "online_logit", "online_weight", "pretrained", "online")
 
 
-class _Head(msgspec.Struct, frozen=True):
-    """What tells a transaction from others, also where the rest of it would be refused today."""
+class TimeRange(NamedTuple):
+    """Event times to report, in epoch milliseconds, `end` excluded."""
 
-    card_id: str
-    transaction_id: str
+    begin: int = 0
+    end: int = 1 << 62
 
-
-class _Input(NamedTuple):
-    entry: Record
-    transaction: Transaction | None
-
-
-class _Scored(NamedTuple):
-    entry: Record
-    record: ScoreRecord
+    def has(self, timestamp: int) -> bool:
+        """Whether an event time is in the range."""
+        return self.begin <= timestamp < self.end
 
 
-class _Alert(NamedTuple):
-    entry: Record
-    record: AlertRecord
+class FixedSnapshot:
+    """One snapshot for every event time: the one that a score names."""
+
+    def __init__(self, view: SnapshotView) -> None:
+        self._view = view
+
+    def at(self, timestamp: int) -> SnapshotView:  # noqa: ARG002 - the interface of a SnapshotStore
+        """Return the snapshot."""
+        return self._view
 
 
-class Unmatched(NamedTuple):
-    """An input without a score, or a score without an input: in another partition it may have its partner."""
+class KnownSnapshots(NamedTuple):
+    """Everything that was ever published: views by the version of their snapshot, and the versions of models."""
 
-    inputs: dict[Hashable, list[Record]]
-    scores: dict[Hashable, list[tuple[Record, bool]]]
-
-    @classmethod
-    def none(cls) -> Unmatched:
-        """Return where nothing is loose."""
-        return cls({}, {})
+    views: Mapping[str, SnapshotView]
+    models: Container[str]
 
 
-class Decisions:
-    """Follow one partition from its inputs to its scores and alerts.
+class _Batch:
+    """Pairs that name the same snapshot, to be assessed together. `records` are the scores to take features from."""
+
+    def __init__(self) -> None:
+        self.version = ""
+        self.clear()
+
+    def clear(self) -> None:
+        self.pairs: list[tuple[Record, Transaction, bytes]] = []
+        self.records: list[ScoreRecord] = []
+        self.cards: set[str] = set()
+
+    def accepts(self, version: str) -> bool:
+        return (not self.pairs or self.version == version) and len(self.pairs) < MAX_BATCH
+
+    def add(
+        self, version: str, entry: Record, transaction: Transaction, score: bytes, record: ScoreRecord | None
+    ) -> None:
+        self.version = version
+        self.pairs.append((entry, transaction, score))
+        self.cards.add(transaction.card_id)
+        if record is not None:
+            self.records.append(record)
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """State of the verification of a partition, to resume it from these offsets. `schema` is that of the profiles."""
+
+    schema: int
+    input_offset: int
+    score_offset: int
+    has_begun: bool
+    expired_cards: dict[str, bool]
+    counts: dict[str, int]
+    findings: list[Finding]
+    profiles: dict[str, Profile]
+
+
+class DecisionVerifier:
+    """Verify one partition, pair by pair.
+
+    `counts` has the number of findings of each kind, and these:
+
+    | count | decisions |
+    | --- | --- |
+    | `identical` | recomputed from the transactions, byte for byte equal |
+    | `from_features` | recomputed from the logged features, because the card's first transactions expired; equal |
+    | `unproved` | repeat a decision that may have expired |
+    | `cards_forgotten` | not decisions but cards that became unknown again: erased, or their state was altered |
+    | `inputs_expired` | scores whose transaction expired |
+    | `pending` | transactions after the last score |
+    | `out_of_range` | outside the requested event times |
 
     Parameters
     ----------
-    letters
-        The dead letters of this partition of the input, by offset.
-    loose
-        Takes what finds no partner here; `settle` looks for it in the other partitions.
+    is_cut
+        Whether retention removed the first transactions.
     """
 
-    def __init__(
-        self, scope: PartitionScope, letters: Mapping[int, LetterHeaders], loose: Unmatched, findings: Findings
-    ) -> None:
-        self._scope = scope
-        self._letters = letters
-        self._loose = loose
-        self._findings = findings
-        self._refused: set[int] = set()
-        self._uses = Uses()
-        self._scored: Matcher[_Input, _Scored] = Matcher(self._on_no_score, self._on_no_input)
-        self._alerted: Matcher[_Scored, _Alert] = Matcher(self._on_no_alert, self._on_no_score_of_alert)
+    def __init__(self, detector: Detector, known: KnownSnapshots, time_range: TimeRange, *, is_cut: bool) -> None:
+        self._detector = detector
+        self._known = known
+        self._time_range = time_range
+        self._is_cut = is_cut
+        self._has_begun = not is_cut
+        self._expired_cards: dict[str, bool] = {}
+        self._rebuilt, self._given = _Batch(), _Batch()
+        self.profiles: dict[str, Profile] = {}
+        self.counts: Counter[str] = Counter()
 
-    def follow(self, inputs: Iterable[Record], scores: Iterable[Record], alerts: Iterable[Record]) -> None:
-        """Read all three to their ends, each only as far as the others need it."""
-        alerts = iter(alerts)
-        for entry, is_input in _side_by_side(iter(inputs), iter(scores), self._scored):
-            if is_input:
-                self._input(entry)
-                continue
-            self._score(entry)
-            while self._alerted.lead > 0 and (alert := next(alerts, None)) is not None:
-                self._alert(alert)
-        for alert in alerts:
-            self._alert(alert)
-        self._scored.finish()
-        self._alerted.finish()
-        self._check_letters()
+    def verify(self, pairs: Iterable[Pair]) -> Iterator[Finding]:
+        """Verify the pairs of the partition, in order."""
+        for one in pairs:
+            yield from self.take(one)
+        yield from self.flush()
 
-    def _input(self, entry: Record) -> None:
-        self._findings.count("inputs")
-        letter = self._letters.get(entry.offset)
-        if letter is not None:
-            self._refused.add(entry.offset)
-            if letter.content is not None and letter.content != content_hash(entry.value):
-                self._findings.wrong(Kind.ALTERED, entry, "its dead letter holds other bytes")
-            return
-        key, transaction = _identify(entry)
-        pair = self._scored.expect(key, _Input(entry, transaction))
-        if pair is not None:
-            self._compare(pair.expected, pair.found, in_order=pair.in_order)
+    def checkpoint(self, input_offset: int, score_offset: int, findings: list[Finding]) -> Checkpoint:
+        """Return the state after `flush`, to resume before these offsets."""
+        counts = dict(self.counts)
+        return Checkpoint(
+            SCHEMA, input_offset, score_offset, self._has_begun, self._expired_cards, counts, findings, self.profiles
+        )
 
-    def _score(self, entry: Record) -> None:
-        self._findings.count("scores")
-        try:
-            record = decode_score(entry.value)
-        except InvalidRecord as error:
-            self._findings.wrong(Kind.UNREADABLE, entry, str(error))
-            return
-        scored = _Scored(entry, record)
-        pair = self._scored.find((record.card_id, record.transaction_id), scored)
-        if pair is not None:
-            self._compare(pair.expected, pair.found, in_order=pair.in_order)
-        self._findings.count("repeated", record.is_duplicate)
-        self._findings.count("reused_ids", record.is_id_reused and not record.is_duplicate)
-        if self._uses.repeats_another(record):
-            self._findings.wrong(Kind.DECISION, entry, "it repeats the decision on another payment under its id")
-        if record.outcome is not Outcome.APPROVE and not record.is_duplicate:
-            self._findings.count("flagged")
-            raised = self._alerted.expect((record.card_id, record.transaction_id), scored)
-            if raised is not None:
-                self._compare_alert(raised.expected, raised.found, in_order=raised.in_order)
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take over the state of an earlier verification of the partition."""
+        self._has_begun, self._expired_cards = checkpoint.has_begun, checkpoint.expired_cards
+        self.counts.update(checkpoint.counts)
+        self.profiles = checkpoint.profiles
 
-    def _alert(self, entry: Record) -> None:
-        self._findings.count("alerts")
-        try:
-            record = _alerts.decode(entry.value or b"")
-        except UNREADABLE as error:
-            self._findings.wrong(Kind.UNREADABLE, entry, f"an alert cannot be read: {error}")
-            return
-        if entry.header(ALERT_ID) != alert_id(record.transaction):
-            self._findings.wrong(Kind.ALTERED, entry, "the id of the alert is not that of its transaction")
-        key = record.transaction.card_id, record.transaction.transaction_id
-        pair = self._alerted.find(key, _Alert(entry, record))
-        if pair is not None:
-            self._compare_alert(pair.expected, pair.found, in_order=pair.in_order)
+    def is_rebuilt(self, card_id: str) -> bool:
+        """Whether the profile of a card contains all its transactions: none of them expired."""
+        return not self._expired_cards.get(card_id, False)
 
-    def _compare(self, source: _Input, scored: _Scored, *, in_order: bool) -> None:
-        entry, record, transaction = scored.entry, scored.record, source.transaction
-        if not in_order:
-            self._findings.wrong(Kind.REORDERED, entry, f"the score of input {source.entry.offset} is not in its turn")
-        if entry.key != source.entry.key:
-            self._findings.wrong(Kind.ALTERED, entry, f"its key is not that of input {source.entry.offset}")
-        if transaction is not None and facts(transaction) != facts(record):
-            self._findings.wrong(Kind.ALTERED, entry, f"it does not say what input {source.entry.offset} says")
+    def take(self, pair: Pair) -> Iterator[Finding]:
+        """Verify one pair, together with the pairs that wait for the same snapshot.
 
-    def _compare_alert(self, scored: _Scored, alert: _Alert, *, in_order: bool) -> None:
-        entry, said, record = alert.entry, alert.record, scored.record
-        if not in_order:
-            self._findings.wrong(Kind.REORDERED, entry, f"the alert of score {scored.entry.offset} is not in its turn")
-        decided = (record.outcome, record.score, record.model, record.snapshot, record.reasons)
-        if (said.outcome, said.score, said.model, said.snapshot, said.reasons) != decided:
-            self._findings.wrong(Kind.ALTERED, entry, f"it does not say what score {scored.entry.offset} decided")
-        if facts(said.transaction) != facts(record):
-            self._findings.wrong(Kind.ALTERED, entry, f"its transaction is not that of score {scored.entry.offset}")
+        The first row that applies decides:
 
-    def _on_no_score(self, key: Hashable, source: _Input, _: bool) -> None:
-        if self._scope.committed is None or source.entry.offset >= self._scope.committed:
-            self._findings.count("pending")
-        elif source.entry.timestamp <= self._scope.moment:
-            self._findings.count("scores_expired")
-        else:
-            self._loose.inputs.setdefault(key, []).append(source.entry)
-
-    def _on_no_input(self, key: Hashable, scored: _Scored, is_double: bool) -> None:
-        if scored.entry.timestamp <= self._scope.moment:
-            self._findings.count("scores_of_older_inputs")
-        else:
-            self._loose.scores.setdefault(key, []).append((scored.entry, is_double))
-
-    def _on_no_alert(self, _: Hashable, scored: _Scored, is_double: bool) -> None:
-        if scored.entry.timestamp <= max(self._scope.moment, self._scope.alerts_moment):
-            self._findings.count("alerts_expired")
-        elif not is_double:  # the transaction has its alert; what is wrong is the second score
-            self._findings.wrong(Kind.LOST, scored.entry, "a flagged transaction has no alert")
-
-    def _on_no_score_of_alert(self, _: Hashable, alert: _Alert, is_double: bool) -> None:
-        if alert.entry.timestamp <= self._scope.moment:
-            self._findings.count("alerts_of_older_inputs")
-        elif alert.entry.offset >= self._scope.unsettled:
-            self._findings.count("alerts_in_flight")
-        elif is_double:
-            self._findings.wrong(Kind.DOUBLED, alert.entry, "a second alert for one flagged transaction")
-        else:
-            self._findings.wrong(Kind.UNEXPECTED, alert.entry, "an alert that no score accounts for")
-
-    def _check_letters(self) -> None:
-        scope = self._scope
-        for offset in sorted(set(self._letters) - self._refused):
-            if scope.begin <= offset < scope.end:
-                what = f"a dead letter ({self._letters[offset].reason}) names this offset, where no input lies"
-                self._findings.wrong_at(Kind.UNEXPECTED, scope.topic, scope.partition, offset, what)
-
-
-def resolve_unmatched(loose: Unmatched, findings: Findings) -> None:
-    """Bring together what has its partner in another partition, and say of the rest what it is.
-
-    A producer that partitions by other rules than its card's murmur2 puts inputs where their scores do not lie: such a
-    card's profile may be in two places.
-    """
-    for key, inputs in loose.inputs.items():
-        scores = loose.scores.get(key, [])
-        for entry in inputs:
-            partner = next((found for found in scores if found[0].partition != entry.partition), None)
-            if partner is None:
-                findings.wrong(Kind.LOST, entry, "an input that was processed has neither score nor dead letter")
-            else:
-                scores.remove(partner)
-                what = f"its score lies in partition {partner[0].partition}: set partitioner=murmur2 on its producer"
-                findings.wrong(Kind.MISPLACED, entry, what)
-    for scores in loose.scores.values():
-        for entry, is_double in scores:
-            if is_double:
-                findings.wrong(Kind.DOUBLED, entry, "a second score for one input")
-            else:
-                findings.wrong(Kind.UNEXPECTED, entry, "a score that no input accounts for")
-
-
-def _side_by_side(
-    inputs: Iterator[Record], scores: Iterator[Record], matcher: Matcher[_Input, _Scored]
-) -> Iterator[tuple[Record, bool]]:
-    """Read from whichever side is behind, so that neither waits long for the other; True marks an input."""
-    while True:
-        is_input = matcher.lead <= 0
-        entry = next(inputs if is_input else scores, None)
+        | input | score | result |
+        | --- | --- | --- |
+        | missing | any | `inputs_expired` before the first input, otherwise UNREADABLE or UNEXPECTED |
+        | unreadable | any | UNREADABLE |
+        | read | missing | `pending` after the last score, otherwise MISSING; update the profile |
+        | outside the range | read | `out_of_range`; update the profile |
+        | read | names an unknown model or snapshot | MODEL_UNKNOWN or SNAPSHOT_UNKNOWN; update the profile |
+        | of a card with expired ones | a duplicate | `unproved` |
+        | of a card with expired ones | read | decide from the logged features |
+        | read | read | decide from the rebuilt profile |
+        """
+        entry, transaction, head = pair.input, pair.transaction, pair.head
         if entry is None:
-            break
-        yield entry, is_input
-    for entry in inputs:
-        yield entry, True
-    for entry in scores:
-        yield entry, False
+            yield from self._without_input(pair)
+            return
+        self._has_begun = True
+        if transaction is None:
+            yield self._finding(Kind.UNREADABLE, pair, "the transaction cannot be read, and it has no dead letter")
+            return
+        if head is None or pair.score is None:
+            yield from self._without_score(pair, transaction)
+            return
+        score = pair.score.value or b""
+        if not self._time_range.has(transaction.timestamp):
+            self.counts["out_of_range"] += 1
+            yield from self._update_profile(transaction, score)
+            return
+        if not pair.in_order:
+            yield self._finding(Kind.OUT_OF_ORDER, pair, f"its score at {pair.score.offset} is out of order")
+        unknown = self._unknown(head.snapshot, head.model)
+        if unknown is not None:
+            yield self._finding(unknown[0], pair, unknown[1])
+            yield from self._update_profile(transaction, score)
+            return
+        yield from self._recompute(entry, transaction, head, score)
 
+    def _recompute(self, entry: Record, transaction: Transaction, head: Head, score: bytes) -> Iterator[Finding]:
+        """Add a decision to the batch of its snapshot, and assess the batch if it is full."""
+        batch, record = self._rebuilt, None
+        if self._is_cut and self._has_expired(transaction.card_id, score):
+            batch, record = self._given, _scored(score)
+            if record is None:
+                self.counts["unproved"] += 1
+                return
+        if FIRST_FEATURES in score and (transaction.card_id in batch.cards or transaction.card_id in self.profiles):
+            yield from self._forget(transaction.card_id)
+        # A duplicate names the snapshot of the first decision, but it is not scored: it fits into any batch.
+        version = batch.version if head.is_duplicate and batch.pairs else head.snapshot
+        if not batch.accepts(version):
+            yield from self._assess(batch)
+        batch.add(version, entry, transaction, score, record)
 
-def _identify(entry: Record) -> tuple[Hashable, Transaction | None]:
-    try:
-        transaction = decode_transaction(entry.value)
-    except InvalidEvent:
+    def _forget(self, card_id: str) -> Iterator[Finding]:
+        """Forget a card that the scorer did not know any more, as after an erasure."""
+        yield from self._assess(self._rebuilt)
+        self.counts["cards_forgotten"] += self.profiles.pop(card_id, None) is not None
+
+    def _without_input(self, pair: Pair) -> Iterator[Finding]:
+        if not self._has_begun:
+            self.counts["inputs_expired"] += 1
+        elif pair.head is None:
+            yield self._finding(Kind.UNREADABLE, pair, "the score cannot be read")
+        elif self._time_range.has(pair.head.timestamp):
+            yield self._finding(Kind.UNEXPECTED, pair, "its transaction is not on this partition")
+
+    def _without_score(self, pair: Pair, transaction: Transaction) -> Iterator[Finding]:
+        if pair.is_pending:
+            self.counts["pending"] += 1
+        elif self._time_range.has(transaction.timestamp):
+            yield self._finding(Kind.MISSING, pair, "neither a score nor a dead letter")
+        yield from self._update_profile(transaction, None)
+
+    def _unknown(self, snapshot: str, model: str) -> tuple[Kind, str] | None:
+        if model not in self._known.models:
+            return Kind.MODEL_UNKNOWN, f"model {model} is neither the configured one nor a promoted one"
+        if snapshot not in self._known.views:
+            return Kind.SNAPSHOT_UNKNOWN, f"snapshot {snapshot} is not on its topic, or it fails its digest"
+        return None
+
+    def _has_expired(self, card_id: str, score: bytes) -> bool:
+        """Whether transactions of a card expired: the features of the first one left say so."""
+        known = self._expired_cards.get(card_id)
+        if known is None:
+            record = _scored(score)
+            features = None if record is None else record.features
+            is_first = features is not None and features.card_age == 0.0 and features.hours_since_last == MAX_AGE_H
+            known = self._expired_cards[card_id] = not is_first
+        return known
+
+    def _update_profile(self, transaction: Transaction, score: bytes | None) -> Iterator[Finding]:
+        """Add a transaction to its profile with the logged decision, or an untrained one if there is none."""
+        if self._is_cut and self._has_expired(transaction.card_id, score or b""):
+            return
+        yield from self._assess(self._rebuilt)
+        profile = self.profiles.get(transaction.card_id) or Profile()
+        if profile.find_duplicate(transaction).age:
+            return
         try:
-            head = msgspec.json.decode(entry.value or b"", type=_Head)
-        except UNREADABLE:
-            return entry.offset, None
-        return (head.card_id, head.transaction_id), None
-    return (transaction.card_id, transaction.transaction_id), transaction
+            decision = decision_of(decode_score(score))
+        except InvalidRecord:
+            self._detector.assess([transaction], self.profiles, FixedSnapshot(self._known.views[UNTRAINED]))
+            return
+        profile.update(transaction)
+        profile.add_decision(decision)
+        self.profiles[transaction.card_id] = profile
+
+    def flush(self) -> Iterator[Finding]:
+        """Assess the pairs that wait for more of the same snapshot."""
+        yield from self._assess(self._rebuilt)
+        yield from self._assess(self._given)
+
+    def _assess(self, batch: _Batch) -> Iterator[Finding]:
+        if not batch.pairs:
+            return
+        transactions = [transaction for _, transaction, _ in batch.pairs]
+        snapshot = FixedSnapshot(self._known.views[batch.version])
+        if batch is self._given:
+            features = [one.features for one in batch.records if one.features is not None]
+            are_reused = [one.is_id_reused for one in batch.records]
+            assessments = self._detector.decide_from_features(transactions, features, snapshot, are_reused)
+        else:
+            assessments = self._detector.assess(transactions, self.profiles, snapshot)
+        count = "from_features" if batch is self._given else "identical"
+        for (entry, transaction, score), assessment in zip(batch.pairs, assessments, strict=True):
+            record = score_record(assessment)
+            if encode_record(record) == score:
+                self.counts[count] += 1
+            else:
+                kind, detail = difference(record, score)
+                yield self._finding_about(kind, entry, transaction, detail)
+        batch.clear()
+
+    def _finding(self, kind: Kind, pair: Pair, detail: str) -> Finding:
+        entry = pair.score if pair.input is None else pair.input
+        if entry is None:
+            raise AssertionError("a pair has an input or a score")
+        return self._finding_about(kind, entry, pair.transaction or pair.head, detail)
+
+    def _finding_about(self, kind: Kind, entry: Record, about: Any, detail: str) -> Finding:
+        self.counts[kind] += 1
+        place = entry.topic, entry.partition, entry.offset
+        if about is None:
+            return Finding(kind, *place, detail)
+        return Finding(kind, *place, detail, about.transaction_id, about.card_id, about.timestamp)
+
+
+def decision_of(record: ScoreRecord) -> Decision:
+    """Return the decision in a score record."""
+    return Decision(
+        outcome=record.outcome,
+        score=record.score,
+        pretrained_logit=record.pretrained_logit,
+        online_logit=record.online_logit,
+        online_weight=record.online_weight,
+        model=record.model,
+        snapshot=record.snapshot,
+        is_stale=record.is_stale,
+        reasons=tuple(Reason(one.code, one.text, one.contribution) for one in record.reasons),
+    )
+
+
+def difference(expected: ScoreRecord, logged: bytes) -> tuple[Kind, str]:
+    """Return the first cause why a logged score is not the expected one, byte for byte."""
+    try:
+        found = decode_score(logged)
+    except InvalidRecord as error:
+        return Kind.UNREADABLE, str(error)
+    if found.is_duplicate != expected.is_duplicate:
+        return Kind.DUPLICATE_FLAG, _values(found, expected, ["is_duplicate"])
+    if found.features is not None and expected.features is not None and found.features != expected.features:
+        return Kind.FEATURES, _values(
+            found.features, expected.features, _changed(NAMES, found.features, expected.features)
+        )
+    changed = _changed(found.__struct_fields__, found, expected)
+    for kind, names in (
+        (Kind.SCORE, NUMBERS),
+        (Kind.OUTCOME, ("outcome",)),
+        (Kind.REASONS, ("reasons",)),
+        (Kind.FACTS, changed),
+    ):
+        of_kind = [name for name in names if name in changed]
+        if of_kind:
+            return kind, _values(found, expected, of_kind)
+    return Kind.ENCODING, "equal values in other bytes"
+
+
+def _changed(names: Iterable[str], found: Any, expected: Any) -> list[str]:
+    return [name for name in names if getattr(found, name) != getattr(expected, name)]
+
+
+def _values(found: Any, expected: Any, names: Iterable[str]) -> str:
+    return "; ".join(
+        f"{name}: logged {_text(getattr(found, name))}, recomputed {_text(getattr(expected, name))}" for name in names
+    )
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else msgspec.json.encode(value).decode()
+
+
+def _scored(score: bytes) -> ScoreRecord | None:
+    """Return the record of a scored transaction; None for a duplicate, or if it cannot be read."""
+    try:
+        record = decode_score(score)
+    except InvalidRecord:
+        return None
+    return None if record.features is None else record

@@ -1,4 +1,4 @@
-"""Profiles, risk and snapshots as figures that a person reads."""
+"""Turn profiles, risk and snapshots into readable figures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Figures = dict[str, Any]
 
 
 def profile_figures(profile: Profile) -> Figures:
-    """Return what a profile says; amounts are in the currency in which they came.
+    """Return the figures of a profile; amounts are in the currency of each payment.
 
-    Merchants, countries and devices are kept as fingerprints: only how many they are can be told.
+    A profile has fingerprints of merchants, countries and devices, so only their number is known.
     """
     if profile.count == 0:
         return {"payments": 0}
@@ -53,7 +53,7 @@ def profile_figures(profile: Profile) -> Figures:
 
 
 def risk_figures(risk: Risk, as_of: int) -> Figures:
-    """Return what labels said as of a boundary; times are those of transactions."""
+    """Return the labels up to a snapshot boundary; times are those of transactions."""
     ((labelled, frauds),) = risk.labelled(as_of, 30)
     return {
         "labelled_30d": labelled,
@@ -70,7 +70,7 @@ def risk_figures(risk: Risk, as_of: int) -> Figures:
 
 
 def snapshot_figures(snapshot: Snapshot) -> Figures:
-    """Return what a snapshot says of itself, without its weights."""
+    """Return the fields of a snapshot without its weights."""
     return {
         "version": snapshot.version,
         "as_of": rfc3339(snapshot.as_of),

@@ -1,8 +1,7 @@
-"""A case: one decision found in the log, everything it rested on, what became known later, and the decision made again.
+"""Explain one decision: its inputs, what became known later, and whether the recomputed decision is identical.
 
-Without a card every partition of the scores is searched, which takes as long as reading them; a card names its
-partition (murmur2), and a moment the hour around it. The raw transactions of the card are read from the beginning of
-its partition.
+A card names its partition (murmur2), and a moment the hour around it. Without both, the whole score log is searched.
+The transactions of the card are read from the beginning of its partition.
 """
 
 from __future__ import annotations
@@ -26,15 +25,16 @@ from fraud_service.domain.records import (
 )
 from fraud_service.domain.time import HOUR
 from fraud_service.kafka.partitioner import murmur2_partition
-from fraud_service.verification import snapshots, topic_views
+from fraud_service.verification import log_reader, snapshots
 from fraud_service.verification.comparison import payment
-from fraud_service.verification.decision_verifier import FixedSnapshot, TimeRange
+from fraud_service.verification.decisions import FixedSnapshot, TimeRange
 from fraud_service.verification.display import (
     Figures,
     profile_figures,
     risk_figures,
     snapshot_figures,
 )
+from fraud_service.verification.report import Kind
 from fraud_service.verification.time_travel import CardHistory
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.scoring import Contributions
     from fraud_service.kafka.topic_reader import Record, TopicReader
-    from fraud_service.verification.pairing import Pair
-    from fraud_service.verification.topic_views import Broadcasts
+    from fraud_service.verification.log_reader import Broadcasts
+    from fraud_service.verification.matching import Pair
 
-AROUND: Final = HOUR  # milliseconds searched before and after a given moment
+SEARCH_MS: Final = HOUR  # searched before and after a given moment
 FIRST: Final = "first"
-REPETITION: Final = "repetition"
+DUPLICATE: Final = "duplicate"
 REUSED: Final = "reused id"
-FLAG_ALL: Final = Policy(review=0.0, decline=2.0)  # only flagged transactions are explained
+FLAG_ALL: Final = Policy(review=0.0, decline=2.0)  # only flagged transactions have contributions
 
 
 class Place(NamedTuple):
-    """Where a decision lies on the topic of scores."""
+    """Where a decision is on the scores topic."""
 
     partition: int
     offset: int
@@ -62,7 +62,7 @@ class Place(NamedTuple):
 
 
 class Use(msgspec.Struct, frozen=True):
-    """One payment under a transaction id, by its score. `kind` is one of `FIRST`, `REPETITION` and `REUSED`."""
+    """One payment under a transaction id, by its score. `kind` is one of `FIRST`, `DUPLICATE` and `REUSED`."""
 
     kind: str
     timestamp: int
@@ -76,11 +76,12 @@ class Use(msgspec.Struct, frozen=True):
 class Case(msgspec.Struct, frozen=True):
     """Everything about one decision.
 
-    `proof` is `identical` when the decision made again from the card's raw transactions has the same bytes, `follow`
-    when the card's history was cut and the decision follows from the features in the log; anything else is the kind of
-    difference, told in `detail`. `base` and `contributions` add up to the logit of the score. `profile` and the risk
-    are None where they are unknown. `uses` are all payments of the card under this transaction id, in order, and
-    `number` says which of those that were scored this one is, from 1.
+    `proof` is `identical` if the decision recomputed from the card's transactions has the same bytes. It is
+    `from_features` if transactions of the card expired and the decision follows from the features in its score.
+    Otherwise it is the kind of the difference, with its `detail`. `base` and `contributions` add up to the logit of the
+    score. `profile` and the risk are None if they are unknown. `examples` is what the learner trained on. `uses` are
+    all payments of the card under this transaction id, in order. `number` is the position of this one among those that
+    were scored, from 1.
     """
 
     place: dict[str, int | str]
@@ -96,7 +97,7 @@ class Case(msgspec.Struct, frozen=True):
     card_risk: Figures | None
     snapshot: Figures | None
     labels: list[Label]
-    taught: list[dict[str, Any]]
+    examples: list[dict[str, Any]]
     uses: list[Use] = []
     number: int = 1
 
@@ -104,49 +105,49 @@ class Case(msgspec.Struct, frozen=True):
 def explain(
     settings: Settings, transaction_id: str, card: str | None = None, at: int | None = None, number: int | None = None
 ) -> Case:
-    """Put the case of a transaction together; its first decision, where the same payment came more than once.
+    """Explain the decision on a transaction: its first one, if the same payment came more than once.
 
     Parameters
     ----------
     at
         When it was scored, by the broker's clock, epoch milliseconds.
     number
-        Which payment under this id, from 1; without it the newest, or the one that was scored at `at`.
+        Which payment under this id, from 1. By default the newest, or the one that was scored at `at`.
 
     Raises
     ------
     ArchiveError
-        When there is no such decision where it was looked for, or a topic cannot be read.
+        When the searched part of the log has no such decision, or a topic cannot be read.
     ConfigurationError
         When there are fewer payments under this id.
     """
-    with topic_views.opened(settings) as archive:
-        place = _find(archive, settings, transaction_id, card, at)
-    told = snapshots.load_broadcasts(settings)
-    with topic_views.opened(settings) as archive:
-        history = CardHistory.read(archive, settings, place.partition, place.record.card_id)
+    with log_reader.opened(settings) as reader:
+        place = _find(reader, settings, transaction_id, card, at)
+    broadcasts = snapshots.load_broadcasts(settings)
+    with log_reader.opened(settings) as reader:
+        history = CardHistory.read(reader, settings, place.partition, place.record.card_id)
         uses, decided = _uses(history.pairs, transaction_id)
-        place, number = _chosen(place, decided, at, number)
+        place, number = _choose(place, decided, at, number)
         labels = [
             label
-            for label in topic_views.labels(archive, settings, [place.partition])
+            for label in log_reader.labels(reader, settings, [place.partition])
             if (label.card_id, label.transaction_id) == (place.record.card_id, transaction_id)
         ]
-        lessons = _lessons(archive, settings, place.record)
-    case = _case(settings, told, place, history, labels, lessons)
+        examples = _examples(reader, settings, place.record)
+    case = _case(settings, broadcasts, place, history, labels, examples)
     return msgspec.structs.replace(case, uses=uses, number=number)
 
 
-def _find(archive: TopicReader, settings: Settings, transaction_id: str, card: str | None, at: int | None) -> Place:
+def _find(reader: TopicReader, settings: Settings, transaction_id: str, card: str | None, at: int | None) -> Place:
     topic = settings.topics.scores
-    spans = archive.spans(topic)
+    spans = reader.spans(topic)
     partitions = sorted(spans) if card is None else [murmur2_partition(card.encode(), len(spans))]
-    begins = None if at is None else archive.since(topic, max(at - AROUND, 0))
-    ends = None if at is None else archive.since(topic, at + AROUND)
+    begins = None if at is None else reader.since(topic, max(at - SEARCH_MS, 0))
+    ends = None if at is None else reader.since(topic, at + SEARCH_MS)
     needle = msgspec.json.encode(transaction_id)
     for partition in partitions:
         begin, end = (None, None) if begins is None or ends is None else (begins[partition], ends[partition])
-        for entry in archive.read(topic, partition, begin, end):
+        for entry in reader.read(topic, partition, begin, end):
             if needle in (entry.value or b"") and (record := _record(entry, transaction_id, card)) is not None:
                 return Place(partition, entry.offset, record)
     where = f"on {topic}, partition {', '.join(map(str, partitions))}"
@@ -159,31 +160,31 @@ def _uses(pairs: Sequence[Pair], transaction_id: str) -> tuple[list[Use], list[P
     uses: list[Use] = []
     decided: list[Place] = []
     for one in pairs:
-        if one.head is None or one.head.transaction_id != transaction_id:
+        if one.score is None or one.head is None or one.head.transaction_id != transaction_id:
             continue
         try:
-            record = decode_score(one.score)
+            record = one.record()
         except InvalidRecord:
             continue
-        kind = REPETITION if record.is_duplicate else REUSED if decided or record.is_id_reused else FIRST
-        said = record.timestamp, record.amount, record.currency, record.merchant_id
-        uses.append(Use(kind, *said, record.outcome.value, record.score))
+        kind = DUPLICATE if record.is_duplicate else REUSED if decided or record.is_id_reused else FIRST
+        fields = record.timestamp, record.amount, record.currency, record.merchant_id
+        uses.append(Use(kind, *fields, record.outcome.value, record.score))
         if not record.is_duplicate:
-            decided.append(Place(-1, one.offset if one.behind is None else one.behind - 1, record))
+            decided.append(Place(one.score.partition, one.score.offset, record))
     return uses, decided
 
 
-def _chosen(place: Place, decided: list[Place], at: int | None, number: int | None) -> tuple[Place, int]:
-    """Return the payment that is asked for, and its number among those under its id."""
+def _choose(place: Place, decided: list[Place], at: int | None, number: int | None) -> tuple[Place, int]:
+    """Return the requested payment, and its number among those under its id."""
     if number is not None and not 1 <= number <= len(decided):
         raise ConfigurationError(f"--payment {number}: {len(decided)} payments under this id were scored")
     if number is None and at is None:
         number = len(decided)
     if number is None:
         number = next((n for n, one in enumerate(decided, start=1) if one.offset == place.offset), 0)
-    if number == 0:  # its score lies under another key than its card's
+    if number == 0:  # the key of its score is not its card
         return place, 1
-    return decided[number - 1]._replace(partition=place.partition), number
+    return decided[number - 1], number
 
 
 def _record(entry: Record, transaction_id: str, card: str | None) -> ScoreRecord | None:
@@ -195,14 +196,14 @@ def _record(entry: Record, transaction_id: str, card: str | None) -> ScoreRecord
     return record if is_it and not record.is_duplicate else None
 
 
-def _lessons(archive: TopicReader, settings: Settings, record: ScoreRecord) -> list[dict[str, Any]]:
-    """Return what was taught of a transaction; examples lie in the partition of its merchant."""
-    spans = archive.spans(settings.topics.labelled)
+def _examples(reader: TopicReader, settings: Settings, record: ScoreRecord) -> list[dict[str, Any]]:
+    """Return the labelled examples of a transaction; they are in the partition of its merchant."""
+    spans = reader.spans(settings.topics.labelled)
     partition = murmur2_partition(record.merchant_id.encode(), len(spans))
     found: list[LabelledRecord] = []
-    for entry in archive.read(settings.topics.labelled, partition):
+    for entry in reader.read(settings.topics.labelled, partition):
         if msgspec.json.encode(record.transaction_id) in (entry.value or b""):
-            with suppress(InvalidRecord):  # a foreign record: nobody taught it
+            with suppress(InvalidRecord):  # a foreign record, which was not trained
                 example = decode_labelled(entry.value or b"")
                 if payment(example) == payment(record):
                     found.append(example)
@@ -211,7 +212,7 @@ def _lessons(archive: TopicReader, settings: Settings, record: ScoreRecord) -> l
             "is_fraud": one.is_fraud,
             "source": None if one.source is None else one.source.value,
             "known_at": rfc3339(one.known_at),
-            "taught_at": rfc3339(one.boundary_ms),
+            "boundary": rfc3339(one.boundary_ms),
             "corrects": one.corrects,
             "weight": one.weight,
         }
@@ -221,24 +222,30 @@ def _lessons(archive: TopicReader, settings: Settings, record: ScoreRecord) -> l
 
 def _case(
     settings: Settings,
-    told: Broadcasts,
+    broadcasts: Broadcasts,
     place: Place,
     history: CardHistory,
     labels: list[Label],
-    lessons: list[dict[str, Any]],
+    examples: list[dict[str, Any]],
 ) -> Case:
+    """Recompute the decision, and put the case together.
+
+    Step 1: fold the card's earlier transactions; their differences are not reported.
+    Step 2: verify the decision itself.
+    Step 3: look up the snapshot that it names, and split the logit of its score by feature.
+    """
     record = place.record
     number = _number(history.pairs, record)
     before, target = history.pairs[:number], history.pairs[number : number + 1]
-    verifier = history.verifier(settings, told, TimeRange(record.timestamp, record.timestamp + 1))
+    verifier = history.verifier(settings, broadcasts, TimeRange(record.timestamp, record.timestamp + 1))
     for _ in verifier.verify(before):
-        pass  # what was wrong before is not what is asked
+        pass
     profile = decode_profile(encode_profile(verifier.profiles.get(record.card_id) or Profile()))
     earlier = verifier.counts.copy()
     findings = list(verifier.verify(target))
-    proved = [name for name in ("identical", "follow") if verifier.counts[name] > earlier[name]]
-    view = told.views.get(record.snapshot)
-    explanation = _contributions(told, record)
+    proved = [name for name in ("identical", "from_features") if verifier.counts[name] > earlier[name]]
+    view = broadcasts.views.get(record.snapshot)
+    explanation = _contributions(broadcasts, record)
     is_known = bool(target) and verifier.is_rebuilt(record.card_id)
     transaction = target[0].transaction if target else None
     return Case(
@@ -246,7 +253,7 @@ def _case(
         score=record,
         alert_id=None if transaction is None or record.outcome == "approve" else alert_id(transaction),
         transaction=transaction,
-        proof=proved[0] if proved else findings[0].kind.value if findings else "input_missing",
+        proof=proved[0] if proved else findings[0].kind.value if findings else Kind.UNEXPECTED.value,
         detail="; ".join(finding.detail for finding in findings),
         base=None if explanation is None else explanation.base,
         contributions={} if explanation is None else _strongest_first(explanation),
@@ -255,30 +262,30 @@ def _case(
         card_risk=None if view is None else risk_figures(view.card(record.card_id), view.snapshot.as_of),
         snapshot=None if view is None else snapshot_figures(view.snapshot),
         labels=labels,
-        taught=lessons,
+        examples=examples,
     )
 
 
 def _number(pairs: Sequence[Pair], record: ScoreRecord) -> int:
-    """Return which of the card's pairs was decided in this record."""
+    """Return the index of the pair with this decision."""
     for number, one in enumerate(pairs):
         if one.head is not None and one.head.transaction_id == record.transaction_id and not one.head.is_duplicate:
             with suppress(InvalidRecord):
-                if facts(decode_score(one.score)) == facts(record):
+                if facts(one.record()) == facts(record):
                     return number
     return len(pairs)
 
 
-def _contributions(told: Broadcasts, record: ScoreRecord) -> Contributions | None:
+def _contributions(broadcasts: Broadcasts, record: ScoreRecord) -> Contributions | None:
     """Split the logit of a score by feature, whatever its outcome was."""
-    view = told.views.get(record.snapshot)
-    if record.features is None or view is None or record.model not in told.models:
+    view = broadcasts.views.get(record.snapshot)
+    if record.features is None or view is None or record.model not in broadcasts.models:
         return None
-    detector = Detector(told.models[record.model], FLAG_ALL)
-    (verdict,) = detector.decide_from_features(
+    detector = Detector(broadcasts.models[record.model], FLAG_ALL)
+    (assessment,) = detector.decide_from_features(
         [record.transaction()], [record.features], FixedSnapshot(view), [record.is_id_reused]
     )
-    return verdict.contributions
+    return assessment.contributions
 
 
 def _strongest_first(explanation: Contributions) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What was learned: every label taken in or refused, nothing taught twice, every snapshot whole and in its turn."""
+"""Check what was learned: every label used or rejected, no example trained twice, every snapshot whole and in order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fraud_service.domain.errors import InvalidEvent, InvalidRecord, RefusedRecord
+from fraud_service.domain.errors import InvalidEvent, InvalidRecord
 from fraud_service.domain.events import decode_label, facts
 from fraud_service.domain.profile import fingerprint64
 from fraud_service.domain.records import decode_labelled
@@ -16,32 +16,34 @@ from fraud_service.domain.risk import RiskTable
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.kafka.dead_letters import content_hash
 from fraud_service.processors.snapshot_reader import risk_row
-from fraud_service.verification.findings import Kind
+from fraud_service.verification.log_reader import signed_records
+from fraud_service.verification.report import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from fraud_service.domain.errors import FraudServiceError
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.kafka.dead_letters import LetterHeaders
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.security.signatures import Keyring
-    from fraud_service.verification.findings import Findings
+    from fraud_service.verification.report import Findings
 
 
-def follow_labels(
+def check_labels(
     labels: Iterable[Record], letters: Mapping[int, LetterHeaders], committed: int | None, findings: Findings
 ) -> None:
-    """Check one partition of labels: what was read is either a label or a dead letter."""
+    """Check one partition of labels: a processed record is either a label or a dead letter."""
     for entry in labels:
         findings.count("labels")
         letter = letters.get(entry.offset)
         if letter is not None:
             if letter.content is not None and letter.content != content_hash(entry.value):
-                findings.wrong(Kind.ALTERED, entry, "its dead letter holds other bytes")
+                findings.add(Kind.ALTERED, entry, "its dead letter has other bytes")
         elif committed is None or entry.offset >= committed:
             findings.count("labels_pending")
         elif not _is_label(entry.value):
-            findings.wrong(Kind.LOST, entry, "a label that was read, and is none, has no dead letter")
+            findings.add(Kind.MISSING, entry, "a processed record that is no label has no dead letter")
 
 
 def _is_label(value: bytes | None) -> bool:
@@ -52,113 +54,116 @@ def _is_label(value: bytes | None) -> bool:
     return True
 
 
-class Taught:
-    """Finds what was taught twice, in eight bytes an example: a transaction is an example once, then only corrected."""
+class ExampleDuplicates:
+    """Find examples that were trained twice, in eight bytes an example.
+
+    A transaction is an example once; later records of it are corrections.
+    """
 
     def __init__(self) -> None:
         self._seen = array("Q")
-        self._twice: set[int] = set()
+        self._repeated: set[int] = set()
+        self._located: set[int] = set()
 
-    def take(self, entries: Iterable[Record], findings: Findings) -> None:
+    def add(self, entries: Iterable[Record], findings: Findings) -> None:
         """Read one partition of labelled examples."""
         for entry in entries:
             findings.count("labelled")
             try:
                 identity = _example(entry)
             except InvalidRecord as error:
-                findings.wrong(Kind.UNREADABLE, entry, str(error))
+                findings.add(Kind.UNREADABLE, entry, str(error))
                 continue
             if identity is not None:
                 self._seen.append(identity)
 
-    def has_doubles(self) -> bool:
-        """Whether some example was taught twice; then `name` says where, in a second reading."""
+    def has_duplicates(self) -> bool:
+        """Whether some example was trained twice. Then `locate` finds where, in a second pass."""
         seen, times = np.unique(np.frombuffer(self._seen, dtype=np.uint64), return_counts=True)
-        self._twice = {int(identity) for identity in seen[times > 1]}
-        return bool(self._twice)
+        self._repeated = {int(identity) for identity in seen[times > 1]}
+        return bool(self._repeated)
 
-    def name(self, entries: Iterable[Record], met: set[int], findings: Findings) -> None:
-        """Find the second lessons in one partition; `met` goes from one to the next."""
+    def locate(self, entries: Iterable[Record], findings: Findings) -> None:
+        """Report the second examples in one partition."""
         for entry in entries:
             try:
                 identity = _example(entry)
             except InvalidRecord:
                 continue
-            if identity in self._twice and identity is not None:
-                if identity in met:
-                    findings.wrong(Kind.DOUBLED, entry, "a transaction was taught a second time, not as a correction")
-                met.add(identity)
+            if identity is not None and identity in self._repeated:
+                if identity in self._located:
+                    findings.add(Kind.DUPLICATED, entry, "a second example of one transaction that is no correction")
+                self._located.add(identity)
 
 
 def _example(entry: Record) -> int | None:
-    """Name what is taught; None for a correction. The same id long after is another transaction."""
+    """Return the identity of an example; None for a correction. A reused id is another transaction."""
     record = decode_labelled(entry.value or b"")
     if record.corrects:
         return None
     return int.from_bytes(fingerprint64(repr(facts(record))), "big")
 
 
-def follow_snapshots(entries: Iterable[Record], findings: Findings) -> Snapshot | None:
-    """Check that every snapshot proves its digest and comes after the one before; returns the newest.
+def check_snapshots(entries: Iterable[Record], findings: Findings) -> Snapshot | None:
+    """Check that every snapshot has its digest and is newer than the one before; returns the newest.
 
-    A copy with another signature is what `fraud-service sign` writes. With the same one somebody sent it again.
+    `fraud-service sign` writes copies with another signature. A copy with the same signature was sent again.
     """
     newest: Snapshot | None = None
     signatures: dict[bytes, set[str]] = {}
     for entry in entries:
         findings.count("snapshots")
         known = signatures.setdefault(sha256(entry.value or b"").digest(), set())
-        is_signed_anew = bool(known) and repr(entry.headers) not in known
+        is_resigned = bool(known) and repr(entry.headers) not in known
         known.add(repr(entry.headers))
-        if is_signed_anew:
-            findings.count("snapshots_signed_anew")
+        if is_resigned:
+            findings.count("snapshots_resigned")
             continue
         try:
             snapshot = decode_snapshot(entry.value or b"")
         except InvalidRecord as error:
-            findings.wrong(Kind.UNREADABLE, entry, str(error))
+            findings.add(Kind.UNREADABLE, entry, str(error))
             continue
         if newest is not None and snapshot.as_of <= newest.as_of:
-            kind = Kind.DOUBLED if snapshot.version == newest.version else Kind.REORDERED
-            findings.wrong(kind, entry, f"snapshot {snapshot.version} comes after {newest.version}")
+            kind = Kind.DUPLICATED if snapshot.version == newest.version else Kind.OUT_OF_ORDER
+            findings.add(kind, entry, f"snapshot {snapshot.version} comes after {newest.version}")
             continue
         if newest is not None and snapshot.examples < newest.examples:
-            findings.wrong(Kind.ALTERED, entry, f"snapshot {snapshot.version} knows less than {newest.version}")
+            findings.add(Kind.ALTERED, entry, f"snapshot {snapshot.version} has fewer examples than {newest.version}")
         newest = snapshot
     return newest
 
 
-def verified_entries(
+def reported_unless_signed(
     entries: Iterable[Record], role: str, keyring: Keyring, findings: Findings, begin: int = 0
 ) -> Iterator[Record]:
-    """Leave out, and name, the records that no key of ours has signed: scorers leave them out, too.
+    """Yield the records that one of our keys has signed, and report the others.
 
-    Those at offsets before `begin` are only counted in a note: they may be older than the keys.
+    Records before the offset `begin` may be older than the keys: those are only counted in a note.
     """
     older = 0
-    for entry in entries:
-        try:
-            keyring.require(role, entry.key, entry.value, entry.headers)
-        except RefusedRecord as error:
-            if entry.offset < begin:
-                older += 1
-            else:
-                findings.wrong(Kind.UNEXPECTED, entry, str(error))
+
+    def report(entry: Record, error: FraudServiceError) -> None:
+        nonlocal older
+        if entry.offset < begin:
+            older += 1
         else:
-            yield entry
+            findings.add(Kind.UNEXPECTED, entry, str(error))
+
+    yield from signed_records(entries, role, keyring, report)
     if older:
-        findings.note(f"{older} records on the topic of {role} are older than --since, and are not believed")
+        findings.note(f"{older} records on the topic of {role} are older than --since and not signed: left out")
 
 
-def follow_risk(entries: Iterable[Record], newest: Snapshot, findings: Findings) -> bool:
-    """Whether the rows of risk add up to the digest that the newest snapshot names; later rows are left out."""
+def matches_risk_digest(entries: Iterable[Record], newest: Snapshot, findings: Findings) -> bool:
+    """Whether the risk rows add up to the digest in the newest snapshot; rows of later snapshots are left out."""
     rows: dict[str, bytes | None] = {}
     for entry in entries:
         findings.count("risk_rows")
         try:
             version, key, row = risk_row(entry.key, entry.value, entry.headers)
         except InvalidRecord as error:
-            findings.wrong(Kind.UNREADABLE, entry, str(error))
+            findings.add(Kind.UNREADABLE, entry, str(error))
             continue
         if version <= newest.version:
             rows[key] = row

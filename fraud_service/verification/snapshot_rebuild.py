@@ -1,7 +1,7 @@
-"""Snapshots rebuilt: what the labelled examples teach, boundary by boundary, must be what was published, bit for bit.
+"""Rebuild snapshots from the labelled examples, boundary by boundary, and compare them bit for bit.
 
-Every labelled example names the boundary at which it was taught, and every snapshot the pretrained model beside which
-it was; so the teacher, given both, closes the same boundaries again.
+Every labelled example names its snapshot boundary, and every snapshot names its pretrained model. So the trainer, given
+both, closes the same boundaries again.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ if TYPE_CHECKING:
 
 
 class Rebuilt(NamedTuple):
-    """One boundary taught again. `differences` says in what its snapshot or risk rows are not the published ones.
+    """One rebuilt boundary. `differences` says how its snapshot or risk rows differ from the published ones.
 
-    `published` is None where examples name the boundary, and no readable snapshot does.
+    `published` is None if examples name the boundary, but no readable snapshot does.
     """
 
     published: Snapshot | None
-    lesson: BoundaryResult
+    result: BoundaryResult
     differences: tuple[str, ...]
 
 
 class Rebuilder:
-    """Teach again what was taught.
+    """Train the labelled examples again.
 
     Parameters
     ----------
     store
-        An empty store: the rows of merchants and cards are rebuilt in it.
+        An empty store for the rows of merchants and cards.
     models
-        Every pretrained model by version.
+        Every pretrained model by version; the first is the configured one.
     restore
-        Makes the online learner beside a model from its last state.
+        Makes the online learner of a model from its last state.
     """
 
     def __init__(
         self,
         store: KeyValueStore,
-        calendar: LearningSchedule,
-        sampling: NegativeSampler,
+        schedule: LearningSchedule,
+        sampler: NegativeSampler,
         models: Mapping[str, PretrainedModel],
         restore: Callable[[str], Callable[[bytes | None], OnlineLearner]],
     ) -> None:
-        self._calendar = calendar
+        self._schedule = schedule
         self._models = models
         self._restore = restore
-        self._teacher = OnlineTrainer(store, calendar, sampling, next(iter(models.values())))
+        self._trainer = OnlineTrainer(store, schedule, sampler, next(iter(models.values())))
 
     def rebuild(
         self,
@@ -71,35 +71,35 @@ class Rebuilder:
         snapshots: Iterable[Snapshot],
         rows: Mapping[str, Mapping[str, bytes | None]],
     ) -> Iterator[Rebuilt]:
-        """Rebuild snapshots in order; ends before the first one that names a model that is not here.
+        """Rebuild snapshots in order; ends before the first one whose model is not available.
 
         Parameters
         ----------
         first
             Event time of the first transaction ever scored, epoch milliseconds.
         examples
-            What was taught, by the number of its boundary.
+            The examples by the number of their boundary.
         rows
-            The risk rows there are by the version of their snapshot; what compaction removed is not compared.
+            The published risk rows by the version of their snapshot. Rows that compaction removed are not compared.
         """
-        interval = self._calendar.interval
-        published = {one.as_of // interval: one for one in snapshots}
-        progress, taught_at = LearnerState.starting_at(first // interval), _TaughtAt()
-        for boundary in sorted(examples.keys() | published.keys()):
-            there = published.get(boundary)
-            model = self._teacher.pretrained.version if there is None else there.model
+        interval = self._schedule.interval
+        by_boundary = {one.as_of // interval: one for one in snapshots}
+        state, history = LearnerState.starting_at(first // interval), _History()
+        for boundary in sorted(examples.keys() | by_boundary.keys()):
+            published = by_boundary.get(boundary)
+            model = self._trainer.pretrained.version if published is None else published.model
             if model not in self._models:
                 return
-            self._teacher.promote(self._models[model])
-            known = sorted((taught_at.example(record) for record in examples.get(boundary, [])), key=training_order)
-            lesson = self._teacher.close(boundary, progress, known, self._restore(model)(progress.model))
-            progress = lesson.progress
-            there_rows = {} if lesson.snapshot is None else rows.get(lesson.snapshot.version, {})
-            yield Rebuilt(there, lesson, tuple(_differences(there, lesson, there_rows)))
+            self._trainer.promote(self._models[model])
+            known = sorted((history.example(record) for record in examples.get(boundary, [])), key=training_order)
+            result = self._trainer.close(boundary, state, known, self._restore(model)(state.model))
+            state = result.progress
+            published_rows = {} if result.snapshot is None else rows.get(result.snapshot.version, {})
+            yield Rebuilt(published, result, tuple(_differences(published, result, published_rows)))
 
 
-class _TaughtAt:
-    """When the opposite of what a correction says was taught."""
+class _History:
+    """Remembers when the last example of each transaction became known: a correction reverts it."""
 
     def __init__(self) -> None:
         self._known_at: dict[Facts, int] = {}
@@ -112,17 +112,17 @@ class _TaughtAt:
         return Example(scored, record.is_fraud, record.source, record.known_at, record.corrects, before)
 
 
-def _differences(published: Snapshot | None, lesson: BoundaryResult, rows: Mapping[str, bytes | None]) -> Iterator[str]:
-    rebuilt = lesson.snapshot
+def _differences(published: Snapshot | None, result: BoundaryResult, rows: Mapping[str, bytes | None]) -> Iterator[str]:
+    rebuilt = result.snapshot
     if rebuilt is None:
-        yield "nothing had been taught: there should be no snapshot"
+        yield "no example was trained by then: there should be no snapshot"
         return
     if published is None:
-        yield "there is no such snapshot on its topic, or it cannot be read"
+        yield "its snapshot is not on the topic, or cannot be read"
     elif rebuilt != published:
         fields = msgspec.structs.fields(published)
         changed = [one.name for one in fields if getattr(published, one.name) != getattr(rebuilt, one.name)]
         yield f"{', '.join(name for name in changed if name not in {'version', 'digest'})} differ"
     for key, row in sorted(rows.items()):
-        if row != lesson.risk.get(key):
+        if row != result.risk.get(key):
             yield f"risk row {key} differs"

@@ -1,4 +1,4 @@
-"""Snapshots on their topic: listed, shown, compared, and rebuilt from the labelled examples."""
+"""List, show and compare the snapshots on their topic, and rebuild them from the labelled examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,7 +17,7 @@ from fraud_service.domain.in_memory import MemoryStore
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import LabelledRecord, decode_labelled
 from fraud_service.runtime.changelogs import on_disk
-from fraud_service.verification import topic_views
+from fraud_service.verification import log_reader
 from fraud_service.verification.display import Figures, snapshot_figures
 from fraud_service.verification.snapshot_rebuild import Rebuilder
 
@@ -30,42 +30,40 @@ if TYPE_CHECKING:
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.kafka.topic_reader import TopicReader
     from fraud_service.models.onnx_forest import OnnxForest
+    from fraud_service.verification.log_reader import Broadcasts
     from fraud_service.verification.snapshot_rebuild import Rebuilt
-    from fraud_service.verification.topic_views import Broadcasts
 
 MAX_WEIGHTS: Final = 10
 MINUTE: Final = "%Y%m%dT%H%M"  # how the version of a snapshot begins
-LENGTH_OF_MINUTE: Final = 13
+MINUTE_LENGTH: Final = 13
 
 
 class RebuildProof(msgspec.Struct, frozen=True):
-    """What rebuilding found: how many snapshots came out bit for bit, and of the others why not, in order."""
+    """Result of rebuilding: the number of equal snapshots, the differences of the others, and snapshots left out.
+
+    `rejected` names records that are altered or not signed.
+    """
 
     rebuilt: int
     differing: dict[str, list[str]]
     not_rebuilt: list[str]
-    refused: list[str]
+    rejected: list[str]
 
 
-def published(settings: Settings, refused: list[str]) -> list[Snapshot]:
-    """Return the snapshots on the topic whose digest fits, the oldest first, each once."""
-    with topic_views.opened(settings) as archive:
-        found = {
-            one.version: one
-            for one in topic_views.snapshots(
-                topic_views.verified_entries(archive, settings, "snapshots", refused), refused
-            )
-        }
+def published(settings: Settings, rejected: list[str]) -> list[Snapshot]:
+    """Return each snapshot on the topic whose digest fits, the oldest first."""
+    with log_reader.opened(settings) as reader:
+        found = {one.version: one for one in log_reader.snapshots(reader, settings, rejected)}
     return sorted(found.values(), key=lambda one: one.as_of)
 
 
-def listed(settings: Settings) -> list[Figures]:
-    """Return every snapshot, and whether its risk table is there, or can be rebuilt, to prove it."""
-    proved = load_broadcasts(settings).views
-    return [{**snapshot_figures(one), "is_proved": one.version in proved} for one in published(settings, [])]
+def list_snapshots(settings: Settings) -> list[Figures]:
+    """Return every snapshot, and whether its risk rows are complete or can be rebuilt."""
+    complete = load_broadcasts(settings).views
+    return [{**snapshot_figures(one), "is_proved": one.version in complete} for one in published(settings, [])]
 
 
-def shown(settings: Settings, version: str) -> Figures:
+def show(settings: Settings, version: str) -> Figures:
     """Return one snapshot with its strongest weights. Raises `ConfigurationError` when there is none."""
     snapshot = _chosen(published(settings, []), version)
     weights = dict(zip(NAMES, snapshot.online.weights, strict=True))
@@ -79,29 +77,21 @@ def shown(settings: Settings, version: str) -> Figures:
     }
 
 
-def differing(settings: Settings, before: str, after: str) -> Figures:
-    """Return what changed between two snapshots. Raises `ConfigurationError` when one is not there."""
+def compare(settings: Settings, before: str, after: str) -> Figures:
+    """Return what changed between two snapshots. Raises `ConfigurationError` when one does not exist."""
     known = published(settings, [])
     old, new = _chosen(known, before), _chosen(known, after)
     weights = {name: [a, b] for name, a, b in zip(NAMES, old.online.weights, new.online.weights, strict=True) if a != b}
+    leaves = zip(old.online.leaf_weights, new.online.leaf_weights, strict=False)
     first, second = snapshot_figures(old), snapshot_figures(new)
-    with topic_views.opened(settings) as archive:
-        between = sorted(
-            {
-                key
-                for version, key, _ in topic_views.risk_rows(
-                    topic_views.verified_entries(archive, settings, "risk", []), []
-                )
-                if old.version < version <= new.version
-            }
-        )
+    with log_reader.opened(settings) as reader:
+        rows = log_reader.risk_rows(reader, settings, [])
+        changed = sorted({key for version, key, _ in rows if old.version < version <= new.version})
     return {
         **{name: [first[name], second[name]] for name in first if first[name] != second[name]},
         "weights": weights,
-        "leaf_weights_changed": sum(
-            a != b for a, b in zip(old.online.leaf_weights, new.online.leaf_weights, strict=False)
-        ),
-        "risk_rows": between,
+        "leaf_weights_changed": sum(a != b for a, b in leaves),
+        "risk_rows": changed,
     }
 
 
@@ -120,79 +110,77 @@ def rebuild(
     Raises
     ------
     ArchiveError
-        When the first labelled examples are no longer there, or a topic cannot be read.
+        When the first labelled examples expired, or a topic cannot be read.
     ConfigurationError
         When there is no such snapshot.
     """
-    refused: list[str] = []
-    wanted = published(settings, refused)
-    # What is taught meanwhile is left out: a live learner has published more by the time its examples are read.
-    last = _chosen(wanted, until).as_of if until is not None else max((one.as_of for one in wanted), default=None)
+    rejected: list[str] = []
+    known = published(settings, rejected)
+    # Later examples are left out: a running learner has published more by the time its examples are read.
+    last = max((one.as_of for one in known), default=None) if until is None else _chosen(known, until).as_of
+    wanted = [one for one in known if last is None or one.as_of <= last]
     differing: dict[str, list[str]] = {}
-    count = left = 0
-    models = topic_views.broadcasts(settings).models
-    for one in lessons(settings, models, [one for one in wanted if last is None or one.as_of <= last], last):
+    count = matched = 0
+    for one in rebuild_boundaries(settings, log_reader.read_broadcasts(settings).models, wanted, last):
         count += 1
         progress(count)
-        left += one.published is not None
+        matched += one.published is not None
         if one.differences:
-            known = one.published or one.lesson.snapshot
-            differing[str(one.lesson.as_of) if known is None else known.version] = list(one.differences)
-    chosen = [one.version for one in wanted if last is None or one.as_of <= last]
-    return RebuildProof(count - len(differing), differing, chosen[left:], refused)
+            snapshot = one.published or one.result.snapshot
+            differing[str(one.result.as_of) if snapshot is None else snapshot.version] = list(one.differences)
+    return RebuildProof(count - len(differing), differing, [one.version for one in wanted[matched:]], rejected)
 
 
-def lessons(
+def rebuild_boundaries(
     settings: Settings, models: dict[str, OnnxForest], wanted: list[Snapshot], last: int | None
 ) -> Iterator[Rebuilt]:
-    """Teach again what was taught, up to and including the boundary `last` (epoch milliseconds)."""
-    with topic_views.opened(settings) as archive:
-        if any(span.begin for span in archive.spans(settings.topics.labelled).values()):
+    """Train the examples again, up to and including the boundary `last` (epoch milliseconds)."""
+    topic = settings.topics.labelled
+    with log_reader.opened(settings) as reader:
+        if any(span.begin for span in reader.spans(topic).values()):
             raise ArchiveError(
-                f"topic {settings.topics.labelled} has lost its first records to retention: what was taught cannot be "
-                "taught again from its beginning"
+                f"topic {topic} has lost its first records to retention: snapshots cannot be rebuilt without them"
             )
-        rows: dict[str, dict[str, Any]] = defaultdict(dict)
-        for version, key, row in topic_views.risk_rows(topic_views.verified_entries(archive, settings, "risk", []), []):
+        rows: dict[str, dict[str, bytes | None]] = defaultdict(dict)
+        for version, key, row in log_reader.risk_rows(reader, settings, []):
             rows[version][key] = row
-        first = _first(archive, settings)
-        calendar = factories.calendar(settings)
+        first, schedule = _first(reader, settings), factories.calendar(settings)
         rebuilder = Rebuilder(
             MemoryStore(),
-            calendar,
+            schedule,
             NegativeSampler(settings.negative_sample_rate),
             models,
             lambda version: factories.restore(models[version]),
         )
-        with on_disk() as kept:
-            examples = _Examples(kept, calendar.interval)
-            for entry in topic_views.whole(archive, settings.topics.labelled):
-                with suppress(InvalidRecord):  # a foreign record: nobody taught it
-                    examples.keep(entry.value or b"", last)
+        with on_disk() as stored:
+            examples = _Examples(stored, schedule.interval)
+            for entry in log_reader.whole(reader, topic):
+                with suppress(InvalidRecord):  # a foreign record, which was not trained
+                    examples.add(entry.value or b"", last)
             yield from rebuilder.rebuild(first, examples, wanted, rows)
 
 
 class _Examples(Mapping[int, list[LabelledRecord]]):
     """Labelled examples by the number of their boundary, on disk: decoded in memory, two million took 8 GB."""
 
-    def __init__(self, kept: Rdict, interval: int) -> None:
-        self._kept = kept
+    def __init__(self, stored: Rdict, interval: int) -> None:
+        self._stored = stored
         self._interval = interval
         self._counts: Counter[int] = Counter()
 
-    def keep(self, data: bytes, last: int | None) -> None:
-        """Keep a record as it is, unless its boundary lies behind the last one; raises `InvalidRecord` for none."""
-        snapshot = decode_labelled(data).boundary_ms
-        if last is None or snapshot <= last:
-            boundary = snapshot // self._interval
-            self._kept[self._place(boundary, self._counts[boundary])] = data
+    def add(self, data: bytes, last: int | None) -> None:
+        """Store a record unless its boundary is after the last one. Raises `InvalidRecord` for another record."""
+        boundary_ms = decode_labelled(data).boundary_ms
+        if last is None or boundary_ms <= last:
+            boundary = boundary_ms // self._interval
+            self._stored[self._place(boundary, self._counts[boundary])] = data
             self._counts[boundary] += 1
 
     def __getitem__(self, boundary: int) -> list[LabelledRecord]:
         count = self._counts.get(boundary, 0)
         if not count:
             raise KeyError(boundary)
-        found = (self._kept.get(self._place(boundary, number)) for number in range(count))
+        found = (self._stored.get(self._place(boundary, number)) for number in range(count))
         return [decode_labelled(data or b"") for data in found]
 
     def __iter__(self) -> Iterator[int]:
@@ -207,41 +195,41 @@ class _Examples(Mapping[int, list[LabelledRecord]]):
 
 
 def load_broadcasts(settings: Settings) -> Broadcasts:
-    """Return what was ever broadcast; snapshots that no longer prove themselves are rebuilt from the examples.
+    """Return everything that was published; incomplete snapshots are rebuilt from the examples.
 
-    Compaction removes superseded risk rows after a week: snapshots older than that can only be proved so. Where
-    retention has cut the examples, they stay passed over. Raises as `topic_views.broadcasts` does.
+    Compaction removes superseded risk rows after a week, so older snapshots can only be rebuilt. If retention removed
+    examples, they stay incomplete. Raises as `log_reader.read_broadcasts` does.
     """
-    told = topic_views.broadcasts(settings)
-    if not told.passed_over:
-        return told
-    knowledge, altered = topic_views.empty_store(told.pretrained, told.promoted), []
+    found = log_reader.read_broadcasts(settings)
+    if not found.incomplete:
+        return found
+    store, altered = log_reader.empty_store(found.pretrained, found.promoted), []
     try:
-        for one in lessons(settings, told.models, published(settings, []), None):
-            snapshot = one.published or one.lesson.snapshot
+        for one in rebuild_boundaries(settings, found.models, published(settings, []), None):
+            snapshot = one.published or one.result.snapshot
             if snapshot is None:
                 continue
             altered += [f"snapshot {snapshot.version}: {difference}" for difference in one.differences]
-            for key, row in one.lesson.risk.items():
-                knowledge.receive_risk(snapshot.version, key, row)
-            knowledge.receive_snapshot(snapshot)
+            for key, row in one.result.risk.items():
+                store.receive_risk(snapshot.version, key, row)
+            store.receive_snapshot(snapshot)
     except ArchiveError:
-        return told
-    knowledge.apply_received(final=True)
+        return found
+    store.apply_received(final=True)
     return msgspec.structs.replace(
-        told, knowledge=knowledge, passed_over=tuple(knowledge.passed_over), refused=(*told.refused, *altered)
+        found, store=store, incomplete=tuple(store.passed_over), rejected=(*found.rejected, *altered)
     )
 
 
-def _first(archive: TopicReader, settings: Settings) -> int:
-    """Return an event time in the interval in which the learner's calendar began.
+def _first(reader: TopicReader, settings: Settings) -> int:
+    """Return an event time in the interval in which the learner began.
 
-    It began with the score that was read first, in whatever partition, and each boundary from then on left a snapshot.
+    The learner began with the first score that it read, and each boundary since then has a snapshot.
     """
     interval, moments = factories.calendar(settings).interval, []
-    for entry in topic_views.verified_entries(archive, settings, "snapshots", []):
+    for entry in log_reader.trusted(reader, settings, "snapshots", []):
         with suppress(ValueError):  # a key that is no version
-            text = (entry.key or b"")[:LENGTH_OF_MINUTE].decode()
+            text = (entry.key or b"")[:MINUTE_LENGTH].decode()
             moments.append(int(datetime.strptime(text, MINUTE).replace(tzinfo=UTC).timestamp() * 1000))
     first = min(moments, default=interval)
-    return (-(-first // interval) - 1) * interval  # versions are cut to the minute
+    return (-(-first // interval) - 1) * interval  # versions are truncated to the minute

@@ -1,7 +1,7 @@
-"""The state of cards: every profile on the changelog is, byte for byte, what the decisions in the log make of its card.
+"""Check the state of cards: every profile on the changelog equals the fold of its card's decisions, byte for byte.
 
-A profile is a fold over the transactions of a card and what was decided on them, and both are on the topics. Each row
-of the changelog says up to which transaction it was made, so that the state of a live service can be checked too.
+A profile is a fold over the transactions of a card and the decisions on them, and both are on the topics. Each row of
+the changelog says up to which transaction it was made, so that the state of a running service can be checked, too.
 """
 
 from __future__ import annotations
@@ -21,34 +21,30 @@ from fraud_service.domain.profile import (
     decode_profile,
     encode_profile,
 )
-from fraud_service.domain.records import decode_score
 from fraud_service.processors.scorer import PROFILE
 from fraud_service.runtime.changelogs import PROCESSED, on_disk, suffix
-from fraud_service.verification.decision_verifier import FIRST, decision_of
-from fraud_service.verification.findings import Kind
+from fraud_service.verification.decisions import FIRST_FEATURES, decision_of
+from fraud_service.verification.report import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rocksdict import Rdict
 
-    from fraud_service.domain.events import Transaction
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.runtime.changelogs import LocalState
-    from fraud_service.verification.findings import Findings
-    from fraud_service.verification.pairing import Pair
+    from fraud_service.verification.matching import Pair
+    from fraud_service.verification.report import Findings
 
-UPGRADED: Final = frozenset(
-    {"merchants", "countries", "devices", "recent", "has_crcs"}
-)  # what schema 4 wrote otherwise
-CUT: Final = b""  # instead of a profile that retention makes impossible to fold
+UPGRADED: Final = frozenset({"merchants", "countries", "devices", "recent", "has_crcs"})  # fields that schema 4 changed
+EXPIRED: Final = b""  # instead of a profile whose first transactions retention removed
 
 
-class Scope(NamedTuple):
-    """Which part of a partition is looked at.
+class StateScope(NamedTuple):
+    """Which part of a partition to check.
 
-    `topic` are the transactions, `changelog` the state; `committed` is the group's offset on the transactions, None
-    before its first. `is_cut` says that retention has removed the first transactions.
+    `topic` has the transactions, `changelog` the state. `committed` is the group's offset on the transactions, None
+    before its first commit. `is_cut` says that retention removed the first transactions.
     """
 
     topic: str
@@ -59,7 +55,7 @@ class Scope(NamedTuple):
 
 
 class _Row(msgspec.Struct, array_like=True, frozen=True):
-    """The last word of the changelog on a card; without a value it was erased."""
+    """The newest record of a card on the changelog; without a value the card was erased."""
 
     offset: int
     processed: int
@@ -69,26 +65,84 @@ class _Row(msgspec.Struct, array_like=True, frozen=True):
 _rows = msgspec.msgpack.Decoder(_Row)
 
 
-def follow(scope: Scope, changelog: Iterable[Record], pairs: Iterable[Pair], findings: Findings) -> None:
-    """Fold the decisions of one partition, and compare every profile. Rows and profiles lie on disk meanwhile."""
-    with on_disk() as rows, on_disk() as folded:
+class StateCheck:
+    """Fold the decisions of one partition and compare every profile: pass each pair to `take`, then call `finish`.
+
+    Parameters
+    ----------
+    rows, folded
+        Empty maps on disk, for the rows of the changelog and the folded profiles.
+    """
+
+    def __init__(
+        self, scope: StateScope, changelog: Iterable[Record], rows: Rdict, folded: Rdict, findings: Findings
+    ) -> None:
+        self._scope = scope
+        self._rows = rows
+        self._folded = folded
+        self._findings = findings
+        self._without_row: set[bytes] = set()
         for entry in changelog:
-            row = _row(scope, entry, findings)
+            row = self._row(entry)
             if row is not None:
-                rows[(entry.key or b"").removesuffix(suffix(PROFILE))] = msgspec.msgpack.encode(row)
-        without = _fold(scope, pairs, rows, folded)
-        for card, data in rows.items():
-            _compare(scope, _rows.decode(data), folded.get(card), findings)
-        if without:
-            findings.count("cards_without_profile", without)
-            findings.note(
-                f"{without} cards of {scope.changelog}[{scope.partition}] have decisions and no profile: they were "
-                "erased, or their state is lost"
+                self._rows[(entry.key or b"").removesuffix(suffix(PROFILE))] = msgspec.msgpack.encode(row)
+
+    def take(self, pair: Pair) -> None:
+        """Fold the next decision into its profile, unless the changelog does not have it yet."""
+        if pair.input is None or pair.transaction is None or pair.head is None or pair.head.is_duplicate:
+            return
+        card = pair.transaction.card_id.encode()
+        data = self._rows.get(card)
+        if data is None:
+            if pair.input.offset < (self._scope.committed or 0):
+                self._without_row.add(card)
+        elif pair.input.offset <= _rows.decode(data).processed:
+            self._folded[card] = _fold(pair, self._folded.get(card))
+
+    def finish(self) -> None:
+        """Compare every profile."""
+        for card, data in self._rows.items():
+            self._compare(_rows.decode(data), self._folded.get(card))
+        count = len(self._without_row)
+        if count:
+            self._findings.count("cards_without_profile", count)
+            self._findings.note(
+                f"{count} cards of {self._scope.changelog}[{self._scope.partition}] have decisions but no profile: "
+                "they were erased, or their state is lost"
             )
 
+    def _row(self, entry: Record) -> _Row | None:
+        try:
+            processed = json.loads(entry.header(PROCESSED) or "")[self._scope.topic]
+            return _Row(entry.offset, int(processed), entry.value)
+        except (ValueError, KeyError, TypeError):
+            self._findings.add(Kind.UNREADABLE, entry, "the row does not say up to which transaction it was made")
+            return None
 
-def compare_volume(scope: Scope, volume: LocalState, changelog: Iterable[Record], findings: Findings) -> None:
-    """Compare a volume with the changelog, key by key, as far as it has taken it in."""
+    def _compare(self, row: _Row, folded: bytes | None) -> None:
+        scope, fault = self._scope, None
+        if row.value is None:
+            self._findings.count("profiles_erased")
+        elif scope.committed is None or row.processed >= scope.committed:
+            self._findings.count("profiles_in_flight")  # with at-least-once, the row may precede its commit
+        elif folded == row.value:
+            self._findings.count("profiles")
+        elif not _is_readable(row.value):
+            fault = "the profile cannot be read"
+        elif folded and _is_upgraded(decode_profile(row.value), decode_profile(folded)):
+            self._findings.count("profiles_upgraded")
+        elif folded == EXPIRED or (folded is None and scope.is_cut):
+            self._findings.count("profiles_unproved")
+        elif folded is None:
+            fault = "the state has a card without a decision in the log"
+        else:
+            fault = "the profile differs from the fold of its card's decisions"
+        if fault is not None:
+            self._findings.add_at(Kind.STATE, scope.changelog, scope.partition, row.offset, fault)
+
+
+def compare_volume(scope: StateScope, volume: LocalState, changelog: Iterable[Record], findings: Findings) -> None:
+    """Compare a volume with the changelog, key by key, up to the offset that the volume has applied."""
     with on_disk() as rows:
         for entry in changelog:
             rows[entry.key or b""] = entry.offset.to_bytes(8) + (entry.value or b"")
@@ -99,80 +153,35 @@ def compare_volume(scope: Scope, volume: LocalState, changelog: Iterable[Record]
             if volume.rows.get(key, b"") == value:
                 findings.count("profiles_on_volume", bool(value))
                 continue
-            what = "the volume has another profile than the changelog up to which it says it was made"
-            findings.wrong_at(Kind.STATE, scope.changelog, scope.partition, offset, what)
-        strangers = sum(1 for key in volume.rows.keys() if key not in rows)  # noqa: SIM118 - it is no dict
-    if strangers:
-        what = f"the volume has {strangers} profiles of which the changelog knows nothing"
-        findings.wrong_at(Kind.STATE, scope.changelog, scope.partition, volume.changelog_offset, what)
+            fault = "the volume has another profile than the changelog, although it has applied this offset"
+            findings.add_at(Kind.STATE, scope.changelog, scope.partition, offset, fault)
+        unknown = sum(1 for key in volume.rows.keys() if key not in rows)  # noqa: SIM118 - it is no dict
+    if unknown:
+        fault = f"the volume has {unknown} profiles that are not on the changelog"
+        findings.add_at(Kind.STATE, scope.changelog, scope.partition, volume.changelog_offset, fault)
 
 
-def _row(scope: Scope, entry: Record, findings: Findings) -> _Row | None:
-    try:
-        processed = json.loads(entry.header(PROCESSED) or "")[scope.topic]
-        return _Row(entry.offset, int(processed), entry.value)
-    except (ValueError, KeyError, TypeError):
-        findings.wrong(Kind.UNREADABLE, entry, "the row does not say up to which transaction it was made")
-        return None
-
-
-def _fold(scope: Scope, pairs: Iterable[Pair], rows: Rdict, folded: Rdict) -> int:
-    """Fold what rows have taken in; returns how many cards have decisions and no row."""
-    without: set[bytes] = set()
-    for one in pairs:
-        if one.transaction is None or one.score is None or one.head is None or one.head.is_duplicate:
-            continue
-        card = one.transaction.card_id.encode()
-        data = rows.get(card)
-        if data is None:
-            if one.offset < (scope.committed or 0):
-                without.add(card)
-        elif one.offset <= _rows.decode(data).processed:
-            folded[card] = _with(one.transaction, one.score, folded.get(card))
-    return len(without)
-
-
-def _with(transaction: Transaction, score: bytes, known: bytes | None) -> bytes:
+def _fold(pair: Pair, known: bytes | None) -> bytes:
     """Return the profile with one more transaction."""
-    if FIRST in score:  # of a card that the scorer did not know, or not any more
+    if pair.transaction is None or pair.score is None:
+        return EXPIRED
+    if FIRST_FEATURES in (pair.score.value or b""):  # the scorer did not know the card, or not any more
         profile = Profile()
-    elif known is None or known == CUT:
-        return CUT
+    elif known is None or known == EXPIRED:
+        return EXPIRED
     else:
         profile = decode_profile(known)
     try:
-        decision = decision_of(decode_score(score))
+        decision = decision_of(pair.record())
     except InvalidRecord:
-        return CUT
-    profile.update(transaction)
+        return EXPIRED
+    profile.update(pair.transaction)
     profile.add_decision(decision)
     return encode_profile(profile)
 
 
-def _compare(scope: Scope, row: _Row, folded: bytes | None, findings: Findings) -> None:
-    wrong = None
-    if row.value is None:
-        findings.count("profiles_erased")
-    elif scope.committed is None or row.processed >= scope.committed:
-        findings.count("profiles_in_flight")  # at-least-once, and the commit is still to come, or never came
-    elif folded == row.value:
-        findings.count("profiles")
-    elif not _is_readable(row.value):
-        wrong = "the profile cannot be read"
-    elif folded and _is_upgraded(decode_profile(row.value), decode_profile(folded)):
-        findings.count("profiles_upgraded")
-    elif folded == CUT or (folded is None and scope.is_cut):
-        findings.count("profiles_unproved")
-    elif folded is None:
-        wrong = "the state has a card that no decision in the log is about"
-    else:
-        wrong = "the profile is not what the decisions in the log make of its card"
-    if wrong is not None:
-        findings.wrong_at(Kind.STATE, scope.changelog, scope.partition, row.offset, wrong)
-
-
 def _is_upgraded(found: Profile, folded: Profile) -> bool:
-    """Whether a profile that an older schema began says the same, its fingerprints and currencies left out."""
+    """Whether a profile that an older schema began is equal, without its fingerprints and currencies."""
     names = [name for name in found.__struct_fields__ if name not in UPGRADED]
     rows, expected = [*RECENT.iter_unpack(found.recent)], [*RECENT.iter_unpack(folded.recent)]
     return (
@@ -188,7 +197,7 @@ def _is_upgraded(found: Profile, folded: Profile) -> bool:
 
 
 def _are_known(found: list[int], folded: list[int]) -> bool:
-    """Whether fingerprints are the expected ones, those of the older schema left out."""
+    """Whether fingerprints are the expected ones, without those of the older schema."""
     return len(found) == len(folded) and all(
         one == other or one < NOT_LEGACY for one, other in zip(found, folded, strict=True)
     )

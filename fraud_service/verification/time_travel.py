@@ -1,76 +1,72 @@
-"""What the log holds of one card, and profile and risk as they were at any event time."""
+"""Read the history of one card, and the profile and risk at any event time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fraud_service.config import factories
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.profile import Profile
 from fraud_service.kafka.partitioner import murmur2_partition
-from fraud_service.verification import snapshots, topic_views
-from fraud_service.verification.decision_verifier import TimeRange, Verifier
+from fraud_service.verification import log_reader, replay, snapshots
+from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.display import Figures, profile_figures, risk_figures
-from fraud_service.verification.pairing import Pair, pair
+from fraud_service.verification.matching import Pair, pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.topic_reader import Record, TopicReader
-    from fraud_service.verification.topic_views import Broadcasts
+    from fraud_service.kafka.topic_reader import TopicReader
+    from fraud_service.verification.decisions import DecisionVerifier
+    from fraud_service.verification.log_reader import Broadcasts
 
 
 class CardHistory(NamedTuple):
-    """What one partition holds of one card, transactions with their scores."""
+    """The transactions of one card on one partition, with their scores."""
 
-    partition: int
     pairs: list[Pair]
     is_cut: bool
 
     @classmethod
-    def read(cls, archive: TopicReader, settings: Settings, partition: int, card_id: str) -> CardHistory:
+    def read(cls, reader: TopicReader, settings: Settings, partition: int, card_id: str) -> CardHistory:
         """Read a card's transactions and scores from the beginning of their partition."""
-        names, key = settings.topics, card_id.encode()
-        begin = archive.spans(names.transactions)[partition].begin
-        refused = topic_views.refused_offsets(archive, settings).get(partition, set())
-        scores = _of_card(archive.read(names.scores, partition), key)
-        transactions = _of_card(archive.read(names.transactions, partition), key)
-        return cls(partition, list(pair(transactions, scores, refused, is_cut=begin > 0)), begin > 0)
+        topics, key = settings.topics, card_id.encode()
+        is_cut = reader.spans(topics.transactions)[partition].begin > 0
+        rejected = log_reader.dead_letters(reader, settings).of(topics.transactions, partition)
+        scores = [entry for entry in reader.read(topics.scores, partition) if entry.key == key]
+        inputs = [
+            entry
+            for entry in reader.read(topics.transactions, partition)
+            if entry.key == key and entry.offset not in rejected
+        ]
+        return cls(list(pair(inputs, scores, is_cut=is_cut)), is_cut)
 
-    def verifier(self, settings: Settings, told: Broadcasts, span: TimeRange) -> Verifier:
-        """Return what decides again."""
-        detector = told.detector(factories.policy(settings))
-        return Verifier(self.partition, detector, told.taught(), span, is_cut=self.is_cut)
-
-
-def _of_card(entries: Iterator[Record], key: bytes) -> list[tuple[int, bytes | None]]:
-    return [(entry.offset, entry.value) for entry in entries if entry.key == key]
+    def verifier(self, settings: Settings, broadcasts: Broadcasts, time_range: TimeRange) -> DecisionVerifier:
+        """Return a verifier of the card's decisions."""
+        return replay.decision_verifier(settings, broadcasts, time_range, is_cut=self.is_cut)
 
 
 def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
-    """Return the profile of a card as it was at an event time: folded from what had arrived by then.
+    """Return the profile of a card at an event time: the fold of its transactions until then.
 
     Raises
     ------
     ConfigurationError
-        When nothing of the card is on its partition.
+        When its partition has no transaction of the card.
     """
-    told = snapshots.load_broadcasts(settings)
-    with topic_views.opened(settings) as archive:
-        partition = murmur2_partition(card_id.encode(), len(archive.spans(settings.topics.transactions)))
-        history = CardHistory.read(archive, settings, partition, card_id)
+    broadcasts = snapshots.load_broadcasts(settings)
+    with log_reader.opened(settings) as reader:
+        partition = murmur2_partition(card_id.encode(), len(reader.spans(settings.topics.transactions)))
+        history = CardHistory.read(reader, settings, partition, card_id)
     if not history.pairs:
-        raise ConfigurationError(f"--card {card_id}: no transaction of it is on partition {partition}")
+        raise ConfigurationError(f"--card {card_id}: partition {partition} has no transaction of it")
     past = [one for one in history.pairs if one.transaction is not None and one.transaction.timestamp <= at]
-    verifier = history.verifier(settings, told, TimeRange(0, 0))
+    verifier = history.verifier(settings, broadcasts, TimeRange(0, 0))
     for _ in verifier.verify(past):
         pass
     profile = verifier.profiles.get(card_id)
     if profile is None and history.is_cut and past:
-        return {"card_id": card_id, "at": rfc3339(at), "history": "cut by retention: it cannot be rebuilt"}
-    view = told.knowledge.at(at)
+        return {"card_id": card_id, "at": rfc3339(at), "history": "its first transactions expired: no profile"}
+    view = broadcasts.store.at(at)
     return {
         "card_id": card_id,
         "at": rfc3339(at),
@@ -81,8 +77,8 @@ def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
 
 
 def merchant_at(settings: Settings, merchant_id: str, at: int) -> Figures:
-    """Return the risk of a merchant in the snapshot that was in force at an event time."""
-    view = snapshots.load_broadcasts(settings).knowledge.at(at)
+    """Return the risk of a merchant in the snapshot that was active at an event time."""
+    view = snapshots.load_broadcasts(settings).store.at(at)
     return {
         "merchant_id": merchant_id,
         "at": rfc3339(at),

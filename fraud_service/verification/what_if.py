@@ -1,4 +1,4 @@
-"""A candidate beside the live topics: what it would have decided, and how good that would have been."""
+"""Compare a candidate model or threshold with the decisions on the live topics, and measure its quality."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fraud_service.evaluation.report import report
 from fraud_service.evaluation.result import Result
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
-from fraud_service.verification import comparison, replay, snapshots, topic_views
+from fraud_service.verification import comparison, log_reader, replay, snapshots
 from fraud_service.verification.comparison import ChangedDecision, Comparison, Truth
 from fraud_service.verification.worker_pool import run_in_processes
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """What to compare with the log: thresholds, and a model from a folder or from the topic of promoted ones."""
+    """What to compare with the log: thresholds, and a model from a folder or a promoted version."""
 
     policy: Policy
     folder: Path | None = None
@@ -38,17 +38,17 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """All rows in the order of event time, what is known of them, and the figures."""
+    """All rows in the order of event time, their labels, and the figures."""
 
     rows: list[ChangedDecision]
     truth: Truth
     figures: Comparison
 
 
-def compared(
+def compare(
     settings: Settings, asked: replay.Plan, candidate: Candidate, progress: Callable[[int], None] = lambda _: None
 ) -> Compared:
-    """Decide every transaction of the log anew with a candidate.
+    """Decide every transaction of the log with a candidate; `progress` receives the number of further pairs.
 
     Raises
     ------
@@ -61,7 +61,9 @@ def compared(
     """
     parts = run_in_processes(_compare, [(settings, share, candidate) for share in replay.split(asked)], progress)
     rows = [row for part, _ in parts for row in part]
-    rows.sort(key=lambda row: (row.timestamp, row.card_id, row.transaction_id))  # equal ones as they came
+    rows.sort(
+        key=lambda row: (row.timestamp, row.card_id, row.transaction_id)
+    )  # a stable sort: equal rows keep their order
     truth = _truth(settings)
     described: dict[str, str | float] = {"review": candidate.policy.review, "decline": candidate.policy.decline}
     if candidate.folder is not None:
@@ -74,52 +76,49 @@ def compared(
 def _compare(
     settings: Settings, asked: replay.Plan, candidate: Candidate, count: Callable[[], None]
 ) -> tuple[list[ChangedDecision], int]:
-    told = snapshots.load_broadcasts(settings)
-    model = _model(candidate, told)
+    broadcasts = snapshots.load_broadcasts(settings)
+    model = _model(candidate, broadcasts)
     if model is None:
-        detector, views = told.detector(candidate.policy), told.views
+        detector, views = broadcasts.detector(candidate.policy), broadcasts.views
     else:
         detector = Detector(model, candidate.policy)
-        views = comparison.standing_in(told.views.values(), model.version, model.untrained_online_model())
-    comparer = comparison.Comparer(detector, views, asked.span)
+        views = comparison.views_for(broadcasts.views.values(), model.version, model.untrained_online_model())
+    comparer = comparison.Comparer(detector, views, asked.time_range)
     rows: list[ChangedDecision] = []
     for partition in asked.scores:
         rows += comparer.compare(replay.pairs(settings, asked, partition, count))
     return rows, comparer.left_out
 
 
-def _model(candidate: Candidate, told: topic_views.Broadcasts) -> OnnxForest | None:
+def _model(candidate: Candidate, broadcasts: log_reader.Broadcasts) -> OnnxForest | None:
     if candidate.folder is not None:
         return OnnxForest.load(artifact.find(candidate.folder))
     if candidate.version is None:
         return None
-    model = told.models.get(candidate.version)
+    model = broadcasts.models.get(candidate.version)
     if model is None:
-        raise ConfigurationError(f"--version {candidate.version}: there are only {', '.join(told.models)}")
+        raise ConfigurationError(f"--version {candidate.version}: there are only {', '.join(broadcasts.models)}")
     return model
 
 
 def _truth(settings: Settings) -> Truth:
-    """Return what is known by now: what was taught last, and of the others the newest label."""
-    with topic_views.opened(settings) as archive:
-        said = {
-            (label.card_id, label.transaction_id): label.is_fraud
-            for label in sorted(
-                topic_views.labels(archive, settings, archive.spans(settings.topics.labels)),
-                key=lambda label: (label.labelled_at, label.is_fraud),
-            )
-        }
-        taught = {
-            comparison.payment(record): record.is_fraud
-            for record in sorted(
-                topic_views.labelled(archive, settings), key=lambda record: (record.boundary_ms, record.known_at)
-            )
-        }
-    return Truth(taught, said)
+    """Return the last example of each payment, and the newest label of each transaction id."""
+    with log_reader.opened(settings) as reader:
+        labels = sorted(
+            log_reader.labels(reader, settings, reader.spans(settings.topics.labels)),
+            key=lambda label: (label.labelled_at, label.is_fraud),
+        )
+        examples = sorted(
+            log_reader.labelled(reader, settings), key=lambda record: (record.boundary_ms, record.known_at)
+        )
+    return Truth(
+        {comparison.payment(record): record.is_fraud for record in examples},
+        {(label.card_id, label.transaction_id): label.is_fraud for label in labels},
+    )
 
 
 def page(settings: Settings, found: Compared) -> str:
-    """Write the report of a backtest for the candidate, the log beside it, and what would have changed."""
+    """Write the report of a backtest for the candidate, with the log to compare it with, and the changes."""
     figures = found.figures
     candidate = _result(f"{settings.topics.scores}, candidate", found, is_candidate=True)
     logged = _result(settings.topics.scores, found, is_candidate=False)

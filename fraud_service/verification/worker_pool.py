@@ -1,93 +1,81 @@
-"""Work spread over processes: a share each, progress and results through a pipe."""
+"""Run one function in several processes, with progress."""
 
 from __future__ import annotations
 
-from multiprocessing import get_context
-from multiprocessing.connection import wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
 from typing import TYPE_CHECKING, Any, Final
 
 from fraud_service.domain.errors import FraudServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from multiprocessing.connection import Connection
+    from multiprocessing.queues import SimpleQueue
 
-STEP: Final = 1000  # units of work between two words of progress
+STEP: Final = 1000  # units of work between two progress messages
+POLL_S: Final = 0.2  # seconds between two looks at the progress
+
+_progress: SimpleQueue[int]  # set in each worker process
 
 
-class _Counter:
-    """Counts units of work, and says so once in a while."""
+def _run_counted(work: Callable[..., Any], share: tuple[Any, ...], report: Callable[[int], None]) -> Any:
+    done = 0
 
-    def __init__(self, say: Callable[[int], None]) -> None:
-        self._say = say
-        self._count = 0
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if done % STEP == 0:
+            report(STEP)
 
-    def __call__(self) -> None:
-        self._count += 1
-        if self._count % STEP == 0:
-            self._say(self._count)
+    result = work(*share, count)
+    report(done % STEP)
+    return result
 
 
 def run_in_processes(
     work: Callable[..., Any], shares: Sequence[tuple[Any, ...]], progress: Callable[[int], None]
 ) -> list[Any]:
-    """Run `work(*share, count)` for each share, at once; returns the results in order.
+    """Run `work(*share, count)` for each share in a process of its own, and return the results in order.
 
     Parameters
     ----------
     work
-        A function of a module, which calls `count()` for every unit of work. What it raises is raised here.
+        A function of a module. It calls `count()` for every unit of work.
     progress
-        Told how many units are done in all.
+        Called with the number of further units that are done.
 
     Raises
     ------
     FraudServiceError
-        What a share raised, or that its process was ended from outside.
+        When a worker process was killed. An error of `work` is raised as it is, after the other workers are ended.
     """
     if len(shares) == 1:
-        return [work(*shares[0], _Counter(progress))]
+        return [_run_counted(work, shares[0], progress)]
     context = get_context("spawn")  # librdkafka's threads do not survive a fork
-    pipes, processes = [], []
-    for share in shares:
-        receiving, sending = context.Pipe(duplex=False)
-        process = context.Process(target=_run, args=(work, share, sending), daemon=True)
-        process.start()
-        sending.close()
-        pipes.append(receiving)
-        processes.append(process)
-    try:
-        return _collected(pipes, progress)
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
+    queue, others = context.SimpleQueue(), set(active_children())
+    with ProcessPoolExecutor(len(shares), context, _connect, (queue,)) as pool:
+        futures = [pool.submit(_run, work, share) for share in shares]
+        try:
+            waiting, has_failed = set(futures), False
+            while waiting and not has_failed:
+                done, waiting = wait(futures, POLL_S, FIRST_EXCEPTION)
+                has_failed = any(future.exception() for future in done)
+                while not queue.empty():
+                    progress(queue.get())
+            return [future.result() for future in futures if not has_failed or future in done]
+        except BaseException as error:
+            for process in set(active_children()) - others:
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise FraudServiceError("a worker process was killed: does the machine have enough memory?") from None
+            raise
 
 
-def _run(work: Callable[..., Any], share: tuple[Any, ...], pipe: Connection) -> None:
-    try:
-        pipe.send(("done", work(*share, _Counter(lambda count: pipe.send(("at", count))))))
-    except FraudServiceError as error:
-        pipe.send(("failed", error))
+def _connect(queue: SimpleQueue[int]) -> None:
+    global _progress  # noqa: PLW0603 - the only way to hand a queue to the workers of an executor
+    _progress = queue
 
 
-def _collected(pipes: list[Connection], progress: Callable[[int], None]) -> list[Any]:
-    counts: dict[Any, int] = dict.fromkeys(pipes, 0)
-    results: dict[Any, Any] = {}
-    while len(results) < len(pipes):
-        ready: list[Any] = wait([pipe for pipe in pipes if pipe not in results])
-        for pipe in ready:
-            try:
-                word, value = pipe.recv()
-            except EOFError:
-                raise FraudServiceError(
-                    "a process of the replay was ended from outside: is there memory enough?"
-                ) from None
-            if word == "failed":
-                raise value
-            if word == "done":
-                results[pipe] = value
-            else:
-                counts[pipe] = value
-                progress(sum(counts.values()))
-    return [results[pipe] for pipe in pipes]
+def _run(work: Callable[..., Any], share: tuple[Any, ...]) -> Any:
+    return _run_counted(work, share, _progress.put)

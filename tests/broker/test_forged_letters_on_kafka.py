@@ -17,7 +17,7 @@ from fraud_service.domain.records import SwitchRecord, decode_score, encode_reco
 from fraud_service.kafka import clients, topics
 from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters
 from fraud_service.kafka.model_topic import SWITCH_KEY
-from fraud_service.verification import topic_views
+from fraud_service.verification import log_reader
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
@@ -107,8 +107,12 @@ def test_foreign_records_and_marks_neither_stop_a_command_nor_hide_a_dead_letter
     assert command(settings, "show", str(real.entry.partition), str(real.entry.offset)).exit_code == 0
     with pytest.raises(ArchiveError, match="there is no dead letter"):
         command(settings, "show", "0", "0" if real.entry.partition else "1")
-    with topic_views.opened(settings) as archive:
-        assert topic_views.refused_offsets(archive, settings) == {real.letter.partition: {real.letter.offset}}
+    with log_reader.opened(settings) as archive:
+        letters = log_reader.dead_letters(archive, settings)
+        found = {number: {*letters.of(real.letter.topic, number)} for number in archive.spans(real.letter.topic)}
+        assert {number: offsets for number, offsets in found.items() if offsets} == {
+            real.letter.partition: {real.letter.offset}
+        }
 
 
 def test_real_dead_letters_are_sent_and_forged_ones_are_not(running):
@@ -162,8 +166,8 @@ def test_a_dead_letter_whose_source_has_expired_is_sent_only_on_demand(running):
     assert "--unproved" in left.stdout
     told = command(settings, "redrive", "--topic", labels, "--unproved", "--yes").stdout
     assert "another letter" in told  # two letters of one record are sent once
-    with topic_views.opened(settings) as archive:
-        assert [entry.value for entry in topic_views.whole(archive, labels)] == [label]
+    with log_reader.opened(settings) as archive:
+        assert [entry.value for entry in log_reader.whole(archive, labels)] == [label]
 
 
 def test_a_dead_letter_that_copies_a_scored_transaction_is_not_sent(running):

@@ -237,5 +237,5 @@ def test_a_batch_on_the_topic_of_snapshots_that_the_client_cannot_unpack_ends_no
 
 def test_the_log_of_all_this_is_verified(settings):
     report = verify(settings)
-    assert {one.topic for one in report.anomalies} <= {settings.topics.snapshots, settings.topics.risk}  # as meant
+    assert {one.topic for one in report.findings} <= {settings.topics.snapshots, settings.topics.risk}  # as meant
     assert report.counts["dead_letters"] > 20

@@ -26,7 +26,7 @@ from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.history import History
 from fraud_service.verification import replay
-from fraud_service.verification.decision_verifier import TimeRange
+from fraud_service.verification.decisions import TimeRange
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 

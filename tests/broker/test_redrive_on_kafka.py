@@ -106,5 +106,5 @@ def test_repaired_bytes_are_sent_once_for_one_dead_letter(running, tmp_path):
 def test_the_verifier_has_no_findings_after_a_redrive(running):
     settings, _ = running
     report = verify(settings)
-    assert report.anomalies == ()
+    assert report.findings == ()
     assert report.counts["redriven"] == 10

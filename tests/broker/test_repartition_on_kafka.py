@@ -21,7 +21,7 @@ from fraud_service.domain.time import DAY
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.training.history import History
 from fraud_service.verification import replay
-from fraud_service.verification.decision_verifier import TimeRange
+from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.verify import verify
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]

@@ -21,7 +21,7 @@ from fraud_service.domain.snapshot import SWITCHED_OFF, decode_snapshot, encode_
 from fraud_service.kafka import clients
 from fraud_service.security.signatures import Keyring
 from fraud_service.verification import replay
-from fraud_service.verification.decision_verifier import TimeRange
+from fraud_service.verification.decisions import TimeRange
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 

@@ -18,7 +18,7 @@ from fraud_service.domain.errors import ArchiveError
 from fraud_service.domain.events import Label, LabelSource, encode
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka import clients
-from fraud_service.verification.findings import Kind
+from fraud_service.verification.report import Kind
 from fraud_service.verification.verify import VerifyOptions, verify
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ def ran(apache_kafka, tmp_path_factory) -> Settings:
 
 def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill_neither_on_topics_nor_in_the_state(ran):
     report = verify(ran, VerifyOptions(state=True, volume=ran.state_dir, replay=True))
-    assert report.anomalies == ()
+    assert report.findings == ()
     assert report.notes == ()
     assert report.counts["scores"] == PAYMENTS
     assert report.counts["profiles"] == report.counts["profiles_on_volume"] == CARDS
-    assert report.counts["decisions_again"] == PAYMENTS
-    assert report.counts["snapshots_again"] == report.counts["snapshots"]
+    assert report.counts["decisions_recomputed"] == PAYMENTS
+    assert report.counts["snapshots_rebuilt"] == report.counts["snapshots"]
 
 
 def sums(process: Service, name: str, label: str | None = None) -> Counter[str]:
@@ -135,14 +135,15 @@ def test_metrics_count_what_lies_on_the_topics(apache_kafka, tmp_path):
         tail.close()
 
 
-def test_progress_counts_twice_what_is_read_twice(ran):
+def test_progress_counts_every_record_that_is_read(ran):
     sizes, read = [], []
     for depth in (VerifyOptions(), VerifyOptions(state=True)):
         entries = []
         verify(ran, depth, sizes.append, entries.append)
         read.append(sum(entries))
-    assert read[1] >= read[0] + 2 * PAYMENTS  # transactions and scores again, and the changelog
-    assert all(count <= size for count, size in zip(read, sizes, strict=True))  # markers of transactions are not told
+    assert read[0] >= 2 * PAYMENTS  # transactions and scores
+    assert read[1] >= read[0] + CARDS  # with the state also the changelog; transactions and scores are not read again
+    assert all(count <= size for count, size in zip(read, sizes, strict=True))  # transaction markers are not counted
 
 
 def test_a_volume_that_was_altered_is_found_and_one_that_is_not_there_is_said(ran, tmp_path):
@@ -153,7 +154,7 @@ def test_a_volume_that_was_altered_is_found_and_one_that_is_not_there_is_said(ra
     key = next(store.keys())
     store[key] = b"altered"
     store.close()
-    (anomaly,) = verify(ran, VerifyOptions(volume=volume)).anomalies
-    assert (anomaly.kind, anomaly.partition) == (Kind.STATE, 0)
+    (finding,) = verify(ran, VerifyOptions(volume=volume)).findings
+    assert (finding.kind, finding.partition) == (Kind.STATE, 0)
     with pytest.raises(ArchiveError, match="there is no state of group"):
         verify(ran, VerifyOptions(volume=tmp_path / "elsewhere"))

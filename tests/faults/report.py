@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fraud_service.verification.findings import Kind
+from fraud_service.verification.report import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fraud_service.verification.findings import Report
+    from fraud_service.verification.report import Report
 
 DOCS = Path(__file__).parents[2] / "docs"
 PREAMBLE = """\
@@ -53,12 +53,12 @@ class Result:
 
     def judge(self, report: Report, forged: set[tuple[str, int, int]]) -> None:
         """Take over what the verifier found, but for what it was meant to find; its notes say what it did not prove."""
-        meant = [one for one in report.anomalies if (one.topic, one.partition, one.offset) in forged]
+        meant = [one for one in report.findings if (one.topic, one.partition, one.offset) in forged]
         found = Counter(report.found) - Counter(one.kind.value for one in meant)
-        self.lost, self.duplicated = found.pop(Kind.LOST, 0), found.pop(Kind.DOUBLED, 0)
+        self.lost, self.duplicated = found.pop(Kind.MISSING, 0), found.pop(Kind.DUPLICATED, 0)
         self.lost += report.counts.get("cards_without_profile", 0)  # nobody erases cards here
         self.anomalies = found.total()
-        self.remarks += [str(one) for one in report.anomalies if one not in meant][:5] + list(report.notes)
+        self.remarks += [str(one) for one in report.findings if one not in meant][:5] + list(report.notes)
         if forged:
             self.remarks.append(f"the verifier named {len(meant)} of {len(forged)} forged records")
 

@@ -219,7 +219,7 @@ class LearnerWorld(World):
             examples[record.boundary_ms // HOUR].append(record)
         for one in rebuilder.rebuild(first, examples, published, rows):
             if one.differences:
-                yield f"the snapshot of {one.lesson.as_of}: {one.differences}"
+                yield f"the snapshot of {one.result.as_of}: {one.differences}"
 
     def _letters(self) -> Iterator[str]:
         """What is no label is a dead letter, once."""

@@ -1,4 +1,4 @@
-"""The log that a loop left, as the archive reads it: replayed without a broker, and altered to see what is found."""
+"""A log that a loop has written, read without a broker; tests alter it to see what a verification finds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from fraud_service.kafka.topic_reader import OffsetRange, Record
 from fraud_service.models.artifact import pack
-from fraud_service.verification import replay, topic_views
+from fraud_service.verification import log_reader, offset_cut, replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Log:
-    """Records by topic and partition. It is its own archive."""
+    """Records by topic and partition. It is its own reader of topics."""
 
     def __init__(self, settings: Settings, partitions: int) -> None:
         self.settings = settings
@@ -73,10 +73,10 @@ class Log:
 
     def spans(self, topic: str) -> dict[int, OffsetRange]:
         whole = 1 if topic in {getattr(self.settings.topics, role) for role in ("snapshots", "risk", "models")} else 0
-        topic_views = {number: self.entries.get((topic, number), []) for number in range(whole or self.partitions)}
+        logs = {number: self.entries.get((topic, number), []) for number in range(whole or self.partitions)}
         return {
             number: OffsetRange(log[0].offset, log[-1].offset + 1) if log else OffsetRange(0, 0)
-            for number, log in topic_views.items()
+            for number, log in logs.items()
         }
 
     def read(self, topic: str, partition: int, begin: int | None = None, end: int | None = None) -> Iterator[Record]:
@@ -84,16 +84,25 @@ class Log:
             if (begin or 0) <= entry.offset and (end is None or entry.offset < end):
                 yield entry
 
-    def since(self, topic: str, moment: int) -> dict[int, int]:
+    def since(self, topic: str, moment: int | dict[int, int]) -> dict[int, int]:
+        spans = self.spans(topic)
+        moments = dict.fromkeys(spans, moment) if isinstance(moment, int) else moment
         return {
-            number: next((e.offset for e in self.read(topic, number) if e.timestamp >= moment), span.end)
-            for number, span in self.spans(topic).items()
+            number: next((e.offset for e in self.read(topic, number) if e.timestamp >= moments[number]), span.end)
+            for number, span in spans.items()
+            if number in moments
         }
 
     def serve(self, monkeypatch) -> Log:
-        """Let every reader of the topics read this log, in this process."""
-        monkeypatch.setattr(topic_views, "opened", lambda _settings: self)
-        monkeypatch.setattr(replay, "split", lambda asked: [asked])
+        """Let every reader of the topics read this log, in this process. The groups have committed all of it."""
+        monkeypatch.setattr(log_reader, "opened", lambda *_: self)
+        monkeypatch.setattr(replay, "shares", lambda partitions: [sorted(partitions)])
+        monkeypatch.setattr(offset_cut, "stable_ranges", lambda _settings, _reader, topic: self.spans(topic))
+        monkeypatch.setattr(
+            offset_cut,
+            "committed_offsets",
+            lambda _settings, _group, _reader, topic: {n: span.end for n, span in self.spans(topic).items()},
+        )
         return self
 
     def write(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Logs to replay: payments with late labels, repetitions, dead letters and a promotion, played through a loop."""
+"""Logs to replay: payments with late labels, duplicates, dead letters and a promotion, played through a loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fraud_service.domain.events import Label, LabelSource, Transaction
 from fraud_service.domain.time import DAY, HOUR
 from fraud_service.models import artifact
 from fraud_service.verification import replay
-from fraud_service.verification.decision_verifier import TimeRange
+from fraud_service.verification.decisions import TimeRange
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ def played(folder: Path, events, promoted_at: int | None = None, **settings: obj
                     waiting.remove((due, label))
             loop.transaction(one)
             if number % 9 == 8:
-                loop.transaction(one)  # a repetition
+                loop.transaction(one)  # a duplicate
             if number % 11 == 10:
                 loop.raw(b"{", b"c-0")
             if delay is not None:
@@ -84,10 +84,10 @@ def played(folder: Path, events, promoted_at: int | None = None, **settings: obj
 WHOLE = TimeRange()
 
 
-def verified(log: Log, span: TimeRange = WHOLE) -> replay.ReplayResult:
+def verified(log: Log, time_range: TimeRange = WHOLE) -> replay.ReplayResult:
     with pytest.MonkeyPatch.context() as patch:
         log.serve(patch)
-        return replay.verify(log.settings, replay.plan(log.settings, span))
+        return replay.verify(log.settings, replay.plan(log.settings, time_range))
 
 
 def copy(log: Log) -> Log:

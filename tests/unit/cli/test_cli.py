@@ -19,7 +19,7 @@ from fraud_service.config.settings import load
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.policy import Policy
 from fraud_service.kafka import topics
-from fraud_service.verification.decision_verifier import TimeRange
+from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.replay import Plan
 
 SECRET = "hunter2-and-then-some"  # noqa: S105 - a stand-in
@@ -120,7 +120,7 @@ def test_a_threshold_option_replaces_the_setting_in_a_what_if_replay(run, monkey
         raise ConfigurationError("that is enough")
 
     monkeypatch.setattr("fraud_service.verification.replay.plan", lambda *_: Plan("scores", TimeRange(), {}, {}))
-    monkeypatch.setattr("fraud_service.verification.what_if.compared", compared)
+    monkeypatch.setattr("fraud_service.verification.what_if.compare", compared)
     code, _, err = run("replay", *options)
     assert (code, asked) == (2, [expected]), err
 

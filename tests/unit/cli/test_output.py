@@ -21,10 +21,9 @@ from fraud_service.evaluation.html import page, table
 from fraud_service.kafka.dead_letter_reader import DeadLetter, Selection
 from fraud_service.kafka.dead_letters import LetterHeaders
 from fraud_service.kafka.topic_reader import Record
-from fraud_service.verification.decision_verifier import TimeRange
-from fraud_service.verification.differences import Finding
-from fraud_service.verification.findings import Anomaly, Kind, Report
+from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.replay import Plan, ReplayResult
+from fraud_service.verification.report import Finding, Kind, Report
 
 pytestmark = pytest.mark.attack
 
@@ -51,12 +50,12 @@ ROW = {
     "model": HOSTILE,
     "is_proved": True,
 }
-FINDING = Finding(Kind.DECISION, 0, 1, HOSTILE, HOSTILE, 0, HOSTILE)
-REPORT = Report({HOSTILE: 1}, {HOSTILE: 1}, (Anomaly(Kind.LOST, HOSTILE, 0, 1, HOSTILE),), (HOSTILE,))
-VERIFIED = ReplayResult({"decision": 1}, [FINDING], [HOSTILE], [HOSTILE])
+FINDING = Finding(Kind.SCORE, HOSTILE, 0, 1, HOSTILE, HOSTILE, HOSTILE, 0)
+REPORT = Report({HOSTILE: 1}, {HOSTILE: 1}, (FINDING,), (HOSTILE,))
+VERIFIED = ReplayResult({"score": 1}, [FINDING], [HOSTILE], [HOSTILE])
 
 LOOK = "fraud_service.kafka.dead_letter_reader.find_dead_letters"
-LISTED = "fraud_service.verification.snapshots.listed"
+LISTED = "fraud_service.verification.snapshots.list_snapshots"
 VERIFICATION = "fraud_service.verification"
 COMMANDS = {
     "dead-letters list": {LOOK: Selection([FOUND], 0)},
@@ -71,8 +70,8 @@ COMMANDS = {
     "state --merchant m --at 2026-01-01T00:00:00Z": {f"{VERIFICATION}.time_travel.merchant_at": {HOSTILE: HOSTILE}},
     "snapshots list": {LISTED: [ROW]},
     "snapshots list --json": {LISTED: [ROW]},
-    "snapshots show v": {f"{VERIFICATION}.snapshots.shown": ROW},
-    "snapshots diff a b": {f"{VERIFICATION}.snapshots.differing": ROW},
+    "snapshots show v": {f"{VERIFICATION}.snapshots.show": ROW},
+    "snapshots diff a b": {f"{VERIFICATION}.snapshots.compare": ROW},
     "models list": {"fraud_service.admin.models.model_statuses": [ModelStatus(HOSTILE, 0, HOSTILE, is_active=True)]},
     "models list --json": {"fraud_service.admin.models.model_statuses": [ModelStatus(HOSTILE, 0, HOSTILE,
     is_active=True)]},

@@ -18,8 +18,8 @@ from fraud_service.kafka.dead_letters import (
     matches_source,
 )
 from fraud_service.kafka.topic_reader import Record
-from fraud_service.verification.dead_letters import Letters
-from fraud_service.verification.findings import Findings, Kind
+from fraud_service.verification.log_reader import DeadLetterIndex
+from fraud_service.verification.report import Findings, Kind
 
 pytestmark = pytest.mark.attack
 
@@ -69,9 +69,9 @@ def test_a_forged_mark_does_not_make_a_real_mark_an_anomaly():
     named = {"reason": b"not_json", "source_topic": b"payments", "source_partition": b"0", "source_offset": b"5"}
     written = [letter(b"card-1", b"x", **named)]
     written += [letter(key, None, redriven_offset=b"0") for key in (b"forged", b"card-1", b"card-1")]
-    Letters().take([one._replace(offset=offset) for offset, one in enumerate(written)], findings)
+    DeadLetterIndex().add([one._replace(offset=offset) for offset, one in enumerate(written)], findings)
     report = findings.report()
-    assert [(one.kind, one.offset) for one in report.anomalies] == [(Kind.UNEXPECTED, 1), (Kind.DOUBLED, 3)]
+    assert [(one.kind, one.offset) for one in report.findings] == [(Kind.UNEXPECTED, 1), (Kind.DUPLICATED, 3)]
     assert report.counts["redriven"] == 2
 
 

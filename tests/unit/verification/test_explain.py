@@ -1,4 +1,4 @@
-"""A case: found in the log, told in full, and decided again; profiles and risk as they were."""
+"""Explain: a decision is found, shown in full and recomputed; profiles and risk are those of their event time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def command(log, monkeypatch, capsys):
     return main
 
 
-def test_a_flagged_decision_is_explained_and_made_again_to_the_last_bit(log, flagged, monkeypatch):
+def test_a_flagged_decision_is_explained_and_recomputed_to_the_last_bit(log, flagged, monkeypatch):
     log.serve(monkeypatch)
     case = explain(log.settings, flagged.transaction_id)
     assert (case.proof, case.score) == ("identical", flagged)
@@ -80,16 +80,16 @@ def test_every_decision_of_a_card_is_explained_whatever_its_outcome(log, monkeyp
         assert case.contributions
 
 
-def test_labels_that_came_later_are_told(log, monkeypatch):
+def test_later_labels_are_shown(log, monkeypatch):
     log.serve(monkeypatch)
     fraud = next(one for one in scores(log) if one.transaction_id == "t-8")
     case = explain(log.settings, "t-8")
     (label,) = case.labels
     assert label.labelled_at > fraud.timestamp
-    assert [one["is_fraud"] for one in case.taught] == [False, True]  # genuine by maturity, until the label came
+    assert [one["is_fraud"] for one in case.examples] == [False, True]  # genuine by maturity, until the label came
 
 
-def test_a_label_that_became_a_dead_letter_is_none(log, monkeypatch):
+def test_a_label_that_became_a_dead_letter_is_left_out(log, monkeypatch):
     held_back = copy(log).serve(monkeypatch)
     (label,) = [one for one in held_back.on("labels") if decode_label(one.value).transaction_id == "t-8"]
     source = {"topic": label.topic, "partition": str(label.partition), "offset": str(label.offset)}
@@ -100,20 +100,20 @@ def test_a_label_that_became_a_dead_letter_is_none(log, monkeypatch):
     assert explain(held_back.settings, "t-8").labels == []
 
 
-def test_a_decision_that_was_altered_is_told_with_what_differs(log, flagged, monkeypatch):
+def test_an_altered_decision_is_shown_with_its_difference(log, flagged, monkeypatch):
     altered = copy(log).serve(monkeypatch)
     entry = next(e for e in altered.on("scores") if decode_score(e.value) == flagged)
     altered.replace(entry, value=encode_record(msgspec.structs.replace(flagged, score=0.5)))
     case = explain(altered.settings, flagged.transaction_id)
     assert case.proof == "score"
-    assert "score: logged 0.5, computed " in text(case)
+    assert "score: logged 0.5, recomputed " in text(case)
 
 
-def test_a_card_whose_history_was_cut_is_explained_from_its_features(log, flagged, monkeypatch):
+def test_a_decision_of_a_card_with_expired_transactions_is_explained_from_its_features(log, flagged, monkeypatch):
     altered = copy(log).serve(monkeypatch)
     altered.cut("transactions", 0.5)
     case = explain(altered.settings, flagged.transaction_id)
-    assert (case.proof, case.profile) == ("follow", None)
+    assert (case.proof, case.profile) == ("from_features", None)
 
 
 def test_the_search_is_bounded_by_card_and_moment(log, flagged, monkeypatch):
@@ -127,7 +127,7 @@ def test_the_search_is_bounded_by_card_and_moment(log, flagged, monkeypatch):
         explain(log.settings, name, card, moment + 100_000_000)
 
 
-def test_the_page_needs_nothing_else_and_shows_no_markup_of_others(log, flagged, monkeypatch):
+def test_the_page_is_self_contained_and_escapes_markup(log, flagged, monkeypatch):
     altered = copy(log).serve(monkeypatch)
     case = explain(altered.settings, flagged.transaction_id)
     page = html(msgspec.structs.replace(case, score=msgspec.structs.replace(case.score, merchant_id="<script>")))
@@ -137,7 +137,7 @@ def test_the_page_needs_nothing_else_and_shows_no_markup_of_others(log, flagged,
     assert flagged.reasons[0].code in page
 
 
-def test_a_profile_and_risk_are_told_as_they_were_at_any_event_time(log, monkeypatch):
+def test_profile_and_risk_are_those_of_the_event_time(log, monkeypatch):
     log.serve(monkeypatch)
     of_card = [one for one in scores(log) if one.card_id == "c-2" and not one.is_duplicate]
     for one in of_card[1::12]:
@@ -147,18 +147,18 @@ def test_a_profile_and_risk_are_told_as_they_were_at_any_event_time(log, monkeyp
     last = of_card[-1]
     risk = merchant_at(log.settings, last.merchant_id, last.timestamp)["risk"]
     assert risk["labelled_30d"] == last.features.merchant_labelled_30d
-    with pytest.raises(ConfigurationError, match="--card c-nobody: no transaction of it"):
+    with pytest.raises(ConfigurationError, match=r"--card c-nobody: partition . has no transaction of it"):
         profile_at(log.settings, "c-nobody", last.timestamp)
 
 
-def test_the_commands_print_what_a_case_file_needs(command, flagged, tmp_path):
+def test_the_commands_print_the_proof_the_profile_and_the_risk(command, flagged, tmp_path):
     code, out = command("explain", flagged.transaction_id, "--json", "--html", tmp_path / "case.html")
     assert (code, json.loads(out)["proof"]) == (0, "identical")
     assert flagged.card_id in (tmp_path / "case.html").read_text()
     code, out = command("explain", flagged.transaction_id)
     assert (code, out.splitlines()[0]) == (
         0,
-        "Made again from the card's transactions, the decision is identical to the last bit.",
+        "The decision recomputed from the card's transactions is identical to the last bit.",
     )
     code, out = command("state", "--card", flagged.card_id, "--at", rfc3339(flagged.timestamp))
     assert (code, instant(json.loads(out)["at"], "at")) == (0, flagged.timestamp)

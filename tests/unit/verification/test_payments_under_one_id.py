@@ -1,4 +1,4 @@
-"""A card pays again under a used id: every command tells the payments apart, and finds a scorer that did not."""
+"""A card pays again under a used id: every command distinguishes the payments, and finds a scorer that did not."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.profile import DuplicateCheck, Profile, fingerprint64
 from fraud_service.domain.records import decode_labelled, decode_score
 from fraud_service.domain.time import DAY, HOUR
-from fraud_service.verification import redo_decisions, replay, what_if
+from fraud_service.kafka.topic_reader import OffsetRange
+from fraud_service.verification import replay, what_if
 from fraud_service.verification.case_report import text
-from fraud_service.verification.decision_verifier import TimeRange
-from fraud_service.verification.decisions import Decisions, PartitionScope, Unmatched
+from fraud_service.verification.completeness import CompletenessCheck, PartitionScope, Unmatched
+from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.explain import explain
-from fraud_service.verification.findings import Findings, Kind
-from fraud_service.verification.labels_and_snapshots import Taught
+from fraud_service.verification.labels_and_snapshots import ExampleDuplicates
+from fraud_service.verification.matching import pair, read_score
+from fraud_service.verification.report import Findings, Kind
+from fraud_service.verification.verify import VerifyOptions, rebuild_snapshots, verify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +61,7 @@ def log(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def deceived(tmp_path_factory):
-    """Give the log of a scorer that knows a repetition by its id alone."""
+    """Give the log of a scorer that recognises a duplicate by its id alone."""
 
     def remembered(profile: Profile, transaction) -> DuplicateCheck:
         known = [profile.recent[at : at + 8] for at in range(0, len(profile.recent), 35)]
@@ -74,16 +77,20 @@ def scores(log: Log):
     return [one for entry in log.on("scores") if (one := decode_score(entry.value)).transaction_id == "t-7"]
 
 
-def audited(log: Log):
-    """Return what `verify` says of inputs, scores and alerts."""
+def completeness(log: Log):
+    """Return the findings about inputs, scores and alerts."""
     findings = Findings()
     names = log.settings.topics
     for number in range(log.partitions):
-        scope = PartitionScope(names.transactions, number, 0, 1_000, 1_000, 1_000)
-        entries = [
+        ranges = OffsetRange(0, 1_000), OffsetRange(0, 1_000)
+        scope = PartitionScope(names.transactions, number, *ranges, 1_000, 1_000)
+        inputs, scores, alerts = (
             [one for one in log.on(role) if one.partition == number] for role in ("transactions", "scores", "alerts")
-        ]
-        Decisions(scope, {}, Unmatched.none(), findings).follow(*entries)
+        )
+        check = CompletenessCheck(scope, {}, alerts, Unmatched(), findings)
+        for one in pair(check.inputs(inputs), scores, is_cut=False, read=read_score):
+            check.take(one)
+        check.finish()
     return findings.report()
 
 
@@ -98,41 +105,40 @@ def test_the_expensive_payment_is_scored_reviewed_and_has_its_own_alert(log):
     assert [json.loads(one.value)["transaction"]["amount"] for one in about] == [9999.0]
 
 
-def test_both_payments_are_taught_what_the_label_says(log):
+def test_the_learner_trains_on_both_payments_with_the_label(log):
     taught = [one for entry in log.on("labelled") if (one := decode_labelled(entry.value)).transaction_id == "t-7"]
     assert sorted((one.amount, one.is_fraud) for one in taught) == [(20.0, True), (9999.0, True)]
 
 
-def test_everything_is_made_again_and_nothing_is_wrong(log, monkeypatch):
+def test_every_decision_and_snapshot_is_recomputed_and_nothing_is_wrong(log, monkeypatch):
     assert verified(log).differences == 0
-    report = audited(log)
+    report = completeness(log)
     assert report.is_clean
-    assert (report.counts["reused_ids"], report.counts["repeated"]) == (1, 2)
-    findings, taught = Findings(), Taught()
-    taught.take(log.on("labelled"), findings)
-    assert not taught.has_doubles()
+    assert (report.counts["reused_ids"], report.counts["duplicates"]) == (1, 2)
+    findings, duplicates = Findings(), ExampleDuplicates()
+    duplicates.add(log.on("labelled"), findings)
+    assert not duplicates.has_duplicates()
     log.serve(monkeypatch)
-    redo_decisions.follow_snapshots(log.settings, findings)
+    rebuild_snapshots(log.settings, findings)
     assert findings.report().is_clean
 
 
-def test_a_scorer_that_takes_a_used_id_for_a_repetition_is_found(deceived, monkeypatch):
+def test_a_scorer_that_takes_a_used_id_for_a_duplicate_is_found(deceived, monkeypatch):
     assert [one.is_duplicate for one in scores(deceived)] == [False, True, True, True]
-    (anomaly, *_), found = audited(deceived).anomalies, audited(deceived).found
-    assert (anomaly.kind, found) == (Kind.DECISION, {"decision": 2})
-    assert "repeats the decision on another payment" in anomaly.what
+    (finding, *_), found = completeness(deceived).findings, completeness(deceived).found
+    assert (finding.kind, found) == (Kind.DUPLICATE_FLAG, {"duplicate_flag": 2})
+    assert "repeats the decision on another payment" in finding.detail
     deceived.serve(monkeypatch)
-    findings = Findings()
-    redo_decisions.follow_decisions(deceived.settings, lambda _: None, findings)
-    assert "repetition: is_duplicate: logged true, computed false" in [one.what for one in findings.report().anomalies]
+    report = verify(deceived.settings, VerifyOptions(replay=True))
+    assert "is_duplicate: logged true, recomputed false" in [one.detail for one in report.findings]
 
 
-def test_a_card_whose_history_was_cut_still_proves_that_its_id_was_reused(log):
+def test_a_reused_id_is_verified_for_a_card_with_expired_transactions(log):
     shorter = copy(log)
     shorter.cut("transactions", 0.3)
     found = verified(shorter)
     assert found.findings == []
-    assert found.counts["follow"] > 0
+    assert found.counts["from_features"] > 0
 
 
 @pytest.mark.parametrize(("number", "amount"), [(None, 9999.0), (1, 20.0), (2, 9999.0)])
@@ -143,15 +149,15 @@ def test_a_case_shows_all_payments_under_the_id_and_explains_the_chosen_one(log,
     assert [(one.kind, one.amount) for one in case.uses] == [
         ("first", 20.0),
         ("reused id", 9999.0),
-        ("repetition", 20.0),
-        ("repetition", 9999.0),
+        ("duplicate", 20.0),
+        ("duplicate", 9999.0),
     ]
     assert "Payments under this id; this is number" in text(case)
-    assert all(one["is_fraud"] for one in case.taught)
-    assert len(case.taught) == 1
+    assert all(one["is_fraud"] for one in case.examples)
+    assert len(case.examples) == 1
 
 
-def test_a_payment_that_is_not_there_is_named(log, monkeypatch):
+def test_a_payment_number_that_does_not_exist_is_an_error(log, monkeypatch):
     log.serve(monkeypatch)
     with pytest.raises(ConfigurationError, match="--payment 3: 2 payments under this id were scored"):
         explain(log.settings, "t-7", "c-1", number=3)
@@ -169,7 +175,7 @@ def test_the_command_chooses_a_payment(log, monkeypatch, capsys):
 def test_a_candidate_reviews_a_reused_id_too(log, monkeypatch):
     log.serve(monkeypatch)
     lenient = what_if.Candidate(msgspec.structs.replace(what_if.Policy(), review=1.0, decline=1.0))
-    rows = what_if.compared(log.settings, replay.plan(log.settings, TimeRange()), lenient).rows
+    rows = what_if.compare(log.settings, replay.plan(log.settings, TimeRange()), lenient).rows
     assert [(row.amount, row.candidate_outcome) for row in rows if row.transaction_id == "t-7"] == [
         (20.0, "approve"),
         (9999.0, "review"),

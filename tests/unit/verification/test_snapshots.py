@@ -1,4 +1,4 @@
-"""Snapshots rebuilt from the labelled examples: each digest is proved, and what was altered is named."""
+"""Snapshots are rebuilt from the labelled examples to the same digest, and altered records are reported."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_every_snapshot_is_rebuilt_to_the_bit_across_a_promotion(log, monkeypatc
     assert snapshots.rebuild(log.settings) == snapshots.RebuildProof(len(versions(log)), {}, [], [])
 
 
-def test_a_snapshot_is_rebuilt_up_to_the_one_asked_for(log, monkeypatch):
+def test_snapshots_are_rebuilt_up_to_the_requested_one(log, monkeypatch):
     log.serve(monkeypatch)
     assert snapshots.rebuild(log.settings, versions(log)[9]).rebuilt == 10
     with pytest.raises(ConfigurationError, match="there is no snapshot nothing"):
         snapshots.rebuild(log.settings, "nothing")
 
 
-def test_snapshots_are_rebuilt_where_the_first_score_that_was_read_was_not_the_oldest(tmp_path, monkeypatch):
+def test_snapshots_are_rebuilt_even_if_the_first_score_read_was_not_the_oldest(tmp_path, monkeypatch):
     with looped(tmp_path, **QUICK) as loop:
         loop.transaction(payment(0, 0, 0, 20.0, 30))
         loop.tick()  # the calendar begins here
@@ -50,17 +50,17 @@ def test_snapshots_are_rebuilt_where_the_first_score_that_was_read_was_not_the_o
     assert snapshots.rebuild(log.settings) == snapshots.RebuildProof(len(versions(log)), {}, [], [])
 
 
-def test_an_altered_snapshot_is_named_and_the_others_are_still_proved(log, monkeypatch):
+def test_an_altered_snapshot_is_reported_and_the_others_are_still_rebuilt(log, monkeypatch):
     altered = copy(log).serve(monkeypatch)
     entry = altered.on("snapshots")[20]
     altered.replace(entry, value=entry.value.replace(b'"intercept":', b'"intercept":1', 1))
     proof = snapshots.rebuild(altered.settings)
-    assert proof.differing == {entry.key.decode(): ["there is no such snapshot on its topic, or it cannot be read"]}
+    assert proof.differing == {entry.key.decode(): ["its snapshot is not on the topic, or cannot be read"]}
     assert proof.rebuilt == len(versions(log)) - 1
-    assert entry.key.decode() in proof.refused[0]
+    assert entry.key.decode() in proof.rejected[0]
 
 
-def test_an_altered_risk_row_is_named(log, monkeypatch):
+def test_an_altered_risk_row_is_reported(log, monkeypatch):
     altered = copy(log).serve(monkeypatch)
     entry = next(entry for entry in altered.on("risk") if entry.value)
     altered.replace(entry, value=entry.value[:-1] + bytes([entry.value[-1] ^ 1]))
@@ -68,7 +68,7 @@ def test_an_altered_risk_row_is_named(log, monkeypatch):
     assert proof.differing == {entry.header("fraud-snapshot"): [f"risk row {entry.key.decode()} differs"]}
 
 
-def test_an_altered_example_is_told_by_the_first_snapshot_that_it_taught(log, monkeypatch):
+def test_an_altered_example_changes_the_first_snapshot_that_was_trained_on_it(log, monkeypatch):
     altered = copy(log).serve(monkeypatch)
     entry = altered.on("labelled")[0]
     altered.replace(
@@ -90,10 +90,10 @@ def test_a_foreign_record_among_the_examples_stops_neither_rebuilding_nor_explai
             place[-1]._replace(offset=len(place), value=b'{"transaction_id":"%b"}' % paid.transaction_id.encode())
         )
     assert snapshots.rebuild(altered.settings) == snapshots.RebuildProof(len(versions(log)), {}, [], [])
-    assert explain(altered.settings, paid.transaction_id).taught
+    assert explain(altered.settings, paid.transaction_id).examples
 
 
-def test_an_unsigned_record_says_nothing_of_when_the_calendar_began(log, monkeypatch):
+def test_an_unsigned_record_does_not_change_when_the_learner_began(log, monkeypatch):
     ring = Keyring({"2026": b"k" * 32}, "2026", "here")
     signed = copy(log).serve(monkeypatch)
     for role in ("snapshots", "risk", "models"):
@@ -101,13 +101,13 @@ def test_an_unsigned_record_says_nothing_of_when_the_calendar_began(log, monkeyp
             signed.replace(entry, headers=ring.signed(role, entry.key, entry.value, entry.headers))
     place = signed.entries[signed.settings.topics.snapshots, 0]
     place.append(place[-1]._replace(offset=len(place), key=b"20200101T0000-0123abcd", headers=[]))
-    monkeypatch.setattr("fraud_service.verification.topic_views.load_keyring", lambda _: ring)
+    monkeypatch.setattr("fraud_service.verification.log_reader.load_keyring", lambda _: ring)
     monkeypatch.setattr("fraud_service.kafka.model_topic.load_keyring", lambda _: ring)
     proof = snapshots.rebuild(signed.settings)
     assert (proof.rebuilt, proof.differing, proof.not_rebuilt) == (len(versions(log)), {}, [])
 
 
-def test_examples_lost_to_retention_are_said_to_be_lost(log, monkeypatch):
+def test_expired_examples_are_an_error_that_says_so(log, monkeypatch):
     altered = copy(log).serve(monkeypatch)
     altered.cut("labelled", 0.5)
     with pytest.raises(ArchiveError, match="has lost its first records to retention"):
@@ -116,12 +116,12 @@ def test_examples_lost_to_retention_are_said_to_be_lost(log, monkeypatch):
 
 def test_snapshots_are_listed_shown_and_compared(log, monkeypatch):
     log.serve(monkeypatch)
-    rows = snapshots.listed(log.settings)
+    rows = snapshots.list_snapshots(log.settings)
     assert [row["version"] for row in rows] == versions(log)
     assert all(row["is_proved"] for row in rows)
     last, before = versions(log)[-1], versions(log)[-9]
-    assert len(snapshots.shown(log.settings, last)["strongest_weights"]) == 10
-    changed = snapshots.differing(log.settings, before, last)
+    assert len(snapshots.show(log.settings, last)["strongest_weights"]) == 10
+    changed = snapshots.compare(log.settings, before, last)
     assert changed["version"] == [before, last]
     assert changed["risk_rows"]
-    assert snapshots.differing(log.settings, last, last) == {"weights": {}, "leaf_weights_changed": 0, "risk_rows": []}
+    assert snapshots.compare(log.settings, last, last) == {"weights": {}, "leaf_weights_changed": 0, "risk_rows": []}

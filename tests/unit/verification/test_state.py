@@ -1,4 +1,4 @@
-"""A profile that its card's decisions did not make is found, on the changelog and on a volume, and nothing else is."""
+"""A profile that is not the fold of its card's decisions is found, on the changelog and on a volume."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fraud_service.domain import profile
 from fraud_service.domain.events import encode
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import decode_score
-from fraud_service.runtime.changelogs import LocalState
-from fraud_service.verification.findings import Findings, Kind, Report
-from fraud_service.verification.pairing import pair
-from fraud_service.verification.state import Scope, compare_volume, follow
+from fraud_service.runtime.changelogs import LocalState, on_disk
+from fraud_service.verification.matching import pair
+from fraud_service.verification.report import Findings, Kind, Report
+from fraud_service.verification.state import StateCheck, StateScope, compare_volume
 
 FAST = settings(max_examples=25, deadline=None, derandomize=True)
 ALL = 1_000
@@ -31,20 +31,24 @@ def payments(count: int = 24, cards: int = 4):
 
 
 def pairs(log: Written, number: int, begin: int = 0):
-    refused = {
+    rejected = {
         int(letter.header("fraud-source-offset"))
         for letter in log.all("dead_letters")
         if letter.header("fraud-source-partition") == str(number)
     }
-    inputs = [(entry.offset, entry.value) for entry in log.of("transactions", number) if entry.offset >= begin]
-    return pair(inputs, [(entry.offset, entry.value) for entry in log.of("scores", number)], refused, is_cut=begin > 0)
+    inputs = [one for one in log.of("transactions", number) if one.offset >= begin and one.offset not in rejected]
+    return pair(inputs, log.of("scores", number), is_cut=begin > 0)
 
 
 def verified(log: Written, *, committed: int | None = ALL, begin: int = 0) -> Report:
     findings = Findings()
     for number in range(PARTITIONS):
-        scope = Scope(NAMES["transactions"], "changelog", number, committed, is_cut=begin > 0)
-        follow(scope, log.of("changelog", number), pairs(log, number, begin), findings)
+        scope = StateScope(NAMES["transactions"], "changelog", number, committed, is_cut=begin > 0)
+        with on_disk() as rows, on_disk() as folded:
+            check = StateCheck(scope, log.of("changelog", number), rows, folded, findings)
+            for one in pairs(log, number, begin):
+                check.take(one)
+            check.finish()
     return findings.report()
 
 
@@ -60,7 +64,7 @@ def altered(log: Written, entry, **changed) -> Written:
 
 @FAST
 @given(messages())
-def test_nothing_is_wrong_with_the_profiles_of_any_run(sent):
+def test_the_profiles_of_every_run_are_verified(sent):
     log = written(sent)
     report = verified(log)
     assert report.is_clean
@@ -68,7 +72,7 @@ def test_nothing_is_wrong_with_the_profiles_of_any_run(sent):
     assert report.counts.get("profiles", 0) == len(last_rows(log))
 
 
-def test_rows_of_a_live_service_are_compared_with_what_they_were_made_of():
+def test_rows_of_a_live_service_are_compared_with_the_transactions_they_contain():
     log = Written(checkpoint=10)
     for value, key in payments():
         log.send(value, key)  # the last ones wait for their checkpoint
@@ -77,14 +81,14 @@ def test_rows_of_a_live_service_are_compared_with_what_they_were_made_of():
     assert report.counts["profiles"] == len(last_rows(log))
 
 
-def test_a_profile_that_was_altered_is_found_where_it_lies():
+def test_an_altered_profile_is_reported_with_its_place():
     log = written(payments())
     *_, entry = last_rows(log).values()
     profile = decode_profile(entry.value)
     profile.days.totals[0] += 0.01
-    (anomaly,) = verified(altered(log, entry, value=encode_profile(profile))).anomalies
-    assert (anomaly.kind, anomaly.partition, anomaly.offset) == (Kind.STATE, entry.partition, entry.offset)
-    assert "card-" not in anomaly.what
+    (finding,) = verified(altered(log, entry, value=encode_profile(profile))).findings
+    assert (finding.kind, finding.partition, finding.offset) == (Kind.STATE, entry.partition, entry.offset)
+    assert "card-" not in finding.detail
 
 
 def test_a_profile_that_missed_a_transaction_is_found():
@@ -108,26 +112,26 @@ def test_a_profile_with_another_decision_than_the_log_is_found():
 def test_a_profile_that_cannot_be_read_is_found(value):
     log = written(payments())
     *_, entry = last_rows(log).values()
-    (anomaly,) = verified(altered(log, entry, value=value)).anomalies
-    assert (anomaly.kind, anomaly.what) == (Kind.STATE, "the profile cannot be read")
+    (finding,) = verified(altered(log, entry, value=value)).findings
+    assert (finding.kind, finding.detail) == (Kind.STATE, "the profile cannot be read")
 
 
 def test_a_profile_of_a_card_without_decisions_is_found():
     log = written(payments())
     *_, entry = last_rows(log).values()
     log.entries["changelog", 0].append(entry._replace(partition=0, offset=900, key=b'card-x|"profile"'))
-    (anomaly,) = verified(log).anomalies
-    assert (anomaly.kind, anomaly.offset) == (Kind.STATE, 900)
+    (finding,) = verified(log).findings
+    assert (finding.kind, finding.offset) == (Kind.STATE, 900)
 
 
-def test_a_row_that_says_not_what_it_was_made_of_is_found():
+def test_a_row_without_its_processed_offset_is_found():
     log = written(payments())
     *_, entry = last_rows(log).values()
     found = verified(altered(log, entry, headers=[])).found
     assert found["unreadable"] == 1
 
 
-def test_cards_whose_rows_are_gone_are_told():
+def test_cards_whose_rows_are_gone_are_counted_in_a_note():
     log = written(payments())
     *_, entry = last_rows(log).values()
     kept = [row for row in log.of("changelog", entry.partition) if row.key != entry.key]
@@ -138,7 +142,7 @@ def test_cards_whose_rows_are_gone_are_told():
     assert "erased, or their state is lost" in report.notes[0]
 
 
-def test_an_erased_card_is_no_anomaly_before_it_comes_back_and_after():
+def test_an_erased_card_is_no_finding_before_it_comes_back_and_after():
     log = written(payments())
     key = b'card-1|"profile"'
     entry = last_rows(log)[key]
@@ -152,14 +156,14 @@ def test_an_erased_card_is_no_anomaly_before_it_comes_back_and_after():
     assert report.counts["profiles"] == len(last_rows(log))
 
 
-def test_of_a_card_whose_first_transactions_retention_took_nothing_is_said():
+def test_a_profile_whose_first_transactions_expired_is_not_judged():
     log = written(payments())
     report = verified(log, begin=6)
     assert report.is_clean
     assert report.counts["profiles_unproved"] > 0
 
 
-def test_a_card_that_came_back_after_retention_took_its_beginning_is_proved_again():
+def test_a_card_that_was_erased_after_its_first_transactions_expired_is_verified_again():
     log = written(payments())
     for number in range(PARTITIONS):
         log.states[number, b"card-1"].clear()  # erased
@@ -168,7 +172,7 @@ def test_a_card_that_came_back_after_retention_took_its_beginning_is_proved_agai
 
 
 @pytest.mark.parametrize("committed", [None, 0])
-def test_what_was_not_committed_is_not_judged(committed):
+def test_uncommitted_profiles_are_not_judged(committed):
     log = written(payments())
     assert set(verified(log, committed=committed).counts) == {"profiles_in_flight"}
 
@@ -187,12 +191,12 @@ def volume_of(log: Written, number: int, upto: int) -> LocalState:
 
 def compared(log: Written, number: int, volume: LocalState) -> Report:
     findings = Findings()
-    scope = Scope(NAMES["transactions"], "changelog", number, ALL, is_cut=False)
+    scope = StateScope(NAMES["transactions"], "changelog", number, ALL, is_cut=False)
     compare_volume(scope, volume, log.of("changelog", number), findings)
     return findings.report()
 
 
-def test_a_volume_is_what_it_has_taken_in_of_the_changelog():
+def test_a_volume_is_compared_up_to_the_offset_it_has_applied():
     log = written(payments())
     number = max(range(PARTITIONS), key=lambda number: len(log.of("changelog", number)))
     last = log.of("changelog", number)[-1].offset
@@ -212,8 +216,8 @@ def test_what_differs_on_a_volume_is_found():
     del lost.rows[key]
     more.rows[b'card-x|"profile"'] = b"x"
     for volume in (changed, lost, more):
-        (anomaly,) = compared(log, number, volume).anomalies
-        assert (anomaly.kind, anomaly.partition, anomaly.offset) == (Kind.STATE, number, last)
+        (finding,) = compared(log, number, volume).findings
+        assert (finding.kind, finding.partition, finding.offset) == (Kind.STATE, number, last)
 
 
 def crc(text: str) -> int:
@@ -238,7 +242,7 @@ def upgraded(monkeypatch) -> Written:
     return log.done()
 
 
-def test_a_profile_that_an_older_schema_began_is_proved_but_for_its_fingerprints(monkeypatch):
+def test_a_profile_that_an_older_schema_began_is_verified_without_its_fingerprints(monkeypatch):
     report = verified(upgraded(monkeypatch))
     assert report.is_clean
     assert report.counts["profiles_upgraded"] > 0
@@ -250,11 +254,11 @@ def test_a_profile_that_an_older_schema_began_is_proved_but_for_its_fingerprints
         {"count": 99},
         {"merchants": {7: 9}},
         {"countries": [7, 7]},
-        {"usual": 1.0},
+        {"usual_log_amount": 1.0},
         {"recent": b""},
     ],
 )
-def test_a_profile_that_an_older_schema_began_and_somebody_altered_is_found(monkeypatch, change):
+def test_an_altered_profile_that_an_older_schema_began_is_found(monkeypatch, change):
     log = upgraded(monkeypatch)
     entry = next(one for one in last_rows(log).values() if decode_profile(one.value).has_crcs)
     value = encode_profile(msgspec.structs.replace(decode_profile(entry.value), **change))

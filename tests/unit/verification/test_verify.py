@@ -1,289 +1,136 @@
-"""Verification: a log with late labels, snapshots and a promotion is proved, and every flipped bit found."""
+"""Verify: every check on one log in a single pass, with every decision and snapshot recomputed."""
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from pathlib import Path
 
-import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from support.replayed import START, WHOLE, copy, played, verified
+from support.replayed import copy
 
-from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.profile import SCHEMA
-from fraud_service.domain.records import decode_score, encode_record
-from fraud_service.domain.time import DAY
-from fraud_service.verification import checkpoint, replay
-from fraud_service.verification.decision_verifier import Checkpoint, TimeRange, Verifier
-from fraud_service.verification.differences import Kind
-
-event = st.tuples(
-    st.integers(0, 3), st.integers(0, 2), st.sampled_from([1.0, 25.0, 800.0]), st.integers(0, 9),
-    st.none() | st.integers(1, 60), st.booleans(),
-)  # fmt: skip
+from fraud_service.domain.records import decode_score
+from fraud_service.verification.report import Kind, Report
+from fraud_service.verification.verify import VerifyOptions, verify
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(event, min_size=5, max_size=60), st.none() | st.integers(0, 40))
-def test_whatever_came_late_was_repeated_or_promoted_every_score_is_made_again_bit_for_bit(events, promoted_at):
-    with tempfile.TemporaryDirectory() as folder:
-        log = played(Path(folder), events, promoted_at)
-    found = verified(log)
-    assert (found.findings, found.refused, found.passed_over) == ([], [], [])
-    assert found.counts == {"identical": len(log.on("scores"))}
+@pytest.fixture
+def verified(monkeypatch):
+    """Verify a log with `--replay`."""
+
+    def of(log, **options) -> Report:
+        log.serve(monkeypatch)
+        return verify(log.settings, VerifyOptions(replay=True, **options))
+
+    return of
 
 
-def test_the_log_names_many_snapshots_and_both_models(log):
-    scores = [decode_score(entry.value) for entry in log.on("scores")]
-    assert len({score.snapshot for score in scores}) > 20
-    assert {score.model for score in scores} > {"forest-promoted"}
-    assert {score.outcome for score in scores} > {"approve"}
-    assert verified(log).counts == {"identical": len(scores)}
+def test_every_decision_and_snapshot_is_recomputed_and_nothing_is_wrong(log, verified):
+    report = verified(log)
+    assert (report.found, report.notes) == ({}, ())
+    assert report.counts["scores"] == report.counts["decisions_recomputed"] == len(log.on("scores"))
+    assert report.counts["snapshots"] == report.counts["snapshots_rebuilt"] == len(log.on("snapshots"))
+    assert report.counts["alerts"] == report.counts["flagged"] == len(log.on("alerts"))
+    assert report.counts["inputs"] == len(log.on("transactions"))
 
 
-def flipped(value: float) -> float:
-    return msgspec.json.decode(msgspec.json.encode(value)) * (1 + 2**-50)
+def test_inputs_scores_and_alerts_are_read_once(log, monkeypatch):
+    log.serve(monkeypatch)
+    read, reads = type(log).read, Counter()
+
+    def counted(self, topic, partition, *offsets):
+        for entry in read(self, topic, partition, *offsets):
+            reads[topic] += 1
+            yield entry
+
+    monkeypatch.setattr(type(log), "read", counted)
+    verify(log.settings, VerifyOptions(replay=True))
+    topics = log.settings.topics
+    for role in ("transactions", "scores", "alerts"):
+        assert reads[getattr(topics, role)] == len(log.on(role))
 
 
-SCORED = {
-    "score": Kind.SCORE,
-    "pretrained_logit": Kind.SCORE,
-    "online_weight": Kind.SCORE,
-    "amount": Kind.FACTS,
-    "is_stale": Kind.FACTS,
-}
+def test_progress_reaches_the_size_that_was_announced(log, monkeypatch):
+    log.serve(monkeypatch)
+    sizes, progress = [], []
+    verify(log.settings, VerifyOptions(replay=True), sizes.append, progress.append)
+    assert sizes == [sum(progress)]
 
 
-@pytest.mark.parametrize("field", SCORED)
-def test_a_changed_field_of_a_score_is_found_and_named(log, field):
+def test_a_time_range_leaves_older_records_out_of_the_counts_and_still_recomputes_them(log, verified):
+    moment = 1 + max(entry.timestamp for role in ("transactions", "scores", "alerts") for entry in log.on(role))
+    report = verified(log, since=moment)
+    assert report.found == {}
+    assert "inputs" not in report.counts
+    assert report.counts["decisions_recomputed"] == len(log.on("scores"))
+
+
+def test_an_altered_decision_is_reported_with_its_place_and_its_difference(log, verified):
     altered = copy(log)
-    entry = altered.on("scores")[100]
-    record = decode_score(entry.value)
-    value = getattr(record, field)
-    changed = not value if isinstance(value, bool) else flipped(value)
-    altered.replace(entry, value=encode_record(msgspec.structs.replace(record, **{field: changed})))
-    (finding,) = verified(altered).findings
-    assert (finding.kind, finding.transaction_id) == (SCORED[field], record.transaction_id)
-    assert finding.detail.startswith(f"{field}: logged ")
+    entry = next(one for one in altered.on("scores") if b'"outcome":"review"' in one.value)
+    altered.replace(entry, value=entry.value.replace(b'"outcome":"review"', b'"outcome":"approve"'))
+    report = verified(altered)
+    (finding,) = [one for one in report.findings if one.kind is Kind.OUTCOME]
+    assert report.found == {"outcome": 1, "unexpected": 1}  # its alert has no flagged score any more
+    identity = decode_score(entry.value).transaction_id.encode()
+    places = [
+        (one.topic, one.partition, one.offset) for one in altered.on("transactions") if identity in (one.value or b"")
+    ]
+    assert (finding.topic, finding.partition, finding.offset) == places[0]
+    assert finding.detail.startswith("outcome: logged ")
+    assert (finding.card_id, finding.transaction_id) == (None, None)
+    assert report.counts["decisions_recomputed"] == len(log.on("scores")) - 1
 
 
-def test_a_changed_feature_is_found_and_named(log):
+def test_a_score_without_its_transaction_is_reported_once_on_its_own_topic(log, verified):
     altered = copy(log)
-    entry = altered.on("scores")[70]
-    record = decode_score(entry.value)
-    features = msgspec.structs.replace(record.features, amount_zscore=flipped(record.features.amount_zscore) + 2**-40)
-    altered.replace(entry, value=encode_record(msgspec.structs.replace(record, features=features)))
-    (finding,) = verified(altered).findings
-    assert (finding.kind, finding.transaction_id) == (Kind.FEATURES, record.transaction_id)
-    assert finding.detail.startswith("amount_zscore: logged ")
+    entry = altered.on("scores")[40]
+    lost = decode_score(entry.value)
+    for one in altered.on("transactions"):
+        if (one.key, lost.transaction_id.encode() in (one.value or b"")) == (entry.key, True):
+            altered.remove(one)
+    (finding, *_) = [one for one in verified(altered).findings if one.kind is Kind.UNEXPECTED]
+    assert (finding.topic, finding.partition, finding.offset) == entry[:3]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_any_bit_flipped_in_any_score_is_found(log, data):
-    entry = data.draw(st.sampled_from(log.on("scores")))
-    place, bit = data.draw(st.integers(0, len(entry.value) - 1)), data.draw(st.integers(0, 7))
-    value = bytearray(entry.value)
-    value[place] ^= 1 << bit
+def test_a_score_that_cannot_be_read_is_reported_on_its_own_topic(log, verified):
     altered = copy(log)
-    altered.replace(entry, value=bytes(value))
-    assert verified(altered).differences >= 1
+    entry = altered.on("scores")[40]
+    altered.replace(entry, value=b"{")
+    found = [one for one in verified(altered).findings if one.kind is Kind.UNREADABLE]
+    assert [(one.topic, one.partition, one.offset) for one in found] == [entry[:3]]
 
 
-def test_a_flipped_bit_in_a_snapshot_is_refused_and_the_scores_that_name_it_are_told(log):
+def test_an_altered_snapshot_is_reported_and_counted_in_a_note(log, verified):
     altered = copy(log)
     entry = altered.on("snapshots")[20]
     altered.replace(entry, value=entry.value.replace(b'"intercept":', b'"intercept":1', 1))
-    found = verified(altered)
-    version = entry.key.decode()
-    assert len(found.refused) == 1
-    assert version in found.refused[0]
-    naming = [s for e in log.on("scores") if (s := decode_score(e.value)).snapshot == version and not s.is_duplicate]
-    unknown = [one for one in found.findings if one.kind is Kind.SNAPSHOT_UNKNOWN]
-    assert {one.transaction_id for one in unknown} == {score.transaction_id for score in naming} != set()
+    report = verified(altered)
+    assert any("1 records of snapshots, risk and models are altered or not signed" in note for note in report.notes)
+    assert report.found["unreadable"] == 1
 
 
-def test_with_keys_a_replay_believes_only_what_they_have_signed(tmp_path):
-    keys = tmp_path / "keys"
-    keys.mkdir()
-    (keys / "2026").write_bytes(b"k" * 32)
-    events = [(n % 3, n % 2, 900.0 if n % 8 == 0 else 20.0, n % 3, 30, n % 8 == 0) for n in range(60)]
-    signed = played(tmp_path / "state", events, signing_key_dir=keys, deployment="test")
-    found = verified(signed)
-    assert (found.findings, found.refused) == ([], [])
-    named = Counter(decode_score(entry.value).snapshot for entry in signed.on("scores"))
-    entry = next(one for one in signed.on("snapshots") if named[one.key.decode()])
-    signed.replace(entry, headers=[])
-    found = verified(signed)
-    assert found.refused[0].endswith(f"({entry.key.decode()}): a record on the topic of snapshots is not signed")
-    assert {one.kind for one in found.findings} == {Kind.SNAPSHOT_UNKNOWN}
-
-
-def test_a_flipped_bit_in_a_risk_row_is_named_and_the_scores_are_proved_on_what_was_taught(log):
+def test_a_snapshot_that_differs_from_the_rebuilt_one_is_reported(log, verified):
     altered = copy(log)
-    entry = next(entry for entry in altered.on("risk") if entry.value)
+    entry = next(one for one in altered.on("risk") if one.value)
     altered.replace(entry, value=entry.value[:-1] + bytes([entry.value[-1] ^ 1]))
-    found = verified(altered)
-    version = entry.header("fraud-snapshot")
-    assert found.refused == [f"snapshot {version}: risk row {entry.key.decode()} differs"]
-    assert found.counts == {"identical": len(log.on("scores"))}
-    assert found.differences == 1
+    found = [one.detail for one in verified(altered).findings if one.kind is Kind.SNAPSHOT]
+    version, row = entry.header("fraud-snapshot"), entry.key.decode()
+    assert found == [f"snapshot {version} differs from the rebuilt one: risk row {row} differs"]
 
 
-def test_risk_rows_that_compaction_removed_are_made_up_for_by_the_labelled_examples(log):
+def test_expired_examples_are_a_note_and_no_finding(log, verified):
     altered = copy(log)
-    newest = {entry.key: entry for entry in altered.on("risk")}
-    for entry in altered.on("risk"):
-        if entry is not newest[entry.key]:
-            altered.remove(entry)
-    found = verified(altered)
-    assert found.counts == {"identical": len(log.on("scores"))}
-    assert (found.differences, found.passed_over) == (0, [])
-
-
-def test_without_the_examples_too_the_scores_of_such_snapshots_are_told(log):
-    altered = copy(log)
-    newest = {entry.key: entry for entry in altered.on("risk")}
-    for entry in altered.on("risk"):
-        if entry is not newest[entry.key]:
-            altered.remove(entry)
     altered.cut("labelled", 0.5)
-    found = verified(altered)
-    assert found.passed_over
-    assert set(found.counts) == {"identical", Kind.SNAPSHOT_UNKNOWN}
+    report = verified(altered)
+    assert report.found == {}
+    assert any("lost its first records to retention" in note for note in report.notes)
 
 
-def test_a_flipped_bit_in_a_promoted_model_is_refused_and_its_scores_are_told(log):
+def test_more_findings_than_are_listed_are_counted(log, verified, monkeypatch):
+    monkeypatch.setattr("fraud_service.verification.report.MAX_LISTED", 1)
     altered = copy(log)
-    (entry,) = altered.on("models")
-    place = len(entry.value) // 2
-    altered.replace(entry, value=entry.value[:place] + bytes([entry.value[place] ^ 4]) + entry.value[place + 1 :])
-    found = verified(altered)
-    assert "SHA-256" in found.refused[0]
-    assert found.counts[Kind.MODEL_UNKNOWN] == sum(
-        decode_score(entry.value).model == "forest-promoted" for entry in log.on("scores")
-    )
-
-
-def test_a_changed_transaction_changes_features(log):
-    altered = copy(log)
-    entry = altered.on("transactions")[10]
-    altered.replace(entry, value=entry.value.replace(b'"amount":', b'"amount":9', 1))
-    found = verified(altered)
-    assert found.findings[0].kind is Kind.FEATURES
-    assert found.findings[0].detail.startswith("amount: logged ")
-
-
-def test_a_lost_score_and_a_lost_transaction_are_told_apart(log):
-    altered = copy(log)
-    score, transaction = altered.on("scores")[30], altered.on("transactions")[20]
-    altered.remove(score)
-    altered.remove(transaction)
-    kinds = {finding.kind: finding.transaction_id for finding in verified(altered).findings[::-1]}
-    assert kinds[Kind.SCORE_MISSING] == decode_score(score.value).transaction_id
-    assert kinds[Kind.INPUT_MISSING] == msgspec.json.decode(transaction.value)["transaction_id"]
-
-
-def test_only_the_span_is_reported_on_profiles_from_the_beginning(log):
-    begin, end = START + 3 * DAY, START + 5 * DAY
-    within = sum(begin <= decode_score(entry.value).timestamp < end for entry in log.on("scores"))
-    found = verified(log, TimeRange(begin, end))
-    assert found.counts == {"identical": within, "outside": len(log.on("scores")) - within}
-    assert 0 < within < len(log.on("scores"))
-
-
-def test_cards_whose_history_was_cut_are_proved_from_their_features_only(log):
-    altered = copy(log)
-    altered.cut("transactions", 0.4)
-    found = verified(altered)
-    assert (found.differences, found.findings) == (0, [])
-    assert found.counts["cut"] > 50
-    assert found.counts["follow"] > 50
-    assert sum(found.counts.values()) == len(log.on("scores"))
-
-
-def test_transactions_behind_the_last_score_are_waiting(log):
-    altered = copy(log)
-    last = max((entry for entry in altered.on("scores") if entry.partition == 0), key=lambda entry: entry.offset)
-    altered.remove(last)
-    assert verified(altered).counts["waiting"] == 1
-
-
-def test_a_replay_that_was_ended_goes_on_with_the_partitions_that_are_left(log, tmp_path, monkeypatch):
-    whole = verified(log)
-    log.serve(monkeypatch)
-    done, begun = replay._partition, []
-
-    def ended_at_the_third(settings, asked, partition, *rest):
-        begun.append(partition)
-        if len(begun) == 3:
-            raise KeyboardInterrupt
-        return done(settings, asked, partition, *rest)
-
-    monkeypatch.setattr(replay, "_partition", ended_at_the_third)
-    folder = tmp_path / "kept"
-    with pytest.raises(KeyboardInterrupt):
-        replay.verify(log.settings, replay.load_checkpoints(folder, replay.plan(log.settings, WHOLE)), folder=folder)
-    grown = copy(log)
-    grown._append(log.settings.topics.scores, 0, b"card", b"came later", 0, [])
-    grown.serve(monkeypatch)
-    kept = replay.load_checkpoints(folder, replay.plan(log.settings, WHOLE))
-    assert replay.verify(log.settings, kept, folder=folder) == whole
-    assert begun == [0, 1, 2, 2, 3]
-
-
-@pytest.mark.parametrize(("stretch", "end"), [(1, 30), (7, 29), (7, 100), (40, 39), (40, 150)])
-def test_a_replay_that_was_ended_within_a_partition_goes_on_there(log, tmp_path, monkeypatch, stretch, end):
-    altered = copy(log)
-    for entry in altered.on("scores")[::17]:
+    entries = [one for one in altered.on("scores") if b'"is_duplicate":false' in one.value and one.partition == 0][:3]
+    for entry in entries:
         altered.replace(entry, value=entry.value.replace(b'"currency":"EUR"', b'"currency":"USD"'))
-    whole = verified(altered)
-    assert whole.differences > 5
-    altered.serve(monkeypatch)
-    taken, take = [], Verifier.take
-
-    def ended(self, one):
-        taken.append(one.offset)
-        if len(taken) == end:
-            raise KeyboardInterrupt
-        return take(self, one)
-
-    monkeypatch.setattr(replay, "MAX_RUN", stretch)
-    monkeypatch.setattr(Verifier, "take", ended)
-    asked = replay.plan(altered.settings, WHOLE)
-    with pytest.raises(KeyboardInterrupt):
-        replay.verify(altered.settings, replay.load_checkpoints(tmp_path, asked), folder=tmp_path)
-    before = len(taken)
-    assert replay.verify(altered.settings, replay.load_checkpoints(tmp_path, asked), folder=tmp_path) == whole
-    pairs = sum(whole.counts.values())
-    assert len(taken) - before <= pairs - (before - 1) + stretch + 1  # at most a stretch is done twice
-    assert not list(tmp_path.glob("*.standing"))
-
-
-def test_profiles_that_another_version_kept_are_refused(tmp_path):
-    checkpoint.save(
-        tmp_path, "0", Checkpoint(SCHEMA + 1, 0, 0, has_begun=True, cut_cards={}, counts={}, findings=[], profiles={})
-    )
-    with pytest.raises(ConfigurationError, match=r"0\.standing: cannot be read: its profiles have schema 6"):
-        checkpoint.load(tmp_path, "0")
-
-
-def test_a_folder_of_another_replay_is_refused(log, tmp_path, monkeypatch):
-    log.serve(monkeypatch)
-    replay.load_checkpoints(tmp_path, replay.plan(log.settings, WHOLE))
-    whole = replay.plan(log.settings, WHOLE)
-    elsewhere = msgspec.structs.replace(whole, topic="of.another.service")
-    for other in (replay.plan(log.settings, WHOLE, [0]), replay.plan(log.settings, TimeRange(5, 6)), elsewhere):
-        with pytest.raises(ConfigurationError, match="keeps another replay"):
-            replay.load_checkpoints(tmp_path, other)
-    (tmp_path / "1.json").write_text("{")
-    with pytest.raises(ConfigurationError, match=r"1\.json: cannot be read"):
-        replay.verify(log.settings, whole, folder=tmp_path)
-    (tmp_path / "plan.json").write_text("{")
-    with pytest.raises(ConfigurationError, match=r"plan\.json: cannot be read"):
-        replay.load_checkpoints(tmp_path, whole)
-    with pytest.raises(ConfigurationError, match="cannot be written"):
-        replay.load_checkpoints(tmp_path / "1.json", whole)
+    report = verified(altered)
+    assert len(report.findings) == 1
+    assert report.found["facts"] == 3

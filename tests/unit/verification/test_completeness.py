@@ -1,10 +1,11 @@
-"""Each way in which outputs can fail their inputs is found and named, and nothing is found where nothing is wrong."""
+"""Every kind of fault between inputs, scores, alerts and dead letters is found, and a clean log has no finding."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -15,16 +16,11 @@ from support.worlds import transaction
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.events import encode
 from fraud_service.kafka.messages import CONTENT_HASH
-from fraud_service.verification.dead_letters import Letters
-from fraud_service.verification.decisions import Decisions, PartitionScope, Unmatched, resolve_unmatched
-from fraud_service.verification.findings import (
-    Findings,
-    Kind,
-    Report,
-    decode_report,
-    encode_report,
-)
-from fraud_service.verification.stream_matcher import Matcher
+from fraud_service.kafka.topic_reader import OffsetRange
+from fraud_service.verification.completeness import CompletenessCheck, PartitionScope, Unmatched
+from fraud_service.verification.log_reader import DeadLetterIndex
+from fraud_service.verification.matching import pair, read_score
+from fraud_service.verification.report import Findings, Kind, Report
 
 if TYPE_CHECKING:
     from fraud_service.kafka.topic_reader import Record
@@ -33,15 +29,19 @@ FAST = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def verified(log: Log, committed: int | None = 1_000, moments: dict[int, int] | None = None, begin: int = 0) -> Report:
-    findings, letters, loose = Findings(), Letters(), Unmatched.none()
+    findings, letters, unmatched = Findings(), DeadLetterIndex(), Unmatched()
     for number in range(PARTITIONS):
-        letters.take(log.of("dead_letters", number), findings)
+        letters.add(log.of("dead_letters", number), findings)
     for number in range(PARTITIONS):
-        moment = (moments or {}).get(number, -1)
-        scope = PartitionScope(NAMES["transactions"], number, begin, 1_000, committed, 1_000, moment)
-        decisions = Decisions(scope, letters.of(NAMES["transactions"], number), loose, findings)
-        decisions.follow(log.of("transactions", number), log.of("scores", number), log.of("alerts", number))
-    resolve_unmatched(loose, findings)
+        moment, topic = (moments or {}).get(number, -1), NAMES["transactions"]
+        ranges = OffsetRange(begin, 1_000), OffsetRange(0, 1_000)
+        scope = PartitionScope(topic, number, *ranges, committed, 1_000, moment)
+        check = CompletenessCheck(scope, letters.of(topic, number), log.of("alerts", number), unmatched, findings)
+        inputs, scores = check.inputs(log.of("transactions", number)), log.of("scores", number)
+        for one in pair(inputs, scores, is_cut=moments is not None, read=read_score):
+            check.take(one)
+        check.finish()
+    unmatched.resolve(findings)
     return findings.report()
 
 
@@ -54,10 +54,10 @@ def kinds(report: Report) -> dict[str, int]:
 def test_a_clean_log_is_clean_and_counted(sent):
     log = written(sent)
     report = verified(log)
-    assert report.anomalies == ()
+    assert report.findings == ()
     assert report.counts["inputs"] == len(sent)
     assert report.counts.get("scores", 0) + report.counts.get("dead_letters", 0) == len(sent)
-    assert decode_report(encode_report(report)) == report
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
 
 
 def chosen(draw, log: Log, role: str):
@@ -68,19 +68,19 @@ def chosen(draw, log: Log, role: str):
 
 @FAST
 @given(messages(), st.data())
-def test_a_lost_score_is_named_by_its_input(sent, data):
+def test_a_missing_score_is_reported_at_its_input(sent, data):
     log = written(sent)
     gone = chosen(data.draw, log, "scores")
     tampered = edited(log, "scores", lambda entries: [e for e in entries if e != gone], gone.partition)
     found = verified(tampered)
-    assert found.found["lost"] == 1
-    (anomaly,) = [anomaly for anomaly in found.anomalies if anomaly.kind is Kind.LOST]
-    assert (anomaly.topic, anomaly.partition) == (NAMES["transactions"], gone.partition)
+    assert found.found["missing"] == 1
+    (finding,) = [finding for finding in found.findings if finding.kind is Kind.MISSING]
+    assert (finding.topic, finding.partition) == (NAMES["transactions"], gone.partition)
 
 
 @FAST
 @given(messages(), st.data())
-def test_a_score_written_twice_is_a_double(sent, data):
+def test_a_score_written_twice_is_duplicated(sent, data):
     log = written(sent)
     twice = chosen(data.draw, log, "scores")
     place = log.of("scores", twice.partition).index(twice)
@@ -88,13 +88,13 @@ def test_a_score_written_twice_is_a_double(sent, data):
         log, "scores", lambda entries: renumbered([*entries[: place + 1], *entries[place:]]), twice.partition
     )
     found = kinds(verified(tampered))
-    assert found["doubled"] >= 1
-    assert "lost" not in found
+    assert found["duplicated"] >= 1
+    assert "missing" not in found
 
 
 @FAST
 @given(messages(), st.data())
-def test_two_scores_that_changed_places_are_out_of_order(sent, data):
+def test_two_swapped_scores_are_out_of_order(sent, data):
     log = written(sent)
     number = data.draw(st.integers(0, PARTITIONS - 1))
     entries = log.of("scores", number)
@@ -104,13 +104,13 @@ def test_two_scores_that_changed_places_are_out_of_order(sent, data):
     assume(json.loads(one.value)["transaction_id"] != json.loads(other.value)["transaction_id"])
     swapped = renumbered([*entries[:place], other, one, *entries[place + 2 :]])
     found = kinds(verified(edited(log, "scores", lambda _: swapped, number)))
-    assert found["reordered"] >= 1
-    assert not {"lost", "doubled", "unexpected"} & found.keys()
+    assert found["out_of_order"] >= 1
+    assert not {"missing", "duplicated", "unexpected"} & found.keys()
 
 
 @FAST
 @given(messages(), st.data())
-def test_a_score_of_nobody_is_unexpected(sent, data):
+def test_a_score_without_an_input_is_unexpected(sent, data):
     log = written(sent)
     number = data.draw(st.integers(0, PARTITIONS - 1))
     (stranger,) = written([(encode(transaction("stranger", card_id="card-9", amount=1.0)), b"card-9")]).all("scores")
@@ -119,12 +119,12 @@ def test_a_score_of_nobody_is_unexpected(sent, data):
     tampered = [*entries[:place], stranger._replace(partition=number), *entries[place:]]
     found = verified(edited(log, "scores", lambda _: renumbered(tampered), number))
     assert kinds(found)["unexpected"] == 1
-    assert "lost" not in kinds(found)
+    assert "missing" not in kinds(found)
 
 
 @FAST
 @given(messages(), st.data(), st.sampled_from(["amount", "timestamp", "merchant_id", "currency"]))
-def test_a_score_that_says_something_else_than_its_input_is_altered(sent, data, field):
+def test_a_score_with_other_fields_than_its_input_is_altered(sent, data, field):
     log = written(sent)
     entry = chosen(data.draw, log, "scores")
     record = json.loads(entry.value)
@@ -136,14 +136,14 @@ def test_a_score_that_says_something_else_than_its_input_is_altered(sent, data, 
 
 @FAST
 @given(messages(), st.data())
-def test_a_missing_alert_a_second_one_and_a_wrong_id_are_told_apart(sent, data):
+def test_a_missing_alert_a_second_one_and_a_wrong_id_are_distinguished(sent, data):
     log = written(sent)
     entry = chosen(data.draw, log, "alerts")
     without = edited(log, "alerts", lambda entries: [e for e in entries if e != entry], entry.partition)
-    assert kinds(verified(without)) == {"lost": 1}
+    assert kinds(verified(without)) == {"missing": 1}
     place = log.of("alerts", entry.partition).index(entry)
     twice = edited(log, "alerts", lambda e: renumbered([*e[: place + 1], *e[place:]]), entry.partition)
-    assert kinds(verified(twice)) in ({"doubled": 1}, {"doubled": 1, "reordered": 1})
+    assert kinds(verified(twice)) in ({"duplicated": 1}, {"duplicated": 1, "out_of_order": 1})
     headers = [(name, b"another" if name == "ce_id" else value) for name, value in entry.headers]
     renamed = entry._replace(headers=headers)
     other = edited(log, "alerts", lambda entries: [renamed if e == entry else e for e in entries], entry.partition)
@@ -152,13 +152,13 @@ def test_a_missing_alert_a_second_one_and_a_wrong_id_are_told_apart(sent, data):
 
 @FAST
 @given(messages(), st.data())
-def test_a_lost_dead_letter_a_second_one_and_other_bytes_are_told_apart(sent, data):
+def test_a_lost_dead_letter_a_second_one_and_other_bytes_are_distinguished(sent, data):
     log = written(sent)
     entry = chosen(data.draw, log, "dead_letters")
     without = edited(log, "dead_letters", lambda entries: [e for e in entries if e != entry], entry.partition)
-    assert kinds(verified(without)) == {"lost": 1}
+    assert kinds(verified(without)) == {"missing": 1}
     twice = edited(log, "dead_letters", lambda e: renumbered([*e, entry]), entry.partition)
-    assert kinds(verified(twice)) == {"doubled": 1}
+    assert kinds(verified(twice)) == {"duplicated": 1}
     bent = entry._replace(value=(entry.value or b"") + b"x")
     other = edited(log, "dead_letters", lambda entries: [bent if e == entry else e for e in entries], entry.partition)
     assert kinds(verified(other)) == {"altered": 1}
@@ -197,12 +197,12 @@ def test_a_dead_letter_of_an_input_that_was_scored_is_found(sent, data):
     ]
     tampered.append("dead_letters", 0, source.key, source.value, headers)
     found = kinds(verified(tampered))
-    assert found.keys() & {"unexpected", "doubled"}
+    assert found.keys() & {"unexpected", "duplicated"}
 
 
 @FAST
 @given(messages(), st.integers(0, 20))
-def test_what_was_not_committed_yet_is_pending_and_not_lost(sent, committed):
+def test_uncommitted_inputs_are_pending_and_not_missing(sent, committed):
     log = written(sent)
     cut = Log()
     for (role, number), entries in log.entries.items():
@@ -212,13 +212,13 @@ def test_what_was_not_committed_yet_is_pending_and_not_lost(sent, committed):
             kept = [e for e in entries if e.timestamp in moments or role == "dead_letters"]
         cut.entries[role, number] = kept
     report = verified(cut, committed)
-    assert report.anomalies == ()
-    assert verified(log, committed).anomalies == ()
+    assert report.findings == ()
+    assert verified(log, committed).findings == ()
 
 
 @FAST
 @given(messages(), st.integers(1, 20))
-def test_what_retention_has_taken_is_neither_lost_nor_a_surplus(sent, begin):
+def test_records_removed_by_retention_are_neither_missing_nor_unexpected(sent, begin):
     log = written(sent)
     cut = Log()
     for place, entries in log.entries.items():
@@ -228,40 +228,25 @@ def test_what_retention_has_taken_is_neither_lost_nor_a_surplus(sent, begin):
         if role in {"scores", "alerts"}:
             cut.entries[role, number] = [e for e in cut.of(role, number) if e.timestamp >= moments[number]]
     report = verified(cut, moments=moments, begin=begin)
-    assert report.anomalies == ()
+    assert report.findings == ()
 
 
 def first(entries: list[Record]) -> int:
     return entries[0].timestamp if entries else LATEST
 
 
-@given(st.lists(st.integers(0, 3)), st.sets(st.integers(0, 30)), st.integers(1, 5))
-def test_a_matcher_accounts_for_every_item_once_however_small_its_window(keys, dropped, window):
-    missing, surplus, pairs = [], [], []
-    matcher = Matcher(lambda *item: missing.append(item), lambda *item: surplus.append(item), window)
-    found = [key for number, key in enumerate(keys) if number not in dropped]
-    for number in range(len(keys)):
-        pairs.append(matcher.expect(keys[number], number))
-        if number < len(found):
-            pairs.append(matcher.find(found[number], number))
-    matcher.finish()
-    met = len([pair for pair in pairs if pair])
-    assert met + len(missing) == len(keys)
-    assert met + len(surplus) == len(found)
-
-
-def test_a_score_in_another_partition_than_its_input_is_misplaced_and_not_lost():
+def test_a_score_in_another_partition_than_its_input_is_in_the_wrong_partition_and_not_missing():
     log = written([])
     payment = transaction("t-1", card_id="card-1")
     home = written([(encode(payment), b"card-1")]).all("scores")[0].partition
     log.send(encode(payment), b"card-1", partition=(home + 1) % PARTITIONS)
     report = verified(log)
-    assert kinds(report) == {"misplaced": 1}
-    assert "murmur2" in report.anomalies[0].what
+    assert kinds(report) == {"wrong_partition": 1}
+    assert "murmur2" in report.findings[0].detail
 
 
 @pytest.mark.parametrize("text", ["", "²", "٣", "-1", "1e3", " 1", "9" * 19, "9" * 5_000, "1\n", "0x1"])
-def test_a_letter_that_names_no_offset_is_foreign_and_stops_nothing(text):
+def test_a_dead_letter_without_a_valid_offset_is_foreign_and_stops_nothing(text):
     log = written([(b"{", b"card-1")])
     (entry,) = log.all("dead_letters")
     forged = [(name, value if name != "fraud-source-offset" else text.encode()) for name, value in entry.headers]
@@ -273,7 +258,7 @@ def test_a_letter_that_names_no_offset_is_foreign_and_stops_nothing(text):
 @pytest.mark.parametrize(
     ("offset", "key", "value"), [(1, b"card-1", None), (0, b"card-2", None), (0, None, None), (0, b"card-1", b"x")]
 )
-def test_a_mark_that_names_itself_or_has_another_key_than_its_letter_is_not_believed(offset, key, value):
+def test_a_redrive_mark_that_names_itself_or_has_another_key_than_its_letter_is_reported(offset, key, value):
     log = written([(b"{", b"card-1")])
     (entry,) = log.all("dead_letters")
     log.append("dead_letters", entry.partition, key, value, [("fraud-redriven-offset", b"%d" % offset)])
@@ -281,21 +266,21 @@ def test_a_mark_that_names_itself_or_has_another_key_than_its_letter_is_not_beli
 
 
 @pytest.mark.parametrize("header", ["fraud-reason", "fraud-source-offset", "fraud-source-topic"])
-def test_a_dead_letter_that_does_not_say_whose_it_is_is_unreadable(header):
+def test_a_dead_letter_without_reason_or_source_is_unreadable(header):
     log = written([(b"{", b"card-1")])
     (entry,) = log.all("dead_letters")
     cut = entry._replace(headers=[(name, value) for name, value in entry.headers if name != header])
     report = verified(edited(log, "dead_letters", lambda _: [cut], entry.partition))
-    assert kinds(report) == {"lost": 1, "unreadable": 1}
+    assert kinds(report) == {"missing": 1, "unreadable": 1}
 
 
-def test_marks_of_redriven_letters_are_counted_and_a_second_one_is_found():
+def test_redrive_marks_are_counted_and_a_second_one_is_found():
     log = written([(b"{", b"card-1")])
     (entry,) = log.all("dead_letters")
     mark = [("fraud-redriven-offset", b"%d" % entry.offset)]
     log.append("dead_letters", entry.partition, b"card-1", None, mark)
     report = verified(log)
-    assert (report.anomalies, report.counts["redriven"], report.counts["dead_letters"]) == ((), 1, 1)
+    assert (report.findings, report.counts["redriven"], report.counts["dead_letters"]) == ((), 1, 1)
     log.append("dead_letters", entry.partition, b"card-1", None, mark)
     log.append("dead_letters", entry.partition, b"card-1", None, [("fraud-redriven-offset", b"77")])
-    assert kinds(verified(log)) == {"doubled": 1, "unexpected": 1}
+    assert kinds(verified(log)) == {"duplicated": 1, "unexpected": 1}

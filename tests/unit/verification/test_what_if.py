@@ -1,4 +1,4 @@
-"""Comparison: what a candidate would have decided, counted on labels that are known."""
+"""What-if replay: the decisions of a candidate are compared with the log on the known labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import decode_score
 from fraud_service.verification import replay, what_if
 from fraud_service.verification.comparison import ChangedDecision, Truth, payment, summary
-from fraud_service.verification.decision_verifier import TimeRange
+from fraud_service.verification.decisions import TimeRange
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def compared(log, monkeypatch):
 
     def compare(policy=None, **candidate):
         chosen = what_if.Candidate(policy or Policy(), **candidate)
-        return what_if.compared(log.settings, replay.plan(log.settings, TimeRange()), chosen)
+        return what_if.compare(log.settings, replay.plan(log.settings, TimeRange()), chosen)
 
     return compare
 
@@ -37,7 +37,7 @@ def test_the_same_thresholds_change_nothing(log, compared):
 
 
 @pytest.mark.parametrize("review", [0.01, 0.05, 0.6])
-def test_another_threshold_gives_the_alerts_that_the_scores_say(log, compared, review):
+def test_another_threshold_gives_the_alerts_that_follow_from_the_scores(log, compared, review):
     figures = compared(Policy(review=review, decline=0.95)).figures
     expected = [one for one in decided(log) if one.score >= review]
     assert figures.as_candidate.alerts == len(expected)
@@ -57,19 +57,19 @@ def test_the_shipped_model_alone_scores_as_its_component_in_the_log(log, compare
     assert all(rows[one.transaction_id].candidate_score == one.score for one in ours)
 
 
-def test_an_unknown_version_is_refused_with_those_that_are_there(compared):
+def test_an_unknown_version_is_rejected_with_the_known_ones(compared):
     with pytest.raises(ConfigurationError, match=r"--version nothing: there are only .*forest-promoted"):
         compared(version="nothing")
 
 
-def test_the_page_has_the_figures_of_a_backtest_and_what_would_have_changed(log, compared):
+def test_the_page_has_the_figures_of_a_backtest_and_the_changes(log, compared):
     page = what_if.page(log.settings, compared(Policy(review=0.05)))
     assert "What would have changed" in page
     assert "CP@100" in page
     assert "<script" not in page
 
 
-def test_value_and_bothered_cards_are_counted_on_what_is_known():
+def test_value_and_bothered_cards_are_counted_on_known_labels():
     def row(name, card, amount, outcomes):
         was, would = (Outcome.REVIEW if flagged == "!" else Outcome.APPROVE for flagged in outcomes)
         reasons = ["A" if flagged == "!" else "" for flagged in outcomes]
@@ -93,7 +93,7 @@ def test_value_and_bothered_cards_are_counted_on_what_is_known():
     assert set(figures.by_amount) == {"0 to 10", "10 to 50", "from 1000"}
 
 
-def test_what_was_taught_of_one_payment_says_nothing_of_another_under_its_id():
+def test_an_example_of_one_payment_does_not_label_another_under_its_id():
     cheap, dear = (
         ChangedDecision(0, "c", "t", "m", amount, "DE", 0.5, Outcome.APPROVE, "", 0.5, Outcome.REVIEW, "A")
         for amount in (1.0, 9999.0)

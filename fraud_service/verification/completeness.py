@@ -1,0 +1,260 @@
+"""Every input has exactly one score or dead letter, every flagged score exactly one alert, all in the order of the log.
+
+The scores of a partition are in the partition of the same number, in the order of their inputs, and so are its alerts.
+Reading the three side by side proves completeness and the order of each card's transactions, in bounded memory.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from fraud_service.domain.codec import UNREADABLE
+from fraud_service.domain.decision import Outcome
+from fraud_service.domain.errors import InvalidRecord
+from fraud_service.domain.events import facts
+from fraud_service.domain.records import AlertRecord, ScoreRecord, alert_id
+from fraud_service.kafka.dead_letters import content_hash
+from fraud_service.verification.matching import Matcher, identify
+from fraud_service.verification.report import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Mapping
+
+    from fraud_service.kafka.dead_letters import LetterHeaders
+    from fraud_service.kafka.topic_reader import OffsetRange, Record
+    from fraud_service.verification.matching import Pair
+    from fraud_service.verification.report import Findings
+
+ALERT_ID: Final = "ce_id"
+MAX_IDS: Final = 100_000  # transaction ids remembered of one partition, the newest
+
+_alerts = msgspec.json.Decoder(AlertRecord)
+
+
+class PartitionScope(NamedTuple):
+    """Which part of a partition to check. Inputs and scores outside `inputs` and `scores` are only matched.
+
+    `committed` is the group's offset on the inputs, None before its first commit. `moment` is the broker's time of the
+    first records if older ones expired or are left out, otherwise -1: a record that is not newer may have its
+    counterpart among the older ones. `alerts_moment` is the same for alerts, which have their own retention. Alerts
+    from `open_alerts` on may belong to scores that were not visible when the offsets were captured.
+    """
+
+    topic: str
+    partition: int
+    inputs: OffsetRange
+    scores: OffsetRange
+    committed: int | None
+    open_alerts: int
+    moment: int = -1
+    alerts_moment: int = -1
+
+
+class Unmatched:
+    """Inputs without a score and scores without an input, whose counterpart may be in another partition."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[Hashable, list[Record]] = {}
+        self.scores: dict[Hashable, list[tuple[Record, bool]]] = {}  # and whether the input has another score
+
+    def merge(self, other: Unmatched) -> None:
+        """Add the records of another partition."""
+        for key, inputs in other.inputs.items():
+            self.inputs.setdefault(key, []).extend(inputs)
+        for key, scores in other.scores.items():
+            self.scores.setdefault(key, []).extend(scores)
+
+    def resolve(self, findings: Findings) -> None:
+        """Match across partitions, and report what is left.
+
+        A producer with another partitioner than murmur2 of the card puts an input where its score is not. Such a card
+        may have a profile in two partitions.
+        """
+        for key, inputs in self.inputs.items():
+            scores = self.scores.get(key, [])
+            for entry in inputs:
+                other = next((one for one in scores if one[0].partition != entry.partition), None)
+                if other is None:
+                    findings.add(Kind.MISSING, entry, "a processed input has neither a score nor a dead letter")
+                else:
+                    scores.remove(other)
+                    detail = f"its score is in partition {other[0].partition}: set partitioner=murmur2 on its producer"
+                    findings.add(Kind.WRONG_PARTITION, entry, detail)
+        for scores in self.scores.values():
+            for entry, is_repeated in scores:
+                if is_repeated:
+                    findings.add(Kind.DUPLICATED, entry, "a second score of one input")
+                else:
+                    findings.add(Kind.UNEXPECTED, entry, "a score without an input")
+
+
+class CompletenessCheck:
+    """Check one partition: filter its inputs through `inputs`, pass every pair to `take`, then call `finish`.
+
+    Parameters
+    ----------
+    letters
+        The dead letters of the partition by offset.
+    alerts
+        The alerts of the partition; read only as far as the scores need them.
+    unmatched
+        Receives inputs and scores whose counterpart is not in this partition.
+    """
+
+    def __init__(
+        self,
+        scope: PartitionScope,
+        letters: Mapping[int, LetterHeaders],
+        alerts: Iterable[Record],
+        unmatched: Unmatched,
+        findings: Findings,
+    ) -> None:
+        self._scope = scope
+        self._letters = letters
+        self._unmatched = unmatched
+        self._findings = findings
+        self._rejected: set[int] = set()
+        self._payments = PaymentsById()
+        self._alerts = Matcher(self._read_alerts(alerts))
+
+    def inputs(self, entries: Iterable[Record]) -> Iterator[Record]:
+        """Yield the inputs that have no dead letter."""
+        begin = self._scope.inputs.begin
+        for entry in entries:
+            letter = self._letters.get(entry.offset)
+            if entry.offset >= begin:
+                self._findings.count("inputs")
+                if letter is not None:
+                    self._rejected.add(entry.offset)
+                    if letter.content is not None and letter.content != content_hash(entry.value):
+                        self._findings.add(Kind.ALTERED, entry, "its dead letter has other bytes")
+            if letter is None:
+                yield entry
+
+    def take(self, pair: Pair) -> None:
+        """Check the next pair."""
+        scope, entry, score = self._scope, pair.input, pair.score
+        if entry is not None and entry.offset < scope.inputs.begin:
+            entry = None
+        elif entry is not None and score is None:
+            self._on_missing_score(entry)
+        if score is None or score.offset < scope.scores.begin:
+            return
+        self._findings.count("scores")
+        try:
+            record = pair.record()
+        except InvalidRecord as error:
+            self._findings.add(Kind.UNREADABLE, score, str(error))
+            return
+        if entry is not None:
+            self._compare(pair, entry, score, record)
+        elif pair.input is None:
+            self._on_missing_input(pair, score, record)
+        self._check_score(score, record)
+
+    def finish(self) -> None:
+        """Report alerts and dead letters that have no score or input."""
+        for entry, record in self._alerts.rest():
+            self._on_surplus_alert(entry, record)
+        scope = self._scope
+        for offset in sorted(set(self._letters) - self._rejected):
+            if scope.inputs.begin <= offset < scope.inputs.end:
+                detail = f"a dead letter ({self._letters[offset].reason}) names this offset, where there is no input"
+                self._findings.add_at(Kind.UNEXPECTED, scope.topic, scope.partition, offset, detail)
+
+    def _compare(self, pair: Pair, entry: Record, score: Record, record: ScoreRecord) -> None:
+        if not pair.in_order:
+            self._findings.add(Kind.OUT_OF_ORDER, score, f"the score of input {entry.offset} is out of order")
+        if score.key != entry.key:
+            self._findings.add(Kind.ALTERED, score, f"its key differs from that of input {entry.offset}")
+        if pair.transaction is not None and facts(pair.transaction) != facts(record):
+            self._findings.add(Kind.ALTERED, score, f"its fields differ from those of input {entry.offset}")
+
+    def _check_score(self, score: Record, record: ScoreRecord) -> None:
+        self._findings.count("duplicates", record.is_duplicate)
+        self._findings.count("reused_ids", record.is_id_reused and not record.is_duplicate)
+        if self._payments.repeats_another(record):
+            self._findings.add(Kind.DUPLICATE_FLAG, score, "it repeats the decision on another payment under its id")
+        if record.outcome is not Outcome.APPROVE and not record.is_duplicate:
+            self._findings.count("flagged")
+            self._check_alert(score, record)
+
+    def _check_alert(self, score: Record, record: ScoreRecord) -> None:
+        key = record.card_id, record.transaction_id
+        had_alert = self._alerts.has_matched(key)
+        found = self._alerts.take(key)
+        if found is None:
+            if score.timestamp <= max(self._scope.moment, self._scope.alerts_moment):
+                self._findings.count("alerts_expired")
+            elif not had_alert:  # otherwise the second score is what is wrong
+                self._findings.add(Kind.MISSING, score, "a flagged transaction has no alert")
+            return
+        (entry, alert), in_order = found
+        if not in_order:
+            self._findings.add(Kind.OUT_OF_ORDER, entry, f"the alert of score {score.offset} is out of order")
+        decided = (record.outcome, record.score, record.model, record.snapshot, record.reasons)
+        if (alert.outcome, alert.score, alert.model, alert.snapshot, alert.reasons) != decided:
+            self._findings.add(Kind.ALTERED, entry, f"its decision differs from that of score {score.offset}")
+        if facts(alert.transaction) != facts(record):
+            self._findings.add(Kind.ALTERED, entry, f"its transaction differs from that of score {score.offset}")
+        for surplus in self._alerts.surplus():
+            self._on_surplus_alert(*surplus)
+
+    def _read_alerts(self, entries: Iterable[Record]) -> Iterator[tuple[Hashable, tuple[Record, AlertRecord]]]:
+        for entry in entries:
+            self._findings.count("alerts")
+            try:
+                record = _alerts.decode(entry.value or b"")
+            except UNREADABLE as error:
+                self._findings.add(Kind.UNREADABLE, entry, f"an alert cannot be read: {error}")
+                continue
+            if entry.header(ALERT_ID) != alert_id(record.transaction):
+                self._findings.add(Kind.ALTERED, entry, "the id of the alert is not that of its transaction")
+            yield (record.transaction.card_id, record.transaction.transaction_id), (entry, record)
+
+    def _on_missing_score(self, entry: Record) -> None:
+        if self._scope.committed is None or entry.offset >= self._scope.committed:
+            self._findings.count("pending")
+        elif entry.timestamp <= self._scope.moment:
+            self._findings.count("scores_expired")
+        else:
+            self._unmatched.inputs.setdefault(identify(entry)[0], []).append(entry)
+
+    def _on_missing_input(self, pair: Pair, score: Record, record: ScoreRecord) -> None:
+        if score.timestamp <= self._scope.moment:
+            self._findings.count("scores_of_older_inputs")
+        else:
+            key = record.card_id, record.transaction_id
+            self._unmatched.scores.setdefault(key, []).append((score, pair.is_repeated))
+
+    def _on_surplus_alert(self, entry: Record, record: AlertRecord) -> None:
+        if entry.timestamp <= self._scope.moment:
+            self._findings.count("alerts_of_older_inputs")
+        elif entry.offset >= self._scope.open_alerts:
+            self._findings.count("alerts_in_flight")
+        elif self._alerts.has_matched((record.transaction.card_id, record.transaction.transaction_id)):
+            self._findings.add(Kind.DUPLICATED, entry, "a second alert of one flagged transaction")
+        else:
+            self._findings.add(Kind.UNEXPECTED, entry, "an alert without a score")
+
+
+class PaymentsById:
+    """The payments under each transaction id of one partition, in bounded memory: only their hashes are kept."""
+
+    def __init__(self, max_ids: int = MAX_IDS) -> None:
+        self._max_ids = max_ids
+        self._payments: OrderedDict[int, set[int]] = OrderedDict()
+
+    def repeats_another(self, record: ScoreRecord) -> bool:
+        """Add the next score, and say whether it repeats a payment that was never scored under its id."""
+        name, payment = hash((record.card_id, record.transaction_id)), hash(facts(record))
+        if record.is_duplicate:
+            return name in self._payments and payment not in self._payments[name]
+        self._payments.setdefault(name, set()).add(payment)
+        self._payments.move_to_end(name)
+        if len(self._payments) > self._max_ids:
+            self._payments.popitem(last=False)
+        return False

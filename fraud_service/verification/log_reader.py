@@ -1,0 +1,242 @@
+"""Read the topics for a verification: inputs, dead letters, labels, and everything that the learner published."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fraud_service.config import factories
+from fraud_service.config.keyring import load_keyring
+from fraud_service.domain.detector import Detector
+from fraud_service.domain.errors import FraudServiceError, InvalidEvent, InvalidRecord, ModelError, RefusedRecord
+from fraud_service.domain.events import decode_label
+from fraud_service.domain.records import decode_labelled
+from fraud_service.domain.snapshot import Snapshot, decode_snapshot
+from fraud_service.domain.snapshot_store import SnapshotStore, SnapshotView
+from fraud_service.kafka.dead_letters import DeadLetterParser, LetterHeaders
+from fraud_service.kafka.model_topic import NON_MODEL_KEYS
+from fraud_service.kafka.topic_reader import TopicReader
+from fraud_service.models.onnx_forest import OnnxForest
+from fraud_service.processors.snapshot_reader import risk_row
+from fraud_service.verification.decisions import KnownSnapshots
+from fraud_service.verification.report import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fraud_service.config.settings import Settings
+    from fraud_service.domain.events import Label
+    from fraud_service.domain.policy import Policy
+    from fraud_service.domain.records import LabelledRecord
+    from fraud_service.kafka.topic_reader import Record
+    from fraud_service.security.signatures import Keyring
+    from fraud_service.verification.report import Findings
+
+FOREVER_MS: Final = 1 << 62  # a verification forgets no snapshot
+NAME: Final = "fraud-replay"  # of the connections, in the broker's logs; they join no group
+
+
+class Broadcasts(msgspec.Struct, frozen=True):
+    """Everything that was ever published to the scorers.
+
+    `pretrained` is the model that processes start with, `promoted` has those on the models topic by version.
+    `store` has the snapshots whose digest fits. `incomplete` names the others: their risk rows were altered or removed
+    by compaction, or they name a missing model. `rejected` says which records failed their check, and why.
+    """
+
+    pretrained: OnnxForest
+    promoted: dict[str, OnnxForest]
+    store: SnapshotStore
+    incomplete: tuple[str, ...]
+    rejected: tuple[str, ...]
+
+    @property
+    def views(self) -> dict[str, SnapshotView]:
+        """Every complete snapshot by version, the oldest first; each also without its online model."""
+        both = (one for view in self.store.views for one in (view, view.without_online_model()))
+        return {view.snapshot.version: view for view in both}
+
+    @property
+    def models(self) -> dict[str, OnnxForest]:
+        """Every model by its version."""
+        return {self.pretrained.version: self.pretrained, **self.promoted}
+
+    def known(self) -> KnownSnapshots:
+        """Return what a decision may name."""
+        return KnownSnapshots(self.views, self.models.keys())
+
+    def detector(self, policy: Policy) -> Detector:
+        """Return a detector with every model."""
+        detector = Detector(self.pretrained, policy, max_models=len(self.promoted) + 1)
+        for model in self.promoted.values():
+            detector.register_model(model)
+        return detector
+
+
+class DeadLetterIndex:
+    """Index of all dead letters, at sixteen to a hundred bytes each."""
+
+    def __init__(self) -> None:
+        self._letters: dict[tuple[str, int], dict[int, LetterHeaders]] = {}  # by topic and partition, then by offset
+
+    def of(self, topic: str, partition: int) -> dict[int, LetterHeaders]:
+        """Return the dead letters of one partition of an input, by offset."""
+        return self._letters.get((topic, partition), {})
+
+    def add(self, entries: Iterable[Record], findings: Findings | None = None, begin: int = 0) -> None:
+        """Index one partition of dead letters, and check it if `findings` are given.
+
+        A second letter of one input is wrong, and so are foreign records, invalid redrive marks and second marks.
+        Records before the offset `begin` are indexed without a check.
+        """
+        parser, redriven = DeadLetterParser(), set[int]()
+        for entry in entries:
+            checked = findings if entry.offset >= begin else None
+            try:
+                found = parser.parse(entry)
+            except InvalidRecord as error:
+                if checked is not None:
+                    checked.add(Kind.UNREADABLE, entry, str(error))
+                continue
+            if isinstance(found, LetterHeaders):
+                known = self._letters.setdefault((found.topic, found.partition), {})
+                if checked is not None:
+                    checked.count("dead_letters")
+                    if found.offset in known:
+                        place = f"{found.topic}[{found.partition}]@{found.offset}"
+                        checked.add(Kind.DUPLICATED, entry, f"a second dead letter of {place}")
+                known[found.offset] = found
+            elif checked is None:
+                continue
+            elif found.problem is not None:
+                checked.add(Kind.UNEXPECTED, entry, found.problem)
+            else:
+                checked.count("redriven")
+                if found.offset in redriven:
+                    checked.add(Kind.DUPLICATED, entry, f"the dead letter at {found.offset} was redriven before")
+                redriven.add(found.offset)
+
+
+def opened(settings: Settings, name: str = NAME) -> TopicReader:
+    """Return a reader of the topics; it reads one partition at a time."""
+    return TopicReader(settings, name)
+
+
+def read_broadcasts(settings: Settings) -> Broadcasts:
+    """Read models, risk and snapshots from the beginning.
+
+    Raises
+    ------
+    ArchiveError
+        When a topic cannot be read.
+    ModelError
+        When the configured model cannot be loaded.
+    """
+    rejected: list[str] = []
+    pretrained = factories.pretrained(settings)
+    with opened(settings) as reader:
+        models = _models(trusted(reader, settings, "models", rejected), rejected)
+        promoted = {model.version: model for model in models}
+        store = empty_store(pretrained, promoted)
+        for version, key, row in risk_rows(reader, settings, rejected):
+            store.receive_risk(version, key, row)
+        for snapshot in snapshots(reader, settings, rejected):
+            store.receive_snapshot(snapshot)
+    store.apply_received(final=True)
+    return Broadcasts(pretrained, promoted, store, tuple(store.passed_over), tuple(rejected))
+
+
+def signed_records(
+    entries: Iterable[Record], role: str, keyring: Keyring, on_rejected: Callable[[Record, FraudServiceError], None]
+) -> Iterator[Record]:
+    """Yield the records that one of our keys has signed: scorers and learner reject the others, too."""
+    for entry in entries:
+        try:
+            keyring.require(role, entry.key, entry.value, entry.headers)
+        except RefusedRecord as error:
+            on_rejected(entry, error)
+        else:
+            yield entry
+
+
+def trusted(reader: TopicReader, settings: Settings, role: str, rejected: list[str]) -> Iterator[Record]:
+    """Read the signed records of a topic; adds the place and fault of every other one to `rejected`."""
+    entries = reader.read(getattr(settings.topics, role), 0)
+    return signed_records(
+        entries, role, load_keyring(settings), lambda entry, error: rejected.append(_rejection(entry, error))
+    )
+
+
+def empty_store(pretrained: OnnxForest, promoted: dict[str, OnnxForest]) -> SnapshotStore:
+    """Return an empty store that accepts the snapshots of all these models."""
+    store = SnapshotStore(factories.first_snapshot(pretrained), kept=FOREVER_MS)
+    for model in promoted.values():
+        store.register_model(model.version, model.manifest.leaves)
+    return store
+
+
+def _models(entries: Iterator[Record], rejected: list[str]) -> Iterator[OnnxForest]:
+    for entry in entries:
+        if entry.value is None or entry.key in NON_MODEL_KEYS:
+            continue
+        try:
+            yield OnnxForest.from_message(entry.value)
+        except ModelError as error:
+            rejected.append(_rejection(entry, error))
+
+
+def risk_rows(reader: TopicReader, settings: Settings, rejected: list[str]) -> Iterator[tuple[str, str, bytes | None]]:
+    """Yield the snapshot version, key and bytes of each risk row."""
+    for entry in trusted(reader, settings, "risk", rejected):
+        try:
+            yield risk_row(entry.key, entry.value, entry.headers)
+        except InvalidRecord as error:
+            rejected.append(_rejection(entry, error))
+
+
+def snapshots(reader: TopicReader, settings: Settings, rejected: list[str]) -> Iterator[Snapshot]:
+    """Yield the snapshots whose digest fits."""
+    for entry in trusted(reader, settings, "snapshots", rejected):
+        try:
+            yield decode_snapshot(entry.value or b"")
+        except InvalidRecord as error:
+            rejected.append(_rejection(entry, error))
+
+
+def _rejection(entry: Record, error: FraudServiceError) -> str:
+    key = "no key" if entry.key is None else entry.key.decode(errors="replace")
+    return f"{entry.topic}[{entry.partition}]@{entry.offset} ({key}): {error}"
+
+
+def dead_letters(reader: TopicReader, settings: Settings) -> DeadLetterIndex:
+    """Index every dead letter; skips foreign records."""
+    index = DeadLetterIndex()
+    for partition in reader.spans(settings.topics.dead_letters):
+        index.add(reader.read(settings.topics.dead_letters, partition))
+    return index
+
+
+def labels(reader: TopicReader, settings: Settings, partitions: Iterable[int]) -> Iterator[Label]:
+    """Yield the labels of some partitions, without rejected ones."""
+    letters = dead_letters(reader, settings)
+    for partition in partitions:
+        rejected = letters.of(settings.topics.labels, partition)
+        for entry in reader.read(settings.topics.labels, partition):
+            if entry.offset not in rejected:
+                with suppress(InvalidEvent):
+                    yield decode_label(entry.value)
+
+
+def labelled(reader: TopicReader, settings: Settings) -> Iterator[LabelledRecord]:
+    """Yield every labelled example, partition by partition; skips foreign records."""
+    for entry in whole(reader, settings.topics.labelled):
+        with suppress(InvalidRecord):
+            yield decode_labelled(entry.value or b"")
+
+
+def whole(reader: TopicReader, topic: str) -> Iterator[Record]:
+    """Read all partitions of a topic, one after the other."""
+    for partition, span in reader.spans(topic).items():
+        yield from reader.read(topic, partition, *span)
