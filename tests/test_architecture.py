@@ -6,9 +6,11 @@ import ast
 import re
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from support.scheduling import INDEPENDENT
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fraud_service"
@@ -218,3 +220,79 @@ def test_the_search_finds_what_it_should(tmp_path, monkeypatch):
     at_once = {"typing", "typing.TYPE_CHECKING", "json", "os.path"} | ours
     assert imports("fraud_service.kafka.module", functions=False) == at_once
     assert imports("fraud_service.kafka.module") == at_once | {"river"}
+
+
+# Modules without a test file of their name: the file that tests them, and why they share it.
+TESTED_BY = {
+    # Commands are tested as their user runs them, through the whole command line or on a broker.
+    "unit/cli/test_cli.py": "cli.admin cli.data cli.models cli.options cli.service cli.snapshots cli.topics cli.verify",
+    "unit/cli/test_output.py": "cli.dead_letters demo.screen evaluation.html admin.models",
+    # What these do is done to topics and groups of a cluster.
+    "broker/test_operations_on_kafka.py": "admin.reset admin.refit",
+    "broker/test_lockstep_on_kafka.py": "admin.erase admin.rebuild admin.event_time_pacing",
+    "broker/test_redrive_on_kafka.py": "admin.redrive",
+    "broker/test_repartition_on_kafka.py": "admin.repartition",
+    "broker/test_archive_on_kafka.py": "kafka.consumer_groups kafka.open_transactions",
+    "broker/test_hostile_sizes_on_kafka.py": "kafka.sender kafka.unreadable_batches",
+    "broker/test_forged_letters_on_kafka.py": "kafka.dead_letter_reader",
+    "simulation/test_seeds.py": "processors.input_log",
+    "e2e/test_demo.py": "demo.broker demo.monitor demo.run demo.setup",
+    # Parts of one mechanism, tested through the whole of it.
+    "unit/domain/test_codec.py": "domain.errors domain.records",
+    "unit/domain/test_detector.py": "domain.decision domain.policy domain.reasons domain.scoring",
+    "unit/domain/test_snapshot.py": "domain.risk domain.snapshot_store",
+    "unit/domain/test_label_join.py": "domain.label_join_cards domain.label_join_rows",
+    "unit/domain/test_online_training.py": "domain.time",
+    "unit/models/test_river_learner.py": "domain.online_model",
+    "unit/models/test_artifact.py": "models.onnx_graph models.trees",
+    "unit/config/test_settings.py": "config.setting_groups",
+    "unit/config/test_keyring.py": "security.keys",
+    "unit/kafka/test_topic_reader.py": "kafka.messages",
+    "unit/runtime/test_preflight.py": "kafka.retries",
+    "unit/runtime/test_batching.py": "runtime.application",
+    "unit/runtime/test_fast_state.py": "runtime.changelogs",
+    "unit/runtime/test_quix_patches.py": "runtime.stalled_fetch",
+    "unit/runtime/test_health.py": "runtime.metrics.learner runtime.metrics.scorer runtime.metrics.stream",
+    "unit/processors/test_tokenizer.py": "runtime.metrics.tokenizer",
+    "unit/runtime/test_error_classification.py": "service",
+    "unit/security/test_card_data.py": (
+        "security.authentication_data security.card_numbers security.deobfuscation security.digit_context "
+        "security.issuers"
+    ),
+    "unit/training/test_fit.py": "training.model_card",
+    "unit/evaluation/test_metrics.py": "evaluation.card_precision domain.ranking",
+    "unit/evaluation/test_report.py": "evaluation.charts evaluation.result",
+    "unit/verification/test_verify.py": "verification.*",
+}
+UNIT = ROOT / "tests" / "unit"
+
+
+def has_file_of_its_name(module: str) -> bool:
+    """Whether a module, or the package within a package that it is in, has a test file of its name."""
+    *folders, name = module.split(".")
+    own = UNIT.joinpath(*folders, f"test_{name}.py")
+    of_package = UNIT.joinpath(*folders[:-1], f"test_{folders[-1]}.py") if len(folders) > 1 else own
+    return own.exists() or of_package.exists()
+
+
+def test_every_module_has_a_test_file_of_its_name_or_is_listed_with_the_one_that_tests_it():
+    modules = {name.removeprefix("fraud_service.") for name, path in FILES.items() if path.name[:2] != "__"}
+    without = {module for module in modules if not has_file_of_its_name(module)}
+    listed = [module for modules in TESTED_BY.values() for module in modules.split()]
+    assert [module for module in without if not any(fnmatch(module, one) for one in listed)] == []
+    assert [one for one in listed if listed.count(one) > 1 or not any(fnmatch(module, one) for module in without)] == []
+    assert [file for file in TESTED_BY if not (ROOT / "tests" / file).exists()] == []
+
+
+def test_unit_tests_start_no_broker_server_browser_or_container():
+    needs = {"apache_kafka", "own_kafka", "containers", "prometheus", "chart", "support.prometheus"}
+    for path in UNIT.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+        used |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert used.isdisjoint(needs), path
+
+
+def test_the_scheduler_names_modules_that_are_there():
+    assert [module for module in INDEPENDENT if not (ROOT / module).exists()] == []
