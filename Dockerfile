@@ -1,12 +1,12 @@
-# One file, two images: the service (scorer, learner, tools) and, with `--target refit`, the same with what trains.
+# Two images: the service (scorer, learner, tools), and with `--target refit` the service with training libraries.
 #
-# The base is Debian's or the official slim Python, 3.11 or newer. To pin it: BASE_IMAGE=…/python:3.13-slim@sha256:…
+# The base is a Debian image with Python 3.11 or newer. Pin it with BASE_IMAGE=…/python:3.13-slim@sha256:…
 ARG BASE_IMAGE=docker.io/library/python:3.13-slim-trixie
 
 
 # hadolint ignore=DL3006 -- the tag or digest is in BASE_IMAGE
 FROM ${BASE_IMAGE} AS build
-# Where packages come from, if not from PyPI: these reach pip and uv as they are, and only while building.
+# Package index for pip and uv during the build. By default, PyPI.
 ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
 ENV UV_PROJECT_ENVIRONMENT=/opt/fraud-service \
@@ -15,7 +15,7 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/fraud-service \
     UV_COMPILE_BYTECODE=1 \
     UV_NO_CACHE=1 \
     UV_SYSTEM_CERTS=1
-# By hash, as uv then installs everything else.
+# uv is pinned by hash, like everything that it installs.
 COPY ops/uv.txt /opt/uv.txt
 RUN python3 -m venv /opt/uv \
     && /opt/uv/bin/python -m pip install --no-cache-dir --require-hashes --only-binary=:all: --requirement /opt/uv.txt
@@ -50,8 +50,8 @@ LABEL org.opencontainers.image.title="fraud-service" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
-# One thread: a pod scores on one core, and more threads than that cost a row a hundred times its time.
-# PYTHONDONTWRITEBYTECODE: the root is read-only, and everything is compiled.
+# One thread: a pod scores on one core, and more threads make a row about a hundred times slower.
+# PYTHONDONTWRITEBYTECODE: the root file system is read-only, and uv has compiled everything.
 ENV PATH=/opt/fraud-service/bin:$PATH \
     FRAUD_STATE_DIR=/var/lib/fraud-service \
     OMP_NUM_THREADS=1 \
@@ -72,6 +72,6 @@ FROM runtime AS service
 COPY --from=build-service /opt/fraud-service /opt/fraud-service
 EXPOSE 8000
 CMD ["score"]
-# Of the poll loop: a restart would not bring a broker back.
+# /livez checks only the poll loop, because a restart would not repair a broker.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["/opt/fraud-service/bin/python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('FRAUD_HTTP_PORT', 8000)}/livez\", timeout=4)"]

@@ -52,7 +52,7 @@ def test_check_names_what_is_missing_changed_or_left_over(generator, tmp_path, m
     assert generator.differences(tmp_path) == []
 
 
-def test_every_panel_says_what_it_tells_and_in_which_unit():
+def test_every_panel_has_a_description_and_a_unit():
     panels = observed.panels()
     assert len(panels) > 40
     for name, panel in panels:
@@ -62,7 +62,7 @@ def test_every_panel_says_what_it_tells_and_in_which_unit():
         assert panel["targets"], name
 
 
-def test_addresses_are_stable_and_every_dashboard_can_be_found_from_every_other():
+def test_dashboard_addresses_are_stable_and_dashboards_link_to_each_other():
     boards = observed.dashboards()
     assert {board["uid"] for board in boards} == {
         f"fraud-service-{name}" for name in ("overview", "models", "runtime", "business")
@@ -74,7 +74,7 @@ def test_addresses_are_stable_and_every_dashboard_can_be_found_from_every_other(
         assert board["description"]
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap():
+def test_panels_have_unique_ids_and_do_not_overlap():
     for board in observed.dashboards():
         assert max(Counter(panel["id"] for panel in board["panels"]).values()) == 1
         cells = Counter(
@@ -87,7 +87,7 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap():
         assert max(x for x, _ in cells) == 23, board["title"]
 
 
-def test_an_installation_and_its_pods_can_be_chosen_everywhere():
+def test_every_panel_can_select_an_installation_and_its_pods():
     for board in observed.dashboards():
         names = [variable["name"] for variable in board["templating"]["list"]]
         assert names == ["datasource", "namespace", "job", "pod"]
@@ -99,7 +99,7 @@ def test_an_installation_and_its_pods_can_be_chosen_everywhere():
                 assert all(f'{label}=~".*"' in selector for label in ("namespace", "job", "pod")), selector
 
 
-def test_no_variable_of_grafana_is_left_that_the_tests_do_not_know():
+def test_the_tests_replace_every_grafana_variable():
     assert [text for _, text in observed.expressions() if "$" in text] == []
 
 
@@ -128,7 +128,7 @@ def test_every_metric_named_in_a_dashboard_or_rule_exists():
     assert asked() - exposed() == set()
 
 
-def test_every_metric_of_the_service_is_shown_or_watched():
+def test_every_metric_of_the_service_is_in_a_dashboard_or_rule():
     ours = {name for name in exposed() if name.startswith("fraud_")}
     assert len(ours) > 35
     assert ours - asked() == set()

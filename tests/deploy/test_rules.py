@@ -32,7 +32,7 @@ def test_promtool_finds_the_rules_sound():
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
-def test_rules_fire_when_they_must_and_only_then(path):
+def test_rules_fire_exactly_when_they_should(path):
     assert "SUCCESS" in promtool("test", "rules", str(path))
 
 
@@ -53,7 +53,7 @@ def test_every_alert_is_tested_to_fire_and_not_to_fire():
     assert {name for name, expected in tested.items() if all(expected)} == set()
 
 
-def test_every_alert_says_how_urgent_it_is_what_happened_and_where_to_read_on():
+def test_every_alert_has_severity_summary_and_runbook_link():
     for name, rule in ALERTS.items():
         assert rule["labels"] == {"severity": rule["labels"]["severity"]}
         assert rule["labels"]["severity"] in SEVERITIES
@@ -70,21 +70,21 @@ def test_every_alert_has_a_section_in_the_runbook_and_every_section_an_alert():
         assert re.search(r"\*\*Do\*\*|and do\*\*", text), name
 
 
-def test_links_within_the_runbook_lead_somewhere():
+def test_links_within_the_runbook_are_valid():
     links = re.findall(r"\]\(#(\w+)\)", RUNBOOK)
     assert len(links) > 10
     assert set(links) <= {name.lower() for name in ALERTS}
     assert all((ROOT / "docs" / file).is_file() for file in re.findall(r"\]\(([\w-]+\.md)", RUNBOOK))
 
 
-def test_another_parser_reads_every_expression_too():
+def test_a_second_parser_reads_every_expression():
     for rule in observed.rules():
         promql_parser.parse(rule["expr"])
     with pytest.raises(ValueError, match="parenthesis"):
         promql_parser.parse("sum(fraud_ready")
 
 
-def test_what_a_rule_records_some_alert_uses():
+def test_every_recording_rule_is_used_by_an_alert():
     recorded = {rule["record"] for rule in observed.rules() if "record" in rule}
     used = {name for rule in observed.rules() for name, _ in observed.selectors(rule["expr"])}
     assert recorded - used == set()

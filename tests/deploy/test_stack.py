@@ -75,7 +75,7 @@ def test_the_settings_of_the_stack_are_settings_of_the_service(stack, monkeypatc
     assert len(set(instances)) == 2
 
 
-def test_what_is_mounted_from_the_tree_is_there(stack):
+def test_every_mounted_file_exists(stack):
     binds = [v for s in stack["services"].values() for v in s.get("volumes", []) if v["type"] == "bind"]
     assert len(binds) == 6
     for bind in binds:
@@ -117,7 +117,7 @@ def test_grafana_finds_its_dashboards_and_its_prometheus(stack):
         ("amtool", ["check-config"], "ops/alertmanager.yml"),
     ],
 )
-def test_their_own_tools_take_the_configurations(tool, command, config):
+def test_the_configurations_pass_the_checks_of_their_own_tools(tool, command, config):
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed")
     done = subprocess.run([tool, *command, str(ROOT / config)], capture_output=True, text=True, timeout=60, check=False)

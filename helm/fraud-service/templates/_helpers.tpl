@@ -6,7 +6,7 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* What selectors match: it must never change, for selectors cannot. */ -}}
+{{- /* Labels of selectors. They must never change, because Kubernetes forbids it. */ -}}
 {{- define "fraud-service.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -23,7 +23,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.serviceAccount.name | default (ternary (include "fraud-service.fullname" .) "default" .Values.serviceAccount.enabled) -}}
 {{- end -}}
 
-{{- /* Takes a list: the root, and what has repository, tag and digest. */ -}}
+{{- /* The image reference. Takes a list: the root, and a map with repository, tag and digest. */ -}}
 {{- define "fraud-service.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
 {{- if $image.digest -}}
@@ -33,20 +33,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{- /* Settings that are no secret, and the same in every pod. Numbers through JSON: 1e+06 is no integer to the service. */ -}}
+{{- /* Settings without secrets, equal in all pods. Numbers go through JSON, because the service rejects 1e+06 as integer. */ -}}
 {{- define "fraud-service.settings" -}}
 FRAUD_BOOTSTRAP_SERVERS: {{ .Values.kafka.bootstrapServers | quote }}
 {{- if or .Values.scorer.enabled .Values.learner.enabled .Values.refit.enabled }}
 {{- with .Values.signing }}
 {{- if .secret }}
 {{- if has .secret (list $.Values.http.tlsSecret $.Values.kafka.tls.caSecret $.Values.kafka.tls.clientSecret $.Values.kafka.sasl.secret) }}
-{{- fail (printf "signing.secret: every entry of Secret %s would be a key that signs, and it is named for something else too; make one of its own" .secret) }}
+{{- fail (printf "signing.secret: every entry of Secret %s would be a key that signs, but another value names it too; create a separate Secret" .secret) }}
 {{- end }}
 FRAUD_DEPLOYMENT: {{ .deployment | default (printf "%s/%s" $.Release.Namespace $.Release.Name) | quote }}
 {{- else if .allowUnsigned }}
 FRAUD_ALLOW_UNSIGNED: "true"
 {{- else }}
-{{- fail "signing.secret: name the Secret with the keys that sign models, snapshots and risk (kubectl create secret generic fraud-signing --from-literal=2026-01=$(openssl rand -hex 32)), or set signing.allowUnsigned=true to work without keys" }}
+{{- fail "signing.secret: name the Secret with the keys that sign models, snapshots and risk (kubectl create secret generic fraud-signing --from-literal=2026-01=$(openssl rand -hex 32)), or set signing.allowUnsigned=true to run without keys" }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -60,7 +60,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- $kafka := (index . 0).Values.kafka -}}
 {{- $own := (index (index . 0).Values (index . 1)).kafka -}}
 {{- if ne (empty $own.username) (empty $own.secret) -}}
-{{- fail (printf "%s.kafka: username and secret belong together, set both or neither" (index . 1)) -}}
+{{- fail (printf "%s.kafka: username and secret belong together: set both or neither" (index . 1)) -}}
 {{- end -}}
 {{- if and $own.username (not $kafka.sasl.enabled) -}}
 {{- fail (printf "%s.kafka.username has no effect without kafka.sasl.enabled" (index . 1)) -}}
@@ -70,13 +70,13 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- end -}}
 {{- range $option, $_ := $kafka.options -}}
 {{- if regexMatch "^(sasl\\.(username|password|jaas|oauthbearer\\.client\\.secret)|ssl[._](certificate|key|keystore)([._]|$))" $option -}}
-{{- fail (printf "kafka.options: %s would give all components one user; set kafka.sasl, kafka.tls, or the kafka of a component" $option) -}}
+{{- fail (printf "kafka.options: %s would give all components one user; use kafka.sasl, kafka.tls, or the kafka values of a component" $option) -}}
 {{- end -}}
 {{- if and (eq $option "security.protocol") (or $kafka.sasl.enabled $kafka.tls.enabled) -}}
-{{- fail "kafka.options: security.protocol would override kafka.sasl and kafka.tls; leave it out, they say it" -}}
+{{- fail "kafka.options: security.protocol would override kafka.sasl and kafka.tls; remove it, because they set it" -}}
 {{- end -}}
 {{- if has $option (list "bootstrap.servers" "metadata.broker.list") -}}
-{{- fail (printf "kafka.options: %s would name other brokers than the network policy lets pods reach; set kafka.bootstrapServers" $option) -}}
+{{- fail (printf "kafka.options: %s would name brokers that the network policy does not allow; set kafka.bootstrapServers" $option) -}}
 {{- end -}}
 {{- end -}}
 {{- $found := dict "username" "" "secret" "" "clientSecret" "" -}}
@@ -90,7 +90,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- mustToJson $found -}}
 {{- end -}}
 
-{{- /* The Kafka principal of a component: with SASL its user name, else the Secret of its certificate; empty without both. An option that brings an identity of its own (OAuth, Kerberos) gives all components the same one. */ -}}
+{{- /* The Kafka principal of a component: its user name with SASL, else the Secret of its certificate, else empty. An option with its own identity (OAuth, Kerberos) gives all components the same principal. */ -}}
 {{- define "fraud-service.principal" -}}
 {{- $credentials := include "fraud-service.credentials" . | fromJson -}}
 {{- $all := "" -}}
@@ -100,7 +100,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- $all | default $credentials.username | default $credentials.clientSecret -}}
 {{- end -}}
 
-{{- /* The Secret with the signing keys, for a component that signs or verifies; and that of HTTPS, for one that serves it. Take a list: the root, and the component. */ -}}
+{{- /* The Secret with the signing keys, for a component that signs or verifies, and the Secret for HTTPS, for one that serves it. Both take a list: the root, and the component. */ -}}
 {{- define "fraud-service.signingSecret" -}}
 {{- if has (index . 1) (list "scorer" "learner" "refit") -}}{{- (index . 0).Values.signing.secret -}}{{- end -}}
 {{- end -}}
@@ -109,7 +109,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- if has (index . 1) (list "scorer" "learner" "tokenizer") -}}{{- (index . 0).Values.http.tlsSecret -}}{{- end -}}
 {{- end -}}
 
-{{- /* FRAUD_KAFKA_CONFIG: no secret is in it. Kubernetes leaves `$$(` alone, so that every text arrives as it was written. */ -}}
+{{- /* FRAUD_KAFKA_CONFIG, without secrets. Kubernetes would expand `$(`, so it is escaped as `$$(`. */ -}}
 {{- define "fraud-service.kafka" -}}
 {{- $kafka := (index . 0).Values.kafka -}}
 {{- $credentials := include "fraud-service.credentials" . | fromJson -}}
@@ -131,7 +131,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- mustToRawJson $options | replace "$(" "$$(" -}}
 {{- end -}}
 
-{{- /* What every pod is: "restricted" of the Pod Security Standards, and without a token. Takes a list: the root, and the component. */ -}}
+{{- /* Pod spec for all pods: Pod Security Standard "restricted", without a token. Takes a list: the root, and the component. */ -}}
 {{- define "fraud-service.pod" -}}
 {{- $credentials := include "fraud-service.credentials" . | fromJson -}}
 {{- $signing := include "fraud-service.signingSecret" . -}}
@@ -177,7 +177,7 @@ volumes:
       sizeLimit: 256Mi
   {{- with .Values.kafka.sasl }}
   {{- if .enabled }}
-  # A file named as the option it holds.
+  # One file per option, named after it.
   - name: kafka-secrets
     secret:
       secretName: {{ $credentials.secret | quote }}
@@ -188,7 +188,7 @@ volumes:
   {{- end }}
   {{- end }}
   {{- with $signing }}
-  # A file a key, named as the key.
+  # One file per key, named after it.
   - name: signing-keys
     secret:
       secretName: {{ . | quote }}
@@ -224,7 +224,7 @@ volumes:
 {{- end -}}
 {{- end -}}
 
-{{- /* What every container is. Its own environment and mounts are appended below `env` and `volumeMounts`. Takes a list: the root, and the component. */ -}}
+{{- /* Container spec for all containers. Callers append their own `env` and `volumeMounts`. Takes a list: the root, and the component. */ -}}
 {{- define "fraud-service.container" -}}
 {{- $kafka := include "fraud-service.kafka" . -}}
 {{- $credentials := include "fraud-service.credentials" . | fromJson -}}
@@ -300,7 +300,7 @@ env:
 {{- end -}}
 {{- end -}}
 
-{{- /* A long-running process. Takes a dict: root, component, verb, values, grace (seconds), replicas (none leaves them to the autoscaler). */ -}}
+{{- /* A long-running process. Takes a dict: root, component, verb, values, grace (seconds), replicas (absent: the autoscaler sets them). */ -}}
 {{- define "fraud-service.statefulset" -}}
 {{- $root := .root -}}
 {{- $name := printf "%s-%s" (include "fraud-service.fullname" $root) .component -}}
@@ -317,7 +317,7 @@ spec:
   replicas: {{ . }}
   {{- end }}
   serviceName: {{ $name }}
-  # Pods do not wait for each other: each has its own partitions and its own state.
+  # Pods start in parallel, because each has its own partitions and state.
   podManagementPolicy: Parallel
   revisionHistoryLimit: 5
   selector:
@@ -326,15 +326,15 @@ spec:
       app.kubernetes.io/component: {{ .component }}
   template:
     metadata:
-      # Without versions: a chart that changes nothing in the pods does not roll them.
+      # Without the version of the chart, so that an upgrade without changes does not restart the pods.
       labels:
         {{- include "fraud-service.selector" $root | nindent 8 }}
         app.kubernetes.io/component: {{ .component }}
       annotations:
-        # Pods read the ConfigMap when they start: another checksum starts them anew.
+        # Pods read the ConfigMap at the start, so a new checksum restarts them.
         checksum/settings: {{ include "fraud-service.settings" $root | sha256sum }}
     spec:
-      # Time to end the work at hand and commit it. A pod that is killed loses nothing, but it does that work again.
+      # Time to finish and commit the current work. A killed pod loses nothing, but repeats that work.
       terminationGracePeriodSeconds: {{ .grace }}
       {{- if and $root.Values.topologySpread.enabled (eq .component "scorer") }}
       topologySpreadConstraints:
@@ -355,7 +355,7 @@ spec:
             sizeLimit: 64Mi
         {{- end }}
         {{- with .values.keysSecret }}
-        # A file a key, named as the key; in no other pod.
+        # One file per key, named after it. No other pod mounts them.
         - name: tokenizer-keys
           secret:
             secretName: {{ . | quote }}
@@ -367,7 +367,7 @@ spec:
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           command: [fraud-service, {{ .verb }}]
           {{- include "fraud-service.container" (list $root .component) | nindent 10 }}
-            # The name that a restart keeps: group instance and transactional id. A pod that comes back fences itself off.
+            # group.instance.id and transactional.id, equal after a restart. A restarted pod fences its predecessor.
             - name: FRAUD_INSTANCE_ID
               valueFrom:
                 fieldRef:
@@ -381,13 +381,13 @@ spec:
           ports:
             - name: http
               containerPort: 8000
-          # Good once the pod was ready for the first time: the state is recovered.
+          # Succeeds when the pod is ready for the first time, with its state recovered.
           startupProbe:
             httpGet: {path: /startupz, port: http, scheme: {{ ternary "HTTPS" "HTTP" (ne $root.Values.http.tlsSecret "") }}}
             periodSeconds: 5
             timeoutSeconds: 5
             failureThreshold: {{ div .values.startupSeconds 5 }}
-          # The loop turns. Not asked of the brokers: a restart would not bring them back.
+          # Checks only the poll loop, because a restart would not repair a broker.
           livenessProbe:
             httpGet: {path: /livez, port: http, scheme: {{ ternary "HTTPS" "HTTP" (ne $root.Values.http.tlsSecret "") }}}
             periodSeconds: 10
@@ -410,7 +410,7 @@ spec:
             {{- end }}
             {{- include "fraud-service.mounts" (list $root .component) | nindent 12 }}
   {{- if .values.volume }}
-  # Kept when the release goes or shrinks: state is cheaper to keep than to read again.
+  # Keep volumes when the release is removed or scaled in, because reading the state again costs more.
   persistentVolumeClaimRetentionPolicy:
     whenDeleted: Retain
     whenScaled: Retain
@@ -419,7 +419,7 @@ spec:
       kind: PersistentVolumeClaim
       metadata:
         name: state
-        # No label that an upgrade changes: this part of a StatefulSet cannot be.
+        # Only labels that no upgrade changes: Kubernetes forbids changes here.
         labels:
           {{- include "fraud-service.selector" $root | nindent 10 }}
           app.kubernetes.io/component: {{ .component }}

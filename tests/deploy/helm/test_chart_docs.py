@@ -17,11 +17,11 @@ sys.modules[_spec.name] = generate
 _spec.loader.exec_module(generate)
 
 
-def test_readme_and_schema_are_what_the_values_say() -> None:
+def test_readme_and_schema_are_generated_from_the_values() -> None:
     assert generate.differences() == [], "run `python helm/generate.py`"
 
 
-def test_check_names_what_differs_and_writing_mends_it(
+def test_check_names_the_files_that_differ_and_writing_updates_them(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("values.yaml", "README.md.in"):
@@ -33,7 +33,7 @@ def test_check_names_what_differs_and_writing_mends_it(
     assert generate.main(["--check"]) == 0
 
 
-def test_the_schema_is_one_and_takes_the_defaults() -> None:
+def test_the_schema_is_valid_and_accepts_the_defaults() -> None:
     schema = chart.loaded().schema
     Draft7Validator.check_schema(schema)
     assert list(Draft7Validator(schema).iter_errors(chart.loaded().values)) == []
@@ -50,12 +50,12 @@ def test_the_schema_is_one_and_takes_the_defaults() -> None:
         ({"scheduling": {"nodeSelector": {"size": 3}}}, "size"),
     ],
 )
-def test_a_value_that_cannot_work_stops_the_installation(values: dict[str, Any], named: str) -> None:
+def test_an_invalid_value_stops_the_installation(values: dict[str, Any], named: str) -> None:
     with pytest.raises(HelmValuesError, match=named):
         chart.render(values)
 
 
-def test_every_setting_of_the_service_has_its_place() -> None:
+def test_the_schema_has_every_setting_of_the_service() -> None:
     own = {f"{settings.PREFIX}{name.upper()}" for name in generate.OWN}
     assert set(generate.settings_schema()) == set(settings.variables()) - own
 
@@ -66,6 +66,6 @@ def test_every_value_is_explained() -> None:
     assert [row for row in rows if not row.split(" | ")[2].strip(" |")] == []
 
 
-def test_a_value_without_a_comment_is_refused() -> None:
+def test_a_value_without_a_comment_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"some keys below a\.b"):
         generate.values("a:\n  # One.\n  b:\n    # Two.\n    c: 1\n    d: 2\n")

@@ -89,7 +89,7 @@ def test_settings_arrive_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -
         {"FRAUD_KAFKA_CONFIG": "{}"},
     ],
 )
-def test_a_setting_that_cannot_work_stops_the_installation(unfit: dict[str, Any]) -> None:
+def test_an_invalid_setting_stops_the_installation(unfit: dict[str, Any]) -> None:
     with pytest.raises(HelmValuesError, match=next(iter(unfit))):
         chart.render({"settings": unfit})
 
@@ -105,7 +105,7 @@ def test_the_chart_and_the_service_have_the_same_defaults() -> None:
         chart.render({"settings": {"FRAUD_PARTITIONS": None}, "scorer": {"replicas": 5}})
 
 
-def test_the_password_is_a_file_named_as_the_option_and_nowhere_else() -> None:
+def test_the_password_is_only_in_a_file_named_after_its_option() -> None:
     seen = chart.environment(WITH_LOGIN, "scorer")
     assert json.loads(seen["FRAUD_KAFKA_CONFIG"]) == {
         "security.protocol": "SASL_SSL",
@@ -123,7 +123,7 @@ def test_the_password_is_a_file_named_as_the_option_and_nowhere_else() -> None:
         assert mount["mountPath"] == seen["FRAUD_KAFKA_CONFIG_DIR"]
 
 
-def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
+def test_the_signing_keys_are_mounted_at_the_folder_of_the_setting() -> None:
     pods = chart.pods(chart.render(chart.merged(LOGIN, {"refit": {"enabled": True}})))
     with_keys = {name: pod for name, pod in pods.items() if "signing-keys" in volumes(pod)}
     assert sorted(with_keys) == ["learner", "refit", "scorer"]
@@ -136,7 +136,7 @@ def test_the_keys_that_sign_are_files_where_the_setting_says() -> None:
         assert mount["readOnly"]
 
 
-def test_without_keys_nothing_is_installed_unless_that_is_allowed() -> None:
+def test_without_keys_the_installation_stops_unless_unsigned_is_allowed() -> None:
     with pytest.raises(HelmRenderError, match=r"signing\.secret: name the Secret .* signing\.allowUnsigned=true"):
         chart.render({"signing": {"allowUnsigned": False}})
     seen = chart.environment(chart.render({"signing": {"allowUnsigned": True}}), "scorer")
@@ -144,7 +144,7 @@ def test_without_keys_nothing_is_installed_unless_that_is_allowed() -> None:
     assert not {"FRAUD_SIGNING_KEY_DIR", "FRAUD_DEPLOYMENT"} & set(seen)
 
 
-def test_signatures_name_namespace_and_release_unless_the_values_name_the_deployment() -> None:
+def test_the_deployment_is_namespace_and_release_by_default() -> None:
     for component in chart.pods(WITH_LOGIN):
         assert chart.environment(WITH_LOGIN, component)["FRAUD_DEPLOYMENT"] == "payments/rel"
     named = chart.render({"signing": {"secret": "fraud-signing", "deployment": "eu/payments", "allowUnsigned": True}})
@@ -153,7 +153,7 @@ def test_signatures_name_namespace_and_release_unless_the_values_name_the_deploy
     assert "FRAUD_ALLOW_UNSIGNED" not in seen
 
 
-def test_only_the_tokenizer_has_the_keys_of_tokens_and_no_other_key() -> None:
+def test_only_the_tokenizer_mounts_the_tokenizer_keys_and_it_mounts_no_others() -> None:
     manifests = chart.render(TOKENS)
     there = {component: volumes(pod) for component, pod in chart.pods(manifests).items()}
     assert [component for component, mine in there.items() if "tokenizer-keys" in mine] == ["tokenizer"]
@@ -173,7 +173,7 @@ def test_a_tokenizer_without_keys_stops_the_installation() -> None:
         chart.render({"tokenizer": {"enabled": True}})
 
 
-def test_with_a_certificate_pods_are_probed_and_scraped_over_https() -> None:
+def test_with_a_certificate_probes_and_scrapes_use_https() -> None:
     pods = chart.pods(WITH_LOGIN)
     assert sorted(name for name, pod in pods.items() if "http-tls" in volumes(pod)) == ["learner", "scorer"]
     for component in STATEFUL:
@@ -195,7 +195,7 @@ def test_with_a_certificate_pods_are_probed_and_scraped_over_https() -> None:
     }
 
 
-def test_certificates_lie_where_the_options_say() -> None:
+def test_certificates_are_mounted_at_the_paths_of_the_options() -> None:
     manifests = chart.render(chart.ci(chart.CHART / "ci/certificate-values.yaml"))
     for component, pod in chart.pods(manifests).items():
         options = json.loads(chart.environment(manifests, component)["FRAUD_KAFKA_CONFIG"])
@@ -213,7 +213,7 @@ def test_certificates_lie_where_the_options_say() -> None:
 @pytest.mark.parametrize(
     ("tls", "sasl"), [({}, {"mechanism": "PLAIN"}), ({}, {"mechanism": "SCRAM-SHA-256"}), ({"caSecret": "ca"}, {})]
 )
-def test_librdkafka_takes_the_options(
+def test_librdkafka_accepts_the_options(
     tls: dict[str, str], sasl: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kafka = {"tls": {"enabled": bool(tls), **tls}, "sasl": {"enabled": True, "secret": "login", **sasl}}
@@ -232,7 +232,7 @@ def test_librdkafka_takes_the_options(
         clients.admin(loaded.model_copy(update={"kafka_config": loaded.kafka_config | {"sasl.mechanism": "none such"}}))
 
 
-def test_a_login_without_a_secret_is_refused() -> None:
+def test_a_login_without_a_secret_is_rejected() -> None:
     with pytest.raises(HelmRenderError, match=r"kafka\.sasl\.secret: name the Secret"):
         chart.render({"kafka": {"sasl": {"enabled": True}}})
 
@@ -246,7 +246,7 @@ TLS = {"tls": {"enabled": True, "clientSecret": "all"}}
 TOKENIZER = {"enabled": True, "keysSecret": "tokens"}
 
 
-def test_each_component_logs_in_as_itself_and_sees_no_other_password() -> None:
+def test_each_component_logs_in_with_its_own_user_and_mounts_no_other_password() -> None:
     manifests = chart.render(USERS)
     assert sorted(chart.pods(manifests)) == sorted(COMPONENTS)
     for component, pod in chart.pods(manifests).items():
@@ -272,7 +272,7 @@ def test_each_component_can_have_a_certificate_of_its_own() -> None:
 
 @pytest.mark.parametrize("kafka", [{}, SASL, TLS, SASL | TLS], ids=["nobody", "name", "certificate", "both"])
 @pytest.mark.parametrize("other", ["scorer", "learner", "refit"])
-def test_a_tokenizer_that_shares_its_user_with_another_component_is_refused(kafka: Any, other: str) -> None:
+def test_a_tokenizer_that_shares_its_user_is_rejected(kafka: Any, other: str) -> None:
     off = {name: {"enabled": False} for name in ("scorer", "learner", "refit")}
     values = chart.merged(off, {"kafka": kafka, "tokenizer": TOKENIZER, other: {"enabled": True}})
     with pytest.raises(HelmRenderError, match=f"tokenizer and {other} have the same Kafka user"):
@@ -280,7 +280,7 @@ def test_a_tokenizer_that_shares_its_user_with_another_component_is_refused(kafk
     assert chart.render(chart.merged(values, {"tokenizer": {"sharesKafkaUser": True}}))
 
 
-def test_with_a_name_a_certificate_of_its_own_makes_no_other_user() -> None:
+def test_with_sasl_another_certificate_is_not_another_user() -> None:
     tokenizer = TOKENIZER | {"kafka": {"clientSecret": "mine"}}
     with pytest.raises(HelmRenderError, match="the same Kafka user"):
         chart.render({"kafka": SASL | TLS, "tokenizer": tokenizer})
@@ -299,7 +299,7 @@ def test_with_a_name_a_certificate_of_its_own_makes_no_other_user() -> None:
         "ssl.keystore.location",
     ],
 )
-def test_an_option_cannot_make_all_components_one_user(option: str) -> None:
+def test_an_option_that_gives_all_components_one_user_is_rejected(option: str) -> None:
     with pytest.raises(HelmRenderError, match=f"{option} would give all components one user"):
         chart.render({"kafka": {"options": {option: "x"}}})
 
@@ -313,7 +313,7 @@ def test_an_option_cannot_make_all_components_one_user(option: str) -> None:
     ],
     ids="-".join,
 )
-def test_an_option_that_gives_all_components_one_identity_counts_as_a_user_shared_with_the_tokenizer(
+def test_an_option_with_its_own_identity_counts_as_a_shared_user(
     options: dict[str, str],
 ) -> None:
     tokenizer = TOKENIZER | {"kafka": {"username": "tokenizer", "secret": "mine"}}
@@ -333,12 +333,12 @@ def test_an_option_that_gives_all_components_one_identity_counts_as_a_user_share
     ],
     ids=str,
 )
-def test_the_secret_of_the_keys_that_sign_holds_nothing_else(other: Any) -> None:
+def test_the_secret_of_the_signing_keys_cannot_have_another_purpose(other: Any) -> None:
     with pytest.raises(HelmRenderError, match="every entry of Secret keys would be a key that signs"):
         chart.render(chart.merged(other, {"signing": {"secret": "keys", "allowUnsigned": False}}))
 
 
-def test_scorers_do_not_hold_the_keys_of_tokens() -> None:
+def test_the_secret_of_the_signing_keys_cannot_be_that_of_the_tokenizer() -> None:
     values = chart.merged(USERS, {"signing": {"secret": "both"}, "tokenizer": {"keysSecret": "both"}})
     with pytest.raises(HelmRenderError, match=r"tokenizer\.keysSecret and signing\.secret are the same Secret"):
         chart.render(values)
@@ -346,7 +346,7 @@ def test_scorers_do_not_hold_the_keys_of_tokens() -> None:
 
 @pytest.mark.parametrize("kafka", [SASL, TLS], ids=["name", "certificate"])
 @pytest.mark.parametrize("option", ["security.protocol", "bootstrap.servers", "metadata.broker.list"])
-def test_an_option_cannot_undo_what_the_values_say_of_brokers(option: str, kafka: Any) -> None:
+def test_an_option_cannot_override_brokers_or_security_of_the_values(option: str, kafka: Any) -> None:
     with pytest.raises(HelmRenderError, match=rf"kafka\.options: {option} would"):
         chart.render({"kafka": kafka | {"options": {option: "PLAINTEXT"}}})
 
@@ -361,15 +361,13 @@ def test_an_option_cannot_undo_what_the_values_say_of_brokers(option: str, kafka
     ],
 )
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_credentials_that_would_not_be_used_stop_the_installation(
-    component: str, kafka: Any, own: dict[str, str], named: str
-) -> None:
+def test_unused_credentials_stop_the_installation(component: str, kafka: Any, own: dict[str, str], named: str) -> None:
     on = {"refit": {"enabled": True}, "tokenizer": TOKENIZER | {"sharesKafkaUser": True}}
     with pytest.raises(HelmRenderError, match=rf"{component}\.kafka.*{named}"):
         chart.render(chart.merged(on, {"kafka": kafka, component: {"kafka": own}}))
 
 
-def test_a_release_can_tokenize_and_do_nothing_else() -> None:
+def test_a_release_can_have_only_tokenizers() -> None:
     manifests = chart.render(chart.ci(chart.CHART / "ci/tokenizer-only-values.yaml"))
     assert list(chart.pods(manifests)) == ["tokenizer"]
     assert not {"Job", "PodDisruptionBudget", "CronJob"} & chart.kinds(manifests)
@@ -381,13 +379,13 @@ def test_a_release_can_tokenize_and_do_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("component", STATEFUL)
-def test_the_name_of_a_pod_is_its_name_in_kafka(component: str) -> None:
+def test_the_name_of_a_pod_is_its_instance_id(component: str) -> None:
     (instance,) = [entry for entry in container(component)["env"] if entry["name"] == "FRAUD_INSTANCE_ID"]
     assert instance["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
 
 
 @pytest.mark.parametrize("component", STATEFUL)
-def test_state_lies_on_a_volume_of_the_pod_that_stays(component: str) -> None:
+def test_state_is_on_a_volume_that_outlives_the_pod(component: str) -> None:
     manifests = chart.render()
     spec = chart.named(manifests, "StatefulSet", component)["spec"]
     (claim,) = spec["volumeClaimTemplates"]
@@ -436,11 +434,11 @@ def template(values: dict[str, Any], folder: Path = chart.CHART) -> dict[str, An
         {"image": {"tag": "2"}},
     ],
 )
-def test_a_changed_setting_rolls_the_pods(change: dict[str, Any]) -> None:
+def test_a_changed_setting_restarts_the_pods(change: dict[str, Any]) -> None:
     assert template(change) != template({})
 
 
-def test_nothing_else_rolls_the_pods(tmp_path: Path) -> None:
+def test_other_changes_do_not_restart_the_pods(tmp_path: Path) -> None:
     newer = with_files(tmp_path, {"rules/more.yaml": "groups: []"})
     text = (newer / "Chart.yaml").read_text()
     (newer / "Chart.yaml").write_text(re.sub(r"(?m)^version: .*$", "version: 9.9.9", text))
@@ -450,7 +448,7 @@ def test_nothing_else_rolls_the_pods(tmp_path: Path) -> None:
     assert template(changed, newer) == template({})
 
 
-def test_topics_are_created_again_when_what_they_depend_on_changes() -> None:
+def test_the_topics_job_runs_again_when_image_or_settings_change() -> None:
     def job(values: dict[str, Any]) -> str:
         return chart.named(chart.render(values), "Job")["metadata"]["name"]
 
@@ -470,12 +468,12 @@ def test_topics_are_created_again_when_what_they_depend_on_changes() -> None:
         {"autoscaling": {"enabled": True, "maxReplicas": 2}},
     ],
 )
-def test_a_number_of_scorers_that_cannot_work_is_refused(values: dict[str, Any]) -> None:
+def test_an_impossible_number_of_scorers_is_rejected(values: dict[str, Any]) -> None:
     with pytest.raises(HelmRenderError, match=r"partitions|least number"):
         chart.render(values)
 
 
-def test_the_autoscaler_alone_says_how_many_scorers_there_are() -> None:
+def test_with_autoscaling_the_statefulset_has_no_replica_count() -> None:
     assert chart.named(chart.render(), "StatefulSet", "scorer")["spec"]["replicas"] == 3
     scaled = chart.render({"autoscaling": {"enabled": True}})
     assert "replicas" not in chart.named(scaled, "StatefulSet", "scorer")["spec"]
@@ -498,7 +496,7 @@ def test_the_autoscaler_logs_in_as_the_scorer_does() -> None:
 
 
 @pytest.mark.parametrize("component", STATEFUL)
-def test_probes_ask_what_the_service_answers(component: str) -> None:
+def test_probes_use_paths_that_the_service_serves(component: str) -> None:
     mine = container(component)
     (port,) = mine["ports"]
     paths = {kind: mine[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
@@ -517,12 +515,12 @@ def test_probes_ask_what_the_service_answers(component: str) -> None:
 
 
 @pytest.mark.parametrize("component", STATEFUL)
-def test_a_pod_has_the_time_it_was_given_to_recover(component: str) -> None:
+def test_the_startup_probe_allows_the_configured_recovery_time(component: str) -> None:
     probe = container(component, {component: {"startupSeconds": 600}})["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 600
 
 
-def test_the_learner_may_end_the_transaction_at_hand() -> None:
+def test_the_grace_period_of_the_learner_covers_its_transaction_timeout() -> None:
     pods = chart.pods(chart.render())
     grace = {component: pods[component]["spec"]["terminationGracePeriodSeconds"] for component in STATEFUL}
     assert grace["learner"] * 1000 > service.LEARNER_TRANSACTION_TIMEOUT_MS
@@ -537,7 +535,7 @@ def test_the_learner_may_end_the_transaction_at_hand() -> None:
         ({"networkPolicy": {"brokerPorts": [1234]}}, [1234]),
     ],
 )
-def test_pods_reach_brokers_and_dns_and_nothing_else(values: dict[str, Any], ports: list[int]) -> None:
+def test_pods_reach_only_brokers_and_dns(values: dict[str, Any], ports: list[int]) -> None:
     spec = chart.named(chart.render(values), "NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     dns, brokers = spec["egress"]
@@ -552,7 +550,7 @@ def test_pods_reach_brokers_and_dns_and_nothing_else(values: dict[str, Any], por
     assert scrape["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
 
 
-def test_brokers_are_named_or_any_address_is_a_choice() -> None:
+def test_brokers_must_be_named_unless_any_address_is_allowed() -> None:
     with pytest.raises(HelmRenderError, match=r"name the peers that are brokers.*networkPolicy\.anyBroker=true"):
         chart.render({"networkPolicy": {"brokers": []}})
     choice = {"networkPolicy": {"brokers": [], "anyBroker": True}}
@@ -572,7 +570,7 @@ def notes(values: dict[str, Any]) -> str:
     return text
 
 
-def test_the_notes_warn_of_an_image_that_is_not_pinned_by_content() -> None:
+def test_the_notes_warn_about_an_image_without_digest() -> None:
     digest = {"digest": f"sha256:{'0' * 64}"}
     both = {"image": digest, "refit": {"enabled": True, "image": digest}}
     assert "WARNING" not in notes(both)
@@ -580,7 +578,7 @@ def test_the_notes_warn_of_an_image_that_is_not_pinned_by_content() -> None:
     assert "WARNING: refit.image.digest is empty" in notes(both | {"refit": {"enabled": True}})
 
 
-def test_without_scrapers_nothing_comes_in() -> None:
+def test_without_scrapers_no_ingress_is_allowed() -> None:
     spec = chart.named(chart.render({"networkPolicy": {"scrapers": []}}), "NetworkPolicy")["spec"]
     assert "Ingress" in spec["policyTypes"]
     assert "ingress" not in spec
@@ -589,7 +587,7 @@ def test_without_scrapers_nothing_comes_in() -> None:
 # Rules and dashboards
 
 
-def test_rules_arrive_as_they_are_with_the_templates_of_prometheus(tmp_path: Path) -> None:
+def test_rules_are_rendered_unchanged_with_their_prometheus_templates(tmp_path: Path) -> None:
     rule = '{alert: Late, expr: up == 0, annotations: {summary: "{{ $labels.pod }} by {{ $value | humanize }}"}}'
     files = {
         "rules/alerts.yaml": f"groups: [{{name: alerts, rules: [{rule}]}}]",
@@ -603,13 +601,13 @@ def test_rules_arrive_as_they_are_with_the_templates_of_prometheus(tmp_path: Pat
     assert groups["alerts"][0]["annotations"]["summary"] == "{{ $labels.pod }} by {{ $value | humanize }}"
 
 
-def test_rules_that_are_no_yaml_are_refused(tmp_path: Path) -> None:
+def test_rules_that_are_not_yaml_are_rejected(tmp_path: Path) -> None:
     folder = with_files(tmp_path, {"rules/alerts.yaml": "groups: [\n"})
     with pytest.raises(HelmRenderError, match=r"rules/alerts\.yaml"):
         chart.render({"prometheusRule": {"enabled": True}}, folder)
 
 
-def test_dashboards_arrive_as_they_are_for_the_sidecar(tmp_path: Path) -> None:
+def test_dashboards_are_rendered_unchanged_for_the_sidecar(tmp_path: Path) -> None:
     board = json.dumps({"title": "Overview", "templating": {"expr": 'rate(x{pod="$pod"}[$__rate_interval])'}}, indent=2)
     folder = with_files(tmp_path, {"dashboards/overview.json": board, "dashboards/models.json": "{}"})
     config = chart.named(chart.render({"dashboards": {"labels": {"mine": "1"}}}, folder), "ConfigMap", "-dashboards")
@@ -624,7 +622,7 @@ def test_a_chart_without_rules_and_dashboards_renders_none(tmp_path: Path) -> No
     assert not [one for one in manifests if one["metadata"]["name"].endswith("-dashboards")]
 
 
-def test_the_chart_carries_its_own_rules_and_dashboards() -> None:
+def test_the_chart_contains_its_rules_and_dashboards() -> None:
     manifests = chart.render({"prometheusRule": {"enabled": True}})
     rules = sorted((chart.CHART / "rules").glob("*.yaml"))
     boards = sorted((chart.CHART / "dashboards").glob("*.json"))

@@ -70,7 +70,7 @@ def test_every_manifest_of_a_feature_is_valid(path: Path) -> None:
     assert [fault for manifest in manifests for fault in chart.faults(manifest)] == []
 
 
-def test_kubernetes_validate_takes_what_is_no_custom_resource(tmp_path: Path) -> None:
+def test_kubernetes_validate_checks_every_built_in_resource(tmp_path: Path) -> None:
     everything = [one for path in chart.CI for one in chart.render(chart.ci(path))]
     manifests = [one for one in everything if (one["apiVersion"], one["kind"]) not in chart.CUSTOM]
     (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(manifests))
@@ -98,7 +98,7 @@ def test_a_misspelt_or_mistyped_field_is_found(kind: str, change: dict[str, Any]
     assert chart.faults({**one, "spec": one["spec"] | change})
 
 
-def test_every_switch_is_thrown_in_a_ci_file() -> None:
+def test_the_ci_files_use_every_switch() -> None:
     assert len(SWITCHES) > 10
     thrown = {
         path for file in chart.CI for path, position in switches(chart.ci(file)).items() if position != SWITCHES[path]
@@ -119,7 +119,7 @@ def test_the_chart_installs_the_version_it_comes_with() -> None:
     assert set(images.values()) == {f"fraud-service:{project['version']}"}
 
 
-def test_the_chart_may_be_part_of_another() -> None:
+def test_the_chart_works_as_a_subchart() -> None:
     chart.loaded().validate_schema({"global": {"anything": {"of": "the parent"}}})
 
 
@@ -155,7 +155,7 @@ names = st.sampled_from(["one", "two", "three"])
     on=st.sets(st.sampled_from(OPTIONAL)),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_component_with_the_user_of_the_tokenizer_is_refused(users: dict[str, str], on: set[str]) -> None:
+def test_a_component_with_the_user_of_the_tokenizer_is_rejected(users: dict[str, str], on: set[str]) -> None:
     values = {name: {"kafka": {"username": user, "secret": user}} for name, user in users.items()}
     values = chart.merged(values, {name: {"enabled": name in on} for name in OPTIONAL})
     values = chart.merged(

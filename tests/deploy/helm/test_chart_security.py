@@ -25,7 +25,7 @@ PODS = chart.pods(chart.render(EVERYTHING))
 every_pod = pytest.mark.parametrize("component", sorted(PODS))
 
 
-def test_every_kind_of_pod_is_looked_at() -> None:
+def test_every_kind_of_pod_is_tested() -> None:
     assert sorted(PODS) == ["learner", "refit", "scorer", "test", "topics"]
 
 
@@ -67,13 +67,13 @@ def test_no_account_has_a_token() -> None:
 
 
 @every_pod
-def test_a_container_is_bounded(component: str) -> None:
+def test_a_container_has_limits(component: str) -> None:
     resources = chart.container(PODS[component])["resources"]
     assert set(resources["requests"]) == set(resources["limits"]) == {"cpu", "memory"}
     assert resources["requests"]["memory"] == resources["limits"]["memory"]
 
 
-def test_the_chart_writes_no_secret() -> None:
+def test_the_chart_creates_no_secret() -> None:
     assert "Secret" not in chart.kinds(chart.render(EVERYTHING))
 
 
@@ -106,7 +106,7 @@ def test_trivy_finds_nothing_without_a_reason_in_the_chart_and_in_any_feature(tm
     assert set(trivy(tmp_path / "scanned", tmp_path)) == set(EXCEPTIONS)
 
 
-def test_trivy_finds_a_root_that_can_be_written(tmp_path: Path) -> None:
+def test_trivy_finds_a_planted_writable_root(tmp_path: Path) -> None:
     shutil.copytree(chart.CHART, tmp_path / "chart")
     helpers = tmp_path / "chart/templates/_helpers.tpl"
     text, changes = re.subn("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", helpers.read_text())

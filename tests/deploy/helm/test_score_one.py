@@ -38,7 +38,7 @@ def test_the_test_of_a_release_scores_one_transaction(tmp_path: Path, embedded_b
 
 
 @pytest.mark.embedded
-def test_the_test_of_a_release_fails_where_nobody_scores(tmp_path: Path, embedded_broker: EmbeddedBroker) -> None:
+def test_the_test_of_a_release_fails_without_a_scorer(tmp_path: Path, embedded_broker: EmbeddedBroker) -> None:
     settings = fresh_settings(embedded_broker.bootstrap, tmp_path)
     impatient = SCRIPT[2].replace("PATIENCE = 120.0", "PATIENCE = 3.0")
     assert impatient != SCRIPT[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def tool(name: str) -> str:
@@ -23,12 +23,12 @@ def check(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_hadolint_has_nothing_to_say():
+def test_hadolint_finds_nothing():
     done = check(tool("hadolint"), "Dockerfile")
     assert done.returncode == 0, done.stdout
 
 
-def test_hadolint_would_see_a_mistake(tmp_path):
+def test_hadolint_finds_a_planted_mistake(tmp_path):
     bad = tmp_path / "Dockerfile"
     bad.write_text("FROM debian\nRUN apt-get install curl\n")
     assert check(tool("hadolint"), str(bad)).returncode == 1
@@ -47,7 +47,7 @@ def test_trivy_finds_no_misconfiguration():
     assert "Dockerfile" in done.stdout
 
 
-def test_trivy_would_see_root(tmp_path):
+def test_trivy_finds_a_planted_root_user(tmp_path):
     (tmp_path / "Dockerfile").write_text('FROM debian:12\nCMD ["sh"]\n')
     done = trivy(tmp_path)
     assert done.returncode == 1
@@ -55,7 +55,7 @@ def test_trivy_would_see_root(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["Dockerfile", "Makefile"])
-def test_whatever_pip_installs_is_pinned_by_hash(file):
+def test_every_package_that_pip_installs_is_pinned_by_hash(file):
     installs = [line for line in (ROOT / file).read_text().splitlines() if "pip install" in line]
     assert installs
     assert [line for line in installs if "--require-hashes" not in line] == []
@@ -64,7 +64,7 @@ def test_whatever_pip_installs_is_pinned_by_hash(file):
     assert len(pinned) > 10, "one hash for each platform"
 
 
-def test_the_context_holds_only_what_the_image_is_built_from():
+def test_the_build_context_has_only_the_files_of_the_image():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"

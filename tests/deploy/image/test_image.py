@@ -61,7 +61,7 @@ def test_the_layers_beyond_the_base_are_small(image, refit_image, figures):
     assert 20 < figures["service_megabytes_compressed"] <= 150
 
 
-def test_the_image_says_what_it_is(image):
+def test_the_image_has_labels(image):
     config = containers.inspect(image)["Config"]
     assert config["User"] == "10001:10001"
     assert config["Labels"]["org.opencontainers.image.title"] == "fraud-service"
@@ -74,7 +74,7 @@ def in_image(image: str, script: str) -> str:
     return podman("run", "--rm", *restrictions("512m"), "--entrypoint=/bin/sh", image, "-c", script)
 
 
-def test_the_serving_image_has_no_build_tools_and_nothing_that_trains(image, refit_image):
+def test_the_serving_image_has_no_build_tools_and_no_training_libraries(image, refit_image):
     look = "command -v cc gcc make git uv; python -m pip --version >/dev/null 2>&1 && echo pip; ls /src /opt/uv; true"
     assert in_image(image, f"({look}) 2>/dev/null") == ""
     packages = "ls /opt/fraud-service/lib/python3*/site-packages"
@@ -88,7 +88,7 @@ def run_once(image: str, settings, *arguments: str, memory: str = "512m") -> sub
     return subprocess.run(command, env=podman_environment(), capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_a_command_that_needs_more_than_the_serving_image_has_says_so(image, settings):
+def test_a_command_that_needs_training_libraries_says_so_in_the_serving_image(image, settings):
     done = run_once(image, settings, "simulate", "x.parquet")
     assert done.returncode == 2
     assert "pip install" in done.stderr
@@ -179,7 +179,7 @@ def test_a_re_fit_runs_in_its_own_image_with_the_same_restrictions(worked, refit
     figures["refit_seconds"] = round(time.monotonic() - began, 1)
 
 
-def test_sigterm_ends_both_with_0_within_the_grace_period_and_a_restart_goes_on(worked, figures):
+def test_sigterm_ends_scorer_and_learner_with_0_in_the_grace_period_and_a_restart_continues(worked, figures):
     for container in worked:
         began = time.monotonic()
         assert container.stop() == 0, container.log()[-3000:]
@@ -188,7 +188,7 @@ def test_sigterm_ends_both_with_0_within_the_grace_period_and_a_restart_goes_on(
         assert container.stop() == 0, container.log()[-3000:]
 
 
-def test_sigterm_while_it_starts_ends_it_with_0(image, settings, tmp_path):
+def test_sigterm_during_the_start_ends_a_process_with_0(image, settings, tmp_path):
     container = Container(settings, "score", tmp_path, image=image)
     try:
         container.start()

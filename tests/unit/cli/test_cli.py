@@ -97,7 +97,7 @@ def only_complaint(result, code):
     ],
     ids=" ".join,
 )
-def test_wrong_usage_exits_2_and_shows_how_it_is_used(run, arguments):
+def test_wrong_usage_exits_2_and_prints_the_usage(run, arguments):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert "Usage: fraud-service" in err
@@ -141,7 +141,7 @@ def test_a_repaired_value_is_read_to_a_limit(run):
     assert "/dev/zero: it has more than 65536 bytes" in line
 
 
-def test_without_a_command_the_help_lists_all(run):
+def test_without_a_command_the_help_lists_all_commands(run):
     code, out, err = run()
     assert code == 2
     assert all(command in out + err for command in COMMANDS)
@@ -160,7 +160,7 @@ def test_a_misspelt_variable_is_one_line_and_exit_code_2(run, monkeypatch):
     assert said == "ConfigurationError: FRAUD_PARTITION is not a setting: did you mean FRAUD_PARTITIONS?"
 
 
-def test_a_model_that_is_not_there_is_one_line_and_exit_code_1(tmp_path):
+def test_a_missing_model_is_one_line_and_exit_code_1(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "fraud_service", "score"],
         env=os.environ | {"FRAUD_MODEL_DIR": str(tmp_path / "nowhere"), "FRAUD_ALLOW_UNSIGNED": "true"},
@@ -212,14 +212,14 @@ def test_the_list_of_topics_as_json_is_the_table(run, monkeypatch):
     assert by_role["risk"]["cleanup.policy"] == "compact"
 
 
-def test_the_list_of_topics_for_people_has_a_line_for_each(run):
+def test_the_text_list_of_topics_has_a_line_for_each(run):
     code, out, _ = run("topics", "list")
     table = topics.topic_specs(load())
     assert code == 0
     assert [line.split()[:2] for line in out.splitlines()] == [[spec.role, spec.name] for spec in table]
 
 
-def test_listing_topics_loads_neither_models_nor_a_stream():
+def test_listing_topics_imports_neither_models_nor_quix():
     script = """
 import sys
 from fraud_service import cli
@@ -253,14 +253,14 @@ def test_durations_are_read(text, milliseconds):
 @pytest.mark.parametrize(
     "text", ["", "d", "7", "7w", "7 d", "-7d", "+7d", "1e3d", "7D", ".d", "1.2.3d", "nand", "infd"]
 )
-def test_what_is_no_duration_is_refused_with_an_example(text):
+def test_text_that_is_not_a_duration_is_rejected_with_an_example(text):
     with pytest.raises(ConfigurationError) as caught:
         duration_ms(text, "--idle")
     assert str(caught.value).startswith(f"--idle {text!r} is not a duration: ")
     assert "as in 7d" in str(caught.value)
 
 
-def test_a_simulated_world_is_written_and_counted(run, tmp_path):
+def test_simulate_writes_a_file_and_prints_the_count(run, tmp_path):
     code, out, err = run("simulate", tmp_path / "world.jsonl", *SMALL)
     said = json.loads(out)
     assert (code, err) == (0, "")
@@ -283,12 +283,12 @@ def test_the_same_seed_simulates_the_same_file(run, tmp_path):
         (("--drift-day", "99"), "drift_day=99: must be from 0 to"),
     ],
 )
-def test_a_world_that_cannot_be_is_refused(run, tmp_path, arguments, said):
+def test_impossible_simulation_options_are_rejected(run, tmp_path, arguments, said):
     assert said in only_complaint(run("simulate", tmp_path / "world.jsonl", *arguments), 2)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_name_that_tells_no_format_is_refused(run, tmp_path):
+def test_a_file_name_without_a_known_format_is_rejected(run, tmp_path):
     assert "cannot tell the format" in only_complaint(run("simulate", tmp_path / "world.xlsx", *SMALL), 2)
 
 
@@ -301,7 +301,7 @@ def test_a_file_that_cannot_be_written_is_one_line(run, tmp_path, suffix):
 @pytest.mark.usefixtures("no_feed")
 @pytest.mark.parametrize("command", [["feed"], ["train", "--out", "unused"]], ids=["feed", "train"])
 class TestFilesThatCannotBeRead:
-    def test_a_file_that_is_not_there_is_named(self, run, command, tmp_path):
+    def test_a_missing_file_is_named(self, run, command, tmp_path):
         path = tmp_path / "nothing.csv"
         said = only_complaint(run(command[0], path, *command[1:]), 2)
         assert said == f"ConfigurationError: {path}: this file does not exist"
@@ -322,7 +322,7 @@ class TestFilesThatCannotBeRead:
         assert "secret" not in said
 
     @pytest.mark.parametrize("option", ["--map", "--set"])
-    def test_a_pair_without_a_value_is_refused(self, run, command, option, tmp_path):
+    def test_a_pair_without_a_value_is_rejected(self, run, command, option, tmp_path):
         said = only_complaint(run(command[0], tmp_path / "past.csv", *command[1:], option, "currency"), 2)
         assert said == f"ConfigurationError: {option} currency: write NAME=VALUE"
 
@@ -347,18 +347,18 @@ def test_a_label_without_a_proper_time_is_not_sent(run, moment):
     [("", "c1"), ("t1", ""), ("t" * 129, "c1"), ("t\x1b[2J", "c1"), ("t1", "c\u202e1")],
     ids=["no id", "no card", "long id", "escape", "right to left"],
 )
-def test_a_label_that_nobody_could_read_is_not_sent(run, ids):
+def test_an_invalid_label_is_not_sent(run, ids):
     only_complaint(run("label", ids[0], "--card", ids[1], "--legitimate"), 2)
 
 
 @pytest.mark.usefixtures("no_feed")
-def test_a_label_with_a_card_number_is_not_sent_and_not_repeated(run):
+def test_a_label_with_a_card_number_is_not_sent_and_the_error_does_not_show_it(run):
     said = only_complaint(run("label", "t1", "--card", "4242424242424242", "--fraud"), 2)
     assert "card number" in said
     assert "4242" not in said
 
 
-def test_a_label_goes_to_its_card_as_it_was_given(run, monkeypatch):
+def test_a_label_is_sent_with_its_card_as_key(run, monkeypatch):
     sent = []
 
     class Producer:
@@ -380,7 +380,7 @@ def test_a_label_goes_to_its_card_as_it_was_given(run, monkeypatch):
     assert sent == [("payments.fraud-labels.v1", b"c1", label | {"source": "customer"})]
 
 
-def test_training_on_too_little_is_one_line(run, tmp_path):
+def test_training_on_too_few_frauds_is_one_line(run, tmp_path):
     pytest.importorskip("sklearn")
     run("simulate", tmp_path / "world.csv", *SMALL)
     said = only_complaint(run("train", tmp_path / "world.csv", "--out", tmp_path / "model"), 2)
@@ -388,7 +388,7 @@ def test_training_on_too_little_is_one_line(run, tmp_path):
     assert not (tmp_path / "model" / "manifest.json").exists()
 
 
-def test_a_place_where_no_artifact_can_be_written_is_one_line_before_anything_is_trained(run, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_one_line_before_training(run, tmp_path):
     pytest.importorskip("sklearn")
     run("simulate", tmp_path / "world.csv", *SMALL)
     said = only_complaint(run("train", tmp_path / "world.csv", "--out", tmp_path / "world.csv" / "model"), 2)
@@ -402,7 +402,7 @@ def test_a_client_option_that_does_not_exist_is_one_line_without_secrets(run, mo
     assert SECRET not in said
 
 
-def test_a_cluster_out_of_reach_is_one_line(run, monkeypatch):
+def test_an_unreachable_cluster_is_one_line(run, monkeypatch):
     monkeypatch.setattr(topics, "REQUEST_TIMEOUT_S", 0.3)
     said = only_complaint(run("topics", "check", "--bootstrap", "127.0.0.1:1"), 1)
     assert "FRAUD_BOOTSTRAP_SERVERS" in said
@@ -439,21 +439,19 @@ def told_while_loading(verb, module):
 
 
 @pytest.mark.parametrize("verb", ["score", "learn"])
-def test_sigterm_ends_a_start_with_0_even_inside_a_module_that_makes_its_own_error_of_what_it_catches(verb):
+def test_sigterm_during_the_start_exits_0_even_if_a_module_being_imported_catches_exceptions(verb):
     ended = told_while_loading(verb, "fraud_service.service")
     assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("module", ["fraud_service.cli", "typer", "fraud_service.config.settings"])
 @pytest.mark.parametrize(("verb", "code"), [("score", 0), ("learn", 0), ("tokenize", 0), ("train", -signal.SIGTERM)])
-def test_a_service_hears_that_it_should_stop_before_it_is_loaded_since_process_1_is_not_told_otherwise(
-    verb, code, module
-):
+def test_sigterm_during_imports_exits_0_although_pid_1_ignores_unhandled_signals(verb, code, module):
     ended = told_while_loading(verb, module)
     assert ended.returncode == code, ended.stderr  # negative: the system ended it, nothing heard the signal
 
 
-def test_every_command_that_runs_until_it_is_told_to_stop_ends_with_0_then():
+def test_every_command_that_runs_until_sigterm_handles_it_during_imports():
     until = {
         command.callback.__name__
         for command in service.app.registered_commands
@@ -462,7 +460,7 @@ def test_every_command_that_runs_until_it_is_told_to_stop_ends_with_0_then():
     assert until == SERVICES
 
 
-def test_a_process_may_hold_as_many_files_open_as_the_system_lets_it():
+def test_the_limit_of_open_files_is_raised_as_far_as_the_system_allows():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:
@@ -475,7 +473,7 @@ def test_a_process_may_hold_as_many_files_open_as_the_system_lets_it():
 
 
 @pytest.mark.parametrize("refusal", [ValueError("current limit exceeds maximum limit"), OSError(22, "invalid")])
-def test_a_system_that_refuses_its_own_limit_of_files_ends_no_command(monkeypatch, refusal):
+def test_a_command_continues_if_the_system_refuses_a_higher_limit_of_open_files(monkeypatch, refusal):
     asked = []
 
     def refuse(_limit, both):

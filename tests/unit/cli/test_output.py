@@ -125,7 +125,7 @@ def test_no_error_prints_control_characters(run, monkeypatch, error):
     assert "owned" in said.err
 
 
-def test_what_a_library_or_we_log_in_a_command_is_escaped():
+def test_log_records_of_a_command_and_its_libraries_are_escaped():
     script = f"""
 import logging, structlog
 from fraud_service import cli
@@ -144,7 +144,7 @@ except ValueError:
     assert done.stderr.count("owned") >= 6
 
 
-def test_raw_bytes_of_a_letter_go_to_a_file_and_never_to_a_terminal(monkeypatch, capfdbinary):
+def test_raw_bytes_of_a_dead_letter_are_written_to_a_file_but_not_to_a_terminal(monkeypatch, capfdbinary):
     monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: Settings())
     monkeypatch.setattr(LOOK, lambda *_, **__: Selection([FOUND], 0))
     monkeypatch.setattr(sys, "argv", ["fraud-service", "dead-letters", "show", "0", "3", "--raw"])
@@ -166,7 +166,7 @@ def test_a_page_shows_no_markup_and_no_bidirectional_characters():
     assert "<b>" not in written
 
 
-def test_the_screen_of_the_demo_knows_no_markup(capsys):
+def test_the_screen_of_the_demo_prints_markup_as_text(capsys):
     console().print("[red]x[/]")
     assert capsys.readouterr().out == "[red]x[/]\n"
 

@@ -30,12 +30,12 @@ def complaint(folder, ring=RING):
     return str(caught.value)
 
 
-def test_what_is_signed_is_read(folder):
+def test_a_signed_artifact_is_read(folder):
     artifact.sign(folder, RING)
     assert artifact.read(folder, RING) == artifact.read(folder)
 
 
-def test_what_is_not_signed_is_refused_with_the_fix(folder):
+def test_an_unsigned_artifact_is_rejected_with_the_fix(folder):
     said = complaint(folder)
     assert f"{folder} is not signed" in said
     assert f"fraud-service models sign {folder}" in said
@@ -50,39 +50,39 @@ def test_what_is_not_signed_is_refused_with_the_fix(folder):
     ],
     ids=["another_key", "an_unknown_key", "another_deployment"],
 )
-def test_a_signature_of_somebody_else_does_not_count(folder, ring):
+def test_a_signature_of_another_key_is_rejected(folder, ring):
     artifact.sign(folder, ring)
     assert "is not valid" in complaint(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"fraud-key": 1}', b'{"fraud-key": "\xff"}', b"{}"])
-def test_a_file_that_is_no_signature_is_refused(folder, content):
+def test_a_file_that_is_not_a_signature_is_rejected(folder, content):
     (folder / artifact.SIGNATURE).write_bytes(content)
     assert str(folder / artifact.SIGNATURE) in complaint(folder)
 
 
-def test_a_manifest_that_changed_after_it_was_signed_is_refused(folder):
+def test_a_manifest_that_changed_after_signing_is_rejected(folder):
     artifact.sign(folder, RING)
     manifest = folder / artifact.MANIFEST
     manifest.write_bytes(manifest.read_bytes() + b"\n")
     assert "is not valid (forged)" in complaint(folder)
 
 
-def test_what_is_unsound_is_not_signed(folder):
+def test_a_damaged_artifact_is_not_signed(folder):
     (folder / artifact.TREES).write_bytes(b"")
     with pytest.raises(ModelError):
         artifact.sign(folder, RING)
     assert not (folder / artifact.SIGNATURE).exists()
 
 
-def test_a_record_that_was_signed_for_a_topic_is_no_signature_of_a_folder(folder):
+def test_a_signature_for_a_topic_is_not_valid_for_a_folder(folder):
     manifest = (folder / artifact.MANIFEST).read_bytes()
     headers = RING.signed("models", artifact.MANIFEST.encode(), manifest, [])
     (folder / artifact.SIGNATURE).write_text(str({name: value.decode() for name, value in headers}).replace("'", '"'))
     assert "is not valid (forged)" in complaint(folder)
 
 
-def test_the_command_signs_what_processes_with_these_keys_then_start_with(folder, tmp_path):
+def test_processes_with_the_same_keys_start_with_a_model_signed_by_the_command(folder, tmp_path):
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/2026").write_text("k" * 64)
     settings = Settings(signing_key_dir=tmp_path / "keys", deployment="production", model_dir=folder)
@@ -94,7 +94,7 @@ def test_the_command_signs_what_processes_with_these_keys_then_start_with(folder
     assert factories.pretrained(settings).version == artifact.read(folder).manifest.version
 
 
-def test_the_shipped_model_is_code_and_needs_no_signature(tmp_path):
+def test_the_shipped_model_needs_no_signature(tmp_path):
     (tmp_path / "2026").write_text("k" * 64)
     settings = Settings(signing_key_dir=tmp_path, deployment="production")
     assert factories.pretrained(settings).version == artifact.read(artifact.shipped()).manifest.version

@@ -44,14 +44,14 @@ def test_keys_without_a_deployment_stop_the_start(keys):
     assert "k" * 64 not in said
 
 
-def test_keys_count_also_where_unsigned_operation_is_allowed(keys):
+def test_keys_are_used_even_if_unsigned_operation_is_allowed(keys):
     ring = load_keyring(Settings(signing_key_dir=keys, deployment="production/fraud", allow_unsigned=True))
     assert ring.requires_signatures
     assert (ring.active, ring.deployment) == ("2026-01", "production/fraud")
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a\n", "é", "x" * 201, "a\x1b[0m"])
-def test_a_deployment_has_a_name_that_can_be_shown(name):
+def test_a_deployment_name_has_only_printable_characters(name):
     with pytest.raises(ValueError, match="deployment"):
         Settings(deployment=name)
 
@@ -62,13 +62,13 @@ def test_signing_needs_keys_even_where_unsigned_operation_is_allowed():
 
 
 @pytest.mark.parametrize("name", ["a b", "ke\x1b[31my", "k\udcffy", "a\nb"])
-def test_a_key_has_a_name_that_can_be_a_header_and_be_shown(tmp_path, name):
+def test_a_key_name_is_printable_and_fits_a_header(tmp_path, name):
     (tmp_path / name).write_text("k" * 64)
     said = complaint(signing_key_dir=tmp_path, deployment="production")
     assert said.startswith(f"FRAUD_SIGNING_KEY_DIR={tmp_path}: the key name ")
     assert "\x1b" not in said
 
 
-def test_a_certificate_is_no_key(tmp_path):
+def test_a_certificate_is_rejected_as_a_key(tmp_path):
     (tmp_path / "tls.crt").write_text("-----BEGIN CERTIFICATE-----\nMIIB" + "A" * 64)
     assert "not a secret key" in complaint(signing_key_dir=tmp_path, deployment="production")

@@ -33,7 +33,7 @@ def test_the_first_line_of_each_kind_is_written_at_once(limited, written):
     ]
 
 
-def test_a_flood_is_two_lines_with_its_count_and_its_last_record(limited, written, clock):
+def test_many_records_of_one_kind_become_two_lines_with_the_count_and_the_last_record(limited, written, clock):
     for offset in range(100_000):
         limited("unsigned", offset=offset)
     clock[0] += PERIOD_S
@@ -44,7 +44,7 @@ def test_a_flood_is_two_lines_with_its_count_and_its_last_record(limited, writte
     ]
 
 
-def test_a_flood_that_goes_on_is_one_line_a_minute(limited, written, clock):
+def test_a_continuous_stream_of_records_becomes_one_line_per_minute(limited, written, clock):
     for _ in range(601):
         limited("unsigned")
         clock[0] += PERIOD_S / 60

@@ -42,7 +42,7 @@ def complaint(read, **values):
     return str(caught.value)
 
 
-def test_without_any_variable_the_defaults_hold(environment):
+def test_without_variables_settings_have_their_defaults(environment):
     settings = environment()
     assert settings.bootstrap_servers == "localhost:9092"
     assert settings.processing_guarantee == "exactly-once"
@@ -94,15 +94,15 @@ def test_settings_do_not_change_once_they_are_read(environment):
         ("FRAUD_LOGLEVEL", "FRAUD_LOG_LEVEL"),
     ],
 )
-def test_a_misspelt_name_stops_the_start_and_the_nearest_is_named(environment, name, meant):
+def test_a_misspelt_name_stops_the_start_with_the_nearest_name(environment, name, meant):
     assert complaint(environment, **{name: "1"}) == f"{name} is not a setting: did you mean {meant}?"
 
 
-def test_a_name_that_resembles_none_says_where_all_are_listed(environment):
+def test_a_name_like_no_setting_stops_the_start_and_says_where_all_are_listed(environment):
     assert "`fraud-service config` lists all settings" in complaint(environment, FRAUD_XYZZY="1")
 
 
-def test_variables_of_the_test_suite_and_of_others_are_left_alone(environment):
+def test_variables_of_the_test_suite_and_of_other_programs_are_ignored(environment):
     environment(FRAUD_TEST_REQUIRE_KAFKA="1", FRAUDULENT="yes", PARTITIONS="-1")
 
 
@@ -143,35 +143,35 @@ def test_variables_of_the_test_suite_and_of_others_are_left_alone(environment):
         ("FRAUD_TOPICS__SCORES", ""),
     ],
 )
-def test_a_value_that_cannot_work_is_named_with_its_variable(environment, name, value):
+def test_an_invalid_value_is_named_with_its_variable(environment, name, value):
     said = complaint(environment, **{name: value})
     assert said.startswith(f"{name}={value!r}: ")
     assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in variables() if re.search("SKEW|INTERVAL|DELAY|THRESHOLD", name)])
-def test_not_a_number_is_no_number(environment, name):
+def test_nan_is_rejected(environment, name):
     assert complaint(environment, **{name: "nan"}).startswith(f"{name}='nan': ")
 
 
-def test_several_values_that_cannot_work_are_told_at_once(environment):
+def test_all_invalid_values_are_in_one_error(environment):
     said = complaint(environment, FRAUD_PARTITIONS="0", FRAUD_LOG_LEVEL="loud", FRAUD_HTTP_PORT="x")
     for name in ("FRAUD_PARTITIONS='0'", "FRAUD_LOG_LEVEL='loud'", "FRAUD_HTTP_PORT='x'"):
         assert name in said
 
 
-def test_thresholds_in_the_wrong_order_are_refused_with_both_values(environment):
+def test_thresholds_in_the_wrong_order_are_rejected_with_both_values(environment):
     said = complaint(environment, FRAUD_REVIEW_THRESHOLD="0.8", FRAUD_DECLINE_THRESHOLD="0.5")
     assert said == (
         "FRAUD_DECLINE_THRESHOLD=0.5 is below FRAUD_REVIEW_THRESHOLD=0.8: raise the first or lower the second"
     )
 
 
-def test_equal_thresholds_will_do(environment):
+def test_thresholds_may_be_equal(environment):
     assert environment(FRAUD_REVIEW_THRESHOLD="0.5", FRAUD_DECLINE_THRESHOLD="0.5").review_threshold == 0.5
 
 
-def test_retention_shorter_than_maturity_is_refused_with_both_values(environment):
+def test_retention_shorter_than_maturity_is_rejected_with_both_values(environment):
     said = complaint(environment, FRAUD_LABEL_MATURITY="10d", FRAUD_LABEL_RETENTION="9.5d")
     assert said.startswith("FRAUD_LABEL_RETENTION=228h is shorter than FRAUD_LABEL_MATURITY=10d: ")
     assert "raise the first or lower the second" in said
@@ -187,7 +187,7 @@ def test_topic_names_are_set_together_as_json(environment):
     assert environment(FRAUD_TOPICS='{"risk": "bank.risk"}').topics == TopicNames(risk="bank.risk")
 
 
-def test_a_topic_of_the_json_that_means_nothing_is_refused(environment):
+def test_an_unknown_topic_in_the_json_is_rejected(environment):
     assert "FRAUD_TOPICS__RISKS" in complaint(environment, FRAUD_TOPICS='{"risks": "bank.risk"}')
 
 
@@ -197,14 +197,14 @@ def test_a_copy_with_a_name_that_is_not_a_setting_is_an_error():
         Settings().model_copy(update={"instance": "pod-0"})
 
 
-def test_two_topics_of_one_name_are_refused(environment):
+def test_two_topics_with_one_name_are_rejected(environment):
     said = complaint(environment, FRAUD_TOPICS__SCORES="one", FRAUD_TOPICS__ALERTS="one")
     assert "FRAUD_TOPICS__SCORES" in said
     assert "FRAUD_TOPICS__ALERTS" in said
 
 
 @pytest.mark.parametrize("name", ["FRAUD_KAFKA_CONFIG", "FRAUD_TOPICS"])
-def test_a_value_that_should_be_json_and_is_none_is_refused(environment, name):
+def test_a_value_that_is_not_json_is_rejected(environment, name):
     said = complaint(environment, **{name: f"sasl.password={SECRET}"})
     assert said.startswith(name)
     assert "JSON" in said
@@ -212,14 +212,14 @@ def test_a_value_that_should_be_json_and_is_none_is_refused(environment, name):
 
 
 @pytest.mark.parametrize("value", [[SECRET], {"sasl.password": {"value": SECRET}}, {"sasl.password": 4711_0815}])
-def test_a_complaint_about_client_options_never_shows_their_values(environment, value):
+def test_an_error_about_client_options_never_shows_their_values(environment, value):
     said = complaint(environment, FRAUD_KAFKA_CONFIG=json.dumps(value))
     assert said.startswith("FRAUD_KAFKA_CONFIG")
     assert SECRET not in said
     assert "47110815" not in said
 
 
-def test_secret_options_come_from_files_as_a_mounted_secret_has_them(environment, tmp_path):
+def test_secret_options_are_read_from_the_files_of_a_mounted_secret(environment, tmp_path):
     (tmp_path / "..data").mkdir()
     (tmp_path / "sasl.password").write_text('a "quoted" $(word)\n', encoding="utf-8")
     environment(
@@ -228,7 +228,7 @@ def test_secret_options_come_from_files_as_a_mounted_secret_has_them(environment
     assert load().kafka_config == {"sasl.username": "me", "sasl.password": 'a "quoted" $(word)'}
 
 
-def test_secret_files_that_cannot_be_read_stop_the_start_without_a_word_of_what_is_in_them(environment, tmp_path):
+def test_unreadable_secret_files_stop_the_start_without_showing_their_content(environment, tmp_path):
     (tmp_path / "sasl.password").write_bytes(b"\xff" + SECRET.encode())
     said = complaint(environment, FRAUD_KAFKA_CONFIG_DIR=str(tmp_path))
     assert said.startswith(f"FRAUD_KAFKA_CONFIG_DIR={tmp_path}: UnicodeDecodeError")
@@ -245,7 +245,7 @@ UNSAFE = [
 
 
 @pytest.mark.parametrize(("option", "value"), UNSAFE)
-def test_nobody_may_pass_for_a_broker_outside_development(environment, tmp_path, option, value):
+def test_options_that_turn_off_broker_verification_need_allow_insecure_kafka(environment, tmp_path, option, value):
     said = complaint(environment, FRAUD_KAFKA_CONFIG=json.dumps({option: value}))
     assert said.startswith(f"FRAUD_KAFKA_CONFIG has {option}={value.lower()}: ")
     assert "ssl.ca.location" in said
@@ -256,7 +256,7 @@ def test_nobody_may_pass_for_a_broker_outside_development(environment, tmp_path,
     assert load().kafka_config[option] == value
 
 
-def test_to_verify_brokers_may_be_said_in_words(environment):
+def test_options_that_turn_on_broker_verification_are_accepted(environment):
     options = {"enable.ssl.certificate.verification": "true", "ssl.endpoint.identification.algorithm": "https"}
     environment(FRAUD_KAFKA_CONFIG=json.dumps(options))
     assert load().kafka_config == options
@@ -288,7 +288,7 @@ def test_every_setting_is_documented_with_its_default():
     assert all(default and meaning for default, meaning in table.values())
 
 
-def test_the_documented_defaults_are_what_holds_without_the_variable(environment, monkeypatch):
+def test_the_documented_defaults_are_the_values_without_variables(environment, monkeypatch):
     in_words = set(DEFAULT_TEXTS) - {"kafka_config"}
     unset = load().model_dump(exclude=in_words)
     documented = {
@@ -303,7 +303,7 @@ def test_the_documented_defaults_are_what_holds_without_the_variable(environment
     "name", ["MAX_CLOCK_SKEW", "SNAPSHOT_INTERVAL", "SNAPSHOT_ACTIVATION_DELAY", "LABEL_MATURITY", "LABEL_RETENTION"]
 )
 @pytest.mark.parametrize("value", ["1e308d", "1e12d", "nan", "-1d", "36501d", "9" * 30 + "d"])
-def test_a_length_that_is_no_time_stops_the_start(environment, name, value):
+def test_a_duration_out_of_bounds_stops_the_start(environment, name, value):
     assert f"FRAUD_{name}='{value}'" in complaint(environment, **{f"FRAUD_{name}": value})
 
 
@@ -373,23 +373,23 @@ def test_an_empty_path_is_not_the_working_directory(environment, name):
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../../etc", "a/b", "a b", "", "x" * 201])
-def test_a_group_is_no_path_and_can_be_part_of_the_name_of_a_topic(environment, name):
+def test_a_group_name_is_not_a_path_and_fits_a_topic_name(environment, name):
     assert f"FRAUD_SCORER_GROUP={name!r}" in complaint(environment, FRAUD_SCORER_GROUP=name)
 
 
 @pytest.mark.parametrize("name", ["a b", "../x", "x" * 250, "\x1b[2J", ""])
-def test_a_topic_has_a_name_that_brokers_take(environment, name):
+def test_a_topic_name_is_valid_for_brokers(environment, name):
     assert f"FRAUD_TOPICS__SCORES={name!r}" in complaint(environment, FRAUD_TOPICS__SCORES=name)
 
 
 @pytest.mark.parametrize("role", ["LEARNER", "TOKENIZER"])
-def test_two_kinds_of_process_do_not_share_a_group(environment, role):
+def test_two_kinds_of_process_cannot_share_a_group(environment, role):
     said = complaint(environment, **{"FRAUD_SCORER_GROUP": "one", f"FRAUD_{role}_GROUP": "one"})
     assert f"FRAUD_{role}_GROUP=one" in said
     assert "must differ" in said
 
 
-def test_what_is_no_text_stops_the_start_and_not_the_process(environment, monkeypatch, tmp_path):
+def test_bytes_that_are_not_utf8_stop_the_start_with_an_error(environment, monkeypatch, tmp_path):
     monkeypatch.setitem(os.environb, b"FRAUD_INSTANCE_ID", b"pod-\xff")
     assert "FRAUD_INSTANCE_ID is not UTF-8" in complaint(environment)
     monkeypatch.delenv("FRAUD_INSTANCE_ID")
