@@ -86,15 +86,8 @@ class EndOffsetBarrier(msgspec.Struct, frozen=True):
 class LearnerModels(NamedTuple):
     """The pretrained models of a learner.
 
-    Attributes
-    ----------
-    registry
-        Has the model that is active when a boundary is closed.
-    restore
-        Makes the online learner beside a pretrained model, from its last state.
-    update
-        Called on every tick with False: activate what has arrived. Called before boundaries are closed with True: wait
-        for the newest promotion.
+    `restore` makes the online learner beside a pretrained model, from its last state. `update` is called on every tick
+    with False: activate what has arrived. Before boundaries are closed, it is called with True: wait for the newest.
     """
 
     registry: ModelRegistry
@@ -134,8 +127,6 @@ class LearnerProcessor:
         The stream that this processor belongs to.
     inputs
         Ends and positions of the inputs.
-    heartbeat
-        Called before each step that takes long.
     """
 
     def __init__(
