@@ -1,4 +1,4 @@
-"""Whatever bytes lie where a record of ours should, its decoder reads them or refuses them with its declared error."""
+"""Any bytes in place of a record decode, or raise the declared error of the decoder."""
 
 from __future__ import annotations
 
@@ -133,14 +133,14 @@ NOISE = st.binary(max_size=4) | st.sampled_from(
 @given(place=st.integers(0, 400), noise=NOISE, dropped=st.integers(0, 9))
 @example(place=0, noise=b'{"a":' * 10_000, dropped=0)  # deeper than Python's stack: it ended the learner
 @example(place=0, noise=b"\x91" * 10_000, dropped=0)
-def test_altered_bytes_are_read_or_refused_as_declared(name, place, noise, dropped):
+def test_altered_bytes_decode_or_raise_the_declared_error(name, place, noise, dropped):
     decode, good = DECODERS[name]
     with suppress(InvalidRecord):
         decode(good[:place] + noise + good[place + dropped :])
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_bytes_nested_deeper_than_the_stack_are_refused(name):
+def test_bytes_nested_deeper_than_the_stack_are_rejected(name):
     decode, good = DECODERS[name]
     deep = b'{"unknown":' * 5000 if good[:1] == b"{" else good[:1] + b"\x91" * 5000
     with pytest.raises(InvalidRecord):

@@ -114,7 +114,7 @@ def cut(payments: list, places: list[int]) -> list[list]:
 
 @FAST
 @given(PAYMENTS, st.lists(st.integers(0, 40), max_size=6), ONLINE)
-def test_where_a_batch_ends_changes_neither_verdicts_nor_profiles(payments, places, online):
+def test_the_split_into_batches_changes_neither_assessments_nor_profiles(payments, places, online):
     detector, knowledge = Detector(LinearModel(**SUSPICIOUS), WARY), taught(online)
     whole: dict[str, Profile] = {}
     verdicts = detector.assess(payments, whole, knowledge)
@@ -128,14 +128,14 @@ def test_where_a_batch_ends_changes_neither_verdicts_nor_profiles(payments, plac
     assert stored == {card: encode_profile(profile) for card, profile in whole.items()}
 
 
-def test_the_pretrained_model_sees_one_batch_without_repetitions():
+def test_the_pretrained_model_gets_one_batch_without_duplicates():
     model = LinearModel()
     detector = Detector(model, Policy())
     detector.assess([transaction("a"), transaction("b"), transaction("a")], {}, ignorant())
     assert model.batches == [2]
 
 
-def test_an_empty_batch_asks_no_model():
+def test_an_empty_batch_calls_no_model():
     model = LinearModel()
     assert Detector(model, Policy()).assess([], {}, ignorant()) == []
     assert model.batches == []
@@ -143,7 +143,7 @@ def test_an_empty_batch_asks_no_model():
 
 @FAST
 @given(PAYMENTS, ONLINE)
-def test_a_repeated_transaction_gets_its_first_decision_and_leaves_the_profile_alone(payments, online):
+def test_a_duplicate_gets_the_first_decision_and_does_not_change_the_profile(payments, online):
     payments = list({payment.transaction_id: payment for payment in payments}.values())
     profiles: dict[str, Profile] = {}
     first = Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, profiles, taught(online))
@@ -155,7 +155,7 @@ def test_a_repeated_transaction_gets_its_first_decision_and_leaves_the_profile_a
     assert {card: encode_profile(profile) for card, profile in profiles.items()} == before
 
 
-def test_a_repetition_within_a_batch_gets_the_decision_of_the_first():
+def test_a_duplicate_within_a_batch_gets_the_decision_of_the_first():
     profiles: dict[str, Profile] = {}
     payment = transaction(amount=900.0)
     detector = Detector(LinearModel(**SUSPICIOUS), WARY)
@@ -170,7 +170,7 @@ def test_the_same_transaction_id_on_another_card_is_another_transaction():
     assert not any(verdict.is_duplicate for verdict in verdicts)
 
 
-def test_a_transaction_is_remembered_for_the_next_fifteen_of_its_card():
+def test_a_duplicate_is_recognised_among_the_last_sixteen_of_its_card():
     detector, profiles = Detector(LinearModel(), Policy()), dict[str, Profile]()
     detector.assess([transaction(f"t{number}") for number in range(16)], profiles, ignorant())
     assert detector.assess([transaction("t0")], profiles, ignorant())[0].is_duplicate
@@ -190,7 +190,7 @@ def test_contributions_add_up_to_the_logit_of_the_score(payments, online, share,
         assert verdict.contributions.total() == pytest.approx(logit(verdict.decision.score), abs=1e-6)
 
 
-def test_contributions_add_up_where_a_logit_is_cut_off():
+def test_contributions_add_up_when_a_logit_is_limited():
     verdict = Detector(LinearModel(), WARY).assess([transaction()], {}, taught(online_model(intercept=50.0), 0.2))[0]
     assert verdict.contributions is not None
     assert verdict.contributions.total() == pytest.approx(logit(verdict.decision.score), abs=1e-6)
@@ -208,7 +208,7 @@ def test_only_flagged_transactions_are_explained(payments, online):
             assert verdict.decision.reasons == ()
 
 
-def test_a_pretrained_score_that_is_no_number_leaves_the_decision_to_the_online_model():
+def test_if_the_pretrained_score_is_not_a_number_the_online_model_decides():
     online = online_model(intercept=1.0, pretrained_weight=0.5)
     decision = (
         Detector(UndecidedModel(prior=-4.0), Policy()).assess([transaction()], {}, taught(online, 0.1))[0].decision
@@ -219,7 +219,7 @@ def test_a_pretrained_score_that_is_no_number_leaves_the_decision_to_the_online_
     assert decision.score == probability(-1.0)
 
 
-def test_an_online_model_that_is_no_number_leaves_the_decision_to_the_pretrained_one():
+def test_if_the_online_score_is_not_a_number_the_pretrained_model_decides():
     online = online_model(intercept=math.nan)
     knowledge = SnapshotStore(untrained("model-1", online))
     decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
@@ -232,14 +232,14 @@ def test_an_online_model_that_is_no_number_leaves_the_decision_to_the_pretrained
 @pytest.mark.parametrize(
     "online", [online_model(leaf_weights=()), online_model(weights=(0.0,))], ids=["no leaves", "short"]
 )
-def test_an_online_model_that_raises_leaves_the_decision_to_the_pretrained_one(online):
+def test_if_the_online_model_raises_the_pretrained_model_decides(online):
     knowledge = SnapshotStore(untrained("model-1", online))
     decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
     assert decision.online_logit is None
     assert decision.score == probability(-1.5)
 
 
-def test_without_the_inputs_that_come_with_the_pretrained_score_the_online_model_cannot_decide():
+def test_the_online_model_cannot_decide_without_encoded_inputs():
     decision = Detector(BrokenModel(), Policy()).assess([transaction()], {}, taught(online_model()))[0].decision
     assert decision.pretrained_logit is decision.online_logit is None
     assert decision.outcome is Outcome.REVIEW
@@ -247,7 +247,7 @@ def test_without_the_inputs_that_come_with_the_pretrained_score_the_online_model
 
 @pytest.mark.parametrize("kind", [BrokenModel, UndecidedModel])
 @pytest.mark.parametrize("policy", [Policy(), Policy(1.0, 1.0), Policy(0.0, 0.0)])
-def test_without_any_model_a_person_decides(kind, policy):
+def test_without_any_score_the_transaction_is_reviewed(kind, policy):
     knowledge = SnapshotStore(untrained("model-1", online_model(intercept=math.nan)))
     verdict = Detector(kind(prior=-4.0), policy).assess([transaction()], {}, knowledge)[0]
     assert verdict.decision.outcome is Outcome.REVIEW
@@ -268,7 +268,7 @@ class PickyModel(LinearModel):
         return super().logits(rows)
 
 
-def test_a_row_that_breaks_the_pretrained_model_takes_no_other_row_with_it():
+def test_a_row_that_breaks_the_pretrained_model_does_not_affect_other_rows():
     payments = [transaction("t1", amount=12.0), transaction("t2", amount=13.0)]
     detector = Detector(PickyModel(), Policy())
     together = detector.assess(payments, {}, ignorant())
@@ -294,18 +294,18 @@ def test_a_decision_stands_when_its_explanation_fails():
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
-def test_an_infinite_logit_is_a_failure_too(value):
+def test_an_infinite_logit_counts_as_a_failure(value):
     assert blend(value, -1.0, 0.3, -4.0) == blend(math.nan, -1.0, 0.3, -4.0)
     assert blend(-1.0, value, 0.3, -4.0) == blend(-1.0, math.nan, 0.3, -4.0)
 
 
-def test_the_online_model_has_its_full_weight_where_either_component_sees_risk():
+def test_the_online_model_has_its_full_weight_where_either_model_sees_risk():
     for pair in ((3.0, -9.0), (-9.0, 3.0)):
         assert 0.4995 < blend(*pair, 0.5, -4.0).online_weight <= 0.5
 
 
 @given(st.floats(-30, NEUTRAL_LOGIT), st.floats(-30, NEUTRAL_LOGIT), st.floats(0, 1))
-def test_where_neither_component_sees_risk_the_pretrained_model_ranks(pretrained, online, weight):
+def test_the_pretrained_model_ranks_where_neither_model_sees_risk(pretrained, online, weight):
     result = blend(pretrained, online, weight, -4.0)
     assert result.online_weight <= weight / 2
     lower, higher = sorted((pretrained, online))
@@ -320,7 +320,7 @@ def test_more_online_risk_never_lowers_a_score(pretrained, online, weight, more)
 
 @FAST
 @given(PAYMENTS, st.floats(-40, 40))
-def test_the_untaught_snapshot_gives_exactly_the_pretrained_score(payments, base):
+def test_the_untrained_snapshot_gives_exactly_the_pretrained_score(payments, base):
     for verdict in Detector(LinearModel(base=base, **SUSPICIOUS), Policy()).assess(payments, {}, ignorant()):
         assert verdict.decision.pretrained_logit is not None
         assert verdict.decision.score == probability(verdict.decision.pretrained_logit)
@@ -369,7 +369,7 @@ def test_every_feature_belongs_to_exactly_one_reason():
 
 @FAST
 @given(PAYMENTS, ONLINE)
-def test_reasons_are_the_strongest_first_and_worth_naming(payments, online):
+def test_reasons_come_strongest_first_and_without_negligible_ones(payments, online):
     for verdict in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, taught(online)):
         if verdict.contributions is None:
             continue
@@ -396,7 +396,7 @@ def test_every_reason_reads_as_a_sentence_about_the_transaction(payments, online
                 assert "nan" not in reason.text
 
 
-def test_thresholds_belong_to_the_stricter_side():
+def test_a_score_at_a_threshold_gets_the_stricter_outcome():
     policy = Policy(review=0.3, decline=0.9)
     assert [policy.outcome(score) for score in (0.0, 0.2999, 0.3, 0.8999, 0.9, 1.0)] == [
         Outcome.APPROVE,
@@ -421,7 +421,7 @@ def test_score_records_keep_every_bit(payments, online):
             assert total == pytest.approx(logit(record.score), abs=1e-6)
 
 
-def test_an_alert_has_one_name_for_the_same_payment():
+def test_duplicates_have_the_same_alert_id():
     assert alert_id(transaction()) == alert_id(transaction(device_id="d", country="FR", ip="192.0.2.1"))
 
 
@@ -436,17 +436,17 @@ def test_an_alert_has_one_name_for_the_same_payment():
         {"currency": "USD"},
     ],
 )
-def test_an_alert_of_another_payment_has_another_name(facts):
+def test_another_payment_has_another_alert_id(facts):
     assert alert_id(transaction(**facts)) != alert_id(transaction())
 
 
-def test_no_separator_in_an_id_makes_two_alerts_one():
+def test_separators_in_ids_do_not_make_two_alert_ids_equal():
     moved = [transaction("a/1/b", card_id="c"), transaction("b", card_id="c/1/a"), transaction("a", card_id="c/5/b")]
     assert len({alert_id(one) for one in moved}) == len(moved)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"transaction_id": 1}'])
-def test_what_is_no_score_record_is_refused(data):
+def test_bytes_that_are_not_a_score_record_are_rejected(data):
     with pytest.raises(InvalidRecord, match="scores topic"):
         decode_score(data)
 

@@ -129,7 +129,7 @@ def test_every_feature_of_a_card_equals_the_oracle(arrivals):
     st.sampled_from([MINUTE, HOUR, 2 * DAY]),
     st.sampled_from([1.0, 0.01]),
 )
-def test_long_histories_equal_the_oracle_too(seed, merchants, pace, spread):
+def test_long_histories_equal_the_oracle(seed, merchants, pace, spread):
     dice = random.Random(seed)
     history: list[Transaction] = []
     profile, timestamp = Profile(), MONDAY
@@ -181,7 +181,7 @@ def test_every_feature_from_labels_equals_the_oracle(of_merchant, of_card, idle,
     assert_equal(row, expected)
 
 
-def test_windows_of_labels_end_with_the_day_of_the_snapshot_not_of_the_transaction():
+def test_label_windows_end_with_the_day_of_the_snapshot():
     merchant = row_of([oracle.Fact(MONDAY, MONDAY - DAY, is_fraud=True)])
     late = transaction(timestamp=MONDAY + 20 * DAY)
     assert extract(late, Profile(), merchant, NO_RISK, MONDAY + DAY).merchant_labelled_1d == 1
@@ -189,7 +189,7 @@ def test_windows_of_labels_end_with_the_day_of_the_snapshot_not_of_the_transacti
 
 
 @pytest.mark.parametrize(("days", "counted"), [(29, 1), (30, 1), (31, 0)])
-def test_a_label_counts_on_the_day_it_became_known_and_the_thirty_after(days, counted):
+def test_a_label_counts_on_the_day_it_became_known_and_thirty_days_after(days, counted):
     old = oracle.Fact(MONDAY, MONDAY - DAY, is_fraud=True)
     fresh = oracle.Fact(MONDAY + days * DAY, MONDAY, is_fraud=False)
     row = extract(transaction(), Profile(), row_of([old, fresh]), row_of([old, fresh]), fresh.known_at)
@@ -266,7 +266,7 @@ OPTIONAL = {
 }
 
 
-def test_every_optional_field_is_tested_for_what_its_absence_changes():
+def test_the_effect_of_absence_is_tested_for_every_optional_field():
     optional = {field.name for field in msgspec.structs.fields(Transaction) if field.default is not msgspec.NODEFAULT}
     assert optional == set(OPTIONAL)
 
@@ -284,14 +284,14 @@ def test_an_absent_field_changes_only_the_features_named_after_it(field, arrival
 
 @FAST
 @given(histories(most=1))
-def test_a_card_and_merchant_never_seen_have_the_cold_values_of_the_annotations(arrivals):
+def test_a_card_and_merchant_without_history_have_the_cold_values_of_the_annotations(arrivals):
     row = replayed(arrivals)[0]
     for name, extra in annotations().items():
         if extra["window"] != "this transaction":
             assert getattr(row, name) == extra["cold"], name
 
 
-def test_every_feature_says_its_unit_and_all_but_those_without_an_end_their_window():
+def test_every_feature_has_a_unit_and_a_window_unless_it_is_unbounded():
     extras = annotations()
     assert list(extras) == list(NAMES)
     assert all(extra["unit"] for extra in extras.values())
@@ -313,7 +313,7 @@ def test_every_feature_is_finite(arrivals, amount, drawn):
 
 @FAST
 @given(histories(), st.data())
-def test_a_repetition_changes_nothing(arrivals, data):
+def test_a_duplicate_changes_nothing(arrivals, data):
     accepted = oracle.without_repetitions(arrivals)[:16]
     profile = Profile()
     replayed(accepted, profile)
@@ -325,7 +325,7 @@ def test_a_repetition_changes_nothing(arrivals, data):
 
 @FAST
 @given(histories(), st.integers(0, 40))
-def test_a_profile_that_was_written_and_read_goes_on_the_same(arrivals, cut):
+def test_a_decoded_profile_continues_like_the_original(arrivals, cut):
     straight = Profile()
     rows = replayed(arrivals, straight)
     first = Profile()
@@ -336,7 +336,7 @@ def test_a_profile_that_was_written_and_read_goes_on_the_same(arrivals, cut):
     assert decode_profile(encode_profile(straight)) == straight
 
 
-def test_an_id_that_lies_across_two_figures_is_none_of_the_last(monkeypatch):
+def test_an_id_fingerprint_that_spans_two_fields_is_not_a_match(monkeypatch):
     profile = Profile()
     replayed([transaction("t1"), transaction("t2")], profile)
     assert [profile.find_duplicate(transaction(name)).age for name in ("t1", "t2")] == [2, 1]
@@ -344,7 +344,7 @@ def test_an_id_that_lies_across_two_figures_is_none_of_the_last(monkeypatch):
     assert profile.find_duplicate(transaction("t3")) == (0, False)
 
 
-def test_a_profile_of_another_schema_is_refused():
+def test_a_profile_of_another_schema_is_rejected():
     with pytest.raises(InvalidRecord, match="schema 6; this version reads 5"):
         decode_profile(encode_profile(Profile(schema=6)))
     with pytest.raises(InvalidRecord, match="schema 2; this version reads 5"):
@@ -362,14 +362,14 @@ def test_a_profile_of_another_schema_is_refused():
         encode_profile(Profile(recent=b"cut off")),
     ],
 )
-def test_what_is_no_profile_is_refused(data):
+def test_bytes_that_are_not_a_profile_are_rejected(data):
     with pytest.raises(InvalidRecord, match="cannot be read"):
         decode_profile(data)
 
 
 @FAST
 @given(FACTS, st.data())
-def test_taking_back_a_label_leaves_the_counts_as_if_it_had_not_come(drawn, data):
+def test_removing_a_label_restores_the_counts(drawn, data):
     facts = known_facts(drawn or [(0, 0, True, False)])
     wrong = data.draw(st.sampled_from(facts))
     as_of = data.draw(st.sampled_from(facts)).known_at + data.draw(st.sampled_from([0, DAY, 40 * DAY]))

@@ -58,22 +58,22 @@ def in_force_at(verdict):
     return verdict.decision.snapshot
 
 
-def test_there_is_one_verdict_a_transaction_in_order():
+def test_there_is_one_assessment_per_transaction_in_order():
     assert [verdict.transaction for verdict in verdicts()] == [event.transaction for event in world()]
 
 
-def test_a_rehearsal_equals_itself():
+def test_two_runs_are_equal():
     assert played(world()) == verdicts()
 
 
-def test_the_world_of_these_tests_has_what_they_are_about():
+def test_the_test_data_contains_the_cases_of_these_tests():
     assert len({in_force_at(verdict) for verdict in verdicts()}) > 100
     assert sum(event.is_fraud for event in world()) > 5
     assert any(verdict.decision.is_flagged and verdict.contributions is not None for verdict in verdicts())
     assert verdicts()[-1].decision.online_logit != verdicts()[-1].decision.pretrained_logit
 
 
-def test_a_snapshot_comes_into_force_at_its_effective_time_and_not_earlier():
+def test_a_snapshot_becomes_active_exactly_at_its_effective_time():
     boundary = MONDAY + 5 * HOUR
     history = [
         event("defrauded", MONDAY, known=boundary - MINUTE),
@@ -89,7 +89,7 @@ def test_a_snapshot_comes_into_force_at_its_effective_time_and_not_earlier():
 
 
 @pytest.mark.parametrize(("late", "streak"), [(0, 1), (1, 0)])
-def test_a_label_known_at_the_boundary_is_in_its_snapshot_and_one_known_later_is_not(late, streak):
+def test_a_snapshot_contains_the_labels_known_at_its_boundary_and_none_later(late, streak):
     boundary = MONDAY + 5 * HOUR
     history = [
         event("defrauded", MONDAY, known=boundary + late),
@@ -107,12 +107,12 @@ def test_a_label_known_in_the_hour_of_its_transaction_is_in_the_next_snapshot():
     assert played(history)[-1].features.merchant_streak == 1
 
 
-def test_a_label_waits_for_the_next_boundary_however_long_nothing_happens():
+def test_a_label_waits_for_the_next_boundary_through_any_idle_time():
     history = [event("defrauded", MONDAY, known=MONDAY + DAY), event("then", MONDAY + 3 * DAY)]
     assert played(history)[-1].features.merchant_streak == 1
 
 
-def test_the_decision_names_the_snapshot_whose_labels_its_features_know():
+def test_the_decision_names_the_snapshot_that_its_features_used():
     rehearsed = begun()
     for verdict in rehearsed.run(world()):
         view = rehearsed.snapshots.at(verdict.transaction.timestamp)
@@ -134,7 +134,7 @@ def untouched_until(history, moment):
 
 @FEW
 @given(st.data())
-def test_no_verdict_changes_through_a_label_that_became_known_after_it(data):
+def test_a_later_label_changes_no_earlier_assessment(data):
     history = list(world())
     index = data.draw(st.integers(0, len(history) - 1))
     event = history[index]
@@ -155,7 +155,7 @@ def test_no_verdict_changes_through_a_label_that_became_known_after_it(data):
 
 @FEW
 @given(st.integers(0, 15 * DAY))
-def test_no_verdict_changes_when_all_that_becomes_known_later_is_the_opposite(offset):
+def test_the_opposite_of_all_later_labels_changes_no_earlier_assessment(offset):
     history, moment = world(), world()[0].transaction.timestamp + offset
     opposite = [
         msgspec.structs.replace(event, is_fraud=not event.is_fraud) if event.labelled_at > moment else event
@@ -167,12 +167,12 @@ def test_no_verdict_changes_when_all_that_becomes_known_later_is_the_opposite(of
 
 @FEW
 @given(st.data())
-def test_no_verdict_changes_through_transactions_that_come_after_it(data):
+def test_later_transactions_change_no_earlier_assessment(data):
     cut = data.draw(st.integers(0, len(world())))
     assert played(world()[:cut]) == verdicts()[:cut]
 
 
-def test_a_label_does_change_what_comes_after_it():
+def test_a_label_changes_later_assessments():
     history = world()
     index = next(n for n, event in enumerate(history) if event.is_fraud)
     same = untouched_until(history, history[index].labelled_at)
@@ -183,28 +183,28 @@ def test_a_label_does_change_what_comes_after_it():
 
 @FEW
 @given(st.data())
-def test_a_history_played_in_two_parts_continues_where_it_stopped(data):
+def test_a_history_in_two_parts_equals_one_run(data):
     cut = data.draw(st.integers(0, len(world())))
     rehearsed = begun()
     first = list(rehearsed.run(world()[:cut]))
     assert first + list(rehearsed.run(world()[cut:])) == verdicts()
 
 
-def test_playing_nothing_changes_nothing():
+def test_an_empty_history_changes_nothing():
     rehearsed = begun()
     assert list(rehearsed.run([])) == []
     assert rehearsed.progress.closed == -1
     assert list(rehearsed.run(world()[:50])) == verdicts()[:50]
 
 
-def test_labels_the_history_does_not_date_become_known_after_the_delay():
+def test_a_label_without_a_time_becomes_known_after_the_delay():
     undated = LabelledTransaction(transaction("t1", MONDAY), is_fraud=True, labelled_at=None)
     before, after = MONDAY + 7 * DAY + LEAD - 1, MONDAY + 7 * DAY + LEAD
     history = [undated, event("before", before), event("after", after)]
     assert [verdict.features.merchant_streak for verdict in played(history)] == [0, 0, 1]
 
 
-def test_a_repeated_transaction_gets_its_first_decision_and_teaches_nothing_twice():
+def test_a_duplicate_gets_the_first_decision_and_is_trained_once():
     frauds = [event(f"f{n}", MONDAY + n, known=MONDAY + HOUR) for n in range(3)]
     last = event("last", MONDAY + 2 * HOUR)
     once, twice = played([*frauds, last]), played([*frauds, *frauds, last])
@@ -213,7 +213,7 @@ def test_a_repeated_transaction_gets_its_first_decision_and_teaches_nothing_twic
     assert twice[-1].features == once[-1].features
 
 
-def test_payments_under_one_id_with_labels_of_one_instant_are_all_taught():
+def test_payments_under_one_id_with_labels_of_one_instant_are_all_trained():
     uses = [event("f", MONDAY + n, known=MONDAY + HOUR, amount=10.0 + n, merchant_id="m") for n in range(3)]
     unlike = [msgspec.structs.replace(uses[1], is_fraud=False), *uses[2:]]
     last = event("last", MONDAY + 2 * HOUR, merchant_id="m")

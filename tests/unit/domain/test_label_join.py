@@ -18,7 +18,7 @@ from fraud_service.domain.label_join_rows import DueItem
 FAST = settings(max_examples=200, deadline=None, derandomize=True)
 
 
-def test_a_fraud_label_is_taught_at_the_first_boundary_after_it():
+def test_a_fraud_label_is_trained_at_the_first_boundary_after_it():
     world = World()
     assert world.score(score("t1", 5))
     assert world.label(label("t1", 31))
@@ -34,7 +34,7 @@ def test_a_label_at_a_boundary_belongs_to_it():
     assert world.close(2000) == [(3, "t1", True, 30, False)]
 
 
-def test_an_example_carries_what_was_scored_and_who_said_what():
+def test_an_example_has_the_scored_transaction_and_the_label_source():
     world = World()
     record = score("t1", 5, features=features(amount=7.0), merchant_id="m", amount=7.0, online_logit=None)
     world.score(record)
@@ -47,14 +47,14 @@ def test_an_example_carries_what_was_scored_and_who_said_what():
     assert example.scored.features == record.features
 
 
-def test_a_transaction_of_which_nothing_becomes_known_matures_as_legitimate():
+def test_a_transaction_without_a_label_matures_as_genuine():
     world = World()
     world.score(score("t1", 5))
     assert world.close(2000) == [(11, "t1", False, 105, False)]
     assert world.examples[0].source is None
 
 
-def test_a_card_that_never_pays_again_matures_too():
+def test_a_transaction_matures_even_if_its_card_never_pays_again():
     world = World()
     world.score(score("idle", 5, card_id="idle"))
     for timestamp in range(20, 200, 20):
@@ -63,14 +63,14 @@ def test_a_card_that_never_pays_again_matures_too():
     assert (11, "idle", False, 105, False) in world.taught
 
 
-def test_a_label_of_a_legitimate_payment_needs_no_maturity():
+def test_a_genuine_label_is_trained_before_maturity():
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 30, is_fraud=False))
     assert world.close(2000) == [(3, "t1", False, 30, False)]
 
 
-def test_a_label_may_come_before_its_transaction():
+def test_a_label_may_arrive_before_its_transaction():
     world = World()
     assert not world.label(label("t1", 31))
     assert world.close(35) == []
@@ -78,14 +78,14 @@ def test_a_label_may_come_before_its_transaction():
     assert world.close(2000) == [(4, "t1", True, 31, False)]
 
 
-def test_a_label_from_before_the_time_of_its_transaction_becomes_known_with_it():
+def test_a_label_older_than_its_transaction_becomes_known_with_the_transaction():
     world = World()
     world.label(label("t1", 3))
     world.score(score("t1", 25))
     assert world.close(2000) == [(3, "t1", True, 25, False)]
 
 
-def test_what_was_due_before_it_arrived_falls_due_at_the_next_boundary():
+def test_an_item_that_was_due_before_it_arrived_is_due_at_the_next_boundary():
     world = World()
     world.close(300)
     world.score(score("late", 5))
@@ -94,7 +94,7 @@ def test_what_was_due_before_it_arrived_falls_due_at_the_next_boundary():
     assert world.close(2000) == [(31, "late", False, 105, False), (31, "labelled", True, 260, False)]
 
 
-def test_a_label_that_comes_twice_teaches_once():
+def test_a_repeated_label_is_trained_once():
     world = World()
     world.score(score("t1", 5))
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_a_label_that_comes_twice_teaches_once():
     assert len(world.taught) == 1
 
 
-def test_a_transaction_that_comes_twice_counts_once():
+def test_a_transaction_that_arrives_twice_counts_once():
     world = World()
     assert world.score(score("t1", 5))
     assert not world.score(score("t1", 5))
@@ -117,14 +117,14 @@ def test_a_transaction_that_comes_twice_counts_once():
     assert len(world.taught) == 1
 
 
-def test_the_record_of_a_repetition_alone_is_no_example():
+def test_the_score_of_a_duplicate_alone_is_not_an_example():
     world = World()
     assert not world.score(score("t1", 5, is_duplicate=True, features=None))
     assert world.close(2000) == []
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_contradiction_corrects_what_was_taught(first):
+def test_a_contradicting_label_corrects_the_training(first):
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 30, is_fraud=first))
@@ -135,7 +135,7 @@ def test_a_contradiction_corrects_what_was_taught(first):
     assert world.examples[1].corrected_at == 30
 
 
-def test_a_contradiction_within_one_interval_is_taught_as_the_last_word():
+def test_of_contradicting_labels_in_one_interval_only_the_last_is_trained():
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 32))
@@ -143,7 +143,7 @@ def test_a_contradiction_within_one_interval_is_taught_as_the_last_word():
     assert world.close(2000) == [(4, "t1", False, 38, False)]
 
 
-def test_an_older_label_than_the_last_word_changes_nothing():
+def test_a_label_older_than_the_last_one_changes_nothing():
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 60, is_fraud=False))
@@ -154,7 +154,7 @@ def test_an_older_label_than_the_last_word_changes_nothing():
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_at_the_same_instant_fraud_counts(first):
+def test_of_labels_at_the_same_instant_fraud_counts(first):
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 30, is_fraud=first))
@@ -162,7 +162,7 @@ def test_at_the_same_instant_fraud_counts(first):
     assert world.close(2000) == [(3, "t1", True, 30, False)]
 
 
-def test_a_fraud_label_of_the_same_instant_that_comes_later_corrects():
+def test_a_fraud_label_of_the_same_instant_that_arrives_later_corrects():
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 30, is_fraud=False))
@@ -172,7 +172,7 @@ def test_a_fraud_label_of_the_same_instant_that_comes_later_corrects():
     assert world.taught == [(3, "t1", False, 30, False), (4, "t1", True, 30, True)]
 
 
-def test_a_legitimate_label_of_the_same_instant_that_comes_later_does_not_overrule_fraud():
+def test_a_genuine_label_of_the_same_instant_that_arrives_later_does_not_overrule_fraud():
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 30))
@@ -194,7 +194,7 @@ def test_a_fraud_label_after_maturity_corrects(labelled_at):
     assert world.examples[1].corrected_at == 105
 
 
-def test_a_correction_names_when_the_opposite_was_taught_even_if_it_was_confirmed_since():
+def test_a_correction_names_when_the_opposite_was_trained_despite_a_later_confirmation():
     world = World()
     world.score(score("t1", 5))
     for labelled_at, is_fraud in ((20, True), (30, True), (50, False)):
@@ -204,7 +204,7 @@ def test_a_correction_names_when_the_opposite_was_taught_even_if_it_was_confirme
     assert world.examples[1].corrected_at == 20
 
 
-def test_a_label_after_retention_teaches_nothing_and_is_forgotten():
+def test_a_label_after_retention_is_not_trained_and_expires():
     world = World()
     world.score(score("t1", 5))
     world.close(1100)
@@ -213,7 +213,7 @@ def test_a_label_after_retention_teaches_nothing_and_is_forgotten():
     assert world.stores == [{}]
 
 
-def test_a_label_of_a_transaction_that_never_comes_is_forgotten_after_retention():
+def test_a_label_whose_transaction_never_arrives_expires_after_retention():
     world = World()
     world.label(label("t1", 55))
     world.label(label("t1", 75))
@@ -234,7 +234,7 @@ def test_features_are_kept_until_retention_has_passed():
     assert world.stores == [{}]
 
 
-def test_a_transaction_that_comes_again_after_retention_is_not_taught_again():
+def test_a_transaction_that_arrives_again_after_retention_is_not_trained_again():
     world = World()
     world.score(score("t1", 5))
     world.close(1100)
@@ -256,7 +256,7 @@ def test_values_of_the_store_stay_bounded():
     assert world.stores == [{}]
 
 
-def test_of_too_many_labels_the_newest_win():
+def test_of_too_many_labels_the_newest_are_kept():
     world = World()
     world.score(score("t1", 5))
     for number in range(2 * MAX_LABELS):
@@ -266,7 +266,7 @@ def test_of_too_many_labels_the_newest_win():
 
 
 @pytest.mark.parametrize("is_known", [False, True], ids=["unknown", "known"])
-def test_labels_of_one_transaction_however_many_are_due_once(is_known):
+def test_many_labels_of_one_transaction_are_due_once(is_known):
     world = World()
     if is_known:
         world.score(score("t1", 5))
@@ -278,7 +278,7 @@ def test_labels_of_one_transaction_however_many_are_due_once(is_known):
     assert world.stores == [{}]
 
 
-def test_a_sweep_takes_out_what_teaches_nothing_and_leaves_the_rest():
+def test_a_sweep_removes_only_items_without_effect():
     world = World()
     for number in range(30):
         world.label(label(f"unknown-{number}", 20 + number % 3))
@@ -293,7 +293,7 @@ def test_a_sweep_takes_out_what_teaches_nothing_and_leaves_the_rest():
     assert world.stores == [{}]
 
 
-def test_while_a_boundary_is_settled_there_are_heartbeats_though_nothing_is_taught():
+def test_heartbeats_continue_while_a_boundary_yields_no_example():
     world, beats = World(), []
     for number in range(3 * ITEMS_PER_HEARTBEAT):
         world.label(label(f"unknown-{number}", 20))
@@ -402,7 +402,7 @@ def told_by_hand(steps: Steps, times: list[int]) -> set[Taught]:
 
 @FAST
 @given(STEPS, TIMES)
-def test_each_boundary_teaches_the_last_word_whenever_it_is_another_one(steps, times):
+def test_each_boundary_trains_the_last_label_when_it_differs(steps, times):
     taught = play(steps, times).taught
     assert len(taught) == len(set(taught))
     assert set(taught) == told_by_hand(sensible(steps), times)
@@ -410,7 +410,7 @@ def test_each_boundary_teaches_the_last_word_whenever_it_is_another_one(steps, t
 
 @FAST
 @given(STEPS, TIMES)
-def test_a_transaction_is_taught_once_and_then_only_to_the_contrary(steps, times):
+def test_a_transaction_is_trained_once_and_then_only_corrected(steps, times):
     verdicts: dict[str, bool] = {}
     for _, name, is_fraud, _, corrects in play(steps, times).taught:
         assert corrects == (name in verdicts)
@@ -420,7 +420,7 @@ def test_a_transaction_is_taught_once_and_then_only_to_the_contrary(steps, times
 
 @FAST
 @given(STEPS, TIMES, st.integers(2, 4), st.randoms(use_true_random=False))
-def test_neither_partitions_nor_their_interleaving_change_what_is_taught(steps, times, partitions, dice):
+def test_partitions_and_their_interleaving_do_not_change_the_examples(steps, times, partitions, dice):
     one = play(steps, times)
     several = play(steps, times, partitions)
     assert several.taught == one.taught
@@ -440,7 +440,7 @@ def test_neither_partitions_nor_their_interleaving_change_what_is_taught(steps, 
 
 @FAST
 @given(STEPS, TIMES, st.integers(1, 3), st.integers(1, 4))
-def test_a_sweep_before_a_boundary_changes_nothing_of_what_is_taught(steps, times, partitions, sweeps):
+def test_a_sweep_before_a_boundary_does_not_change_the_examples(steps, times, partitions, sweeps):
     plain, swept = play(steps, times, partitions), play(steps, times, partitions, sweeps=sweeps)
     assert swept.taught == plain.taught
     assert swept.stores == plain.stores
@@ -448,7 +448,7 @@ def test_a_sweep_before_a_boundary_changes_nothing_of_what_is_taught(steps, time
 
 @FAST
 @given(STEPS, TIMES, st.integers(1, 3), st.integers(0, 60), st.integers(1, 5))
-def test_a_move_to_other_partitions_changes_nothing_of_what_is_taught(steps, times, before, moment, after):
+def test_a_move_to_other_partitions_does_not_change_the_examples(steps, times, before, moment, after):
     moved = play(steps, times, before, (moment, after))
     assert moved.taught == play(steps, times).taught
     moved.close(2000)
@@ -457,17 +457,17 @@ def test_a_move_to_other_partitions_changes_nothing_of_what_is_taught(steps, tim
 
 @FAST
 @given(STEPS, TIMES, st.integers(1, 3))
-def test_after_retention_nothing_is_left(steps, times, partitions):
+def test_after_retention_the_store_is_empty(steps, times, partitions):
     world = play(steps, times, partitions)
     world.close(2000)
     assert world.stores == [{}] * partitions
 
 
-def test_dues_sort_by_time_and_then_by_transaction():
+def test_due_items_sort_by_time_and_then_by_transaction():
     dues = [DueItem(2, "a"), DueItem(1, "b"), DueItem(1, "a")]
     assert sorted(dues) == [DueItem(1, "a"), DueItem(1, "b"), DueItem(2, "a")]
 
 
 @pytest.mark.parametrize(("instant", "number"), [(0, 0), (1, 1), (10, 1), (11, 2)])
-def test_the_boundary_of_an_instant_is_the_first_one_not_before_it(instant, number):
+def test_the_boundary_of_an_instant_is_the_first_at_or_after_it(instant, number):
     assert CALENDAR.boundary(instant) == number

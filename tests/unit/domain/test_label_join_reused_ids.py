@@ -1,4 +1,4 @@
-"""Several payments under one transaction id: each waits, is taught and matures as if it had an id of its own."""
+"""Several payments under one transaction id: each waits, is trained and matures as if it had its own id."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FAST = settings(max_examples=300, deadline=None, derandomize=True)
 
 
 def amounts(world: World) -> list[tuple[float, bool, int, bool]]:
-    """Return what was taught: amount, is it fraud, known at, corrects."""
+    """Return amount, is fraud, known at, and corrects of each trained example."""
     return [(one.scored.amount, one.is_fraud, one.known_at, one.corrects) for one in world.examples]
 
 
-def test_another_payment_under_a_used_id_is_taught_and_matures_of_its_own():
+def test_another_payment_under_a_used_id_is_trained_and_matures_separately():
     world = World()
     assert world.score(score("t1", 5, amount=1.0))
     assert world.score(score("t1", 25, amount=9999.0))
@@ -43,7 +43,7 @@ def test_any_other_content_is_another_payment(other):
     assert world.stores == [{}]
 
 
-def test_a_label_is_about_every_payment_under_its_id_that_was_made_by_then():
+def test_a_label_applies_to_every_payment_under_its_id_that_was_made_by_then():
     world = World()
     for timestamp in (5, 25, 60):
         world.score(score("t1", timestamp))
@@ -53,7 +53,7 @@ def test_a_label_is_about_every_payment_under_its_id_that_was_made_by_then():
 
 
 @pytest.mark.parametrize("is_applied", [True, False])
-def test_a_payment_that_arrives_after_a_label_gets_it_too(is_applied):
+def test_a_label_applies_to_a_payment_that_arrives_after_it(is_applied):
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 31, source=LabelSource.CUSTOMER))
@@ -66,7 +66,7 @@ def test_a_payment_that_arrives_after_a_label_gets_it_too(is_applied):
     ]
 
 
-def test_an_old_genuine_label_vouches_for_no_later_payment_under_its_id():
+def test_an_old_genuine_label_does_not_clear_a_later_payment_under_its_id():
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 20, is_fraud=False))
@@ -76,7 +76,7 @@ def test_an_old_genuine_label_vouches_for_no_later_payment_under_its_id():
     assert amounts(world) == [(score("t1", 5).amount, False, 20, False)]
 
 
-def test_an_id_keeps_no_more_than_its_first_payments():
+def test_only_the_first_payments_under_an_id_are_kept():
     world = World()
     taken = [world.score(score("t1", 5, amount=float(number))) for number in range(MAX_PAYMENTS + 2)]
     assert taken == [Admission.ADDED] * MAX_PAYMENTS + [Admission.TOO_MANY] * 2
@@ -88,7 +88,7 @@ def test_an_id_keeps_no_more_than_its_first_payments():
     assert world.stores == [{}]
 
 
-def test_payments_of_one_instant_under_one_id_fall_due_no_more_often_than_they_are():
+def test_payments_of_one_instant_under_one_id_are_due_at_most_once_each():
     world = World()
     for number in range(MAX_PAYMENTS):
         world.score(score("t1", 5, amount=float(number)))
@@ -96,7 +96,7 @@ def test_payments_of_one_instant_under_one_id_fall_due_no_more_often_than_they_a
     assert sum(key.count("/") == 2 for key in world.stores[0]) <= MAX_PAYMENTS + 1
 
 
-def test_a_row_of_an_older_version_is_read_and_its_payment_known_again():
+def test_a_row_of_an_older_version_is_read_and_its_payment_recognised():
     world = World()
     world.score(score("t1", 5))
     ((key, value),) = [item for item in world.stores[0].items() if item[0].startswith("t/")]
@@ -123,7 +123,7 @@ def test_a_row_of_several_payments_moves_with_its_card():
     assert [one.scored.timestamp for one in moved.examples] == [5, 25]
 
 
-def test_examples_of_one_id_have_one_order_and_are_never_compared_themselves():
+def test_examples_of_one_id_have_a_fixed_order_without_comparing_examples():
     def example(**said: object) -> Example:
         record = score("t1", 5, **said)
         return Example(ScoredTransaction.of(record, record, features()), is_fraud=True, source=None, known_at=5)
@@ -147,7 +147,7 @@ STEPS = st.lists(
 
 
 def sensible(steps: list[tuple]) -> list[tuple]:
-    """Leave out what has tests of its own: labels beyond eight or of one instant, and times after retention."""
+    """Drop the steps that other tests cover: labels beyond eight or of one instant, and times after retention."""
     kept: list[tuple] = []
     instants: set[int] = set()
     closed = -1
@@ -161,8 +161,8 @@ def sensible(steps: list[tuple]) -> list[tuple]:
     return kept
 
 
-def play(steps: list[tuple], times: list[int], *, is_shared: bool) -> World:
-    """Play steps with one id, or with an id for each payment, which is sent its own copy of each label about it."""
+def run_steps(steps: list[tuple], times: list[int], *, is_shared: bool) -> World:
+    """Run steps with one shared id, or with one id per payment and a copy of each label for each id."""
     world = World()
     first = next((step[1] for step in steps if step[0] == "score"), -1)
     names = ["t" if is_shared else f"t{number}" for number in IDS]
@@ -181,14 +181,14 @@ def play(steps: list[tuple], times: list[int], *, is_shared: bool) -> World:
 
 @FAST
 @given(STEPS, st.lists(st.integers(0, 300), min_size=len(IDS), max_size=len(IDS)))
-def test_payments_under_one_id_are_taught_as_if_each_had_its_own(steps, times):
+def test_payments_under_one_id_are_trained_as_if_each_had_its_own(steps, times):
     steps = sensible(steps)
-    shared, apart = (play(steps, times, is_shared=is_shared) for is_shared in (True, False))
+    shared, apart = (run_steps(steps, times, is_shared=is_shared) for is_shared in (True, False))
     assert sorted(amounts(shared)) == sorted(amounts(apart))
     assert shared.stores == apart.stores == [{}]
 
 
-def test_a_label_of_a_forgotten_payment_is_not_about_the_later_one_under_its_id():
+def test_a_label_of_an_expired_payment_does_not_apply_to_a_later_one_under_its_id():
     world = World()
     world.score(score("t1", 5))
     later = CALENDAR.retention - 5

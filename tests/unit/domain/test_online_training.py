@@ -93,7 +93,7 @@ def followed(lessons: list[BoundaryResult]) -> dict[str, bytes]:
     return table
 
 
-def test_a_lesson_names_what_was_learned_and_when():
+def test_a_labelled_record_has_the_example_and_its_boundary():
     (lesson,) = teach([example(1), example(2, is_fraud=False, known_at=MONDAY + DAY + 5)])
     assert [(row.transaction_id, row.is_fraud, row.weight) for row in lesson.labelled()] == [
         ("t1", True, 1.0),
@@ -119,13 +119,13 @@ def test_labelled_records_keep_every_bit():
         decode_labelled(b"{}")
 
 
-def test_before_the_first_label_nothing_is_published():
+def test_before_the_first_label_no_snapshot_is_published():
     lessons = teach([], [], [])
     assert [lesson.snapshot for lesson in lessons] == [None] * 3
     assert lessons[-1].progress == LearnerState(closed=START + 3, pretrained="model-1")
 
 
-def test_after_the_first_label_every_boundary_publishes_until_it_has_been_quiet_for_a_month():
+def test_every_boundary_publishes_until_a_month_passes_without_examples():
     quiet = MAX_SILENCE_MS // CALENDAR.interval
     lessons = teach([example()], *([[]] * (quiet + 2)), [example(2)])
     published = [lesson.snapshot is not None for lesson in lessons]
@@ -133,14 +133,14 @@ def test_after_the_first_label_every_boundary_publishes_until_it_has_been_quiet_
     assert len({lesson.snapshot.version for lesson in lessons if lesson.snapshot is not None}) == quiet + 2
 
 
-def test_the_learner_sees_no_logit_beyond_the_largest():
+def test_the_learner_gets_limited_logits():
     learner = CountingLearner()
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel(base=500.0))
     teacher.close(START + 1, LearnerState(closed=START), [example()], learner)
     assert learner.lessons[0][1] == 30.0
 
 
-def test_until_transactions_have_matured_labels_count_for_risk_but_teach_no_model():
+def test_labels_before_the_first_maturity_train_risk_but_no_model():
     teacher, learner = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel()), CountingLearner()
     early = teacher.close(START + 1, LearnerState.starting_at(START), [example(1)], learner)
     assert learner.lessons == []
@@ -154,7 +154,7 @@ def test_until_transactions_have_matured_labels_count_for_risk_but_teach_no_mode
 MANY = [example(number, is_fraud=number % 10 == 0, score=0.9 * ALWAYS_TRAIN_SCORE) for number in range(2000)]
 
 
-def test_down_sampling_draws_the_same_on_every_run_and_keeps_every_fraud():
+def test_sampling_is_the_same_on_every_run_and_keeps_every_fraud():
     sampling = NegativeSampler(0.25)
     weights = [sampling.weight(one) for one in MANY]
     assert weights == [NegativeSampler(0.25).weight(one) for one in MANY]
@@ -163,19 +163,19 @@ def test_down_sampling_draws_the_same_on_every_run_and_keeps_every_fraud():
     assert sum(weights) == pytest.approx(2000, rel=0.06)
 
 
-def test_a_legitimate_transaction_that_was_doubted_is_always_taught():
+def test_a_genuine_transaction_with_a_suspicious_score_is_always_trained():
     doubted = [example(number, is_fraud=False, score=ALWAYS_TRAIN_SCORE) for number in range(200)]
     assert {NegativeSampler(0.1).weight(one) for one in doubted} == {1.0}
 
 
-def test_where_nothing_legitimate_is_wanted_only_frauds_and_corrections_are_taught():
+def test_with_a_rate_of_zero_only_frauds_and_corrections_are_trained():
     doubted = example(1, is_fraud=False, score=0.9)
     assert NegativeSampler(0.0).weight(doubted) == 0.0
     assert NegativeSampler(0.0).weight(msgspec.structs.replace(doubted, corrects=True)) == 1.0
     assert NegativeSampler(0.0).weight(msgspec.structs.replace(doubted, is_fraud=True)) == 1.0
 
 
-def test_down_sampling_draws_by_the_name_of_the_transaction_alone():
+def test_sampling_depends_only_on_the_transaction_id():
     sampling = NegativeSampler(0.5)
     for number in range(50):
         one = example(number, is_fraud=False, score=0.001)
@@ -183,16 +183,16 @@ def test_down_sampling_draws_by_the_name_of_the_transaction_alone():
         assert sampling.weight(one) == sampling.weight(other)
 
 
-def test_a_smaller_sample_is_part_of_a_larger_one():
+def test_a_smaller_sample_is_a_subset_of_a_larger_one():
     smaller = {one.scored.transaction_id for one in MANY if NegativeSampler(0.1).weight(one)}
     assert smaller <= {one.scored.transaction_id for one in MANY if NegativeSampler(0.3).weight(one)}
 
 
-def test_without_sampling_all_weigh_the_same():
+def test_without_sampling_all_examples_weigh_the_same():
     assert {NegativeSampler().weight(one) for one in MANY} == {1.0}
 
 
-def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
+def test_skipped_examples_train_risk_but_not_the_model():
     left_out = [one for one in MANY[:100] if NegativeSampler(0.25).weight(one) == 0]
     store = DictStore()
     (lesson,) = teach(left_out, sampling=NegativeSampler(0.25), store=store)
@@ -202,7 +202,7 @@ def test_what_sampling_leaves_out_counts_for_risk_but_is_not_learned():
     assert sum(day.labelled for day in row.days) == len(left_out)
 
 
-def test_a_correction_is_taught_whatever_the_sample():
+def test_a_correction_is_trained_at_any_sampling_rate():
     corrected = [example(number, is_fraud=False, corrects=True, corrected_at=MONDAY) for number in range(20)]
     (lesson,) = teach(corrected, sampling=NegativeSampler(0.1))
     assert len(lesson.examples) == 20
@@ -219,12 +219,12 @@ def test_risk_counts_labels_by_the_day_they_became_known():
 
 
 @pytest.mark.parametrize(("amount_zscore", "unexplained"), [(1.9, 1), (2.0, 1), (2.1, 0)])
-def test_an_unusually_high_amount_explains_a_fraud(amount_zscore, unexplained):
+def test_a_fraud_with_an_anomalous_amount_is_not_a_low_amount_fraud(amount_zscore, unexplained):
     (lesson,) = teach([example(features=features(amount_zscore=amount_zscore))])
     assert decode_risk(lesson.risk[merchant_key("merchant-1")]).lowamount_frauds == unexplained
 
 
-def test_scorers_hear_only_of_merchants_and_cards_with_labelled_fraud():
+def test_scorers_get_only_rows_with_labelled_fraud():
     lessons = teach([example(1, is_fraud=False)], [example(2)], [example(3, is_fraud=False)])
     keys = {merchant_key("merchant-1"), card_key("card-1")}
     assert [set(lesson.risk) for lesson in lessons] == [set(), keys, keys]
@@ -235,7 +235,7 @@ def test_scorers_hear_only_of_merchants_and_cards_with_labelled_fraud():
     assert sum(day.labelled for day in decode_risk(lessons[1].risk[card_key("card-1")]).days) == 1
 
 
-def test_a_row_without_fraud_in_memory_is_removed_for_scorers_only():
+def test_a_row_without_recent_fraud_is_removed_for_scorers_only():
     store = DictStore()
     later = [example(2, is_fraud=False, known_at=MONDAY + 40 * DAY)]
     lessons = teach([example(1)], later, store=store)
@@ -244,7 +244,7 @@ def test_a_row_without_fraud_in_memory_is_removed_for_scorers_only():
     assert decode_risk(store[merchant_key("merchant-1")]) != NO_RISK
 
 
-def test_a_correction_takes_back_the_count_of_the_label_it_contradicts():
+def test_a_correction_removes_the_count_of_the_label_it_contradicts():
     store = DictStore()
     wrong = example(1)
     right = example(1, is_fraud=False, known_at=MONDAY + 3 * DAY, corrects=True, corrected_at=wrong.known_at)
@@ -254,7 +254,7 @@ def test_a_correction_takes_back_the_count_of_the_label_it_contradicts():
     assert (row.streak, row.lowamount_frauds, row.streak_began) == (0, 0, None)
 
 
-def test_a_correction_after_a_confirmation_takes_back_the_right_day():
+def test_a_correction_after_a_confirmation_removes_the_count_of_the_right_day():
     store = DictStore()
     ledger = LabelJoin(DictStore(), CALENDAR)
     teacher = OnlineTrainer(store, CALENDAR, NegativeSampler(), LinearModel())
@@ -328,13 +328,13 @@ def learn(payments: list[tuple], partitions: int = 1, *, restarts: bool = False)
 
 @FAST
 @given(PAYMENTS, st.integers(2, 4))
-def test_how_cards_are_spread_over_partitions_does_not_change_the_lessons(payments, partitions):
+def test_the_assignment_of_cards_to_partitions_does_not_change_the_results(payments, partitions):
     assert learn(payments, partitions) == learn(payments)
 
 
 @FAST
 @given(PAYMENTS)
-def test_a_learner_that_starts_again_at_every_boundary_goes_on_to_the_same_bit(payments):
+def test_a_learner_that_restarts_at_every_boundary_has_the_same_bits(payments):
     lessons, restarted = learn(payments), learn(payments, restarts=True)
     plain = [msgspec.structs.replace(lesson, progress=LearnerState()) for lesson in lessons]
     assert [msgspec.structs.replace(lesson, progress=LearnerState()) for lesson in restarted] == plain
@@ -343,7 +343,7 @@ def test_a_learner_that_starts_again_at_every_boundary_goes_on_to_the_same_bit(p
 
 @FAST
 @given(PAYMENTS)
-def test_scorers_that_follow_the_lessons_always_have_the_table_of_the_digest(payments):
+def test_scorers_that_apply_every_snapshot_have_the_table_of_its_digest(payments):
     lessons = learn(payments)
     knowledge = SnapshotStore(untrained("model-1", online_model()))
     for number, lesson in enumerate(lessons):
@@ -363,7 +363,7 @@ def test_scorers_that_follow_the_lessons_always_have_the_table_of_the_digest(pay
 
 @FAST
 @given(PAYMENTS)
-def test_no_snapshot_knows_what_became_known_after_it(payments):
+def test_no_snapshot_contains_later_labels(payments):
     for lesson in learn(payments):
         if lesson.snapshot is None:
             continue
@@ -386,27 +386,27 @@ PROGRESS = LearnerState(
 
 
 @pytest.mark.parametrize("progress", [LearnerState(), PROGRESS])
-def test_progress_is_read_back_as_it_was_written(progress):
+def test_an_encoded_learner_state_decodes_to_an_equal_one(progress):
     assert decode_learner_state(encode_learner_state(progress)) == progress
 
 
-def test_a_learner_that_never_ran_stands_at_the_beginning():
+def test_a_learner_that_never_ran_has_the_initial_state():
     assert decode_learner_state(None) == LearnerState()
     assert LearnerState().closed == -1
 
 
-def test_progress_of_another_schema_is_refused():
+def test_a_learner_state_of_another_schema_is_rejected():
     with pytest.raises(InvalidRecord, match="schema 3; this version reads 2"):
         decode_learner_state(encode_learner_state(msgspec.structs.replace(PROGRESS, schema=3)))
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x91\xa1x", encode_learner_state(PROGRESS)[:-1]])
-def test_what_is_no_progress_is_refused(data):
+def test_bytes_that_are_not_a_learner_state_are_rejected(data):
     with pytest.raises(InvalidRecord, match="cannot be read"):
         decode_learner_state(data)
 
 
-def test_what_is_taught_is_encoded_by_the_present_model_whoever_scored_it():
+def test_the_current_model_encodes_examples_that_another_model_scored():
     model, learner = LinearModel(base=-1.5), CountingLearner()
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
     lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0"), example(2)], learner)
@@ -416,7 +416,7 @@ def test_what_is_taught_is_encoded_by_the_present_model_whoever_scored_it():
 
 
 @pytest.mark.parametrize("model", [BrokenModel(), UndecidedModel()])
-def test_what_the_present_model_cannot_score_counts_for_risk_but_teaches_no_model(model):
+def test_examples_that_the_current_model_cannot_score_train_only_risk(model):
     learner = CountingLearner()
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
     lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0")], learner)
@@ -424,7 +424,7 @@ def test_what_the_present_model_cannot_score_counts_for_risk_but_teaches_no_mode
     assert decode_risk(lesson.risk[merchant_key("merchant-1")]).streak == 1
 
 
-def test_the_components_are_judged_before_the_example_is_learned():
+def test_the_models_are_compared_before_the_example_is_learned():
     learner = CountingLearner(b"[[1.0, -2.0, true, 1.0]]")  # exports intercept 1 and weight 1
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
     lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1), example(2)], learner)
@@ -432,7 +432,7 @@ def test_the_components_are_judged_before_the_example_is_learned():
     assert lesson.progress.comparison == ModelComparison().with_scores((START + 1) * CALENDAR.interval // DAY, judged)
 
 
-def test_beside_another_pretrained_model_the_contest_begins_anew():
+def test_another_pretrained_model_resets_the_comparison():
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
     before = msgspec.structs.replace(PROGRESS, closed=START, pretrained="model-0")
     lesson = teacher.close(START + 1, before, [], CountingLearner())

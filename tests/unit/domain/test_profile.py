@@ -55,7 +55,7 @@ def assessed(*payments: Transaction, policy: Policy = LENIENT, profiles: dict[st
 
 
 @pytest.mark.parametrize("other", DIFFERENCES, ids=lambda other: next(iter(other)))
-def test_another_payment_under_a_used_id_is_scored_folded_and_reviewed(other):
+def test_another_payment_under_a_used_id_is_scored_counted_and_reviewed(other):
     profiles: dict[str, Profile] = {}
     first, second = assessed(transaction(), transaction(**other), profiles=profiles)
     assert (first.is_id_reused, second.is_id_reused, second.is_duplicate) == (False, True, False)
@@ -67,21 +67,21 @@ def test_another_payment_under_a_used_id_is_scored_folded_and_reviewed(other):
     assert profiles["card-1"].count == 2
 
 
-def test_a_high_score_under_a_used_id_is_declined_as_ever_and_keeps_its_other_reasons():
+def test_a_high_score_under_a_used_id_is_declined_and_keeps_its_other_reasons():
     *_, second = assessed(transaction(), transaction(amount=9.0), policy=Policy(0.0, 0.0))
     assert second.decision.outcome is Outcome.DECLINE
     assert second.decision.reasons[0] == ID_REUSED
     assert len(second.decision.reasons) <= MAX_REASONS
 
 
-def test_a_reused_id_that_no_model_can_score_says_both():
+def test_a_reused_id_without_a_score_has_both_reasons():
     knowledge = SnapshotStore(untrained("model-1", online_model()))
     broken = Detector(LinearModel(base=float("nan"), prior=float("nan")), LENIENT)
     *_, second = broken.assess([transaction(), transaction(amount=9.0)], {}, knowledge)
     assert second.decision.reasons == (ID_REUSED, NO_MODEL)
 
 
-def test_the_same_payment_sent_again_is_a_repetition_whatever_else_it_says():
+def test_the_same_payment_is_a_duplicate_even_if_other_fields_differ():
     *_, again = assessed(
         transaction(), transaction(device_id="other", ip="192.0.2.9", country="US", latitude=1.0, longitude=2.0)
     )
@@ -97,7 +97,7 @@ def test_the_same_payment_sent_again_is_a_repetition_whatever_else_it_says():
         {"timestamp": 1767225600000},
     ],
 )
-def test_equal_values_in_another_spelling_are_a_repetition(spelled):
+def test_equal_values_in_another_notation_are_a_duplicate(spelled):
     said = {
         "transaction_id": "t",
         "timestamp": "2026-01-01T00:00:00Z",
@@ -111,7 +111,7 @@ def test_equal_values_in_another_spelling_are_a_repetition(spelled):
 
 
 @pytest.mark.parametrize("other", ["T1", "t1 ", "t\N{FULLWIDTH DIGIT ONE}", "t1\N{COMBINING ACUTE ACCENT}"])
-def test_an_id_that_only_looks_the_same_is_another_one(other):
+def test_an_id_that_only_looks_the_same_is_another_id(other):
     *_, second = assessed(transaction(), transaction(other))
     assert (second.is_duplicate, second.is_id_reused) == (False, False)
 
@@ -121,7 +121,7 @@ def test_the_same_id_on_another_card_is_not_reused():
     assert (second.is_duplicate, second.is_id_reused) == (False, False)
 
 
-def test_a_repetition_gets_the_decision_on_its_own_payment_among_several_under_one_id():
+def test_a_duplicate_gets_the_decision_of_its_own_payment_among_several_under_one_id():
     payments = [transaction(amount=amount) for amount in (1.0, 2.0, 3.0)]
     verdicts = assessed(*payments, *payments[::-1])
     assert [one.is_duplicate for one in verdicts] == [False] * 3 + [True] * 3
@@ -152,7 +152,7 @@ USES = st.lists(
 
 @FAST
 @given(USES, st.lists(st.integers(0, 16), max_size=3))
-def test_each_payment_is_scored_once_and_each_equal_message_repeats_its_decision(payments, cuts):
+def test_each_payment_is_scored_once_and_each_duplicate_repeats_its_decision(payments, cuts):
     profiles: dict[str, Profile] = {}
     verdicts: list[Assessment] = []
     edges = [0, *sorted(cut % (len(payments) + 1) for cut in cuts), len(payments)]
@@ -172,7 +172,7 @@ def test_each_payment_is_scored_once_and_each_equal_message_repeats_its_decision
     assert sum(profile.count for profile in profiles.values()) == len(decided)
 
 
-def test_a_record_says_when_an_id_was_reused_and_is_as_ever_when_not():
+def test_is_id_reused_is_in_the_record_only_if_it_is_true():
     first, second = map(score_record, assessed(transaction(), transaction(amount=9.0)))
     assert b"is_id_reused" not in encode_record(first)
     assert b'"is_id_reused":true' in encode_record(second)
@@ -191,7 +191,7 @@ def payments(name: str) -> list[Transaction]:
     return [decode_transaction(json.dumps(one).encode()) for one in OLD[name]]
 
 
-def test_a_profile_of_schema_4_goes_on_with_the_same_features():
+def test_a_profile_of_schema_4_continues_with_the_same_features():
     profile = old_profile()
     for payment, expected in zip(payments("after"), OLD["features"], strict=True):
         assert extract(payment, profile, NO_RISK, NO_RISK, 0).vector() == tuple(expected)
@@ -200,7 +200,7 @@ def test_a_profile_of_schema_4_goes_on_with_the_same_features():
     assert profile.schema == SCHEMA == 5
 
 
-def test_a_profile_of_schema_4_loses_its_old_fingerprints_as_they_are_met():
+def test_old_fingerprints_of_schema_4_are_replaced_when_they_recur():
     profile = old_profile()
     assert max(profile.merchants) < NOT_LEGACY
     for payment in payments("after"):
@@ -211,7 +211,7 @@ def test_a_profile_of_schema_4_loses_its_old_fingerprints_as_they_are_met():
     assert min(profile.countries + profile.devices) >= NOT_LEGACY
 
 
-def test_what_schema_4_remembers_is_repeated_in_any_currency_and_reused_with_other_content():
+def test_transactions_of_schema_4_match_any_currency_but_no_other_content():
     profile, last = old_profile(), payments("before")[-1]
     assert [*RECENT.iter_unpack(profile.recent)][-1][4] == UNKNOWN_CURRENCY
 

@@ -70,7 +70,7 @@ def views(knowledge: SnapshotStore, published: Published) -> list[tuple[str, dic
 
 @FAST
 @given(publications(), st.randoms(use_true_random=False), st.booleans())
-def test_records_of_two_topics_end_in_the_same_views_however_they_interleave(published, dice, settle_always):
+def test_records_of_two_topics_end_in_the_same_views_in_any_interleaving(published, dice, settle_always):
     straight = ignorant()
     receive(straight, published)
     assert straight.newest == published[-1][0]
@@ -94,7 +94,7 @@ def test_records_of_two_topics_end_in_the_same_views_however_they_interleave(pub
 
 @FAST
 @given(publications(), st.randoms(use_true_random=False))
-def test_even_out_of_order_within_a_topic_the_views_are_the_same_once_all_is_here(published, dice):
+def test_records_out_of_order_within_a_topic_end_in_the_same_views(published, dice):
     straight, shuffled = ignorant(), ignorant()
     receive(straight, published)
     events = [(newest, None, None) for newest, _ in published]
@@ -111,7 +111,7 @@ def test_even_out_of_order_within_a_topic_the_views_are_the_same_once_all_is_her
 
 @FAST
 @given(publications())
-def test_a_view_sees_of_every_row_the_newest_version_up_to_its_snapshot(published):
+def test_a_view_has_the_newest_version_of_each_row_up_to_its_snapshot(published):
     knowledge = ignorant()
     receive(knowledge, published)
     table: dict[str, bytes] = {}
@@ -126,7 +126,7 @@ def test_a_view_sees_of_every_row_the_newest_version_up_to_its_snapshot(publishe
 
 @FAST
 @given(publications(), st.data())
-def test_a_snapshot_is_not_in_force_before_all_its_rows_are_here(published, data):
+def test_a_snapshot_is_not_active_before_all_its_rows_have_arrived(published, data):
     *earlier, (newest, rows) = published
     knowledge = ignorant()
     receive(knowledge, earlier)
@@ -155,7 +155,7 @@ def test_a_snapshot_waits_for_the_one_before_it():
     assert knowledge.newest == second
 
 
-def test_a_snapshot_whose_rows_were_altered_never_comes_into_force():
+def test_a_snapshot_with_altered_rows_never_becomes_active():
     newest = snapshot(MONDAY, {KEYS[0]: row(1)}, {})
     knowledge = ignorant()
     knowledge.receive_snapshot(newest)
@@ -167,7 +167,7 @@ def test_a_snapshot_whose_rows_were_altered_never_comes_into_force():
 
 @FAST
 @given(publications())
-def test_records_that_come_twice_change_nothing(published):
+def test_repeated_records_change_nothing(published):
     once, twice = ignorant(), ignorant()
     receive(once, published)
     receive(twice, published)
@@ -176,7 +176,7 @@ def test_records_that_come_twice_change_nothing(published):
     assert twice.incomplete == 0
 
 
-def test_rows_that_come_again_are_not_kept():
+def test_repeated_rows_are_not_kept():
     published = [(snapshot(MONDAY, {KEYS[0]: row(1)}, {}), {KEYS[0]: row(1)})]
     knowledge = ignorant()
     receive(knowledge, published)
@@ -203,7 +203,7 @@ def test_compacted_topics_restore_the_newest_snapshot(published):
 
 @FAST
 @given(publications())
-def test_rows_removed_so_long_ago_that_even_the_removal_is_gone_are_not_missed(published):
+def test_a_start_works_after_compaction_removed_the_tombstones_of_rows(published):
     table = {key: (newest, value) for newest, rows in published for key, value in rows.items()}
     compacted = [
         (newest, {key: value for key, (writer, value) in table.items() if writer is newest and value is not None})
@@ -214,7 +214,7 @@ def test_rows_removed_so_long_ago_that_even_the_removal_is_gone_are_not_missed(p
     assert knowledge.newest == published[-1][0]
 
 
-def test_after_a_compacted_start_the_stream_goes_on():
+def test_snapshots_continue_after_a_start_from_compacted_topics():
     table: dict[str, bytes] = {}
     first = snapshot(MONDAY, {KEYS[0]: row(1), KEYS[1]: row(2)}, table)
     second = snapshot(MONDAY + HOUR, {KEYS[0]: row(3)}, table)
@@ -226,7 +226,7 @@ def test_after_a_compacted_start_the_stream_goes_on():
     assert knowledge.newest == third
 
 
-def test_rows_that_were_still_on_their_way_when_the_start_ended_are_made_up_for():
+def test_rows_that_arrive_after_the_start_are_applied_with_a_later_snapshot():
     table: dict[str, bytes] = {}
     first = snapshot(MONDAY, {KEYS[0]: row(1)}, table)
     second = snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
@@ -253,7 +253,7 @@ class Compared(str):
         return str.__lt__(self, other)
 
 
-def test_a_start_on_many_snapshots_looks_at_each_a_few_times():
+def test_a_start_with_many_snapshots_takes_linear_time():
     """Were each compared with all the others, a year of them would take minutes."""
     table: dict[str, bytes] = {}
     knowledge, count = ignorant(), 600
@@ -269,7 +269,7 @@ def test_a_start_on_many_snapshots_looks_at_each_a_few_times():
 
 @FAST
 @given(publications(), st.booleans(), st.booleans())
-def test_a_start_that_drops_what_is_superseded_ends_in_the_views_of_one_that_keeps_all(published, compacted, ahead):
+def test_dropping_superseded_snapshots_at_a_start_does_not_change_the_views(published, compacted, ahead):
     last_writer = {key: newest.version for newest, rows in published for key in rows}
     if compacted:
         published = [
@@ -291,7 +291,7 @@ def test_a_start_that_drops_what_is_superseded_ends_in_the_views_of_one_that_kee
     assert [facts(thinned.at(time)) for time in times] == [facts(whole.at(time)) for time in times]
 
 
-def test_a_start_on_years_of_snapshots_holds_a_month_of_them():
+def test_a_start_with_years_of_snapshots_keeps_a_month_of_them():
     table: dict[str, bytes] = {}
     knowledge, most = ignorant(), 0
     for hour in range(6 * MAX_PENDING):
@@ -306,7 +306,7 @@ def test_a_start_on_years_of_snapshots_holds_a_month_of_them():
     assert encode_risk(knowledge.at(newest.effective_from).merchant("a")) == row(hour)
 
 
-def test_superseded_snapshots_stay_usable_for_a_month_of_event_time():
+def test_superseded_snapshots_stay_for_a_month_of_event_time():
     table: dict[str, bytes] = {}
     published: Published = []
     for day in range(45):
@@ -325,7 +325,7 @@ def test_superseded_snapshots_stay_usable_for_a_month_of_event_time():
             assert seen[KEYS[0]] is NO_RISK
 
 
-def test_the_untaught_snapshot_sees_no_rows():
+def test_the_untrained_snapshot_has_no_rows():
     knowledge = ignorant()
     receive(knowledge, [(snapshot(MONDAY, {KEYS[0]: row(1)}, {}), {KEYS[0]: row(1)})])
     assert facts(knowledge.at(MONDAY))[1] == dict.fromkeys(KEYS, NO_RISK)
@@ -333,7 +333,7 @@ def test_the_untaught_snapshot_sees_no_rows():
     assert not knowledge.at(0).snapshot.is_stale_at(10**15)
 
 
-def test_a_snapshot_is_stale_from_the_moment_the_next_should_be_in_force():
+def test_a_snapshot_is_stale_once_the_next_should_be_active():
     newest = snapshot(MONDAY, {}, {}, effective_from=MONDAY + 5, interval=100)
     assert [newest.is_stale_at(MONDAY + after) for after in (0, 5, 104, 105, 1000)] == [False, False, False, True, True]
 
@@ -362,7 +362,7 @@ def found(table: RiskTable, key: str, as_of: int) -> bytes | None:
 
 @FAST
 @given(VERSIONS, st.integers(0, 110))
-def test_forgetting_old_versions_changes_nothing_for_the_snapshots_that_remain(versions, since):
+def test_dropping_old_row_versions_does_not_change_the_remaining_snapshots(versions, since):
     table, puts = filled(versions)
     for as_of in range(110):
         assert all(found(table, key, as_of) == expected(puts, key, as_of) for key in KEYS)
@@ -377,7 +377,7 @@ def test_forgetting_old_versions_changes_nothing_for_the_snapshots_that_remain(v
 
 @FAST
 @given(VERSIONS)
-def test_the_digest_of_a_table_is_that_of_its_newest_rows_in_any_order(versions):
+def test_the_digest_of_a_table_covers_its_newest_rows_in_any_order(versions):
     table, puts = filled(versions)
     rows = {key: value for key, _, value in puts if value is not None and value == expected(puts, key, 10**6)}
     assert table.digest() == table_digest(rows)
@@ -387,12 +387,12 @@ def test_the_digest_of_a_table_is_that_of_its_newest_rows_in_any_order(versions)
     assert reverse.digest() == table.digest()
 
 
-def test_the_digest_of_a_row_covers_where_its_key_ends():
+def test_the_digest_of_a_row_covers_the_length_of_its_key():
     assert row_digest("card:a", b"bc") != row_digest("card:ab", b"c")
     assert row_digest("card:a", None) == 0
 
 
-def test_a_row_that_no_snapshot_can_see_leaves_nothing_behind():
+def test_a_deleted_row_that_no_snapshot_can_read_is_dropped():
     table = RiskTable()
     table.put(KEYS[0], 1, row(1))
     table.put(KEYS[0], 2, None)
@@ -435,13 +435,13 @@ SEALED = json.loads(encode_snapshot(snapshot(MONDAY, {KEYS[0]: row(1)}, {}, onli
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_snapshot_with_one_altered_field_is_refused(field):
+def test_a_snapshot_with_one_altered_field_is_rejected(field):
     with pytest.raises(InvalidRecord, match=r"does not match its digest|cannot be read"):
         decode_snapshot(json.dumps(SEALED | {field: altered(SEALED[field])}).encode())
 
 
 @pytest.mark.parametrize("field", OnlineModel.__struct_fields__)
-def test_a_snapshot_with_one_altered_weight_is_refused(field):
+def test_a_snapshot_with_one_altered_weight_is_rejected(field):
     online = SEALED["online"] | {field: altered(SEALED["online"][field])}
     with pytest.raises(InvalidRecord, match="does not match its digest"):
         decode_snapshot(json.dumps(SEALED | {"online": online}).encode())
@@ -455,13 +455,13 @@ def test_a_snapshot_with_one_altered_weight_is_refused(field):
         "untaught",
     ],
 )
-def test_a_snapshot_under_another_name_is_refused(version):
+def test_a_snapshot_with_another_version_is_rejected(version):
     with pytest.raises(InvalidRecord, match="does not match its digest"):
         decode_snapshot(json.dumps(SEALED | {"version": version}).encode())
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b"\xff", json.dumps(SEALED).encode()[:-1]])
-def test_what_is_no_snapshot_is_refused(data):
+def test_bytes_that_are_not_a_snapshot_are_rejected(data):
     with pytest.raises(InvalidRecord, match="cannot be read"):
         decode_snapshot(data)
 
@@ -484,32 +484,32 @@ def test_what_is_no_snapshot_is_refused(data):
     ],
     ids="-".join,
 )
-def test_a_snapshot_beyond_its_bounds_is_refused_although_its_digest_fits(changes):
+def test_a_snapshot_with_a_value_out_of_bounds_is_rejected_despite_a_right_digest(changes):
     sealed = msgspec.structs.replace(snapshot(MONDAY, {}, {}), **changes).with_digest()
     with pytest.raises(InvalidRecord, match="cannot be read"):
         decode_snapshot(encode_snapshot(sealed))
 
 
-def test_a_snapshot_larger_than_any_of_ours_is_refused_before_it_is_read():
+def test_a_snapshot_that_is_too_large_is_rejected_before_decoding():
     large = snapshot(MONDAY, {}, {}, online=online_model(leaf_weights=(0.5,) * 300_000))
     with pytest.raises(InvalidRecord, match="are allowed"):
         decode_snapshot(encode_snapshot(large))
 
 
-def test_a_snapshot_of_weights_that_are_no_numbers_is_refused():
+def test_a_snapshot_with_weights_that_are_not_numbers_is_rejected():
     broken = snapshot(MONDAY, {}, {}, online=online_model(intercept=math.nan))
     with pytest.raises(InvalidRecord):
         decode_snapshot(encode_snapshot(broken))
 
 
-def test_the_version_names_time_and_content():
+def test_the_version_contains_time_and_digest():
     one, other = snapshot(MONDAY, {}, {}), snapshot(MONDAY, {}, {}, examples=2)
     assert one.version.startswith("20231113T0000-")
     assert one.version != other.version
     assert msgspec.structs.replace(one, version="", digest="").with_digest() == one
 
 
-def test_a_view_that_a_reader_still_holds_sees_what_it_saw():
+def test_a_view_that_a_reader_still_holds_does_not_change():
     dice = random.Random(1)
     table: dict[str, bytes] = {}
     knowledge = ignorant()
@@ -523,7 +523,7 @@ def test_a_view_that_a_reader_still_holds_sees_what_it_saw():
         assert all(facts(old) == seen for old, seen in held[-30:])
 
 
-def test_a_snapshot_taught_beside_another_pretrained_model_never_scores_but_its_rows_count():
+def test_a_snapshot_of_an_unregistered_model_never_scores_but_its_rows_count():
     table: dict[str, bytes] = {}
     foreign = snapshot(MONDAY, {KEYS[0]: row(1)}, table, model="model-2")
     ours = snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
@@ -535,7 +535,7 @@ def test_a_snapshot_taught_beside_another_pretrained_model_never_scores_but_its_
     assert knowledge.newest == ours
 
 
-def test_rows_whose_own_snapshot_has_expired_still_belong_to_the_table():
+def test_rows_of_an_expired_snapshot_stay_in_the_table():
     table: dict[str, bytes] = {}
     expired = snapshot(MONDAY, {KEYS[0]: row(1)}, table)
     newest = snapshot(MONDAY + HOUR, {KEYS[1]: row(2)}, table)
@@ -546,7 +546,7 @@ def test_rows_whose_own_snapshot_has_expired_still_belong_to_the_table():
 
 
 @pytest.mark.parametrize("as_of", [10**15, -(10**15), 2**63 - 1, -(2**63)])
-def test_a_snapshot_of_no_time_is_refused(as_of):
+def test_a_snapshot_with_an_invalid_time_is_rejected(as_of):
     """It ended every scorer, at each start (found by fuzzing)."""
     altered = msgspec.structs.replace(snapshot(MONDAY, {}, {}), as_of=as_of)
     with pytest.raises(InvalidRecord, match=r"is not a valid time|cannot be read"):

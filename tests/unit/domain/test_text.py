@@ -1,4 +1,4 @@
-"""What nobody sees is made visible, and nothing else is touched."""
+"""Hidden characters become visible escapes; all other text stays the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY = [chr(point) for point in range(0x110000)]
 RESERVED = {*range(0x2060, 0x2070), *range(0x13430, 0x13440), *range(0xE0000, 0xE0080)}
 
 
-def test_hidden_is_what_unicode_calls_control_format_and_line_break():
+def test_hidden_characters_are_the_control_format_and_line_break_characters_of_unicode():
     named = {c for c in EVERY if unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp", "Cs"}}
     found = {c for c in EVERY if has_hidden(f"a{c}b")}
     assert named <= found
@@ -23,18 +23,18 @@ def test_hidden_is_what_unicode_calls_control_format_and_line_break():
     assert found == {chr(point) for first, last in HIDDEN for point in range(first, last + 1)}
 
 
-def test_a_line_for_people_holds_nothing_that_cannot_be_printed():
+def test_visible_text_is_printable():
     shown = visible("".join(EVERY))
     assert shown.isprintable()
     assert visible("a\x1b[31m\r\n\u202e\U000e0041\ud800") == r"a\x1b[31m\r\n\u202e\U000e0041\ud800"
 
 
-def test_what_can_be_printed_is_shown_as_it_is():
+def test_visible_does_not_change_printable_text():
     text = r"Café 漢字 بطاقة 🙂 C:\new \x1b"
     assert visible(text) == text
 
 
-def test_json_holds_nothing_that_cannot_be_printed_and_means_the_same():
+def test_visible_json_is_printable_and_equal():
     value = {"".join(EVERY[:0x800]): ["".join(EVERY[0xA000:0xD800]), "".join(EVERY[0xE000:])]}
     for written in (json.dumps(value, ensure_ascii=False, indent=1), json.dumps(value)):
         shown = visible_json(written)
