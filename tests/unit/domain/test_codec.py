@@ -45,7 +45,7 @@ def profile() -> bytes:
 
 
 def row(kind: str) -> bytes:
-    """Return a row of a ledger that holds a transaction and a label."""
+    """Return a row of the label join with a transaction and a label."""
     store = DictStore()
     LabelJoin(store, LearningSchedule()).add_label(label("t1"), -1)
     LabelJoin(store, LearningSchedule()).add_scored(score("t1"), -1)
@@ -87,7 +87,7 @@ def model(data: bytes) -> None:
 
 
 def trees(data: bytes) -> None:
-    """Read trees, and do with them what loading a model does."""
+    """Decode trees and load them as a model does."""
     try:
         found = msgspec.msgpack.decode(data, type=Trees)
         require_consistent(found)

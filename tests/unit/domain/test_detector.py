@@ -54,13 +54,13 @@ WARY = Policy(review=0.0, decline=0.9)
 SUSPICIOUS = {"amount": 2.0, "count_1h": 40.0, "merchant_streak": 30.0, "is_new_country": 300.0, "card_age": -8.0}
 
 
-def ignorant() -> SnapshotStore:
+def empty_store() -> SnapshotStore:
     return SnapshotStore(untrained("model-1", online_model()))
 
 
-def taught(online: OnlineModel, online_weight: float = 0.5) -> SnapshotStore:
-    """Have one snapshot in force from Monday on, which knows merchant-1 as a place of frauds."""
-    knowledge = ignorant()
+def trained_store(online: OnlineModel, online_weight: float = 0.5) -> SnapshotStore:
+    """Return a store with one snapshot, active from Monday on, in which merchant-1 has frauds."""
+    knowledge = empty_store()
     row = NO_RISK.with_label(MONDAY - HOUR, MONDAY - DAY, is_fraud=True, amount_is_anomalous=False)
     rows: dict[str, bytes | None] = {merchant_key("merchant-1"): encode_risk(row)}
     newest = snapshot(MONDAY - HOUR // 4, rows, {}, online=online, online_weight=online_weight)
@@ -115,29 +115,29 @@ def cut(payments: list, places: list[int]) -> list[list]:
 @FAST
 @given(PAYMENTS, st.lists(st.integers(0, 40), max_size=6), ONLINE)
 def test_the_split_into_batches_changes_neither_assessments_nor_profiles(payments, places, online):
-    detector, knowledge = Detector(LinearModel(**SUSPICIOUS), WARY), taught(online)
+    detector, knowledge = Detector(LinearModel(**SUSPICIOUS), WARY), trained_store(online)
     whole: dict[str, Profile] = {}
-    verdicts = detector.assess(payments, whole, knowledge)
+    assessments = detector.assess(payments, whole, knowledge)
     stored: dict[str, bytes] = {}
     in_parts: list[Assessment] = []
     for part in cut(payments, places):  # between two batches, profiles lie in the store as bytes
         profiles = {card: decode_profile(data) for card, data in stored.items()}
         in_parts += detector.assess(part, profiles, knowledge)
         stored = {card: encode_profile(profile) for card, profile in profiles.items()}
-    assert in_parts == verdicts
+    assert in_parts == assessments
     assert stored == {card: encode_profile(profile) for card, profile in whole.items()}
 
 
 def test_the_pretrained_model_gets_one_batch_without_duplicates():
     model = LinearModel()
     detector = Detector(model, Policy())
-    detector.assess([transaction("a"), transaction("b"), transaction("a")], {}, ignorant())
+    detector.assess([transaction("a"), transaction("b"), transaction("a")], {}, empty_store())
     assert model.batches == [2]
 
 
 def test_an_empty_batch_calls_no_model():
     model = LinearModel()
-    assert Detector(model, Policy()).assess([], {}, ignorant()) == []
+    assert Detector(model, Policy()).assess([], {}, empty_store()) == []
     assert model.batches == []
 
 
@@ -146,12 +146,12 @@ def test_an_empty_batch_calls_no_model():
 def test_a_duplicate_gets_the_first_decision_and_does_not_change_the_profile(payments, online):
     payments = list({payment.transaction_id: payment for payment in payments}.values())
     profiles: dict[str, Profile] = {}
-    first = Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, profiles, taught(online))
+    first = Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, profiles, trained_store(online))
     before = {card: encode_profile(profile) for card, profile in profiles.items()}
     other = Detector(LinearModel(base=5.0), Policy(0.0, 0.0))  # meanwhile everything else has changed
-    again = other.assess(payments[::-1], profiles, ignorant())[::-1]
-    assert [verdict.decision for verdict in again] == [verdict.decision for verdict in first]
-    assert all(verdict.is_duplicate and verdict.contributions is None for verdict in again)
+    again = other.assess(payments[::-1], profiles, empty_store())[::-1]
+    assert [assessment.decision for assessment in again] == [assessment.decision for assessment in first]
+    assert all(assessment.is_duplicate and assessment.contributions is None for assessment in again)
     assert {card: encode_profile(profile) for card, profile in profiles.items()} == before
 
 
@@ -159,59 +159,67 @@ def test_a_duplicate_within_a_batch_gets_the_decision_of_the_first():
     profiles: dict[str, Profile] = {}
     payment = transaction(amount=900.0)
     detector = Detector(LinearModel(**SUSPICIOUS), WARY)
-    verdicts = detector.assess([payment, payment, transaction("t2"), payment], profiles, ignorant())
-    assert [verdict.is_duplicate for verdict in verdicts] == [False, True, False, True]
-    assert verdicts[1].decision == verdicts[3].decision == verdicts[0].decision
+    assessments = detector.assess([payment, payment, transaction("t2"), payment], profiles, empty_store())
+    assert [assessment.is_duplicate for assessment in assessments] == [False, True, False, True]
+    assert assessments[1].decision == assessments[3].decision == assessments[0].decision
     assert profiles["card-1"].count == 2
 
 
 def test_the_same_transaction_id_on_another_card_is_another_transaction():
-    verdicts = Detector(LinearModel(), Policy()).assess([transaction(), transaction(card_id="card-2")], {}, ignorant())
-    assert not any(verdict.is_duplicate for verdict in verdicts)
+    assessments = Detector(LinearModel(), Policy()).assess(
+        [transaction(), transaction(card_id="card-2")], {}, empty_store()
+    )
+    assert not any(assessment.is_duplicate for assessment in assessments)
 
 
 def test_a_duplicate_is_recognised_among_the_last_sixteen_of_its_card():
     detector, profiles = Detector(LinearModel(), Policy()), dict[str, Profile]()
-    detector.assess([transaction(f"t{number}") for number in range(16)], profiles, ignorant())
-    assert detector.assess([transaction("t0")], profiles, ignorant())[0].is_duplicate
-    detector.assess([transaction("t16")], profiles, ignorant())
-    assert not detector.assess([transaction("t0")], profiles, ignorant())[0].is_duplicate
+    detector.assess([transaction(f"t{number}") for number in range(16)], profiles, empty_store())
+    assert detector.assess([transaction("t0")], profiles, empty_store())[0].is_duplicate
+    detector.assess([transaction("t16")], profiles, empty_store())
+    assert not detector.assess([transaction("t0")], profiles, empty_store())[0].is_duplicate
 
 
 @FAST
 @given(PAYMENTS, ONLINE, st.floats(0, 1), st.sampled_from([LinearModel, BrokenModel, UndecidedModel]))
 def test_contributions_add_up_to_the_logit_of_the_score(payments, online, share, kind):
-    verdicts = Detector(kind(**SUSPICIOUS), WARY).assess(payments, {}, taught(online, share))
+    assessments = Detector(kind(**SUSPICIOUS), WARY).assess(payments, {}, trained_store(online, share))
     explained = [
-        verdict for verdict in verdicts if not verdict.is_duplicate and NO_MODEL not in verdict.decision.reasons
+        assessment
+        for assessment in assessments
+        if not assessment.is_duplicate and NO_MODEL not in assessment.decision.reasons
     ]
-    for verdict in explained:
-        assert verdict.contributions is not None
-        assert verdict.contributions.total() == pytest.approx(logit(verdict.decision.score), abs=1e-6)
+    for assessment in explained:
+        assert assessment.contributions is not None
+        assert assessment.contributions.total() == pytest.approx(logit(assessment.decision.score), abs=1e-6)
 
 
 def test_contributions_add_up_when_a_logit_is_limited():
-    verdict = Detector(LinearModel(), WARY).assess([transaction()], {}, taught(online_model(intercept=50.0), 0.2))[0]
-    assert verdict.contributions is not None
-    assert verdict.contributions.total() == pytest.approx(logit(verdict.decision.score), abs=1e-6)
+    assessment = Detector(LinearModel(), WARY).assess(
+        [transaction()], {}, trained_store(online_model(intercept=50.0), 0.2)
+    )[0]
+    assert assessment.contributions is not None
+    assert assessment.contributions.total() == pytest.approx(logit(assessment.decision.score), abs=1e-6)
 
 
 @FAST
 @given(PAYMENTS, ONLINE)
 def test_only_flagged_transactions_are_explained(payments, online):
     policy = Policy(review=0.05, decline=0.5)
-    for verdict in Detector(LinearModel(**SUSPICIOUS), policy).assess(payments, {}, taught(online)):
-        assert verdict.decision.is_flagged == (verdict.decision.score >= policy.review or verdict.is_id_reused)
-        if not verdict.is_duplicate:
-            assert (verdict.contributions is not None) == verdict.decision.is_flagged
-        if not verdict.decision.is_flagged:
-            assert verdict.decision.reasons == ()
+    for assessment in Detector(LinearModel(**SUSPICIOUS), policy).assess(payments, {}, trained_store(online)):
+        assert assessment.decision.is_flagged == (assessment.decision.score >= policy.review or assessment.is_id_reused)
+        if not assessment.is_duplicate:
+            assert (assessment.contributions is not None) == assessment.decision.is_flagged
+        if not assessment.decision.is_flagged:
+            assert assessment.decision.reasons == ()
 
 
 def test_if_the_pretrained_score_is_not_a_number_the_online_model_decides():
     online = online_model(intercept=1.0, pretrained_weight=0.5)
     decision = (
-        Detector(UndecidedModel(prior=-4.0), Policy()).assess([transaction()], {}, taught(online, 0.1))[0].decision
+        Detector(UndecidedModel(prior=-4.0), Policy())
+        .assess([transaction()], {}, trained_store(online, 0.1))[0]
+        .decision
     )
     assert decision.pretrained_logit is None
     assert decision.online_logit == 1.0 + 0.5 * -4.0  # the prior stands in for the logit that is missing
@@ -240,7 +248,7 @@ def test_if_the_online_model_raises_the_pretrained_model_decides(online):
 
 
 def test_the_online_model_cannot_decide_without_encoded_inputs():
-    decision = Detector(BrokenModel(), Policy()).assess([transaction()], {}, taught(online_model()))[0].decision
+    decision = Detector(BrokenModel(), Policy()).assess([transaction()], {}, trained_store(online_model()))[0].decision
     assert decision.pretrained_logit is decision.online_logit is None
     assert decision.outcome is Outcome.REVIEW
 
@@ -249,18 +257,18 @@ def test_the_online_model_cannot_decide_without_encoded_inputs():
 @pytest.mark.parametrize("policy", [Policy(), Policy(1.0, 1.0), Policy(0.0, 0.0)])
 def test_without_any_score_the_transaction_is_reviewed(kind, policy):
     knowledge = SnapshotStore(untrained("model-1", online_model(intercept=math.nan)))
-    verdict = Detector(kind(prior=-4.0), policy).assess([transaction()], {}, knowledge)[0]
-    assert verdict.decision.outcome is Outcome.REVIEW
-    assert verdict.decision.reasons == (NO_MODEL,)
-    assert verdict.decision.pretrained_logit is verdict.decision.online_logit is None
-    assert verdict.decision.score == probability(-4.0)
-    record = score_record(verdict)
+    assessment = Detector(kind(prior=-4.0), policy).assess([transaction()], {}, knowledge)[0]
+    assert assessment.decision.outcome is Outcome.REVIEW
+    assert assessment.decision.reasons == (NO_MODEL,)
+    assert assessment.decision.pretrained_logit is assessment.decision.online_logit is None
+    assert assessment.decision.score == probability(-4.0)
+    record = score_record(assessment)
     assert decode_score(encode_record(record)) == record
-    assert alert_record(verdict).contributions == {}
+    assert alert_record(assessment).contributions == {}
 
 
 class PickyModel(LinearModel):
-    """Raises for one certain amount."""
+    """Raises for one amount."""
 
     def logits(self, rows):
         if any(row.amount == 13.0 for row in rows):
@@ -271,14 +279,14 @@ class PickyModel(LinearModel):
 def test_a_row_that_breaks_the_pretrained_model_does_not_affect_other_rows():
     payments = [transaction("t1", amount=12.0), transaction("t2", amount=13.0)]
     detector = Detector(PickyModel(), Policy())
-    together = detector.assess(payments, {}, ignorant())
+    together = detector.assess(payments, {}, empty_store())
     profiles: dict[str, Profile] = {}
-    apart = [verdict for payment in payments for verdict in detector.assess([payment], profiles, ignorant())]
+    apart = [assessment for payment in payments for assessment in detector.assess([payment], profiles, empty_store())]
     assert together == apart
 
 
 class SilentModel(LinearModel):
-    """Scores, but cannot explain."""
+    """Scores, but raises when it should explain."""
 
     def logits(self, rows):
         return [self.base] * len(rows)
@@ -288,9 +296,9 @@ class SilentModel(LinearModel):
 
 
 def test_a_decision_stands_when_its_explanation_fails():
-    verdict = Detector(SilentModel(base=2.0), Policy()).assess([transaction()], {}, ignorant())[0]
-    assert verdict.decision.outcome is Outcome.REVIEW
-    assert verdict.contributions is None
+    assessment = Detector(SilentModel(base=2.0), Policy()).assess([transaction()], {}, empty_store())[0]
+    assert assessment.decision.outcome is Outcome.REVIEW
+    assert assessment.contributions is None
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
@@ -321,15 +329,15 @@ def test_more_online_risk_never_lowers_a_score(pretrained, online, weight, more)
 @FAST
 @given(PAYMENTS, st.floats(-40, 40))
 def test_the_untrained_snapshot_gives_exactly_the_pretrained_score(payments, base):
-    for verdict in Detector(LinearModel(base=base, **SUSPICIOUS), Policy()).assess(payments, {}, ignorant()):
-        assert verdict.decision.pretrained_logit is not None
-        assert verdict.decision.score == probability(verdict.decision.pretrained_logit)
-        assert verdict.decision.snapshot == "untaught"
-        assert not verdict.decision.is_stale
+    for assessment in Detector(LinearModel(base=base, **SUSPICIOUS), Policy()).assess(payments, {}, empty_store()):
+        assert assessment.decision.pretrained_logit is not None
+        assert assessment.decision.score == probability(assessment.decision.pretrained_logit)
+        assert assessment.decision.snapshot == "untaught"
+        assert not assessment.decision.is_stale
 
 
 def test_each_transaction_is_scored_with_the_snapshot_of_its_event_time():
-    knowledge, table = ignorant(), dict[str, bytes]()
+    knowledge, table = empty_store(), dict[str, bytes]()
     for hour in (1, 2, 4):
         newest = snapshot(MONDAY + hour * HOUR, {}, table, online=online_model(intercept=float(hour)))
         knowledge.receive_snapshot(newest)
@@ -355,11 +363,11 @@ def test_each_transaction_is_scored_with_the_snapshot_of_its_event_time():
 
 
 def test_a_late_transaction_sees_no_label_that_was_unknown_at_its_time():
-    knowledge = taught(online_model())
+    knowledge = trained_store(online_model())
     late, punctual = transaction("t1", MONDAY - 1), transaction("t2", MONDAY)
-    verdicts = Detector(LinearModel(), Policy()).assess([punctual, late], {}, knowledge)
-    assert [verdict.features.merchant_streak for verdict in verdicts] == [1.0, 0.0]
-    assert [verdict.decision.snapshot for verdict in verdicts] == [knowledge.newest.version, "untaught"]
+    assessments = Detector(LinearModel(), Policy()).assess([punctual, late], {}, knowledge)
+    assert [assessment.features.merchant_streak for assessment in assessments] == [1.0, 0.0]
+    assert [assessment.decision.snapshot for assessment in assessments] == [knowledge.newest.version, "untaught"]
 
 
 def test_every_feature_belongs_to_exactly_one_reason():
@@ -370,13 +378,13 @@ def test_every_feature_belongs_to_exactly_one_reason():
 @FAST
 @given(PAYMENTS, ONLINE)
 def test_reasons_come_strongest_first_and_without_negligible_ones(payments, online):
-    for verdict in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, taught(online)):
-        if verdict.contributions is None:
+    for assessment in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, trained_store(online)):
+        if assessment.contributions is None:
             continue
-        marks = int(verdict.is_id_reused)
-        given_reasons = verdict.decision.reasons[marks:]
+        marks = int(assessment.is_id_reused)
+        given_reasons = assessment.decision.reasons[marks:]
         by_code = {
-            code: sum(verdict.contributions.features[name] for name in names) for code, (names, _) in CODES.items()
+            code: sum(assessment.contributions.features[name] for name in names) for code, (names, _) in CODES.items()
         }
         worth = sorted((value for value in by_code.values() if value >= MIN_CONTRIBUTION), reverse=True)
         assert [reason.contribution for reason in given_reasons] == worth[: MAX_REASONS - marks]
@@ -386,10 +394,11 @@ def test_reasons_come_strongest_first_and_without_negligible_ones(payments, onli
 @FAST
 @given(PAYMENTS, ONLINE)
 def test_every_reason_reads_as_a_sentence_about_the_transaction(payments, online):
-    for verdict in Detector(LinearModel(), Policy()).assess(payments, {}, taught(online)):
-        if verdict.features is not None:
+    for assessment in Detector(LinearModel(), Policy()).assess(payments, {}, trained_store(online)):
+        if assessment.features is not None:
             texts = [
-                reasons(verdict.features, {name: float(name in names) for name in NAMES}) for names, _ in CODES.values()
+                reasons(assessment.features, {name: float(name in names) for name in NAMES})
+                for names, _ in CODES.values()
             ]
             for (reason,) in texts:
                 assert reason.text
@@ -411,12 +420,12 @@ def test_a_score_at_a_threshold_gets_the_stricter_outcome():
 @FAST
 @given(PAYMENTS, ONLINE)
 def test_score_records_keep_every_bit(payments, online):
-    for verdict in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, taught(online)):
-        record = score_record(verdict)
+    for assessment in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, trained_store(online)):
+        record = score_record(assessment)
         assert decode_score(encode_record(record)) == record
         assert record.is_duplicate == (record.features is None)
-        if not verdict.is_duplicate:
-            alert = msgspec.json.decode(encode_record(alert_record(verdict)))
+        if not assessment.is_duplicate:
+            alert = msgspec.json.decode(encode_record(alert_record(assessment)))
             total = alert["base"] + sum(alert["contributions"].values())
             assert total == pytest.approx(logit(record.score), abs=1e-6)
 
@@ -455,7 +464,7 @@ def test_a_profile_that_lacks_the_decision_on_its_transaction_is_a_bug():
     profile = Profile()
     profile.update(transaction())
     with pytest.raises(AssertionError, match="no decision on a transaction"):
-        Detector(LinearModel(), Policy()).assess([transaction()], {"card-1": profile}, ignorant())
+        Detector(LinearModel(), Policy()).assess([transaction()], {"card-1": profile}, empty_store())
 
 
 def test_a_decision_survives_the_store():

@@ -57,7 +57,7 @@ PLACES = st.sampled_from(
 
 @st.composite
 def histories(draw: st.DrawFn, most: int = 40) -> list[Transaction]:
-    """Draw what arrives of one card, in arrival order: late, early, twice, with and without the optional fields."""
+    """Draw payments of one card in arrival order: late, early, twice, with and without the optional fields."""
     merchants = draw(st.sampled_from([3, 60]))
     arrivals: list[Transaction] = []
     timestamp = draw(STARTS)
@@ -86,7 +86,7 @@ def histories(draw: st.DrawFn, most: int = 40) -> list[Transaction]:
 
 
 def replayed(arrivals: list[Transaction], profile: Profile | None = None) -> list[Features]:
-    """Fold arrivals into a profile as the detector does; returns the features of those that were no repetition."""
+    """Update a profile as the detector does; return the features of all payments but duplicates."""
     profile = Profile() if profile is None else profile
     rows = []
     for arrival in arrivals:
@@ -154,7 +154,7 @@ FACTS = st.lists(st.tuples(st.integers(0, 3 * DAY), st.integers(0, 9 * DAY), st.
 
 
 def known_facts(drawn: list[tuple[int, int, bool, bool]]) -> list[oracle.Fact]:
-    """Make labels that became known one after the other, each some days after its transaction."""
+    """Draw labels in the order of their times, each some days after its transaction."""
     facts, known_at = [], MONDAY
     for step, delay, is_fraud, is_explained in drawn:
         known_at += step
@@ -225,7 +225,7 @@ def test_ten_thousand_payments_within_a_minute_equal_the_oracle_in_bounded_space
 
 
 def most_verbose_decisions() -> bytes:
-    """Fill every list of a profile, each of the last payments declined for four reasons."""
+    """Return the longest decisions: the last payments, each declined for four reasons."""
     model = OnlineModel.untrained()
     always = SnapshotStore(untrained("model-2026-01-01-0123456789ab", model))
 

@@ -1,4 +1,4 @@
-"""The rehearsal: nothing is known before its time, and the same history gives the same verdicts however it is cut."""
+"""The service in memory: no label takes effect early, and a history gives the same assessments in any parts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WATCHFUL = Policy(review=0.05, decline=0.5)
 
 
 def model():
-    """Know a little about amounts, and what labels say of merchants and cards."""
+    """Return a model of amounts and of the label counts of merchants and cards."""
     return LinearModel(base=-4.0, amount=2.0, merchant_fraud_share_30d=300.0, card_frauds_30d=100.0)
 
 
@@ -43,34 +43,34 @@ def world():
 
 
 @cache
-def verdicts():
+def assessments():
     return played(world())
 
 
 def event(name, timestamp, known=None, **facts):
-    """Make a payment, and its fraud label where `known` says when it became known."""
+    """Make a payment, with a fraud label if `known` is the time at which it became known."""
     return LabelledTransaction(
         transaction(name, timestamp, card_id=f"card-{name}", **facts), None if known is None else True, known
     )
 
 
-def in_force_at(verdict):
-    return verdict.decision.snapshot
+def in_force_at(assessment):
+    return assessment.decision.snapshot
 
 
 def test_there_is_one_assessment_per_transaction_in_order():
-    assert [verdict.transaction for verdict in verdicts()] == [event.transaction for event in world()]
+    assert [assessment.transaction for assessment in assessments()] == [event.transaction for event in world()]
 
 
 def test_two_runs_are_equal():
-    assert played(world()) == verdicts()
+    assert played(world()) == assessments()
 
 
 def test_the_test_data_contains_the_cases_of_these_tests():
-    assert len({in_force_at(verdict) for verdict in verdicts()}) > 100
+    assert len({in_force_at(assessment) for assessment in assessments()}) > 100
     assert sum(event.is_fraud for event in world()) > 5
-    assert any(verdict.decision.is_flagged and verdict.contributions is not None for verdict in verdicts())
-    assert verdicts()[-1].decision.online_logit != verdicts()[-1].decision.pretrained_logit
+    assert any(assessment.decision.is_flagged and assessment.contributions is not None for assessment in assessments())
+    assert assessments()[-1].decision.online_logit != assessments()[-1].decision.pretrained_logit
 
 
 def test_a_snapshot_becomes_active_exactly_at_its_effective_time():
@@ -84,8 +84,8 @@ def test_a_snapshot_becomes_active_exactly_at_its_effective_time():
     ]
     before, *at = played(history)
     assert in_force_at(before) == UNTRAINED
-    assert [in_force_at(verdict)[:13] for verdict in at] == ["20231113T0400"] * 3 + ["20231113T0500"]
-    assert [verdict.features.merchant_streak for verdict in at] == [0, 0, 0, 1]
+    assert [in_force_at(assessment)[:13] for assessment in at] == ["20231113T0400"] * 3 + ["20231113T0500"]
+    assert [assessment.features.merchant_streak for assessment in at] == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(("late", "streak"), [(0, 1), (1, 0)])
@@ -113,11 +113,11 @@ def test_a_label_waits_for_the_next_boundary_through_any_idle_time():
 
 
 def test_the_decision_names_the_snapshot_that_its_features_used():
-    rehearsed = begun()
-    for verdict in rehearsed.run(world()):
-        view = rehearsed.snapshots.at(verdict.transaction.timestamp)
-        assert verdict.decision.snapshot == view.snapshot.version
-        assert view.snapshot.label_horizon <= view.snapshot.as_of <= verdict.transaction.timestamp - LEAD or (
+    finished = begun()
+    for assessment in finished.run(world()):
+        view = finished.snapshots.at(assessment.transaction.timestamp)
+        assert assessment.decision.snapshot == view.snapshot.version
+        assert view.snapshot.label_horizon <= view.snapshot.as_of <= assessment.transaction.timestamp - LEAD or (
             view.snapshot.version == UNTRAINED
         )
 
@@ -127,7 +127,7 @@ def changed(history, index, **facts):
 
 
 def untouched_until(history, moment):
-    """How many verdicts were made before anything known at this moment can be in force."""
+    """Return the number of assessments before a label known at this time can be active."""
     boundary = -(-moment // HOUR) * HOUR
     return sum(event.transaction.timestamp < boundary + LEAD for event in history)
 
@@ -150,7 +150,7 @@ def test_a_later_label_changes_no_earlier_assessment(data):
         )
     )
     same = untouched_until(history, event.labelled_at)
-    assert played(changed(history, index, **other))[:same] == verdicts()[:same]
+    assert played(changed(history, index, **other))[:same] == assessments()[:same]
 
 
 @FEW
@@ -162,14 +162,14 @@ def test_the_opposite_of_all_later_labels_changes_no_earlier_assessment(offset):
         for event in history
     ]
     same = untouched_until(history, moment)
-    assert played(opposite)[:same] == verdicts()[:same]
+    assert played(opposite)[:same] == assessments()[:same]
 
 
 @FEW
 @given(st.data())
 def test_later_transactions_change_no_earlier_assessment(data):
     cut = data.draw(st.integers(0, len(world())))
-    assert played(world()[:cut]) == verdicts()[:cut]
+    assert played(world()[:cut]) == assessments()[:cut]
 
 
 def test_a_label_changes_later_assessments():
@@ -177,39 +177,39 @@ def test_a_label_changes_later_assessments():
     index = next(n for n, event in enumerate(history) if event.is_fraud)
     same = untouched_until(history, history[index].labelled_at)
     other = played(changed(history, index, is_fraud=False))
-    assert other[:same] == verdicts()[:same]
-    assert other[same:] != verdicts()[same:]
+    assert other[:same] == assessments()[:same]
+    assert other[same:] != assessments()[same:]
 
 
 @FEW
 @given(st.data())
 def test_a_history_in_two_parts_equals_one_run(data):
     cut = data.draw(st.integers(0, len(world())))
-    rehearsed = begun()
-    first = list(rehearsed.run(world()[:cut]))
-    assert first + list(rehearsed.run(world()[cut:])) == verdicts()
+    finished = begun()
+    first = list(finished.run(world()[:cut]))
+    assert first + list(finished.run(world()[cut:])) == assessments()
 
 
 def test_an_empty_history_changes_nothing():
-    rehearsed = begun()
-    assert list(rehearsed.run([])) == []
-    assert rehearsed.progress.closed == -1
-    assert list(rehearsed.run(world()[:50])) == verdicts()[:50]
+    finished = begun()
+    assert list(finished.run([])) == []
+    assert finished.progress.closed == -1
+    assert list(finished.run(world()[:50])) == assessments()[:50]
 
 
 def test_a_label_without_a_time_becomes_known_after_the_delay():
     undated = LabelledTransaction(transaction("t1", MONDAY), is_fraud=True, labelled_at=None)
     before, after = MONDAY + 7 * DAY + LEAD - 1, MONDAY + 7 * DAY + LEAD
     history = [undated, event("before", before), event("after", after)]
-    assert [verdict.features.merchant_streak for verdict in played(history)] == [0, 0, 1]
+    assert [assessment.features.merchant_streak for assessment in played(history)] == [0, 0, 1]
 
 
 def test_a_duplicate_gets_the_first_decision_and_is_trained_once():
     frauds = [event(f"f{n}", MONDAY + n, known=MONDAY + HOUR) for n in range(3)]
     last = event("last", MONDAY + 2 * HOUR)
     once, twice = played([*frauds, last]), played([*frauds, *frauds, last])
-    assert [verdict.is_duplicate for verdict in twice] == [False] * 3 + [True] * 3 + [False]
-    assert [verdict.decision for verdict in twice[3:6]] == [verdict.decision for verdict in once[:3]]
+    assert [assessment.is_duplicate for assessment in twice] == [False] * 3 + [True] * 3 + [False]
+    assert [assessment.decision for assessment in twice[3:6]] == [assessment.decision for assessment in once[:3]]
     assert twice[-1].features == once[-1].features
 
 
@@ -217,7 +217,7 @@ def test_payments_under_one_id_with_labels_of_one_instant_are_all_trained():
     uses = [event("f", MONDAY + n, known=MONDAY + HOUR, amount=10.0 + n, merchant_id="m") for n in range(3)]
     unlike = [msgspec.structs.replace(uses[1], is_fraud=False), *uses[2:]]
     last = event("last", MONDAY + 2 * HOUR, merchant_id="m")
-    verdicts = played([uses[0], *unlike, last])
-    assert [verdict.is_duplicate for verdict in verdicts] == [False] * 4
-    assert [verdict.is_id_reused for verdict in verdicts] == [False, True, True, False]
-    assert verdicts[-1].features.merchant_labelled_1d == 3
+    assessments = played([uses[0], *unlike, last])
+    assert [assessment.is_duplicate for assessment in assessments] == [False] * 4
+    assert [assessment.is_id_reused for assessment in assessments] == [False, True, True, False]
+    assert assessments[-1].features.merchant_labelled_1d == 3

@@ -317,7 +317,7 @@ Steps = list[tuple]
 
 
 def sensible(steps: Steps) -> Steps:
-    """Leave out what has tests of its own: labels beyond eight or of the same instant, and times after retention."""
+    """Drop the steps that other tests cover: labels beyond eight or of one instant, and times after retention."""
     kept: Steps = []
     labelled: dict[str, set[int]] = {}
     closed = -1
@@ -335,16 +335,16 @@ def sensible(steps: Steps) -> Steps:
     return kept
 
 
-def play(
+def run_steps(
     steps: Steps, times: list[int], partitions: int = 1, move: tuple[int, int] | None = None, sweeps: int = 0
 ) -> World:
-    """Play steps, each transaction with a card of its own; with `move`, to so many partitions before that step."""
+    """Run steps, with one card per transaction. `move` is a step, and the number of partitions to move to before it."""
     steps = sensible(steps)
     world = World(partitions, sweeps=sweeps)
     at = dict(zip(TRANSACTIONS, times, strict=True))
     for number, step in enumerate(steps):
         if move is not None and number == move[0]:
-            world = dealt(world, move[1])
+            world = repartitioned(world, move[1])
         if step[0] == "score":
             world.score(score(step[1], at[step[1]], card_id=step[1]))
         elif step[0] == "label":
@@ -355,8 +355,8 @@ def play(
     return world
 
 
-def dealt(world: World, partitions: int) -> World:
-    """Move a world whose cards are called as their transactions."""
+def repartitioned(world: World, partitions: int) -> World:
+    """Move a world, whose card ids equal its transaction ids, to other partitions."""
     moved = World(partitions, world.closed, world.taught, world.examples)
     repartitioner = LabelJoinRepartitioner(lambda card_id: sum(card_id.encode()) % partitions)
     rows = [row for store in world.stores for row in (repartitioner.move(*item) for item in store.items())]
@@ -365,8 +365,8 @@ def dealt(world: World, partitions: int) -> World:
     return moved
 
 
-def told_by_hand(steps: Steps, times: list[int]) -> set[Taught]:
-    """Say what each boundary should teach, looking at all that happened: the last word, whenever it is another one."""
+def expected_training(steps: Steps, times: list[int]) -> set[Taught]:
+    """Compute from all steps what each boundary should train: the last label, when it differs from the one before."""
     at = dict(zip(TRANSACTIONS, times, strict=True))
     arrived: dict[str, int] = {}  # the first boundary after the arrival of the transaction
     words: list[tuple[int, str, int, bool]] = []  # the first boundary after its arrival, transaction, instant, verdict
@@ -403,16 +403,16 @@ def told_by_hand(steps: Steps, times: list[int]) -> set[Taught]:
 @FAST
 @given(STEPS, TIMES)
 def test_each_boundary_trains_the_last_label_when_it_differs(steps, times):
-    taught = play(steps, times).taught
+    taught = run_steps(steps, times).taught
     assert len(taught) == len(set(taught))
-    assert set(taught) == told_by_hand(sensible(steps), times)
+    assert set(taught) == expected_training(sensible(steps), times)
 
 
 @FAST
 @given(STEPS, TIMES)
 def test_a_transaction_is_trained_once_and_then_only_corrected(steps, times):
     verdicts: dict[str, bool] = {}
-    for _, name, is_fraud, _, corrects in play(steps, times).taught:
+    for _, name, is_fraud, _, corrects in run_steps(steps, times).taught:
         assert corrects == (name in verdicts)
         assert verdicts.get(name) is not is_fraud
         verdicts[name] = is_fraud
@@ -421,8 +421,8 @@ def test_a_transaction_is_trained_once_and_then_only_corrected(steps, times):
 @FAST
 @given(STEPS, TIMES, st.integers(2, 4), st.randoms(use_true_random=False))
 def test_partitions_and_their_interleaving_do_not_change_the_examples(steps, times, partitions, dice):
-    one = play(steps, times)
-    several = play(steps, times, partitions)
+    one = run_steps(steps, times)
+    several = run_steps(steps, times, partitions)
     assert several.taught == one.taught
     assert several.examples == one.examples
     interleaved: Steps = []
@@ -434,14 +434,14 @@ def test_partitions_and_their_interleaving_do_not_change_the_examples(steps, tim
         dice.shuffle(waiting)  # between two boundaries, transactions and labels come as they like
         interleaved += [*waiting, step]
         waiting = []
-    shuffled = play(interleaved, times, partitions)
+    shuffled = run_steps(interleaved, times, partitions)
     assert shuffled.taught == one.taught
 
 
 @FAST
 @given(STEPS, TIMES, st.integers(1, 3), st.integers(1, 4))
 def test_a_sweep_before_a_boundary_does_not_change_the_examples(steps, times, partitions, sweeps):
-    plain, swept = play(steps, times, partitions), play(steps, times, partitions, sweeps=sweeps)
+    plain, swept = run_steps(steps, times, partitions), run_steps(steps, times, partitions, sweeps=sweeps)
     assert swept.taught == plain.taught
     assert swept.stores == plain.stores
 
@@ -449,8 +449,8 @@ def test_a_sweep_before_a_boundary_does_not_change_the_examples(steps, times, pa
 @FAST
 @given(STEPS, TIMES, st.integers(1, 3), st.integers(0, 60), st.integers(1, 5))
 def test_a_move_to_other_partitions_does_not_change_the_examples(steps, times, before, moment, after):
-    moved = play(steps, times, before, (moment, after))
-    assert moved.taught == play(steps, times).taught
+    moved = run_steps(steps, times, before, (moment, after))
+    assert moved.taught == run_steps(steps, times).taught
     moved.close(2000)
     assert all(store == {} for store in moved.stores)
 
@@ -458,7 +458,7 @@ def test_a_move_to_other_partitions_does_not_change_the_examples(steps, times, b
 @FAST
 @given(STEPS, TIMES, st.integers(1, 3))
 def test_after_retention_the_store_is_empty(steps, times, partitions):
-    world = play(steps, times, partitions)
+    world = run_steps(steps, times, partitions)
     world.close(2000)
     assert world.stores == [{}] * partitions
 

@@ -49,7 +49,7 @@ START = CALENDAR.boundary(MONDAY)
 
 
 def example(number: int = 1, *, is_fraud: bool = True, known_at: int = MONDAY + DAY, **facts) -> Example:
-    """Make an example of payment number such-and-such, made a day before something became known of it."""
+    """Make the example of a numbered payment, one day older than its label."""
     scored = {
         "transaction_id": f"t{number}",
         "card_id": "card-1",
@@ -67,25 +67,25 @@ def example(number: int = 1, *, is_fraud: bool = True, known_at: int = MONDAY + 
     return Example(ScoredTransaction(**scored), is_fraud, LabelSource.ANALYST, known_at, **facts)
 
 
-def teach(
-    *lessons: list[Example],
+def train(
+    *boundaries: list[Example],
     sampling: NegativeSampler = NegativeSampler(),  # noqa: B008 - frozen
     store: DictStore | None = None,
 ) -> list[BoundaryResult]:
     """Close one boundary for each list of examples."""
     teacher = OnlineTrainer(DictStore() if store is None else store, CALENDAR, sampling, LinearModel())
     progress, learner, done = LearnerState(closed=START), CountingLearner(), []
-    for examples in lessons:
+    for examples in boundaries:
         done.append(teacher.close(progress.closed + 1, progress, examples, learner))
         progress = done[-1].progress
     return done
 
 
-def followed(lessons: list[BoundaryResult]) -> dict[str, bytes]:
-    """Return the table that a reader of the risk topic has in the end."""
+def table_after(results: list[BoundaryResult]) -> dict[str, bytes]:
+    """Return the table of a reader of the risk topic."""
     table: dict[str, bytes] = {}
-    for lesson in lessons:
-        for key, row in lesson.risk.items():
+    for result in results:
+        for key, row in result.risk.items():
             if row is None:
                 del table[key]  # only what was there is ever removed
             else:
@@ -94,43 +94,43 @@ def followed(lessons: list[BoundaryResult]) -> dict[str, bytes]:
 
 
 def test_a_labelled_record_has_the_example_and_its_boundary():
-    (lesson,) = teach([example(1), example(2, is_fraud=False, known_at=MONDAY + DAY + 5)])
-    assert [(row.transaction_id, row.is_fraud, row.weight) for row in lesson.labelled()] == [
+    (result,) = train([example(1), example(2, is_fraud=False, known_at=MONDAY + DAY + 5)])
+    assert [(row.transaction_id, row.is_fraud, row.weight) for row in result.labelled()] == [
         ("t1", True, 1.0),
         ("t2", False, 1.0),
     ]
-    assert {row.boundary_ms for row in lesson.labelled()} == {(START + 1) * CALENDAR.interval}
-    assert lesson.progress.examples == 2
-    assert lesson.progress.label_horizon == MONDAY + DAY + 5
-    assert lesson.progress.closed == lesson.progress.taught_at == START + 1
-    assert lesson.progress.model == b"[[1.0, -3.0, true, 1.0], [2.0, -3.0, false, 1.0]]"
-    assert lesson.snapshot is not None
-    assert lesson.snapshot.as_of == (START + 1) * CALENDAR.interval
-    assert lesson.snapshot.effective_from == lesson.snapshot.as_of + CALENDAR.activation_delay
-    assert lesson.snapshot.online == online_model(intercept=2.0, pretrained_weight=1.0)
-    assert (lesson.snapshot.examples, lesson.snapshot.model) == (2, "model-1")
+    assert {row.boundary_ms for row in result.labelled()} == {(START + 1) * CALENDAR.interval}
+    assert result.progress.examples == 2
+    assert result.progress.label_horizon == MONDAY + DAY + 5
+    assert result.progress.closed == result.progress.taught_at == START + 1
+    assert result.progress.model == b"[[1.0, -3.0, true, 1.0], [2.0, -3.0, false, 1.0]]"
+    assert result.snapshot is not None
+    assert result.snapshot.as_of == (START + 1) * CALENDAR.interval
+    assert result.snapshot.effective_from == result.snapshot.as_of + CALENDAR.activation_delay
+    assert result.snapshot.online == online_model(intercept=2.0, pretrained_weight=1.0)
+    assert (result.snapshot.examples, result.snapshot.model) == (2, "model-1")
 
 
 def test_labelled_records_keep_every_bit():
-    (lesson,) = teach([example(1), example(2, is_fraud=False, pretrained_logit=None)])
-    for record in lesson.labelled():
+    (result,) = train([example(1), example(2, is_fraud=False, pretrained_logit=None)])
+    for record in result.labelled():
         assert decode_labelled(encode_record(record)) == record
     with pytest.raises(InvalidRecord, match="labelled topic"):
         decode_labelled(b"{}")
 
 
 def test_before_the_first_label_no_snapshot_is_published():
-    lessons = teach([], [], [])
-    assert [lesson.snapshot for lesson in lessons] == [None] * 3
-    assert lessons[-1].progress == LearnerState(closed=START + 3, pretrained="model-1")
+    results = train([], [], [])
+    assert [result.snapshot for result in results] == [None] * 3
+    assert results[-1].progress == LearnerState(closed=START + 3, pretrained="model-1")
 
 
 def test_every_boundary_publishes_until_a_month_passes_without_examples():
     quiet = MAX_SILENCE_MS // CALENDAR.interval
-    lessons = teach([example()], *([[]] * (quiet + 2)), [example(2)])
-    published = [lesson.snapshot is not None for lesson in lessons]
+    results = train([example()], *([[]] * (quiet + 2)), [example(2)])
+    published = [result.snapshot is not None for result in results]
     assert published == [True] * (quiet + 1) + [False] * 2 + [True]
-    assert len({lesson.snapshot.version for lesson in lessons if lesson.snapshot is not None}) == quiet + 2
+    assert len({result.snapshot.version for result in results if result.snapshot is not None}) == quiet + 2
 
 
 def test_the_learner_gets_limited_logits():
@@ -195,22 +195,22 @@ def test_without_sampling_all_examples_weigh_the_same():
 def test_skipped_examples_train_risk_but_not_the_model():
     left_out = [one for one in MANY[:100] if NegativeSampler(0.25).weight(one) == 0]
     store = DictStore()
-    (lesson,) = teach(left_out, sampling=NegativeSampler(0.25), store=store)
-    assert [record.weight for record in lesson.labelled()] == [0.0] * len(left_out)
-    assert lesson.progress.model is None
+    (result,) = train(left_out, sampling=NegativeSampler(0.25), store=store)
+    assert [record.weight for record in result.labelled()] == [0.0] * len(left_out)
+    assert result.progress.model is None
     row = decode_risk(store[merchant_key("merchant-1")])
     assert sum(day.labelled for day in row.days) == len(left_out)
 
 
 def test_a_correction_is_trained_at_any_sampling_rate():
     corrected = [example(number, is_fraud=False, corrects=True, corrected_at=MONDAY) for number in range(20)]
-    (lesson,) = teach(corrected, sampling=NegativeSampler(0.1))
-    assert len(lesson.examples) == 20
+    (result,) = train(corrected, sampling=NegativeSampler(0.1))
+    assert len(result.examples) == 20
 
 
 def test_risk_counts_labels_by_the_day_they_became_known():
     store = DictStore()
-    teach([example(1), example(2, is_fraud=False), example(3, known_at=MONDAY + 2 * DAY)], store=store)
+    train([example(1), example(2, is_fraud=False), example(3, known_at=MONDAY + 2 * DAY)], store=store)
     row = decode_risk(store[merchant_key("merchant-1")])
     today = MONDAY // DAY
     assert [msgspec.structs.astuple(day) for day in row.days] == [(today + 1, 2, 1), (today + 2, 1, 1)]
@@ -220,27 +220,27 @@ def test_risk_counts_labels_by_the_day_they_became_known():
 
 @pytest.mark.parametrize(("amount_zscore", "unexplained"), [(1.9, 1), (2.0, 1), (2.1, 0)])
 def test_a_fraud_with_an_anomalous_amount_is_not_a_low_amount_fraud(amount_zscore, unexplained):
-    (lesson,) = teach([example(features=features(amount_zscore=amount_zscore))])
-    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).lowamount_frauds == unexplained
+    (result,) = train([example(features=features(amount_zscore=amount_zscore))])
+    assert decode_risk(result.risk[merchant_key("merchant-1")]).lowamount_frauds == unexplained
 
 
 def test_scorers_get_only_rows_with_labelled_fraud():
-    lessons = teach([example(1, is_fraud=False)], [example(2)], [example(3, is_fraud=False)])
+    results = train([example(1, is_fraud=False)], [example(2)], [example(3, is_fraud=False)])
     keys = {merchant_key("merchant-1"), card_key("card-1")}
-    assert [set(lesson.risk) for lesson in lessons] == [set(), keys, keys]
-    assert lessons[0].snapshot is not None
-    assert lessons[0].snapshot.risk_rows == 0
+    assert [set(result.risk) for result in results] == [set(), keys, keys]
+    assert results[0].snapshot is not None
+    assert results[0].snapshot.risk_rows == 0
     # Of a merchant the genuine payments before its first fraud count too, of a card only what came since.
-    assert sum(day.labelled for day in decode_risk(lessons[1].risk[merchant_key("merchant-1")]).days) == 2
-    assert sum(day.labelled for day in decode_risk(lessons[1].risk[card_key("card-1")]).days) == 1
+    assert sum(day.labelled for day in decode_risk(results[1].risk[merchant_key("merchant-1")]).days) == 2
+    assert sum(day.labelled for day in decode_risk(results[1].risk[card_key("card-1")]).days) == 1
 
 
 def test_a_row_without_recent_fraud_is_removed_for_scorers_only():
     store = DictStore()
     later = [example(2, is_fraud=False, known_at=MONDAY + 40 * DAY)]
-    lessons = teach([example(1)], later, store=store)
-    assert lessons[1].risk == {merchant_key("merchant-1"): None, card_key("card-1"): None}
-    assert lessons[1].progress.risk_digest == LearnerState().risk_digest
+    results = train([example(1)], later, store=store)
+    assert results[1].risk == {merchant_key("merchant-1"): None, card_key("card-1"): None}
+    assert results[1].progress.risk_digest == LearnerState().risk_digest
     assert decode_risk(store[merchant_key("merchant-1")]) != NO_RISK
 
 
@@ -248,7 +248,7 @@ def test_a_correction_removes_the_count_of_the_label_it_contradicts():
     store = DictStore()
     wrong = example(1)
     right = example(1, is_fraud=False, known_at=MONDAY + 3 * DAY, corrects=True, corrected_at=wrong.known_at)
-    teach([wrong], [right], store=store)
+    train([wrong], [right], store=store)
     row = decode_risk(store[merchant_key("merchant-1")])
     assert row.labelled(MONDAY + 3 * DAY, 30) == [(1, 0)]
     assert (row.streak, row.lowamount_frauds, row.streak_began) == (0, 0, None)
@@ -287,7 +287,7 @@ PAYMENTS = st.lists(
 
 
 def arrivals(payments: list[tuple]) -> list[tuple]:
-    """Lay out, by arrival, the scored payments and their labels."""
+    """Return the scored payments and their labels in order of arrival."""
     laid_out = []
     for number, (made, delay, card, merchant, pretrained, online, unusual, labels) in enumerate(payments):
         name, timestamp = f"t{number}", MONDAY + made
@@ -308,22 +308,22 @@ def arrivals(payments: list[tuple]) -> list[tuple]:
 
 
 def learn(payments: list[tuple], partitions: int = 1, *, restarts: bool = False) -> list[BoundaryResult]:
-    """Run the learner over forty days; on each restart only what was written is left."""
+    """Run the learner for forty days; a restart keeps only its stored state."""
     ledgers = [LabelJoin(DictStore(), CALENDAR) for _ in range(partitions)]
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(0.6), LinearModel())
     progress, learner = LearnerState(closed=START - 8), CountingLearner()
-    coming, lessons = arrivals(payments), []
+    coming, results = arrivals(payments), []
     for boundary in range(START - 7, START + 160):
         while coming and coming[0][0] <= boundary * CALENDAR.interval:
             _, _, kind, card, event = coming.pop(0)
             ledger = ledgers[CARDS.index(card) % partitions]
             (ledger.add_scored if kind == "score" else ledger.add_label)(event, progress.closed)
-        lessons += close_boundaries(ledgers, teacher, progress, boundary, learner)
-        progress = lessons[-1].progress
+        results += close_boundaries(ledgers, teacher, progress, boundary, learner)
+        progress = results[-1].progress
         if restarts:
             progress = decode_learner_state(encode_learner_state(progress))
             learner = CountingLearner(progress.model)
-    return lessons
+    return results
 
 
 @FAST
@@ -335,42 +335,42 @@ def test_the_assignment_of_cards_to_partitions_does_not_change_the_results(payme
 @FAST
 @given(PAYMENTS)
 def test_a_learner_that_restarts_at_every_boundary_has_the_same_bits(payments):
-    lessons, restarted = learn(payments), learn(payments, restarts=True)
-    plain = [msgspec.structs.replace(lesson, progress=LearnerState()) for lesson in lessons]
-    assert [msgspec.structs.replace(lesson, progress=LearnerState()) for lesson in restarted] == plain
-    assert encode_learner_state(restarted[-1].progress) == encode_learner_state(lessons[-1].progress)
+    results, restarted = learn(payments), learn(payments, restarts=True)
+    plain = [msgspec.structs.replace(result, progress=LearnerState()) for result in results]
+    assert [msgspec.structs.replace(result, progress=LearnerState()) for result in restarted] == plain
+    assert encode_learner_state(restarted[-1].progress) == encode_learner_state(results[-1].progress)
 
 
 @FAST
 @given(PAYMENTS)
 def test_scorers_that_apply_every_snapshot_have_the_table_of_its_digest(payments):
-    lessons = learn(payments)
+    results = learn(payments)
     knowledge = SnapshotStore(untrained("model-1", online_model()))
-    for number, lesson in enumerate(lessons):
-        assert table_digest(followed(lessons[: number + 1])) == lesson.progress.risk_digest
-        if lesson.snapshot is None:
-            assert lesson.risk == {}
+    for number, result in enumerate(results):
+        assert table_digest(table_after(results[: number + 1])) == result.progress.risk_digest
+        if result.snapshot is None:
+            assert result.risk == {}
             continue
-        assert lesson.snapshot.risk_rows == len(lesson.risk)
-        assert lesson.snapshot.risk_digest == lesson.progress.risk_digest
-        for key, row in lesson.risk.items():
-            knowledge.receive_risk(lesson.snapshot.version, key, row)
-        knowledge.receive_snapshot(decode_snapshot(encode_snapshot(lesson.snapshot)))
+        assert result.snapshot.risk_rows == len(result.risk)
+        assert result.snapshot.risk_digest == result.progress.risk_digest
+        for key, row in result.risk.items():
+            knowledge.receive_risk(result.snapshot.version, key, row)
+        knowledge.receive_snapshot(decode_snapshot(encode_snapshot(result.snapshot)))
         knowledge.apply_received()
-        assert knowledge.newest == lesson.snapshot
+        assert knowledge.newest == result.snapshot
     assert knowledge.incomplete == 0
 
 
 @FAST
 @given(PAYMENTS)
 def test_no_snapshot_contains_later_labels(payments):
-    for lesson in learn(payments):
-        if lesson.snapshot is None:
+    for result in learn(payments):
+        if result.snapshot is None:
             continue
-        assert lesson.snapshot.label_horizon <= lesson.snapshot.as_of
-        for row in lesson.risk.values():
-            assert row is None or all(day.day <= lesson.snapshot.as_of // DAY for day in decode_risk(row).days)
-        assert all(record.known_at <= record.boundary_ms == lesson.snapshot.as_of for record in lesson.labelled())
+        assert result.snapshot.label_horizon <= result.snapshot.as_of
+        for row in result.risk.values():
+            assert row is None or all(day.day <= result.snapshot.as_of // DAY for day in decode_risk(row).days)
+        assert all(record.known_at <= record.boundary_ms == result.snapshot.as_of for record in result.labelled())
 
 
 PROGRESS = LearnerState(
@@ -409,32 +409,32 @@ def test_bytes_that_are_not_a_learner_state_are_rejected(data):
 def test_the_current_model_encodes_examples_that_another_model_scored():
     model, learner = LinearModel(base=-1.5), CountingLearner()
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
-    lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0"), example(2)], learner)
+    result = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0"), example(2)], learner)
     assert [logit for _, logit, *_ in learner.lessons] == [-1.5, -1.5]
     assert model.batches == [2]
-    assert [(row.model, row.pretrained_logit) for row in lesson.labelled()] == [("model-0", -2.0), ("model-1", -2.0)]
+    assert [(row.model, row.pretrained_logit) for row in result.labelled()] == [("model-0", -2.0), ("model-1", -2.0)]
 
 
 @pytest.mark.parametrize("model", [BrokenModel(), UndecidedModel()])
 def test_examples_that_the_current_model_cannot_score_train_only_risk(model):
     learner = CountingLearner()
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
-    lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0")], learner)
+    result = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0")], learner)
     assert learner.lessons == []
-    assert decode_risk(lesson.risk[merchant_key("merchant-1")]).streak == 1
+    assert decode_risk(result.risk[merchant_key("merchant-1")]).streak == 1
 
 
 def test_the_models_are_compared_before_the_example_is_learned():
     learner = CountingLearner(b"[[1.0, -2.0, true, 1.0]]")  # exports intercept 1 and weight 1
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
-    lesson = teacher.close(START + 1, LearnerState(closed=START), [example(1), example(2)], learner)
+    result = teacher.close(START + 1, LearnerState(closed=START), [example(1), example(2)], learner)
     judged = [LabelledScore(-3.0, -2.0, is_fraud=True, weight=1.0)] * 2
-    assert lesson.progress.comparison == ModelComparison().with_scores((START + 1) * CALENDAR.interval // DAY, judged)
+    assert result.progress.comparison == ModelComparison().with_scores((START + 1) * CALENDAR.interval // DAY, judged)
 
 
 def test_another_pretrained_model_resets_the_comparison():
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
     before = msgspec.structs.replace(PROGRESS, closed=START, pretrained="model-0")
-    lesson = teacher.close(START + 1, before, [], CountingLearner())
-    assert lesson.progress.comparison == ModelComparison()
-    assert lesson.progress.pretrained == "model-1"
+    result = teacher.close(START + 1, before, [], CountingLearner())
+    assert result.progress.comparison == ModelComparison()
+    assert result.progress.pretrained == "model-1"

@@ -1,4 +1,4 @@
-"""A transaction id names a payment only together with what was paid: whoever uses it again is scored again."""
+"""A reused transaction id with other content is another payment, and is scored."""
 
 from __future__ import annotations
 
@@ -123,10 +123,10 @@ def test_the_same_id_on_another_card_is_not_reused():
 
 def test_a_duplicate_gets_the_decision_of_its_own_payment_among_several_under_one_id():
     payments = [transaction(amount=amount) for amount in (1.0, 2.0, 3.0)]
-    verdicts = assessed(*payments, *payments[::-1])
-    assert [one.is_duplicate for one in verdicts] == [False] * 3 + [True] * 3
-    assert [one.decision for one in verdicts[3:]] == [one.decision for one in verdicts[2::-1]]
-    assert [one.is_id_reused for one in verdicts[3:]] == [True, True, False]
+    assessments = assessed(*payments, *payments[::-1])
+    assert [one.is_duplicate for one in assessments] == [False] * 3 + [True] * 3
+    assert [one.decision for one in assessments[3:]] == [one.decision for one in assessments[2::-1]]
+    assert [one.is_id_reused for one in assessments[3:]] == [True, True, False]
 
 
 USES = st.lists(
@@ -154,20 +154,20 @@ USES = st.lists(
 @given(USES, st.lists(st.integers(0, 16), max_size=3))
 def test_each_payment_is_scored_once_and_each_duplicate_repeats_its_decision(payments, cuts):
     profiles: dict[str, Profile] = {}
-    verdicts: list[Assessment] = []
+    assessments: list[Assessment] = []
     edges = [0, *sorted(cut % (len(payments) + 1) for cut in cuts), len(payments)]
     for begin, end in itertools.pairwise(edges):
-        verdicts += assessed(*payments[begin:end], profiles=profiles)
+        assessments += assessed(*payments[begin:end], profiles=profiles)
     decided: dict[object, Any] = {}
     ids: set[str] = set()
-    for payment, verdict in zip(payments, verdicts, strict=True):
+    for payment, assessment in zip(payments, assessments, strict=True):
         known = decided.get(facts(payment))
-        assert verdict.is_duplicate == (known is not None)
+        assert assessment.is_duplicate == (known is not None)
         if known is not None:
-            assert verdict.decision == known
+            assert assessment.decision == known
             continue
-        assert verdict.is_id_reused == verdict.decision.is_flagged == (payment.transaction_id in ids)
-        decided[facts(payment)] = verdict.decision
+        assert assessment.is_id_reused == assessment.decision.is_flagged == (payment.transaction_id in ids)
+        decided[facts(payment)] = assessment.decision
         ids.add(payment.transaction_id)
     assert sum(profile.count for profile in profiles.values()) == len(decided)
 
