@@ -64,7 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         return sha256(msgspec.json.encode(content)).hexdigest()
 
     def is_stale_at(self, timestamp: int) -> bool:
-        """Whether a newer snapshot should be in force at this event time."""
+        """Whether a newer snapshot should be active at this event time."""
         return not self.is_untrained and timestamp >= self.effective_from + self.interval
 
     @property
