@@ -1,8 +1,8 @@
 """Snapshots and risk, read whole from their topics into memory, then followed by a thread of their own.
 
-The thread hands records to `SnapshotStore`, which brings a snapshot into force only when it is complete; the scorer
-only ever looks things up. A record that fails its check, its signature first, is counted and passed over: the
-snapshot before it stays.
+The thread gives records to `SnapshotStore`, which activates a snapshot only when it is complete; the scorer only looks
+up snapshots. A record that fails its check, its signature first, is counted and skipped, and the snapshot before it
+stays active.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ log = structlog.get_logger(__name__)
 
 VERSION_HEADER: Final = "fraud-snapshot"
 MAX_KEY_BYTES: Final = 1024  # bytes: an id has at most 128 characters
-FOLLOW_TIMEOUT: Final = 0.2  # seconds
-CATCH_UP_TIMEOUT: Final = 600.0  # seconds without progress, before the first transaction
+FOLLOW_POLL_S: Final = 0.2
+CATCH_UP_TIMEOUT_S: Final = 600.0  # without progress, before the first transaction
 MAX_RECORD_BYTES: Final = 1_000_000  # bytes: no learner can send more
-REFRESH_PAUSE: Final = 0.2  # seconds: while the learner is away, every batch would ask for what is not there
-REFRESH_TIMEOUT: Final = 1.0  # seconds for each step; after that, scoring goes on with what there is
-OUTAGE_PAUSE: Final = 5.0  # seconds until the cluster is asked again that did not answer
+REFRESH_POLL_S: Final = 0.2  # while the learner is away, every batch would ask again
+REFRESH_TIMEOUT_S: Final = 1.0  # for each step; after that, scoring continues with the newest snapshot
+OUTAGE_POLL_S: Final = 5.0  # between two requests to a cluster that does not answer
 
 
 class SnapshotReader:
-    """Read what labels taught.
+    """Read the snapshots and the risk rows.
 
     Parameters
     ----------
     on_refused
-        Told for each record that failed its check why it did (`fraud_service.security.signatures.RejectReason`).
-    each_turn
-        Called several times a second, and before snapshots come into force, then with `has_news`: makes the models
-        ready that they may name.
+        Called with the reason of each record that failed its check (`fraud_service.security.signatures.RejectReason`).
+    update_models
+        Called several times a second with False. Called with True before new snapshots are activated: load the models
+        that they may name.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class SnapshotReader:
         settings: Settings,
         knowledge: SnapshotStore,
         on_refused: Callable[[str], None],
-        each_turn: Callable[[bool], None] = lambda has_news: None,  # noqa: ARG005 - named for its caller
+        update_models: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._knowledge = knowledge
-        self._each_turn = each_turn
+        self._update_models = update_models
         self._on_refused = on_refused
         self._keyring = load_keyring(settings)
         self._snapshots = settings.topics.snapshots
@@ -100,7 +100,7 @@ class SnapshotReader:
             When the cluster does not say where the end is.
         """
         self._catch_up()
-        self._each_turn(True)  # noqa: FBT003 - the signature says what it is
+        self._update_models(True)  # noqa: FBT003 - the signature says what it is
         self._settle(final=True)
         self._thread.start()
 
@@ -113,21 +113,21 @@ class SnapshotReader:
         self._asker.close()
 
     def refresh(self) -> None:
-        """Wait until everything that is on the topics by now is in force.
+        """Wait until everything that is on the topics by now is applied.
 
-        For the scorer's thread, when it needs a newer snapshot: one that was published is used, however short ago.
+        The scorer's thread calls this when it needs a newer snapshot, so it uses one that was just published.
         """
         if time.monotonic() < self._next_refresh:
             return
         try:
             ends = self._ends(self._end)
             with self._turned:
-                self._turned.wait_for(lambda: has_reached(ends, self._settled), REFRESH_TIMEOUT)
+                self._turned.wait_for(lambda: has_reached(ends, self._settled), REFRESH_TIMEOUT_S)
         except KafkaException as error:  # an outage: the stream itself says what becomes of it
             log.warning("snapshots_not_refreshed", reason=error.args[0].str())
-            self._next_refresh = time.monotonic() + OUTAGE_PAUSE
+            self._next_refresh = time.monotonic() + OUTAGE_POLL_S
         else:
-            self._next_refresh = time.monotonic() + REFRESH_PAUSE
+            self._next_refresh = time.monotonic() + REFRESH_POLL_S
 
     def raise_failure(self) -> None:
         """Raise what ended the thread, if something did: a scorer must not go on with knowledge that stands still."""
@@ -137,12 +137,12 @@ class SnapshotReader:
     def _catch_up(self) -> None:
         ends = self._ends(lambda place: watermarks(self._consumer, place))
         self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in ends])
-        for messages in read_to_end(self._consumer, ends, CATCH_UP_TIMEOUT, poll_s=FOLLOW_TIMEOUT):
+        for messages in read_to_end(self._consumer, ends, CATCH_UP_TIMEOUT_S, poll_s=FOLLOW_POLL_S):
             self._take(messages)
 
     def _end(self, place: TopicPartition) -> tuple[int, int]:
         # Asked by the loop that must turn: in an outage it has no time for patience.
-        found: tuple[int, int] = self._asker.get_watermark_offsets(place, timeout=REFRESH_TIMEOUT)
+        found: tuple[int, int] = self._asker.get_watermark_offsets(place, timeout=REFRESH_TIMEOUT_S)
         return found
 
     def _ends(self, fetch: Callable[[TopicPartition], tuple[int, int]]) -> Ends:
@@ -151,8 +151,8 @@ class SnapshotReader:
     def _follow(self) -> None:
         try:
             while not self._stopping.is_set():
-                has_news = self._take(poll_available(self._consumer, MAX_MESSAGES, FOLLOW_TIMEOUT))
-                self._each_turn(has_news)
+                has_news = self._take(poll_available(self._consumer, MAX_MESSAGES, FOLLOW_POLL_S))
+                self._update_models(has_news)
                 if has_news:
                     self._settle()
                 with self._turned:

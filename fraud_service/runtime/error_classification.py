@@ -1,7 +1,7 @@
-"""What the error means that ended the loop: wait for the cluster and start anew, or end the process.
+"""Classify the error that ended the loop: restart when the cluster is back, or end the process.
 
-Brokers say the same of a transaction that took too long and of one whose name another process has taken: both are
-fenced. So the group is asked whether it has a member with our name that is not we.
+Brokers report the same error for a transaction that took too long and for one that another process has fenced. So we
+ask the group whether another member has our name.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ FENCED: Final = frozenset(  # the broker has ended our transaction, or our membe
 
 
 def classify_error(error: BaseException, name: str, has_rival: Callable[..., bool]) -> FraudServiceError:
-    """Return what an error that ended the loop is to us.
+    """Return the error of ours that describes what ended the loop.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def classify_error(error: BaseException, name: str, has_rival: Callable[..., boo
     chain = list(_chain(error))
     ours = next((cause for cause in chain if isinstance(cause, FraudServiceError)), None)
     codes = {told.code() for cause in chain for told in _told(cause)}
-    # Who joined under our name made the group take our partitions; who only fenced our transaction may be joining.
+    # A twin that has joined took our partitions; one that only fenced our transaction may still be joining.
     is_replaced = isinstance(ours, PartitionsLost) and has_rival(is_joining=False)
     is_replaced = is_replaced or (ours is None and bool(codes & FENCED) and has_rival(is_joining=True))
     if is_replaced or KafkaError.FENCED_INSTANCE_ID in codes:

@@ -1,8 +1,8 @@
 """Metrics and health checks on one HTTP port, served by a daemon thread: the main thread belongs to the stream.
 
-`/livez` asks whether the poll loop turns, never whether the broker answers: a restart would not bring a broker back.
-`/readyz` asks whether transactions are being processed: connected, partitions assigned, state recovered, models loaded.
-`/startupz` turns good once for all when the process was ready the first time.
+`/livez` checks that the poll loop ticks, never that the broker answers: a restart would not bring a broker back.
+`/readyz` checks that transactions are processed: connected, partitions assigned, state recovered, models loaded.
+`/startupz` succeeds from the first time on that the process was ready.
 
 The server is tornado's. It limits how long a connection may last, how many are open, and how often metrics are
 rendered.
@@ -53,7 +53,7 @@ NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Health:
-    """What the probes ask. Written by the stream, read by the HTTP thread; each field is replaced, never changed."""
+    """State for the probes. The stream replaces its fields, and the HTTP thread reads them."""
 
     def __init__(self) -> None:
         self._beat = self.began = time.monotonic()
@@ -66,11 +66,11 @@ class Health:
         }
 
     def beat(self, pause: float = 0.0) -> None:
-        """Say that the poll loop turned, or that for so many seconds it need not."""
+        """Record a tick of the poll loop; `pause` seconds may pass until the next one counts as late."""
         self._beat = time.monotonic() + pause
 
     def begin(self, longest: float) -> None:
-        """Say that the stream is being put together, which takes so many seconds at most."""
+        """Record that the stream is starting, which takes `longest` seconds at most."""
         self.began = time.monotonic()
         self.beat(longest)
 
@@ -81,7 +81,7 @@ class Health:
 
     @property
     def is_live(self) -> bool:
-        """Whether the poll loop turned lately."""
+        """Whether the poll loop ticked lately."""
         return time.monotonic() - self._beat < SILENCE_ALLOWED
 
     @property

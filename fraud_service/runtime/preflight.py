@@ -1,4 +1,4 @@
-"""What must be so before a group may start: offsets and state that belong together, a log that reaches back to them."""
+"""Checks before a start: offsets and state belong together, and the inputs still hold what is not processed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _require_retained(consumer: Any, group: str, position: TopicPartition) -> No
     if position.offset > end:
         raise PreflightError(
             f"group {group} stands at offset {position.offset} of {position.topic}[{position.partition}], but the log "
-            f"ends at {end}: the topic was created anew. Start over with `fraud-service reset {group}`"
+            f"ends at {end}: the topic was deleted and created again. Start over with `fraud-service reset {group}`"
         )
 
 

@@ -1,7 +1,7 @@
-"""A partition that the client was told to read and never began to: its statistics show it, and nothing else.
+"""Detect a partition that the client should read and never began to read; only its statistics show that.
 
-librdkafka discards what it finds outdated. So it can lose the order to begin reading a partition that is paused in the
-same moment (its issue 5591), and that partition stands still without an error while all others go on.
+librdkafka can lose the order to begin reading a partition that is paused at the same moment (its issue 5591). That
+partition then stalls without an error, while all others go on.
 """
 
 from __future__ import annotations

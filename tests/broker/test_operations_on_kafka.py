@@ -134,7 +134,7 @@ def test_an_offset_beyond_the_end_of_the_log_stops_the_start(settings):
     consumer.close()
     done = run_here(settings, "score")
     assert done.returncode == 1
-    assert "the topic was created anew" in done.stderr
+    assert "the topic was deleted and created again" in done.stderr
 
 
 def test_a_second_learner_is_refused(settings, tmp_path):

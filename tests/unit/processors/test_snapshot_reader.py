@@ -16,7 +16,7 @@ from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.kafka import clients, retries
 from fraud_service.kafka.model_topic import ModelTopicReader
 from fraud_service.kafka.topic_reader import TopicReader
-from fraud_service.processors.snapshot_reader import REFRESH_TIMEOUT, SnapshotReader
+from fraud_service.processors.snapshot_reader import REFRESH_TIMEOUT_S, SnapshotReader
 
 
 class Leaderless:
@@ -96,5 +96,5 @@ def test_a_scorer_that_wants_a_newer_snapshot_does_not_stand_still_in_an_outage(
     began = time.monotonic()
     for _ in range(100):
         followed.refresh()
-    assert cluster.timeouts == [REFRESH_TIMEOUT]  # asked once, and not again for a while
-    assert time.monotonic() - began < REFRESH_TIMEOUT
+    assert cluster.timeouts == [REFRESH_TIMEOUT_S]  # asked once, and not again for a while
+    assert time.monotonic() - began < REFRESH_TIMEOUT_S
