@@ -112,7 +112,7 @@ def test_a_running_group_is_not_reset(settings, tmp_path):
     scorer = Service(settings, "score", tmp_path / "scorer")
     with scorer:
         scorer.await_ready()
-        with pytest.raises(PreflightError, match="Stop its processes first"):
+        with pytest.raises(PreflightError, match="still runs: stop its processes"):
             list(reset.reset(settings, settings.scorer_group, really=True))
     with pytest.raises(ConfigurationError, match="not a group of this service"):
         list(reset.reset(settings, "somebody-elses", really=True))
