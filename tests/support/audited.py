@@ -1,4 +1,4 @@
-"""What a scorer leaves on its topics, made without a broker by its real step: a log to verify and to tamper with."""
+"""The topics of a scorer, written by its real processor without a broker: a log to verify and to alter."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Log:
 
 
 class Written(Log):
-    """A log that grows by messages through the scorer's step."""
+    """A log that the scorer's processor writes, message by message."""
 
     def __init__(self, checkpoint: int = 3) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Written(Log):
         self._changed: dict[int, dict[bytes, None]] = defaultdict(dict)
 
     def send(self, value: bytes | None, key: bytes | None, partition: int | None = None) -> Record:
-        """Let a message arrive and be processed."""
+        """Append a message and process it."""
         number = _partition(key) if partition is None else partition
         moment = BROKER_TIME + len(self.entries["transactions", number]) // 2 * 2  # the broker's clock is coarse
         entry = self.append("transactions", number, key, value, timestamp=moment)
@@ -117,7 +117,7 @@ def _partition(key: bytes | None) -> int:
 
 
 def edited(log: Log, role: str, change: Callable[[list[Record]], list[Record]], partition: int) -> Log:
-    """Return the log with the entries of one partition changed; offsets are counted anew only where asked for."""
+    """Return the log with the entries of one partition changed. Their offsets stay, see `renumbered`."""
     copy = Log(defaultdict(list, {place: list(entries) for place, entries in log.entries.items()}))
     copy.entries[role, partition] = change(list(log.of(role, partition)))
     return copy

@@ -1,4 +1,4 @@
-"""One log for all tests of replays; who alters it takes a copy."""
+"""One log for all tests of the verification; a test that alters it takes a copy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from support.replayed import played
 
 @pytest.fixture(scope="session")
 def log(tmp_path_factory):
-    """Give the log of 180 payments on 6 cards in 8 days; a quarter of what one merchant sees is fraud."""
+    """Give the log of 180 payments on 6 cards in 8 days; every eighth payment is a fraud."""
     events = [(n % 6, n % 4, 900.0 if n % 8 == 0 else 20.0 + n % 13, n % 3, 30, n % 8 == 0) for n in range(180)]
     return played(tmp_path_factory.mktemp("log"), events, promoted_at=90)

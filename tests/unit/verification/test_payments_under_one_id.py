@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.attack
 
 CHEAP = payment(7, 1, 1, 20.0, 85)
-DEAR = msgspec.structs.replace(CHEAP, timestamp=CHEAP.timestamp + HOUR, amount=9999.0, merchant_id="m-new")
+EXPENSIVE = msgspec.structs.replace(CHEAP, timestamp=CHEAP.timestamp + HOUR, amount=9999.0, merchant_id="m-new")
 
 
 def attacked(folder: Path) -> Log:
-    """Play a card's ordinary payments, then a cheap one, a dear one under its id, and both of them again."""
+    """Play ordinary payments of a card, then a cheap one, an expensive one under its id, and both of them again."""
     with looped(folder, **QUICK) as loop:
         for number in range(60):
             loop.transaction(payment(1000 + number, number % 3, number % 2, 20.0, 24 + number))
         loop.tick()
-        for one in (CHEAP, DEAR, CHEAP, DEAR):
+        for one in (CHEAP, EXPENSIVE, CHEAP, EXPENSIVE):
             loop.transaction(one)
         loop.tick()
-        loop.label(label(CHEAP.transaction_id, DEAR.timestamp + HOUR, card_id=CHEAP.card_id))
+        loop.label(label(CHEAP.transaction_id, EXPENSIVE.timestamp + HOUR, card_id=CHEAP.card_id))
         for number in range(40):
             loop.transaction(payment(2000 + number, number % 3, number % 2, 20.0, 110 + 3 * number))
             loop.tick()
@@ -95,19 +95,19 @@ def completeness(log: Log):
 
 
 def test_the_expensive_payment_is_scored_reviewed_and_has_its_own_alert(log):
-    cheap, dear, cheap_again, dear_again = scores(log)
-    assert (cheap.outcome, cheap.is_id_reused, dear.is_id_reused) == ("approve", False, True)
-    assert dear.outcome != "approve"
-    assert dear.reasons[0].code == "TRANSACTION_ID_REUSED"
-    assert [one.is_duplicate for one in (cheap, dear, cheap_again, dear_again)] == [False, False, True, True]
-    assert (cheap_again.score, dear_again.score) == (cheap.score, dear.score)
+    cheap, expensive, cheap_again, expensive_again = scores(log)
+    assert (cheap.outcome, cheap.is_id_reused, expensive.is_id_reused) == ("approve", False, True)
+    assert expensive.outcome != "approve"
+    assert expensive.reasons[0].code == "TRANSACTION_ID_REUSED"
+    assert [one.is_duplicate for one in (cheap, expensive, cheap_again, expensive_again)] == [False, False, True, True]
+    assert (cheap_again.score, expensive_again.score) == (cheap.score, expensive.score)
     about = [one for one in log.on("alerts") if json.loads(one.value)["transaction"]["transaction_id"] == "t-7"]
     assert [json.loads(one.value)["transaction"]["amount"] for one in about] == [9999.0]
 
 
 def test_the_learner_trains_on_both_payments_with_the_label(log):
-    taught = [one for entry in log.on("labelled") if (one := decode_labelled(entry.value)).transaction_id == "t-7"]
-    assert sorted((one.amount, one.is_fraud) for one in taught) == [(20.0, True), (9999.0, True)]
+    examples = [one for entry in log.on("labelled") if (one := decode_labelled(entry.value)).transaction_id == "t-7"]
+    assert sorted((one.amount, one.is_fraud) for one in examples) == [(20.0, True), (9999.0, True)]
 
 
 def test_every_decision_and_snapshot_is_recomputed_and_nothing_is_wrong(log, monkeypatch):
