@@ -24,7 +24,7 @@ from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.records import RefitRecord, decode_labelled, decode_score
 from fraud_service.domain.snapshot import Snapshot, decode_snapshot, untrained
 from fraud_service.domain.time import DAY, HOUR
-from fraud_service.kafka import clients, model_topic, topics
+from fraud_service.kafka import clients, consumer_groups, model_topic, topics
 from fraud_service.models import artifact
 from fraud_service.training.dataset import Examples, TrainingWindow
 from fraud_service.training.export import export
@@ -94,7 +94,7 @@ def scored(settings, folder) -> Tail:
 
 def test_a_scorer_restarts_on_its_state_and_refuses_without_its_offsets(settings, tmp_path):
     scores = scored(settings, tmp_path)
-    reset._delete_offsets(settings, settings.scorer_group)
+    consumer_groups.delete_group(settings, settings.scorer_group)
     done = run_here(settings, "score")
     assert done.returncode == 1
     assert f"fraud-service reset {settings.scorer_group}" in done.stderr
