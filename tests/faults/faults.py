@@ -18,8 +18,7 @@ from faults.load import elapsed
 from faults.trial import ASK, PATIENCE, last_words
 from support.processes import read_all
 
-from fraud_service.admin import reset
-from fraud_service.kafka import clients, topics
+from fraud_service.kafka import clients, consumer_groups, topics
 
 if TYPE_CHECKING:
     import random
@@ -336,7 +335,7 @@ def offsets_deleted(trial: Trial, rng: random.Random, ground: Ground) -> None:
     consumer = Consumer({"bootstrap.servers": trial.bootstrap, "group.id": group, "enable.auto.commit": False})
     try:
         saved = consumer.committed([TopicPartition(topic, number) for number in range(trial.settings.partitions)], 30)
-        reset._delete_offsets(trial.settings, group)
+        consumer_groups.delete_group(trial.settings, group)
         trial.scorer.start()
         assert trial.scorer.process.wait(60) == 1
         assert "no committed offset" in trial.scorer.log()
