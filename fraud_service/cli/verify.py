@@ -25,7 +25,10 @@ from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fraud_service.config.settings import Settings
+    from fraud_service.verification.decisions import TimeRange
     from fraud_service.verification.replay import Plan, ReplayResult
 
 app = typer.Typer()
@@ -225,6 +228,13 @@ def state(
         say_json(to_json(time_travel.profile_at(chosen, card, moment)))
     elif merchant is not None:
         say_json(to_json(time_travel.merchant_at(chosen, merchant, moment)))
+
+
+def _time_range(start: datetime | None, end: datetime | None) -> TimeRange:
+    from fraud_service.verification.decisions import TimeRange
+
+    bounds = {"begin": date_ms(start), "end": date_ms(end)}
+    return TimeRange(**{name: at for name, at in bounds.items() if at is not None})
 
 
 def _numbers(text: str | None) -> list[int] | None:
