@@ -107,7 +107,6 @@ def replay(
     rebuilt from the first transaction on the topic, also with --from. It may run beside the live service.
     """
     from fraud_service.verification import replay
-    from fraud_service.verification.decisions import TimeRange
 
     for path in (json_out, report):
         require_folder(path)
@@ -116,8 +115,7 @@ def replay(
     )
     is_what_if = (models, version, review_threshold, decline_threshold) != (None, None, None, None)
     _require_one_purpose(report, resume, is_what_if=is_what_if)
-    begin, until = date_ms(start), date_ms(end)
-    time_range = TimeRange(TimeRange().begin if begin is None else begin, TimeRange().end if until is None else until)
+    time_range = _time_range(start, end)
     asked = replay.plan(chosen, time_range, _numbers(partitions))
     if resume is not None:
         asked = replay.load_plan(resume, asked)
