@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,10 @@ from support.worlds import MONDAY, transaction
 from fraud_service.domain.events import encode
 from fraud_service.verification import matching
 from fraud_service.verification.matching import Matcher, pair
+
+
+def test_the_example_of_the_matcher_is_right():
+    assert doctest.testmod(matching).failed == 0
 
 
 @given(st.lists(st.integers(0, 3)), st.sets(st.integers(0, 30)), st.integers(1, 5))
