@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -99,12 +100,18 @@ def hasty(seed: int) -> Run:
 def test_whatever_a_seed_does_nothing_is_lost_doubled_or_changed(one, seeds):
     found = [one(seed) for seed in seeds]
     assert {each.seed: each.anomalies for each in found if each.anomalies} == {}
-    assert sum(each.events.get("crash", 0) for each in found) > SHARD / 10
+    assert sum(each.events.get("crash", 0) for each in found) > 0
 
 
 @pytest.mark.slow
-def test_seeds_take_volumes_away():
-    assert any(run(seed).events.get("volume", 0) for seed in range(SEEDS))
+@pytest.mark.parametrize("one", [run, learning], ids=["scorer", "learner"])
+def test_seeds_crash_processes_and_take_volumes_away(one):
+    events: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        events.update(one(seed).events)
+        if events["crash"] > SEEDS / 10 and events["volume"]:
+            return
+    pytest.fail(f"too little happens: {events}")
 
 
 @pytest.mark.slow
