@@ -244,20 +244,19 @@ TESTED_BY = {
     "unit/domain/test_label_join.py": "domain.label_join_cards domain.label_join_rows",
     "unit/domain/test_online_training.py": "domain.time",
     "unit/models/test_river_learner.py": "domain.online_model",
-    "unit/models/test_artifact.py": "models.onnx_graph models.trees",
+    "unit/models/test_artifact.py": "models.onnx_graph",
     "unit/config/test_settings.py": "config.setting_groups",
     "unit/config/test_keyring.py": "security.keys",
     "unit/kafka/test_topic_reader.py": "kafka.messages",
     "unit/runtime/test_preflight.py": "kafka.retries",
-    "unit/runtime/test_batching.py": "runtime.application",
-    "unit/runtime/test_fast_state.py": "runtime.changelogs",
-    "unit/runtime/test_quix_patches.py": "runtime.stalled_fetch",
+    "unit/runtime/test_batching.py": "runtime.application runtime.client_options",
+    "unit/runtime/test_keyed_state.py": "runtime.changelogs",
+    "unit/runtime/test_quix_internals.py": "runtime.stalled_fetch",
     "unit/runtime/test_health.py": "runtime.metrics.learner runtime.metrics.scorer runtime.metrics.stream",
     "unit/processors/test_tokenizer.py": "runtime.metrics.tokenizer",
-    "unit/runtime/test_error_classification.py": "service",
+    "unit/runtime/test_error_classification.py": "service runtime.stream",
     "unit/security/test_card_data.py": (
-        "security.authentication_data security.card_numbers security.deobfuscation security.digit_context "
-        "security.issuers"
+        "security.card_numbers security.deobfuscation security.digit_context security.issuers"
     ),
     "unit/training/test_fit.py": "training.model_card",
     "unit/evaluation/test_metrics.py": "evaluation.card_precision domain.ranking",
