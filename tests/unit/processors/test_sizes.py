@@ -74,7 +74,7 @@ def test_of_what_is_too_large_only_length_and_hash_are_kept(loop, field):
 
 def test_nothing_parses_a_message_that_is_too_large(loop, monkeypatch):
     for module in (scorer, learner):
-        monkeypatch.setattr(module, "refuse", explode)
+        monkeypatch.setattr(module, "reject_card_data", explode)
     monkeypatch.setattr(scorer, "decode_transaction", explode)
     monkeypatch.setattr(learner, "decode_label", explode)
     monkeypatch.setattr(learner, "decode_score", explode)
@@ -138,7 +138,7 @@ def test_a_dead_letter_fits_its_topic_whatever_was_masked_in_it(content):
 
 
 def test_a_value_that_masking_makes_too_large_is_not_kept(monkeypatch):
-    monkeypatch.setattr(dead_letters, "masked", lambda data, **_: data * 5)
+    monkeypatch.setattr(dead_letters, "mask_bytes", lambda data, **_: data * 5)
     letter = dead_letter(received(b"x" * MAX_EVENT_BYTES), InvalidEvent(DeadLetterReason.NOT_JSON, "no JSON"))
     assert letter.value is None
     assert dict(letter.headers)["fraud-content-length"] == b"65536"
