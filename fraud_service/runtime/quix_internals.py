@@ -1,13 +1,14 @@
 """Every use of a private name of Quix Streams, and the wrappers around its public methods.
 
-Quix is pinned to one version, and the test `tests/unit/runtime/test_quix_internals.py` checks exactly this table. When
+The issues are those of quixio/quix-streams; "none found" means that a search found none. Quix is pinned to one
+version, and the test `tests/unit/runtime/test_quix_internals.py` checks exactly this table. When
 Quix changes, that test fails first; the last column says what to do then.
 
 ===================================== ================================= ============== ==============================
 private name                          why we use it                     upstream issue when it changes
 ===================================== ================================= ============== ==============================
 Application._process_message          a tick processes a batch          none found     override what polls one message
-Application._on_assign                wait for open transactions        none found     override the assign callback
+Application._on_assign                wait for open transactions        PR 1146        override the assign callback
 Application._on_revoke                process the collected batch first none found     override the revoke callback
 Application._on_lost                  stop when partitions are lost     none found     override the lost callback
 InternalProducer._producer            reach the client below Quix       none found     find the wrapped producer
@@ -15,10 +16,10 @@ InternalProducer._on_delivery         report errors, changelog offsets  none fou
 InternalProducer._raise_for_error     raise an earlier delivery error   none found     find what `produce` calls first
 Producer._producer                    produce without a poll a message  none found     find the client of confluent
 StateStoreManager._recovery_manager   replace its recovery loop         none found     find the owner of the loop
-RecoveryManager._recovery_loop        write recovered rows in batches   none found     replace what `do_recovery` runs
+RecoveryManager._recovery_loop        write recovered rows in batches   351            replace what `do_recovery` runs
 RecoveryManager._update_recovery_status  end the recovery of partitions none found     call what ends a recovery
 RecoveryManager._position_cache       read positions that are current   none found     drop the call of `clear`
-RecoveryPartition._should_apply_changelog  skip uncommitted changes     none found     compare the offsets as Quix does
+RecoveryPartition._should_apply_changelog  skip uncommitted changes     PR 970         compare the offsets as Quix does
 PartitionTransaction._update_cache    read and write state directly     none found     use `transaction.get_bytes`
 ===================================== ================================= ============== ==============================
 

@@ -56,17 +56,21 @@ def run_in_processes(
     queue, others = context.SimpleQueue(), set(active_children())
     with ProcessPoolExecutor(len(shares), context, _connect, (queue,)) as pool:
         futures = [pool.submit(_run, work, share) for share in shares]
+        workers = set(active_children()) - others
         try:
             waiting, has_failed = set(futures), False
             while waiting and not has_failed:
                 done, waiting = wait(futures, POLL_S, FIRST_EXCEPTION)
                 has_failed = any(future.exception() for future in done)
+                # The executor overlooks the death of a worker that it started while it was already waiting.
+                if any(worker.exitcode for worker in workers):
+                    raise BrokenProcessPool  # noqa: TRY301 - ends the other workers, as any error does
                 while not queue.empty():
                     progress(queue.get())
             return [future.result() for future in futures if not has_failed or future in done]
         except BaseException as error:
-            for process in set(active_children()) - others:
-                process.terminate()
+            for worker in workers:
+                worker.terminate()
             if isinstance(error, BrokenProcessPool):
                 raise FraudServiceError("a worker process was killed: does the machine have enough memory?") from None
             raise
