@@ -1,4 +1,4 @@
-"""Simulated worlds as files."""
+"""Write simulated transactions to files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def write(world: World, path: Path) -> int:
-    """Simulate a world into a .parquet, .csv or .jsonl file that `History.open` reads; give the number of rows.
+    """Simulate a world, write it to a .parquet, .csv or .jsonl file for `History.open`, and return the number of rows.
 
     Raises
     ------
     ConfigurationError
-        When the name ends otherwise, or the file cannot be written.
+        When the name has another suffix, or the file cannot be written.
     """
     writers = {".parquet": parquet.write_table, ".csv": csv.write_csv, ".jsonl": _write_json_lines}
     writer = writers.get(path.suffix.lower())
@@ -38,7 +38,7 @@ def write(world: World, path: Path) -> int:
 
 
 def _write_json_lines(table: pa.Table, path: Path) -> None:
-    """Write a line per row, without what is unknown."""
+    """Write one line per row and leave out unknown values."""
     with path.open("wb") as file:
         for batch in table.to_batches(max_chunksize=32_768):
             for row in batch.to_pylist():

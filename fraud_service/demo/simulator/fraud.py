@@ -1,4 +1,4 @@
-"""The patterns of fraud."""
+"""Simulate the fraud patterns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fraud_service.domain.time import DAY, HOUR, MINUTE
 if TYPE_CHECKING:
     from fraud_service.demo.simulator.world import Cards, Merchants, World
 
-# Frauds of each pattern per genuine payment; a lookalike takes the place of card testing and takeover.
+# Frauds of each pattern per genuine payment. Lookalikes replace card testing and takeover from the drift day on.
 SHARES: Final = {
     Pattern.CARD_TESTING: 0.0023,
     Pattern.SKIMMER: 0.0030,
@@ -25,7 +25,7 @@ SHARES: Final = {
 
 
 def simulate_fraud(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
-    """Give the genuine payments, some of them turned into frauds, and then the frauds of the other patterns."""
+    """Return the genuine payments, some of them turned into skimmer frauds, then the frauds of the other patterns."""
     return Rows.joined(
         _skim(world, shops, genuine),
         _test_cards(world, people, shops, len(genuine.time)),
@@ -36,20 +36,20 @@ def simulate_fraud(world: World, people: Cards, shops: Merchants, genuine: Rows)
 
 
 def _campaigns(pattern: Pattern, genuine: int, payments: float) -> int:
-    """Give the number of campaigns with so many payments on average that reach the pattern's share."""
+    """Return how many campaigns of `payments` payments on average reach the pattern's share."""
     return min(genuine, max(1, round(SHARES[pattern] * genuine / payments)))
 
 
 def _skim(world: World, shops: Merchants, genuine: Rows) -> Rows:
-    """Turn payments at compromised terminals into frauds: only in the place do they differ from others."""
+    """Turn payments at compromised terminals into frauds, which differ from other payments only in the terminal."""
     rng, n = world.draw(Pattern.SKIMMER), world.merchants
     turn, when, length, share = rng.random((n, 4)).T
     begin = ((world.days + 10) * when - 10) * DAY  # some before the first day
     end, share = begin + (14 + 14 * length) * DAY, np.where(shops.online, 0.0, 0.6 + 0.3 * share)
     at = genuine.merchant
     hit = (begin[at] <= genuine.time) & (genuine.time < end[at]) & (rng.random(len(at)) < share[at])
-    # Terminals differ much in traffic: compromise one after the other until there are enough frauds; the last one is
-    # found out early.
+    # Traffic differs greatly between terminals, so compromise one after the other until there are enough frauds. The
+    # limit ends the last compromise early.
     in_turn = np.lexsort((genuine.time, turn[at], ~hit))[: min(hit.sum(), round(SHARES[Pattern.SKIMMER] * len(at)))]
     pattern = genuine.pattern.copy()
     pattern[in_turn] = Pattern.SKIMMER
@@ -57,10 +57,10 @@ def _skim(world: World, shops: Merchants, genuine: Rows) -> Rows:
 
 
 def _test_cards(world: World, people: Cards, shops: Merchants, genuine: int) -> Rows:
-    """Try stolen numbers with tiny amounts, seconds apart; then take as much as possible."""
+    """Test stolen numbers with tiny payments 8 to 88 seconds apart, then make two to four large purchases."""
     rng, n = world.draw(Pattern.CARD_TESTING), _campaigns(Pattern.CARD_TESTING, genuine, 8.5)
     shape, place = (n, 12), np.arange(12)  # up to eight tests, then up to four purchases
-    test = place < 8  # the tests
+    test = place < 8
     card, device = rng.integers(0, world.cards, (n, 1)), rng.integers(0, 2**32, (n, 1))
     happens = np.where(test, place < rng.integers(3, 9, (n, 1)), place - 8 < rng.integers(2, 5, (n, 1)))
     begin, pause, size, which = rng.random((n, 1)), rng.random(shape), rng.random(shape), rng.random(shape)
@@ -79,7 +79,7 @@ def _test_cards(world: World, people: Cards, shops: Merchants, genuine: int) -> 
 
 
 def _take_over(world: World, people: Cards, shops: Merchants, genuine: int) -> Rows:
-    """Shop with someone else's account for 3 to 10 days, next to its owner."""
+    """Shop with a stolen account for 3 to 10 days, while its owner still uses it."""
     rng, n = world.draw(Pattern.TAKEOVER), _campaigns(Pattern.TAKEOVER, genuine, 7.5)
     shape = (n, 24)
     card, device = rng.integers(0, world.cards, (n, 1)), rng.integers(0, 2**32, (n, 1))
@@ -102,7 +102,7 @@ def _take_over(world: World, people: Cards, shops: Merchants, genuine: int) -> R
 
 
 def _travel_impossibly(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
-    """Pay with a counterfeit overseas, 5 to 60 minutes after the card itself paid at a terminal."""
+    """Pay overseas with a counterfeit, 5 to 60 minutes after the genuine card paid at a terminal."""
     rng, n = world.draw(Pattern.IMPOSSIBLE_TRAVEL), _campaigns(Pattern.IMPOSSIBLE_TRAVEL, len(genuine.time), 1.6)
     seen = np.flatnonzero(genuine.entry != ONLINE)
     row = seen[(rng.random((min(n, len(seen)), 1)) * len(seen)).astype(np.int64)]
@@ -121,14 +121,14 @@ def _travel_impossibly(world: World, people: Cards, shops: Merchants, genuine: R
         card=card,
         merchant=shops.pick(which, online=False, country=HOME_COUNTRIES + far),
         amount=usual(people, card) * np.exp(0.5 * rng.normal(size=shape)),
-        entry=np.where(how < 0.7, MAGSTRIPE, KEYED),  # the rest is typed in
+        entry=np.where(how < 0.7, MAGSTRIPE, KEYED),
         device=-1,
     )
     return rows.where(happens.ravel())
 
 
 def _look_alike(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
-    """From the drift day on: shop at night from the card's own device, at merchants new to it, for a bit more."""
+    """Shop from the drift day on: at night, from the card's own device, at new merchants, a little above its mean."""
     rng, left = world.draw(Pattern.LOOKALIKE), world.days - world.drift // DAY
     n = _campaigns(Pattern.LOOKALIKE, len(genuine.time) * left // world.days, 3.0)
     shape, tries = (n, 5), (n, 5, 12)

@@ -1,4 +1,4 @@
-"""Payments in the making, and the genuine ones."""
+"""Hold transactions as columns of numbers, and simulate the genuine payments."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ENTRY_MODES: Final = ("contactless", "chip", "magstripe", "keyed", "ecommerce")
 CONTACTLESS, CHIP, MAGSTRIPE, KEYED, ONLINE = range(5)
 CONTACTLESS_LIMIT: Final = 50.0
 
-# How busy each hour of the day is, and by when how much of the day has happened.
+# The relative number of payments in each hour of the day, and the share of the day's payments before each hour.
 _ACTIVITY: Final = np.array([2, 1, 1, 1, 1, 3, 8, 18, 28, 34, 38, 46, 52, 46, 38, 36, 42, 52, 56, 46, 32, 20, 11, 5])
 _HAPPENED: Final = np.concatenate([[0], np.cumsum(_ACTIVITY)]) / _ACTIVITY.sum()
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Transactions in the making, one element each; `time` is milliseconds after the start, `device` -1 where none."""
+    """Transactions as arrays, one element each. `time` is milliseconds after the start; `device` is -1 for none."""
 
     time: Ints
     card: Ints
@@ -40,28 +40,28 @@ class Rows:
 
     @classmethod
     def of(cls, pattern: Pattern, shape: tuple[int, ...], **arrays: Any) -> Rows:
-        """Spread arrays over a shape such as (campaigns, payments), and flatten them."""
+        """Broadcast arrays to a shape such as (campaigns, payments), and flatten them."""
         spread = {name: np.broadcast_to(array, shape).ravel() for name, array in arrays.items()}
         whole = {name: array.astype(np.int64) for name, array in spread.items() if name != "amount"}
         return cls(**whole, amount=spread["amount"], pattern=np.full(int(np.prod(shape)), pattern, np.int8))
 
     @classmethod
     def joined(cls, *parts: Rows) -> Rows:
-        """Put parts one after the other."""
+        """Concatenate parts in their order."""
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
     def where(self, chosen: NDArray[Any]) -> Rows:
-        """Choose rows by a mask, or by their numbers in a new order."""
+        """Select rows by a mask, or reorder them by their indices."""
         return Rows(**{name: array[chosen] for name, array in vars(self).items()})
 
 
 def usual(people: Cards, card: Ints) -> Floats:
-    """Give about the mean amount of each card."""
+    """Return the approximate mean amount of each card, in euro."""
     return 54.0 * people.level[card]
 
 
 def _time_of_day(chance: Floats, phase: Floats) -> Ints:
-    """Turn chances into milliseconds after midnight, many by day and few by night."""
+    """Map uniform draws to milliseconds after midnight, most of them by day."""
     hour: Floats = (np.interp(chance, _HAPPENED, np.arange(25.0)) + phase) % 24
     return np.minimum((hour * HOUR).astype(np.int64), DAY - 1)
 
@@ -93,7 +93,7 @@ def simulate_payments(world: World, people: Cards, shops: Merchants) -> Rows:
 
 
 def _poisson(rng: np.random.Generator, rate: Floats, days: int) -> Ints:
-    """Draw (cards, days) counts by inversion, which unlike numpy's own method will not change between versions."""
+    """Draw (cards, days) counts by inversion, since numpy may change its own method between versions."""
     chance = rng.random((len(rate), days))
     counts = np.zeros(chance.shape, np.int64)
     term = np.exp(-rate)
@@ -106,22 +106,22 @@ def _poisson(rng: np.random.Generator, rate: Floats, days: int) -> Ints:
 
 
 def _where_they_pay(people: Cards, shops: Merchants, card: Ints, day: Ints, chances: Floats) -> Ints:
-    """Choose merchants: mostly favourites, sometimes any of the country; abroad on a journey."""
+    """Choose merchants: mostly favourites, sometimes any merchant of the country, and abroad during a journey."""
     channel, habit, which, other = chances
     country = people.country[card]
     for trip in range(people.journey.shape[1]):
         abroad, leaves, returns = people.journey[card, trip].T
         country = np.where((leaves <= day) & (day < returns), abroad, country)
     favourite = (which**2 * FAVOURITES).astype(np.int64)
-    at_home = (country == people.country[card]) & (habit < 0.88)  # else they try something new
+    at_home = (country == people.country[card]) & (habit < 0.88)  # otherwise any merchant of the country
     terminal = np.where(at_home, people.terminals[card, favourite], shops.pick(other, online=False, country=country))
     anywhere = shops.pick(other, online=True, country=(which * HOME_COUNTRIES).astype(np.int64))
-    website = np.where(habit < 0.75, people.websites[card, favourite], anywhere)  # the same
+    website = np.where(habit < 0.75, people.websites[card, favourite], anywhere)
     return np.where(channel < people.online[card], website, terminal)
 
 
 def _what_they_pay(people: Cards, card: Ints, typical: Floats, normal: Floats, chance: Floats) -> Floats:
-    """Combine what is typical of merchant and card; one payment in a hundred is a large purchase."""
+    """Combine the typical amounts of merchant and card. One payment in a hundred is a large purchase."""
     here = 30.0 * (typical / 30.0) ** 0.7
     large = np.where(chance < 0.01, 3.0 + 300.0 * chance, 1.0)  # 3 to 6 times as much
     amount: Floats = here * people.level[card] * large * np.exp(people.deviation[card] * normal)

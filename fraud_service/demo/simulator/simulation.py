@@ -1,4 +1,4 @@
-"""From a world to the rows of its file."""
+"""Turn a world into labelled transactions, as columns of a file."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _SOURCES: Final = (LabelSource.CHARGEBACK, LabelSource.CUSTOMER, LabelSource.ANA
 class Simulation(NamedTuple):
     """A simulated world, one array element per transaction in event order.
 
-    `columns` are those of the file, in its order; where unknown, `device_id` is None, and a coordinate NaN. `pattern`
-    tells what each transaction is in truth.
+    `columns` are the columns of the file, in its order. An unknown `device_id` is None and an unknown coordinate NaN.
+    `pattern` is the true `Pattern` of each transaction.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -73,7 +73,7 @@ def _columns(world: World, shops: Merchants, rows: Rows) -> dict[str, NDArray[An
 
 
 def _labels(world: World, fraud: Bools) -> tuple[Ints, Ints]:
-    """Draw how long (ms) it takes until one knows, and by whom (as index of `_SOURCES`)."""
+    """Draw the delay of each label (ms) and its source (an index of `_SOURCES`)."""
     who, when = world.draw(Part.LABEL_SOURCE).random((len(fraud), 2)).T
     chargeback = np.minimum(5 * DAY * np.exp(0.7 * world.draw(Part.LABEL_DELAY).normal(size=len(fraud))), 30 * DAY)
     customer, analyst = HOUR * (2 + 46 * when), MINUTE * (5 + 355 * when)

@@ -1,4 +1,4 @@
-"""What to simulate, and who lives there: merchants and cards."""
+"""Describe the world to simulate, and draw its merchants and cards."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 COUNTRIES: Final = ("DE", "FR", "IT", "ES", "NL", "AT", "US", "BR", "TH")
-HOME_COUNTRIES: Final = 6  # cards live in the first six; the others are an ocean away
+HOME_COUNTRIES: Final = 6  # cards are from the first six; the others are overseas
 _LATITUDE: Final = np.array([50.5, 46.8, 43.5, 40.0, 52.2, 47.6, 39.0, -15.8, 14.5])
 _LONGITUDE: Final = np.array([10.0, 2.5, 12.0, -3.7, 5.2, 14.1, -95.0, -48.0, 101.0])
-_COUNTRY_OF: Final = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8])  # of twenty merchants
+_COUNTRY_OF: Final = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8])  # of each twenty merchants
 
-# Categories (ISO 18245) and their typical amounts: eight with a terminal, then four online.
+# Categories (ISO 18245) and their typical amounts in euro: eight with a terminal, then four online.
 CATEGORIES: Final = ("5411", "5541", "5812", "5814", "5912", "5651", "5732", "7011", "5815", "5816", "5964", "4722")
 TYPICAL: Final = np.array([35.0, 50.0, 28.0, 11.0, 18.0, 60.0, 150.0, 140.0, 9.0, 15.0, 50.0, 180.0])
 _TERMINAL_CATEGORIES: Final = 8
 
-FAVOURITES: Final = 8  # terminals; as many online merchants
-MIN_MERCHANTS: Final = 40  # with these, every country has merchants with a terminal and online
+FAVOURITES: Final = 8  # of each card: so many terminals, and as many online merchants
+MIN_MERCHANTS: Final = 40  # gives every country both terminals and online merchants
 
 
 class Pattern(IntEnum):
-    """What a transaction is in truth. Not written to files: nobody would know."""
+    """The true pattern of a transaction. Files leave it out, since real data has no such column."""
 
     GENUINE = 0
     CARD_TESTING = 1
@@ -46,7 +46,7 @@ class Pattern(IntEnum):
 
 
 class Part(IntEnum):
-    """The parts of the world with a random generator of their own; each fraud pattern has one too."""
+    """The parts of the world that have their own random generator. Each fraud pattern has one too."""
 
     MERCHANTS = 100
     CARDS = 101
@@ -57,12 +57,12 @@ class Part(IntEnum):
 
 @dataclass(frozen=True)
 class World:
-    """What to simulate. `start` is epoch milliseconds; from `drift_day` on (0 is the first) fraud is another.
+    """What to simulate. `start` is epoch milliseconds. The fraud patterns change on `drift_day` (0 is the first day).
 
     Raises
     ------
     ConfigurationError
-        When a figure is too small, or the drift day lies outside the days.
+        When a figure is too small, or the drift day is not one of the days.
     """
 
     seed: int = 1
@@ -81,16 +81,16 @@ class World:
 
     @property
     def drift(self) -> int:
-        """Milliseconds after `start` at which fraud changes; the end where it does not."""
+        """When the fraud patterns change, in milliseconds after `start`; the end without a drift day."""
         return DAY * (self.days if self.drift_day is None else self.drift_day)
 
     def draw(self, part: Part | Pattern) -> np.random.Generator:
-        """Give the generator of one part of the world, at its beginning."""
+        """Return a fresh generator for one part of the world."""
         return np.random.Generator(np.random.PCG64([self.seed, int(part)]))
 
 
 class Merchants(NamedTuple):
-    """Merchants, each array by merchant; and where to find those of a country that sell online or not."""
+    """Merchants, one array element each, with a directory by country and by online or terminal."""
 
     country: Ints
     online: Bools
@@ -98,11 +98,11 @@ class Merchants(NamedTuple):
     latitude: Floats
     longitude: Floats
     directory: Ints  # merchants ordered by (online, country)
-    first: Ints  # (2, countries): where they begin in the directory
-    total: Ints  # (2, countries): how many they are
+    first: Ints  # (2, countries): index of the first in the directory
+    total: Ints  # (2, countries): number of merchants
 
     def pick(self, chance: Floats, *, online: bool, country: Ints) -> Ints:
-        """Pick a merchant of each country by a chance in [0, 1)."""
+        """Pick a merchant of each country by a uniform draw in [0, 1)."""
         sort = int(online)
         offset = (chance * self.total[sort][country]).astype(np.int64)
         found: Ints = self.directory[self.first[sort][country] + offset]
@@ -136,15 +136,15 @@ def make_merchants(world: World) -> Merchants:
 
 
 class Cards(NamedTuple):
-    """Cards, each array by card. A journey leads to a country, from one day to another."""
+    """Cards, one array element each. A journey has a country, a first day and a day of return."""
 
     country: Ints
-    level: Floats  # what they spend, relative to others
-    deviation: Floats  # of the logarithm of their amounts
+    level: Floats  # spending relative to other cards
+    deviation: Floats  # standard deviation of the logarithm of the amounts
     rate: Floats  # transactions per day
-    phase: Floats  # hours by which their day is late
+    phase: Floats  # hours by which the card's day is later than usual
     online: Floats  # share of payments online
-    devices: Ints  # (cards, 2): the same twice for those who have one
+    devices: Ints  # (cards, 2): the same twice for a card with one device
     terminals: Ints  # (cards, favourites): merchants nearby
     websites: Ints  # (cards, favourites)
     journey: Ints  # (cards, journeys, 3): country, first day, day of return
@@ -156,7 +156,7 @@ def make_cards(world: World, shops: Merchants) -> Cards:
     country = _COUNTRY_OF[rng.integers(0, 17, n)]
     level, deviation = np.exp(0.45 * rng.normal(size=n)), 0.35 + 0.4 * rng.random(n)
     devices = rng.integers(0, 2**32, (n, 2))
-    devices[:, 1] = np.where(rng.random(n) < 0.5, devices[:, 0], devices[:, 1])  # half have one
+    devices[:, 1] = np.where(rng.random(n) < 0.5, devices[:, 0], devices[:, 1])  # half of the cards have one device
     anywhere = rng.integers(0, HOME_COUNTRIES, (n, FAVOURITES))
     abroad = rng.random((n, FAVOURITES)) < 0.4  # websites of other countries
     return Cards(
@@ -176,12 +176,12 @@ def make_cards(world: World, shops: Merchants) -> Cards:
 
 
 def _nearby(rng: np.random.Generator, shops: Merchants, country: Ints) -> Ints:
-    """Choose favourite terminals, (cards, favourites): the nearest of some that one has heard of."""
+    """Choose favourite terminals, (cards, favourites): the nearest of three times as many random ones."""
     n = len(country)
     known = shops.pick(rng.random((n, 3 * FAVOURITES)), online=False, country=country[:, None])
     north, east = rng.normal(size=n), rng.normal(size=n)
     home_latitude, home_longitude = _LATITUDE[country] + 1.2 * north, _LONGITUDE[country] + 1.5 * east
-    # A plane will do within a country: a degree of longitude is about 0.7 of a degree of latitude.
+    # A plane is accurate enough within a country. A degree of longitude is about 0.7 of a degree of latitude.
     away = (shops.latitude[known] - home_latitude[:, None]) ** 2
     away += (0.7 * (shops.longitude[known] - home_longitude[:, None])) ** 2
     nearest = np.argsort(away, axis=1, kind="stable")[:, :FAVOURITES]
@@ -189,9 +189,9 @@ def _nearby(rng: np.random.Generator, shops: Merchants, country: Ints) -> Ints:
 
 
 def _plan_journeys(rng: np.random.Generator, world: World) -> Ints:
-    """Give every card a chance of a journey per two months."""
+    """Plan at most one journey per card and two months. About a third of the draws become journeys."""
     shape = (world.cards, -(-world.days // 60))
     country = rng.integers(0, len(COUNTRIES), shape)
     leaves = rng.integers(0, 60, shape) + 60 * np.arange(shape[1])
-    nights = np.where(rng.random(shape) < 0.35, rng.integers(2, 11, shape), 0)  # a third of them go
+    nights = np.where(rng.random(shape) < 0.35, rng.integers(2, 11, shape), 0)  # 0 nights: no journey
     return np.stack([country, leaves, leaves + nights], axis=-1)
