@@ -1,4 +1,4 @@
-"""The composition root: scorer, learner and tokenizer, put together from settings."""
+"""The composition root: build scorer, learner and tokenizer from settings, and run them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 _model_rejected = RateLimitedLog(log.warning, "promoted_model_rejected")
 
-MAX_START_S: Final = 900.0  # until the first tick; preflight, models and snapshots each have a bound of their own
+MAX_START_S: Final = 900.0  # until the first tick; preflight, models and snapshots have timeouts of their own
 RESTART_POLL_S: Final = 1.0
 
 
@@ -56,8 +56,7 @@ def run_scorer(settings: Settings) -> None:
     Raises
     ------
     FraudServiceError
-        Before the start: a model, topic, offset or setting that cannot work. Later: an error that made it unsafe to
-        continue.
+        Before the start: a model, topic, offset or setting is invalid. Later: an error made it unsafe to continue.
     """
     registry, health = Metrics(), Health()
     metrics = ScorerMetrics(registry)
@@ -70,7 +69,7 @@ def run_scorer(settings: Settings) -> None:
 
 
 def _score(settings: Settings, health: Health, metrics: ScorerMetrics, model: OnnxForest) -> None:
-    """Score from the last checkpoint on, until stopped or the cluster is away."""
+    """Score from the last checkpoint, until stopped or until the cluster is unavailable."""
     spec = scorer.stream_spec(settings)
     preflight_checks(settings, spec)
     with ExitStack() as stack:
@@ -89,7 +88,7 @@ def _score(settings: Settings, health: Health, metrics: ScorerMetrics, model: On
             processor = scorer.ScorerProcessor(settings, detector, snapshots, metrics, reader.refresh, health.beat)
             hooks = Hooks(
                 on_tick=_snapshot_observer(reader, snapshots, metrics),
-                on_assign=lambda _: metrics.cards.clear(),  # or gauges of revoked partitions would stay
+                on_assign=lambda _: metrics.cards.clear(),  # otherwise gauges of revoked partitions would stay
                 on_key_counts=metrics.show_cards,
             )
             return Processing(processor, hooks)
@@ -112,7 +111,7 @@ def run_learner(settings: Settings) -> None:
 
 
 def _learn(settings: Settings, health: Health, metrics: LearnerMetrics, model: OnnxForest) -> None:
-    """Learn from the last checkpoint on, until stopped or the cluster is away."""
+    """Learn from the last checkpoint, until stopped or until the cluster is unavailable."""
     spec = learner.stream_spec(settings)
     preflight_checks(settings, spec)
     with ExitStack() as stack:
@@ -150,7 +149,7 @@ def run_tokenizer(settings: Settings) -> None:
 
 
 def _tokenize(settings: Settings, health: Health, metrics: TokenizerMetrics, made: Tokenizer) -> None:
-    """Tokenize from the last checkpoint on, until stopped or the cluster is away."""
+    """Tokenize from the last checkpoint, until stopped or until the cluster is unavailable."""
     spec = tokenizer.stream_spec(settings)
     preflight_checks(settings, spec)
     health.now(models_loaded=True)
@@ -159,15 +158,15 @@ def _tokenize(settings: Settings, health: Health, metrics: TokenizerMetrics, mad
 
 
 def run_with_restarts(settings: Settings, health: Health, metrics: StreamMetrics, work: Callable[[], None]) -> None:
-    """Run a stream until it is stopped; when the cluster was away, run it again from its last checkpoint.
+    """Run a stream until it is stopped; after an outage of the cluster, run it again from its last checkpoint.
 
-    `work` builds everything that it needs and closes it at its end, like a process that is restarted. Metrics and
-    probes stay: the process is alive, and not ready. A process that was never ready ends instead.
+    `work` creates everything it needs and closes it at its end, like a restarted process. Metrics and probes stay:
+    the process is alive but not ready. A process that was never ready ends instead.
 
     Raises
     ------
     FraudServiceError
-        What `work` raises otherwise.
+        Every other error of `work`.
     """
     while True:
         health.begin(MAX_START_S)
@@ -179,7 +178,7 @@ def run_with_restarts(settings: Settings, health: Health, metrics: StreamMetrics
             log.warning("stream_interrupted", reason=str(error))
             metrics.interruptions.inc()
             health.now(connected=False, assigned=False, recovered=False)
-        gc.collect()  # Quix's application is a cycle; with it go its clients and their threads
+        gc.collect()  # Quix's application is a reference cycle; collecting it ends its clients and their threads
         time.sleep(RESTART_POLL_S)
         clients.await_cluster(settings, health.beat)
         health.now(connected=True)
@@ -195,7 +194,7 @@ def _endpoint(settings: Settings, registry: Metrics, health: Health, metrics: St
 def follow(topic: ModelTopicReader, activate: Callable[[Iterable[bytes]], None]) -> Callable[[bool], None]:
     """Activate the models promoted so far, and return a function that activates the later ones.
 
-    With True, that function waits for the newest promotion; else it takes what has arrived.
+    Called with True, that function waits for the newest promotion. Called with False, it uses what has arrived.
     """
     activate(topic.catch_up())
     return lambda is_complete: activate(topic.read_to_end() if is_complete else topic.read_available())
@@ -248,7 +247,7 @@ def _warn_if_unsigned(settings: Settings, metrics: StreamMetrics) -> None:
 
 
 def preflight_checks(settings: Settings, spec: StreamSpec) -> None:
-    """Refuse to start on topics, offsets or state that would make the result wrong."""
+    """Refuse to start when topics, offsets or state would make the scores wrong."""
     specs = topics.topic_specs(settings)
     clients.check_connectivity(settings)
     admin = clients.admin(settings)

@@ -1,4 +1,4 @@
-"""Durations as settings and options write them: a number and its unit, as in `500ms`, `45s`, `15m`, `1h` or `7d`."""
+"""Durations in settings and options: a number and its unit, as in `500ms`, `45s`, `15m`, `1h` or `7d`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ UNITS: Final = {
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read a number with its unit. Fractions are exact, to the microsecond.
+    """Parse a number with its unit. Fractions are exact to the microsecond.
 
     Raises
     ------
     ValueError
-        When the unit is missing or unknown, or the duration is longer than a `timedelta` can be.
+        When the unit is missing or unknown, or the duration is too long for a `timedelta`.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def format_duration(duration: timedelta) -> str:
 
 
 def to_ms(duration: timedelta) -> int:
-    """Return a duration in whole milliseconds, as event time and Kafka count."""
+    """Return a duration in whole milliseconds, the unit of event time and of Kafka."""
     return duration // MILLISECOND
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def first_artifact(settings: Settings) -> artifact.Artifact:
     """Read the artifact that processes start with.
 
-    With keys, an artifact in FRAUD_MODEL_DIR must be signed. The shipped artifact need not be.
+    With keys, an artifact in FRAUD_MODEL_DIR must be signed. The shipped artifact needs no signature.
 
     Raises
     ------

@@ -13,7 +13,7 @@ PERIOD_S: Final = 60.0  # between two lines of one kind
 
 
 class RateLimitedLog:
-    """Write the first line of each kind at once, then at most one a minute with the number of lines it stands for.
+    """Write the first line of each kind at once, then at most one a minute, with the number of lines it replaces.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class RateLimitedLog:
         self.flush()
 
     def flush(self, *, final: bool = False) -> None:
-        """Write the lines whose minute is over, or with `final` all lines. Call it regularly, or counts appear late."""
+        """Write the lines whose minute is over; with `final`, write all. Without regular calls, counts appear late."""
         now = self._clock()
         with self._lock:
             for kind in [kind for kind in self._held if final or self._next.get(kind, now) <= now]:

@@ -1,4 +1,4 @@
-"""What can be set: one class per topic of `docs/configuration.md`."""
+"""The settings: one class per section of `docs/configuration.md`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "FRAUD_"
 
-# No setting needs more than a century, and an event time far beyond it is not an instant any more.
+# A century is enough for every setting. An event time far beyond it is not a valid date.
 MAX_DURATION: Final = timedelta(days=36_500)
 
 
@@ -46,15 +46,15 @@ class TopicNames(BaseModel):
     alerts: TopicName = Field(default="fraud.alerts.v1", description="output: flagged transactions, with reasons")
     labelled: TopicName = Field(default="fraud.labelled.v1", description="output: labelled examples, to train on")
     snapshots: TopicName = Field(
-        default="fraud.snapshots.v1", description="from learner to scorers: what labels taught, per boundary"
+        default="fraud.snapshots.v1", description="from learner to scorers: what the labels up to a boundary taught"
     )
     models: TopicName = Field(default="fraud.models.v1", description="promoted pretrained models")
     risk: TopicName = Field(default="fraud.risk.v1", description="from learner to scorers: risk of merchants and cards")
     raw_transactions: TopicName = Field(
-        default="payments.raw-transactions.v1", description="input of `tokenize`: payments, maybe with card numbers"
+        default="payments.raw-transactions.v1", description="input of `tokenize`: payments that may have card numbers"
     )
     raw_labels: TopicName = Field(
-        default="payments.raw-fraud-labels.v1", description="input of `tokenize`: labels, maybe with card numbers"
+        default="payments.raw-fraud-labels.v1", description="input of `tokenize`: labels that may contain card numbers"
     )
     dead_letters: TopicName = Field(default="fraud.dead-letters.v1", description="output: rejected records")
 
@@ -106,13 +106,13 @@ class ProcessSettings(_Group):
     )
     state_dir: NamedPath = Field(Path("state"), description="folder of the local state. One volume per pod")
     processing_guarantee: Literal["exactly-once", "at-least-once"] = Field(
-        "exactly-once", description="of the scorer. The learner is always exactly-once"
+        "exactly-once", description="guarantee of the scorer. The learner is always exactly-once"
     )
     session_timeout: Duration = Field(
         timedelta(seconds=45),
         ge=timedelta(seconds=6),
         le=timedelta(minutes=30),
-        description="a process without heartbeat for this long loses its partitions. A restart within it keeps them",
+        description="a process without a heartbeat for this long loses its partitions. A shorter restart keeps them",
     )
     commit_interval: Duration = Field(
         timedelta(milliseconds=100),
@@ -121,7 +121,7 @@ class ProcessSettings(_Group):
         description="longest time between two commits of the scorer. With exactly-once, it commits earlier when it "
         "has no transaction to score",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level to log")
 
     @model_validator(mode="after")
     def _groups_differ(self) -> Self:
@@ -150,8 +150,8 @@ class DecisionSettings(_Group):
     )
     reject_pan: bool = Field(
         default=True,
-        description="whether a record with what looks like a card number becomes a dead letter. Set false if your ids "
-        "are long numbers. Security codes, PINs and track data are always rejected",
+        description="whether a record that seems to contain a card number becomes a dead letter. Set false if your "
+        "ids are long numbers. Security codes, PINs and track data are always rejected",
     )
     cards_per_partition: int = Field(
         500_000,

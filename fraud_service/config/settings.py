@@ -1,7 +1,7 @@
 """All settings, read once at the start from the environment (`FRAUD_…`). Only `cli` reads them.
 
-An unknown `FRAUD_…` name stops the start and suggests the nearest known one. Otherwise a misspelt setting would leave
-its default in place for months.
+An unknown `FRAUD_…` name stops the start and suggests the nearest known one. Otherwise a misspelt setting would keep
+its default unnoticed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TEXTS", "PREFIX", "Settings", "TopicNames", "as_text", "load", "variables"]
 
 TEST_PREFIX: Final = "FRAUD_TEST_"  # read by the test suite, not by the service
-DEFAULT_TEXTS: Final = {  # defaults that the process finds at the start
+DEFAULT_TEXTS: Final = {  # how the docs show defaults that are computed at the start
     "instance_id": "host name",
     "kafka_config": "{}",
     "kafka_config_dir": "none",
@@ -50,7 +50,7 @@ DEFAULT_TEXTS: Final = {  # defaults that the process finds at the start
     "model_dir": "shipped",
 }
 
-NO: Final = frozenset({"false", "f", "0"})  # as librdkafka reads it
+NO: Final = frozenset({"false", "f", "0"})  # what librdkafka accepts as false
 # librdkafka options, with the values that turn off the verification of brokers or of tokens.
 INSECURE_KAFKA_OPTIONS: Final = {
     "enable.ssl.certificate.verification": NO,
@@ -70,7 +70,7 @@ class Settings(HttpSettings, KeySettings, LearningSettings, DecisionSettings, Pr
 
 
 def load(**overrides: object) -> Settings:
-    """Read the settings from the environment. Options of the command line override them.
+    """Read the settings from the environment. Command-line options override them.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def variables() -> dict[str, tuple[str, str]]:
 
 
 def as_text(value: object) -> str:
-    """Return a value as its variable would have it."""
+    """Return a value as an environment variable contains it."""
     if isinstance(value, timedelta):
         return format_duration(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

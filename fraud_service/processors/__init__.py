@@ -1,1 +1,1 @@
-"""One step per role: scorer, learner and tokenizer. Messages in, messages out."""
+"""One processor per role: scorer, learner and tokenizer. Each turns a batch of messages into output messages."""

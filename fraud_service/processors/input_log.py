@@ -1,4 +1,4 @@
-"""Where the learner's inputs end: a boundary is closed only after they are read, and no message marks their end."""
+"""Ends of the learner's inputs: the learner reads up to them before it closes a boundary. No message marks them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-REQUEST_TIMEOUT_S: Final = 5.0  # seconds; asked again at the next turn
+REQUEST_TIMEOUT_S: Final = 5.0  # the learner asks again at the next tick
 
 
 class InputLog:

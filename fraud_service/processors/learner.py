@@ -2,8 +2,8 @@
 
 One process owns all partitions, always exactly-once: examples, snapshots, state and offsets are one transaction. Event
 time comes from the scores. When it passes a boundary, the learner first reads everything that both inputs held by then
-(`EndOffsetBarrier`), and only then closes the boundary. So every label that was there in time is in the snapshot, in
-whatever order the partitions were read.
+(`EndOffsetBarrier`), and only then closes the boundary. So the snapshot contains every label that arrived in time,
+whatever the order in which the partitions were read.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ WATERMARK_KEY: Final = "passed"
 SIGNED: Final = frozenset({"risk", "snapshots"})  # scorers check these signatures
 COMMIT_INTERVAL_S: Final = 1.0
 TRANSACTION_TIMEOUT_MS: Final = 300_000  # closing a boundary may take minutes
-MAX_GAP: Final = 3650 * DAY  # without any score; a longer gap means that the first score had a wrong time
-MAX_CLOCK_DIFFERENCE: Final = 2 * DAY  # between brokers and learner
+MAX_GAP_MS: Final = 3650 * DAY  # without any score; a longer gap shows that the first score had a wrong time
+MAX_CLOCK_DIFFERENCE_MS: Final = 2 * DAY  # between brokers and learner
 MAX_TICK_S: Final = 5.0  # heartbeats and checkpoints come between ticks
-SWEEP_BATCH: Final = 10_000  # entries of one commit; each changes two rows, which stay in memory until then
+SWEEP_BATCH: Final = 10_000  # entries removed per commit; each changes two rows, which stay in memory until the commit
 
 T = TypeVar("T")
 
 
 class EndOffsetBarrier(msgspec.Struct, frozen=True):
-    """The offsets to read up to before boundaries up to `until` may be closed."""
+    """The end offsets that the learner must reach before it closes the boundaries up to `until`."""
 
     until: int
     ends: Mapping[Position, int]
@@ -86,8 +86,9 @@ class EndOffsetBarrier(msgspec.Struct, frozen=True):
 class LearnerModels(NamedTuple):
     """The pretrained models of a learner.
 
-    `restore` makes the online learner beside a pretrained model, from its last state. `update` is called on every tick
-    with False: activate what has arrived. Before boundaries are closed, it is called with True: wait for the newest.
+    `restore` returns a function that creates the online learner of a pretrained model from its last state. Every tick
+    calls `update(False)`, which activates the models that have arrived. Before the learner closes boundaries, it calls
+    `update(True)`, which waits for the newest promotion.
     """
 
     registry: ModelRegistry
@@ -116,10 +117,10 @@ def stream_spec(settings: Settings) -> StreamSpec:
 
 
 class LearnerProcessor:
-    """Join labels with scores, and close boundaries; a `BatchProcessor` that also needs ticks.
+    """Join labels with scores, and close boundaries: a `BatchProcessor` that also needs ticks.
 
-    A batch only goes into the label join, and no reader waits for that. Boundaries are closed between batches, because
-    a boundary may wait for the end of a log, and no message marks it. What was learned then is committed at once.
+    A batch only updates the label join, and no reader waits for that. `tick` closes boundaries between batches, because
+    no message marks the end of the inputs. It commits at once, because scorers wait for the snapshot.
 
     Parameters
     ----------
@@ -139,8 +140,8 @@ class LearnerProcessor:
         heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         self._scores, self._labels = settings.topics.scores, settings.topics.labels
-        self._tolerance = to_ms(settings.max_clock_skew)
-        self._refuses_numbers = settings.reject_pan
+        self._tolerance_ms = to_ms(settings.max_clock_skew)
+        self._rejects_numbers = settings.reject_pan
         self._keyring = load_keyring(settings)
         self._schedule = factories.calendar(settings)
         self._models = models
@@ -159,15 +160,15 @@ class LearnerProcessor:
         self._forget_state()
 
     def _forget_state(self) -> None:
-        """Drop what was read of the state: another process may change it before it is assigned again."""
+        """Drop the cached state: another process may change the stored one before this process gets it back."""
         self._state: LearnerState | None = None
         self._barrier: EndOffsetBarrier | None = None
         self._event_times: dict[int, int] = {}  # newest event time, by partition
-        self._newest: int | None = -1  # None: to be read
+        self._newest: int | None = -1  # None: not read yet
         self._swept: dict[int, int] = {}  # number of swept entries of the next boundary, by partition
 
     def on_assign(self, assigned: list[TopicPartition]) -> None:
-        """Forget what was read of the state, and refuse to share the work.
+        """Drop the cached state, and reject an assignment of only some partitions.
 
         Raises
         ------
@@ -183,7 +184,7 @@ class LearnerProcessor:
                 "in its group. Only one learner may run: stop the other one"
             )
 
-    def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - of a step
+    def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - part of the protocol
         """Add a batch to the label join; return a dead letter for each message that is rejected."""
         self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
         outputs = [self._take(one) for one in batch]
@@ -200,8 +201,8 @@ class LearnerProcessor:
             if message.topic == self._scores:
                 self._score(message)
             else:
-                reject_card_data(message.value, message.key, numbers=self._refuses_numbers)
-                is_known_clean = self._refuses_numbers
+                reject_card_data(message.value, message.key, numbers=self._rejects_numbers)
+                is_known_clean = self._rejects_numbers
                 self._label(message)
         except InvalidEvent as error:
             self._metrics.dead_letters.labels(error.reason).inc()
@@ -225,20 +226,18 @@ class LearnerProcessor:
         self._advance_watermark(record.timestamp // self._schedule.interval)
 
     def _check_clock(self, record: ScoreRecord) -> None:
-        """Reject a score from the future, which no scorer writes: it would move all later boundaries.
+        """Reject a score from the future: no scorer writes one, and it would move all later boundaries.
 
-        The clock of this process decides, because a forged score can have any timestamp of its message too.
+        The clock of this process decides, because a forged message can have any timestamp.
         """
-        if record.timestamp > time.time() * 1000 + self._tolerance + MAX_CLOCK_DIFFERENCE:
-            raise InvalidEvent(
-                DeadLetterReason.FUTURE_TIMESTAMP, "`timestamp` lies days after the clock of the learner"
-            )
+        if record.timestamp > time.time() * 1000 + self._tolerance_ms + MAX_CLOCK_DIFFERENCE_MS:
+            raise InvalidEvent(DeadLetterReason.FUTURE_TIMESTAMP, "`timestamp` is days ahead of the learner's clock")
 
     def _label(self, message: Received) -> None:
         """Add a label."""
         label = decode_label(message.value)
         check_key(message.key, label.card_id)
-        check_time(label.labelled_at, message.timestamp + self._tolerance, "labelled_at")
+        check_time(label.labelled_at, message.timestamp + self._tolerance_ms, "labelled_at")
         self._check_partition(label.card_id, message.partition)
         self._check_age(label.labelled_at)
         self._rate_limiters[message.partition].check(label, message.timestamp)
@@ -251,17 +250,17 @@ class LearnerProcessor:
         if partition != expected:
             raise InvalidEvent(
                 DeadLetterReason.WRONG_PARTITION,
-                f"the label lies in partition {partition}, its card belongs to {expected}: "
+                f"the label is in partition {partition}, but its card belongs to {expected}: "
                 "set partitioner=murmur2 on its producer",
             )
 
     def _check_age(self, labelled_at: int) -> None:
-        """Reject a label older than the label retention: it would wait for a transaction that is no longer kept."""
+        """Reject a label older than the label retention: the learner no longer keeps its transaction."""
         if self._schedule.is_forgotten(labelled_at, self._now.closed):
             raise InvalidEvent(
                 DeadLetterReason.LABEL_TOO_OLD,
-                f"`labelled_at` lies more than {self._schedule.retention / DAY:g} days before the newest boundary: "
-                "transactions that old are forgotten",
+                f"`labelled_at` is more than {self._schedule.retention / DAY:g} days before the newest boundary: "
+                "the learner no longer keeps transactions that old",
             )
 
     @property
@@ -271,7 +270,7 @@ class LearnerProcessor:
         return self._state
 
     def _begin(self, record: ScoreRecord) -> None:
-        """Start the schedule at the very first transaction."""
+        """Start the schedule at the first transaction."""
         if self._now.closed < 0:
             self._keep(LearnerState.starting_at(record.timestamp // self._schedule.interval))
 
@@ -287,18 +286,18 @@ class LearnerProcessor:
         return self._newest
 
     def _advance_watermark(self, interval: int) -> None:
-        """Store how far event time is: after a restart, it would otherwise be unknown until the next score."""
+        """Store the newest interval: otherwise a restarted learner would lack it until the next score."""
         if interval > self._passed:
             self._newest = interval
             self._examples.put(WATERMARK_KEY, b"%d" % interval)
 
     def tick(self) -> None:
-        """Close the boundaries that event time has passed, once everything before them is read."""
-        self._models.update(False)  # noqa: FBT003 - the attribute says what it is
+        """Close the boundaries that event time has passed, after reading everything before them."""
+        self._models.update(False)  # noqa: FBT003 - the attribute explains it
         newest = self._passed
         if newest < 0 or newest <= self._now.closed:
             return
-        if self._now.taught_at < 0 and (newest - self._now.closed) * self._schedule.interval > MAX_GAP:
+        if self._now.taught_at < 0 and (newest - self._now.closed) * self._schedule.interval > MAX_GAP_MS:
             self._keep(LearnerState.starting_at(newest - 1))  # the first transaction ever had a wrong time
         if self._barrier is None:
             ends = self._inputs.unread()
@@ -317,7 +316,7 @@ class LearnerProcessor:
         self._stream.commit()  # scorers wait for it
 
     def _has_passed(self, barrier: EndOffsetBarrier) -> bool:
-        """Whether everything before the barrier is read. Scores of a partition past the boundary may be left."""
+        """Whether everything before the barrier is read. A partition with a score past the boundary needs no more."""
         boundary = barrier.until * self._schedule.interval
         waiting = [
             (topic, number)
@@ -361,7 +360,7 @@ class LearnerProcessor:
         self._stream.produce(output)
 
     def _with_heartbeats(self, work: Iterable[T]) -> Iterator[T]:
-        """Pass items through, with a heartbeat now and then."""
+        """Pass items through, with a heartbeat every `ITEMS_PER_HEARTBEAT` items."""
         for number, one in enumerate(work):
             if number % ITEMS_PER_HEARTBEAT == 0:
                 self._heartbeat()

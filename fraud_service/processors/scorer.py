@@ -1,4 +1,4 @@
-"""The scorer: transactions in; scores, alerts and dead letters out. One step around `Detector.assess`."""
+"""The scorer: transactions in; scores, alerts and dead letters out. It wraps `Detector.assess`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fraud_service.runtime.keyed_state import StateAccessor
     from fraud_service.runtime.metrics.scorer import ScorerMetrics
 
-    Readable = tuple[int, Received, Transaction]  # place in the batch, message, what it says
+    Readable = tuple[int, Received, Transaction]  # index in the batch, message, decoded transaction
 
 PROFILE: Final = "profile"
 ALERT_TYPE: Final = "fraud-service.alert.v1"
@@ -53,14 +53,14 @@ def stream_spec(settings: Settings) -> StreamSpec:
 
 
 class ScorerProcessor:
-    """Decode, assess, remember and encode a batch; a `BatchProcessor`.
+    """Decode and assess a batch, store the profiles, and encode the outputs: a `BatchProcessor`.
 
     Parameters
     ----------
     refresh
-        Called when a transaction needs a newer snapshot than the store has: it may just have been published.
+        Called when a transaction needs a newer snapshot than the store has. One may just have been published.
     heartbeat
-        Called before each step that takes long.
+        Called before each long step.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class ScorerProcessor:
         self._knowledge = knowledge
         self._metrics = metrics
         self._refresh = refresh
-        self._tolerance = to_ms(settings.max_clock_skew)
-        self._refuses_numbers = settings.reject_pan
+        self._tolerance_ms = to_ms(settings.max_clock_skew)
+        self._rejects_numbers = settings.reject_pan
         self._heartbeat = heartbeat
 
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:
-        """Process a batch; returns what each message produces."""
+        """Process a batch; return the outputs of each message."""
         began = time.perf_counter()
         self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
         outputs: list[list[Output]] = [[] for _ in batch]
         readable = []
-        # A message alone is looked at closely at once: a second look would double the price of the worst one.
+        # One quick check covers a batch. A single message gets the full check at once: both would take twice as long.
         is_plain = len(batch) > 1 and has_no_card_data(
             part for message in batch for part in (message.value, message.key)
         )
@@ -95,10 +95,10 @@ class ScorerProcessor:
             try:
                 require_content(message)
                 if not is_plain:
-                    self._heartbeat()  # a message alone may take long to search
-                    reject_card_data(message.value, message.key, numbers=self._refuses_numbers)
-                    is_known_clean = self._refuses_numbers
-                readable.append((place, message, decode_message(message, self._tolerance)))
+                    self._heartbeat()  # the full check of a message may take long
+                    reject_card_data(message.value, message.key, numbers=self._rejects_numbers)
+                    is_known_clean = self._rejects_numbers
+                readable.append((place, message, decode_message(message, self._tolerance_ms)))
             except InvalidEvent as error:
                 self._metrics.dead_letters.labels(error.reason).inc()
                 outputs[place].append(dead_letter(message, error, is_known_clean=is_known_clean))
@@ -133,7 +133,7 @@ class ScorerProcessor:
 
 
 def _apart(readable: Sequence[Readable]) -> Iterator[list[Readable]]:
-    """Cut a batch where a card comes from a second partition: there it has another profile."""
+    """Split a batch where a card appears on a second partition, because it has another profile there."""
     part: list[Readable] = []
     partitions: dict[str, int] = {}
     for one in readable:
@@ -148,7 +148,7 @@ def _apart(readable: Sequence[Readable]) -> Iterator[list[Readable]]:
 
 def _outputs(verdict: Assessment, key: bytes | None) -> Iterator[Output]:
     yield Output("scores", key, encode_record(score_record(verdict)))
-    # A repetition raises no second alert: the first one went out with the first decision.
+    # A duplicate raises no second alert: the first decision already raised one.
     if verdict.decision.is_flagged and not verdict.is_duplicate:
         yield Output("alerts", key, encode_record(alert_record(verdict)), _cloud_event(verdict))
 
@@ -167,22 +167,22 @@ def _cloud_event(verdict: Assessment) -> Headers:
     ]
 
 
-def decode_message(message: Received, tolerance: int) -> Transaction:
-    """Read a transaction that may be assessed; raises `InvalidEvent` for a message that becomes a dead letter.
+def decode_message(message: Received, tolerance_ms: int) -> Transaction:
+    """Decode a transaction, and check its key and time. Raises `InvalidEvent` when the message is a dead letter.
 
     Parameters
     ----------
-    tolerance
-        Milliseconds by which its event time may lie after the broker's timestamp.
+    tolerance_ms
+        Milliseconds by which its event time may be ahead of the broker's timestamp.
     """
     transaction = decode_transaction(message.value)
     check_key(message.key, transaction.card_id)
-    check_time(transaction.timestamp, message.timestamp + tolerance, "timestamp")
+    check_time(transaction.timestamp, message.timestamp + tolerance_ms, "timestamp")
     return transaction
 
 
 def check_key(key: bytes | None, card_id: str) -> None:
-    """Refuse an event whose key is not its card: it would meet another card's state, or none."""
+    """Reject an event whose key is not its card: it would use the state of another card, or none."""
     if key is None:
         raise InvalidEvent(DeadLetterReason.MISSING_KEY, "the message has no key; its key must be the card_id")
     if key != card_id.encode():
@@ -190,8 +190,8 @@ def check_key(key: bytes | None, card_id: str) -> None:
 
 
 def check_time(event_time: int, latest: int, field: str) -> None:
-    """Refuse an event from the future: it would age the state of its card, and the learner's clock, at a stroke."""
+    """Reject an event from the future: it would move the state of its card and the learner's event time forward."""
     if event_time > latest:
         raise InvalidEvent(
-            DeadLetterReason.FUTURE_TIMESTAMP, f"`{field}` lies after the broker's timestamp of the message"
+            DeadLetterReason.FUTURE_TIMESTAMP, f"`{field}` is later than the broker's timestamp of the message"
         )

@@ -1,8 +1,8 @@
-"""Snapshots and risk, read whole from their topics into memory, then followed by a thread of their own.
+"""Read snapshots and risk into memory: first both whole topics, then new records on a background thread.
 
-The thread gives records to `SnapshotStore`, which activates a snapshot only when it is complete; the scorer only looks
-up snapshots. A record that fails its check, its signature first, is counted and skipped, and the snapshot before it
-stays active.
+The thread passes records to `SnapshotStore`, which activates a snapshot only when it is complete. The scorer only looks
+up snapshots. The thread checks each record, its signature first. It counts and skips a record that fails, and the
+previous snapshot stays active.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 VERSION_HEADER: Final = "fraud-snapshot"
-MAX_KEY_BYTES: Final = 1024  # bytes: an id has at most 128 characters
+MAX_KEY_BYTES: Final = 1024  # an id has at most 128 characters
 FOLLOW_POLL_S: Final = 0.2
 CATCH_UP_TIMEOUT_S: Final = 600.0  # without progress, before the first transaction
-MAX_RECORD_BYTES: Final = 1_000_000  # bytes: no learner can send more
-REFRESH_POLL_S: Final = 0.2  # while the learner is away, every batch would ask again
+MAX_RECORD_BYTES: Final = 1_000_000  # no learner can send more
+REFRESH_POLL_S: Final = 0.2  # otherwise every batch would ask while the learner is down
 REFRESH_TIMEOUT_S: Final = 1.0  # for each step; after that, scoring continues with the newest snapshot
 OUTAGE_POLL_S: Final = 5.0  # between two requests to a cluster that does not answer
 
@@ -77,31 +77,31 @@ class SnapshotReader:
         self._snapshots = settings.topics.snapshots
         self._places = [(self._snapshots, 0), (settings.topics.risk, 0)]
         self._consumer = clients.reader(settings, f"{settings.scorer_group}-broadcast")
-        # A connection of its own: on the reader's, a question waits behind the fetch that waits for news.
-        self._asker = clients.reader(settings, f"{settings.scorer_group}-broadcast-ends")
+        # A separate connection: on the reader's, a request would wait behind a fetch that waits for new records.
+        self._ends_reader = clients.reader(settings, f"{settings.scorer_group}-broadcast-ends")
         self._stopping = Event()
         self._thread = Thread(target=self._follow, name="broadcast", daemon=True)
         self._failure: Exception | None = None
-        self._turned = Condition()
-        self._settled: Ends = {}
+        self._has_polled = Condition()
+        self._applied: Ends = {}
         self._next_refresh = 0.0
-        self._refused = RateLimitedLog(log.warning, "snapshot_refused")
-        self._unreadable = RateLimitedLog(log.warning, "broadcast_read_error")
-        self._passed_over = RateLimitedLog(log.warning, "snapshots_passed_over")
+        self._rejected = RateLimitedLog(log.warning, "snapshot_record_rejected")
+        self._unreadable = RateLimitedLog(log.warning, "snapshot_read_error")
+        self._skipped = RateLimitedLog(log.warning, "snapshots_skipped")
 
     def start(self) -> None:
-        """Read both topics to their present end, then go on reading in the background.
+        """Read both topics to their current end, then continue in the background.
 
         Raises
         ------
         FatalStreamError
             When the broker sends nothing for ten minutes.
         ClusterUnavailable, PreflightError
-            When the cluster does not say where the end is.
+            When the cluster does not return the end offsets.
         """
         self._catch_up()
-        self._update_models(True)  # noqa: FBT003 - the signature says what it is
-        self._settle(final=True)
+        self._update_models(True)  # noqa: FBT003 - the signature explains it
+        self._activate(final=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -110,29 +110,29 @@ class SnapshotReader:
         if self._thread.is_alive():
             self._thread.join(timeout=10)
         self._consumer.close()
-        self._asker.close()
+        self._ends_reader.close()
 
     def refresh(self) -> None:
-        """Wait until everything that is on the topics by now is applied.
+        """Wait until the thread has applied everything that is on the topics now.
 
-        The scorer's thread calls this when it needs a newer snapshot, so it uses one that was just published.
+        The scorer calls this when it needs a newer snapshot, and then uses one that was just published.
         """
         if time.monotonic() < self._next_refresh:
             return
         try:
             ends = self._ends(self._end)
-            with self._turned:
-                self._turned.wait_for(lambda: has_reached(ends, self._settled), REFRESH_TIMEOUT_S)
-        except KafkaException as error:  # an outage: the stream itself says what becomes of it
+            with self._has_polled:
+                self._has_polled.wait_for(lambda: has_reached(ends, self._applied), REFRESH_TIMEOUT_S)
+        except KafkaException as error:  # an outage, which the stream reports itself
             log.warning("snapshots_not_refreshed", reason=error.args[0].str())
             self._next_refresh = time.monotonic() + OUTAGE_POLL_S
         else:
             self._next_refresh = time.monotonic() + REFRESH_POLL_S
 
     def raise_failure(self) -> None:
-        """Raise what ended the thread, if something did: a scorer must not go on with knowledge that stands still."""
+        """Raise the error that ended the thread, if any: a scorer must not continue without new snapshots."""
         if self._failure is not None:
-            raise FatalStreamError(f"the reader of snapshots failed: {self._failure}") from self._failure
+            raise FatalStreamError(f"the snapshot reader failed: {self._failure}") from self._failure
 
     def _catch_up(self) -> None:
         ends = self._ends(lambda place: watermarks(self._consumer, place))
@@ -141,8 +141,8 @@ class SnapshotReader:
             self._take(messages)
 
     def _end(self, place: TopicPartition) -> tuple[int, int]:
-        # Asked by the loop that must turn: in an outage it has no time for patience.
-        found: tuple[int, int] = self._asker.get_watermark_offsets(place, timeout=REFRESH_TIMEOUT_S)
+        # The poll loop waits for this answer, so the timeout must be short.
+        found: tuple[int, int] = self._ends_reader.get_watermark_offsets(place, timeout=REFRESH_TIMEOUT_S)
         return found
 
     def _ends(self, fetch: Callable[[TopicPartition], tuple[int, int]]) -> Ends:
@@ -154,22 +154,22 @@ class SnapshotReader:
                 has_news = self._take(poll_available(self._consumer, MAX_MESSAGES, FOLLOW_POLL_S))
                 self._update_models(has_news)
                 if has_news:
-                    self._settle()
-                with self._turned:
-                    self._settled = read_positions(self._consumer, self._places)
-                    self._turned.notify_all()
+                    self._activate()
+                with self._has_polled:
+                    self._applied = read_positions(self._consumer, self._places)
+                    self._has_polled.notify_all()
         except Exception as error:  # noqa: BLE001 - handed to the main thread, which ends the process
             self._failure = error
 
-    def _settle(self, *, final: bool = False) -> None:
+    def _activate(self, *, final: bool = False) -> None:
         before = self._knowledge.incomplete
         self._knowledge.apply_received(final=final)
         if self._knowledge.incomplete > before:
-            self._passed_over(
+            self._skipped(
                 "incomplete",
-                passed_over=self._knowledge.incomplete - before,
-                in_force=self._knowledge.newest.version,
-                hint="rows are missing, or they name a pretrained model that is not here",
+                skipped=self._knowledge.incomplete - before,
+                active=self._knowledge.newest.version,
+                hint="risk rows are missing, or the snapshot names a pretrained model that is not loaded",
             )
 
     def _take(self, messages: list[Any]) -> bool:
@@ -181,15 +181,15 @@ class SnapshotReader:
                 self._receive(message)
             except InvalidRecord as error:
                 self._on_refused(error.reason)
-                self._refused(error.reason, reason=str(error), topic=message.topic(), offset=message.offset())
-        for limited in (self._refused, self._unreadable, self._passed_over):
+                self._rejected(error.reason, reason=str(error), topic=message.topic(), offset=message.offset())
+        for limited in (self._rejected, self._unreadable, self._skipped):
             limited.flush()
         return bool(messages)
 
     def _receive(self, message: Any) -> None:
         size = len(message.key() or b"") + len(message.value() or b"")
         if size > MAX_RECORD_BYTES:
-            raise InvalidRecord(f"a record has {size} bytes; at most {MAX_RECORD_BYTES} are read")
+            raise InvalidRecord(f"a record has {size} bytes; the limit is {MAX_RECORD_BYTES}")
         is_snapshot, headers = message.topic() == self._snapshots, read_headers(message)
         self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
         if is_snapshot:
@@ -199,26 +199,27 @@ class SnapshotReader:
 
 
 def risk_row(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[str, str, bytes | None]:
-    """Return the version of its snapshot, key and bytes of a risk row that a payment can be scored with.
+    """Check a risk row; return the version of its snapshot, its key and its value.
 
     Raises
     ------
     InvalidRecord
-        When it is none. A scorer would fail at the first payment that needs such a row.
+        When the row is invalid. A scorer would fail at the first payment that needs it.
     """
     version = dict(headers).get(VERSION_HEADER)
     if version is None or key is None:
         raise InvalidRecord("a risk row names no snapshot or has no key")
     if len(key) > MAX_KEY_BYTES or len(value or b"") > MAX_ROW_BYTES:
         raise InvalidRecord(
-            f"no learner wrote a risk row with {len(key)} bytes of key and {len(value or b'')} of value"
+            f"a risk row has {len(key)} bytes of key and {len(value or b'')} of value; "
+            f"the limits are {MAX_KEY_BYTES} and {MAX_ROW_BYTES}"
         )
     try:
         texts = version.decode(), key.decode()
     except UnicodeDecodeError as error:
-        raise InvalidRecord(f"the key or the snapshot of a risk row is no text: {error.reason}") from None
+        raise InvalidRecord(f"the key or the snapshot of a risk row is not UTF-8: {error.reason}") from None
     if VERSION.fullmatch(texts[0]) is None:
-        raise InvalidRecord("a risk row names what is no snapshot")
+        raise InvalidRecord("a risk row names an invalid snapshot version")
     if value is not None:
         decode_risk(value)
     return *texts, value

@@ -1,6 +1,6 @@
-"""The tokenizer: raw messages in, the same with tokens of cards out. One step around `Tokenizer.tokenize`.
+"""The tokenizer: raw messages in; the same messages with tokens for card numbers out. It wraps `Tokenizer.tokenize`.
 
-It is the only process that sees card numbers, stands inside the card-data environment, and has no state.
+It is the only process that reads card numbers. It runs inside the card-data environment, and it has no state.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from fraud_service.runtime.keyed_state import StateAccessor
     from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
 
-KEY_NAME: Final = re.compile("[a-z][a-z0-9]{0,11}")  # short: twelve digits in a row are no card number
+KEY_NAME: Final = re.compile("[a-z][a-z0-9]{0,11}")  # short: twelve digits in a row are not a card number
 
 
 def tokenizer(settings: Settings) -> Tokenizer:
-    """Read the keys of the tokens.
+    """Read the tokenizer keys, and return the tokenizer.
 
     Raises
     ------
     ConfigurationError
-        When there is none, or one that cannot be used. Never shows a key.
+        When there is no key, or a key is invalid. The message never contains a key.
     """
     if settings.tokenizer_key_dir is None:
         raise ConfigurationError("there is no key to make tokens with: set FRAUD_TOKENIZER_KEY_DIR")
@@ -41,8 +41,7 @@ def tokenizer(settings: Settings) -> Tokenizer:
         if KEY_NAME.fullmatch(name) is None:
             raise ConfigurationError(
                 f"FRAUD_TOKENIZER_KEY_DIR={settings.tokenizer_key_dir}: the key {name} needs another name, "
-                f"which tokens will "
-                "show: at most twelve small letters and digits, a letter first"
+                "because tokens contain it: at most twelve lower-case letters and digits, a letter first"
             )
     active = keys.active_key(
         secrets, settings.active_tokenizer_key, "FRAUD_ACTIVE_TOKENIZER_KEY", settings.tokenizer_key_dir
@@ -65,7 +64,7 @@ def stream_spec(settings: Settings) -> StreamSpec:
 class TokenizerProcessor:
     """Tokenize a batch; a `BatchProcessor`.
 
-    A label goes out once for every key: the transaction it belongs to may have been tokenized before a rotation.
+    It publishes a label once per key: its transaction may have been tokenized before a key rotation.
     """
 
     def __init__(
@@ -80,8 +79,8 @@ class TokenizerProcessor:
         self._metrics = metrics
         self._heartbeat = heartbeat
 
-    def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - of a step
-        """Process a batch; returns what each message produces."""
+    def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - part of the protocol
+        """Process a batch; return the outputs of each message."""
         self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
         return [self._process(message) for message in batch]
 
@@ -98,7 +97,7 @@ class TokenizerProcessor:
         return [Output("labels" if is_label else "transactions", key, value) for value, key in made]
 
     def _without_key(self, message: Received) -> Received:
-        """Put a token in the place of a key, which may name a card in a way that nobody recognises."""
+        """Replace the key by a token: the key may contain a card number in a form that no check recognises."""
         if message.key is None:
             return message
         return message._replace(key=self._tokenizer.card_token(message.key, self._tokenizer.active))
@@ -106,4 +105,4 @@ class TokenizerProcessor:
     def _under_each_key(self, message: Received) -> list[tuple[bytes | None, bytes | None]]:
         names = [self._tokenizer.active, *(name for name in self._tokenizer.keys if name != self._tokenizer.active)]
         made = self._tokenizer.tokenize_under(names, message.value, message.key)
-        return [*dict.fromkeys(made)]  # of a message with a token, all are the same
+        return [*dict.fromkeys(made)]  # a message that already has a token gives the same result for each key

@@ -376,7 +376,7 @@ def snapshots(trial: Trial, rng: random.Random, ground: Ground) -> None:
         producer.produce(topic, key=b"forged", value=value, on_delivery=trial.forge)
     producer.produce(trial.settings.topics.risk, key=b"card:forged", value=b"forged", on_delivery=trial.forge)
     assert producer.flush(30) == 0
-    trial.await_(lambda: "snapshot_refused" in trial.scorer.log(), "a refusal")
+    trial.await_(lambda: "snapshot_record_rejected" in trial.scorer.log(), "a refusal")
     trial.settle()
     before = trial.taught.read()
     trial.await_(lambda: trial.taught.read() > before + 1, "the next snapshots")
@@ -425,7 +425,7 @@ def hostile_records(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.settle(killed)
     trial.await_(lambda: trial.taught.read() > before, "the next snapshot")
     assert len(trial.endings) == ended, "a record ended a process"
-    assert "snapshot_refused" in trial.scorer.log()
+    assert "snapshot_record_rejected" in trial.scorer.log()
     assert all("model_record_rejected" in process.log() for process in (trial.scorer, trial.learner))
     assert "online_model_switched" not in trial.scorer.log()
 

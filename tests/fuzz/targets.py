@@ -333,7 +333,7 @@ def teaches(data: bytes) -> bool:
     reader.add(NAMES.risk, b"card:c-1", ROW, [(VERSION_HEADER, VERSIONS[given.number(2)])])
     reader.add(NAMES.snapshots, given.one_of(VERSIONS), _sealed_anew(given.rest) if is_sealed else given.rest, [])
     broadcast._take(partition_reader.poll_available(reader, 100, 0))
-    broadcast._settle(final=final)
+    broadcast._activate(final=final)
     step = ScorerProcessor(SETTINGS, Detector(model, Policy()), knowledge, SCORER)
     payment = text(timestamp=MONDAY + DAY)
     ((score, *_),) = step([Received(NAMES.transactions, 0, 0, b"c-1", payment, BROKER_TIME)], lambda _: Store())

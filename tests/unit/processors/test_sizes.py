@@ -214,7 +214,7 @@ def test_a_snapshot_that_no_learner_can_have_written_is_refused_before_it_is_has
     reader = SnapshotReader.__new__(SnapshotReader)
     refused = []
     reader._on_refused = refused.append
-    reader._refused = reader._unreadable = reader._passed_over = RateLimitedLog(lambda *_, **__: None, "refused")
+    reader._rejected = reader._unreadable = reader._skipped = RateLimitedLog(lambda *_, **__: None, "refused")
     reader._keyring = SimpleNamespace(require=explode)
 
     class Snapshot(Polled):
