@@ -1,8 +1,9 @@
-"""How often the guard takes harmless values for card data, by kind of value: random ones, the same each time.
+"""Measure how often the guard mistakes harmless values for card data, by kind of value.
 
     PYTHONPATH=tests python benchmarks/card_data.py 200000
 
-Prints one JSON line a kind: how many were tried, how many were taken for card data, and the share.
+The values are random, but the same in each run. Prints one JSON line for each kind: the number of values, the number
+mistaken for card data, and their share.
 """
 
 from __future__ import annotations

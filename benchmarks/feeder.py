@@ -1,4 +1,4 @@
-"""A feeder that keeps its schedule: open loop, in a process of its own, and honest about how late it was."""
+"""Send payments on a fixed schedule from a separate process (open loop), and measure how late each one was."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
 
-HEAD_START: Final = 1.0  # seconds to make the connections warm before the first payment is due
+HEAD_START: Final = 1.0  # seconds to open the connections before the first payment is due
 
 
 def feed(settings: Settings, count: int, rate: float, asked: Connection) -> None:
-    """Send the first payments of the history at a rate, when asked to; tells when it begins, then how late it was."""
+    """Wait for the start, then send payments at a rate. Replies first with the start time, then with the lateness."""
     messages = payments(count)
     asked.recv()
     began = time.time() + HEAD_START
@@ -28,12 +28,12 @@ def feed(settings: Settings, count: int, rate: float, asked: Connection) -> None
 
 
 def paced(settings: Settings, messages: list[Payment], rate: float, began: float) -> dict[str, float]:
-    """Send each payment when it is due, whatever became of those before it.
+    """Send each payment when it is due, without waiting for earlier ones.
 
     Returns
     -------
     dict
-        Milliseconds that payments were late: when they were handed to the client, and in the broker's log.
+        The rate (payments per second), and how many milliseconds late payments reached the client and the broker's log.
     """
     producer = clients.producer(settings, {"linger.ms": 5})
     handed: list[float] = []
@@ -62,7 +62,7 @@ def paced(settings: Settings, messages: list[Payment], rate: float, began: float
         if not number % 64:
             poll(0)
     if producer.flush(PATIENCE) or refused:
-        raise SystemExit(f"the broker did not take all payments: {refused[:1]}")
+        raise SystemExit(f"the broker did not accept all payments: {refused[:1]}")
     return {
         "handed_p99_ms": percentile(handed, 0.99),
         "handed_max_ms": max(handed),

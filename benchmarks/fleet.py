@@ -1,4 +1,4 @@
-"""One, two and, where the cores allow, four scorers of one group, on a topic that is full before they start."""
+"""Measure one, two and (with more than four cores) four scorers of one group on a topic that is already full."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
 
 CORES: Final = os.cpu_count() or 1
-ENOUGH: Final = 0.95  # of its partitions: then a scorer may soon have nothing to do
+ENOUGH: Final = 0.95  # share of a scorer's messages after which it may soon run out of work
 LONGEST: Final = 12.0  # seconds of measuring
-FEWEST: Final = 4  # commits seen, for a rate that means something
+FEWEST: Final = 4  # commits seen; a rate from fewer is too inexact
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """How many payments wait for the scorers, and how often it is measured."""
+    """The number of payments on the topic, and the number of runs."""
 
     payments: int = 400_000
     runs: int = 2
 
 
 def counts() -> list[int]:
-    """Return the numbers of processes that are worth trying here: the broker needs a core too."""
+    """Return the numbers of scorers to measure on this machine. The broker needs a core too."""
     return [1, 2, *([4] if CORES > 4 else [])]  # noqa: PLR2004
 
 
 def measure(place: Broker, count: int, waiting: int) -> dict[str, float]:
-    """Measure from the moment all are at work until one partition is nearly through."""
+    """Measure from the moment all scorers are ready until one of them has nearly finished its partitions."""
     settings = fresh_settings(place.bootstrap, place.folder)
     send(settings, payments(waiting))
     with scorers(settings, place.folder / f"fleet-{time.monotonic_ns()}", LEAST, count) as services:
@@ -42,7 +42,7 @@ def measure(place: Broker, count: int, waiting: int) -> dict[str, float]:
         pids = [pid_of(service) for service in services]
         places = _Places(settings, count)
         before, deadline = places.done(), time.monotonic() + LONGEST
-        seen: list[tuple[float, float, int]] = []  # a moment at which a commit was seen, processor time, payments
+        seen: list[tuple[float, float, int]] = []  # when a commit was seen, processor time, payments
         while not places.is_nearly_through() and time.monotonic() < deadline:
             done = places.done()
             if done != before:
@@ -50,13 +50,13 @@ def measure(place: Broker, count: int, waiting: int) -> dict[str, float]:
             before = done
             time.sleep(PAUSE)
     if len(seen) < FEWEST:
-        raise SystemExit(f"{waiting} payments are too few for {count} scorers: they were nearly through at the start")
+        raise SystemExit(f"{waiting} payments are too few for {count} scorers, which finished too early to be measured")
     (began, cpu, first), (ended, cpu_then, last) = seen[0], seen[-1]
     return {"rate": (last - first) / (ended - began), "cpu": (cpu_then - cpu) / (last - first) * 1e6}
 
 
 class _Places:
-    """Where the group stands in each partition."""
+    """The committed offsets of the group in each partition."""
 
     def __init__(self, settings: Settings, members: int) -> None:
         self._share = settings.partitions // members
@@ -72,14 +72,14 @@ class _Places:
         return sum(self._offsets)
 
     def is_nearly_through(self) -> bool:
-        """Whether a scorer may soon have nothing to do; each has neighbouring partitions (Quix's range assignor)."""
+        """Whether a scorer may soon run out of work. Each has neighbouring partitions (Quix's range assignor)."""
         starts = range(0, len(self._ends), self._share)
         blocks = [slice(start, start + self._share) for start in starts]
         return any(sum(self._offsets[block]) >= ENOUGH * sum(self._ends[block]) for block in blocks)
 
 
 def run(sizes: Sizes) -> dict[str, Any]:
-    """Measure each number of processes, taking turns."""
+    """Measure each number of scorers, interleaved."""
     found = Results("fleet", msgspec.to_builtins(sizes))
     names = {f"{count} #{number}": count for number in range(sizes.runs) for count in counts()}
     if not names.keys() <= found.found.keys():

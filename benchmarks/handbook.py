@@ -1,7 +1,8 @@
-"""The protocol of the Fraud Detection Handbook: fifteen features, weekly folds, cards known to be defrauded left out.
+"""The protocol of the Fraud Detection Handbook: fifteen features and weekly folds without cards of known frauds.
 
-Train on seven days, wait seven days for the labels, test on the next seven (Le Borgne, Siblini, Lebichot and Bontempi,
-"Reproducible machine learning for credit card fraud detection", ULB 2022). Written anew from its definition.
+Each fold trains on seven days, waits seven days for the labels, and tests on the next seven. Implemented from the
+definition in Le Borgne, Siblini, Lebichot and Bontempi, "Reproducible machine learning for credit card fraud
+detection", ULB 2022.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ WINDOWS = (1, 7, 30)  # days
 
 
 class Payments(NamedTuple):
-    """All payments of a file in event order; arrays of shape (rows,), features of the service of shape (rows, 42)."""
+    """All payments of a file in event order: arrays of shape (rows,), and our features of shape (rows, 42)."""
 
     timestamps: NDArray[np.int64]
     cards: NDArray[np.int64]
@@ -49,7 +50,7 @@ Predict = "Callable[[NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.float64]]
 
 
 def fifteen(payments: Payments) -> NDArray[np.float64]:
-    """Return the Handbook's features: amount, weekend, night, and windows of card (amounts) and terminal (frauds)."""
+    """Return the Handbook's features: amount, weekend, night, and window statistics of the card and the terminal."""
     hours, weekdays = payments.timestamps // 3_600_000 % 24, (payments.timestamps // DAY + 3) % 7
     columns = [payments.amounts, weekdays >= 5, hours <= 6]  # noqa: PLR2004 - Saturday; until 6:59
     columns += _windows(payments.cards, payments.timestamps, payments.amounts, 0)
@@ -60,7 +61,7 @@ def fifteen(payments: Payments) -> NDArray[np.float64]:
 def _windows(
     keys: NDArray[np.int64], times: NDArray[np.int64], values: NDArray[np.float64], delay: int
 ) -> list[NDArray[Any]]:
-    """Return count and mean of the values of the same key in each window that ends `delay` milliseconds ago."""
+    """Return count and mean of a key's values in each window that ends `delay` milliseconds before the payment."""
     order = np.lexsort((times, keys))
     place = (keys * (1 << 45) + times - times.min())[order]
     begins = np.searchsorted(keys[order], keys[order])
@@ -85,7 +86,7 @@ def folds(
 ) -> NDArray[np.float64]:
     """Return AUC ROC, average precision and card precision@100 of each fold, shape (folds, 3).
 
-    With `warmed`, everything from that day on trains, up to the day on which the week would have ended.
+    With `warmed`, the model trains on all days from that one up to the end of the usual training week.
     """
     found = []
     for start in first_test_days:
@@ -99,7 +100,7 @@ def folds(
 
 
 def _tested(payments: Payments, start: int) -> NDArray[np.bool_]:
-    """Choose the test days, without the cards of which a fraud is known by then."""
+    """Select the test days, without the cards that have a known fraud by then."""
     days, chosen = payments.days, np.zeros(len(payments.cards), dtype=bool)
     for day in range(start, start + WEEK):
         is_known = payments.is_fraud & (days >= start - 2 * WEEK) & (days < day - WEEK + (day == start))
@@ -108,7 +109,7 @@ def _tested(payments: Payments, start: int) -> NDArray[np.bool_]:
 
 
 def baselines(payments: Payments) -> dict[str, Predict]:
-    """Return models of the fifteen features, as the Handbook and most teams begin."""
+    """Return the baseline models on the fifteen features: those of the Handbook, and gradient boosting."""
     rows = fifteen(payments)
 
     def fitted(make: Callable[[], Any]) -> Predict:
@@ -131,7 +132,7 @@ def baselines(payments: Payments) -> dict[str, Predict]:
 
 
 def ours(payments: Payments, columns: list[int] | None = None) -> Predict:
-    """Return our pretrained model as `train` fits it; with `columns`, without the other features."""
+    """Return our pretrained model as `train` fits it; with `columns`, on those features only."""
     rows = payments.features if columns is None else payments.features[:, columns]
 
     def predict(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What every measurement stands on: a broker, payments, processes watched from outside, and results that are kept."""
+"""The common tools of all benchmarks: a broker, payments, processes measured from outside, and stored results."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 CACHE: Final = Path(".cache/bench")
 KAFKA: Final = "Apache Kafka"
 TICKS: Final = os.sysconf("SC_CLK_TCK")
-PATIENCE: Final = 240.0  # seconds; nothing is waited for longer, unless it says so
+PATIENCE: Final = 240.0  # seconds: the default limit of every wait
 WARM_UP: Final = 0.2  # share of a rung's messages before the measured window
-PAUSE: Final = 0.02  # seconds between two looks at a process
+PAUSE: Final = 0.02  # seconds between two samples of a process
 LEAST: Final = {"FRAUD_PROCESSING_GUARANTEE": "at-least-once", "FRAUD_COMMIT_INTERVAL": "1s"}
 ONCE: Final = {"FRAUD_PROCESSING_GUARANTEE": "exactly-once", "FRAUD_COMMIT_INTERVAL": "100ms"}
 WORLD: Final = World(seed=5, cards=10_000, merchants=1_000, days=30)
 
-Payment = tuple[bytes, bytes]  # key and value, as they lie on the topic
+Payment = tuple[bytes, bytes]  # key and value of a message
 
 
 def say(text: str) -> None:
-    """Tell how far it is."""
+    """Report progress."""
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def end_in_good_order() -> None:
-    """Let SIGTERM leave all blocks, so that nothing that was started outlives the measurement."""
+    """Turn SIGTERM into an exit that leaves all `with` blocks, so that no started process outlives the benchmark."""
 
     def leave(*_: object) -> None:
         sys.exit(128 + signal.SIGTERM)
@@ -60,7 +60,7 @@ def end_in_good_order() -> None:
 
 
 class Results:
-    """What a part has measured, one JSON file; a run that was cut off goes on after what it had."""
+    """The results of one part in a JSON file. An interrupted run continues after the last result."""
 
     def __init__(self, part: str, sizes: dict[str, Any]) -> None:
         self._path, self._part = CACHE / f"{part}.json", part
@@ -71,7 +71,7 @@ class Results:
         self._sizes = sizes
 
     def measured(self, name: str, measure: Callable[[], Any]) -> Any:
-        """Measure, unless that was done."""
+        """Return the stored result, or measure and store it."""
         if name not in self.found:
             began = time.monotonic()
             self.found[name] = measure()
@@ -85,25 +85,25 @@ class Results:
 
 
 def kept(part: str) -> dict[str, Any]:
-    """Return what a part has found, and the sizes it was measured with."""
+    """Return the stored results of a part, and the sizes of the measurement."""
     path = CACHE / f"{part}.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 
 
 class Broker(NamedTuple):
-    """A running broker, and a folder for what the measured processes write."""
+    """A running broker, and a folder for the files of the measured processes."""
 
     bootstrap: str
     kind: str
     folder: Path
-    logs: Path | None  # where it keeps the topics, if it tells
-    pid: int | None  # of its process, if it has one
+    logs: Path | None  # the broker's folder of topics, if known
+    pid: int | None  # the broker's process, if it has one
 
 
 @contextmanager
 def broker() -> Iterator[Broker]:
-    """Start a broker of our own: Apache Kafka where it can run, otherwise the embedded one."""
+    """Start a broker: Apache Kafka if it can run here, otherwise the embedded broker."""
     with tempfile.TemporaryDirectory(prefix="fraud-service-bench-") as name:
         if apache_kafka.why_unavailable() is None:
             with apache_kafka.ApacheKafka() as kafka:
@@ -115,9 +115,9 @@ def broker() -> Iterator[Broker]:
 
 
 def _await_coordinators(bootstrap: str) -> None:
-    """Wait until groups and transactions have coordinators: a broker makes them ready when they are first asked for."""
+    """Wait until groups and transactions have coordinators, which a broker prepares at the first request."""
     deadline = time.monotonic() + 60
-    for number in range(16):  # each of the broker's partitions of offsets and transactions gets some
+    for number in range(16):  # enough names to reach each partition of the broker's offsets and transactions
         options = {"bootstrap.servers": bootstrap, "log_level": 0}
         consumer = Consumer({**options, "group.id": f"warm-up-{number}"})
         producer = Producer({**options, "transactional.id": f"warm-up-{number}"})
@@ -132,7 +132,7 @@ def _await_coordinators(bootstrap: str) -> None:
 
 
 def history() -> History:
-    """Return the simulated payments that all measurements share, with labels."""
+    """Return the simulated payments and labels that all benchmarks share."""
     path = CACHE / "history.parquet"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def history() -> History:
 
 
 def payments(count: int) -> list[Payment]:
-    """Return the first of them as they lie on the topic."""
+    """Return the first payments of the history as messages."""
     path = CACHE / "payments.msgpack"
     if not path.exists():
         events = (event.transaction for event in history())
@@ -149,14 +149,14 @@ def payments(count: int) -> list[Payment]:
         path.write_bytes(msgspec.msgpack.encode(everything))
     found = msgspec.msgpack.decode(path.read_bytes(), type=list[tuple[bytes, bytes]])
     if len(found) < count:
-        raise SystemExit(f"{count} payments are wanted, the simulated history has {len(found)}")
+        raise SystemExit(f"{count} payments are needed, but the simulated history has {len(found)}")
     del found[count:]
-    gc.freeze()  # hundreds of thousands of objects that no collection need look at
+    gc.freeze()  # keep hundreds of thousands of objects out of every collection
     return found
 
 
 def send(settings: Settings, messages: list[Payment]) -> None:
-    """Fill the topic of transactions, as fast as the broker takes them."""
+    """Fill the topic of transactions as fast as the broker accepts them."""
     producer = clients.producer(settings)
     for key, value in messages:
         while True:
@@ -166,11 +166,11 @@ def send(settings: Settings, messages: list[Payment]) -> None:
             except BufferError:
                 producer.poll(0.1)
     if producer.flush(PATIENCE):
-        raise SystemExit("the broker did not take all payments in time")
+        raise SystemExit("the broker did not accept all payments in time")
 
 
 def aside(function: Callable[..., None], *arguments: Any) -> Any:
-    """Run a function in a process of its own, started anew: clients of Kafka do not survive a fork."""
+    """Run a function in a spawned process, because Kafka clients do not survive a fork."""
     process = get_context("spawn").Process(target=function, args=arguments, daemon=True)
     process.start()
     return process
@@ -178,7 +178,7 @@ def aside(function: Callable[..., None], *arguments: Any) -> Any:
 
 @contextmanager
 def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command for the length of the block; what it says goes to `log` in its folder."""
+    """Run a command for the length of the block, with its output in the file `log` of the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)  # noqa: S603 - our own
@@ -229,14 +229,14 @@ class Cost(NamedTuple):
 
 
 def committed(settings: Settings, group: str) -> Callable[[], int]:
-    """Return what tells how many transactions a group has committed."""
+    """Return a function that counts the transactions a group has committed."""
     reader = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": group, "log_level": 0})
     asked = [TopicPartition(settings.topics.transactions, number) for number in range(settings.partitions)]
     last = 0
 
     def total() -> int:
         nonlocal last
-        with suppress(KafkaException):  # the coordinator moves or is busy: no progress is seen until it answers
+        with suppress(KafkaException):  # the coordinator moves or is busy; the count stays until it answers
             last = sum(max(place.offset, 0) for place in reader.committed(asked, timeout=30))
         return last
 
@@ -244,7 +244,7 @@ def committed(settings: Settings, group: str) -> Callable[[], int]:
 
 
 def written(settings: Settings, topic: str) -> Callable[[], int]:
-    """Return what tells how many records a topic holds, transaction markers included; none while it is being made."""
+    """Return a function that counts a topic's records, transaction markers included; 0 until the topic exists."""
     group = f"ends-{time.monotonic_ns()}"
     reader = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": group, "log_level": 0})
     asked = [TopicPartition(topic, number) for number in range(settings.partitions)]
@@ -252,16 +252,16 @@ def written(settings: Settings, topic: str) -> Callable[[], int]:
     def ends() -> int:
         try:
             return sum(reader.get_watermark_offsets(place, timeout=30)[1] for place in asked)
-        except KafkaException:  # no topic, or no leader yet; who waits for progress has a deadline
+        except KafkaException:  # no topic or no leader yet; the caller has a deadline
             return 0
 
     return ends
 
 
 def watched(pids: list[int], progress: Callable[[], int], wanted: int, log: Path, patience: float = PATIENCE) -> Cost:
-    """Measure from the first progress after the warm-up to the one that reaches what is wanted.
+    """Measure from the first progress after the warm-up until the count reaches `wanted`.
 
-    Both ends are moments at which progress was seen to change, so that a commit interval is never cut.
+    The window begins and ends when the count changes, so that it never cuts a commit interval.
     """
     began: tuple[int, float, float] | None = None
     before = progress()
@@ -276,7 +276,7 @@ def watched(pids: list[int], progress: Callable[[], int], wanted: int, log: Path
                 count = done - began[0]
                 return Cost(count / (now[1] - began[1]), (now[2] - began[2]) / count * 1e6)
             elif done < began[0]:
-                raise SystemExit(f"progress went back; see {log}")
+                raise SystemExit(f"the count of processed messages went back; see {log}")
         before = done
         if not all(Path(f"/proc/{pid}/stat").exists() and _state(pid) != "Z" for pid in pids):
             raise SystemExit(f"a measured process ended:\n{log.read_text(encoding='utf-8')[-2000:]}")
@@ -293,7 +293,7 @@ def _state(pid: int) -> str:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return a process and all that it started, itself first."""
+    """Return the ids of a process and of all its descendants, itself first."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -308,7 +308,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def processor_time(pid: int) -> float:
-    """Return the seconds of processor time of a process and of all that it started, ended ones included."""
+    """Return the processor time (s) of a process and all its descendants, including those that have ended."""
     total = 0
     for one in descendants(pid):
         try:
@@ -325,7 +325,7 @@ def memory(pid: int) -> int:
 
 
 def size(folder: Path, pattern: str = "*") -> int:
-    """Return the bytes of the files in a folder and below."""
+    """Return the total size (bytes) of the files in a folder and its subfolders."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob(pattern) if path.is_file())
 
 

@@ -1,7 +1,7 @@
-"""What slow, many and half-open HTTP clients cost a process, and how long a probe waits meanwhile.
+"""Measure what slow, many and half-open HTTP clients cost a process, and how long a probe waits during the attack.
 
-``PYTHONPATH=tests python benchmarks/http_attacks.py`` attacks metrics and probes of a process whose main thread is busy
-with 2,000 connections at a time, each attack for six seconds, and prints one JSON line for each.
+``PYTHONPATH=tests python benchmarks/http_attacks.py`` opens 2,000 connections to the metrics and probes of a process
+whose main thread is busy. Each attack takes six seconds and prints one JSON line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from support.certificates import Authority
 LOOPBACK: Final = "127.0.0.1"
 PROBE_ADDRESS: Final = "127.0.0.2"
 SECONDS: Final = 6.0
-HELLO: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"  # the beginning of a TLS handshake
+HELLO: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"  # the first bytes of a TLS handshake
 SERVER: Final = """
 import resource, sys, time
 from pathlib import Path
@@ -45,7 +45,7 @@ with HttpEndpoint("127.0.0.1", 0, metrics, Health(), identity) as endpoint:
 
 
 class Attack(NamedTuple):
-    """What each connection sends first, what it sends each second, and what the server has."""
+    """The bytes that a connection sends at first and then repeatedly, and the resources of the server."""
 
     first: bytes
     piece: bytes = b""
@@ -66,14 +66,14 @@ ATTACKS: Final = {
 
 
 def probe(port: int, *, is_tls: bool) -> float | None:
-    """Ask as the kubelet does; returns seconds, or nothing where no answer came within five."""
+    """Probe as the kubelet does; returns the seconds to the answer, or None without an answer within five seconds."""
     start = time.perf_counter()
     try:
         with socket.create_connection((LOOPBACK, port), timeout=5, source_address=(PROBE_ADDRESS, 0)) as plain:
             asked = plain
             if is_tls:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as the kubelet
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # like the kubelet
                 asked = context.wrap_socket(plain)
             asked.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
             return time.perf_counter() - start if asked.recv(100).startswith(b"HTTP/1.1 200") else None
@@ -82,12 +82,12 @@ def probe(port: int, *, is_tls: bool) -> float | None:
 
 
 def open_files(folder: Path) -> int:
-    """Return how many files a process has open."""
+    """Count the open files of a process."""
     return sum(1 for _ in (folder / "fd").iterdir())
 
 
 def measure(name: str, attack: Attack, connections: int, identity: tuple[Path, Path]) -> dict[str, object]:
-    """Run one attack against a process of its own."""
+    """Run one attack against a separate process."""
     command = [sys.executable, "-c", SERVER, str(attack.files), *(map(str, identity) if attack.is_tls else ())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - our own program
         assert server.stdout is not None  # noqa: S101 - for the type checker
@@ -127,8 +127,8 @@ def measure(name: str, attack: Attack, connections: int, identity: tuple[Path, P
 
 
 def main() -> int:
-    """Run every attack; returns 1 where a probe was not answered."""
-    parser = argparse.ArgumentParser(description="Attack metrics and probes.")
+    """Run every attack; returns 1 if any probe failed."""
+    parser = argparse.ArgumentParser(description="Attack the metrics and probes endpoints.")
     parser.add_argument("--connections", type=int, default=2000)
     wanted = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

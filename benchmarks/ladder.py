@@ -1,8 +1,9 @@
-"""The ladder: what the client, Quix and a stateful step cost by themselves, the scorer, a naive service, and peers.
+"""Compare the scorer with a bare client, plain Quix, a stateful step, a naive service and other frameworks.
 
-Every rung is a process of its own on the same topic, which is full before it starts. What it did and what it cost is
-read from outside: offsets its group committed (or records on its output topic, for peers that commit none), and
-processor time of the process and its children. Rungs take turns, so that a slow minute of the machine hits all.
+Every rung is a separate process on the same topic, which is full before the process starts. The benchmark reads
+progress and cost from outside. Progress is the offsets that the group committed, or the records on the output topic for
+peers that commit none. Cost is the processor time of the process and its children. The runs of all rungs are
+interleaved, so that a slow minute of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ STREAMS: Final = "Kafka Streams"
 
 
 class Rung(NamedTuple):
-    """A process under measurement: the scorer with its settings, or a command.
+    """A process to measure: the scorer with its settings, or a command.
 
-    `share` is how much of the topic it works through: slow rungs need not do all. A peer commits where nobody looks, so
-    its progress is what it writes.
+    `share` is the part of the topic that it processes: slow rungs process less. A peer may commit elsewhere, so its
+    progress is the number of records it writes.
     """
 
     name: str
@@ -86,14 +87,14 @@ RUNGS: Final = (
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """How much is measured."""
+    """The number of messages on the topic, and the number of runs."""
 
     messages: int = 400_000
     runs: int = 3
 
 
 def peers() -> dict[str, Build]:
-    """Return what builds each peer; `benchmarks/peers` lists them, and may be absent."""
+    """Return the build function of each peer from `benchmarks/peers`, which may be absent."""
     if not (HERE / "peers" / "__init__.py").exists():
         return {}
     found: dict[str, Build] = importlib.import_module("peers").PEERS
@@ -101,7 +102,7 @@ def peers() -> dict[str, Build]:
 
 
 def _peer_rungs() -> Iterator[Rung | str]:
-    """Yield a rung for each peer and guarantee; for one that cannot be built, its name and why."""
+    """Yield a rung for each peer and guarantee, or a text with the name and the reason if the build fails."""
     listed = peers()
     for name, build in listed.items():
         try:
@@ -121,7 +122,7 @@ def measure(rung: Rung, settings: Settings, place: Broker, messages: int) -> Cos
     """Run one rung over the topic."""
     letters = "".join(letter if letter.isalnum() else "-" for letter in rung.name)
     group = f"{letters}-{time.monotonic_ns()}"
-    settings = settings.model_copy(update={"scorer_group": group})  # and with it changelog and state
+    settings = settings.model_copy(update={"scorer_group": group})  # changelog and state change with it
     folder, wanted = place.folder / group, max(int(rung.share * messages), 1000)
     with _process(rung, settings, folder, group) as (pid, output):
         progress = written(settings, output) if rung.is_peer else committed(settings, group)
@@ -138,7 +139,7 @@ def _process(rung: Rung, settings: Settings, folder: Path, group: str) -> Iterat
         return
     source, output = settings.topics.transactions, f"{settings.topics.scores}.{group}"
     words = [settings.bootstrap_servers, source, output, group, str(folder / "state"), rung.guarantee]
-    if rung.is_peer:  # it creates its topics itself, and is told how often to commit
+    if rung.is_peer:  # a peer creates its own topics, and has its commit interval as an argument
         words.append("100" if rung.guarantee == "exactly-once" else "1000")
     else:
         spec = next(spec for spec in topics.topic_specs(settings) if spec.role == "scores")
@@ -148,12 +149,12 @@ def _process(rung: Rung, settings: Settings, folder: Path, group: str) -> Iterat
 
 
 def absent() -> list[str]:
-    """Return the peers that are not here, each with why."""
+    """Return the peers that cannot be built here, each with the reason."""
     return [text for text in _peer_rungs() if isinstance(text, str)]
 
 
 def run(sizes: Sizes) -> dict[str, Any]:
-    """Measure all rungs, taking turns."""
+    """Measure all rungs, interleaved."""
     found = Results("ladder", msgspec.to_builtins(sizes))
     rungs = {
         f"{rung.name} #{number}": rung
@@ -184,7 +185,7 @@ def medians(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def ratio(found: dict[str, Any], over: str, under: str) -> dict[str, float]:
-    """Return how many times as fast one rung was as another, run by run: what ran side by side is compared."""
+    """Return how many times as fast one rung was as another, from the ratios of neighbouring runs."""
     above, below = _runs(found, over), _runs(found, under)
     return spread([one["rate"] / other["rate"] for one, other in zip(above, below, strict=True)])
 
@@ -194,7 +195,7 @@ def _runs(found: dict[str, Any], rung: str) -> list[dict[str, float]]:
 
 
 def ratios(found: dict[str, Any]) -> dict[str, float]:
-    """Return the ratios that are committed and compared."""
+    """Return the main ratios of the ladder."""
     return {
         "throughput_vs_naive": round(ratio(found, SCORER, NAIVE)["median"], 1),
         "throughput_vs_quix_step": round(ratio(found, SCORER, STEP)["median"], 2),
@@ -203,6 +204,6 @@ def ratios(found: dict[str, Any]) -> dict[str, float]:
 
 
 def capacity(found: dict[str, Any]) -> dict[str, float]:
-    """Return transactions a second of the scorer under both guarantees."""
+    """Return the scorer's transactions per second under both guarantees."""
     names = {"at-least-once": SCORER, "exactly-once": SCORER_ONCE}
     return {one: spread([cost["rate"] for cost in _runs(found, name)])["median"] for one, name in names.items()}

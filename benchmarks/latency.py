@@ -1,7 +1,7 @@
-"""Latency under a load that does not wait: from the broker's append of a transaction to its score, and to its alert.
+"""Measure latency under an open load: from the broker's append of a transaction to its score, and to its alert.
 
-Read with `read_committed`, counted to the moment the reader has the record in hand. Payments come on schedule whatever
-the service does, so that a stall is counted for all that it delays (no coordinated omission).
+Latency ends when a `read_committed` consumer receives the record. Payments come on a fixed schedule, so a stall counts
+for every payment that it delays (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
 
-# Flagged transactions are too rare to tell a high percentile of. A lower threshold flags one in forty: that is enough,
-# and not so many that the load is one of reasons (0.15 would flag one in fifteen, the default, 0.3, one in 200).
+# Flagged transactions are too rare for a high percentile. This lower threshold flags one in forty, which is enough. The
+# default of 0.3 flags one in 200. With 0.15, one in fifteen, explanations would dominate the load.
 REVIEW: Final = "0.2"
 GUARANTEES: Final = {"at-least-once": {**LEAST, "FRAUD_COMMIT_INTERVAL": "100ms"}, "exactly-once": ONCE}  # the default
 SHARES: Final = (0.1, 0.5, 0.8)
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
-FULL: Final = 100_000  # payments on the topic by which it is found how much is too much
-TOO_MUCH: Final = 1.25  # times what the scorer takes from a full topic, alone with the broker
+FULL: Final = 100_000  # payments on the full topic that gives the rate of an overload
+TOO_MUCH: Final = 1.25  # overload, as a multiple of the scorer's rate on a full topic with only the broker beside it
 OVERLOADED: Final = 8.0  # seconds
-BEYOND: Final = 2  # records, at least, above a percentile that is reported
-SETTLE: Final = 3.0  # seconds of load that only warm up
+BEYOND: Final = 2  # minimum number of records above a reported percentile
+SETTLE: Final = 3.0  # seconds of load as a warm-up
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """How long each load is measured, and how often."""
+    """The seconds of each load, and the number of runs."""
 
     seconds: float = 15.0
     runs: int = 2
@@ -57,7 +57,7 @@ class Reader:
         self.seen: dict[str, list[tuple[float, float]]] = {self._scores: [], self._alerts: []}
 
     def read(self, wanted: int, deadline: float) -> None:
-        """Read until there are as many scores; alerts that are still under way follow within a second."""
+        """Read until there are `wanted` scores, then one second more for the last alerts."""
         poll, seen, scores = self._consumer.poll, self.seen, self.seen[self._scores]
         while len(scores) < wanted and time.monotonic() < deadline:
             message = poll(0.1)
@@ -71,11 +71,11 @@ class Reader:
         self._consumer.close()
 
     def rate(self, begin: float, end: float) -> float:
-        """Return scores a second that arrived between two moments (epoch milliseconds)."""
+        """Return the scores per second that arrived between two times (epoch milliseconds)."""
         return sum(begin <= read < end for _, read in self.seen[self._scores]) / (end - begin) * 1000
 
     def figures(self, since: float) -> dict[str, Any]:
-        """Return percentiles, in milliseconds, of what was appended after a moment (epoch milliseconds)."""
+        """Return the latency percentiles (ms) of records appended after a time (epoch milliseconds)."""
         found: dict[str, Any] = {}
         for what, topic in (("score", self._scores), ("alert", self._alerts)):
             delays = [read - appended for appended, read in self.seen[topic] if appended >= since]
@@ -85,7 +85,7 @@ class Reader:
 
 
 def measure(place: Broker, guarantee: str, rate: float, seconds: float) -> dict[str, Any]:
-    """Measure one load on a service and topics of its own."""
+    """Measure one load on a new service with new topics."""
     settings = fresh_settings(place.bootstrap, place.folder)
     topics.create(clients.admin(settings), topics.topic_specs(settings), 1)
     count = int(rate * (SETTLE + seconds))
@@ -94,7 +94,7 @@ def measure(place: Broker, guarantee: str, rate: float, seconds: float) -> dict[
     feeder = aside(feed, settings, count, rate, asked)
     try:
         with scorers(settings, place.folder / f"latency-{time.monotonic_ns()}", options) as (service,):
-            service.await_ready()  # before the first payment: what waits for a start is no latency under load
+            service.await_ready()  # before the first payment, so that the start does not count as latency
             reader = Reader(settings)
             told.send("begin")
             began = _hear(told)
@@ -111,19 +111,19 @@ def measure(place: Broker, guarantee: str, rate: float, seconds: float) -> dict[
 
 def _hear(told: Connection) -> Any:
     if not told.poll(PATIENCE):
-        raise SystemExit(f"the feeder has said nothing for {PATIENCE:.0f} s")
+        raise SystemExit(f"the feeder sent no message for {PATIENCE:.0f} s")
     return told.recv()
 
 
 def capacity(place: Broker, alone: dict[str, float]) -> dict[str, float]:
-    """Measure transactions a second that get their scores while more than that is fed, under both guarantees.
+    """Measure the scores per second under overload, for both guarantees.
 
-    Feeder and reader take their part of the cores, as they do under every load that is a share of this one.
+    Feeder and reader use part of the cores, as they do in every load that is a share of this capacity.
 
     Parameters
     ----------
     alone
-        What the scorer takes from a full topic, alone with the broker.
+        The scorer's transactions per second from a full topic, with only the broker beside it, by guarantee.
     """
     return {one: measure(place, one, rate * TOO_MUCH, OVERLOADED)["scored"] for one, rate in alone.items()}
 
@@ -136,7 +136,7 @@ def _alone(place: Broker) -> dict[str, float]:
 
 
 def run(sizes: Sizes) -> dict[str, Any]:
-    """Measure all loads under both guarantees, each round of them as shares of a capacity found just before it."""
+    """Measure all loads under both guarantees. Each round takes shares of the capacity measured just before it."""
     found = Results("latency", msgspec.to_builtins(sizes))
     if "done" not in found.found:
         with broker() as place:

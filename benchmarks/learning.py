@@ -1,4 +1,4 @@
-"""The learner at full speed on full topics, and the backtest: the same fold over a file."""
+"""Measure the learner on full topics, and the backtest, which runs the same computation over a file."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DELAY: Final = 7 * DAY
-MARGIN: Final = 3 * HOUR  # of event time before the end, for boundaries that no score has passed
+MARGIN: Final = 3 * HOUR  # of event time before the end, because no score has passed the last boundaries
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """The world whose labels are learned: most of them come after seven days."""
+    """The simulated world. Most of its labels come after seven days."""
 
     cards: int = 2_000
     days: int = 24
 
 
 def file(sizes: Sizes) -> Path:
-    """Return the simulated payments."""
+    """Return the file of simulated payments, written at the first call."""
     path = CACHE / f"learning-{sizes.cards}-{sizes.days}.parquet"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def file(sizes: Sizes) -> Path:
 
 
 def learner(place: Broker, sizes: Sizes) -> dict[str, float]:
-    """Score everything, put all labels on their topic, then start the learner."""
+    """Score all payments, send all labels, then start and measure the learner."""
     settings = fresh_settings(place.bootstrap, place.folder)
     events = list(History.open(file(sizes)))
     with HistoryProducer(settings) as feed:
@@ -54,7 +54,7 @@ def learner(place: Broker, sizes: Sizes) -> dict[str, float]:
     wanted = sum(label.labelled_at < end for label in known)
     with Service(settings, "learn", place.folder / "learner") as service:
         if service.process is None:
-            raise AssertionError("a service that was entered runs")
+            raise AssertionError("the learner has no process after its start")
         progress = written(settings, settings.topics.labelled)
         cost = watched([service.process.pid], progress, int(0.9 * wanted), service.folder / "log")
     return {**cost._asdict(), "examples": wanted}
@@ -71,7 +71,7 @@ def offline(sizes: Sizes) -> dict[str, float]:
 
 
 def run(sizes: Sizes) -> dict[str, Any]:
-    """Measure both."""
+    """Measure the learner and the backtest."""
     found = Results("learning", msgspec.to_builtins(sizes))
     if "learner" not in found.found:
         with broker() as place:

@@ -1,7 +1,7 @@
-"""The whole service under load: from a label to the scorer, and what a promotion of a model costs those who wait.
+"""Measure the whole service under load: the delay from a label to the scorer, and the pause when a model is promoted.
 
-Simulated payments with their labels come faster than their event time, so that hourly snapshots follow each other
-within seconds.
+Simulated payments and labels come faster than their event time, so that hourly snapshots follow each other within
+seconds.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from fraud_service.models.artifact import Artifact
 
 NEW_MODEL: Final = "bench-promoted"
-AROUND: Final = 5.0  # seconds before the promotion that it is compared with, and after the switch
+AROUND: Final = 5.0  # seconds compared: before the promotion, and after the switch
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """How many payments a second come, and for how long."""
+    """The rate of payments per second, and the length in seconds."""
 
     rate: float = 1_500.0
     seconds: float = 40.0
 
 
 class Seen(NamedTuple):
-    """A score in the reader's hand; times in epoch milliseconds, `event` that of the payment."""
+    """A score that the reader received. Times are epoch milliseconds; `event` is the event time of the payment."""
 
     read: float
     appended: float
@@ -54,7 +54,7 @@ class Seen(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """A snapshot in the reader's hand."""
+    """A snapshot that the reader received. Times are epoch milliseconds."""
 
     read: float
     as_of: int
@@ -62,7 +62,7 @@ class Learned(NamedTuple):
 
 
 def feed(settings: Settings, count: int, rate: float) -> None:
-    """Send payments, and each label when event time has come to it."""
+    """Send payments, and each label when event time reaches it."""
     with HistoryProducer(settings) as out:
         out.produce(first(count), 0, rate)
 
@@ -84,7 +84,7 @@ class Watch:
         self.snapshots: list[Learned] = []
 
     def read(self, until: float) -> None:
-        """Read until a moment (monotonic seconds)."""
+        """Read until a time (monotonic seconds)."""
         while time.monotonic() < until:
             message = self._consumer.poll(0.05)
             if message is None or message.error() is not None:
@@ -110,11 +110,11 @@ class Watch:
 
 
 def measure(place: Broker, sizes: Sizes) -> dict[str, Any]:
-    """Run scorer and learner under load, promote a model in the middle."""
+    """Run scorer and learner under load, and promote a model in the middle."""
     settings = fresh_settings(place.bootstrap, place.folder)
     count, challenger = int(sizes.rate * sizes.seconds), _challenger(settings)
     with (
-        ThreadPoolExecutor(1) as aside_of_reading,  # who reads late would find scores late
+        ThreadPoolExecutor(1) as aside_of_reading,  # a promotion in this thread would delay the reads
         scorers(settings, place.folder / "live", LEAST) as (scorer,),
         Service(settings, "learn", place.folder / "live-learner") as learner,
     ):
@@ -144,20 +144,20 @@ def _await_first(watch: Watch) -> None:
 
 
 def _challenger(settings: Settings) -> Artifact:
-    """Return the shipped model under another name, so that nothing but the change itself is measured."""
+    """Return the shipped model under another name, so that only the switch itself is measured."""
     shipped = artifact.read(settings.model_dir or artifact.shipped())
     return msgspec.structs.replace(shipped, manifest=msgspec.structs.replace(shipped.manifest, version=NEW_MODEL))
 
 
 def _promote(settings: Settings, challenger: Artifact) -> float:
-    """Promote a model; returns when that was (epoch milliseconds)."""
+    """Promote a model; returns the time of the promotion (epoch milliseconds)."""
     began = time.time() * 1000
     refit.promote(settings, challenger)
     return began
 
 
 def to_scorer(watch: Watch) -> dict[str, float]:
-    """Return milliseconds from the payment that passes a boundary to the snapshot of it, and to a score by it."""
+    """Return the delays (ms) from the payment that passes a boundary to its snapshot, and to the first score by it."""
     by_append = sorted(watch.scores, key=lambda score: score.appended)
     visible, used = [], []
     for snapshot in watch.snapshots:
@@ -176,7 +176,7 @@ def to_scorer(watch: Watch) -> dict[str, float]:
 
 
 def swap(scores: Sequence[Seen], promoted: float) -> dict[str, float | None]:
-    """Return the largest gap between scores and the largest latency around the promotion, and before it."""
+    """Return the largest gap between scores and the largest latency (ms), before and after the promotion."""
     switched = next((score.read for score in scores if score.model == NEW_MODEL), None)
     end = (promoted if switched is None else switched) + AROUND * 1000
     before = [score for score in scores if promoted - AROUND * 1000 <= score.read < promoted]
@@ -195,7 +195,7 @@ def _gap(scores: Sequence[Seen]) -> float | None:
 
 
 def run(sizes: Sizes) -> dict[str, Any]:
-    """Measure it."""
+    """Measure the service under load."""
     found = Results("live", msgspec.to_builtins(sizes))
     if "live" not in found.found:
         with broker() as place:

@@ -1,4 +1,4 @@
-"""What `quality.py` measures: baselines and our models on the Handbook's protocol, and what each group costs."""
+"""The measurements of `quality.py`: baselines and our models on the Handbook's protocol, and feature groups' costs."""
 
 from __future__ import annotations
 
@@ -29,15 +29,14 @@ CONSTANTS = {"currency": "EUR"}
 FIRST_DAY = np.datetime64("2018-04-01")  # of every file
 DELAY = 7 * DAY
 FOLDS = [91, 98, 105, 112]
-ALL_FOLDS = list(range(38, 116, 7))  # every week of the Handbook's file that has three weeks before it
-LIVE_FOLDS = list(range(72, 115, 7))  # those of them that the backtest covers
-WARMED = 21  # days that only fill the profiles where all later ones train
+ALL_FOLDS = list(range(38, 116, 7))  # every test week whose training week has three weeks before it
+LIVE_FOLDS = list(range(72, 115, 7))  # the weeks that the backtest covers
+WARMED = 21  # first day of training in the protocol that trains on all days; the earlier days fill the profiles
 
-
-POISONED = (113, 120)  # days whose labels are flipped; they arrive on days 120 to 126
+POISONED = (113, 120)  # days whose labels are flipped; the labels arrive on days 120 to 126
 POISONED_SHARE = 0.1
 
-# Feature groups are the functions that compute them.
+# Feature groups by the function that computes them, with the first column and the end.
 GROUPS = {
     "the transaction itself": ("_transaction_features", 0, 5),
     "activity of the card": ("_activity_features", 5, 18),
@@ -49,7 +48,7 @@ GROUPS = {
 
 
 class Stream(NamedTuple):
-    """A file, the days that train and those that are reported; days from the first of the file, ends exclusive."""
+    """A file, its training days and its reported days, counted from the first day of the file, ends exclusive."""
 
     name: str
     file: str
@@ -65,12 +64,12 @@ STREAMS = (
 
 
 def date(day: int) -> str:
-    """Write a day of the files as a date."""
+    """Format a day of the files as a date."""
     return str(FIRST_DAY + np.timedelta64(day, "D"))
 
 
 def payments(stream: Stream, data: Path) -> handbook.Payments:
-    """Read a file and compute the features of all its transactions, once."""
+    """Read a file, and compute the features of all its transactions unless they are in the cache."""
     path = CACHE / f"{stream.name}-features.npy"
     history = History.open(data / stream.file, COLUMNS, CONSTANTS)
     events = list(history)
@@ -88,7 +87,7 @@ def payments(stream: Stream, data: Path) -> handbook.Payments:
 
 
 def protocol(stream: Stream, data: Path) -> dict[str, list[float]]:
-    """Return AUC, AP and CP@100, means of four weekly folds, of the baselines and of our pretrained model."""
+    """Return AUC, AP and CP@100 of the baselines and of our pretrained model, as means of four weekly folds."""
     known = payments(stream, data)
     models = {**handbook.baselines(known), "pretrained model, 42 features": handbook.ours(known)}
     found = {name: handbook.folds(known, FOLDS, predict).mean(axis=0).tolist() for name, predict in models.items()}
@@ -97,7 +96,7 @@ def protocol(stream: Stream, data: Path) -> dict[str, list[float]]:
 
 
 def protocol_weeks(stream: Stream, data: Path) -> dict[str, list[float]]:
-    """Return the same over every weekly fold of the file: from one choice of four to another CP@100 moves by .01."""
+    """Return the same over every weekly fold of the file, since the choice of four folds moves CP@100 by .01."""
     known = payments(stream, data)
     forest = "random forest, 15 features"
     models = {forest: handbook.baselines(known)[forest], "pretrained model, 42 features": handbook.ours(known)}
@@ -105,7 +104,7 @@ def protocol_weeks(stream: Stream, data: Path) -> dict[str, list[float]]:
 
 
 def protocol_live(stream: Stream, data: Path, first_test_days: list[int]) -> dict[str, list[float]]:
-    """Return the same of what the backtest said of its weeks: a model fitted before, and labels as they came."""
+    """Return the same for the backtest's scores, which use an earlier model and the labels known at that time."""
     known = payments(stream, data)
     table = parquet.read_table(CACHE / stream.name / "hybrid.parquet")
     chosen = (known.days >= stream.reported[0]) & (known.days < stream.reported[1])
@@ -119,7 +118,7 @@ def protocol_live(stream: Stream, data: Path, first_test_days: list[int]) -> dic
 
 
 def groups(data: Path) -> dict[str, list[float]]:
-    """Return, of each feature group, µs per transaction and what average precision loses without it."""
+    """Return µs per transaction of each feature group, and the average precision lost without it."""
     known = payments(STREAMS[0], data)
     whole = handbook.folds(known, FOLDS, handbook.ours(known)).mean(axis=0)[1]
     spent = _microseconds(data)
@@ -132,7 +131,7 @@ def groups(data: Path) -> dict[str, list[float]]:
 
 
 def _microseconds(data: Path) -> dict[str, float]:
-    """Time the feature functions while they work on a part of the Handbook's days."""
+    """Time the feature functions on the first 40 days of the Handbook's file."""
     spent: dict[str, float] = {}
 
     def timed(name: str) -> None:
@@ -146,7 +145,7 @@ def _microseconds(data: Path) -> dict[str, float]:
 
         setattr(extraction, name, wrapper)
 
-    gc.set_threshold(GARBAGE_THRESHOLD)  # as every verb runs: by default the collector's time falls on some function
+    gc.set_threshold(GARBAGE_THRESHOLD)  # as every command does; the default would add collections to random functions
     originals = {name: getattr(extraction, name) for name in (*(group[0] for group in GROUPS.values()), "_month")}
     for name in originals:
         timed(name)
@@ -158,12 +157,12 @@ def _microseconds(data: Path) -> dict[str, float]:
         for name, function in originals.items():
             setattr(extraction, name, function)
     micros = {name: seconds / len(events) * 1e6 for name, seconds in spent.items()}
-    micros["_activity_features"] += micros["_month"]  # they share it with the amounts
+    micros["_activity_features"] += micros["_month"]  # `_month` also serves the amounts
     return micros
 
 
 def epoch(day: int) -> int:
-    """Return the beginning of a day of the files, epoch milliseconds."""
+    """Return the start of a day of the files in epoch milliseconds."""
     return int((FIRST_DAY + np.timedelta64(day, "D")).astype("datetime64[ms]").astype(int))
 
 
@@ -192,7 +191,7 @@ def _model_costs(known: handbook.Payments) -> dict[str, list[float]]:
 
 
 def poisoned(data: Path) -> Path:
-    """Write `sim_seed101` until day 136 with a tenth of the labels of days 113 to 119 flipped; returns the file."""
+    """Write `sim_seed101` up to day 136 with a tenth of the labels of days 113 to 119 flipped; returns the file."""
     path = CACHE / "poisoned.parquet"
     table = parquet.read_table(data / STREAMS[1].file)
     days = (table["timestamp"].cast("timestamp[ms]").cast("int64").to_numpy() - epoch(0)) // DAY
@@ -205,14 +204,14 @@ def poisoned(data: Path) -> Path:
 
 
 class Part(NamedTuple):
-    """Average precision and AUC of each way to score, over some days of a run."""
+    """Average precision and AUC of each kind of score, over some days of a run."""
 
     average_precision: dict[str, float]
     auc_roc: dict[str, float]
 
 
 def part(stream: str, run_name: str, days: tuple[int, int]) -> Part | None:
-    """Read a run's scores and judge some days of it; None when it was not run."""
+    """Evaluate some days of a run's scores; None without a run."""
     path = CACHE / stream / f"{run_name}.parquet"
     if not path.exists():
         return None

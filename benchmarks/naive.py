@@ -1,7 +1,8 @@
-"""What a team writes in an afternoon: one message at a time, history as a list in the state, models called row by row.
+"""A naive scorer for comparison: one message at a time, history as a list in the state, models called row by row.
 
-A runnable peer of the scorer: `python benchmarks/naive.py BOOTSTRAP SOURCE SCORES GROUP FOLDER GUARANTEE`. The features
-are those that a list of the card's last thirty days gives; the models are of the same kind and size.
+    python benchmarks/naive.py BOOTSTRAP SOURCE SCORES GROUP FOLDER GUARANTEE
+
+It computes its features from a list of the card's last thirty days. Its models have the same kind and size as ours.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ NAMES = ("amount", "hour", "weekend", "c1h", "c1d", "c7d", "c30d", "m1d", "m7d",
 
 
 def features(transaction: dict[str, Any], history: list[list[Any]], now: float) -> list[float]:
-    """Go through the list once a window."""
+    """Compute the features with one pass over the list for each window."""
     amount = transaction["amount"]
     counts, means = [], []
     for window in (DAY / 24, DAY, 7 * DAY, 30 * DAY):
@@ -38,8 +39,8 @@ def features(transaction: dict[str, Any], history: list[list[Any]], now: float) 
 
 
 def main(bootstrap: str, source: str, scores: str, group: str, folder: str, guarantee: str) -> None:
-    """Score until told to stop."""
-    rng = np.random.default_rng(1)  # how good the scores are is not what is measured here
+    """Score until a signal ends the process."""
+    rng = np.random.default_rng(1)  # random data will do, because the benchmark measures only speed
     rows, labels = rng.exponential(20.0, (5000, len(NAMES))), rng.random(5000) < 0.02  # noqa: PLR2004
     forest = RandomForestClassifier(100, max_leaf_nodes=128, random_state=1).fit(rows, labels)
     online = preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.01))

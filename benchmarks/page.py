@@ -1,4 +1,4 @@
-"""Write `docs/performance.md` and its pictures from what lies in `.cache/bench`; what is missing is said to be."""
+"""Write `docs/performance.md` and its pictures from the results in `.cache/bench`. Missing results are marked."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ one core, after {warm:,} payments have filled the profiles.
   broker.
 * *Produce* hands a score record to the client, its threads included.
 """
-LARGE: Final = 1_000_000  # cards: with fewer, a recovery is mostly a start
+LARGE: Final = 1_000_000  # cards; with fewer, the start dominates the time of a recovery
 SCALE_TEXT: Final = """What do many cards cost?
 
 * The changelog was filled with profiles of simulated cards after thirty days (real encoder). The broker had
@@ -122,7 +122,7 @@ def write(found: dict[str, Any] | None = None) -> None:
 
 
 def _summary(known: dict[str, Any]) -> str:
-    """Answer what most readers come for: how many, how fast, how much."""
+    """Summarise throughput, latency, memory and disk."""
     rungs, scale = known["rungs"], known["scale"]
     rows = []
     for guarantee, rung in (("at-least-once", ladder.SCORER), ("exactly-once", ladder.SCORER_ONCE)):
@@ -149,7 +149,7 @@ def _machine(known: dict[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table."""
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
@@ -164,7 +164,7 @@ def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"  # noqa: PLR2004
 
 
-# What the page promises to compare with.
+# The table of targets.
 
 
 def _targets(known: dict[str, Any]) -> str:
@@ -228,7 +228,7 @@ def _other(known: dict[str, Any]) -> Iterable[Sequence[str]]:
 
 
 def _recovered(scale: dict[str, Any]) -> dict[int, float]:
-    """Return cards a second of each large cold recovery, the start itself (that of the warm volume) taken off."""
+    """Return the cards per second of each large cold recovery, without the time of a start on a warm volume."""
     found = {}
     for cards in sorted(int(cards) for cards in scale):
         seconds = scale[str(cards)]["cold"]["ready"] - scale[str(cards)]["warm"]["ready"]

@@ -1,4 +1,4 @@
-"""The pictures of the page: small, two of them."""
+"""Draw the two pictures of the performance page."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from matplotlib import pyplot as plt
 if TYPE_CHECKING:
     from pathlib import Path
 
-DOTS: Final = 90  # an inch
+DOTS: Final = 90  # per inch
 COLOURS: Final = ("#1f5fa8", "#d9822b")
 
 
 def ladder(rungs: dict[str, Any], path: Path) -> None:
-    """Draw transactions a second, and microseconds of processor time, a bar a rung."""
+    """Draw the transactions per second and the processor time (µs) of each rung as bars."""
     names = [*rungs][::-1]
     figure, sides = plt.subplots(1, 2, figsize=(10, 0.45 * len(names) + 1), sharey=True, layout="constrained")
     for axis, kind, title, colour in zip(
@@ -39,7 +39,7 @@ def ladder(rungs: dict[str, Any], path: Path) -> None:
 
 
 def latency(found: dict[str, Any], path: Path) -> None:
-    """Draw the percentiles to the score at each load, a line a load."""
+    """Draw the percentiles of the time to the score, one line for each load."""
     figure, sides = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
     for axis, guarantee in zip(sides, GUARANTEES, strict=True):
         for share in SHARES:

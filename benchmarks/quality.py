@@ -1,7 +1,7 @@
-"""Detection quality, from nothing to `docs/quality.md`: `make quality DATA=folder`.
+"""Measure detection quality and write `docs/quality.md` (`make quality DATA=folder`).
 
-Everything that takes long is kept in `.cache/quality` and used again; remove the folder to measure anew. The data are
-not part of the repository (see `docs/quality.md`): without them nothing is measured and nothing is changed.
+Slow results are kept in `.cache/quality` and used again; remove the folder to measure everything again. The data are not
+part of the repository (see `docs/quality.md`). Without them the script stops and changes nothing.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ Others have to measure days that nobody has seen.
 
 
 def main(data: Path) -> None:
-    """Measure what is not in the cache yet, and write the page."""
+    """Measure everything that is not in the cache yet, and write the page."""
     if not (data / STREAMS[0].file).exists():
         sys.exit(
-            f"{data}: no {STREAMS[0].file} there; make quality DATA=folder names where it lies. Nothing was changed"
+            f"{data}: has no file {STREAMS[0].file}; name its folder with make quality DATA=folder. Nothing was changed"
         )
     CACHE.mkdir(parents=True, exist_ok=True)
     for stream in STREAMS:
@@ -111,7 +111,7 @@ def main(data: Path) -> None:
     measured["handbook"] |= _cached("handbook-live", lambda: protocol_live(STREAMS[0], data, FOLDS))
     measured["groups"] = _cached("groups", lambda: groups(data))
     PAGE.write_text(page(measured), encoding="utf-8")
-    print(PAGE.read_text(encoding="utf-8"))  # noqa: T201 - what the command is for
+    print(PAGE.read_text(encoding="utf-8"))  # noqa: T201 - the output of the command
 
 
 def _cached(name: str, measure: Any) -> Any:
@@ -122,7 +122,7 @@ def _cached(name: str, measure: Any) -> Any:
 
 
 def run(stream: Stream, data: Path) -> None:
-    """Train, then backtest with and without a weekly re-fit, by the command line."""
+    """Train, then backtest with and without a weekly re-fit, through the command line."""
     folder = CACHE / stream.name
     folder.mkdir(exist_ok=True)
     mapping = [f"--map={column}={field}" for column, field in COLUMNS.items()] + ["--set=currency=EUR"]
@@ -152,7 +152,7 @@ def _command(*words: str) -> None:
 
 
 def page(measured: dict[str, Any]) -> str:
-    """Write the page from what was measured."""
+    """Return the page with the measured figures."""
     parts = [
         HEAD,
         "## Against the targets\n",

@@ -1,7 +1,8 @@
-"""`make bench-quick`: does this tree score slower than another commit? Ends with one JSON line, exits 1 if it does.
+"""Test whether this tree scores slower than another commit (`make bench-quick`).
 
-The scorers of both trees take turns on one broker, so that a slow minute of the machine hits both. Each round gives one
-ratio for each figure. The bound is not a constant: it follows from the spread of the ratios of this run.
+Prints one JSON line at the end, and exits with 1 if this tree is slower. The runs of both trees are interleaved on one
+broker, so that a slow minute of the machine affects both. Each round gives one ratio for each figure. The bound is not
+a constant: it follows from the spread of the ratios of this run.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ HERE: Final = Path(__file__).resolve().parents[1]
 MESSAGES: Final = 40_000
 MIN_ROUNDS: Final = 5
 MAX_ROUNDS: Final = 10
-MIN_SLOWDOWN: Final = 0.08  # a smaller one is not reported, however sure it is
-ENOUGH: Final = 0.08  # half of the confidence interval from which no further round is needed
+MIN_SLOWDOWN: Final = 0.08  # a smaller one is never reported, even with a narrow confidence interval
+ENOUGH: Final = 0.08  # half width of the confidence interval (as a logarithm) that needs no further round
 GUARANTEES: Final = {"at_least_once": LEAST, "exactly_once": ONCE}
 FIGURES: Final = tuple(f"{figure}_{guarantee}" for guarantee in GUARANTEES for figure in ("cpu", "seconds"))
 # Student's t, one-sided, 99.9 %, by the number of rounds.
@@ -45,7 +46,7 @@ Round = dict[str, float]
 
 
 class Slowdown(NamedTuple):
-    """What one figure takes here, as a multiple of what it takes there, with the bounds of the interval of 99.8 %.
+    """One figure of this tree as a multiple of the base's, with the bounds of the 99.8 % confidence interval.
 
     >>> slowdown([1.0, 1.02, 0.98, 1.01, 0.99]).is_worse
     False
@@ -59,12 +60,12 @@ class Slowdown(NamedTuple):
 
     @property
     def is_worse(self) -> bool:
-        """Whether the slow-down is beyond the noise of this run, and large enough to matter."""
+        """Whether the slow-down exceeds the noise of this run and the smallest reported one."""
         return self.least > 1 and self.ratio > 1 + MIN_SLOWDOWN
 
 
 def slowdown(ratios: list[float]) -> Slowdown:
-    """Estimate a slow-down from the ratios of the rounds: five to ten of them."""
+    """Estimate a slow-down from the ratios of five to ten rounds."""
     logs = [math.log(ratio) for ratio in ratios]
     mean = statistics.fmean(logs)
     half = T[len(logs)] * statistics.stdev(logs) / math.sqrt(len(logs))
@@ -96,7 +97,7 @@ def measured(settings: Settings, place: Broker, trees: dict[str, Path]) -> Round
 
 
 def compared(base: Path) -> dict[str, list[float]]:
-    """Measure rounds until the ratios are sure enough, and return them by figure."""
+    """Measure rounds until the ratios are precise enough, and return them by figure."""
     found: dict[str, list[float]] = {figure: [] for figure in FIGURES}
     trees = {"here": HERE, "base": base}
     with broker() as place:
@@ -107,19 +108,19 @@ def compared(base: Path) -> dict[str, list[float]]:
             for figure, ratio in measured(settings, place, trees).items():
                 found[figure].append(ratio)
             say(f"round {number}: " + ", ".join(f"{name} × {ratios[-1]:.2f}" for name, ratios in found.items()))
-            trees = dict(reversed(trees.items()))  # whoever was first is second in the next round
+            trees = dict(reversed(trees.items()))  # swap the order in the next round
             if number >= MIN_ROUNDS and all(is_sure(slowdown(ratios)) for ratios in found.values()):
                 break
     return found
 
 
 def is_sure(found: Slowdown) -> bool:
-    """Say whether another round could hardly change the answer."""
+    """Whether another round is unlikely to change the verdict."""
     return found.is_worse or math.log(found.most / found.ratio) < ENOUGH
 
 
 def main() -> None:
-    """Measure, compare, and end with one JSON line."""
+    """Measure, compare, and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", default="HEAD", help="the commit to compare with; by default the last one")
     revision = parser.parse_args().base

@@ -1,6 +1,6 @@
-"""The rungs below the scorer: what the client, Quix, and a stateful Quix step with output cost by themselves.
+"""The rungs below the scorer: a bare client, plain Quix, and a stateful Quix step with output.
 
-`python benchmarks/rungs.py RUNG BOOTSTRAP SOURCE OUTPUT GROUP FOLDER GUARANTEE` runs until it is ended.
+`python benchmarks/rungs.py RUNG BOOTSTRAP SOURCE OUTPUT GROUP FOLDER GUARANTEE` runs until a signal ends it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COMMIT = 1.0  # seconds
 
 
 def raw(bootstrap: str, source: str, _output: str, group: str, _folder: str, _guarantee: str) -> None:
-    """Consume and decode, nothing else."""
+    """Only consume and decode."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -34,7 +34,7 @@ def raw(bootstrap: str, source: str, _output: str, group: str, _folder: str, _gu
         for message in messages:
             decode_transaction(message.value())
         if messages and time.monotonic() > due:
-            due = time.monotonic() + COMMIT / 10  # it is soon through
+            due = time.monotonic() + COMMIT / 10  # ten times as often, since this rung is soon done
             consumer.commit(asynchronous=False)
 
 
@@ -51,7 +51,7 @@ def _application(bootstrap: str, group: str, folder: str, guarantee: str) -> App
 
 
 def passthrough(bootstrap: str, source: str, output: str, group: str, folder: str, guarantee: str) -> None:
-    """Bytes in, the same bytes out."""
+    """Copy each message to the output as bytes."""
     app = _application(bootstrap, group, folder, guarantee)
     frame = app.dataframe(app.topic(source, value_deserializer="bytes"))
     frame.to_topic(app.topic(output, value_serializer="bytes"))
@@ -59,7 +59,7 @@ def passthrough(bootstrap: str, source: str, output: str, group: str, folder: st
 
 
 def stateful(bootstrap: str, source: str, output: str, group: str, folder: str, guarantee: str) -> None:
-    """Count each card's messages in the state, bytes out: the least that a stateful step with output does."""
+    """Count each card's messages in the state and copy the bytes: the minimum of a stateful step with output."""
     app = _application(bootstrap, group, folder, guarantee)
 
     def count(value: bytes, state: Any) -> bytes:
@@ -72,7 +72,7 @@ def stateful(bootstrap: str, source: str, output: str, group: str, folder: str, 
 
 
 def parsed(bootstrap: str, source: str, output: str, group: str, folder: str, guarantee: str) -> None:
-    """Count as above with JSON in and out, Quix's default: the least for a step that looks at its payments."""
+    """Count in the same way with JSON in and out, Quix's default: the minimum of a step that reads its payments."""
     app = _application(bootstrap, group, folder, guarantee)
 
     def count(payment: dict[str, Any], state: Any) -> dict[str, Any]:

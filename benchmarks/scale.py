@@ -1,9 +1,9 @@
-"""Cards in state: cold recovery, throughput, memory, disk, changelog, and what a kill costs, by the number of cards.
+"""Measure recovery, throughput, memory, disk and changelog by the number of cards in state.
 
-Ten million cards are not filled through the scorer. Profiles of simulated cards, folded by the detector for thirty days
-and written by the real encoder, go straight into the changelog, under as many card ids as are wanted and with the
-headers Quix writes; the scorer then recovers from it, as it would on an empty volume, and scores payments of cards
-drawn evenly from all: no card is in any cache more than another.
+Filling ten million cards through the scorer would take too long. So the benchmark writes profiles straight into the
+changelog, under the wanted number of card ids and with the headers of Quix. The profiles are copies of simulated cards
+that the detector processed for thirty days, in the real encoding. The scorer then recovers from the changelog, as on an
+empty volume. It scores payments of cards drawn evenly from all, so caches do not help.
 """
 
 from __future__ import annotations
@@ -56,25 +56,25 @@ if TYPE_CHECKING:
 TEMPLATES: Final = 1_000  # cards of the simulated history whose profiles are copied
 WRITERS: Final = 2
 DIGITS: Final = 9
-BYTES_A_CARD: Final = 5_000  # of disk, in the changelog and in the state
-MOST_KILLED: Final = 1_000_000  # with more cards a lost volume tells nothing that the first start has not told
-FIRST: Final = 2_000  # payments that wait for it when it starts
-BEHIND: Final = 20_000  # payments at once behind a recovery, while RocksDB merges its files
+BYTES_A_CARD: Final = 5_000  # of disk, for changelog and state together
+MOST_KILLED: Final = 1_000_000  # with more cards, a lost volume repeats the result of the first start
+FIRST: Final = 2_000  # payments on the topic when the scorer starts
+BEHIND: Final = 20_000  # payments right after a recovery, while RocksDB compacts its files
 LOOK: Final = 2.0  # seconds
-CLEANING: Final = 20.0  # seconds: longer than a broker's cleaner of compacted topics sleeps
-RESTING: Final = 0.15  # of a core: polling, and no compaction
+CLEANING: Final = 20.0  # seconds: longer than the pause of a broker's log cleaner
+RESTING: Final = 0.15  # share of a core: polling without compaction
 MOMENT: Final = 2_592_000_000  # thirty days, milliseconds: payments come after the history
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """How many cards, and how many payments are scored with each number of them."""
+    """The numbers of cards, and the number of payments to score with each."""
 
     cards: tuple[int, ...] = (10_000, 1_000_000)
     payments: int = 60_000
 
 
 def card_ids(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Write card numbers as ids of ten bytes, one a row."""
+    """Write card numbers as ids of ten bytes, shape (cards, 10)."""
     rows = np.empty((len(numbers), DIGITS + 1), dtype=np.uint8)
     rows[:, 0] = ord("c")
     left = numbers.copy()
@@ -85,7 +85,7 @@ def card_ids(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def partitions_of(rows: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
-    """Return what `murmur2_partition` says of each row, a million times as fast as one by one."""
+    """Return the `murmur2_partition` of each row, computed for all rows at once."""
     multiplier = np.uint32(0x5BD1E995)
     width = rows.shape[1]
     state = np.full(len(rows), 0x9747B28C ^ width, dtype=np.uint32)
@@ -103,7 +103,7 @@ def partitions_of(rows: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
 
 
 def templates() -> list[bytes]:
-    """Return the encoded profiles of some cards after thirty days, decisions included."""
+    """Return the encoded profiles of some simulated cards after thirty days, with their decisions."""
     path = CACHE / f"templates-{SCHEMA}.msgpack"
     if not path.exists():
         chosen = {f"c-{number:05d}".encode() for number in range(TEMPLATES)}
@@ -114,9 +114,9 @@ def templates() -> list[bytes]:
 
 
 def write_changelog(settings: Settings, changelog: str, first: int, end: int) -> None:
-    """Write the profiles of the cards of these numbers, as the scorer's checkpoints would have."""
+    """Write the profiles of the cards with these numbers, as the scorer's checkpoints would."""
     known = templates()
-    # Lighter than the service's producer: no transactions, larger batches. What lies on the topic is the same.
+    # Faster than the service's producer: no transactions, larger batches. The records are the same.
     options = {"bootstrap.servers": settings.bootstrap_servers, "compression.type": "lz4", "linger.ms": 20}
     producer = clients.producer(settings, {**options, "queue.buffering.max.kbytes": 262_144})
     offsets = msgspec.json.encode({settings.topics.transactions: 0})
@@ -138,11 +138,11 @@ def write_changelog(settings: Settings, changelog: str, first: int, end: int) ->
             if not place % 1000:
                 producer.poll(0)
     if producer.flush(PATIENCE):
-        raise SystemExit("the broker did not take all profiles in time")
+        raise SystemExit("the broker did not accept all profiles in time")
 
 
 def fill(settings: Settings, changelog: str, cards: int) -> float:
-    """Fill the changelog from several processes, and place the group after the profiles; returns the seconds."""
+    """Fill the changelog from several processes and commit the matching offsets; returns the seconds."""
     templates()
     began = time.monotonic()
     bounds = [cards * number // WRITERS for number in range(WRITERS + 1)]
@@ -151,13 +151,13 @@ def fill(settings: Settings, changelog: str, cards: int) -> float:
         writer.join(1200)
         if writer.exitcode != 0:
             writer.kill()
-            raise SystemExit(f"the changelog could not be filled: {writer.exitcode}")
+            raise SystemExit(f"a writer of the changelog did not end well; exit code {writer.exitcode}")
     _begin_after_the_first(settings)
     return time.monotonic() - began
 
 
 def _begin_after_the_first(settings: Settings) -> None:
-    """Put a payment into each partition and commit it: what the profiles stem from, as the changelog's headers say."""
+    """Send a payment to each partition and commit its offset, so that the headers of the changelog are true."""
     (payment,) = payments(1)
     producer = clients.producer(settings)
     for number in range(settings.partitions):
@@ -170,7 +170,7 @@ def _begin_after_the_first(settings: Settings) -> None:
 
 
 def of_all_cards(count: int, cards: int) -> list[Payment]:
-    """Return payments of cards drawn evenly, later than everything their profiles know."""
+    """Return payments of evenly drawn cards, later than every payment in their profiles."""
     numbers = np.random.default_rng(11).integers(0, cards, count)
     ids = card_ids(numbers)
     found = []
@@ -182,7 +182,7 @@ def of_all_cards(count: int, cards: int) -> list[Payment]:
 
 
 class Scores:
-    """See the first score that becomes visible after now."""
+    """Wait for the first score that becomes visible after the construction."""
 
     def __init__(self, settings: Settings) -> None:
         self._consumer = clients.reader(settings, f"bench-{time.monotonic_ns()}")
@@ -193,7 +193,7 @@ class Scores:
         )
 
     def wait(self, patience: float) -> tuple[float, float]:
-        """Wait for it; returns the moment (monotonic seconds), and how many earlier payments its card had."""
+        """Wait for the score; returns its time (monotonic seconds), and the card's number of earlier payments."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             message = self._consumer.poll(0.05)
@@ -205,7 +205,7 @@ class Scores:
 
 
 def start(settings: Settings, service: Service, patience: float) -> dict[str, float]:
-    """Start a scorer on work that waits for it; returns seconds to ready and to the first score."""
+    """Start a scorer on a topic with payments; returns the seconds to ready and to the first score."""
     scores, began = Scores(settings), time.monotonic()
     service.start()
     service.wait_until(lambda: service.status("/readyz") == 200, patience)  # noqa: PLR2004
@@ -215,7 +215,7 @@ def start(settings: Settings, service: Service, patience: float) -> dict[str, fl
 
 
 def kill_and_start(settings: Settings, service: Service, volume: Path | None, patience: float) -> dict[str, float]:
-    """Kill it as `kill -9` does, lose its volume or not, start it again; seconds from the kill."""
+    """Kill the scorer as `kill -9` does, remove its volume if given, and start it; returns seconds from the kill."""
     began = time.monotonic()
     service.kill()
     if volume is not None:
@@ -226,9 +226,9 @@ def kill_and_start(settings: Settings, service: Service, volume: Path | None, pa
 
 
 def rest(pid: int, patience: float, look: float = LOOK) -> float:
-    """Wait until a process has little to do for so many seconds; returns how long it had been busy.
+    """Wait until a process is idle for `look` seconds; returns how many seconds it was busy before.
 
-    RocksDB merges files after a recovery, and a broker cleans a compacted topic that was filled at once.
+    RocksDB compacts its files after a recovery, and a broker cleans a compacted topic after it was filled.
     """
     began = time.monotonic()
     while time.monotonic() < began + patience:
@@ -240,7 +240,7 @@ def rest(pid: int, patience: float, look: float = LOOK) -> float:
 
 
 def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
-    """Fill, recover cold, score at once and at rest, kill and start on the volume there is, and on an empty one."""
+    """Measure a cold recovery, the rates right after it and at rest, and restarts on a warm and on an empty volume."""
     settings = fresh_settings(place.bootstrap, place.folder)
     changelog = next(spec.name for spec in topics.topic_specs(settings) if spec.role == "scorer_state")
     folder = place.folder / f"cards-{cards}"
@@ -256,16 +256,14 @@ def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
     try:
         found = {"filled_s": filled, "cold": start(settings, service, patience)}
         if found["cold"]["known"] < 1:
-            raise SystemExit(
-                "the first card was not known: the scorer did not recover the profiles that were filled in"
-            )
+            raise SystemExit("the first scored card had no earlier payments: the scorer did not recover its profile")
         pid, progress, ready = pid_of(service), committed(settings, settings.scorer_group), time.monotonic()
         found["rate_behind"] = _scored(settings, service, behind).rate
         waited = time.monotonic() - ready
         found["rests_s"] = waited + rest(pid, patience)
         cost = _scored(settings, service, rested)
         found |= {"rate": cost.rate, "cpu": cost.cpu, "memory": memory(pid), "disk": size(service.folder / "state")}
-        # Where the broker does not show its files, the changelog cannot be measured: zero.
+        # Zero if the broker does not show its files.
         found["changelog_bytes"] = (_on_disk(place, changelog) - before) / max(progress() - settings.partitions, 1)
         found["profile_bytes"] = before / cards
         found["warm"] = _killed_at_work(settings, service, None, patience, count)
@@ -278,7 +276,7 @@ def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
 
 
 def _scored(settings: Settings, service: Service, given: list[Payment]) -> Cost:
-    """Give it payments, and measure how it scores them."""
+    """Send payments to the scorer, and measure how it scores them."""
     progress = committed(settings, settings.scorer_group)
     done = progress()
     send(settings, given)
@@ -288,7 +286,7 @@ def _scored(settings: Settings, service: Service, given: list[Payment]) -> Cost:
 def _killed_at_work(
     settings: Settings, service: Service, volume: Path | None, patience: float, count: int
 ) -> dict[str, float]:
-    """Give it work, and kill it while it is at it."""
+    """Send payments to the scorer, and kill it while it scores them."""
     send(settings, payments(count))
     time.sleep(1)
     return kill_and_start(settings, service, volume, patience)
@@ -307,7 +305,7 @@ def run(sizes: Sizes) -> dict[str, Any]:
         if str(cards) not in found.found:
             free = shutil.disk_usage(CACHE.parent).free
             if free < cards * BYTES_A_CARD:
-                say(f"scale: {cards} cards left out: {cards * BYTES_A_CARD / 1e9:.0f} GB, {free / 1e9:.0f} are free")
+                say(f"scale: skips {cards} cards, {cards * BYTES_A_CARD / 1e9:.0f} GB needed, {free / 1e9:.0f} free")
                 continue
             with broker() as place:
                 found.measured(str(cards), lambda cards=cards: measure(place, cards, sizes.payments))

@@ -1,8 +1,8 @@
-"""The hot path, stage by stage: microseconds of processor time a transaction, in process, on one core.
+"""Measure the stages of a decision: microseconds of processor time per transaction, in process, on one core.
 
-The stages are the calls the scorer makes, on the same payments, one after the other; the whole step and the whole turn
-of the application (state in RocksDB, checkpoint, no broker) are measured beside them, so that what the stages leave out
-shows. A batch of one is an idle stream, one of 256 a stream under load.
+The stages are the calls that the scorer makes, one after the other on the same payments. The benchmark also measures
+the whole step and the whole turn of the application (state in RocksDB, checkpoint, no broker), which shows the cost
+outside the stages. A batch of one stands for an idle stream, and one of 256 for a stream under load.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from fraud_service.domain.online_model import ModelInputs
 
 BATCHES: Final = (1, 256)
-WARM: Final = 60_000  # payments that only fill the profiles
-LATER: Final = 2_000_000_000_000  # a broker's timestamp after all of them, epoch milliseconds
+WARM: Final = 60_000  # payments that fill the profiles before the measurement
+LATER: Final = 2_000_000_000_000  # broker timestamp after all payments, epoch milliseconds
 HISTORIES: Final = (10, 1_000, 100_000)  # earlier transactions of a card
 PARTITIONS: Final = 4
 STEP: Final = "the whole step"
@@ -55,7 +55,7 @@ TURN: Final = "the whole turn"
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """How many payments are timed, and how often."""
+    """The number of payments to time, and the number of runs."""
 
     payments: int = 10_240
     runs: int = 3
@@ -63,7 +63,7 @@ class Sizes(msgspec.Struct, frozen=True):
 
 @dataclass
 class Bench:
-    """One detector and the profiles it has filled, and the time each stage took so far."""
+    """A detector, the profiles it has filled, and the time of each stage so far."""
 
     settings: Settings
     detector: Detector
@@ -73,7 +73,7 @@ class Bench:
     scores: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def timed(self, stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function, and add what it took to its stage."""
+        """Call a function and add its time to the stage."""
         began = time.process_time_ns()
         result = function(*arguments)
         self.spent[stage] = self.spent.get(stage, 0) + (time.process_time_ns() - began) / 1000
@@ -81,7 +81,7 @@ class Bench:
 
 
 def bench(warm: Sequence[Payment]) -> Bench:
-    """Make a detector and fill the profiles of its cards."""
+    """Create a detector and fill the profiles of its cards."""
     settings = Settings(bootstrap_servers="none:1")
     model = factories.pretrained(settings)
     found = Bench(settings, Detector(model, factories.policy(settings)), SnapshotStore(factories.first_snapshot(model)))
@@ -149,7 +149,7 @@ def _encode(verdicts: Sequence[Assessment]) -> list[bytes]:
 
 
 def stages(bench: Bench, messages: Sequence[Received], size: int) -> dict[str, float]:
-    """Time the stages over the messages, in batches; returns microseconds a transaction."""
+    """Time the stages over the messages in batches; returns microseconds per transaction."""
     bench.spent = {}
     for start in range(0, len(messages), size):
         batch = messages[start : start + size]
@@ -165,7 +165,7 @@ def stages(bench: Bench, messages: Sequence[Received], size: int) -> dict[str, f
 
 
 def records(bench: Bench, messages: Sequence[Received], size: int) -> dict[str, float]:
-    """Time the writing of score records, and keep them to be produced; cards' profiles are as `stages` left them."""
+    """Time the encoding of score records and keep them for `produce`. The profiles are as `stages` left them."""
     bench.spent = {}
     for start in range(0, len(messages), size):
         batch = messages[start : start + size]
@@ -177,22 +177,22 @@ def records(bench: Bench, messages: Sequence[Received], size: int) -> dict[str, 
 
 
 class Kept:
-    """A state that is a dictionary."""
+    """The state of one card in a dictionary."""
 
     def __init__(self, values: dict[str, bytes], card_id: str) -> None:
         self._values, self._card_id = values, card_id
 
     def get_bytes(self, _key: str) -> bytes | None:
-        """Return the card's profile."""
+        """Return the encoded profile of the card."""
         return self._values.get(self._card_id)
 
     def set_bytes(self, _key: str, value: bytes) -> None:
-        """Keep the card's profile."""
+        """Store the encoded profile of the card."""
         self._values[self._card_id] = value
 
 
 def step(bench: Bench, messages: Sequence[Received], size: int) -> float:
-    """Time the scorer's whole step, its metrics included, on state in memory."""
+    """Time the scorer's whole step, metrics included, with state in memory."""
     state: Any = lambda message: Kept(bench.profiles, (message.key or b"").decode())  # noqa: E731
     whole = scorer.ScorerProcessor(bench.settings, bench.detector, bench.knowledge, ScorerMetrics(Metrics()))
     bench.spent = {}
@@ -202,7 +202,7 @@ def step(bench: Bench, messages: Sequence[Received], size: int) -> float:
 
 
 def turns(bench: Bench, warm: Sequence[Received], messages: Sequence[Received], size: int) -> float:
-    """Time the application's turns: the step, state in RocksDB, outputs to a list, a checkpoint every 1,024."""
+    """Time the whole application: the step, state in RocksDB, outputs to a list, a checkpoint every 1,024 messages."""
     with tempfile.TemporaryDirectory() as name:
         settings = bench.settings.model_copy(update={"state_dir": Path(name)})
         metrics = ScorerMetrics(Metrics())
@@ -227,7 +227,7 @@ def _drive(driver: Driver, messages: Sequence[Received]) -> None:
 
 
 def produce(bench: Bench, bootstrap: str, topic: str) -> float:
-    """Time the hand-over of score records to the client and its threads, with the scorer's options."""
+    """Time producing score records with the scorer's client options, the client's threads included."""
     options = {"bootstrap.servers": bootstrap, "partitioner": partitioner.PARTITIONER, "compression.type": "lz4"}
     producer = Producer({**options, "linger.ms": 0, "enable.idempotence": True})
     producer.list_topics(topic, timeout=30)
@@ -241,7 +241,7 @@ def produce(bench: Bench, bootstrap: str, topic: str) -> float:
 
 
 def by_history(earlier: int, bench: Bench) -> dict[str, float]:
-    """Return what a transaction costs a card with so many earlier ones in the last thirty days."""
+    """Return the cost of a transaction of a card with `earlier` transactions in the last thirty days."""
     month = 30 * 86_400_000
     begun = 1_700_000_000_000
     card = [
@@ -299,7 +299,7 @@ def _once(place: Broker, sizes: Sizes, size: int) -> dict[str, float]:
 
 def run(sizes: Sizes) -> dict[str, Any]:
     """Time all stages for all batch sizes, several times."""
-    gc.set_threshold(GARBAGE_THRESHOLD)  # as every verb runs: by default the collector's time falls on some stage
+    gc.set_threshold(GARBAGE_THRESHOLD)  # as every command does; the default would add collections to random stages
     found = Results("stages", msgspec.to_builtins(sizes))
     names = {f"batches of {size} #{number}": size for number in range(sizes.runs) for size in BATCHES}
     if not names.keys() <= found.found.keys():
@@ -312,6 +312,6 @@ def run(sizes: Sizes) -> dict[str, Any]:
 
 
 def medians(found: dict[str, Any], size: int) -> dict[str, float]:
-    """Return the median of each stage."""
+    """Return the median time of each stage."""
     runs = [one for name, one in found.items() if name.startswith(f"batches of {size} #")]
     return {stage: statistics.median(one[stage] for one in runs) for stage in runs[0]} if runs else {}

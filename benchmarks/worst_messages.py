@@ -1,6 +1,8 @@
-"""Time that 256 messages of 64 KiB with the worst known content take in each role: `worst_messages.py`.
+"""Measure how long each role takes for 256 messages of 64 KiB with the worst known content.
 
-Prints processor seconds, for the content as it is and within a JSON object. PYTHONPATH must hold `tests`.
+    PYTHONPATH=tests python benchmarks/worst_messages.py
+
+Prints the processor time (s) for the bare content and for the content within a JSON object.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ ROLES: Final = {
 
 
 def within_json(content: bytes) -> bytes:
-    """Return a payment of the largest size with the content as one of its texts."""
+    """Return a payment of the maximum size with the content in one of its text fields."""
     head = json.dumps(GOOD)[:-1].encode() + b', "note": "'
     return head + content[: MAX_EVENT_BYTES - len(head) - 2].translate(None, b'"\\') + b'"}'
 
 
 def contents() -> dict[str, bytes]:
-    """Return the contents by name: those of the tests, and random ones."""
+    """Return the contents by name: the worst ones of the tests, and random ones."""
     chance = random.Random(1)  # noqa: S311 - no secrets
     alphabets = {
         "random bytes": bytes(range(256)),
@@ -47,7 +49,7 @@ def contents() -> dict[str, bytes]:
 
 
 def seconds(steps: Steps, topic: str, value: bytes) -> float:
-    """Return the processor time of all messages."""
+    """Return the processor time (s) of all messages."""
     message = Received(topic, 0, 0, b"c-1", value, BROKER_TIME)
     began = time.process_time()
     for _ in range(ROUNDS):
