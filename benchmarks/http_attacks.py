@@ -28,8 +28,9 @@ HELLO: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"  # the first bytes of a T
 SERVER: Final = """
 import resource, sys, time
 from pathlib import Path
-from fraud_service.health import Health, HttpEndpoint
-from fraud_service.metrics import Metrics, ScorerMetrics
+from fraud_service.runtime.health import Health, HttpEndpoint
+from fraud_service.runtime.metrics.scorer import ScorerMetrics
+from fraud_service.runtime.metrics.stream import Metrics
 files, identity = int(sys.argv[1]), tuple(map(Path, sys.argv[2:])) or None
 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 metrics = Metrics()
