@@ -1,14 +1,13 @@
-"""A real Apache Kafka for the tests marked `kafka`: one process or several, each broker and KRaft controller in one.
+"""Run a real Apache Kafka for the tests marked `kafka`: one or more processes, each both broker and KRaft controller.
 
-The embedded broker is quick, but whether nothing is lost when a broker crashes, and how transactions, fencing and
-rebalances behave, is only known after trying it on the real thing. The jars are fetched once through Maven; see
-`kafka/pom.xml` beside this file.
+The embedded broker is quick. Only the real Kafka shows how transactions, fencing and rebalances behave, and whether a
+crash of the broker loses data. Maven fetches the jars once; see `kafka/pom.xml` beside this file.
 
 Environment
 -----------
 FRAUD_TEST_REQUIRE_KAFKA
-    `1`: a test that needs Kafka fails where it cannot run, instead of being skipped, and a missing Java or Maven is
-    installed if that is possible (root on a Debian system).
+    `1`: a test that needs Kafka fails instead of being skipped if Kafka cannot run. If Java or Maven is missing, the
+    tests install it where possible (as root on a Debian system).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 POM: Final = Path(__file__).with_name("kafka") / "pom.xml"
 OLDEST_JAVA: Final = 17
 
-# Seconds. Together below the time limit of a test, which the first test also spends on all of this.
+# Seconds. Their sum is below the time limit of a test, because the first test has to do all of this too.
 _APT_TIMEOUT: Final = 150.0
 _FETCH_TIMEOUT: Final = 90.0
 _FORMAT_TIMEOUT: Final = 20.0
@@ -75,7 +74,7 @@ controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
 
-# As in production: a topic that nobody created is an error, not a topic with one partition.
+# As in production: a missing topic is an error, and no topic with one partition appears by itself.
 auto.create.topics.enable=false
 
 # One broker, and few partitions to create before the first group or transaction can work.
@@ -88,22 +87,22 @@ share.coordinator.state.topic.replication.factor={replication}
 share.coordinator.state.topic.min.isr={in_sync}
 min.insync.replicas={in_sync}
 
-# Tests wait for these. The second is what docs/deploy.md advises: a commit of offsets waits for no other.
+# Tests wait for these. docs/deploy.md recommends the second: a commit of offsets then waits for no other commit.
 group.initial.rebalance.delay.ms=0
 group.coordinator.append.linger.ms=0
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
-# After kill -9 the controller turns the restarted broker away until the session of the killed one is over.
+# After kill -9 the controller rejects the restarted broker until the session of the killed one ends.
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 
-# Fit the small heap and disk of a test run.
+# Sizes for the small heap and disk of a test run.
 num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=8388608
 log.index.size.max.bytes=1048576
 """
 
-# The last line of a name counts: a second listener, of which clients are told another port than the broker's own.
+# The last line of a name counts. The second listener advertises another port than the one the broker listens on.
 _FRONTED: Final = """
 listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{back},CONTROLLER://{host}:{controller_port}
 advertised.listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{front}
@@ -112,12 +111,12 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:
 
 
 class KafkaError(RuntimeError):
-    """Apache Kafka cannot be fetched or started here. The message says why."""
+    """Fetching or starting Apache Kafka failed. The message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A cluster before it runs: its id, and the ports of each node for clients and for controllers."""
+    """The id of a future cluster, and the ports of each node for clients and for controllers."""
 
     cluster_id: str
     ports: tuple[tuple[int, int], ...]
@@ -130,14 +129,14 @@ class Plan:
 
 
 class ApacheKafka:
-    """One Kafka broker on loopback ports and a temporary directory; both stay the same over restarts.
+    """One Kafka broker on loopback ports and a temporary directory, which both stay the same across restarts.
 
     Parameters
     ----------
     plan, node
-        The cluster this is a node of, by number from 0; by default it is alone.
+        The cluster, and the number of this node in it, from 0. The default is a cluster of one.
     is_fronted
-        Have a second listener: clients are told `front`, the broker listens on `back`. A proxy stands between them.
+        Add a second listener for a proxy: the broker advertises the port `front` and listens on `back`.
 
     Attributes
     ----------
@@ -162,26 +161,26 @@ class ApacheKafka:
 
     @property
     def log(self) -> Path:
-        """The broker's log, over all starts."""
+        """The broker's log file, for all starts together."""
         return self._directory / "broker.log"
 
     @property
     def folder(self) -> Path:
-        """The folder of all that is its own."""
+        """The folder of all files of this broker."""
         return self._directory
 
     @property
     def data(self) -> Path:
-        """The folder of its topics, one folder a partition."""
+        """The folder of its topics, with one subfolder for each partition."""
         return self._directory / "data"
 
     def start(self) -> None:
-        """Start the broker and wait until it answers: on the ports and data of the first start, if there was one.
+        """Start the broker and wait until it answers. A later start uses the ports and data of the first one.
 
         Raises
         ------
         KafkaError
-            It did not come up; with the end of its log.
+            When the broker did not start. The message has the end of its log.
         """
         if self._process is not None:
             return
@@ -195,18 +194,18 @@ class ApacheKafka:
             if problem is None:
                 return
             log = tail(self.log)
-            # Another process may have taken a port between our look and the broker's bind.
+            # Another process may have taken a port after we chose it and before the broker bound it.
             if attempt == attempts or "Address already in use" not in self.log.read_text(encoding="utf-8"):
                 raise KafkaError(f"Apache Kafka {problem}; the end of its log:\n{log}")
 
     def stop(self) -> None:
-        """End the broker in good order. Data and port are kept for `start`."""
+        """Shut the broker down in an orderly way. Data and port are kept for `start`."""
         process, self._process = self._process, None
         if process is not None:
             end_process(process, timeout=_STOP_TIMEOUT)
 
     def kill(self) -> None:
-        """End the broker at once, as a crash would (SIGKILL). Data and port are kept for `start`."""
+        """Kill the broker as a crash would (SIGKILL). Data and port are kept for `start`."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -218,7 +217,7 @@ class ApacheKafka:
         Raises
         ------
         KafkaError
-            It did not come up again; with the end of its log.
+            When the broker did not start again. The message has the end of its log.
         """
         self.stop()
         self.start()
@@ -250,7 +249,7 @@ class ApacheKafka:
         return self._directory / "server.properties"
 
     def _prepare(self) -> None:
-        """Choose ports, write the configuration, and format an empty data folder, which KRaft asks for."""
+        """Choose ports, write the configuration, and format the empty data folder, as KRaft requires."""
         shutil.rmtree(self.data, ignore_errors=True)
         self.log.unlink(missing_ok=True)
         plan = self._plan or Plan.of(1)
@@ -286,7 +285,7 @@ class ApacheKafka:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self._directory,
-                # Ctrl-C belongs to pytest, whose fixtures then stop the broker.
+                # Keep Ctrl-C for pytest alone, whose fixtures then stop the broker.
                 start_new_session=True,
             )
         problem: str | None = "was interrupted while starting"
@@ -299,7 +298,7 @@ class ApacheKafka:
 
 
 class Cluster:
-    """Several brokers that are one cluster; two of three are enough. A context."""
+    """A cluster of brokers, as a context manager. Two of three brokers are enough to work."""
 
     def __init__(self, nodes: int = 3) -> None:
         plan = Plan.of(nodes)
@@ -311,12 +310,12 @@ class Cluster:
         return ",".join(broker.bootstrap for broker in self.brokers)
 
     def start(self) -> None:
-        """Start the brokers that do not run, together: alone none of them answers."""
+        """Start all stopped brokers together, because one alone does not answer."""
         with ThreadPoolExecutor(len(self.brokers)) as pool:
             list(pool.map(ApacheKafka.start, self.brokers))
 
     def kill(self) -> None:
-        """End all brokers at once, as a power cut would."""
+        """Kill all brokers at once, as a power cut would."""
         for broker in self.brokers:
             broker.kill()
 
@@ -334,21 +333,21 @@ class Cluster:
 
 
 def required() -> bool:
-    """Tell whether a test that needs Kafka has to fail where Kafka cannot run, instead of being skipped."""
+    """Whether a test that needs Kafka fails, instead of being skipped, if Kafka cannot run."""
     return os.environ.get("FRAUD_TEST_REQUIRE_KAFKA") == "1"
 
 
 def ensure_java() -> None:
-    """Install Java and Maven where Kafka is required and one is missing, if this is root on a Debian system.
+    """Install Java and Maven if Kafka is required and one is missing (as root on a Debian system).
 
     Raises
     ------
     KafkaError
-        The installation failed or took longer than its bound.
+        When the installation failed or took too long.
     """
     if not (required() and shutil.which("apt-get") and os.geteuid() == 0):
         return
-    # The default runtime instead of a certain version: 17 on Debian 12, 21 on Debian 13, and both will do.
+    # The default runtime is 17 on Debian 12 and 21 on Debian 13. Both are new enough.
     script = "apt-get update -q && apt-get install -q -y --no-install-recommends default-jre-headless maven"
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with fetched.tick():
@@ -358,7 +357,7 @@ def ensure_java() -> None:
 
 @functools.cache
 def why_unavailable() -> str | None:
-    """Tell why Apache Kafka cannot run here; fetches the jars if they are not there yet.
+    """Return why Apache Kafka cannot run here; fetches the jars if they are missing.
 
     Returns
     -------
@@ -376,17 +375,12 @@ def why_unavailable() -> str | None:
 
 
 def jars() -> Path:
-    """Give the folder with the broker's jars, and fetch them the first time.
-
-    Returns
-    -------
-    Path
-        The folder, complete.
+    """Return the folder with all of the broker's jars; fetches them the first time.
 
     Raises
     ------
     KafkaError
-        Maven is missing, or could not obtain them.
+        When Maven is missing, or could not fetch them.
     """
     with fetched.tick():
         return _cached_jars() or _fetch()
@@ -397,7 +391,7 @@ def _fetch() -> Path:
     if maven is None:
         raise KafkaError("Maven (mvn), which fetches Apache Kafka, is not installed")
     target = _jar_folder()
-    # Filled aside and then renamed: what has the final name is complete, also if a run is interrupted.
+    # Fill another folder and then rename it, so that an interrupted run never leaves an incomplete one.
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
         filled = Path(scratch) / "jars"
         # The pom is copied, because Maven may create a folder `target` beside it.
@@ -410,7 +404,7 @@ def _fetch() -> Path:
 
 def _jar_folder() -> Path:
     version = ET.parse(POM).findtext(".//{*}kafka.version")  # noqa: S314 - our own file
-    # The digest, because another dependency or version of it is another set of jars.
+    # The digest changes with every dependency and version, so each set of jars has its own folder.
     return fetched.folder() / f"kafka-{version}-{hashlib.sha256(POM.read_bytes()).hexdigest()[:8]}"
 
 
@@ -443,7 +437,7 @@ def _two_ports() -> tuple[int, int]:
 
 
 def _run(command: list[str], *, timeout: float, what: str, env: dict[str, str] | None = None) -> None:
-    """Run a program to its end; every way in which that can fail becomes a `KafkaError`."""
+    """Run a program to its end, and turn every failure into a `KafkaError`."""
     try:
         done = subprocess.run(
             command,

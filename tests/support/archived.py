@@ -1,4 +1,4 @@
-"""A log that a loop has written, read without a broker; tests alter it to see what a verification finds."""
+"""A log that a loop has written, readable without a broker. Tests alter it to check what a verification finds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Log:
-    """Records by topic and partition. It is its own reader of topics."""
+    """Records by topic and partition, which is also a topic reader."""
 
     def __init__(self, settings: Settings, partitions: int) -> None:
         self.settings = settings
@@ -56,7 +56,7 @@ class Log:
         log[log.index(entry)] = entry._replace(**changed)
 
     def remove(self, entry: Record) -> None:
-        """Lose one record."""
+        """Remove one record, as if it was lost."""
         self.entries[entry.topic, entry.partition].remove(entry)
 
     def cut(self, role: str, share: float) -> None:
@@ -94,7 +94,7 @@ class Log:
         }
 
     def serve(self, monkeypatch) -> Log:
-        """Let every reader of the topics read this log, in this process. The groups have committed all of it."""
+        """Make every topic reader of this process read this log. The groups have committed all of it."""
         monkeypatch.setattr(log_reader, "opened", lambda *_: self)
         monkeypatch.setattr(replay, "shares", lambda partitions: [sorted(partitions)])
         monkeypatch.setattr(offset_cut, "stable_ranges", lambda _settings, _reader, topic: self.spans(topic))

@@ -1,4 +1,4 @@
-"""The topics of a scorer, written by its real processor without a broker: a log to verify and to alter."""
+"""Write a scorer's topics with its real processor and without a broker, for tests that verify or alter the log."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Written(Log):
     def send(self, value: bytes | None, key: bytes | None, partition: int | None = None) -> Record:
         """Append a message and process it."""
         number = _partition(key) if partition is None else partition
-        moment = BROKER_TIME + len(self.entries["transactions", number]) // 2 * 2  # the broker's clock is coarse
+        moment = BROKER_TIME + len(self.entries["transactions", number]) // 2 * 2  # a coarse broker clock
         entry = self.append("transactions", number, key, value, timestamp=moment)
 
         def state_of(message: Received) -> Store:
@@ -117,7 +117,7 @@ def _partition(key: bytes | None) -> int:
 
 
 def edited(log: Log, role: str, change: Callable[[list[Record]], list[Record]], partition: int) -> Log:
-    """Return the log with the entries of one partition changed. Their offsets stay, see `renumbered`."""
+    """Return the log with the entries of one partition changed. Their offsets stay; see `renumbered`."""
     copy = Log(defaultdict(list, {place: list(entries) for place, entries in log.entries.items()}))
     copy.entries[role, partition] = change(list(log.of(role, partition)))
     return copy

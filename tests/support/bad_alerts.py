@@ -1,4 +1,4 @@
-"""Records that are no alerts: value and headers, by what is wrong with them."""
+"""Invalid alerts: value and headers, by the fault."""
 
 from __future__ import annotations
 

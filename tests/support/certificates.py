@@ -1,4 +1,4 @@
-"""An authority of our own, and certificates that it signs: made anew for each test run, valid for an hour."""
+"""A certificate authority and certificates for one test run, valid for an hour."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HOUR = dt.timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Identity:
-    """Files of a certificate and of its private key, PEM."""
+    """The PEM files of a certificate and of its private key."""
 
     certificate: Path
     key: Path
 
 
 class Authority:
-    """Signs certificates for host names and addresses; `root` is the file by which others trust it."""
+    """Signs certificates for host names and addresses. Clients that load the file `root` trust them."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder, self._name = folder, name
@@ -41,7 +41,7 @@ class Authority:
         self.root.write_bytes(self._root.public_bytes(serialization.Encoding.PEM))
 
     def sign(self, name: str, *hosts: str) -> Identity:
-        """Make a certificate called `name` for these host names or addresses."""
+        """Create a certificate with the common name `name` for these host names or addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = _begin(subject, self._subject, key.public_key())

@@ -1,4 +1,4 @@
-"""The chart as Helm renders it, and what Kubernetes and the operators think of the result."""
+"""Render the chart with Helm, and validate the result against the schemas of Kubernetes and of the operators."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CUSTOM = {
 
 Manifest = dict[str, Any]
 
-# What has no default: whoever installs the chart must say it.
+# Values without a default, which each installation must set.
 REQUIRED: Manifest = {
     "signing": {"allowUnsigned": True},
     "networkPolicy": {"brokers": [{"podSelector": {"matchLabels": {"strimzi.io/cluster": "kafka"}}}]},
@@ -41,14 +41,14 @@ def loaded(folder: Path = CHART) -> Chart:
 
 
 def texts(values: Manifest | None = None, folder: Path = CHART, **release: Any) -> dict[str, str]:
-    """Return what Helm renders, by template; values are checked against the schema as `helm install` does."""
+    """Return Helm's output by template, after the same check of the values as in `helm install`."""
     values = merged(REQUIRED, values or {})
     loaded(folder).validate_schema(values)
     return loaded(folder).render(values, **{"name": "rel", "namespace": "payments", **release})
 
 
 def merged(values: Manifest, more: Manifest) -> Manifest:
-    """Return values with more values over them, as Helm does with several files."""
+    """Merge values over other values, as Helm does with several files."""
     deeper = {
         name: merged(values[name], more[name])
         for name in values.keys() & more.keys()
@@ -69,7 +69,7 @@ def ci(path: Path) -> Manifest:
 
 
 def named(manifests: list[Manifest], kind: str, ending: str = "") -> Manifest:
-    """Return the only manifest of a kind whose name ends so."""
+    """Return the only manifest of a kind whose name has this ending."""
     (found,) = [one for one in manifests if one["kind"] == kind and one["metadata"]["name"].endswith(ending)]
     return found
 
@@ -102,7 +102,7 @@ def container(pod: Manifest) -> Manifest:
 
 
 def environment(manifests: list[Manifest], component: str) -> dict[str, str]:
-    """Return the variables that a container sees, as the kubelet makes them: in order, `$(NAME)` replaced once."""
+    """Return a container's variables as the kubelet sets them: in order, with `$(NAME)` replaced once."""
     mine = container(pods(manifests)[component])
     seen: dict[str, str] = {}
     for source in mine["envFrom"]:
@@ -142,7 +142,7 @@ def _definitions(folder: str) -> Manifest:
 
 
 def faults(manifest: Manifest) -> list[str]:
-    """Return what the API server, or an operator's definition, would refuse."""
+    """Return the faults for which the API server or an operator would reject the manifest."""
     api, kind = manifest["apiVersion"], manifest["kind"]
     if (api, kind) in CUSTOM:
         return _custom_faults(manifest, CUSTOM[api, kind])
@@ -154,7 +154,7 @@ def faults(manifest: Manifest) -> list[str]:
 
 
 def _custom_faults(manifest: Manifest, model: Any) -> list[str]:
-    """Compare with the model made from the operator's definition, which leaves out what it does not know."""
+    """Compare with the model of the operator's definition, which drops unknown fields."""
     try:
         known = model.model_validate(copy.deepcopy(manifest)).model_dump(by_alias=True, exclude_unset=True, mode="json")
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""What every model has to satisfy, as plain functions over one small protocol, and the adapters to it.
+"""Checks that every model must pass, as functions over one small protocol, and the adapters to it.
 
-A check takes a model that nobody else uses and raises `AssertionError` where the model breaks the promise. Models that
-learn must satisfy `LEARNER_CHECKS` too.
+A check needs a model of its own, and raises `AssertionError` if the model fails. Models that learn must also pass
+`LEARNER_CHECKS`.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Scorer(Protocol):
         """Return the probability of fraud of every row."""
 
     def data(self) -> bytes:
-        """Return everything the model is made of."""
+        """Serialise the whole model."""
 
     def restored(self, data: bytes) -> Self:
-        """Return the model that was written as `data`."""
+        """Load the model from its serialised form."""
 
 
 class Learner(Scorer, Protocol):
@@ -82,7 +82,7 @@ class Learner(Scorer, Protocol):
 
 
 class Planted(NamedTuple):
-    """An example of a world in which one can tell."""
+    """An example whose label follows from its features."""
 
     row: Features
     is_fraud: bool
@@ -90,7 +90,7 @@ class Planted(NamedTuple):
 
 @dataclass(frozen=True)
 class PretrainedScorer:
-    """The pretrained model as it is served."""
+    """The pretrained model as the scorer uses it."""
 
     model: OnnxForest
     artifact: Artifact
@@ -108,7 +108,7 @@ class PretrainedScorer:
 
 @dataclass(frozen=True)
 class SnapshotScorer:
-    """The online model as data, as snapshots carry it."""
+    """The online model as published in snapshots."""
 
     online: OnlineModel
     pretrained: OnnxForest
@@ -125,7 +125,7 @@ class SnapshotScorer:
 
 @dataclass(frozen=True)
 class RiverScorer:
-    """River's own model, taught with what the pretrained model says."""
+    """River's model, which learns from the output of the pretrained model."""
 
     learner: RiverLearner
     pretrained: OnnxForest
@@ -149,14 +149,14 @@ class RiverScorer:
 
 
 def plausible(seed: int, count: int) -> list[Features]:
-    """Draw rows of every magnitude that a feature may have."""
+    """Draw rows with features of every possible magnitude."""
     rng = random.Random(seed)
     draws = (lambda: 0.0, lambda: float(rng.randrange(20)), rng.random, lambda: math.exp(rng.uniform(-3, 9)))
     return [Features(*(rng.choice(draws)() for _ in NAMES)) for _ in range(count)]
 
 
 def planted(seed: int, count: int) -> list[Planted]:
-    """Draw examples of a world where frauds are large payments to merchants new to the card, at night."""
+    """Draw examples in which frauds are large payments at night to merchants new to the card."""
     rng, examples = random.Random(seed), []
     for _ in range(count):
         is_fraud = rng.random() < 0.2
@@ -174,7 +174,7 @@ def planted(seed: int, count: int) -> list[Planted]:
 
 
 def teach(model: Learner, examples: Iterable[Planted]) -> None:
-    """Teach examples in order."""
+    """Let the model learn the examples in order."""
     for row, is_fraud in examples:
         model.learn(row, is_fraud=is_fraud)
 
@@ -265,7 +265,7 @@ def check_examples_that_are_not_finite_ruin_nothing(model: Learner) -> None:
         if any(map(math.isnan, row.vector())):
             model.learn(row, is_fraud=True)
     assert model.data() == before
-    for row in [*NOT_FINITE, *EXTREMES]:  # what is infinite may be learned as very large
+    for row in [*NOT_FINITE, *EXTREMES]:  # a model may learn an infinite value as a very large one
         model.learn(row, is_fraud=True)
     check_scores_are_probabilities(model)
 

@@ -1,4 +1,4 @@
-"""The image as it is deployed: built by podman on a base that needs no registry, and run with every restriction."""
+"""Build the image with podman on a base that needs no registry, and run it with every restriction of a deployment."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from support.processes import STOP_TIMEOUT, Service, environment
 
 ROOT = Path(__file__).parents[2]
 STATE = "/var/lib/fraud-service"
-# The default base comes from a registry; Debian's own Python of that version comes from where all its packages come.
+# The default base comes from a registry. Debian's own Python of the same version comes from its package archive.
 LOCAL_BASE = "localhost/fraud-service-base:trixie"
 BUILD_TIMEOUT = 900.0
-GRACE = 30  # seconds: what Kubernetes gives by default
-# Works inside a virtual machine or a container too: without systemd, and where limits cannot be raised.
+GRACE = 30  # seconds: the default of Kubernetes
+# Works inside a virtual machine or a container too: needs neither systemd nor higher limits.
 CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -31,7 +31,7 @@ cgroup_manager = "cgroupfs"
 
 
 def podman(*arguments: str, timeout: float = 120.0) -> str:
-    """Run podman to its end; returns what it said."""
+    """Run podman to its end; returns its output."""
     done = subprocess.run(
         ["podman", *arguments], env=podman_environment(), capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -48,7 +48,7 @@ def podman_environment() -> dict[str, str]:
 
 
 def base_image() -> str:
-    """Return the base: BASE_IMAGE of the environment, or a Debian with Python, made here once."""
+    """Return the base image: `BASE_IMAGE` of the environment, or a Debian with Python that is built here once."""
     given = os.environ.get("BASE_IMAGE")
     if given:
         return given
@@ -65,7 +65,7 @@ def base_image() -> str:
 def build(target: str) -> str:
     """Build one target of the Dockerfile; returns the name of the image."""
     name = f"localhost/fraud-service:{target}"
-    # The machine's own certificates and index, where it has such, reach the build and not the image.
+    # The build can use the machine's own certificates and package index. They do not become part of the image.
     outside = ["--volume=/etc/ssl/certs:/etc/ssl/certs:ro"] if Path("/etc/ssl/certs").is_dir() else []
     outside += [f"--build-arg={name}" for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX") if name in os.environ]
     podman(
@@ -77,12 +77,12 @@ def build(target: str) -> str:
 
 
 def inspect(name: str) -> dict:
-    """Return what podman knows of an image or a container."""
+    """Return podman's description of an image or a container."""
     return json.loads(podman("inspect", name))[0]
 
 
 def compressed_megabytes(image: str) -> float:
-    """Return the size of the layers beyond the base, as a registry holds them."""
+    """Return the compressed size (MB) of the layers above the base, as in a registry."""
     below = len(inspect(base_image())["RootFS"]["Layers"])
     with tempfile.TemporaryDirectory() as folder:
         podman("push", "--quiet", image, f"oci:{folder}:image", timeout=BUILD_TIMEOUT)
@@ -94,7 +94,7 @@ def compressed_megabytes(image: str) -> float:
 
 
 def restrictions(memory: str) -> list[str]:
-    """Return what Pod Security "restricted" stands for, and a read-only root without temporary files, as options."""
+    """Return podman's options for Pod Security "restricted" with a read-only root and no temporary files."""
     return [
         "--network=host", "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",
         "--security-opt=no-new-privileges", f"--memory={memory}", f"--memory-swap={memory}", "--pids-limit=256",
@@ -109,7 +109,7 @@ def service_settings(settings, **options: str) -> list[str]:
 
 @dataclass
 class Container(Service):
-    """A process of the service in a container of its own, with a volume for its state."""
+    """A process of the service in a separate container, with a volume for its state."""
 
     image: str = "localhost/fraud-service:service"
     memory: str = "512m"
@@ -132,18 +132,18 @@ class Container(Service):
             self.process.wait(STOP_TIMEOUT)
 
     def stop(self) -> int:
-        """SIGTERM, and SIGKILL (137) after the grace period."""
+        """Stop with SIGTERM, and with SIGKILL after the grace period (exit code 137)."""
         podman("stop", f"--time={GRACE}", self.name, timeout=GRACE + 30)
         return self.process.wait(STOP_TIMEOUT)
 
     def kernel_status(self) -> dict[str, str]:
-        """Return what the kernel says of the process: /proc/<pid>/status."""
+        """Return the fields of `/proc/<pid>/status`."""
         pid = inspect(self.name)["State"]["Pid"]
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     def listens_to_sigterm(self) -> bool:
-        """Whether a handler is installed: to process 1 of a container the kernel gives no signal without."""
+        """Whether a handler for SIGTERM is installed. Without one, process 1 of a container never gets the signal."""
         if podman("ps", "--quiet", f"--filter=name={self.name}") == "":
             return False
         return bool(int(self.kernel_status()["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)

@@ -11,7 +11,7 @@ from fraud_service.domain.events import encode
 
 @st.composite
 def messages(draw) -> list[tuple[bytes | None, bytes | None]]:
-    """Draw payments of a few cards, some repeated and some large enough to be flagged, and what cannot be read."""
+    """Draw payments of a few cards (some duplicates, some large enough to flag) and unreadable messages."""
     sent: list[tuple[bytes | None, bytes | None]] = []
     for number in range(draw(st.integers(1, 24))):
         if draw(st.integers(0, 5)) == 0:

@@ -1,8 +1,8 @@
-"""The topology driver: the real Quix topologies, their state and their checkpoints, without a broker.
+"""Drive the real Quix topologies with their state and checkpoints, without a broker.
 
-Messages go in by topic; what the service produces comes out by topic, as a committed reader would see it. Partitions
-are those the murmur2 partitioner would choose. State lies in RocksDB under a temporary folder, so that a driver can be
-closed and another one opened on what it left.
+A test sends messages to topics and reads the outputs by topic, as a `read_committed` consumer would see them.
+Partitions follow the murmur2 partitioner. State is in RocksDB in a temporary folder, so that a test can close a driver
+and open another one on the same state.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Message:
 
 
 class MemoryTopics(TopicManager):
-    """Topics that exist because somebody asked for them."""
+    """Topics that exist from the first request on."""
 
     def __init__(self, partitions: int, group: str) -> None:
         super().__init__(topic_admin=None, consumer_group=group, auto_create_topics=False)
@@ -57,7 +57,7 @@ class MemoryTopics(TopicManager):
 
 
 class Driver:
-    """Drive one application, at least once, and with commits by hand only."""
+    """Drive one application under at-least-once, with explicit commits only."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Driver:
     ) -> None:
         self.settings = settings
         self.partitions = partitions
-        self.batch = 1  # messages that the application is given at once
-        self.ticks = True  # whether the hook is called after each batch
+        self.batch = 1  # messages that the application gets at once
+        self.ticks = True  # whether to call the hook after each batch
         self._batch: list[Received] = []
         self.produced: dict[str, list[Message]] = defaultdict(list)
         self._pending: list[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]], int]] = []
@@ -115,7 +115,7 @@ class Driver:
             self.app.hooks.on_tick()
 
     def commit(self) -> None:
-        """Commit the checkpoint: state to disk, outputs to readers."""
+        """Commit the checkpoint: write state to disk, and make outputs visible."""
         self._process_batch()
         self._context.commit_checkpoint(force=True)
 
@@ -128,7 +128,7 @@ class Driver:
         self._pending.clear()
 
     def close(self) -> None:
-        """Close the state; what was not committed is lost, as in a crash."""
+        """Close the state and lose uncommitted changes, as in a crash."""
         self._state.close()
 
     def _produce(self, topic, value=None, key=None, headers=None, partition=None, timestamp=None) -> None:

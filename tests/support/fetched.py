@@ -1,9 +1,9 @@
-"""What the tests fetch once and keep, and whose turn it is: the suite runs in two processes, and both find it missing.
+"""Keep what the tests fetch, and let only one of the suite's processes fetch at a time.
 
 Environment
 -----------
 FRAUD_TEST_CACHE
-    Folder that keeps what was fetched between runs. Default: `~/.cache/fraud-service`.
+    Folder that keeps fetched files between runs. Default: `~/.cache/fraud-service`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def folder() -> Path:
-    """Give the folder, made if it was not there."""
+    """Return the folder, created if it was missing."""
     cache = os.environ.get("FRAUD_TEST_CACHE")
     kept = Path(cache) if cache else Path.home() / ".cache" / "fraud-service"
     kept.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def folder() -> Path:
 
 @contextmanager
 def tick() -> Iterator[None]:
-    """Wait until no other process installs or fetches: neither apt-get nor Maven's repository takes two at a time."""
+    """Wait until no other process installs or fetches, because apt-get and Maven's repository allow only one."""
     with (folder() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, or the process has ended
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed or the process ends
         yield

@@ -1,4 +1,4 @@
-"""Records that somebody else puts on the topics that scorers and learners believe, and among the dead letters."""
+"""Forged records on the internal topics of scorers and learners, and among the dead letters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SWITCHED_OFF = encode_record(SwitchRecord(online=False, at=1))
 
 
 def _models() -> list[Forged]:
-    """Return what would have ended processes at each start."""
+    """Return model records that would end a process at each start."""
     shipped = artifact.read(artifact.shipped())
     huge = msgspec.structs.replace(shipped, manifest=msgspec.structs.replace(shipped.manifest, leaves=int(1e11)))
     refit = (
@@ -67,9 +67,9 @@ RECORDS: dict[str, list[Forged]] = {
 
 
 def unbelieved(settings: Settings) -> Iterator[tuple[str, Forged]]:
-    """Yield, by topic, what no process may believe where records are signed: all of it unsigned and signed elsewhere.
+    """Yield, by topic, records that every process must reject if records are signed.
 
-    Also what would be believed, if only the right key had signed it for this deployment.
+    Each record comes unsigned and with a foreign signature. Some would be valid with the right key for this deployment.
     """
     ring = load_keyring(settings)
     elsewhere = [
@@ -93,12 +93,12 @@ def unbelieved(settings: Settings) -> Iterator[tuple[str, Forged]]:
 
 
 def letters(settings: Settings, places: dict[int, tuple[int, bytes]]) -> Iterator[tuple[int, Forged]]:
-    """Yield dead letters and marks that somebody wrote, and the partition of each.
+    """Yield forged dead letters and marks, each with its partition.
 
     Parameters
     ----------
     places
-        Offset and key of a dead letter that is real, by partition.
+        Offset and key of a genuine dead letter, by partition.
     """
     names = settings.topics
     for topic, offset in ((names.models, 0), (names.scores, 0), (names.labels, 2**62), ("no such topic", 1)):

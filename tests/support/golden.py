@@ -1,6 +1,7 @@
-"""The golden log, and the output of every command on it; `python tests/support/golden.py --write` writes both again.
+"""The golden log, and the output of every command on it.
 
-That is needed when the shipped model, the features or a record change. A change of the replay alone must not need it.
+`python tests/support/golden.py --write` writes both again. This is necessary when the shipped model, the features or a
+record change. A change of the replay alone must not need it.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _json(value: object) -> str:
 
 
 def write() -> None:
-    """Play the golden log, and write it and the output on it."""
+    """Run the service for the golden log, and write the log and the commands' output."""
     events = [(n % 5, n % 3, 700.0 if n % 6 == 0 else 15.0 + n % 7, 1 + n % 3, 30, n % 6 == 0) for n in range(60)]
     with tempfile.TemporaryDirectory() as folder:
         played(Path(folder), events, **LOG_SETTINGS).write(LOG)

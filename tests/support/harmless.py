@@ -1,4 +1,4 @@
-"""Values that are no card data, of many kinds, and how often the guard takes them for some."""
+"""Harmless values of many kinds, and how often the guard mistakes them for card data."""
 
 from __future__ import annotations
 
@@ -155,14 +155,14 @@ KINDS: Final[dict[str, Kind]] = {
     "amounts": lambda dice: f"{dice.expovariate(0.001):.2f}",
     "lists of amounts": lambda dice: [round(dice.uniform(1, 99), 2) for _ in range(8)],
     "whole payments": _payment,
-    # What no rule can tell from card numbers: their rate is shown, not bounded.
+    # No rule can distinguish these from card numbers. Their rate is shown, but has no bound.
     **{f"numbers of {n} digits": (lambda dice, n=n: str(dice.randrange(10 ** (n - 1), 10**n))) for n in range(12, 25)},  # type: ignore[misc]
 }
 NUMERIC: Final = frozenset(name for name in KINDS if name.startswith("numbers of"))
 
 
 def rate(kind: str, count: int) -> tuple[int, int]:
-    """Return how many values of a kind were tried, and how many were taken for card data: always the same ones."""
+    """Return the number of values of a kind, and how many the guard mistook for card data. The values never change."""
     dice = random.Random(kind)
     values = (KINDS[kind](dice) for _ in range(count))
     messages = (json.dumps({"value": str(one) if isinstance(one, uuid.UUID) else one}).encode() for one in values)

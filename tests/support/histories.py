@@ -1,4 +1,4 @@
-"""Histories to train on, and how many trees a test fits."""
+"""Histories to train on, and the number of trees in a test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUICK_TREES = 15
 
 
 def hourly_history(count: int, **facts: Any) -> list[LabelledTransaction]:
-    """Make a payment an hour; every third is a fraud, known a day later."""
+    """Create one payment an hour. Every third is a fraud with a label a day later."""
     return [
         LabelledTransaction(
             transaction(f"t{n:04}", MONDAY + n * HOUR, **({"amount": 900.0 if n % 3 == 0 else 20.0} | facts)),

@@ -1,4 +1,4 @@
-"""Messages that hold a process up or fill its memory: worst contents, and bombs that are small on disk."""
+"""Messages that delay a process or fill its memory: worst contents, and compressed bombs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MB: Final = 1_000_000
 BOMB: Final = b"4 "
-# Repeated to any size. Each keeps a scanner for card data busy in another way; whoever finds a worse one adds it.
+# Repeated to any size. Each keeps a scanner for card data busy in another way. Add worse contents here.
 WORST: Final = {
     "single digits": b"4 ",
     "pairs with dashes": b"42-42 ",
@@ -30,22 +30,22 @@ WORST: Final = {
     "nothing but zeros": b"0",
     "no text": b"\xff",
 }
-# Codec and bytes of a message whose batch has less than a broker takes, a million. Snappy halves twenty to one at best.
+# Codec and size of a message whose batch is below the broker's limit of a million bytes. Snappy reaches 20:1 at best.
 BOMBS: Final = (("lz4", 50 * MB), ("gzip", 8 * MB), ("zstd", 24 * MB), ("snappy", 18 * MB), ("gzip", 50 * MB))
 
 
 def worst(name: str, size: int = MAX_EVENT_BYTES) -> bytes:
-    """Return so many bytes of one of the contents."""
+    """Return `size` bytes of one of the contents."""
     unit = WORST[name]
     return (unit * (size // len(unit) + 1))[:size]
 
 
-# Beyond what the client unpacks.
+# Larger than the client decompresses.
 UNREADABLE: Final = ("zstd", 120 * MB)
 
 
 def send_bombs(settings: Settings, topic: str, key: bytes, bombs: Iterable[tuple[str, int]]) -> None:
-    """Send messages of so many bytes, each alone in a batch of its codec."""
+    """Send messages of the given codecs and sizes, each alone in its batch."""
     for codec, size in bombs:
         options = {"compression.type": codec, "message.max.bytes": 200 * MB, "queue.buffering.max.kbytes": 1 << 20}
         sender.produce_all(settings, [sender.OutgoingRecord(topic, key, BOMB * (size // len(BOMB)), [])], options)

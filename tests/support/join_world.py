@@ -1,4 +1,4 @@
-"""One label join or several, driven as the learner drives them."""
+"""Drive label joins as the learner does."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from fraud_service.domain.records import ScoreRecord
 
 CALENDAR = LearningSchedule(interval=10, activation_delay=2, maturity=100, retention=1000)
-Taught = tuple[int, str, bool, int, bool]  # boundary, transaction, is it fraud, known at, corrects
+Taught = tuple[int, str, bool, int, bool]  # boundary, transaction, is fraud, label time, is correction
 
 
 @dataclass
 class World:
-    """One ledger or several, driven as the learner drives them."""
+    """One or more label joins, driven as the learner drives them."""
 
     partitions: int = 1
     closed: int = -1
     taught: list[Taught] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
-    sweeps: int = 0  # entries at once; 0: none
+    sweeps: int = 0  # entries per sweep; 0 for no sweeps
 
     def __post_init__(self) -> None:
         self.stores = [DictStore() for _ in range(self.partitions)]
@@ -43,7 +43,7 @@ class World:
         return self._ledger(word.transaction_id).add_label(word, self.closed)
 
     def close(self, until: int) -> list[Taught]:
-        """Close the boundaries up to this instant; returns what was taught."""
+        """Close the boundaries up to this time; returns the learned examples."""
         before = len(self.taught)
         while (self.closed + 1) * CALENDAR.interval <= until:
             boundary = self.closed + 1
@@ -56,7 +56,7 @@ class World:
         return self.taught[before:]
 
     def sweep(self, boundary: int) -> None:
-        """Sweep as the learner does where very much falls due; it must change nothing."""
+        """Sweep as the learner does when many entries are due. It must not change the result."""
         if self.sweeps:
             for ledger in self.ledgers:
                 place = 0

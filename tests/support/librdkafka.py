@@ -1,4 +1,4 @@
-"""librdkafka itself, for what its Python client does not let anybody send."""
+"""Send records through librdkafka that its Python client cannot send."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _library() -> ctypes.CDLL:
 
 
 class Sender:
-    """Send records with a header of any name, UTF-8 or not. A context: leaving it waits until all are there."""
+    """Send records with a header of any name, UTF-8 or not. Leaving the context waits for all deliveries."""
 
     def __init__(self, bootstrap: str) -> None:
         self._library = _library()

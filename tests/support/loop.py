@@ -1,4 +1,4 @@
-"""Scorer and learner wired to each other through two topology drivers: the whole service without a broker."""
+"""Connect scorer and learner through two topology drivers: the whole service without a broker."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class WholeLog:
-    """A view of logs that are always read to their end."""
+    """A view of logs in which a read always reaches the end."""
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
@@ -44,7 +44,7 @@ class WholeLog:
 
 
 class Loop:
-    """The service in one process, stepped by hand."""
+    """The service in one process; the test makes each step."""
 
     def __init__(self, folder: Path, partitions: int = 4, **settings: object) -> None:
         self.settings = Settings(state_dir=folder, instance_id="test", allow_unsigned=True, **settings)
@@ -100,7 +100,7 @@ class Loop:
         self.scorer.send(self.settings.topics.transactions, key, value, timestamp)
 
     def promote(self, artifact: Artifact) -> None:
-        """Promote a model: ready in the scorer at once, taught beside from the next boundary on."""
+        """Promote a model: the scorer has it at once, and it learns alongside from the next boundary on."""
         model = OnnxForest(artifact)
         self.models.append(artifact)
         self.scorer_models.activate(model)
@@ -116,7 +116,7 @@ class Loop:
         self.learner.send(self.settings.topics.labels, label.card_id.encode(), encode(label), BROKER_TIME, partition)
 
     def tick(self) -> None:
-        """Commit the scorer, hand its scores to the learner, and what that teaches back to the scorer."""
+        """Commit the scorer, send its scores to the learner, and send the learner's records to the scorer."""
         self.scorer.commit()
         for record in self._fresh(self.scorer, self.settings.topics.scores):
             self.learner.send(self.settings.topics.scores, record.key, record.value, record.timestamp)
@@ -128,21 +128,21 @@ class Loop:
         self.knowledge.apply_received()
 
     def restart_learner(self) -> None:
-        """Kill the learner and start it again on what it had committed."""
+        """Kill the learner and start it again on its committed state."""
         self.learner.close()
         produced, offsets = self.learner.produced, self.learner._offsets
         self.learner = self._learner()
         self.learner.produced, self.learner._offsets = produced, offsets
 
     def restart_scorer(self) -> None:
-        """The same for the scorer."""
+        """Kill the scorer and start it again on its committed state."""
         self.scorer.close()
         produced, offsets = self.scorer.produced, self.scorer._offsets
         self.scorer = self._scorer()
         self.scorer.produced, self.scorer._offsets = produced, offsets
 
     def on(self, role: str) -> list[Message]:
-        """Return what was committed to an output topic."""
+        """Return the committed messages of an output topic."""
         name = getattr(self.settings.topics, role)
         return [*self.scorer.produced[name], *self.learner.produced[name]]
 

@@ -1,4 +1,4 @@
-"""Messages that are no transactions: value, key, and the reason each must be given."""
+"""Malformed messages: value, key, and the expected reason of the dead letter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from fraud_service.domain.events import DeadLetterReason
 
 START = 1_700_000_000_000
-BROKER_TIME = 4_102_444_800_000  # 2100: no good event of a test lies in the future
+BROKER_TIME = 4_102_444_800_000  # the year 2100: later than every valid event of a test
 GOOD = {
     "transaction_id": "t-1",
     "timestamp": START,

@@ -1,4 +1,4 @@
-"""What the committed dashboards and rules ask Prometheus."""
+"""The queries of the committed dashboards and rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CHART = Path(__file__).parents[2] / "helm/fraud-service"
 RULES = CHART / "rules/fraud-service.yaml"
-# As Grafana would fill them in with "All" chosen, on a range of some minutes.
+# The values that Grafana uses with "All" selected, on a range of some minutes.
 VARIABLES = {
     "$namespace": ".*",
     "$job": ".*",
@@ -25,7 +25,7 @@ VARIABLES = {
 
 
 def rules() -> list[dict[str, Any]]:
-    """Return all rules, recording ones and alerts."""
+    """Return all recording rules and alerts."""
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
@@ -54,12 +54,12 @@ def filled(expression: str) -> str:
 
 
 def selectors(expression: str) -> set[tuple[str, str]]:
-    """Return the metrics an expression asks for, and each with its matchers but without window and offset.
+    """Return the metrics of an expression, each with its matchers but without window and offset.
 
     Raises
     ------
     ValueError
-        When the expression is no PromQL.
+        When the expression is not valid PromQL.
     """
     return {(node.name, f"{node.name}{node.matchers}") for node in _nodes(promql_parser.parse(expression))}
 

@@ -1,4 +1,4 @@
-"""Payments of small tests."""
+"""Payments for small tests."""
 
 from __future__ import annotations
 

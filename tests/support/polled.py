@@ -1,4 +1,4 @@
-"""A client of Kafka that gives what a test wants, and what happens meanwhile."""
+"""A fake Kafka client that returns a test's messages, and runs a function during a poll."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 
 class Polled:
-    """A message as the client gives it."""
+    """A message as the client returns it."""
 
     def __init__(self, offset: int) -> None:
         self._offset = offset
@@ -34,7 +34,7 @@ class Polled:
 
 
 class Client:
-    """Context and consumer in one; what `happens` runs inside the poll with that number."""
+    """Context and consumer in one. `happens` maps the number of a poll to a function that runs inside it."""
 
     def __init__(self, messages: int, happens=None) -> None:
         self.waiting = [Polled(offset) for offset in range(messages)]
@@ -61,7 +61,7 @@ class Client:
         assert force
         self.commits.append(self.stored)
         self.stored = []
-        self.clock += 0.02  # what it takes
+        self.clock += 0.02  # seconds that a commit takes
         self._created_at = self.clock
 
     def sleep(self, seconds):

@@ -1,4 +1,4 @@
-"""The service as its users run it: real processes of the real command line against a real broker."""
+"""Run the service as its users do: real processes of the real command line against a real broker."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STOP_TIMEOUT = 40.0
 
 
 def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4, replication: int = 1) -> Settings:
-    """Return settings with topics and groups of their own, the topics created."""
+    """Return settings with new topics and groups; creates the topics."""
     name = uuid4().hex[:8]
     names = TopicNames(**{role: f"{default}.{name}" for role, default in TopicNames().model_dump().items()})
     settings = Settings(
@@ -57,7 +57,7 @@ def fresh_settings(bootstrap: str, folder: Path, partitions: int = 4, replicatio
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Return the settings as the environment of a process."""
+    """Return the settings as environment variables of a process."""
     values = settings.model_dump(mode="json", exclude={"topics", "kafka_config", "model_dir"}, exclude_none=True)
     named = {f"FRAUD_{key.upper()}": str(value) for key, value in values.items()}
     named |= {f"FRAUD_TOPICS__{role.upper()}": name for role, name in settings.topics.model_dump().items()}
@@ -66,7 +66,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Done:
-    """What a command has left: its exit code, and what it wrote."""
+    """The exit code and the output of a command."""
 
     returncode: int
     stdout: str
@@ -74,10 +74,10 @@ class Done:
 
 
 def run_here(settings: Settings, *arguments: str, **variables: str) -> Done:
-    """Run a command of the command line in this process, without the seconds that a process takes to start.
+    """Run a command of the command line in this process, which saves the seconds of a process start.
 
-    What libraries write to the descriptor of stderr counts too. Logs of a service are text instead of JSON. Logging,
-    signals, environment and arguments are afterwards as they were.
+    The result includes what libraries write to the descriptor of stderr. Logs are text instead of JSON. The function
+    restores logging, signals, environment and arguments at the end.
     """
     named = environment(settings) | {"FRAUD_HTTP_PORT": str(free_loopback_port())} | variables
     configured, on_sigterm = structlog.get_config(), signal.getsignal(signal.SIGTERM)
@@ -103,7 +103,7 @@ def run_here(settings: Settings, *arguments: str, **variables: str) -> Done:
 
 @contextmanager
 def _stderr() -> Iterator[io.TextIOWrapper]:
-    """Collect what is written to stderr: through `sys.stderr`, and by libraries in C."""
+    """Collect everything written to stderr, through `sys.stderr` and by C libraries."""
     kept = os.dup(2)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
         file.reconfigure(write_through=True)
@@ -118,7 +118,7 @@ def _stderr() -> Iterator[io.TextIOWrapper]:
 
 @dataclass
 class Service:
-    """One process of the service. A context: leaving it ends the process."""
+    """One process of the service. Leaving the context ends the process."""
 
     settings: Settings
     verb: str
@@ -146,13 +146,13 @@ class Service:
             self.process = subprocess.Popen([sys.executable, "-m", self.module, self.verb], env=env, stderr=log)
 
     def kill(self) -> None:
-        """End it as `kill -9` does."""
+        """Kill the process as `kill -9` does."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(STOP_TIMEOUT)
 
     def stop(self) -> int:
-        """End it as Kubernetes does; returns the exit code."""
+        """Stop the process as Kubernetes does; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_TIMEOUT)
 
@@ -182,7 +182,7 @@ class Service:
 
 
 class Tail:
-    """Read a topic with committed records only, from its beginning, as far as it goes."""
+    """Read the committed records of a topic from its beginning to its end."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self._consumer = clients.reader(settings, f"test-{uuid4().hex}")
@@ -192,7 +192,7 @@ class Tail:
         self.messages: list[Message] = []
 
     def read(self) -> list[Message]:
-        """Read on to the present end; returns all messages so far."""
+        """Read to the current end; returns all messages so far."""
         ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=30)[1] for p in self._partitions}
         deadline = time.monotonic() + 60
         while any(max(p.offset, 0) < ends[p.partition] for p in self._consumer.position(self._partitions)):

@@ -1,6 +1,6 @@
-"""A real Prometheus for the tests of rules and dashboards, from its Debian package.
+"""Run a real Prometheus from its Debian package, for the tests of rules and dashboards.
 
-The package is unpacked into a cache instead of being installed: an installed one would start a server of its own.
+The tests unpack the package into a cache instead of installing it, because an installed one would start a server.
 """
 
 from __future__ import annotations
@@ -34,15 +34,14 @@ QUERY_TIMEOUT: Final = 30.0
 
 
 class PrometheusError(RuntimeError):
-    """Prometheus cannot be had or started here. The message says why."""
+    """Fetching or starting Prometheus failed. The message gives the reason."""
 
 
 @functools.cache
 def program(name: str) -> str:
-    """Give the path of `prometheus` or `promtool`; where it cannot be had, skip, or fail where real tools are required.
+    """Return the path of `prometheus` or `promtool`. Without one, skip the test, or fail if real tools are required.
 
-    One that is installed is taken. Otherwise it comes out of the Debian package; package lists are fetched first where
-    there are none and this is root.
+    An installed program comes first, then the Debian package. Root fetches package lists first if there are none.
     """
     found = shutil.which(name)
     if found is not None:
@@ -67,7 +66,7 @@ def _unpacked() -> Path:
 def _fetch(folder: Path) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise PrometheusError("this is no Debian system")
-    # Filled aside and then renamed: what has the final name is complete, also if a run is interrupted.
+    # Fill another folder and then rename it, so that an interrupted run never leaves an incomplete one.
     with tempfile.TemporaryDirectory(prefix="prometheus.", dir=folder.parent) as scratch:
         _download(Path(scratch))
         (package,) = Path(scratch).glob("prometheus_*.deb")
@@ -96,12 +95,12 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 class Prometheus:
-    """A Prometheus that scrapes every second and evaluates rules as often. A context: leaving it ends the process.
+    """A Prometheus that scrapes and evaluates rules every second. Leaving the context ends the process.
 
     Parameters
     ----------
     targets
-        Ports on the loopback address, by the name of their pod.
+        Ports on the loopback address, by pod name.
     """
 
     def __init__(self, folder: Path, targets: dict[str, int], rules: Path) -> None:
@@ -169,7 +168,7 @@ class Prometheus:
             return False
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Return the data of an answer of its API; what it refuses fails the test."""
+        """Return the data of an API response; an error response fails the test."""
         query = urllib.parse.urlencode(parameters)
         address = f"http://{LOOPBACK}:{self.port}/api/v1/{path}?{query}"
         try:
@@ -179,6 +178,6 @@ class Prometheus:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from error
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the series an expression has now."""
+        """Return the current series of an expression."""
         series: list[dict[str, Any]] = self.ask("query", query=expression)["result"]
         return series

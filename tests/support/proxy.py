@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can be slow, cut, or half-open: the network between the service and its broker."""
+"""A TCP proxy on loopback between service and broker that can be slow, cut, or half-open."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Self
 from fraud_service.demo.broker import LOOPBACK, free_loopback_port
 
 CHUNK = 1 << 16
-MOST_WAITING = 1 << 22  # bytes under way in one direction
+MOST_WAITING = 1 << 22  # bytes in transit in one direction
 
 
 class Proxy:
-    """Forward connections to `target`, a loopback port. A context; `port` is where it listens.
+    """Forward connections from `port` to `target`, both on loopback. Use it as a context manager.
 
-    `delay` is added to each way, in seconds. `is_deaf` makes it half-open: what comes is taken, and nothing is passed
-    on, as with a peer that has vanished without a word.
+    It adds `delay` (seconds) in each direction. With `is_deaf` it is half-open: it accepts data and forwards none, as
+    with a peer that disappeared without closing the connection.
     """
 
     def __init__(self, target: int, port: int | None = None) -> None:
@@ -45,12 +45,12 @@ class Proxy:
         self._listener.close()
 
     def cut(self) -> None:
-        """Reset all connections, and each new one at once."""
+        """Reset all connections, and each new one as soon as it opens."""
         self._is_cut.set()
         self._close_all()
 
     def mend(self) -> None:
-        """Be a good network again; who was not heard meanwhile has to connect anew."""
+        """Forward again. Closes connections whose data was dropped, so that clients connect again."""
         was_deaf, self.is_deaf, self.delay = self.is_deaf, False, 0.0
         if was_deaf:
             self._close_all()
@@ -84,7 +84,7 @@ class Proxy:
         try:
             self._pump({near: far, far: near})
         except OSError:
-            pass  # either side hung up
+            pass  # one side closed the connection
         finally:
             self._open -= {near, far}
             near.close()

@@ -1,4 +1,4 @@
-"""Logs to replay: payments with late labels, duplicates, dead letters and a promotion, played through a loop."""
+"""Logs to replay, written by a loop: payments with late labels, duplicates, dead letters and a promotion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def payment(number: int, card: int, merchant: int, amount: float, hour: int) -> 
 
 
 def other_model() -> artifact.Artifact:
-    """The shipped model under another name."""
+    """Return the shipped model under another name."""
     shipped = artifact.read(artifact.shipped())
     return msgspec.structs.replace(
         shipped, manifest=msgspec.structs.replace(shipped.manifest, version="forest-promoted")
@@ -49,7 +49,7 @@ def other_model() -> artifact.Artifact:
 
 
 def played(folder: Path, events, promoted_at: int | None = None, **settings: object) -> Log:
-    """Play payments with their labels through a loop: (card, merchant, amount, gap, label delay, is fraud)."""
+    """Run payments and labels through a loop: (card, merchant, amount, gap, label delay, is fraud)."""
     with looped(folder, **(QUICK | settings)) as loop:
         hour, waiting = 0, []
         for number, (card, merchant, amount, gap, delay, fraud) in enumerate(events):

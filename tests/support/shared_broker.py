@@ -1,4 +1,4 @@
-"""One Apache Kafka for all workers of a test run: the first that asks starts it, and the last that leaves stops it."""
+"""Share one Apache Kafka among all workers of a test run. The first user starts it and the last one stops it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 STOP_TIMEOUT_S: Final = 20.0
 _POLL_S: Final = 0.05
-# A worker that leaves before the others must not collect the handle of the process that they still use.
+# Keep the process handle alive: a worker that leaves early must not collect it while others use the broker.
 _started: list[ApacheKafka] = []
 
 
 @dataclass(frozen=True)
 class SharedBroker:
-    """A running broker that other workers use too. A test that kills or restarts its broker starts one of its own."""
+    """A running broker that other workers use too. A test that kills or restarts a broker must start its own."""
 
     bootstrap: str
     pid: int
@@ -40,9 +40,9 @@ def shared_broker(folder: Path, start: Callable[[], ApacheKafka]) -> Iterator[Sh
     Parameters
     ----------
     folder
-        A folder of this run that all its workers know.
+        A folder that all workers of this run share.
     start
-        Starts the broker, within a bound of its own. The other workers wait for it.
+        Starts the broker within its own time limit. The other workers wait for it.
     """
     with _locked(folder):
         users = _living_users(folder)
@@ -82,7 +82,7 @@ def _stop(broker: SharedBroker) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process runs. One that has ended and was not waited for by its parent does not."""
+    """Whether a process runs. A zombie does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -96,12 +96,12 @@ def is_running(pid: int) -> bool:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     with (folder / "broker.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, or the process has ended
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed or the process ends
         yield
 
 
 def _living_users(folder: Path) -> list[int]:
-    """Return the users, without workers that have ended and did not say so."""
+    """Return the users, without workers that ended and did not leave."""
     file = folder / "broker.users"
     return [pid for pid in map(int, file.read_text().split()) if is_running(pid)] if file.exists() else []
 

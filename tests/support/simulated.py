@@ -1,4 +1,4 @@
-"""Small simulated worlds as histories, and rehearsals over them."""
+"""Histories of small simulated worlds, and in-memory services to run them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @cache
 def simulated(**figures: int) -> tuple[LabelledTransaction, ...]:
-    """Return the history of a world; a test that changes it makes a list of its own."""
+    """Return the history of a world, shared between tests as a tuple."""
     with tempfile.TemporaryDirectory() as folder:
         return tuple(History.open(simulated_file(Path(folder), **figures)))
 
@@ -40,7 +40,7 @@ def simulated_file(folder: Path, **figures: int) -> Path:
 
 
 def rehearsal(model: PretrainedModel, online: OnlineModel, policy: Policy | None = None) -> InMemoryService:
-    """Return a rehearsal that has seen nothing yet; it flags nothing unless the policy says so."""
+    """Return a new in-memory service. It flags no transaction with the default policy."""
     return InMemoryService(
         Detector(model, policy or Policy(review=2.0, decline=2.0)),
         untrained(model.version, online),

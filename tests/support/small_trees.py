@@ -1,4 +1,4 @@
-"""Small forests: consistent ones, and one for each way to be inconsistent."""
+"""Small forests: consistent ones, and one for each kind of inconsistency."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fraud_service.models.trees import MAX_DEPTH, Trees
 
 
 def two_trees(**columns):
-    """Return two trees of a root and two leaves each, with some columns replaced."""
+    """Return two trees with a root and two leaves each; `columns` replaces some columns."""
     known = {
         "roots": [0, 3],
         "feature": [0, 0, 0, 1, 0, 0],
@@ -22,7 +22,7 @@ def two_trees(**columns):
 
 
 def chain(levels):
-    """Return a tree that goes down by one level a node."""
+    """Return a tree with one inner node at each level."""
     count = 2 * levels + 1
     inner = [*range(0, count - 1, 2)]
     left, right = [-1] * count, [-1] * count

@@ -1,4 +1,4 @@
-"""The real steps of scorer, learner and tokenizer: whatever goes in, what comes out fits a topic."""
+"""Run the real steps of scorer, learner and tokenizer, and check that every output fits a topic."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 SETTINGS: Final = Settings()
 NAMES: Final = SETTINGS.topics
 TOPICS: Final = (NAMES.transactions, NAMES.labels, NAMES.scores, NAMES.raw_transactions, NAMES.raw_labels)
-LARGEST: Final = 1 << 22  # bytes of a message here
-FITS: Final = 1_000_000  # bytes that a broker and a producer take by default
+LARGEST: Final = 1 << 22  # bytes of a message in these tests
+FITS: Final = 1_000_000  # the default limit (bytes) of brokers and producers
 
 
 def message(data: bytes) -> Received:
-    """Make a message of any bytes: the first says which topic, the next two how often key and value repeat theirs."""
+    """Create a message from bytes. The first selects the topic; the next two set how often key and value repeat."""
     head, rest = data[:3].ljust(3, b"\0"), data[3:]
     part, value = (rest[:9], rest[9:]) if head[1] % 2 else (b"card-1", rest)
     key, value = (_repeated(part, head[1] // 2), _repeated(value, head[2]))
@@ -51,7 +51,7 @@ def _repeated(part: bytes, power: int) -> bytes:
 
 
 class Steps:
-    """All three, each with state of its own."""
+    """The steps of all three roles, each with its own state."""
 
     def __init__(self) -> None:
         model = LinearModel(base=-1.5, amount=6.0)
@@ -74,7 +74,7 @@ class Steps:
         self._learner, self._stores = learner, stores
 
     def take(self, received: Received) -> Sequence[Output]:
-        """Process a message; returns what comes of it, each of which fits its topic."""
+        """Process a message, check that each output fits its topic, and return the outputs."""
         for store in self._stores.values():
             store.clear()
         self._learner.on_assign([])

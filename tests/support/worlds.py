@@ -1,4 +1,4 @@
-"""Small worlds: builders with sensible facts, models that can be reasoned about, and stores made of dictionaries."""
+"""Builders of events and records with sensible defaults, simple models, and stores in dictionaries."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ QUIET_FEATURES = Features(*([0.0] * len(NAMES)))
 
 
 def transaction(transaction_id: str = "t1", timestamp: int = MONDAY, **facts: Any) -> Transaction:
-    """Make a payment of 25.00 EUR by card-1 at merchant-1, unless the facts say otherwise."""
+    """Create a payment of 25.00 EUR by card-1 at merchant-1; `facts` overrides fields."""
     defaults: dict[str, Any] = {"card_id": "card-1", "merchant_id": "merchant-1", "amount": 25.0, "currency": "EUR"}
     return Transaction(transaction_id=transaction_id, timestamp=timestamp, **(defaults | facts))
 
 
 def label(transaction_id: str = "t1", labelled_at: int = MONDAY + DAY, *, is_fraud: bool = True, **facts: Any) -> Label:
-    """Make a label that an analyst gave."""
+    """Create a label from an analyst."""
     defaults: dict[str, Any] = {"card_id": "card-1", "source": LabelSource.ANALYST}
     return Label(transaction_id=transaction_id, labelled_at=labelled_at, is_fraud=is_fraud, **(defaults | facts))
 
 
 def features(**values: float) -> Features:
-    """Make a row of zeros, but for these values."""
+    """Create a row of zeros except for these values."""
     return msgspec.structs.replace(QUIET_FEATURES, **values)
 
 
 def score(transaction_id: str = "t1", timestamp: int = MONDAY, **facts: Any) -> ScoreRecord:
-    """Make the score record of an approved payment."""
+    """Create the score record of an approved payment."""
     defaults: dict[str, Any] = {
         "card_id": "card-1",
         "merchant_id": "merchant-1",
@@ -73,12 +73,12 @@ def score(transaction_id: str = "t1", timestamp: int = MONDAY, **facts: Any) -> 
 
 
 def online_model(**changes: Any) -> OnlineModel:
-    """Make the untaught online model, but for these changes."""
+    """Create the initial online model with these changes."""
     return msgspec.structs.replace(OnlineModel.untrained(leaves=2), **changes)
 
 
 def snapshot(as_of: int, rows: dict[str, bytes | None], table: dict[str, bytes], **facts: Any) -> Snapshot:
-    """Make a sealed snapshot; `table` holds what the previous snapshots published and takes in the rows of this one."""
+    """Create a sealed snapshot. `table` holds the rows of earlier snapshots; the function adds the rows of this one."""
     for key, row in rows.items():
         if row is None:
             table.pop(key, None)
@@ -110,7 +110,7 @@ def encoded(row: Features, logit: float) -> ModelInput:
 
 
 class LinearModel:
-    """A pretrained model whose logit is a base and one summand a feature. It knows two leaves: dear and cheap."""
+    """A pretrained model whose logit is a weighted sum of features plus a base. It has two leaves: dear and cheap."""
 
     version = "model-1"
     features_on_path = (frozenset({NAMES.index("amount"), NAMES.index("is_new_country")}),) * 2
@@ -150,7 +150,7 @@ class UndecidedModel(LinearModel):
 
 
 class DictStore(dict[str, bytes]):
-    """A store of the ledger and the teacher."""
+    """A store for label join and learner."""
 
     def put(self, key: str, value: bytes) -> None:
         """Set the value."""
@@ -162,21 +162,21 @@ class DictStore(dict[str, bytes]):
 
 
 class CountingLearner:
-    """An online model that remembers, in order, what it was taught."""
+    """An online model that records its examples in order."""
 
     def __init__(self, state: bytes | None = None) -> None:
         self.lessons: list[tuple[float, float, bool, float]] = [] if state is None else json.loads(state)
 
     def learn(self, encoded: ModelInput, *, is_fraud: bool, weight: float) -> None:
-        """Note the example."""
+        """Record the example."""
         self.lessons.append((round(math.sinh(encoded.inputs[0]), 9), encoded.logit, is_fraud, weight))
 
     def state(self) -> bytes:
-        """Write the notes."""
+        """Serialise the recorded examples."""
         return json.dumps(self.lessons).encode()
 
     def export(self) -> OnlineModel:
-        """Put the number of examples and frauds into a model."""
+        """Return a model with the number of examples and frauds."""
         return online_model(
             intercept=float(len(self.lessons)), pretrained_weight=float(sum(lesson[2] for lesson in self.lessons))
         )
