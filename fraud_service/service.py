@@ -77,15 +77,15 @@ def _score(settings: Settings, health: Health, metrics: ScorerMetrics, model: On
         detector = Detector(model, factories.policy(settings))
         models = ModelRegistry(model, reject_model(metrics), detector=detector, snapshots=snapshots)
         handlers = {SWITCH_KEY: switch_online_model(snapshots, metrics)}
-        topic = stack.enter_context(closing(ModelTopicReader(settings, spec.group, handlers, metrics.count_refused)))
+        topic = stack.enter_context(closing(ModelTopicReader(settings, spec.group, handlers, metrics.count_rejected)))
         update_models = follow(topic, models.activate_newest)
-        reader = SnapshotReader(settings, snapshots, metrics.count_refused, update_models)
+        reader = SnapshotReader(settings, snapshots, metrics.count_rejected, update_models)
         stack.enter_context(closing(reader)).start()
-        health.now(models_loaded=True)
+        health.update(models_loaded=True)
         metrics.cards_limit.set(settings.cards_per_partition)
 
         def make_processing(_: StreamAccess) -> Processing:
-            processor = scorer.ScorerProcessor(settings, detector, snapshots, metrics, reader.refresh, health.beat)
+            processor = scorer.ScorerProcessor(settings, detector, snapshots, metrics, reader.refresh, health.heartbeat)
             hooks = Hooks(
                 on_tick=_snapshot_observer(reader, snapshots, metrics),
                 on_assign=lambda _: metrics.cards.clear(),  # otherwise gauges of revoked partitions would stay
@@ -115,7 +115,7 @@ def _learn(settings: Settings, health: Health, metrics: LearnerMetrics, model: O
     spec = learner.stream_spec(settings)
     preflight_checks(settings, spec)
     with ExitStack() as stack:
-        health.now(models_loaded=True)
+        health.update(models_loaded=True)
 
         def show(active: OnnxForest) -> None:
             metrics.show_model(active.version)
@@ -123,7 +123,7 @@ def _learn(settings: Settings, health: Health, metrics: LearnerMetrics, model: O
 
         models = ModelRegistry(model, reject_model(metrics), show)
         handlers = {REFIT_KEY: lambda data: metrics.show_refit(decode_refit(data))}
-        topic = stack.enter_context(closing(ModelTopicReader(settings, spec.group, handlers, metrics.count_refused)))
+        topic = stack.enter_context(closing(ModelTopicReader(settings, spec.group, handlers, metrics.count_rejected)))
         update_models = follow(topic, models.activate_last)
         if models.active is model:  # nothing was promoted
             show(model)
@@ -131,7 +131,7 @@ def _learn(settings: Settings, health: Health, metrics: LearnerMetrics, model: O
         def make_processing(stream: StreamAccess) -> Processing:
             inputs = stack.enter_context(closing(InputLog(settings, stream, spec.inputs)))
             used = learner.LearnerModels(models, factories.restore, update_models)
-            processor = learner.LearnerProcessor(settings, used, stream, inputs, metrics, health.beat)
+            processor = learner.LearnerProcessor(settings, used, stream, inputs, metrics, health.heartbeat)
             return Processing(processor, Hooks(on_tick=processor.tick, on_assign=processor.on_assign))
 
         FraudApplication(settings, spec, make_processing, health, metrics).run_until_stopped()
@@ -152,8 +152,8 @@ def _tokenize(settings: Settings, health: Health, metrics: TokenizerMetrics, mad
     """Tokenize from the last checkpoint, until stopped or until the cluster is unavailable."""
     spec = tokenizer.stream_spec(settings)
     preflight_checks(settings, spec)
-    health.now(models_loaded=True)
-    processor = tokenizer.TokenizerProcessor(settings, made, metrics, health.beat)
+    health.update(models_loaded=True)
+    processor = tokenizer.TokenizerProcessor(settings, made, metrics, health.heartbeat)
     FraudApplication(settings, spec, lambda _: Processing(processor), health, metrics).run_until_stopped()
 
 
@@ -177,11 +177,11 @@ def run_with_restarts(settings: Settings, health: Health, metrics: StreamMetrics
                 raise
             log.warning("stream_interrupted", reason=str(error))
             metrics.interruptions.inc()
-            health.now(connected=False, assigned=False, recovered=False)
+            health.update(connected=False, assigned=False, recovered=False)
         gc.collect()  # Quix's application is a reference cycle; collecting it ends its clients and their threads
         time.sleep(RESTART_POLL_S)
-        clients.await_cluster(settings, health.beat)
-        health.now(connected=True)
+        clients.await_cluster(settings, health.heartbeat)
+        health.update(connected=True)
 
 
 def _endpoint(settings: Settings, registry: Metrics, health: Health, metrics: StreamMetrics) -> HttpEndpoint:
@@ -204,7 +204,7 @@ def reject_model(metrics: ScorerMetrics | LearnerMetrics) -> Callable[[ModelErro
     """Return the handler of promoted models that fail their check: count and log them."""
 
     def reject(error: ModelError) -> None:
-        metrics.count_refused(RejectReason.INVALID)
+        metrics.count_rejected(RejectReason.INVALID)
         _model_rejected(RejectReason.INVALID, reason=str(error))
 
     return reject

@@ -90,7 +90,7 @@ class ModelTopicReader:
         Identifies the consumer in the broker's logs.
     handlers
         Called with the value of records that are no models, by key.
-    on_refused
+    on_rejected
         Called with the reason for each rejected record (`fraud_service.security.signatures.RejectReason`).
     """
 
@@ -99,10 +99,10 @@ class ModelTopicReader:
         settings: Settings,
         name: str,
         handlers: Mapping[str, Callable[[bytes], None]] | None = None,
-        on_refused: Callable[[str], None] = lambda _: None,
+        on_rejected: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._handlers = handlers or {}
-        self._on_refused = on_refused
+        self._on_rejected = on_rejected
         self._gate = ReplayGuard(load_keyring(settings))
         self._partition = TopicPartition(settings.topics.models, 0, OFFSET_BEGINNING)
         self._consumer = clients.reader(settings, f"{name}-models")
@@ -167,7 +167,7 @@ class ModelTopicReader:
             try:
                 found += self._models(message)
             except InvalidRecord as error:
-                self._on_refused(error.reason)
+                self._on_rejected(error.reason)
                 self._refused(error.reason, reason=str(error), offset=message.offset())
         for limited in (self._refused, self._unreadable):
             limited.flush()

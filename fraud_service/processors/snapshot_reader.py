@@ -56,7 +56,7 @@ class SnapshotReader:
 
     Parameters
     ----------
-    on_refused
+    on_rejected
         Called with the reason of each record that failed its check (`fraud_service.security.signatures.RejectReason`).
     update_models
         Called several times a second with False. Called with True before new snapshots are activated: load the models
@@ -67,12 +67,12 @@ class SnapshotReader:
         self,
         settings: Settings,
         knowledge: SnapshotStore,
-        on_refused: Callable[[str], None],
+        on_rejected: Callable[[str], None],
         update_models: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._knowledge = knowledge
         self._update_models = update_models
-        self._on_refused = on_refused
+        self._on_rejected = on_rejected
         self._keyring = load_keyring(settings)
         self._snapshots = settings.topics.snapshots
         self._places = [(self._snapshots, 0), (settings.topics.risk, 0)]
@@ -180,7 +180,7 @@ class SnapshotReader:
             try:
                 self._receive(message)
             except InvalidRecord as error:
-                self._on_refused(error.reason)
+                self._on_rejected(error.reason)
                 self._rejected(error.reason, reason=str(error), topic=message.topic(), offset=message.offset())
         for limited in (self._rejected, self._unreadable, self._skipped):
             limited.flush()

@@ -1,8 +1,8 @@
 """A Quix application with our guarantees.
 
 Quix owns the loop, the state, the checkpoints and the transactions. This module adds stable names that fence a zombie,
-an end when partitions are lost, messages that wait for recovered state, heartbeats, batches, and an error that says
-what ended the loop. `preflight` has the checks before the start.
+heartbeats and batches. It holds messages back until state is recovered, ends the loop when partitions are lost, and
+raises an error that names the cause. `preflight` has the checks before the start.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ AT_LEAST_ONCE_POLL_S: Final = 0.2
 
 
 class StoppedBeforeAssignment(Exception):  # noqa: N818 - nothing has failed
-    """The group assigned partitions to a process that is already stopping; it takes none."""
+    """The group assigned partitions to a process that is already stopping, which does not take them."""
 
 
 class FraudApplication(ExtensibleApplication):
@@ -63,7 +63,7 @@ class FraudApplication(ExtensibleApplication):
     Parameters
     ----------
     make_processing
-        Makes the processor, which may use the stream that it is given.
+        Creates the processor and its hooks for the given stream.
     topic_manager
         A substitute for the cluster's topics, for tests without a broker. The state has no changelog then.
     """
@@ -87,7 +87,7 @@ class FraudApplication(ExtensibleApplication):
             auto_offset_reset="earliest",
             auto_create_topics=False,
             auto_recover_from_source_offset_out_of_range=False,
-            broker_availability_timeout=0,  # an outage does not end the process: it stays alive, and is not ready
+            broker_availability_timeout=0,  # in an outage, the process stays alive and is not ready
             state_dir=settings.state_dir,
             rocksdb_options=state_options(),
             topic_manager=topic_manager,
@@ -110,7 +110,7 @@ class FraudApplication(ExtensibleApplication):
         self._failure: BaseException | None = None
         self._member_id = ""
         self._join_time_s = 0.0
-        self._stream = self._lay_topology()
+        self._stream = self._register_topics()
         self._wrap_quix()
         processor, self.hooks = make_processing(self._stream)
         self.batches = Batches(
@@ -122,8 +122,8 @@ class FraudApplication(ExtensibleApplication):
             end_of=self._end_of_unreadable,
         )
 
-    def _lay_topology(self) -> StreamAccess:
-        """Have Quix read the inputs, keep the state, and check that all topics exist."""
+    def _register_topics(self) -> StreamAccess:
+        """Register topics and state with Quix, which checks that all topics exist."""
         for name in self._spec.outputs.values():
             self.topic(name)
         for name in self._spec.inputs:
@@ -145,21 +145,21 @@ class FraudApplication(ExtensibleApplication):
         return self._checkpoint_clock.began_at
 
     def stop(self, fail: bool = False) -> None:
-        """End the loop, also when it has not begun yet. Quix calls this too, when an exception has ended the loop."""
+        """End the loop, also before it has begun. Quix calls this too, after an exception has ended the loop."""
         self._is_stopping = True
         self._has_failed |= fail
-        if fail:  # what fails in Quix's clean-up must not hide what ended the loop
+        if fail:  # keep the error that ended the loop: Quix's clean-up may raise another one
             self._failure = self._failure or sys.exc_info()[1]
         super().stop(fail)
 
     def tick(self) -> None:
         """Process a batch."""
-        if self._is_stopping:  # `stop` came before the loop began, and Quix has forgotten it
+        if self._is_stopping:  # a `stop` before the loop began has no effect in Quix, so repeat it
             self.stop()
             return
-        self._health.beat()
+        self._health.heartbeat()
         if not self._health.conditions["recovered"]:
-            self._health.now(recovered=True)
+            self._health.update(recovered=True)
         self._metrics.pace.record_idle(is_connected=self._health.conditions["connected"])
         self.hooks.on_tick()
         if self._stalled_partition is not None:
@@ -167,7 +167,7 @@ class FraudApplication(ExtensibleApplication):
         self.batches.tick(self.config.consumer_poll_timeout)
 
     def assign_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Take partitions, once everything that was written to their changelogs is committed or aborted."""
+        """Take partitions, after all transactions on their changelogs are committed or aborted."""
         if self._is_stopping:
             # Assignment arrived after `stop`, usually inside `close`, where librdkafka no longer answers requests.
             # Take no partitions and make no calls.
@@ -178,24 +178,24 @@ class FraudApplication(ExtensibleApplication):
         self._join_time_s = self._join_time_s or time.monotonic() - self._health.began
         if self._has_changelogs:
             changelogs = [place for place in partitions if place.topic not in self._spec.inputs]
-            wait_for_open_transactions(clients.admin(self._settings), changelogs, self._health.beat)
+            wait_for_open_transactions(clients.admin(self._settings), changelogs, self._health.heartbeat)
         super().assign_partitions(consumer, partitions)
         self._report_assigned(partitions)
 
     def revoke_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Give partitions back, after the batch that was collected from them."""
-        if not self._has_failed:  # a successor processes what a failed process has collected
+        """Process the batch that was collected, then give the partitions back."""
+        if not self._has_failed:  # after a failure, the next owner processes the batch
             self.batches.process_collected()
         super().revoke_partitions(consumer, partitions)
         self._report_assigned([])
 
     def lose_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """End the loop: Quix would keep the open checkpoint, and could commit work on partitions that others own."""
+        """End the loop: Quix would keep the open checkpoint, and could commit work on partitions of other processes."""
         super().lose_partitions(consumer, partitions)
         self._report_assigned([])
         self._failure = PartitionsLost(
             "the group gave this process's partitions away while it was working: it was too slow or cut off. "
-            "What was not committed is dropped, and it starts again from the last checkpoint"
+            "It drops uncommitted work, and starts again from the last checkpoint"
         )
         raise self._failure
 
@@ -204,40 +204,40 @@ class FraudApplication(ExtensibleApplication):
             self._metrics.rebalances.inc()
             self._metrics.pace.record_assigned()
         self._metrics.assigned.set(sum(partition.topic in self._spec.inputs for partition in partitions))
-        self._health.now(assigned=bool(partitions), recovered=False)
+        self._health.update(assigned=bool(partitions), recovered=False)
         self.hooks.on_assign(partitions)
 
     def _end_of_unreadable(self, message: Any) -> int:
         options = clients.reader_options(self._settings, f"{self._spec.group}-unreadable")
-        return unreadable_batches.find_batch_end(options, message, self._health.beat)
+        return unreadable_batches.find_batch_end(options, message, self._health.heartbeat)
 
     def on_statistics(self, statistics: str) -> None:
-        """Beat and update gauges from the client's statistics, which also arrive during a long recovery."""
+        """Send a heartbeat and update gauges, when the client reports statistics. It also does in a long recovery."""
         found = json.loads(statistics)
         brokers = found.get("brokers", {}).values()
         is_connected = not brokers or any(broker["state"] == "UP" for broker in brokers)
-        self._stalled_partition = self._stalled_fetch.look(
+        self._stalled_partition = self._stalled_fetch.find(
             found.get("topics", {}) if is_connected else {}, time.monotonic()
         )
-        self._health.beat()
-        self._health.now(connected=is_connected)
+        self._health.heartbeat()
+        self._health.update(connected=is_connected)
         show_state(Path(self.config.state_dir), self._metrics)
         self.hooks.on_key_counts(self._stream.key_counts())
 
     def run_until_stopped(self) -> None:
-        """Run the loop; return when it is told to stop.
+        """Run the loop until `stop` is called or a signal arrives.
 
         Raises
         ------
         ClusterUnavailable
-            When the cluster went away or gave the partitions away. Discard this application; a new one continues from
-            the last checkpoint.
+            When the cluster became unavailable, or the group gave the partitions away. Discard this application; a new
+            one continues from the last checkpoint.
         FatalStreamError
-            When anything else ended it. The log has the traceback.
+            When any other error ended the loop. The log has the traceback.
         """
         bound_commit_time(self._stream.context.producer)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        gc.freeze()  # the collector need not look at what is loaded by now
+        gc.freeze()  # keep the garbage collector from scanning everything loaded so far
         try:
             self.run()
         except Exception as error:
@@ -257,30 +257,30 @@ class FraudApplication(ExtensibleApplication):
     def _classify(self, cause: BaseException) -> Exception:
         name = instance_name(self._settings, self._spec.group)
         ours = error_classification.Membership(self._spec.group, name, self._member_id, self._join_time_s)
-        has_twin = partial(error_classification.is_fenced_by_twin, self._settings, ours, self._health.beat)
+        has_twin = partial(error_classification.is_fenced_by_twin, self._settings, ours, self._health.heartbeat)
         return error_classification.classify_error(cause, name, has_twin)
 
 
 def show_state(folder: Path, metrics: StreamMetrics) -> None:
     """Show how much of its volume the local state takes.
 
-    There are few files a partition, so this is quick. When the volume does not answer, the gauges keep their values:
-    the stream itself finds out about a broken volume.
+    A partition has few files, so this is quick. When the volume does not answer, the gauges keep their values: the
+    stream itself detects a broken volume.
     """
     try:
         volume = shutil.disk_usage(folder)
         metrics.state.set(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
         metrics.volume.set(volume.total)
         metrics.free.set(volume.free)
-    except OSError as error:  # not there yet, or RocksDB has compacted a file away meanwhile
+    except OSError as error:  # the folder does not exist yet, or RocksDB has just deleted a file
         log.debug("state_size_unknown", folder=str(folder), reason=str(error))
 
 
 def abort_previous_transaction(settings: Settings, group: str) -> None:
-    """Abort the transaction that a killed process of our name left open.
+    """Abort the transaction that a killed process with our transactional id left open.
 
-    Until it ends, brokers do not return the group's offsets; without this it ends after its timeout, which is five
-    minutes for the learner. A process of our name that still runs is fenced, as it would be at our first transaction.
+    Until it ends, brokers do not return the group's offsets. It would end after its timeout, which is five minutes for
+    the learner. This call fences a running process with our id, as our first transaction would.
 
     Raises
     ------
@@ -290,5 +290,5 @@ def abort_previous_transaction(settings: Settings, group: str) -> None:
     name = instance_name(settings, group)
     producer = clients.producer(settings, {"transactional.id": name})
     retries.retry_transient(
-        f"transactions of {name} cannot be ended", lambda: producer.init_transactions(clients.REQUEST_TIMEOUT_S)
+        f"open transactions of {name} cannot be aborted", lambda: producer.init_transactions(clients.REQUEST_TIMEOUT_S)
     )

@@ -1,8 +1,8 @@
 """Adaptive batches: process together what has already arrived, without waiting for more.
 
-An idle stream processes each message as it comes. Under load a batch fills while the one before it is processed, and
-costs that do not depend on its size are paid once. A batch is part of one Quix checkpoint. Under exactly-once, readers
-see a score only after its checkpoint, so an idle stream commits at once instead of at the end of its interval.
+An idle stream processes each message when it arrives. Under load, messages arrive while a batch is processed and form
+the next one; a batch pays its fixed costs once. A batch is part of one Quix checkpoint. Under exactly-once, readers see
+a score only after its checkpoint, so an idle stream commits at once instead of at the end of its interval.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from fraud_service.runtime.keyed_state import KeyState
     from fraud_service.runtime.stream import BatchProcessor, StreamAccess
 
-MAX_BATCH: Final = 256  # beyond it, a row hardly gets cheaper, and the first one waits for the last
-MAX_BATCH_BYTES: Final = 900_000  # likewise; ordinary messages have a third of a kilobyte
+MAX_BATCH: Final = 256  # a larger batch is hardly cheaper per message, and its first message waits for its last
+MAX_BATCH_BYTES: Final = 900_000  # for the same reason; ordinary messages have a third of a kilobyte
 TXN_MARKER_DELAY_S: Final = 0.004  # brokers answer a commit before its markers are in every partition
 
 
 class Batches:
-    """Collect batches, process them, and give outputs and offsets to the checkpoint.
+    """Collect batches, process them, and add outputs and offsets to the checkpoint.
 
     Parameters
     ----------
     read_state
-        Reads a value of the state, and raises when this version cannot use it.
+        Decodes a value of the state, and raises when this version cannot use it.
     commits_early
-        Whether readers wait for the outputs of each batch. At least once, they see outputs before the commit.
+        Whether to commit as soon as the stream is idle. At-least-once readers need not wait for a commit.
     checkpoint_began
-        Returns when the current checkpoint began, on the monotonic clock.
+        Returns the monotonic time at which the current checkpoint began.
     end_of
-        Returns the first offset behind a batch that the client cannot unpack. Without it, such a batch is an error.
+        Returns the first offset after a batch that the client cannot decompress. Without it, such a batch is an error.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Batches:
     def tick(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a message, then process all that have arrived; return whether any had.
 
-        An idle tick commits early. Messages are polled one by one, because a rebalance happens inside a poll: what was
-        collected before is still ours then, and is processed before the partitions are revoked.
+        An idle tick commits early. Messages are polled one by one, because a rebalance happens inside a poll. So the
+        messages collected before it are processed before the partitions are revoked.
         """
         self._context.producer.poll(0)
         poll = self._context.consumer.poll
@@ -102,7 +102,7 @@ class Batches:
         return len(key or b"") + len(value or b"")
 
     def _skip_batch(self, message: RawConfluentKafkaMessageProto, end: int) -> None:
-        """Skip a batch that cannot be unpacked; an empty message at its last offset stands for it."""
+        """Skip a batch that cannot be decompressed; an empty message at its last offset replaces it."""
         topic, partition, first = message.topic(), message.partition(), message.offset()
         if end == first:  # damaged in transfer: the client fetches it again
             return
@@ -117,11 +117,11 @@ class Batches:
         return self._commits_early and not self._context.checkpoint.empty()
 
     def _poll_timeout(self, timeout: float) -> float:
-        """Return how long to wait for a message: at most until the next early commit is allowed."""
+        """Return the seconds to wait for a message: at most until the next early commit is allowed."""
         return min(max(self._next_commit - time.monotonic(), 0.0), timeout) if self._has_uncommitted else timeout
 
     def _commit_early(self) -> None:
-        """Commit before the interval is over, and leave as much time for work afterwards as the commit took."""
+        """Commit before the interval is over. The next early commit waits as long as this one took."""
         began = time.monotonic()
         if self._has_uncommitted and began >= self._next_commit:
             self._stream.commit()
@@ -136,7 +136,7 @@ class Batches:
         return bool(collected)
 
     def process(self, batch: Sequence[Received]) -> None:
-        """Process a batch: outputs go to the producer, offsets to the checkpoint."""
+        """Process a batch: give outputs to the producer, and offsets to the checkpoint."""
         if self._read_state is not None:
             for partition in {message.partition for message in batch}:
                 self._check_state(partition, self._read_state)
@@ -149,10 +149,10 @@ class Batches:
             self._context.store_offset(message.topic, message.partition, message.offset)
 
     def _wait_for_txn_markers(self) -> None:
-        """Let the last transaction end: the broker rejects a new one before, and the client retries after 20 ms.
+        """Wait until the last transaction has ended. Until then, the broker rejects a new one.
 
-        This also applies to an idle stream. Quix opens a new transaction every interval, and the first payment after
-        that waits up to 4 ms.
+        The client would retry after 20 ms. This also applies to an idle stream: Quix opens a new transaction
+        every interval, and the first payment after that waits up to 4 ms.
         """
         if self._context.exactly_once:
             rest = self._checkpoint_began() + TXN_MARKER_DELAY_S - time.monotonic()
@@ -160,7 +160,7 @@ class Batches:
                 time.sleep(rest)
 
     def _check_state(self, partition: int, read_state: Callable[[bytes], object]) -> None:
-        """Read one value of a partition's state before the first write: this version may not be able to use it."""
+        """Decode one value of a partition's state before the first write: this version may be unable to use it."""
         store = self._stream.partition_store(partition)
         if store not in self._checked:
             for _, value in islice(store.iter_items(b""), 1):

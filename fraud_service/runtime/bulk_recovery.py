@@ -1,7 +1,7 @@
-"""Recover state a thousand rows at a time, and keep the loop from messages that it may not process yet.
+"""Recover state a thousand rows at a time, and hold back messages that must wait for it.
 
-Quix writes each recovered row by itself, checks it for an older format, and waits one second for one more row at the
-end. When it assigns partitions, it pauses all of them until state is recovered. librdkafka can lose such a pause
+Quix writes each recovered row by itself, checks it for an older format, and waits one second at the end for another
+row. When it assigns partitions, it pauses all of them until state is recovered. librdkafka can lose such a pause
 (issue 5591): then changelog records would look like events, and events would meet incomplete state.
 """
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_ROWS_PER_WRITE: Final = 1000
-MAX_ROWS_PER_FLUSH: Final = 100_000  # a crash within a recovery loses no more
+MAX_ROWS_PER_FLUSH: Final = 100_000  # a crash during recovery repeats at most these
 EMPTY_POLL_S: Final = 0.1  # recovery may be complete after a poll of this duration without a row
-STATUS_POLL_S: Final = 1.0  # Quix counts its checks, and fails after sixty without a position
+STATUS_POLL_S: Final = 1.0  # Quix fails after sixty checks without a position
 PROGRESS_LOG_S: Final = 10.0
 ROW_HEADERS: Final = {CHANGELOG_CF_MESSAGE_HEADER, PROCESSED}
 
 
 def drop_paused_messages(consumer: InternalConsumer, state: StateStoreManager, inputs: Collection[str]) -> None:
-    """Make `poll` return only messages that may be processed: no changelog record, and no event before recovery."""
+    """Make `poll` return only messages to process now: no changelog record, and no event before recovery."""
     poll = consumer.poll
 
     def poll_allowed(timeout: float | None = None) -> Any:
@@ -68,7 +68,7 @@ def pause_again(consumer: InternalConsumer, message: Message, *, rewinds: bool) 
 
 
 class BulkRecovery:
-    """Quix's recovery loop, with rows that are written together.
+    """Replace Quix's recovery loop by one that writes many rows at once.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class BulkRecovery:
     store_of
         Returns the store of a partition by its number.
     inputs
-        Topics of events. A message of theirs that arrives during recovery is read again later.
+        Topics of events. An event that arrives during recovery is read again later.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class BulkRecovery:
         self._control = replace_recovery_loop(state, self.loop)
 
     def loop(self) -> None:
-        """Recover until nothing is left. As in Quix, only an empty poll triggers the check for the end."""
+        """Recover until all partitions are complete. As in Quix, an empty poll triggers the check for the end."""
         check_at, log_at = time.monotonic() + STATUS_POLL_S, time.monotonic() + PROGRESS_LOG_S
         self._stores.clear()
         while self._control.is_recovering:
@@ -117,7 +117,7 @@ class BulkRecovery:
         return [place.offset for place in self._consumer.position(asked)]
 
     def _has_all(self) -> bool:
-        """Whether everything is read that the changelogs held at the assignment."""
+        """Whether the changelogs are read up to their end at the time of the assignment."""
         parts = self._control.partitions()
         reached = self._positions(parts)
         return all(offset >= part.changelog_highwater for offset, part in zip(reached, parts, strict=True))
@@ -130,8 +130,8 @@ class BulkRecovery:
     def _apply_arrived(self) -> None:
         """Apply the other rows that have arrived.
 
-        A rebalance may happen within `consume` and assign partitions. Rows of theirs that were read before it are
-        dropped, because earlier rows may still have to come; their changelog is read from its saved offset again.
+        A rebalance may happen within `consume` and assign partitions. Their rows in this result are dropped, because
+        earlier rows may be missing. Then their changelogs are read again from the saved offsets.
         """
         before = self._control.partitions()
         messages = self._consumer.consume(MAX_ROWS_PER_WRITE, 0)
@@ -173,15 +173,15 @@ class BulkRecovery:
 class StoreWriter:
     """Write the recovered rows of one partition, and the changelog offset that they reach.
 
-    Rows skip RocksDB's write-ahead log: the changelog is a log already, and the second one costs a fifth of a recovery.
-    So the offset is written only after all rows before it are in files; after a crash, recovery reads the later rows
-    again. Compaction is off until the last row is there, because it would rewrite each row several times.
+    Rows skip RocksDB's write-ahead log: the changelog is a log already, and a second one costs a fifth of a recovery.
+    So the offset is written only after all rows before it are in files. After a crash, recovery reads the later rows
+    again. Compaction is off until the last row is written, because it would rewrite each row several times.
     """
 
     def __init__(self, part: RecoveryPartition, store: StorePartition) -> None:
         self._part = part
         self._store = store
-        # Plain bytes until they are written: RocksDB does not close while anything holds a handle of it.
+        # Plain bytes until the write, because RocksDB stays open while a WriteBatch holds one of its handles.
         self._rows: list[tuple[bytes, bytes | None]] = []
         self._headers: Any = None
         self._is_ours = self._is_committed = False
@@ -197,9 +197,9 @@ class StoreWriter:
         return found
 
     def add(self, message: Message) -> bool:
-        """Add a row, or skip it when its input was never committed; returns False for a row that Quix must handle.
+        """Add a row, or skip it when its input was never committed. Return False for a row that Quix must handle.
 
-        We handle only rows in the `default` column family without TTL; Quix handles all others.
+        This class handles rows in the `default` column family without TTL; Quix handles all others.
         """
         headers = read_headers(message)
         if headers != self._headers:  # rows of one checkpoint have the same headers
@@ -244,7 +244,7 @@ class StoreWriter:
         self._store.write_changelog_offset(self._offset)
 
     def finish(self) -> None:
-        """Flush, and let RocksDB compact from now on, in the background."""
+        """Flush, and turn background compaction on again."""
         self.flush()
         self._set_compaction(enabled=True)
 

@@ -1,4 +1,4 @@
-"""The changelogs of the state, read and written while the service stands still."""
+"""Read and write the changelogs of the state while the service is stopped."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
 
 Row = tuple[int, bytes, bytes]  # partition, key and value of a record
 
-PROCESSED: Final = "__processed_tp_offsets__"  # Quix's header: the newest offset of each input a record stems from
+PROCESSED: Final = "__processed_tp_offsets__"  # Quix's header: the newest offset of each input that led to the record
 
 
 def suffix(name: str) -> bytes:
-    """Return what Quix puts behind the key of a message to name a value of its state."""
+    """Return the suffix that Quix appends to a message key to name a value of its state."""
     return b"|" + bytes(dumps(name))
 
 
 @contextmanager
 def on_disk() -> Iterator[Rdict]:
-    """Give a map of bytes for what does not fit into memory; it is gone with the block."""
+    """Provide a temporary map of bytes on disk, for data that does not fit into memory."""
     with tempfile.TemporaryDirectory() as folder:
-        made = Rdict(str(Path(folder) / "rows"), Options(raw_mode=True))
+        database = Rdict(str(Path(folder) / "rows"), Options(raw_mode=True))
         try:
-            yield made
+            yield database
         finally:
-            made.close()
+            database.close()
 
 
 def rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[Row]:
-    """Yield every row that a changelog leaves: the last word on each key. What does not fit into memory is on disk.
+    """Yield the last value of each key of a changelog. A temporary database on disk holds the values.
 
     Raises
     ------
     ArchiveError
-        When it cannot be read, or a transaction that a killed process has left open does not end within two minutes.
+        When it cannot be read, or when an open transaction of a killed process does not end within two minutes.
     """
     for number, span in open_transactions.stable_ranges(settings, archive, changelog).items():
         with on_disk() as known:
@@ -64,7 +64,7 @@ def rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[R
 
 
 class LocalState(NamedTuple):
-    """The state of one partition on a volume, and the newest offset of the changelog that it has taken in."""
+    """The state of one partition on a volume, and the newest changelog offset that it includes."""
 
     rows: Rdict
     changelog_offset: int
@@ -72,7 +72,7 @@ class LocalState(NamedTuple):
     @classmethod
     @contextmanager
     def opened(cls, state_dir: Path, group: str, topic: str, partition: int) -> Iterator[LocalState | None]:
-        """Read the state of a partition on a volume, whose process may run or not; None where there is none.
+        """Open the state of a partition on a volume; None where there is none. Its process may be running.
 
         Raises
         ------
@@ -96,12 +96,12 @@ class LocalState(NamedTuple):
 
 
 def headers(inputs: Iterable[str], processed: int) -> Headers:
-    """Return the headers that Quix reads: its state takes a record in when the group has committed more of the inputs.
+    """Return the headers that Quix reads. Recovery applies a record when the group has committed beyond `processed`.
 
     Parameters
     ----------
     processed
-        The newest offset of each input that the record stems from.
+        The newest offset of each input that led to the record.
     """
     offsets = json.dumps(dict.fromkeys(inputs, processed)).encode()
     return [("__column_family__", b"default"), (PROCESSED, offsets)]

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
 
 TRANSACTION_TIMEOUT_MS: Final = 10_000
-DELIVERY_TIMEOUT_MS: Final = 10_000  # shorter than the liveness probe's silence, so an outage does not look like a hang
+DELIVERY_TIMEOUT_MS: Final = 10_000  # below the liveness probe's limit, so an outage does not look like a hang
 CACHE_BYTES: Final = 64 << 20
 MEMTABLE_BYTES: Final = 16 << 20
-MAX_LEVEL0_FILES: Final = 1 << 20  # a recovery leaves hundreds, and no write may wait until they are compacted
+MAX_LEVEL0_FILES: Final = 1 << 20  # a recovery leaves hundreds, and writes must not wait for their compaction
 COMPRESSED_LEVELS: Final = 6  # of RocksDB, all below the first one
 
 
@@ -30,7 +30,7 @@ class StateOptions(RocksDBOptions):  # type: ignore[misc]
     """RocksDB options for fast recoveries: no write waits for compaction, and the first level is not compressed."""
 
     def to_options(self) -> Options:
-        """Return Quix's options, with those that Quix does not offer."""
+        """Return Quix's options, and add some that Quix does not offer."""
         options: Options = super().to_options()
         options.set_compression_per_level([DBCompressionType.none()] + [DBCompressionType.lz4()] * COMPRESSED_LEVELS)
         options.set_level_zero_slowdown_writes_trigger(MAX_LEVEL0_FILES)
@@ -44,7 +44,7 @@ def state_options() -> StateOptions:
 
 
 def instance_name(settings: Settings, group: str) -> str:
-    """Return the group instance and transactional id: a restart has the same name, so it fences the old process."""
+    """Return the group instance id and transactional id. A restarted process has the same, so it fences the old one."""
     return f"{group}-{settings.instance_id}"
 
 
@@ -71,7 +71,7 @@ def producer_options(
     Parameters
     ----------
     transaction_timeout_ms
-        By default shorter than the session: a dead member's transaction ends before its partitions move.
+        By default below the session timeout: the transaction of a dead member ends before its partitions move.
     """
     options: dict[str, Any] = {
         **settings.kafka_config,

@@ -1,7 +1,7 @@
-"""Classify the error that ended the loop: restart when the cluster is back, or end the process.
+"""Classify the error that ended the loop: either restart when the cluster is back, or end the process.
 
-Brokers report the same error for a transaction that took too long and for one that another process has fenced. So we
-ask the group whether another member has our name.
+Brokers report the same error for a transaction that took too long and for one that another process fenced. So this
+module checks whether another member of the group has the name of this process.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-JOIN_TIMEOUT_S: Final = 2.0  # the least time for a process that took our name to join the group
+JOIN_TIMEOUT_S: Final = 2.0  # least time to wait until a process with our name joins the group
 MEMBERS_POLL_S: Final = 0.5
-LOST: Final = frozenset(  # the group went on without us
+LOST: Final = frozenset(  # the group continues without this process
     {
         KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001 - librdkafka's own codes are public, named so
         KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001 - the same
@@ -40,7 +40,7 @@ LOST: Final = frozenset(  # the group went on without us
         KafkaError.UNKNOWN_MEMBER_ID,
     }
 )
-FENCED: Final = frozenset(  # the broker has ended our transaction, or our membership
+FENCED: Final = frozenset(  # the broker ended the transaction or the membership
     {
         KafkaError._FATAL,  # noqa: SLF001 - the same
         KafkaError._FENCED,  # noqa: SLF001 - the same
@@ -52,54 +52,56 @@ FENCED: Final = frozenset(  # the broker has ended our transaction, or our membe
 
 
 def classify_error(error: BaseException, name: str, has_rival: Callable[..., bool]) -> FraudServiceError:
-    """Return the error of ours that describes what ended the loop.
+    """Return the error of this service that describes what ended the loop.
 
     Parameters
     ----------
     name
         The group instance and transactional id of this process.
     has_rival
-        Whether another process has taken that name, asked only when it may be so; `is_joining` says that it may still
-        be on its way into the group.
+        Returns whether another process has that name. Called only when the error may mean that. With `is_joining`, that
+        process may not have joined the group yet.
     """
     chain = list(_chain(error))
     ours = next((cause for cause in chain if isinstance(cause, FraudServiceError)), None)
-    codes = {told.code() for cause in chain for told in _told(cause)}
-    # A twin that has joined took our partitions; one that only fenced our transaction may still be joining.
+    codes = {found.code() for cause in chain for found in _kafka_errors(cause)}
+    # A twin that took our partitions has joined. One that only fenced our transaction may still be joining.
     is_replaced = isinstance(ours, PartitionsLost) and has_rival(is_joining=False)
     is_replaced = is_replaced or (ours is None and bool(codes & FENCED) and has_rival(is_joining=True))
     if is_replaced or KafkaError.FENCED_INSTANCE_ID in codes:
         return FatalStreamError(
-            f"another process runs as {name} and took over from this one: give each a FRAUD_INSTANCE_ID of its own"
+            f"another process runs as {name} and took over from this one: "
+            "give each process a FRAUD_INSTANCE_ID of its own"
         )
     if ours is not None:
         return ours
     if codes & (retries.TRANSIENT_CODES | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
-        return ClusterUnavailable(f"the cluster was away or too slow: {type(error).__name__}: {error}")
+        return ClusterUnavailable(f"the cluster was unavailable or too slow: {type(error).__name__}: {error}")
     return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
 class Membership:
-    """A process in its group: by what name, as which member, and how many seconds it took from its start to join."""
+    """A process in its group: its name, its member id, and the seconds from its start until it joined."""
 
     group: str
     name: str
     member: str
-    joined_after: float
+    joined_after_s: float
 
 
-def is_fenced_by_twin(settings: Settings, ours: Membership, beat: Callable[[], None], *, is_joining: bool) -> bool:
+def is_fenced_by_twin(settings: Settings, ours: Membership, heartbeat: Callable[[], None], *, is_joining: bool) -> bool:
     """Whether another process is in the group under our name; False when the cluster does not answer.
 
-    It fences us at its start and joins later: as much later as we did, more or less. When it may still be joining,
-    twice that is waited for, and `beat` called meanwhile; asked too early, two processes would take turns.
+    That process fences this one at its start and joins the group later, after about as long as this one needed. With
+    `is_joining`, wait twice as long, and call `heartbeat` meanwhile. Without the wait, two processes would fence each
+    other in turn.
     """
-    admin = clients.admin(settings)  # held on to: an answer for a client that is gone never comes
-    timeout_s = max(JOIN_TIMEOUT_S, 2 * ours.joined_after) if is_joining else 0.0
+    admin = clients.admin(settings)  # keep a reference: a client that is freed never gets its answer
+    timeout_s = max(JOIN_TIMEOUT_S, 2 * ours.joined_after_s) if is_joining else 0.0
 
     def has_twin() -> bool:
-        beat()
+        heartbeat()
         members = consumer_groups.members(admin, ours.group, clients.PROBE_TIMEOUT_S)
         return any(other.group_instance_id == ours.name and other.member_id != ours.member for other in members)
 
@@ -116,6 +118,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _told(error: BaseException) -> Iterator[KafkaError]:
-    """Yield what librdkafka said, as its own exceptions and those of Quix hold it."""
+def _kafka_errors(error: BaseException) -> Iterator[KafkaError]:
+    """Yield the errors of librdkafka in an exception of its own or of Quix."""
     yield from (value for value in (*error.args, getattr(error, "error", None)) if isinstance(value, KafkaError))

@@ -1,8 +1,8 @@
-"""Metrics and health checks on one HTTP port, served by a daemon thread: the main thread belongs to the stream.
+"""Metrics and health checks on one HTTP port. A daemon thread serves them, because the main thread runs the stream.
 
-`/livez` checks that the poll loop ticks, never that the broker answers: a restart would not bring a broker back.
+`/livez` checks that the poll loop ticks. It ignores the broker, because a restart would not repair a broker.
 `/readyz` checks that transactions are processed: connected, partitions assigned, state recovered, models loaded.
-`/startupz` succeeds from the first time on that the process was ready.
+`/startupz` succeeds once the process has been ready for the first time.
 
 The server is tornado's. It limits how long a connection may last, how many are open, and how often metrics are
 rendered.
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SILENCE_ALLOWED: Final = 30.0  # seconds without a turn of the poll loop
-CONNECTION_DEADLINE: Final = 10.0  # seconds from accept to close: handshake, request and answer
+MAX_SILENCE_S: Final = 30.0  # between two ticks of the poll loop
+CONNECTION_TIMEOUT_S: Final = 10.0  # from accept to close: handshake, request and answer
 BACKLOG: Final = 128  # connections that wait to be accepted
-MAX_CONNECTIONS: Final = 32  # few, because a probe waits while earlier connections are served
+MAX_CONNECTIONS: Final = 32  # few, because a probe waits for earlier connections
 MAX_REQUEST_BYTES: Final = 16_384  # of headers, and of a body, which no request needs
-RENDER_INTERVAL: Final = 0.25  # seconds between two renderings of the metrics, however many ask
-TICK: Final = 0.5  # seconds between two checks of old connections and of the certificate
-ACCEPT_PAUSE: Final = 0.05  # seconds, when the process has no file left for a connection
+RENDER_INTERVAL_S: Final = 0.25  # between two renderings of the metrics, whatever the number of clients
+CHECK_INTERVAL_S: Final = 0.5  # between two checks of old connections and of the certificate
+ACCEPT_PAUSE_S: Final = 0.05  # when the process has no file descriptor left for a connection
 NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -56,7 +56,7 @@ class Health:
     """State for the probes. The stream replaces its fields, and the HTTP thread reads them."""
 
     def __init__(self) -> None:
-        self._beat = self.began = time.monotonic()
+        self._heartbeat_at = self.began = time.monotonic()
         self._started = False
         self.conditions: dict[str, bool] = {
             "connected": True,
@@ -65,24 +65,24 @@ class Health:
             "models_loaded": False,
         }
 
-    def beat(self, pause: float = 0.0) -> None:
-        """Record a tick of the poll loop; `pause` seconds may pass until the next one counts as late."""
-        self._beat = time.monotonic() + pause
+    def heartbeat(self, grace_s: float = 0.0) -> None:
+        """Record that the poll loop is alive; `grace_s` adds to the time until the next heartbeat is late."""
+        self._heartbeat_at = time.monotonic() + grace_s
 
-    def begin(self, longest: float) -> None:
-        """Record that the stream is starting, which takes `longest` seconds at most."""
+    def begin(self, max_start_s: float) -> None:
+        """Record that the stream is starting."""
         self.began = time.monotonic()
-        self.beat(longest)
+        self.heartbeat(max_start_s)
 
-    def now(self, **conditions: bool) -> None:
-        """Set conditions of readiness."""
+    def update(self, **conditions: bool) -> None:
+        """Set readiness conditions."""
         self.conditions = {**self.conditions, **conditions}
         self._started = self._started or self.is_ready
 
     @property
     def is_live(self) -> bool:
-        """Whether the poll loop ticked lately."""
-        return time.monotonic() - self._beat < SILENCE_ALLOWED
+        """Whether the poll loop sent a heartbeat recently."""
+        return time.monotonic() - self._heartbeat_at < MAX_SILENCE_S
 
     @property
     def is_ready(self) -> bool:
@@ -91,7 +91,7 @@ class Health:
 
     @property
     def has_started(self) -> bool:
-        """Whether the process was ready once."""
+        """Whether the process has been ready."""
         return self._started
 
 
@@ -106,7 +106,7 @@ class HttpEndpoint:
     Raises
     ------
     ConfigurationError
-        When the address cannot be bound, or the certificate not be used.
+        When the address cannot be bound, or the certificate cannot be used.
     """
 
     def __init__(
@@ -139,14 +139,14 @@ class HttpEndpoint:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = _BoundedServer(
             self._application,
-            no_keep_alive=True,  # so that the deadline of a connection is that of a request
+            no_keep_alive=True,  # so that the timeout of a connection also limits each request
             max_header_size=MAX_REQUEST_BYTES,
             max_body_size=MAX_REQUEST_BYTES,
             ssl_options=self._certificate and self._certificate.context,
         )
         self._loop.set_exception_handler(server.on_loop_error)
         server.add_socket(self._socket)
-        PeriodicCallback(lambda: self._tick(server), TICK * 1000).start()
+        PeriodicCallback(lambda: self._tick(server), CHECK_INTERVAL_S * 1000).start()
         self._is_serving.set()
         await self._stop.wait()
         server.stop()
@@ -169,17 +169,17 @@ class _BoundedServer(HTTPServer):
     """An HTTP server that still answers probes when many or slow clients attack it."""
 
     def initialize(self, *arguments: Any, **options: Any) -> None:
-        """Take what `HTTPServer` takes; tornado calls this instead of a constructor."""
+        """Take the arguments of `HTTPServer`; tornado calls this instead of a constructor."""
         self._open: list[_Connection] = []
         self._max_connections = _max_connections()
         super().initialize(*arguments, **options)
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Serve a connection, before its TLS handshake; the newest is always served."""
+        """Accept a connection, before its TLS handshake. At the limit, close an older one for it."""
         self._open = [connection for connection in self._open if not connection.stream.closed()]
         if len(self._open) >= self._max_connections:
             self._close_one()
-        self._open.append(_Connection(stream, address[0], time.monotonic() + CONNECTION_DEADLINE))
+        self._open.append(_Connection(stream, address[0], time.monotonic() + CONNECTION_TIMEOUT_S))
         super().handle_stream(stream, address)
 
     def _close_one(self) -> None:
@@ -190,25 +190,25 @@ class _BoundedServer(HTTPServer):
         self._open.remove(oldest)
 
     def close_late_connections(self) -> None:
-        """Close the connections that have lasted too long, whatever they are waiting for."""
+        """Close the connections whose deadline is over."""
         now = time.monotonic()
         for connection in self._open:
             if connection.deadline < now:
                 connection.stream.close()
 
     def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Make room when there is no file left to accept a connection with; log every other error."""
+        """Close a connection when the process is out of file descriptors; log every other error."""
         error = context.get("exception")
         if not isinstance(error, OSError) or error.errno not in NO_FILES:
             loop.default_exception_handler(context)
-        elif len(self._open) > 1:  # not the newest: Linux says so even if no further connection waits
+        elif len(self._open) > 1:  # keep the newest: Linux reports this error even when no connection waits
             self._close_one()
         else:
-            time.sleep(ACCEPT_PAUSE)  # the connection still waits, and the loop would try again at once
+            time.sleep(ACCEPT_PAUSE_S)  # the connection still waits, and the loop would retry at once
 
 
 def _max_connections() -> int:
-    """Return how many connections may be open: clients get no more than a quarter of the files of the process."""
+    """Return the maximum of open connections: at most a quarter of the file descriptors of the process."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 4)
 
@@ -220,7 +220,7 @@ class _Certificate:
         self._certificate, self._key = certificate, key
         try:
             self._load()
-        except OSError as error:  # what ssl raises is one too
+        except OSError as error:  # errors of ssl are OSErrors too
             raise ConfigurationError(
                 f"FRAUD_HTTP_TLS_CERT={certificate} FRAUD_HTTP_TLS_KEY={key} cannot be used: {error.strerror}: "
                 "name a PEM certificate and the unencrypted private key that belongs to it"
@@ -230,25 +230,25 @@ class _Certificate:
         self._seen = self._stamps()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._certificate, self._key, password=lambda: "")  # never asks a terminal
+        context.load_cert_chain(self._certificate, self._key, password=lambda: "")  # never ask on a terminal
         self.context = context
 
     def _stamps(self) -> list[int | None]:
-        """Return when each file was written; nothing for one that is not there while it is replaced."""
+        """Return the modification time of each file; None while a file is missing during its replacement."""
         return [path.stat().st_mtime_ns if path.is_file() else None for path in (self._certificate, self._key)]
 
     def renewed(self) -> ssl.SSLContext:
-        """Return the context, read anew if a file changed."""
+        """Return the context; read the files again when one has changed."""
         try:
             if self._stamps() != self._seen:
                 self._load()
-        except OSError as error:  # half renewed: the one we have is as good as before
+        except OSError as error:  # only one file has been replaced: keep the current certificate
             log.warning("certificate_not_renewed", reason=error.strerror)
         return self.context
 
 
 class _Exposition:
-    """The metrics as text, rendered at most once an interval: many scrapes cost no more than one."""
+    """The metrics as text, rendered at most once per interval, so that many scrapes cost as much as one."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -257,12 +257,12 @@ class _Exposition:
     def text(self) -> bytes:
         if time.monotonic() >= self._stale_at:
             self._text = self._metrics.render()
-            self._stale_at = time.monotonic() + RENDER_INTERVAL
+            self._stale_at = time.monotonic() + RENDER_INTERVAL_S
         return self._text
 
 
 def _application(exposition: _Exposition, health: Health) -> Application:
-    # A port scan must not fill the log: errors in requests and handshakes are not logged.
+    # Do not log errors in requests and handshakes: a port scan would fill the log.
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     probes = {
         "/livez": lambda: health.is_live,
@@ -281,11 +281,11 @@ def _application(exposition: _Exposition, health: Health) -> Application:
 
 class _Handler(RequestHandler):
     def set_default_headers(self) -> None:
-        """Do not name the server and its version."""
+        """Hide the name and version of the server."""
         self.clear_header("Server")
 
     def compute_etag(self) -> None:
-        """Do not hash what changes with every answer."""
+        """Do not hash the answer: it changes each time."""
 
 
 class _MetricsHandler(_Handler):

@@ -1,7 +1,7 @@
 """The state of one message key: read from RocksDB, written with the current checkpoint.
 
-Quix's own `State` checks more than ours needs, and costs more than RocksDB itself. What is written, and when it is
-committed and recovered, stays Quix's.
+Quix's own `State` makes checks that this service does not need, and costs more than RocksDB itself. Quix still decides
+the format of the rows, and when they are committed and recovered.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class State(Protocol):
 
 
 class StateAccessor(Protocol):
-    """Gives the state of a message's key on its partition."""
+    """Returns the state of a message's key on its partition."""
 
     def __call__(self, message: Received) -> State:
         """Return it."""
 
 
 class KeyState:
-    """The state of one message key, as `quixstreams.State` has it."""
+    """The state of one message key, compatible with `quixstreams.State`."""
 
     __slots__ = ("_changes", "_key", "_partition")
 
@@ -49,7 +49,7 @@ class KeyState:
         self._key = key
 
     def get_bytes(self, name: str) -> bytes | None:
-        """Return a value: the one that this checkpoint wrote, or the committed one."""
+        """Return a value: the one that this checkpoint wrote, else the committed one."""
         place = self._key + suffix(name)
         found = self._changes.get(place, self._key)
         if found is Marker.UNDEFINED:

@@ -1,4 +1,4 @@
-"""Checks before a start: offsets and state belong together, and the inputs still hold what is not processed."""
+"""Checks before a start: offsets and state match, and the inputs still have all unprocessed messages."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 def require_consistent(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
-    """Refuse to start when offsets and state do not belong together; wait for a cluster that has just started.
+    """Refuse to start when offsets and state do not match. Wait for a cluster that has just started.
 
     Parameters
     ----------
     inputs
-        Topics the group consumes. With a single one, a partition's state stems from its own messages alone; with
-        several, it may stem from any of them.
+        Topics that the group consumes. With one topic, the state of a partition depends on its own messages only. With
+        several, it may depend on any of them.
     changelog
-        Of the state; None for a group that has none.
+        Changelog of the state; None for a group without state.
 
     Raises
     ------
     PreflightError
-        State exists but its offsets do not: it would count twice. Or the log begins after the offset: input is lost.
+        State exists without offsets, so input would count twice. Or the log begins after the offset: input is lost.
     ClusterUnavailable
         The cluster did not answer in time.
     """
@@ -62,13 +62,13 @@ def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSp
 def _committed(consumer: Any, asked: list[TopicPartition]) -> list[TopicPartition]:
     found: list[TopicPartition] = consumer.committed(asked, timeout=clients.REQUEST_TIMEOUT_S)
     for position in found:
-        if position.error is not None:  # not to be allowed to read an offset is not to have none
+        if position.error is not None:  # a missing permission must not look like a missing offset
             raise KafkaException(position.error)
     return found
 
 
 def _has_offset(consumer: Any, position: TopicPartition) -> bool:
-    """Whether another process of the group has committed its first offset meanwhile."""
+    """Whether another process of the group has just committed its first offset."""
     (again,) = _committed(consumer, [TopicPartition(position.topic, position.partition)])
     return bool(again.offset >= 0)
 

@@ -1,7 +1,7 @@
-"""Detect a partition that the client should read and never began to read; only its statistics show that.
+"""Detect a partition that the client should read but never fetches. Only the client's statistics show that.
 
-librdkafka can lose the order to begin reading a partition that is paused at the same moment (its issue 5591). That
-partition then stalls without an error, while all others go on.
+librdkafka can lose the command to fetch a partition that is paused at the same moment (its issue 5591). That partition
+then stalls without an error, while all others continue.
 """
 
 from __future__ import annotations
@@ -11,26 +11,24 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STALL_TIMEOUT_S: Final = (
-    60.0  # seconds; offsets in an open transaction keep a partition from being read for ten of them
-)
+STALL_TIMEOUT_S: Final = 60.0  # an open transaction can delay a fetch for ten seconds
 
 
 class StalledFetchDetector:
-    """Looks at the statistics of a consumer, every few seconds."""
+    """Finds stalled partitions in the statistics that a consumer reports every few seconds."""
 
     def __init__(self) -> None:
         self._idle_since: dict[str, float] = {}
 
-    def look(self, topics: Mapping[str, Any], now: float) -> str | None:
-        """Name a partition that should be read and has not been for a minute.
+    def find(self, topics: Mapping[str, Any], now: float) -> str | None:
+        """Return the name of a partition that has not been fetched for `STALL_TIMEOUT_S`, None if all are.
 
         Parameters
         ----------
         topics
-            What the statistics say of topics; empty while no broker answers, when nothing is to be expected.
+            The topics of the statistics. Pass an empty mapping while no broker answers, because then none are fetched.
         now
-            Seconds of a clock that never goes back.
+            Seconds of a monotonic clock.
         """
         idle = [
             f"{topic}[{number}]"

@@ -1,4 +1,4 @@
-"""What a stream is made of, what drives its processor, and what the processor can use of it."""
+"""The definition of a stream, the interface of its processor, and the stream as the processor uses it."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ Position = tuple[str, int]  # topic and partition
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What a stream reads, writes and keeps.
+    """The inputs, outputs and state of a stream, and how it commits.
 
     Attributes
     ----------
     group : str
         Consumer group; with `settings.instance_id` it names the group instance and the transactional id.
     inputs : tuple of str
-        Topics that are read. The state belongs to the partitions of the last one.
+        Input topics. The state belongs to the partitions of the last one.
     outputs : mapping
         Names of the output topics by their role.
     read_state : callable
-        Reads a value of the state, and raises when this version cannot use it. The first value of each partition is
-        read before anything is written beside it.
+        Decodes a value of the state, and raises when this version cannot use it. Called with the first value of each
+        partition before the first write.
     commits_early : bool
-        Whether readers wait for the outputs of each batch. Then an exactly-once stream commits as soon as it is idle.
+        Whether an exactly-once stream commits as soon as it is idle, because readers wait for its outputs.
     transaction_timeout_ms : int
-        None for one below the session timeout.
+        None: a value below the session timeout.
     """
 
     group: str
@@ -57,14 +57,14 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What an application calls while it runs, besides its processor.
+    """Callbacks of an application, besides its processor.
 
     Attributes
     ----------
     on_tick
-        Called before each batch, while all state is recovered.
+        Called before each batch, once all state is recovered.
     on_assign
-        Called with the assigned partitions, and with none when partitions are revoked or lost.
+        Called with the assigned partitions, and with an empty list when partitions are revoked or lost.
     on_key_counts
         Called every few seconds with the number of keys in each partition's state, as RocksDB estimates it.
     """
@@ -90,9 +90,9 @@ class Processing(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamAccess:
-    """What a processor may use of its stream: state, outputs, commits, and positions of the inputs.
+    """The stream as its processor uses it: state, outputs, commits, and positions of the inputs.
 
-    `skipped` has the first offset behind each batch that the client could not unpack, by partition.
+    `skipped` has the first offset after each batch that the client could not decompress, by partition.
     """
 
     context: ProcessingContext
@@ -114,7 +114,7 @@ class StreamAccess:
         return self.context.state_manager.stores[self.stream_id][STATE].partitions[partition]
 
     def key_counts(self) -> dict[int, int]:
-        """Return the number of keys by partition, as RocksDB estimates; it counts a changed key twice for a while."""
+        """Return RocksDB's estimate of the number of keys, by partition. A changed key can count twice for a while."""
         stores = self.context.state_manager.stores.get(self.stream_id, {})
         return {
             number: store.get_or_create_column_family("default").property_int_value("rocksdb.estimate-num-keys") or 0
@@ -122,7 +122,7 @@ class StreamAccess:
         }
 
     def produce(self, output: Output, timestamp: int | None = None) -> None:
-        """Produce an output, with the current checkpoint; without a timestamp, it gets the current time."""
+        """Produce an output with the current checkpoint. The default timestamp is the current time."""
         self.context.producer.produce(
             topic=self.outputs[output.topic],
             value=output.value,

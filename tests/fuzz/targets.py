@@ -377,7 +377,7 @@ PROBE = b"GET /livez HTTP/1.1\r\nHost: pod\r\n\r\n"
 @cache
 def _endpoint() -> health.HttpEndpoint:
     alive = health.Health()
-    alive.beat(1e9)
+    alive.heartbeat(1e9)
     return health.HttpEndpoint(LOOPBACK, 0, Metrics(), alive).__enter__()
 
 

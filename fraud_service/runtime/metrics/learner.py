@@ -91,7 +91,7 @@ class LearnerMetrics(StreamMetrics):
         )
         self.refit_at = metrics.gauge("fraud_refit_seconds", "Event time of the newest re-fit, Unix seconds.")
 
-    def count_refused(self, reason: str) -> None:
+    def count_rejected(self, reason: str) -> None:
         """Count a record that failed its check."""
         self.refused.labels(reason).inc()
 

@@ -93,7 +93,7 @@ class ScorerMetrics(StreamMetrics):
         self.online.set(1)
         self.model = metrics.info("fraud_model", "Active pretrained model of the scorer.")
 
-    def count_refused(self, reason: str) -> None:
+    def count_rejected(self, reason: str) -> None:
         """Count a record that failed its check."""
         self.refused.labels(reason).inc()
 

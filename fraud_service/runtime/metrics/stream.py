@@ -125,7 +125,7 @@ class StreamMetrics:
         )
         self.interruptions = metrics.counter(
             "fraud_interruptions",
-            "Times the cluster was away or too slow, and the stream restarted from its last checkpoint.",
+            "Times the cluster was unavailable or too slow, and the stream restarted from its last checkpoint.",
         )
         self.checkpoints = metrics.histogram(
             "fraud_checkpoint_seconds", "Time to commit state, output and offsets of one checkpoint.", LATENCY_BUCKETS_S

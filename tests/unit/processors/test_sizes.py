@@ -213,7 +213,7 @@ def test_a_scorer_beats_within_a_batch_of_messages_that_take_a_close_look(loop):
 def test_a_snapshot_that_no_learner_can_have_written_is_refused_before_it_is_hashed():
     reader = SnapshotReader.__new__(SnapshotReader)
     refused = []
-    reader._on_refused = refused.append
+    reader._on_rejected = refused.append
     reader._rejected = reader._unreadable = reader._skipped = RateLimitedLog(lambda *_, **__: None, "refused")
     reader._keyring = SimpleNamespace(require=explode)
 

@@ -86,7 +86,7 @@ def test_work_begins_anew_when_the_cluster_is_back_and_is_not_ready_meanwhile(wa
     endings_of_work = iter([ClusterUnavailable("away"), ClusterUnavailable("again"), None])
 
     def work() -> None:
-        health.now(assigned=True, recovered=True, models_loaded=True)
+        health.update(assigned=True, recovered=True, models_loaded=True)
         ending = next(endings_of_work)
         if ending is not None:
             raise ending
@@ -131,7 +131,7 @@ class Group:
 
 def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monkeypatch: pytest.MonkeyPatch) -> None:
     beats: list[float] = []
-    ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=10.0)
+    ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after_s=10.0)
     group = Group(monkeypatch, joined_after=15.0)
     assert error_classification.is_fenced_by_twin(Settings(), ours, lambda: beats.append(group.now), is_joining=True)
     assert group.now == 15.0
@@ -139,7 +139,7 @@ def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monke
 
 
 def test_who_sees_nobody_join_in_twice_its_own_time_has_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=0.1)
+    ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after_s=0.1)
     group = Group(monkeypatch, joined_after=100.0)
     assert not error_classification.is_fenced_by_twin(Settings(), ours, lambda: None, is_joining=True)
     assert group.now == error_classification.JOIN_TIMEOUT_S
@@ -149,7 +149,7 @@ def test_who_sees_nobody_join_in_twice_its_own_time_has_no_rival(monkeypatch: py
 def test_a_group_that_took_our_partitions_already_has_the_rival_or_there_is_none(
     monkeypatch: pytest.MonkeyPatch, joined_after: float
 ) -> None:
-    ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after=10.0)
+    ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after_s=10.0)
     group = Group(monkeypatch, joined_after)
     assert error_classification.is_fenced_by_twin(Settings(), ours, lambda: None, is_joining=False) == (
         joined_after == 0.0

@@ -21,7 +21,7 @@ from fraud_service.domain.policy import Policy
 from fraud_service.domain.reasons import CODES
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.snapshot_store import SnapshotStore
-from fraud_service.runtime.health import SILENCE_ALLOWED, Health, HttpEndpoint
+from fraud_service.runtime.health import MAX_SILENCE_S, Health, HttpEndpoint
 from fraud_service.runtime.metrics.learner import LearnerMetrics
 from fraud_service.runtime.metrics.scorer import MAX_CURRENCIES, ScorerMetrics
 from fraud_service.runtime.metrics.stream import LagTracker, Metrics
@@ -86,8 +86,8 @@ def test_a_process_is_live_at_once_but_neither_ready_nor_started(get):
 
 
 def test_readiness_needs_every_condition_and_says_which_is_missing(get, health):
-    health.now(assigned=True)
-    health.now(models_loaded=True)
+    health.update(assigned=True)
+    health.update(models_loaded=True)
     status, kind, body = get("/readyz")
     assert (status, kind) == (503, "application/json")
     assert json.loads(body) == {
@@ -96,41 +96,41 @@ def test_readiness_needs_every_condition_and_says_which_is_missing(get, health):
         "recovered": False,
         "models_loaded": True,
     }
-    health.now(recovered=True)
+    health.update(recovered=True)
     status, _, body = get("/readyz")
     assert (status, json.loads(body)) == (200, READY)
 
 
 def test_readiness_comes_and_goes_but_having_started_stays(get, health):
-    health.now(**READY)
+    health.update(**READY)
     assert [get("/readyz")[0], get("/startupz")[0]] == [200, 200]
-    health.now(assigned=False, recovered=False)
+    health.update(assigned=False, recovered=False)
     assert [get("/readyz")[0], get("/startupz")[0]] == [503, 200]
-    health.now(assigned=True, recovered=True)
+    health.update(assigned=True, recovered=True)
     assert get("/readyz")[0] == 200
 
 
 def test_a_poll_loop_that_stands_still_is_not_live_until_it_turns_again(clock):
     health = Health()
-    clock.seconds += SILENCE_ALLOWED - 0.001
+    clock.seconds += MAX_SILENCE_S - 0.001
     assert health.is_live
     clock.seconds += 0.001
     assert not health.is_live
-    health.beat()
+    health.heartbeat()
     assert health.is_live
 
 
 def test_liveness_does_not_ask_whether_the_process_is_ready(clock, metrics):
     health = Health()
-    health.now(**READY)
-    clock.seconds += SILENCE_ALLOWED
+    health.update(**READY)
+    clock.seconds += MAX_SILENCE_S
     assert health.is_ready
     assert not health.is_live
 
 
 def test_a_dead_poll_loop_fails_the_liveness_probe(clock, metrics):
     health = Health()
-    clock.seconds += 2 * SILENCE_ALLOWED
+    clock.seconds += 2 * MAX_SILENCE_S
     with (
         HttpEndpoint(LOOPBACK, 0, metrics, health) as endpoint,
         closing(HTTPConnection(LOOPBACK, endpoint.port, timeout=5)) as connection,

@@ -21,10 +21,10 @@ from support.certificates import Authority
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.runtime import health as module
 from fraud_service.runtime.health import (
+    CHECK_INTERVAL_S,
     MAX_CONNECTIONS,
     MAX_REQUEST_BYTES,
-    RENDER_INTERVAL,
-    TICK,
+    RENDER_INTERVAL_S,
     Health,
     HttpEndpoint,
 )
@@ -40,8 +40,8 @@ REQUEST = b"GET /livez HTTP/1.1\r\nHost: pod\r\n\r\n"
 
 @pytest.fixture
 def short_deadline(monkeypatch):
-    monkeypatch.setattr(module, "CONNECTION_DEADLINE", SHORT_DEADLINE)
-    monkeypatch.setattr(module, "TICK", 0.1)
+    monkeypatch.setattr(module, "CONNECTION_TIMEOUT_S", SHORT_DEADLINE)
+    monkeypatch.setattr(module, "CHECK_INTERVAL_S", 0.1)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_many_scrapes_cost_no_more_than_one_now_and_then(metrics, port, monkeypa
     started = time.monotonic()
     for _ in range(50):
         assert status(port, "/metrics") == 200
-    assert len(rendered) <= 1 + (time.monotonic() - started) / RENDER_INTERVAL
+    assert len(rendered) <= 1 + (time.monotonic() - started) / RENDER_INTERVAL_S
 
 
 # Few files
@@ -333,7 +333,7 @@ def test_with_a_certificate_everything_is_https_and_a_renewed_one_is_taken_up(tm
         with capture_logs() as logged:
             first.certificate.write_text("half written")
             wait_until(lambda: logged)
-            time.sleep(3 * TICK)  # the server looks again, and has said it already
+            time.sleep(3 * CHECK_INTERVAL_S)  # the server looks again, and has said it already
         assert [record["event"] for record in logged] == ["certificate_not_renewed"]
         assert name_seen(running.port, authority.root) == "second"
 

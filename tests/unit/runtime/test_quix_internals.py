@@ -38,7 +38,7 @@ from fraud_service.runtime import application, quix_internals
 from fraud_service.runtime.application import FraudApplication, show_state
 from fraud_service.runtime.bulk_recovery import BulkRecovery
 from fraud_service.runtime.client_options import MAX_LEVEL0_FILES, MEMTABLE_BYTES
-from fraud_service.runtime.health import SILENCE_ALLOWED, Health
+from fraud_service.runtime.health import MAX_SILENCE_S, Health
 from fraud_service.runtime.metrics.scorer import ScorerMetrics
 from fraud_service.runtime.metrics.stream import Metrics
 from fraud_service.runtime.quix_internals import (
@@ -190,7 +190,7 @@ def test_the_client_still_tells_whether_it_reads_a_partition(embedded_broker):
 
 
 def test_losing_partitions_ends_the_application(app):
-    with pytest.raises(ClusterUnavailable, match="What was not committed is dropped"):
+    with pytest.raises(ClusterUnavailable, match="It drops uncommitted work"):
         app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
 
 
@@ -220,7 +220,7 @@ def test_what_the_client_makes_of_lost_partitions_does_not_hide_that_they_were_l
             raise SystemError("returned NULL without setting an exception")
 
     monkeypatch.setattr(app, "run", poll)
-    with pytest.raises(PartitionsLost, match="What was not committed is dropped"):
+    with pytest.raises(PartitionsLost, match="It drops uncommitted work"):
         app.run_until_stopped()
 
 
@@ -293,7 +293,7 @@ def test_recovery_takes_batches_where_quix_takes_rows(tmp_path):
 
 
 def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app):
-    app._health._beat = 0.0
+    app._health._heartbeat_at = 0.0
     app._process_message({})
     assert app._health.is_live
     assert app._health.conditions["recovered"]
@@ -309,13 +309,13 @@ def test_whatever_ends_the_stream_ends_as_an_error_of_ours(app, monkeypatch):
 
 
 def test_a_long_recovery_beats_too_because_it_polls(app):
-    app._health._beat = 0.0
+    app._health._heartbeat_at = 0.0
     app.config.consumer_extra_config["stats_cb"]("{}")
     assert app._health.is_live
 
 
 def test_a_process_cut_off_from_all_brokers_is_not_ready(app):
-    app._health.now(assigned=True, recovered=True, models_loaded=True)
+    app._health.update(assigned=True, recovered=True, models_loaded=True)
     app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "DOWN"}, "b": {"state": "INIT"}}}')
     assert not app._health.is_ready
     app.config.consumer_extra_config["stats_cb"]('{"brokers": {"a": {"state": "UP"}, "b": {"state": "DOWN"}}}')
@@ -343,7 +343,7 @@ def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loo
     assert client.asked == [COMMIT_TIMEOUT_S, 3.0]
     learner = made(Settings(state_dir=tmp_path), transaction_timeout_ms=300_000)
     delivery = learner.config.producer_extra_config["message.timeout.ms"] / 1000
-    assert delivery + COMMIT_TIMEOUT_S + CLOSE_TIMEOUT_S < SILENCE_ALLOWED
+    assert delivery + COMMIT_TIMEOUT_S + CLOSE_TIMEOUT_S < MAX_SILENCE_S
 
 
 def test_a_client_that_does_not_give_up_is_left_waiting():
