@@ -1,14 +1,15 @@
-"""Case management in one file: alerts open cases, people close them, and their verdicts go back as labels.
+"""Manage fraud cases: alerts open cases, people close them, and their verdicts go back as labels.
 
     python cases.py run --bootstrap localhost:9092     the service
     python cases.py list                               the open cases
-    python cases.py close 17 --fraud                   a verdict on one; or --legitimate
+    python cases.py close 17 --fraud                   close case 17 as fraud; or --legitimate
 
-It knows the topics of alerts and labels from their contract (docs/asyncapi.json) and imports nothing of the fraud
-service; all it needs is confluent-kafka. A case, its alerts, the offset up to which alerts were read and the verdicts
-that are still to be sent lie in one SQLite file and change together: whenever the service dies and for however long, it
-goes on where the file says, and an alert that comes twice (its `ce_id` tells) changes nothing. A record that is no
-alert is skipped and counted; stderr says where it lies.
+The example uses the contract of the alerts and labels topics (docs/asyncapi.json) and imports nothing of the fraud
+service. It needs only confluent-kafka.
+
+One SQLite file holds the cases, their alerts, the offsets of the alerts read so far and the labels still to send. They
+Each change is one SQLite transaction, so the service continues from the file after any crash. An alert that comes again
+with the same `ce_id` changes nothing. The service skips and counts invalid alerts, and reports their offsets on stderr.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 
 TIMEOUT = 30.0  # seconds
-LARGEST = 262_144  # bytes of an alert; the service writes a tenth
-MOST = 1e15  # of any number
+LARGEST = 262_144  # bytes of an alert; ten times what the service writes
+MOST = 1e15  # absolute value of any number
 TABLES = """
 CREATE TABLE IF NOT EXISTS cases (
     id INTEGER PRIMARY KEY, card_id TEXT NOT NULL, opened_at TEXT NOT NULL, closed_at TEXT, is_fraud INTEGER
@@ -44,12 +45,12 @@ CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY, card_id TEXT NOT NULL
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, default=Path("cases.sqlite"), help="where the cases lie")
+    parser.add_argument("--file", type=Path, default=Path("cases.sqlite"), help="SQLite file of the cases")
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run")
     run.add_argument("--bootstrap", default="localhost:9092")
-    run.add_argument("--alerts", default="fraud.alerts.v1", help="topic that is read")
-    run.add_argument("--labels", default="payments.fraud-labels.v1", help="topic that is written")
+    run.add_argument("--alerts", default="fraud.alerts.v1", help="topic to read")
+    run.add_argument("--labels", default="payments.fraud-labels.v1", help="topic to write")
     verbs.add_parser("list")
     close = verbs.add_parser("close")
     close.add_argument("case", type=int)
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 class AlertError(Exception):
-    """A record that is no alert, and why; its content is never quoted."""
+    """Why a record is not a valid alert. The message never quotes the content."""
 
 
 def loaded(message: Message) -> dict[str, Any]:
@@ -86,17 +87,17 @@ def loaded(message: Message) -> dict[str, Any]:
 
 
 def text(value: object, name: str, longest: int = 1024) -> str:
-    """Return a text that may be stored and sent on. It may have control characters: escape it where it is shown."""
+    """Check a text before it is stored or sent. It may have control characters: escape it for display."""
     if not isinstance(value, str) or not 0 < len(value) <= longest or any("\ud800" <= one <= "\udfff" for one in value):
-        raise AlertError(f"its {name} is no text of at most {longest} characters")
+        raise AlertError(f"its {name} is not a text of at most {longest} characters")
     return value
 
 
 def number(value: object, name: str) -> float:
-    """Return a number that is finite."""
+    """Check that a value is a finite number, and return it."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not -MOST < value < MOST:
-        raise AlertError(f"its {name} is no number")
+        raise AlertError(f"its {name} is not a number")
     return float(value)
 
 
@@ -104,11 +105,11 @@ def reasons(alert: dict[str, Any]) -> list[str]:
     """Return the texts of the reasons."""
     found = alert.get("reasons")
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise AlertError("its reasons are no list of objects")
+        raise AlertError("its reasons are not a list of objects")
     return [text(one.get("text"), "reason") for one in found]
 
 
-# For a name that is no UTF-8, the client returns with an exception set, and a plain call in a warm loop overlooks it.
+# If a name is not UTF-8, the client returns with an exception set, and a plain call in a warm loop overlooks it.
 headers = methodcaller("headers")
 
 
@@ -118,11 +119,11 @@ def header(message: Message, name: str) -> str:
         found = dict(headers(message) or []).get(name)
         return text((found or b"").decode(), name)
     except (SystemError, UnicodeDecodeError):
-        raise AlertError(f"its {name} is no text") from None
+        raise AlertError(f"its {name} is not a text") from None
 
 
 def read(message: Message) -> tuple[str, str, tuple[object, ...]]:
-    """Return the id of an alert, its card, and what is kept of it. Raises `AlertError`."""
+    """Return the id of an alert, its card, and the columns to store. Raises `AlertError`."""
     alert = loaded(message)
     payment = alert["transaction"]
     facts = (
@@ -142,7 +143,7 @@ def shown(cell: object) -> str:
 
 
 class Skipped:
-    """Counts records that are no alerts. Prints the 1st, 2nd, 4th, 8th …, so that a flood does not fill the log."""
+    """Counts invalid alerts, and reports only the 1st, 2nd, 4th, 8th …, so that a flood does not fill the log."""
 
     count = 0
 
@@ -150,11 +151,11 @@ class Skipped:
         self.count += 1
         if self.count & (self.count - 1) == 0:
             place = f"partition {message.partition()} offset {message.offset()}"
-            print(f"skipped {self.count} so far; the last, at {place}: {why}", file=sys.stderr, flush=True)
+            print(f"skipped {self.count} so far; the last is {place}: {why}", file=sys.stderr, flush=True)
 
 
 class Cases:
-    """The cases, in a file that the service and the commands share."""
+    """The cases in a SQLite file, which the service and the commands share."""
 
     def __init__(self, file: Path) -> None:
         self._db = sqlite3.connect(file, timeout=TIMEOUT)
@@ -163,7 +164,7 @@ class Cases:
         self.skipped = Skipped()
 
     def take(self, message: Message) -> None:
-        """Put an alert into the open case of its card, or open one; and remember that it was read."""
+        """Add an alert to the open case of its card, or open one, and store the offset in the same transaction."""
         with self._db:
             try:
                 self._open(*read(message))
@@ -184,7 +185,7 @@ class Cases:
         return self._db.execute("INSERT INTO cases (card_id, opened_at) VALUES (?, ?)", [card, now()]).lastrowid
 
     def close(self, case: int, *, is_fraud: bool) -> bool:
-        """Close a case; a label for each of its payments is to be sent. Returns whether it was open."""
+        """Close a case and store a label to send for each of its payments. Returns whether the case was open."""
         with self._db:
             closed = self._db.execute(
                 "UPDATE cases SET closed_at = ?, is_fraud = ? WHERE id = ? AND closed_at IS NULL RETURNING card_id",
@@ -211,28 +212,28 @@ class Cases:
         return dict(self._db.execute("SELECT partition, next FROM offsets").fetchall())
 
     def unsent(self) -> list[tuple[int, str, str]]:
-        """Return the labels that are still to be sent: number, card, content."""
+        """Return the labels still to send: number, card, content."""
         return self._db.execute("SELECT id, card_id, label FROM outbox ORDER BY id LIMIT 10000").fetchall()
 
     def sent(self, last: int) -> None:
-        """Forget the labels up to this one."""
+        """Delete the labels up to this one."""
         with self._db:
             self._db.execute("DELETE FROM outbox WHERE id <= ?", [last])
 
 
 class Service:
-    """Alerts in, labels out. A label may go out twice, when it dies in between: the second says the same."""
+    """Consume alerts and produce labels. A crash can send a label twice, with the same content."""
 
     def __init__(self, cases: Cases, bootstrap: str, alerts: str, labels: str) -> None:
         self._cases, self._labels = cases, labels
         connection = {"bootstrap.servers": bootstrap}
-        # The file knows the offsets: there is no group, and nothing is committed to the broker.
+        # The file stores the offsets, so the consumer commits none to the broker.
         options = {"group.id": "cases", "enable.auto.commit": False, "isolation.level": "read_committed"}
         self._consumer = Consumer({**connection, **options})
         known = cases.offsets()
         numbers = self._consumer.list_topics(alerts, TIMEOUT).topics[alerts].partitions
         self._consumer.assign([TopicPartition(alerts, n, known.get(n, OFFSET_BEGINNING)) for n in numbers])
-        # A label must lie in its card's partition, which is Java's choice.
+        # A label must go to its card's partition, by the default partitioner of Java clients.
         self._producer = Producer({**connection, "enable.idempotence": True, "partitioner": "murmur2"})
         self._is_running = True
         signal.signal(signal.SIGTERM, lambda *_: self._stop())

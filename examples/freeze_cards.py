@@ -1,12 +1,14 @@
-"""Freeze the card of every payment that should be declined: once a card, and said on a topic of its own.
+"""Freeze the card of every payment that should be declined, with one event per card on a separate topic.
 
     python freeze_cards.py --bootstrap localhost:9092
 
-It knows the alerts topic from its contract (docs/asyncapi.json) and imports nothing of the fraud service; all it needs
-is confluent-kafka. What was read and what follows from it are one Kafka transaction, so a restart freezes no card twice
-and forgets none. What is frozen it reads from its own topic when it starts: that topic is all the state it has. One
-process does it; a second one with the same transactional id fences the first. A record that is no alert is skipped and
-counted; stderr says where it lies.
+The example uses the contract of the alerts topic (docs/asyncapi.json) and imports nothing of the fraud service. It
+needs only confluent-kafka.
+
+One Kafka transaction covers the consumed offsets and the events produced from them. So a restart freezes no card twice
+and misses none. The topic of frozen cards is the only state, and the process reads it at its start. Run one process: a
+second one with the same transactional id fences the first. The process skips and counts invalid alerts, and reports
+their offsets on stderr.
 """
 
 from __future__ import annotations
@@ -23,19 +25,19 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message,
 from confluent_kafka.admin import AdminClient, NewTopic
 
 NAME = "card-freezer"
-NAMESPACE = uuid.UUID("0f3a7d5e-33c4-5a53-9c60-0c1b5f1de001")  # an event has the same id whenever it is made
+NAMESPACE = uuid.UUID("0f3a7d5e-33c4-5a53-9c60-0c1b5f1de001")  # makes the id of an event depend only on its alert
 SOURCE = "/examples/card-freezer"
 TYPE = "card-frozen.v1"
 TIMEOUT = 30.0  # seconds
-LARGEST = 262_144  # bytes of an alert; the service writes a tenth
-MOST = 1e15  # of any number
+LARGEST = 262_144  # bytes of an alert; ten times what the service writes
+MOST = 1e15  # absolute value of any number
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bootstrap", default="localhost:9092")
-    parser.add_argument("--alerts", default="fraud.alerts.v1", help="topic that is read")
-    parser.add_argument("--frozen", default="cards.frozen.v1", help="topic that is written; made if it is missing")
+    parser.add_argument("--alerts", default="fraud.alerts.v1", help="topic to read")
+    parser.add_argument("--frozen", default="cards.frozen.v1", help="topic to write; created if it is missing")
     options = parser.parse_args()
     freezer = Freezer(options.bootstrap, options.alerts, options.frozen)
     signal.signal(signal.SIGTERM, lambda *_: freezer.stop())
@@ -43,7 +45,7 @@ def main() -> None:
 
 
 class AlertError(Exception):
-    """A record that is no alert, and why; its content is never quoted."""
+    """Why a record is not a valid alert. The message never quotes the content."""
 
 
 def loaded(message: Message) -> dict[str, Any]:
@@ -61,17 +63,17 @@ def loaded(message: Message) -> dict[str, Any]:
 
 
 def text(value: object, name: str, longest: int = 1024) -> str:
-    """Return a text that may be stored and sent on. It may have control characters: escape it where it is shown."""
+    """Check a text before it is stored or sent. It may have control characters: escape it for display."""
     if not isinstance(value, str) or not 0 < len(value) <= longest or any("\ud800" <= one <= "\udfff" for one in value):
-        raise AlertError(f"its {name} is no text of at most {longest} characters")
+        raise AlertError(f"its {name} is not a text of at most {longest} characters")
     return value
 
 
 def number(value: object, name: str) -> float:
-    """Return a number that is finite."""
+    """Check that a value is a finite number, and return it."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not -MOST < value < MOST:
-        raise AlertError(f"its {name} is no number")
+        raise AlertError(f"its {name} is not a number")
     return float(value)
 
 
@@ -79,11 +81,11 @@ def reasons(alert: dict[str, Any]) -> list[str]:
     """Return the texts of the reasons."""
     found = alert.get("reasons")
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise AlertError("its reasons are no list of objects")
+        raise AlertError("its reasons are not a list of objects")
     return [text(one.get("text"), "reason") for one in found]
 
 
-# For a name that is no UTF-8, the client returns with an exception set, and a plain call in a warm loop overlooks it.
+# If a name is not UTF-8, the client returns with an exception set, and a plain call in a warm loop overlooks it.
 headers = methodcaller("headers")
 
 
@@ -93,11 +95,11 @@ def header(message: Message, name: str) -> str:
         found = dict(headers(message) or []).get(name)
         return text((found or b"").decode(), name)
     except (SystemError, UnicodeDecodeError):
-        raise AlertError(f"its {name} is no text") from None
+        raise AlertError(f"its {name} is not a text") from None
 
 
 class Skipped:
-    """Counts records that are no alerts. Prints the 1st, 2nd, 4th, 8th …, so that a flood does not fill the log."""
+    """Counts invalid alerts, and reports only the 1st, 2nd, 4th, 8th …, so that a flood does not fill the log."""
 
     count = 0
 
@@ -105,7 +107,7 @@ class Skipped:
         self.count += 1
         if self.count & (self.count - 1) == 0:
             place = f"partition {message.partition()} offset {message.offset()}"
-            print(f"skipped {self.count} so far; the last, at {place}: {why}", file=sys.stderr, flush=True)
+            print(f"skipped {self.count} so far; the last is {place}: {why}", file=sys.stderr, flush=True)
 
 
 class Freezer:
@@ -116,9 +118,9 @@ class Freezer:
         self._create_topic()
         options = {"auto.offset.reset": "earliest", "enable.auto.commit": False, "isolation.level": "read_committed"}
         self._consumer = Consumer({**self._connection, **options, "group.id": NAME})
-        # Java's partitioner: whoever joins cards with this topic finds them where every other topic has them.
+        # The default partitioner of Java clients puts a card into the same partition as on all other topics.
         self._producer = Producer({**self._connection, "transactional.id": NAME, "partitioner": "murmur2"})
-        self._producer.init_transactions(TIMEOUT)  # from here on an older process of this name is fenced
+        self._producer.init_transactions(TIMEOUT)  # fences an older process with this name
         self._frozen = self._read_frozen()
         self._consumer.subscribe([alerts])
         self._is_running = True
@@ -145,7 +147,7 @@ class Freezer:
         self._producer.commit_transaction(TIMEOUT)
 
     def _take(self, message: Message) -> None:
-        """Freeze the card of an alert, if it is to be. Raises `AlertError` before anything has happened."""
+        """Freeze the card of a declined payment unless it is frozen. Raises `AlertError` before any change."""
         alert = loaded(message)
         card = text(alert["transaction"].get("card_id"), "card_id", 128)
         if alert.get("outcome") != "decline" or card in self._frozen:
@@ -182,7 +184,7 @@ class Freezer:
                 raise
 
     def _read_frozen(self) -> set[str]:
-        """Read the own topic to its end. A tombstone has thawed a card."""
+        """Read the frozen cards from their topic. A tombstone removes a card."""
         frozen: set[str] = set()
         reader = Consumer({**self._connection, "group.id": f"{NAME}-state", "isolation.level": "read_committed"})
         numbers = reader.list_topics(self._frozen_topic, TIMEOUT).topics[self._frozen_topic].partitions

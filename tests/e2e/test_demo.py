@@ -1,4 +1,4 @@
-"""The demo as its user runs it: a process of its own, its output, its exit code, and what it leaves behind."""
+"""Test the demo as a user runs it: a separate process, its output, its exit code, and the files it leaves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ END = 60.0
 
 
 class Demo:
-    """A running demo; every process it starts inherits its mark."""
+    """A running demo. Every process it starts inherits a mark in its environment."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.mark = uuid.uuid4().hex
@@ -68,14 +68,14 @@ class Demo:
         return self.process.wait(seconds)
 
     def processes(self, command: str = "") -> list[int]:
-        """Return the processes of this demo that run, by what their command line contains."""
+        """Return the ids of this demo's processes whose command line contains `command`."""
         found = []
         for folder in PROC.glob("[0-9]*"):
             try:
                 environment = (folder / "environ").read_bytes()
                 words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
-                continue  # it ended meanwhile, or is not ours
+                continue  # ended already, or not ours
             if f"{MARK}={self.mark}".encode() in environment and command in words:
                 found.append(int(folder.name))
         return found
@@ -96,7 +96,7 @@ def demo(tmp_path) -> Iterator[Callable[..., Demo]]:
     except EmbeddedBrokerError as error:
         pytest.skip(str(error))
     if not PROC.is_dir():
-        pytest.skip("looks for processes in /proc")
+        pytest.skip("needs /proc to find processes")
     started: list[Demo] = []
 
     def start(*options: str) -> Demo:
@@ -111,7 +111,7 @@ def demo(tmp_path) -> Iterator[Callable[..., Demo]]:
 
 
 @pytest.mark.embedded
-def test_it_ends_by_itself_with_a_summary_that_adds_up(demo):
+def test_the_demo_ends_with_a_consistent_summary(demo):
     shown = demo("--seconds", "12", "--rate", "200")
     assert shown.end(START + END) == 0, shown.output
     assert shown.figure("transactions") > 1000
@@ -119,14 +119,14 @@ def test_it_ends_by_itself_with_a_summary_that_adds_up(demo):
     assert shown.figure("dead letters") == 0
     assert 0 < shown.figure("alerts") < shown.figure("scores") / 4
     assert 0 < shown.figure("labelled examples") <= shown.figure("scores")
-    assert 0 < shown.figure("labels") < shown.figure("transactions")  # what becomes known after the end is not sent
+    assert 0 < shown.figure("labels") < shown.figure("transactions")  # the demo sends no labels that come after the end
     assert shown.figure("snapshots") > 0
     assert "Traceback" not in shown.output
     assert shown.has_left_nothing()
 
 
 @pytest.mark.embedded
-def test_ctrl_c_in_the_middle_ends_it_in_order(demo):
+def test_ctrl_c_stops_a_running_demo_cleanly(demo):
     shown = demo("--seconds", "300")
     shown.await_output(r"00:0[1-9] .* [1-9][\d,]* scored")
     shown.process.send_signal(signal.SIGINT)
@@ -138,7 +138,7 @@ def test_ctrl_c_in_the_middle_ends_it_in_order(demo):
 
 
 @pytest.mark.embedded
-def test_sigterm_while_it_starts_ends_it_in_order(demo):
+def test_sigterm_stops_a_starting_demo_cleanly(demo):
     shown = demo()
     shown.await_process("fraud_service score")
     shown.process.send_signal(signal.SIGTERM)
@@ -148,14 +148,14 @@ def test_sigterm_while_it_starts_ends_it_in_order(demo):
 
 
 @pytest.mark.embedded
-def test_a_service_that_dies_ends_it_with_the_end_of_its_log(demo, embedded_broker):
+def test_the_demo_ends_and_prints_the_log_when_a_service_dies(demo, embedded_broker):
     admin = AdminClient({"bootstrap.servers": embedded_broker.bootstrap})
     before = set(admin.list_topics(timeout=10).topics)
     shown = demo("--bootstrap", embedded_broker.bootstrap)
     shown.await_output("scorer and learner are ready")
     during = set(admin.list_topics(timeout=10).topics) - before
     assert during
-    assert all(".demo-" in topic for topic in during)  # none of the names that a real service uses
+    assert all(".demo-" in topic for topic in during)  # never the topic names of a real service
     os.kill(shown.await_process("fraud_service learn"), signal.SIGKILL)
     assert shown.end() == 1
     assert "the learner ended with exit code -9" in shown.output

@@ -1,4 +1,4 @@
-"""What an example prints of a message cannot move a terminal's cursor. (The examples run in `kafka/`.)"""
+"""Test that the cases example escapes control characters of messages. `tests/broker` runs the examples on Kafka."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.attack
 CASES = Path(__file__).parents[2] / "examples" / "cases.py"
 
 
-def test_a_card_that_is_no_plain_text_is_listed_escaped():
+def test_control_characters_in_a_card_id_are_escaped():
     shown = runpy.run_path(str(CASES))["shown"]
     assert shown("c\x1b[2J\u202e\n1") == r"c\x1b[2J\u202e\n1"
     assert shown("Karte-é-漢") == "Karte-é-漢"

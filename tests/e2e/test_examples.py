@@ -1,4 +1,4 @@
-"""Services that react to alerts go on whatever lies on the topic of alerts, and show nothing of it unescaped."""
+"""Test that the example services continue after any record on the alerts topic, and escape its text."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cases(tmp_path):
 
 
 class Client:
-    """Takes what the freezer sends, and its offsets."""
+    """Records the freezer's messages and counts its commits."""
 
     def __init__(self) -> None:
         self.sent, self.committed = [], 0
@@ -77,7 +77,7 @@ def freezer():
 
 
 @pytest.mark.parametrize("name", [*BAD_ALERTS, *BAD_FOR_CASES])
-def test_a_record_that_is_no_alert_opens_no_case_is_counted_and_passed(cases, capsys, name):
+def test_cases_skips_and_counts_an_invalid_alert(cases, capsys, name):
     value, headers = (BAD_ALERTS | BAD_FOR_CASES)[name]
     cases.take(Received(value, headers, 41))
     cases.take(Received(changed(), HEADERS, 42))
@@ -89,7 +89,7 @@ def test_a_record_that_is_no_alert_opens_no_case_is_counted_and_passed(cases, ca
 
 
 @pytest.mark.parametrize("name", BAD_ALERTS)
-def test_a_record_that_is_no_alert_freezes_nothing_and_the_ones_beside_it_do(freezer, capsys, name):
+def test_the_freezer_skips_an_invalid_alert_and_handles_the_others(freezer, capsys, name):
     value, headers = BAD_ALERTS[name]
     other = of(card_id="c-other")
     freezer._handle([Received(value, headers, 41), Received(changed(), HEADERS, 42), Received(other, HEADERS, 43)])
@@ -100,7 +100,7 @@ def test_a_record_that_is_no_alert_freezes_nothing_and_the_ones_beside_it_do(fre
     assert told.strip().isprintable()
 
 
-def test_a_flood_of_bad_records_is_some_lines_and_all_of_them_are_counted(cases, capsys):
+def test_a_flood_of_invalid_alerts_logs_few_lines_and_counts_all(cases, capsys):
     for offset in range(1000):
         cases.take(Received(b"{", HEADERS, offset))
     lines = capsys.readouterr().err.splitlines()
@@ -109,7 +109,7 @@ def test_a_flood_of_bad_records_is_some_lines_and_all_of_them_are_counted(cases,
     assert cases.skipped.count == 1000
 
 
-def test_control_characters_are_accepted_and_shown_escaped(tmp_path, capsys, monkeypatch):
+def test_cases_accepts_control_characters_and_lists_them_escaped(tmp_path, capsys, monkeypatch):
     loaded = module("cases")
     loaded.Cases(tmp_path / "cases.sqlite").take(Received(of(card_id=ESCAPE, transaction_id="t\n"), HEADERS))
     monkeypatch.setattr("sys.argv", ["cases.py", "--file", str(tmp_path / "cases.sqlite"), "list"])
@@ -118,7 +118,7 @@ def test_control_characters_are_accepted_and_shown_escaped(tmp_path, capsys, mon
     assert line.split("\t")[1] == r"\x1b]0;owned\x07\u202e"
 
 
-def test_foreign_records_on_the_freezers_own_topic_do_not_end_it(freezer, monkeypatch):
+def test_the_freezer_survives_foreign_records_on_its_own_topic(freezer, monkeypatch):
     records = [Received(b"{}", None, 0, None), Received(b"{}", None, 1, b"\xff"), Received(b"{}", None, 2, b"c-1")]
 
     class Reader(Client):

@@ -1,4 +1,4 @@
-"""The proof that no picture stays empty: a real Prometheus scrapes scorer and learner while they work."""
+"""Test that every panel, rule and alert has data, with a real Prometheus that scrapes scorer and learner under load."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.timeout(400)]
 
 RATE = 300.0  # transactions a second: three weeks of event time pass within a minute
-# What the load makes happen, besides transactions.
+# Metrics that the load increases, besides those of transactions.
 HAPPENED = (
     'fraud_dead_letters_total{job="fraud-service-scorer"}',
     'fraud_dead_letters_total{job="fraud-service-learner"}',
@@ -57,7 +57,7 @@ PATIENCE = 200.0  # seconds within which every expression must have data
 
 
 class Load:
-    """Payments and labels from a thread until told to stop, with the odd things that happen to a service."""
+    """Sends payments and labels from a thread until `stop`, with duplicates and unreadable messages among them."""
 
     def __init__(self, settings: Settings, history: list[LabelledTransaction]) -> None:
         self._settings, self._history = settings, history
@@ -92,7 +92,7 @@ class Load:
         assert odd.flush(30) == 0
 
     def _oddities(self, producer: Any, transaction: Transaction) -> None:
-        """Send what cannot be read, and a transaction that comes again."""
+        """Send unreadable messages and a duplicate transaction."""
         names, card = self._settings.topics, transaction.card_id.encode()
         producer.produce(names.transactions, key=card, value=encode(transaction))
         producer.produce(names.labels, key=card, value=b"{")
@@ -101,7 +101,7 @@ class Load:
         producer.poll(0)
 
     def _labels(self, feed: HistoryProducer, transaction: Transaction, *, is_fraud: bool) -> None:
-        """Label what was never paid, and a payment that the history labels otherwise."""
+        """Label an unknown payment, and one that the history labels differently."""
         for name in ("never-paid", transaction.transaction_id):
             feed.label(
                 Label(
@@ -116,13 +116,13 @@ class Load:
 
 @dataclass
 class Scene:
-    """A service at work, and the Prometheus that looks at it."""
+    """A running service, and the Prometheus that scrapes it."""
 
     prometheus: Prometheus
     load: Load
 
     def await_data(self, asked: dict[str, str]) -> dict[str, str]:
-        """Wait until each expression has had data once; returns those that had none in time."""
+        """Wait until each expression has had data once; returns those without data."""
         missing, deadline = dict(asked), time.monotonic() + PATIENCE
         while missing and time.monotonic() < deadline:
             time.sleep(1)
@@ -170,7 +170,7 @@ def test_every_expression_of_every_dashboard_has_data(scene):
     assert scene.await_data(asked) == {}
 
 
-def test_what_the_load_did_is_seen_and_not_only_zeros(scene):
+def test_metrics_of_the_load_are_above_zero(scene):
     happened = [f"sum({name}) > 0" for name in HAPPENED]
     assert scene.await_data(dict(zip(happened, happened, strict=True))) == {}
 
@@ -181,7 +181,7 @@ def test_every_recording_rule_has_data(scene):
     assert scene.await_data(recorded) == {}
 
 
-def test_every_alert_asks_for_what_is_there(scene):
+def test_every_metric_of_every_alert_has_data(scene):
     asked = {f"{name}: {text}": text for name, rule in observed.alerts().items() for text in texts(rule["expr"])}
     assert scene.await_data(asked) == {}
 
@@ -196,7 +196,7 @@ def test_prometheus_evaluates_every_rule(scene):
     assert {rule["name"]: rule.get("lastError") for rule in evaluated if rule["health"] != "ok"} == {}
 
 
-def test_an_expression_without_data_would_be_found(scene):
-    assert not has_data(scene.prometheus.query("fraud_of_which_nobody_heard"))
+def test_has_data_rejects_missing_metrics_and_nan(scene):
+    assert not has_data(scene.prometheus.query("fraud_no_such_metric"))
     assert not has_data(scene.prometheus.query("vector(0) / 0"))
     assert has_data(scene.prometheus.query("fraud_ready"))

@@ -36,7 +36,7 @@ BAD_ALERTS: dict[str, tuple[bytes | None, list[tuple[str, bytes | None]] | None]
     "a card that is long": (of(card_id="c" * 129), HEADERS),
     "no transaction_id": (of(transaction_id=None), HEADERS),
     "a score that is a text": (changed(score="high"), HEADERS),
-    "a score that is no number": (changed(score=float("nan")), HEADERS),
+    "a score that is not a number": (changed(score=float("nan")), HEADERS),
     "reasons that are a text": (changed(reasons="many"), HEADERS),
     "reasons that are texts": (changed(reasons=["many"]), HEADERS),
     "a reason without a text": (changed(reasons=[{"code": "X"}]), HEADERS),
@@ -44,7 +44,7 @@ BAD_ALERTS: dict[str, tuple[bytes | None, list[tuple[str, bytes | None]] | None]
     "no headers": (changed(), None),
     "no ce_id": (changed(), [("ce_time", b"2026-01-31T12:00:00Z")]),
     "a ce_id without a value": (changed(), [("ce_id", None), HEADERS[1]]),
-    "a ce_id that is no text": (changed(), [("ce_id", b"\xff"), HEADERS[1]]),
+    "a ce_id that is not a text": (changed(), [("ce_id", b"\xff"), HEADERS[1]]),
 }
 BAD_FOR_CASES = {
     "an amount that is true": (of(amount=True), HEADERS),
