@@ -51,7 +51,8 @@ class TopicNames(BaseModel):
     models: TopicName = Field(default="fraud.models.v1", description="promoted pretrained models")
     risk: TopicName = Field(default="fraud.risk.v1", description="from learner to scorers: risk of merchants and cards")
     raw_transactions: TopicName = Field(
-        default="payments.raw-transactions.v1", description="input of `tokenize`: payments that may have card numbers"
+        default="payments.raw-transactions.v1",
+        description="input of `tokenize`: payments that may contain card numbers",
     )
     raw_labels: TopicName = Field(
         default="payments.raw-fraud-labels.v1", description="input of `tokenize`: labels that may contain card numbers"
@@ -88,7 +89,7 @@ class KafkaSettings(_Group):
             if roles.setdefault(name, role) != role:
                 raise ValueError(
                     f"FRAUD_TOPICS__{roles[name].upper()} and FRAUD_TOPICS__{role.upper()} are both {name!r}: "
-                    "every topic needs a name of its own"
+                    "give each topic a different name"
                 )
         return self
 
@@ -244,8 +245,8 @@ class KeySettings(_Group):
     deployment: str | None = Field(
         None,
         pattern=r"^[!-~]{1,200}$",
-        description="name of this deployment, as in production/fraud. It is part of every signature, so that records "
-        "of another deployment are rejected. Required with FRAUD_SIGNING_KEY_DIR",
+        description="name of this deployment, for example production/fraud. It is part of every signature, so that "
+        "records of another deployment are rejected. Required with FRAUD_SIGNING_KEY_DIR",
     )
     allow_unsigned: bool = Field(
         default=False,

@@ -28,7 +28,7 @@ class InputLog:
         self._stream = stream
         self._topics = topics
         counts = retries.retry_transient(
-            "the learner's inputs cannot be counted",
+            "the partitions of the learner's inputs cannot be listed",
             lambda: self._reader.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics,
         )
         self.partitions = len(counts[topics[0]].partitions)

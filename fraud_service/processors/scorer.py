@@ -67,13 +67,13 @@ class ScorerProcessor:
         self,
         settings: Settings,
         detector: Detector,
-        knowledge: SnapshotStore,
+        snapshots: SnapshotStore,
         metrics: ScorerMetrics,
         refresh: Callable[[], None] = lambda: None,
         heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         self._detector = detector
-        self._knowledge = knowledge
+        self._snapshots = snapshots
         self._metrics = metrics
         self._refresh = refresh
         self._tolerance_ms = to_ms(settings.max_clock_skew)
@@ -86,7 +86,7 @@ class ScorerProcessor:
         self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
         outputs: list[list[Output]] = [[] for _ in batch]
         readable = []
-        # One quick check covers a batch. A single message gets the full check at once: both would take twice as long.
+        # A quick check covers a whole batch. A single message gets the full check only: both would double its cost.
         is_plain = len(batch) > 1 and has_no_card_data(
             part for message in batch for part in (message.value, message.key)
         )
@@ -102,13 +102,13 @@ class ScorerProcessor:
             except InvalidEvent as error:
                 self._metrics.dead_letters.labels(error.reason).inc()
                 outputs[place].append(dead_letter(message, error, is_known_clean=is_known_clean))
-        if readable and self._knowledge.is_behind(max(transaction.timestamp for *_, transaction in readable)):
+        if readable and self._snapshots.is_behind(max(transaction.timestamp for *_, transaction in readable)):
             self._refresh()
         for part in _apart(readable):
-            verdicts = self._assess(part, state_of)
-            for (place, message, _), verdict in zip(part, verdicts, strict=True):
-                outputs[place].extend(_outputs(verdict, message.key))
-            self._observe(verdicts, [message.timestamp for _, message, _ in part])
+            assessments = self._assess(part, state_of)
+            for (place, message, _), assessment in zip(part, assessments, strict=True):
+                outputs[place].extend(_outputs(assessment, message.key))
+            self._observe(assessments, [message.timestamp for _, message, _ in part])
         each = (time.perf_counter() - began) / len(batch)
         self._metrics.processing.observe_all([each] * len(batch))
         return outputs
@@ -120,14 +120,16 @@ class ScorerProcessor:
             known = state.get_bytes(PROFILE)
             if known is not None:
                 profiles[card_id] = decode_profile(known)
-        verdicts = self._detector.assess([transaction for *_, transaction in part], profiles, self._knowledge)
-        for card_id in {verdict.transaction.card_id: None for verdict in verdicts if not verdict.is_duplicate}:
+        assessments = self._detector.assess([transaction for *_, transaction in part], profiles, self._snapshots)
+        for card_id in {
+            assessment.transaction.card_id: None for assessment in assessments if not assessment.is_duplicate
+        }:
             states[card_id].set_bytes(PROFILE, encode_profile(profiles[card_id]))
-        return verdicts
+        return assessments
 
-    def _observe(self, verdicts: Sequence[Assessment], timestamps: Sequence[int]) -> None:
-        self._metrics.observe(verdicts)
-        self._metrics.event_time.set(verdicts[-1].transaction.timestamp / 1000)
+    def _observe(self, assessments: Sequence[Assessment], timestamps: Sequence[int]) -> None:
+        self._metrics.observe(assessments)
+        self._metrics.event_time.set(assessments[-1].transaction.timestamp / 1000)
         now = time.time()
         self._metrics.latency.observe_all([max(now - timestamp / 1000, 0.0) for timestamp in timestamps])
 
@@ -146,16 +148,16 @@ def _apart(readable: Sequence[Readable]) -> Iterator[list[Readable]]:
         yield part
 
 
-def _outputs(verdict: Assessment, key: bytes | None) -> Iterator[Output]:
-    yield Output("scores", key, encode_record(score_record(verdict)))
+def _outputs(assessment: Assessment, key: bytes | None) -> Iterator[Output]:
+    yield Output("scores", key, encode_record(score_record(assessment)))
     # A duplicate raises no second alert: the first decision already raised one.
-    if verdict.decision.is_flagged and not verdict.is_duplicate:
-        yield Output("alerts", key, encode_record(alert_record(verdict)), _cloud_event(verdict))
+    if assessment.decision.is_flagged and not assessment.is_duplicate:
+        yield Output("alerts", key, encode_record(alert_record(assessment)), _cloud_event(assessment))
 
 
-def _cloud_event(verdict: Assessment) -> Headers:
+def _cloud_event(assessment: Assessment) -> Headers:
     """Headers of CloudEvents 1.0 in binary mode (Kafka protocol binding)."""
-    transaction = verdict.transaction
+    transaction = assessment.transaction
     return [
         ("ce_specversion", b"1.0"),
         ("ce_id", alert_id(transaction).encode()),

@@ -46,7 +46,7 @@ MAX_KEY_BYTES: Final = 1024  # an id has at most 128 characters
 FOLLOW_POLL_S: Final = 0.2
 CATCH_UP_TIMEOUT_S: Final = 600.0  # without progress, before the first transaction
 MAX_RECORD_BYTES: Final = 1_000_000  # no learner can send more
-REFRESH_POLL_S: Final = 0.2  # otherwise every batch would ask while the learner is down
+REFRESH_POLL_S: Final = 0.2  # between two refreshes; otherwise every batch would ask while the learner is down
 REFRESH_TIMEOUT_S: Final = 1.0  # for each step; after that, scoring continues with the newest snapshot
 OUTAGE_POLL_S: Final = 5.0  # between two requests to a cluster that does not answer
 
@@ -59,23 +59,23 @@ class SnapshotReader:
     on_rejected
         Called with the reason of each record that failed its check (`fraud_service.security.signatures.RejectReason`).
     update_models
-        Called several times a second with False. Called with True before new snapshots are activated: load the models
-        that they may name.
+        Activates promoted models. Called several times a second with False. Called with True before new snapshots are
+        activated: then it must wait for the models that they may name.
     """
 
     def __init__(
         self,
         settings: Settings,
-        knowledge: SnapshotStore,
+        store: SnapshotStore,
         on_rejected: Callable[[str], None],
         update_models: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self._knowledge = knowledge
+        self._store = store
         self._update_models = update_models
         self._on_rejected = on_rejected
         self._keyring = load_keyring(settings)
-        self._snapshots = settings.topics.snapshots
-        self._places = [(self._snapshots, 0), (settings.topics.risk, 0)]
+        self._snapshot_topic = settings.topics.snapshots
+        self._places = [(self._snapshot_topic, 0), (settings.topics.risk, 0)]
         self._consumer = clients.reader(settings, f"{settings.scorer_group}-broadcast")
         # A separate connection: on the reader's, a request would wait behind a fetch that waits for new records.
         self._ends_reader = clients.reader(settings, f"{settings.scorer_group}-broadcast-ends")
@@ -162,13 +162,13 @@ class SnapshotReader:
             self._failure = error
 
     def _activate(self, *, final: bool = False) -> None:
-        before = self._knowledge.incomplete
-        self._knowledge.apply_received(final=final)
-        if self._knowledge.incomplete > before:
+        before = self._store.incomplete
+        self._store.apply_received(final=final)
+        if self._store.incomplete > before:
             self._skipped(
                 "incomplete",
-                skipped=self._knowledge.incomplete - before,
-                active=self._knowledge.newest.version,
+                skipped=self._store.incomplete - before,
+                active=self._store.newest.version,
                 hint="risk rows are missing, or the snapshot names a pretrained model that is not loaded",
             )
 
@@ -190,12 +190,12 @@ class SnapshotReader:
         size = len(message.key() or b"") + len(message.value() or b"")
         if size > MAX_RECORD_BYTES:
             raise InvalidRecord(f"a record has {size} bytes; the limit is {MAX_RECORD_BYTES}")
-        is_snapshot, headers = message.topic() == self._snapshots, read_headers(message)
+        is_snapshot, headers = message.topic() == self._snapshot_topic, read_headers(message)
         self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
         if is_snapshot:
-            self._knowledge.receive_snapshot(decode_snapshot(message.value() or b""))
+            self._store.receive_snapshot(decode_snapshot(message.value() or b""))
         else:
-            self._knowledge.receive_risk(*risk_row(message.key(), message.value(), headers))
+            self._store.receive_risk(*risk_row(message.key(), message.value(), headers))
 
 
 def risk_row(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[str, str, bytes | None]:

@@ -212,7 +212,7 @@ class FraudApplication(ExtensibleApplication):
         return unreadable_batches.find_batch_end(options, message, self._health.heartbeat)
 
     def on_statistics(self, statistics: str) -> None:
-        """Send a heartbeat and update gauges, when the client reports statistics. It also does in a long recovery."""
+        """Send a heartbeat and update gauges. The client reports statistics also during a long recovery."""
         found = json.loads(statistics)
         brokers = found.get("brokers", {}).values()
         is_connected = not brokers or any(broker["state"] == "UP" for broker in brokers)

@@ -2,7 +2,7 @@
 
 Quix writes each recovered row by itself, checks it for an older format, and waits one second at the end for another
 row. When it assigns partitions, it pauses all of them until state is recovered. librdkafka can lose such a pause
-(issue 5591): then changelog records would look like events, and events would meet incomplete state.
+(issue 5591): then changelog records would look like events, and events would use incomplete state.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_ROWS_PER_WRITE: Final = 1000
-MAX_ROWS_PER_FLUSH: Final = 100_000  # a crash during recovery repeats at most these
+MAX_ROWS_PER_FLUSH: Final = 100_000  # a crash during recovery repeats at most this many
 EMPTY_POLL_S: Final = 0.1  # recovery may be complete after a poll of this duration without a row
 STATUS_POLL_S: Final = 1.0  # Quix fails after sixty checks without a position
 PROGRESS_LOG_S: Final = 10.0
@@ -72,8 +72,6 @@ class BulkRecovery:
 
     Parameters
     ----------
-    poll
-        The consumer's `poll`, before `drop_paused_messages` restricts it.
     store_of
         Returns the store of a partition by its number.
     inputs

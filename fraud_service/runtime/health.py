@@ -4,8 +4,7 @@
 `/readyz` checks that transactions are processed: connected, partitions assigned, state recovered, models loaded.
 `/startupz` succeeds once the process has been ready for the first time.
 
-The server is tornado's. It limits how long a connection may last, how many are open, and how often metrics are
-rendered.
+Tornado serves the port. This module limits the age and the number of connections, and how often metrics are rendered.
 """
 
 from __future__ import annotations

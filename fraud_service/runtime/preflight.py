@@ -79,14 +79,15 @@ def _require_retained(consumer: Any, group: str, position: TopicPartition) -> No
     )
     if position.offset < earliest:
         raise PreflightError(
-            f"group {group} stands at offset {position.offset} of {position.topic}[{position.partition}], but the log "
-            f"begins at {earliest}: {earliest - position.offset} messages are gone that were never processed. Restore "
-            f"them, or accept the gap by moving the offset to {earliest} with `kafka-consumer-groups --reset-offsets`"
+            f"group {group} has committed offset {position.offset} of {position.topic}[{position.partition}], but the "
+            f"log begins at {earliest}: {earliest - position.offset} messages were deleted before they were processed. "
+            f"Restore them, or accept the gap by moving the offset to {earliest} with "
+            "`kafka-consumer-groups --reset-offsets`"
         )
     if position.offset > end:
         raise PreflightError(
-            f"group {group} stands at offset {position.offset} of {position.topic}[{position.partition}], but the log "
-            f"ends at {end}: the topic was deleted and created again. Start over with `fraud-service reset {group}`"
+            f"group {group} has committed offset {position.offset} of {position.topic}[{position.partition}], but the "
+            f"log ends at {end}: the topic was deleted and created again. Start over with `fraud-service reset {group}`"
         )
 
 

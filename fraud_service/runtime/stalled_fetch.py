@@ -21,7 +21,7 @@ class StalledFetchDetector:
         self._idle_since: dict[str, float] = {}
 
     def find(self, topics: Mapping[str, Any], now: float) -> str | None:
-        """Return the name of a partition that has not been fetched for `STALL_TIMEOUT_S`, None if all are.
+        """Return the name of a partition that has not been fetched for `STALL_TIMEOUT_S`, or None.
 
         Parameters
         ----------

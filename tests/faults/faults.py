@@ -474,7 +474,7 @@ def backlog(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("log start beyond the committed offset", quick=1, full=1, loses_input=True)
 def log_start_beyond(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """Refused: those messages are gone. Comes last, because the trial cannot go on."""
+    """The scorer refuses to start, because unprocessed messages were deleted. Last, because it ends the trial."""
     trial.finish()
     trial.load.burst(500)
     ends = [
@@ -483,5 +483,5 @@ def log_start_beyond(trial: Trial, rng: random.Random, ground: Ground) -> None:
     topics.delete_records(trial.settings, ends)
     trial.scorer.start()
     assert trial.scorer.process.wait(60) == 1
-    assert "messages are gone that were never processed" in trial.scorer.log()
+    assert "messages were deleted before they were processed" in trial.scorer.log()
     trial.recoveries.append(0.0)
