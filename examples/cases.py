@@ -7,7 +7,7 @@
 The example uses the contract of the alerts and labels topics (docs/asyncapi.json) and imports nothing of the fraud
 service. It needs only confluent-kafka.
 
-One SQLite file holds the cases, their alerts, the offsets of the alerts read so far and the labels still to send. They
+One SQLite file holds the cases, their alerts, the offsets of the alerts read so far and the labels still to send.
 Each change is one SQLite transaction, so the service continues from the file after any crash. An alert that comes again
 with the same `ce_id` changes nothing. The service skips and counts invalid alerts, and reports their offsets on stderr.
 """

@@ -1,4 +1,4 @@
-"""Run seeds and say what they found: `python -m simulation --seeds 1000`, or `--seed 17` for one with its story."""
+"""Run seeds and report anomalies: `python -m simulation --seeds 1000`, or `--seed 17` for one with its trace."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from simulation.world import Run, World, run
 
 
 def both(seed: int) -> list[Run]:
-    """Run a seed with scorers and with a learner."""
+    """Run a seed twice: with scorers, and with a learner."""
     return [run(seed, World), run(seed, LearnerWorld)]
 
 
 def main() -> int:
-    """Run the seeds that were asked for; returns 1 if one of them found something."""
+    """Run the requested seeds; returns 1 after any anomaly."""
     parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to run")
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--seed", type=int, help="run only this one, and tell what happened")
-    parser.add_argument("--processes", type=int, default=2, help="how many to run at once")
+    parser.add_argument("--seeds", type=int, default=1000, help="number of seeds to run")
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--seed", type=int, help="run only this seed, and print its trace")
+    parser.add_argument("--processes", type=int, default=2, help="number of processes")
     options = parser.parse_args()
     began = time.monotonic()
     if options.seed is None:
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def report(runs: list[Run], seconds: float) -> None:
-    """Print each seed that found something with the command that repeats it, then the figures."""
+    """Print each seed with anomalies and the command that repeats it, then the figures."""
     for one in runs:
         for anomaly in one.anomalies:
             print(

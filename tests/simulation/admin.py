@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 
 class AdminClient:
-    """Tell, describe and create topics."""
+    """List, describe and create topics."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._host = here.get()
         self._broker = self._host.broker
 
     def poll(self, timeout: float = 0) -> int:
-        """Serve nothing."""
+        """Do nothing: this client has no callbacks."""
         return 0
 
     def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:
-        """Tell the topics."""
+        """Return the topics."""
         return self._host.call("list_topics", lambda: metadata(self._broker), [timed_out])
 
     def describe_configs(self, resources: list[Any], **_: Any) -> dict[Any, Future[Any]]:
-        """Tell how topics are kept."""
+        """Return the settings of topics."""
         return {resource: _done(_entries(self._broker.topics[resource.name])) for resource in resources}
 
     def list_offsets(self, asked: dict[Any, Any], isolation_level: IsolationLevel, **_: Any) -> dict[Any, Future[Any]]:
-        """Tell the ends of partitions."""
+        """Return the ends of partitions."""
         logs = {one: self._broker.log((one.topic, one.partition)) for one in asked}
         is_committed = isolation_level == IsolationLevel.READ_COMMITTED
 
@@ -52,7 +52,7 @@ class AdminClient:
 
 
 def metadata(broker: Broker) -> Any:
-    """Return what a client learns of the cluster."""
+    """Return the metadata of the cluster as a client sees it."""
     leader = SimpleNamespace(leader=0, replicas=[0])
     return SimpleNamespace(
         topics={

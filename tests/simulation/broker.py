@@ -1,4 +1,4 @@
-"""The broker as a state machine: topics, transactions and groups, and a clock that only others move. No threads."""
+"""The broker as a state machine without threads: topics, transactions, groups, and a clock that its callers move."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from simulation.transactions import Transactions
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-START = 1_800_000_000.0  # seconds since the epoch when a simulation begins
+START = 1_800_000_000.0  # start of a simulation, seconds since the epoch
 
 
 class Broker:
-    """A cluster of one. What it is asked for happens at once; what takes time happens in `advance`."""
+    """A cluster of one broker. Requests take effect at once; delayed effects happen in `advance`."""
 
     def __init__(self, marker_delay: Callable[[], float] = lambda: 0.0) -> None:
         self.now = START
@@ -41,16 +41,16 @@ class Broker:
         return self.logs[place]
 
     def stamped(self, topic: str, record: Record) -> Record:
-        """Give a record the broker's time, where the topic wants that or its producer gave none."""
+        """Set a record's timestamp to the broker's time if the topic requires it or the producer set none."""
         is_ours = self.topics[topic].get("message.timestamp.type") == "LogAppendTime" or not record.timestamp
         return record._replace(timestamp=int(self.now * 1000)) if is_ours else record
 
     def advance(self, now: float) -> None:
-        """Move the clock, and do what was due by then."""
+        """Move the clock, and apply the effects that are due by then."""
         self.now = max(self.now, now)
         self.transactions.advance(self.now)
         self.groups.advance(self.now)
 
     def committed(self, topic: str) -> dict[int, list[tuple[int, Record]]]:
-        """Return what a committed reader sees of a topic, by partition, with offsets."""
+        """Return the records of a topic that a `read_committed` consumer sees, by partition, with offsets."""
         return {number: self.logs[topic, number].committed() for number in range(self.counts[topic])}

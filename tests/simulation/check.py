@@ -1,4 +1,4 @@
-"""The oracle: one detector over the log in order. What the service did must be that, bit for bit, once."""
+"""The oracle: one detector processes the log in order. The service must have the same results once, bit for bit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Written = tuple[bytes | None, bytes | None, list[tuple[str, bytes]], int]
 
 
 class Expected:
-    """What should have come of a partition: outputs by role, and the profiles in the end."""
+    """The expected result of a partition: outputs by role, and the final profiles."""
 
     def __init__(self, settings: Settings, partition: int, inputs: list[tuple[int, Record]]) -> None:
         self._settings = settings
@@ -61,7 +61,7 @@ class Expected:
 
 
 def check(world: World) -> list[str]:
-    """Return what is not as it should be, a sentence each."""
+    """Return the anomalies, one sentence each."""
     found = [*offsets(world)]
     names = world.settings.topics
     for number, inputs in world.broker.committed(names.transactions).items():
@@ -79,19 +79,19 @@ def check(world: World) -> list[str]:
 
 
 def payments(where: str, scores: list[ScoreRecord]) -> Iterator[str]:
-    """A payment is decided once while its card remembers it, and only a message about it repeats its decision."""
+    """Check that a remembered payment has one decision, and that only its duplicates repeat the decision."""
     decided: dict[str, list[ScoreRecord]] = defaultdict(list)
     for record in scores:
         recent = decided[record.card_id][-RECENT_KEPT:]
         same = [one for one in recent if _payment(one) == _payment(record)]
         if record.is_duplicate != bool(same):
-            yield f"{where}: {_payment(record)} is repeated: {record.is_duplicate}, was decided: {bool(same)}"
+            yield f"{where}: {_payment(record)} has the wrong is_duplicate={record.is_duplicate}"
         if same and (same[0].score, same[0].outcome) != (record.score, record.outcome):
             yield f"{where}: {_payment(record)} repeats the decision on another payment"
         if not record.is_duplicate:
             is_used = any(one.transaction_id == record.transaction_id for one in recent)
             if record.is_id_reused != is_used or (is_used and record.outcome == "approve"):
-                yield f"{where}: {_payment(record)} does not say rightly whether its id was used"
+                yield f"{where}: {_payment(record)} has the wrong is_id_reused={record.is_id_reused}"
             decided[record.card_id].append(record)
 
 
@@ -100,7 +100,7 @@ def _payment(record: ScoreRecord) -> tuple[object, ...]:
 
 
 def _letters(world: World, number: int) -> list[Written]:
-    """Return the dead letters of a partition of the input, in its order; a masked key may lie in any partition."""
+    """Return the dead letters of an input partition in its order. Masked keys can put them into any partition."""
     letters = [
         (dict(record.headers), tuple(record))
         for records in world.broker.committed(world.settings.topics.dead_letters).values()
@@ -111,7 +111,7 @@ def _letters(world: World, number: int) -> list[Written]:
 
 
 def offsets(world: World) -> Iterator[str]:
-    """Committed offsets never go back."""
+    """Check that committed offsets never go back."""
     last: dict[object, int] = {}
     for group, place, offset in world.broker.groups.history:
         if offset < last.get((group, place), 0):
@@ -134,18 +134,18 @@ def compare(where: str, written: list[Written], expected: list[Written]) -> Iter
 def state(where: str, found: dict[bytes, bytes], expected: dict[bytes, bytes]) -> Iterator[str]:
     wrong = {key for key in {*found, *expected} if found.get(key) != expected.get(key)}
     if wrong:
-        yield f"{where}: the state of {sorted(wrong)} is not what the log makes it"
+        yield f"{where}: the state of {sorted(wrong)} differs from the state computed from the log"
 
 
 def _rebuilt(world: World, number: int) -> dict[bytes, bytes]:
-    """Return the state that the changelog alone gives."""
+    """Return the state rebuilt from the changelog alone."""
     (name,) = (spec.name for spec in topics.topic_specs(world.settings) if spec.role == "scorer_state")
     state = {record.key: record.value for _, record in world.broker.committed(name)[number]}
     return {key: value for key, value in state.items() if value is not None}
 
 
 def _local(world: World, number: int, expected: Expected) -> Iterator[str]:
-    """The state on the volume of whoever has the partition."""
+    """Check the state on the volume of the partition's owner."""
     owners = 0
     for pod in world.pods:
         for stores in pod.app._state_manager.stores.values():

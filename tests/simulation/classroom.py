@@ -1,4 +1,4 @@
-"""A learner in the simulation: scores and labels come in any order, it dies at any call, and teaches a truth once."""
+"""Simulate a learner that gets scores and labels in any order, can crash at any call, and learns each label once."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ MINUTE = 60_000
 
 
 class LearnerWorld(World):
-    """One learner; upstream stands for the scorers too."""
+    """A world with one learner. The feed stands for the scorers too."""
 
     ROLE = "learner"
     PODS = (1,)
 
     def options(self) -> dict[str, object]:
-        """Let transactions mature within the few hours of a seed, and snapshots be frequent."""
+        """Return settings with a label maturity within the few hours of a seed, and frequent snapshots."""
         return {
             "label_maturity": timedelta(days=0.2),
             "snapshot_interval": timedelta(hours=1),
@@ -66,11 +66,11 @@ class LearnerWorld(World):
 
     @property
     def read(self) -> tuple[str, list[str]]:
-        """The group of the learner, and its inputs."""
+        """Return the learner's group and its input topics."""
         return self.settings.learner_group, [self.settings.topics.scores, self.settings.topics.labels]
 
     def live(self, settings: Settings, started: Callable[[FraudApplication], None]) -> None:
-        """Be the learner."""
+        """Run the learner."""
         learn(settings, started)
 
     def feed(self) -> None:
@@ -108,7 +108,7 @@ class LearnerWorld(World):
         for label in labels:
             producer.produce(names.labels, encode(label), label.card_id.encode())
         producer.commit_transaction()
-        while not self.broker.transactions.are_settled:  # a label that cannot be seen yet waits for the next boundary
+        while not self.broker.transactions.are_settled:  # a label that is not visible yet belongs to the next boundary
             here.get().pause(1)
         producer.begin_transaction()
         (verdict,) = judge.assess([transaction("last", now + DAY, card_id="card-0")], profiles, known)
@@ -126,7 +126,7 @@ class LearnerWorld(World):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the last boundary is closed, too."""
+        """Whether all inputs are processed and the last boundary is closed."""
         return super().is_settled and bool(self.snapshots) and max(self.snapshots) == self.last_boundary
 
     @property
@@ -137,12 +137,12 @@ class LearnerWorld(World):
 
     @property
     def scores(self) -> list[ScoreRecord]:
-        """What upstream has scored."""
+        """The scores that the feed has sent."""
         return [decode_score(value) for value in self._values("scores")]
 
     @property
     def snapshots(self) -> dict[int, bytes]:
-        """The snapshots by their boundary; the last where there are several."""
+        """The snapshots by boundary; the last one if there are several."""
         return {decode_snapshot(value).as_of: value for value in self._values("snapshots")}
 
     def _values(self, role: str) -> list[bytes]:
@@ -150,11 +150,11 @@ class LearnerWorld(World):
         return [record.value for records in logs.values() for _, record in records]
 
     def check(self) -> list[str]:
-        """Every truth taught once, every snapshot what the examples make it, no letter lost, and state that fits."""
+        """Check that each label was learned once, and that snapshots, dead letters and state match."""
         return [*offsets(self), *self._truths(), *self._rebuilt(), *self._letters(), *self._state()]
 
     def _truths(self) -> Iterator[str]:
-        """The last lesson of each transaction is the last word on it, and no word comes twice in a row."""
+        """Check that the last learned label of each transaction is the latest one, and that no label comes twice."""
         words, taught = self._words(), defaultdict(list)
         for record in map(decode_labelled, self._values("labelled")):
             taught[facts(record)].append(record)
@@ -165,25 +165,25 @@ class LearnerWorld(World):
             is_first = not used[score.transaction_id]
             used[score.transaction_id] += 1
             if used[score.transaction_id] > MAX_PAYMENTS:
-                continue  # and if it is taught, that is told below
+                continue  # the check below reports it if the learner learned it
             known = [word for word in words[score.transaction_id] if is_first or word.known_at >= score.timestamp]
             lessons = taught.pop(facts(score), [])
             is_mature = score.timestamp + to_ms(self.settings.label_maturity) <= self.last_boundary
             last = max(known).is_fraud if known else (False if is_mature else None)
             said = [lesson.is_fraud for lesson in lessons]
             if (said[-1] if said else None) != last:
-                yield f"{score.transaction_id}: taught {said}, the last word is {last}"
+                yield f"{score.transaction_id}: learned {said}, but the latest label is {last}"
             if any(one == other for one, other in pairwise(said)):
-                yield f"{score.transaction_id}: taught twice: {said}"
+                yield f"{score.transaction_id}: learned the same label twice in a row: {said}"
             if any(lesson.corrects != (number > 0) for number, lesson in enumerate(lessons)):
-                yield f"{score.transaction_id}: what corrects is not told right"
+                yield f"{score.transaction_id}: a correction is not marked as one, or another example is"
             if any(lesson.features != score.features for lesson in lessons):
-                yield f"{score.transaction_id}: taught with other features than were scored"
+                yield f"{score.transaction_id}: learned with other features than the score has"
         if taught:
-            yield f"taught, and never scored: {sorted(taught)}"
+            yield f"learned, but never scored: {sorted(taught)}"
 
     def _words(self) -> dict[str, list[LabelEvent]]:
-        """What was said of each transaction by the last boundary."""
+        """The labels of each transaction up to the last boundary."""
         words = defaultdict(list)
         for value in self._values("labels"):
             with suppress(InvalidEvent):
@@ -193,11 +193,11 @@ class LearnerWorld(World):
         return words
 
     def _rebuilt(self) -> Iterator[str]:
-        """The examples teach the published snapshots again, to the bit, one a boundary."""
+        """Check that the examples give the published snapshots again, bit for bit, one for each boundary."""
         published = [decode_snapshot(value) for value in self._values("snapshots")]
         first = (
             published[0].as_of - HOUR
-        )  # the calendar begins with the score that was read first, in whatever partition
+        )  # the boundaries begin with the score that the learner read first, in any partition
         boundaries = [*range(first + HOUR, self.last_boundary + 1, HOUR)]
         if [one.as_of for one in published] != boundaries:
             yield f"snapshots of {[one.as_of for one in published]}, not of {boundaries}"
@@ -222,7 +222,7 @@ class LearnerWorld(World):
                 yield f"the snapshot of {one.result.as_of}: {one.differences}"
 
     def _letters(self) -> Iterator[str]:
-        """What is no label is a dead letter, once."""
+        """Check that each invalid label is a dead letter once."""
         expected = []
         for number, records in self.broker.committed(self.settings.topics.labels).items():
             for offset, record in records:
@@ -239,7 +239,7 @@ class LearnerWorld(World):
         yield from compare("dead letters", sorted(found), sorted(expected))
 
     def _state(self) -> Iterator[str]:
-        """The volume holds what the changelog makes it."""
+        """Check that the state on the volume matches the changelog."""
         (name,) = (spec.name for spec in topics.topic_specs(self.settings) if spec.role == "learner_state")
         (pod,) = self.pods
         for stores in pod.app._state_manager.stores.values():

@@ -1,4 +1,4 @@
-"""Virtual time: while it is in force, Quix and our code read the broker's clock, and nothing sleeps."""
+"""Virtual time: Quix and our code read the broker's clock, and no call really sleeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OURS = ("quixstreams.", "fraud_service.")
 
 
 class VirtualTime:
-    """Stands for the module `time` in the modules whose time is virtual."""
+    """Replaces the module `time` in modules with virtual time."""
 
     @staticmethod
     def monotonic() -> float:
@@ -40,7 +40,7 @@ STANDS_FOR = {
 
 @contextmanager
 def virtual() -> Iterator[None]:
-    """Put virtual time where these modules have the real one, whatever name they imported."""
+    """Replace the real time in these modules, under any imported name."""
     replaced = [
         (module, name, value)
         for module_name, module in list(sys.modules.items())

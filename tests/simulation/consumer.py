@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     Callback = Callable[[Any, list[TopicPartition]], None]
 
-IDLE = 0.5  # seconds that a poll with nothing to give may oversleep: idle turns are what a seed spends its time on
-NOT_FETCHED = 0.3  # share of polls that find nothing although there is something
-PAUSE_LOST = 0.1  # share of pauses that the client discards, being about to fetch for the first time
+IDLE = 0.5  # extra seconds of a poll without messages, because a seed spends most of its time on idle polls
+NOT_FETCHED = 0.3  # share of polls that return nothing although there are messages
+PAUSE_LOST = 0.1  # share of pauses that the client discards before its first fetch
 NO_RECORD = Record(None, None, [], 0)
 
 
 @dataclass
 class Cursor:
-    """Where reading of a partition stands: the next offset to fetch, and what the application was given."""
+    """The position in a partition: the next offset to fetch, and the messages the application got."""
 
     next: int | None
     position: int = OFFSET_INVALID
@@ -37,7 +37,7 @@ class Cursor:
 
 
 class Consumer:
-    """Poll, with the group's callbacks inside; heartbeats go on as long as the host and its polls do."""
+    """A consumer that runs the group's callbacks in `poll`. Heartbeats continue while the host runs and polls."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._host = here.get()
@@ -51,18 +51,18 @@ class Consumer:
         self._topics: list[str] = []
         self._callbacks: dict[str, Callback] | None = None
         self._member: str | None = None
-        self._generation = -1  # of the assignment that is held
+        self._generation = -1  # of the current assignment
         self._owned: list[Place] = []
         self._polled = self._broker.now
         self._is_closed = False
         self._fatal: KafkaError | None = None
 
     def subscribe(self, topics: list[str], **callbacks: Callback) -> None:
-        """Take part in the group from the next poll on."""
+        """Join the group at the next poll."""
         self._topics, self._callbacks, self._polled = topics, callbacks, self._broker.now
 
     def poll(self, timeout: float = -1) -> Message | None:
-        """Serve the group, then return a message, an error, or None."""
+        """Handle group events, then return a message, an error, or None."""
         try:
             error = self._host.call("poll", self._overslept, [disconnected])
         except KafkaException as lost:
@@ -81,34 +81,34 @@ class Consumer:
         return message
 
     def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Message]:
-        """Return what there is."""
+        """Return the available messages."""
         found: list[Message] = []
         while len(found) < num_messages and (message := self.poll(0 if found else timeout)) is not None:
             found.append(message)
         return found
 
     def assign(self, partitions: list[TopicPartition]) -> None:
-        """Read these partitions, from their offsets or from the committed ones; none of them is paused."""
+        """Read these partitions from the given or the committed offsets, and resume all of them."""
         self._cursors = {_place(one): Cursor(one.offset if one.offset >= 0 else _logical(one)) for one in partitions}
 
     def unassign(self) -> None:
-        """Read nothing."""
+        """Stop reading all partitions."""
         self._cursors = {}
 
     def assignment(self) -> list[TopicPartition]:
-        """Return what is read."""
+        """Return the assigned partitions."""
         return [TopicPartition(*place) for place in self._cursors]
 
     def pause(self, partitions: list[TopicPartition]) -> None:
-        """Fetch nothing of these until they are resumed; a pause right after the assignment can be lost."""
+        """Stop fetching these partitions until `resume`. A pause right after the assignment can be lost."""
         self._mark([one for one in partitions if not self._is_lost(one)], is_paused=True)
 
     def resume(self, partitions: list[TopicPartition]) -> None:
-        """Fetch again."""
+        """Fetch these partitions again."""
         self._mark(partitions, is_paused=False)
 
     def seek(self, partition: TopicPartition) -> None:
-        """Go on from another offset."""
+        """Continue from another offset."""
         cursor = self._cursors.get(_place(partition))
         if cursor is None:
             raise refused(KafkaError._STATE)
@@ -116,7 +116,7 @@ class Consumer:
         cursor.position = OFFSET_INVALID
 
     def position(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Return for each partition the offset after the last that was passed."""
+        """Return the next offset of each partition."""
         known = [self._cursors.get(_place(one)) for one in partitions]
         return [
             TopicPartition(one.topic, one.partition, OFFSET_INVALID if cursor is None else cursor.position)
@@ -124,7 +124,7 @@ class Consumer:
         ]
 
     def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:
-        """Return committed offsets, once no transaction holds them any more."""
+        """Return committed offsets after all transactions that hold them have ended."""
         places = [_place(one) for one in partitions]
         deadline = self._broker.now + timeout if timeout >= 0 else float("inf")
         while True:
@@ -153,16 +153,16 @@ class Consumer:
     def get_watermark_offsets(
         self, partition: TopicPartition, timeout: float = -1, cached: bool = False
     ) -> tuple[int, int]:
-        """Return the first offset and the end; a committed reader's end is the last stable offset."""
+        """Return the first offset and the end, which is the last stable offset with `read_committed`."""
         log = self._host.call("watermarks", lambda: self._broker.log(_place(partition)), [timed_out])
         return 0, log.stable_end if self._is_committed else log.end
 
     def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:
-        """Tell the topics."""
+        """Return the topics."""
         return self._host.call("list_topics", lambda: metadata(self._broker), [timed_out])
 
     def consumer_group_metadata(self) -> Membership:
-        """Say who this is, for the producer."""
+        """Return this member's identity for the producer."""
         return self._membership
 
     def memberid(self) -> str | None:
@@ -170,7 +170,7 @@ class Consumer:
         return self._member
 
     def close(self) -> None:
-        """Give back what is held. A static member does not leave: its session keeps its place."""
+        """Give up the partitions. A static member does not leave the group before its session ends."""
         if self._is_closed:
             return
         self._host.call("close", lambda: None)
@@ -195,7 +195,7 @@ class Consumer:
         return KafkaError(KafkaError._MAX_POLL_EXCEEDED) if late and self._owned else None
 
     def _serve(self) -> None:
-        """Do what the group asks for: join, give up, take."""
+        """Follow the group's rebalances: join, give up partitions, take new ones."""
         if self._callbacks is None or self._is_closed:
             return
         groups, now = self._broker.groups, self._broker.now
@@ -222,7 +222,7 @@ class Consumer:
             self._callbacks["on_assign"](self, [TopicPartition(*place) for place in self._owned])
 
     def _give_up(self, how: str) -> None:
-        """Tell the application that it has to let go; afterwards nothing is held."""
+        """Call the application's revoke or lost callback, then hold no partition."""
         try:
             if self._owned and how in self._callbacks:
                 self._callbacks[how](self, [TopicPartition(*place) for place in self._owned])
@@ -248,7 +248,7 @@ class Consumer:
         return None
 
     def _find(self, place: Place, cursor: Cursor) -> bool:
-        """Begin at the committed offset, or at the beginning; not while a transaction holds it."""
+        """Find the start: the committed offset, or the first one. False while a transaction holds it."""
         try:
             cursor.next = self._broker.groups.fetch(self._group, [place])[place] or 0
         except BrokerError:

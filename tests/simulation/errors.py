@@ -1,4 +1,4 @@
-"""What a broker answers when it refuses, and what a client makes of it."""
+"""The errors of brokers, and the exceptions that clients raise for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 
 class BrokerError(Exception):
-    """An error code in an answer of the broker."""
+    """An error code in a response of the broker."""
 
     def __init__(self, code: int) -> None:
         super().__init__(KafkaError(code).name())
@@ -14,26 +14,26 @@ class BrokerError(Exception):
 
 
 class Crash(BaseException):
-    """The process is gone: nothing it still does reaches the broker."""
+    """The process has crashed: none of its later calls reach the broker."""
 
 
 def refused(code: int, *, fatal: bool = False, retriable: bool = False, abortable: bool = False) -> KafkaException:
-    """Make the exception that a client raises."""
+    """Create the exception that a client raises for an error code."""
     return KafkaException(
         KafkaError(code, KafkaError(code).name(), fatal=fatal, retriable=retriable, txn_requires_abort=abortable)
     )
 
 
 def timed_out() -> KafkaException:
-    """Make what a client raises when no answer came in time; it may ask again."""
+    """Create the retriable exception of a client that got no response in time."""
     return refused(KafkaError._TIMED_OUT, retriable=True)
 
 
 def undelivered() -> KafkaException:
-    """Make what a delivery report says of a message that may or may not have arrived."""
+    """Create the error of a delivery report when the message may or may not have arrived."""
     return refused(KafkaError._MSG_TIMED_OUT)
 
 
 def disconnected() -> KafkaException:
-    """Make what a poll says of a connection that broke."""
+    """Create the error that a poll returns after a broken connection."""
     return refused(KafkaError._TRANSPORT)

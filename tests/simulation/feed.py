@@ -1,4 +1,4 @@
-"""What upstream sends: payments of few cards, some twice or under a used id, some malformed, some aborted."""
+"""The input of a simulation: payments of few cards, some duplicates, reused ids, malformed and aborted messages."""
 
 from __future__ import annotations
 

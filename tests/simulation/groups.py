@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Membership(NamedTuple):
-    """What a member says of itself with each request."""
+    """The identity that a member sends with each request."""
 
     group: str
     member: str
@@ -26,7 +26,7 @@ class Membership(NamedTuple):
 
 @dataclass
 class Member:
-    """A member as the coordinator knows it; `is_beating` asks whether its process sends heartbeats."""
+    """A member in the coordinator's list. `is_beating` returns whether its process sends heartbeats."""
 
     topics: list[str]
     instance: str | None
@@ -51,24 +51,24 @@ class Group:
 
 
 class Groups:
-    """All groups of a cluster. `partitions` tells how many a topic has."""
+    """All groups of a cluster. `partitions` returns the number of a topic's partitions."""
 
     def __init__(self, partitions: Callable[[str], int]) -> None:
         self._partitions = partitions
         self._groups: dict[str, Group] = {}
         self._numbers = count(1)
-        self.history: list[tuple[str, Place, int]] = []  # every offset that was committed, in order
+        self.history: list[tuple[str, Place, int]] = []  # all committed offsets, in order
 
     def of(self, name: str) -> Group:
-        """Return a group; it begins with the first who asks."""
+        """Return a group; creates it at the first request."""
         return self._groups.setdefault(name, Group())
 
     def join(self, name: str, member: Member, now: float) -> str:
-        """Take in a new member; returns its id. One that comes back under its instance gets what it had."""
+        """Add a member; returns its id. A member with a known instance id gets its partitions back."""
         group = self.of(name)
         identity = f"{member.instance or 'member'}-{next(self._numbers)}"
         before = [key for key, known in group.members.items() if member.instance and known.instance == member.instance]
-        for key in before:  # from now on the predecessor is fenced
+        for key in before:  # fences the predecessor
             known = group.members.pop(key)
             member.assigned = known.assigned
         group.members[identity] = member
@@ -80,7 +80,7 @@ class Groups:
         return identity
 
     def rejoin(self, membership: Membership, now: float) -> None:
-        """Take a member's word that it has given away what it had."""
+        """Record that a member has given up its partitions."""
         group = self.of(membership.group)
         self.known(membership).has_joined = True
         if not group.is_rebalancing:
@@ -89,14 +89,14 @@ class Groups:
         self._complete(group, now)
 
     def leave(self, membership: Membership, now: float) -> None:
-        """Let a member go at once."""
+        """Remove a member at once."""
         group = self.of(membership.group)
         if group.members.pop(membership.member, None) is not None:
             self._rebalance(group, now)
             self._complete(group, now)
 
     def check(self, membership: Membership) -> None:
-        """Refuse who is not a member of this generation."""
+        """Reject a request unless it comes from a member of this generation."""
         self.known(membership)
         if membership.generation != self.of(membership.group).generation:
             raise BrokerError(KafkaError.ILLEGAL_GENERATION)
@@ -107,17 +107,17 @@ class Groups:
         self._apply(membership.group, offsets)
 
     def hold(self, name: str, producer: int, offsets: dict[Place, int]) -> None:
-        """Keep offsets until the producer's transaction ends."""
+        """Hold offsets until the producer's transaction ends."""
         self.of(name).held.setdefault(producer, {}).update(offsets)
 
     def release(self, name: str, producer: int, *, is_commit: bool) -> None:
-        """End what was held for a producer."""
+        """Commit or drop the offsets held for a producer."""
         offsets = self.of(name).held.pop(producer, {})
         if is_commit:
             self._apply(name, offsets)
 
     def fetch(self, name: str, places: Iterable[Place]) -> dict[Place, int | None]:
-        """Return committed offsets, None where there is none; refuses while a transaction holds one of them."""
+        """Return committed offsets, None for none. Raises an error while a transaction holds one of them."""
         group = self.of(name)
         wanted = list(places)
         if any(place in held for held in group.held.values() for place in wanted):
@@ -125,7 +125,7 @@ class Groups:
         return {place: group.offsets.get(place) for place in wanted}
 
     def advance(self, now: float) -> None:
-        """Count heartbeats; drop members whose session is over; end rebalances that took too long."""
+        """Check heartbeats, drop members whose session has ended, and end rebalances after their timeout."""
         for group in self._groups.values():
             for key, member in list(group.members.items()):
                 if member.is_beating():
@@ -142,7 +142,7 @@ class Groups:
         self.history += [(name, place, offset) for place, offset in offsets.items()]
 
     def known(self, membership: Membership) -> Member:
-        """Return the member; refuses a stranger, and one whose instance has come back."""
+        """Return the member. Raises an error for an unknown member, and for one that its instance id fences."""
         members = self.of(membership.group).members
         if membership.member in members:
             return members[membership.member]
@@ -157,8 +157,8 @@ class Groups:
                 member.has_joined = False
 
     def _complete(self, group: Group, now: float, *, is_over: bool = False) -> None:
-        """Give out partitions when everybody is there, or when those who are not have had their time."""
-        if is_over:  # a static member stays, joined or not, as long as its session lasts
+        """Assign partitions when all members have joined, or the timeout of the others is over."""
+        if is_over:  # a static member stays until its session ends, even if it has not joined again
             for key in [key for key, one in group.members.items() if not one.has_joined and one.instance is None]:
                 del group.members[key]
         if not group.is_rebalancing or not (is_over or all(one.has_joined for one in group.members.values())):
@@ -168,7 +168,7 @@ class Groups:
         self._assign(group)
 
     def _assign(self, group: Group) -> None:
-        """Deal by range: every topic by itself, its first partitions to the first member."""
+        """Assign by range: for each topic, the first partitions go to the first member."""
         for member in group.members.values():
             member.assigned = []
         for topic in sorted({topic for member in group.members.values() for topic in member.topics}):

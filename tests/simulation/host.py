@@ -1,4 +1,4 @@
-"""Where a client runs: its broker, its luck, and its time. Clients find theirs through `here`."""
+"""The process in which a client runs: its broker, random generator and time. Clients find theirs through `here`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Result = TypeVar("Result")
 
 
 class Host:
-    """A process that nothing ever happens to: calls are answered at once, and waiting moves the clock.
+    """A process without faults: calls return at once, and waiting moves the clock.
 
     Attributes
     ----------
     calm : bool
-        Whether messages travel as soon as they can.
+        Whether messages travel without delay.
     """
 
     calm: bool = True
@@ -30,7 +30,7 @@ class Host:
         self.luck = luck or random.Random(0)
 
     def call(self, name: str, effect: Callable[[], Result], answers: Sequence[Callable[[], Exception]] = ()) -> Result:
-        """Ask the broker for something; `answers` make the errors that this call can end with."""
+        """Call the broker. `answers` create the errors that this call can raise."""
         return effect()
 
     def pause(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""One partition: records and transaction markers in order, and how far a committed reader may go."""
+"""One partition: records and transaction markers in order, and the last stable offset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Place = tuple[str, int]  # topic and partition
 
 
 class Record(NamedTuple):
-    """What a producer wrote; `timestamp` is in epoch milliseconds."""
+    """A produced record; `timestamp` is in epoch milliseconds."""
 
     key: bytes | None
     value: bytes | None
@@ -17,7 +17,7 @@ class Record(NamedTuple):
 
 
 class Marker(NamedTuple):
-    """The end of a producer's transaction; it takes an offset, and nobody reads it."""
+    """The end of a producer's transaction. It has an offset, but consumers never see it."""
 
     producer: int
     is_commit: bool
@@ -28,13 +28,13 @@ class PartitionLog:
 
     def __init__(self) -> None:
         self.entries: list[Record | Marker] = []
-        self._owner: dict[int, int] = {}  # offsets of records whose transaction is open, and by whom
-        self._first: dict[int, int] = {}  # where the open transaction of a producer begins
+        self._owner: dict[int, int] = {}  # offsets of records in open transactions, with the producer
+        self._first: dict[int, int] = {}  # first offset of each producer's open transaction
         self._aborted: set[int] = set()
 
     @property
     def end(self) -> int:
-        """The high watermark: one broker, so everything is replicated."""
+        """The high watermark. With one broker, everything is replicated."""
         return len(self.entries)
 
     @property
@@ -43,7 +43,7 @@ class PartitionLog:
         return min(self._first.values(), default=self.end)
 
     def append(self, record: Record, producer: int | None = None) -> int:
-        """Append a record, within the open transaction of a producer if one is named; returns its offset."""
+        """Append a record, in the open transaction of `producer` if given; returns its offset."""
         offset = self.end
         self.entries.append(record)
         if producer is not None:
@@ -62,7 +62,7 @@ class PartitionLog:
         self.entries.append(Marker(producer, is_commit))
 
     def read(self, position: int, *, is_committed: bool = True) -> tuple[int, Record | None]:
-        """Return the first record at or after a position with its offset, or the place where there is none yet."""
+        """Return the offset and the first record at or after a position, or the next position and None."""
         end = self.stable_end if is_committed else self.end
         while position < end:
             entry = self.entries[position]
@@ -72,7 +72,7 @@ class PartitionLog:
         return position, None
 
     def committed(self) -> list[tuple[int, Record]]:
-        """Return all that a committed reader sees, with offsets."""
+        """Return the records that a `read_committed` consumer sees, with offsets."""
         found, position = [], 0
         while True:
             position, record = self.read(position)

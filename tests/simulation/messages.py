@@ -1,4 +1,4 @@
-"""A stand-in for `confluent_kafka.Message`, which cannot be made in Python."""
+"""A stand-in for `confluent_kafka.Message`, which Python code cannot create."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Message:
-    """What a consumer polls, or what a delivery report speaks of."""
+    """A message from a consumer's poll or in a delivery report."""
 
     def __init__(self, place: Place, offset: int, record: Record, error: KafkaError | None = None) -> None:
         self._place = place

@@ -1,4 +1,4 @@
-"""The service's processes as `fraud_service.service` puts them together, on the clients of the simulation."""
+"""The processes of the service, built as in `fraud_service.service`, with the simulation's clients."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MADE_IN = {
 
 @contextmanager
 def simulated() -> Iterator[None]:
-    """Give Quix and our code the simulation's clients and clock, and let a disk write be a place to crash at."""
+    """Give Quix and our code the simulation's clients and clock, and let processes crash at disk writes too."""
     from quixstreams.state.rocksdb.partition import RocksDBStorePartition  # noqa: PLC0415 - found late by the sweep
 
     patches = [patch(place, stand_in) for place, stand_in in MADE_IN.items()]
@@ -89,30 +89,30 @@ def simulated() -> Iterator[None]:
 
 @cache
 def metrics() -> ScorerMetrics:
-    """Return metrics that nobody scrapes."""
+    """Return metrics without an endpoint."""
     return ScorerMetrics(Metrics())
 
 
 @cache
 def learner_metrics() -> LearnerMetrics:
-    """Return the same of a learner."""
+    """Return a learner's metrics without an endpoint."""
     return LearnerMetrics(Metrics())
 
 
 def detector(settings: Settings) -> Detector:
-    """Make a detector that flags what is dear."""
+    """Create a detector that flags large amounts."""
     return Detector(LinearModel(base=-3.0, amount=5.0), factories.policy(settings))
 
 
 def knowledge() -> SnapshotStore:
-    """Return what is known before any label."""
+    """Return the snapshot store before any label."""
     return SnapshotStore(untrained(LinearModel.version, online_model()))
 
 
 def score(settings: Settings, started: Callable[[FraudApplication], None], *, commits_early: bool) -> None:
-    """Run a scorer as `service.run_scorer` does: checked, built, then run until it stops.
+    """Run a scorer as `service.run_scorer` does: check, build, then run until it stops.
 
-    With early commits alone, hardly any transaction would hold more than one batch when something happens to it.
+    With early commits only, faults would hardly ever meet a transaction of more than one batch.
     """
     spec = replace(scorer.stream_spec(settings), commits_early=commits_early)
     service.preflight_checks(settings, spec)
@@ -122,7 +122,7 @@ def score(settings: Settings, started: Callable[[FraudApplication], None], *, co
 
 
 def learn(settings: Settings, started: Callable[[FraudApplication], None]) -> None:
-    """Run a learner as `service.run_learner` does, but for promoted models, of which there are none."""
+    """Run a learner as `service.run_learner` does, without promoted models."""
     spec = replace(learner.stream_spec(settings), commit_interval_s=settings.commit_interval.total_seconds())
     service.preflight_checks(settings, spec)
 
@@ -136,12 +136,12 @@ def learn(settings: Settings, started: Callable[[FraudApplication], None]) -> No
 
 
 def _run(app: FraudApplication, started: Callable[[FraudApplication], None]) -> None:
-    app._setup_signal_handlers = lambda: None  # not the main thread, and nobody sends signals here
+    app._setup_signal_handlers = lambda: None  # this is not the main thread, and the simulation sends no signals
     started(app)
     app.run()
 
 
 def silence() -> None:
-    """Let neither Quix nor our code say what went wrong: in a simulation something always does."""
+    """Silence the logs of Quix and of our code, because a simulation is full of faults."""
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

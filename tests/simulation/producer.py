@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from simulation.log import Place
     from simulation.transactions import Identity
 
-RETRY = 0.05  # seconds between two tries where librdkafka tries again by itself
-SENT_AT_ONCE = 0.7  # share of messages that travel before the client is asked for anything else
+RETRY = 0.05  # seconds between two attempts when librdkafka retries by itself
+SENT_AT_ONCE = 0.7  # share of messages that travel before the next call of the client
 
 
 class Queued(NamedTuple):
-    """A message on its way."""
+    """A message in the producer's queue."""
 
     place: Place
     record: Record
@@ -32,7 +32,7 @@ class Queued(NamedTuple):
 
 
 class Producer:
-    """Queue, send, report; as in librdkafka, a transaction is known to the broker by its first record."""
+    """A producer with a queue and delivery reports. As in librdkafka, a transaction starts with its first record."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._host = here.get()
@@ -43,7 +43,7 @@ class Producer:
         self._queue: list[Queued] = []
         self._reports: list[tuple[Callable[[Any, Any], None] | None, Any, Message]] = []
         self._state = "idle"  # open, committing, aborting, failed
-        self._is_known = False  # whether the broker has something of this transaction
+        self._is_known = False  # whether the broker has a record or offset of this transaction
         self._fatal: KafkaError | None = None
 
     def init_transactions(self, timeout: float = -1) -> None:
@@ -55,7 +55,7 @@ class Producer:
         )
 
     def begin_transaction(self) -> None:
-        """Open a transaction; the broker learns of it later."""
+        """Open a transaction, which the broker creates at the first record."""
         self._require_no_fatal()
         if self._state != "idle" or self._identity is None:
             raise refused(KafkaError._STATE)
@@ -85,7 +85,7 @@ class Producer:
             self._send()
 
     def poll(self, timeout: float = 0) -> int:
-        """Serve delivery reports."""
+        """Call the delivery callbacks."""
         reports, self._reports = self._reports, []
         for callback, error, message in reports:
             if callback is not None:
@@ -93,7 +93,7 @@ class Producer:
         return len(reports)
 
     def flush(self, timeout: float = -1) -> int:
-        """Send everything and serve the reports; returns how many messages are left."""
+        """Send everything and call the delivery callbacks; returns the number of messages left."""
         try:
             self._host.call("flush", self._send, [timed_out] if timeout >= 0 else [])
         except KafkaException:
@@ -114,7 +114,7 @@ class Producer:
         self._ask("send_offsets", effect, timeout)
 
     def commit_transaction(self, timeout: float = -1) -> None:
-        """Flush, then commit; after a timeout it can be called again."""
+        """Flush, then commit. The caller can retry after a timeout."""
         self._require("open", "committing")
         self._send()
         self.poll()
@@ -123,24 +123,24 @@ class Producer:
         self._end(timeout, is_commit=True)
 
     def abort_transaction(self, timeout: float = -1) -> None:
-        """Drop what is queued, then abort; after a timeout it can be called again."""
+        """Drop the queue, then abort. The caller can retry after a timeout."""
         self._require("open", "aborting", "failed")
         self._state = "aborting"
         self.purge()
         self._end(timeout, is_commit=False)
 
     def purge(self) -> None:
-        """Drop what is queued."""
+        """Drop the queue."""
         queue, self._queue = self._queue, []
         for queued in queue:
             self._report(queued, -1, KafkaError(KafkaError._PURGE_QUEUE))
 
     def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:
-        """Tell the topics."""
+        """Return the topics."""
         return self._host.call("list_topics", lambda: self._broker.counts, [timed_out])
 
     def __bool__(self) -> bool:
-        return True  # empty or not: Quix makes another one of what is false
+        return True  # even when empty: Quix replaces a producer that is false
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._reports)
@@ -156,7 +156,7 @@ class Producer:
         self._state = "idle"
 
     def _send(self) -> None:
-        """Let the queue travel, in order; what follows a failure in a transaction fails too."""
+        """Send the queue in order. After a failure in a transaction, the later messages fail too."""
         while self._queue:
             try:
                 offset = self._host.call("send", self._append_first, [undelivered])
@@ -194,7 +194,7 @@ class Producer:
         self._reports.append((queued.on_delivery, error, message))
 
     def _ask(self, name: str, effect: Callable[[], Any], timeout: float) -> Any:
-        """Ask the coordinator, again and again while it says that the last transaction is still ending."""
+        """Call the coordinator, and retry while the previous transaction is still ending."""
         deadline = self._broker.now + timeout if timeout >= 0 else float("inf")
         while True:
             try:

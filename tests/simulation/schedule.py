@@ -1,6 +1,6 @@
-"""Processes as coroutines: one runs at a time, until it waits; who goes on, and what goes wrong, is the seed's.
+"""Run processes one at a time, each until it waits. The seed decides which one continues and which faults happen.
 
-Quix's loop cannot be cut at its broker calls, so every process has a thread; but it runs only while it holds the turn.
+Quix's loop cannot be a coroutine, so every process has a thread. The thread runs only while it has the turn.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from simulation.broker import Broker
     from simulation.host import Result
 
-YIELDING = 0.1  # share of calls that take long enough for others to act
-STUCK = 60.0  # real seconds after which a turn that does not come back is a defect of the simulation
+YIELDING = 0.1  # share of calls during which other processes run
+STUCK = 60.0  # real seconds; a longer turn is a defect of the simulation
 
 
 class Odds(NamedTuple):
-    """How often a call goes wrong, and in which ways."""
+    """The rate of faults in calls, and the weight of each kind."""
 
     rate: float
     crash: float
@@ -33,7 +33,7 @@ class Odds(NamedTuple):
     freeze: float
 
     def draw(self, luck: random.Random, *, can_fail: bool) -> str | None:
-        """Return what happens to a call."""
+        """Draw the fault of a call, or None."""
         if luck.random() >= self.rate:
             return None
         names = ["crash", "error", "delay", "freeze"]
@@ -42,14 +42,14 @@ class Odds(NamedTuple):
 
 
 def long(luck: random.Random) -> float:
-    """Return how long something takes that takes long: some of it outlasts a transaction, a session, a poll."""
+    """Draw a long duration (s). Some outlast the timeout of a transaction, a session or a poll."""
     return luck.choices(
         [luck.uniform(0.01, 1), luck.uniform(3, 10), luck.uniform(20, 60), luck.uniform(290, 400)], [8, 6, 3, 1]
     )[0]
 
 
 class Schedule:
-    """Whose turn it is. All chance comes from one generator, so a seed always gives the same run."""
+    """Decides which process runs. One generator draws everything, so a seed always gives the same run."""
 
     def __init__(self, broker: Broker, luck: random.Random, odds: Odds) -> None:
         self.broker = broker
@@ -62,13 +62,13 @@ class Schedule:
         self._back = threading.Semaphore(0)
 
     def note(self, what: str, kind: str | None = None) -> None:
-        """Remember what happened, for whoever looks into a failing seed."""
+        """Add an event to the trace of the seed."""
         self.trace.append(f"{self.broker.now - 1_800_000_000:9.3f} {what}")
         if kind is not None:
             self.events[kind] += 1
 
     def run(self, is_over: Callable[[], bool]) -> None:
-        """Give turns until it is over or nobody is left."""
+        """Give turns until `is_over`, or until no process is left."""
         while not is_over():
             self.tasks = [task for task in self.tasks if not task.is_done]
             if not self.tasks:
@@ -80,7 +80,7 @@ class Schedule:
             self._turn(self.luck.choice(ready))
 
     def end(self) -> None:
-        """Let every process that is left crash, so that no thread stays behind."""
+        """Crash every remaining process, so that no thread is left."""
         for task in self.tasks:
             task.is_dead = True
             while not task.is_done:
@@ -90,7 +90,7 @@ class Schedule:
     def _turn(self, task: Task) -> None:
         task.go.release()
         if not self._back.acquire(timeout=STUCK):
-            raise AssertionError(f"{task.name} does not give its turn back")
+            raise AssertionError(f"{task.name} did not end its turn within {STUCK:.0f} s")
 
     def give_back(self) -> None:
         """End a turn."""
@@ -98,14 +98,14 @@ class Schedule:
 
 
 class Task(Host):
-    """One process. Whatever it asks of the broker can be late, fail, or be the last thing it does."""
+    """One process. Each of its broker calls can be late, fail, or crash the process."""
 
     def __init__(self, schedule: Schedule, name: str, body: Callable[[], None]) -> None:
         super().__init__(schedule.broker, schedule.luck)
         self.name = name
         self.wake = 0.0
         self.is_done = self.is_dead = self.is_frozen = False
-        self.is_safe = False  # feeders and controllers are no subject of faults
+        self.is_safe = False  # feeds and controllers have no faults
         self.failure: BaseException | None = None
         self.go = threading.Semaphore(0)
         self._schedule = schedule
@@ -115,11 +115,11 @@ class Task(Host):
 
     @property
     def calm(self) -> bool:
-        """Whether the time of faults is over."""
+        """Whether the phase with faults is over."""
         return self._schedule.calm
 
     def call(self, name: str, effect: Callable[[], Result], answers: Sequence[Callable[[], Exception]] = ()) -> Result:
-        """Ask the broker for something, if nothing comes between."""
+        """Call the broker, with possible faults before and after."""
         if self.is_dead:
             raise Crash
         schedule = self._schedule
@@ -132,11 +132,11 @@ class Task(Host):
             self._suffer(what, f"before {name}", answers)
             return effect()
         result = effect()
-        self._suffer(what, f"after {name}", answers)  # an error then is an answer that was lost
+        self._suffer(what, f"after {name}", answers)  # an error here stands for a lost response
         return result
 
     def pause(self, seconds: float) -> None:
-        """Let others act for a while."""
+        """Let other processes run for a while."""
         if self.is_dead:
             raise Crash
         self.wake = max(self.wake, self.broker.now + seconds)
@@ -150,7 +150,7 @@ class Task(Host):
         return not (self.is_dead or self.is_done or self.is_frozen)
 
     def crash(self) -> None:
-        """End the process here and now."""
+        """Crash the process here."""
         self.is_dead = True
         raise Crash
 

@@ -1,4 +1,4 @@
-"""What a transactional client sees of a broker: the same assertions for the simulated one and for Apache Kafka."""
+"""Test that the simulated broker behaves like Apache Kafka for transactional clients: same assertions for both."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Real:
 
 
 class Cluster:
-    """A topic of two partitions on one of the brokers, and clients that are closed in the end."""
+    """A topic with two partitions on one of the brokers, and clients that the test closes at the end."""
 
     def __init__(self, kind: Simulated | Real) -> None:
         self._kind = kind
@@ -86,7 +86,7 @@ class Cluster:
         assert made.flush(30) == 0
 
     def ends(self) -> tuple[int, int]:
-        """Return the last stable offset and the high watermark of partition 0, as the admin client sees them."""
+        """Return the last stable offset and the high watermark of partition 0 from the admin client."""
         place = TopicPartition(self.topic, 0)
 
         def end(isolation: IsolationLevel) -> int:
@@ -96,7 +96,7 @@ class Cluster:
         return end(IsolationLevel.READ_COMMITTED), end(IsolationLevel.READ_UNCOMMITTED)
 
     def wait(self, happened, *polled, timeout: float = 40.0) -> None:
-        """Poll these consumers until something has happened."""
+        """Poll these clients until `happened`."""
         deadline = self._kind.now() + timeout
         while not happened():
             assert self._kind.now() < deadline, "it did not happen"
@@ -122,7 +122,7 @@ def cluster(request):
 
 
 def read(made, topic: str, count: int) -> list[tuple[int, bytes]]:
-    """Return offset and value of everything there is in partition 0, which must be so many records."""
+    """Read `count` records of partition 0, check that there are no more, and return offsets and values."""
     made.assign([TopicPartition(topic, 0, 0)])
     found, empty = [], 0
     while empty < (10 if len(found) >= count else 200):
@@ -159,7 +159,7 @@ def test_an_aborted_transaction_is_invisible_and_markers_take_offsets(cluster):
         (end or made.commit_transaction)(30)
     reader = cluster.consumer()
     assert read(reader, cluster.topic, 3) == [(0, b"a"), (1, b"b"), (5, b"c")]
-    # The position passes the last marker, of which no message tells: on a busy machine, a fetch later.
+    # The position moves past the last marker without a message. On a busy machine, this needs one fetch more.
     cluster.wait(lambda: reader.position([TopicPartition(cluster.topic, 0)])[0].offset == 7, reader)
     assert reader.get_watermark_offsets(TopicPartition(cluster.topic, 0), 10) == (0, 7)
     assert len(read(cluster.consumer("read_uncommitted"), cluster.topic, 4)) == 4
@@ -198,7 +198,7 @@ def test_a_successor_aborts_what_was_open_and_fences(cluster):
     zombie.begin_transaction()
     cluster.write(zombie, b"zombie")
     heir = cluster.producer("same")
-    assert cluster.ends() == (2, 2)  # its record and the marker: aborted before the heir may begin
+    assert cluster.ends() == (2, 2)  # its record and the abort marker, which comes before the successor begins
     heir.begin_transaction()
     cluster.write(heir, b"heir")
     heir.commit_transaction(30)
@@ -218,7 +218,7 @@ def test_a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced(cl
 
 
 def joined(cluster, **options):
-    """Return a consumer that is a member, and what its callbacks told it."""
+    """Return a consumer that has joined the group, and the list of its callbacks' calls."""
     told: list[tuple[str, list[int]]] = []
 
     def note(what: str):

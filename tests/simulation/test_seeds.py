@@ -1,4 +1,4 @@
-"""A few hundred seeds of the simulation, as `make simulate-faults` runs thousands; and that it would find something."""
+"""Run a few hundred seeds of the simulation (`make simulate-faults` runs thousands), and test that it finds faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.events import Transaction
 
 SEEDS = 200
-SHARD = 20  # seeds that a test runs: small enough to share the work evenly, and the first one is in `make test`
+SHARD = 20  # seeds per test: few enough to share the work evenly. `make test` runs the first shard
 SHARDS = [
     pytest.param(range(first, first + SHARD), id=f"seeds-{first}", marks=() if first == 0 else pytest.mark.slow)
     for first in range(0, SEEDS, SHARD)
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(autouse=True)
 def silent() -> Iterator[None]:
-    """Write no log: in a simulation something always goes wrong."""
+    """Silence the logs, because a simulation is full of faults."""
     configured = structlog.get_config()
     silence()
     yield
@@ -48,7 +48,7 @@ def learning(seed: int) -> Run:
 
 
 def impatient(seed: int) -> Run:
-    """Recover without waiting for transactions that have not ended in the changelog, as Quix does."""
+    """Recover without waiting for open transactions in the changelog, as Quix does."""
     with mock.patch("fraud_service.runtime.application.wait_for_open_transactions"):
         return run(seed)
 
@@ -60,13 +60,13 @@ def forgetful(seed: int, kind: type[World] = World) -> Run:
 
 
 def trusting(seed: int, kind: type[World] = World) -> Run:
-    """Rely on the client to pause whatever it is told to, as Quix does."""
+    """Rely on the client to apply every pause, as Quix does."""
     with mock.patch("fraud_service.runtime.application.drop_paused_messages"):
         return run(seed, kind)
 
 
 def careless(seed: int) -> Run:
-    """Recover full batches of rows only."""
+    """Recover only full batches of rows."""
     write = StoreWriter._write
 
     def write_when_full(self) -> None:
@@ -78,7 +78,7 @@ def careless(seed: int) -> Run:
 
 
 def credulous(seed: int) -> Run:
-    """Take every message under a used id for a repetition."""
+    """Treat every message with a used id as a duplicate."""
 
     def find_duplicate(profile: Profile, payment: Transaction) -> DuplicateCheck:
         rows = [row[0] for row in RECENT.iter_unpack(profile.recent)]
@@ -90,7 +90,7 @@ def credulous(seed: int) -> Run:
 
 
 def hasty(seed: int) -> Run:
-    """Close a boundary without reading on to what was there by then."""
+    """Close a boundary without first reading the inputs up to it."""
     with mock.patch("fraud_service.processors.learner.LearnerProcessor._has_passed", return_value=True):
         return run(seed, LearnerWorld)
 
@@ -111,7 +111,7 @@ def test_seeds_crash_processes_and_take_volumes_away(one):
         events.update(one(seed).events)
         if events["crash"] > SEEDS / 10 and events["volume"]:
             return
-    pytest.fail(f"too little happens: {events}")
+    pytest.fail(f"too few crashes or lost volumes: {events}")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The transaction coordinator: epochs, fencing, and transactions that end on each partition in its own time."""
+"""The transaction coordinator: epochs, fencing, and transactions that end on each partition at a different time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Identity(NamedTuple):
-    """Who a transactional producer is: of two with one id, the newer epoch fences the older."""
+    """The identity of a transactional producer. Of two with the same id, the newer epoch fences the older."""
 
     name: str
     producer: int
@@ -26,7 +26,7 @@ class Identity(NamedTuple):
 
 @dataclass
 class Transaction:
-    """Where one transactional id stands."""
+    """The state of one transactional id."""
 
     producer: int
     timeout: float
@@ -45,7 +45,7 @@ class Transactions:
     Parameters
     ----------
     marker_delay
-        Seconds until a marker is written: asked for each partition and for the offsets of each group.
+        Returns the seconds until a marker is written, for each partition and for the offsets of each group.
     """
 
     def __init__(self, logs: dict[Place, PartitionLog], groups: Groups, marker_delay: Callable[[], float]) -> None:
@@ -54,10 +54,10 @@ class Transactions:
         self._marker_delay = marker_delay
         self._known: dict[str, Transaction] = {}
         self._numbers = count(1)
-        self.is_fencing = True  # a mutant of the broker lets zombies write
+        self.is_fencing = True  # a test sets this to False to let zombies write
 
     def initialise(self, name: str, timeout: float, now: float) -> Identity:
-        """Give a producer its epoch; what its predecessor left open is aborted first."""
+        """Abort the open transaction of the predecessor, then return the producer's new epoch."""
         known = self._known.setdefault(name, Transaction(next(self._numbers), timeout))
         if known.status == "ongoing":
             known.epoch += 1
@@ -69,7 +69,7 @@ class Transactions:
         return Identity(name, known.producer, known.epoch)
 
     def produce(self, identity: Identity, place: Place, record: Record, now: float) -> int:
-        """Append a record to the producer's transaction, which begins with it if there is none; returns the offset."""
+        """Append a record to the producer's transaction and begin one if necessary; returns the offset."""
         transaction = self._ongoing(identity, now)
         transaction.partitions.add(place)
         return self._logs[place].append(record, identity.producer)
@@ -82,34 +82,34 @@ class Transactions:
         self._groups.hold(membership.group, identity.producer, offsets)
 
     def end(self, identity: Identity, now: float, *, is_commit: bool) -> None:
-        """Decide a transaction. Its markers are written later, each in its own time."""
+        """Decide the outcome of a transaction. `advance` writes each marker after its delay."""
         transaction = self._check(identity)
         if transaction.status == "ending":
             raise BrokerError(KafkaError.CONCURRENT_TRANSACTIONS)
         if transaction.status == ("committed" if is_commit else "aborted"):
-            return  # the answer to the first try was lost
+            return  # the response to the first attempt was lost
         if transaction.status != "ongoing":
             raise BrokerError(KafkaError.INVALID_TXN_STATE)
         self._end(transaction, now, is_commit=is_commit)
 
     def advance(self, now: float) -> None:
-        """Write the markers that are due; abort what took too long."""
+        """Write the markers that are due, and abort transactions after their timeout."""
         for transaction in self._known.values():
             if transaction.status == "ongoing" and now >= transaction.began + transaction.timeout:
-                transaction.epoch += 1  # fences whoever was so slow
+                transaction.epoch += 1  # fences the slow producer
                 self._end(transaction, now, is_commit=False)
             if transaction.status == "ending":
                 self._write_markers(transaction, now)
 
     def next_event(self) -> float:
-        """Return when `advance` has something to do next."""
+        """Return the time of the next effect of `advance`."""
         times = [due for transaction in self._known.values() for due, _ in transaction.markers]
         times += [one.began + one.timeout for one in self._known.values() if one.status == "ongoing"]
         return min(times, default=float("inf"))
 
     @property
     def are_settled(self) -> bool:
-        """Whether no transaction is open or on its way to its end."""
+        """Whether no transaction is open or ending."""
         return all(one.status not in {"ongoing", "ending"} for one in self._known.values())
 
     def _check(self, identity: Identity) -> Transaction:

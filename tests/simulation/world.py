@@ -1,4 +1,4 @@
-"""One seed: a cluster, a feed, one to three scorers, and everything that can happen to them."""
+"""The world of one seed: a cluster, a feed, one to three scorers, and their faults."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from fraud_service.runtime.application import FraudApplication
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of each seed's own is made in it
-LONGEST = 1_000.0  # seconds of virtual time after the last fault by which everything must be done
-QUIET = 3.0  # seconds that it must stay done
+LONGEST = 1_000.0  # seconds of virtual time from the last fault until everything must be done
+QUIET = 3.0  # seconds without a change after that
 
 
 @dataclass
 class Pod:
-    """A scorer that is started again whenever it ends, on the volume it had, an older one, or an empty one."""
+    """A scorer that restarts after each end, on its volume, an older copy, or an empty one."""
 
     settings: Settings
     is_wanted: bool = True
@@ -54,7 +54,7 @@ class Pod:
 
 
 class World:
-    """Everything of one seed. This one has scorers; `classroom` has a learner."""
+    """The world of one seed, with scorers. `classroom` has one with a learner."""
 
     ROLE = "scorer"
     PODS = (1, 1, 2, 2, 3)
@@ -91,30 +91,30 @@ class World:
         Task(self.schedule, "control", self._control).is_safe = True
 
     def options(self) -> dict[str, object]:
-        """Return settings of this kind of world."""
+        """Return the settings specific to this kind of world."""
         return {}
 
     def feed(self) -> None:
-        """Send what upstream sends."""
+        """Send the input messages."""
         feed(self.settings, self.luck)
 
     def live(self, settings: Settings, started: Callable[[FraudApplication], None]) -> None:
-        """Be a process of the service."""
+        """Run a process of the service."""
         score(settings, started, commits_early=self.seed % 2 == 0)
 
     def check(self) -> list[str]:
-        """Return what is not as it should be, a sentence each."""
+        """Return the anomalies, one sentence each."""
         from simulation.check import check  # noqa: PLC0415 - it looks at worlds
 
         return check(self)
 
     @property
     def read(self) -> tuple[str, list[str]]:
-        """The group, and the topics that it reads."""
+        """Return the group and its input topics."""
         return self.settings.scorer_group, [self.settings.topics.transactions]
 
     def run(self) -> None:
-        """Feed while things go wrong; then let everything come to its end."""
+        """Feed with faults, then wait without faults until everything is processed."""
         self.schedule.run(lambda: self.fed.is_done)
         if self.fed.failure is not None:
             raise self.fed.failure
@@ -132,7 +132,7 @@ class World:
 
     @property
     def is_settled(self) -> bool:
-        """Whether every input is processed and everybody is at work."""
+        """Whether all inputs are processed and all wanted processes run."""
         name, inputs = self.read
         group = self.broker.groups.of(name)
         ends = {
@@ -160,7 +160,7 @@ class World:
         return self.luck.choice([0.0, 0.0, self.luck.uniform(0, 0.5), self.luck.uniform(0, 5)])
 
     def _control(self) -> None:
-        """Start what is not running; stop, scale and replace now and then."""
+        """Start stopped processes; stop, scale and replace some at random."""
         while True:
             here.get().pause(self.luck.uniform(0.1, 3))
             for pod in self.pods:
@@ -181,7 +181,7 @@ class World:
             pod.zombies.remove(zombie)
 
     def _meddle(self, pod: Pod) -> None:
-        """Do to a pod what operators and schedulers do."""
+        """Apply a random action of an operator or scheduler to a pod."""
         if self.luck.random() < 0.04:
             pod.is_wanted = not pod.is_wanted if len(self.pods) > 1 else True
             self.schedule.note(f"{pod.settings.instance_id} scaled: {'in' if pod.is_wanted else 'out'}", "scale")
@@ -204,7 +204,7 @@ class World:
         pod.life = Task(self.schedule, name, lambda settings=pod.settings: self.live(settings, started))
 
     def _shake_volume(self, pod: Pod) -> None:
-        """Lose a volume now and then, or find it as it was some time ago."""
+        """Sometimes lose a volume, or put an older copy back."""
         volume, older = pod.settings.state_dir, pod.settings.state_dir.with_suffix(".older")
         what = self.luck.random()
         if self.schedule.calm or not volume.exists():
@@ -220,7 +220,7 @@ class World:
             shutil.copytree(volume, older)
 
     def _judge(self, life: Task) -> None:
-        """Note how a process ended; only the errors that are meant to end one may."""
+        """Record how a process ended. Any unexpected error is an anomaly."""
         error = life.failure
         self.schedule.note(f"{life.name} ended: {error!r}", "end")
         if error is not None and not isinstance(error, Crash | KafkaException | QuixException | FraudServiceError):
@@ -229,7 +229,7 @@ class World:
 
 @dataclass
 class Run:
-    """What became of a seed."""
+    """The result of a seed."""
 
     seed: int
     role: str
@@ -239,7 +239,7 @@ class Run:
 
 
 def run(seed: int, kind: type[World] = World) -> Run:
-    """Run a seed from nothing to its judgement."""
+    """Run a seed from an empty cluster to its check."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder, simulated():
         world = kind(seed, Path(folder))
         try:
