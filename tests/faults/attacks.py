@@ -1,4 +1,4 @@
-"""What a hostile producer, labeller, and whoever may write to an inner topic send to a running trial."""
+"""Attack a running trial with hostile transactions, labels, and records on internal topics."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 EACH = 50
 CARDS = 3
-HEADER = b"fraud-\xff"  # a name that is no UTF-8, which the client of Python cannot read
+HEADER = b"fraud-\xff"  # not UTF-8, so the Python client cannot read it
 KEY = b"hostile-header"
 
 
 def send_events(trial: Trial, rng: random.Random) -> None:
-    """Use ids again for other payments, and label payments of any time that nobody knows."""
+    """Reuse ids for other payments, and send labels of unknown payments with any timestamp."""
     names, now = trial.settings.topics, trial.load.now
     payments, labels = list(_payments(now, rng)), list(_labels(now))
     sent = [sender.OutgoingRecord(names.transactions, one.card_id.encode(), encode(one), []) for one in payments]
@@ -43,7 +43,7 @@ def send_events(trial: Trial, rng: random.Random) -> None:
 
 
 def _payments(now: int, rng: random.Random) -> Iterator[Transaction]:
-    """Yield payments under one id: the first, another one, and the first once more."""
+    """Yield payments with the same id: the first, another one, and the first again."""
     for _ in range(EACH):
         number = rng.randrange(1 << 60)
         first = transaction(f"hostile-{number}", now, card_id=f"hostile-{number % CARDS}")
@@ -59,7 +59,7 @@ def _labels(now: int) -> Iterator[Label]:
 
 
 def send_unbelieved(trial: Trial) -> None:
-    """Write what nobody may believe to the topics of models, snapshots and risk, and headers that cannot be read."""
+    """Write records that every process must reject to internal topics, and records with unreadable headers."""
     names = trial.settings.topics
     producer = clients.producer(trial.settings, {"message.max.bytes": model_topic.MAX_MODEL_BYTES})
     for topic, (key, value, headers) in forged.unbelieved(trial.settings):
@@ -69,9 +69,9 @@ def send_unbelieved(trial: Trial) -> None:
     with Sender(trial.settings.bootstrap_servers) as sender:
         for topic in inner:
             sender.send(topic, KEY, b"junk", HEADER)
-        for topic in (names.transactions, names.labels):  # dead letters have their keys
+        for topic in (names.transactions, names.labels):  # their dead letters have the same key
             sender.send(topic, b"hostile-0", b"junk", HEADER)
-    trial.load.expect(3)  # a foreign dead letter, and two that come of it
+    trial.load.expect(3)  # one foreign dead letter, and two dead letters of these messages
     for topic in inner:
         trial.forged |= {
             (topic, one.partition(), one.offset()) for one in read_all(trial.settings, topic) if one.key() == KEY
@@ -79,7 +79,7 @@ def send_unbelieved(trial: Trial) -> None:
 
 
 def forge_letters(trial: Trial, since: int) -> None:
-    """Forge dead letters and marks, and redrive what there is: nothing forged is sent, and what is real is."""
+    """Forge dead letters and marks, then redrive. The redrive must send every genuine letter and no forged one."""
     names = trial.settings.topics
     real = find_dead_letters(trial.settings, DeadLetterFilter(since=since)).letters
     places = {one.entry.partition: (one.entry.offset, one.entry.key or b"") for one in real}
@@ -94,7 +94,7 @@ def forge_letters(trial: Trial, since: int) -> None:
     sent = [one.found for one in verdicts if one.hindrance is None]
     assert {(names.dead_letters, *one.place) for one in sent}.isdisjoint(trial.forged)
     assert {one.letter.topic for one in sent} == {names.transactions, names.labels}
-    trial.load.expect(len(written) + 2 * len(sent))  # a mark for each, and it is refused again
+    trial.load.expect(len(written) + 2 * len(sent))  # for each: a mark, and a new dead letter
     trial.remarks.append(f"{len(sent)} letters sent again, {len(verdicts) - len(sent)} left")
 
 

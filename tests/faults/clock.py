@@ -1,7 +1,7 @@
-"""The service in a process whose clock is off by as many seconds as a file says: `python -m faults.clock score`.
+"""Run the service with a wrong clock: `python -m faults.clock score`.
 
-`FRAUD_TEST_CLOCK` names the file. All that is written in Python sees that clock; the Kafka client has its own, which
-cannot be moved for it alone: under libfaketime it does not even connect.
+`FRAUD_TEST_CLOCK` names a file with the offset in seconds. Only Python code uses this clock. The Kafka client reads the
+system's clock, and does not even connect under libfaketime.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FILE = Path(os.environ["FRAUD_TEST_CLOCK"])
 
 
 def moved() -> float:
-    """Tell the time."""
+    """Return the time of the moved clock."""
     return REAL() + float(FILE.read_text())
 
 

@@ -1,6 +1,7 @@
-"""The service in a process that kills itself at one step of one checkpoint: `python -m faults.crash score`.
+"""Run the service in a process that kills itself at one step of one checkpoint: `python -m faults.crash score`.
 
-`FRAUD_TEST_CRASH=step:number` says where; empty checkpoints do not count. Nothing of the service knows of it.
+`FRAUD_TEST_CRASH=step:number` sets the step and the checkpoint; empty checkpoints do not count. The service's own code
+stays unchanged.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from quixstreams.state.base.transaction import PartitionTransaction
 from fraud_service.cli import main
 
 STEPS = (
-    "changelog",  # changelogs and outputs are produced, and not flushed
-    "flush",  # all of them are with the broker, in an open transaction
+    "changelog",  # changelogs and outputs are produced, but not flushed
+    "flush",  # the broker has all of them in an open transaction
     "offsets",  # the offsets are in the transaction too
-    "commit",  # the transaction is committed, and nothing of it is in RocksDB
-    "state",  # the state of one partition is in RocksDB, that of the others is not
+    "commit",  # the transaction is committed, but RocksDB has none of it
+    "state",  # RocksDB has the state of one partition, but not of the others
 )
 
 
 def arm(step: str, number: int) -> None:
-    """Lay the trap into Quix's checkpoint."""
+    """Patch Quix's checkpoint so that the process kills itself at the step."""
     count, inside = 0, False
 
     def reach(place: str) -> None:

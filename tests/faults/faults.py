@@ -1,4 +1,4 @@
-"""The faults. Each is done to a running trial with load, and ends when everything sent by then is decided."""
+"""The faults. Each acts on a running trial under load, and ends when the service has decided all messages so far."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from support.processes import Service
     from support.proxy import Proxy
 
-SESSION = 6.0  # seconds; as `fresh_settings` says
+SESSION = 6.0  # seconds; as in `fresh_settings`
 FROZEN = 15.0  # seconds: longer than session and transaction timeout
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What a trial runs on."""
+    """The broker and proxy of a trial."""
 
     broker: ApacheKafka | Cluster
     proxy: Proxy | None
@@ -45,9 +45,9 @@ class Ground:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: how it is done, how often in each suite, and how many brokers it needs.
+    """A fault: its function, its runs in each suite, and the number of brokers it needs.
 
-    `do` returns how many runs it was, when it was more than one.
+    `do` returns the number of runs if it made more than one.
     """
 
     name: str
@@ -56,14 +56,14 @@ class Fault:
     full: int
     brokers: int = 1
     is_direct: bool = False  # without the proxy, which is slower than the service
-    loses_input: bool = False  # by intention: there is no verdict, and nothing comes after it
+    loses_input: bool = False  # on purpose, so there is no verification and no later fault
 
 
 FAULTS: list[Fault] = []
 
 
 def fault(name: str, quick: int, full: int, **needs: Any) -> Callable[[Any], Any]:
-    """Enter a function into the list; it does the fault once."""
+    """Add a function to the list of faults. Each call causes the fault once."""
 
     def enter(do: Callable[[Trial, random.Random, Ground], int | None]) -> Any:
         FAULTS.append(Fault(name, do, quick, full, **needs))
@@ -73,7 +73,7 @@ def fault(name: str, quick: int, full: int, **needs: Any) -> Callable[[Any], Any
 
 
 def _crash(trial: Trial, process: Service, rng: random.Random, most: int, progress: Callable[[], int]) -> int:
-    """Have a process kill itself at each step; its successor is the one that dies at the next step.
+    """Let a process kill itself at each step of a checkpoint. Each successor dies at the next step.
 
     It dies at a checkpoint from the second to the `most`-th, so that each has done something before.
     """
@@ -85,7 +85,7 @@ def _crash(trial: Trial, process: Service, rng: random.Random, most: int, progre
         down = time.monotonic()
     before = progress()
     process.start()
-    trial.await_(lambda: progress() > before, "going on after the last crash")
+    trial.await_(lambda: progress() > before, "progress after the last crash")
     trial.recoveries.append(elapsed(down))
     return len(STEPS)
 
@@ -112,7 +112,7 @@ def rolling_restart(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("upgrade to another state schema, and back", quick=1, full=5)
 def upgraded(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """The new release refuses the state before it writes anything beside it, so that the old one can go on."""
+    """The new release must reject the state before it writes anything, so that the old release can continue."""
     process = trial.scorer
     assert process.stop() == 0
     began = time.monotonic()
@@ -127,7 +127,7 @@ def upgraded(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("SIGSTOP beyond session and transaction timeout", quick=1, full=5)
 def stopped(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """Another scorer takes the partitions over meanwhile; what wakes up is a zombie."""
+    """Another scorer takes over the partitions during the stop, so the stopped one wakes up as a zombie."""
     with trial.another("scorer-1"):
         trial.scorer.process.send_signal(signal.SIGSTOP)
         trial.pass_time(FROZEN)
@@ -159,7 +159,7 @@ def scale(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("two processes with one identity", quick=1, full=5)
 def one_identity(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """The second takes over; the first must end and say why. Then the supervisor has only one of them."""
+    """The second takes over, and the first must end with the reason in its log. Then only one of them runs."""
     began = time.monotonic()
     twin = trial.service("score", "scorer-0")
     twin.folder = trial.folder / "twin"
@@ -176,7 +176,7 @@ def one_identity(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("all brokers down", quick=1, full=3)
 def outage(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """The same processes live through it, not ready, and go on."""
+    """The same processes must survive the outage, report not ready, and continue afterwards."""
     ended = len(trial.endings)
     ground.broker.kill()
     down = time.monotonic()
@@ -200,7 +200,7 @@ def broker_killed(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("leader and coordinator killed, one of three", quick=1, full=9, brokers=3)
 def node_killed(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """One broker after the other, so that each one's partitions and groups lose their leader."""
+    """Kill one broker after the other, so that the partitions and groups of each lose their leader."""
     broker = ground.broker.brokers[len(trial.recoveries) % len(ground.broker.brokers)]
     broker.kill()
     killed = time.monotonic()
@@ -222,10 +222,10 @@ def volume_lost(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("SST files corrupted", quick=1, full=5)
 def corrupted(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """It is rebuilt from the changelog, or refused; then the volume is removed, as the runbook says."""
+    """The scorer must rebuild the state from the changelog or reject it. Then remove the volume, as in the runbook."""
     process = trial.scorer
     process.stop()
-    process.start()  # opening the state writes what was in its log into tables
+    process.start()  # RocksDB moves its log into tables when it opens the state
     trial.await_(lambda: process.status("/readyz") == 200, "a restart")
     process.kill()
     began = time.monotonic()
@@ -247,7 +247,7 @@ def corrupted(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 
 def _lose_state_when_it_ends(trial: Trial, process: Service) -> None:
-    """Wait a while for corruption to show in what is read; then the volume goes."""
+    """If the process ends from the corruption within five seconds, remove its volume and start it."""
     until = time.monotonic() + 5
     while time.monotonic() < until:
         if process.process.poll() is not None:
@@ -282,7 +282,7 @@ def disk_full(trial: Trial, rng: random.Random, ground: Ground) -> None:
         trial.remarks.append(f"full disk: {_state_of(process)}")
         filler.unlink()
         trial.settle()
-        process.kill()  # what is open for writing cannot become read-only
+        process.kill()  # a file system with files open for writing cannot become read-only
         subprocess.run(["mount", "-o", "remount,ro", str(state)], check=True)
         process.start()
         assert process.process.wait(60) == 1
@@ -299,7 +299,7 @@ def disk_full(trial: Trial, rng: random.Random, ground: Ground) -> None:
 def _mount(folder: Path) -> bool:
     if os.geteuid() != 0:
         return False
-    # Room for what is logged and rewritten while the whole changelog is read: 48 MB are too small for 60,000 payments.
+    # Room for RocksDB's log and compaction during the recovery: 48 MB are too small for 60,000 payments.
     command = ["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", str(folder)]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
@@ -329,7 +329,7 @@ def rebalance_in_recovery(trial: Trial, rng: random.Random, ground: Ground) -> N
 
 @fault("committed offsets deleted", quick=1, full=3)
 def offsets_deleted(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """The start is refused, and works again when the offsets are restored."""
+    """The scorer must refuse to start, and start again after the offsets are restored."""
     trial.scorer.stop()
     topic, group = trial.settings.topics.transactions, trial.settings.scorer_group
     consumer = Consumer({"bootstrap.servers": trial.bootstrap, "group.id": group, "enable.auto.commit": False})
@@ -366,7 +366,7 @@ def network(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("snapshots cut, tampered with, of another version, stale", quick=1, full=5)
 def snapshots(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """They are refused and counted; the one in force stays, and the next good one comes into force."""
+    """The scorer must reject and count them, keep the active snapshot, and activate the next valid one."""
     topic = trial.settings.topics.snapshots
     good = [message.value() for message in read_all(trial.settings, topic)]
     flipped = bytearray(good[-1])
@@ -376,7 +376,7 @@ def snapshots(trial: Trial, rng: random.Random, ground: Ground) -> None:
         producer.produce(topic, key=b"forged", value=value, on_delivery=trial.forge)
     producer.produce(trial.settings.topics.risk, key=b"card:forged", value=b"forged", on_delivery=trial.forge)
     assert producer.flush(30) == 0
-    trial.await_(lambda: "snapshot_record_rejected" in trial.scorer.log(), "a refusal")
+    trial.await_(lambda: "snapshot_record_rejected" in trial.scorer.log(), "a rejected snapshot")
     trial.settle()
     before = trial.taught.read()
     trial.await_(lambda: trial.taught.read() > before + 1, "the next snapshots")
@@ -393,7 +393,7 @@ def poison(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("hostile sizes", quick=1, full=5)
 def hostile_sizes(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """Nobody ends, and nobody's heart stops; then a scorer is killed and meets such messages first."""
+    """No process may end or fail its liveness probe, even a scorer that starts with such messages."""
     ended = len(trial.endings)
     trial.load.bomb()
     trial.pass_time(2, lambda: all(process.status("/livez") == 200 for process in trial.running))
@@ -409,7 +409,7 @@ def hostile_sizes(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("hostile records", quick=1, full=5)
 def hostile_records(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """Nobody ends, obeys or forgets; then all begin anew on what lies there."""
+    """No process may end, accept a forged record or lose a genuine one, even after a restart on these topics."""
     ended, since = len(trial.endings), attacks.now_ms()
     attacks.send_events(trial, rng)
     attacks.send_unbelieved(trial)
@@ -432,7 +432,7 @@ def hostile_records(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 @fault("clock an hour back, an hour ahead, right", quick=1, full=3)
 def clock_steps(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """What a broken time server does to the machine of scorer or learner."""
+    """Move the clock of the scorer and of the learner, as a broken time server does."""
     clock = trial.folder / "clock"
     for process in (trial.scorer, trial.learner):
         _set(clock, 0)
@@ -455,7 +455,7 @@ def clock_steps(trial: Trial, rng: random.Random, ground: Ground) -> None:
 
 
 def _set(clock: Path, seconds: int) -> None:
-    """Move a clock; its file is replaced whole, for it is read at any moment."""
+    """Move a clock. Replaces the whole file, because the process can read it at any time."""
     fresh = clock.with_suffix(".new")
     fresh.write_text(str(seconds))
     fresh.replace(clock)

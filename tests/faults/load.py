@@ -1,4 +1,4 @@
-"""Payments that go on and on: one simulated world after the other, fed by a thread; and what is no payment."""
+"""Continuous load: a thread sends the payments of one simulated world after the other. Trials add bad messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEAD = 20 * 365 * DAY
 
 
 class Load:
-    """Feed transactions at a rate, and labels as event time comes to them. A context; leaving it stops the feed."""
+    """Send transactions at a rate, and each label when event time reaches it. Leaving the context stops the feed."""
 
     def __init__(self, settings: Settings, seed: int, rate: float) -> None:
         self._settings = settings
@@ -38,7 +38,7 @@ class Load:
         self._rate = rate
         self._stopping = Event()
         self._history = _worlds(seed)
-        self._next = next(self._history)  # the first world is simulated before time begins to count
+        self._next = next(self._history)  # simulate the first world before the feed starts
         self._thread = Thread(target=self._run, name="load", daemon=True)
         self._poison = clients.producer(settings)
         self._malformed = random.Random(seed)
@@ -48,16 +48,16 @@ class Load:
 
     @property
     def sent(self) -> int:
-        """How many messages have gone to the topic of transactions."""
+        """The number of messages sent to the topic of transactions."""
         return self._fed + self._poisoned
 
     @property
     def now(self) -> int:
-        """Event time, as far as it has come."""
+        """The current event time (epoch milliseconds)."""
         return self._next.transaction.timestamp
 
     def expect(self, number: int) -> None:
-        """Count messages that somebody else has sent, or records where their outcomes lie."""
+        """Count messages from other senders, or foreign records on the output topics."""
         self._poisoned += number
 
     def __enter__(self) -> Self:
@@ -68,7 +68,7 @@ class Load:
         self.stop()
 
     def stop(self) -> None:
-        """End the feed, and wait until the broker has all of it."""
+        """End the feed, and wait until the broker has all its messages."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(120)
@@ -77,14 +77,14 @@ class Load:
             raise self._failure
 
     def poison(self, number: int) -> None:
-        """Send messages that are no transactions, of any kind in any order."""
+        """Send malformed messages of every kind in random order."""
         for value, key, _ in self._malformed.choices(MALFORMED, k=number):
             self._poison.produce(self._settings.topics.transactions, value=value, key=key)
         assert self._poison.flush(60) == 0
         self._poisoned += number
 
     def bomb(self) -> None:
-        """Send messages that are small on disk and too large to be read or unpacked, and large ones that are read."""
+        """Send compressed bombs that are too large to read or decompress, and large messages of the worst contents."""
         topic = self._settings.topics.transactions
         send_bombs(self._settings, topic, b"hostile", [*BOMBS, UNREADABLE])
         large = [sender.OutgoingRecord(topic, b"hostile", worst(name), []) for name in WORST for _ in range(20)]
@@ -92,7 +92,7 @@ class Load:
         self._poisoned += len(BOMBS) + 1 + len(large)
 
     def burst(self, number: int) -> None:
-        """Send so many transactions more at once."""
+        """Send `number` additional transactions at once."""
         with HistoryProducer(self._settings) as feed:
             feed.produce((event for event, _ in zip(_worlds(self._seed + 500), range(number), strict=False)), 0)
         self._fed += number
@@ -101,7 +101,7 @@ class Load:
         try:
             with HistoryProducer(self._settings) as feed:
                 feed.produce(self._events(), 0, self._rate)
-        except BaseException as error:  # noqa: BLE001 - raised by whoever stops the load
+        except BaseException as error:  # noqa: BLE001 - `stop` raises it
             self._failure = error
 
     def _events(self) -> Iterator[LabelledTransaction]:
@@ -112,8 +112,8 @@ class Load:
 
 
 def _worlds(seed: int) -> Iterator[LabelledTransaction]:
-    """Play one world after the other, with ids of their own; event time goes on."""
-    start = World().start - LEAD  # at hundreds a second, worlds of hours of load would come to what is the future
+    """Yield the events of one world after the other, each with its own ids, in continuous event time."""
+    start = World().start - LEAD  # hours of load at hundreds of payments a second would otherwise reach the future
     for number in count():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "world.parquet"
@@ -127,5 +127,5 @@ def _worlds(seed: int) -> Iterator[LabelledTransaction]:
 
 
 def elapsed(since: float) -> float:
-    """Return seconds since a moment of the monotonic clock, rounded."""
+    """Return the rounded seconds since a time of the monotonic clock."""
     return round(time.monotonic() - since, 1)

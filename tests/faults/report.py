@@ -1,4 +1,4 @@
-"""What trials came to: for the last line of a run, and for `docs/faults.md`."""
+"""The results of trials, for the last line of a run and for `docs/faults.md`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ profile again, and makes every decision and snapshot again.
 
 @dataclass
 class Result:
-    """What one trial came to."""
+    """The result of one trial."""
 
     seed: int
     names: list[str] = field(default_factory=list)
@@ -52,11 +52,11 @@ class Result:
     seconds: float = 0.0
 
     def judge(self, report: Report, forged: set[tuple[str, int, int]]) -> None:
-        """Take over what the verifier found, but for what it was meant to find; its notes say what it did not prove."""
+        """Add the verifier's findings, except the expected ones about forged records. Its notes list unproven points."""
         meant = [one for one in report.findings if (one.topic, one.partition, one.offset) in forged]
         found = Counter(report.found) - Counter(one.kind.value for one in meant)
         self.lost, self.duplicated = found.pop(Kind.MISSING, 0), found.pop(Kind.DUPLICATED, 0)
-        self.lost += report.counts.get("cards_without_profile", 0)  # nobody erases cards here
+        self.lost += report.counts.get("cards_without_profile", 0)  # trials erase no cards
         self.anomalies = found.total()
         self.remarks += [str(one) for one in report.findings if one not in meant][:5] + list(report.notes)
         if forged:
@@ -72,13 +72,13 @@ class Result:
 
 
 def say(text: str) -> None:
-    """Tell whoever watches; the last line alone goes to stdout."""
+    """Report progress on stderr; only the last line goes to stdout."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def summary(results: list[Result], seed: int) -> dict[str, float]:
-    """Return the figures of the last line."""
+    """Return the figures for the last line."""
     return {
         "runs": sum(result.runs for result in results),
         "lost": sum(result.lost for result in results),

@@ -1,6 +1,6 @@
-"""Run the faults and say what came of them: `PYTHONPATH=tests python -m faults.run`.
+"""Run the faults and report the results: `PYTHONPATH=tests python -m faults.run`.
 
-Ends with one JSON line on stdout. `--full` also writes `docs/faults.md`; with its seed it goes on where it was cut off.
+Ends with one JSON line on stdout. `--full` also writes `docs/faults.md`; after an interruption, the same seed continues.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DONE = Path(__file__).parents[2] / ".cache" / "faults"
 
 
 class Grounds(dict[int, Ground]):
-    """What trials run on, by the number of brokers; each is started by the first that asks."""
+    """The brokers and proxies of trials, by the number of brokers. The first trial that needs one starts it."""
 
     def __init__(self, stack: ExitStack, *, is_quick: bool) -> None:
         super().__init__()
@@ -54,9 +54,9 @@ class Grounds(dict[int, Ground]):
 
 
 def attempt(course: deque[tuple[Fault, int]], seed: int, ground: Ground, folder: Path) -> Result:
-    """Do faults, each so many times, to one trial; then verify everything it has produced.
+    """Run the faults of a course on one trial, each the given number of times, then verify all its output.
 
-    What was done is taken from the course: with what is left when one fails, another trial goes on.
+    Completed faults leave the course. If one fails, another trial continues with the rest.
     """
     result, began, rng = Result(seed), time.monotonic(), random.Random(seed)
     through = f"127.0.0.1:{ground.proxy.port}" if ground.proxy and not course[0][0].is_direct else ""
@@ -87,7 +87,7 @@ def attempt(course: deque[tuple[Fault, int]], seed: int, ground: Ground, folder:
 
 
 def courses(asked: argparse.Namespace) -> Iterator[deque[tuple[Fault, int]]]:
-    """Plan the trials: each fault has one of its own, or all that need as many brokers share one."""
+    """Plan the trials: one for each fault, or one for all faults with the same number of brokers."""
     chosen = [(fault, fault.full if asked.full else fault.quick) for fault in FAULTS if asked.only in fault.name]
     most = 10_000 if asked.times is None else asked.times
     planned = [(fault, min(most, times) if asked.full else asked.times or times) for fault, times in chosen if times]
@@ -102,14 +102,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="all runs, and docs/faults.md; by default a sample of each")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(100_000))
-    parser.add_argument("--only", default="", help="faults whose name contains this")
-    parser.add_argument("--times", type=int, help="runs of each; with --full, at most so many")
+    parser.add_argument("--only", default="", help="only faults whose name contains this text")
+    parser.add_argument("--times", type=int, help="runs of each fault; with --full, the maximum")
     parser.add_argument("--keep", type=Path, help="folder for logs and state, kept")
     return parser.parse_args()
 
 
 def require_kafka() -> None:
-    """End with a sentence where Apache Kafka cannot run."""
+    """Exit with the reason if Apache Kafka cannot run."""
     ensure_java()
     reason = why_unavailable()
     if reason is not None:
@@ -117,9 +117,9 @@ def require_kafka() -> None:
 
 
 def main() -> int:
-    """Run what was asked for; 0 when nothing is wrong."""
+    """Run the requested faults; returns 0 without anomalies."""
     asked = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all started processes end too
     require_kafka()
     say(f"seed {asked.seed}")
     results: list[Result] = []

@@ -1,4 +1,4 @@
-"""Hours of load with a random fault now and then: `PYTHONPATH=tests python -m faults.soak --hours 1`.
+"""Run hours of load with random faults: `PYTHONPATH=tests python -m faults.soak --hours 1`.
 
 Samples memory, descriptors, state and latency, verifies all topics at the end, and writes `docs/soak.md` with plots.
 Ends with one JSON line.
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
     from support.processes import Service
 
-CALM = (45.0, 90.0)  # seconds between two faults, so that memory and latency have a usual state to be seen in
+CALM = (45.0, 90.0)  # seconds between two faults, so that the samples show the usual memory and latency
 EVERY = 5.0  # seconds between two samples
 LATENCY = "fraud_latency_seconds_bucket"
 
 
 @dataclass
 class Sampler:
-    """Look at the processes of a trial every few seconds, by a thread. A context."""
+    """Sample the processes of a trial every few seconds in a thread, as a context manager."""
 
     trial: Trial
     began: float
@@ -64,7 +64,7 @@ class Sampler:
     def _run(self) -> None:
         while not self._stopping.wait(EVERY):
             for process in (self.trial.scorer, self.trial.learner):
-                with suppress(OSError, ValueError, StopIteration):  # it is down, just started, or a zombie
+                with suppress(OSError, ValueError, StopIteration):  # the process is down, just started, or a zombie
                     self.samples.append(self._sample(process))
 
     def _sample(self, process: Service) -> Sample:
@@ -81,7 +81,7 @@ class Sampler:
         )
 
     def _latency(self, process: Service) -> float | None:
-        """Return the upper bound of the bucket that holds the 99th percentile since the last look, in seconds."""
+        """Return the upper bound (s) of the bucket with the 99th percentile since the last sample."""
         with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=5) as answer:
             now = dict(_buckets(answer.read().decode()))
         fresh = {bound: count - self._before.get(bound, 0.0) for bound, count in now.items()}
@@ -99,7 +99,7 @@ def _buckets(page: str) -> Iterator[tuple[float, float]]:
 
 
 def main() -> int:
-    """Run; 0 when nothing is wrong."""
+    """Run the soak; returns 0 without anomalies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--rate", type=float, default=300.0, help="transactions a second")
@@ -132,7 +132,7 @@ def main() -> int:
 def strike(
     trial: Trial, ground: Ground, asked: argparse.Namespace, struck: list[tuple[float, str]], began: float
 ) -> None:
-    """Do a random fault, let things calm down, and again, until the time is over."""
+    """Cause random faults with pauses between them until the time is over."""
     rng = random.Random(asked.seed)
     faults = [one for one in FAULTS if one.brokers == 1 and not one.loses_input]
     while elapsed(began) < asked.hours * 3600:

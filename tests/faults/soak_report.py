@@ -1,4 +1,4 @@
-"""The page and the plots of a soak."""
+"""Write the page and the plots of a soak."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Latency: the median of the 99th percentiles of five seconds each is {latency} s 
 
 
 class Sample(NamedTuple):
-    """One look at a process: seconds since the beginning, MB resident, open descriptors, MB of state, seconds."""
+    """One sample of a process: seconds since the start, MB resident, open descriptors, MB of state, latency (s)."""
 
     at: float
     verb: str

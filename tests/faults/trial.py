@@ -1,4 +1,4 @@
-"""A service under load while faults happen to it: real processes, supervised as Kubernetes would, and a verdict."""
+"""A service under load and faults: real processes with restarts as in Kubernetes, and a final verification."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TESTS = Path(__file__).parents[1]
 PYTHONPATH = f"{TESTS.parent}:{TESTS}"
 PARTITIONS = 4
 PATIENCE = 600.0  # seconds; a learner without its volume reads nine records a payment, and a soak has a million
-ASK = 0.1  # seconds between two looks
+ASK = 0.1  # seconds between two polls
 
 
 class Counted:
-    """Count the committed records of topics as they come."""
+    """Count the committed records of topics as they arrive."""
 
     def __init__(self, settings: Settings, *names: str) -> None:
         self._consumer = clients.reader(settings, "faults-count")
@@ -43,7 +43,7 @@ class Counted:
         )
 
     def read(self) -> int:
-        """Return how many there are by now."""
+        """Return the number of records so far."""
         while messages := self._consumer.consume(10_000, timeout=ASK):
             self.total += sum(message.error() is None for message in messages)
         return self.total
@@ -54,7 +54,7 @@ class Counted:
 
 @dataclass
 class Ending:
-    """A process that ended by itself."""
+    """A process that ended without a request."""
 
     name: str
     code: int
@@ -63,14 +63,14 @@ class Ending:
 
 @dataclass
 class Trial:
-    """Scorers and a learner on topics of their own, with load. A context.
+    """Scorers and a learner on new topics under load, as a context manager.
 
     Parameters
     ----------
     bootstrap
-        The broker, for load and verdict.
+        The broker's address for load and verification.
     through
-        The broker as the service sees it; another address when a proxy stands between.
+        The broker's address for the service, which differs with a proxy.
     """
 
     bootstrap: str
@@ -98,7 +98,7 @@ class Trial:
             }
             | signed
         )
-        # No log lines of brokers that are down by intention, and history comes faster than labels may.
+        # No log lines about brokers that are down on purpose. Event time runs faster than labels normally come.
         self.scorer = self.service("score", "scorer-0")
         self.learner = self.service("learn", "learner-0")
         self.running = [self.scorer, self.learner]
@@ -121,7 +121,7 @@ class Trial:
 
     @property
     def depth(self) -> VerifyOptions:
-        """How much is verified: everything there is, the volume of the first scorer included."""
+        """The depth of the verification: everything, including the volume of the first scorer."""
         return VerifyOptions(state=True, volume=self.scorer.folder / "state", replay=True)
 
     def _counted(self, stack: ExitStack, *names: str) -> Counted:
@@ -130,17 +130,17 @@ class Trial:
         return counted
 
     def service(self, verb: str, name: str) -> Service:
-        """Make a process; its name is its identity."""
+        """Create a process with its name as instance id."""
         known = {"instance_id": name, "bootstrap_servers": self.through or self.bootstrap}
         folder = self.folder / f"{name}-{verb}"
         return Service(self.settings.model_copy(update=known), verb, folder, {"PYTHONPATH": PYTHONPATH})
 
     @contextmanager
     def another(self, name: str, verb: str = "score") -> Iterator[Service]:
-        """Run one process more, which stops in good order at the end."""
+        """Run one additional process, and stop it with SIGTERM at the end."""
         process = self.service(verb, name)
         with process:
-            # Not for as long as a start usually may take: after an hour an empty volume has a long changelog to read.
+            # Longer than the usual limit of a start: after an hour, an empty volume means a long changelog to read.
             self.await_(lambda: process.status("/readyz") == 200, f"a start of {name}")
             self.running.append(process)
             yield process
@@ -148,7 +148,7 @@ class Trial:
             assert process.stop() == 0
 
     def await_(self, happened: Callable[[], bool], what: str, timeout: float = PATIENCE) -> float:
-        """Wait for something, while every process that ends is started again; returns the seconds it took."""
+        """Wait for a condition and restart every process that ends; returns the seconds it took."""
         began = time.monotonic()
         while not happened():
             self.supervise()
@@ -157,7 +157,7 @@ class Trial:
         return elapsed(began)
 
     def supervise(self) -> None:
-        """Start again what has ended."""
+        """Restart processes that have ended."""
         for process in self.running:
             code = process.process.poll()
             if code is not None:
@@ -165,18 +165,18 @@ class Trial:
                 process.start()
 
     def forge(self, error: object, message: Message) -> None:
-        """Remember a record that somebody else has put on a topic of ours: the verifier must name no other."""
+        """Record the offset of a forged record. The verifier must report these records and no others."""
         assert error is None, error
         self.forged.add((message.topic(), message.partition(), message.offset()))
 
     def settle(self, since: float | None = None) -> None:
-        """Wait until everything sent by now is decided; that is a recovery, counted from `since` or from now."""
+        """Wait until all messages so far are decided, and record the seconds from `since` (or now) as a recovery."""
         began, wanted = time.monotonic() if since is None else since, self.load.sent
         self.await_(lambda: self.decided.read() >= wanted, f"deciding {wanted} messages, {self.decided.total} done")
         self.recoveries.append(elapsed(began))
 
     def pass_time(self, seconds: float, is_so: Callable[[], bool] = lambda: True) -> None:
-        """Let time pass under a fault; what must be so is so all along."""
+        """Let time pass during a fault, and check all the time that the condition holds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             assert is_so(), f"{is_so.__name__} no longer holds"
@@ -184,16 +184,16 @@ class Trial:
             time.sleep(ASK)
 
     def stop(self, process: Service) -> None:
-        """End a process for good in good order."""
+        """Stop a process with SIGTERM, without a restart."""
         self.running.remove(process)
         assert process.stop() == 0
 
     def crash(
         self, process: Service, spec: str, progress: Callable[[], int], before: int, down: float | None = None
     ) -> None:
-        """Start a stopped process so that it kills itself (`faults.crash`), and wait until it has.
+        """Start a stopped process that kills itself (`faults.crash`), and wait for its end.
 
-        When it was `down` since some moment, the time until `progress` goes beyond `before` is a recovery.
+        If the process was `down` since some time, the seconds until `progress` exceeds `before` are a recovery.
         """
         process.module = "faults.crash"
         process.options["FRAUD_TEST_CRASH"] = spec
@@ -202,7 +202,7 @@ class Trial:
         del process.options["FRAUD_TEST_CRASH"]
         deadline = time.monotonic() + PATIENCE
         while process.process.poll() is None:
-            assert time.monotonic() < deadline, f"{process.verb} never came to {spec}"
+            assert time.monotonic() < deadline, f"{process.verb} never reached the step {spec}"
             if progress() > before and down is not None:
                 self.recoveries.append(elapsed(down))
                 down = None
@@ -210,7 +210,7 @@ class Trial:
         assert process.process.returncode == -signal.SIGKILL, last_words(process)
 
     def finish(self) -> None:
-        """Stop the load, have everything decided, and stop the processes."""
+        """Stop the load, wait until everything is decided, and stop the processes."""
         self.load.stop()
         wanted = self.load.sent
         self.await_(lambda: self.decided.read() >= wanted, f"deciding all {wanted} messages")

@@ -1,4 +1,4 @@
-"""The service as a later release would be, whose profiles have another schema: `python -m faults.upgraded score`."""
+"""Run the service as a later release with another profile schema: `python -m faults.upgraded score`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NAME = "fraud_service.domain.profile"
 
 
 def release() -> None:
-    """Put a profile of the next schema in the place of ours, before anything has imported it."""
+    """Replace our profile module with one of the next schema, before the first import of it."""
     spec = find_spec(NAME)
     ours = Path(spec.origin).read_text(encoding="utf-8")
     theirs = re.sub(
         r"^SCHEMA: Final = (\d+)$", lambda found: f"SCHEMA: Final = {int(found[1]) + 1}", ours, flags=re.MULTILINE
     )
-    assert theirs != ours, "the profile has its schema elsewhere"
+    assert theirs != ours, "profile.py has no line `SCHEMA: Final = NUMBER`"
     sys.modules[NAME] = module = module_from_spec(spec)
     exec(compile(theirs, spec.origin, "exec"), module.__dict__)  # noqa: S102 - our own source, one number changed
 
