@@ -165,7 +165,7 @@ def one_identity(trial: Trial, rng: random.Random, ground: Ground) -> None:
     twin.folder = trial.folder / "twin"
     with twin:
         while trial.scorer.process.poll() is None:
-            assert elapsed(began) < PATIENCE, "nobody was fenced"
+            assert elapsed(began) < PATIENCE, "no process was fenced"
             time.sleep(ASK)
         assert trial.scorer.process.returncode == 1
         assert "FRAUD_INSTANCE_ID of its own" in trial.scorer.log()

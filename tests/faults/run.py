@@ -1,6 +1,7 @@
 """Run the faults and report the results: `PYTHONPATH=tests python -m faults.run`.
 
-Ends with one JSON line on stdout. `--full` also writes `docs/faults.md`; after an interruption, the same seed continues.
+Ends with one JSON line on stdout. `--full` also writes `docs/faults.md`. After an interruption, the same seed continues
+the run.
 """
 
 from __future__ import annotations

@@ -159,4 +159,4 @@ def _custom_faults(manifest: Manifest, model: Any) -> list[str]:
         known = model.model_validate(copy.deepcopy(manifest)).model_dump(by_alias=True, exclude_unset=True, mode="json")
     except ValueError as error:
         return [str(error)]
-    return [] if known == manifest else [f"{manifest['kind']}: {known} is what is known of {manifest}"]
+    return [] if known == manifest else [f"{manifest['kind']}: the definition keeps only {known} of {manifest}"]
