@@ -33,13 +33,13 @@ PYTEST = $(BIN)/pytest --dist loadscope --no-loadscope-reorder
 test: setup
 	$(PYTEST) -n 2 --ignore=tests/deploy -m "not slow and not kafka"
 
-# Everything, on Apache Kafka too. In three processes, for much of it waits for brokers.
+# Everything, on Apache Kafka too.
 test-all: checks
-	$(PYTEST) -n 3
+	$(PYTEST) -n 2
 
 # What `make test` leaves out.
 test-rest: checks
-	$(PYTEST) -n 3 -m "slow or kafka"
+	$(PYTEST) -n 2 -m "slow or kafka"
 
 # Everything, and how long it took, for the order of the next runs.
 test-durations: checks

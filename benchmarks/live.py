@@ -16,7 +16,6 @@ from confluent_kafka import TopicPartition
 from harness import LEAST, PATIENCE, Broker, Results, aside, broker, history, percentile, scorers
 from support.processes import Service, fresh_settings
 
-from fraud_service.admin import refit
 from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.records import decode_score
@@ -152,7 +151,7 @@ def _challenger(settings: Settings) -> Artifact:
 def _promote(settings: Settings, challenger: Artifact) -> float:
     """Promote a model; returns the time of the promotion (epoch milliseconds)."""
     began = time.time() * 1000
-    refit.promote(settings, challenger)
+    models.promote(settings, challenger)
     return began
 
 

@@ -21,6 +21,7 @@ from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.demo.simulator import World, write
 from fraud_service.domain.events import LabelledTransaction
 from fraud_service.domain.records import decode_labelled
+from fraud_service.kafka.sender import OutgoingRecord, produce_all
 from fraud_service.training.history import History
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
@@ -60,9 +61,8 @@ class Outcome:
 
 def send_no_alerts(settings) -> None:
     """Send to the topic of alerts what is none."""
-    with HistoryProducer(settings) as sender:
-        for value, headers in BAD_ALERTS.values():
-            sender.send(settings.topics.alerts, KEY, value, headers=headers)
+    records = [OutgoingRecord(settings.topics.alerts, KEY, value, headers) for value, headers in BAD_ALERTS.values()]
+    produce_all(settings, records)
 
 
 def real(alerts: list) -> list:

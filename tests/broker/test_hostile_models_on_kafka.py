@@ -38,9 +38,9 @@ def test_scorer_and_learner_start_on_hostile_records_and_obey_the_switch(setting
     producer = clients.producer(settings)
     for role, sent in RECORDS.items():
         model_topic.deliver(settings, [sender.OutgoingRecord(getattr(settings.topics, role), *one) for one in sent])
-    with librdkafka.Sender(settings.bootstrap_servers) as sender:
+    with librdkafka.Sender(settings.bootstrap_servers) as client:
         for role in RECORDS:
-            sender.send(getattr(settings.topics, role), b"forest-4", b"junk", b"fraud-\xff")
+            client.send(getattr(settings.topics, role), b"forest-4", b"junk", b"fraud-\xff")
     scorer, learner = Service(settings, "score", tmp_path / "s"), Service(settings, "learn", tmp_path / "l")
     with scorer, learner:
         scorer.await_ready()

@@ -199,5 +199,5 @@ def test_an_erased_card_starts_without_a_profile_and_replay_reports_it(outcome):
     assert ages[0] == 0 < ages[1]
     found = replay.verify(settings, replay.plan(settings, TimeRange()))
     assert not found.findings
-    assert found.counts["begun_anew"] == 1
+    assert found.counts["cards_forgotten"] == 1
     assert found.counts["identical"] == len(history) + 2

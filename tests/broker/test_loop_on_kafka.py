@@ -136,7 +136,7 @@ def command(settings, *arguments) -> str:
 def test_a_replay_makes_every_score_again_bit_for_bit_with_the_snapshots_they_name(outcome):
     settings = outcome.settings
     found = json.loads(command(settings, "replay"))
-    assert found == {"differences": 0, "identical": len(outcome.history), "passed_over": 0}
+    assert found == {"differences": 0, "identical": len(outcome.history), "incomplete_snapshots": 0}
     scores = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
     assert len({score.snapshot for score in scores}) > 10
 
@@ -145,7 +145,7 @@ def test_the_learner_killed_twice_taught_exactly_what_the_labelled_topic_says(ou
     settings = outcome.settings
     proof = json.loads(command(settings, "snapshots", "rebuild"))
     snapshots = [decode_snapshot(m.value()) for m in read_all(settings, settings.topics.snapshots)]
-    assert proof == {"rebuilt": len(snapshots), "differing": {}, "not_rebuilt": [], "refused": []}
+    assert proof == {"rebuilt": len(snapshots), "differing": {}, "not_rebuilt": [], "rejected": []}
     assert snapshots[-1].examples > 20_000
 
 

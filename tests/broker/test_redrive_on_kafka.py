@@ -95,7 +95,7 @@ def test_repaired_bytes_are_sent_once_for_one_dead_letter(running, tmp_path):
     settings, scorer = running
     repaired = tmp_path / "repaired.json"
     repaired.write_bytes(payment(11))
-    with pytest.raises(ConfigurationError, match="is for one letter"):
+    with pytest.raises(ConfigurationError, match="is for one dead letter"):
         list(redrive.redrive(settings, DeadLetterFilter(), RedriveOptions(payment(11))))
     for expected in ("sent again: 1, left: 0, forged: 0\n", "sent again: 0, left: 1, forged: 0\n"):
         told = command(settings, "redrive", "--reason", "not_json", "--value-from", str(repaired), "--yes").stdout

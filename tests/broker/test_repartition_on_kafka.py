@@ -110,7 +110,7 @@ def test_a_repartitioned_service_verifies_and_replays(moved):
     assert verify(new).is_clean
     found = replay.verify(new, replay.plan(new, TimeRange()))
     assert not found.findings
-    assert 0 < found.counts["identical"] + found.counts["follow"] < len(history)
+    assert 0 < found.counts["identical"] + found.counts["from_features"] < len(history)
 
 
 def test_a_second_repartition_to_the_same_topics_is_rejected(moved):

@@ -14,10 +14,10 @@ import pytest
 from helm_python.errors import HelmRenderError, HelmValuesError
 from support import chart
 
-from fraud_service import service
 from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.kafka import clients
+from fraud_service.processors import learner
 from fraud_service.runtime import health
 from fraud_service.runtime.metrics.stream import Metrics
 
@@ -523,7 +523,7 @@ def test_the_startup_probe_allows_the_configured_recovery_time(component: str) -
 def test_the_grace_period_of_the_learner_covers_its_transaction_timeout() -> None:
     pods = chart.pods(chart.render())
     grace = {component: pods[component]["spec"]["terminationGracePeriodSeconds"] for component in STATEFUL}
-    assert grace["learner"] * 1000 > service.LEARNER_TRANSACTION_TIMEOUT_MS
+    assert grace["learner"] * 1000 > learner.TRANSACTION_TIMEOUT_MS
     assert grace["scorer"] > settings.Settings.model_fields["session_timeout"].default.total_seconds()
 
 
