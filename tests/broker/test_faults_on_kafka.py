@@ -7,7 +7,7 @@ from confluent_kafka import TopicPartition
 from support.processes import Service, fresh_settings
 
 from fraud_service.kafka import clients
-from fraud_service.processors import learner
+from fraud_service.processors.learner import TRANSACTION_TIMEOUT_MS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -31,7 +31,7 @@ def test_a_process_whose_name_another_takes_ends_and_says_so(settings, tmp_path)
 def test_a_learner_starts_beside_the_transaction_its_killed_predecessor_left_open(settings, tmp_path):
     """Killed between the offsets and the commit: the group's offsets stay unknown until that transaction has ended."""
     name = f"{settings.learner_group}-{settings.instance_id}"
-    timeout = {"transactional.id": name, "transaction.timeout.ms": learner.TRANSACTION_TIMEOUT_MS}
+    timeout = {"transactional.id": name, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
     predecessor = clients.producer(settings, timeout)
     predecessor.init_transactions(30)
     predecessor.begin_transaction()
