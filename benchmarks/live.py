@@ -16,6 +16,7 @@ from confluent_kafka import TopicPartition
 from harness import LEAST, PATIENCE, Broker, Results, aside, broker, history, percentile, scorers
 from support.processes import Service, fresh_settings
 
+from fraud_service.admin import models
 from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.records import decode_score
