@@ -1,8 +1,8 @@
 """Peers of the scorer: other frameworks that do the same job on the same topics.
 
-Each function builds what its peer needs and returns the beginning of its command line. The rest is the same for all of
-them: `BOOTSTRAP SOURCE SCORES GROUP FOLDER GUARANTEE [COMMIT_MS]`. A peer creates its output topics (`SCORES`,
-`SCORES.alerts`, `SCORES.dead-letters`), keeps everything local below `FOLDER`, and runs until it is ended.
+Each function builds its peer and returns the first words of its command line. The rest is the same for all peers:
+`BOOTSTRAP SOURCE SCORES GROUP FOLDER GUARANTEE [COMMIT_MS]`. A peer creates its output topics (`SCORES`,
+`SCORES.alerts`, `SCORES.dead-letters`), keeps its local files in `FOLDER`, and runs until a signal ends it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 HERE: Final = Path(__file__).resolve().parent
 PROJECT: Final = HERE / "kafka_streams"
-CACHE: Final = HERE.parent.parent / ".cache" / "peers"  # outside what is committed
+CACHE: Final = HERE.parent.parent / ".cache" / "peers"  # not committed
 OLDEST_JAVA: Final = 17
 BUILD_TIMEOUT: Final = 300.0  # seconds
-# One thread works: the serial collector, which needs no barriers on every reference, costs least. A steady heap saves
-# the first collections, which only find out how large it should be.
+# Only one thread works, so the serial collector, which needs the fewest barriers, costs least. A fixed heap size saves
+# the first collections, which only adapt the size.
 JAVA_OPTIONS: Final = (
     "-XX:+UseSerialGC",
     "-Xms512m",
@@ -39,7 +39,7 @@ JAVA_OPTIONS: Final = (
 
 
 class PeerError(RuntimeError):
-    """A peer cannot be built or run here. The message says why."""
+    """Building or running a peer failed. The message gives the reason."""
 
 
 def kafka_streams() -> list[str]:
@@ -48,7 +48,7 @@ def kafka_streams() -> list[str]:
     Raises
     ------
     PeerError
-        Java or Maven is missing, or the build fails.
+        When Java or Maven is missing, or the build fails.
     """
     java = _java()
     pom = PROJECT / "pom.xml"
@@ -65,7 +65,7 @@ def bytewax() -> list[str]:
     Raises
     ------
     PeerError
-        Bytewax is not installed: it has no wheel for this Python.
+        When Bytewax is not installed, for example because it has no wheel for this Python.
     """
     if find_spec("bytewax") is None:
         version = ".".join(map(str, sys.version_info[:2]))
@@ -89,7 +89,7 @@ def _java() -> str:
 
 
 def _built(name: str, sources: list[Path], goals: list[str]) -> Path:
-    """Return a folder that Maven filled from these sources; what is there under its final name is complete."""
+    """Return a folder that Maven built from these sources. A folder with the final name is always complete."""
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     target = CACHE / f"{name}-{digest}"
     if target.is_dir():
@@ -110,7 +110,7 @@ def _built(name: str, sources: list[Path], goals: list[str]) -> Path:
             raise PeerError(f"building the Kafka Streams peer failed:\n{(done.stdout + done.stderr)[-3000:]}")
         try:
             filled.rename(target)
-        except OSError:  # someone else was faster; then theirs is as good
+        except OSError:  # another process built the same folder first
             if not target.is_dir():
                 raise
     return target

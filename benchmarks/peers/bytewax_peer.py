@@ -1,8 +1,8 @@
 """A peer of the scorer: the same job as a Bytewax dataflow, around the same domain functions.
 
 `python benchmarks/peers/bytewax_peer.py BOOTSTRAP SOURCE SCORES GROUP FOLDER GUARANTEE [EPOCH_MS [SNAPSHOT]]` runs
-until it is ended. Features, models and records come from `fraud_service`, so that only the framework differs: Bytewax
-reads, keeps a profile a card in a keyed stateful operator, snapshots it into SQLite, and writes.
+until a signal ends it. Features, models and records come from `fraud_service`, so that only the framework differs.
+Bytewax reads, keeps a profile for each card in a keyed stateful operator, snapshots it into SQLite, and writes.
 """
 
 from __future__ import annotations
@@ -49,20 +49,18 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 30.0  # seconds
 FUTURE_TOLERANCE: Final = 300_000  # milliseconds
-BATCH: Final = 1000  # messages of a partition at once
-DEFAULT_EPOCH: Final = "1000"  # milliseconds between snapshots; as the commit interval of the others
+BATCH: Final = 1000  # messages of a partition in one batch
+DEFAULT_EPOCH: Final = "1000"  # milliseconds between snapshots; equals the commit interval of the other peers
 
 
-Resumed = tuple[
-    bytes, dict[bytes, Features], int
-]  # a profile, the features of what is not decided, how much of it is new
+Resumed = tuple[bytes, dict[bytes, Features], int]  # profile, features of undecided transactions, number of new ones
 
 
 class Case(msgspec.Struct, gc=False, frozen=True):
-    """A transaction on its way: `card` notes the decision.
+    """A transaction before its decision, which `card` will store.
 
-    A repetition came already `ago` transactions of its card before. It has no features, unless the snapshot of its card
-    was taken before the decision came back.
+    For a duplicate, `ago` is the number of the card's transactions since the first one. A duplicate has no features,
+    unless the snapshot of its card came before the decision.
     """
 
     transaction: Transaction
@@ -77,31 +75,31 @@ class Case(msgspec.Struct, gc=False, frozen=True):
 class Card(StatefulBatchLogic[Any, Any, Any]):
     """The keyed state: one card's profile.
 
-    The decision is made downstream, for many cards at once, and noted in the profile by reference; within a worker that
-    is the same object. A snapshot may be taken in between: it carries the features of what is not decided yet, so that
-    a repetition after a restart can be decided as it was the first time.
+    A later step decides for many cards at once and stores the decision in the profile by reference, which is the same
+    object within a worker. A snapshot in between also holds the features of undecided transactions, so that a duplicate
+    after a restart gets the same decision.
     """
 
     def __init__(self, knowledge: SnapshotStore, resumed: Resumed | None) -> None:
         self._knowledge = knowledge
         self._profile = Profile()
-        self._open: dict[bytes, Features] = {}  # whose decisions are to come, in order
-        self._lost: dict[bytes, Features] = {}  # whose decisions will not come any more
+        self._open: dict[bytes, Features] = {}  # transactions with a pending decision, in order
+        self._lost: dict[bytes, Features] = {}  # transactions whose decision was lost in a restart
         if resumed is not None:
             data, self._lost, undecided = resumed
             self._profile = decode_profile(data)
             self._profile.decisions += [b""] * undecided
 
     def on_batch(self, values: list[tuple[Transaction, bytes, int]]) -> tuple[list[Case], bool]:
-        """Compute the features of each transaction from what was known before, then fold it in."""
+        """Compute the features of each transaction from the profile before it, then update the profile."""
         return [self._observe(*value) for value in values], StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> Resumed:
-        """Return bytes: nothing that changes while they are written."""
+        """Return the state as bytes, which later updates cannot change during the write."""
         return encode_profile(self._profile), self._lost | self._open, len(self._open)
 
     def decided(self, case: Case, decision: Decision) -> None:
-        """Note a decision: decisions come back in order."""
+        """Store a decision. Decisions come back in order."""
         if case.ago:
             self._profile.decisions[-case.ago] = msgspec.msgpack.encode(decision)
         else:
@@ -109,7 +107,7 @@ class Card(StatefulBatchLogic[Any, Any, Any]):
             del self._open[next(iter(self._open))]
 
     def decision(self, ago: int) -> Decision:
-        """Return what was decided so many transactions ago."""
+        """Return the decision of `ago` transactions before."""
         return self._profile.decision(ago)
 
     def _observe(self, transaction: Transaction, key: bytes, timestamp: int) -> Case:
@@ -140,7 +138,7 @@ class Steps:
         self._policy = Policy()
 
     def read(self, batch: list[KafkaSourceMessage[bytes, bytes]]) -> list[Any]:
-        """Decode; what cannot be read becomes a dead letter."""
+        """Decode transactions, and turn unreadable messages into dead letters."""
         return [self._read(message) for message in batch]
 
     def _read(self, message: KafkaSourceMessage[bytes, bytes]) -> Any:
@@ -157,11 +155,11 @@ class Steps:
         return transaction.card_id, (transaction, message.key, timestamp)
 
     def card(self, resumed: Any) -> Card:
-        """Begin or resume the state of one card."""
+        """Create or resume the state of one card."""
         return Card(self._knowledge, resumed)
 
     def score(self, batch: list[tuple[str, Case]]) -> Iterator[KafkaSinkMessage[bytes, bytes]]:
-        """Decide on a batch: one run of the model for all rows."""
+        """Decide on a batch with one run of the model for all rows."""
         cases = [case for _, case in batch]
         rows = [case.features for case in cases if case.features is not None]
         encoded = iter(self._pretrained.encode(rows) if rows else ())
@@ -216,7 +214,7 @@ def _cloud_event(transaction: Transaction) -> list[tuple[str, bytes]]:
 
 
 def dataflow(bootstrap: str, source: str, steps: Steps) -> Dataflow:
-    """Lay the flow: read, by card, score, write."""
+    """Build the dataflow: read, key by card, score, write."""
     flow = Dataflow("scorer")
     options = {"isolation.level": "read_committed", "fetch.wait.max.ms": "10", "fetch.queue.backoff.ms": "10"}
     messages = op.input("transactions", flow, KafkaSource([bootstrap], [source], add_config=options, batch_size=BATCH))
@@ -225,13 +223,13 @@ def dataflow(bootstrap: str, source: str, steps: Steps) -> Dataflow:
     cases = op.stateful_batch("profiles", sorts.trues, steps.card)
     scored = op.flat_map_batch("score", cases, steps.score)
     options = {"partitioner": PARTITIONER, "compression.type": "lz4", "enable.idempotence": "true", "linger.ms": "5"}
-    # One sink for all three topics: each one waits for the broker after every batch.
+    # One sink for all three topics, because each sink waits for the broker after every batch.
     op.output("out", op.merge("written", scored, sorts.falses), KafkaSink([bootstrap], None, add_config=options))
     return flow
 
 
 def create_topics(bootstrap: str, source: str, names: list[str]) -> None:
-    """Create the output topics that are missing, with as many partitions as the source."""
+    """Create missing output topics, with as many partitions as the source."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     there = admin.list_topics(timeout=TIMEOUT).topics
     wanted = [NewTopic(name, len(there[source].partitions), 1) for name in names if name not in there]
@@ -249,7 +247,7 @@ def main(
     guarantee: str,
     *more: str,
 ) -> None:
-    """Score until told to stop."""
+    """Score until a signal ends the process."""
     if guarantee != "at-least-once":
         raise SystemExit("Bytewax's Kafka sink is at-least-once: it has no transactions")
     epoch, snapshot = (*more, DEFAULT_EPOCH, "")[0], more[1] if len(more) > 1 else ""
@@ -259,7 +257,7 @@ def main(
         knowledge.receive_snapshot(decode_snapshot(Path(snapshot).read_bytes()))
         knowledge.apply_received()
     create_topics(bootstrap, source, [scores, f"{scores}.alerts", f"{scores}.dead-letters"])
-    recovery = Path(folder) / group  # Bytewax commits nothing to Kafka: the group is that of its snapshots
+    recovery = Path(folder) / group  # Bytewax commits nothing to Kafka, so the group only names its snapshots
     if not recovery.exists():
         recovery.mkdir(parents=True)
         init_db_dir(recovery, 1)

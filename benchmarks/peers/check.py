@@ -1,8 +1,8 @@
-"""Proof that a peer does the same job: its scores beside those of our own core, transaction by transaction.
+"""Check that a peer does the same job: compare its scores with those of our detector, transaction by transaction.
 
-`PYTHONPATH=tests:benchmarks python benchmarks/peers/check.py [TRANSACTIONS [GUARANTEE [PEER…]]]` feeds simulated
-payments, some of them twice, and some that nobody can read, to Apache Kafka. It folds the log through
-`fraud_service.domain.detector` in this process, runs each peer on the same topic, and fails when they differ.
+`PYTHONPATH=tests:benchmarks python benchmarks/peers/check.py [TRANSACTIONS [GUARANTEE [PEER…]]]` sends simulated
+payments to Apache Kafka, with duplicates and unreadable messages among them. It processes the log with
+`fraud_service.domain.detector` in this process, runs each peer on the same topic, and fails if they differ.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 TOLERANCE: Final = 1e-9
 PATIENCE: Final = 120.0  # seconds
-REPEATED: Final = 97  # every so many transactions, one comes again a few places later
+REPEATED: Final = 97  # every 97th transaction comes again a few messages later
 LATER: Final = 7
 UNREADABLE: Final = (
     (b"c-1", b""),
@@ -63,7 +63,7 @@ UNREADABLE: Final = (
     (b"c-1", b'{"transaction_id":"t","timestamp":"x","card_id":"c-1","merchant_id":"m","amount":1,"currency":"EUR"}'),
     (b"c-1", b'{"transaction_id":"t","timestamp":1,"card_id":"c-1","merchant_id":"m","amount":1,"currency":"eur"}'),
 )
-# The same facts in the other spellings of the contract; the last two come late, and from a new place.
+# The same facts in the other spellings of the contract. The last two are late, and from a new place.
 SPELLED: Final = (
     (
         b'{"transaction_id":"s-1","timestamp":"2024-02-01T00:00:00.5Z","card_id":"s","merchant_id":"m","amount":"12.30",'
@@ -82,7 +82,7 @@ SPELLED: Final = (
 
 
 def lesson(pretrained: OnnxForest, middle: int) -> Snapshot:
-    """Make up what labels taught by the middle of the log: some weight on everything that the online model sees."""
+    """Create a snapshot at the middle of the log, with some weight on every input of the online model."""
     leaves = pretrained.manifest.leaves
     online = OnlineModel(
         tuple(math.sin(number) / 10 for number in range(len(NAMES))),
@@ -90,13 +90,13 @@ def lesson(pretrained: OnnxForest, middle: int) -> Snapshot:
         0.9,
         -0.1,
     )
-    interval = 5 * DAY  # the log goes on for longer: its end is stale
+    interval = 5 * DAY  # shorter than the rest of the log, so that the snapshot becomes stale
     empty = RiskTable().digest()
     return Snapshot("", middle, middle, interval, pretrained.version, online, 0.4, 100, middle, 0, empty).with_digest()
 
 
 class Expected(NamedTuple):
-    """What the log must become: score records and reasons of dead letters by the place of the message, and alerts."""
+    """The expected results: score records and dead letter reasons by partition and offset, and alerts."""
 
     scores: dict[tuple[int, int], ScoreRecord]
     reasons: dict[tuple[int, int], str]
@@ -104,7 +104,7 @@ class Expected(NamedTuple):
 
 
 def feed(settings: Settings, folder: Path, transactions: int) -> int:
-    """Fill the topic: simulated payments, repetitions, other spellings, and what nobody can read.
+    """Fill the topic with simulated payments, duplicates, other spellings, and unreadable messages.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def feed(settings: Settings, folder: Path, transactions: int) -> int:
         Event time in the middle of the payments.
     """
     path = folder / "history.parquet"
-    # Few cards, so that they have a history of weeks within a few thousand transactions, and their lists overflow.
+    # Few cards, so that a few thousand transactions give each a history of weeks, and their lists overflow.
     write(World(seed=11, cards=60, merchants=100, days=40), path)
     payments = [event.transaction for event in History.open(path)][:transactions]
     events = [(payment.card_id.encode(), encode(payment)) for payment in payments]
@@ -123,12 +123,12 @@ def feed(settings: Settings, folder: Path, transactions: int) -> int:
         producer.produce(settings.topics.transactions, key=key, value=value)
         producer.poll(0)
     if producer.flush(PATIENCE):
-        raise SystemExit("the broker did not take the transactions")
+        raise SystemExit("the broker did not accept all transactions in time")
     return payments[len(payments) // 2].timestamp
 
 
 def fold(log: list[Message], pretrained: OnnxForest, taught: Snapshot) -> Expected:
-    """Bring the log through our own core, partition by partition."""
+    """Process the log with our detector, partition by partition."""
     knowledge = SnapshotStore(untrained(pretrained.version, pretrained.untrained_online_model()))
     knowledge.receive_snapshot(taught)
     knowledge.apply_received()
@@ -154,7 +154,7 @@ def fold(log: list[Message], pretrained: OnnxForest, taught: Snapshot) -> Expect
 
 @contextmanager
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a peer; it ends with the block."""
+    """Run a peer for the length of the block."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)  # noqa: S603 - our own
     try:
@@ -165,14 +165,14 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def records(settings: Settings, topic: str) -> list[Message]:
-    """Return the committed records of a topic, or none while nobody has created it."""
+    """Return the committed records of a topic, or none before the topic exists."""
     if topic not in clients.admin(settings).list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics:
         return []
     return read_all(settings, topic)
 
 
 def finished(settings: Settings, topic: str, wanted: int, process: subprocess.Popen[bytes], log: Path) -> list[Message]:
-    """Wait until a topic holds so many committed records, and a moment longer for one too many; returns them."""
+    """Wait until a topic holds `wanted` committed records, then a little longer for extra ones; returns them all."""
     deadline = time.monotonic() + PATIENCE
     found: list[Message] = []
     while len(found) < wanted:
@@ -180,14 +180,14 @@ def finished(settings: Settings, topic: str, wanted: int, process: subprocess.Po
             tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
             raise SystemExit(f"{len(found)} of {wanted} records on {topic}; exit code {process.poll()}:\n{tail}")
         time.sleep(0.5)
-        with suppress(KafkaException):  # the leaders of a new topic are not known everywhere at once
+        with suppress(KafkaException):  # a new topic needs a moment until all clients find its leaders
             found = records(settings, topic)
     time.sleep(2.5)  # longer than two commits
     return records(settings, topic)
 
 
 def relative(one: float | None, other: float | None) -> float:
-    """How far apart two numbers are, relative to the larger; a millionth counts as the least there is to compare."""
+    """Return the difference of two numbers relative to the larger one, which counts as at least a millionth."""
     if one is None or other is None:
         return 0.0 if one is other else math.inf
     return abs(one - other) / max(abs(one), abs(other), 1e-6)
@@ -196,8 +196,8 @@ def relative(one: float | None, other: float | None) -> float:
 def compare(expected: Expected, found: list[Message]) -> dict[str, float]:
     """Compare the score records of each card in their order; returns the largest difference of each kind.
 
-    Bytewax brings the cards of a batch together, so that only those of one card keep their order: that is all that a
-    card's decisions depend on.
+    Bytewax groups a batch by card, so only the records of one card keep their order. A card's decisions depend on no
+    other order.
     """
     answers, asked = defaultdict(list), defaultdict(list)
     for message in found:
@@ -208,7 +208,7 @@ def compare(expected: Expected, found: list[Message]) -> dict[str, float]:
     for _, record in sorted(expected.scores.items(), key=lambda one: one[0]):
         asked[record.card_id].append(record)
     if {card: len(many) for card, many in asked.items()} != {card: len(many) for card, many in answers.items()}:
-        raise SystemExit(f"{len(expected.scores)} scores expected, one a transaction; found {len(found)}")
+        raise SystemExit(f"{len(expected.scores)} scores expected, one for each transaction; found {len(found)}")
     largest = {"feature": 0.0, "score": 0.0, "logit": 0.0}
     for card, many in asked.items():
         for ours, theirs in zip(many, answers[card], strict=True):
@@ -219,7 +219,7 @@ def compare(expected: Expected, found: list[Message]) -> dict[str, float]:
 
 
 def same(ours: ScoreRecord, theirs: ScoreRecord) -> None:
-    """Fail unless everything but the numbers is equal."""
+    """Fail unless everything except the numbers is equal."""
     names = ("transaction_id", "timestamp", "card_id", "merchant_id", "amount", "currency", "outcome", "model")
     for name in (*names, "snapshot", "online_weight", "is_stale", "is_duplicate"):
         if getattr(ours, name) != getattr(theirs, name):
@@ -241,7 +241,7 @@ def differences(ours: ScoreRecord, theirs: ScoreRecord) -> Iterator[tuple[str, f
 
 
 def dead_letters(expected: Expected, found: list[Message]) -> None:
-    """Fail unless every message that nobody can read is a dead letter with the same reason."""
+    """Fail unless every unreadable message is a dead letter with the same reason."""
     reasons = {}
     for message in found:
         headers = {name: value.decode() for name, value in message.headers() or []}
@@ -252,14 +252,14 @@ def dead_letters(expected: Expected, found: list[Message]) -> None:
 
 
 def alerts(expected: Expected, found: list[Message]) -> None:
-    """Fail unless every flagged transaction raised exactly one alert, under the name that we would give it."""
+    """Fail unless every flagged transaction has exactly one alert, with the same id as ours."""
     ids = [dict(message.headers() or [])["ce_id"].decode() for message in found]
     if set(ids) != expected.alerts or len(ids) != len(expected.alerts):
         raise SystemExit(f"{len(ids)} alerts, not the {len(expected.alerts)} expected")
 
 
 def check(name: str, settings: Settings, expected: Expected, folder: Path, guarantee: str) -> dict[str, Any]:
-    """Run a peer over the topic and compare; returns what was found."""
+    """Run a peer over the topic and compare; returns the figures."""
     group = f"check-{time.monotonic_ns()}"
     scores = f"{settings.topics.scores}.{group}"
     folder = folder / group
@@ -287,7 +287,7 @@ def check(name: str, settings: Settings, expected: Expected, folder: Path, guara
 
 
 def log_of(settings: Settings) -> list[Message]:
-    """Return the topic, each partition in its order."""
+    """Return the messages of the topic, with each partition in its order."""
     topic = settings.topics.transactions
     reader: Consumer = clients.reader(settings, f"log-{time.monotonic_ns()}")
     places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(settings.partitions)]
