@@ -151,7 +151,7 @@ def committed(made, cluster) -> int:
     return found.offset
 
 
-def test_an_aborted_transaction_is_invisible_and_markers_take_offsets(cluster):
+def test_an_aborted_transaction_is_invisible_and_markers_use_offsets(cluster):
     made = cluster.producer()
     for values, end in (((b"a", b"b"), made.commit_transaction), ((b"x",), made.abort_transaction), ((b"c",), None)):
         made.begin_transaction()
@@ -165,7 +165,7 @@ def test_an_aborted_transaction_is_invisible_and_markers_take_offsets(cluster):
     assert len(read(cluster.consumer("read_uncommitted"), cluster.topic, 4)) == 4
 
 
-def test_an_open_transaction_holds_back_what_was_committed_after_it(cluster):
+def test_an_open_transaction_holds_back_later_commits(cluster):
     open_one, other = cluster.producer("open"), cluster.producer(None)
     open_one.begin_transaction()
     cluster.write(open_one, b"a")
@@ -186,14 +186,14 @@ def test_an_empty_transaction_writes_nothing(cluster):
     assert cluster.ends() == (0, 0)
 
 
-def test_a_second_begin_is_refused(cluster):
+def test_a_second_begin_raises_an_error(cluster):
     made = cluster.producer()
     made.begin_transaction()
     with refused(KafkaError._STATE):
         made.begin_transaction()
 
 
-def test_a_successor_aborts_what_was_open_and_fences(cluster):
+def test_a_successor_aborts_the_open_transaction_and_fences(cluster):
     zombie = cluster.producer("same")
     zombie.begin_transaction()
     cluster.write(zombie, b"zombie")
@@ -207,7 +207,7 @@ def test_a_successor_aborts_what_was_open_and_fences(cluster):
     assert read(cluster.consumer(), cluster.topic, 1) == [(2, b"heir")]
 
 
-def test_a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced(cluster):
+def test_a_transaction_timeout_aborts_and_fences_the_producer(cluster):
     slow = cluster.producer(timeout_ms=1000)
     slow.begin_transaction()
     cluster.write(slow, b"slow")
@@ -241,7 +241,7 @@ def test_offsets_are_committed_with_the_transaction_or_not_at_all(cluster):
     assert committed(member, cluster) == 7
 
 
-def test_offsets_in_an_open_transaction_are_waited_for(cluster):
+def test_a_consumer_waits_for_offsets_in_an_open_transaction(cluster):
     member, _ = joined(cluster)
     made = cluster.producer()
     made.begin_transaction()
@@ -253,7 +253,7 @@ def test_offsets_in_an_open_transaction_are_waited_for(cluster):
     assert committed(member, cluster) == 7
 
 
-def test_a_member_that_comes_back_under_its_name_keeps_its_partitions_and_fences(cluster):
+def test_a_returning_static_member_keeps_its_partitions_and_fences(cluster):
     member, told = joined(cluster, **{"group.instance.id": "pod-0"})
     old = member.consumer_group_metadata()
     heir, heirs = joined(cluster, **{"group.instance.id": "pod-0"})
@@ -269,7 +269,7 @@ def test_a_member_that_comes_back_under_its_name_keeps_its_partitions_and_fences
     made.commit_transaction(30)
 
 
-def test_a_newcomer_takes_half_and_an_old_generation_commits_nothing(cluster):
+def test_a_new_member_takes_half_and_an_old_generation_cannot_commit(cluster):
     first, told = joined(cluster, **{"group.instance.id": "pod-0"})
     old = first.consumer_group_metadata()
     second = cluster.consumer(**{"group.instance.id": "pod-1"})

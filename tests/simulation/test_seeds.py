@@ -97,7 +97,7 @@ def hasty(seed: int) -> Run:
 
 @pytest.mark.parametrize("seeds", SHARDS)
 @pytest.mark.parametrize("one", [run, learning], ids=["scorer", "learner"])
-def test_whatever_a_seed_does_nothing_is_lost_doubled_or_changed(one, seeds):
+def test_a_seed_loses_duplicates_and_changes_nothing(one, seeds):
     found = [one(seed) for seed in seeds]
     assert {each.seed: each.anomalies for each in found if each.anomalies} == {}
     assert sum(each.events.get("crash", 0) for each in found) > 0
@@ -105,7 +105,7 @@ def test_whatever_a_seed_does_nothing_is_lost_doubled_or_changed(one, seeds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("one", [run, learning], ids=["scorer", "learner"])
-def test_seeds_crash_processes_and_take_volumes_away(one):
+def test_seeds_crash_processes_and_lose_volumes(one):
     events: Counter[str] = Counter()
     for seed in range(SEEDS):
         events.update(one(seed).events)
@@ -119,11 +119,11 @@ def test_seeds_crash_processes_and_take_volumes_away(one):
     ("mutation", "seeds"),
     [(impatient, 60), (careless, 24), (forgetful, 8), (trusting, 20), (credulous, 8), (hasty, 24)],
 )
-def test_a_fault_of_ours_is_found(mutation, seeds):
+def test_the_simulation_finds_a_planted_fault(mutation, seeds):
     assert any(mutation(seed).anomalies for seed in range(seeds))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutation", [forgetful, trusting])
-def test_state_of_a_learner_that_is_not_what_it_had_committed_is_found(mutation):
+def test_the_simulation_finds_wrong_state_of_a_learner(mutation):
     assert any(mutation(seed, LearnerWorld).anomalies for seed in range(24))
