@@ -97,7 +97,7 @@ def hasty(seed: int) -> Run:
 
 @pytest.mark.parametrize("seeds", SHARDS)
 @pytest.mark.parametrize("one", [run, learning], ids=["scorer", "learner"])
-def test_a_seed_loses_duplicates_and_changes_nothing(one, seeds):
+def test_no_record_is_lost_doubled_or_changed(one, seeds):
     found = [one(seed) for seed in seeds]
     assert {each.seed: each.anomalies for each in found if each.anomalies} == {}
     assert sum(each.events.get("crash", 0) for each in found) > 0
