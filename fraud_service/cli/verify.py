@@ -115,8 +115,7 @@ def replay(
     )
     is_what_if = (models, version, review_threshold, decline_threshold) != (None, None, None, None)
     _require_one_purpose(report, resume, is_what_if=is_what_if)
-    time_range = _time_range(start, end)
-    asked = replay.plan(chosen, time_range, _numbers(partitions))
+    asked = replay.plan(chosen, _time_range(start, end), _numbers(partitions))
     if resume is not None:
         asked = replay.load_plan(resume, asked)
     with progress_bar() as bar:

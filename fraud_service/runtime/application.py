@@ -99,17 +99,14 @@ class FraudApplication(ExtensibleApplication):
                 settings, spec.group, exactly_once=exactly_once, transaction_timeout_ms=spec.transaction_timeout_ms
             ),
         )
-        self._settings = settings
-        self._spec = spec
-        self._health = health
-        self._metrics = metrics
+        self._settings, self._spec = settings, spec
+        self._health, self._metrics = health, metrics
         self._has_changelogs = topic_manager is None
         self._stalled_fetch = StalledFetchDetector()
         self._stalled_partition: str | None = None
         self._is_stopping = self._has_failed = False
         self._failure: BaseException | None = None
-        self._member_id = ""
-        self._join_time_s = 0.0
+        self._member_id, self._join_time_s = "", 0.0
         self._stream = self._register_topics()
         self._wrap_quix()
         processor, self.hooks = make_processing(self._stream)
