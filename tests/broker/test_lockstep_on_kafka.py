@@ -52,7 +52,7 @@ def outcome(apache_kafka, tmp_path_factory):
         }
     )
     second = settings.model_copy(update={"instance_id": "test-1"})
-    scorers = [Service(one, "score", folder / one.instance_id, OPTIONS) for one in (settings, second)]
+    scorers = [Service.patient(one, "score", folder / one.instance_id, OPTIONS) for one in (settings, second)]
     learner = Service(settings, "learn", folder / "learner", OPTIONS)
     with scorers[0], scorers[1], learner:
         for process in (*scorers, learner):
@@ -134,7 +134,7 @@ def recovered(apache_kafka, tmp_path_factory, outcome):
             "label_maturity": timedelta(days=1),
         }
     )
-    scorer, learner = (Service(settings, verb, folder / verb, OPTIONS) for verb in ("score", "learn"))
+    scorer, learner = (Service.patient(settings, verb, folder / verb, OPTIONS) for verb in ("score", "learn"))
     with scorer, learner:
         scorer.await_ready()
         learner.await_ready()
@@ -186,7 +186,7 @@ def test_an_erased_card_starts_without_a_profile_and_replay_reports_it(outcome):
     assert "nothing was done" in erase()
     assert erase("--yes").startswith("profiles: 1, rows of the learner: ")
     assert erase().startswith("profiles: 0, rows of the learner: 0\n")
-    with Service(settings, "score", settings.state_dir / settings.instance_id, OPTIONS) as scorer:
+    with Service.patient(settings, "score", settings.state_dir / settings.instance_id, OPTIONS) as scorer:
         scorer.await_ready()
         producer = clients.producer(settings)
         for card in (erased, kept):

@@ -31,7 +31,7 @@ MOVED = "2024-01-03"  # the day of the history on which it moves
 
 def play(settings, file, folder, *options: str) -> None:
     """Run a service as long as it takes to feed a part of the history in step."""
-    scorer, learner = (Service(settings, verb, folder / verb) for verb in ("score", "learn"))
+    scorer, learner = (Service.patient(settings, verb, folder / verb) for verb in ("score", "learn"))
     with scorer, learner:
         scorer.await_ready()
         learner.await_ready()

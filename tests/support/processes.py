@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from unittest import mock
 from uuid import uuid4
@@ -28,7 +29,6 @@ from fraud_service.kafka import clients, topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from confluent_kafka import Message
 
@@ -127,6 +127,13 @@ class Service:
     port: int = field(default_factory=free_loopback_port)
     process: subprocess.Popen[bytes] | None = None
     module: str = "fraud_service"
+
+    @classmethod
+    def patient(cls, settings: Settings, verb: str, folder: Path, options: dict[str, str] | None = None) -> Service:
+        """Return a process whose scorer waits for a published snapshot, however busy the machine is."""
+        tests = Path(__file__).parents[1]
+        path = {"PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+        return cls(settings, verb, folder, {**(options or {}), **path}, module="support.patient")
 
     def __enter__(self) -> Self:
         self.start()
