@@ -85,7 +85,7 @@ The folder holds three files with the columns `transaction_id, timestamp, custom
 | `sim_drift202.parquet` | the same simulator; the fraudsters change their behaviour abruptly on day 120 |
 
 A label becomes known seven days after its transaction. The days reported here were used to choose features and settings.
-Others have to measure days that nobody has seen.
+Measure on days of your own as well.
 """
 
 
