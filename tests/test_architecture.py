@@ -230,7 +230,6 @@ TESTED_BY = {
     # What these do is done to topics and groups of a cluster.
     "broker/test_operations_on_kafka.py": "admin.reset admin.refit",
     "broker/test_lockstep_on_kafka.py": "admin.erase admin.rebuild admin.event_time_pacing",
-    "broker/test_redrive_on_kafka.py": "admin.redrive",
     "broker/test_repartition_on_kafka.py": "admin.repartition",
     "broker/test_archive_on_kafka.py": "kafka.consumer_groups kafka.open_transactions",
     "broker/test_hostile_sizes_on_kafka.py": "kafka.sender kafka.unreadable_batches",

@@ -28,40 +28,27 @@ PROCESSED = -1  # an input offset below all committed ones, so that every proces
 
 
 def erase(settings: Settings, cards: Container[str], before: int, *, really: bool) -> Iterator[str]:
-    """Erase cards from the state of scorers and learner. Yields one line for each step.
+    """Erase cards by id, and the profiles of cards whose newest transaction is older than `before` (epoch ms).
 
-    Parameters
-    ----------
-    cards
-        Ids of cards to erase.
-    before
-        Epoch milliseconds. Also erases the profiles of cards whose newest transaction is older.
-
-    Raises
-    ------
-    PreflightError
-        When scorers or the learner run.
-    ArchiveError, InvalidRecord
-        When the state cannot be read.
+    Yields one line for each step.
     """
     for group in (settings.scorer_group, settings.learner_group):
         consumer_groups.require_stopped(settings, group)
     names, known = settings.topics, {spec.role: spec.name for spec in topics.topic_specs(settings)}
-    with TopicReader(settings, NAME) as archive:
-        profiles = list(_profiles(changelogs.rows(settings, archive, known["scorer_state"]), cards, before))
-        ledger = list(_ledger(changelogs.rows(settings, archive, known["learner_state"]), cards))
-    yield f"profiles: {len(profiles):,}, rows of the learner: {len(ledger):,}"
+    with TopicReader(settings, NAME) as reader:
+        profiles = list(_profiles(changelogs.rows(settings, reader, known["scorer_state"]), cards, before))
+        learner_rows = list(_learner_rows(changelogs.rows(settings, reader, known["learner_state"]), cards))
+    yield f"profiles: {len(profiles):,}, rows of the learner: {len(learner_rows):,}"
     if not really:
         yield "nothing was done: add --yes to do it"
         return
     for changelog, inputs, erased in (
         (known["scorer_state"], [names.transactions], profiles),
-        (known["learner_state"], [names.scores, names.labels], ledger),
+        (known["learner_state"], [names.scores, names.labels], learner_rows),
     ):
         headers = changelogs.headers(inputs, PROCESSED)
-        sender.produce_all(
-            settings, (sender.OutgoingRecord(changelog, key, None, headers, number) for number, key in erased)
-        )
+        tombstones = (sender.OutgoingRecord(changelog, key, None, headers, number) for number, key in erased)
+        sender.produce_all(settings, tombstones)
     yield "done: processes delete them from their volumes at their next start"
 
 
@@ -72,7 +59,7 @@ def _profiles(rows: Iterable[Row], cards: Container[str], before: int) -> Iterat
             yield number, key
 
 
-def _ledger(rows: Iterable[Row], cards: Container[str]) -> Iterator[tuple[int, bytes]]:
+def _learner_rows(rows: Iterable[Row], cards: Container[str]) -> Iterator[tuple[int, bytes]]:
     for number, key, value in rows:
         prefix, _, name = key.partition(b"|")
         if prefix == JOIN_KEY and card_of_row(json.loads(name), value) in cards:

@@ -1,8 +1,7 @@
 """Pace a history that is sent faster than real time, so that its scores equal those of real time.
 
-In real time a snapshot is activated minutes after its snapshot boundary, and by then the learner has published it. In a
-fast replay it may not have: scorers would use an older snapshot, and labels would count for a later boundary. The pacer
-makes the producer wait at these two points.
+In real time the learner publishes a snapshot minutes before it is activated. In a fast replay it may be late. Scorers
+would then use an older snapshot, and labels would count for a later boundary. The pacer waits at these two points.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from confluent_kafka import Consumer
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.time import LearningSchedule
@@ -46,10 +43,13 @@ class EventTimePacer:
         names = settings.topics
         self._inputs = [TopicPartition(names.transactions, number) for number in range(settings.partitions)]
         self._group = clients.reader(settings, settings.scorer_group)  # reads committed offsets, and never joins
-        self._snapshots = _NewestBoundary(
-            clients.reader(settings, f"{settings.scorer_group}-lockstep"), names.snapshots
-        )
+        self._snapshots = clients.reader(settings, f"{settings.scorer_group}-lockstep")
+        self._snapshot_log = TopicPartition(names.snapshots, 0, 0)
+        self._snapshots.assign([self._snapshot_log])
+        self._newest = -1  # boundary of the newest snapshot, epoch milliseconds
+        # Numbers of boundaries: the last one that a transaction has passed, and the learner's first one.
         self._passed: int | None = None
+        self._first = 0
 
     def __enter__(self) -> Self:
         return self
@@ -61,20 +61,16 @@ class EventTimePacer:
     def before(self, timestamp: int, flush: Callable[[], None]) -> None:
         """Wait until a transaction of this event time (epoch milliseconds) can be sent. Calls `flush` before waiting.
 
-        Raises
-        ------
-        FatalStreamError
-            When the service makes no progress for two minutes.
+        Raises `FatalStreamError` when the service makes no progress for two minutes.
         """
         number = timestamp // self._calendar.interval
         needed = (timestamp - self._calendar.activation_delay) // self._calendar.interval
-        if self._passed is None:  # the learner's first boundary, unless there are snapshots already
+        if self._passed is None:
             self._passed = number
-            self._snapshots.read()
-            newest = self._snapshots.newest
-            self._first = number if newest < 0 else newest // self._calendar.interval
+            self._read_snapshots()
+            self._first = number if self._newest < 0 else self._newest // self._calendar.interval
             return
-        if self._first < needed <= self._passed and needed * self._calendar.interval > self._snapshots.newest:
+        if self._first < needed <= self._passed and needed * self._calendar.interval > self._newest:
             flush()
             self._await(lambda: self._has_snapshot(needed), "the learner has not published the next snapshot")
         if number > self._passed:
@@ -83,13 +79,7 @@ class EventTimePacer:
             self._passed = number
 
     def before_model(self, flush: Callable[[], None]) -> None:
-        """Wait, before a model is promoted, until the learner has closed all earlier boundaries without it.
-
-        Raises
-        ------
-        FatalStreamError
-            When the service makes no progress for two minutes.
-        """
+        """Wait until the learner has closed all boundaries before a promotion. Raises as `before` does."""
         passed = self._passed
         if passed is None or passed <= self._first:
             return
@@ -97,8 +87,17 @@ class EventTimePacer:
         self._await(lambda: self._has_snapshot(passed), "the learner has not closed the boundary before a promotion")
 
     def _has_snapshot(self, boundary: int) -> bool:
-        self._snapshots.read()
-        return self._snapshots.newest >= boundary * self._calendar.interval
+        self._read_snapshots()
+        return self._newest >= boundary * self._calendar.interval
+
+    def _read_snapshots(self) -> None:
+        """Read the topic of snapshots to its present end."""
+        marks = self._snapshots.get_watermark_offsets(self._snapshot_log, timeout=clients.REQUEST_TIMEOUT_S)
+        ends = {(self._snapshot_log.topic, 0): end_to_read(*marks)}
+        for batch in read_to_end(self._snapshots, ends, WAIT_TIMEOUT_S, poll_s=WAIT_POLL_S):
+            for message in batch:
+                if message.error() is None and message.value() is not None:
+                    self._newest = max(self._newest, decode_snapshot(message.value()).as_of)
 
     def _is_scored(self) -> bool:
         committed = {
@@ -113,26 +112,3 @@ class EventTimePacer:
     def _await(self, condition: Callable[[], bool], problem: str) -> None:
         if not wait_until(condition, WAIT_TIMEOUT_S, WAIT_POLL_S):
             raise FatalStreamError(f"{problem} for {WAIT_TIMEOUT_S:.0f} s: is it running?")
-
-
-class _NewestBoundary:
-    """The newest snapshot boundary on the topic of snapshots, in epoch milliseconds; -1 without a snapshot."""
-
-    def __init__(self, consumer: Consumer, topic: str) -> None:
-        self._consumer = consumer
-        self._place = TopicPartition(topic, 0, 0)
-        self._consumer.assign([self._place])
-        self.newest = -1
-
-    def read(self) -> None:
-        """Read to the present end of the topic."""
-        marks = self._consumer.get_watermark_offsets(self._place, timeout=clients.REQUEST_TIMEOUT_S)
-        ends = {(self._place.topic, 0): end_to_read(*marks)}
-        for batch in read_to_end(self._consumer, ends, WAIT_TIMEOUT_S, poll_s=WAIT_POLL_S):
-            for message in batch:
-                if message.error() is None and message.value() is not None:
-                    self.newest = max(self.newest, decode_snapshot(message.value()).as_of)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._consumer.close()

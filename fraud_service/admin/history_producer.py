@@ -42,25 +42,19 @@ class HistoryProducer(Sender):
         progress: Callable[[], None] = lambda: None,
         before: Callable[[int, Callable[[], None]], None] = lambda *_: None,
     ) -> None:
-        """Send a history: every transaction, and every label when event time has reached it.
+        """Send every transaction, `rate` a second or as fast as possible, and every label when event time reaches it.
 
-        Parameters
-        ----------
-        label_delay
-            Milliseconds from a transaction to its label, where the history has no time of the label.
-        rate
-            Transactions a second; None sends as fast as the broker accepts them.
-        before
-            Called before each transaction with its event time and with `flush`; may wait.
+        `label_delay` is in milliseconds, for rows without a label time. `before` is called before each transaction with
+        its event time and with `flush`; it may wait.
         """
         waiting: list[tuple[int, str, int, Label]] = []
-        began = time.monotonic()
+        started = time.monotonic()
         for event in history:
             while waiting and waiting[0][0] <= event.transaction.timestamp:
                 self.label(heappop(waiting)[3])
             before(event.transaction.timestamp, self.flush)
             if rate is not None:
-                self._pace(began + self.transactions / rate)
+                self._pace(started + self.transactions / rate)
             key, value = event.transaction.card_id.encode(), encode(event.transaction)
             self.send(OutgoingRecord(self._topics.transactions, key, value, []))
             self.transactions += 1

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
 
-
 log = structlog.get_logger(__name__)
 
 
@@ -39,15 +38,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
 
 def model_statuses(settings: Settings) -> list[ModelStatus]:
-    """Return the model that processes start with, then the promoted models in the order of their last promotion.
-
-    Raises
-    ------
-    ArchiveError
-        When the topic cannot be read.
-    ModelError
-        When processes have no artifact to start with.
-    """
+    """Return the model that processes start with, then the promoted models in the order of their last promotion."""
     first = factories.first_artifact(settings).manifest.version
     found = {first: ModelStatus(first, None, None, is_active=False)}
     active = first
@@ -60,15 +51,7 @@ def model_statuses(settings: Settings) -> list[ModelStatus]:
 
 
 def roll_back(settings: Settings, version: str) -> None:
-    """Promote a model again: one that was promoted before, or the one that processes start with.
-
-    Raises
-    ------
-    ConfigurationError
-        When no model has this version.
-    FatalStreamError
-        When the broker does not accept the record.
-    """
+    """Promote a model again: one that was promoted before, or the one that processes start with."""
     first = factories.first_artifact(settings)
     known, wanted = {first.manifest.version}, first
     for _, model in _promoted(settings):
@@ -81,27 +64,19 @@ def roll_back(settings: Settings, version: str) -> None:
 
 
 def promote(settings: Settings, model: artifact.Artifact) -> None:
-    """Publish a model for the learner and all scorers. Raises as `model_topic.publish` does."""
+    """Publish a model for the learner and all scorers."""
     model_topic.publish(settings, model.manifest.version, artifact.pack(model))
 
 
 def sign(settings: Settings, folder: Path) -> str:
-    """Sign the model in a folder, and return the id of the key. Processes with signing keys start only with that.
-
-    Raises
-    ------
-    ConfigurationError
-        When no signing key is configured.
-    ModelError
-        When the folder has no valid model, or the signature cannot be written.
-    """
+    """Sign the model in a folder, and return the id of the key. Processes with signing keys start only with that."""
     keyring = require_keyring(settings)
     artifact.sign(folder, keyring)
     return keyring.active
 
 
 def switch_online_model(settings: Settings, *, online: bool) -> None:
-    """Switch the online model on or off in all scorers. Raises as `promote` does."""
+    """Switch the online model on or off in all scorers."""
     record = SwitchRecord(online, int(time.time() * 1000))
     model_topic.publish(settings, model_topic.SWITCH_KEY, encode_record(record))
 

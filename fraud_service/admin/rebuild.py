@@ -58,22 +58,16 @@ class RebuildCounts(msgspec.Struct):
 
 
 class Rebuild:
-    """The records of a lost service, in the order of the broker's timestamps. A context manager.
-
-    Parameters
-    ----------
-    source
-        Reaches the cluster of the lost service.
-    """
+    """The records of a lost service, whose cluster `source` reaches. A context manager."""
 
     def __init__(self, source: Settings, topics: SourceTopics) -> None:
         self._source = source
         self._topics = topics
         self._stack = ExitStack()
-        archive = self._stack.enter_context(TopicReader(source, NAME))
+        reader = self._stack.enter_context(TopicReader(source, NAME))
         # Models and labels come before transactions of the same time.
         names = [name for name in (topics.models, topics.labels, topics.transactions) if name is not None]
-        self._spans = {name: archive.spans(name) for name in names}
+        self._spans = {name: reader.spans(name) for name in names}
 
     def __enter__(self) -> Rebuild:  # noqa: PYI034 - never subclassed
         return self
@@ -85,53 +79,44 @@ class Rebuild:
         """Return the number of transaction offsets, expired records included."""
         return sum(span.end - span.begin for span in self._spans[self._topics.transactions].values())
 
-    def run(
-        self, target: Settings, calendar: LearningSchedule, progress: Callable[[], None] = lambda: None
-    ) -> RebuildCounts:
+    def run(self, target: Settings, calendar: LearningSchedule, progress: Callable[[], None]) -> RebuildCounts:
         """Send everything to the input topics of the target, whose scorers and learner must run.
 
-        Raises
-        ------
-        ArchiveError
-            When a topic cannot be read.
-        FatalStreamError
-            When the new service makes no progress for two minutes, or the broker rejects a record.
+        Raises `FatalStreamError` when the new service makes no progress for two minutes.
         """
         found, names = RebuildCounts(), target.topics
-        tolerance, numbers = to_ms(target.max_clock_skew), target.reject_pan
         keeps_partitions = len(self._spans[self._topics.transactions]) == target.partitions
-        with HistoryProducer(target) as feed, EventTimePacer(target, calendar) as lockstep:
+        with HistoryProducer(target) as producer, EventTimePacer(target, calendar) as pacer:
             for entry in self._in_order():
                 partition = entry.partition if keeps_partitions else partitioner.PARTITION_BY_KEY
                 received = _received(entry)
-                if received.withheld and entry.topic != self._topics.models:
-                    found.too_large += 1
-                    continue
                 if entry.topic == self._topics.models:
-                    lockstep.before_model(feed.flush)
+                    pacer.before_model(producer.flush)
                     record = OutgoingRecord(names.models, entry.key, entry.value, list(entry.headers))
                     model_topic.deliver(target, [record])
                     found.models += 1
-                    continue
-                if entry.topic == self._topics.labels:
-                    feed.send(OutgoingRecord(names.labels, entry.key, entry.value, entry.headers, partition))
+                elif received.withheld:
+                    found.too_large += 1
+                elif entry.topic == self._topics.labels:
+                    producer.send(OutgoingRecord(names.labels, entry.key, entry.value, entry.headers, partition))
                     found.labels += 1
-                    continue
-                progress()
-                try:
-                    reject_card_data(entry.value, entry.key, numbers=numbers)
-                    payment = decode_message(received, tolerance)
-                except InvalidEvent as error:
-                    if error.reason == DeadLetterReason.FUTURE_TIMESTAMP:
-                        found.future += 1
-                        continue
                 else:
-                    lockstep.before(payment.timestamp, feed.flush)
-                feed.send(OutgoingRecord(names.transactions, entry.key, entry.value, entry.headers, partition))
-                found.transactions += 1
+                    progress()
+                    try:
+                        reject_card_data(entry.value, entry.key, numbers=target.reject_pan)
+                        timestamp = decode_message(received, to_ms(target.max_clock_skew)).timestamp
+                    except InvalidEvent as error:
+                        if error.reason == DeadLetterReason.FUTURE_TIMESTAMP:
+                            found.future += 1
+                            continue
+                    else:
+                        pacer.before(timestamp, producer.flush)
+                    producer.send(OutgoingRecord(names.transactions, entry.key, entry.value, entry.headers, partition))
+                    found.transactions += 1
         return found
 
     def _in_order(self) -> Iterator[Record]:
+        """Merge all partitions by the broker's timestamps."""
         lanes = [
             _timed(self._stack.enter_context(TopicReader(self._source, NAME)).read(name, number))
             for name, spans in self._spans.items()

@@ -41,17 +41,11 @@ def champion(settings: Settings) -> OnnxForest:
 
 
 def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lambda _: None) -> Examples | None:
-    """Read the labelled topic to its present end. Calls `progress` with the number of records of each batch.
-
-    Raises
-    ------
-    ArchiveError
-        When the topic cannot be read.
-    """
+    """Read the labelled topic to its present end. Calls `progress` with the number of records of each batch."""
     window, unreadable, topic = LabelledWindow(), 0, settings.topics.labelled
-    with TopicReader(settings, "fraud-refit-labelled") as archive:
-        for partition in archive.spans(topic):
-            values = (entry.value for entry in archive.read(topic, partition) if entry.value is not None)
+    with TopicReader(settings, "fraud-refit-labelled") as reader:
+        for partition in reader.spans(topic):
+            values = (entry.value for entry in reader.read(topic, partition) if entry.value is not None)
             while batch := list(islice(values, BATCH_RECORDS)):
                 found = [*readable(batch)]
                 window.add(found)
@@ -70,12 +64,12 @@ def readable(batch: Iterable[bytes]) -> Iterator[LabelledRecord]:
 
 
 def labelled_in_file(history: History, label_delay: int, progress: Callable[[], None] = lambda: None) -> Examples:
-    """Return the examples that are labelled at the end of a history. Raises as `training.dataset.collect` does."""
+    """Return the examples that are labelled at the end of a history."""
     times = [event.transaction.timestamp for event in history]
     known = times[-1] - label_delay if times else 0
     return collect(history, TrainingWindow(times[0] if times else 0, known + 1, label_delay), progress)
 
 
 def report(settings: Settings, found: RefitRecord) -> None:
-    """Publish the report of a re-fit, which the learner exports. Raises as `model_topic.publish` does."""
+    """Publish the report of a re-fit, which the learner exports."""
     model_topic.publish(settings, model_topic.REFIT_KEY, encode_record(found))

@@ -37,27 +37,15 @@ FIRST_OFFSET: Final = 1  # of the new inputs
 def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
     """Move the state of scorers and learner. Yields one line for each step.
 
-    Parameters
-    ----------
-    new
-        The settings afterwards: other names for transactions, labels and scores, and more partitions.
-
-    Raises
-    ------
-    ConfigurationError
-        When the new settings do not fit the old ones.
-    PreflightError
-        When a process still runs, an input is not read to its end, or a new topic already exists.
-    FatalStreamError
-        When the partition of a row is unknown, or the rows that are read back differ from those written.
+    The new settings have other names for transactions, labels and scores, and more partitions.
     """
     for group in (old.scorer_group, old.learner_group):
         consumer_groups.require_stopped(old, group)
     specs = {spec.role: spec for spec in topics.topic_specs(new) if spec.role in NEW_TOPICS}
-    with TopicReader(old, NAME) as archive:
-        before = len(archive.spans(old.topics.transactions))
+    with TopicReader(old, NAME) as reader:
+        before = len(reader.spans(old.topics.transactions))
         _require_valid(old, new, before)
-        require_all_read(old, archive)
+        require_all_read(old, reader)
         _require_unused(new, specs)
         for spec in specs.values():
             yield f"topic {spec.name}: create with {spec.partitions} partitions"
@@ -67,12 +55,12 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
             return
         _create(old, new, specs)
         kept = {spec.role: spec.name for spec in topics.topic_specs(old)}
-        of_scorer = _profiles(changelogs.rows(old, archive, kept["scorer_state"]), before, new.partitions)
-        count = _move(new, archive, of_scorer, specs["scorer_state"].name, [new.topics.transactions])
+        of_scorer = _profiles(changelogs.rows(old, reader, kept["scorer_state"]), before, new.partitions)
+        count = _move(new, reader, of_scorer, specs["scorer_state"].name, [new.topics.transactions])
         yield f"profiles: {count:,} moved and read back"
-        of_learner = _learner_rows(changelogs.rows(old, archive, kept["learner_state"]), new.partitions)
+        of_learner = _learner_rows(changelogs.rows(old, reader, kept["learner_state"]), new.partitions)
         inputs = [new.topics.scores, new.topics.labels]
-        count = _move(new, archive, of_learner, specs["learner_state"].name, inputs)
+        count = _move(new, reader, of_learner, specs["learner_state"].name, inputs)
         yield f"rows of the learner: {count:,} moved and read back"
     _set_first_offsets(new)
     yield f"done: start with FRAUD_PARTITIONS={new.partitions} FRAUD_TOPICS__TRANSACTIONS={new.topics.transactions} "
@@ -87,7 +75,7 @@ def _require_valid(old: Settings, new: Settings, before: int) -> None:
             raise ConfigurationError(f"--{role} {getattr(new.topics, role)} is the present topic: give another name")
 
 
-def require_all_read(old: Settings, archive: TopicReader) -> None:
+def require_all_read(old: Settings, reader: TopicReader) -> None:
     """Raise `PreflightError` when an old topic has unread records, because the service would never read them."""
     names = old.topics
     for group, topic in (
@@ -95,10 +83,10 @@ def require_all_read(old: Settings, archive: TopicReader) -> None:
         (old.learner_group, names.labels),
         (old.learner_group, names.scores),
     ):
-        read = consumer_groups.committed_offsets(old, group, archive, topic)
-        for number, span in open_transactions.stable_ranges(old, archive, topic).items():
+        read = consumer_groups.committed_offsets(old, group, reader, topic)
+        for number, span in open_transactions.stable_ranges(old, reader, topic).items():
             begin = read[number] or 0
-            if next(archive.read(topic, number, begin, span.end), None) is not None:  # markers do not count
+            if next(reader.read(topic, number, begin, span.end), None) is not None:  # markers do not count
                 raise PreflightError(
                     f"{topic}[{number}] ends at {span.end}, and group {group} has read it up to {begin}: "
                     "stop the producers, let the service read everything, then stop it"
@@ -161,7 +149,7 @@ def _row(partition: int, key: str, value: bytes) -> Row:
     return partition, JOIN_KEY + b"|" + json.dumps(key).encode(), value
 
 
-def _move(new: Settings, archive: TopicReader, rows: Iterable[Row], changelog: str, inputs: list[str]) -> int:
+def _move(new: Settings, reader: TopicReader, rows: Iterable[Row], changelog: str, inputs: list[str]) -> int:
     """Write rows as checkpoints do, read them back to compare, and return their number."""
     headers = changelogs.headers(inputs, FIRST_OFFSET - 1)
     written = [blake2b() for _ in range(new.partitions)]
@@ -177,7 +165,7 @@ def _move(new: Settings, archive: TopicReader, rows: Iterable[Row], changelog: s
     sender.produce_all(new, records())
     for partition in range(new.partitions):
         found = blake2b()
-        for entry in archive.read(changelog, partition):
+        for entry in reader.read(changelog, partition):
             _add_to_digest(found, entry.key or b"", entry.value or b"")
         if found.digest() != written[partition].digest():
             raise FatalStreamError(
@@ -192,14 +180,10 @@ def _add_to_digest(digest: blake2b, key: bytes, value: bytes) -> None:
 
 def _set_first_offsets(new: Settings) -> None:
     """Make the new topics begin at offset 1, and commit it for both groups. The service can start after this."""
-    names, numbers = new.topics, range(new.partitions)
-    for topic in (names.transactions, names.labels, names.scores):
-        sender.produce_all(new, [sender.OutgoingRecord(topic, None, None, [], number) for number in numbers])
-    places = [
-        TopicPartition(topic, number, FIRST_OFFSET)
-        for topic in (names.transactions, names.labels, names.scores)
-        for number in numbers
-    ]
+    names = new.topics
+    moved = (names.transactions, names.labels, names.scores)
+    places = [TopicPartition(topic, number, FIRST_OFFSET) for topic in moved for number in range(new.partitions)]
+    sender.produce_all(new, [sender.OutgoingRecord(place.topic, None, None, [], place.partition) for place in places])
     topics.delete_records(new, places)
     for group in (new.scorer_group, new.learner_group):
         mine = [place for place in places if (place.topic == names.transactions) == (group == new.scorer_group)]

@@ -19,15 +19,7 @@ if TYPE_CHECKING:
 
 
 def reset(settings: Settings, group: str, *, really: bool) -> Iterator[str]:
-    """Make a group start again at the beginning of its inputs. Yields one line for each step.
-
-    Raises
-    ------
-    ConfigurationError
-        When the group is neither the scorers' nor the learner's.
-    PreflightError
-        When the group is still running.
-    """
+    """Make a stopped group start again at the beginning of its inputs. Yields one line for each step."""
     roles = {
         settings.scorer_group: {"scorer_state"},
         # The snapshots of a new learner do not match the risk rows of the old one, so scorers would reject them.
@@ -59,11 +51,9 @@ def _recreate(settings: Settings, spec: topics.TopicSpec) -> None:
     topic = admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics.get(spec.name)
     if topic is None:
         return
-    replication = len(topic.partitions[0].replicas)
     try:
-        admin.delete_topics([spec.name], request_timeout=clients.REQUEST_TIMEOUT_S)[spec.name].result(
-            clients.REQUEST_TIMEOUT_S
-        )
+        (answer,) = admin.delete_topics([spec.name], request_timeout=clients.REQUEST_TIMEOUT_S).values()
+        answer.result(clients.REQUEST_TIMEOUT_S)
     except KafkaException as error:
         raise PreflightError(f"topic {spec.name} cannot be deleted: {error.args[0].str()}") from error
 
@@ -75,4 +65,4 @@ def _recreate(settings: Settings, spec: topics.TopicSpec) -> None:
             f"topic {spec.name} is still there {clients.REQUEST_TIMEOUT_S:.0f} s after its deletion: run reset again"
         )
     again = msgspec.structs.replace(spec, partitions=len(topic.partitions))
-    topics.create(admin, [again], replication)
+    topics.create(admin, [again], len(topic.partitions[0].replicas))

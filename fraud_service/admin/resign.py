@@ -56,19 +56,8 @@ class UnsignedReplayGuard(Keyring, frozen=True):
 def re_sign(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) -> Iterator[str]:
     """Publish models, risk rows and snapshots that are in use again, signed with the active key. Yields progress lines.
 
-    Parameters
-    ----------
-    unsigned
-        Also sign unsigned records. The operator vouches for the content of the topics.
-    unbound
-        Also sign records whose signature names no deployment. They may come from another deployment.
-
-    Raises
-    ------
-    ConfigurationError
-        When no signing key is configured.
-    PreflightError
-        When the learner runs.
+    The operator vouches for records that are not signed (`unsigned`) or whose signature names no deployment
+    (`unbound`). The latter may come from another deployment.
     """
     keyring = require_keyring(settings)
     consumer_groups.require_stopped(settings, settings.learner_group)
@@ -83,8 +72,8 @@ def re_sign(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) 
         return
     if models:
         model_topic.publish_all(settings, gate, models)
-    sender.produce_all(settings, _signed(keyring, "risk", rows))
-    sender.produce_all(settings, _signed(keyring, "snapshots", snapshots))
+    for role, entries in (("risk", rows), ("snapshots", snapshots)):
+        sender.produce_all(settings, (_signed(keyring, role, entry) for entry in entries))
     yield "done"
 
 
@@ -105,8 +94,8 @@ def _last(settings: Settings, role: str, keyring: Keyring) -> list[Record]:
     found: dict[bytes | None, Record] = {}
     refused = RateLimitedLog(log.warning, "record_not_re_signed")
     topic = getattr(settings.topics, role)
-    with TopicReader(settings, f"fraud-sign-{role}") as archive:
-        for entry in archive.read(topic, 0):
+    with TopicReader(settings, f"fraud-sign-{role}") as reader:
+        for entry in reader.read(topic, 0):
             try:
                 keyring.require(role, entry.key, entry.value, entry.headers)
                 _READ[role](entry)
@@ -139,7 +128,6 @@ def _recent(entries: list[Record]) -> list[Record]:
     return [entry for as_of, entry in dated if as_of > newest - RETENTION_MS]
 
 
-def _signed(keyring: Keyring, role: str, entries: list[Record]) -> Iterator[sender.OutgoingRecord]:
-    for entry in entries:
-        headers = keyring.signed(role, entry.key, entry.value, entry.headers)
-        yield sender.OutgoingRecord(entry.topic, entry.key, entry.value, headers)
+def _signed(keyring: Keyring, role: str, entry: Record) -> sender.OutgoingRecord:
+    headers = keyring.signed(role, entry.key, entry.value, entry.headers)
+    return sender.OutgoingRecord(entry.topic, entry.key, entry.value, headers)

@@ -16,7 +16,7 @@ from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
-    from fraud_service.admin.dead_letter_proof import RedriveCheck
+    from fraud_service.admin.redrive import RedriveCheck
     from fraud_service.kafka.dead_letter_reader import DeadLetterFilter
 
 app = typer.Typer(no_args_is_help=True, help="List, show and re-send records that the service rejected.")
@@ -107,7 +107,7 @@ def redrive(
 
     Compares each letter with its source record. Exits 1 when a letter is forged.
     """
-    from fraud_service.admin.dead_letter_proof import RedriveOptions, check_letters
+    from fraud_service.admin.redrive import RedriveOptions, check_letters
     from fraud_service.admin.redrive import redrive as send
     from fraud_service.kafka.dead_letter_reader import find_dead_letters
 

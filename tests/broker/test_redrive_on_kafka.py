@@ -10,7 +10,7 @@ from support.processes import Service, fresh_settings, read_all
 from typer.testing import CliRunner
 
 from fraud_service.admin import redrive
-from fraud_service.admin.dead_letter_proof import RedriveOptions
+from fraud_service.admin.redrive import RedriveOptions
 from fraud_service.cli import app
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError
 from fraud_service.domain.records import decode_score

@@ -22,8 +22,8 @@ from support.malformed import BROKER_TIME, GOOD, text
 from support.worlds import DAY, MONDAY, LinearModel, features, online_model, snapshot
 
 from fraud_service import service
-from fraud_service.admin import dead_letter_proof, redrive
-from fraud_service.admin.dead_letter_proof import RedriveOptions
+from fraud_service.admin import redrive
+from fraud_service.admin.redrive import RedriveOptions
 from fraud_service.cli import logging
 from fraud_service.config.settings import Settings
 from fraud_service.domain.codec import UNREADABLE
@@ -180,7 +180,7 @@ def redrives(data: bytes) -> int:
     producer = _Producer()
     with (
         patch.object(dead_letter_reader, "TopicReader", lambda *_: InMemory(topics, 0)),
-        patch.object(dead_letter_proof, "TopicReader", lambda *_: InMemory(topics, begin)),
+        patch.object(redrive, "TopicReader", lambda *_: InMemory(topics, begin)),
         patch.object(clients, "producer", lambda *_: producer),
     ):
         verdicts = list(redrive.redrive(SETTINGS, DeadLetterFilter(), RedriveOptions(unproved=unproved)))

@@ -8,7 +8,7 @@ import pytest
 from fuzz.targets import NAMES, SETTINGS, InMemory
 from support.malformed import BROKER_TIME, text
 
-from fraud_service.admin import dead_letter_proof
+from fraud_service.admin import redrive
 from fraud_service.kafka.dead_letter_reader import DeadLetter
 from fraud_service.kafka.dead_letters import parse_letter
 from fraud_service.kafka.topic_reader import Record
@@ -22,8 +22,8 @@ def check(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settings
     place = {"reason": "not_json", "source-topic": topic, "source-partition": "0", "source-offset": "0"}
     headers = [(f"fraud-{name}", content.encode()) for name, content in place.items()]
     written = paid._replace(topic=NAMES.dead_letters, headers=headers)
-    monkeypatch.setattr(dead_letter_proof, "TopicReader", lambda *_: InMemory({topic: [paid]}, 0))
-    (found,) = dead_letter_proof.check_letters(
+    monkeypatch.setattr(redrive, "TopicReader", lambda *_: InMemory({topic: [paid]}, 0))
+    (found,) = redrive.check_letters(
         SETTINGS.model_copy(update=settings),
         [DeadLetter(written, parse_letter(written), len(value), is_redriven=False)],
     )
