@@ -228,7 +228,7 @@ def _snapshot_observer(reader: SnapshotReader, snapshots: SnapshotStore, metrics
 
     def observe() -> None:
         reader.raise_failure()
-        metrics.incomplete.set(snapshots.incomplete)
+        metrics.incomplete.set(len(snapshots.incomplete))
         if shown[-1:] != [snapshots.newest]:
             shown[:] = [snapshots.newest]
             metrics.show_snapshot(snapshots.newest)

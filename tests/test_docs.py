@@ -78,7 +78,7 @@ def alert() -> AlertRecord:
         pretrained=0.4,
         online=None,
         model="model-1",
-        snapshot="untaught",
+        snapshot="untrained",
         reasons=[ReasonRecord("HIGH_VELOCITY", "9 payments in the last hour", 1.25)],
         base=-2.0,
         contributions=dict.fromkeys(NAMES, 0.0),
@@ -314,7 +314,7 @@ def headers(message: str) -> Draft202012Validator:
 
 
 def test_an_alert_has_exactly_the_documented_headers() -> None:
-    decision = Decision(Outcome.REVIEW, 0.5, -1.0, -1.0, 0.5, "model-1", "untaught", is_stale=False)
+    decision = Decision(Outcome.REVIEW, 0.5, -1.0, -1.0, 0.5, "model-1", "untrained", is_stale=False)
     written = scorer._cloud_event(Assessment(transaction(), decision, QUIET_FEATURES))
     texts = {name: value.decode() for name, value in written}
     headers("alerts").validate(texts)

@@ -19,7 +19,13 @@ import msgspec
 from confluent_kafka import KafkaException, Producer
 
 from fraud_service.config.duration import to_ms
-from fraud_service.domain.errors import ArchiveError, ConfigurationError, FatalStreamError, InvalidEvent, PreflightError
+from fraud_service.domain.errors import (
+    ConfigurationError,
+    FatalStreamError,
+    InvalidEvent,
+    PreflightError,
+    TopicReadError,
+)
 from fraud_service.domain.events import MAX_EVENT_BYTES
 from fraud_service.kafka import clients
 from fraud_service.kafka.dead_letter_reader import find_dead_letters
@@ -166,7 +172,7 @@ def _compare_with_sources(
     try:
         messages = _messages(reader, reader.spans(topic), topic, letters)
         spans = reader.spans(topic)  # again, because records may have expired meanwhile
-    except (ArchiveError, PreflightError) as error:
+    except (TopicReadError, PreflightError) as error:
         yield from (_unproved(found, f"cannot be read: {error}") for found in letters)
         return
     for found in letters:

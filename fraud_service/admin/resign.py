@@ -13,7 +13,7 @@ import structlog
 from fraud_service.config.keyring import require_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.detector import MAX_MODELS
-from fraud_service.domain.errors import InvalidRecord, RefusedRecord
+from fraud_service.domain.errors import InvalidRecord, RejectedRecord
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.snapshot_store import RETENTION_MS
 from fraud_service.kafka import consumer_groups, model_topic, sender
@@ -43,10 +43,10 @@ class UnsignedReplayGuard(Keyring, frozen=True):
         return not self.unsigned
 
     def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Raise `RefusedRecord` unless the record is signed or the operator vouches for it."""
+        """Raise `RejectedRecord` unless the record is signed or the operator vouches for it."""
         try:
             Keyring(self.keys, self.active, self.deployment).require(role, key, value, headers)
-        except RefusedRecord as error:
+        except RejectedRecord as error:
             if error.reason == RejectReason.FORGED and self.unbound:
                 Keyring(self.keys, self.active, deployment=None).require(role, key, value, headers)
             elif error.reason != RejectReason.UNSIGNED or not self.unsigned:

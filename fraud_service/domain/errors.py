@@ -1,19 +1,4 @@
-"""Every error the service raises on purpose.
-
-::
-
-    FraudServiceError
-    ├── InvalidEvent         a message that cannot be read: it becomes a dead letter, and the stream goes on
-    ├── InvalidRecord        a record of the service (state, snapshot, score) that cannot be trusted
-    │   └── RefusedRecord    the same, because its signature is missing, wrong or replayed
-    ├── ConfigurationError   a setting that cannot work: the start fails and names setting, value and fix
-    ├── ModelError           a model artifact that is missing, altered or made for other features
-    ├── PreflightError       topics, offsets or state that would cause wrong results
-    ├── ArchiveError         a topic that cannot be read back: verify, replay or explain stops
-    ├── ClusterUnavailable   brokers do not answer: uncommitted work is dropped, and repeated later
-    │   └── PartitionsLost   the group reassigned our partitions: the same, unless another process has our instance id
-    └── FatalStreamError     the process must restart: going on could lose or duplicate work
-"""
+"""Every error that the service raises on purpose."""
 
 from __future__ import annotations
 
@@ -23,14 +8,10 @@ class FraudServiceError(Exception):
 
 
 class InvalidEvent(FraudServiceError):  # noqa: N818 - it describes the event, not a failure of the service
-    """A message that cannot be read as the event it should be.
+    """A message that cannot be read as the event it should be. It becomes a dead letter, and the stream goes on.
 
-    Parameters
-    ----------
-    reason
-        One of the closed set in `fraud_service.domain.events.Reason`: safe as a metric label.
-    detail
-        What was wrong. It never contains the offending value, which may be card data.
+    `reason` is a `DeadLetterReason`, safe as a metric label. `detail` never contains the offending value, which may be
+    card data.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -40,19 +21,13 @@ class InvalidEvent(FraudServiceError):  # noqa: N818 - it describes the event, n
 
 
 class InvalidRecord(FraudServiceError):  # noqa: N818 - as above
-    """A record that the service itself wrote cannot be read, or does not match its digest."""
+    """A record of the service (state, snapshot, score) that cannot be read, or does not match its digest."""
 
     reason = "invalid"  # of `fraud_service.security.signatures.RejectReason`
 
 
-class RefusedRecord(InvalidRecord):
-    """A record whose signature is missing, wrong or replayed.
-
-    Parameters
-    ----------
-    reason
-        One of the closed set in `fraud_service.security.signatures.RejectReason`: safe as a metric label.
-    """
+class RejectedRecord(InvalidRecord):
+    """A record whose signature is missing, wrong or replayed. `reason` is a `RejectReason`, safe as a metric label."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -71,17 +46,17 @@ class PreflightError(FraudServiceError):
     """Topics, offsets or state that would cause wrong results. The message names the repair command."""
 
 
-class ArchiveError(FraudServiceError):
+class TopicReadError(FraudServiceError):
     """A topic that cannot be read back. The message names the topic and the answer of the cluster."""
 
 
 class ClusterUnavailable(FraudServiceError):  # noqa: N818 - as above
-    """The cluster does not answer, or reassigned the partitions. The stored state is right, so a retry is safe."""
+    """The brokers do not answer. Uncommitted work is dropped and repeated later, so a retry is safe."""
 
 
 class PartitionsLost(ClusterUnavailable):
-    """The group reassigned the partitions while the process was working on them."""
+    """The group reassigned the partitions during the work. A retry is safe, unless the instance id is used twice."""
 
 
 class FatalStreamError(FraudServiceError):
-    """Processing must stop now, because a guarantee that correctness needs is gone."""
+    """The process must restart: going on could lose or duplicate work."""

@@ -187,7 +187,9 @@ class LabelJoin:
     def _only_expires(self, due: DueItem, boundary: int) -> bool:
         """Whether all payments of an item were trained, have no further labels, and have expired."""
         return all(
-            entry.taught is not None and not entry.waiting and self._schedule.is_forgotten(entry.timestamp, boundary)
+            entry.trained_label is not None
+            and not entry.waiting
+            and self._schedule.is_forgotten(entry.timestamp, boundary)
             for entry in self._entries(due.identity)
         )
 
@@ -270,21 +272,23 @@ def _apply(entry: PendingTransaction, timestamp: int, matures_at: int, until: in
 
     Only the last of several labels is trained. A label older than the last applied one has no effect.
     """
-    before, trained_before = entry.taught, entry.taught_at
+    before, trained_before = entry.trained_label, entry.trained_known_at
     source: LabelSource | None = None
     for known in entry.waiting:
-        is_newer = (entry.labelled_at, bool(entry.taught)) <= (known.known_at, known.is_fraud)
+        is_newer = (entry.labelled_at, bool(entry.trained_label)) <= (known.known_at, known.is_fraud)
         if is_newer and max(known.known_at, timestamp) <= until:
-            entry.labelled_at, entry.taught, source = known.known_at, known.is_fraud, known.source
+            entry.labelled_at, entry.trained_label, source = known.known_at, known.is_fraud, known.source
             entry.labelled_by = source
-            entry.taught_at = max(known.known_at, timestamp)
+            entry.trained_known_at = max(known.known_at, timestamp)
     entry.waiting = [known for known in entry.waiting if max(known.known_at, timestamp) > until]
-    if entry.taught is None and matures_at <= until:
-        entry.taught, entry.taught_at = False, matures_at
-    if entry.taught is None or entry.taught is before:
-        entry.taught_at = trained_before
+    if entry.trained_label is None and matures_at <= until:
+        entry.trained_label, entry.trained_known_at = False, matures_at
+    if entry.trained_label is None or entry.trained_label is before:
+        entry.trained_known_at = trained_before
         return None
-    return Example(entry.scored, entry.taught, source, entry.taught_at, before is not None, trained_before)
+    return Example(
+        entry.scored, entry.trained_label, source, entry.trained_known_at, before is not None, trained_before
+    )
 
 
 def transaction_key(card_id: str, transaction_id: str) -> str:

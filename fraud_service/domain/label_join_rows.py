@@ -89,19 +89,19 @@ class LabelEvent(msgspec.Struct, array_like=True, frozen=True, order=True, gc=Fa
 class PendingTransaction(msgspec.Struct, array_like=True):
     """A scored transaction with its labels.
 
-    ``packed``          encoded `ScoredTransaction`; decoded only for training
-    ``waiting``         labels that are not applied yet
-    ``taught``          what was trained: None for nothing, otherwise whether it was fraud
-    ``taught_at``       when that became known, epoch milliseconds
-    ``labelled_at``     of the newest applied label; an older label has no effect
-    ``labelled_by``     source of that label
-    ``others``          the other payments under the same id, in order of arrival
+    ``packed``            encoded `ScoredTransaction`; decoded only for training
+    ``waiting``           labels that are not applied yet
+    ``trained_label``     what was trained: None for nothing, otherwise whether it was fraud
+    ``trained_known_at``  when that became known, epoch milliseconds
+    ``labelled_at``       of the newest applied label; an older label has no effect
+    ``labelled_by``       source of that label
+    ``others``            the other payments under the same id, in order of arrival
     """
 
     packed: msgspec.Raw
     waiting: list[LabelEvent] = []
-    taught: bool | None = None
-    taught_at: int = 0
+    trained_label: bool | None = None
+    trained_known_at: int = 0
     labelled_at: int = -1
     labelled_by: LabelSource | None = None
     others: list[PendingTransaction] = []
@@ -119,9 +119,9 @@ class PendingTransaction(msgspec.Struct, array_like=True):
     @property
     def labels(self) -> list[LabelEvent]:
         """The labels that still count: the newest applied one, and those not applied yet."""
-        if self.taught is None or self.labelled_by is None:
+        if self.trained_label is None or self.labelled_by is None:
             return self.waiting
-        return [LabelEvent(self.labelled_at, self.taught, self.labelled_by), *self.waiting]
+        return [LabelEvent(self.labelled_at, self.trained_label, self.labelled_by), *self.waiting]
 
 
 class _ScoredPrefix(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -66,18 +66,18 @@ class LearnerState(msgspec.Struct, array_like=True, frozen=True):
 
     Boundaries are numbers: epoch milliseconds divided by the interval.
 
-    ==============  ==========================================================================
-    ``closed``      last closed boundary; -1 before the first transaction
-    ``began``       boundary before the first transaction
-    ``taught_at``   last boundary with examples
-    ``comparison``  of the online model with the model `pretrained`; a new model resets it
-    ==============  ==========================================================================
+    ================  ==========================================================================
+    ``closed``        last closed boundary; -1 before the first transaction
+    ``start``         boundary before the first transaction
+    ``last_trained``  last boundary with examples
+    ``comparison``    of the online model with the model `pretrained`; a new model resets it
+    ================  ==========================================================================
     """
 
     schema: int = SCHEMA
     closed: int = -1
-    began: int = -1
-    taught_at: int = -1
+    start: int = -1
+    last_trained: int = -1
     examples: int = 0
     label_horizon: int = 0
     comparison: ModelComparison = ModelComparison()
@@ -88,7 +88,7 @@ class LearnerState(msgspec.Struct, array_like=True, frozen=True):
     @classmethod
     def starting_at(cls, boundary: int) -> LearnerState:
         """Return the state at the very first transaction, which came after this boundary."""
-        return cls(closed=boundary, began=boundary)
+        return cls(closed=boundary, start=boundary)
 
 
 class BoundaryResult(msgspec.Struct, frozen=True):
@@ -147,10 +147,10 @@ class OnlineTrainer:
     """
 
     def __init__(
-        self, store: KeyValueStore, calendar: LearningSchedule, sampling: NegativeSampler, pretrained: PretrainedModel
+        self, store: KeyValueStore, schedule: LearningSchedule, sampling: NegativeSampler, pretrained: PretrainedModel
     ) -> None:
         self._store = store
-        self._calendar = calendar
+        self._schedule = schedule
         self._sampling = sampling
         self._pretrained = pretrained
 
@@ -179,7 +179,7 @@ class OnlineTrainer:
         learner
             The online model as of the last boundary; trained in place.
         """
-        is_balanced = (boundary - progress.began) * self._calendar.interval > self._calendar.maturity
+        is_balanced = (boundary - progress.start) * self._schedule.interval > self._schedule.maturity
         changed: dict[str, _Change] = {}
         weighted: list[tuple[Example, float]] = []
         horizon = progress.label_horizon
@@ -191,14 +191,14 @@ class OnlineTrainer:
         training = [(example, weight) for example, weight in weighted if weight > 0]
         if is_balanced:
             comparison = comparison.with_scores(
-                boundary * self._calendar.interval // DAY, self._train(training, learner)
+                boundary * self._schedule.interval // DAY, self._train(training, learner)
             )
         rows, digest = self._store_changes(changed, progress.risk_digest)
-        taught = bool(weighted or rows)
+        has_changes = bool(weighted or rows)
         after = msgspec.structs.replace(
             progress,
             closed=boundary,
-            taught_at=boundary if taught else progress.taught_at,
+            last_trained=boundary if has_changes else progress.last_trained,
             examples=progress.examples + len(weighted),
             label_horizon=horizon,
             comparison=comparison,
@@ -207,7 +207,7 @@ class OnlineTrainer:
             pretrained=self._pretrained.version,
         )
         return BoundaryResult(
-            boundary * self._calendar.interval, after, weighted, rows, self._snapshot(after, len(rows), learner)
+            boundary * self._schedule.interval, after, weighted, rows, self._snapshot(after, len(rows), learner)
         )
 
     def _train(self, training: list[tuple[Example, float]], learner: OnlineLearner) -> list[LabelledScore]:
@@ -260,15 +260,15 @@ class OnlineTrainer:
         return rows, f"{total % (1 << 256):064x}"
 
     def _snapshot(self, progress: LearnerState, risk_rows: int, learner: OnlineLearner) -> Snapshot | None:
-        silence_ms = (progress.closed - max(progress.taught_at, progress.began)) * self._calendar.interval
+        silence_ms = (progress.closed - max(progress.last_trained, progress.start)) * self._schedule.interval
         if silence_ms > MAX_SILENCE_MS:
             return None
-        as_of = progress.closed * self._calendar.interval
+        as_of = progress.closed * self._schedule.interval
         return Snapshot(
             version="",
             as_of=as_of,
-            effective_from=as_of + self._calendar.activation_delay,
-            interval=self._calendar.interval,
+            effective_from=as_of + self._schedule.activation_delay,
+            interval=self._schedule.interval,
             model=self._pretrained.version,
             online=learner.export(),
             online_weight=progress.comparison.online_weight(),

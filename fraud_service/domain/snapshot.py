@@ -14,7 +14,7 @@ from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.risk import RiskTable
 
-UNTRAINED: Final = "untaught"  # begins the version of the snapshot before any label; published
+UNTRAINED: Final = "untrained"  # begins the version of the snapshot before any label; published
 SWITCHED_OFF: Final = "+online-off"  # ends the version of a snapshot whose online model is switched off
 VERSION: Final = re.compile(r"\d{8,9}T\d{4}-[0-9a-f]{8}", re.ASCII)  # as in `Snapshot.with_digest`
 MAX_BYTES: Final = 1 << 20  # the largest model makes a snapshot of 50 KB

@@ -56,7 +56,7 @@ class SnapshotStore:
 
     The records of the two broadcast topics arrive in any order. A snapshot becomes active as a whole: when all its risk
     rows have arrived and the table has the digest that it names. Superseded snapshots stay for `kept` milliseconds of
-    event time. `passed_over` names the snapshots that could not become active.
+    event time. `incomplete` lists the versions that could not become active.
 
     One writer thread calls `receive_*` and `apply_received`. Any thread may call `at`.
     """
@@ -73,12 +73,7 @@ class SnapshotStore:
         self._rows: dict[str, dict[str, bytes | None]] = {}
         self._prune_above = 2 * MAX_PENDING
         self._dropped = self._applied = ""  # the newest version that was dropped, or applied
-        self.passed_over: list[str] = []
-
-    @property
-    def incomplete(self) -> int:
-        """The number of snapshots that could not become active."""
-        return len(self.passed_over)
+        self.incomplete: list[str] = []
 
     @property
     def views(self) -> tuple[SnapshotView, ...]:
@@ -129,8 +124,8 @@ class SnapshotStore:
         Parameters
         ----------
         final
-            Both topics were read to their end, so compaction removed the rows that are still missing. An incomplete
-            snapshot before a complete one is passed over: its rows are applied, and the complete one adds the rest.
+            Both topics were read to their end, so compaction removed the rows that are still missing. The rows of an
+            incomplete snapshot are applied with the next complete one.
         """
         pending = sorted(self._pending.values(), key=lambda snapshot: snapshot.as_of)
         complete = pending[: self._count_complete(pending, final=final)]
@@ -193,7 +188,7 @@ class SnapshotStore:
         has_model = self._models.get(snapshot.model) == len(snapshot.online.leaf_weights)
         if has_model and self._table.digest() == snapshot.risk_digest:
             return True
-        self.passed_over.append(snapshot.version)
+        self.incomplete.append(snapshot.version)
         return False
 
     def _activate(self, snapshots: list[Snapshot]) -> None:

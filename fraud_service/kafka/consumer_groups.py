@@ -8,7 +8,7 @@ import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from fraud_service.config.duration import format_duration
-from fraud_service.domain.errors import ArchiveError, PreflightError
+from fraud_service.domain.errors import PreflightError, TopicReadError
 from fraud_service.kafka import clients
 from fraud_service.kafka.waiting import wait_until
 
@@ -33,7 +33,7 @@ def committed_offsets(settings: Settings, group: str, archive: TopicReader, topi
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When the cluster does not answer, or not for this group, or a transaction stays open for two minutes.
     """
     request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in archive.spans(topic)])
@@ -47,7 +47,7 @@ def committed_offsets(settings: Settings, group: str, archive: TopicReader, topi
     wait_until(are_stable, STABLE_TIMEOUT_S)
     errors = [place.error for place in offsets if place.error is not None]
     if errors:
-        raise ArchiveError(f"offsets of group {group} on {topic} cannot be read: {errors[0].str()}")
+        raise TopicReadError(f"offsets of group {group} on {topic} cannot be read: {errors[0].str()}")
     return {place.partition: place.offset if place.offset >= 0 else None for place in offsets}
 
 
@@ -58,7 +58,7 @@ def _fetch_offsets(admin: AdminClient, request: ConsumerGroupTopicPartitions) ->
         ).values()
         found: list[TopicPartition] = answer.result().topic_partitions
     except KafkaException as error:
-        raise ArchiveError(f"offsets of group {request.group_id} cannot be read: {error.args[0].str()}") from error
+        raise TopicReadError(f"offsets of group {request.group_id} cannot be read: {error.args[0].str()}") from error
     return found
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from fraud_service.domain.errors import ArchiveError, InvalidRecord
+from fraud_service.domain.errors import InvalidRecord, TopicReadError
 from fraud_service.kafka.dead_letters import DETAIL, MAX_DETAIL_CHARS, DeadLetterParser, LetterHeaders
 from fraud_service.kafka.topic_reader import TopicReader
 
@@ -88,7 +88,7 @@ def find_dead_letters(settings: Settings, wanted: DeadLetterFilter, *, with_cont
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When the topic cannot be read.
     """
     topic = settings.topics.dead_letters
@@ -132,7 +132,7 @@ def _without_content(entry: Record) -> Record:
 
 
 def require_one(selection: Selection, partition: int, offset: int) -> DeadLetter:
-    """Return the only dead letter that was found. Raises `ArchiveError` when there is none."""
+    """Return the only dead letter that was found. Raises `TopicReadError` when there is none."""
     if not selection.letters:
-        raise ArchiveError(f"there is no dead letter at partition {partition}, offset {offset}")
+        raise TopicReadError(f"there is no dead letter at partition {partition}, offset {offset}")
     return selection.letters[0]

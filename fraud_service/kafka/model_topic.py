@@ -22,7 +22,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from fraud_service.config.keyring import load_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
-from fraud_service.domain.errors import FatalStreamError, InvalidRecord, RefusedRecord
+from fraud_service.domain.errors import FatalStreamError, InvalidRecord, RejectedRecord
 from fraud_service.kafka import clients
 from fraud_service.kafka.messages import read_headers
 from fraud_service.kafka.partition_reader import end_to_read, poll_available, read_to_end, watermarks
@@ -62,9 +62,9 @@ class ReplayGuard:
         self.newest = 0
 
     def check(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Raise `RefusedRecord` for a record that is not accepted."""
+        """Raise `RejectedRecord` for a record that is not accepted."""
         if value is not None and len(value) > MAX_MODEL_BYTES:
-            raise RefusedRecord(
+            raise RejectedRecord(
                 RejectReason.INVALID,
                 f"a record on the model topic has {len(value)} bytes; the limit is {MAX_MODEL_BYTES}",
             )
@@ -74,7 +74,7 @@ class ReplayGuard:
             return  # from a version without sequence numbers
         if not number.isdigit() or len(number) > MAX_SEQUENCE_DIGITS or int(number) <= self.newest:
             shown = number[:MAX_SEQUENCE_DIGITS]
-            raise RefusedRecord(
+            raise RejectedRecord(
                 RejectReason.REPLAYED,
                 f"the sequence number {shown!r} on the model topic is not a number above {self.newest}: a replay",
             )
@@ -200,7 +200,7 @@ def promoted(settings: Settings, gate: ReplayGuard) -> Iterator[PromotedModel]:
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When the topic cannot be read.
     """
     refused = RateLimitedLog(log.warning, "model_record_rejected")
@@ -208,7 +208,7 @@ def promoted(settings: Settings, gate: ReplayGuard) -> Iterator[PromotedModel]:
         for entry in archive.read(settings.topics.models, 0):
             try:
                 gate.check(entry.key, entry.value, entry.headers)
-            except RefusedRecord as error:
+            except RejectedRecord as error:
                 refused(error.reason, reason=str(error), offset=entry.offset)
                 continue
             if entry.key is not None and entry.value is not None:
@@ -221,7 +221,7 @@ def publish(settings: Settings, key: str, data: bytes) -> None:
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When the topic cannot be read: the sequence number follows from the records before.
     FatalStreamError
         When the broker does not accept the record.

@@ -14,7 +14,7 @@ import structlog
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from fraud_service.domain.errors import ArchiveError, FatalStreamError
+from fraud_service.domain.errors import FatalStreamError, TopicReadError
 from fraud_service.kafka import clients
 from fraud_service.kafka.waiting import wait_until
 
@@ -90,12 +90,12 @@ def stable_ranges(settings: Settings, archive: TopicReader, topic: str) -> dict[
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When a transaction stays open for two minutes.
     """
     partitions = [TopicPartition(topic, number) for number in archive.spans(topic)]
     try:
         wait_for_open_transactions(clients.admin(settings), partitions, timeout_s=READ_TIMEOUT_S)
     except FatalStreamError as error:
-        raise ArchiveError(str(error)) from error
+        raise TopicReadError(str(error)) from error
     return archive.spans(topic)

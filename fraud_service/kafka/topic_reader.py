@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
 
-from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.errors import TopicReadError
 from fraud_service.kafka import clients
 from fraud_service.kafka.messages import read_headers
 from fraud_service.kafka.partition_reader import read_positions, read_to_end, watermarks
@@ -66,7 +66,7 @@ class TopicReader:
 
         Raises
         ------
-        ArchiveError
+        TopicReadError
             When the topic does not exist, or the cluster does not answer.
         ClusterUnavailable, PreflightError
             When a partition has no leader for a minute, or access is denied.
@@ -74,13 +74,13 @@ class TopicReader:
         try:
             there = self._consumer.list_topics(topic, timeout=clients.REQUEST_TIMEOUT_S).topics[topic]
             if there.error is not None:
-                raise ArchiveError(f"topic {topic} cannot be read: {there.error.str()}")
+                raise TopicReadError(f"topic {topic} cannot be read: {there.error.str()}")
             return {
                 number: OffsetRange(*watermarks(self._consumer, TopicPartition(topic, number)))
                 for number in sorted(there.partitions)
             }
         except KafkaException as error:
-            raise ArchiveError(f"topic {topic} cannot be read: {error.args[0].str()}") from error
+            raise TopicReadError(f"topic {topic} cannot be read: {error.args[0].str()}") from error
 
     def since(self, topic: str, moment: int | Mapping[int, int]) -> dict[int, int]:
         """Return for each partition the offset of the first record appended at or after a moment (epoch ms).
@@ -94,7 +94,7 @@ class TopicReader:
         try:
             found = self._consumer.offsets_for_times(asked, timeout=clients.REQUEST_TIMEOUT_S)
         except KafkaException as error:
-            raise ArchiveError(f"topic {topic} cannot be searched by time: {error.args[0].str()}") from error
+            raise TopicReadError(f"topic {topic} cannot be searched by time: {error.args[0].str()}") from error
         return {
             place.partition: spans[place.partition].end if place.offset in {OFFSET_END, -1} else place.offset
             for place in found
@@ -105,7 +105,7 @@ class TopicReader:
 
         Raises
         ------
-        ArchiveError
+        TopicReadError
             When the broker sends nothing for a minute, or answers with an error.
         """
         span = self.spans(topic)[partition]
@@ -114,7 +114,7 @@ class TopicReader:
             return
         self._consumer.assign([TopicPartition(topic, partition, begin)])
         ends = {(topic, partition): end}
-        for batch in read_to_end(self._consumer, ends, STALL_TIMEOUT_S, error=ArchiveError):
+        for batch in read_to_end(self._consumer, ends, STALL_TIMEOUT_S, error=TopicReadError):
             for message in batch:
                 if is_unreadable(message):
                     # The dead letter of such a batch names the last offset of the batch.
@@ -122,7 +122,7 @@ class TopicReader:
                     yield Record(topic, partition, behind - 1, None, None, 0, [])
                     break
                 if message.error() is not None:
-                    raise ArchiveError(f"{topic}[{partition}] cannot be read: {message.error().str()}")
+                    raise TopicReadError(f"{topic}[{partition}] cannot be read: {message.error().str()}")
                 if message.offset() >= end:
                     return
                 yield Record(

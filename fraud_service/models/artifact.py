@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from fraud_service.domain.codec import UNREADABLE, ModelVersion
-from fraud_service.domain.errors import ModelError, RefusedRecord
+from fraud_service.domain.errors import ModelError, RejectedRecord
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.models.onnx_graph import onnx_bytes
@@ -142,7 +142,7 @@ def _require_signature(folder: Path, manifest: bytes, keyring: Keyring) -> None:
         raise ModelError(f"{folder} is not signed ({SIGNATURE}: {error.strerror}): {fix}") from None
     except UNREADABLE as error:
         raise ModelError(f"{folder / SIGNATURE} is not a signature: {error}; {fix}") from None
-    except RefusedRecord as error:
+    except RejectedRecord as error:
         raise ModelError(f"{folder / SIGNATURE} is not valid ({error.reason}): {fix}") from None
 
 

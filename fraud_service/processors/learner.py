@@ -297,7 +297,7 @@ class LearnerProcessor:
         newest = self._passed
         if newest < 0 or newest <= self._now.closed:
             return
-        if self._now.taught_at < 0 and (newest - self._now.closed) * self._schedule.interval > MAX_GAP_MS:
+        if self._now.last_trained < 0 and (newest - self._now.closed) * self._schedule.interval > MAX_GAP_MS:
             self._keep(LearnerState.starting_at(newest - 1))  # the first transaction ever had a wrong time
         if self._barrier is None:
             ends = self._inputs.unread()

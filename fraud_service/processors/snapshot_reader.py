@@ -162,12 +162,13 @@ class SnapshotReader:
             self._failure = error
 
     def _activate(self, *, final: bool = False) -> None:
-        before = self._store.incomplete
+        before = len(self._store.incomplete)
         self._store.apply_received(final=final)
-        if self._store.incomplete > before:
+        skipped = len(self._store.incomplete) - before
+        if skipped:
             self._skipped(
                 "incomplete",
-                skipped=self._store.incomplete - before,
+                skipped=skipped,
                 active=self._store.newest.version,
                 hint="risk rows are missing, or the snapshot names a pretrained model that is not loaded",
             )

@@ -12,7 +12,7 @@ from quixstreams.state.rocksdb.metadata import CHANGELOG_OFFSET_KEY
 from quixstreams.utils.json import dumps
 from rocksdict import AccessType, Options, Rdict
 
-from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.errors import TopicReadError
 from fraud_service.kafka import open_transactions
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[R
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When it cannot be read, or when an open transaction of a killed process does not end within two minutes.
     """
     for number, span in open_transactions.stable_ranges(settings, archive, changelog).items():
@@ -76,7 +76,7 @@ class LocalState(NamedTuple):
 
         Raises
         ------
-        ArchiveError
+        TopicReadError
             When it cannot be read.
         """
         path = state_dir / group / "default" / topic / str(partition)
@@ -88,7 +88,7 @@ class LocalState(NamedTuple):
             store = Rdict(str(path), Options(raw_mode=True), families, AccessType.read_only())
             stored = store.get_column_family("__metadata__").get(CHANGELOG_OFFSET_KEY)
         except Exception as error:
-            raise ArchiveError(f"the state in {path} cannot be read: {error}") from error
+            raise TopicReadError(f"the state in {path} cannot be read: {error}") from error
         try:
             yield cls(store, -1 if stored is None else int.from_bytes(stored, "big"))
         finally:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fraud_service.domain.errors import RefusedRecord
+from fraud_service.domain.errors import RejectedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ class Keyring(msgspec.Struct, frozen=True):
 
         Raises
         ------
-        RefusedRecord
+        RejectedRecord
             With a `RejectReason`.
         """
         if not self.requires_signatures:
@@ -81,15 +81,15 @@ class Keyring(msgspec.Struct, frozen=True):
         found = dict(headers)
         name, given = found.get(KEY_HEADER), found.get(SIGNATURE_HEADER)
         if not name or not given:
-            raise RefusedRecord(RejectReason.UNSIGNED, f"a record on the topic of {role} is not signed")
+            raise RejectedRecord(RejectReason.UNSIGNED, f"a record on the topic of {role} is not signed")
         secret = self.keys.get(name.decode(errors="replace"))
         if secret is None:
-            raise RefusedRecord(
+            raise RejectedRecord(
                 RejectReason.UNKNOWN_KEY, f"a record on the topic of {role} is signed with an unknown key"
             )
         covered = [(header, content or b"") for header, content in headers if header != SIGNATURE_HEADER]
         if not hmac.compare_digest(self._signature(secret, role, key, value, covered), given):
-            raise RefusedRecord(RejectReason.FORGED, f"a record on the topic of {role} does not match its signature")
+            raise RejectedRecord(RejectReason.FORGED, f"a record on the topic of {role} does not match its signature")
 
     def _signature(
         self, secret: bytes, role: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]

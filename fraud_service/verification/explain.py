@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.errors import ArchiveError, ConfigurationError, InvalidRecord
+from fraud_service.domain.errors import ConfigurationError, InvalidRecord, TopicReadError
 from fraud_service.domain.events import Label, Transaction, facts, rfc3339
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
@@ -116,7 +116,7 @@ def explain(
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When the searched part of the log has no such decision, or a topic cannot be read.
     ConfigurationError
         When there are fewer payments under this id.
@@ -152,7 +152,7 @@ def _find(reader: TopicReader, settings: Settings, transaction_id: str, card: st
                 return Place(partition, entry.offset, record)
     where = f"on {topic}, partition {', '.join(map(str, partitions))}"
     when = "" if at is None else f", an hour around {rfc3339(at)} of the broker's clock"
-    raise ArchiveError(f"no decision on transaction {transaction_id!r} {where}{when}")
+    raise TopicReadError(f"no decision on transaction {transaction_id!r} {where}{when}")
 
 
 def _uses(pairs: Sequence[Pair], transaction_id: str) -> tuple[list[Use], list[Place]]:

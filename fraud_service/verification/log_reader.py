@@ -10,7 +10,7 @@ import msgspec
 from fraud_service.config import factories
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.errors import FraudServiceError, InvalidEvent, InvalidRecord, ModelError, RefusedRecord
+from fraud_service.domain.errors import FraudServiceError, InvalidEvent, InvalidRecord, ModelError, RejectedRecord
 from fraud_service.domain.events import decode_label
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.snapshot import Snapshot, decode_snapshot
@@ -129,7 +129,7 @@ def read_broadcasts(settings: Settings) -> Broadcasts:
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When a topic cannot be read.
     ModelError
         When the configured model cannot be loaded.
@@ -145,7 +145,7 @@ def read_broadcasts(settings: Settings) -> Broadcasts:
         for snapshot in snapshots(reader, settings, rejected):
             store.receive_snapshot(snapshot)
     store.apply_received(final=True)
-    return Broadcasts(pretrained, promoted, store, tuple(store.passed_over), tuple(rejected))
+    return Broadcasts(pretrained, promoted, store, tuple(store.incomplete), tuple(rejected))
 
 
 def signed_records(
@@ -155,7 +155,7 @@ def signed_records(
     for entry in entries:
         try:
             keyring.require(role, entry.key, entry.value, entry.headers)
-        except RefusedRecord as error:
+        except RejectedRecord as error:
             on_rejected(entry, error)
         else:
             yield entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from fraud_service.domain.codec import LATEST
-from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.errors import TopicReadError
 from fraud_service.kafka.consumer_groups import committed_offsets
 from fraud_service.kafka.open_transactions import stable_ranges
 from fraud_service.kafka.topic_reader import OffsetRange
@@ -118,6 +118,6 @@ def _expired_until(reader: TopicReader, topic: str, ranges: Ranges, findings: Fi
 def _require_equal_counts(ranges: dict[str, Ranges]) -> None:
     if len({len(partitions) for partitions in ranges.values()}) > 1:
         listed = ", ".join(f"{name} has {len(partitions)}" for name, partitions in ranges.items())
-        raise ArchiveError(
+        raise TopicReadError(
             f"inputs, scores and alerts must have equally many partitions, but {listed}: run `topics check`"
         )

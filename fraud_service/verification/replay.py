@@ -68,7 +68,7 @@ def plan(settings: Settings, time_range: TimeRange, partitions: Sequence[int] | 
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When a topic cannot be read.
     ConfigurationError
         When a requested partition does not exist.

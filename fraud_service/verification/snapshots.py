@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fraud_service.config import factories
-from fraud_service.domain.errors import ArchiveError, ConfigurationError, InvalidRecord
+from fraud_service.domain.errors import ConfigurationError, InvalidRecord, TopicReadError
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.in_memory import MemoryStore
 from fraud_service.domain.online_training import NegativeSampler
@@ -109,7 +109,7 @@ def rebuild(
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When the first labelled examples expired, or a topic cannot be read.
     ConfigurationError
         When there is no such snapshot.
@@ -138,7 +138,7 @@ def rebuild_boundaries(
     topic = settings.topics.labelled
     with log_reader.opened(settings) as reader:
         if any(span.begin for span in reader.spans(topic).values()):
-            raise ArchiveError(
+            raise TopicReadError(
                 f"topic {topic} has lost its first records to retention: snapshots cannot be rebuilt without them"
             )
         rows: dict[str, dict[str, bytes | None]] = defaultdict(dict)
@@ -213,11 +213,11 @@ def load_broadcasts(settings: Settings) -> Broadcasts:
             for key, row in one.result.risk.items():
                 store.receive_risk(snapshot.version, key, row)
             store.receive_snapshot(snapshot)
-    except ArchiveError:
+    except TopicReadError:
         return found
     store.apply_received(final=True)
     return msgspec.structs.replace(
-        found, store=store, incomplete=tuple(store.passed_over), rejected=(*found.rejected, *altered)
+        found, store=store, incomplete=tuple(store.incomplete), rejected=(*found.rejected, *altered)
     )
 
 

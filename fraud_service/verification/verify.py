@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.config.keyring import load_keyring
-from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.errors import TopicReadError
 from fraud_service.runtime.changelogs import LocalState, on_disk
 from fraud_service.security.signatures import Keyring
 from fraud_service.verification import labels_and_snapshots, log_reader, replay, snapshots
@@ -70,7 +70,7 @@ def verify(
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When a topic cannot be read to its end, or inputs, scores and alerts have different numbers of partitions.
     """
     with log_reader.opened(settings, f"{settings.scorer_group}-verify") as reader:
@@ -176,7 +176,7 @@ class _Verification:
                     scope = _state_scope(self._settings, self.cut, number)
                     compare_volume(scope, volume, self._read("changelog", number), self._findings)
         if not found:
-            raise ArchiveError(f"there is no state of group {group} in {folder}")
+            raise TopicReadError(f"there is no state of group {group} in {folder}")
 
     def _check_offsets(self) -> None:
         for role, group, offsets in (
@@ -330,7 +330,7 @@ def rebuild_snapshots(settings: Settings, findings: Findings) -> None:
     """Rebuild every snapshot from the labelled examples, and report those that differ."""
     try:
         proof = snapshots.rebuild(settings)
-    except ArchiveError as error:
+    except TopicReadError as error:
         findings.note(str(error))
         return
     findings.count("snapshots_rebuilt", proof.rebuilt)

@@ -52,7 +52,7 @@ def compare(
 
     Raises
     ------
-    ArchiveError
+    TopicReadError
         When a topic cannot be read.
     ConfigurationError
         When there is no promoted model of that version.

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from support.processes import fresh_settings
 
-from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.errors import TopicReadError
 from fraud_service.kafka import clients, consumer_groups, waiting
 from fraud_service.kafka.topic_reader import OffsetRange, TopicReader
 from fraud_service.runtime import changelogs
@@ -69,7 +69,7 @@ def test_the_first_offset_at_or_after_a_time_is_found(settings):
 
 
 def test_a_missing_topic_is_named(settings):
-    with TopicReader(settings, "test") as archive, pytest.raises(ArchiveError, match="no-such-topic"):
+    with TopicReader(settings, "test") as archive, pytest.raises(TopicReadError, match="no-such-topic"):
         archive.spans("no-such-topic")
 
 

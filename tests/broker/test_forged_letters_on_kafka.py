@@ -12,7 +12,7 @@ from support.processes import Service, fresh_settings, read_all
 from typer.testing import CliRunner
 
 from fraud_service.cli import app
-from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.errors import TopicReadError
 from fraud_service.domain.records import SwitchRecord, decode_score, encode_record
 from fraud_service.kafka import clients, topics
 from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters
@@ -105,7 +105,7 @@ def test_foreign_records_and_marks_neither_stop_a_command_nor_hide_a_dead_letter
     listed = command(settings, "list", "--json")
     assert [json.loads(line)["reason"] for line in listed.stdout.splitlines()] == ["missing_key"]
     assert command(settings, "show", str(real.entry.partition), str(real.entry.offset)).exit_code == 0
-    with pytest.raises(ArchiveError, match="there is no dead letter"):
+    with pytest.raises(TopicReadError, match="there is no dead letter"):
         command(settings, "show", "0", "0" if real.entry.partition else "1")
     with log_reader.opened(settings) as archive:
         letters = log_reader.dead_letters(archive, settings)

@@ -344,7 +344,7 @@ def test_a_promoted_model_scores_from_a_snapshot_on_in_running_pods_and_in_new_o
     assert used == sorted(used, key=lambda model: model == version)  # the one, and from a moment on the other
     assert used[-1] == version
     for score in decided:
-        if score.snapshot != "untaught":
+        if score.snapshot != "untrained":
             named = {decode_snapshot(m.value()).version: decode_snapshot(m.value()).model for m in snapshots.read()}
             assert score.model == named[score.snapshot]
     scores.close()

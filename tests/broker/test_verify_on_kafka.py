@@ -14,7 +14,7 @@ from support.malformed import MALFORMED
 from support.processes import Service, Tail, fresh_settings, read_all
 from support.worlds import HOUR, MONDAY, transaction
 
-from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.errors import TopicReadError
 from fraud_service.domain.events import Label, LabelSource, encode
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka import clients
@@ -156,5 +156,5 @@ def test_a_volume_that_was_altered_is_found_and_one_that_is_not_there_is_said(ra
     store.close()
     (finding,) = verify(ran, VerifyOptions(volume=volume)).findings
     assert (finding.kind, finding.partition) == (Kind.STATE, 0)
-    with pytest.raises(ArchiveError, match="there is no state of group"):
+    with pytest.raises(TopicReadError, match="there is no state of group"):
         verify(ran, VerifyOptions(volume=tmp_path / "elsewhere"))

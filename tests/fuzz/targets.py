@@ -28,7 +28,7 @@ from fraud_service.cli import logging
 from fraud_service.config.settings import Settings
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.errors import InvalidEvent, ModelError, RefusedRecord
+from fraud_service.domain.errors import InvalidEvent, ModelError, RejectedRecord
 from fraud_service.domain.events import card_id_of, fields_of
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import (
@@ -226,7 +226,7 @@ def signs(data: bytes) -> bool:
     ours = [(name, content or b"") for name, content in headers if name.startswith("fraud-")]
     try:
         RING.require(*offered, headers)
-    except RefusedRecord as error:
+    except RejectedRecord as error:
         assert error.reason in [*RejectReason]  # noqa: PT017 - it need not be raised
         return False
     assert offered == (role, key, value)
@@ -280,7 +280,7 @@ def promotes(data: bytes) -> int:
     if ring.requires_signatures:
         assert received == []
         assert len(refused) == sent + 1
-        assert knowledge.at(MONDAY).snapshot.version == "untaught"
+        assert knowledge.at(MONDAY).snapshot.version == "untrained"
     models = []
     ModelRegistry(LinearModel(), refused.append, models.append, snapshots=knowledge).activate_newest(received)
     return len(models)

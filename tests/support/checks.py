@@ -131,7 +131,7 @@ class RiverScorer:
     pretrained: OnnxForest
 
     @classmethod
-    def untaught(cls, pretrained: OnnxForest, state: bytes | None = None) -> RiverScorer:
+    def untrained(cls, pretrained: OnnxForest, state: bytes | None = None) -> RiverScorer:
         return cls(RiverLearner(pretrained.untrained_online_model(), pretrained.version, state), pretrained)
 
     def score(self, rows):
@@ -145,7 +145,7 @@ class RiverScorer:
         return self.learner.state()
 
     def restored(self, data):
-        return RiverScorer.untaught(self.pretrained, data)
+        return RiverScorer.untrained(self.pretrained, data)
 
 
 def plausible(seed: int, count: int) -> list[Features]:

@@ -63,7 +63,7 @@ def score(transaction_id: str = "t1", timestamp: int = MONDAY, **facts: Any) -> 
         "online_logit": -2.0,
         "online_weight": 0.5,
         "model": "model-1",
-        "snapshot": "untaught",
+        "snapshot": "untrained",
         "is_stale": False,
         "is_duplicate": False,
         "reasons": [],

@@ -6,7 +6,7 @@ import pytest
 
 from fraud_service.admin.resign import UnsignedReplayGuard, _models_in_use
 from fraud_service.domain.detector import MAX_MODELS
-from fraud_service.domain.errors import RefusedRecord
+from fraud_service.domain.errors import RejectedRecord
 from fraud_service.kafka.model_topic import REFIT_KEY, SWITCH_KEY, PromotedModel
 from fraud_service.security.signatures import Keyring
 
@@ -38,7 +38,7 @@ def test_only_records_that_the_operator_vouches_for_are_accepted(allowed, believ
         if headers in believed:
             lenient(**allowed).require(*RECORD, headers)
         else:
-            with pytest.raises(RefusedRecord):
+            with pytest.raises(RejectedRecord):
                 lenient(**allowed).require(*RECORD, headers)
 
 

@@ -15,7 +15,7 @@ from fraud_service import cli
 from fraud_service.admin.models import ModelStatus
 from fraud_service.config.settings import Settings
 from fraud_service.demo.screen import console
-from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.errors import TopicReadError
 from fraud_service.domain.text import HIDDEN
 from fraud_service.evaluation.html import page, table
 from fraud_service.kafka.dead_letter_reader import DeadLetter, Selection
@@ -113,7 +113,7 @@ def test_no_command_prints_control_characters(run, command):
         assert TOLD in said.out
 
 
-@pytest.mark.parametrize("error", [ArchiveError(HOSTILE), RuntimeError(HOSTILE), KeyError(HOSTILE)])
+@pytest.mark.parametrize("error", [TopicReadError(HOSTILE), RuntimeError(HOSTILE), KeyError(HOSTILE)])
 def test_no_error_prints_control_characters(run, monkeypatch, error):
     def fail(*_, **__):
         raise error

@@ -332,7 +332,7 @@ def test_the_untrained_snapshot_gives_exactly_the_pretrained_score(payments, bas
     for assessment in Detector(LinearModel(base=base, **SUSPICIOUS), Policy()).assess(payments, {}, empty_store()):
         assert assessment.decision.pretrained_logit is not None
         assert assessment.decision.score == probability(assessment.decision.pretrained_logit)
-        assert assessment.decision.snapshot == "untaught"
+        assert assessment.decision.snapshot == "untrained"
         assert not assessment.decision.is_stale
 
 
@@ -367,7 +367,7 @@ def test_a_late_transaction_sees_no_label_that_was_unknown_at_its_time():
     late, punctual = transaction("t1", MONDAY - 1), transaction("t2", MONDAY)
     assessments = Detector(LinearModel(), Policy()).assess([punctual, late], {}, knowledge)
     assert [assessment.features.merchant_streak for assessment in assessments] == [1.0, 0.0]
-    assert [assessment.decision.snapshot for assessment in assessments] == [knowledge.newest.version, "untaught"]
+    assert [assessment.decision.snapshot for assessment in assessments] == [knowledge.newest.version, "untrained"]
 
 
 def test_every_feature_belongs_to_exactly_one_reason():
@@ -468,7 +468,9 @@ def test_a_profile_that_lacks_the_decision_on_its_transaction_is_a_bug():
 
 
 def test_a_decision_survives_the_store():
-    decision = Decision(Outcome.REVIEW, 0.5, None, 0.1, 1.0, "model-1", "untaught", is_stale=False, reasons=(NO_MODEL,))
+    decision = Decision(
+        Outcome.REVIEW, 0.5, None, 0.1, 1.0, "model-1", "untrained", is_stale=False, reasons=(NO_MODEL,)
+    )
     profile = Profile()
     profile.update(transaction())
     profile.add_decision(decision)

@@ -102,7 +102,7 @@ def test_a_labelled_record_has_the_example_and_its_boundary():
     assert {row.boundary_ms for row in result.labelled()} == {(START + 1) * CALENDAR.interval}
     assert result.progress.examples == 2
     assert result.progress.label_horizon == MONDAY + DAY + 5
-    assert result.progress.closed == result.progress.taught_at == START + 1
+    assert result.progress.closed == result.progress.last_trained == START + 1
     assert result.progress.model == b"[[1.0, -3.0, true, 1.0], [2.0, -3.0, false, 1.0]]"
     assert result.snapshot is not None
     assert result.snapshot.as_of == (START + 1) * CALENDAR.interval
@@ -358,7 +358,7 @@ def test_scorers_that_apply_every_snapshot_have_the_table_of_its_digest(payments
         knowledge.receive_snapshot(decode_snapshot(encode_snapshot(result.snapshot)))
         knowledge.apply_received()
         assert knowledge.newest == result.snapshot
-    assert knowledge.incomplete == 0
+    assert knowledge.incomplete == []
 
 
 @FAST
@@ -374,9 +374,9 @@ def test_no_snapshot_contains_later_labels(payments):
 
 
 PROGRESS = LearnerState(
-    began=3,
+    start=3,
     closed=7,
-    taught_at=6,
+    last_trained=6,
     examples=9,
     label_horizon=4,
     comparison=ModelComparison().with_scores(3, [LabelledScore(0.1, 1 / 3, is_fraud=True, weight=1.5)]),

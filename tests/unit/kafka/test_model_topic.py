@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from fraud_service.config.settings import Settings
-from fraud_service.domain.errors import FatalStreamError, RefusedRecord
+from fraud_service.domain.errors import FatalStreamError, RejectedRecord
 from fraud_service.kafka import clients, model_topic, waiting
 from fraud_service.kafka.model_topic import SEQUENCE_HEADER, ModelTopicReader, ReplayGuard
 from fraud_service.security.signatures import Keyring, RejectReason
@@ -27,7 +27,7 @@ def test_a_record_with_a_sequence_number_that_does_not_grow_is_rejected():
     for number in (b"5", b"7"):
         gate.check(b"key", b"value", headers(number))
     for number in (b"7", b"6"):
-        with pytest.raises(RefusedRecord) as refused:
+        with pytest.raises(RejectedRecord) as refused:
             gate.check(b"key", b"value", headers(number))
         assert refused.value.reason == RejectReason.REPLAYED
     gate.check(b"key", b"value", headers(b"8"))
@@ -38,14 +38,14 @@ def test_a_record_with_a_sequence_number_that_does_not_grow_is_rejected():
 @pytest.mark.parametrize("number", [b"9" * 5000, b"-1", b"0x10", b"\xff", "٣".encode()], ids=repr)
 def test_an_invalid_sequence_number_is_rejected_and_the_next_record_is_accepted(ring, number):
     gate = ReplayGuard(ring)
-    with pytest.raises(RefusedRecord):
+    with pytest.raises(RejectedRecord):
         gate.check(b"key", b"value", headers(number, ring))
     gate.check(b"key", b"value", headers(b"1", ring))
 
 
 def test_a_record_without_a_sequence_number_is_accepted_only_without_keys():
     ReplayGuard(Keyring()).check(b"key", b"value", [])
-    with pytest.raises(RefusedRecord):
+    with pytest.raises(RejectedRecord):
         ReplayGuard(RING).check(b"key", b"value", RING.signed("models", b"key", b"value", []))
 
 
@@ -87,7 +87,7 @@ def test_in_an_outage_a_refresh_returns_what_has_arrived_and_a_start_fails(monke
 
 def test_an_unsigned_sequence_number_does_not_block_signed_records():
     gate = ReplayGuard(RING)
-    with pytest.raises(RefusedRecord):
+    with pytest.raises(RejectedRecord):
         gate.check(b"key", b"value", [(SEQUENCE_HEADER, b"9" * 18)])
     gate.check(b"key", b"value", headers(b"1"))
 

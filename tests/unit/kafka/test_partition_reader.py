@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import OFFSET_INVALID, TopicPartition
 
-from fraud_service.domain.errors import ArchiveError
+from fraud_service.domain.errors import TopicReadError
 from fraud_service.kafka import waiting
 from fraud_service.kafka.partition_reader import end_to_read, poll_available, read_to_end
 
@@ -39,8 +39,8 @@ def test_reading_ends_when_the_position_is_at_the_end_though_the_last_records_ar
 def test_a_read_without_progress_fails_and_names_partition_and_offset(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    with pytest.raises(ArchiveError, match=r"sent nothing for 5 s: payments\[0\] at offset 4 of 10\."):
-        list(read_to_end(Consumer(4), ENDS, 5.0, error=ArchiveError))
+    with pytest.raises(TopicReadError, match=r"sent nothing for 5 s: payments\[0\] at offset 4 of 10\."):
+        list(read_to_end(Consumer(4), ENDS, 5.0, error=TopicReadError))
 
 
 def test_progress_extends_the_time_for_a_read(monkeypatch):

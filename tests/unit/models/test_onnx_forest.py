@@ -36,11 +36,11 @@ def taught_snapshot(shipped):
 
 
 def untaught_learner(shipped):
-    return checks.RiverScorer.untaught(shipped)
+    return checks.RiverScorer.untrained(shipped)
 
 
 def taught_learner(shipped):
-    model = checks.RiverScorer.untaught(shipped)
+    model = checks.RiverScorer.untrained(shipped)
     checks.teach(model, checks.planted(99, 1500))
     return model
 
@@ -93,7 +93,7 @@ def test_a_model_that_remembers_every_example_fails_the_checks(shipped):
             return super().data() + Hoarder.hoard
 
     with pytest.raises(AssertionError):
-        checks.check_size_does_not_grow_with_examples(Hoarder.untaught(shipped))
+        checks.check_size_does_not_grow_with_examples(Hoarder.untrained(shipped))
 
 
 def test_the_area_under_the_curve_counts_ties_half():

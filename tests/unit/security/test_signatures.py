@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_service.domain.errors import RefusedRecord
+from fraud_service.domain.errors import RejectedRecord
 from fraud_service.security.signatures import KEY_HEADER, SIGNATURE_HEADER, Keyring, RejectReason
 
 pytestmark = pytest.mark.attack
@@ -17,7 +17,7 @@ HEADERS = st.lists(st.tuples(st.sampled_from(["fraud-snapshot", "fraud-sequence"
 
 
 def refusal(ring: Keyring, role: str, key, value, headers) -> str:
-    with pytest.raises(RefusedRecord) as refused:
+    with pytest.raises(RejectedRecord) as refused:
         ring.require(role, key, value, headers)
     return refused.value.reason
 

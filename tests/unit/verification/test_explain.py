@@ -10,7 +10,7 @@ import pytest
 from support.replayed import copy
 
 from fraud_service import cli
-from fraud_service.domain.errors import ArchiveError, ConfigurationError
+from fraud_service.domain.errors import ConfigurationError, TopicReadError
 from fraud_service.domain.events import decode_label, instant, rfc3339
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.verification.case_report import html, text
@@ -121,9 +121,9 @@ def test_the_search_is_bounded_by_card_and_moment(log, flagged, monkeypatch):
     entry = next(e for e in log.on("scores") if decode_score(e.value) == flagged)
     name, card, moment = flagged.transaction_id, flagged.card_id, entry.timestamp
     assert explain(log.settings, name, card, moment).score == flagged
-    with pytest.raises(ArchiveError, match=f"no decision on transaction '{name}'"):
+    with pytest.raises(TopicReadError, match=f"no decision on transaction '{name}'"):
         explain(log.settings, name, "c-unknown")
-    with pytest.raises(ArchiveError, match="an hour around"):
+    with pytest.raises(TopicReadError, match="an hour around"):
         explain(log.settings, name, card, moment + 100_000_000)
 
 

@@ -8,7 +8,7 @@ from support.loop import looped
 from support.replayed import QUICK, copy, payment
 from support.worlds import HOUR, label
 
-from fraud_service.domain.errors import ArchiveError, ConfigurationError
+from fraud_service.domain.errors import ConfigurationError, TopicReadError
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.kafka.topic_reader import Record
@@ -110,7 +110,7 @@ def test_an_unsigned_record_does_not_change_when_the_learner_began(log, monkeypa
 def test_expired_examples_are_an_error_that_says_so(log, monkeypatch):
     altered = copy(log).serve(monkeypatch)
     altered.cut("labelled", 0.5)
-    with pytest.raises(ArchiveError, match="has lost its first records to retention"):
+    with pytest.raises(TopicReadError, match="has lost its first records to retention"):
         snapshots.rebuild(altered.settings)
 
 

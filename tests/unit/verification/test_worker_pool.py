@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from fraud_service.domain.errors import ArchiveError, FraudServiceError
+from fraud_service.domain.errors import FraudServiceError, TopicReadError
 from fraud_service.verification.worker_pool import run_in_processes
 
 
@@ -21,7 +21,7 @@ def count_to(number: int, count) -> int:
 def fail_or_wait(reason: str | None, count) -> None:
     count()
     if reason == "fail":
-        raise ArchiveError("topic x cannot be read")
+        raise TopicReadError("topic x cannot be read")
     if reason == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
@@ -36,7 +36,7 @@ def test_results_are_in_order_and_progress_adds_up(shares):
 
 @pytest.mark.parametrize(
     ("reason", "error", "text"),
-    [("fail", ArchiveError, "topic x cannot be read"), ("die", FraudServiceError, "a worker process was killed")],
+    [("fail", TopicReadError, "topic x cannot be read"), ("die", FraudServiceError, "a worker process was killed")],
 )
 def test_the_error_of_one_worker_ends_the_others(reason, error, text):
     begun = time.monotonic()

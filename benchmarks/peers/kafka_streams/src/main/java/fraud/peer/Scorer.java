@@ -23,7 +23,7 @@ final class Scorer implements Processor<byte[], byte[], byte[], byte[]> {
 
     private final Manifest manifest;
     private final Forest forest;
-    private final Snapshot untaught;
+    private final Snapshot untrained;
     private final Snapshot taught;
     private final TransactionReader reader = new TransactionReader();
     private final ProfileCodec codec = new ProfileCodec();
@@ -37,7 +37,7 @@ final class Scorer implements Processor<byte[], byte[], byte[], byte[]> {
     Scorer(Manifest manifest, Forest forest, Snapshot taught) {
         this.manifest = manifest;
         this.forest = forest;
-        this.untaught = Snapshot.untaught(manifest);
+        this.untrained = Snapshot.untrained(manifest);
         this.taught = taught;
     }
 
@@ -92,7 +92,7 @@ final class Scorer implements Processor<byte[], byte[], byte[], byte[]> {
     }
 
     private Decision decide(double[] row, long timestamp) {
-        Snapshot snapshot = taught != null && timestamp >= taught.effectiveFrom() ? taught : untaught;
+        Snapshot snapshot = taught != null && timestamp >= taught.effectiveFrom() ? taught : untrained;
         boolean isStale = snapshot.isStaleAt(timestamp);
         try {
             double pretrained = forest.logit(row);

@@ -18,13 +18,13 @@ record Snapshot(
         double intercept,
         double onlineWeight) {
 
-    private static final String UNTAUGHT = "untaught";
+    private static final String UNTRAINED = "untrained";
     private static final double LARGEST_INPUT = 5;
 
     /** The one before any label: its online score equals the pretrained one. */
-    static Snapshot untaught(Manifest manifest) {
+    static Snapshot untrained(Manifest manifest) {
         return new Snapshot(
-                UNTAUGHT, 0, 0, new double[Features.COUNT], new double[manifest.leaves()], 1, 0, 0.5);
+                UNTRAINED, 0, 0, new double[Features.COUNT], new double[manifest.leaves()], 1, 0, 0.5);
     }
 
     /** Reads a record of the service's snapshots topic from a file. */
@@ -48,7 +48,7 @@ record Snapshot(
     }
 
     boolean isStaleAt(long timestamp) {
-        return !version.equals(UNTAUGHT) && timestamp >= effectiveFrom + interval;
+        return !version.equals(UNTRAINED) && timestamp >= effectiveFrom + interval;
     }
 
     /** The online model: linear in the pretrained logit, the standardised features, and the leaves reached. */
