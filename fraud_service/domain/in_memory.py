@@ -78,8 +78,6 @@ class InMemoryService:
         Makes the online learner from its last state.
     label_delay
         Milliseconds from a transaction to its label where the history has no label time.
-    observe
-        Receives the result of every boundary. It may call `promote`.
     """
 
     def __init__(
@@ -90,12 +88,9 @@ class InMemoryService:
         schedule: LearningSchedule,
         sampling: NegativeSampler,
         label_delay: int,
-        *,
-        observe: Callable[[BoundaryResult], None] = lambda _: None,
     ) -> None:
         self._detector = detector
         self._restore = restore
-        self._observe = observe
         self._schedule = schedule
         self._label_delay = label_delay
         self._join = LabelJoin(MemoryStore(), schedule)
@@ -106,10 +101,13 @@ class InMemoryService:
         self.snapshots = SnapshotStore(initial)
         self.progress = LearnerState()
 
-    def run(self, history: Iterable[LabelledTransaction]) -> Iterator[Assessment]:
+    def run(
+        self, history: Iterable[LabelledTransaction], observe: Callable[[BoundaryResult], None] = lambda _: None
+    ) -> Iterator[Assessment]:
         """Score a history in event order; yield one assessment per transaction.
 
         Transactions between two boundaries are scored in batches, because snapshots change only at boundaries.
+        `observe` receives the result of every boundary, before its snapshot is received. It may call `promote`.
         """
         batch: list[LabelledTransaction] = []
         for event in history:
@@ -117,7 +115,7 @@ class InMemoryService:
                 yield from self._score(batch)
                 batch = []
             if not batch:
-                self._close_boundaries(event.transaction.timestamp)
+                self._close_boundaries(event.transaction.timestamp, observe)
             batch.append(event)
         yield from self._score(batch)
 
@@ -135,14 +133,17 @@ class InMemoryService:
     def _next_boundary(self) -> int:
         return (self.progress.closed + 1) * self._schedule.interval
 
-    def _close_boundaries(self, now: int) -> None:
+    def _close_boundaries(self, now: int, observe: Callable[[BoundaryResult], None]) -> None:
         """Close the boundaries up to `now`, each with the labels known by then."""
         if self.progress.closed < 0:
             self.progress = LearnerState.starting_at(now // self._schedule.interval)
         while self._next_boundary() <= now:
             boundary = self.progress.closed + 1
             self._deliver_labels(boundary * self._schedule.interval)
-            self._apply(self._train(boundary))
+            result = self._train(boundary)
+            self.progress = result.progress
+            observe(result)
+            self._receive(result)
 
     def _deliver_labels(self, until: int) -> None:
         while self._labels and self._labels[0][0] <= until:
@@ -155,16 +156,14 @@ class InMemoryService:
         return self._trainer.close(boundary, self.progress, examples_due([self._join], boundary), learner)
 
     def promote(self, model: PretrainedModel, restore: Callable[[bytes | None], OnlineLearner]) -> None:
-        """Score with another pretrained model from the next snapshot on."""
-        untrained = restore(None).export()
-        self._detector.register_model(model)
-        self.snapshots.register_model(model.version, len(untrained.leaf_weights))
+        """Train beside another pretrained model from the next snapshot on.
+
+        A `ModelRegistry` calls this. It also registers the model with the detector and with `snapshots`.
+        """
         self._trainer.promote(model)
         self._restore = restore
 
-    def _apply(self, result: BoundaryResult) -> None:
-        self.progress = result.progress
-        self._observe(result)
+    def _receive(self, result: BoundaryResult) -> None:
         if result.snapshot is None:
             return
         for key, row in result.risk.items():

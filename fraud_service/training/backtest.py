@@ -28,6 +28,7 @@ from fraud_service.evaluation.metrics import Scores, evaluate
 from fraud_service.evaluation.result import Result
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
+from fraud_service.models.registry import ModelRegistry
 from fraud_service.training.refit import LabelledWindow, evaluate_challenger
 
 if TYPE_CHECKING:
@@ -80,30 +81,29 @@ class BacktestPlan(msgspec.Struct, frozen=True):
 class RefitSchedule:
     """Collect labels, and evaluate a challenger against the active model at regular boundaries."""
 
-    def __init__(self, plan: BacktestPlan, champion: OnnxForest) -> None:
+    def __init__(self, plan: BacktestPlan, models: ModelRegistry) -> None:
         self._plan = plan
-        self._champion = champion
+        self._models = models
         self._window = LabelledWindow()
         self._next = 0
         self.outcomes: list[RefitRecord] = []
 
-    def observe(self, result: BoundaryResult) -> OnnxForest | None:
-        """Add the labels of a boundary; return the promoted model if a re-fit was due and its challenger won."""
+    def observe(self, result: BoundaryResult) -> None:
+        """Add the labels of a boundary; if a re-fit is due and its challenger wins, activate the challenger."""
         if self._plan.refit_every is None:
-            return None
+            return
         self._window.add(result.labelled())
         now = result.as_of
         if not self._next:
             self._next = (now if self._plan.start is None else self._plan.start) + self._plan.refit_every
         if now < self._next:
-            return None
+            return
         self._next += self._plan.refit_every
-        outcome, promoted = evaluate_challenger(self._window.examples(), self._champion, now, self._plan.source)
+        champion = self._models.active
+        outcome, promoted = evaluate_challenger(self._window.examples(), champion, now, self._plan.source)
         self.outcomes.append(outcome)
-        if promoted is None:
-            return None
-        self._champion = OnnxForest(promoted)
-        return self._champion
+        if promoted is not None:
+            self._models.activate(OnnxForest(promoted))
 
 
 class ResultTable:
@@ -195,25 +195,25 @@ def backtest(
         The model cannot be loaded.
     """
     model = OnnxForest.load(artifact.find(plan.models))
-    refits = RefitSchedule(plan, model)
-
-    def observe(result: BoundaryResult) -> None:
-        promoted = refits.observe(result)
-        if promoted is not None:
-            service.promote(promoted, plan.restore(promoted))
-
+    detector = Detector(model, factories.policy(settings))
     service = InMemoryService(
-        Detector(model, factories.policy(settings)),
+        detector,
         factories.first_snapshot(model),
         plan.restore(model),
         msgspec.structs.replace(factories.calendar(settings), maturity=plan.label_delay),
         NegativeSampler(settings.negative_sample_rate if plan.online or plan.refit_every is not None else 0.0),
         plan.label_delay,
-        observe=observe,
     )
+    models = ModelRegistry(
+        model,
+        on_activated=lambda active: service.promote(active, plan.restore(active)),
+        detector=detector,
+        snapshots=service.snapshots,
+    )
+    refits = RefitSchedule(plan, models)
     reported = ResultTable()
     events, scored = tee(history)
-    for event, assessment in zip(events, service.run(scored), strict=True):
+    for event, assessment in zip(events, service.run(scored, refits.observe), strict=True):
         progress()
         if plan.start is None or event.transaction.timestamp >= plan.start:
             active = service.snapshots.at(event.transaction.timestamp).snapshot

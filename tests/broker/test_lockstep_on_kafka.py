@@ -24,6 +24,7 @@ from fraud_service.domain.time import DAY, HOUR
 from fraud_service.kafka import clients, model_topic, topics
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
+from fraud_service.models.registry import ModelRegistry
 from fraud_service.training.history import History
 from fraud_service.verification import replay
 from fraud_service.verification.decisions import TimeRange
@@ -88,8 +89,9 @@ def newest_boundary(settings) -> int:
 def test_a_fast_paced_replay_gives_the_scores_of_the_backtest(outcome):
     settings, history = outcome
     model = factories.pretrained(settings)
+    detector = Detector(model, factories.policy(settings))
     rehearsal = InMemoryService(
-        Detector(model, factories.policy(settings)),
+        detector,
         factories.first_snapshot(model),
         factories.restore(model),
         factories.calendar(settings),
@@ -97,13 +99,19 @@ def test_a_fast_paced_replay_gives_the_scores_of_the_backtest(outcome):
         DAY,
     )
     promoted = OnnxForest(other_model())
+    models = ModelRegistry(
+        model,
+        on_activated=lambda active: rehearsal.promote(active, factories.restore(active)),
+        detector=detector,
+        snapshots=rehearsal.snapshots,
+    )
 
-    def promote(lesson) -> None:
-        if lesson.as_of + INTERVAL == instant(f"{PROMOTION}T00:00:00Z", "promotion"):
-            rehearsal.promote(promoted, factories.restore(promoted))
+    def promote(result) -> None:
+        if result.as_of + INTERVAL == instant(f"{PROMOTION}T00:00:00Z", "promotion"):
+            models.activate(promoted)
 
-    rehearsal._observe = promote
-    expected = {v.transaction.transaction_id: encode_record(score_record(v)) for v in rehearsal.run(history)}
+    assessments = rehearsal.run(history, promote)
+    expected = {one.transaction.transaction_id: encode_record(score_record(one)) for one in assessments}
     scores = {decode_score(m.value()).transaction_id: m.value() for m in read_all(settings, settings.topics.scores)}
     snapshots = {decode_score(value).snapshot for value in scores.values()}
     assert len(snapshots) > 15
