@@ -33,18 +33,13 @@ PYTEST = $(BIN)/pytest --dist loadscope --no-loadscope-reorder
 test: setup
 	$(PYTEST) -n 2 --ignore=tests/deploy -m "not slow and not kafka"
 
-# Compare every byte of the scores of a service that is fed faster than real time. Beside other tests a score can be stale.
-ALONE = tests/broker/test_lockstep_on_kafka.py tests/broker/test_repartition_on_kafka.py
-
 # Everything, on Apache Kafka too.
 test-all: checks
-	$(PYTEST) -n 2 $(ALONE:%=--ignore=%)
-	$(BIN)/pytest $(ALONE)
+	$(PYTEST) -n 2
 
 # What `make test` leaves out.
 test-rest: checks
-	$(PYTEST) -n 2 -m "slow or kafka" $(ALONE:%=--ignore=%)
-	$(BIN)/pytest $(ALONE)
+	$(PYTEST) -n 2 -m "slow or kafka"
 
 # Everything, and how long it took, for the order of the next runs.
 test-durations: checks

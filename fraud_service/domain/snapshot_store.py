@@ -90,6 +90,11 @@ class SnapshotStore:
         starts, views = self._active
         return views[max(bisect_right(starts, timestamp) - 1, 0)]
 
+    @property
+    def is_waiting_for_rows(self) -> bool:
+        """Whether a snapshot has arrived without all its risk rows."""
+        return bool(self._pending)
+
     def is_behind(self, timestamp: int) -> bool:
         """Whether a newer snapshot should exist for this event time, or none has arrived yet."""
         return self.newest.is_untrained or self.newest.is_stale_at(timestamp)

@@ -46,9 +46,8 @@ MAX_KEY_BYTES: Final = 1024  # an id has at most 128 characters
 FOLLOW_POLL_S: Final = 0.2
 CATCH_UP_TIMEOUT_S: Final = 600.0  # without progress, before the first transaction
 MAX_RECORD_BYTES: Final = 1_000_000  # no learner can send more
-REFRESH_POLL_S: Final = 0.2  # between two refreshes; otherwise every batch would ask while the learner is down
 REFRESH_TIMEOUT_S: Final = 1.0  # for each step; after that, scoring continues with the newest snapshot
-OUTAGE_POLL_S: Final = 5.0  # between two requests to a cluster that does not answer
+OUTAGE_POLL_S: Final = 5.0  # after a refresh that failed; otherwise every batch would wait for the timeout
 
 
 class SnapshotReader:
@@ -115,19 +114,25 @@ class SnapshotReader:
     def refresh(self) -> None:
         """Wait until the thread has applied everything that is on the topics now.
 
-        The scorer calls this when it needs a newer snapshot, and then uses one that was just published.
+        The scorer calls this when it needs a newer snapshot, and then uses one that was just published. It does so for
+        each such batch: the snapshot may have been published since the last one. A request takes about a millisecond.
         """
         if time.monotonic() < self._next_refresh:
             return
         try:
             ends = self._ends(self._end)
             with self._has_polled:
-                self._has_polled.wait_for(lambda: has_reached(ends, self._applied), REFRESH_TIMEOUT_S)
+                is_refreshed = self._has_polled.wait_for(lambda: self._has_applied(ends), REFRESH_TIMEOUT_S)
+            reason = None if is_refreshed else f"not all records were applied within {REFRESH_TIMEOUT_S:.0f} s"
         except KafkaException as error:  # an outage, which the stream reports itself
-            log.warning("snapshots_not_refreshed", reason=error.args[0].str())
+            reason = error.args[0].str()
+        if reason is not None:
+            log.warning("snapshots_not_refreshed", reason=reason)
             self._next_refresh = time.monotonic() + OUTAGE_POLL_S
-        else:
-            self._next_refresh = time.monotonic() + REFRESH_POLL_S
+
+    def _has_applied(self, ends: Ends) -> bool:
+        # A transaction ends on one topic before the other, so rows of a snapshot can still be on their way.
+        return has_reached(ends, self._applied) and not self._store.is_waiting_for_rows
 
     def raise_failure(self) -> None:
         """Raise the error that ended the thread, if any: a scorer must not continue without new snapshots."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from structlog.testing import capture_logs
 from support.worlds import online_model
 
 from fraud_service.config.settings import Settings
@@ -16,6 +18,7 @@ from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.kafka import clients, retries
 from fraud_service.kafka.model_topic import ModelTopicReader
 from fraud_service.kafka.topic_reader import TopicReader
+from fraud_service.processors import snapshot_reader as snapshot_reader_module
 from fraud_service.processors.snapshot_reader import REFRESH_TIMEOUT_S, SnapshotReader
 
 
@@ -57,8 +60,7 @@ def promotions() -> None:
 
 
 def broadcast() -> None:
-    followed = SnapshotReader(Settings(), SnapshotStore(untrained("model-1", online_model())), lambda _: None)
-    followed._catch_up()
+    snapshot_reader()._catch_up()
 
 
 def whole_topic() -> None:
@@ -90,9 +92,37 @@ def test_a_leader_that_does_not_come_is_named_by_its_partition(cluster, catch_up
         catch_up()
 
 
-def test_a_scorer_that_wants_a_newer_snapshot_does_not_stand_still_in_an_outage(cluster):
+def snapshot_reader() -> SnapshotReader:
+    return SnapshotReader(Settings(), SnapshotStore(untrained("model-1", online_model())), lambda _: None)
+
+
+def test_every_batch_that_needs_a_newer_snapshot_asks_for_it(cluster):
+    cluster.refusals = 0
+    reader = snapshot_reader()
+    reader._applied = {(topic, 0): 0 for topic in ("fraud.snapshots", "fraud.risk")}
+    for _ in range(3):
+        reader.refresh()
+    assert len(cluster.timeouts) == 3 * 2  # both topics each time
+
+
+def test_a_refresh_waits_for_the_risk_rows_of_a_snapshot_that_has_arrived(cluster, monkeypatch):
+    monkeypatch.setattr(snapshot_reader_module, "REFRESH_TIMEOUT_S", 0.02)
+    cluster.refusals = 0
+    reader = snapshot_reader()
+    reader._applied = {(topic, 0): 0 for topic in ("fraud.snapshots", "fraud.risk")}
+    initial = untrained("model-1", online_model())
+    reader._store.receive_snapshot(
+        msgspec.structs.replace(initial, as_of=1, effective_from=1, version="1", risk_rows=1)
+    )
+    with capture_logs() as lines:
+        reader.refresh()
+        reader.refresh()  # a pause follows, or each batch would wait as long
+    assert [line["event"] for line in lines] == ["snapshots_not_refreshed"]
+
+
+def test_a_scorer_that_needs_a_newer_snapshot_continues_during_an_outage(cluster):
     cluster.refusals = 1_000_000
-    followed = SnapshotReader(Settings(), SnapshotStore(untrained("model-1", online_model())), lambda _: None)
+    followed = snapshot_reader()
     began = time.monotonic()
     for _ in range(100):
         followed.refresh()
