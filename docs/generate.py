@@ -28,8 +28,7 @@ from fraud_service.domain.text import visible_json
 from fraud_service.kafka import topics
 from fraud_service.runtime.metrics.learner import LearnerMetrics
 from fraud_service.runtime.metrics.scorer import MAX_CURRENCIES, ScorerMetrics
-from fraud_service.runtime.metrics.stream import Metrics, StreamMetrics
-from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
+from fraud_service.runtime.metrics.stream import Metrics, StreamMetrics, TokenizerMetrics
 from fraud_service.security.signatures import RejectReason
 
 if TYPE_CHECKING:
@@ -161,9 +160,9 @@ class _Recorder(Metrics):
         super().__init__()
         self.rows: list[MetricRow] = []
 
-    def counter(self, name: str, text: str, *labels: str) -> Counter:
-        self.rows.append(MetricRow(f"{name}_total", "counter", labels, text))
-        return super().counter(name, text, *labels)
+    def counter(self, name: str, text: str, **labels: Iterable[str]) -> Counter:
+        self.rows.append(MetricRow(f"{name}_total", "counter", tuple(labels), text))
+        return super().counter(name, text, **labels)
 
     def gauge(self, name: str, text: str, *labels: str) -> Gauge:
         self.rows.append(MetricRow(name, "gauge", labels, text))
@@ -227,7 +226,7 @@ def _label_values() -> dict[str, str]:
         "`component`": _names(("pretrained", "online")),
         "`code`": f"{_names(codes)}: see [features](features.md#reason-codes)",
         "`currency`": f"the first {MAX_CURRENCIES} currencies that a process reads; all others are `other`",
-        "`refusal`": f"{members(RejectReason)}. `replayed`: sent a second time. `invalid`: signed, but unreadable",
+        "`rejection`": f"{members(RejectReason)}. `replayed`: sent a second time. `invalid`: signed, but unreadable",
         "`reason`": f"{members(DeadLetterReason)}: see [dead letters](dead-letters.md)",
         "`partition`": "number of an assigned input partition",
         "`pretrained`": "version of the pretrained model in use",

@@ -27,8 +27,7 @@ from fraud_service.runtime.application import FraudApplication, abort_previous_t
 from fraud_service.runtime.health import Health, HttpEndpoint
 from fraud_service.runtime.metrics.learner import LearnerMetrics
 from fraud_service.runtime.metrics.scorer import ScorerMetrics
-from fraud_service.runtime.metrics.stream import Metrics
-from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
+from fraud_service.runtime.metrics.stream import Metrics, TokenizerMetrics
 from fraud_service.runtime.stream import Hooks, Processing
 from fraud_service.security.signatures import RejectReason
 
@@ -118,7 +117,7 @@ def _learn(settings: Settings, health: Health, metrics: LearnerMetrics, model: O
         health.update(models_loaded=True)
 
         def show(active: OnnxForest) -> None:
-            metrics.show_model(active.version)
+            metrics.model.info({"pretrained": active.version})
             log.info("model_activated", model=active.version)
 
         models = ModelRegistry(model, reject_model(metrics), show)
@@ -169,7 +168,7 @@ def run_with_restarts(settings: Settings, health: Health, metrics: StreamMetrics
         Every other error of `work`.
     """
     while True:
-        health.begin(MAX_START_S)
+        health.record_start(MAX_START_S)
         try:
             return work()
         except ClusterUnavailable as error:

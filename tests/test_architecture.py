@@ -252,7 +252,6 @@ TESTED_BY = {
     "unit/runtime/test_keyed_state.py": "runtime.changelogs",
     "unit/runtime/test_quix_internals.py": "runtime.stalled_fetch",
     "unit/runtime/test_health.py": "runtime.metrics.learner runtime.metrics.scorer runtime.metrics.stream",
-    "unit/processors/test_tokenizer.py": "runtime.metrics.tokenizer",
     "unit/runtime/test_error_classification.py": "service runtime.stream",
     "unit/security/test_card_data.py": (
         "security.card_numbers security.deobfuscation security.digit_context security.issuers"

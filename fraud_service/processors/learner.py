@@ -221,7 +221,7 @@ class LearnerProcessor:
         if taken is Admission.ADDED:
             self._metrics.scores.inc()
         elif taken is Admission.TOO_MANY:
-            self._metrics.untaught.inc()
+            self._metrics.unlearned.inc()
         self._event_times[message.partition] = max(self._event_times.get(message.partition, 0), record.timestamp)
         self._advance_watermark(record.timestamp // self._schedule.interval)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.messages import Received
     from fraud_service.runtime.keyed_state import StateAccessor
-    from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
+    from fraud_service.runtime.metrics.stream import TokenizerMetrics
 
 KEY_NAME: Final = re.compile("[a-z][a-z0-9]{0,11}")  # short: twelve digits in a row are not a card number
 
@@ -93,7 +93,8 @@ class TokenizerProcessor:
         except InvalidEvent as error:
             self._metrics.dead_letters.labels(error.reason).inc()
             return [dead_letter(self._without_key(message), error)]
-        self._metrics.count_message(is_label=is_label, is_changed=made[0] != (message.value, message.key))
+        is_changed = made[0] != (message.value, message.key)
+        self._metrics.messages.labels("label" if is_label else "transaction", str(is_changed).lower()).inc()
         return [Output("labels" if is_label else "transactions", key, value) for value, key in made]
 
     def _without_key(self, message: Received) -> Received:

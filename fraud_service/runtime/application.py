@@ -172,7 +172,7 @@ class FraudApplication(ExtensibleApplication):
             self._failure = self._failure or StoppedBeforeAssignment()
             raise self._failure
         self._member_id = consumer.memberid()
-        self._join_time_s = self._join_time_s or time.monotonic() - self._health.began
+        self._join_time_s = self._join_time_s or time.monotonic() - self._health.started_at
         if self._has_changelogs:
             changelogs = [place for place in partitions if place.topic not in self._spec.inputs]
             wait_for_open_transactions(clients.admin(self._settings), changelogs, self._health.heartbeat)

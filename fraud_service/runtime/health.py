@@ -18,9 +18,8 @@ import socket
 import ssl
 import time
 from collections import Counter
-from dataclasses import dataclass
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     from tornado.iostream import IOStream
 
     from fraud_service.runtime.metrics.stream import Metrics
+
+    _Answer = tuple[int, str, bytes]  # status, content type and body
 
 log = structlog.get_logger(__name__)
 
@@ -55,28 +56,23 @@ class Health:
     """State for the probes. The stream replaces its fields, and the HTTP thread reads them."""
 
     def __init__(self) -> None:
-        self._heartbeat_at = self.began = time.monotonic()
-        self._started = False
-        self.conditions: dict[str, bool] = {
-            "connected": True,
-            "assigned": False,
-            "recovered": False,
-            "models_loaded": False,
-        }
+        self._heartbeat_at = self.started_at = time.monotonic()
+        self.has_started = False
+        self.conditions = {"connected": True, "assigned": False, "recovered": False, "models_loaded": False}
 
     def heartbeat(self, grace_s: float = 0.0) -> None:
         """Record that the poll loop is alive; `grace_s` adds to the time until the next heartbeat is late."""
         self._heartbeat_at = time.monotonic() + grace_s
 
-    def begin(self, max_start_s: float) -> None:
-        """Record that the stream is starting."""
-        self.began = time.monotonic()
+    def record_start(self, max_start_s: float) -> None:
+        """Record that the stream is starting, which takes at most `max_start_s`."""
+        self.started_at = time.monotonic()
         self.heartbeat(max_start_s)
 
     def update(self, **conditions: bool) -> None:
         """Set readiness conditions."""
         self.conditions = {**self.conditions, **conditions}
-        self._started = self._started or self.is_ready
+        self.has_started = self.has_started or self.is_ready
 
     @property
     def is_live(self) -> bool:
@@ -88,31 +84,15 @@ class Health:
         """Whether transactions are being processed."""
         return all(self.conditions.values())
 
-    @property
-    def has_started(self) -> bool:
-        """Whether the process has been ready."""
-        return self._started
-
 
 class HttpEndpoint:
-    """Serve `/metrics`, `/livez`, `/readyz` and `/startupz`.
-
-    Parameters
-    ----------
-    identity
-        Files of certificate and private key, for HTTPS.
-
-    Raises
-    ------
-    ConfigurationError
-        When the address cannot be bound, or the certificate cannot be used.
-    """
+    """Serve `/metrics`, `/livez`, `/readyz` and `/startupz`, with HTTPS when `identity` names certificate and key."""
 
     def __init__(
         self, host: str, port: int, metrics: Metrics, health: Health, identity: tuple[Path, Path] | None = None
     ) -> None:
         self._certificate = None if identity is None else _Certificate(*identity)
-        self._application = _application(_Exposition(metrics), health)
+        self._application = _application(metrics, health)
         try:
             self._socket = socket.create_server((host, port), backlog=BACKLOG)
         except OSError as error:
@@ -157,8 +137,7 @@ class HttpEndpoint:
             server.ssl_options = self._certificate.renewed()
 
 
-@dataclass(frozen=True)
-class _Connection:
+class _Connection(NamedTuple):
     stream: IOStream
     address: str
     deadline: float
@@ -253,32 +232,41 @@ class _Exposition:
         self._metrics = metrics
         self._text, self._stale_at = b"", 0.0
 
-    def text(self) -> bytes:
+    def __call__(self) -> _Answer:
         if time.monotonic() >= self._stale_at:
             self._text = self._metrics.render()
             self._stale_at = time.monotonic() + RENDER_INTERVAL_S
-        return self._text
+        return 200, CONTENT_TYPE, self._text
 
 
-def _application(exposition: _Exposition, health: Health) -> Application:
+def _application(metrics: Metrics, health: Health) -> Application:
     # Do not log errors in requests and handshakes: a port scan would fill the log.
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
-    probes = {
-        "/livez": lambda: health.is_live,
-        "/readyz": lambda: health.is_ready,
-        "/startupz": lambda: health.has_started,
+
+    def probe(is_fine: Callable[[], bool]) -> Callable[[], _Answer]:
+        def answer() -> _Answer:
+            return 200 if is_fine() else 503, "application/json", json.dumps(health.conditions).encode() + b"\n"
+
+        return answer
+
+    routes = {
+        "/metrics": _Exposition(metrics),
+        "/livez": probe(lambda: health.is_live),
+        "/readyz": probe(lambda: health.is_ready),
+        "/startupz": probe(lambda: health.has_started),
     }
     return Application(
-        [
-            ("/metrics", _MetricsHandler, {"exposition": exposition}),
-            *((path, _ProbeHandler, {"health": health, "ask": ask}) for path, ask in probes.items()),
-        ],
-        default_handler_class=_NotFoundHandler,
+        [(path, _Handler, {"answer": answer}) for path, answer in routes.items()],
+        default_handler_class=_Handler,
+        default_handler_args={"answer": lambda: (404, "text/plain", b"metrics, livez, readyz, startupz\n")},
         log_function=lambda _: None,  # probes come every few seconds
     )
 
 
 class _Handler(RequestHandler):
+    def initialize(self, answer: Callable[[], _Answer]) -> None:
+        self._answer = answer
+
     def set_default_headers(self) -> None:
         """Hide the name and version of the server."""
         self.clear_header("Server")
@@ -286,28 +274,8 @@ class _Handler(RequestHandler):
     def compute_etag(self) -> None:
         """Do not hash the answer: it changes each time."""
 
-
-class _MetricsHandler(_Handler):
-    def initialize(self, exposition: _Exposition) -> None:
-        self._exposition = exposition
-
     def get(self) -> None:
-        self.set_header("Content-Type", CONTENT_TYPE)
-        self.finish(self._exposition.text())
-
-
-class _ProbeHandler(_Handler):
-    def initialize(self, health: Health, ask: Callable[[], bool]) -> None:
-        self._health, self._ask = health, ask
-
-    def get(self) -> None:
-        self.set_status(200 if self._ask() else 503)
-        self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(self._health.conditions).encode() + b"\n")
-
-
-class _NotFoundHandler(_Handler):
-    def prepare(self) -> None:
-        self.set_status(404)
-        self.set_header("Content-Type", "text/plain")
-        self.finish(b"metrics, livez, readyz, startupz\n")
+        status, content_type, body = self._answer()
+        self.set_status(status)
+        self.set_header("Content-Type", content_type)
+        self.finish(body)

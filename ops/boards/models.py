@@ -90,7 +90,7 @@ MODELS: Final = Board(
             (
                 Query("3600 * sum(rate(fraud_labels_early_total{%}[$__rate_interval]))", "early"),
                 Query("3600 * sum(rate(fraud_corrections_total{%}[$__rate_interval]))", "corrections"),
-                Query("3600 * sum(rate(fraud_untaught_payments_total{%}[$__rate_interval]))", "not taught"),
+                Query("3600 * sum(rate(fraud_unlearned_payments_total{%}[$__rate_interval]))", "not learned"),
             ),
         ),
         Chart(

@@ -135,8 +135,8 @@ RUNTIME: Final = Board(
             "Snapshots and promoted models that failed a check in the time range, and snapshots skipped because their "
             "risk rows or their model are missing. All should be 0, except that signatures are required (1).",
             (
-                Query("sum(increase(fraud_refused_snapshots_total{%}[$__range]))", "snapshots rejected"),
-                Query("sum(increase(fraud_refused_models_total{%}[$__range]))", "models rejected"),
+                Query("sum(increase(fraud_rejected_snapshots_total{%}[$__range]))", "snapshots rejected"),
+                Query("sum(increase(fraud_rejected_models_total{%}[$__range]))", "models rejected"),
                 Query("min(fraud_signatures_demanded{%})", "signatures required"),
                 Query("max(fraud_incomplete_snapshots{%})", "snapshots skipped"),
             ),

@@ -45,8 +45,8 @@ def test_scorer_and_learner_start_on_hostile_records_and_obey_the_switch(setting
     with scorer, learner:
         scorer.await_ready()
         learner.await_ready()
-        assert metric(scorer, "fraud_refused_snapshots_total") >= 13
-        assert metric(learner, "fraud_refused_models_total") >= 6
+        assert metric(scorer, "fraud_rejected_snapshots_total") >= 13
+        assert metric(learner, "fraud_rejected_models_total") >= 6
         done = CliRunner().invoke(app, ["online", "off"], env=environment(settings), catch_exceptions=False)
         assert done.stdout.endswith("the online model is off\n")
         scorer.wait_until(lambda: metric(scorer, "fraud_online_switch") == 0, 30)

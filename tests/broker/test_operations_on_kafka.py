@@ -359,7 +359,7 @@ def test_a_promoted_model_that_was_altered_is_refused_and_the_one_before_reigns(
     learner = Service(settings, "learn", tmp_path / "learner")
     with learner:
         learner.await_ready()
-        learner.wait_until(lambda: gauge(learner, 'fraud_refused_models_total{refusal="invalid"}') == 1, 60)
+        learner.wait_until(lambda: gauge(learner, 'fraud_rejected_models_total{refusal="invalid"}') == 1, 60)
         assert version not in metrics(learner)
 
 
@@ -368,7 +368,7 @@ def test_a_re_fit_that_lost_is_shown_by_a_running_learner_and_by_one_that_starts
         learner.wait_until(lambda: gauge(learner, "fraud_refit_seconds") == START / 1000, 30)
         assert gauge(learner, "fraud_refit_champion_average_precision") == 0.75
         assert gauge(learner, "fraud_refit_challenger_average_precision") == 0.625
-        assert gauge(learner, 'fraud_refused_models_total{refusal="invalid"}') == 0
+        assert gauge(learner, 'fraud_rejected_models_total{refusal="invalid"}') == 0
 
     with Service(settings, "learn", tmp_path / "first") as running:
         running.await_ready()

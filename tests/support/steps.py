@@ -22,8 +22,7 @@ from fraud_service.processors.scorer import ScorerProcessor
 from fraud_service.processors.tokenizer import TokenizerProcessor
 from fraud_service.runtime.metrics.learner import LearnerMetrics
 from fraud_service.runtime.metrics.scorer import ScorerMetrics
-from fraud_service.runtime.metrics.stream import Metrics
-from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
+from fraud_service.runtime.metrics.stream import Metrics, TokenizerMetrics
 from fraud_service.security.tokens import Tokenizer
 
 if TYPE_CHECKING:

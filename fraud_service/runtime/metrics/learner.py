@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import LabelSource
-from fraud_service.runtime.metrics.stream import FAST_BUCKETS_S, StreamMetrics, show_every_series
+from fraud_service.runtime.metrics.stream import FAST_BUCKETS_S, StreamMetrics
 from fraud_service.security.signatures import RejectReason
 
 if TYPE_CHECKING:
@@ -31,36 +31,38 @@ class LearnerMetrics(StreamMetrics):
         self._make_example_metrics(metrics)
         self._make_snapshot_metrics(metrics)
         self._make_refit_metrics(metrics)
-        self.refused = metrics.counter("fraud_refused_models", "Promoted models that failed their check.", "refusal")
-        show_every_series(self.refused, RejectReason)
+        self.rejected = metrics.counter(
+            "fraud_rejected_models", "Promoted models that failed their check.", rejection=RejectReason
+        )
         self.closing = metrics.histogram("fraud_boundary_seconds", "Time to close one boundary.", FAST_BUCKETS_S)
 
     def _make_input_metrics(self, metrics: Metrics) -> None:
         self.scores = metrics.counter("fraud_scores_received", "Score records added to the label join.")
         self.labels = metrics.counter(
-            "fraud_labels_received", "Labels received, by what they say and from whom.", "is_fraud", "source"
+            "fraud_labels_received",
+            "Labels received, by what they say and from whom.",
+            is_fraud=IS_FRAUD_VALUES,
+            source=LabelSource,
         )
-        show_every_series(self.labels, IS_FRAUD_VALUES, LabelSource)
         self.early = metrics.counter("fraud_labels_early", "Labels that arrived before their transaction.")
-        self.untaught = metrics.counter(
-            "fraud_untaught_payments", "Payments not learned: their transaction id already has eight payments."
+        self.unlearned = metrics.counter(
+            "fraud_unlearned_payments", "Payments not learned: their transaction id already has eight payments."
         )
 
     def _make_example_metrics(self, metrics: Metrics) -> None:
-        self.examples = metrics.counter("fraud_labelled_examples", "Labelled examples published.", "is_fraud")
-        show_every_series(self.examples, IS_FRAUD_VALUES)
+        self.examples = metrics.counter(
+            "fraud_labelled_examples", "Labelled examples published.", is_fraud=IS_FRAUD_VALUES
+        )
         self.corrections = metrics.counter("fraud_corrections", "Labelled examples that contradicted an earlier one.")
         self.confusion = metrics.counter(
             "fraud_labelled_decisions",
             "Labelled examples by decision and truth; precision and recall derive from it.",
-            "outcome",
-            "is_fraud",
+            outcome=Outcome,
+            is_fraud=IS_FRAUD_VALUES,
         )
-        show_every_series(self.confusion, Outcome, IS_FRAUD_VALUES)
         self.amounts = metrics.counter(
-            "fraud_labelled_fraud_amount", "Amount of labelled frauds, by the decision that was made.", "outcome"
+            "fraud_labelled_fraud_amount", "Amount of labelled frauds, by the decision that was made.", outcome=Outcome
         )
-        show_every_series(self.amounts, Outcome)
         self.delay = metrics.histogram(
             "fraud_label_delay_seconds", "From transaction to label, event time.", DELAY_BUCKETS_S
         )
@@ -93,7 +95,7 @@ class LearnerMetrics(StreamMetrics):
 
     def count_rejected(self, reason: str) -> None:
         """Count a record that failed its check."""
-        self.refused.labels(reason).inc()
+        self.rejected.labels(reason).inc()
 
     def observe(self, example: Example) -> None:
         """Count one labelled example."""
@@ -105,10 +107,6 @@ class LearnerMetrics(StreamMetrics):
             self.corrections.inc()
         if example.is_fraud:
             self.amounts.labels(scored.outcome).inc(scored.amount)
-
-    def show_model(self, version: str) -> None:
-        """Show the active pretrained model."""
-        self.model.info({"pretrained": version})
 
     def show_refit(self, found: RefitRecord) -> None:
         """Show the result of the newest re-fit. A figure that could not be computed is NaN."""

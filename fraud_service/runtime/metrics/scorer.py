@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Outcome
 from fraud_service.domain.reasons import CODES
-from fraud_service.runtime.metrics.stream import (
-    FAST_BUCKETS_S,
-    LATENCY_BUCKETS_S,
-    StreamMetrics,
-    show_every_series,
-)
+from fraud_service.runtime.metrics.stream import FAST_BUCKETS_S, LATENCY_BUCKETS_S, StreamMetrics
 from fraud_service.security.signatures import RejectReason
 
 if TYPE_CHECKING:
@@ -41,7 +36,7 @@ class ScorerMetrics(StreamMetrics):
         self._currencies: set[str] = set()
 
     def _make_transaction_metrics(self, metrics: Metrics) -> None:
-        self.transactions = metrics.counter("fraud_transactions", "Transactions assessed, by outcome.", "outcome")
+        self.transactions = metrics.counter("fraud_transactions", "Transactions assessed, by outcome.", outcome=Outcome)
         self.duplicates = metrics.counter("fraud_duplicate_transactions", "Transactions that were decided before.")
         self.cards = metrics.gauge("fraud_cards", "Cards in the local state, as RocksDB estimates.", "partition")
         self.cards_limit = metrics.gauge(
@@ -58,20 +53,22 @@ class ScorerMetrics(StreamMetrics):
         )
         self.scores = metrics.histogram("fraud_score", "Blended scores.", SCORE_BUCKETS)
         self.failures = metrics.counter(
-            "fraud_component_failures", "Scores of one component that were not finite or failed.", "component"
+            "fraud_component_failures",
+            "Scores of one component that were not finite or failed.",
+            component=("pretrained", "online"),
         )
-        show_every_series(self.failures, ("pretrained", "online"))
         self.stale = metrics.counter(
             "fraud_stale_decisions", "Decisions for which a newer snapshot should have been active."
         )
 
     def _make_alert_metrics(self, metrics: Metrics) -> None:
-        self.reasons = metrics.counter("fraud_reasons", "Reasons given with flagged transactions.", "code")
-        show_every_series(self.reasons, (*CODES, NO_MODEL.code, ID_REUSED.code))
+        self.reasons = metrics.counter(
+            "fraud_reasons", "Reasons given with flagged transactions.", code=(*CODES, NO_MODEL.code, ID_REUSED.code)
+        )
         self.unexplained = metrics.counter(
             "fraud_unexplained_alerts", "Flagged transactions whose reasons could not be given, though a model scored."
         )
-        self.flagged_amount = metrics.counter("fraud_flagged_amount", "Amount of flagged transactions.", "currency")
+        self.flagged_amount = metrics.counter("fraud_flagged_amount", "Amount of flagged transactions.", currency=())
 
     def _make_snapshot_metrics(self, metrics: Metrics) -> None:
         self.snapshot_examples = metrics.gauge(
@@ -85,17 +82,18 @@ class ScorerMetrics(StreamMetrics):
             "fraud_incomplete_snapshots",
             "Snapshots skipped: rows were missing, or their pretrained model is unknown.",
         )
-        self.refused = metrics.counter(
-            "fraud_refused_snapshots", "Records of snapshots, risk and models that failed their check.", "refusal"
+        self.rejected = metrics.counter(
+            "fraud_rejected_snapshots",
+            "Records of snapshots, risk and models that failed their check.",
+            rejection=RejectReason,
         )
-        show_every_series(self.refused, RejectReason)
         self.online = metrics.gauge("fraud_online_switch", "1 unless an operator switched the online model off.")
         self.online.set(1)
         self.model = metrics.info("fraud_model", "Active pretrained model of the scorer.")
 
     def count_rejected(self, reason: str) -> None:
         """Count a record that failed its check."""
-        self.refused.labels(reason).inc()
+        self.rejected.labels(reason).inc()
 
     def observe(self, verdicts: Sequence[Assessment]) -> None:
         """Count the assessments of a batch."""

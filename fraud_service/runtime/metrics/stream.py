@@ -1,4 +1,4 @@
-"""What all roles measure, and the registry that their metrics live in."""
+"""The registry of a process, and the metrics that all roles have. The tokenizer has only one more."""
 
 from __future__ import annotations
 
@@ -50,9 +50,16 @@ class Metrics:
         """Return the exposition of all metrics. Reads neither state nor Kafka."""
         return generate_latest(self.registry)
 
-    def counter(self, name: str, text: str, *labels: str) -> Counter:
-        """Make a counter; its exposed name ends in `_total`."""
-        return Counter(name, text, labels, registry=self.registry)
+    def counter(self, name: str, text: str, **labels: Iterable[str]) -> Counter:
+        """Make a counter whose exposed name ends in `_total`; `labels` are the closed sets of values of its labels.
+
+        It exposes every series from the start, because `increase` misses the first count of a new series. An empty
+        set of values stands for one that is not known before.
+        """
+        made = Counter(name, text, labels, registry=self.registry)
+        for values in product(*labels.values()) if labels else ():
+            made.labels(*values)
+        return made
 
     def gauge(self, name: str, text: str, *labels: str) -> Gauge:
         """Make a gauge."""
@@ -110,8 +117,9 @@ class StreamMetrics:
     ROLE: ClassVar[str] = ""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.dead_letters = metrics.counter("fraud_dead_letters", "Rejected messages, by reason.", "reason")
-        show_every_series(self.dead_letters, DeadLetterReason)
+        self.dead_letters = metrics.counter(
+            "fraud_dead_letters", "Rejected messages, by reason.", reason=DeadLetterReason
+        )
         self.assigned = metrics.gauge("fraud_assigned_partitions", "Input partitions assigned to this process.")
         self.ready = metrics.gauge(
             "fraud_ready", "1 when connected, assigned and recovered, with models loaded.", "role"
@@ -142,7 +150,16 @@ class StreamMetrics:
         ).set_function(self.pace.recovery)
 
 
-def show_every_series(counter: Counter, *values: Iterable[str]) -> None:
-    """Expose every series of a closed label set from the start: `increase` misses the first count of a new series."""
-    for labels in product(*values):
-        counter.labels(*labels)
+class TokenizerMetrics(StreamMetrics):
+    """Metrics of the tokenizer."""
+
+    ROLE = "tokenizer"
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(metrics)
+        self.messages = metrics.counter(
+            "fraud_tokenized",
+            "Messages forwarded, by kind and whether anything became a token.",
+            kind=("transaction", "label"),
+            replaced=("true", "false"),
+        )

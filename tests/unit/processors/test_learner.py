@@ -424,4 +424,4 @@ def test_payments_beyond_those_that_are_kept_under_one_id_are_counted_and_the_ot
     loop.tick()
     assert {e.amount for e in examples(loop)} == {30.0 + number for number in range(MAX_PAYMENTS)}
     assert all(e.is_fraud for e in examples(loop))
-    assert loop.learner_metrics.untaught._value.get() == 3
+    assert loop.learner_metrics.unlearned._value.get() == 3

@@ -32,8 +32,7 @@ from fraud_service.processors import learner, scorer
 from fraud_service.processors.snapshot_reader import MAX_RECORD_BYTES, SnapshotReader
 from fraud_service.processors.tokenizer import TokenizerProcessor
 from fraud_service.runtime.batching import MAX_BATCH, MAX_BATCH_BYTES, Batches
-from fraud_service.runtime.metrics.stream import Metrics
-from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
+from fraud_service.runtime.metrics.stream import Metrics, TokenizerMetrics
 from fraud_service.runtime.stream import StreamAccess
 from fraud_service.security.tokens import Tokenizer
 

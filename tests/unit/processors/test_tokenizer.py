@@ -11,8 +11,7 @@ from fraud_service.config.settings import Settings
 from fraud_service.domain.events import DeadLetterReason, encode
 from fraud_service.kafka.messages import Received
 from fraud_service.processors.tokenizer import TokenizerProcessor
-from fraud_service.runtime.metrics.stream import Metrics
-from fraud_service.runtime.metrics.tokenizer import TokenizerMetrics
+from fraud_service.runtime.metrics.stream import Metrics, TokenizerMetrics
 from fraud_service.security.tokens import Tokenizer
 
 pytestmark = pytest.mark.attack
