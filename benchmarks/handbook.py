@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fraud_service.evaluation.card_precision import card_precision
+from fraud_service.evaluation.ranking import card_precision
 from fraud_service.training.dataset import Examples
 from fraud_service.training.fit import fit
 

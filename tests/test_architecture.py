@@ -257,8 +257,7 @@ TESTED_BY = {
         "security.card_numbers security.deobfuscation security.digit_context security.issuers"
     ),
     "unit/training/test_fit.py": "training.model_card",
-    "unit/evaluation/test_metrics.py": "evaluation.card_precision domain.ranking",
-    "unit/evaluation/test_report.py": "evaluation.charts evaluation.result",
+    "unit/evaluation/test_metrics.py": "domain.ranking",
     "unit/verification/test_verify.py": "verification.*",
 }
 UNIT = ROOT / "tests" / "unit"

@@ -97,11 +97,11 @@ def backtest(
 
     Transactions before --from only build card profiles, merchant risk and the online model. They are not measured.
     """
+    from fraud_service.evaluation import metrics
     from fraud_service.evaluation import report as page
-    from fraud_service.evaluation import result
     from fraud_service.training import backtest as run
 
-    other = None if compare is None else result.decode_result(read_file(compare), str(compare))
+    other = None if compare is None else metrics.decode_result(read_file(compare), str(compare))
     for path in (scores, json_out, report):
         require_folder(path)
     history = history_of(file, maps, sets, None, end)
@@ -118,7 +118,7 @@ def backtest(
     if scores is not None:
         run.write_scores(table, scores)
     if json_out is not None:
-        json_out.write_bytes(result.encode_result(found))
+        json_out.write_bytes(metrics.encode_result(found))
     if report is not None:
         report.write_text(page.report(found, other), encoding="utf-8")
     figures = {

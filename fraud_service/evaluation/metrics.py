@@ -1,4 +1,7 @@
-"""Metrics of a run: how well each component ranks frauds, in total and by week, and what the alerts would catch."""
+"""Metrics of a run: how well each component ranks frauds, in total and by week, and what the alerts would catch.
+
+A `Result` has the metrics of a run and its parameters. It is written as JSON, to compare later runs with it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
+from fraud_service.domain.codec import UNREADABLE
+from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.time import DAY
-from fraud_service.evaluation.card_precision import card_precision
-from fraud_service.evaluation.ranking import average_precision
+from fraud_service.evaluation.ranking import average_precision, card_precision
 
+FORMAT: Final = 1  # of a result
 WEEK: Final = 7 * DAY
 MAX_CURVE_POINTS: Final = 200
 HISTOGRAM_BINS: Final = 40
@@ -103,6 +108,40 @@ class Figures(msgspec.Struct, frozen=True):
     components: dict[str, ComponentFigures]
 
 
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """Parameters and metrics of a run.
+
+    `weights`: weight of the online model by event time (epoch milliseconds). `features`: mean absolute contribution to
+    flagged transactions, in logits. `models`: versions that scored. `refits`: outcome of each re-fit.
+    """
+
+    format: int = FORMAT
+    run: dict[str, Any]
+    figures: Figures
+    weights: list[tuple[int, float]]
+    features: dict[str, float]
+    models: list[str]
+    refits: list[dict[str, Any]]
+
+
+def encode_result(result: Result) -> bytes:
+    """Encode as indented JSON; equal results give equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
+
+
+def decode_result(data: bytes, name: str) -> Result:
+    """Decode the content of the file `name`. Raises `ConfigurationError` if it is not a result."""
+    try:
+        result = msgspec.json.decode(data, type=Result)
+    except UNREADABLE as error:
+        raise ConfigurationError(f"{name}: not the --json of a backtest: {error}") from None
+    if result.format != FORMAT:
+        raise ConfigurationError(
+            f"{name}: has format {result.format}, this version reads {FORMAT}: run the backtest again"
+        )
+    return result
+
+
 def evaluate(scores: Scores) -> Figures:
     """Compute all metrics; an empty input and a single class are allowed."""
     if not len(scores.is_fraud):
@@ -121,11 +160,9 @@ def _component(scores: Scores, given: Floats) -> ComponentFigures:
     chance = np.clip(ranked, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return ComponentFigures(
         failed=int(failed.sum()),
-        average_precision=_average_precision(truth, ranked),
-        auc_roc=auc_roc(truth, ranked),
-        card_precision_100=_rounded(card_precision(scores.timestamps // DAY, scores.cards, truth, ranked)),
-        log_loss=_rounded(-np.log(np.where(truth, chance, 1 - chance)).mean()),
-        brier=_rounded(((ranked - truth) ** 2).mean()),
+        **_ranking_metrics(scores.timestamps, scores.cards, truth, ranked),
+        log_loss=_round(-np.log(np.where(truth, chance, 1 - chance)).mean()),
+        brier=_round(((ranked - truth) ** 2).mean()),
         weeks=_weeks(scores, ranked),
         precision_recall=_precision_recall(truth, ranked),
         roc=_roc(truth, ranked),
@@ -135,35 +172,26 @@ def _component(scores: Scores, given: Floats) -> ComponentFigures:
     )
 
 
-def _average_precision(truth: Bools, ranked: Floats) -> float | None:
-    return _rounded(average_precision(truth, ranked)) if truth.any() else None
-
-
-def auc_roc(truth: Bools, ranked: Floats) -> float | None:
-    """Return the area under the ROC curve, rounded; None with a single class."""
-    return _rounded(roc_auc_score(truth, ranked)) if truth.any() and not truth.all() else None
+def _ranking_metrics(
+    timestamps: NDArray[np.int64], cards: NDArray[np.int64], truth: Bools, ranked: Floats
+) -> dict[str, float | None]:
+    is_mixed = truth.any() and not truth.all()
+    return {
+        "average_precision": _round(average_precision(truth, ranked)) if truth.any() else None,
+        "auc_roc": _round(roc_auc_score(truth, ranked)) if is_mixed else None,
+        "card_precision_100": _round(card_precision(timestamps // DAY, cards, truth, ranked)),
+    }
 
 
 def _weeks(scores: Scores, ranked: Floats) -> list[Week]:
     first = int(scores.timestamps.min() // DAY * DAY)
     number = (scores.timestamps - first) // WEEK
     weeks = []
-    for week in range(int(number.max()) + 1):
+    for week in np.unique(number).tolist():
         part = number == week
-        if not part.any():
-            continue
-        truth, own = scores.is_fraud[part], ranked[part]
-        cards = card_precision(scores.timestamps[part] // DAY, scores.cards[part], truth, own)
-        weeks.append(
-            Week(
-                first + week * WEEK,
-                int(part.sum()),
-                int(truth.sum()),
-                _average_precision(truth, own),
-                auc_roc(truth, own),
-                _rounded(cards),
-            )
-        )
+        truth = scores.is_fraud[part]
+        metrics = _ranking_metrics(scores.timestamps[part], scores.cards[part], truth, ranked[part])
+        weeks.append(Week(first + week * WEEK, len(truth), int(truth.sum()), **metrics))
     return weeks
 
 
@@ -226,10 +254,6 @@ def _days(timestamps: NDArray[np.int64]) -> int:
 
 def _share(part: Any, whole: Any) -> float | None:
     return _round(part / whole) if whole > 0 else None
-
-
-def _rounded(value: Any) -> float | None:
-    return None if value is None else _round(value)
 
 
 def _round(value: Any) -> float:

@@ -24,8 +24,7 @@ from fraud_service.domain.in_memory import FrozenLearner, InMemoryService
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.scoring import probability
 from fraud_service.domain.time import DAY
-from fraud_service.evaluation.metrics import Scores, evaluate
-from fraud_service.evaluation.result import Result
+from fraud_service.evaluation.metrics import Result, Scores, evaluate
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.registry import ModelRegistry

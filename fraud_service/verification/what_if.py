@@ -12,9 +12,8 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.policy import Policy
 from fraud_service.evaluation.html import table
-from fraud_service.evaluation.metrics import Scores, evaluate
+from fraud_service.evaluation.metrics import Result, Scores, evaluate
 from fraud_service.evaluation.report import report
-from fraud_service.evaluation.result import Result
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.verification import comparison, log_reader, replay, snapshots

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from faults.report import DOCS, Result
 from matplotlib.figure import Figure
 
-from fraud_service.evaluation.charts import COLOURS, STYLE
+from fraud_service.evaluation.report import COLOURS, STYLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ pytest.importorskip("sklearn")
 
 from sklearn import metrics
 
-from fraud_service.evaluation.card_precision import card_precision
 from fraud_service.evaluation.metrics import WEEK, Scores, evaluate
+from fraud_service.evaluation.ranking import card_precision
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
 ROWS = st.lists(
@@ -57,7 +57,7 @@ def slow_card_precision(rows, looked_at: int) -> float:
 def test_card_precision_equals_its_definition(rows):
     scores = scored(rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fraud_service.evaluation.card_precision.CARDS_A_DAY", 3)
+        patch.setattr("fraud_service.evaluation.ranking.CARDS_A_DAY", 3)
         days = scores.timestamps // DAY
         fast = card_precision(days, scores.cards, scores.is_fraud, scores.components["blended"])
     assert fast == pytest.approx(slow_card_precision(rows, 3))

@@ -13,9 +13,8 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.evaluation.metrics import Scores, evaluate
+from fraud_service.evaluation.metrics import Result, Scores, decode_result, encode_result, evaluate
 from fraud_service.evaluation.report import report
-from fraud_service.evaluation.result import Result, decode_result, encode_result
 
 ROWS = 600
 
