@@ -14,7 +14,7 @@ from fraud_service.demo.broker import EmbeddedBroker, EmbeddedBrokerError, find_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["support.scheduling"]
+pytest_plugins = ["support.scheduling", "support.daily_seeds"]
 
 os.environ["FRAUD_ALLOW_UNSIGNED"] = "true"  # what is signed is tested by itself
 

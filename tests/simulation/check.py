@@ -146,13 +146,5 @@ def _rebuilt(world: World, number: int) -> dict[bytes, bytes]:
 
 def _local(world: World, number: int, expected: Expected) -> Iterator[str]:
     """Check the state on the volume of the partition's owner."""
-    owners = 0
-    for pod in world.pods:
-        for stores in pod.app._state_manager.stores.values():
-            for store in stores.values():
-                if number in store.partitions:
-                    owners += 1
-                    rows = {key: value for key, value in store.partitions[number]._db.items() if isinstance(key, bytes)}
-                    yield from state(f"volume of {pod.settings.instance_id}[{number}]", rows, expected.state)
-    if owners != 1:
-        yield f"partition {number} has {owners} owners"
+    for instance, rows in world.stored(number):
+        yield from state(f"volume of {instance}[{number}]", rows, expected.state)

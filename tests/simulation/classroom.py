@@ -241,11 +241,8 @@ class LearnerWorld(World):
     def _state(self) -> Iterator[str]:
         """Check that the state on the volume matches the changelog."""
         (name,) = (spec.name for spec in topics.topic_specs(self.settings) if spec.role == "learner_state")
-        (pod,) = self.pods
-        for stores in pod.app._state_manager.stores.values():
-            for store in stores.values():
-                for number, partition in store.partitions.items():
-                    rows = {key: value for key, value in partition._db.items() if isinstance(key, bytes)}
-                    written = {one.key: one.value for _, one in self.broker.committed(name)[number]}
-                    kept = {key: value for key, value in written.items() if value is not None}
-                    yield from state(f"volume[{number}]", rows, kept)
+        for number in range(self.settings.partitions):
+            written = {one.key: one.value for _, one in self.broker.committed(name)[number]}
+            kept = {key: value for key, value in written.items() if value is not None}
+            for instance, rows in self.stored(number):
+                yield from state(f"volume of {instance}[{number}]", rows, kept)

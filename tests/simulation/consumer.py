@@ -205,18 +205,18 @@ class Consumer:
             self._member = groups.join(self._group, member, now)
         try:
             known = groups.known(self._membership)
-        except BrokerError as error:
+            if self._generation >= 0 and self._generation != group.generation:
+                self._give_up("on_lost")
+            elif group.is_rebalancing and not known.has_joined:
+                self._give_up("on_revoke")
+            if not known.has_joined:
+                groups.rejoin(self._membership, self._broker.now)
+        except BrokerError as error:  # the group has dropped the member, perhaps while its callback ran
             self._member = None
             if error.code == KafkaError.FENCED_INSTANCE_ID:
                 self._fatal = KafkaError(error.code, error.args[0], fatal=True)
             self._give_up("on_lost")
             return
-        if self._generation >= 0 and self._generation != group.generation:
-            self._give_up("on_lost")
-        elif group.is_rebalancing and not known.has_joined:
-            self._give_up("on_revoke")
-        if not known.has_joined:
-            groups.rejoin(self._membership, self._broker.now)
         if self._generation < 0 and not group.is_rebalancing:
             self._generation, self._owned = group.generation, list(known.assigned)
             self._callbacks["on_assign"](self, [TopicPartition(*place) for place in self._owned])

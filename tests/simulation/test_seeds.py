@@ -12,6 +12,7 @@ import structlog
 from simulation.classroom import LearnerWorld
 from simulation.process import silence
 from simulation.world import Run, World, run
+from support import daily_seeds
 
 from fraud_service.domain.profile import RECENT, DuplicateCheck, Profile, fingerprint64
 from fraud_service.runtime import bulk_recovery
@@ -28,6 +29,7 @@ SHARDS = [
     pytest.param(range(first, first + SHARD), id=f"seeds-{first}", marks=() if first == 0 else pytest.mark.slow)
     for first in range(0, SEEDS, SHARD)
 ]
+REPORTED = (915301, 920641)  # had anomalies once
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -101,6 +103,17 @@ def test_no_record_is_lost_doubled_or_changed(one, seeds):
     found = [one(seed) for seed in seeds]
     assert {each.seed: each.anomalies for each in found if each.anomalies} == {}
     assert sum(each.events.get("crash", 0) for each in found) > 0
+
+
+@pytest.mark.parametrize("one", [run, learning], ids=["scorer", "learner"])
+def test_seeds_that_had_anomalies_have_none(one):
+    assert {seed: one(seed).anomalies for seed in REPORTED} == {seed: [] for seed in REPORTED}
+
+
+@pytest.mark.parametrize("one", [run, learning], ids=["scorer", "learner"])
+def test_the_seeds_of_today_have_no_anomaly(one):
+    found = [one(seed) for seed in daily_seeds.SEEDS]
+    assert {each.seed: each.anomalies for each in found if each.anomalies} == {}
 
 
 @pytest.mark.slow

@@ -147,7 +147,19 @@ class World:
             and not group.is_rebalancing
             and all(pod.is_at_work and pod.life.wake <= self.broker.now + QUIET for pod in self.pods)
             and len(group.members) == len(self.pods)
+            and all(len(self.stored(number)) == 1 for number in range(self.settings.partitions))
         )
+
+    def stored(self, number: int) -> list[tuple[str, dict[bytes, bytes]]]:
+        """Return the state of a partition on each volume that serves it: the instance, and its rows."""
+        return [
+            (pod.settings.instance_id, {k: v for k, v in store.partitions[number]._db.items() if isinstance(k, bytes)})
+            for pod in self.pods
+            if pod.app is not None
+            for stores in pod.app._state_manager.stores.values()
+            for store in stores.values()
+            if number in store.partitions
+        ]
 
     def _pod(self, number: int) -> Pod:
         changes = {"instance_id": f"{self.ROLE}-{number}", "state_dir": self._folder / f"state-{number}"}
