@@ -16,7 +16,7 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ClusterUnavailable
 from fraud_service.domain.records import decode_refit, decode_switch
 from fraud_service.domain.snapshot_store import SnapshotStore
-from fraud_service.kafka import clients, retries, topics
+from fraud_service.kafka import clients, topics, waiting
 from fraud_service.kafka.model_topic import REFIT_KEY, SWITCH_KEY, ModelTopicReader
 from fraud_service.models.registry import ModelRegistry
 from fraud_service.processors import learner, scorer, tokenizer
@@ -250,7 +250,7 @@ def preflight_checks(settings: Settings, spec: StreamSpec) -> None:
     specs = topics.topic_specs(settings)
     clients.check_connectivity(settings)
     admin = clients.admin(settings)
-    retries.retry_transient("topics cannot be checked", lambda: topics.require(admin, specs))
+    waiting.retry_transient("topics cannot be checked", lambda: topics.require(admin, specs))
     role = {settings.scorer_group: "scorer_state", settings.learner_group: "learner_state"}.get(spec.group)
     changelog = next((one for one in specs if one.role == role), None)
     if spec.guarantee == "exactly-once":

@@ -233,7 +233,6 @@ TESTED_BY = {
     "broker/test_repartition_on_kafka.py": "admin.repartition",
     "broker/test_archive_on_kafka.py": "kafka.consumer_groups kafka.open_transactions",
     "broker/test_hostile_sizes_on_kafka.py": "kafka.sender kafka.unreadable_batches",
-    "broker/test_forged_letters_on_kafka.py": "kafka.dead_letter_reader",
     "simulation/test_seeds.py": "processors.input_log",
     "e2e/test_demo.py": "demo.broker demo.monitor demo.run demo.setup",
     # Parts of one mechanism, tested through the whole of it.
@@ -247,12 +246,10 @@ TESTED_BY = {
     "unit/config/test_settings.py": "config.setting_groups",
     "unit/config/test_keyring.py": "security.keys",
     "unit/kafka/test_topic_reader.py": "kafka.messages",
-    "unit/runtime/test_preflight.py": "kafka.retries",
     "unit/runtime/test_batching.py": "runtime.application runtime.client_options",
-    "unit/runtime/test_keyed_state.py": "runtime.changelogs",
-    "unit/runtime/test_quix_internals.py": "runtime.stalled_fetch",
+    "unit/runtime/test_stream.py": "runtime.changelogs",
     "unit/runtime/test_health.py": "runtime.metrics.learner runtime.metrics.scorer runtime.metrics.stream",
-    "unit/runtime/test_error_classification.py": "service runtime.stream",
+    "unit/runtime/test_error_classification.py": "service",
     "unit/security/test_card_data.py": (
         "security.card_numbers security.deobfuscation security.digit_context security.issuers"
     ),

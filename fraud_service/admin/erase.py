@@ -36,8 +36,8 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
         consumer_groups.require_stopped(settings, group)
     names, known = settings.topics, {spec.role: spec.name for spec in topics.topic_specs(settings)}
     with TopicReader(settings, NAME) as reader:
-        profiles = list(_profiles(changelogs.rows(settings, reader, known["scorer_state"]), cards, before))
-        learner_rows = list(_learner_rows(changelogs.rows(settings, reader, known["learner_state"]), cards))
+        profiles = list(_profiles(changelogs.last_rows(settings, reader, known["scorer_state"]), cards, before))
+        learner_rows = list(_learner_rows(changelogs.last_rows(settings, reader, known["learner_state"]), cards))
     yield f"profiles: {len(profiles):,}, rows of the learner: {len(learner_rows):,}"
     if not really:
         yield "nothing was done: add --yes to do it"
@@ -46,14 +46,14 @@ def erase(settings: Settings, cards: Container[str], before: int, *, really: boo
         (known["scorer_state"], [names.transactions], profiles),
         (known["learner_state"], [names.scores, names.labels], learner_rows),
     ):
-        headers = changelogs.headers(inputs, PROCESSED)
+        headers = changelogs.row_headers(inputs, PROCESSED)
         tombstones = (sender.OutgoingRecord(changelog, key, None, headers, number) for number, key in erased)
         sender.produce_all(settings, tombstones)
     yield "done: processes delete them from their volumes at their next start"
 
 
 def _profiles(rows: Iterable[Row], cards: Container[str], before: int) -> Iterator[tuple[int, bytes]]:
-    suffix = changelogs.suffix(PROFILE)
+    suffix = changelogs.key_suffix(PROFILE)
     for number, key, value in rows:
         if key.removesuffix(suffix).decode() in cards or decode_profile(value).last_seen < before:
             yield number, key

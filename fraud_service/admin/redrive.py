@@ -28,8 +28,7 @@ from fraud_service.domain.errors import (
 )
 from fraud_service.domain.events import MAX_EVENT_BYTES
 from fraud_service.kafka import clients
-from fraud_service.kafka.dead_letter_reader import find_dead_letters
-from fraud_service.kafka.dead_letters import REDRIVEN, is_complete, matches_source
+from fraud_service.kafka.dead_letters import REDRIVEN, find_dead_letters, is_complete, matches_source
 from fraud_service.kafka.messages import Received, require_content
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.scorer import decode_message
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.dead_letter_reader import DeadLetter, DeadLetterFilter
+    from fraud_service.kafka.dead_letters import DeadLetter, DeadLetterFilter
     from fraud_service.kafka.topic_reader import OffsetRange, Record
 
 MAX_TRANSACTION_LETTERS: Final = 500

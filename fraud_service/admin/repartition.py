@@ -55,10 +55,10 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
             return
         _create(old, new, specs)
         kept = {spec.role: spec.name for spec in topics.topic_specs(old)}
-        of_scorer = _profiles(changelogs.rows(old, reader, kept["scorer_state"]), before, new.partitions)
+        of_scorer = _profiles(changelogs.last_rows(old, reader, kept["scorer_state"]), before, new.partitions)
         count = _move(new, reader, of_scorer, specs["scorer_state"].name, [new.topics.transactions])
         yield f"profiles: {count:,} moved and read back"
-        of_learner = _learner_rows(changelogs.rows(old, reader, kept["learner_state"]), new.partitions)
+        of_learner = _learner_rows(changelogs.last_rows(old, reader, kept["learner_state"]), new.partitions)
         inputs = [new.topics.scores, new.topics.labels]
         count = _move(new, reader, of_learner, specs["learner_state"].name, inputs)
         yield f"rows of the learner: {count:,} moved and read back"
@@ -116,7 +116,7 @@ def _create(old: Settings, new: Settings, specs: dict[str, topics.TopicSpec]) ->
 
 
 def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:
-    suffix = changelogs.suffix(PROFILE)
+    suffix = changelogs.key_suffix(PROFILE)
     for partition, key, value in rows:
         card_id = key.removesuffix(suffix)
         if card_id == key:
@@ -151,7 +151,7 @@ def _row(partition: int, key: str, value: bytes) -> Row:
 
 def _move(new: Settings, reader: TopicReader, rows: Iterable[Row], changelog: str, inputs: list[str]) -> int:
     """Write rows as checkpoints do, read them back to compare, and return their number."""
-    headers = changelogs.headers(inputs, FIRST_OFFSET - 1)
+    headers = changelogs.row_headers(inputs, FIRST_OFFSET - 1)
     written = [blake2b() for _ in range(new.partitions)]
     count = 0
 

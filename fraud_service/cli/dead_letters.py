@@ -17,7 +17,7 @@ from fraud_service.domain.events import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
     from fraud_service.admin.redrive import RedriveCheck
-    from fraud_service.kafka.dead_letter_reader import DeadLetterFilter
+    from fraud_service.kafka.dead_letters import DeadLetterFilter
 
 app = typer.Typer(no_args_is_help=True, help="List, show and re-send records that the service rejected.")
 
@@ -42,7 +42,7 @@ def list_letters(
     bootstrap: Bootstrap = None,
 ) -> None:
     """List dead letters: partition, offset, reason, source, whether re-sent, and what was wrong."""
-    from fraud_service.kafka.dead_letter_reader import find_dead_letters
+    from fraud_service.kafka.dead_letters import find_dead_letters
 
     wanted = _filter(reason, topic, since, partition)
     for found in find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False).letters:
@@ -62,7 +62,7 @@ def show(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Print one dead letter: headers, key and value. Bytes that are not text are escaped."""
-    from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters, require_one
+    from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters, require_one
 
     wanted = DeadLetterFilter(partition=partition, offset=offset)
     found = require_one(find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted), partition, offset)
@@ -109,7 +109,7 @@ def redrive(
     """
     from fraud_service.admin.redrive import RedriveOptions, check_letters
     from fraud_service.admin.redrive import redrive as send
-    from fraud_service.kafka.dead_letter_reader import find_dead_letters
+    from fraud_service.kafka.dead_letters import find_dead_letters
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     wanted = _filter(reason, topic, since, partition, offset)
@@ -129,7 +129,7 @@ def redrive(
 def _filter(
     reason: str | None, topic: str | None, since: str | None, partition: int | None, offset: int | None = None
 ) -> DeadLetterFilter:
-    from fraud_service.kafka.dead_letter_reader import DeadLetterFilter
+    from fraud_service.kafka.dead_letters import DeadLetterFilter
 
     return DeadLetterFilter(reason, topic, None if since is None else instant_ms(since, "--since"), partition, offset)
 

@@ -8,8 +8,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from fraud_service.domain.errors import FatalStreamError
 from fraud_service.kafka import clients
-from fraud_service.kafka.retries import retry_transient
-from fraud_service.kafka.waiting import Deadline
+from fraud_service.kafka.waiting import Deadline, retry_transient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -16,8 +16,7 @@ from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 from fraud_service.domain.errors import ClusterUnavailable, PreflightError
 from fraud_service.kafka import clients
 from fraud_service.kafka.clients import REQUEST_TIMEOUT_S
-from fraud_service.kafka.retries import TRANSIENT_CODES
-from fraud_service.kafka.waiting import wait_until
+from fraud_service.kafka.waiting import TRANSIENT_CODES, wait_until
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient

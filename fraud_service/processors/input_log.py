@@ -1,16 +1,17 @@
-"""Ends of the learner's inputs: the learner reads up to them before it closes a boundary. No message marks them."""
+"""The ends of the learner's inputs: the learner reads up to them before it closes a boundary."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
-from fraud_service.kafka import clients, retries
+from fraud_service.kafka import clients, waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fraud_service.config.settings import Settings
     from fraud_service.runtime.stream import Position, StreamAccess
@@ -21,13 +22,13 @@ REQUEST_TIMEOUT_S: Final = 5.0  # the learner asks again at the next tick
 
 
 class InputLog:
-    """Ends and positions of the learner's inputs."""
+    """Finds the ends of the learner's inputs, on a connection of its own. No message marks them."""
 
     def __init__(self, settings: Settings, stream: StreamAccess, topics: Sequence[str]) -> None:
         self._reader = clients.reader(settings, f"{settings.learner_group}-ends")
         self._stream = stream
         self._topics = topics
-        counts = retries.retry_transient(
+        counts = waiting.retry_transient(
             "the partitions of the learner's inputs cannot be listed",
             lambda: self._reader.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics,
         )
@@ -39,27 +40,22 @@ class InputLog:
         Open transactions do not count. A partition whose records are all deleted has nothing to read.
         """
         try:
-            return self._unread()
+            ends = dict(self._ends())
+            reached = self._stream.positions(list(ends))
+            # A partition without a message since the start has no position yet; its committed offset is its position.
+            fresh = [place for place, offset in reached.items() if offset < 0]
+            if fresh:
+                reached |= self._stream.committed(fresh, REQUEST_TIMEOUT_S)
         except KafkaException as error:
             log.warning("input_ends_unknown", reason=error.args[0].str())
             return None
-
-    def _unread(self) -> dict[Position, int]:
-        marks = {
-            place: self._reader.get_watermark_offsets(TopicPartition(*place), timeout=REQUEST_TIMEOUT_S)
-            for place in ((topic, number) for topic in self._topics for number in range(self.partitions))
-        }
-        ends = {place: high for place, (low, high) in marks.items() if high > low}
-        reached = self._stream.positions(list(ends))
-        # A partition without a message since the start has no position yet; its committed offset is its position.
-        fresh = [place for place, offset in reached.items() if offset < 0]
-        if fresh:
-            reached |= self._stream.committed(fresh, REQUEST_TIMEOUT_S)
         return {place: ends[place] for place, offset in reached.items() if offset < ends[place]}
 
-    def positions(self, wanted: list[Position]) -> dict[Position, int]:
-        """Return the next offset to read of each partition."""
-        return self._stream.positions(wanted)
+    def _ends(self) -> Iterator[tuple[Position, int]]:
+        for place in product(self._topics, range(self.partitions)):
+            low, high = self._reader.get_watermark_offsets(TopicPartition(*place), timeout=REQUEST_TIMEOUT_S)
+            if high > low:
+                yield place, high
 
     def close(self) -> None:
         """Close the connection."""

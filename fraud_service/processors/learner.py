@@ -9,10 +9,8 @@ whatever the order in which the partitions were read.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-import msgspec
 import structlog
 
 from fraud_service.config import factories
@@ -34,27 +32,28 @@ from fraud_service.domain.time import DAY
 from fraud_service.kafka import partitioner
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, require_content
+from fraud_service.kafka.waiting import Deadline
 from fraud_service.processors.scorer import check_key, check_time
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
-from fraud_service.runtime.stream import Position, StreamSpec
+from fraud_service.runtime.stream import StreamSpec
 from fraud_service.security.card_data import reject_card_data
 from fraud_service.security.label_rate_limit import LabelRateLimiter, LabelRateLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from confluent_kafka import TopicPartition
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.online_training import BoundaryResult, OnlineLearner
     from fraud_service.domain.records import ScoreRecord
-    from fraud_service.kafka.messages import Received
+    from fraud_service.kafka.messages import Headers, Received
     from fraud_service.models.onnx_forest import OnnxForest
     from fraud_service.models.registry import ModelRegistry
     from fraud_service.processors.input_log import InputLog
-    from fraud_service.runtime.keyed_state import StateAccessor
     from fraud_service.runtime.metrics.learner import LearnerMetrics
-    from fraud_service.runtime.stream import StreamAccess
+    from fraud_service.runtime.stream import Position, StateAccessor, StreamAccess
+    from fraud_service.security.signatures import Keyring
 
     Restore = Callable[[OnnxForest], Callable[[bytes | None], OnlineLearner]]
 
@@ -65,7 +64,6 @@ EXAMPLES_KEY: Final = b"lessons"
 RATE_LIMIT_KEY: Final = b"limits"
 STATE_KEY: Final = "progress"
 WATERMARK_KEY: Final = "passed"
-SIGNED: Final = frozenset({"risk", "snapshots"})  # scorers check these signatures
 COMMIT_INTERVAL_S: Final = 1.0
 TRANSACTION_TIMEOUT_MS: Final = 300_000  # closing a boundary may take minutes
 MAX_GAP_MS: Final = 3650 * DAY  # without any score; a longer gap shows that the first score had a wrong time
@@ -76,7 +74,7 @@ SWEEP_BATCH: Final = 10_000  # entries removed per commit; each changes two rows
 T = TypeVar("T")
 
 
-class EndOffsetBarrier(msgspec.Struct, frozen=True):
+class EndOffsetBarrier(NamedTuple):
     """The end offsets that the learner must reach before it closes the boundaries up to `until`."""
 
     until: int
@@ -86,9 +84,9 @@ class EndOffsetBarrier(msgspec.Struct, frozen=True):
 class LearnerModels(NamedTuple):
     """The pretrained models of a learner.
 
-    `restore` returns a function that creates the online learner of a pretrained model from its last state. Every tick
-    calls `update(False)`, which activates the models that have arrived. Before the learner closes boundaries, it calls
-    `update(True)`, which waits for the newest promotion.
+    ``restore``        returns a function that creates the online learner of a pretrained model from its last state
+    ``update(False)``  activates the models that have arrived; called by every tick
+    ``update(True)``   waits for the newest promotion; called before the learner closes boundaries
     """
 
     registry: ModelRegistry
@@ -121,13 +119,6 @@ class LearnerProcessor:
 
     A batch only updates the label join, and no reader waits for that. `tick` closes boundaries between batches, because
     no message marks the end of the inputs. It commits at once, because scorers wait for the snapshot.
-
-    Parameters
-    ----------
-    stream
-        The stream that this processor belongs to.
-    inputs
-        Ends and positions of the inputs.
     """
 
     def __init__(
@@ -168,13 +159,7 @@ class LearnerProcessor:
         self._swept: dict[int, int] = {}  # number of swept entries of the next boundary, by partition
 
     def on_assign(self, assigned: list[TopicPartition]) -> None:
-        """Drop the cached state, and reject an assignment of only some partitions.
-
-        Raises
-        ------
-        FatalStreamError
-            When only some of the partitions were assigned: a second learner is running.
-        """
+        """Drop the cached state. Raise `FatalStreamError` when a second learner got some of the partitions."""
         self._forget_state()
         own = [partition for partition in assigned if partition.topic in {self._scores, self._labels}]
         self._newest = None if own else -1
@@ -193,7 +178,6 @@ class LearnerProcessor:
         return outputs
 
     def _take(self, message: Received) -> list[Output]:
-        """Add a message to the label join, or return a dead letter."""
         self._heartbeat()
         is_known_clean = False
         try:
@@ -210,13 +194,13 @@ class LearnerProcessor:
         return []
 
     def _score(self, message: Received) -> None:
-        """Add a scored transaction."""
         try:
             record = decode_score(message.value)
         except InvalidRecord as error:
             raise InvalidEvent(DeadLetterReason.INVALID_RECORD, str(error)) from error
         self._check_clock(record)
-        self._begin(record)
+        if self._now.closed < 0:  # the schedule begins with the first transaction
+            self._keep(LearnerState.starting_at(record.timestamp // self._schedule.interval))
         taken = self._joins[message.partition].add_scored(record, self._now.closed)
         if taken is Admission.ADDED:
             self._metrics.scores.inc()
@@ -234,7 +218,6 @@ class LearnerProcessor:
             raise InvalidEvent(DeadLetterReason.FUTURE_TIMESTAMP, "`timestamp` is days ahead of the learner's clock")
 
     def _label(self, message: Received) -> None:
-        """Add a label."""
         label = decode_label(message.value)
         check_key(message.key, label.card_id)
         check_time(label.labelled_at, message.timestamp + self._tolerance_ms, "labelled_at")
@@ -269,14 +252,9 @@ class LearnerProcessor:
             self._state = decode_learner_state(self._examples.get(STATE_KEY))
         return self._state
 
-    def _begin(self, record: ScoreRecord) -> None:
-        """Start the schedule at the first transaction."""
-        if self._now.closed < 0:
-            self._keep(LearnerState.starting_at(record.timestamp // self._schedule.interval))
-
-    def _keep(self, progress: LearnerState) -> None:
-        self._state = progress
-        self._examples.put(STATE_KEY, encode_learner_state(progress))
+    def _keep(self, state: LearnerState) -> None:
+        self._state = state
+        self._examples.put(STATE_KEY, encode_learner_state(state))
 
     @property
     def _passed(self) -> int:
@@ -307,8 +285,8 @@ class LearnerProcessor:
         if not self._has_passed(self._barrier):
             return
         self._models.update(True)  # noqa: FBT003 - a model promoted before the boundary counts for it
-        deadline = time.monotonic() + MAX_TICK_S
-        while self._now.closed < self._barrier.until and time.monotonic() < deadline:
+        deadline = Deadline(MAX_TICK_S)
+        while self._now.closed < self._barrier.until and not deadline.has_passed():
             if self._sweep(self._now.closed + 1):
                 self._close(self._now.closed + 1)
         if self._now.closed >= self._barrier.until:
@@ -323,7 +301,7 @@ class LearnerProcessor:
             for topic, number in barrier.ends
             if topic != self._scores or self._event_times.get(number, 0) < boundary
         ]
-        positions = self._inputs.positions(waiting) if waiting else {}
+        positions = self._stream.positions(waiting) if waiting else {}
         return all(positions[place] >= barrier.ends[place] for place in waiting)
 
     def _sweep(self, boundary: int) -> bool:
@@ -347,17 +325,10 @@ class LearnerProcessor:
         examples = self._with_heartbeats(examples_due(self._joins, boundary, self._heartbeat))
         result = self._trainer.close(boundary, self._now, examples, learner)
         self._keep(result.progress)
-        for output in self._with_heartbeats(_outputs(result)):
-            self._publish(output)
+        for output in self._with_heartbeats(_outputs(result, self._keyring)):
+            self._stream.produce(output)
         self._swept.clear()
         self._observe(result, began)
-
-    def _publish(self, output: Output) -> None:
-        """Produce an output, signed where scorers check the signature."""
-        if output.topic in SIGNED:
-            headers = self._keyring.signed(output.topic, output.key, output.value, output.headers)
-            output = msgspec.structs.replace(output, headers=headers)
-        self._stream.produce(output)
 
     def _with_heartbeats(self, work: Iterable[T]) -> Iterator[T]:
         """Pass items through, with a heartbeat every `ITEMS_PER_HEARTBEAT` items."""
@@ -382,13 +353,17 @@ class LearnerProcessor:
         self._metrics.closing.observe(time.perf_counter() - began)
 
 
-def _outputs(result: BoundaryResult) -> Iterator[Output]:
-    """Yield examples, then risk, then the snapshot, which depends on both."""
+def _outputs(result: BoundaryResult, keyring: Keyring) -> Iterator[Output]:
+    """Yield examples, then risk, then the snapshot, which depends on both. Scorers check the signatures of these."""
+
+    def signed(role: str, key: bytes, value: bytes | None, headers: Headers) -> Output:
+        return Output(role, key, value, keyring.signed(role, key, value, headers))
+
     for record in result.labelled():
         yield Output("labelled", record.merchant_id.encode(), encode_record(record))
     if result.snapshot is None:
         return
     version = result.snapshot.version.encode()
     for key, row in result.risk.items():
-        yield Output("risk", key.encode(), row, [(VERSION_HEADER, version)])
-    yield Output("snapshots", version, encode_snapshot(result.snapshot))
+        yield signed("risk", key.encode(), row, [(VERSION_HEADER, version)])
+    yield signed("snapshots", version, encode_snapshot(result.snapshot), [])

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from fraud_service.domain.profile import Profile
     from fraud_service.domain.snapshot_store import SnapshotStore
     from fraud_service.kafka.messages import Headers
-    from fraud_service.runtime.keyed_state import StateAccessor
     from fraud_service.runtime.metrics.scorer import ScorerMetrics
+    from fraud_service.runtime.stream import StateAccessor
 
     Readable = tuple[int, Received, Transaction]  # index in the batch, message, decoded transaction
 

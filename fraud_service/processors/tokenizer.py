@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.messages import Received
-    from fraud_service.runtime.keyed_state import StateAccessor
     from fraud_service.runtime.metrics.stream import TokenizerMetrics
+    from fraud_service.runtime.stream import StateAccessor
 
 KEY_NAME: Final = re.compile("[a-z][a-z0-9]{0,11}")  # short: twelve digits in a row are not a card number
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from fraud_service.domain.errors import ClusterUnavailable, PartitionsLost
-from fraud_service.kafka import clients, retries, unreadable_batches
+from fraud_service.kafka import clients, unreadable_batches, waiting
 from fraud_service.kafka.open_transactions import wait_for_open_transactions
 from fraud_service.runtime import error_classification
 from fraud_service.runtime.batching import Batches
@@ -33,11 +33,10 @@ from fraud_service.runtime.quix_internals import (
     produce_directly,
     time_checkpoints,
 )
-from fraud_service.runtime.stalled_fetch import StalledFetchDetector
 from fraud_service.runtime.stream import StreamAccess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from confluent_kafka import TopicPartition
     from quixstreams.models import TopicManager
@@ -51,6 +50,7 @@ log = structlog.get_logger(__name__)
 
 EXACTLY_ONCE_POLL_S: Final = 0.05
 AT_LEAST_ONCE_POLL_S: Final = 0.2
+STALL_TIMEOUT_S: Final = 60.0  # an open transaction can delay a fetch for ten seconds
 
 
 class StoppedBeforeAssignment(Exception):  # noqa: N818 - nothing has failed
@@ -258,6 +258,31 @@ class FraudApplication(ExtensibleApplication):
         return error_classification.classify_error(cause, name, has_twin)
 
 
+class StalledFetchDetector:
+    """Find partitions that the client should read but never fetches, which only its statistics show.
+
+    librdkafka can lose the command to fetch a partition that is paused at the same moment (its issue 5591). That
+    partition then stalls without an error, while all others continue.
+    """
+
+    def __init__(self) -> None:
+        self._idle_since: dict[str, float] = {}
+
+    def find(self, topics: Mapping[str, Any], now: float) -> str | None:
+        """Return a partition that has not been fetched for `STALL_TIMEOUT_S` at the monotonic time `now`, or None.
+
+        `topics` is that part of the statistics. Pass an empty mapping while no broker answers.
+        """
+        idle = [
+            f"{topic}[{number}]"
+            for topic, found in topics.items()
+            for number, partition in found["partitions"].items()
+            if partition["desired"] and partition["fetch_state"] == "none"
+        ]
+        self._idle_since = {name: self._idle_since.get(name, now) for name in idle}
+        return next((name for name, since in self._idle_since.items() if now - since >= STALL_TIMEOUT_S), None)
+
+
 def show_state(folder: Path, metrics: StreamMetrics) -> None:
     """Show how much of its volume the local state takes.
 
@@ -282,10 +307,10 @@ def abort_previous_transaction(settings: Settings, group: str) -> None:
     Raises
     ------
     ClusterUnavailable, PreflightError
-        As `retries.retry_transient` does.
+        As `waiting.retry_transient` does.
     """
     name = instance_name(settings, group)
     producer = clients.producer(settings, {"transactional.id": name})
-    retries.retry_transient(
+    waiting.retry_transient(
         f"open transactions of {name} cannot be aborted", lambda: producer.init_transactions(clients.REQUEST_TIMEOUT_S)
     )

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from quixstreams.models.types import RawConfluentKafkaMessageProto
     from quixstreams.state.base import StorePartition
 
-    from fraud_service.runtime.keyed_state import KeyState
-    from fraud_service.runtime.stream import BatchProcessor, StreamAccess
+    from fraud_service.runtime.stream import BatchProcessor, KeyState, StreamAccess
 
 MAX_BATCH: Final = 256  # a larger batch is hardly cheaper per message, and its first message waits for its last
 MAX_BATCH_BYTES: Final = 900_000  # for the same reason; ordinary messages have a third of a kilobyte

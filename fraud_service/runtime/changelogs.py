@@ -27,13 +27,13 @@ Row = tuple[int, bytes, bytes]  # partition, key and value of a record
 PROCESSED: Final = "__processed_tp_offsets__"  # Quix's header: the newest offset of each input that led to the record
 
 
-def suffix(name: str) -> bytes:
+def key_suffix(name: str) -> bytes:
     """Return the suffix that Quix appends to a message key to name a value of its state."""
     return b"|" + bytes(dumps(name))
 
 
 @contextmanager
-def on_disk() -> Iterator[Rdict]:
+def temporary_rows() -> Iterator[Rdict]:
     """Provide a temporary map of bytes on disk, for data that does not fit into memory."""
     with tempfile.TemporaryDirectory() as folder:
         database = Rdict(str(Path(folder) / "rows"), Options(raw_mode=True))
@@ -43,7 +43,7 @@ def on_disk() -> Iterator[Rdict]:
             database.close()
 
 
-def rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[Row]:
+def last_rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[Row]:
     """Yield the last value of each key of a changelog. A temporary database on disk holds the values.
 
     Raises
@@ -52,7 +52,7 @@ def rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[R
         When it cannot be read, or when an open transaction of a killed process does not end within two minutes.
     """
     for number, span in open_transactions.stable_ranges(settings, archive, changelog).items():
-        with on_disk() as known:
+        with temporary_rows() as known:
             for entry in archive.read(changelog, number, span.begin, span.end):
                 key = entry.key or b""
                 if entry.value is None:
@@ -95,7 +95,7 @@ class LocalState(NamedTuple):
             store.close()
 
 
-def headers(inputs: Iterable[str], processed: int) -> Headers:
+def row_headers(inputs: Iterable[str], processed: int) -> Headers:
     """Return the headers that Quix reads. Recovery applies a record when the group has committed beyond `processed`.
 
     Parameters

@@ -19,7 +19,7 @@ from fraud_service.domain.errors import (
     FraudServiceError,
     PartitionsLost,
 )
-from fraud_service.kafka import clients, consumer_groups, retries
+from fraud_service.kafka import clients, consumer_groups, waiting
 from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def classify_error(error: BaseException, name: str, has_rival: Callable[..., boo
         )
     if ours is not None:
         return ours
-    if codes & (retries.TRANSIENT_CODES | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
+    if codes & (waiting.TRANSIENT_CODES | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
         return ClusterUnavailable(f"the cluster was unavailable or too slow: {type(error).__name__}: {error}")
     return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from fraud_service.domain.errors import PreflightError
-from fraud_service.kafka import clients, retries
+from fraud_service.kafka import clients, waiting
 from fraud_service.kafka.partition_reader import end_to_read, read_to_end
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def require_consistent(settings: Settings, group: str, inputs: list[str], change
     ClusterUnavailable
         The cluster did not answer in time.
     """
-    retries.retry_transient(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
+    waiting.retry_transient(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
 
 
 def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:

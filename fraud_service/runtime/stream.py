@@ -6,42 +6,39 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from confluent_kafka import TopicPartition
+from quixstreams.state.metadata import Marker
 
-from fraud_service.runtime.keyed_state import KeyState, StateStore
+from fraud_service.runtime.changelogs import key_suffix
+from fraud_service.runtime.quix_internals import uncommitted_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from quixstreams.processing import ProcessingContext
-    from quixstreams.state.base import StorePartition
+    from quixstreams.state.base import PartitionTransaction, StorePartition
 
     from fraud_service.kafka.messages import Output, Received
-    from fraud_service.runtime.keyed_state import StateAccessor
+
+    Position = tuple[str, int]  # topic and partition
+    # Returns the state of a message's key on its partition.
+    StateAccessor = Callable[[Received], "State"]
+    # Processes a batch as a whole, or raises. Returns the outputs of each message, in order.
+    BatchProcessor = Callable[[Sequence[Received], StateAccessor], Sequence[Sequence[Output]]]
 
 STATE: Final = "default"  # Quix's name of the only store
-
-Position = tuple[str, int]  # topic and partition
 
 
 @dataclass(frozen=True)
 class StreamSpec:
     """The inputs, outputs and state of a stream, and how it commits.
 
-    Attributes
-    ----------
-    group : str
-        Consumer group; with `settings.instance_id` it names the group instance and the transactional id.
-    inputs : tuple of str
-        Input topics. The state belongs to the partitions of the last one.
-    outputs : mapping
-        Names of the output topics by their role.
-    read_state : callable
-        Decodes a value of the state, and raises when this version cannot use it. Called with the first value of each
-        partition before the first write.
-    commits_early : bool
-        Whether an exactly-once stream commits as soon as it is idle, because readers wait for its outputs.
-    transaction_timeout_ms : int
-        None: a value below the session timeout.
+    ``group``                   consumer group; part of the group instance and the transactional id
+    ``inputs``                  topics; the state belongs to the partitions of the last one
+    ``outputs``                 names of the output topics by their role
+    ``read_state``              decodes the first value of each partition before the first write, and raises when this
+                                version cannot use it
+    ``commits_early``           whether an exactly-once stream commits when it is idle, because readers wait for it
+    ``transaction_timeout_ms``  None: a value below the session timeout
     """
 
     group: str
@@ -59,14 +56,9 @@ class StreamSpec:
 class Hooks:
     """Callbacks of an application, besides its processor.
 
-    Attributes
-    ----------
-    on_tick
-        Called before each batch, once all state is recovered.
-    on_assign
-        Called with the assigned partitions, and with an empty list when partitions are revoked or lost.
-    on_key_counts
-        Called every few seconds with the number of keys in each partition's state, as RocksDB estimates it.
+    ``on_tick``        before each batch, once all state is recovered
+    ``on_assign``      with the assigned partitions, and with an empty list when partitions are revoked or lost
+    ``on_key_counts``  every few seconds, with RocksDB's estimate of the number of keys, by partition
     """
 
     on_tick: Callable[[], None] = lambda: None
@@ -74,11 +66,64 @@ class Hooks:
     on_key_counts: Callable[[dict[int, int]], None] = lambda _: None
 
 
-class BatchProcessor(Protocol):
-    """Processes a batch as a whole, or raises."""
+class State(Protocol):
+    """The state of a message's key on its partition."""
 
-    def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> Sequence[Sequence[Output]]:
-        """Return the outputs of each message, in order."""
+    def get_bytes(self, name: str, /) -> bytes | None:
+        """Return a value."""
+
+    def set_bytes(self, name: str, value: bytes, /) -> None:
+        """Write a value."""
+
+
+class KeyState:
+    """The state of one message key: read from RocksDB, written with the current checkpoint.
+
+    Quix's own `State` makes checks that this service does not need, and costs more than RocksDB itself. Quix still
+    decides the format of the rows, and when they are committed and recovered.
+    """
+
+    __slots__ = ("_changes", "_key", "_partition")
+
+    def __init__(self, transaction: PartitionTransaction, partition: StorePartition, key: bytes) -> None:
+        self._changes = uncommitted_changes(transaction)
+        self._partition = partition
+        self._key = key
+
+    def get_bytes(self, name: str) -> bytes | None:
+        """Return a value: the one that this checkpoint wrote, else the committed one."""
+        place = self._key + key_suffix(name)
+        found = self._changes.get(place, self._key)
+        if found is Marker.UNDEFINED:
+            found = self._partition.get_or_create_column_family("default").get(place)
+        return found if isinstance(found, bytes) else None
+
+    def set_bytes(self, name: str, value: bytes) -> None:
+        """Write a value, with this checkpoint."""
+        self._changes.set(self._key + key_suffix(name), value, self._key)
+
+    def delete(self, name: str) -> None:
+        """Remove a value, with this checkpoint."""
+        self._changes.delete(self._key + key_suffix(name), self._key)
+
+
+class StateStore:
+    """A domain `Store`: the state under one prefix on one partition, in the transaction of the current checkpoint."""
+
+    def __init__(self, state: Callable[[], KeyState]) -> None:
+        self._state = state
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value, None where there is none."""
+        return self._state().get_bytes(key)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set the value."""
+        self._state().set_bytes(key, value)
+
+    def delete(self, key: str) -> None:
+        """Remove the value, if there is one."""
+        self._state().delete(key)
 
 
 class Processing(NamedTuple):

@@ -16,7 +16,7 @@ from fraud_service.domain.features import NAMES
 from fraud_service.domain.in_memory import MemoryStore
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import LabelledRecord, decode_labelled
-from fraud_service.runtime.changelogs import on_disk
+from fraud_service.runtime.changelogs import temporary_rows
 from fraud_service.verification import log_reader
 from fraud_service.verification.display import Figures, snapshot_figures
 from fraud_service.verification.snapshot_rebuild import Rebuilder
@@ -152,7 +152,7 @@ def rebuild_boundaries(
             models,
             lambda version: factories.restore(models[version]),
         )
-        with on_disk() as stored:
+        with temporary_rows() as stored:
             examples = _Examples(stored, schedule.interval)
             for entry in log_reader.whole(reader, topic):
                 with suppress(InvalidRecord):  # a foreign record, which was not trained

@@ -22,7 +22,7 @@ from fraud_service.domain.profile import (
     encode_profile,
 )
 from fraud_service.processors.scorer import PROFILE
-from fraud_service.runtime.changelogs import PROCESSED, on_disk, suffix
+from fraud_service.runtime.changelogs import PROCESSED, key_suffix, temporary_rows
 from fraud_service.verification.decisions import FIRST_FEATURES, decision_of
 from fraud_service.verification.report import Kind
 
@@ -85,7 +85,7 @@ class StateCheck:
         for entry in changelog:
             row = self._row(entry)
             if row is not None:
-                self._rows[(entry.key or b"").removesuffix(suffix(PROFILE))] = msgspec.msgpack.encode(row)
+                self._rows[(entry.key or b"").removesuffix(key_suffix(PROFILE))] = msgspec.msgpack.encode(row)
 
     def take(self, pair: Pair) -> None:
         """Fold the next decision into its profile, unless the changelog does not have it yet."""
@@ -143,7 +143,7 @@ class StateCheck:
 
 def compare_volume(scope: StateScope, volume: LocalState, changelog: Iterable[Record], findings: Findings) -> None:
     """Compare a volume with the changelog, key by key, up to the offset that the volume has applied."""
-    with on_disk() as rows:
+    with temporary_rows() as rows:
         for entry in changelog:
             rows[entry.key or b""] = entry.offset.to_bytes(8) + (entry.value or b"")
         for key, row in rows.items():

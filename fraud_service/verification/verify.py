@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.errors import TopicReadError
-from fraud_service.runtime.changelogs import LocalState, on_disk
+from fraud_service.runtime.changelogs import LocalState, temporary_rows
 from fraud_service.security.signatures import Keyring
 from fraud_service.verification import labels_and_snapshots, log_reader, replay, snapshots
 from fraud_service.verification.completeness import CompletenessCheck, PartitionScope, Unmatched
@@ -308,7 +308,7 @@ class _PartitionCheck:
     def _state_check(self, number: int, stack: ExitStack) -> StateCheck | None:
         if not self._options.state:
             return None
-        rows, folded = stack.enter_context(on_disk()), stack.enter_context(on_disk())
+        rows, folded = stack.enter_context(temporary_rows()), stack.enter_context(temporary_rows())
         scope = _state_scope(self._settings, self._cut, number)
         return StateCheck(scope, self._read("changelog", number), rows, folded, self.findings)
 

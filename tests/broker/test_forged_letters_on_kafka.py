@@ -15,13 +15,13 @@ from fraud_service.cli import app
 from fraud_service.domain.errors import TopicReadError
 from fraud_service.domain.records import SwitchRecord, decode_score, encode_record
 from fraud_service.kafka import clients, topics
-from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters
+from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
 from fraud_service.kafka.model_topic import SWITCH_KEY
 from fraud_service.verification import log_reader
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
-    from fraud_service.kafka.dead_letter_reader import DeadLetter
+    from fraud_service.kafka.dead_letters import DeadLetter
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 

@@ -15,7 +15,7 @@ from fraud_service.cli import app
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka import clients
-from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters
+from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
 from fraud_service.verification.verify import verify
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]

@@ -15,7 +15,7 @@ from support.worlds import label, transaction
 from fraud_service.admin import redrive
 from fraud_service.domain.events import encode
 from fraud_service.kafka import clients, model_topic, sender
-from fraud_service.kafka.dead_letter_reader import DeadLetterFilter, find_dead_letters
+from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters
 
 if TYPE_CHECKING:
     import random

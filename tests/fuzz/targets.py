@@ -42,8 +42,8 @@ from fraud_service.domain.risk import NO_RISK, encode_risk
 from fraud_service.domain.snapshot import Snapshot, encode_snapshot, untrained
 from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.domain.text import visible, visible_json
-from fraud_service.kafka import clients, dead_letter_reader, partition_reader
-from fraud_service.kafka.dead_letter_reader import DeadLetterFilter
+from fraud_service.kafka import clients, dead_letters, partition_reader
+from fraud_service.kafka.dead_letters import DeadLetterFilter
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.model_topic import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, ModelTopicReader
 from fraud_service.kafka.topic_reader import OffsetRange, Record
@@ -179,7 +179,7 @@ def redrives(data: bytes) -> int:
     ]
     producer = _Producer()
     with (
-        patch.object(dead_letter_reader, "TopicReader", lambda *_: InMemory(topics, 0)),
+        patch.object(dead_letters, "TopicReader", lambda *_: InMemory(topics, 0)),
         patch.object(redrive, "TopicReader", lambda *_: InMemory(topics, begin)),
         patch.object(clients, "producer", lambda *_: producer),
     ):

@@ -9,8 +9,7 @@ from fuzz.targets import NAMES, SETTINGS, InMemory
 from support.malformed import BROKER_TIME, text
 
 from fraud_service.admin import redrive
-from fraud_service.kafka.dead_letter_reader import DeadLetter
-from fraud_service.kafka.dead_letters import parse_letter
+from fraud_service.kafka.dead_letters import DeadLetter, parse_letter
 from fraud_service.kafka.topic_reader import Record
 
 pytestmark = pytest.mark.attack

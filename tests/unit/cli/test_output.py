@@ -18,8 +18,7 @@ from fraud_service.demo.screen import console
 from fraud_service.domain.errors import TopicReadError
 from fraud_service.domain.text import HIDDEN
 from fraud_service.evaluation.html import page, table
-from fraud_service.kafka.dead_letter_reader import DeadLetter, Selection
-from fraud_service.kafka.dead_letters import LetterHeaders
+from fraud_service.kafka.dead_letters import DeadLetter, LetterHeaders, Selection
 from fraud_service.kafka.topic_reader import Record
 from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.replay import Plan, ReplayResult
@@ -54,7 +53,7 @@ FINDING = Finding(Kind.SCORE, HOSTILE, 0, 1, HOSTILE, HOSTILE, HOSTILE, 0)
 REPORT = Report({HOSTILE: 1}, {HOSTILE: 1}, (FINDING,), (HOSTILE,))
 VERIFIED = ReplayResult({"score": 1}, [FINDING], [HOSTILE], [HOSTILE])
 
-LOOK = "fraud_service.kafka.dead_letter_reader.find_dead_letters"
+LOOK = "fraud_service.kafka.dead_letters.find_dead_letters"
 LISTED = "fraud_service.verification.snapshots.list_snapshots"
 VERIFICATION = "fraud_service.verification"
 COMMANDS = {

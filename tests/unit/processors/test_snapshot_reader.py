@@ -15,7 +15,7 @@ from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import ClusterUnavailable
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.snapshot_store import SnapshotStore
-from fraud_service.kafka import clients, retries
+from fraud_service.kafka import clients, waiting
 from fraud_service.kafka.model_topic import ModelTopicReader
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors import snapshot_reader as snapshot_reader_module
@@ -74,7 +74,7 @@ READERS = [promotions, broadcast, whole_topic]
 def cluster(monkeypatch):
     stands = Leaderless(3)
     monkeypatch.setattr(clients, "reader", lambda _settings, _name: stands)
-    monkeypatch.setattr(retries, "RETRY_POLL_S", 0.001)
+    monkeypatch.setattr(waiting, "RETRY_POLL_S", 0.001)
     return stands
 
 
@@ -86,7 +86,7 @@ def test_a_leader_that_comes_later_is_waited_for(cluster, catch_up):
 
 @pytest.mark.parametrize("catch_up", READERS)
 def test_a_leader_that_does_not_come_is_named_by_its_partition(cluster, catch_up, monkeypatch):
-    monkeypatch.setattr(retries, "RETRY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(waiting, "RETRY_TIMEOUT_S", 0.02)
     cluster.refusals = 1_000_000
     with pytest.raises(ClusterUnavailable, match=r"\[0\] cannot be read, for 0 s: .*[Ll]eader"):
         catch_up()

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import ClusterUnavailable, PreflightError
-from fraud_service.kafka import clients, retries, topics
+from fraud_service.kafka import clients, topics, waiting
 from fraud_service.runtime import preflight
 
 
@@ -48,11 +48,11 @@ def start(monkeypatch):
         (changelog,) = (spec for spec in topics.topic_specs(settings) if spec.role == "scorer_state")
         preflight.require_consistent(settings, "group", ["in"], changelog)
 
-    monkeypatch.setattr(retries, "RETRY_POLL_S", 0.001)
+    monkeypatch.setattr(waiting, "RETRY_POLL_S", 0.001)
     return run
 
 
-@pytest.mark.parametrize("code", sorted(retries.TRANSIENT_CODES))
+@pytest.mark.parametrize("code", sorted(waiting.TRANSIENT_CODES))
 def test_a_coordinator_or_leader_that_is_not_there_yet_is_waited_for(start, code):
     cluster = Cluster(code, code)
     with capture_logs() as logged:
@@ -62,7 +62,7 @@ def test_a_coordinator_or_leader_that_is_not_there_yet_is_waited_for(start, code
 
 
 def test_patience_ends_and_the_reason_is_named(start, monkeypatch):
-    monkeypatch.setattr(retries, "RETRY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(waiting, "RETRY_TIMEOUT_S", 0.02)
     cluster = Cluster(*[KafkaError.NOT_COORDINATOR] * 1000)
     with pytest.raises(ClusterUnavailable, match=r"group cannot be checked, for 0 s: .*coordinator.*look after"):
         start(cluster)

@@ -35,7 +35,7 @@ from support.worlds import transaction
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
 from fraud_service.runtime import application, quix_internals
-from fraud_service.runtime.application import FraudApplication, show_state
+from fraud_service.runtime.application import STALL_TIMEOUT_S, FraudApplication, show_state
 from fraud_service.runtime.bulk_recovery import BulkRecovery
 from fraud_service.runtime.client_options import MAX_LEVEL0_FILES, MEMTABLE_BYTES
 from fraud_service.runtime.health import MAX_SILENCE_S, Health
@@ -47,7 +47,6 @@ from fraud_service.runtime.quix_internals import (
     bound_commit_time,
     time_checkpoints,
 )
-from fraud_service.runtime.stalled_fetch import STALL_TIMEOUT_S
 from fraud_service.runtime.stream import Hooks, Processing, StreamSpec
 
 if TYPE_CHECKING:

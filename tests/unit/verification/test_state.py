@@ -15,7 +15,7 @@ from fraud_service.domain import profile
 from fraud_service.domain.events import encode
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import decode_score
-from fraud_service.runtime.changelogs import LocalState, on_disk
+from fraud_service.runtime.changelogs import LocalState, temporary_rows
 from fraud_service.verification.matching import pair
 from fraud_service.verification.report import Findings, Kind, Report
 from fraud_service.verification.state import StateCheck, StateScope, compare_volume
@@ -44,7 +44,7 @@ def verified(log: Written, *, committed: int | None = ALL, begin: int = 0) -> Re
     findings = Findings()
     for number in range(PARTITIONS):
         scope = StateScope(NAMES["transactions"], "changelog", number, committed, is_cut=begin > 0)
-        with on_disk() as rows, on_disk() as folded:
+        with temporary_rows() as rows, temporary_rows() as folded:
             check = StateCheck(scope, log.of("changelog", number), rows, folded, findings)
             for one in pairs(log, number, begin):
                 check.take(one)

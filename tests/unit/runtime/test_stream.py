@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.loop import looped
 
-from fraud_service.runtime.keyed_state import KeyState
+from fraud_service.runtime.stream import KeyState
 
 
 @pytest.fixture
