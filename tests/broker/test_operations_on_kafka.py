@@ -147,7 +147,7 @@ def test_a_second_learner_is_refused(settings, tmp_path):
 
 
 def test_probes_follow_the_life_of_a_process(settings, tmp_path):
-    scorer = Service(settings, "score", tmp_path / "scorer")
+    scorer = Service(settings, "score", tmp_path / "scorer", is_forked=False)
     with scorer:
         scorer.await_ready()
         assert [scorer.status(path) for path in ("/livez", "/readyz", "/startupz", "/metrics", "/x")] == [

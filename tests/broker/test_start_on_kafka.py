@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from support.processes import Service, fresh_settings
+from support.processes import READY_TIMEOUT, Service, fresh_settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -65,13 +65,13 @@ def test_an_outage_longer_than_the_session_is_waited_for_by_the_same_process(own
 
 @pytest.mark.parametrize("verb", ["score", "learn"])
 def test_a_process_stopped_before_its_group_has_answered_ends_in_good_order(own_kafka, tmp_path, verb):
-    process = Service(fresh_settings(own_kafka.bootstrap, tmp_path), verb, tmp_path / verb)
+    process = Service(fresh_settings(own_kafka.bootstrap, tmp_path), verb, tmp_path / verb, is_forked=False)
     with process:
         process.await_ready()
     for moment in (0.0, 0.1, 0.2):  # within the half second in which the group answers
         before = process.log().count(STARTED)
         with process:
-            process.wait_until(lambda before=before: process.log().count(STARTED) > before, 30)
+            process.wait_until(lambda before=before: process.log().count(STARTED) > before, READY_TIMEOUT)
             with suppress(subprocess.TimeoutExpired):
                 process.process.wait(moment)
             assert process.stop() == 0, process.log()[-6000:]

@@ -133,7 +133,8 @@ class Trial:
         """Create a process with its name as instance id."""
         known = {"instance_id": name, "bootstrap_servers": self.through or self.bootstrap}
         folder = self.folder / f"{name}-{verb}"
-        return Service(self.settings.model_copy(update=known), verb, folder, {"PYTHONPATH": PYTHONPATH})
+        options = {"PYTHONPATH": PYTHONPATH}
+        return Service(self.settings.model_copy(update=known), verb, folder, options, is_forked=False)
 
     @contextmanager
     def another(self, name: str, verb: str = "score") -> Iterator[Service]:
