@@ -225,8 +225,8 @@ def test_the_search_finds_what_it_should(tmp_path, monkeypatch):
 # Modules without a test file of their name: the file that tests them, and why they share it.
 TESTED_BY = {
     # Commands are tested as their user runs them, through the whole command line or on a broker.
-    "unit/cli/test_cli.py": "cli.admin cli.data cli.models cli.options cli.service cli.snapshots cli.topics cli.verify",
-    "unit/cli/test_output.py": "cli.dead_letters demo.screen evaluation.html admin.models",
+    "unit/cli/test_cli.py": "cli.admin cli.data cli.models cli.options cli.service cli.verify",
+    "unit/cli/test_output.py": "demo.screen evaluation.html admin.models",
     # What these do is done to topics and groups of a cluster.
     "broker/test_operations_on_kafka.py": "admin.reset admin.refit",
     "broker/test_lockstep_on_kafka.py": "admin.erase admin.rebuild admin.event_time_pacing",

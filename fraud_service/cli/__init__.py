@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 import typer
 
-from fraud_service.cli import admin, data, dead_letters, logging, models, service, snapshots, topics, verify
+from fraud_service.cli import admin, data, logging, models, service, verify
 from fraud_service.cli.output import say
 from fraud_service.domain.errors import ConfigurationError, FraudServiceError
 from fraud_service.security.card_data import mask_text
@@ -20,12 +20,12 @@ log = structlog.get_logger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(service.app)
-app.add_typer(topics.app, name="topics", rich_help_panel=service.PANEL)
+app.add_typer(service.topics_app, name="topics", rich_help_panel=service.PANEL)
 app.add_typer(data.app)
 app.add_typer(models.app)
 app.add_typer(verify.app)
-app.add_typer(snapshots.app, name="snapshots", rich_help_panel=verify.PANEL)
-app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=admin.PANEL)
+app.add_typer(verify.snapshots_app, name="snapshots", rich_help_panel=verify.PANEL)
+app.add_typer(admin.letters_app, name="dead-letters", rich_help_panel=admin.PANEL)
 app.add_typer(admin.app)
 
 # Reference counting frees what a transaction allocates. The cycle collector would cost a tenth of the time at its

@@ -1,23 +1,42 @@
-"""Commands that change the state of a stopped service, rebuild a lost one, or sign its records again."""
+"""Commands that change the state of a stopped service, rebuild a lost one, re-sign records, or re-send dead letters."""
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
 
-from fraud_service.cli.options import Bootstrap, Yes, duration_ms, progress_bar
+from fraud_service.cli.options import Bootstrap, Yes, duration_ms, instant_ms, progress_bar, read_file
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.events import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-app = typer.Typer()
+    from fraud_service.admin.redrive import RedriveCheck
+    from fraud_service.kafka.dead_letters import DeadLetterFilter
+
 PANEL: Final = "Administer"
+
+app = typer.Typer()
+letters_app = typer.Typer(no_args_is_help=True, help="List, show and re-send records that the service rejected.")
+
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only letters written since: RFC 3339, or how long ago, as in 90m, 12h or 7d."),
+]
+Reason = Annotated[str | None, typer.Option(help="Only letters with this reason.")]
+Topic = Annotated[str | None, typer.Option(help="Only letters of records from this topic.")]
+Partition = Annotated[int | None, typer.Option(help="Only letters in this partition of the dead-letter topic.")]
+Offset = Annotated[int | None, typer.Option(help="Only the letter at this offset of --partition.")]
+ROW: Final = "{partition:>4} {offset:>9}  {reason:18} {source:44} {redriven!s:5}  {detail}"
 
 
 @app.command(rich_help_panel=PANEL)
@@ -121,3 +140,117 @@ def sign(
 def _say_all(lines: Iterable[str]) -> None:
     for line in lines:  # each as it comes: the work happens in between
         say(line)
+
+
+@letters_app.command("list")
+def list_letters(
+    reason: Reason = None,
+    topic: Topic = None,
+    since: Since = None,
+    partition: Partition = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """List dead letters: partition, offset, reason, source, whether re-sent, and what was wrong."""
+    from fraud_service.kafka.dead_letters import find_dead_letters
+
+    wanted = _filter(reason, topic, since, partition)
+    for found in find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False).letters:
+        if as_json:
+            say_json(json.dumps(found.row()))
+        else:
+            say(ROW.format(**found.row()))
+
+
+@letters_app.command()
+def show(
+    partition: int,
+    offset: int,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write only the value, byte for byte. Redirect it to a file.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Print one dead letter: headers, key and value. Bytes that are not text are escaped."""
+    from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters, require_one
+
+    wanted = DeadLetterFilter(partition=partition, offset=offset)
+    found = require_one(find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted), partition, offset)
+    if raw:
+        _write_raw(found.entry.value or b"")
+        return
+    for name, value in found.entry.headers:
+        say(f"{name}: {_text(value)}")
+    say(f"sent again: {'yes' if found.is_redriven else 'no'}")
+    say(f"key: {_text(found.entry.key)}", f"value: {_text(found.entry.value)}")
+
+
+def _text(data: bytes | None) -> str:
+    return "(none)" if data is None else data.decode(errors="backslashreplace")
+
+
+def _write_raw(value: bytes) -> None:
+    stdout = typer.get_binary_stream("stdout")
+    if stdout.isatty():
+        raise ConfigurationError("--raw: the bytes could control this terminal: redirect them to a file")
+    stdout.write(value)
+
+
+@letters_app.command()
+def redrive(
+    reason: Reason = None,
+    topic: Topic = None,
+    since: Since = None,
+    partition: Partition = None,
+    offset: Offset = None,
+    value_from: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Send these repaired bytes. For a single letter.")
+    ] = None,
+    unproved: Annotated[
+        bool,
+        typer.Option("--unproved", help="Also send letters without proof in their source topic. Check them first."),
+    ] = False,
+    yes: Yes = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Send dead letters to the topic they came from, each once. The key becomes the card_id.
+
+    Compares each letter with its source record. Exits 1 when a letter is forged.
+    """
+    from fraud_service.admin.redrive import RedriveOptions, check_letters
+    from fraud_service.admin.redrive import redrive as send
+    from fraud_service.kafka.dead_letters import find_dead_letters
+
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    wanted = _filter(reason, topic, since, partition, offset)
+    options = RedriveOptions(None if value_from is None else read_file(value_from, MAX_EVENT_BYTES), unproved)
+    checks = (
+        send(chosen, wanted, options)
+        if yes
+        else check_letters(chosen, find_dead_letters(chosen, wanted).letters, options)
+    )
+    counts = Counter(_say_check(check, is_dry=not yes) for check in checks)
+    listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))
+    say(listed if yes else "nothing was done: add --yes to do it")
+    if counts["forged"]:
+        raise typer.Exit(1)
+
+
+def _filter(
+    reason: str | None, topic: str | None, since: str | None, partition: int | None, offset: int | None = None
+) -> DeadLetterFilter:
+    from fraud_service.kafka.dead_letters import DeadLetterFilter
+
+    return DeadLetterFilter(reason, topic, None if since is None else instant_ms(since, "--since"), partition, offset)
+
+
+def _say_check(check: RedriveCheck, *, is_dry: bool) -> str:
+    """Print what happens to a letter, and return the name under which it is counted."""
+    place = f"{check.found.entry.partition} {check.found.entry.offset}"
+    if check.hindrance is None:
+        if is_dry:
+            say(f"{place}: to {check.found.letter.topic}")
+        return "sent again"
+    if is_dry or not check.found.is_redriven:
+        say(f"{place}: left, because {check.hindrance}")
+    return "forged" if check.is_forged else "left"

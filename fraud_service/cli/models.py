@@ -14,7 +14,10 @@ from fraud_service.cli.options import (
     Bootstrap,
     From,
     LabelDelay,
+    LabelledFile,
     Maps,
+    ModelFolder,
+    ResultFile,
     Sets,
     To,
     TrainFrom,
@@ -43,7 +46,7 @@ app.add_typer(online_app, name="online", rich_help_panel=PANEL)
 
 @app.command(rich_help_panel=PANEL)
 def train(
-    file: Annotated[Path, typer.Argument(help="Labelled transactions: .parquet, .csv or .jsonl.")],
+    file: LabelledFile,
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
     maps: Maps = [],
     sets: Sets = [],
@@ -76,7 +79,7 @@ def train(
 
 @app.command(rich_help_panel=PANEL)
 def backtest(
-    file: Annotated[Path, typer.Argument(help="Labelled transactions: .parquet, .csv or .jsonl.")],
+    file: LabelledFile,
     models: Annotated[Path, typer.Option(help="Folder of the pretrained model, as `train --out` wrote it.")],
     maps: Maps = [],
     sets: Sets = [],
@@ -89,7 +92,7 @@ def backtest(
         typer.Option(metavar="DURATION", help="Re-fit the pretrained model this often; promote it if it is better."),
     ] = None,
     scores: Annotated[Path | None, typer.Option(help="Write one row per transaction to this Parquet file.")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
+    json_out: ResultFile = None,
     report: Annotated[Path | None, typer.Option(help="Write a report with charts to this HTML file.")] = None,
     compare: Annotated[Path | None, typer.Option(help="The --json file of another run, for comparison.")] = None,
 ) -> None:
@@ -184,10 +187,7 @@ def list_models(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
 
 
 @models_app.command()
-def promote(
-    folder: Annotated[Path, typer.Argument(help="Folder of a model, as `train --out` wrote it.")],
-    bootstrap: Bootstrap = None,
-) -> None:
+def promote(folder: ModelFolder, bootstrap: Bootstrap = None) -> None:
     """Promote a model that no pod has yet. It is active from the next snapshot on."""
     from fraud_service.admin import models
     from fraud_service.models import artifact
@@ -209,7 +209,7 @@ def rollback(
 
 
 @models_app.command()
-def sign(folder: Annotated[Path, typer.Argument(help="Folder of a model, as `train --out` wrote it.")]) -> None:
+def sign(folder: ModelFolder) -> None:
     """Sign the artifact of a model. Processes that have signing keys start only with a signed one."""
     from fraud_service.admin import models
 

@@ -55,6 +55,9 @@ TrainTo = Annotated[
     datetime | None,
     typer.Option("--train-to", formats=DATES, metavar="DATE", help="End of the training window, exclusive, UTC."),
 ]
+LabelledFile = Annotated[Path, typer.Argument(help="Labelled transactions: .parquet, .csv or .jsonl.")]
+ModelFolder = Annotated[Path, typer.Argument(help="Folder of a model, as `train --out` wrote it.")]
+ResultFile = Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")]
 LabelDelay = Annotated[
     str,
     typer.Option(
@@ -65,13 +68,7 @@ LabelDelay = Annotated[
 
 
 def duration_ms(text: str, option: str) -> int:
-    """Read a duration such as `7d` or `500ms` as milliseconds.
-
-    Raises
-    ------
-    ConfigurationError
-        Names the option, its text and the form it should have.
-    """
+    """Read a duration such as `7d` or `500ms` as milliseconds."""
     try:
         return to_ms(parse_duration(text))
     except ValueError as error:
@@ -79,13 +76,7 @@ def duration_ms(text: str, option: str) -> int:
 
 
 def instant_ms(text: str, option: str) -> int:
-    """Read an instant as epoch milliseconds: RFC 3339 with an offset, or a duration before now, as in 12h.
-
-    Raises
-    ------
-    ConfigurationError
-        Names the option and the forms it may have.
-    """
+    """Read an instant as epoch milliseconds: RFC 3339 with an offset, or a duration before now, as in 12h."""
     if re.fullmatch(PATTERN, text):
         return int(time.time() * 1000) - duration_ms(text, option)
     try:
@@ -102,16 +93,11 @@ def date_ms(date: datetime | None) -> int | None:
 
 
 def history_of(file: Path, maps: list[str], sets: list[str], start: datetime | None, end: datetime | None) -> History:
-    """Open a file with the mapping of --map and --set. Raises `ConfigurationError` as `History.open` does."""
+    """Open a file with the mapping of --map and --set."""
     from fraud_service.training.history import History
 
-    return History.open(
-        file,
-        columns=_pairs("--map", maps),
-        constants=_pairs("--set", sets),
-        start=date_ms(start),
-        end=date_ms(end),
-    )
+    columns, constants = _pairs("--map", maps), _pairs("--set", sets)
+    return History.open(file, columns=columns, constants=constants, start=date_ms(start), end=date_ms(end))
 
 
 def _pairs(option: str, texts: list[str]) -> dict[str, str]:
@@ -123,13 +109,8 @@ def _pairs(option: str, texts: list[str]) -> dict[str, str]:
 
 def progress_bar() -> Progress:
     """Return a progress bar on stderr. Stdout carries data only."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def row_counter(bar: Progress, total: int) -> Callable[[], None]:
@@ -145,7 +126,7 @@ def row_counter(bar: Progress, total: int) -> Callable[[], None]:
 
 
 def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Read a file. Raises `ConfigurationError` when that fails, or when the file is longer than `max_bytes`."""
+    """Read a file of at most `max_bytes`."""
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)

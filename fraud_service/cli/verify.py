@@ -1,4 +1,4 @@
-"""Commands that read the log back: verify, replay, explain and state. They only read and join no consumer group."""
+"""Commands that read the log back: verify, replay, explain, state and snapshots. They join no consumer group."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fraud_service.cli.options import (
     AsJson,
     Bootstrap,
     From,
+    ResultFile,
     To,
     date_ms,
     instant_ms,
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from fraud_service.verification.decisions import TimeRange
     from fraud_service.verification.replay import Plan, ReplayResult
 
-app = typer.Typer()
 PANEL: Final = "Verify and explain"
+
+app = typer.Typer()
+snapshots_app = typer.Typer(no_args_is_help=True, help="List, show, compare and rebuild what labels taught.")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -94,7 +97,7 @@ def replay(
     decline_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="What if: another FRAUD_DECLINE_THRESHOLD.")
     ] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
+    json_out: ResultFile = None,
     report: Annotated[Path | None, typer.Option(help="What if: write a report to this HTML file.")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep the progress here, and continue from it.")
@@ -240,3 +243,52 @@ def _numbers(text: str | None) -> list[int] | None:
     if not all(part.isdecimal() for part in text.split(",")):
         raise ConfigurationError(f"--partitions {text}: write numbers and commas, as in 0,1")
     return [int(part) for part in text.split(",")]
+
+
+@snapshots_app.command("list")
+def list_snapshots(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
+    """List the snapshots on the topic, and whether the risk rows on their topic match their digests."""
+    from fraud_service.verification import snapshots
+
+    rows = snapshots.list_snapshots(settings.load(bootstrap_servers=bootstrap))
+    if as_json:
+        say_json(to_json(rows))
+        return
+    for row in rows:
+        say(
+            f"{row['version']}  from {row['effective_from']}  {row['examples']:>8} examples  "
+            f"online {row['online_weight']:.3f}  {row['model']}  {'proved' if row['is_proved'] else 'NOT PROVED'}"
+        )
+
+
+@snapshots_app.command()
+def show(version: str, bootstrap: Bootstrap = None) -> None:
+    """Print one snapshot, with its strongest weights."""
+    from fraud_service.verification import snapshots
+
+    say_json(to_json(snapshots.show(settings.load(bootstrap_servers=bootstrap), version)))
+
+
+@snapshots_app.command()
+def diff(before: str, after: str, bootstrap: Bootstrap = None) -> None:
+    """Print what changed from one snapshot to another."""
+    from fraud_service.verification import snapshots
+
+    say_json(to_json(snapshots.compare(settings.load(bootstrap_servers=bootstrap), before, after)))
+
+
+@snapshots_app.command()
+def rebuild(
+    version: Annotated[str | None, typer.Argument(help="The last snapshot to rebuild. By default, the newest.")] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Train on the labelled examples again, from the first, and compare every digest. Exits 1 when one differs."""
+    from fraud_service.verification import snapshots
+
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    with progress_bar() as bar:
+        task = bar.add_task("snapshots", total=None)
+        proof = snapshots.rebuild(chosen, version, lambda done: bar.update(task, completed=done))
+    say_json(to_json(proof))
+    if proof.differing or proof.not_rebuilt or proof.rejected:
+        raise typer.Exit(1)
