@@ -52,10 +52,8 @@ RESTART_POLL_S: Final = 1.0
 def run_scorer(settings: Settings) -> None:
     """Score transactions until stopped.
 
-    Raises
-    ------
-    FraudServiceError
-        Before the start: a model, topic, offset or setting is invalid. Later: an error made it unsafe to continue.
+    Raises `FraudServiceError` before the start when a model, topic, offset or setting is invalid, and later when an
+    error makes it unsafe to continue.
     """
     registry, health = Metrics(), Health()
     metrics = ScorerMetrics(registry)
@@ -98,7 +96,7 @@ def _score(settings: Settings, health: Health, metrics: ScorerMetrics, model: On
 
 
 def run_learner(settings: Settings) -> None:
-    """Learn from labels until stopped. Raises as `run_scorer` does."""
+    """Learn from labels until stopped."""
     registry, health = Metrics(), Health()
     metrics = LearnerMetrics(registry)
     _warn_if_unsigned(settings, metrics)
@@ -137,7 +135,7 @@ def _learn(settings: Settings, health: Health, metrics: LearnerMetrics, model: O
 
 
 def run_tokenizer(settings: Settings) -> None:
-    """Replace card numbers by tokens until stopped. Raises as `run_scorer` does."""
+    """Replace card numbers by tokens until stopped."""
     registry, health = Metrics(), Health()
     metrics = TokenizerMetrics(registry)
     made = tokenizer.tokenizer(settings)
@@ -159,13 +157,8 @@ def _tokenize(settings: Settings, health: Health, metrics: TokenizerMetrics, mad
 def run_with_restarts(settings: Settings, health: Health, metrics: StreamMetrics, work: Callable[[], None]) -> None:
     """Run a stream until it is stopped; after an outage of the cluster, run it again from its last checkpoint.
 
-    `work` creates everything it needs and closes it at its end, like a restarted process. Metrics and probes stay:
+    `work` creates everything it needs and closes it at its end, like a restarted process. Metrics and probes stay, so
     the process is alive but not ready. A process that was never ready ends instead.
-
-    Raises
-    ------
-    FraudServiceError
-        Every other error of `work`.
     """
     while True:
         health.record_start(MAX_START_S)
