@@ -8,13 +8,12 @@ use it.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import random
-import shutil
 import socket
 import subprocess
 import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -26,16 +25,18 @@ from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 LOOPBACK: Final = "127.0.0.1"
 INSTALL_HINT: Final = "pip install 'fraud-service[demo]'"
+REINSTALL_HINT: Final = f"reinstall it with: {INSTALL_HINT}, or point the service to a Kafka cluster instead"
 
 # Below the ephemeral ports of Linux, macOS and Windows. A client that reconnects to a stopped broker could otherwise
 # get the broker's port as its local port, connect to itself, and block the restart.
 _PORTS: Final = range(15_000, 32_000)
 _PORT_ATTEMPTS: Final = 200
 _START_ATTEMPTS: Final = 3
+_START_TIMEOUT_S: Final = 15.0
+_STOP_TIMEOUT_S: Final = 5.0
 _PROBE_TIMEOUT_S: Final = 0.5
 _POLL_S: Final = 0.02
 _LOG_TAIL_LINES: Final = 20
@@ -48,127 +49,59 @@ class EmbeddedBrokerError(FraudServiceError):
 class EmbeddedBroker:
     """Run the embedded broker for the length of a `with` block, on a free loopback port and a temporary directory.
 
-    The broker has a session of its own, so Ctrl-C in a terminal does not reach it. Leaving the block ends it. The
-    caller
-    must leave the block on SIGTERM too.
-
-    Parameters
-    ----------
-    start_timeout
-        Seconds until the broker must answer an admin client.
-    stop_timeout
-        Seconds from SIGTERM to SIGKILL.
-
-    Attributes
-    ----------
-    bootstrap : str
-        `host:port` for `bootstrap.servers`. Valid inside the block.
+    The broker has a session of its own, so Ctrl-C in a terminal does not reach it. The caller must leave the block on
+    SIGTERM too. `bootstrap` is the `host:port` for `bootstrap.servers`, valid inside the block.
     """
 
-    def __init__(self, *, start_timeout: float = 15.0, stop_timeout: float = 5.0) -> None:
+    def __init__(self) -> None:
         self.bootstrap = ""
-        self._start_timeout = start_timeout
-        self._stop_timeout = stop_timeout
-        self._process: subprocess.Popen[bytes] | None = None
-        self._directory: Path | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the broker, or None while it is not running."""
-        return None if self._process is None else self._process.pid
-
-    def start(self) -> None:
-        """Start the broker and wait until it answers. Does nothing if it is already started.
-
-        Raises
-        ------
-        EmbeddedBrokerError
-            The `noida_db` package is missing, or the broker did not start. The message has the end of its log.
-        """
-        if self._process is not None:
-            return
-        binary = find_binary()
-        try:
-            self._start_on_a_free_port(binary)
-        except BaseException:
-            # Also on Ctrl-C: `__exit__` does not run when `__enter__` fails.
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        """End the broker and remove its data. Does nothing if it is not started."""
-        process, self._process = self._process, None
-        if process is not None:
-            end_process(process, timeout=self._stop_timeout)
-        directory, self._directory = self._directory, None
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-        self.bootstrap = ""
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self.start()
+        binary = find_binary()
+        with ExitStack() as stack:  # `__exit__` does not run when `__enter__` fails, also on Ctrl-C
+            folder = tempfile.TemporaryDirectory(prefix="fraud-service-broker-", ignore_cleanup_errors=True)
+            self._start_on_a_free_port(binary, Path(stack.enter_context(folder)), stack)
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
-    def _start_on_a_free_port(self, binary: Path) -> None:
+    def _start_on_a_free_port(self, binary: Path, folder: Path, stack: ExitStack) -> None:
         """Launch the broker, and try again if another process took the port before the broker could bind it."""
-        self._directory = Path(tempfile.mkdtemp(prefix="fraud-service-broker-"))
         for attempt in range(1, _START_ATTEMPTS + 1):
-            directory = self._directory / str(attempt)
-            directory.mkdir()
-            log = directory / "broker.log"
+            log = folder / f"broker-{attempt}.log"
             port = free_loopback_port()
-            self._process = _launch(binary, port, directory / "data", log)
+            process = _launch(binary, port, folder / f"data-{attempt}", log)
+            stack.callback(end_process, process, timeout=_STOP_TIMEOUT_S)
             self.bootstrap = f"{LOOPBACK}:{port}"
-            problem = wait_for_broker(self.bootstrap, timeout=self._start_timeout, exit_code=self._process.poll)
+            problem = wait_for_broker(self.bootstrap, timeout=_START_TIMEOUT_S, exit_code=process.poll)
             if problem is None:
                 return
-            if self._process.poll() is None or attempt == _START_ATTEMPTS:
+            if process.poll() is None or attempt == _START_ATTEMPTS:
                 raise EmbeddedBrokerError(f"the embedded broker {problem}; the end of its log:\n{tail(log)}")
 
 
 def find_binary() -> Path:
-    """Return the path of the broker's executable in the `noida_db` package.
-
-    Raises
-    ------
-    EmbeddedBrokerError
-        The package is not installed, or it has no binary for this platform.
-    """
+    """Return the path of the broker's executable in the `noida_db` package."""
     # The package is not imported: its Python wrapper would be the child process, and killing it would leave the
     # broker behind.
     spec = importlib.util.find_spec("noida_db")
     if spec is None or spec.origin is None:
         raise EmbeddedBrokerError(f"the embedded broker is not installed; install it with: {INSTALL_HINT}")
-    for name in ("noida-db", "noida-db.exe"):
-        binary = Path(spec.origin).with_name(name)
-        if binary.is_file():
-            return binary
-    raise EmbeddedBrokerError(
-        f"the noida_db package in {Path(spec.origin).parent} has no broker binary for this platform; "
-        f"reinstall it with: {INSTALL_HINT}, or point the service to a Kafka cluster instead"
-    )
+    binary = Path(spec.origin).with_name("noida-db")
+    if not binary.is_file():
+        raise EmbeddedBrokerError(
+            f"the noida_db package in {binary.parent} has no broker binary for this platform; {REINSTALL_HINT}"
+        )
+    return binary
 
 
 def free_loopback_port() -> int:
-    """Return a free loopback TCP port below the ephemeral ports.
-
-    The port is not reserved: bind it soon, and try another if it is taken by then.
-
-    Raises
-    ------
-    EmbeddedBrokerError
-        When all ports that were tried are taken.
-    """
+    """Return a free loopback TCP port below the ephemeral ports. It is not reserved, so it may be taken soon."""
     for port in random.SystemRandom().sample(_PORTS, _PORT_ATTEMPTS):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
             probe.bind((LOOPBACK, port))
             return port
     raise EmbeddedBrokerError(
@@ -204,13 +137,13 @@ def end_process(process: subprocess.Popen[bytes], *, timeout: float) -> None:
     process.wait()
 
 
-def tail(log: Path, lines: int = _LOG_TAIL_LINES) -> str:
+def tail(log: Path) -> str:
     """Return the last lines of a log, or "(empty)" if there is none."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    return "\n".join(text.splitlines()[-lines:]) or "(empty)"
+    return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:]) or "(empty)"
 
 
 def _launch(binary: Path, port: int, data: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -228,8 +161,7 @@ def _launch(binary: Path, port: int, data: Path, log: Path) -> subprocess.Popen[
             )
     except OSError as error:
         raise EmbeddedBrokerError(
-            f"the embedded broker {binary} cannot be run here ({error}); reinstall it with: {INSTALL_HINT}, "
-            "or point the service to a Kafka cluster instead"
+            f"the embedded broker {binary} cannot be run here ({error}); {REINSTALL_HINT}"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -19,43 +19,36 @@ if TYPE_CHECKING:
 MIN_FRAUDS: Final = 10  # with fewer, the figures are noise
 
 
-class LabelState(NamedTuple):
-    """The newest label of a transaction, and its decision."""
-
-    is_fraud: bool
-    is_flagged: bool
-
-
 class LabelledDecisions:
     """Decisions by their labels. A newer label replaces an earlier one."""
 
     def __init__(self) -> None:
-        self._words: dict[str, LabelState] = {}
-        self._cells: defaultdict[tuple[bool, bool], int] = defaultdict(int)  # by flagged and fraud
+        self._cells: dict[str, tuple[bool, bool]] = {}  # of each transaction: whether it is flagged, and a fraud
+        self._counts: Counter[tuple[bool, bool]] = Counter()
 
     def add(self, record: LabelledRecord) -> None:
         """Add a labelled example."""
-        before = self._words.get(record.transaction_id)
+        before = self._cells.get(record.transaction_id)
         if before is not None:
-            self._cells[before.is_flagged, before.is_fraud] -= 1
-        word = LabelState(record.is_fraud, record.outcome is not Outcome.APPROVE)
-        self._cells[word.is_flagged, word.is_fraud] += 1
-        self._words[record.transaction_id] = word
+            self._counts[before] -= 1
+        cell = record.outcome is not Outcome.APPROVE, record.is_fraud
+        self._counts[cell] += 1
+        self._cells[record.transaction_id] = cell
 
     @property
     def flagged_frauds(self) -> int:
         """Number of known frauds that were flagged."""
-        return self._cells[True, True]
+        return self._counts[True, True]
 
     @property
     def frauds(self) -> int:
         """Number of known frauds."""
-        return self._cells[True, True] + self._cells[False, True]
+        return self._counts[True, True] + self._counts[False, True]
 
     @property
     def flagged(self) -> int:
         """Number of flagged transactions with a label."""
-        return self._cells[True, True] + self._cells[True, False]
+        return self._counts[True, True] + self._counts[True, False]
 
     @property
     def precision(self) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from fraud_service.demo.ground_truth import ComponentLogits, LabelledDecisions
 from fraud_service.domain.records import AlertRecord, decode_labelled, decode_score
 from fraud_service.domain.snapshot import UNTRAINED, Snapshot, decode_snapshot
 from fraud_service.kafka import clients
+from fraud_service.kafka.partition_reader import poll_available
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 RECENT_S: Final = 5.0  # the window of throughput and latency on the screen
 MAX_ALERTS_KEPT: Final = 40  # for the screen
-BATCH: Final = 2000
+MAX_MESSAGES: Final = 2000  # at once
 
 _alert_decoder = msgspec.json.Decoder(AlertRecord)
 
@@ -42,90 +43,35 @@ class Latency(NamedTuple):
         return cls(float(median), float(p99))
 
 
-class TopicCounts:
-    """Counts of the records on the output topics."""
-
-    def __init__(self) -> None:
-        self.scores = self.stale = self.alerts = self.dead_letters = self.labelled = self.snapshots = 0
-        self.event_time = 0
-        self.in_force = UNTRAINED
-        self.latest: deque[AlertRecord] = deque(maxlen=MAX_ALERTS_KEPT)
-        self.newest: Snapshot | None = None
-        self.weights: list[float] = []
-        self.truth = LabelledDecisions()
-        self.scored: list[ComponentLogits] = []
-        self._seen: deque[tuple[float, float]] = deque()  # time of reading and latency of each score
-        self._latencies: list[float] = []
-
-    def score(self, value: bytes, latency: float) -> None:
-        """Count a score. `latency` is the time from the append of its transaction to this read, in seconds."""
-        record = decode_score(value)
-        self.scores += 1
-        self.stale += record.is_stale
-        if record.timestamp >= self.event_time:
-            self.event_time, self.in_force = record.timestamp, record.snapshot
-        scored = ComponentLogits.of(record)
-        if scored is not None:
-            self.scored.append(scored)
-        self._latencies.append(latency)
-        self._seen.append((time.monotonic(), latency))
-
-    def alert(self, value: bytes) -> None:
-        """Count an alert."""
-        self.alerts += 1
-        self.latest.append(_alert_decoder.decode(value))
-
-    def label(self, value: bytes) -> None:
-        """Count a labelled example."""
-        self.labelled += 1
-        self.truth.add(decode_labelled(value))
-
-    def snapshot(self, value: bytes) -> None:
-        """Count a snapshot."""
-        self.snapshots += 1
-        self.newest = decode_snapshot(value)
-        self.weights.append(self.newest.online_weight)
-
-    def dead_letter(self) -> None:
-        """Count a dead letter."""
-        self.dead_letters += 1
-
-    @property
-    def records(self) -> int:
-        """Number of records read from all topics."""
-        return self.scores + self.alerts + self.labelled + self.snapshots + self.dead_letters
-
-    def now(self) -> tuple[float, Latency]:
-        """Return the scores a second and their latency over the last `RECENT_S` seconds."""
-        since = time.monotonic() - RECENT_S
-        while self._seen and self._seen[0][0] < since:
-            self._seen.popleft()
-        return len(self._seen) / RECENT_S, Latency.of(latency for _, latency in self._seen)
-
-    def overall(self) -> Latency:
-        """Return the latency of all decisions."""
-        return Latency.of(self._latencies)
-
-
-class Observer:
-    """Read committed records of the output topics into the counts. A context manager.
+class TopicMonitor:
+    """Counts the committed records of the output topics. A context manager.
 
     It subscribes instead of assigning: a group that commits nothing disappears with its only member.
     """
 
-    def __init__(self, settings: Settings, tally: TopicCounts) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.scores = self.stale = self.alerts = self.dead_letters = self.examples = self.snapshots = 0
+        self.event_time = 0  # the newest, epoch milliseconds
+        self.active_snapshot = UNTRAINED
+        self.newest_alerts: deque[AlertRecord] = deque(maxlen=MAX_ALERTS_KEPT)
+        self.newest_snapshot: Snapshot | None = None
+        self.online_weights: list[float] = []
+        self.decisions = LabelledDecisions()
+        self.logits: list[ComponentLogits] = []
+        self._recent: deque[tuple[float, float]] = deque()  # time of reading and latency of each score
+        self._latencies: list[float] = []
         names = settings.topics
         self._handlers: dict[str, Callable[[bytes, float], None]] = {
-            names.scores: tally.score,
-            names.alerts: lambda value, _: tally.alert(value),
-            names.labelled: lambda value, _: tally.label(value),
-            names.snapshots: lambda value, _: tally.snapshot(value),
-            names.dead_letters: lambda *_: tally.dead_letter(),
+            names.scores: self._count_score,
+            names.alerts: self._count_alert,
+            names.labelled: self._count_example,
+            names.snapshots: self._count_snapshot,
+            names.dead_letters: self._count_dead_letter,
         }
         self._consumer = clients.reader(settings, f"{settings.scorer_group}-observer")
         self._consumer.subscribe(list(self._handlers))
 
-    def __enter__(self) -> Observer:  # noqa: PYI034 - never subclassed
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,13 +82,57 @@ class Observer:
         self.read(0.1)
         return bool(self._consumer.assignment())
 
-    def read(self, timeout: float) -> None:
-        """Read what has arrived, and wait at most `timeout` seconds for the first record."""
-        message = self._consumer.poll(timeout)
-        if message is None:
-            return
-        # Only the poll may wait. With a timeout, `consume` would wait for a full batch.
-        for each in [message, *self._consumer.consume(BATCH, timeout=0)]:
-            if each.error() is None:
-                _, written = each.timestamp()
-                self._handlers[each.topic()](each.value() or b"", max(time.time() - written / 1000, 0.0))
+    def read(self, timeout_s: float) -> None:
+        """Count what has arrived, and wait at most `timeout_s` for the first record."""
+        for message in poll_available(self._consumer, MAX_MESSAGES, timeout_s):
+            if message.error() is None:
+                _, appended_at = message.timestamp()
+                latency = max(time.time() - appended_at / 1000, 0.0)
+                self._handlers[message.topic()](message.value() or b"", latency)
+
+    @property
+    def records(self) -> int:
+        """Number of records read from all topics."""
+        return self.scores + self.alerts + self.examples + self.snapshots + self.dead_letters
+
+    def recent(self) -> tuple[float, Latency]:
+        """Return the scores a second and their latency over the last `RECENT_S` seconds.
+
+        A latency is the time from the append of a transaction to the moment at which this consumer reads its score.
+        """
+        since = time.monotonic() - RECENT_S
+        while self._recent and self._recent[0][0] < since:
+            self._recent.popleft()
+        return len(self._recent) / RECENT_S, Latency.of(latency for _, latency in self._recent)
+
+    def overall(self) -> Latency:
+        """Return the latency of all scores."""
+        return Latency.of(self._latencies)
+
+    def _count_score(self, value: bytes, latency: float) -> None:
+        record = decode_score(value)
+        self.scores += 1
+        self.stale += record.is_stale
+        if record.timestamp >= self.event_time:
+            self.event_time, self.active_snapshot = record.timestamp, record.snapshot
+        logits = ComponentLogits.of(record)
+        if logits is not None:
+            self.logits.append(logits)
+        self._latencies.append(latency)
+        self._recent.append((time.monotonic(), latency))
+
+    def _count_alert(self, value: bytes, _: float) -> None:
+        self.alerts += 1
+        self.newest_alerts.append(_alert_decoder.decode(value))
+
+    def _count_example(self, value: bytes, _: float) -> None:
+        self.examples += 1
+        self.decisions.add(decode_labelled(value))
+
+    def _count_snapshot(self, value: bytes, _: float) -> None:
+        self.snapshots += 1
+        self.newest_snapshot = decode_snapshot(value)
+        self.online_weights.append(self.newest_snapshot.online_weight)
+
+    def _count_dead_letter(self, _value: bytes, _: float) -> None:
+        self.dead_letters += 1

@@ -5,17 +5,17 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from rich.live import Live
 
 from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.demo import screen, setup
 from fraud_service.demo.broker import EmbeddedBroker
-from fraud_service.demo.monitor import Observer, TopicCounts
+from fraud_service.demo.monitor import TopicMonitor
 from fraud_service.demo.simulator import write
 from fraud_service.domain.time import DAY
 from fraud_service.kafka.waiting import Deadline, wait_until
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fraud_service.demo.setup import Plan
     from fraud_service.domain.events import LabelledTransaction
 
-FRAME_S: Final = 0.25  # seconds
+FRAME_S: Final = 0.25
 PLAIN_FRAME_S: Final = 5.0
 READ_TIMEOUT_S: Final = 0.05
 ASSIGN_TIMEOUT_S: Final = 30.0
@@ -44,23 +44,17 @@ class StopFeeding(Exception):  # noqa: N818 - nothing is wrong
 
 
 class HistoryFeeder:
-    """Feed a history in a thread, at the pace that takes the planned time. A context manager.
-
-    Attributes
-    ----------
-    failure : Exception or None
-        The error that ended the feed early.
-    """
+    """Feed a history in a thread, at the pace that takes the planned time. A context manager."""
 
     def __init__(self, settings: Settings, history: History, seconds: float) -> None:
-        self._settings, self._history = settings, history
+        self._history = history
         self._rate = len(history) / seconds
         self._stop = Event()
         self._thread = Thread(target=self._run, name="feed", daemon=True)
-        self._feed: HistoryProducer | None = None
-        self.failure: Exception | None = None
+        self.producer = HistoryProducer(settings)
+        self.failure: Exception | None = None  # ended the feed early
 
-    def __enter__(self) -> HistoryFeeder:  # noqa: PYI034 - never subclassed
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -77,23 +71,12 @@ class HistoryFeeder:
         """Whether the feed has ended, complete or failed."""
         return not self._thread.is_alive()
 
-    @property
-    def sent(self) -> tuple[int, int]:
-        """Transactions and labels sent so far."""
-        return (0, 0) if self._feed is None else (self._feed.transactions, self._feed.labels)
-
     def _run(self) -> None:
         try:
-            with HistoryProducer(self._settings) as self._feed:
-                self._feed_until_stopped(self._feed)
+            with self.producer, suppress(StopFeeding):
+                self.producer.produce(self._events(), LABEL_DELAY_MS, self._rate)
         except Exception as error:  # noqa: BLE001 - the main thread raises it
             self.failure = error
-
-    def _feed_until_stopped(self, feed: HistoryProducer) -> None:
-        try:
-            feed.produce(self._events(), LABEL_DELAY_MS, self._rate)
-        except StopFeeding:
-            return
 
     def _events(self) -> Iterator[LabelledTransaction]:
         for event in self._history:
@@ -107,31 +90,28 @@ class DemoRun:
     """One run of the demo. Everything it starts goes on the exit stack, which stops it in reverse order."""
 
     def __init__(self, base: Settings, plan: Plan, console: Console, stop: Event, stack: ExitStack) -> None:
-        self._plan, self._console, self._stop, self._stack = plan, console, stop, stack
-        self._base = base
+        self._base, self._plan, self._console, self._stop, self._stack = base, plan, console, stop, stack
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fraud-service-demo-")))
-        self._tally = TopicCounts()
-        self._services: list[setup.Service] = []
 
     def run(self, *, own_kafka: bool) -> screen.DemoView | None:
         """Start everything, feed and watch. Return the last view, or None when stopped before the first transaction."""
         settings = self._reach_kafka() if own_kafka else self._start_broker()
-        ours = setup.quiet(settings)
         if self._stop.is_set():
             return None
-        self._create_topics(ours)
+        ours = setup.quiet(settings)
+        self._say(f"{len(setup.create_topics(ours))} topics on {settings.bootstrap_servers}")
         history = self._simulate()
-        observer = self._stack.enter_context(Observer(ours, self._tally))
-        self._start_services(settings)
-        self._await_assignment(observer)
+        counts = self._stack.enter_context(TopicMonitor(ours))
+        services = self._start_services(settings)
+        if not wait_until(lambda: self._stop.is_set() or counts.is_assigned(), ASSIGN_TIMEOUT_S, poll_s=0.0):
+            raise setup.DemoError(f"no partitions of the output topics were assigned within {ASSIGN_TIMEOUT_S:.0f} s")
         if self._stop.is_set():
             return None
         self._say("scorer and learner are ready\n")
-        metrics = {service.name: service.metrics for service in self._services}
         truth = {event.transaction.transaction_id: bool(event.is_fraud) for event in history}
-        view = screen.DemoView(self._plan, self._tally, truth, metrics, settings.bootstrap_servers)
-        with HistoryFeeder(ours, history, self._plan.seconds) as feeding:
-            Monitor(view, feeding, observer, self._services, self._stop).until_over(self._console)
+        with HistoryFeeder(ours, history, self._plan.seconds) as feeder:
+            view = screen.DemoView(self._plan, counts, feeder.producer, services, truth, settings.bootstrap_servers)
+            Display(view, feeder, self._stop).show(self._console)
         return view
 
     def _say(self, text: str) -> None:
@@ -144,18 +124,14 @@ class DemoRun:
 
     def _reach_kafka(self) -> Settings:
         settings = setup.services_settings(self._base, self._plan, self._folder, None)
-        setup.require_reachable(setup.quiet(settings), self._stop)
+        quiet = setup.quiet(settings)
+        setup.require_reachable(quiet, self._stop)
         if not self._stop.is_set():
             # Registered before the first topic exists: a creation that fails half-way leaves some.
-            self._stack.callback(setup.delete_topics, setup.quiet(settings), self._say)
-            self._say(
-                f"names of topics and groups end in .{setup.suffix_of(settings)}; the topics are deleted at the end"
-            )
+            self._stack.callback(setup.delete_topics, quiet, self._say)
+            suffix = settings.scorer_group.rpartition(".")[2]
+            self._say(f"names of topics and groups end in .{suffix}; the topics are deleted at the end")
         return settings
-
-    def _create_topics(self, settings: Settings) -> None:
-        made = setup.create_topics(settings)
-        self._say(f"{len(made)} topics on {settings.bootstrap_servers}")
 
     def _simulate(self) -> History:
         world, file = self._plan.world, self._folder / "history.parquet"
@@ -167,82 +143,67 @@ class DemoRun:
         )
         return history
 
-    def _start_services(self, settings: Settings) -> None:
-        for command in ("score", "learn"):
-            self._services.append(self._stack.enter_context(setup.Service(command, settings, self._folder)))
-        for service in self._services:
+    def _start_services(self, settings: Settings) -> list[setup.Service]:
+        commands = ("score", "learn")
+        services = [self._stack.enter_context(setup.Service(name, settings, self._folder)) for name in commands]
+        for service in services:
             # The exit stack runs this before it waits for either process, so both stop at the same time.
             self._stack.callback(service.ask_to_end)
-        for service in self._services:
+        for service in services:
             service.await_ready(self._stop)
-
-    def _await_assignment(self, observer: Observer) -> None:
-        is_over = wait_until(lambda: self._stop.is_set() or observer.is_assigned(), ASSIGN_TIMEOUT_S, poll_s=0.0)
-        if not is_over:
-            raise setup.DemoError(f"no partitions of the output topics were assigned within {ASSIGN_TIMEOUT_S:.0f} s")
+        return services
 
 
-class Monitor:
+class Display:
     """Read the output topics and draw them until every fed record is scored and learned."""
 
-    def __init__(
-        self,
-        view: screen.DemoView,
-        feeding: HistoryFeeder,
-        observer: Observer,
-        services: list[setup.Service],
-        stop: Event,
-    ) -> None:
-        self._view, self._feeding, self._observer = view, feeding, observer
-        self._services, self._stop = services, stop
+    def __init__(self, view: screen.DemoView, feeder: HistoryFeeder, stop: Event) -> None:
+        self._view, self._feeder, self._stop = view, feeder, stop
 
-    def until_over(self, console: Console) -> None:
-        """Watch on a live screen, or print lines where the console is no terminal."""
+    def show(self, console: Console) -> None:
+        """Draw a live screen, or print lines where the console is no terminal."""
+        view = self._view
         if not console.is_terminal:
-            self._follow(PLAIN_FRAME_S, lambda: console.print(screen.line(self._view), soft_wrap=True))
+            self._follow(PLAIN_FRAME_S, lambda: console.print(screen.line(view), soft_wrap=True))
             return
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-            self._follow(
-                FRAME_S, lambda: live.update(screen.screen(self._view, console.width, console.height), refresh=True)
-            )
+            self._follow(FRAME_S, lambda: live.update(screen.screen(view, console.width, console.height), refresh=True))
 
-    def _follow(self, frame: float, draw: Callable[[], None]) -> None:
+    def _follow(self, frame_s: float, draw: Callable[[], None]) -> None:
         """Draw while the feed runs, then drain and draw a last time."""
-        began, due = time.monotonic(), 0.0
-        while not (self._stop.is_set() or self._feeding.is_over):
-            self._tick(time.monotonic() - began)
-            if self._view.seconds >= due:
+        view, started, due = self._view, time.monotonic(), 0.0
+        while not (self._stop.is_set() or self._feeder.is_over):
+            view.seconds = time.monotonic() - started
+            self._read()
+            if view.seconds >= due:
                 draw()
-                due = self._view.seconds + frame
-        self._feeding.stop()
-        self._view.is_over = True
-        self._tick(self._view.seconds)
+                due = view.seconds + frame_s
+        self._feeder.stop()
+        view.is_over = True
+        self._read()
         draw()
         self._drain()
         draw()
 
-    def _tick(self, seconds: float) -> None:
-        view = self._view
-        self._observer.read(READ_TIMEOUT_S)
-        view.seconds = seconds
-        view.transactions, view.labels = self._feeding.sent
-        if self._feeding.failure is not None:
-            raise self._feeding.failure
-        for service in self._services:
+    def _read(self) -> None:
+        self._view.counts.read(READ_TIMEOUT_S)
+        if self._feeder.failure is not None:
+            raise self._feeder.failure
+        for service in self._view.services:
             service.require_alive()
 
     def _drain(self) -> None:
         """Read until every transaction has a decision and the learner has sent nothing for a while, within a limit."""
-        view, tally = self._view, self._view.tally
-        seen, quiet = tally.records, Deadline(QUIET_S)
+        counts = self._view.counts
+        seen, quiet = counts.records, Deadline(QUIET_S)
 
         def is_drained() -> bool:
             nonlocal seen
-            self._tick(view.seconds)
-            if tally.records != seen:
-                seen = tally.records
+            self._read()
+            if counts.records != seen:
+                seen = counts.records
                 quiet.restart()
-            return quiet.has_passed() and tally.scores + tally.dead_letters >= view.transactions
+            return quiet.has_passed() and counts.scores + counts.dead_letters >= self._view.fed.transactions
 
         wait_until(is_drained, DRAIN_TIMEOUT_S, poll_s=0.0)
 
@@ -250,17 +211,7 @@ class Monitor:
 def run(base: Settings, plan: Plan, *, own_kafka: bool) -> None:
     """Run the demo until its planned end, some ten seconds later, or until Ctrl-C or SIGTERM.
 
-    Parameters
-    ----------
-    base
-        The user's settings.
-    own_kafka
-        Whether to use the user's Kafka, on topics of the demo's own, instead of the embedded broker.
-
-    Raises
-    ------
-    FraudServiceError
-        When a process cannot start, or ends. The message has the end of its log.
+    Uses the user's Kafka on topics of its own (`own_kafka`), or the embedded broker.
     """
     console = screen.console()
     with _stop_on_signals() as stop:
@@ -277,10 +228,10 @@ def run(base: Settings, plan: Plan, *, own_kafka: bool) -> None:
 def _stop_on_signals() -> Iterator[Event]:
     """Turn SIGINT, SIGTERM and SIGHUP into an event, so that the demo stops in order."""
     stop = Event()
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), lambda *_: stop.set()) for name in names}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
     try:
         yield stop
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Console, Group
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from fraud_service.demo.ground_truth import ModelComparison
@@ -19,13 +20,13 @@ from fraud_service.domain.text import visible
 from fraud_service.domain.time import DAY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
-    from fraud_service.demo.monitor import TopicCounts
-    from fraud_service.demo.setup import Plan
-    from fraud_service.demo.simulator import World
+    from fraud_service.admin.history_producer import HistoryProducer
+    from fraud_service.demo.monitor import TopicMonitor
+    from fraud_service.demo.setup import Plan, Service
     from fraud_service.domain.records import AlertRecord
 
 WIDTH: Final = 100
@@ -44,24 +45,23 @@ class DemoView:
     """Everything that the screen shows."""
 
     plan: Plan
-    tally: TopicCounts
-    truth: Mapping[str, bool]
-    metrics: dict[str, str]
+    counts: TopicMonitor
+    fed: HistoryProducer
+    services: Sequence[Service]
+    truth: Mapping[str, bool]  # by transaction_id, whether it is a fraud
     kafka: str
     seconds: float = 0.0
-    transactions: int = 0
-    labels: int = 0
     is_over: bool = False
 
     @property
     def day(self) -> int:
         """Day of event time, from 1 on."""
-        return min(max(self.tally.event_time - self.plan.world.start, 0) // DAY + 1, self.plan.days)
+        return min(max(self.counts.event_time - self.plan.world.start, 0) // DAY + 1, self.plan.days)
 
     @property
     def has_drifted(self) -> bool:
         """Whether the fraud has changed."""
-        return self.tally.event_time >= self.plan.world.start + self.plan.world.drift
+        return self.counts.event_time >= self.plan.world.start + self.plan.world.drift
 
 
 def console() -> Console:
@@ -74,67 +74,74 @@ def screen(view: DemoView, width: int, height: int) -> Group:
     """Draw the screen for a terminal of this size."""
     # A terminal echoes ^C on the last line. Without room for it the line would wrap and shift the screen.
     width = min(width - len("^C "), WIDTH)
-    panels = Table.grid(expand=True, padding=0)
-    panels.add_column(ratio=1)
-    panels.add_column(ratio=1)
-    panels.add_column(width=min(LEARNING_WIDTH, width * 2 // 5))
+    panels = Table.grid(
+        Column(ratio=1), Column(ratio=1), Column(width=min(LEARNING_WIDTH, width * 2 // 5)), expand=True
+    )
     panels.add_row(_stream(view), _truth(view), _learning(view))
-    frame = Table.grid(padding=0)
-    frame.add_column(width=width)
-    most = min(max((height - LINES_WITHOUT_ALERTS) // LINES_PER_ALERT, 1), MAX_ALERTS)
-    for part in (_headline(view, width), panels, _alerts(view.tally, most), _footer(view)):
+    frame = Table.grid(Column(width=width))
+    max_alerts = min(max((height - LINES_WITHOUT_ALERTS) // LINES_PER_ALERT, 1), MAX_ALERTS)
+    for part in (_headline(view, width), panels, _alerts(view.counts, max_alerts), _footer(view)):
         frame.add_row(part)
     return Group(frame)
 
 
 def line(view: DemoView) -> str:
     """Return the state as one line."""
-    tally, (speed, latency) = view.tally, view.tally.now()
-    weight = NONE if tally.newest is None else f"{tally.newest.online_weight:.0%}"
+    counts, (speed, latency) = view.counts, view.counts.recent()
     return (
-        f"{_clock(view.seconds)}  day {view.day:>2}  {tally.scores:>7,} scored  {speed:>4.0f}/s  "
-        f"p50 {latency.median:>3.0f} ms  p99 {latency.p99:>4.0f} ms  {tally.alerts:>4,} alerts  "
-        f"precision {_share(tally.truth.precision)}  recall {_share(tally.truth.recall)}  online {weight}"
+        f"{_clock(view.seconds)}  day {view.day:>2}  {counts.scores:>7,} scored  {speed:>4.0f}/s  "
+        f"p50 {latency.median:>3.0f} ms  p99 {latency.p99:>4.0f} ms  {counts.alerts:>4,} alerts  "
+        f"precision {_share(counts.decisions.precision)}  recall {_share(counts.decisions.recall)}  "
+        f"online {_share(_online_weight(counts))}"
     )
 
 
 def summary(view: DemoView, *, is_complete: bool) -> Group:
     """Return the summary after the run."""
-    tally, overall, snapshot = view.tally, view.tally.overall(), view.tally.newest
-    table = _facts()
-    speed = view.transactions / view.seconds if view.seconds else 0.0
-    table.add_row("transactions", f"{view.transactions:,}", f"in {view.seconds:.0f} s: {speed:,.0f} a second")
-    table.add_row("scores", f"{tally.scores:,}", _scored(view))
-    table.add_row(
-        "latency", f"{overall.median:.0f} ms", f"median, broker to visible score; 99 % within {overall.p99:.0f} ms"
-    )
-    table.add_row("alerts", f"{tally.alerts:,}", "")
-    table.add_row("dead letters", f"{tally.dead_letters:,}", "")
-    table.add_row("labels", f"{view.labels:,}", "sent at their event time")
-    table.add_row("labelled examples", f"{tally.labelled:,}", "joined with the features that were scored")
-    truth = tally.truth
-    table.add_row(
-        "precision", _share(truth.precision), f"{truth.flagged_frauds:,.0f} frauds among {truth.flagged:,.0f} flagged"
-    )
-    table.add_row("recall", _share(truth.recall), f"{truth.flagged_frauds:,.0f} of {truth.frauds:,.0f} frauds flagged")
-    table.add_row(
-        "snapshots", f"{tally.snapshots:,}", "" if snapshot is None else visible(f"the last is {snapshot.version}")
-    )
+    counts, decisions, snapshot = view.counts, view.counts.decisions, view.counts.newest_snapshot
+    fed, latency = view.fed, view.counts.overall()
+    speed = fed.transactions / view.seconds if view.seconds else 0.0
+    rows = [
+        ("transactions", f"{fed.transactions:,}", f"in {view.seconds:.0f} s: {speed:,.0f} a second"),
+        ("scores", f"{counts.scores:,}", _scored(view)),
+        ("latency", f"{latency.median:.0f} ms", f"median, broker to visible score; 99 % within {latency.p99:.0f} ms"),
+        ("alerts", f"{counts.alerts:,}", ""),
+        ("dead letters", f"{counts.dead_letters:,}", ""),
+        ("labels", f"{fed.labels:,}", "sent at their event time"),
+        ("labelled examples", f"{counts.examples:,}", "joined with the features that were scored"),
+        (
+            "precision",
+            _share(decisions.precision),
+            f"{decisions.flagged_frauds:,} frauds among {decisions.flagged:,} flagged",
+        ),
+        ("recall", _share(decisions.recall), f"{decisions.flagged_frauds:,} of {decisions.frauds:,} frauds flagged"),
+        ("snapshots", f"{counts.snapshots:,}", visible(f"the last is {snapshot.version}") if snapshot else ""),
+    ]
     if snapshot is not None:
-        table.add_row("online weight", f"{snapshot.online_weight:.0%}", f"after {snapshot.examples:,} examples")
+        rows.append(("online weight", f"{snapshot.online_weight:.0%}", f"after {snapshot.examples:,} examples"))
+    table = Table.grid(_name(), _figure(), _name(), padding=(0, 3, 0, 0))
+    for row in rows:
+        table.add_row(*row)
     title = Text("Summary" if is_complete else "Summary (stopped early)", style="bold")
     return Group(title, table, *_comparisons(view))
 
 
 def _comparisons(view: DemoView) -> list[RenderableType]:
+    """Compare the two models before the drift, after it, and half-way between the drift and the end."""
+    drift, days = view.plan.world.drift // DAY, view.plan.days
+    learned = (drift + days) // 2
     rows = [
         row
-        for first, end, what in _periods(view.plan.world)
-        if (row := _comparison(view, first, end, what)) is not None
+        for row in (
+            _comparison(view, 0, drift, "before the drift"),
+            _comparison(view, drift, learned, "fraud has changed"),
+            _comparison(view, learned, days, "learned from labels"),
+        )
+        if row is not None
     ]
     if not rows:
         return []
-    table = _facts(3)
+    table = Table.grid(_name(), _figure(), _figure(), _figure(), padding=(0, 3, 0, 0))
     table.add_row("", *(Text(heading, style="dim") for heading in ("frauds", "average precision", "log loss")))
     for row in rows:
         table.add_row(*row)
@@ -142,61 +149,49 @@ def _comparisons(view: DemoView) -> list[RenderableType]:
     return [Text(), heading, table]
 
 
-def _periods(world: World) -> list[tuple[int, int, str]]:
-    """Split the days at the drift and half-way after it: first day, end and name of each period."""
-    drift = world.drift // DAY
-    learned = (drift + world.days) // 2
-    return [
-        (0, drift, "before the drift"),
-        (drift, learned, "fraud has changed"),
-        (learned, world.days, "learned from labels"),
-    ]
-
-
 def _comparison(view: DemoView, first: int, end: int, what: str) -> list[RenderableType] | None:
     start = view.plan.world.start
-    duel = ModelComparison.between(view.tally.scored, start + first * DAY, start + end * DAY, view.truth)
-    if duel is None:
+    compared = ModelComparison.between(view.counts.logits, start + first * DAY, start + end * DAY, view.truth)
+    if compared is None:
         return None
-    old, new = duel.pretrained, duel.online
+    frauds, old, new = compared
+    precision_style = "green" if new.average_precision > old.average_precision else ""
+    loss_style = "green" if new.log_loss < old.log_loss else ""
     return [
         f"days {first + 1}-{end}, {what}",
-        f"{duel.frauds:,}",
-        _difference(
-            f"{old.average_precision:.3f}",
-            f"{new.average_precision:.3f}",
-            new.average_precision > old.average_precision,
-        ),
-        _difference(f"{old.log_loss:.4f}", f"{new.log_loss:.4f}", new.log_loss < old.log_loss),
+        f"{frauds:,}",
+        Text.assemble(f"{old.average_precision:.3f} → ", (f"{new.average_precision:.3f}", precision_style)),
+        Text.assemble(f"{old.log_loss:.4f} → ", (f"{new.log_loss:.4f}", loss_style)),
     ]
-
-
-def _difference(old: str, new: str, is_better: bool) -> Text:
-    return Text.assemble((f"{old} → ", ""), (new, "green" if is_better else ""))
 
 
 def _scored(view: DemoView) -> str:
-    missing = view.transactions - view.tally.scores - view.tally.dead_letters
-    late = f"{view.tally.stale:,} with a snapshot that came late" if view.tally.stale else "none with a late snapshot"
-    return f"{missing:,} were not scored in time" if missing > 0 else late
+    missing = view.fed.transactions - view.counts.scores - view.counts.dead_letters
+    if missing > 0:
+        return f"{missing:,} were not scored in time"
+    stale = view.counts.stale
+    return f"{stale:,} with a snapshot that came late" if stale else "none with a late snapshot"
+
+
+def _name() -> Column:
+    return Column(style="dim", no_wrap=True)
+
+
+def _figure() -> Column:
+    return Column(justify="right", no_wrap=True)
 
 
 def _headline(view: DemoView, width: int) -> Group:
-    row = Table.grid(expand=True, padding=0)
-    row.add_column(no_wrap=True, overflow="ellipsis")
-    row.add_column(no_wrap=True, justify="right")
+    row = Table.grid(Column(no_wrap=True), Column(no_wrap=True, justify="right"), expand=True)
     drift = f"  fraud changed on day {view.plan.world.drift // DAY + 1}" if view.has_drifted else ""
     state = "finishing" if view.is_over else f"{_clock(view.seconds)} of {_clock(view.plan.seconds)}"
     row.add_row(
         Text.assemble((" fraud-service demo", "bold"), (drift, "yellow")),
         Text.assemble(f"day {view.day:>2} of {view.plan.days}", ("  ·  ", "dim"), f"{state} "),
     )
-    done = ProgressBar(
-        total=view.plan.seconds, completed=view.seconds, width=width - 2, style="grey23", complete_style="cyan"
-    )
-    bar = Table.grid(padding=(0, 0, 0, 1))
-    bar.add_row(done)
-    return Group(row, bar)
+    total, done = view.plan.seconds, view.seconds
+    bar = ProgressBar(total=total, completed=done, width=width - 2, style="grey23", complete_style="cyan")
+    return Group(row, Padding(bar, (0, 0, 0, 1)))
 
 
 def _panel(title: str, content: RenderableType) -> Panel:
@@ -205,65 +200,61 @@ def _panel(title: str, content: RenderableType) -> Panel:
     )
 
 
-def _facts(figures: int = 1) -> Table:
-    """Return a table with a name, right-aligned figures, and a remark if there is one figure."""
-    table = Table.grid(padding=(0, 3, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    for _ in range(figures):
-        table.add_column(justify="right", no_wrap=True)
-    if figures == 1:
-        table.add_column(style="dim", no_wrap=True)
-    return table
-
-
-def _pairs(*rows: tuple[str, str | Text]) -> Table:
-    table = Table.grid(expand=True, padding=0)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True, overflow="ellipsis")
+def _figures(title: str, *rows: tuple[str, str | Text]) -> Panel:
+    """Return a panel with a figure in each row. Important figures are highlighted by their style."""
+    table = Table.grid(_name(), _figure(), expand=True)
     for row in rows:
         table.add_row(*row)
-    return table
+    return _panel(title, table)
+
+
+def _bold(text: str) -> Text:
+    return Text(text, style="bold cyan")
 
 
 def _stream(view: DemoView) -> Panel:
-    speed, latency = view.tally.now()
-    rows = _pairs(
-        ("transactions", f"{view.transactions:,}"),
-        ("scored", f"{view.tally.scores:,}"),
-        ("per second", Text(f"{speed:,.0f}", style="bold cyan")),
-        ("latency p50", Text(f"{latency.median:,.0f} ms", style="bold cyan")),
-        ("latency p99", Text(f"{latency.p99:,.0f} ms", style="bold cyan")),
-        ("dead letters", f"{view.tally.dead_letters:,}"),
+    speed, latency = view.counts.recent()
+    return _figures(
+        "Stream",
+        ("transactions", f"{view.fed.transactions:,}"),
+        ("scored", f"{view.counts.scores:,}"),
+        ("per second", _bold(f"{speed:,.0f}")),
+        ("latency p50", _bold(f"{latency.median:,.0f} ms")),
+        ("latency p99", _bold(f"{latency.p99:,.0f} ms")),
+        ("dead letters", f"{view.counts.dead_letters:,}"),
     )
-    return _panel("Stream", rows)
 
 
 def _truth(view: DemoView) -> Panel:
-    truth = view.tally.truth
-    rows = _pairs(
-        ("labels sent", f"{view.labels:,}"),
-        ("examples learned", f"{view.tally.labelled:,}"),
-        ("frauds known", f"{truth.frauds:,.0f}"),
-        ("of these flagged", f"{truth.flagged_frauds:,.0f}"),
-        ("precision", Text(_share(truth.precision), style="bold cyan")),
-        ("recall", Text(_share(truth.recall), style="bold cyan")),
+    decisions = view.counts.decisions
+    return _figures(
+        "Truth, as labels arrive",
+        ("labels sent", f"{view.fed.labels:,}"),
+        ("examples learned", f"{view.counts.examples:,}"),
+        ("frauds known", f"{decisions.frauds:,}"),
+        ("of these flagged", f"{decisions.flagged_frauds:,}"),
+        ("precision", _bold(_share(decisions.precision))),
+        ("recall", _bold(_share(decisions.recall))),
     )
-    return _panel("Truth, as labels arrive", rows)
 
 
 def _learning(view: DemoView) -> Panel:
-    tally, snapshot = view.tally, view.tally.newest
-    weight = NONE if snapshot is None else f"{snapshot.online_weight:.0%}"
-    stale = tally.stale / tally.scores if tally.scores else 0.0
-    rows = _pairs(
+    counts, snapshot = view.counts, view.counts.newest_snapshot
+    weight = _share(_online_weight(counts))
+    stale = counts.stale / counts.scores if counts.scores else 0.0
+    return _figures(
+        "Online model",
         ("newest", "none yet" if snapshot is None else visible(snapshot.version)),
-        ("scoring", visible(tally.in_force)),
-        ("snapshots", f"{tally.snapshots:,}"),
+        ("scoring", visible(counts.active_snapshot)),
+        ("snapshots", f"{counts.snapshots:,}"),
         ("examples", "0" if snapshot is None else f"{snapshot.examples:,}"),
-        ("weight", Text.assemble((_spark(tally.weights), "cyan"), " ", (f"{weight:>4}", "bold cyan"))),
+        ("weight", Text.assemble((_spark(counts.online_weights), "cyan"), " ", (f"{weight:>4}", "bold cyan"))),
         ("late snapshots", f"{stale:.1%}"),
     )
-    return _panel("Online model", rows)
+
+
+def _online_weight(counts: TopicMonitor) -> float | None:
+    return None if counts.newest_snapshot is None else counts.newest_snapshot.online_weight
 
 
 def _spark(shares: list[float]) -> str:
@@ -273,11 +264,12 @@ def _spark(shares: list[float]) -> str:
     return "".join(SPARK_LEVELS[min(int(share * len(SPARK_LEVELS)), len(SPARK_LEVELS) - 1)] for share in last)
 
 
-def _alerts(tally: TopicCounts, most: int) -> Panel:
-    lines = [line for alert in list(tally.latest)[-most:][::-1] for line in _alert(alert)]
+def _alerts(counts: TopicMonitor, max_alerts: int) -> Panel:
+    newest_first = list(counts.newest_alerts)[-max_alerts:][::-1]
+    lines = [line for alert in newest_first for line in _alert(alert)]
     # Empty lines keep the height of the frame constant.
-    lines += [Text()] * (LINES_PER_ALERT * most - len(lines))
-    return _panel(f"Latest alerts[/] [dim]of {tally.alerts:,}[/][bold]", Group(*lines))
+    lines += [Text()] * (LINES_PER_ALERT * max_alerts - len(lines))
+    return _panel(f"Latest alerts[/] [dim]of {counts.alerts:,}[/][bold]", Group(*lines))
 
 
 def _alert(alert: AlertRecord) -> list[Text]:
@@ -299,7 +291,7 @@ def _alert(alert: AlertRecord) -> list[Text]:
 
 
 def _footer(view: DemoView) -> Group:
-    addresses = [Text.assemble((f" {name:<8}", "dim"), address) for name, address in view.metrics.items()]
+    addresses = [Text.assemble((f" {service.name:<8}", "dim"), service.metrics) for service in view.services]
     end = Text.assemble((" kafka   ", "dim"), view.kafka, ("   Ctrl-C ends the demo", "dim"))
     return Group(*addresses, end)
 

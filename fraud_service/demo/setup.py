@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
 
-SEED: Final = 13  # another world than the one on which the shipped model was fitted
+SEED: Final = 13  # the shipped model was trained on another world
 PAYMENTS_PER_CARD: Final = 2.24  # a day, as the simulator draws them
 MIN_CARDS: Final = 20
 MERCHANTS_PER_CARD: Final = 0.8
@@ -81,14 +81,8 @@ class Plan:
 def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str | None) -> Settings:
     """Return settings for scorer and learner that keep the demo apart from everything else.
 
-    Parameters
-    ----------
-    base
-        The user's settings. The demo keeps model and thresholds, and with the user's Kafka also its connection.
-    folder
-        For the local state.
-    bootstrap
-        Address of the embedded broker; None with the user's Kafka.
+    They keep the user's model and thresholds. Without the address of an embedded broker (`bootstrap`), they also keep
+    the connection to the user's Kafka.
     """
     suffix = f"demo-{secrets.token_hex(3)}"
     names = {role: f"{name}.{suffix}" for role, name in base.topics.model_dump().items()}
@@ -114,36 +108,25 @@ def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str |
     )
 
 
-def suffix_of(settings: Settings) -> str:
-    """Return what the names of the demo's topics and groups end in."""
-    return settings.scorer_group.rpartition(".")[2]
-
-
 def quiet(settings: Settings) -> Settings:
-    """Keep librdkafka of this very process from writing across the screen."""
+    """Keep librdkafka in this process from writing to the terminal."""
     return settings.model_copy(update={"kafka_config": {**settings.kafka_config, "log_level": "0"}})
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Write settings as the environment of a process; `FRAUD_…` of ours does not shine through."""
-    # ONNX Runtime of late reports its use to its maker, and leaves a file behind for it. A demo must do neither.
-    silence = {"ORT_DISABLE_TELEMETRY": "1"}
-    values = {name: value for name, value in settings.model_dump(mode="json").items() if value is not None}
-    ours = {
+    """Write settings as the environment of a process, instead of the `FRAUD_…` variables of our own environment."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    given = {
         PREFIX + name.upper(): json.dumps(value) if isinstance(value, dict) else str(value)
-        for name, value in values.items()
+        for name, value in settings.model_dump(mode="json").items()
+        if value is not None
     }
-    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | ours | silence
+    # ONNX Runtime would report its use to its maker, and leave a file behind.
+    return inherited | given | {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 class Service:
-    """Run `fraud-service score` or `learn` in a process, with its log in a file. A context manager.
-
-    Attributes
-    ----------
-    metrics : str
-        URL of its metrics.
-    """
+    """Run `fraud-service score` or `learn` in a process, with its log in a file. A context manager."""
 
     def __init__(self, command: str, settings: Settings, folder: Path) -> None:
         self.name = {"score": "scorer", "learn": "learner"}[command]
@@ -180,24 +163,20 @@ class Service:
         """Raise `DemoError` with the end of the log if the process has ended."""
         code = None if self._process is None else self._process.poll()
         if code is not None:
-            raise DemoError(f"the {self.name} ended with exit code {code}; the end of its log:\n{tail(self._log)}")
+            raise self._error(f"ended with exit code {code}")
 
     def await_ready(self, stop: Event) -> None:
-        """Wait until the process is ready, or until the demo stops.
-
-        Raises
-        ------
-        DemoError
-            When the process ends or is not ready in time. The message has the end of its log.
-        """
+        """Wait until the process is ready, or until the demo stops. Raises `DemoError` when it ends or is too slow."""
 
         def is_over() -> bool:
             self.require_alive()
             return stop.is_set() or self._is_ready()
 
         if not wait_until(is_over, READY_TIMEOUT_S, POLL_S, stop.wait):
-            late = f"the {self.name} was not ready within {READY_TIMEOUT_S:.0f} s"
-            raise DemoError(f"{late}; the end of its log:\n{tail(self._log)}")
+            raise self._error(f"was not ready within {READY_TIMEOUT_S:.0f} s")
+
+    def _error(self, what: str) -> DemoError:
+        return DemoError(f"the {self.name} {what}; the end of its log:\n{tail(self._log)}")
 
     def _is_ready(self) -> bool:
         probe = http.client.HTTPConnection(LOOPBACK, self._port, timeout=PROBE_TIMEOUT_S)
