@@ -112,7 +112,8 @@ def _ms(value: float | None) -> str:
 
 def _targets(known: dict[str, Any]) -> str:
     return table(
-        ["what", "at least", "aim", "measured"], [*_throughput_targets(known), *_latency_targets(known), *_other(known)]
+        ["measure", "required", "target", "measured"],
+        [*_throughput_targets(known), *_latency_targets(known), *_other(known)],
     )
 
 
@@ -123,21 +124,26 @@ def _throughput_targets(known: dict[str, Any]) -> Iterable[Sequence[str]]:
         both = over in known["rungs"] and under in known["rungs"]
         return _figure(ladder.ratio(found, over, under), 2) if both else NOT_MEASURED
 
-    yield ["throughput, times the naive service", "40", "80", times(ladder.SCORER, ladder.NAIVE)]
-    yield ["throughput, times a stateful Quix step with output", "1.2", "2", times(ladder.SCORER, ladder.STEP)]
-    yield ["throughput, times the same step, JSON in and out", "reported", "", times(ladder.SCORER, ladder.PARSED)]
+    yield ["throughput compared with the naive service", "40", "80", times(ladder.SCORER, ladder.NAIVE)]
+    yield ["throughput compared with a stateful Quix step with output", "1.2", "2", times(ladder.SCORER, ladder.STEP)]
+    yield [
+        "throughput compared with the same step, JSON in and out",
+        "reported",
+        "",
+        times(ladder.SCORER, ladder.PARSED),
+    ]
     peers = [name for name in known["rungs"] if name not in {rung.name for rung in ladder.RUNGS}]
     for name in peers:
         if name.startswith(ladder.STREAMS):
             ours = ladder.SCORER_ONCE if "exactly" in name else ladder.SCORER
             cpu = known["rungs"][name]["cpu"]["median"] / known["rungs"][ours]["cpu"]["median"]
-            yield [f"throughput a core, times {name}", "reported", "0.5", f"{cpu:.2f}"]
+            yield [f"throughput of a core compared with {name}", "reported", "0.5", f"{cpu:.2f}"]
         else:
-            yield [f"throughput, times {name}", "1", "", times(ladder.SCORER, name)]
+            yield [f"throughput compared with {name}", "1", "", times(ladder.SCORER, name)]
     if not peers:
-        yield ["throughput, times peers", "1", "", ladder.NOT_BUILT]
+        yield ["throughput compared with peers", "1", "", ladder.NOT_BUILT]
     cost = f"{ladder.ratios(found)['exactly_once_cost']:.0%}" if known["rungs"] else NOT_MEASURED
-    yield ["what exactly-once costs, a commit every 0.1 s", "≤ 35 %", "", cost.replace("%", " %")]
+    yield ["throughput lost by exactly-once, a commit every 0.1 s", "≤ 35 %", "", cost.replace("%", " %")]
 
 
 def _latency_targets(known: dict[str, Any]) -> Iterable[Sequence[str]]:
@@ -157,7 +163,7 @@ def _other(known: dict[str, Any]) -> Iterable[Sequence[str]]:
     rates = _fleet_rates(known["fleet"])
     two = f"{statistics.median(rates[2]) / statistics.median(rates[1]):.2f}" if {1, 2} <= rates.keys() else NOT_MEASURED
     cores = f" (on {fleet.CORES} cores, shared with the broker)" if two != NOT_MEASURED else ""
-    yield ["two processes, times one, where the cores allow", "1.7", "", two + cores]
+    yield ["two processes compared with one, with enough cores", "1.7", "", two + cores]
     scale = known["scale"]
     sizes = sorted(int(cards) for cards in scale)
     if len(sizes) > 1:
@@ -165,7 +171,7 @@ def _other(known: dict[str, Any]) -> Iterable[Sequence[str]]:
         share = f"{large['rate'] / small['rate']:.2f} with {sizes[-1]:,} cards"
     else:
         share = NOT_MEASURED
-    yield ["throughput with 10 million cards, times that with 10,000", "0.7", "", share]
+    yield ["throughput with 10 million cards compared with 10,000", "0.7", "", share]
     speeds = [f"{speed:,.0f} with {cards:,} cards" for cards, speed in _recovered(scale).items()]
     yield ["cold recovery, cards a second", "100,000", "", "; ".join(speeds) or NOT_MEASURED]
 
@@ -199,7 +205,7 @@ def _ladder(known: dict[str, Any]) -> str:
     pictures.ladder(known["rungs"], PAGE.parent / "performance-ladder.png")
     picture = "![Transactions a second, and processor time for each](performance-ladder.png)\n"
     return (
-        table(["rung", "transactions a second", "µs of wall time each", "µs of processor time each"], rows)
+        table(["process", "transactions a second", "µs of wall time each", "µs of processor time each"], rows)
         + "\n"
         + picture
     )
@@ -256,11 +262,11 @@ def _stages(found: dict[str, Any]) -> str:
     ]
     head = [
         "earlier transactions of the card in thirty days",
-        "features and fold, µs",
+        "features and profile update, µs",
         "profile read and written, µs",
         "profile, bytes",
     ]
-    return first + "\nWhat a transaction costs does not grow with the history of its card:\n\n" + table(head, cards)
+    return first + "\nThe cost of a transaction hardly grows with the history of its card:\n\n" + table(head, cards)
 
 
 def _scale(found: dict[str, Any]) -> str:
@@ -278,8 +284,8 @@ def _scale(found: dict[str, Any]) -> str:
         ]
         for cards, one in sorted(found.items(), key=lambda item: int(item[0]))
     ]
-    head = ["cards", "cold start to ready, s", "then busy, s", "transactions a second meanwhile", "and at rest"]
-    head += ["µs of processor time each"]
+    head = ["cards", "cold start to ready, s", "then busy, s", "transactions a second while busy"]
+    head += ["transactions a second later", "µs of processor time each"]
     head += ["memory, MB", "disk, MB", "changelog, bytes a transaction"]
     return table(head, rows) if rows else f"{NOT_MEASURED.capitalize()}.\n"
 
@@ -292,7 +298,7 @@ def _recovery(found: dict[str, Any]) -> str:
                 kill = one[name]
                 rows.append([f"{int(cards):,}", volume, f"{kill['ready']:.1f}", f"{kill['first_score']:.1f}"])
     speeds = [f"{speed:,.0f} cards a second with {cards:,}" for cards, speed in _recovered(found).items()]
-    rate = f"\nCold recovery, the start taken off: {', '.join(speeds)}.\n" if speeds else ""
+    rate = f"\nCold recovery without the time of the start itself: {', '.join(speeds)}.\n" if speeds else ""
     return (
         table(["cards", "started on", "ready, s", "first new score, s"], rows) + rate
         if rows
@@ -316,10 +322,10 @@ def _fleet(found: dict[str, Any]) -> str:
         [str(count), _figure(spread(some), 0), f"{statistics.median(some) / one:.2f}"] for count, some in rates.items()
     ]
     left = (
-        f"The machine has {fleet.CORES} cores, and the broker works on them too; four processes are tried where there "
-        "are more than four cores.\n"
+        f"The machine has {fleet.CORES} cores, which the broker uses too. On a machine with more than four cores, "
+        "`make bench` also tries four processes.\n"
     )
-    return table(["scorers", "transactions a second", "times one"], rows) + "\n" + left
+    return table(["scorers", "transactions a second", "compared with one"], rows) + "\n" + left
 
 
 def _learning(known: dict[str, Any]) -> str:
@@ -330,18 +336,24 @@ def _learning(known: dict[str, Any]) -> str:
             rows.append([name, f"{one['rate']:,.0f} {what} a second, {one['cpu']:.0f} µs of processor time each"])
     live = known["live"].get("live")
     rows += _live(live["to_scorer"], live["swap"]) if live else []
-    return table(["what", "measured"], rows) if rows else f"{NOT_MEASURED.capitalize()}.\n"
+    return table(["measure", "result"], rows) if rows else f"{NOT_MEASURED.capitalize()}.\n"
 
 
 def _live(delay: dict[str, float], swap: dict[str, float | None]) -> Iterable[list[str]]:
-    ends = {"visible": "boundary passed to snapshot visible", "used": "boundary passed to first score by it"}
+    ends = {
+        "visible": "time from the boundary to the visible snapshot",
+        "used": "time from the boundary to the first score by it",
+    }
     for name, what in ends.items():
         if f"{name}_p50" in delay:
             p50, p99 = _ms(delay[f"{name}_p50"]), _ms(delay[f"{name}_p99"])
             yield [what, f"p50 {p50} ms, p99 {p99} ms ({delay['snapshots']:.0f} snapshots)"]
-    yield ["scores made while a newer snapshot was under way", f"{delay['stale']:.1%}".replace("%", " %")]
+    yield ["scores that used an older snapshot than due", f"{delay['stale']:.1%}".replace("%", " %")]
     switched = swap["switched_ms"]
-    yield ["promotion of a model to the first score by it", "not seen" if switched is None else f"{_ms(switched)} ms"]
+    yield [
+        "time from the promotion of a model to its first score",
+        "not seen" if switched is None else f"{_ms(switched)} ms",
+    ]
     for name, what in (("gap", "largest gap between scores"), ("latency", "largest time to a score")):
         before, during = _ms(swap[f"{name}_before_ms"]), _ms(swap[f"{name}_ms"])
-        yield [f"{what}: before; from the promotion until after the switch", f"{before} ms; {during} ms"]
+        yield [f"{what}: before; during the switch", f"{before} ms; {during} ms"]

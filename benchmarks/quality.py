@@ -44,34 +44,35 @@ PARTS = (
 )
 HEAD = """# Detection quality
 
-How well does the service rank fraud, and how fast does it adapt when the fraud changes? The first table compares it with
-its targets, the others with baselines. `make quality DATA=folder` measures every figure on this page.
+How well does the service rank fraud, and how fast does it adapt when the fraud changes? The first table compares it with its targets, and the others with baselines. `make quality DATA=folder` measures every figure on this page.
 
 | figure | meaning |
 | --- | --- |
 | AP | average precision |
 | AUC | area under the ROC curve |
-| CP@100 | share of really defrauded cards among the hundred cards with the highest scores of a day |
+| CP@100 | card precision: share of defrauded cards among the hundred cards with the highest scores of a day |
 """
-PROTOCOL = """* Seven days train, seven days wait for labels, seven days test. Cards known to be defrauded are left out.
+PROTOCOL = """* A model trains on seven days, waits seven days for labels, and is tested on the next seven. The test leaves out cards that
+  are known to be defrauded.
 * Figures are means of four folds that begin on days 91, 98, 105 and 112.
-* The baselines have the Handbook's fifteen features. Where all days train, they end on the same day as the seven.
-* Weeks differ: CP@100 of one model is between .27 and .35, with the number of defrauded cards. So compare with the forest
-  in the same table.
-* On the Handbook's own test weeks, most of them later than this file, that forest has .870 / .678 / .299. The targets are
-  .010 / .057 / .007 above it.
-* The twelve and the seven weeks were added after CP@100 had missed its target on the four. It still misses it.
+* The baselines have the Handbook's fifteen features. Training on all days ends on the same day as training on seven.
+* Weeks differ: CP@100 of one model is between .27 and .35, depending on the number of defrauded cards. So compare a model
+  only with the forest in the same table.
+* On the test weeks of the Handbook itself, most of them later than this file, that forest has .870 / .678 / .299. The targets
+  are .010 / .057 / .007 above it.
+* We added the twelve and the seven weeks after CP@100 had missed its target on the four weeks. On the four and on the twelve
+  weeks it still misses it.
 """
-STREAMS_TEXT = """`fraud-service backtest` scores all transactions once, in order, by what was known then. Figures are AP / AUC.
+STREAMS_TEXT = """`fraud-service backtest` scores all transactions once, in order, with the knowledge at that time. Figures are AP / AUC.
 
 * *Frozen* is the pretrained model alone. *Hybrid* blends it with the online model by their average precision on the labels
   of the last seven days.
-* Days end before the second number.
-* *Flipped labels*: a tenth of the labels of days 113 to 119, which arrive on days 120 to 126.
-* The report of the hybrid over the abrupt change: [report.png](report.png).
+* In a range of days, the second day is exclusive.
+* *Flipped labels*: a tenth of the labels of days 113 to 119 are wrong. They arrive on days 120 to 126.
+* [report.png](report.png) is the report of the hybrid over the abrupt change.
 """
-GROUPS_TEXT = """Features by the function that computes them: processor time on one core, and the mean AP that the four Handbook folds lose
-without the group. A model's time includes encoding.
+GROUPS_TEXT = """The table groups the features by the function that computes them. It has the processor time on one core, and the mean loss of
+AP in the four Handbook folds without the group. The time of a model includes encoding.
 """
 
 METHOD = """## Method
@@ -84,8 +85,8 @@ The folder holds three files with the columns `transaction_id, timestamp, custom
 | `sim_seed101.parquet` | a simulator of the same kind, without drift |
 | `sim_drift202.parquet` | the same simulator; the fraudsters change their behaviour abruptly on day 120 |
 
-A label becomes known seven days after its transaction. The days reported here were used to choose features and settings.
-Measure on days of your own as well.
+A label becomes known seven days after its transaction. We chose features and settings with the days reported here, so also
+measure on your own data.
 """
 
 
@@ -168,7 +169,7 @@ def page(measured: dict[str, Any]) -> str:
         "## Streams\n",
         STREAMS_TEXT,
         _streams(),
-        "## What each part costs and brings\n",
+        "## Cost and benefit of each part\n",
         GROUPS_TEXT,
         _groups(measured["groups"]),
         METHOD,
@@ -225,7 +226,7 @@ def _targets(measured: dict[str, Any]) -> str:
             f"{_f(seed[1])}, {_f(seed[0])}" if seed else NOT_MEASURED,
         ],
     ]
-    return _table(["test", "at least", "aim", "measured"], rows)
+    return _table(["test", "required", "target", "measured"], rows)
 
 
 def _three(figures: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """Measure the stages of a decision: microseconds of processor time per transaction, in process, on one core.
 
 The stages are the calls that the scorer makes, one after the other on the same payments. The benchmark also measures
-the whole step and the whole turn of the application (state in RocksDB, checkpoint, no broker), which shows the cost
+the whole step and the whole tick of the application (state in RocksDB, checkpoint, no broker), which shows the cost
 outside the stages. A batch of one stands for an idle stream, and one of 256 for a stream under load.
 """
 
@@ -51,7 +51,7 @@ LATER: Final = 2_000_000_000_000  # broker timestamp after all payments, epoch m
 HISTORIES: Final = (10, 1_000, 100_000)  # earlier transactions of a card
 PARTITIONS: Final = 4
 STEP: Final = "the whole step"
-TURN: Final = "the whole turn"
+TURN: Final = "the whole tick"
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -156,7 +156,7 @@ def stages(bench: Bench, messages: Sequence[Received], size: int) -> dict[str, f
         transactions = bench.timed("decode the payment", _decode, batch)
         bench.timed("check key and time", _check, batch, transactions)
         profiles = bench.timed("decode the profiles", _read, bench.profiles, transactions)
-        rows, places = bench.timed("features, and fold", _features, bench.knowledge, profiles, transactions)
+        rows, places = bench.timed("features and profile update", _features, bench.knowledge, profiles, transactions)
         encoded = bench.timed("pretrained model and encoding", bench.detector.pretrained.encode, rows)
         online = bench.timed("online model", _online, bench, encoded)
         bench.timed("blend and decide", _decide, bench, encoded, online, places)

@@ -20,19 +20,16 @@ DOCS = Path(__file__).parents[2] / "docs"
 PREAMBLE = """\
 # Faults
 
-`make faults` wrote this page: {runs} runs, seed {seed}, {minutes} minutes on {cores} cores that broker, load and service
-shared. `make faults-quick` runs a sample of each fault.
+`make faults` wrote this page: {runs} runs, seed {seed}, {minutes} minutes. Broker, load and service shared {cores} cores. `make faults-quick` runs a sample of each fault.
 
-In each row one real scorer and one real learner work on Apache Kafka under load: {rate:.0f} payments a second with labels,
-one broker unless the row says three. The fault happens again and again. Then the verifier reads all topics, folds every
-profile again, and makes every decision and snapshot again.
+In each row, one real scorer and one real learner run on Apache Kafka under load: {rate:.0f} payments a second with labels. There is one broker unless the row says three. The fault happens again and again. Then the verifier reads all topics, and rebuilds and compares every profile, decision and snapshot.
 
 | column | meaning |
 |---|---|
 | lost | transactions without a score or dead letter |
-| doubled | transactions with two of them, or an alert id twice |
-| anomalies | other findings of the verifier, and trials that did not end as they should |
-| recovery | seconds from the fault, or from its end where it lasts, until everything sent by then was decided. After a kill: until the successor had committed something |
+| duplicated | transactions with two scores or dead letters, and alert ids that occur twice |
+| anomalies | other findings of the verifier, and trials with an unexpected end |
+| recovery | seconds from the fault (from its end if it lasts) until all transactions sent by then were decided. After a kill: until the successor committed |
 
 """
 
@@ -65,7 +62,7 @@ class Result:
     def __str__(self) -> str:
         known = sorted(self.recoveries)
         recovery = f"recovery up to {known[-1]} s" if known else "no recovery"
-        found = f"{self.lost} lost, {self.duplicated} doubled, {self.anomalies} anomalies"
+        found = f"{self.lost} lost, {self.duplicated} duplicated, {self.anomalies} anomalies"
         return "\n  ".join(
             [f"{', '.join(self.names)}: {self.runs} runs, {found}, {recovery}, {self.seconds} s", *self.remarks]
         )
@@ -105,7 +102,7 @@ def write(results: list[Result], seed: int, rate: float) -> None:
 
 
 def _table(results: list[Result]) -> Iterator[str]:
-    yield "| fault | runs | lost | doubled | anomalies | worst recovery, s | median, s | seed |"
+    yield "| fault | runs | lost | duplicated | anomalies | worst recovery, s | median, s | seed |"
     yield "|---|---|---|---|---|---|---|---|"
     for result in results:
         known = sorted(result.recoveries) or [0.0]

@@ -24,23 +24,24 @@ COLOUR = {"score": COLOURS["blended"], "learn": COLOURS["pretrained"]}
 PAGE = """\
 # Soak
 
-`make soak` wrote this page: {minutes:.0f} minutes, {rate:.0f} payments a second with their labels, seed {seed}, on {cores}
-cores that broker, load and service shared. One scorer, one learner and one Apache Kafka worked; a random fault happened
-every one to two minutes. Then the verifier read all topics.
+`make soak` wrote this page: {minutes:.0f} minutes, {rate:.0f} payments a second with their labels, seed {seed}. Broker, load and
+service shared {cores} cores. One scorer and one learner ran on one Apache Kafka broker. A random fault happened every one to
+two minutes. Then the verifier read all topics.
 
-| transactions | faults | lost | doubled | anomalies | worst recovery, s | median, s |
+| transactions | faults | lost | duplicated | anomalies | worst recovery, s | median, s |
 |---|---|---|---|---|---|---|
 | {transactions:,} | {runs} | {lost} | {duplicated} | {anomalies} | {max_recovery_s} | {median_recovery} |
 
-Figures of a process start over when a fault ends it. Medians of the first and the last quarter of the time:
+When a fault ends a process, its figures start from zero. The table has the medians of the first and the last quarter of
+the time:
 
 | | memory, MB | descriptors | state, MB |
 |---|---|---|---|
 {drift}
 
-Latency: the median of the 99th percentiles of five seconds each is {latency} s (upper bound of its bucket).
+Latency: we took the 99th percentile of every five seconds. The median of these is {latency} s (upper bound of its bucket).
 
-![memory, descriptors, state and latency over time; grey lines are faults]({picture})
+![memory, descriptors, state and latency over time; grey lines mark faults]({picture})
 
 | fault | times |
 |---|---|
