@@ -9,27 +9,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from fraud_service.cli.options import (
-    AsJson,
-    Bootstrap,
-    From,
-    LabelDelay,
-    LabelledFile,
-    Maps,
-    ModelFolder,
-    ResultFile,
-    Sets,
-    To,
-    TrainFrom,
-    TrainTo,
-    date_ms,
-    duration_ms,
-    history_of,
-    progress_bar,
-    read_file,
-    require_folder,
-    row_counter,
-)
+from fraud_service.cli import options
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.events import rfc3339
@@ -46,13 +26,13 @@ app.add_typer(online_app, name="online", rich_help_panel=PANEL)
 
 @app.command(rich_help_panel=PANEL)
 def train(
-    file: LabelledFile,
+    file: options.LabelledFile,
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
-    maps: Maps = [],
-    sets: Sets = [],
-    train_from: TrainFrom = None,
-    train_to: TrainTo = None,
-    label_delay: LabelDelay = "7d",
+    maps: options.Maps = [],
+    sets: options.Sets = [],
+    train_from: options.TrainFrom = None,
+    train_to: options.TrainTo = None,
+    label_delay: options.LabelDelay = "7d",
     source: Annotated[
         str | None, typer.Option(help="Name of the data in the model card. By default, the file name.")
     ] = None,
@@ -64,35 +44,35 @@ def train(
     """
     from fraud_service.training import pipeline
 
-    history = history_of(file, maps, sets, None, train_to)
-    with progress_bar() as bar:
+    history = options.history_of(file, maps, sets, None, train_to)
+    with options.progress_bar() as bar:
         manifest = pipeline.train(
             history,
             out,
-            start=date_ms(train_from),
-            label_delay=duration_ms(label_delay, "--label-delay"),
+            start=options.date_ms(train_from),
+            label_delay=options.duration_ms(label_delay, "--label-delay"),
             source=source or file.name,
-            progress=row_counter(bar, len(history)),
+            progress=options.row_counter(bar, len(history)),
         )
     say_json(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics}))
 
 
 @app.command(rich_help_panel=PANEL)
 def backtest(
-    file: LabelledFile,
+    file: options.LabelledFile,
     models: Annotated[Path, typer.Option(help="Folder of the pretrained model, as `train --out` wrote it.")],
-    maps: Maps = [],
-    sets: Sets = [],
-    label_delay: LabelDelay = "7d",
-    start: From = None,
-    end: To = None,
+    maps: options.Maps = [],
+    sets: options.Sets = [],
+    label_delay: options.LabelDelay = "7d",
+    start: options.From = None,
+    end: options.To = None,
     no_online: Annotated[bool, typer.Option("--no-online", help="Score with the pretrained model alone.")] = False,
     refit_every: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Re-fit the pretrained model this often; promote it if it is better."),
     ] = None,
     scores: Annotated[Path | None, typer.Option(help="Write one row per transaction to this Parquet file.")] = None,
-    json_out: ResultFile = None,
+    json_out: options.ResultFile = None,
     report: Annotated[Path | None, typer.Option(help="Write a report with charts to this HTML file.")] = None,
     compare: Annotated[Path | None, typer.Option(help="The --json file of another run, for comparison.")] = None,
 ) -> None:
@@ -104,20 +84,20 @@ def backtest(
     from fraud_service.evaluation import report as page
     from fraud_service.training import backtest as run
 
-    other = None if compare is None else metrics.decode_result(read_file(compare), str(compare))
+    other = None if compare is None else metrics.decode_result(options.read_file(compare), str(compare))
     for path in (scores, json_out, report):
-        require_folder(path)
-    history = history_of(file, maps, sets, None, end)
+        options.require_folder(path)
+    history = options.history_of(file, maps, sets, None, end)
     plan = run.BacktestPlan(
         source=file.name,
         models=models,
-        label_delay=duration_ms(label_delay, "--label-delay"),
-        start=date_ms(start),
+        label_delay=options.duration_ms(label_delay, "--label-delay"),
+        start=options.date_ms(start),
         online=not no_online,
-        refit_every=None if refit_every is None else duration_ms(refit_every, "--refit-every"),
+        refit_every=None if refit_every is None else options.duration_ms(refit_every, "--refit-every"),
     )
-    with progress_bar() as bar:
-        table, found = run.backtest(history, plan, settings.load(), row_counter(bar, len(history)))
+    with options.progress_bar() as bar:
+        table, found = run.backtest(history, plan, settings.load(), options.row_counter(bar, len(history)))
     if scores is not None:
         run.write_scores(table, scores)
     if json_out is not None:
@@ -135,14 +115,14 @@ def refit(
     file: Annotated[
         Path | None, typer.Argument(help="Labelled transactions. By default, the topic of labelled examples.")
     ] = None,
-    maps: Maps = [],
-    sets: Sets = [],
-    label_delay: LabelDelay = "7d",
+    maps: options.Maps = [],
+    sets: options.Sets = [],
+    label_delay: options.LabelDelay = "7d",
     margin: Annotated[
         float, typer.Option(min=0, help="Promote only if average precision improves by at least this much.")
     ] = 0.01,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare, but promote nothing.")] = False,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Train a new pretrained model on the labels known by now, and promote it to all pods if it is better.
 
@@ -154,13 +134,14 @@ def refit(
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     champion = run.champion(chosen)
-    with progress_bar() as bar:
+    with options.progress_bar() as bar:
         if file is None:
             task = bar.add_task("labelled examples", total=None)
             examples = run.labelled_on_topic(chosen, lambda count: bar.advance(task, count))
         else:
-            history, delay = history_of(file, maps, sets, None, None), duration_ms(label_delay, "--label-delay")
-            examples = run.labelled_in_file(history, delay, row_counter(bar, len(history)))
+            history = options.history_of(file, maps, sets, None, None)
+            delay = options.duration_ms(label_delay, "--label-delay")
+            examples = run.labelled_in_file(history, delay, options.row_counter(bar, len(history)))
     at = 0 if examples is None else int(examples.timestamps.max())
     source = f"topic {chosen.topics.labelled}" if file is None else file.name
     outcome, challenger = evaluate_challenger(examples, champion, at, source, margin)
@@ -172,7 +153,7 @@ def refit(
 
 
 @models_app.command("list")
-def list_models(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
+def list_models(as_json: options.AsJson = False, bootstrap: options.Bootstrap = None) -> None:
     """List the model that processes start with and all promoted models. `*` marks the active one."""
     from fraud_service.admin import models
 
@@ -187,7 +168,7 @@ def list_models(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
 
 
 @models_app.command()
-def promote(folder: ModelFolder, bootstrap: Bootstrap = None) -> None:
+def promote(folder: options.ModelFolder, bootstrap: options.Bootstrap = None) -> None:
     """Promote a model that no pod has yet. It is active from the next snapshot on."""
     from fraud_service.admin import models
     from fraud_service.models import artifact
@@ -199,7 +180,7 @@ def promote(folder: ModelFolder, bootstrap: Bootstrap = None) -> None:
 
 @models_app.command()
 def rollback(
-    version: Annotated[str, typer.Argument(help="A version of `models list`.")], bootstrap: Bootstrap = None
+    version: Annotated[str, typer.Argument(help="A version of `models list`.")], bootstrap: options.Bootstrap = None
 ) -> None:
     """Promote an earlier model again. It is active from the next snapshot on."""
     from fraud_service.admin import models
@@ -209,7 +190,7 @@ def rollback(
 
 
 @models_app.command()
-def sign(folder: ModelFolder) -> None:
+def sign(folder: options.ModelFolder) -> None:
     """Sign the artifact of a model. Processes that have signing keys start only with a signed one."""
     from fraud_service.admin import models
 
@@ -217,13 +198,13 @@ def sign(folder: ModelFolder) -> None:
 
 
 @online_app.command()
-def off(bootstrap: Bootstrap = None) -> None:
+def off(bootstrap: options.Bootstrap = None) -> None:
     """Score with the pretrained model alone, at once. The learner continues to train the online model."""
     _switch(bootstrap, online=False)
 
 
 @online_app.command()
-def on(bootstrap: Bootstrap = None) -> None:
+def on(bootstrap: options.Bootstrap = None) -> None:
     """Use the online model again, with the weight in the active snapshot."""
     _switch(bootstrap, online=True)
 

@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from fraud_service.cli.options import (
-    AsJson,
-    Bootstrap,
-    From,
-    ResultFile,
-    To,
-    date_ms,
-    instant_ms,
-    progress_bar,
-    require_folder,
-)
+from fraud_service.cli import options
 from fraud_service.cli.output import say, say_json, to_json
 from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
@@ -54,7 +44,7 @@ def verify(
     replay: Annotated[
         bool, typer.Option("--replay", help="Also recompute every decision and snapshot and compare them.")
     ] = False,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Check the topics for lost, duplicated, reordered or altered records. Exits 1 when it finds any.
 
@@ -64,11 +54,11 @@ def verify(
     from fraud_service.verification.verify import verify as run
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    with progress_bar() as bar:
+    with options.progress_bar() as bar:
         task = bar.add_task("records", total=None)
         report = run(
             chosen,
-            VerifyOptions(None if since is None else instant_ms(since, "--since"), state, volume, replay),
+            VerifyOptions(None if since is None else options.instant_ms(since, "--since"), state, volume, replay),
             on_size=lambda size: bar.update(task, total=size),
             progress=lambda count: bar.advance(task, count),
         )
@@ -86,8 +76,8 @@ def verify(
 
 @app.command(rich_help_panel=PANEL)
 def replay(
-    start: From = None,
-    end: To = None,
+    start: options.From = None,
+    end: options.To = None,
     partitions: Annotated[str | None, typer.Option(help="Only these partitions, as in 0,1.")] = None,
     models: Annotated[Path | None, typer.Option(help="What if: the folder of another model.")] = None,
     version: Annotated[str | None, typer.Option(help="What if: another version that was promoted.")] = None,
@@ -97,12 +87,12 @@ def replay(
     decline_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="What if: another FRAUD_DECLINE_THRESHOLD.")
     ] = None,
-    json_out: ResultFile = None,
+    json_out: options.ResultFile = None,
     report: Annotated[Path | None, typer.Option(help="What if: write a report to this HTML file.")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep the progress here, and continue from it.")
     ] = None,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Recompute every decision on the log and compare it byte for byte. Exits 1 when one differs.
 
@@ -112,7 +102,7 @@ def replay(
     from fraud_service.verification import replay
 
     for path in (json_out, report):
-        require_folder(path)
+        options.require_folder(path)
     chosen = settings.load(
         bootstrap_servers=bootstrap, review_threshold=review_threshold, decline_threshold=decline_threshold
     )
@@ -121,7 +111,7 @@ def replay(
     asked = replay.plan(chosen, _time_range(start, end), _numbers(partitions))
     if resume is not None:
         asked = replay.load_plan(resume, asked)
-    with progress_bar() as bar:
+    with options.progress_bar() as bar:
         task = bar.add_task("scores", total=sum(part.end - part.begin for part in asked.scores.values()))
 
         def advance(done: int) -> None:
@@ -189,9 +179,9 @@ def explain(
         int | None,
         typer.Option(help="Which payment under this id, from 1. By default the newest, or the one of --at."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
     html: Annotated[Path | None, typer.Option(help="Write a case report to this HTML file.")] = None,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Explain one decision: its features, reasons and later labels, and whether recomputing it gives the same.
 
@@ -201,9 +191,9 @@ def explain(
     from fraud_service.verification import case_report
     from fraud_service.verification import explain as run
 
-    require_folder(html)
+    options.require_folder(html)
     chosen = settings.load(bootstrap_servers=bootstrap)
-    case = run.explain(chosen, transaction_id, card, None if at is None else instant_ms(at, "--at"), payment)
+    case = run.explain(chosen, transaction_id, card, None if at is None else options.instant_ms(at, "--at"), payment)
     if html is not None:
         html.write_text(case_report.html(case), encoding="utf-8")
     say_json(to_json(case) if as_json else case_report.text(case))
@@ -216,14 +206,14 @@ def state(
     at: Annotated[str, typer.Option(metavar="TIME", help="Event time: RFC 3339, or how long ago.")],
     card: Annotated[str | None, typer.Option(help="card_id, to print its profile and risk.")] = None,
     merchant: Annotated[str | None, typer.Option(help="merchant_id, to print its risk.")] = None,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Print the profile of a card, or the risk of a merchant, as it was at an event time."""
     from fraud_service.verification import time_travel
 
     if (card is None) == (merchant is None):
         raise ConfigurationError("state: give either --card or --merchant")
-    chosen, moment = settings.load(bootstrap_servers=bootstrap), instant_ms(at, "--at")
+    chosen, moment = settings.load(bootstrap_servers=bootstrap), options.instant_ms(at, "--at")
     if card is not None:
         say_json(to_json(time_travel.profile_at(chosen, card, moment)))
     elif merchant is not None:
@@ -233,7 +223,7 @@ def state(
 def _time_range(start: datetime | None, end: datetime | None) -> TimeRange:
     from fraud_service.verification.decisions import TimeRange
 
-    bounds = {"begin": date_ms(start), "end": date_ms(end)}
+    bounds = {"begin": options.date_ms(start), "end": options.date_ms(end)}
     return TimeRange(**{name: at for name, at in bounds.items() if at is not None})
 
 
@@ -246,7 +236,7 @@ def _numbers(text: str | None) -> list[int] | None:
 
 
 @snapshots_app.command("list")
-def list_snapshots(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
+def list_snapshots(as_json: options.AsJson = False, bootstrap: options.Bootstrap = None) -> None:
     """List the snapshots on the topic, and whether the risk rows on their topic match their digests."""
     from fraud_service.verification import snapshots
 
@@ -262,7 +252,7 @@ def list_snapshots(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None
 
 
 @snapshots_app.command()
-def show(version: str, bootstrap: Bootstrap = None) -> None:
+def show(version: str, bootstrap: options.Bootstrap = None) -> None:
     """Print one snapshot, with its strongest weights."""
     from fraud_service.verification import snapshots
 
@@ -270,7 +260,7 @@ def show(version: str, bootstrap: Bootstrap = None) -> None:
 
 
 @snapshots_app.command()
-def diff(before: str, after: str, bootstrap: Bootstrap = None) -> None:
+def diff(before: str, after: str, bootstrap: options.Bootstrap = None) -> None:
     """Print what changed from one snapshot to another."""
     from fraud_service.verification import snapshots
 
@@ -280,13 +270,13 @@ def diff(before: str, after: str, bootstrap: Bootstrap = None) -> None:
 @snapshots_app.command()
 def rebuild(
     version: Annotated[str | None, typer.Argument(help="The last snapshot to rebuild. By default, the newest.")] = None,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Train on the labelled examples again, from the first, and compare every digest. Exits 1 when one differs."""
     from fraud_service.verification import snapshots
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    with progress_bar() as bar:
+    with options.progress_bar() as bar:
         task = bar.add_task("snapshots", total=None)
         proof = snapshots.rebuild(chosen, version, lambda done: bar.update(task, completed=done))
     say_json(to_json(proof))

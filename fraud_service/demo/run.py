@@ -18,6 +18,7 @@ from fraud_service.demo.broker import EmbeddedBroker
 from fraud_service.demo.monitor import TopicMonitor
 from fraud_service.demo.simulator import write
 from fraud_service.domain.time import DAY
+from fraud_service.kafka import clients, topics
 from fraud_service.kafka.waiting import Deadline, wait_until
 from fraud_service.training.history import History
 
@@ -99,7 +100,8 @@ class DemoRun:
         if self._stop.is_set():
             return None
         ours = setup.quiet(settings)
-        self._say(f"{len(setup.create_topics(ours))} topics on {settings.bootstrap_servers}")
+        created = topics.create(clients.admin(ours), topics.topic_specs(ours), ours.replication_factor)
+        self._say(f"{len(created)} topics on {settings.bootstrap_servers}")
         history = self._simulate()
         counts = self._stack.enter_context(TopicMonitor(ours))
         services = self._start_services(settings)

@@ -203,11 +203,6 @@ def require_reachable(settings: Settings, stop: Event) -> None:
         )
 
 
-def create_topics(settings: Settings) -> list[str]:
-    """Create the topics of the demo and return their names."""
-    return topics.create(clients.admin(settings), topics.topic_specs(settings), settings.replication_factor)
-
-
 def delete_topics(settings: Settings, tell: Callable[[str], None]) -> None:
     """Delete the demo's topics on the user's Kafka, and report those that could not be deleted.
 

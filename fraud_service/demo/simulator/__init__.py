@@ -20,8 +20,7 @@ A seed gives the same rows on every machine. Each part of the world draws from i
 removes rows only from its day on, so the earlier rows are the same with and without it.
 """
 
-from fraud_service.demo.simulator.files import write
-from fraud_service.demo.simulator.simulation import Simulation, simulate
+from fraud_service.demo.simulator.simulation import Simulation, simulate, write
 from fraud_service.demo.simulator.world import Pattern, World
 from fraud_service.domain.time import DAY, HOUR, MINUTE
 

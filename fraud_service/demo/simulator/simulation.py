@@ -1,25 +1,23 @@
-"""Turn a world into labelled transactions, as columns of a file."""
+"""Turn a world into labelled transactions, as columns or as a file."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from fraud_service.demo.simulator.fraud import simulate_fraud
 from fraud_service.demo.simulator.payments import ENTRY_MODES, ONLINE, simulate_payments
-from fraud_service.demo.simulator.world import (
-    CATEGORIES,
-    COUNTRIES,
-    Part,
-    Pattern,
-    make_cards,
-    make_merchants,
-)
+from fraud_service.demo.simulator.world import CATEGORIES, COUNTRIES, Part, Pattern, make_cards, make_merchants
+from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.time import DAY, HOUR, MINUTE
+from fraud_service.training.history.arrow import csv, pa, parquet
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from fraud_service.demo.simulator.payments import Bytes, Rows
@@ -79,3 +77,27 @@ def _labels(world: World, fraud: Bools) -> tuple[Ints, Ints]:
     customer, analyst = HOUR * (2 + 46 * when), MINUTE * (5 + 355 * when)
     source = np.select([~fraud, who < 0.6, who < 0.85], [3, 0, 1], 2)
     return np.choose(source, [chargeback, customer, analyst, np.float64(7 * DAY)]).astype(np.int64), source
+
+
+def write(world: World, path: Path) -> int:
+    """Simulate a world, write it to a .parquet, .csv or .jsonl file for `History.open`, and return the row count."""
+    writers = {".parquet": parquet.write_table, ".csv": csv.write_csv, ".jsonl": _write_json_lines}
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise ConfigurationError(f"{path}: cannot tell the format from the name; it must end in {', '.join(writers)}")
+    columns = simulate(world).columns
+    table = pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
+    try:
+        writer(table, path)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from None
+    return int(table.num_rows)
+
+
+def _write_json_lines(table: pa.Table, path: Path) -> None:
+    """Write one line per row and leave out unknown values."""
+    with path.open("wb") as file:
+        for batch in table.to_batches(max_chunksize=32_768):
+            for row in batch.to_pylist():
+                file.write(msgspec.json.encode({name: value for name, value in row.items() if value is not None}))
+                file.write(b"\n")

@@ -57,13 +57,7 @@ class Part(IntEnum):
 
 @dataclass(frozen=True)
 class World:
-    """What to simulate. `start` is epoch milliseconds. The fraud patterns change on `drift_day` (0 is the first day).
-
-    Raises
-    ------
-    ConfigurationError
-        When a figure is too small, or the drift day is not one of the days.
-    """
+    """What to simulate. `start` is epoch milliseconds. Fraud patterns change on `drift_day` (0 is the first day)."""
 
     seed: int = 1
     cards: int = 2_000
