@@ -1,4 +1,4 @@
-"""The table of ACLs in docs/secure.md is granted as it stands, and every component runs with it alone."""
+"""Grant exactly the table of ACLs in docs/secure.md, and run every component with its own user."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ OPERATIONS = {
 
 
 class GuardedKafka(kafka.ApacheKafka):
-    """A broker with a second listener that asks who you are, and lets do nothing that no ACL allows."""
+    """A broker with a second listener, which requires a login and enforces ACLs."""
 
     def _prepare(self) -> None:
         super()._prepare()
@@ -135,13 +135,13 @@ def run(settings: Settings, user: str, *arguments: str) -> Done:
     return run_here(settings, *arguments, **login(user))
 
 
-def test_nothing_is_allowed_that_the_table_does_not_name(settings):
+def test_a_user_outside_the_table_has_no_rights(settings):
     done = run(settings, "nobody", "topics", "create")
     assert done.returncode == 1
     assert "uthorization failed" in done.stderr
 
 
-def test_every_component_runs_with_the_rights_of_the_table_alone(broker, settings, tmp_path):
+def test_every_component_runs_with_only_its_rights_of_the_table(broker, settings, tmp_path):
     assert run(settings, "topics", "topics", "create").returncode == 0
     assert run(settings, "topics", "topics", "check").stdout == "all topics are as they should be\n"
     history = tmp_path / "payments.jsonl"
@@ -206,7 +206,7 @@ def keys(folder: Path) -> Path:
     return folder
 
 
-def test_the_tokenizer_runs_with_its_rights_of_the_table_alone(broker, settings, tmp_path):
+def test_the_tokenizer_runs_with_only_its_rights_of_the_table(broker, settings, tmp_path):
     inside = settings.model_copy(update={"tokenizer_key_dir": keys(tmp_path / "tokens")})
     assert run(inside, "topics", "topics", "create").returncode == 0
     watcher = settings.model_copy(update={"bootstrap_servers": broker.bootstrap})
@@ -225,7 +225,7 @@ def test_the_tokenizer_runs_with_its_rights_of_the_table_alone(broker, settings,
         assert "uthorization" not in edge.log()
 
 
-def test_the_test_of_a_release_runs_with_its_rights_of_the_table_alone(settings, tmp_path):
+def test_the_test_of_a_release_runs_with_only_its_rights_of_the_table(settings, tmp_path):
     assert run(settings, "topics", "topics", "create").returncode == 0
     with Service(settings, "score", tmp_path / "scorer", login("scorer")) as scorer:
         scorer.await_ready()

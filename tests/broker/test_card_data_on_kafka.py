@@ -1,4 +1,4 @@
-"""Canary card numbers pushed through every path: none of them comes out anywhere."""
+"""Send unique card numbers through every path, and look for them in topics, state, logs and metrics."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def outcome(apache_kafka, tmp_path_factory):
         return used[-1]
 
     transactions, labels = (
-        poisoned(canary),
-        poisoned(canary, labelled_at=1_700_000_000_000, is_fraud=True, source="analyst"),
+        with_card_data(canary),
+        with_card_data(canary, labelled_at=1_700_000_000_000, is_fraud=True, source="analyst"),
     )
     with scorer, learner:
         scorer.await_ready()
@@ -68,7 +68,7 @@ def outcome(apache_kafka, tmp_path_factory):
         for topic, messages in ((settings.topics.transactions, transactions), (settings.topics.labels, labels)):
             for value, key in messages:
                 producer.produce(topic, value=value, key=key, partition=next(spots))
-        # What no scorer wrote, on the learner's other input.
+        # A forged score, on the other input of the learner.
         producer.produce(settings.topics.scores, value=f'{{"card_id": "{canary()}"}}', key="c-1", partition=0)
         assert producer.flush(30) == 0
         wanted = len(transactions) + len(labels) + 1
@@ -94,8 +94,8 @@ def outcome(apache_kafka, tmp_path_factory):
     return Outcome(settings, wanted, [number.encode() for number in used], everything)
 
 
-def poisoned(canary, **facts) -> list[tuple[bytes | None, bytes | None]]:
-    """Return messages with a canary of their own wherever one can stand."""
+def with_card_data(canary, **facts) -> list[tuple[bytes | None, bytes | None]]:
+    """Return messages with a unique card number at every possible place."""
     event = {**GOOD, "transaction_id": "t-1", "timestamp": 1_700_000_000_000, "card_id": "c-1", **facts}
 
     def text(**changes) -> bytes:
@@ -128,7 +128,7 @@ def poisoned(canary, **facts) -> list[tuple[bytes | None, bytes | None]]:
     ]
 
 
-def test_no_canary_comes_out_anywhere(outcome):
+def test_no_card_number_appears_in_any_output(outcome):
     assert len(outcome.used) > 40
     assert {"topic dead_letters", "topic scorer_state", "log of score", "metrics of learn"} <= outcome.everything.keys()
     assert any(name.endswith((".sst", ".log")) for name in outcome.everything)
@@ -137,7 +137,7 @@ def test_no_canary_comes_out_anywhere(outcome):
         assert [number for number in outcome.used if number in plain] == [], where
 
 
-def test_each_poisoned_message_is_one_dead_letter_that_says_why(outcome):
+def test_each_message_with_card_data_becomes_one_dead_letter_with_its_reason(outcome):
     letters = [dict(m.headers()) for m in read_all(outcome.settings, outcome.settings.topics.dead_letters)]
     assert len(letters) == outcome.sent
     large = [letter for letter in letters if letter["fraud-reason"] == b"too_large"]
@@ -148,13 +148,13 @@ def test_each_poisoned_message_is_one_dead_letter_that_says_why(outcome):
     assert reasons == {b"card_number", b"sensitive_data", b"invalid_record", b"too_large"}
 
 
-def test_what_is_clean_is_scored(outcome):
+def test_clean_messages_are_scored(outcome):
     scored = outcome.everything["topic scores"].splitlines()
     names = {decode_score(line.split(b"|")[1]).transaction_id for line in scored}
     assert names == {f"t-{number}" for number in range(50)}
 
 
-def test_the_inputs_keep_what_they_were_given(outcome):
-    """The canaries were there to be found: what a topic is given it keeps, until its retention."""
+def test_the_input_topics_keep_the_card_numbers(outcome):
+    """Show that the search would find the numbers: an input topic keeps its records until its retention."""
     sent = b"".join(m.value() or b"" for m in read_all(outcome.settings, outcome.settings.topics.transactions))
     assert sum(number in sent for number in outcome.used) > 10

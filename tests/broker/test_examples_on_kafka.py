@@ -1,4 +1,4 @@
-"""Services that react to alerts, beside the whole service on one broker: what they missed while dead they catch up."""
+"""Run the example services that react to alerts, beside the whole service. A killed example catches up."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Example:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, *self.words], stdout=log, stderr=log)
 
-    def end(self, *, kindly: bool = False) -> int:
+    def end(self, *, is_graceful: bool = False) -> int:
         if self.process.poll() is None:
-            (self.process.terminate if kindly else self.process.kill)()
+            (self.process.terminate if is_graceful else self.process.kill)()
         return self.process.wait(30)
 
 
@@ -59,8 +59,8 @@ class Outcome:
     logs: dict[str, str]
 
 
-def send_no_alerts(settings) -> None:
-    """Send to the topic of alerts what is none."""
+def send_invalid_alerts(settings) -> None:
+    """Send invalid records to the topic of alerts."""
     records = [OutgoingRecord(settings.topics.alerts, KEY, value, headers) for value, headers in BAD_ALERTS.values()]
     produce_all(settings, records)
 
@@ -108,21 +108,21 @@ def outcome(apache_kafka, tmp_path_factory):
             scorer.await_ready()
             learner.await_ready()
             feed(settings, events[: PAYMENTS // 2])
-            scorer.wait_until(lambda: held(cases) > 20, 90)
+            scorer.wait_until(lambda: count_alerts(cases) > 20, 90)
             manager.end()
-            send_no_alerts(settings)
+            send_invalid_alerts(settings)
             feed(settings, events[PAYMENTS // 2 :])
             scorer.wait_until(lambda: len(scores.read()) == PAYMENTS, 90)
-            missed = len(real(alerts.read())) - held(cases)
+            missed = len(real(alerts.read())) - count_alerts(cases)
             assert missed > 20
             manager.start()
-            scorer.wait_until(lambda: held(cases) == len(real(alerts.read())), 60)
+            scorer.wait_until(lambda: count_alerts(cases) == len(real(alerts.read())), 60)
             closed = close_some(cases)
             labels = Tail(settings, names.labels)
             scorer.wait_until(lambda: len(labels.read()) >= len(closed), 60)
             labels.close()
-            await_taught(settings, learner, events[-1], {name for name, is_fraud in closed.items() if is_fraud})
-            exits = [freezer.end(kindly=True), manager.end(kindly=True)]
+            await_learned(settings, learner, events[-1], {name for name, is_fraud in closed.items() if is_fraud})
+            exits = [freezer.end(is_graceful=True), manager.end(is_graceful=True)]
         finally:
             freezer.end()
             manager.end()
@@ -132,7 +132,7 @@ def outcome(apache_kafka, tmp_path_factory):
     return Outcome(settings, cases, frozen, closed, exits, logs)
 
 
-def held(cases: Path) -> int:
+def count_alerts(cases: Path) -> int:
     return query(cases, "SELECT count(*) FROM alerts")[0][0] if cases.exists() else 0
 
 
@@ -158,11 +158,11 @@ def close_some(cases: Path) -> dict[str, bool]:
     return {payment: bool(is_fraud) for payment, is_fraud in rows}
 
 
-def await_taught(settings, learner, last, wanted: set[str]) -> None:
-    """Let event time pass, a minute a payment, until the learner has taught the verdicts of fraud."""
+def await_learned(settings, learner, last, wanted: set[str]) -> None:
+    """Let event time pass, a minute a payment, until the learner has learned the verdicts of fraud."""
     labelled, minute = Tail(settings, settings.topics.labelled), 0
 
-    def is_taught() -> bool:
+    def is_learned() -> bool:
         nonlocal minute
         minute = min(minute + 1, 4)  # what lies five minutes after the broker's clock is refused
         moved = msgspec.structs.replace(
@@ -171,7 +171,7 @@ def await_taught(settings, learner, last, wanted: set[str]) -> None:
         feed(settings, [LabelledTransaction(moved, None, None)])
         return wanted <= {decode_labelled(message.value()).transaction_id for message in labelled.read()}
 
-    learner.wait_until(is_taught, 90)
+    learner.wait_until(is_learned, 90)
     labelled.close()
 
 
@@ -198,7 +198,7 @@ def test_every_declined_card_is_frozen_once_by_its_first_alert(outcome):
     assert {event["card_id"]: event["transaction_id"] for event in events} == first
 
 
-def test_verdicts_come_back_as_labels_and_are_taught(outcome):
+def test_verdicts_come_back_as_labels_and_are_learned(outcome):
     labels = [json.loads(message.value()) for message in read_all(outcome.settings, outcome.settings.topics.labels)]
     assert {label["transaction_id"]: label["is_fraud"] for label in labels} == outcome.closed
     taught = defaultdict(list)
@@ -211,18 +211,18 @@ def test_verdicts_come_back_as_labels_and_are_taught(outcome):
 
 
 @pytest.mark.parametrize("example", ["freezer", "cases"])
-def test_a_record_that_is_no_alert_ends_neither_and_is_reported_without_its_content(outcome, example):
+def test_both_examples_survive_an_invalid_alert_and_report_it_without_its_content(outcome, example):
     told = outcome.logs[example]
     assert "skipped 16 so far" in told
     assert told.replace("\n", "").isprintable()
 
 
-def test_they_end_in_good_order(outcome):
+def test_both_examples_end_with_0(outcome):
     assert outcome.exits == [0, 0]
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.name)
-def test_an_example_knows_nothing_but_the_contract(file):
+def test_an_example_imports_only_the_standard_library_and_the_client(file):
     tree = ast.parse(file.read_text())
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

@@ -1,4 +1,4 @@
-"""What an operator meets: refusals with a reason, probes, both guarantees, labels by hand, quiet logs."""
+"""Test the service as an operator runs it: failing starts, probes, guarantees, labels, logs, resets and models."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def scored(settings, folder) -> Tail:
     return scores
 
 
-def test_a_scorer_restarts_on_its_state_and_refuses_without_its_offsets(settings, tmp_path):
+def test_a_scorer_restarts_from_its_state_and_does_not_start_without_committed_offsets(settings, tmp_path):
     scores = scored(settings, tmp_path)
     consumer_groups.delete_group(settings, settings.scorer_group)
     done = run_here(settings, "score")
@@ -118,7 +118,7 @@ def test_a_running_group_is_not_reset(settings, tmp_path):
         list(reset.reset(settings, "somebody-elses", really=True))
 
 
-def test_a_log_that_begins_after_the_offset_stops_the_start(settings, tmp_path):
+def test_a_scorer_does_not_start_when_unread_records_were_deleted(settings, tmp_path):
     scored(settings, tmp_path).close()
     send(settings, payments(20, first=20))
     partitions = [TopicPartition(settings.topics.transactions, number, -1) for number in range(settings.partitions)]
@@ -128,7 +128,7 @@ def test_a_log_that_begins_after_the_offset_stops_the_start(settings, tmp_path):
     assert "were deleted before they were processed" in done.stderr
 
 
-def test_an_offset_beyond_the_end_of_the_log_stops_the_start(settings):
+def test_a_scorer_does_not_start_when_its_offset_is_beyond_the_end_of_the_topic(settings):
     consumer = clients.reader(settings, settings.scorer_group)
     consumer.commit(offsets=[TopicPartition(settings.topics.transactions, 0, 1000)], asynchronous=False)
     consumer.close()
@@ -137,7 +137,7 @@ def test_an_offset_beyond_the_end_of_the_log_stops_the_start(settings):
     assert "the topic was deleted and created again" in done.stderr
 
 
-def test_a_second_learner_is_refused(settings, tmp_path):
+def test_a_second_learner_is_reported(settings, tmp_path):
     first = Service(settings, "learn", tmp_path / "first")
     second = Service(settings.model_copy(update={"instance_id": "test-1"}), "learn", tmp_path / "second")
     with first:
@@ -146,7 +146,7 @@ def test_a_second_learner_is_refused(settings, tmp_path):
             second.wait_until(lambda: "a second learner runs" in first.log() + second.log(), 90)
 
 
-def test_probes_follow_the_life_of_a_process(settings, tmp_path):
+def test_a_ready_process_answers_its_probes_and_ends_with_0(settings, tmp_path):
     scorer = Service(settings, "score", tmp_path / "scorer", is_forked=False)
     with scorer:
         scorer.await_ready()
@@ -160,7 +160,7 @@ def test_probes_follow_the_life_of_a_process(settings, tmp_path):
         assert scorer.stop() == 0
 
 
-def test_at_least_once_scores_everything_too(settings, tmp_path):
+def test_at_least_once_scores_every_transaction(settings, tmp_path):
     send(settings, payments(50))
     scorer = Service(settings, "score", tmp_path / "scorer", {"FRAUD_PROCESSING_GUARANTEE": "at-least-once"})
     scores = Tail(settings, settings.topics.scores)
@@ -212,7 +212,7 @@ def metrics(running: Service) -> str:
         return answer.read().decode()
 
 
-def taught(settings, folder) -> Tail:
+def published_snapshots(settings, folder) -> Tail:
     """Run the whole service over two hundred payments and stop it; returns a reader of its snapshots."""
     scorer, learner = Service(settings, "score", folder / "scorer"), Service(settings, "learn", folder / "learner")
     snapshots = Tail(settings, settings.topics.snapshots)
@@ -224,8 +224,8 @@ def taught(settings, folder) -> Tail:
     return snapshots
 
 
-def test_a_new_scorer_reads_the_snapshots_whole_before_its_first_score(settings, tmp_path):
-    snapshots = taught(settings, tmp_path)
+def test_a_new_scorer_reads_the_newest_snapshot_before_its_first_score(settings, tmp_path):
+    snapshots = published_snapshots(settings, tmp_path)
     newest = decode_snapshot(snapshots.read()[-1].value())
     send(settings, payments(1, first=201))
     scores = Tail(settings, settings.topics.scores)
@@ -240,7 +240,7 @@ def test_a_new_scorer_reads_the_snapshots_whole_before_its_first_score(settings,
     snapshots.close()
 
 
-def test_logs_are_json_and_name_no_card(settings, tmp_path):
+def test_logs_are_json_and_contain_no_card_id(settings, tmp_path):
     scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
     scores = Tail(settings, settings.topics.scores)
     with scorer, learner:
@@ -263,7 +263,7 @@ def test_logs_are_json_and_name_no_card(settings, tmp_path):
     scores.close()
 
 
-def test_a_learner_restarts_on_state_that_labels_alone_have_left(settings, tmp_path):
+def test_a_learner_restarts_when_its_state_has_only_labels(settings, tmp_path):
     learner = Service(settings, "learn", tmp_path / "learner")
     with learner:
         learner.await_ready()
@@ -277,7 +277,7 @@ def test_a_learner_restarts_on_state_that_labels_alone_have_left(settings, tmp_p
         assert learner.stop() == 0
 
 
-def test_a_label_log_of_which_nothing_is_left_holds_no_boundary_back(settings, tmp_path):
+def test_an_emptied_topic_of_labels_does_not_delay_snapshots(settings, tmp_path):
     for number in range(7):
         done = run_here(settings, "label", f"t-{number}", "--card", f"{CARD}-{number}", "--fraud")
         assert done.returncode == 0, done.stderr
@@ -291,11 +291,11 @@ def test_a_label_log_of_which_nothing_is_left_holds_no_boundary_back(settings, t
     snapshots.close()
 
 
-def test_a_learner_that_starts_over_is_heard_by_new_scorers(settings, tmp_path):
-    taught(settings, tmp_path).close()
+def test_new_scorers_use_the_snapshots_of_a_reset_learner(settings, tmp_path):
+    published_snapshots(settings, tmp_path).close()
     done = run_here(settings, "reset", settings.learner_group, "--yes")
     assert "restart the scorers" in done.stdout, done.stderr
-    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "anew")
+    scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "reset")
     with scorer, learner:
         scorer.await_ready()
         scorer.wait_until(lambda: gauge(scorer, "fraud_snapshot_as_of_seconds") > 0, 90)
@@ -315,7 +315,7 @@ def challenger(tmp_path_factory):
     return folder, manifest.version
 
 
-def test_a_promoted_model_scores_from_a_snapshot_on_in_running_pods_and_in_new_ones(settings, tmp_path, challenger):
+def test_running_and_new_scorers_use_a_promoted_model_from_its_snapshot_on(settings, tmp_path, challenger):
     folder, version = challenger
     scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
     scores, snapshots = Tail(settings, settings.topics.scores), Tail(settings, settings.topics.snapshots)
@@ -341,7 +341,7 @@ def test_a_promoted_model_scores_from_a_snapshot_on_in_running_pods_and_in_new_o
         again.wait_until(lambda: len(scores.read()) == 340, 60)
     decided = sorted((decode_score(m.value()) for m in scores.messages), key=lambda score: score.timestamp)
     used = [score.model for score in decided]
-    assert used == sorted(used, key=lambda model: model == version)  # the one, and from a moment on the other
+    assert used == sorted(used, key=lambda model: model == version)  # first the old model, then only the new one
     assert used[-1] == version
     for score in decided:
         if score.snapshot != "untrained":
@@ -351,7 +351,7 @@ def test_a_promoted_model_scores_from_a_snapshot_on_in_running_pods_and_in_new_o
     snapshots.close()
 
 
-def test_a_promoted_model_that_was_altered_is_refused_and_the_one_before_reigns(settings, tmp_path, challenger):
+def test_an_altered_model_is_rejected_and_the_model_before_stays_active(settings, tmp_path, challenger):
     folder, version = challenger
     data = bytearray(artifact.pack(artifact.read(folder)))
     data[len(data) // 2] ^= 1
@@ -363,7 +363,7 @@ def test_a_promoted_model_that_was_altered_is_refused_and_the_one_before_reigns(
         assert version not in metrics(learner)
 
 
-def test_a_re_fit_that_lost_is_shown_by_a_running_learner_and_by_one_that_starts_later(settings, tmp_path):
+def test_metrics_of_running_and_new_learners_show_a_refit_that_lost(settings, tmp_path):
     def shows_it(learner: Service) -> None:
         learner.wait_until(lambda: gauge(learner, "fraud_refit_seconds") == START / 1000, 30)
         assert gauge(learner, "fraud_refit_champion_average_precision") == 0.75
@@ -377,11 +377,11 @@ def test_a_re_fit_that_lost_is_shown_by_a_running_learner_and_by_one_that_starts
     with Service(settings, "learn", tmp_path / "second") as later:
         later.await_ready()
         shows_it(later)
-    assert champion(settings).version == factories.pretrained(settings).version  # what was found is no model
+    assert champion(settings).version == factories.pretrained(settings).version  # the report of a refit is not a model
 
 
-def test_a_re_fit_with_too_little_to_judge_by_promotes_nothing(settings, tmp_path):
-    taught(settings, tmp_path).close()
+def test_a_refit_with_too_few_examples_promotes_nothing(settings, tmp_path):
+    published_snapshots(settings, tmp_path).close()
     done = run_here(settings, "refit", "--dry-run")
     found = json.loads(done.stdout)
     assert (found["promoted"], found["challenger"], found["dry_run"]) == (None, None, True)

@@ -1,4 +1,4 @@
-"""Dead letters on Apache Kafka, listed and sent again: each once, whoever else does it at the same time."""
+"""List and redrive dead letters on Apache Kafka. Each is sent once, also by concurrent redrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One broker serves all workers: the first starts it, the last stops it, also after a worker was killed."""
+"""All workers share one broker: the first starts it, the last stops it, also after a worker was killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.shared_broker import is_running, shared_broker
 
 
 class Asleep:
-    """What `shared_broker` needs of a broker, and a process that does nothing."""
+    """The attributes of a broker that `shared_broker` uses, and a process that does nothing."""
 
     bootstrap = "127.0.0.1:1"
 
@@ -26,7 +26,7 @@ class Asleep:
 
 
 def use(folder, channel) -> None:
-    """Use the broker in a process of its own until there is word to leave."""
+    """Use the broker until the channel has a message."""
     with shared_broker(folder, lambda: Asleep(folder)) as broker:
         channel.send(broker.pid)
         channel.recv()
@@ -61,7 +61,7 @@ def workers(tmp_path):
         worker.process.join(60)
 
 
-def test_the_last_worker_that_leaves_stops_the_broker_whoever_started_it(workers, tmp_path):
+def test_the_last_worker_stops_the_broker(workers, tmp_path):
     first, second = workers(), workers()
     assert first.broker == second.broker
     first.leave()

@@ -1,4 +1,4 @@
-"""Card numbers go in at the raw topics, and nothing behind the tokenizer ever sees one."""
+"""Send card numbers to the raw topics. Behind the tokenizer there are only tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERIFICATION_VALUE = "739507395"  # four digits would be in the time stamps of a
 
 @pytest.fixture(scope="module")
 def outcome(apache_kafka, tmp_path_factory):
-    """Payments under one key, a rotation, payments and late labels under both."""
+    """Send payments under one key, rotate the key, and send payments and late labels under both."""
     folder = tmp_path_factory.mktemp("tokens")
     keys = folder / "keys"
     keys.mkdir()
@@ -72,13 +72,13 @@ def outcome(apache_kafka, tmp_path_factory):
             producer.produce(settings.topics.raw_labels, key=label.card_id, value=encode(label))
         scorer.wait_until(lambda: len(read_all(settings, settings.topics.scores)) >= 61, 60)
         learner.wait_until(lambda: len(read_all(settings, settings.topics.labels)) >= 4, 60)
-        pay(range(60, 62))  # event time goes on, and what is due is taught
+        pay(range(60, 62))  # event time passes, and the learner learns the due labels
         learner.wait_until(lambda: len(read_all(settings, settings.topics.labelled)) >= 2, 60)
         assert scorer.stop() == learner.stop() == edge.stop() == 0
     return settings, inside, [scorer, learner, edge]
 
 
-def test_cards_are_told_apart_by_tokens_that_name_their_key(outcome):
+def test_each_card_has_its_own_token_which_names_its_key(outcome):
     settings, inside, _ = outcome
     made = tokenizer(inside)
     scores = {score.transaction_id: score for score in map(_score, read_all(settings, settings.topics.scores))}
@@ -92,14 +92,14 @@ def _score(message):
     return decode_score(message.value())
 
 
-def test_a_label_finds_its_payment_on_either_side_of_a_rotation(outcome):
+def test_a_label_joins_its_payment_before_and_after_a_key_rotation(outcome):
     settings, *_ = outcome
     examples = [msgspec.json.decode(message.value()) for message in read_all(settings, settings.topics.labelled)]
     assert {example["transaction_id"] for example in examples} == {"t-3", "t-40"}
     assert all(example["is_fraud"] for example in examples)
 
 
-def test_no_card_number_or_key_comes_out_anywhere(outcome):
+def test_no_output_contains_a_card_number_or_key(outcome):
     settings, inside, processes = outcome
     everything = {f"log of {one.verb}": (one.folder / "log").read_bytes() for one in processes}
     for spec in topics.topic_specs(settings):

@@ -1,4 +1,4 @@
-"""The verifier on Apache Kafka: nothing is wrong after a run with poison and a kill, and every tampering is found."""
+"""Run the verifier on Apache Kafka, after malformed messages and a kill, and on an altered volume."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def send(settings: Settings) -> None:
 
 @pytest.fixture(scope="module")
 def ran(apache_kafka, tmp_path_factory) -> Settings:
-    """Run scorer and learner over payments, labels and poison; kill the scorer once."""
+    """Run scorer and learner over payments, labels and malformed messages; kill the scorer once."""
     folder = tmp_path_factory.mktemp("verify")
     settings = fresh_settings(apache_kafka.bootstrap, folder)
     scorer, learner = Service(settings, "score", folder / "scorer"), Service(settings, "learn", folder / "learner")
@@ -69,7 +69,7 @@ def ran(apache_kafka, tmp_path_factory) -> Settings:
         scorer.wait_until(lambda: len(scores.read()) > 0, 60)
         scorer.kill()
         scorer.start()
-        scorer.await_ready()  # all may have been scored before the kill, and what still loads is not told to stop
+        scorer.await_ready()  # all may be scored before the kill; a loading process would end before the stop below
         scorer.wait_until(lambda: len(scores.read()) == PAYMENTS, 90)
         learner.wait_until(lambda: len(snapshots.read()) > 100, 90)
         assert scorer.stop() == 0
@@ -79,7 +79,7 @@ def ran(apache_kafka, tmp_path_factory) -> Settings:
     return settings.model_copy(update={"state_dir": scorer.folder / "state"})
 
 
-def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill_neither_on_topics_nor_in_the_state(ran):
+def test_the_verifier_has_no_findings_after_malformed_messages_and_a_kill(ran):
     report = verify(ran, VerifyOptions(state=True, volume=ran.state_dir, replay=True))
     assert report.findings == ()
     assert report.notes == ()
@@ -90,7 +90,7 @@ def test_nothing_is_wrong_after_a_run_with_poison_and_a_kill_neither_on_topics_n
 
 
 def sums(process: Service, name: str, label: str | None = None) -> Counter[str]:
-    """Return what a counter of a process says, by the values of a label."""
+    """Return a counter of a process by the values of a label."""
     with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=5) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     found: Counter[str] = Counter()
@@ -100,7 +100,7 @@ def sums(process: Service, name: str, label: str | None = None) -> Counter[str]:
     return +found
 
 
-def test_metrics_count_what_lies_on_the_topics(apache_kafka, tmp_path):
+def test_metrics_equal_the_counts_of_the_records_on_the_topics(apache_kafka, tmp_path):
     settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
     scorer, learner = Service(settings, "score", tmp_path / "scorer"), Service(settings, "learn", tmp_path / "learner")
     names = settings.topics
@@ -111,14 +111,14 @@ def test_metrics_count_what_lies_on_the_topics(apache_kafka, tmp_path):
         producer = clients.producer(settings)
         producer.produce(names.transactions, key=again.card_id.encode(), value=encode(again))
         assert producer.flush(30) == 0
-        poison = sum(number % 12 == 0 for number in range(PAYMENTS))
+        malformed = sum(number % 12 == 0 for number in range(PAYMENTS))
         scorer.wait_until(lambda: len(scores.read()) == PAYMENTS + 1, 90)
-        scorer.wait_until(lambda: len(letters.read()) == 2 * poison, 90)
+        scorer.wait_until(lambda: len(letters.read()) == 2 * malformed, 90)
         learner.wait_until(lambda: sums(learner, "fraud_scores_received_total").total() == PAYMENTS, 90)
-        learner.wait_until(lambda: sums(learner, "fraud_labels_received_total").total() == poison, 90)
+        learner.wait_until(lambda: sums(learner, "fraud_labels_received_total").total() == malformed, 90)
         outcomes = sums(scorer, "fraud_transactions_total", "outcome")
         repeated = sums(scorer, "fraud_duplicate_transactions_total").total()
-        refused = sum((sums(one, "fraud_dead_letters_total", "reason") for one in (scorer, learner)), Counter())
+        dead_letters = sum((sums(one, "fraud_dead_letters_total", "reason") for one in (scorer, learner)), Counter())
         assert scorer.stop() == 0
         learner.wait_until(
             lambda: sums(learner, "fraud_snapshots_published_total").total() == len(snapshots.read()), 90
@@ -128,8 +128,8 @@ def test_metrics_count_what_lies_on_the_topics(apache_kafka, tmp_path):
     records = [decode_score(message.value()) for message in scores.messages]
     assert outcomes == Counter(str(record.outcome) for record in records)
     assert repeated == sum(record.is_duplicate for record in records) == 1
-    said = Counter(dict(message.headers())["fraud-reason"].decode() for message in letters.messages)
-    assert refused == said
+    reasons = Counter(dict(message.headers())["fraud-reason"].decode() for message in letters.messages)
+    assert dead_letters == reasons
     assert examples.total() == len(read_all(settings, settings.topics.labelled)) > 0
     for tail in (scores, letters, snapshots):
         tail.close()
@@ -146,7 +146,7 @@ def test_progress_counts_every_record_that_is_read(ran):
     assert all(count <= size for count, size in zip(read, sizes, strict=True))  # transaction markers are not counted
 
 
-def test_a_volume_that_was_altered_is_found_and_one_that_is_not_there_is_said(ran, tmp_path):
+def test_an_altered_volume_is_found_and_a_missing_volume_is_an_error(ran, tmp_path):
     volume = tmp_path / "state"
     shutil.copytree(ran.state_dir, volume)
     (place,) = (volume / ran.scorer_group / "default" / ran.topics.transactions).glob("0")

@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of everything that reads bytes from outside: `make fuzz SECONDS=60`, so long for each target.
+"""Coverage-guided fuzzing of everything that reads bytes from outside: `make fuzz SECONDS=60`, in seconds per target.
 
-What a target may raise is what it declares; anything else, five seconds on one input, or two gigabytes is a finding,
-and libFuzzer leaves the input in `.cache/fuzz`. Ends with one JSON line. Hypothesis runs the same
-decoders in the suite (`tests/unit/domain/test_codec.py`), and `test_targets.py` runs the attacks of `fuzz.targets`.
+A finding is an undeclared exception, more than five seconds on one input, or more than two gigabytes of memory.
+libFuzzer writes the input to `.cache/fuzz`. The run ends with one JSON line. Hypothesis runs the same decoders in
+`tests/unit/domain/test_codec.py`, and the targets of `fuzz.targets` in `test_targets.py`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SEEDS = Path(".cache/fuzz-seeds")
 PAYMENT = b'{"transaction_id":"t","timestamp":1,"card_id":"4242 4242 4242 4242","merchant_id":"m","amount":"1"}'
 
 
-def masks(data: bytes) -> None:
-    """What was masked holds nothing any more, and masking changes nothing that had none."""
+def mask_card_data(data: bytes) -> None:
+    """Masking removes all card data, and changes nothing else."""
     masked = card_data.mask_bytes(data)
     if card_data.find_card_data(data) is None:
         assert masked == data
@@ -42,12 +42,12 @@ def masks(data: bytes) -> None:
 STEPS = Steps()
 
 
-def steps(data: bytes) -> None:
-    """Scorer, learner and tokenizer take in any message of any size, and give out what fits a topic."""
+def process_message(data: bytes) -> None:
+    """Scorer, learner and tokenizer accept any message, and their output fits a topic."""
     STEPS.take(message(data))
 
 
-def reads(decode) -> None:
+def decoding(decode) -> None:
     def target(data: bytes) -> None:
         with suppress(InvalidEvent, InvalidRecord):
             decode(data)
@@ -56,19 +56,19 @@ def reads(decode) -> None:
 
 
 TARGETS = {
-    "transaction": (reads(decode_transaction), PAYMENT),
-    "label": (reads(decode_label), b'{"transaction_id":"t","card_id":"c","is_fraud":true,"labelled_at":1}'),
-    "card_data": (masks, PAYMENT),
-    "steps": (steps, b"\0\0\0" + PAYMENT),
+    "transaction": (decoding(decode_transaction), PAYMENT),
+    "label": (decoding(decode_label), b'{"transaction_id":"t","card_id":"c","is_fraud":true,"labelled_at":1}'),
+    "mask_card_data": (mask_card_data, PAYMENT),
+    "process_message": (process_message, b"\0\0\0" + PAYMENT),
     **ATTACKS,
-    **{name: (reads(decode), good) for name, (decode, good) in DECODERS.items()},
+    **{name: (decoding(decode), good) for name, (decode, good) in DECODERS.items()},
 }
 
 
 def fuzz(name: str, seconds: int) -> None:
-    """Fuzz one target until its time is over, or it fails."""
+    """Fuzz one target until the time is over or it fails."""
     target, seed = TARGETS[name]
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # refusals are no findings
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # rejected records are no findings
     corpus = SEEDS / name
     corpus.mkdir(parents=True, exist_ok=True)
     (corpus / "good").write_bytes(seed)
@@ -78,7 +78,7 @@ def fuzz(name: str, seconds: int) -> None:
 
 
 def main() -> int:
-    """Fuzz each target in a process of its own; 0 when nothing was found."""
+    """Fuzz each target in a separate process; returns 0 without findings."""
     if len(sys.argv) > 2:
         fuzz(sys.argv[1], int(sys.argv[2]))
         return 0

@@ -1,4 +1,4 @@
-"""What is attacked by something else than a message on an input topic: each target takes any bytes and says what holds.
+"""Fuzz targets for records, models, HTTP and terminal output. Each takes any bytes and asserts what must hold.
 
 `python -m fuzz` drives them with atheris, `test_targets.py` with Hypothesis.
 """
@@ -72,7 +72,7 @@ NONE = 255  # the length of a part that is not there
 
 
 class Cut:
-    """Cuts bytes into numbers and parts; where they end, all is 0 and empty."""
+    """Cuts bytes into numbers and parts. At their end, numbers are 0 and parts empty."""
 
     def __init__(self, data: bytes) -> None:
         self.rest = data
@@ -89,7 +89,7 @@ class Cut:
         return found
 
     def one_of(self, known: Sequence[bytes | None]) -> bytes | None:
-        """Choose something known, or take anything."""
+        """Choose a known value, or take the next part."""
         place = self.number(len(known) + 1)
         return known[place] if place < len(known) else self.part()
 
@@ -98,7 +98,7 @@ class Cut:
 
 
 class _Reader:
-    """A client of Kafka that gives the records it was told to."""
+    """A Kafka consumer of added records."""
 
     def __init__(self) -> None:
         self.waiting: list[SimpleNamespace] = []
@@ -162,8 +162,8 @@ class _Producer:
         self.sent.append((topic, value, headers))
 
 
-def redrives(data: bytes) -> int:
-    """A redrive writes to inputs of the service only, only what lies there already, and a mark for each."""
+def redrive_dead_letters(data: bytes) -> int:
+    """A redrive writes only records that the input topics hold, only to these topics, and one mark for each."""
     given = Cut(data)
     begin, unproved = given.number(4), bool(given.number(2))
     topics = {
@@ -193,8 +193,8 @@ def redrives(data: bytes) -> int:
         assert topic == source.topic
         assert topic in INPUTS
         here = topics.get(topic, [])[begin:]
-        lying = {entry.offset: entry for entry in here}
-        found = lying.get(source.offset)
+        present = {entry.offset: entry for entry in here}
+        found = present.get(source.offset)
         assert source.partition == 0
         assert found.value == value if found else unproved
         assert unproved or topic != NAMES.transactions or (found.key, value) != (KEYS[1], ORDERLY)
@@ -202,7 +202,7 @@ def redrives(data: bytes) -> int:
 
 
 def _named(given: Cut) -> list[tuple[str, bytes | None]]:
-    """Make the headers of a letter, whole or any."""
+    """Make complete or arbitrary headers of a dead letter."""
     if given.number(2):
         return given.headers(LETTER_HEADERS, KNOWN)
     texts = [b"not_json", given.one_of(KNOWN), b"0", str(given.number(12)).encode()]
@@ -212,8 +212,8 @@ def _named(given: Cut) -> list[tuple[str, bytes | None]]:
 # Signed records
 
 
-def signs(data: bytes) -> bool:
-    """Only what was signed passes, whatever is put around it, and everything else is refused by one of the reasons."""
+def check_signature(data: bytes) -> bool:
+    """Only a signed record passes, with any other headers. Every other record is rejected with a known reason."""
     given = Cut(data)
     role, key, value = ("models", "risk")[given.number(2)], given.part(), given.part()
     signed = RING.signed(role, key, value, given.headers(["fraud-snapshot", "other"]))
@@ -243,7 +243,7 @@ PAYMENTS = [features(), features(amount=1e14, speed=-1e30)]
 
 
 def _sealed(trees: Trees, leaves: int) -> bytes:
-    """Make a message that is true to itself, as anybody can."""
+    """Make a message with valid digests, as an attacker can."""
     files = {artifact.MODEL: onnx_bytes(trees), artifact.TREES: msgspec.msgpack.encode(trees)}
     digests = {name: sha256(content).hexdigest() for name, content in files.items()}
     manifest = msgspec.structs.replace(SHIPPED.manifest, version="forest-9", leaves=leaves, sha256=digests)
@@ -256,20 +256,20 @@ SWITCH = encode_record(SwitchRecord(online=False, at=1))
 KINDS = [SWITCH_KEY.encode(), REFIT_KEY.encode(), b"forest-9"]
 
 
-def promotes(data: bytes) -> int:
-    """Scorer and learner take in any records on the topic of models; with keys, an unsigned one does nothing."""
+def read_model_records(data: bytes) -> int:
+    """Scorer and learner accept any records on the topic of models. With keys, an unsigned one has no effect."""
     given = Cut(data)
     ring = (Keyring(), RING)[given.number(2)]
-    reader, knowledge, refused = _Reader(), SnapshotStore(untrained("forest-1", online_model())), []
+    reader, snapshots, rejected = _Reader(), SnapshotStore(untrained("forest-1", online_model())), []
     handlers = {
-        SWITCH_KEY: service.switch_online_model(knowledge, SCORER),
+        SWITCH_KEY: service.switch_online_model(snapshots, SCORER),
         REFIT_KEY: lambda data: LEARNER.show_refit(decode_refit(data)),
     }
     with (
         patch.object(clients, "reader", lambda *_: reader),
         patch("fraud_service.kafka.model_topic.load_keyring", lambda _: ring),
     ):
-        topic = ModelTopicReader(SETTINGS, "fuzz", handlers, refused.append)
+        topic = ModelTopicReader(SETTINGS, "fuzz", handlers, rejected.append)
     sent = given.number(9)
     for _ in range(sent):
         key, headers = given.one_of(KINDS), given.headers([SEQUENCE_HEADER, KEY_HEADER, "x"], [b"1", b"2", b"3"])
@@ -279,17 +279,17 @@ def promotes(data: bytes) -> int:
     assert not reader.waiting
     if ring.requires_signatures:
         assert received == []
-        assert len(refused) == sent + 1
-        assert knowledge.at(MONDAY).snapshot.version == "untrained"
+        assert len(rejected) == sent + 1
+        assert snapshots.at(MONDAY).snapshot.version == "untrained"
     models = []
-    ModelRegistry(LinearModel(), refused.append, models.append, snapshots=knowledge).activate_newest(received)
+    ModelRegistry(LinearModel(), rejected.append, models.append, snapshots=snapshots).activate_newest(received)
     return len(models)
 
 
-def loads(data: bytes) -> bool:
-    """Trees of anybody, in a message that is true to itself: refused, or every payment gets a score."""
+def load_model(data: bytes) -> bool:
+    """Arbitrary trees in a message with valid digests are rejected, or every payment gets a score."""
     given = Cut(data)
-    lied = given.number(9)
+    excess_leaves = given.number(9)
     try:
         trees = msgspec.msgpack.decode(given.rest, type=Trees)
         require_consistent(trees)
@@ -297,8 +297,8 @@ def loads(data: bytes) -> bool:
         return False
     leaves = sum(node < 0 for node in truncate(trees).left)
     with suppress(ModelError):
-        model = OnnxForest.from_message(_sealed(trees, leaves + lied))
-        assert not lied
+        model = OnnxForest.from_message(_sealed(trees, leaves + excess_leaves))
+        assert not excess_leaves
         for row, encoded in zip(PAYMENTS, model.encode(PAYMENTS), strict=True):
             assert -50 < encoded.logit < 50
             assert all(0 <= leaf < leaves for leaf in encoded.leaves)
@@ -316,33 +316,33 @@ GOOD_SNAPSHOT = encode_snapshot(SNAPSHOT)
 VERSIONS = [SNAPSHOT.version.encode(), b"20240101T0000-0123abcd", None]
 
 
-def teaches(data: bytes) -> bool:
-    """Whatever lies on the topics of snapshots and risk, altered and sealed anew or not, the next payment is scored."""
+def read_snapshots(data: bytes) -> bool:
+    """With any records on the topics of snapshots and risk, the next payment gets a score."""
     given = Cut(data)
     final, is_sealed = bool(given.number(2)), given.number(2)
     reader, model = _Reader(), LinearModel()
-    knowledge = SnapshotStore(untrained(model.version, online_model()))
+    snapshots = SnapshotStore(untrained(model.version, online_model()))
     with (
         patch.object(clients, "reader", lambda *_: reader),
         patch("fraud_service.processors.snapshot_reader.load_keyring", lambda _: Keyring()),
     ):
-        broadcast = SnapshotReader(SETTINGS, knowledge, lambda reason: None)
+        snapshot_reader = SnapshotReader(SETTINGS, snapshots, lambda reason: None)
     for _ in range(given.number(9)):
         headers = given.headers([VERSION_HEADER, "x"], VERSIONS)
         reader.add(NAMES.risk, given.one_of([b"card:c-1", b"merchant:m-1"]), given.one_of([ROW, None]), headers)
     reader.add(NAMES.risk, b"card:c-1", ROW, [(VERSION_HEADER, VERSIONS[given.number(2)])])
-    reader.add(NAMES.snapshots, given.one_of(VERSIONS), _sealed_anew(given.rest) if is_sealed else given.rest, [])
-    broadcast._take(partition_reader.poll_available(reader, 100, 0))
-    broadcast._activate(final=final)
-    step = ScorerProcessor(SETTINGS, Detector(model, Policy()), knowledge, SCORER)
+    reader.add(NAMES.snapshots, given.one_of(VERSIONS), _with_valid_digest(given.rest) if is_sealed else given.rest, [])
+    snapshot_reader._take(partition_reader.poll_available(reader, 100, 0))
+    snapshot_reader._activate(final=final)
+    step = ScorerProcessor(SETTINGS, Detector(model, Policy()), snapshots, SCORER)
     payment = text(timestamp=MONDAY + DAY)
     ((score, *_),) = step([Received(NAMES.transactions, 0, 0, b"c-1", payment, BROKER_TIME)], lambda _: Store())
     assert 0 <= decode_score(score.value).score <= 1
-    return not knowledge.newest.is_untrained
+    return not snapshots.newest.is_untrained
 
 
-def _sealed_anew(value: bytes) -> bytes:
-    """Return a snapshot with the digest that it should have, as anybody can make it."""
+def _with_valid_digest(value: bytes) -> bytes:
+    """Return a snapshot with a valid digest, as an attacker can make it."""
     with suppress(*UNREADABLE, ValueError, OverflowError, OSError):
         return encode_snapshot(msgspec.json.decode(value, type=Snapshot).with_digest())
     return value
@@ -353,8 +353,8 @@ def _sealed_anew(value: bytes) -> bytes:
 TOKENIZER = Tokenizer({"a": b"a" * 32, "b": b"b" * 32}, "b")
 
 
-def tokenizes(data: bytes) -> bool:
-    """What passes names no card but by a token of a known key, as key too, and holds no card data."""
+def tokenize_message(data: bytes) -> bool:
+    """An accepted message has no card data. Its card id and its key are tokens of a known key."""
     given = Cut(data)
     key = given.part()
     with suppress(InvalidEvent):
@@ -381,8 +381,8 @@ def _endpoint() -> health.HttpEndpoint:
     return health.HttpEndpoint(LOOPBACK, 0, Metrics(), alive).__enter__()
 
 
-def answers(data: bytes) -> bool:
-    """Whatever bytes come, in two pieces, the answer is short, and the next request is answered."""
+def answer_http(data: bytes) -> bool:
+    """Any bytes, in two pieces, get a short answer, and the next request gets an answer."""
     given = Cut(data)
     first, answer = given.part() or b"", b""
     port = _endpoint().port
@@ -403,8 +403,8 @@ def answers(data: bytes) -> bool:
 # Terminal
 
 
-def shows(data: bytes) -> bool:
-    """Whatever a text has, a line for people is one line that can be printed, and JSON means what it did."""
+def escape_text(data: bytes) -> bool:
+    """Any text becomes one printable line, and escaped JSON decodes to the same document."""
     hostile = data.decode("utf-8", "surrogateescape")
     assert visible(hostile).isprintable()
     document = {hostile: [hostile, {"n": 1}]}
@@ -423,14 +423,14 @@ def shows(data: bytes) -> bool:
     return True
 
 
-# Each with an input that goes all the way: of it, the target says that something came through.
+# Each target with a valid input, for which it returns a true value.
 TARGETS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
-    "redrives": (redrives, bytes([0, 0, 2, 1, 3, 1, 3, 0, 1, 1, 3, 0, 0, 0, 0])),
-    "signs": (signs, b"\0\1k\1v\1\0\0\1x\0\3\0\1\2\0\0\0\0"),
-    "promotes": (promotes, bytes([0, 1, 2, 1, 0, 0, 2, 2]) + STUMPS),
-    "loads": (loads, b"\0" + msgspec.msgpack.encode(STUMP)),
-    "teaches": (teaches, bytes([0, 1, 0, 0, 0]) + GOOD_SNAPSHOT),
-    "tokenizes": (tokenizes, b"\3c-1" + ORDERLY),
-    "answers": (answers, bytes([len(PROBE)]) + PROBE),
-    "shows": (shows, "\x1b]0;owned\x07\u202e\U000e0041".encode()),
+    "redrive_dead_letters": (redrive_dead_letters, bytes([0, 0, 2, 1, 3, 1, 3, 0, 1, 1, 3, 0, 0, 0, 0])),
+    "check_signature": (check_signature, b"\0\1k\1v\1\0\0\1x\0\3\0\1\2\0\0\0\0"),
+    "read_model_records": (read_model_records, bytes([0, 1, 2, 1, 0, 0, 2, 2]) + STUMPS),
+    "load_model": (load_model, b"\0" + msgspec.msgpack.encode(STUMP)),
+    "read_snapshots": (read_snapshots, bytes([0, 1, 0, 0, 0]) + GOOD_SNAPSHOT),
+    "tokenize_message": (tokenize_message, b"\3c-1" + ORDERLY),
+    "answer_http": (answer_http, bytes([len(PROBE)]) + PROBE),
+    "escape_text": (escape_text, "\x1b]0;owned\x07\u202e\U000e0041".encode()),
 }

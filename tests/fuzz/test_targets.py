@@ -1,4 +1,4 @@
-"""The targets of `make fuzz` under Hypothesis: whatever bytes are sent, what each target says holds."""
+"""Run the targets of `make fuzz` under Hypothesis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FEW = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 @NAMES
-def test_the_good_input_comes_through(name):
+def test_a_valid_input_is_accepted(name):
     target, good = TARGETS[name]
     assert target(good)
 
@@ -29,6 +29,6 @@ def test_arbitrary_bytes_hold_the_contract(name, data):
 @NAMES
 @FEW
 @given(place=st.integers(0, 400), noise=st.binary(max_size=9), dropped=st.integers(0, 9))
-def test_an_altered_good_input_holds_the_contract(name, place, noise, dropped):
+def test_an_altered_valid_input_holds_the_contract(name, place, noise, dropped):
     target, good = TARGETS[name]
     target(good[:place] + noise + good[place + dropped :])

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from simulation.classroom import LearnerWorld
+from simulation.learner_world import LearnerWorld
 from simulation.process import silence
 from simulation.world import Run, World, run
 

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 import structlog
-from simulation.classroom import LearnerWorld
+from simulation.learner_world import LearnerWorld
 from simulation.process import silence
 from simulation.world import Run, World, run
 from support import daily_seeds

@@ -54,7 +54,7 @@ class Pod:
 
 
 class World:
-    """The world of one seed, with scorers. `classroom` has one with a learner."""
+    """The world of one seed, with scorers. `learner_world` has one with a learner."""
 
     ROLE = "scorer"
     PODS = (1, 1, 2, 2, 3)

@@ -165,32 +165,32 @@ class CountingLearner:
     """An online model that records its examples in order."""
 
     def __init__(self, state: bytes | None = None) -> None:
-        self.lessons: list[tuple[float, float, bool, float]] = [] if state is None else json.loads(state)
+        self.examples: list[tuple[float, float, bool, float]] = [] if state is None else json.loads(state)
 
     def learn(self, encoded: ModelInput, *, is_fraud: bool, weight: float) -> None:
         """Record the example."""
-        self.lessons.append((round(math.sinh(encoded.inputs[0]), 9), encoded.logit, is_fraud, weight))
+        self.examples.append((round(math.sinh(encoded.inputs[0]), 9), encoded.logit, is_fraud, weight))
 
     def state(self) -> bytes:
         """Serialise the recorded examples."""
-        return json.dumps(self.lessons).encode()
+        return json.dumps(self.examples).encode()
 
     def export(self) -> OnlineModel:
         """Return a model with the number of examples and frauds."""
         return online_model(
-            intercept=float(len(self.lessons)), pretrained_weight=float(sum(lesson[2] for lesson in self.lessons))
+            intercept=float(len(self.examples)), pretrained_weight=float(sum(example[2] for example in self.examples))
         )
 
 
 def close_boundaries(
-    ledgers: Iterable[LabelJoin], teacher: OnlineTrainer, progress: LearnerState, until: int, learner: CountingLearner
+    joins: Iterable[LabelJoin], trainer: OnlineTrainer, progress: LearnerState, until: int, learner: CountingLearner
 ) -> list[BoundaryResult]:
     """Close the boundaries after `progress.closed` up to and including `until`, as the learner does."""
-    ledgers, lessons = list(ledgers), []
+    joins, results = list(joins), []
     for boundary in range(progress.closed + 1, until + 1):
-        dues = sorted((due, number) for number, ledger in enumerate(ledgers) for due in ledger.pop_due(boundary))
-        settled: list[Example] = [one for due, number in dues for one in ledgers[number].resolve(due, boundary)]
-        lesson = teacher.close(boundary, progress, settled, learner)
-        progress = lesson.progress
-        lessons.append(lesson)
-    return lessons
+        dues = sorted((due, number) for number, join in enumerate(joins) for due in join.pop_due(boundary))
+        examples: list[Example] = [one for due, number in dues for one in joins[number].resolve(due, boundary)]
+        result = trainer.close(boundary, progress, examples, learner)
+        progress = result.progress
+        results.append(result)
+    return results

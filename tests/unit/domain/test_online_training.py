@@ -137,18 +137,18 @@ def test_the_learner_gets_limited_logits():
     learner = CountingLearner()
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel(base=500.0))
     teacher.close(START + 1, LearnerState(closed=START), [example()], learner)
-    assert learner.lessons[0][1] == 30.0
+    assert learner.examples[0][1] == 30.0
 
 
 def test_labels_before_the_first_maturity_train_risk_but_no_model():
     teacher, learner = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel()), CountingLearner()
     early = teacher.close(START + 1, LearnerState.starting_at(START), [example(1)], learner)
-    assert learner.lessons == []
+    assert learner.examples == []
     assert early.progress.comparison == ModelComparison()
     assert decode_risk(early.risk[merchant_key("merchant-1")]).streak == 1
     matured = START + CALENDAR.maturity // CALENDAR.interval + 1
     teacher.close(matured, early.progress, [example(2)], learner)
-    assert len(learner.lessons) == 1
+    assert len(learner.examples) == 1
 
 
 MANY = [example(number, is_fraud=number % 10 == 0, score=0.9 * ALWAYS_TRAIN_SCORE) for number in range(2000)]
@@ -410,7 +410,7 @@ def test_the_current_model_encodes_examples_that_another_model_scored():
     model, learner = LinearModel(base=-1.5), CountingLearner()
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
     result = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0"), example(2)], learner)
-    assert [logit for _, logit, *_ in learner.lessons] == [-1.5, -1.5]
+    assert [logit for _, logit, *_ in learner.examples] == [-1.5, -1.5]
     assert model.batches == [2]
     assert [(row.model, row.pretrained_logit) for row in result.labelled()] == [("model-0", -2.0), ("model-1", -2.0)]
 
@@ -420,7 +420,7 @@ def test_examples_that_the_current_model_cannot_score_train_only_risk(model):
     learner = CountingLearner()
     teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
     result = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0")], learner)
-    assert learner.lessons == []
+    assert learner.examples == []
     assert decode_risk(result.risk[merchant_key("merchant-1")]).streak == 1
 
 

@@ -1,4 +1,4 @@
-"""Brokers that are not there: at the start, and in the middle of the work."""
+"""Run processes while the broker is down: at their start, and later."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_process_that_starts_before_its_broker_waits_for_it(own_kafka, tmp_pat
         own_kafka.start()
 
 
-def test_an_outage_shorter_than_the_session_leaves_a_scorer_alive_and_not_ready(own_kafka, tmp_path):
+def test_a_scorer_stays_alive_and_is_not_ready_during_an_outage_shorter_than_its_session(own_kafka, tmp_path):
     settings = fresh_settings(own_kafka.bootstrap, tmp_path).model_copy(
         update={"session_timeout": timedelta(minutes=1)}
     )
@@ -46,7 +46,7 @@ def test_an_outage_shorter_than_the_session_leaves_a_scorer_alive_and_not_ready(
 
 
 @pytest.mark.parametrize("verb", ["score", "learn"])
-def test_an_outage_longer_than_the_session_is_waited_for_by_the_same_process(own_kafka, tmp_path, verb):
+def test_a_process_survives_an_outage_longer_than_its_session(own_kafka, tmp_path, verb):
     settings = fresh_settings(own_kafka.bootstrap, tmp_path)
     assert settings.session_timeout == timedelta(seconds=6)
     process = Service(settings, verb, tmp_path / verb)
@@ -64,7 +64,7 @@ def test_an_outage_longer_than_the_session_is_waited_for_by_the_same_process(own
 
 
 @pytest.mark.parametrize("verb", ["score", "learn"])
-def test_a_process_stopped_before_its_group_has_answered_ends_in_good_order(own_kafka, tmp_path, verb):
+def test_a_process_stopped_before_its_group_answers_ends_with_0(own_kafka, tmp_path, verb):
     process = Service(fresh_settings(own_kafka.bootstrap, tmp_path), verb, tmp_path / verb, is_forked=False)
     with process:
         process.await_ready()

@@ -30,7 +30,7 @@ PART = 40  # payments, an hour apart
 
 @pytest.fixture(scope="module")
 def running(apache_kafka, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("supply")
+    folder = tmp_path_factory.mktemp("signed")
     keys = folder / "keys"
     keys.mkdir()
     (keys / "2026").write_text("k" * 64)

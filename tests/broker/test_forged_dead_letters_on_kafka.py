@@ -1,4 +1,4 @@
-"""Dead letters that somebody forged, on Apache Kafka: `redrive --yes` sends what is proved, and nothing else."""
+"""Redrive with forged dead letters on Apache Kafka: `redrive --yes` sends only proved ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever lies on the topics of models, snapshots and risk, signed or not, scorer and learner start and go on."""
+"""Scorer and learner start and work despite forged records on the topics of models, snapshots and risk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def settings(request, apache_kafka, tmp_path):
     return found.model_copy(update={"signing_key_dir": tmp_path / "keys", "deployment": "test"})
 
 
-def test_scorer_and_learner_start_on_hostile_records_and_obey_the_switch(settings, tmp_path):
+def test_scorer_and_learner_start_despite_forged_records_and_follow_the_switch(settings, tmp_path):
     producer = clients.producer(settings)
     for role, sent in RECORDS.items():
         model_topic.deliver(settings, [sender.OutgoingRecord(getattr(settings.topics, role), *one) for one in sent])
@@ -57,7 +57,7 @@ def test_scorer_and_learner_start_on_hostile_records_and_obey_the_switch(setting
         assert scorer.stop() == learner.stop() == 0
 
 
-def test_a_junk_row_takes_no_switch_away_and_a_topic_that_would_forget_it_stops_the_start(apache_kafka, tmp_path):
+def test_an_unsigned_record_does_not_change_the_switch_and_a_topic_with_retention_is_reported(apache_kafka, tmp_path):
     settings = fresh_settings(apache_kafka.bootstrap, tmp_path)
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/2026").write_text("k" * 64)

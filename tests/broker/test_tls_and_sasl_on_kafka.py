@@ -1,4 +1,4 @@
-"""Brokers that demand TLS, certificates, passwords or tokens: who may come in works, who may not is told why, soon."""
+"""Connect to brokers that require TLS, certificates, passwords or tokens, with valid and invalid credentials."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LISTENERS = {"TLS": "SSL", "MUTUAL": "SSL", "SCRAM": "SASL_SSL", "TOKEN": "SASL_
 
 
 class SecuredKafka(kafka.ApacheKafka):
-    """A broker with a listener for each way to come in; ELSEWHERE has a certificate for another host."""
+    """A broker with a listener for each kind of login. ELSEWHERE has a certificate for another host."""
 
     def __init__(self, here, elsewhere, root) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def _in_one_line(path) -> str:
 
 @contextmanager
 def issuer():
-    """Run what gives tokens: for the right secret one of an hour, or one that was over an hour ago."""
+    """Serve tokens for the right secret: valid for an hour, or expired an hour ago for the client `late`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -111,8 +111,8 @@ def issuer():
 
 
 @pytest.fixture(scope="module")
-def ways(kafka_can_run, tmp_path_factory):
-    """Return the broker's settings without access, where to come in, and the options of every way, right and wrong."""
+def logins(kafka_can_run, tmp_path_factory):
+    """Return settings without a login, and for each valid and invalid login its address and options."""
     folder = tmp_path_factory.mktemp("access")
     ours, strangers = Authority(folder), Authority(folder, "stranger")
     client, unknown = ours.sign("client"), strangers.sign("client")
@@ -160,20 +160,20 @@ def ways(kafka_can_run, tmp_path_factory):
         )
 
 
-def through(settings, way: tuple[str, dict[str, str]]):
-    return settings.model_copy(update={"bootstrap_servers": way[0]})
+def connecting_to(settings, login: tuple[str, dict[str, str]]):
+    return settings.model_copy(update={"bootstrap_servers": login[0]})
 
 
-@pytest.mark.parametrize("way", ["tls", "mutual", "scram", "token"])
-def test_who_has_what_the_broker_demands_scores(ways, tmp_path, way):
-    plain, known = ways
-    settings, options = through(plain, known[way]), {"FRAUD_KAFKA_CONFIG": json.dumps(known[way][1])}
+@pytest.mark.parametrize("login", ["tls", "mutual", "scram", "token"])
+def test_a_scorer_with_valid_credentials_scores(logins, tmp_path, login):
+    plain, known = logins
+    settings, options = connecting_to(plain, known[login]), {"FRAUD_KAFKA_CONFIG": json.dumps(known[login][1])}
     with Service(settings, "score", tmp_path, options) as scorer:
         scorer.await_ready()
         scores = Tail(plain, plain.topics.scores)
         before = len(scores.read())
-        paid = transaction(f"t-{way}", MONDAY)
-        sender = clients.producer(settings.model_copy(update={"kafka_config": known[way][1]}))
+        paid = transaction(f"t-{login}", MONDAY)
+        sender = clients.producer(settings.model_copy(update={"kafka_config": known[login][1]}))
         sender.produce(settings.topics.transactions, key=paid.card_id.encode(), value=encode(paid))
         assert sender.flush(30) == 0
         scorer.wait_until(lambda: len(scores.read()) > before, 30)
@@ -182,7 +182,7 @@ def test_who_has_what_the_broker_demands_scores(ways, tmp_path, way):
         assert PASSWORD not in scorer.log()
 
 
-REFUSALS = {
+REASONS = {
     "authority": "certificate verify failed",
     "host": "certificate verify failed",
     "no certificate": "bad certificate",
@@ -194,23 +194,23 @@ REFUSALS = {
 }
 
 
-def refused(ways, way: str) -> tuple[int, list[str], float]:
-    """Start a scorer that cannot come in; returns its exit code, what it said, and the seconds that it took."""
-    plain, known = ways
-    options = {"FRAUD_KAFKA_CONFIG": json.dumps(known[way][1])}
-    began = time.monotonic()
-    done = run_here(through(plain, known[way]), "score", **options)
+def failed_start(logins, login: str) -> tuple[int, list[str], float]:
+    """Start a scorer whose login fails; returns its exit code, its log lines, and the seconds that it took."""
+    plain, known = logins
+    options = {"FRAUD_KAFKA_CONFIG": json.dumps(known[login][1])}
+    started = time.monotonic()
+    done = run_here(connecting_to(plain, known[login]), "score", **options)
     assert PASSWORD not in done.stderr
     assert "another" not in done.stderr
-    return done.returncode, done.stderr.strip().splitlines(), time.monotonic() - began
+    return done.returncode, done.stderr.strip().splitlines(), time.monotonic() - started
 
 
-@pytest.mark.parametrize("way", REFUSALS)
-def test_who_has_not_ends_soon_with_a_reason_and_without_a_storm(ways, way):
-    code, said, seconds = refused(ways, way)
+@pytest.mark.parametrize("login", REASONS)
+def test_a_scorer_with_wrong_credentials_ends_soon_with_a_reason_and_few_log_lines(logins, login):
+    code, lines, seconds = failed_start(logins, login)
     assert code == 1
-    assert said[-1].startswith("PreflightError: ")
-    assert REFUSALS[way] in said[-1]
-    assert "FRAUD_KAFKA_CONFIG" in said[-1]
-    assert len(said) < 40
+    assert lines[-1].startswith("PreflightError: ")
+    assert REASONS[login] in lines[-1]
+    assert "FRAUD_KAFKA_CONFIG" in lines[-1]
+    assert len(lines) < 40
     assert seconds < 30

@@ -151,13 +151,13 @@ class LearnerWorld(World):
 
     def check(self) -> list[str]:
         """Check that each label was learned once, and that snapshots, dead letters and state match."""
-        return [*offsets(self), *self._truths(), *self._rebuilt(), *self._letters(), *self._state()]
+        return [*offsets(self), *self._learned_labels(), *self._rebuilt(), *self._letters(), *self._state()]
 
-    def _truths(self) -> Iterator[str]:
+    def _learned_labels(self) -> Iterator[str]:
         """Check that the last learned label of each transaction is the latest one, and that no label comes twice."""
-        words, taught = self._words(), defaultdict(list)
+        events, learned = self._label_events(), defaultdict(list)
         for record in map(decode_labelled, self._values("labelled")):
-            taught[facts(record)].append(record)
+            learned[facts(record)].append(record)
         used: Counter[str] = Counter()
         for score in self.scores:
             if score.is_duplicate:
@@ -166,38 +166,36 @@ class LearnerWorld(World):
             used[score.transaction_id] += 1
             if used[score.transaction_id] > MAX_PAYMENTS:
                 continue  # the check below reports it if the learner learned it
-            known = [word for word in words[score.transaction_id] if is_first or word.known_at >= score.timestamp]
-            lessons = taught.pop(facts(score), [])
+            known = [event for event in events[score.transaction_id] if is_first or event.known_at >= score.timestamp]
+            examples = learned.pop(facts(score), [])
             is_mature = score.timestamp + to_ms(self.settings.label_maturity) <= self.last_boundary
             last = max(known).is_fraud if known else (False if is_mature else None)
-            said = [lesson.is_fraud for lesson in lessons]
-            if (said[-1] if said else None) != last:
-                yield f"{score.transaction_id}: learned {said}, but the latest label is {last}"
-            if any(one == other for one, other in pairwise(said)):
-                yield f"{score.transaction_id}: learned the same label twice in a row: {said}"
-            if any(lesson.corrects != (number > 0) for number, lesson in enumerate(lessons)):
+            labels = [example.is_fraud for example in examples]
+            if (labels[-1] if labels else None) != last:
+                yield f"{score.transaction_id}: learned {labels}, but the latest label is {last}"
+            if any(one == other for one, other in pairwise(labels)):
+                yield f"{score.transaction_id}: learned the same label twice in a row: {labels}"
+            if any(example.corrects != (number > 0) for number, example in enumerate(examples)):
                 yield f"{score.transaction_id}: a correction is not marked as one, or another example is"
-            if any(lesson.features != score.features for lesson in lessons):
+            if any(example.features != score.features for example in examples):
                 yield f"{score.transaction_id}: learned with other features than the score has"
-        if taught:
-            yield f"learned, but never scored: {sorted(taught)}"
+        if learned:
+            yield f"learned, but never scored: {sorted(learned)}"
 
-    def _words(self) -> dict[str, list[LabelEvent]]:
+    def _label_events(self) -> dict[str, list[LabelEvent]]:
         """The labels of each transaction up to the last boundary."""
-        words = defaultdict(list)
+        events = defaultdict(list)
         for value in self._values("labels"):
             with suppress(InvalidEvent):
                 label = decode_label(value)
                 if label.labelled_at <= self.last_boundary:
-                    words[label.transaction_id].append(LabelEvent(label.labelled_at, label.is_fraud, label.source))
-        return words
+                    events[label.transaction_id].append(LabelEvent(label.labelled_at, label.is_fraud, label.source))
+        return events
 
     def _rebuilt(self) -> Iterator[str]:
         """Check that the examples give the published snapshots again, bit for bit, one for each boundary."""
         published = [decode_snapshot(value) for value in self._values("snapshots")]
-        first = (
-            published[0].as_of - HOUR
-        )  # the boundaries begin with the score that the learner read first, in any partition
+        first = published[0].as_of - HOUR  # the first boundary is that of the first score that the learner read
         boundaries = [*range(first + HOUR, self.last_boundary + 1, HOUR)]
         if [one.as_of for one in published] != boundaries:
             yield f"snapshots of {[one.as_of for one in published]}, not of {boundaries}"

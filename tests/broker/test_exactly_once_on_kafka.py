@@ -1,4 +1,4 @@
-"""The loop on Apache Kafka: killed processes lose nothing, double nothing, and compute what the core computes."""
+"""Kill scorer and learner on Apache Kafka. Each record is processed once, and a replay gives identical scores."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Outcome:
 def outcome(apache_kafka, tmp_path_factory):
     """Feed 50,000 transactions with labels; kill scorer and learner in the middle; wait until all is scored.
 
-    Fed in parts, each when the learner has taught something of the one before, so that many snapshots are used however
-    fast the scorer is. A process is killed while a part is under way. What closes the last boundary is fed when all
-    before it is scored: what comes late is taught at the next boundary, and after the last one there is none.
+    The fixture feeds parts, each after the learner has published a snapshot of the part before. So the scores use many
+    snapshots, however fast the scorer is. The fixture kills a process during a part. It feeds the transactions that
+    close the last boundary when everything before is scored, because no later boundary would learn late records.
     """
     folder = tmp_path_factory.mktemp("loop")
     write(World(seed=7, cards=800, merchants=300, days=30), folder / "history.parquet")
@@ -88,15 +88,15 @@ def send_malformed(settings) -> None:
 
 
 def settle(settings, learner, timestamp: int) -> None:
-    """Wait until the learner has taught everything that is due at an event time."""
+    """Wait until the learner has published the snapshot that is due at an event time."""
     wanted = timestamp // HOUR * HOUR
     snapshots = Tail(settings, settings.topics.snapshots)
 
-    def is_taught() -> bool:
+    def is_published() -> bool:
         read = snapshots.read()
         return bool(read) and decode_snapshot(read[-1].value()).as_of >= wanted
 
-    learner.wait_until(is_taught, 300)
+    learner.wait_until(is_published, 300)
     snapshots.close()
 
 
@@ -133,7 +133,7 @@ def command(settings, *arguments) -> str:
     return done.stdout
 
 
-def test_a_replay_makes_every_score_again_bit_for_bit_with_the_snapshots_they_name(outcome):
+def test_a_replay_computes_identical_scores_with_the_snapshots_they_name(outcome):
     settings = outcome.settings
     found = json.loads(command(settings, "replay"))
     assert found == {"differences": 0, "identical": len(outcome.history), "incomplete_snapshots": 0}
@@ -141,7 +141,7 @@ def test_a_replay_makes_every_score_again_bit_for_bit_with_the_snapshots_they_na
     assert len({score.snapshot for score in scores}) > 10
 
 
-def test_the_learner_killed_twice_taught_exactly_what_the_labelled_topic_says(outcome):
+def test_snapshots_of_a_twice_killed_learner_match_the_labelled_topic(outcome):
     settings = outcome.settings
     proof = json.loads(command(settings, "snapshots", "rebuild"))
     snapshots = [decode_snapshot(m.value()) for m in read_all(settings, settings.topics.snapshots)]
@@ -160,7 +160,7 @@ def test_a_flagged_decision_is_explained_from_the_log(outcome):
     )
 
 
-def test_no_example_is_taught_twice_and_none_is_lost(outcome):
+def test_every_example_is_learned_once(outcome):
     settings = outcome.settings
     records = [decode_labelled(m.value()) for m in read_all(settings, settings.topics.labelled)]
     first = Counter((r.card_id, r.transaction_id) for r in records if not r.corrects)
@@ -172,11 +172,11 @@ def test_no_example_is_taught_twice_and_none_is_lost(outcome):
     assert due <= first.keys()
 
 
-def test_no_label_is_lost_or_changed_on_its_way(outcome):
+def test_every_label_is_learned_unchanged(outcome):
     settings = outcome.settings
     records = [decode_labelled(m.value()) for m in read_all(settings, settings.topics.labelled)]
     last = decode_snapshot(read_all(settings, settings.topics.snapshots)[-1].value()).as_of
-    taught = {r.transaction_id: r.is_fraud for r in sorted(records, key=lambda record: record.known_at)}
+    learned = {r.transaction_id: r.is_fraud for r in sorted(records, key=lambda record: record.known_at)}
     truth = {e.transaction.transaction_id: e.is_fraud for e in outcome.history if e.labelled_at <= last}
     assert sum(truth.values()) > 100
-    assert {name: taught.get(name) for name in truth} == truth
+    assert {name: learned.get(name) for name in truth} == truth

@@ -1,4 +1,4 @@
-"""Two faults of the suite that are quick to do: `make faults-quick` does the others."""
+"""Start a process while its predecessor runs or has an open transaction. `make faults-quick` tests other faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def settings(apache_kafka, tmp_path):
     return fresh_settings(apache_kafka.bootstrap, tmp_path)
 
 
-def test_a_process_whose_name_another_takes_ends_and_says_so(settings, tmp_path):
+def test_a_process_ends_with_an_error_when_another_takes_its_instance_id(settings, tmp_path):
     first = Service(settings, "score", tmp_path / "first")
     second = Service(settings, "score", tmp_path / "second")
     with first:
@@ -28,7 +28,7 @@ def test_a_process_whose_name_another_takes_ends_and_says_so(settings, tmp_path)
             second.await_ready()
 
 
-def test_a_learner_starts_beside_the_transaction_its_killed_predecessor_left_open(settings, tmp_path):
+def test_a_learner_starts_despite_the_open_transaction_of_its_killed_predecessor(settings, tmp_path):
     """Killed between the offsets and the commit: the group's offsets stay unknown until that transaction has ended."""
     name = f"{settings.learner_group}-{settings.instance_id}"
     timeout = {"transactional.id": name, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
