@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from fraud_service.config import factories
-from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.records import decode_labelled, encode_record
+from fraud_service.domain.records import encode_record, readable_examples
 from fraud_service.kafka import model_topic
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.models.registry import ModelRegistry
@@ -18,10 +17,10 @@ from fraud_service.training.dataset import Examples, TrainingWindow, collect
 from fraud_service.training.refit import LabelledWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from fraud_service.config.settings import Settings
-    from fraud_service.domain.records import LabelledRecord, RefitRecord
+    from fraud_service.domain.records import RefitRecord
     from fraud_service.models.onnx_forest import OnnxForest
     from fraud_service.training.history import History
 
@@ -47,20 +46,13 @@ def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lamb
         for partition in reader.spans(topic):
             values = (entry.value for entry in reader.read(topic, partition) if entry.value is not None)
             while batch := list(islice(values, BATCH_RECORDS)):
-                found = [*readable(batch)]
+                found = [*readable_examples(batch)]
                 window.add(found)
                 unreadable += len(batch) - len(found)
                 progress(len(batch))
     if unreadable:
         log.warning("labelled_examples_skipped", count=unreadable, topic=topic)
     return window.examples()
-
-
-def readable(batch: Iterable[bytes]) -> Iterator[LabelledRecord]:
-    """Decode labelled examples, and skip other records: one of them would make every re-fit fail until it expires."""
-    for data in batch:
-        with suppress(InvalidRecord):
-            yield decode_labelled(data)
 
 
 def labelled_in_file(history: History, label_delay: int, progress: Callable[[], None] = lambda: None) -> Examples:

@@ -109,8 +109,8 @@ def replay(
     is_what_if = (models, version, review_threshold, decline_threshold) != (None, None, None, None)
     _require_one_purpose(report, resume, is_what_if=is_what_if)
     asked = replay.plan(chosen, _time_range(start, end), _numbers(partitions))
-    if resume is not None:
-        asked = replay.load_plan(resume, asked)
+    kept = replay.ResumeFolder(resume)
+    asked = kept.plan(asked)
     with options.progress_bar() as bar:
         task = bar.add_task("scores", total=sum(part.end - part.begin for part in asked.scores.values()))
 
@@ -120,7 +120,7 @@ def replay(
         if is_what_if:
             _compare(chosen, asked, (models, version), json_out, report, advance)
             return
-        found = replay.verify(chosen, asked, advance, resume)
+        found = replay.verify(chosen, asked, advance, kept)
     _write(json_out, found)
     _say_result(found)
     if found.differences:

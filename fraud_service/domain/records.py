@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID, uuid5
 
@@ -10,11 +11,14 @@ import msgspec
 
 from fraud_service.domain.codec import Count, ModelVersion, Moment, decode
 from fraud_service.domain.decision import Outcome
+from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import LabelSource, Transaction, facts
 from fraud_service.domain.features import Features
 from fraud_service.domain.scoring import probability
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from fraud_service.domain.decision import Decision
     from fraud_service.domain.detector import Assessment
 
@@ -227,6 +231,13 @@ def decode_score(data: bytes | None) -> ScoreRecord:
 def decode_labelled(data: bytes) -> LabelledRecord:
     """Decode a labelled record. Raises `InvalidRecord` if the bytes are not one."""
     return decode(_labelled_decoder, data, "a record on the labelled topic")
+
+
+def readable_examples(values: Iterable[bytes]) -> Iterator[LabelledRecord]:
+    """Decode labelled records; skips foreign ones: otherwise one of them would stop every reader until it expires."""
+    for value in values:
+        with suppress(InvalidRecord):
+            yield decode_labelled(value)
 
 
 def decode_refit(data: bytes) -> RefitRecord:

@@ -8,7 +8,9 @@ an online model. Only a backtest trains one for it.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import defaultdict
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -16,11 +18,12 @@ import msgspec
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.snapshot_store import SnapshotView
-from fraud_service.verification.decisions import MAX_BATCH, FixedSnapshot
+from fraud_service.verification.decisions import MAX_BATCH, FixedSnapshot, decide_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from fraud_service.domain.decision import Decision
     from fraud_service.domain.detector import Detector
     from fraud_service.domain.events import Transaction
     from fraud_service.domain.online_model import OnlineModel
@@ -47,6 +50,16 @@ class ChangedDecision(NamedTuple):
     candidate_score: float
     candidate_outcome: Outcome
     candidate_reason: str
+
+    @property
+    def was_flagged(self) -> bool:
+        """Whether the logged decision is an alert."""
+        return self.outcome is not Outcome.APPROVE
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether the candidate's decision is an alert."""
+        return self.candidate_outcome is not Outcome.APPROVE
 
 
 Payment = tuple[str, str, int, float, str]
@@ -111,17 +124,12 @@ class Comparison(msgspec.Struct, frozen=True):
     by_amount: dict[str, SegmentStats]
 
 
-def views_for(views: Iterable[SnapshotView], model: str, untrained: OnlineModel) -> dict[str, SnapshotView]:
-    """Return the views for a candidate model: without the online model of a snapshot that has another model."""
-    return {view.snapshot.version: _view_for(view, model, untrained) for view in views}
-
-
-def _view_for(view: SnapshotView, model: str, untrained: OnlineModel) -> SnapshotView:
+def view_for(view: SnapshotView, model: str, untrained: OnlineModel) -> SnapshotView:
+    """Return the view for a candidate model: without the online model of a snapshot that has another model."""
     if view.snapshot.model == model:
         return view
-    return SnapshotView(
-        msgspec.structs.replace(view.snapshot, model=model, online=untrained, online_weight=0.0), view.table
-    )
+    snapshot = msgspec.structs.replace(view.snapshot, model=model, online=untrained, online_weight=0.0)
+    return SnapshotView(snapshot, view.table)
 
 
 class Comparer:
@@ -131,11 +139,18 @@ class Comparer:
         self._detector = detector
         self._views = views
         self._time_range = time_range
-        self._batch: list[tuple[ScoreRecord, Transaction]] = []
         self.left_out = 0
 
     def compare(self, pairs: Iterable[Pair]) -> Iterator[ChangedDecision]:
         """Decide the pairs of a partition. A duplicate repeats an earlier decision and is skipped."""
+        for version, decided in groupby(self._decided(pairs), key=lambda one: one[0].snapshot):
+            snapshot = FixedSnapshot(self._views[version])
+            while batch := list(islice(decided, MAX_BATCH)):
+                records, transactions = [record for record, _ in batch], [transaction for _, transaction in batch]
+                assessments = decide_again(self._detector, transactions, records, snapshot)
+                yield from map(_changed, records, transactions, (one.decision for one in assessments))
+
+    def _decided(self, pairs: Iterable[Pair]) -> Iterator[tuple[ScoreRecord, Transaction]]:
         for one in pairs:
             if one.head is None or not self._time_range.has(one.head.timestamp):
                 continue
@@ -146,39 +161,27 @@ class Comparer:
                 continue
             if record.features is None:
                 continue
-            if record.snapshot not in self._views:
+            if record.snapshot in self._views:
+                yield record, one.transaction or record.transaction()
+            else:
                 self.left_out += 1
-                continue
-            if self._batch and (self._batch[0][0].snapshot != record.snapshot or len(self._batch) == MAX_BATCH):
-                yield from self._decide()
-            self._batch.append((record, one.transaction or record.transaction()))
-        yield from self._decide()
 
-    def _decide(self) -> Iterator[ChangedDecision]:
-        if not self._batch:
-            return
-        batch, self._batch = self._batch, []
-        assessments = self._detector.decide_from_features(
-            [transaction for _, transaction in batch],
-            [record.features for record, _ in batch if record.features is not None],
-            FixedSnapshot(self._views[batch[0][0].snapshot]),
-            [record.is_id_reused for record, _ in batch],
-        )
-        for (record, transaction), assessment in zip(batch, assessments, strict=True):
-            yield ChangedDecision(
-                record.timestamp,
-                record.card_id,
-                record.transaction_id,
-                record.merchant_id,
-                record.amount,
-                transaction.country or UNKNOWN,
-                record.score,
-                record.outcome,
-                record.reasons[0].code if record.reasons else "",
-                assessment.decision.score,
-                assessment.decision.outcome,
-                assessment.decision.reasons[0].code if assessment.decision.reasons else "",
-            )
+
+def _changed(record: ScoreRecord, transaction: Transaction, candidate: Decision) -> ChangedDecision:
+    return ChangedDecision(
+        record.timestamp,
+        record.card_id,
+        record.transaction_id,
+        record.merchant_id,
+        record.amount,
+        transaction.country or UNKNOWN,
+        record.score,
+        record.outcome,
+        record.reasons[0].code if record.reasons else "",
+        candidate.score,
+        candidate.outcome,
+        candidate.reasons[0].code if candidate.reasons else "",
+    )
 
 
 def summary(
@@ -191,25 +194,15 @@ def summary(
         transactions=len(rows),
         labelled=sum(one is not None for one in known),
         frauds=sum(one is True for one in known),
-        value=_cents(math.fsum(row.amount for row, one in zip(rows, known, strict=True) if one)),
+        value=_total(row.amount for row, one in zip(rows, known, strict=True) if one),
         left_out=left_out,
-        as_decided=_stats([(row, row.outcome) for row in rows if _was_flagged(row)], truth),
-        as_candidate=_stats([(row, row.candidate_outcome) for row in rows if _is_flagged(row)], truth),
+        as_decided=_stats([(row, row.outcome) for row in rows if row.was_flagged], truth),
+        as_candidate=_stats([(row, row.candidate_outcome) for row in rows if row.is_flagged], truth),
         all=_segment(rows, truth),
-        by_reason=_segments(
-            rows, truth, lambda row: (row.candidate_reason if _is_flagged(row) else row.reason) or UNKNOWN
-        ),
+        by_reason=_segments(rows, truth, lambda row: row.candidate_reason if row.is_flagged else row.reason),
         by_country=_segments(rows, truth, lambda row: row.country),
         by_amount=_segments(rows, truth, lambda row: _band(row.amount)),
     )
-
-
-def _was_flagged(row: ChangedDecision) -> bool:
-    return row.outcome is not Outcome.APPROVE
-
-
-def _is_flagged(row: ChangedDecision) -> bool:
-    return row.candidate_outcome is not Outcome.APPROVE
 
 
 def _segments(
@@ -217,19 +210,15 @@ def _segments(
 ) -> dict[str, SegmentStats]:
     parts: dict[str, list[ChangedDecision]] = defaultdict(list)
     for row in rows:
-        parts[name_of(row)].append(row)
+        parts[name_of(row) or UNKNOWN].append(row)
     found = {name: _segment(parts[name], truth) for name in sorted(parts)}
     return {name: one for name, one in found.items() if one.gained.alerts or one.lost.alerts}
 
 
 def _segment(rows: Sequence[ChangedDecision], truth: Truth) -> SegmentStats:
-    return SegmentStats(
-        len(rows),
-        gained=_stats(
-            [(row, row.candidate_outcome) for row in rows if _is_flagged(row) and not _was_flagged(row)], truth
-        ),
-        lost=_stats([(row, row.outcome) for row in rows if _was_flagged(row) and not _is_flagged(row)], truth),
-    )
+    gained = [(row, row.candidate_outcome) for row in rows if row.is_flagged and not row.was_flagged]
+    lost = [(row, row.outcome) for row in rows if row.was_flagged and not row.is_flagged]
+    return SegmentStats(len(rows), _stats(gained, truth), _stats(lost, truth))
 
 
 def _stats(alerts: Sequence[tuple[ChangedDecision, Outcome]], truth: Truth) -> AlertStats:
@@ -238,19 +227,17 @@ def _stats(alerts: Sequence[tuple[ChangedDecision, Outcome]], truth: Truth) -> A
         alerts=len(alerts),
         declined=sum(outcome is Outcome.DECLINE for _, outcome in alerts),
         frauds=sum(one is True for _, one in known),
-        value=_cents(math.fsum(row.amount for row, one in known if one)),
+        value=_total(row.amount for row, one in known if one),
         cards_bothered=len({row.card_id for row, one in known if one is False}),
         unlabelled=sum(one is None for _, one in known),
     )
 
 
 def _band(amount: float) -> str:
-    above = [bound for bound in BANDS if amount >= bound]
-    below = [bound for bound in BANDS if amount < bound]
-    if not below:
-        return f"from {above[-1]}"
-    return f"{above[-1] if above else 0} to {below[0]}"
+    bounds = [0, *BANDS]
+    number = bisect_right(BANDS, amount)
+    return f"{bounds[number]} to {BANDS[number]}" if number < len(BANDS) else f"from {bounds[number]}"
 
 
-def _cents(value: float) -> float:
-    return round(value, 2)
+def _total(amounts: Iterable[float]) -> float:
+    return round(math.fsum(amounts), 2)

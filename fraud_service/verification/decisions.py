@@ -21,9 +21,9 @@ from fraud_service.domain.snapshot import UNTRAINED
 from fraud_service.verification.report import Finding, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-    from fraud_service.domain.detector import Detector
+    from fraud_service.domain.detector import Assessment, Detector
     from fraud_service.domain.events import Transaction
     from fraud_service.domain.records import ScoreRecord
     from fraud_service.domain.snapshot_store import SnapshotView
@@ -46,51 +46,33 @@ class TimeRange(NamedTuple):
         return self.begin <= timestamp < self.end
 
 
-class FixedSnapshot:
+class FixedSnapshot(NamedTuple):
     """One snapshot for every event time: the one that a score names."""
 
-    def __init__(self, view: SnapshotView) -> None:
-        self._view = view
+    view: SnapshotView
 
     def at(self, timestamp: int) -> SnapshotView:  # noqa: ARG002 - the interface of a SnapshotStore
         """Return the snapshot."""
-        return self._view
-
-
-class KnownSnapshots(NamedTuple):
-    """Everything that was ever published: views by the version of their snapshot, and the versions of models."""
-
-    views: Mapping[str, SnapshotView]
-    models: Container[str]
+        return self.view
 
 
 class _Batch:
-    """Pairs that name the same snapshot, to be assessed together. `records` are the scores to take features from."""
+    """Decisions that name the same snapshot, to be assessed together.
+
+    `rows` has for each the input, its transaction, the logged score, and the record to take the features from.
+    """
 
     def __init__(self) -> None:
         self.version = ""
-        self.clear()
-
-    def clear(self) -> None:
-        self.pairs: list[tuple[Record, Transaction, bytes]] = []
-        self.records: list[ScoreRecord] = []
+        self.rows: list[tuple[Record, Transaction, bytes, ScoreRecord | None]] = []
         self.cards: set[str] = set()
 
     def accepts(self, version: str) -> bool:
-        return (not self.pairs or self.version == version) and len(self.pairs) < MAX_BATCH
-
-    def add(
-        self, version: str, entry: Record, transaction: Transaction, score: bytes, record: ScoreRecord | None
-    ) -> None:
-        self.version = version
-        self.pairs.append((entry, transaction, score))
-        self.cards.add(transaction.card_id)
-        if record is not None:
-            self.records.append(record)
+        return not self.rows or (self.version == version and len(self.rows) < MAX_BATCH)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """State of the verification of a partition, to resume it from these offsets. `schema` is that of the profiles."""
+    """State of a `DecisionVerifier`, to resume it at these offsets. `schema` is that of the profiles."""
 
     schema: int
     input_offset: int
@@ -100,6 +82,10 @@ class Checkpoint(msgspec.Struct, frozen=True):
     counts: dict[str, int]
     findings: list[Finding]
     profiles: dict[str, Profile]
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"its profiles have schema {self.schema}, this version reads {SCHEMA}")
 
 
 class DecisionVerifier:
@@ -119,13 +105,26 @@ class DecisionVerifier:
 
     Parameters
     ----------
+    views
+        Every snapshot that was published, by version.
+    models
+        Versions of every model that was published.
     is_cut
         Whether retention removed the first transactions.
     """
 
-    def __init__(self, detector: Detector, known: KnownSnapshots, time_range: TimeRange, *, is_cut: bool) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        views: Mapping[str, SnapshotView],
+        models: Container[str],
+        time_range: TimeRange,
+        *,
+        is_cut: bool,
+    ) -> None:
         self._detector = detector
-        self._known = known
+        self._views = views
+        self._models = models
         self._time_range = time_range
         self._is_cut = is_cut
         self._has_begun = not is_cut
@@ -141,11 +140,9 @@ class DecisionVerifier:
         yield from self.flush()
 
     def checkpoint(self, input_offset: int, score_offset: int, findings: list[Finding]) -> Checkpoint:
-        """Return the state after `flush`, to resume before these offsets."""
-        counts = dict(self.counts)
-        return Checkpoint(
-            SCHEMA, input_offset, score_offset, self._has_begun, self._expired_cards, counts, findings, self.profiles
-        )
+        """Return the state after `flush`, to resume at these offsets."""
+        state = self._has_begun, self._expired_cards, dict(self.counts), findings, self.profiles
+        return Checkpoint(SCHEMA, input_offset, score_offset, *state)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Take over the state of an earlier verification of the partition."""
@@ -191,12 +188,16 @@ class DecisionVerifier:
             return
         if not pair.in_order:
             yield self._finding(Kind.OUT_OF_ORDER, pair, f"its score at {pair.score.offset} is out of order")
-        unknown = self._unknown(head.snapshot, head.model)
-        if unknown is not None:
-            yield self._finding(unknown[0], pair, unknown[1])
-            yield from self._update_profile(transaction, score)
+        if head.model not in self._models:
+            detail = f"model {head.model} is neither the configured one nor a promoted one"
+            yield self._finding(Kind.MODEL_UNKNOWN, pair, detail)
+        elif head.snapshot not in self._views:
+            detail = f"snapshot {head.snapshot} is not on its topic, or it fails its digest"
+            yield self._finding(Kind.SNAPSHOT_UNKNOWN, pair, detail)
+        else:
+            yield from self._recompute(entry, transaction, head, score)
             return
-        yield from self._recompute(entry, transaction, head, score)
+        yield from self._update_profile(transaction, score)
 
     def _recompute(self, entry: Record, transaction: Transaction, head: Head, score: bytes) -> Iterator[Finding]:
         """Add a decision to the batch of its snapshot, and assess the batch if it is full."""
@@ -207,17 +208,16 @@ class DecisionVerifier:
                 self.counts["unproved"] += 1
                 return
         if FIRST_FEATURES in score and (transaction.card_id in batch.cards or transaction.card_id in self.profiles):
-            yield from self._forget(transaction.card_id)
+            # The scorer did not know the card any more, as after an erasure.
+            yield from self._assess(self._rebuilt)
+            self.counts["cards_forgotten"] += self.profiles.pop(transaction.card_id, None) is not None
         # A duplicate names the snapshot of the first decision, but it is not scored: it fits into any batch.
-        version = batch.version if head.is_duplicate and batch.pairs else head.snapshot
+        version = batch.version if head.is_duplicate and batch.rows else head.snapshot
         if not batch.accepts(version):
             yield from self._assess(batch)
-        batch.add(version, entry, transaction, score, record)
-
-    def _forget(self, card_id: str) -> Iterator[Finding]:
-        """Forget a card that the scorer did not know any more, as after an erasure."""
-        yield from self._assess(self._rebuilt)
-        self.counts["cards_forgotten"] += self.profiles.pop(card_id, None) is not None
+        batch.version = version
+        batch.rows.append((entry, transaction, score, record))
+        batch.cards.add(transaction.card_id)
 
     def _without_input(self, pair: Pair) -> Iterator[Finding]:
         if not self._has_begun:
@@ -233,13 +233,6 @@ class DecisionVerifier:
         elif self._time_range.has(transaction.timestamp):
             yield self._finding(Kind.MISSING, pair, "neither a score nor a dead letter")
         yield from self._update_profile(transaction, None)
-
-    def _unknown(self, snapshot: str, model: str) -> tuple[Kind, str] | None:
-        if model not in self._known.models:
-            return Kind.MODEL_UNKNOWN, f"model {model} is neither the configured one nor a promoted one"
-        if snapshot not in self._known.views:
-            return Kind.SNAPSHOT_UNKNOWN, f"snapshot {snapshot} is not on its topic, or it fails its digest"
-        return None
 
     def _has_expired(self, card_id: str, score: bytes) -> bool:
         """Whether transactions of a card expired: the features of the first one left say so."""
@@ -262,7 +255,7 @@ class DecisionVerifier:
         try:
             decision = decision_of(decode_score(score))
         except InvalidRecord:
-            self._detector.assess([transaction], self.profiles, FixedSnapshot(self._known.views[UNTRAINED]))
+            self._detector.assess([transaction], self.profiles, FixedSnapshot(self._views[UNTRAINED]))
             return
         profile.update(transaction)
         profile.add_decision(decision)
@@ -274,25 +267,23 @@ class DecisionVerifier:
         yield from self._assess(self._given)
 
     def _assess(self, batch: _Batch) -> Iterator[Finding]:
-        if not batch.pairs:
+        if not batch.rows:
             return
-        transactions = [transaction for _, transaction, _ in batch.pairs]
-        snapshot = FixedSnapshot(self._known.views[batch.version])
+        rows, snapshot = batch.rows, FixedSnapshot(self._views[batch.version])
+        batch.rows, batch.cards = [], set()
+        transactions = [transaction for _, transaction, _, _ in rows]
         if batch is self._given:
-            features = [one.features for one in batch.records if one.features is not None]
-            are_reused = [one.is_id_reused for one in batch.records]
-            assessments = self._detector.decide_from_features(transactions, features, snapshot, are_reused)
+            records = [record for *_, record in rows if record is not None]
+            count, assessments = "from_features", decide_again(self._detector, transactions, records, snapshot)
         else:
-            assessments = self._detector.assess(transactions, self.profiles, snapshot)
-        count = "from_features" if batch is self._given else "identical"
-        for (entry, transaction, score), assessment in zip(batch.pairs, assessments, strict=True):
+            count, assessments = "identical", self._detector.assess(transactions, self.profiles, snapshot)
+        for (entry, transaction, score, _), assessment in zip(rows, assessments, strict=True):
             record = score_record(assessment)
             if encode_record(record) == score:
                 self.counts[count] += 1
             else:
                 kind, detail = difference(record, score)
                 yield self._finding_about(kind, entry, transaction, detail)
-        batch.clear()
 
     def _finding(self, kind: Kind, pair: Pair, detail: str) -> Finding:
         entry = pair.score if pair.input is None else pair.input
@@ -306,6 +297,14 @@ class DecisionVerifier:
         if about is None:
             return Finding(kind, *place, detail)
         return Finding(kind, *place, detail, about.transaction_id, about.card_id, about.timestamp)
+
+
+def decide_again(
+    detector: Detector, transactions: Sequence[Transaction], records: Sequence[ScoreRecord], snapshot: FixedSnapshot
+) -> list[Assessment]:
+    """Decide from the features in score records; none of the records may be a duplicate."""
+    features = [record.features for record in records if record.features is not None]
+    return detector.decide_from_features(transactions, features, snapshot, [one.is_id_reused for one in records])
 
 
 def decision_of(record: ScoreRecord) -> Decision:

@@ -11,38 +11,29 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from fraud_service.config import factories
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError, InvalidRecord, TopicReadError
-from fraud_service.domain.events import Label, Transaction, facts, rfc3339
+from fraud_service.domain.events import Label, Transaction, rfc3339
 from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
-from fraud_service.domain.records import (
-    LabelledRecord,
-    ScoreRecord,
-    alert_id,
-    decode_labelled,
-    decode_score,
-)
+from fraud_service.domain.records import ScoreRecord, alert_id, decode_score, readable_examples
 from fraud_service.domain.time import HOUR
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.verification import log_reader, snapshots
 from fraud_service.verification.comparison import payment
-from fraud_service.verification.decisions import FixedSnapshot, TimeRange
-from fraud_service.verification.display import (
-    Figures,
-    profile_figures,
-    risk_figures,
-    snapshot_figures,
-)
+from fraud_service.verification.decisions import FixedSnapshot, TimeRange, decide_again
 from fraud_service.verification.report import Kind
-from fraud_service.verification.time_travel import CardHistory
+from fraud_service.verification.snapshots import Figures, snapshot_figures
+from fraud_service.verification.time_travel import CardHistory, profile_figures, risk_figures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.scoring import Contributions
-    from fraud_service.kafka.topic_reader import Record, TopicReader
+    from fraud_service.domain.snapshot_store import SnapshotView
+    from fraud_service.kafka.topic_reader import TopicReader
     from fraud_service.verification.log_reader import Broadcasts
     from fraud_service.verification.matching import Pair
 
@@ -54,11 +45,12 @@ FLAG_ALL: Final = Policy(review=0.0, decline=2.0)  # only flagged transactions h
 
 
 class Place(NamedTuple):
-    """Where a decision is on the scores topic."""
+    """Where a decision is on the scores topic. `position` is its number in the history of its card, if it has one."""
 
     partition: int
     offset: int
     record: ScoreRecord
+    position: int | None = None
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -96,8 +88,8 @@ class Case(msgspec.Struct, frozen=True):
     merchant_risk: Figures | None
     card_risk: Figures | None
     snapshot: Figures | None
-    labels: list[Label]
-    examples: list[dict[str, Any]]
+    labels: list[Label] = []
+    examples: list[dict[str, Any]] = []
     uses: list[Use] = []
     number: int = 1
 
@@ -113,13 +105,6 @@ def explain(
         When it was scored, by the broker's clock, epoch milliseconds.
     number
         Which payment under this id, from 1. By default the newest, or the one that was scored at `at`.
-
-    Raises
-    ------
-    TopicReadError
-        When the searched part of the log has no such decision, or a topic cannot be read.
-    ConfigurationError
-        When there are fewer payments under this id.
     """
     with log_reader.opened(settings) as reader:
         place = _find(reader, settings, transaction_id, card, at)
@@ -134,22 +119,25 @@ def explain(
             if (label.card_id, label.transaction_id) == (place.record.card_id, transaction_id)
         ]
         examples = _examples(reader, settings, place.record)
-    case = _case(settings, broadcasts, place, history, labels, examples)
-    return msgspec.structs.replace(case, uses=uses, number=number)
+    case = _case(settings, broadcasts, place, history)
+    return msgspec.structs.replace(case, labels=labels, examples=examples, uses=uses, number=number)
 
 
 def _find(reader: TopicReader, settings: Settings, transaction_id: str, card: str | None, at: int | None) -> Place:
     topic = settings.topics.scores
     spans = reader.spans(topic)
     partitions = sorted(spans) if card is None else [murmur2_partition(card.encode(), len(spans))]
-    begins = None if at is None else reader.since(topic, max(at - SEARCH_MS, 0))
-    ends = None if at is None else reader.since(topic, at + SEARCH_MS)
+    begins: dict[int, int] = {} if at is None else reader.since(topic, max(at - SEARCH_MS, 0))
+    ends: dict[int, int] = {} if at is None else reader.since(topic, at + SEARCH_MS)
     needle = msgspec.json.encode(transaction_id)
     for partition in partitions:
-        begin, end = (None, None) if begins is None or ends is None else (begins[partition], ends[partition])
-        for entry in reader.read(topic, partition, begin, end):
-            if needle in (entry.value or b"") and (record := _record(entry, transaction_id, card)) is not None:
-                return Place(partition, entry.offset, record)
+        for entry in reader.read(topic, partition, begins.get(partition), ends.get(partition)):
+            if needle in (entry.value or b""):
+                with suppress(InvalidRecord):
+                    record = decode_score(entry.value)
+                    is_wanted = record.transaction_id == transaction_id and card in {None, record.card_id}
+                    if is_wanted and not record.is_duplicate:
+                        return Place(partition, entry.offset, record)
     where = f"on {topic}, partition {', '.join(map(str, partitions))}"
     when = "" if at is None else f", an hour around {rfc3339(at)} of the broker's clock"
     raise TopicReadError(f"no decision on transaction {transaction_id!r} {where}{when}")
@@ -159,7 +147,7 @@ def _uses(pairs: Sequence[Pair], transaction_id: str) -> tuple[list[Use], list[P
     """Return all uses of an id by a card, and those of them that were scored."""
     uses: list[Use] = []
     decided: list[Place] = []
-    for one in pairs:
+    for position, one in enumerate(pairs):
         if one.score is None or one.head is None or one.head.transaction_id != transaction_id:
             continue
         try:
@@ -170,7 +158,7 @@ def _uses(pairs: Sequence[Pair], transaction_id: str) -> tuple[list[Use], list[P
         fields = record.timestamp, record.amount, record.currency, record.merchant_id
         uses.append(Use(kind, *fields, record.outcome.value, record.score))
         if not record.is_duplicate:
-            decided.append(Place(one.score.partition, one.score.offset, record))
+            decided.append(Place(one.score.partition, one.score.offset, record, position))
     return uses, decided
 
 
@@ -187,26 +175,12 @@ def _choose(place: Place, decided: list[Place], at: int | None, number: int | No
     return decided[number - 1], number
 
 
-def _record(entry: Record, transaction_id: str, card: str | None) -> ScoreRecord | None:
-    try:
-        record = decode_score(entry.value)
-    except InvalidRecord:
-        return None
-    is_it = record.transaction_id == transaction_id and card in {None, record.card_id}
-    return record if is_it and not record.is_duplicate else None
-
-
 def _examples(reader: TopicReader, settings: Settings, record: ScoreRecord) -> list[dict[str, Any]]:
     """Return the labelled examples of a transaction; they are in the partition of its merchant."""
     spans = reader.spans(settings.topics.labelled)
     partition = murmur2_partition(record.merchant_id.encode(), len(spans))
-    found: list[LabelledRecord] = []
-    for entry in reader.read(settings.topics.labelled, partition):
-        if msgspec.json.encode(record.transaction_id) in (entry.value or b""):
-            with suppress(InvalidRecord):  # a foreign record, which was not trained
-                example = decode_labelled(entry.value or b"")
-                if payment(example) == payment(record):
-                    found.append(example)
+    needle = msgspec.json.encode(record.transaction_id)
+    values = (entry.value or b"" for entry in reader.read(settings.topics.labelled, partition))
     return [
         {
             "is_fraud": one.is_fraud,
@@ -216,28 +190,23 @@ def _examples(reader: TopicReader, settings: Settings, record: ScoreRecord) -> l
             "corrects": one.corrects,
             "weight": one.weight,
         }
-        for one in found
+        for one in readable_examples(value for value in values if needle in value)
+        if payment(one) == payment(record)
     ]
 
 
-def _case(
-    settings: Settings,
-    broadcasts: Broadcasts,
-    place: Place,
-    history: CardHistory,
-    labels: list[Label],
-    examples: list[dict[str, Any]],
-) -> Case:
-    """Recompute the decision, and put the case together.
+def _case(settings: Settings, broadcasts: Broadcasts, place: Place, history: CardHistory) -> Case:
+    """Recompute the decision.
 
     Step 1: fold the card's earlier transactions; their differences are not reported.
     Step 2: verify the decision itself.
     Step 3: look up the snapshot that it names, and split the logit of its score by feature.
     """
     record = place.record
-    number = _number(history.pairs, record)
-    before, target = history.pairs[:number], history.pairs[number : number + 1]
-    verifier = history.verifier(settings, broadcasts, TimeRange(record.timestamp, record.timestamp + 1))
+    position = len(history.pairs) if place.position is None else place.position
+    before, target = history.pairs[:position], history.pairs[position : position + 1]
+    time_range = TimeRange(record.timestamp, record.timestamp + 1)
+    verifier = broadcasts.verifier(factories.policy(settings), time_range, is_cut=history.is_cut)
     for _ in verifier.verify(before):
         pass
     profile = decode_profile(encode_profile(verifier.profiles.get(record.card_id) or Profile()))
@@ -245,7 +214,7 @@ def _case(
     findings = list(verifier.verify(target))
     proved = [name for name in ("identical", "from_features") if verifier.counts[name] > earlier[name]]
     view = broadcasts.views.get(record.snapshot)
-    explanation = _contributions(broadcasts, record)
+    explanation = _contributions(broadcasts, view, record)
     is_known = bool(target) and verifier.is_rebuilt(record.card_id)
     transaction = target[0].transaction if target else None
     return Case(
@@ -261,30 +230,15 @@ def _case(
         merchant_risk=None if view is None else risk_figures(view.merchant(record.merchant_id), view.snapshot.as_of),
         card_risk=None if view is None else risk_figures(view.card(record.card_id), view.snapshot.as_of),
         snapshot=None if view is None else snapshot_figures(view.snapshot),
-        labels=labels,
-        examples=examples,
     )
 
 
-def _number(pairs: Sequence[Pair], record: ScoreRecord) -> int:
-    """Return the index of the pair with this decision."""
-    for number, one in enumerate(pairs):
-        if one.head is not None and one.head.transaction_id == record.transaction_id and not one.head.is_duplicate:
-            with suppress(InvalidRecord):
-                if facts(one.record()) == facts(record):
-                    return number
-    return len(pairs)
-
-
-def _contributions(broadcasts: Broadcasts, record: ScoreRecord) -> Contributions | None:
+def _contributions(broadcasts: Broadcasts, view: SnapshotView | None, record: ScoreRecord) -> Contributions | None:
     """Split the logit of a score by feature, whatever its outcome was."""
-    view = broadcasts.views.get(record.snapshot)
     if record.features is None or view is None or record.model not in broadcasts.models:
         return None
     detector = Detector(broadcasts.models[record.model], FLAG_ALL)
-    (assessment,) = detector.decide_from_features(
-        [record.transaction()], [record.features], FixedSnapshot(view), [record.is_id_reused]
-    )
+    (assessment,) = decide_again(detector, [record.transaction()], [record], FixedSnapshot(view))
     return assessment.contributions
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -10,18 +11,19 @@ import msgspec
 from fraud_service.config import factories
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.errors import FraudServiceError, InvalidEvent, InvalidRecord, ModelError, RejectedRecord
+from fraud_service.domain.errors import FraudServiceError, InvalidEvent, InvalidRecord, RejectedRecord
 from fraud_service.domain.events import decode_label
-from fraud_service.domain.records import decode_labelled
+from fraud_service.domain.records import readable_examples
 from fraud_service.domain.snapshot import Snapshot, decode_snapshot
 from fraud_service.domain.snapshot_store import SnapshotStore, SnapshotView
 from fraud_service.kafka.dead_letters import DeadLetterParser, LetterHeaders
 from fraud_service.kafka.model_topic import NON_MODEL_KEYS
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.models.onnx_forest import OnnxForest
+from fraud_service.models.registry import ModelRegistry
 from fraud_service.processors.snapshot_reader import risk_row
-from fraud_service.verification.decisions import KnownSnapshots
-from fraud_service.verification.report import Kind
+from fraud_service.verification.decisions import DecisionVerifier
+from fraud_service.verification.report import Findings, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.records import LabelledRecord
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.security.signatures import Keyring
-    from fraud_service.verification.report import Findings
+    from fraud_service.verification.decisions import TimeRange
 
 FOREVER_MS: Final = 1 << 62  # a verification forgets no snapshot
 NAME: Final = "fraud-replay"  # of the connections, in the broker's logs; they join no group
@@ -41,13 +43,12 @@ NAME: Final = "fraud-replay"  # of the connections, in the broker's logs; they j
 class Broadcasts(msgspec.Struct, frozen=True):
     """Everything that was ever published to the scorers.
 
-    `pretrained` is the model that processes start with, `promoted` has those on the models topic by version.
-    `store` has the snapshots whose digest fits. `incomplete` names the others: their risk rows were altered or removed
-    by compaction, or they name a missing model. `rejected` says which records failed their check, and why.
+    `models` has the model that processes start with, then every promoted one, by version. `store` has the snapshots
+    whose digest fits. `incomplete` names the others: their risk rows were altered or removed by compaction, or they
+    name a missing model. `rejected` says which records failed their check, and why.
     """
 
-    pretrained: OnnxForest
-    promoted: dict[str, OnnxForest]
+    models: dict[str, OnnxForest]
     store: SnapshotStore
     incomplete: tuple[str, ...]
     rejected: tuple[str, ...]
@@ -58,21 +59,17 @@ class Broadcasts(msgspec.Struct, frozen=True):
         both = (one for view in self.store.views for one in (view, view.without_online_model()))
         return {view.snapshot.version: view for view in both}
 
-    @property
-    def models(self) -> dict[str, OnnxForest]:
-        """Every model by its version."""
-        return {self.pretrained.version: self.pretrained, **self.promoted}
-
-    def known(self) -> KnownSnapshots:
-        """Return what a decision may name."""
-        return KnownSnapshots(self.views, self.models.keys())
-
     def detector(self, policy: Policy) -> Detector:
         """Return a detector with every model."""
-        detector = Detector(self.pretrained, policy, max_models=len(self.promoted) + 1)
-        for model in self.promoted.values():
+        first, *promoted = self.models.values()
+        detector = Detector(first, policy, max_models=len(self.models))
+        for model in promoted:
             detector.register_model(model)
         return detector
+
+    def verifier(self, policy: Policy, time_range: TimeRange, *, is_cut: bool) -> DecisionVerifier:
+        """Return a verifier of decisions with every model and snapshot."""
+        return DecisionVerifier(self.detector(policy), self.views, self.models.keys(), time_range, is_cut=is_cut)
 
 
 class DeadLetterIndex:
@@ -86,37 +83,35 @@ class DeadLetterIndex:
         return self._letters.get((topic, partition), {})
 
     def add(self, entries: Iterable[Record], findings: Findings | None = None, begin: int = 0) -> None:
-        """Index one partition of dead letters, and check it if `findings` are given.
+        """Index one partition of dead letters, and check it.
 
         A second letter of one input is wrong, and so are foreign records, invalid redrive marks and second marks.
-        Records before the offset `begin` are indexed without a check.
+        Findings about records before the offset `begin` are left out.
         """
         parser, redriven = DeadLetterParser(), set[int]()
+        wanted, left_out = findings or Findings(), Findings()
         for entry in entries:
-            checked = findings if entry.offset >= begin else None
+            checked = wanted if entry.offset >= begin else left_out
             try:
                 found = parser.parse(entry)
             except InvalidRecord as error:
-                if checked is not None:
-                    checked.add(Kind.UNREADABLE, entry, str(error))
+                checked.add(Kind.UNREADABLE, entry, str(error))
                 continue
             if isinstance(found, LetterHeaders):
                 known = self._letters.setdefault((found.topic, found.partition), {})
-                if checked is not None:
-                    checked.count("dead_letters")
-                    if found.offset in known:
-                        place = f"{found.topic}[{found.partition}]@{found.offset}"
-                        checked.add(Kind.DUPLICATED, entry, f"a second dead letter of {place}")
+                checked.count("dead_letters")
+                if found.offset in known:
+                    place = f"{found.topic}[{found.partition}]@{found.offset}"
+                    checked.add(Kind.DUPLICATED, entry, f"a second dead letter of {place}")
                 known[found.offset] = found
-            elif checked is None:
-                continue
             elif found.problem is not None:
                 checked.add(Kind.UNEXPECTED, entry, found.problem)
             else:
                 checked.count("redriven")
                 if found.offset in redriven:
                     checked.add(Kind.DUPLICATED, entry, f"the dead letter at {found.offset} was redriven before")
-                redriven.add(found.offset)
+                if checked is wanted:
+                    redriven.add(found.offset)
 
 
 def opened(settings: Settings, name: str = NAME) -> TopicReader:
@@ -125,27 +120,32 @@ def opened(settings: Settings, name: str = NAME) -> TopicReader:
 
 
 def read_broadcasts(settings: Settings) -> Broadcasts:
-    """Read models, risk and snapshots from the beginning.
-
-    Raises
-    ------
-    TopicReadError
-        When a topic cannot be read.
-    ModelError
-        When the configured model cannot be loaded.
-    """
+    """Read models, risk and snapshots from the beginning."""
     rejected: list[str] = []
-    pretrained = factories.pretrained(settings)
+    first = factories.pretrained(settings)
+    models, store = {first.version: first}, empty_store([first])
+    registry = ModelRegistry(first, lambda error: _reject(rejected, entry, error), snapshots=store)
     with opened(settings) as reader:
-        models = _models(trusted(reader, settings, "models", rejected), rejected)
-        promoted = {model.version: model for model in models}
-        store = empty_store(pretrained, promoted)
+        for entry in trusted(reader, settings, "models", rejected):
+            if entry.value is not None and entry.key not in NON_MODEL_KEYS:
+                registry.activate_last([entry.value])
+                models[registry.active.version] = registry.active
+        models[first.version] = first  # as in a detector, which keeps the first one
         for version, key, row in risk_rows(reader, settings, rejected):
             store.receive_risk(version, key, row)
         for snapshot in snapshots(reader, settings, rejected):
             store.receive_snapshot(snapshot)
     store.apply_received(final=True)
-    return Broadcasts(pretrained, promoted, store, tuple(store.incomplete), tuple(rejected))
+    return Broadcasts(models, store, tuple(store.incomplete), tuple(rejected))
+
+
+def empty_store(models: Iterable[OnnxForest]) -> SnapshotStore:
+    """Return an empty store that accepts the snapshots of all these models."""
+    first, *promoted = models
+    store = SnapshotStore(factories.first_snapshot(first), kept=FOREVER_MS)
+    for model in promoted:
+        store.register_model(model.version, model.manifest.leaves)
+    return store
 
 
 def signed_records(
@@ -164,27 +164,7 @@ def signed_records(
 def trusted(reader: TopicReader, settings: Settings, role: str, rejected: list[str]) -> Iterator[Record]:
     """Read the signed records of a topic; adds the place and fault of every other one to `rejected`."""
     entries = reader.read(getattr(settings.topics, role), 0)
-    return signed_records(
-        entries, role, load_keyring(settings), lambda entry, error: rejected.append(_rejection(entry, error))
-    )
-
-
-def empty_store(pretrained: OnnxForest, promoted: dict[str, OnnxForest]) -> SnapshotStore:
-    """Return an empty store that accepts the snapshots of all these models."""
-    store = SnapshotStore(factories.first_snapshot(pretrained), kept=FOREVER_MS)
-    for model in promoted.values():
-        store.register_model(model.version, model.manifest.leaves)
-    return store
-
-
-def _models(entries: Iterator[Record], rejected: list[str]) -> Iterator[OnnxForest]:
-    for entry in entries:
-        if entry.value is None or entry.key in NON_MODEL_KEYS:
-            continue
-        try:
-            yield OnnxForest.from_message(entry.value)
-        except ModelError as error:
-            rejected.append(_rejection(entry, error))
+    return signed_records(entries, role, load_keyring(settings), partial(_reject, rejected))
 
 
 def risk_rows(reader: TopicReader, settings: Settings, rejected: list[str]) -> Iterator[tuple[str, str, bytes | None]]:
@@ -193,7 +173,7 @@ def risk_rows(reader: TopicReader, settings: Settings, rejected: list[str]) -> I
         try:
             yield risk_row(entry.key, entry.value, entry.headers)
         except InvalidRecord as error:
-            rejected.append(_rejection(entry, error))
+            _reject(rejected, entry, error)
 
 
 def snapshots(reader: TopicReader, settings: Settings, rejected: list[str]) -> Iterator[Snapshot]:
@@ -202,12 +182,12 @@ def snapshots(reader: TopicReader, settings: Settings, rejected: list[str]) -> I
         try:
             yield decode_snapshot(entry.value or b"")
         except InvalidRecord as error:
-            rejected.append(_rejection(entry, error))
+            _reject(rejected, entry, error)
 
 
-def _rejection(entry: Record, error: FraudServiceError) -> str:
+def _reject(rejected: list[str], entry: Record, error: FraudServiceError) -> None:
     key = "no key" if entry.key is None else entry.key.decode(errors="replace")
-    return f"{entry.topic}[{entry.partition}]@{entry.offset} ({key}): {error}"
+    rejected.append(f"{entry.topic}[{entry.partition}]@{entry.offset} ({key}): {error}")
 
 
 def dead_letters(reader: TopicReader, settings: Settings) -> DeadLetterIndex:
@@ -218,22 +198,32 @@ def dead_letters(reader: TopicReader, settings: Settings) -> DeadLetterIndex:
     return index
 
 
+def accepted(
+    reader: TopicReader,
+    settings: Settings,
+    role: str,
+    partitions: Iterable[int],
+    span: tuple[int | None, int | None] = (None, None),
+) -> Iterator[Record]:
+    """Yield the records of some partitions of an input, without those that became dead letters."""
+    letters, topic = dead_letters(reader, settings), getattr(settings.topics, role)
+    for partition in partitions:
+        rejected = letters.of(topic, partition)
+        for entry in reader.read(topic, partition, *span):
+            if entry.offset not in rejected:
+                yield entry
+
+
 def labels(reader: TopicReader, settings: Settings, partitions: Iterable[int]) -> Iterator[Label]:
     """Yield the labels of some partitions, without rejected ones."""
-    letters = dead_letters(reader, settings)
-    for partition in partitions:
-        rejected = letters.of(settings.topics.labels, partition)
-        for entry in reader.read(settings.topics.labels, partition):
-            if entry.offset not in rejected:
-                with suppress(InvalidEvent):
-                    yield decode_label(entry.value)
+    for entry in accepted(reader, settings, "labels", partitions):
+        with suppress(InvalidEvent):
+            yield decode_label(entry.value)
 
 
 def labelled(reader: TopicReader, settings: Settings) -> Iterator[LabelledRecord]:
-    """Yield every labelled example, partition by partition; skips foreign records."""
-    for entry in whole(reader, settings.topics.labelled):
-        with suppress(InvalidRecord):
-            yield decode_labelled(entry.value or b"")
+    """Yield every labelled example, partition by partition."""
+    return readable_examples(entry.value or b"" for entry in whole(reader, settings.topics.labelled))
 
 
 def whole(reader: TopicReader, topic: str) -> Iterator[Record]:

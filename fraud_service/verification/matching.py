@@ -38,10 +38,8 @@ class Matcher(Generic[Item]):
     >>> list(matcher.rest())
     [9]
 
-    Parameters
-    ----------
-    lookahead
-        How many items to read beyond the newest match. An item that so many later ones have passed is surplus.
+    `lookahead` is the number of items to read beyond the newest match. An item that so many later ones have passed is
+    surplus.
     """
 
     def __init__(self, items: Iterable[tuple[Hashable, Item]], lookahead: int = LOOKAHEAD) -> None:
@@ -128,7 +126,7 @@ class Matcher(Generic[Item]):
 
 
 class ScoreHead(msgspec.Struct, frozen=True, gc=False):
-    """The fields of a score that matching and replay need: reading them takes a third of reading the whole record."""
+    """The fields of a score that matching and replay need. Reading them takes a third of the time."""
 
     transaction_id: str
     card_id: str
@@ -139,7 +137,6 @@ class ScoreHead(msgspec.Struct, frozen=True, gc=False):
 
 
 Head = ScoreHead | ScoreRecord
-Key = tuple[str, str]  # card and transaction id
 
 
 class Pair(NamedTuple):
@@ -194,12 +191,8 @@ def pair(
 ) -> Iterator[Pair]:
     """Walk both logs of a partition and yield pairs in the order of the inputs.
 
-    Parameters
-    ----------
-    inputs
-        The inputs that were not rejected: a dead letter has no score.
-    is_cut
-        Whether the first inputs are left out. Then scores before the first known input are yielded without an input.
+    `inputs` are those that were not rejected: a dead letter has no score. `is_cut` says that the first inputs are left
+    out. Then scores before the first known input are yielded without an input.
     """
     matcher = Matcher((_key(head), (entry, head)) for entry in scores for head in [read(entry.value)])
     expected: Iterable[tuple[Record, Hashable, Transaction | None]] = ((entry, *identify(entry)) for entry in inputs)
@@ -241,12 +234,11 @@ def identify(entry: Record) -> tuple[Hashable, Transaction | None]:
         transaction = decode_transaction(entry.value)
     except InvalidEvent:
         try:
-            ids = msgspec.json.decode(entry.value or b"", type=_Ids)
+            return _key(msgspec.json.decode(entry.value or b"", type=_Ids)), None
         except UNREADABLE:
             return entry.offset, None
-        return (ids.card_id, ids.transaction_id), None
     return (transaction.card_id, transaction.transaction_id), transaction
 
 
-def _key(head: Head | None) -> Key | None:
-    return None if head is None else (head.card_id, head.transaction_id)
+def _key(record: Head | _Ids | None) -> tuple[str, str] | None:
+    return None if record is None else (record.card_id, record.transaction_id)

@@ -62,9 +62,7 @@ def capture_cut(
     | 6 | first records to check | leaves out what is older than `since` or lost its counterpart to retention |
     """
     names = topic_names(settings)
-    present: dict[str, Ranges] = {"changelog": {}}
-    if with_state:
-        present["changelog"] = stable_ranges(settings, reader, names["changelog"])  # step 1
+    present = {"changelog": stable_ranges(settings, reader, names["changelog"]) if with_state else {}}  # step 1
     open_alerts = {number: span.end for number, span in reader.spans(names["alerts"]).items()}  # step 2
     processed = committed_offsets(settings, settings.scorer_group, reader, names["transactions"])  # step 3
     learned_labels = committed_offsets(settings, settings.learner_group, reader, names["labels"])

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from fraud_service.config import factories
+from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.kafka.topic_reader import OffsetRange
-from fraud_service.verification import checkpoint, log_reader, snapshots
-from fraud_service.verification.decisions import DecisionVerifier, TimeRange
+from fraud_service.verification import log_reader, snapshots
+from fraud_service.verification.decisions import Checkpoint, TimeRange
 from fraud_service.verification.matching import pair
-from fraud_service.verification.report import Finding
+from fraud_service.verification.report import MAX_LISTED, Finding
 from fraud_service.verification.worker_pool import run_in_processes
 
 if TYPE_CHECKING:
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fraud_service.config.settings import Settings
-    from fraud_service.verification.decisions import Checkpoint
     from fraud_service.verification.log_reader import Broadcasts
     from fraud_service.verification.matching import Pair
 
-MAX_LISTED: Final = 1000  # findings listed for a partition; all are counted
+Stored = TypeVar("Stored")
 MAX_RUN: Final = 2_000_000  # decisions of a partition between two checkpoints
 NO_DIFFERENCE: Final = ("identical", "from_features", "unproved", "inputs_expired", "pending", "out_of_range")
 
@@ -63,16 +63,56 @@ class ReplayResult(msgspec.Struct, frozen=True):
         return sum(count for name, count in self.counts.items() if name not in NO_DIFFERENCE) + len(self.rejected)
 
 
-def plan(settings: Settings, time_range: TimeRange, partitions: Sequence[int] | None = None) -> Plan:
-    """Read the ends of the topics.
+class ResumeFolder(NamedTuple):
+    """The plan, results and checkpoints of a replay, each in a file. Without a path nothing is kept."""
 
-    Raises
-    ------
-    TopicReadError
-        When a topic cannot be read.
-    ConfigurationError
-        When a requested partition does not exist.
-    """
+    path: Path | None = None
+
+    def plan(self, asked: Plan) -> Plan:
+        """Return the plan that is kept, with the ends it started with. Without one, keep the given plan.
+
+        Raises
+        ------
+        ConfigurationError
+            When the folder has a replay of another service, time or partitions, or cannot be read or written.
+        """
+        kept = self.read("plan", Plan)
+        if kept is None:
+            self.write("plan", asked)
+            return asked
+        if (kept.topic, kept.time_range, kept.scores.keys()) != (asked.topic, asked.time_range, asked.scores.keys()):
+            raise ConfigurationError(f"--resume {self.path}: has another replay: give the options it started with")
+        return kept
+
+    def read(self, name: str, kind: type[Stored]) -> Stored | None:
+        """Return what is kept under a name; None if there is nothing."""
+        if self.path is None or not (path := self.path / name).exists():
+            return None
+        try:
+            return msgspec.msgpack.decode(path.read_bytes(), type=kind)
+        except (OSError, *UNREADABLE) as error:
+            raise ConfigurationError(f"--resume {path}: cannot be read: {error}; remove it to start over") from None
+
+    def write(self, name: str, value: msgspec.Struct) -> None:
+        """Keep a value under a name: all of it, or nothing if the process is killed."""
+        if self.path is None:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            fresh = self.path / f"{name}.new"
+            fresh.write_bytes(msgspec.msgpack.encode(value))
+            fresh.replace(self.path / name)
+        except OSError as error:
+            raise ConfigurationError(f"--resume {self.path}: cannot be written: {error}") from None
+
+    def remove(self, name: str) -> None:
+        """Remove what is kept under a name."""
+        if self.path is not None:
+            (self.path / name).unlink(missing_ok=True)
+
+
+def plan(settings: Settings, time_range: TimeRange, partitions: Sequence[int] | None = None) -> Plan:
+    """Read the ends of the topics. Raises `ConfigurationError` when a requested partition does not exist."""
     with log_reader.opened(settings) as reader:
         scores = reader.spans(settings.topics.scores)
         inputs = reader.spans(settings.topics.transactions)
@@ -84,45 +124,19 @@ def plan(settings: Settings, time_range: TimeRange, partitions: Sequence[int] | 
     return _part(Plan(settings.topics.scores, time_range, scores, inputs), chosen)
 
 
-def load_plan(folder: Path, asked: Plan) -> Plan:
-    """Return the plan in a folder, with the ends it was begun with. Without one, write the given plan.
-
-    Raises
-    ------
-    ConfigurationError
-        When the folder has a replay of another service, time or partitions, or cannot be read or written.
-    """
-    stored = checkpoint.read(folder, "plan", Plan)
-    if stored is None:
-        checkpoint.write(folder, "plan", asked)
-        return asked
-    if (stored.topic, stored.time_range, stored.scores.keys()) != (asked.topic, asked.time_range, asked.scores.keys()):
-        raise ConfigurationError(f"--resume {folder}: has another replay: give the options it was begun with")
-    return stored
-
-
 def verify(
-    settings: Settings, asked: Plan, progress: Callable[[int], None] = lambda _: None, folder: Path | None = None
+    settings: Settings,
+    asked: Plan,
+    progress: Callable[[int], None] = lambda _: None,
+    kept: ResumeFolder = ResumeFolder(),  # noqa: B008 - frozen
 ) -> ReplayResult:
-    """Recompute every decision of the plan.
-
-    Parameters
-    ----------
-    progress
-        Called with the number of further pairs that were read.
-    folder
-        Where to write checkpoints and results, and to resume from.
-    """
-    parts = run_in_processes(_verify, [(settings, share, folder) for share in split(asked)], progress)
+    """Recompute every decision of the plan; `progress` receives the number of further pairs."""
+    parts = run_in_processes(_verify, [(settings, share, kept) for share in split(asked)], progress)
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update(part.counts)
-    return ReplayResult(
-        counts=dict(sorted(counts.items())),
-        findings=[finding for part in parts for finding in part.findings],
-        rejected=parts[0].rejected if parts else [],
-        incomplete=parts[0].incomplete if parts else [],
-    )
+    findings = [finding for part in parts for finding in part.findings]
+    return ReplayResult(dict(sorted(counts.items())), findings, parts[0].rejected, parts[0].incomplete)
 
 
 def split(asked: Plan) -> list[Plan]:
@@ -142,18 +156,17 @@ def _part(whole: Plan, numbers: Sequence[int]) -> Plan:
     return Plan(whole.topic, whole.time_range, scores, inputs)
 
 
-def _verify(settings: Settings, asked: Plan, folder: Path | None, count: Callable[[], None]) -> ReplayResult:
+def _verify(settings: Settings, asked: Plan, kept: ResumeFolder, count: Callable[[], None]) -> ReplayResult:
     """Verify the partitions of a plan one after the other."""
     broadcasts = snapshots.load_broadcasts(settings)
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
     for partition in asked.scores:
-        part = None if folder is None else checkpoint.read(folder, str(partition), ReplayResult)
+        part = kept.read(f"{partition}.result", ReplayResult)
         if part is None:
-            part = _verify_partition(settings, asked, partition, broadcasts, count, folder)
-            if folder is not None:
-                checkpoint.write(folder, str(partition), part)
-                checkpoint.drop(folder, str(partition))
+            part = _verify_partition(settings, asked, partition, broadcasts, count, kept)
+            kept.write(f"{partition}.result", part)
+            kept.remove(f"{partition}.checkpoint")
         findings += part.findings
         counts.update(part.counts)
     return ReplayResult(dict(counts), findings, list(broadcasts.rejected), list(broadcasts.incomplete))
@@ -165,10 +178,11 @@ def _verify_partition(
     partition: int,
     broadcasts: Broadcasts,
     count: Callable[[], None],
-    folder: Path | None,
+    kept: ResumeFolder,
 ) -> ReplayResult:
     """Verify one partition, and write a checkpoint every `MAX_RUN` decisions."""
-    verifier = decision_verifier(settings, broadcasts, asked.time_range, is_cut=asked.inputs[partition].begin > 0)
+    is_cut = asked.inputs[partition].begin > 0
+    verifier = broadcasts.verifier(factories.policy(settings), asked.time_range, is_cut=is_cut)
     findings: list[Finding] = []
 
     def add(found: Iterable[Finding]) -> None:
@@ -176,46 +190,35 @@ def _verify_partition(
             if len(findings) < MAX_LISTED:
                 findings.append(one)
 
-    earlier = None if folder is None else checkpoint.load(folder, str(partition))
+    earlier = kept.read(f"{partition}.checkpoint", Checkpoint)
     if earlier is not None:
         verifier.resume(earlier)
         findings += earlier.findings
     due = MAX_RUN
     for number, one in enumerate(pairs(settings, asked, partition, count, earlier), start=1):
         add(verifier.take(one))
-        if folder is not None and number >= due and one.can_resume and one.input is not None and one.score is not None:
+        if number >= due and one.can_resume and one.input is not None and one.score is not None:
             add(verifier.flush())
-            standing = verifier.checkpoint(one.input.offset + 1, one.score.offset + 1, findings)
-            checkpoint.save(folder, str(partition), standing)
+            state = verifier.checkpoint(one.input.offset + 1, one.score.offset + 1, findings)
+            kept.write(f"{partition}.checkpoint", state)
             due = number + MAX_RUN
     add(verifier.flush())
     return ReplayResult(dict(verifier.counts), findings, [], [])
 
 
-def decision_verifier(
-    settings: Settings, broadcasts: Broadcasts, time_range: TimeRange, *, is_cut: bool
-) -> DecisionVerifier:
-    """Return a verifier with every model and snapshot that was published."""
-    detector = broadcasts.detector(factories.policy(settings))
-    return DecisionVerifier(detector, broadcasts.known(), time_range, is_cut=is_cut)
-
-
 def pairs(
     settings: Settings, asked: Plan, partition: int, count: Callable[[], None], earlier: Checkpoint | None = None
 ) -> Iterator[Pair]:
-    """Read inputs and scores of one partition side by side, after an earlier checkpoint if one is given.
+    """Read inputs and scores of one partition side by side, from an earlier checkpoint on if one is given.
 
     `count` is called for each pair.
     """
-    inputs, scores, topics = asked.inputs[partition], asked.scores[partition], settings.topics
+    inputs, scores = asked.inputs[partition], asked.scores[partition]
     is_cut = inputs.begin > 0 and earlier is None
     if earlier is not None:
         inputs, scores = inputs._replace(begin=earlier.input_offset), scores._replace(begin=earlier.score_offset)
     with log_reader.opened(settings) as left, log_reader.opened(settings) as right:
-        rejected = log_reader.dead_letters(left, settings).of(topics.transactions, partition)
-        accepted = (
-            entry for entry in left.read(topics.transactions, partition, *inputs) if entry.offset not in rejected
-        )
-        for one in pair(accepted, right.read(topics.scores, partition, *scores), is_cut=is_cut):
+        accepted = log_reader.accepted(left, settings, "transactions", [partition], inputs)
+        for one in pair(accepted, right.read(settings.topics.scores, partition, *scores), is_cut=is_cut):
             count()
             yield one

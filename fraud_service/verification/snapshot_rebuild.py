@@ -13,18 +13,27 @@ import msgspec
 from fraud_service.domain.events import facts
 from fraud_service.domain.label_join import training_order
 from fraud_service.domain.label_join_rows import Example, ScoredTransaction
-from fraud_service.domain.online_training import LearnerState, OnlineTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from fraud_service.domain.events import Facts
-    from fraud_service.domain.label_join import KeyValueStore
-    from fraud_service.domain.online_training import BoundaryResult, NegativeSampler, OnlineLearner
+    from fraud_service.domain.online_training import BoundaryResult, LearnerState, OnlineLearner, OnlineTrainer
     from fraud_service.domain.records import LabelledRecord
     from fraud_service.domain.scoring import PretrainedModel
     from fraud_service.domain.snapshot import Snapshot
-    from fraud_service.domain.time import LearningSchedule
+
+
+class LearnedLog(NamedTuple):
+    """What the learner published.
+
+    `examples` and `snapshots` are by the number of their boundary, `rows` of the risk by the version of their snapshot.
+    Rows that compaction removed are not compared.
+    """
+
+    examples: Mapping[int, Iterable[LabelledRecord]]
+    snapshots: Mapping[int, Snapshot]
+    rows: Mapping[str, Mapping[str, bytes | None]]
 
 
 class Rebuilt(NamedTuple):
@@ -38,78 +47,46 @@ class Rebuilt(NamedTuple):
     differences: tuple[str, ...]
 
 
-class Rebuilder:
-    """Train the labelled examples again.
+def rebuild(
+    trainer: OnlineTrainer,
+    state: LearnerState,
+    models: Mapping[str, PretrainedModel],
+    restore: Callable[[str], Callable[[bytes | None], OnlineLearner]],
+    log: LearnedLog,
+) -> Iterator[Rebuilt]:
+    """Train the labelled examples again, in order; ends before the first snapshot whose model is not available.
 
     Parameters
     ----------
-    store
-        An empty store for the rows of merchants and cards.
+    trainer
+        Has an empty store, and the configured model.
+    state
+        The state of the learner before its first boundary.
     models
-        Every pretrained model by version; the first is the configured one.
+        Every pretrained model by version.
     restore
         Makes the online learner of a model from its last state.
     """
-
-    def __init__(
-        self,
-        store: KeyValueStore,
-        schedule: LearningSchedule,
-        sampler: NegativeSampler,
-        models: Mapping[str, PretrainedModel],
-        restore: Callable[[str], Callable[[bytes | None], OnlineLearner]],
-    ) -> None:
-        self._schedule = schedule
-        self._models = models
-        self._restore = restore
-        self._trainer = OnlineTrainer(store, schedule, sampler, next(iter(models.values())))
-
-    def rebuild(
-        self,
-        first: int,
-        examples: Mapping[int, Iterable[LabelledRecord]],
-        snapshots: Iterable[Snapshot],
-        rows: Mapping[str, Mapping[str, bytes | None]],
-    ) -> Iterator[Rebuilt]:
-        """Rebuild snapshots in order; ends before the first one whose model is not available.
-
-        Parameters
-        ----------
-        first
-            Event time of the first transaction ever scored, epoch milliseconds.
-        examples
-            The examples by the number of their boundary.
-        rows
-            The published risk rows by the version of their snapshot. Rows that compaction removed are not compared.
-        """
-        interval = self._schedule.interval
-        by_boundary = {one.as_of // interval: one for one in snapshots}
-        state, history = LearnerState.starting_at(first // interval), _History()
-        for boundary in sorted(examples.keys() | by_boundary.keys()):
-            published = by_boundary.get(boundary)
-            model = self._trainer.pretrained.version if published is None else published.model
-            if model not in self._models:
-                return
-            self._trainer.promote(self._models[model])
-            known = sorted((history.example(record) for record in examples.get(boundary, [])), key=training_order)
-            result = self._trainer.close(boundary, state, known, self._restore(model)(state.model))
-            state = result.progress
-            published_rows = {} if result.snapshot is None else rows.get(result.snapshot.version, {})
-            yield Rebuilt(published, result, tuple(_differences(published, result, published_rows)))
+    known_at: dict[Facts, int] = {}  # when the last example of each payment became known: a correction reverts it
+    for boundary in sorted(log.examples.keys() | log.snapshots.keys()):
+        published = log.snapshots.get(boundary)
+        model = trainer.pretrained.version if published is None else published.model
+        if model not in models:
+            return
+        trainer.promote(models[model])
+        known = [_example(record, known_at) for record in log.examples.get(boundary, [])]
+        known.sort(key=training_order)
+        result = trainer.close(boundary, state, known, restore(model)(state.model))
+        state = result.progress
+        published_rows = {} if result.snapshot is None else log.rows.get(result.snapshot.version, {})
+        yield Rebuilt(published, result, tuple(_differences(published, result, published_rows)))
 
 
-class _History:
-    """Remembers when the last example of each transaction became known: a correction reverts it."""
-
-    def __init__(self) -> None:
-        self._known_at: dict[Facts, int] = {}
-
-    def example(self, record: LabelledRecord) -> Example:
-        key = facts(record)
-        before = self._known_at.get(key, 0)
-        self._known_at[key] = record.known_at
-        scored = ScoredTransaction.of(record, record, record.features)
-        return Example(scored, record.is_fraud, record.source, record.known_at, record.corrects, before)
+def _example(record: LabelledRecord, known_at: dict[Facts, int]) -> Example:
+    payment = facts(record)
+    before, known_at[payment] = known_at.get(payment, 0), record.known_at
+    scored = ScoredTransaction.of(record, record, record.features)
+    return Example(scored, record.is_fraud, record.source, record.known_at, record.corrects, before)
 
 
 def _differences(published: Snapshot | None, result: BoundaryResult, rows: Mapping[str, bytes | None]) -> Iterator[str]:

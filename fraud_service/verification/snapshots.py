@@ -6,20 +6,21 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from fraud_service.config import factories
-from fraud_service.domain.errors import ConfigurationError, InvalidRecord, TopicReadError
+from fraud_service.domain.errors import ConfigurationError, TopicReadError
+from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.in_memory import MemoryStore
-from fraud_service.domain.online_training import NegativeSampler
-from fraud_service.domain.records import LabelledRecord, decode_labelled
+from fraud_service.domain.online_training import LearnerState, NegativeSampler, OnlineTrainer
+from fraud_service.domain.records import LabelledRecord, decode_labelled, encode_record
 from fraud_service.runtime.changelogs import temporary_rows
-from fraud_service.verification import log_reader
-from fraud_service.verification.display import Figures, snapshot_figures
-from fraud_service.verification.snapshot_rebuild import Rebuilder
+from fraud_service.verification import log_reader, snapshot_rebuild
+from fraud_service.verification.log_reader import Broadcasts
+from fraud_service.verification.snapshot_rebuild import LearnedLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.kafka.topic_reader import TopicReader
     from fraud_service.models.onnx_forest import OnnxForest
-    from fraud_service.verification.log_reader import Broadcasts
     from fraud_service.verification.snapshot_rebuild import Rebuilt
+
+Figures = dict[str, Any]
 
 MAX_WEIGHTS: Final = 10
 MINUTE: Final = "%Y%m%dT%H%M"  # how the version of a snapshot begins
@@ -64,7 +66,7 @@ def list_snapshots(settings: Settings) -> list[Figures]:
 
 
 def show(settings: Settings, version: str) -> Figures:
-    """Return one snapshot with its strongest weights. Raises `ConfigurationError` when there is none."""
+    """Return one snapshot with its strongest weights. Raises `ConfigurationError` when there is no such snapshot."""
     snapshot = _chosen(published(settings, []), version)
     weights = dict(zip(NAMES, snapshot.online.weights, strict=True))
     strongest = sorted(weights.items(), key=lambda item: (-abs(item[1]), item[0]))[:MAX_WEIGHTS]
@@ -78,7 +80,7 @@ def show(settings: Settings, version: str) -> Figures:
 
 
 def compare(settings: Settings, before: str, after: str) -> Figures:
-    """Return what changed between two snapshots. Raises `ConfigurationError` when one does not exist."""
+    """Return what changed between two snapshots. Raises as `show` does."""
     known = published(settings, [])
     old, new = _chosen(known, before), _chosen(known, after)
     weights = {name: [a, b] for name, a, b in zip(NAMES, old.online.weights, new.online.weights, strict=True) if a != b}
@@ -107,12 +109,7 @@ def rebuild(
 ) -> RebuildProof:
     """Rebuild every snapshot from the labelled examples, up to one of them or the newest.
 
-    Raises
-    ------
-    TopicReadError
-        When the first labelled examples expired, or a topic cannot be read.
-    ConfigurationError
-        When there is no such snapshot.
+    Raises `TopicReadError` when the first labelled examples expired.
     """
     rejected: list[str] = []
     known = published(settings, rejected)
@@ -121,7 +118,7 @@ def rebuild(
     wanted = [one for one in known if last is None or one.as_of <= last]
     differing: dict[str, list[str]] = {}
     count = matched = 0
-    for one in rebuild_boundaries(settings, log_reader.read_broadcasts(settings).models, wanted, last):
+    for one in _rebuilt(settings, log_reader.read_broadcasts(settings).models, wanted, last):
         count += 1
         progress(count)
         matched += one.published is not None
@@ -131,12 +128,12 @@ def rebuild(
     return RebuildProof(count - len(differing), differing, [one.version for one in wanted[matched:]], rejected)
 
 
-def rebuild_boundaries(
+def _rebuilt(
     settings: Settings, models: dict[str, OnnxForest], wanted: list[Snapshot], last: int | None
 ) -> Iterator[Rebuilt]:
     """Train the examples again, up to and including the boundary `last` (epoch milliseconds)."""
-    topic = settings.topics.labelled
-    with log_reader.opened(settings) as reader:
+    topic, schedule = settings.topics.labelled, factories.calendar(settings)
+    with log_reader.opened(settings) as reader, temporary_rows() as stored:
         if any(span.begin for span in reader.spans(topic).values()):
             raise TopicReadError(
                 f"topic {topic} has lost its first records to retention: snapshots cannot be rebuilt without them"
@@ -144,43 +141,36 @@ def rebuild_boundaries(
         rows: dict[str, dict[str, bytes | None]] = defaultdict(dict)
         for version, key, row in log_reader.risk_rows(reader, settings, []):
             rows[version][key] = row
-        first, schedule = _first(reader, settings), factories.calendar(settings)
-        rebuilder = Rebuilder(
-            MemoryStore(),
-            schedule,
-            NegativeSampler(settings.negative_sample_rate),
+        first = _first_boundary(reader, settings)
+        examples = _Examples(stored)
+        for record in log_reader.labelled(reader, settings):
+            if last is None or record.boundary_ms <= last:
+                examples.add(record.boundary_ms // schedule.interval, record)
+        sampler = NegativeSampler(settings.negative_sample_rate)
+        yield from snapshot_rebuild.rebuild(
+            OnlineTrainer(MemoryStore(), schedule, sampler, next(iter(models.values()))),
+            LearnerState.starting_at(first),
             models,
             lambda version: factories.restore(models[version]),
+            LearnedLog(examples, {one.as_of // schedule.interval: one for one in wanted}, rows),
         )
-        with temporary_rows() as stored:
-            examples = _Examples(stored, schedule.interval)
-            for entry in log_reader.whole(reader, topic):
-                with suppress(InvalidRecord):  # a foreign record, which was not trained
-                    examples.add(entry.value or b"", last)
-            yield from rebuilder.rebuild(first, examples, wanted, rows)
 
 
 class _Examples(Mapping[int, list[LabelledRecord]]):
-    """Labelled examples by the number of their boundary, on disk: decoded in memory, two million took 8 GB."""
+    """Labelled examples by the number of their boundary, on disk: in memory, two million took 8 GB."""
 
-    def __init__(self, stored: Rdict, interval: int) -> None:
+    def __init__(self, stored: Rdict) -> None:
         self._stored = stored
-        self._interval = interval
         self._counts: Counter[int] = Counter()
 
-    def add(self, data: bytes, last: int | None) -> None:
-        """Store a record unless its boundary is after the last one. Raises `InvalidRecord` for another record."""
-        boundary_ms = decode_labelled(data).boundary_ms
-        if last is None or boundary_ms <= last:
-            boundary = boundary_ms // self._interval
-            self._stored[self._place(boundary, self._counts[boundary])] = data
-            self._counts[boundary] += 1
+    def add(self, boundary: int, record: LabelledRecord) -> None:
+        self._stored[b"%d/%d" % (boundary, self._counts[boundary])] = encode_record(record)
+        self._counts[boundary] += 1
 
     def __getitem__(self, boundary: int) -> list[LabelledRecord]:
-        count = self._counts.get(boundary, 0)
-        if not count:
+        if boundary not in self._counts:
             raise KeyError(boundary)
-        found = (self._stored.get(self._place(boundary, number)) for number in range(count))
+        found = (self._stored.get(b"%d/%d" % (boundary, number)) for number in range(self._counts[boundary]))
         return [decode_labelled(data or b"") for data in found]
 
     def __iter__(self) -> Iterator[int]:
@@ -189,23 +179,19 @@ class _Examples(Mapping[int, list[LabelledRecord]]):
     def __len__(self) -> int:
         return len(self._counts)
 
-    @staticmethod
-    def _place(boundary: int, number: int) -> bytes:
-        return b"%d/%d" % (boundary, number)
-
 
 def load_broadcasts(settings: Settings) -> Broadcasts:
     """Return everything that was published; incomplete snapshots are rebuilt from the examples.
 
     Compaction removes superseded risk rows after a week, so older snapshots can only be rebuilt. If retention removed
-    examples, they stay incomplete. Raises as `log_reader.read_broadcasts` does.
+    examples, they stay incomplete.
     """
     found = log_reader.read_broadcasts(settings)
     if not found.incomplete:
         return found
-    store, altered = log_reader.empty_store(found.pretrained, found.promoted), []
+    store, altered = log_reader.empty_store(found.models.values()), []
     try:
-        for one in rebuild_boundaries(settings, found.models, published(settings, []), None):
+        for one in _rebuilt(settings, found.models, published(settings, []), None):
             snapshot = one.published or one.result.snapshot
             if snapshot is None:
                 continue
@@ -216,20 +202,31 @@ def load_broadcasts(settings: Settings) -> Broadcasts:
     except TopicReadError:
         return found
     store.apply_received(final=True)
-    return msgspec.structs.replace(
-        found, store=store, incomplete=tuple(store.incomplete), rejected=(*found.rejected, *altered)
-    )
+    return Broadcasts(found.models, store, tuple(store.incomplete), (*found.rejected, *altered))
 
 
-def _first(reader: TopicReader, settings: Settings) -> int:
-    """Return an event time in the interval in which the learner began.
-
-    The learner began with the first score that it read, and each boundary since then has a snapshot.
-    """
+def _first_boundary(reader: TopicReader, settings: Settings) -> int:
+    """Return the number of the boundary before the first snapshot: each boundary after it has a snapshot."""
     interval, moments = factories.calendar(settings).interval, []
     for entry in log_reader.trusted(reader, settings, "snapshots", []):
         with suppress(ValueError):  # a key that is no version
             text = (entry.key or b"")[:MINUTE_LENGTH].decode()
             moments.append(int(datetime.strptime(text, MINUTE).replace(tzinfo=UTC).timestamp() * 1000))
     first = min(moments, default=interval)
-    return (-(-first // interval) - 1) * interval  # versions are truncated to the minute
+    return -(-first // interval) - 1  # versions are truncated to the minute
+
+
+def snapshot_figures(snapshot: Snapshot) -> Figures:
+    """Return the fields of a snapshot without its weights."""
+    return {
+        "version": snapshot.version,
+        "as_of": rfc3339(snapshot.as_of),
+        "effective_from": rfc3339(snapshot.effective_from),
+        "model": snapshot.model,
+        "online_weight": snapshot.online_weight,
+        "examples": snapshot.examples,
+        "label_horizon": rfc3339(snapshot.label_horizon),
+        "risk_rows_changed": snapshot.risk_rows,
+        "risk_digest": snapshot.risk_digest,
+        "digest": snapshot.digest,
+    }

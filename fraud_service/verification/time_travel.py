@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from fraud_service.config import factories
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import rfc3339
-from fraud_service.domain.profile import Profile
+from fraud_service.domain.profile import RECENT, Profile
+from fraud_service.domain.time import DAY
 from fraud_service.kafka.partitioner import murmur2_partition
-from fraud_service.verification import log_reader, replay, snapshots
+from fraud_service.verification import log_reader, snapshots
 from fraud_service.verification.decisions import TimeRange
-from fraud_service.verification.display import Figures, profile_figures, risk_figures
 from fraud_service.verification.matching import Pair, pair
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
+    from fraud_service.domain.risk import Risk
     from fraud_service.kafka.topic_reader import TopicReader
-    from fraud_service.verification.decisions import DecisionVerifier
-    from fraud_service.verification.log_reader import Broadcasts
+    from fraud_service.verification.snapshots import Figures
 
 
 class CardHistory(NamedTuple):
@@ -31,27 +33,16 @@ class CardHistory(NamedTuple):
         """Read a card's transactions and scores from the beginning of their partition."""
         topics, key = settings.topics, card_id.encode()
         is_cut = reader.spans(topics.transactions)[partition].begin > 0
-        rejected = log_reader.dead_letters(reader, settings).of(topics.transactions, partition)
         scores = [entry for entry in reader.read(topics.scores, partition) if entry.key == key]
-        inputs = [
-            entry
-            for entry in reader.read(topics.transactions, partition)
-            if entry.key == key and entry.offset not in rejected
-        ]
+        accepted = log_reader.accepted(reader, settings, "transactions", [partition])
+        inputs = [entry for entry in accepted if entry.key == key]
         return cls(list(pair(inputs, scores, is_cut=is_cut)), is_cut)
-
-    def verifier(self, settings: Settings, broadcasts: Broadcasts, time_range: TimeRange) -> DecisionVerifier:
-        """Return a verifier of the card's decisions."""
-        return replay.decision_verifier(settings, broadcasts, time_range, is_cut=self.is_cut)
 
 
 def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
     """Return the profile of a card at an event time: the fold of its transactions until then.
 
-    Raises
-    ------
-    ConfigurationError
-        When its partition has no transaction of the card.
+    Raises `ConfigurationError` when its partition has no transaction of the card.
     """
     broadcasts = snapshots.load_broadcasts(settings)
     with log_reader.opened(settings) as reader:
@@ -60,7 +51,7 @@ def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
     if not history.pairs:
         raise ConfigurationError(f"--card {card_id}: partition {partition} has no transaction of it")
     past = [one for one in history.pairs if one.transaction is not None and one.transaction.timestamp <= at]
-    verifier = history.verifier(settings, broadcasts, TimeRange(0, 0))
+    verifier = broadcasts.verifier(factories.policy(settings), TimeRange(0, 0), is_cut=history.is_cut)
     for _ in verifier.verify(past):
         pass
     profile = verifier.profiles.get(card_id)
@@ -85,3 +76,55 @@ def merchant_at(settings: Settings, merchant_id: str, at: int) -> Figures:
         "risk": risk_figures(view.merchant(merchant_id), view.snapshot.as_of),
         "snapshot": view.snapshot.version,
     }
+
+
+def profile_figures(profile: Profile) -> Figures:
+    """Return the figures of a profile; amounts are in the currency of each payment.
+
+    A profile has fingerprints of merchants, countries and devices, so only their number is known.
+    """
+    if profile.count == 0:
+        return {"payments": 0}
+    days, place, recent = profile.days, profile.place, [*RECENT.iter_unpack(profile.recent)]
+    return {
+        "payments": profile.count,
+        "first_seen": rfc3339(profile.first_seen),
+        "last_seen": rfc3339(profile.last_seen),
+        "usual_amount": round(math.expm1(profile.usual_log_amount), 2),
+        "deviation_of_log_amount": round(profile.deviation, 4),
+        "payments_30d": sum(days.counts),
+        "total_30d": round(math.fsum(days.totals), 2),
+        "largest_30d": max(days.largest, default=0.0),
+        "unusually_high_30d": sum(days.outliers),
+        "merchants_remembered": len(profile.merchants),
+        "countries_remembered": len(profile.countries),
+        "devices_remembered": len(profile.devices),
+        "last_place": None
+        if place is None
+        else f"{place.latitude:.4f}, {place.longitude:.4f} at {rfc3339(place.timestamp)}",
+        "last_payments": [
+            {"timestamp": rfc3339(timestamp), "amount": amount, "outcome": profile.decision(ago).outcome.value}
+            for ago, (_, timestamp, amount, *_) in zip(range(len(recent), 0, -1), recent, strict=True)
+        ],
+    }
+
+
+def risk_figures(risk: Risk, as_of: int) -> Figures:
+    """Return the labels up to a snapshot boundary; times are those of transactions."""
+    ((labelled, frauds),) = risk.labelled(as_of, 30)
+    return {
+        "labelled_30d": labelled,
+        "frauds_30d": frauds,
+        "streak_of_frauds": risk.streak,
+        "unexplained_in_streak": risk.lowamount_frauds,
+        "streak_began": _moment(risk.streak_began),
+        "last_fraud": _moment(risk.last_fraud),
+        "last_genuine": _moment(risk.last_genuine),
+        "days": [
+            {"day": rfc3339(one.day * DAY)[:10], "labelled": one.labelled, "frauds": one.frauds} for one in risk.days
+        ],
+    }
+
+
+def _moment(timestamp: int | None) -> str | None:
+    return None if timestamp is None else rfc3339(timestamp)

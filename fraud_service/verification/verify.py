@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fraud_service.config import factories
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.errors import TopicReadError
 from fraud_service.runtime.changelogs import LocalState, temporary_rows
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from fraud_service.verification.report import Finding, Report
 
 ROLES: Final = ("transactions", "scores", "alerts", "changelog")  # read side by side
+FOLDED: Final = ("transactions", "scores", "dead_letters")  # what state and decisions follow from
+COUNTED_NOTES: Final = {
+    "cards_forgotten": "cards became unknown to the scorer: they were erased, or their state was lost or altered",
+    "decisions_unproved": "decisions repeat earlier ones that expired: they were not verified",
+}
 
 
 class VerifyOptions(NamedTuple):
@@ -61,22 +67,42 @@ def verify(
 ) -> Report:
     """Verify the topics.
 
-    Parameters
-    ----------
-    on_size
-        Called once with the number of offsets to read.
-    progress
-        Called with the number of further records that were read.
-
-    Raises
-    ------
-    TopicReadError
-        When a topic cannot be read to its end, or inputs, scores and alerts have different numbers of partitions.
+    `on_size` is called once with the number of offsets to read, `progress` with the number of further records.
     """
     with log_reader.opened(settings, f"{settings.scorer_group}-verify") as reader:
         verification = _Verification(settings, reader, options, progress)
         on_size(verification.size())
         return verification.run()
+
+
+class _Scope(NamedTuple):
+    """What all processes of a verification share."""
+
+    settings: Settings
+    options: VerifyOptions
+    cut: OffsetCut
+    letters: DeadLetterIndex
+    names: dict[str, str]  # of the topics, by role
+
+    def span(self, role: str, number: int) -> OffsetRange:
+        """Return the offsets to read: state and decisions need inputs, scores and dead letters from the beginning."""
+        is_whole = role in FOLDED and (self.options.state or self.options.replay)
+        return (self.cut.present if is_whole else self.cut.checked)[role][number]
+
+    def is_cut(self, number: int) -> bool:
+        """Whether retention removed the first transactions of a partition."""
+        return self.cut.present["transactions"][number].begin > 0
+
+    def state(self, number: int) -> StateScope:
+        """Return the scope of the state check of a partition."""
+        topics = self.names["transactions"], self.names["changelog"]
+        return StateScope(*topics, number, self.cut.processed[number], is_cut=self.is_cut(number))
+
+    def read(self, reader: TopicReader, role: str, number: int, count: Callable[[], None]) -> Iterator[Record]:
+        """Read what is to be checked of a partition; `count` is called for each record."""
+        for entry in reader.read(self.names[role], number, *self.span(role, number)):
+            count()
+            yield entry
 
 
 class _Verification:
@@ -87,23 +113,22 @@ class _Verification:
         self._reader = reader
         self._options = options
         self._progress = progress
-        self._names = topic_names(settings)
         self._findings = Findings()
-        self._letters = DeadLetterIndex()
         with_state = options.state or options.volume is not None
-        self.cut = capture_cut(settings, reader, options.since, self._findings, with_state=with_state)
-        self._ranges = _ranges_to_read(options, self.cut)
+        self._cut = capture_cut(settings, reader, options.since, self._findings, with_state=with_state)
+        self._scope = _Scope(settings, options, self._cut, DeadLetterIndex(), topic_names(settings))
 
     def size(self) -> int:
         """Return the number of offsets to read; the changelog counts for each of its two checks."""
-        ranges = [self._ranges[role] for role in self._ranges if role != "changelog"]
-        ranges += [self.cut.present["changelog"]] * (self._options.state + (self._options.volume is not None))
-        return sum(span.end - span.begin for spans in ranges for span in spans.values())
+        passes = dict.fromkeys(self._cut.checked, 1)
+        passes["changelog"] = self._options.state + (self._options.volume is not None)
+        spans = [(self._scope.span(role, number), role) for role in passes for number in self._cut.checked[role]]
+        return sum((span.end - span.begin) * passes[role] for span, role in spans)
 
     def run(self) -> Report:
         """Run every check. Dead letters come first, because the other checks look them up."""
-        for number, span in self.cut.checked["dead_letters"].items():
-            self._letters.add(self._read("dead_letters", number), self._findings, span.begin)
+        for number, span in self._cut.checked["dead_letters"].items():
+            self._scope.letters.add(self._read("dead_letters", number), self._findings, span.begin)
         self._check_partitions()
         self._check_labels()
         self._check_snapshots()
@@ -116,42 +141,33 @@ class _Verification:
 
     def _check_partitions(self) -> None:
         """Check inputs, scores and alerts, and with `replay` in one process for each core."""
-        numbers = sorted(self.cut.present["transactions"])
+        numbers = sorted(self._cut.present["transactions"])
         shares = replay.shares(numbers) if self._options.replay else [numbers]
-        common = self._settings, self._options, self.cut, self._letters
         unmatched = Unmatched()
-        for findings, of_share in run_in_processes(
-            _check_partitions, [(*common, share) for share in shares], self._progress
-        ):
+        work = [(self._scope, share) for share in shares]
+        for findings, of_share in run_in_processes(_check_partitions, work, self._progress):
             self._findings.merge(findings)
             unmatched.merge(of_share)
         unmatched.resolve(self._findings)
         counts = self._findings.report().counts
-        if counts.get("cards_forgotten"):
-            self._findings.note(
-                f"{counts['cards_forgotten']} cards became unknown to the scorer: they were erased, or their state was "
-                "lost or altered"
-            )
-        if counts.get("decisions_unproved"):
-            self._findings.note(
-                f"{counts['decisions_unproved']} decisions repeat earlier ones that expired: they were not verified"
-            )
+        for name, note in COUNTED_NOTES.items():
+            if counts.get(name):
+                self._findings.note(f"{counts[name]} {note}")
 
     def _check_labels(self) -> None:
-        findings, topic = self._findings, self._names["labels"]
-        for number in self.cut.checked["labels"]:
-            letters = self._letters.of(topic, number)
-            committed = self.cut.learned_labels[number]
+        findings, topic = self._findings, self._scope.names["labels"]
+        for number in self._cut.checked["labels"]:
+            letters, committed = self._scope.letters.of(topic, number), self._cut.learned_labels[number]
             labels_and_snapshots.check_labels(self._read("labels", number), letters, committed, findings)
         duplicates = labels_and_snapshots.ExampleDuplicates()
-        for number in self.cut.checked["labelled"]:
+        for number in self._cut.checked["labelled"]:
             duplicates.add(self._read("labelled", number), findings)
         if duplicates.has_duplicates():
-            for number in self.cut.checked["labelled"]:
+            for number in self._cut.checked["labelled"]:
                 duplicates.locate(self._read("labelled", number), findings)
 
     def _check_snapshots(self) -> None:
-        findings, begins = self._findings, self.cut.signed_since
+        findings, begins = self._findings, self._cut.signed_since
         keyring = Keyring() if self._settings.signing_key_dir is None else load_keyring(self._settings)
         published, rows = (
             labels_and_snapshots.reported_unless_signed(
@@ -164,96 +180,60 @@ class _Verification:
             detail = (
                 f"the risk rows do not add up to the digest in snapshot {newest.version}: some are missing or altered"
             )
-            end = self.cut.present["risk"][0].end
-            findings.add_at(Kind.ALTERED, self._names["risk"], 0, end, detail)
+            end = self._cut.present["risk"][0].end
+            findings.add_at(Kind.ALTERED, self._scope.names["risk"], 0, end, detail)
 
     def _check_volume(self, folder: Path) -> None:
-        names, group, found = self._names, self._settings.scorer_group, 0
-        for number in self.cut.present["transactions"]:
-            with LocalState.opened(folder, group, names["transactions"], number) as volume:
+        topic, group, found = self._scope.names["transactions"], self._settings.scorer_group, 0
+        for number in self._cut.present["transactions"]:
+            with LocalState.opened(folder, group, topic, number) as volume:
                 if volume is not None:
                     found += 1
-                    scope = _state_scope(self._settings, self.cut, number)
-                    compare_volume(scope, volume, self._read("changelog", number), self._findings)
+                    compare_volume(self._scope.state(number), volume, self._read("changelog", number), self._findings)
         if not found:
             raise TopicReadError(f"there is no state of group {group} in {folder}")
 
     def _check_offsets(self) -> None:
         for role, group, offsets in (
-            ("transactions", self._settings.scorer_group, self.cut.processed),
-            ("labels", self._settings.learner_group, self.cut.learned_labels),
-            ("scores", self._settings.learner_group, self.cut.learned_scores),
+            ("transactions", self._settings.scorer_group, self._cut.processed),
+            ("labels", self._settings.learner_group, self._cut.learned_labels),
+            ("scores", self._settings.learner_group, self._cut.learned_scores),
         ):
-            spans = self._reader.spans(self._names[role])
-            for number, offset in offsets.items():
-                begin, end = spans[number]
+            topic = self._scope.names[role]
+            for number, (begin, end) in self._reader.spans(topic).items():
+                offset = offsets.get(number)
                 if offset is not None and offset > end:
                     detail = f"group {group} has committed {offset}, beyond the end {end}: the topic was recreated"
-                    self._findings.add_at(Kind.OFFSET, self._names[role], number, offset, detail)
+                    self._findings.add_at(Kind.OFFSET, topic, number, offset, detail)
                 elif offset is not None and offset < begin:
                     detail = (
                         f"group {group} has committed {offset}, before the begin {begin}: {begin - offset} are lost"
                     )
-                    self._findings.add_at(Kind.EXPIRED, self._names[role], number, offset, detail)
+                    self._findings.add_at(Kind.EXPIRED, topic, number, offset, detail)
 
     def _read(self, role: str, number: int) -> Iterator[Record]:
-        for entry in self._reader.read(self._names[role], number, *self._ranges[role][number]):
-            self._progress(1)
-            yield entry
+        return self._scope.read(self._reader, role, number, lambda: self._progress(1))
 
 
-def _ranges_to_read(options: VerifyOptions, cut: OffsetCut) -> dict[str, dict[int, OffsetRange]]:
-    """Return the offsets to read: state and decisions need inputs, scores and dead letters from the beginning."""
-    if not (options.state or options.replay):
-        return cut.checked
-    return cut.checked | {role: cut.present[role] for role in ("transactions", "scores", "dead_letters")}
-
-
-def _state_scope(settings: Settings, cut: OffsetCut, number: int) -> StateScope:
-    """Return the scope of the state check of a partition."""
-    names = topic_names(settings)
-    is_cut = cut.present["transactions"][number].begin > 0
-    return StateScope(names["transactions"], names["changelog"], number, cut.processed[number], is_cut=is_cut)
-
-
-def _check_partitions(
-    settings: Settings,
-    options: VerifyOptions,
-    cut: OffsetCut,
-    letters: DeadLetterIndex,
-    numbers: Sequence[int],
-    count: Callable[[], None],
-) -> tuple[Findings, Unmatched]:
+def _check_partitions(scope: _Scope, numbers: Sequence[int], count: Callable[[], None]) -> tuple[Findings, Unmatched]:
     """Check some partitions; `count` is called for each record that is read."""
     with ExitStack() as stack:
         readers = {
-            role: stack.enter_context(log_reader.opened(settings, f"{settings.scorer_group}-verify")) for role in ROLES
+            role: stack.enter_context(log_reader.opened(scope.settings, f"{scope.settings.scorer_group}-verify"))
+            for role in ROLES
         }
-        check = _PartitionCheck(settings, options, cut, letters, readers, count)
+        check = _PartitionCheck(scope, readers, count)
         for number in numbers:
             check.run(number)
     return check.findings, check.unmatched
 
 
 class _PartitionCheck:
-    def __init__(
-        self,
-        settings: Settings,
-        options: VerifyOptions,
-        cut: OffsetCut,
-        letters: DeadLetterIndex,
-        readers: Mapping[str, TopicReader],
-        count: Callable[[], None],
-    ) -> None:
-        self._settings = settings
-        self._names = topic_names(settings)
-        self._options = options
-        self._cut = cut
-        self._ranges = _ranges_to_read(options, cut)
-        self._letters = letters
+    def __init__(self, scope: _Scope, readers: Mapping[str, TopicReader], count: Callable[[], None]) -> None:
+        self._scope = scope
         self._readers = readers
         self._count = count
-        self._broadcasts = snapshots.load_broadcasts(settings) if options.replay else None
+        self._broadcasts = snapshots.load_broadcasts(scope.settings) if scope.options.replay else None
         self.findings, self.unmatched = Findings(), Unmatched()
         if self._broadcasts is not None and self._broadcasts.rejected:
             self.findings.note(
@@ -263,10 +243,10 @@ class _PartitionCheck:
 
     def run(self, number: int) -> None:
         """Check one partition."""
-        letters = self._letters.of(self._names["transactions"], number)
-        alerts = self._read("alerts", number)
-        completeness = CompletenessCheck(self._scope(number), letters, alerts, self.unmatched, self.findings)
-        verifier, is_cut = self._verifier(number), self._ranges["transactions"][number].begin > 0
+        scope = self._scope
+        letters, alerts = scope.letters.of(scope.names["transactions"], number), self._read("alerts", number)
+        completeness = CompletenessCheck(self._completeness(number), letters, alerts, self.unmatched, self.findings)
+        verifier, is_cut = self._verifier(number), scope.span("transactions", number).begin > 0
         with ExitStack() as stack:
             state = self._state_check(number, stack)
             inputs = completeness.inputs(self._read("transactions", number))
@@ -286,10 +266,10 @@ class _PartitionCheck:
             self.findings.count("decisions_unproved", counts["unproved"])
             self.findings.count("cards_forgotten", counts["cards_forgotten"])
 
-    def _scope(self, number: int) -> PartitionScope:
-        cut = self._cut
+    def _completeness(self, number: int) -> PartitionScope:
+        cut = self._scope.cut
         return PartitionScope(
-            self._names["transactions"],
+            self._scope.names["transactions"],
             number,
             cut.checked["transactions"][number],
             cut.checked["scores"][number],
@@ -302,28 +282,25 @@ class _PartitionCheck:
     def _verifier(self, number: int) -> DecisionVerifier | None:
         if self._broadcasts is None:
             return None
-        is_cut = self._cut.present["transactions"][number].begin > 0
-        return replay.decision_verifier(self._settings, self._broadcasts, TimeRange(), is_cut=is_cut)
+        policy = factories.policy(self._scope.settings)
+        return self._broadcasts.verifier(policy, TimeRange(), is_cut=self._scope.is_cut(number))
 
     def _state_check(self, number: int, stack: ExitStack) -> StateCheck | None:
-        if not self._options.state:
+        if not self._scope.options.state:
             return None
         rows, folded = stack.enter_context(temporary_rows()), stack.enter_context(temporary_rows())
-        scope = _state_scope(self._settings, self._cut, number)
-        return StateCheck(scope, self._read("changelog", number), rows, folded, self.findings)
+        return StateCheck(self._scope.state(number), self._read("changelog", number), rows, folded, self.findings)
 
     def _add_differences(self, number: int, found: Iterable[Finding]) -> None:
         """Add findings about decisions, without those that the completeness check reports for the same records."""
         for one in found:
-            role = "scores" if one.topic == self._names["scores"] else "transactions"
-            is_checked = one.offset >= self._cut.checked[role][number].begin
+            role = "scores" if one.topic == self._scope.names["scores"] else "transactions"
+            is_checked = one.offset >= self._scope.cut.checked[role][number].begin
             if not (one.kind in COMPLETENESS and is_checked):
                 self.findings.add_at(one.kind, one.topic, one.partition, one.offset, one.detail)
 
     def _read(self, role: str, number: int) -> Iterator[Record]:
-        for entry in self._readers[role].read(self._names[role], number, *self._ranges[role][number]):
-            self._count()
-            yield entry
+        return self._scope.read(self._readers[role], role, number, self._count)
 
 
 def rebuild_snapshots(settings: Settings, findings: Findings) -> None:

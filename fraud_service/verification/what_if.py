@@ -21,11 +21,12 @@ from fraud_service.verification.comparison import ChangedDecision, Comparison, T
 from fraud_service.verification.worker_pool import run_in_processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.decision import Outcome
-    from fraud_service.verification.comparison import SegmentStats
+    from fraud_service.verification.comparison import AlertStats
+    from fraud_service.verification.log_reader import Broadcasts
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -47,22 +48,10 @@ class Compared(msgspec.Struct, frozen=True):
 def compare(
     settings: Settings, asked: replay.Plan, candidate: Candidate, progress: Callable[[int], None] = lambda _: None
 ) -> Compared:
-    """Decide every transaction of the log with a candidate; `progress` receives the number of further pairs.
-
-    Raises
-    ------
-    TopicReadError
-        When a topic cannot be read.
-    ConfigurationError
-        When there is no promoted model of that version.
-    ModelError
-        When the model cannot be loaded.
-    """
+    """Decide every transaction of the log with a candidate; `progress` receives the number of further pairs."""
     parts = run_in_processes(_compare, [(settings, share, candidate) for share in replay.split(asked)], progress)
     rows = [row for part, _ in parts for row in part]
-    rows.sort(
-        key=lambda row: (row.timestamp, row.card_id, row.transaction_id)
-    )  # a stable sort: equal rows keep their order
+    rows.sort(key=lambda row: (row.timestamp, row.card_id, row.transaction_id))  # equal rows keep their order
     truth = _truth(settings)
     described: dict[str, str | float] = {"review": candidate.policy.review, "decline": candidate.policy.decline}
     if candidate.folder is not None:
@@ -76,12 +65,12 @@ def _compare(
     settings: Settings, asked: replay.Plan, candidate: Candidate, count: Callable[[], None]
 ) -> tuple[list[ChangedDecision], int]:
     broadcasts = snapshots.load_broadcasts(settings)
-    model = _model(candidate, broadcasts)
+    model, views = _model(candidate, broadcasts), broadcasts.views
     if model is None:
-        detector, views = broadcasts.detector(candidate.policy), broadcasts.views
+        detector = broadcasts.detector(candidate.policy)
     else:
-        detector = Detector(model, candidate.policy)
-        views = comparison.views_for(broadcasts.views.values(), model.version, model.untrained_online_model())
+        detector, untrained = Detector(model, candidate.policy), model.untrained_online_model()
+        views = {name: comparison.view_for(view, model.version, untrained) for name, view in views.items()}
     comparer = comparison.Comparer(detector, views, asked.time_range)
     rows: list[ChangedDecision] = []
     for partition in asked.scores:
@@ -89,7 +78,7 @@ def _compare(
     return rows, comparer.left_out
 
 
-def _model(candidate: Candidate, broadcasts: log_reader.Broadcasts) -> OnnxForest | None:
+def _model(candidate: Candidate, broadcasts: Broadcasts) -> OnnxForest | None:
     if candidate.folder is not None:
         return OnnxForest.load(artifact.find(candidate.folder))
     if candidate.version is None:
@@ -103,13 +92,10 @@ def _model(candidate: Candidate, broadcasts: log_reader.Broadcasts) -> OnnxFores
 def _truth(settings: Settings) -> Truth:
     """Return the last example of each payment, and the newest label of each transaction id."""
     with log_reader.opened(settings) as reader:
-        labels = sorted(
-            log_reader.labels(reader, settings, reader.spans(settings.topics.labels)),
-            key=lambda label: (label.labelled_at, label.is_fraud),
-        )
-        examples = sorted(
-            log_reader.labelled(reader, settings), key=lambda record: (record.boundary_ms, record.known_at)
-        )
+        labels = list(log_reader.labels(reader, settings, reader.spans(settings.topics.labels)))
+        examples = list(log_reader.labelled(reader, settings))
+    labels.sort(key=lambda label: (label.labelled_at, label.is_fraud))
+    examples.sort(key=lambda record: (record.boundary_ms, record.known_at))
     return Truth(
         {comparison.payment(record): record.is_fraud for record in examples},
         {(label.card_id, label.transaction_id): label.is_fraud for label in labels},
@@ -121,36 +107,27 @@ def page(settings: Settings, found: Compared) -> str:
     figures = found.figures
     candidate = _result(f"{settings.topics.scores}, candidate", found, is_candidate=True)
     logged = _result(settings.topics.scores, found, is_candidate=False)
-    head = ["", "alerts", "declined", "frauds", "value caught", "cards bothered", "unlabelled"]
-    rows = [
-        [name, *msgspec.structs.astuple(side)]
-        for name, side in {
-            "as decided": figures.as_decided,
-            "the candidate": figures.as_candidate,
-            "gained": figures.all.gained,
-            "lost": figures.all.lost,
-        }.items()
-    ]
-    changes = "<h2>What would have changed</h2>\n" + table(head, rows)
-    for title, segments in (
-        ("reason", figures.by_reason),
-        ("country", figures.by_country),
-        ("amount", figures.by_amount),
-    ):
-        changes += f"<h2>By {title}</h2>\n" + _changes(title, segments)
+    sides = {
+        "as decided": figures.as_decided,
+        "the candidate": figures.as_candidate,
+        "gained": figures.all.gained,
+        "lost": figures.all.lost,
+    }
+    changes = "<h2>What would have changed</h2>\n" + table(
+        ["", "alerts", "declined", "frauds", "value caught", "cards bothered", "unlabelled"],
+        [[name, *msgspec.structs.astuple(side)] for name, side in sides.items()],
+    )
+    segments = {"reason": figures.by_reason, "country": figures.by_country, "amount": figures.by_amount}
+    for title, parts in segments.items():
+        changes += f"<h2>By {title}</h2>\n" + table(
+            [title, "transactions", "gained", "frauds", "value", "lost", "frauds", "value"],
+            [[name, part.transactions, *_alerts(part.gained), *_alerts(part.lost)] for name, part in parts.items()],
+        )
     return report(candidate, logged, changes)
 
 
-def _changes(title: str, segments: Mapping[str, SegmentStats]) -> str:
-    head = [title, "transactions", "gained", "frauds", "value", "lost", "frauds", "value"]
-    return table(
-        head,
-        [
-            [name, one.transactions]
-            + [value for side in (one.gained, one.lost) for value in (side.alerts, side.frauds, side.value)]
-            for name, one in segments.items()
-        ],
-    )
+def _alerts(side: AlertStats) -> tuple[int, int, float]:
+    return side.alerts, side.frauds, side.value
 
 
 def _result(source: str, found: Compared, *, is_candidate: bool) -> Result:

@@ -30,13 +30,13 @@ from fraud_service.domain.events import (
 from fraud_service.domain.in_memory import MemoryStore
 from fraud_service.domain.label_join import MAX_PAYMENTS
 from fraud_service.domain.label_join_rows import LabelEvent
-from fraud_service.domain.online_training import NegativeSampler
+from fraud_service.domain.online_training import LearnerState, NegativeSampler, OnlineTrainer
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.domain.time import DAY, HOUR
 from fraud_service.kafka import topics
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
-from fraud_service.verification.snapshot_rebuild import Rebuilder
+from fraud_service.verification.snapshot_rebuild import LearnedLog, rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -204,18 +204,14 @@ class LearnerWorld(World):
             for _, record in records:
                 rows[dict(record.headers)[VERSION_HEADER].decode()][record.key.decode()] = record.value
         model = LinearModel()
-        rebuilder = Rebuilder(
-            MemoryStore(),
-            factories.calendar(self.settings),
-            NegativeSampler(),
-            {model.version: model},
-            lambda _: CountingLearner,
-        )
         examples: dict[int, list[LabelledRecord]] = defaultdict(list)
         for value in self._values("labelled"):
             record = decode_labelled(value)
             examples[record.boundary_ms // HOUR].append(record)
-        for one in rebuilder.rebuild(first, examples, published, rows):
+        trainer = OnlineTrainer(MemoryStore(), factories.calendar(self.settings), NegativeSampler(), model)
+        log = LearnedLog(examples, {one.as_of // HOUR: one for one in published}, rows)
+        state, models = LearnerState.starting_at(first // HOUR), {model.version: model}
+        for one in rebuild(trainer, state, models, lambda _: CountingLearner, log):
             if one.differences:
                 yield f"the snapshot of {one.result.as_of}: {one.differences}"
 

@@ -9,11 +9,10 @@ from support.worlds import DAY, MONDAY, LinearModel, features
 
 pytest.importorskip("sklearn")
 
-from fraud_service.admin.refit import readable
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.records import LabelledRecord, encode_record
+from fraud_service.domain.records import LabelledRecord, encode_record, readable_examples
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.dataset import Examples
@@ -133,7 +132,7 @@ def test_an_unreadable_record_among_the_labelled_examples_is_skipped():
     """One of them ended every re-fit for as long as the topic kept it."""
     good = encode_record(record(1, is_fraud=True))
     endless = good.replace(str(MONDAY).encode(), b"1" + b"0" * 400)
-    assert [*readable([b"junk", good, b"", endless, b"[" * 5000])] == [record(1, is_fraud=True)]
+    assert [*readable_examples([b"junk", good, b"", endless, b"[" * 5000])] == [record(1, is_fraud=True)]
 
 
 def test_transactions_that_share_an_id_are_separate_examples_with_separate_corrections():

@@ -16,7 +16,7 @@ from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.profile import SCHEMA
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.time import DAY
-from fraud_service.verification import checkpoint, replay
+from fraud_service.verification import replay
 from fraud_service.verification.decisions import Checkpoint, DecisionVerifier, TimeRange
 from fraud_service.verification.report import Kind
 
@@ -224,14 +224,14 @@ def test_a_stopped_replay_resumes_with_the_remaining_partitions(log, tmp_path, m
         return done(settings, asked, partition, *rest)
 
     monkeypatch.setattr(replay, "_verify_partition", ended_at_the_third)
-    folder = tmp_path / "kept"
+    folder = replay.ResumeFolder(tmp_path / "kept")
     with pytest.raises(KeyboardInterrupt):
-        replay.verify(log.settings, replay.load_plan(folder, replay.plan(log.settings, WHOLE)), folder=folder)
+        replay.verify(log.settings, folder.plan(replay.plan(log.settings, WHOLE)), kept=folder)
     grown = copy(log)
     grown._append(log.settings.topics.scores, 0, b"card", b"came later", 0, [])
     grown.serve(monkeypatch)
-    kept = replay.load_plan(folder, replay.plan(log.settings, WHOLE))
-    assert replay.verify(log.settings, kept, folder=folder) == whole
+    asked = folder.plan(replay.plan(log.settings, WHOLE))
+    assert replay.verify(log.settings, asked, kept=folder) == whole
     assert begun == [0, 1, 2, 2, 3]
 
 
@@ -253,42 +253,45 @@ def test_a_replay_that_was_stopped_within_a_partition_resumes_there(log, tmp_pat
 
     monkeypatch.setattr(replay, "MAX_RUN", stretch)
     monkeypatch.setattr(DecisionVerifier, "take", ended)
-    asked = replay.plan(altered.settings, WHOLE)
+    asked, folder = replay.plan(altered.settings, WHOLE), replay.ResumeFolder(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        replay.verify(altered.settings, replay.load_plan(tmp_path, asked), folder=tmp_path)
+        replay.verify(altered.settings, folder.plan(asked), kept=folder)
     before = len(taken)
-    assert replay.verify(altered.settings, replay.load_plan(tmp_path, asked), folder=tmp_path) == whole
+    assert replay.verify(altered.settings, folder.plan(asked), kept=folder) == whole
     pairs = sum(whole.counts.values())
     assert len(taken) - before <= pairs - (before - 1) + stretch + 1  # at most one run is done twice
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
 def test_a_checkpoint_with_profiles_of_another_schema_is_rejected(tmp_path):
-    checkpoint.save(
-        tmp_path,
-        "0",
-        Checkpoint(SCHEMA + 1, 0, 0, has_begun=True, expired_cards={}, counts={}, findings=[], profiles={}),
+    folder = replay.ResumeFolder(tmp_path)
+    folder.write(
+        "0.checkpoint", Checkpoint(SCHEMA, 0, 0, has_begun=False, expired_cards={}, counts={}, findings=[], profiles={})
     )
+    assert folder.read("0.checkpoint", Checkpoint).schema == SCHEMA
+    other = msgspec.msgpack.decode((tmp_path / "0.checkpoint").read_bytes()) | {"schema": SCHEMA + 1}
+    (tmp_path / "0.checkpoint").write_bytes(msgspec.msgpack.encode(other))
     with pytest.raises(ConfigurationError, match=r"0\.checkpoint: cannot be read: its profiles have schema 6"):
-        checkpoint.load(tmp_path, "0")
+        folder.read("0.checkpoint", Checkpoint)
 
 
 def test_a_folder_of_another_replay_is_rejected(log, tmp_path, monkeypatch):
     log.serve(monkeypatch)
-    replay.load_plan(tmp_path, replay.plan(log.settings, WHOLE))
+    folder = replay.ResumeFolder(tmp_path)
+    folder.plan(replay.plan(log.settings, WHOLE))
     whole = replay.plan(log.settings, WHOLE)
     elsewhere = msgspec.structs.replace(whole, topic="of.another.service")
     for other in (replay.plan(log.settings, WHOLE, [0]), replay.plan(log.settings, TimeRange(5, 6)), elsewhere):
         with pytest.raises(ConfigurationError, match="has another replay"):
-            replay.load_plan(tmp_path, other)
-    (tmp_path / "1.json").write_text("{")
-    with pytest.raises(ConfigurationError, match=r"1\.json: cannot be read"):
-        replay.verify(log.settings, whole, folder=tmp_path)
-    (tmp_path / "plan.json").write_text("{")
-    with pytest.raises(ConfigurationError, match=r"plan\.json: cannot be read"):
-        replay.load_plan(tmp_path, whole)
+            folder.plan(other)
+    (tmp_path / "1.result").write_bytes(b"{")
+    with pytest.raises(ConfigurationError, match=r"1\.result: cannot be read"):
+        replay.verify(log.settings, whole, kept=folder)
+    (tmp_path / "plan").write_bytes(b"{")
+    with pytest.raises(ConfigurationError, match="plan: cannot be read"):
+        folder.plan(whole)
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        replay.load_plan(tmp_path / "1.json", whole)
+        replay.ResumeFolder(tmp_path / "1.result").plan(whole)
 
 
 def test_two_swapped_scores_are_out_of_order_and_still_compared(log):
