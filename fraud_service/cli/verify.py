@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PANEL: Final = "Verify and explain"
 
 app = typer.Typer()
-snapshots_app = typer.Typer(no_args_is_help=True, help="List, show, compare and rebuild what labels taught.")
+snapshots_app = typer.Typer(no_args_is_help=True, help="List, show, compare and rebuild snapshots.")
 
 
 @app.command(rich_help_panel=PANEL)

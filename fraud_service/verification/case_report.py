@@ -41,7 +41,7 @@ def sections(case: Case) -> Iterator[Section]:
             ["weight of the online model", score.online_weight],
             ["model", score.model],
             ["snapshot", score.snapshot],
-            ["snapshot was stale", _yes(is_so=score.is_stale)],
+            ["snapshot was stale", "yes" if score.is_stale else "no"],
             *([["alert", case.alert_id]] if case.alert_id else []),
         ],
     )
@@ -116,10 +116,6 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[list[Any]]:
 
 def _truth(*, is_fraud: bool) -> str:
     return "fraud" if is_fraud else "legitimate"
-
-
-def _yes(*, is_so: bool) -> str:
-    return "yes" if is_so else "no"
 
 
 def text(case: Case) -> str:

@@ -17,7 +17,7 @@ from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.kafka.dead_letters import content_hash
 from fraud_service.processors.snapshot_reader import risk_row
 from fraud_service.verification.log_reader import signed_records
-from fraud_service.verification.report import Kind
+from fraud_service.verification.report import Findings, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fraud_service.kafka.dead_letters import LetterHeaders
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.security.signatures import Keyring
-    from fraud_service.verification.report import Findings
 
 
 def check_labels(
@@ -42,16 +41,11 @@ def check_labels(
                 findings.add(Kind.ALTERED, entry, "its dead letter has other bytes")
         elif committed is None or entry.offset >= committed:
             findings.count("labels_pending")
-        elif not _is_label(entry.value):
-            findings.add(Kind.MISSING, entry, "a processed record that is no label has no dead letter")
-
-
-def _is_label(value: bytes | None) -> bool:
-    try:
-        decode_label(value)
-    except InvalidEvent:
-        return False
-    return True
+        else:
+            try:
+                decode_label(entry.value)
+            except InvalidEvent:
+                findings.add(Kind.MISSING, entry, "a processed record that is no label has no dead letter")
 
 
 class ExampleDuplicates:
@@ -67,15 +61,7 @@ class ExampleDuplicates:
 
     def add(self, entries: Iterable[Record], findings: Findings) -> None:
         """Read one partition of labelled examples."""
-        for entry in entries:
-            findings.count("labelled")
-            try:
-                identity = _example(entry)
-            except InvalidRecord as error:
-                findings.add(Kind.UNREADABLE, entry, str(error))
-                continue
-            if identity is not None:
-                self._seen.append(identity)
+        self._seen.extend(identity for _, identity in _identities(entries, findings))
 
     def has_duplicates(self) -> bool:
         """Whether some example was trained twice. Then `locate` finds where, in a second pass."""
@@ -85,23 +71,24 @@ class ExampleDuplicates:
 
     def locate(self, entries: Iterable[Record], findings: Findings) -> None:
         """Report the second examples in one partition."""
-        for entry in entries:
-            try:
-                identity = _example(entry)
-            except InvalidRecord:
-                continue
-            if identity is not None and identity in self._repeated:
-                if identity in self._located:
-                    findings.add(Kind.DUPLICATED, entry, "a second example of one transaction that is no correction")
+        for entry, identity in _identities(entries, Findings()):
+            if identity in self._located:
+                findings.add(Kind.DUPLICATED, entry, "a second example of one transaction that is no correction")
+            if identity in self._repeated:
                 self._located.add(identity)
 
 
-def _example(entry: Record) -> int | None:
-    """Return the identity of an example; None for a correction. A reused id is another transaction."""
-    record = decode_labelled(entry.value or b"")
-    if record.corrects:
-        return None
-    return int.from_bytes(fingerprint64(repr(facts(record))), "big")
+def _identities(entries: Iterable[Record], findings: Findings) -> Iterator[tuple[Record, int]]:
+    """Yield each example that is no correction, and its identity. A reused id is another transaction."""
+    for entry in entries:
+        findings.count("labelled")
+        try:
+            record = decode_labelled(entry.value or b"")
+        except InvalidRecord as error:
+            findings.add(Kind.UNREADABLE, entry, str(error))
+            continue
+        if not record.corrects:
+            yield entry, int.from_bytes(fingerprint64(repr(facts(record))), "big")
 
 
 def check_snapshots(entries: Iterable[Record], findings: Findings) -> Snapshot | None:

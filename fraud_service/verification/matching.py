@@ -1,7 +1,7 @@
 """Pair the inputs of a partition with their scores, in one pass over both logs and bounded memory.
 
-The scores of a partition have the order of their inputs. So each input normally meets the next score. After a gap or a
-surplus the two logs meet again by key.
+The scores of a partition have the order of their inputs. So each input normally matches the next score. After a gap or
+a surplus they match by key.
 """
 
 from __future__ import annotations

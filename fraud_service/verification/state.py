@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from rocksdict import Rdict
 
+    from fraud_service.domain.events import Transaction
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.runtime.changelogs import LocalState
     from fraud_service.verification.matching import Pair
@@ -97,7 +98,7 @@ class StateCheck:
             if pair.input.offset < (self._scope.committed or 0):
                 self._without_row.add(card)
         elif pair.input.offset <= _rows.decode(data).processed:
-            self._folded[card] = _fold(pair, self._folded.get(card))
+            self._folded[card] = _fold(pair, pair.transaction, self._folded.get(card))
 
     def finish(self) -> None:
         """Compare every profile."""
@@ -161,11 +162,9 @@ def compare_volume(scope: StateScope, volume: LocalState, changelog: Iterable[Re
         findings.add_at(Kind.STATE, scope.changelog, scope.partition, volume.changelog_offset, fault)
 
 
-def _fold(pair: Pair, known: bytes | None) -> bytes:
+def _fold(pair: Pair, transaction: Transaction, known: bytes | None) -> bytes:
     """Return the profile with one more transaction."""
-    if pair.transaction is None or pair.score is None:
-        return EXPIRED
-    if FIRST_FEATURES in (pair.score.value or b""):  # the scorer did not know the card, or not any more
+    if pair.score is not None and FIRST_FEATURES in (pair.score.value or b""):  # the scorer did not know the card
         profile = Profile()
     elif known is None or known == EXPIRED:
         return EXPIRED
@@ -175,13 +174,13 @@ def _fold(pair: Pair, known: bytes | None) -> bytes:
         decision = decision_of(pair.record())
     except InvalidRecord:
         return EXPIRED
-    profile.update(pair.transaction)
+    profile.update(transaction)
     profile.add_decision(decision)
     return encode_profile(profile)
 
 
 def _is_upgraded(found: Profile, folded: Profile) -> bool:
-    """Whether a profile that an older schema began is equal, without its fingerprints and currencies."""
+    """Whether a profile from an older schema is equal, without its fingerprints and currencies."""
     names = [name for name in found.__struct_fields__ if name not in UPGRADED]
     rows, expected = [*RECENT.iter_unpack(found.recent)], [*RECENT.iter_unpack(folded.recent)]
     return (

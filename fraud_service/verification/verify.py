@@ -1,6 +1,6 @@
 """Verify the topics of a service, running or not. It joins no group, and writes and commits nothing.
 
-Inputs, scores and alerts are read once. Each pair of an input and its score goes to every check that was asked for:
+Inputs, scores and alerts are read once. Each pair of an input and its score goes to every requested check:
 completeness, the state of cards, and the decision recomputed.
 """
 

@@ -162,6 +162,7 @@ def test_a_promoted_model_with_a_flipped_bit_is_rejected_and_its_scores_are_repo
     place = len(entry.value) // 2
     altered.replace(entry, value=entry.value[:place] + bytes([entry.value[place] ^ 4]) + entry.value[place + 1 :])
     found = verified(altered)
+    assert found.rejected[0].startswith(f"{entry.topic}[0]@{entry.offset} (forest-promoted): ")
     assert "SHA-256" in found.rejected[0]
     assert found.counts[Kind.MODEL_UNKNOWN] == sum(
         decode_score(entry.value).model == "forest-promoted" for entry in log.on("scores")
