@@ -1,4 +1,4 @@
-"""Manage models while the service runs: list, promote, roll back, sign, and switch the online model off."""
+"""Manage models while the service runs: list, promote, roll back, and switch the online model off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from fraud_service.config import factories
-from fraud_service.config.keyring import load_keyring, require_keyring
+from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.errors import ConfigurationError, ModelError
 from fraud_service.domain.records import SwitchRecord, encode_record
 from fraud_service.kafka import model_topic
@@ -17,7 +17,6 @@ from fraud_service.models import artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fraud_service.config.settings import Settings
 
@@ -66,13 +65,6 @@ def roll_back(settings: Settings, version: str) -> None:
 def promote(settings: Settings, model: artifact.Artifact) -> None:
     """Publish a model for the learner and all scorers."""
     model_topic.publish(settings, model.manifest.version, artifact.pack(model))
-
-
-def sign(settings: Settings, folder: Path) -> str:
-    """Sign the model in a folder, and return the id of the key. Processes with signing keys start only with that."""
-    keyring = require_keyring(settings)
-    artifact.sign(folder, keyring)
-    return keyring.active
 
 
 def switch_online_model(settings: Settings, *, online: bool) -> None:

@@ -192,9 +192,12 @@ def rollback(
 @models_app.command()
 def sign(folder: options.ModelFolder) -> None:
     """Sign the artifact of a model. Processes that have signing keys start only with a signed one."""
-    from fraud_service.admin import models
+    from fraud_service.config.keyring import require_keyring
+    from fraud_service.models import artifact
 
-    say(f"signed with {models.sign(settings.load(), folder)}: {folder}")
+    keyring = require_keyring(settings.load())
+    artifact.sign(folder, keyring)
+    say(f"signed with {keyring.active}: {folder}")
 
 
 @online_app.command()

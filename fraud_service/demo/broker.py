@@ -115,10 +115,14 @@ def wait_for_broker(bootstrap: str, *, timeout: float, exit_code: Callable[[], i
     `exit_code` returns the exit code of the broker's process, None while it runs. Returns None when the broker
     answered, otherwise what went wrong.
     """
+    # The client must not write to the terminal of the user, or wait long before it connects again.
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 100})
 
     def has_answered_or_ended() -> bool:
-        # A plain connect first: after a refused connection librdkafka logs and backs off, which slows the start.
-        return exit_code() is not None or (_accepts_connections(bootstrap) and _answers(bootstrap))
+        try:
+            return exit_code() is not None or bool(admin.list_topics(timeout=_PROBE_TIMEOUT_S).brokers)
+        except KafkaException:
+            return False
 
     if not wait_until(has_answered_or_ended, timeout, _POLL_S):
         return f"did not answer on {bootstrap} within {timeout:g} s"
@@ -163,21 +167,3 @@ def _launch(binary: Path, port: int, data: Path, log: Path) -> subprocess.Popen[
         raise EmbeddedBrokerError(
             f"the embedded broker {binary} cannot be run here ({error}); {REINSTALL_HINT}"
         ) from error
-
-
-def _accepts_connections(bootstrap: str) -> bool:
-    host, _, port = bootstrap.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=_PROBE_TIMEOUT_S):
-            return True
-    except OSError:
-        return False
-
-
-def _answers(bootstrap: str) -> bool:
-    # log_level 0: a broker that is not ready yet is expected here, and must not write to the user's terminal.
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "allow.auto.create.topics": False})
-    try:
-        return bool(admin.list_topics(timeout=_PROBE_TIMEOUT_S).brokers)
-    except KafkaException:
-        return False

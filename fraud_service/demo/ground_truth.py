@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -20,35 +19,23 @@ MIN_FRAUDS: Final = 10  # with fewer, the figures are noise
 
 
 class LabelledDecisions:
-    """Decisions by their labels. A newer label replaces an earlier one."""
+    """Count labelled transactions. A newer label replaces an earlier one."""
 
     def __init__(self) -> None:
-        self._cells: dict[str, tuple[bool, bool]] = {}  # of each transaction: whether it is flagged, and a fraud
-        self._counts: Counter[tuple[bool, bool]] = Counter()
+        self.flagged = self.frauds = self.flagged_frauds = 0
+        self._labels: dict[str, tuple[bool, bool]] = {}  # whether a transaction is flagged, and whether it is a fraud
 
     def add(self, record: LabelledRecord) -> None:
         """Add a labelled example."""
-        before = self._cells.get(record.transaction_id)
-        if before is not None:
-            self._counts[before] -= 1
-        cell = record.outcome is not Outcome.APPROVE, record.is_fraud
-        self._counts[cell] += 1
-        self._cells[record.transaction_id] = cell
+        label = record.outcome is not Outcome.APPROVE, record.is_fraud
+        self._count(*self._labels.get(record.transaction_id, (False, False)), change=-1)
+        self._count(*label, change=1)
+        self._labels[record.transaction_id] = label
 
-    @property
-    def flagged_frauds(self) -> int:
-        """Number of known frauds that were flagged."""
-        return self._counts[True, True]
-
-    @property
-    def frauds(self) -> int:
-        """Number of known frauds."""
-        return self._counts[True, True] + self._counts[False, True]
-
-    @property
-    def flagged(self) -> int:
-        """Number of flagged transactions with a label."""
-        return self._counts[True, True] + self._counts[True, False]
+    def _count(self, is_flagged: bool, is_fraud: bool, *, change: int) -> None:
+        self.flagged += change * is_flagged
+        self.frauds += change * is_fraud
+        self.flagged_frauds += change * (is_flagged and is_fraud)
 
     @property
     def precision(self) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -16,7 +17,7 @@ from fraud_service.kafka import clients
 from fraud_service.kafka.partition_reader import poll_available
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from fraud_service.config.settings import Settings
 
@@ -34,10 +35,9 @@ class Latency(NamedTuple):
     p99: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Latency:
+    def of(cls, seconds: list[float]) -> Latency:
         """Return the percentiles of latencies in seconds."""
-        seconds = np.fromiter(values, np.float64)
-        if not len(seconds):
+        if not seconds:
             return cls(0.0, 0.0)
         median, p99 = np.percentile(seconds, (50, 99)) * 1000
         return cls(float(median), float(p99))
@@ -58,8 +58,8 @@ class TopicMonitor:
         self.online_weights: list[float] = []
         self.decisions = LabelledDecisions()
         self.logits: list[ComponentLogits] = []
-        self._recent: deque[tuple[float, float]] = deque()  # time of reading and latency of each score
-        self._latencies: list[float] = []
+        self._read_at: list[float] = []  # of each score, on the monotonic clock
+        self._latencies: list[float] = []  # of each score, in seconds
         names = settings.topics
         self._handlers: dict[str, Callable[[bytes, float], None]] = {
             names.scores: self._count_score,
@@ -100,10 +100,8 @@ class TopicMonitor:
 
         A latency is the time from the append of a transaction to the moment at which this consumer reads its score.
         """
-        since = time.monotonic() - RECENT_S
-        while self._recent and self._recent[0][0] < since:
-            self._recent.popleft()
-        return len(self._recent) / RECENT_S, Latency.of(latency for _, latency in self._recent)
+        first = bisect_left(self._read_at, time.monotonic() - RECENT_S)
+        return (len(self._read_at) - first) / RECENT_S, Latency.of(self._latencies[first:])
 
     def overall(self) -> Latency:
         """Return the latency of all scores."""
@@ -119,7 +117,7 @@ class TopicMonitor:
         if logits is not None:
             self.logits.append(logits)
         self._latencies.append(latency)
-        self._recent.append((time.monotonic(), latency))
+        self._read_at.append(time.monotonic())
 
     def _count_alert(self, value: bytes, _: float) -> None:
         self.alerts += 1

@@ -130,38 +130,33 @@ class Service:
 
     def __init__(self, command: str, settings: Settings, folder: Path) -> None:
         self.name = {"score": "scorer", "learn": "learner"}[command]
-        self._command = command
         self._port = free_loopback_port()
-        self._settings = settings.model_copy(update={"http_port": self._port})
-        self._log = folder / f"{self.name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
         self.metrics = f"http://{LOOPBACK}:{self._port}/metrics"
-
-    def __enter__(self) -> Self:
+        self._log = folder / f"{self.name}.log"
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
-                [sys.executable, "-m", "fraud_service", self._command],
+                [sys.executable, "-m", "fraud_service", command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(self._settings),
+                env=environment(settings.model_copy(update={"http_port": self._port})),
                 start_new_session=True,
             )
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ask_to_end()
-        if self._process is not None:
-            end_process(self._process, timeout=STOP_TIMEOUT_S)
+        end_process(self._process, timeout=STOP_TIMEOUT_S)
 
     def ask_to_end(self) -> None:
         """Send SIGTERM without waiting, so that both processes stop at the same time."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process.poll() is None:
             self._process.terminate()
 
     def require_alive(self) -> None:
         """Raise `DemoError` with the end of the log if the process has ended."""
-        code = None if self._process is None else self._process.poll()
+        code = self._process.poll()
         if code is not None:
             raise self._error(f"ended with exit code {code}")
 
