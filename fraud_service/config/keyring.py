@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.security.keys import active_key, read_keys
+from fraud_service.security.keys import read_keys
 from fraud_service.security.signatures import Keyring
 
 if TYPE_CHECKING:
@@ -40,10 +40,8 @@ def load_keyring(settings: Settings) -> Keyring:
             f"FRAUD_SIGNING_KEY_DIR={folder} needs FRAUD_DEPLOYMENT: name this deployment, as in production/fraud. "
             "Use the same name in all its processes, and in no other deployment"
         )
-    keys = read_keys(folder, "FRAUD_SIGNING_KEY_DIR")
-    return Keyring(
-        keys, active_key(keys, settings.active_signing_key, "FRAUD_ACTIVE_SIGNING_KEY", folder), settings.deployment
-    )
+    keys, active = read_keys(folder, "SIGNING", settings.active_signing_key)
+    return Keyring(keys, active, settings.deployment)
 
 
 def require_keyring(settings: Settings) -> Keyring:

@@ -1,8 +1,8 @@
 """The artifact of a pretrained model: a folder with a manifest, the model as ONNX, and its trees for explanations.
 
-An artifact may come from an attacker, and ONNX can read files and run any operator. So `read` and `unpack` check, in
-this order: the sizes, the SHA-256 digests in the manifest, the trees, and that the ONNX is byte for byte the graph that
-`onnx_graph` writes for these trees.
+An artifact may come from an attacker, and ONNX can read files and run any operator. So `read` and `unpack` check the
+sizes, then the SHA-256 digests in the manifest, then the trees. At last, the ONNX must be byte for byte the graph that
+`onnx_graph` writes for these trees. They raise `ModelError` if a check fails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fraud_service.domain.errors import ModelError, RejectedRecord
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.models.onnx_graph import onnx_bytes
-from fraud_service.models.trees import Trees, require_consistent, truncate
+from fraud_service.models.trees import Trees, count_leaves, require_consistent
 from fraud_service.security.signatures import Keyring
 
 if TYPE_CHECKING:
@@ -90,14 +90,7 @@ def find(folder: Path) -> Path:
 
 
 def read(folder: Path, keyring: Keyring = NO_KEYS) -> Artifact:
-    """Read and verify an artifact; if the keyring has keys, one of them must have signed it.
-
-    Raises
-    ------
-    ModelError
-        A file is missing, altered or too large, the model is for other features, the ONNX is not the graph of the
-        trees, or the signature is missing or invalid.
-    """
+    """Read and verify an artifact; if the keyring has keys, one of them must have signed it."""
     files = {name: _content(folder, name) for name in (MANIFEST, MODEL, TREES)}
     if keyring.requires_signatures:
         _require_signature(folder, files[MANIFEST], keyring)
@@ -105,13 +98,7 @@ def read(folder: Path, keyring: Keyring = NO_KEYS) -> Artifact:
 
 
 def sign(folder: Path, keyring: Keyring) -> None:
-    """Verify an artifact and sign its manifest, which has the digests of the other files.
-
-    Raises
-    ------
-    ModelError
-        As `read` does, or the signature cannot be written.
-    """
+    """Verify an artifact and sign its manifest, which has the digests of the other files."""
     read(folder)
     headers = keyring.signed(ROLE, MANIFEST.encode(), _content(folder, MANIFEST), [])
     try:
@@ -133,7 +120,6 @@ def _content(folder: Path, name: str) -> bytes:
 
 
 def _require_signature(folder: Path, manifest: bytes, keyring: Keyring) -> None:
-    """Raise `ModelError` unless the manifest is signed."""
     fix = f"check where the model comes from, then run `fraud-service models sign {folder}`"
     try:
         headers = msgspec.json.decode((folder / SIGNATURE).read_bytes(), type=dict[str, str])
@@ -153,13 +139,13 @@ def pack(artifact: Artifact) -> bytes:
 
 
 def unpack(data: bytes) -> Artifact:
-    """Decode and verify an artifact. Raises `ModelError` as `read` does."""
+    """Decode and verify an artifact."""
     files = _unpacked(data)
     return _verified("a promoted model", {MANIFEST: files.manifest, MODEL: files.model, TREES: files.trees})
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Decode only the manifest of a message, without verifying the digests. Raises `ModelError` as `read` does."""
+    """Decode only the manifest of a message, without verifying the digests."""
     return _manifest("a promoted model", _unpacked(data).manifest)
 
 
@@ -173,15 +159,10 @@ def _unpacked(data: bytes) -> _Files:
 
 
 def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
-    """Check sizes and digests first, then parse."""
     manifest = _manifest(where, files[MANIFEST])
     for name in (MODEL, TREES):
-        data = files[name]
-        if len(data) > MAX_BYTES:
-            raise ModelError(
-                f"{where}/{name} has more than {MAX_BYTES} bytes, too many for a model: check where it comes from"
-            )
-        digest = sha256(data).hexdigest()
+        _require_size(f"{where}/{name}", files[name], MAX_BYTES)
+        digest = sha256(files[name]).hexdigest()
         if digest != manifest.sha256.get(name):
             raise ModelError(
                 f"{where}/{name} has SHA-256 {digest}, but its manifest says {manifest.sha256.get(name)}: "
@@ -194,37 +175,25 @@ def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
         raise ModelError(
             f"{where}/{TREES} of {manifest.version} has invalid trees: {error}; train the model again"
         ) from None
-    _require_match(where, manifest, trees, files[MODEL])
-    return Artifact(manifest, files[MODEL], trees)
-
-
-def _manifest(where: str, data: bytes) -> Manifest:
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise ModelError(
-            f"{where}/{MANIFEST} has more than {MAX_MANIFEST_BYTES} bytes, too many for a manifest: train it again"
-        )
-    try:
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except UNREADABLE as error:
-        raise ModelError(f"{where}/{MANIFEST} is not a manifest: {error}; train the model again") from None
-    _check_features(where, manifest)
-    return manifest
-
-
-def _require_match(where: str, manifest: Manifest, trees: Trees, model: bytes) -> None:
-    """Raise `ModelError` unless manifest, trees and ONNX agree."""
-    leaves = sum(node < 0 for node in truncate(trees).left)
+    leaves = count_leaves(trees)
     if manifest.leaves != leaves:
         raise ModelError(
             f"{where}/{MANIFEST} says {manifest.leaves} leaves, but its trees have {leaves}: train the model again"
         )
-    if model != onnx_bytes(trees):
+    if files[MODEL] != onnx_bytes(trees):
         raise ModelError(
             f"{where}/{MODEL} of {manifest.version} is not the graph of its trees: train it again with this version"
         )
+    return Artifact(manifest, files[MODEL], trees)
 
 
-def _check_features(where: str, manifest: Manifest) -> None:
+def _manifest(where: str, data: bytes) -> Manifest:
+    """Decode a manifest and check that the model is for the features of this service."""
+    _require_size(f"{where}/{MANIFEST}", data, MAX_MANIFEST_BYTES)
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except UNREADABLE as error:
+        raise ModelError(f"{where}/{MANIFEST} is not a manifest: {error}; train the model again") from None
     if manifest.format != FORMAT:
         raise ModelError(
             f"{where} has format {manifest.format}, but this version reads {FORMAT}: train the model again"
@@ -238,3 +207,9 @@ def _check_features(where: str, manifest: Manifest) -> None:
         )
     if not len(manifest.features) == len(manifest.centre) == len(manifest.scale):
         raise ModelError(f"{where}/{MANIFEST} does not standardise every feature: train the model again")
+    return manifest
+
+
+def _require_size(file: str, data: bytes, limit: int) -> None:
+    if len(data) > limit:
+        raise ModelError(f"{file} has more than {limit} bytes, the maximum: check where the model comes from")

@@ -115,7 +115,7 @@ class OnnxForest:
 
     @classmethod
     def load(cls, folder: Path) -> OnnxForest:
-        """Load a verified artifact. Raises `ModelError` as `artifact.read` does."""
+        """Load and verify an artifact."""
         return cls(read(folder))
 
     @classmethod

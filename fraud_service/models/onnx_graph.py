@@ -32,7 +32,7 @@ def onnx_bytes(trees: Trees) -> bytes:
     """Return the graph with the input `features` of shape (rows, features).
 
     Outputs: `share` (rows, 1) is the fraud share. `leaves` (rows, trees) are the numbers of the reached leaves among
-    the inputs of the online model, as doubles, because a graph has one numeric type.
+    the inputs of the online model. They are doubles, because a graph has one numeric type.
     """
     small = truncate(trees)
     body = [
@@ -78,18 +78,14 @@ def _tree_attributes(trees: Trees, targets: list[int]) -> list[bytes]:
 
 def _modes(count: int) -> bytes:
     """Encode the mode 0 for every node: values up to the threshold go to the left."""
-    return _attribute(
-        "nodes_modes", TENSOR, _bytes(5, _shape(count, UINT8) + _bytes(5, bytes(count)) + _text(8, "modes"))
-    )
+    tensor = _int(1, count) + _int(2, UINT8) + _bytes(5, bytes(count)) + _text(8, "modes")
+    return _attribute("nodes_modes", TENSOR, _bytes(5, tensor))
 
 
 def _tensor(attribute: str, name: str, values: list[float]) -> bytes:
     data = _bytes(10, struct.pack(f"<{len(values)}d", *values))
-    return _attribute(attribute, TENSOR, _bytes(5, _shape(len(values), DOUBLE) + _text(8, name) + data))
-
-
-def _shape(count: int, kind: int) -> bytes:
-    return _int(1, count) + _int(2, kind)
+    tensor = _int(1, len(values)) + _int(2, DOUBLE) + _text(8, name) + data
+    return _attribute(attribute, TENSOR, _bytes(5, tensor))
 
 
 def _ints(name: str, values: Iterable[int]) -> bytes:

@@ -1,7 +1,7 @@
 """Decide which pretrained models are loaded, and which one is active. All roles use this one rule.
 
-The first model is the artifact that processes start with. Every later one was promoted on the models topic, whose
-records anyone may have written: a model that fails its check is rejected, and the next one is tried.
+The first model is the artifact that processes start with. Every later one was promoted. A promoted model comes from the
+models topic, so it may be forged. If it fails its check, the registry rejects it and tries the next one.
 """
 
 from __future__ import annotations
@@ -25,22 +25,9 @@ if TYPE_CHECKING:
 class ModelRegistry:
     """The pretrained models of one process.
 
-    Attributes
-    ----------
-    active : OnnxForest
-        The model promoted last, or the first one. The learner trains beside it. A scorer uses the model that the
-        snapshot of a transaction names, and the first one where that model is not loaded.
-
-    Parameters
-    ----------
-    first
-        The model that processes start with.
-    on_rejected
-        Called with the error of each promoted model that fails its check.
-    on_activated
-        Called with each model that becomes the active one.
-    detector, snapshots
-        Get every model, so that the detector can score with it and the store accepts its snapshots.
+    `active` is the model promoted last, or the first one. The learner trains beside it. A scorer uses the model that
+    the snapshot of a transaction names, and the first one where that model is not loaded. `detector` and `snapshots`
+    get every model, so that the detector can score with it and the store accepts its snapshots.
     """
 
     def __init__(
@@ -59,7 +46,7 @@ class ModelRegistry:
         self._snapshots = snapshots
 
     def activate(self, model: OnnxForest) -> None:
-        """Make a model the active one, as the one promoted last."""
+        """Make a model the active one."""
         self.active = model
         if self._detector is not None:
             self._detector.register_model(model)
@@ -68,8 +55,7 @@ class ModelRegistry:
 
     def activate_last(self, received: Iterable[bytes]) -> None:
         """Activate the last promoted model that passes its check, if there is any. Loads no other model."""
-        newest = deque(received, maxlen=MAX_MODELS)
-        model = next(self._load(reversed(newest)), None)
+        model = next(self._load(reversed(deque(received, maxlen=MAX_MODELS))), None)
         if model is not None:
             self.activate(model)
 

@@ -41,14 +41,8 @@ class RiverLearner:
     Inputs are the standardised features, the leaves that a row reaches, and the pretrained logit with initial weight 1.
     So an untrained model scores exactly as the pretrained model does, and training learns the errors of that model.
 
-    Parameters
-    ----------
-    initial
-        The model before the first example.
-    pretrained
-        Version of the pretrained model whose logit is an input. A state that belongs to another version is ignored.
-    state
-        The result of `state()`, or None to start with the initial model.
+    `pretrained` is the version of the pretrained model whose logit is an input. Training starts with the `initial`
+    model unless there is a `state` of this version.
     """
 
     def __init__(self, initial: OnlineModel, pretrained: str, state: bytes | None) -> None:
@@ -82,15 +76,9 @@ class RiverLearner:
     def state(self) -> bytes:
         """Return an `OnlineState` as msgpack."""
         squares = [self._optimizer.g2[key] for key in self._keys]
-        return msgspec.msgpack.encode(
-            OnlineState(
-                self._pretrained,
-                self._weights(),
-                squares,
-                float(self._model.intercept),
-                self._optimizer.n_iterations,
-            )
-        )
+        intercept = float(self._model.intercept)
+        state = OnlineState(self._pretrained, self._weights(), squares, intercept, self._optimizer.n_iterations)
+        return msgspec.msgpack.encode(state)
 
     def export(self) -> OnlineModel:
         """Return the model for scorers."""

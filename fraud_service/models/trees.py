@@ -25,7 +25,6 @@ ROUNDING: Final = 1e-9
 Node = tuple[()] | tuple[int, float, "Branch", "Branch"]
 Branch = tuple[float, float, Node]
 
-
 _Integers = Annotated[list[int], msgspec.Meta(max_length=MAX_NODES)]
 _Floats = Annotated[list[float], msgspec.Meta(max_length=MAX_NODES)]
 
@@ -47,13 +46,7 @@ class Trees(msgspec.Struct, frozen=True):
 
 
 def require_consistent(trees: Trees) -> None:
-    """Check that the lists are trees, one after the other, whose leaves add up to a share in [0, 1] for every row.
-
-    Raises
-    ------
-    ValueError
-        A walk may not end, may read beyond the lists, or may end in an invalid value, or a node has two parents.
-    """
+    """Raise `ValueError` unless the lists are trees, one after the other, that give every row a share in [0, 1]."""
     roots, count = trees.roots, len(trees.left)
     if {len(column) for column in (trees.feature, trees.threshold, trees.right, trees.value)} != {count}:
         raise ValueError("the columns of the nodes differ in length")
@@ -112,6 +105,11 @@ def truncate(trees: Trees) -> Trees:
 
     small.roots.extend([grow(root, 0) for root in trees.roots[:ENCODING_TREES]])
     return small
+
+
+def count_leaves(trees: Trees) -> int:
+    """Return the number of leaves that are inputs of the online model."""
+    return sum(node < 0 for node in truncate(trees).left)
 
 
 def to_nested(trees: Trees) -> list[Branch]:

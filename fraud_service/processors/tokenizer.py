@@ -12,7 +12,7 @@ from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, require_content
 from fraud_service.runtime.stream import StreamSpec
-from fraud_service.security import keys
+from fraud_service.security.keys import read_keys
 from fraud_service.security.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -36,16 +36,13 @@ def tokenizer(settings: Settings) -> Tokenizer:
     """
     if settings.tokenizer_key_dir is None:
         raise ConfigurationError("there is no key to make tokens with: set FRAUD_TOKENIZER_KEY_DIR")
-    secrets = keys.read_keys(settings.tokenizer_key_dir, "FRAUD_TOKENIZER_KEY_DIR")
+    secrets, active = read_keys(settings.tokenizer_key_dir, "TOKENIZER", settings.active_tokenizer_key)
     for name in secrets:
         if KEY_NAME.fullmatch(name) is None:
             raise ConfigurationError(
                 f"FRAUD_TOKENIZER_KEY_DIR={settings.tokenizer_key_dir}: the key {name} needs another name, "
                 "because tokens contain it: at most twelve lower-case letters and digits, a letter first"
             )
-    active = keys.active_key(
-        secrets, settings.active_tokenizer_key, "FRAUD_ACTIVE_TOKENIZER_KEY", settings.tokenizer_key_dir
-    )
     return Tokenizer(secrets, active)
 
 

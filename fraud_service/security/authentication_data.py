@@ -13,21 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # A text without any of these among its letters and digits has no name. Each one is fast to search.
-_MARKS: Final = tuple(
+_MARKS: Final = [
     re.compile(mark)
-    for mark in (
-        *(
-            rb"c(?:v|sc|av|id(?:0|value0)|rypt)",
-            rb"v(?:erif|eilig|alidationc|enlik)",
-            rb"f(?:ziffer|nummer)",
-            rb"k(?:pn|erhe)",
-            rb"b(?:ezpiec|eveil)",
-            rb"dcode",
-            rb"icc[drs]",
-        ),
-        *(rb"pin", rb"pvv", rb"track", rb"emv", rb"urit", rb"arqc", rb"geheim", rb"sicher", rb"segur", rb"sicure"),
-    )
-)
+    for mark in rb"""
+    c(?:v|sc|av|id(?:0|value0)|rypt) v(?:erif|eilig|alidationc|enlik) f(?:ziffer|nummer) k(?:pn|erhe) b(?:ezpiec|eveil)
+    dcode icc[drs] pin pvv track emv urit arqc geheim sicher segur sicure
+    """.split()
+]
 _STRIPE_NAME: Final = re.compile(rb"stripe[ _-]?(?:data)?[^0-9a-z]{0,4}[:=>]", re.IGNORECASE)  # not an entry mode
 
 _STRIPE: Final = re.compile(
@@ -109,10 +101,7 @@ _PREFIX: Final = re.compile(rb"(?:card|karten|(?<![a-z])[id])\Z")  # as in card_
 def may_be_in(text: bytes, simplified: bytes) -> bool:
     """Return quickly whether there may be authentication data.
 
-    Parameters
-    ----------
-    simplified
-        The letters and digits of the text: letters in lower case, each digit as a zero.
+    `simplified` has only the letters and digits of the text: letters in lower case, each digit as a zero.
     """
     return (
         any(mark.search(simplified) for mark in _MARKS)

@@ -79,17 +79,9 @@ def has_no_card_data(parts: Iterable[bytes | None]) -> bool:
 
 
 def reject_card_data(*parts: bytes | None, numbers: bool = True) -> CardData | None:
-    """Reject a message with card data in its value or key; with `numbers` False, only authentication data.
+    """Raise `InvalidEvent` if a message has card data in its value or key; with `numbers` False, only for SAD.
 
-    Returns
-    -------
-    CardData or None
-        The kind of card data that was found and is allowed.
-
-    Raises
-    ------
-    InvalidEvent
-        Names the kind of card data, without its place or digits.
+    Returns the kind of card data that was found and is allowed. The error never contains the card data.
     """
     together = [part for part in parts if part]
     joined = _JOINT.join(together)
@@ -107,12 +99,8 @@ def reject_card_data(*parts: bytes | None, numbers: bool = True) -> CardData | N
 def mask_bytes(data: bytes, *, has_card_data: bool = False) -> bytes:
     """Return the bytes with card data replaced by its kind in brackets; the same bytes if there is none.
 
-    Bytes with card data in another encoding are returned as UTF-8.
-
-    Parameters
-    ----------
-    has_card_data
-        Whether an earlier search found card data; saves the search of long bytes.
+    Bytes with card data in another encoding are returned as UTF-8. `has_card_data`: an earlier search found card data,
+    which saves the search of long bytes.
 
     >>> mask_bytes(b"paid with 4242 4242 4242 4242")
     b'paid with [card number]'
@@ -138,13 +126,7 @@ def mask_text(text: str) -> str:
 
 
 def replace_card_numbers(data: bytes, replacement: Callable[[bytes], bytes]) -> bytes:
-    """Return the bytes with each card number replaced, and everything else unchanged.
-
-    Parameters
-    ----------
-    replacement
-        Maps the digits of a card number to its replacement.
-    """
+    """Return the bytes with each card number replaced; `replacement` maps its digits to the new bytes."""
     text = next(texts(data))
     findings = [finding for finding in _findings(text) if finding.digits]
     new = _with_replacements(text, findings, lambda finding: replacement(finding.digits).decode())
@@ -170,9 +152,8 @@ def parse_card_number(data: bytes) -> bytes | None:
 
 def _kind_in(view: bytes) -> CardData | None:
     simplified = view.translate(_SIMPLIFIED, _NOT_ALPHANUMERIC)
-    if authentication_data.may_be_in(view, simplified) and any(
-        True for _ in authentication_data.find_authentication_data(view)
-    ):
+    may_have_sad = authentication_data.may_be_in(view, simplified)
+    if may_have_sad and next(authentication_data.find_authentication_data(view), None):
         return CardData.SENSITIVE_DATA
     if not _may_have_number(view, simplified):
         return None

@@ -3,9 +3,9 @@
 A number may be one run of digits, or groups with anything but letters between them. Next to letters, where hashes have
 digits, only the common lengths of an issuer count. `digit_context` removes digits that are something else.
 
-The time is linear in the number of bytes for every content, because a window is never checked by itself: the digits are
-the bytes of one large integer. Adding two such integers adds all bytes at once. No sum reaches 256, so no byte carries
-into the next.
+The time is linear in the number of bytes for every content, because no window is checked by itself. The digits are the
+bytes of one large integer. Adding two such integers adds all bytes at once. No sum reaches 256, so no byte carries into
+the next.
 """
 
 from __future__ import annotations

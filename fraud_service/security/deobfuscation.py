@@ -1,7 +1,7 @@
 """Read bytes in every spelling: digits of any script, escapes of JSON, HTML and URLs, UTF-16.
 
-A view is one ASCII reading of a text. Each place of a view maps to a place of the text, so a part of the text can be
-replaced and the rest stays unchanged.
+A view is one ASCII reading of a text. Each place of a view maps to a place of the text. So the service can replace a
+part of the text and keep the rest.
 """
 
 from __future__ import annotations
@@ -34,20 +34,11 @@ _ESCAPE: Final = re.compile(
 _HTML_ENTITIES: Final = {"lt": "<", "gt": ">", "quot": '"', "apos": "'", "amp": "&", "colon": ":", "equals": "="}
 # Names of a security code or a PIN in other scripts. A view replaces them by an ASCII name.
 _NAMES: Final = (
-    *("код безопасности", "код проверки", "секретный код", "пин-код", "пин код", "пинкод", "код карты"),
-    *(
-        "安全码",
-        "安全碼",
-        "安全代码",
-        "校验码",
-        "セキュリティコード",
-        "セキュリティーコード",
-        "暗証番号",
-        "보안코드",
-        "보안 코드",
-    ),
-    *("رمز الأمان", "رمز الحماية", "κωδικός ασφαλείας", "קוד אבטחה", "सुरक्षा कोड", "รหัสความปลอดภัย"),
-)
+    "код безопасности", "код проверки", "секретный код", "пин-код", "пин код", "пинкод", "код карты",
+    "安全码", "安全碼", "安全代码", "校验码", "セキュリティコード", "セキュリティーコード", "暗証番号",
+    "보안코드", "보안 코드",
+    "رمز الأمان", "رمز الحماية", "κωδικός ασφαλείας", "קוד אבטחה", "सुरक्षा कोड", "รหัสความปลอดภัย",
+)  # fmt: skip
 
 
 def _one_of(names: Sequence[str]) -> re.Pattern[str]:
@@ -74,11 +65,6 @@ def _digits() -> dict[str, str]:
     return {character: str(digit) for character, digit in found if digit is not None}
 
 
-@cache
-def _digit_characters() -> frozenset[str]:
-    return frozenset(_digits())
-
-
 def unambiguous_ascii(data: bytes) -> bytes | None:
     """Return the bytes as ASCII if there is only one way to read them; else None.
 
@@ -93,7 +79,7 @@ def unambiguous_ascii(data: bytes) -> bytes | None:
         foreign = data.translate(None, _ASCII).decode()
     except UnicodeDecodeError:
         return None
-    if not _digit_characters().isdisjoint(foreign) or _NAME_ALONE.search(foreign):
+    if not _digits().keys().isdisjoint(foreign) or _NAME_ALONE.search(foreign):
         return None
     return data.translate(_WITH_QUESTION_MARKS, _CONTINUATION_BYTES)
 
@@ -126,7 +112,7 @@ def _kept(padded: str) -> Sequence[int]:
 
 def _in_ascii(text: str) -> bytes:
     if not text.isascii():
-        for character in _digit_characters().intersection(text):  # few characters: faster than to translate the text
+        for character in _digits().keys() & text:  # few characters: faster than to translate the text
             text = text.replace(character, _digits()[character])
         text = _NAME.sub(lambda name: _NAME_IN_ASCII.rjust(len(name[0])), text)
     return text.encode("ascii", errors="replace")

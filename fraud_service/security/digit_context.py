@@ -3,8 +3,8 @@
 One random number in ten passes Luhn's check. So the search skips digits that are something else: times, decimals,
 coordinates, telephone numbers, UUIDs, IBANs and hashes. `mark_context` replaces them by letters.
 
-A run of digits may have more than a card number: zeros before it, an expiry date or a security code after it, or EMV
-tags. `mark_context` translates the digits at which a number may end inside of a run.
+A run of digits may have more than a card number: zeros before it, an expiry date or code after it, or EMV tags.
+`mark_context` translates the digits at which a number may end inside of a run.
 """
 
 from __future__ import annotations

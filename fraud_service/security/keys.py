@@ -24,40 +24,37 @@ def read_secret_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes().rstrip(b"\r\n") for path in files}
 
 
-def read_keys(folder: Path, setting: str) -> dict[str, bytes]:
-    """Read the keys of a folder by name. Raises `ConfigurationError` with the name of the setting."""
+def read_keys(folder: Path, purpose: str, wanted: str | None) -> tuple[dict[str, bytes], str]:
+    """Read the keys of a folder; return them by name, and the name of the active one: `wanted`, or the last by name.
+
+    `purpose` is the part of the settings' names, as SIGNING in FRAUD_SIGNING_KEY_DIR. Errors name the setting.
+    """
+    setting = f"FRAUD_{purpose}_KEY_DIR={folder}"
     try:
         keys = read_secret_files(folder)
     except OSError as error:
         raise ConfigurationError(
-            f"{setting}={folder}: {error.strerror}: mount a folder with one readable file for each key"
+            f"{setting}: {error.strerror}: mount a folder with one readable file for each key"
         ) from None
     if not keys:
-        raise ConfigurationError(f"{setting}={folder} has no keys: add a file with the name of the key")
+        raise ConfigurationError(f"{setting} has no keys: add a file with the name of the key")
     for name, secret in keys.items():
-        if not KEY_NAME.fullmatch(name):
-            raise ConfigurationError(
-                f"{setting}={folder}: the key name {name!r} is invalid: use letters, digits, . _ or -, "
-                "because records have it in a header"
-            )
-        if secret.startswith(b"-----BEGIN"):
-            raise ConfigurationError(
-                f"{setting}={folder}: {name} is PEM, as a public certificate is, and not a secret key: "
-                f"create a key with `openssl rand -hex 32 > {name}`"
-            )
-        if len(secret) < MIN_KEY_BYTES:
-            raise ConfigurationError(
-                f"{setting}={folder}: the key {name} has {len(secret)} bytes and needs at least {MIN_KEY_BYTES}: "
-                f"create a key with `openssl rand -hex 32 > {name}`"
-            )
-    return keys
-
-
-def active_key(keys: dict[str, bytes], wanted: str | None, setting: str, folder: Path) -> str:
-    """Return the name of the key for new signatures or tokens: the wanted one, or the last by name."""
+        complaint = _complaint(name, secret)
+        if complaint is not None:
+            raise ConfigurationError(f"{setting}: {complaint}")
     active = wanted or max(keys)
     if active not in keys:
-        raise ConfigurationError(
-            f"{setting}={active} is not in {setting}S={folder}: choose one of {', '.join(sorted(keys))}"
-        )
-    return active
+        names = ", ".join(sorted(keys))
+        raise ConfigurationError(f"FRAUD_ACTIVE_{purpose}_KEY={active} is not in {setting}: choose one of {names}")
+    return keys, active
+
+
+def _complaint(name: str, secret: bytes) -> str | None:
+    fix = f"create a key with `openssl rand -hex 32 > {name}`"
+    if not KEY_NAME.fullmatch(name):
+        return f"the key name {name!r} is invalid: use letters, digits, . _ or -, because records have it in a header"
+    if secret.startswith(b"-----BEGIN"):
+        return f"{name} is PEM, as a public certificate is, and not a secret key: {fix}"
+    if len(secret) < MIN_KEY_BYTES:
+        return f"the key {name} has {len(secret)} bytes and needs at least {MIN_KEY_BYTES}: {fix}"
+    return None

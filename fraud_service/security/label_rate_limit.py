@@ -1,10 +1,10 @@
 """Limit the number of labels in an hour, so that a flood of labels, forged or by mistake, does not train the model.
 
-A label above a limit becomes a dead letter for an operator to examine. The limiter counts by the timestamp of the
-broker and in the order of the log, so the same log always gives the same result.
+A label above a limit becomes a dead letter for an operator to examine. The limiter counts by broker timestamp, in the
+order of the log. So the same log always gives the same result.
 
-The state of a partition is one small row. Cards share `CELLS` counters: the count of a card is never too low, but a
-card that shares its counter with a busy one may reach the limit too early.
+The state of a partition is one small row, in which cards share `CELLS` counters. So the count of a card is never too
+low, but a card that shares its counter with a busy one may reach the limit too early.
 """
 
 from __future__ import annotations
@@ -52,12 +52,9 @@ class LabelRateLimiter:
         self._limits = limits
 
     def check(self, label: Label, timestamp: int) -> None:
-        """Count a label with the broker timestamp `timestamp` (epoch milliseconds).
+        """Count a label with its broker timestamp (epoch milliseconds).
 
-        Raises
-        ------
-        InvalidEvent
-            Its source or its card has reached the limit of the hour.
+        Raises `InvalidEvent` if its source or its card has reached the limit of the hour.
         """
         if self._limits == LabelRateLimits():
             return
@@ -67,15 +64,13 @@ class LabelRateLimiter:
             hour = _Hour(timestamp // HOUR)
         cells, cell = array("H", hour.cells), fingerprint(label.card_id) % CELLS
         source_count = hour.sources.get(label.source, 0)
-        if 0 < self._limits.per_source <= source_count:
-            raise InvalidEvent(
-                DeadLetterReason.LABEL_FLOOD,
-                f"{source_count} labels of source {label.source} in the same hour before this one",
-            )
-        if 0 < self._limits.per_card <= cells[cell]:
-            raise InvalidEvent(
-                DeadLetterReason.LABEL_FLOOD, f"{cells[cell]} labels of this card in the same hour before this one"
-            )
+        for limit, count, origin in (
+            (self._limits.per_source, source_count, f"source {label.source}"),
+            (self._limits.per_card, cells[cell], "this card"),
+        ):
+            if 0 < limit <= count:
+                detail = f"{count} labels of {origin} in the same hour before this one"
+                raise InvalidEvent(DeadLetterReason.LABEL_FLOOD, detail)
         hour.sources[label.source] = source_count + 1
         cells[cell] = min(cells[cell] + 1, MAX_PER_CARD)
         hour.cells = cells.tobytes()

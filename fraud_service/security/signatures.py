@@ -37,7 +37,7 @@ class RejectReason(StrEnum):
 
 
 class Keyring(msgspec.Struct, frozen=True):
-    """The keys by name. `sign` uses the `active` key, `verify` accepts all. Without keys, records are not signed.
+    """The keys by name. New signatures use the `active` key; those of all keys are valid. Without keys: no signatures.
 
     `deployment` is part of every signature. None: for signatures of earlier versions, which had no deployment.
     """
@@ -57,10 +57,7 @@ class Keyring(msgspec.Struct, frozen=True):
     def signed(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> list[tuple[str, bytes]]:
         """Return the headers with key name and signature; unchanged if there is no key.
 
-        Parameters
-        ----------
-        role
-            The role of the topic, as in the table of topics: one key signs for several topics.
+        `role` is that of the topic, as in the table of topics: one key signs for several topics.
         """
         plain = [(name, content or b"") for name, content in headers if name not in {KEY_HEADER, SIGNATURE_HEADER}]
         if not self.requires_signatures:
@@ -69,27 +66,20 @@ class Keyring(msgspec.Struct, frozen=True):
         return [*named, (SIGNATURE_HEADER, self._signature(self.keys[self.active], role, key, value, named))]
 
     def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Reject a record without a valid signature of one of the keys.
-
-        Raises
-        ------
-        RejectedRecord
-            With a `RejectReason`.
-        """
+        """Raise `RejectedRecord`, with a `RejectReason`, unless one of the keys signed the record."""
         if not self.requires_signatures:
             return
         found = dict(headers)
         name, given = found.get(KEY_HEADER), found.get(SIGNATURE_HEADER)
+        record = f"a record on the topic of {role}"
         if not name or not given:
-            raise RejectedRecord(RejectReason.UNSIGNED, f"a record on the topic of {role} is not signed")
+            raise RejectedRecord(RejectReason.UNSIGNED, f"{record} is not signed")
         secret = self.keys.get(name.decode(errors="replace"))
         if secret is None:
-            raise RejectedRecord(
-                RejectReason.UNKNOWN_KEY, f"a record on the topic of {role} is signed with an unknown key"
-            )
+            raise RejectedRecord(RejectReason.UNKNOWN_KEY, f"{record} is signed with an unknown key")
         covered = [(header, content or b"") for header, content in headers if header != SIGNATURE_HEADER]
         if not hmac.compare_digest(self._signature(secret, role, key, value, covered), given):
-            raise RejectedRecord(RejectReason.FORGED, f"a record on the topic of {role} does not match its signature")
+            raise RejectedRecord(RejectReason.FORGED, f"{record} does not match its signature")
 
     def _signature(
         self, secret: bytes, role: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]

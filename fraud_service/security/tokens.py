@@ -49,24 +49,13 @@ class Tokenizer(msgspec.Struct, frozen=True):
         """Return the token of a card number or id; a token stays unchanged."""
         return card if self._is_token(card) else self.token(parse_card_number(card) or card, key)
 
-    def tokenize(
-        self, value: bytes | None, key: bytes | None, secret: str | None = None
-    ) -> tuple[bytes | None, bytes | None]:
+    def tokenize(self, value: bytes | None, key: bytes | None) -> tuple[bytes | None, bytes | None]:
         """Return value and key of a message with tokens for `card_id`, the key and every card number.
 
-        Fails closed: `card_id` and key become tokens of a known key, or the message is rejected.
-
-        Parameters
-        ----------
-        secret
-            Name of the key for the tokens; the active one by default.
-
-        Raises
-        ------
-        InvalidEvent
-            The message has authentication data, or no `card_id` that is text, or a card number that is not text.
+        Fails closed: `card_id` and key become tokens of a known key, or it raises `InvalidEvent`. The message is
+        rejected if it has authentication data, no `card_id` that is text, or a card number that is not text.
         """
-        (made,) = self.tokenize_under([secret or self.active], value, key)
+        (made,) = self.tokenize_under([self.active], value, key)
         return made
 
     def tokenize_under(

@@ -179,19 +179,9 @@ class ResultTable:
 def backtest(
     history: History, plan: BacktestPlan, settings: Settings, progress: Callable[[], None] = lambda: None
 ) -> tuple[pa.Table, Result]:
-    """Run a backtest.
+    """Run a backtest; return a table with one row for each reported transaction, and the metrics.
 
-    Returns
-    -------
-    tuple
-        A table with one row for each reported transaction, and the metrics.
-
-    Raises
-    ------
-    ConfigurationError
-        No transaction is left to report.
-    ModelError
-        The model cannot be loaded.
+    Raises `ConfigurationError` if no transaction is left to report, and `ModelError` if the model cannot be loaded.
     """
     model = OnnxForest.load(artifact.find(plan.models))
     detector = Detector(model, factories.policy(settings))

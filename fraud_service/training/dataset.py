@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from fraud_service.domain.events import LabelledTransaction
+    from fraud_service.domain.scoring import PretrainedModel
 
 MIN_FRAUDS: Final = 20  # the fit needs as many legitimate transactions, too
 
@@ -71,10 +72,7 @@ def collect(
 ) -> Examples:
     """Compute features and labels of the window's transactions; a transaction without a label counts as legitimate.
 
-    Raises
-    ------
-    ConfigurationError
-        The window has too few frauds to learn from.
+    Raises `ConfigurationError` if the window has too few frauds to learn from.
     """
     learner = FrozenLearner(OnlineModel.untrained())
     service = InMemoryService(
@@ -99,6 +97,11 @@ def collect(
             f"{MIN_FRAUDS}: widen --train-from/--train-to or shorten --label-delay"
         )
     return Examples(np.array(rows), np.array(labels), np.array(timestamps))
+
+
+def logits(model: PretrainedModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the logits of a model for rows of features."""
+    return np.array(model.encode([Features(*row) for row in rows.tolist()]).logits)
 
 
 def _is_known_fraud(event: LabelledTransaction, window: TrainingWindow) -> bool:

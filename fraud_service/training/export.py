@@ -23,16 +23,15 @@ from fraud_service.domain.time import DAY
 from fraud_service.models.artifact import CARD, FORMAT, MANIFEST, MODEL, TREES, Artifact, Manifest
 from fraud_service.models.onnx_forest import LAPLACE, OnnxForest
 from fraud_service.models.onnx_graph import onnx_bytes
-from fraud_service.models.trees import Trees, truncate
+from fraud_service.models.trees import Trees, count_leaves
+from fraud_service.training.dataset import logits
 from fraud_service.training.fit import FittedForest, prior, standardisation
-from fraud_service.training.model_card import model_card
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from fraud_service.domain.features import Features
     from fraud_service.training.dataset import TrainingWindow
 
 MAX_DIFFERENCE: Final = 1e-6  # probability
@@ -46,18 +45,12 @@ def export(fitted: FittedForest, window: TrainingWindow, source: str, folder: Pa
     (folder / TREES).write_bytes(msgspec.msgpack.encode(artifact.trees))
     pretty = msgspec.json.format(msgspec.json.encode(artifact.manifest), indent=2)
     (folder / MANIFEST).write_bytes(pretty + b"\n")
-    (folder / CARD).write_text(model_card(artifact.manifest), encoding="utf-8")
+    (folder / CARD).write_text(_model_card(artifact.manifest), encoding="utf-8")
     return artifact.manifest
 
 
 def build(fitted: FittedForest, window: TrainingWindow, source: str) -> Artifact:
-    """Build an artifact and check that it scores the training set as scikit-learn does.
-
-    Raises
-    ------
-    ModelError
-        A probability differs by 1e-6 or more.
-    """
+    """Build an artifact. Raises `ModelError` unless it scores the training set as scikit-learn does."""
     trees = flatten(fitted)
     model = onnx_bytes(trees)
     manifest = _manifest(fitted, trees, window, source, {MODEL: model, TREES: msgspec.msgpack.encode(trees)})
@@ -100,21 +93,10 @@ def _shares(tree: Any) -> NDArray[np.float64]:
     return shares
 
 
-class _Row:
-    """A row of the training set with the one method of `Features` that `OnnxForest.encode` calls."""
-
-    def __init__(self, values: list[float]) -> None:
-        self._values = tuple(values)
-
-    def vector(self) -> tuple[float, ...]:
-        return self._values
-
-
 def max_difference(fitted: FittedForest, served: OnnxForest) -> float:
     """Return the largest difference in probability between scikit-learn and the exported model."""
     expected = fitted.model.predict_proba(fitted.examples.features)[:, 1]
-    rows: list[Features] = [_Row(row) for row in fitted.examples.features.tolist()]  # type: ignore[misc]
-    odds = np.exp(np.array(served.encode(rows).logits))
+    odds = np.exp(logits(served, fitted.examples.features))
     shares = (odds * (1 + LAPLACE) - LAPLACE) / (1 + odds)
     return float(np.abs(expected - shares).max())
 
@@ -132,7 +114,7 @@ def _manifest(
         prior=prior(fitted.examples),
         centre=centre,
         scale=scale,
-        leaves=sum(node < 0 for node in truncate(trees).left),
+        leaves=count_leaves(trees),
         sha256=digests,
         training={
             "source": source,
@@ -148,3 +130,45 @@ def _manifest(
         },
         metrics=fitted.metrics,
     )
+
+
+def _model_card(manifest: Manifest) -> str:
+    """Return the model card as Markdown."""
+    training = manifest.training
+    metrics = "\n".join(f"| {name.replace('_', ' ')} | {value:g} |" for name, value in manifest.metrics.items())
+    parameters = "\n".join(f"| {name} | {value} |" for name, value in training["parameters"].items())
+    return f"""# Model {manifest.version}
+
+A random forest (`RandomForestClassifier` of scikit-learn {training["scikit-learn"]}) on {len(manifest.features)}
+features, contract version {manifest.features_version} (see `docs/features.md`). It returns the logit of the
+probability that a card payment is fraudulent. The service scores with `model.onnx` and explains with the same trees in
+`trees.msgpack`.
+
+| | |
+|---|---|
+| trained on | {training["source"]} |
+| transactions | {training["from"]} to {training["to"]}: {training["rows"]:,}, {training["frauds"]:,} of them frauds |
+| labels | known within {training["label_delay_days"]:g} days after the window |
+
+## How good it is
+
+These metrics are of a forest fitted without the last {training["judged_days"]:g} days of the window and evaluated on
+them. The model itself was then fitted on the whole window.
+
+| metric | value |
+|---|---|
+{metrics or "| too few frauds to evaluate | |"}
+
+## Parameters
+
+Average precision on those last days chose between the candidates.
+
+| parameter | value |
+|---|---|
+{parameters}
+
+## What it is not for
+
+A model is good only for payments like those in its training set. A model trained on simulated payments shows that the
+service works. Before it decides on real payments, train it on yours: `fraud-service train FILE --out DIR`.
+"""

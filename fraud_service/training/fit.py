@@ -46,10 +46,7 @@ class FittedForest(msgspec.Struct, frozen=True):
 def fit(examples: Examples) -> FittedForest:
     """Choose the parameters on a holdout at the end of the window, then fit on all rows. Deterministic.
 
-    Raises
-    ------
-    ConfigurationError
-        There are too few frauds or too few legitimate transactions to learn from.
+    Raises `ConfigurationError` if there are too few transactions or too few legitimate ones to learn from.
     """
     rows, frauds = len(examples.labels), int(examples.labels.sum())
     if rows < MIN_ROWS or rows - frauds < MIN_FRAUDS:

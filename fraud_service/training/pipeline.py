@@ -28,13 +28,8 @@ def train(
 ) -> Manifest:
     """Train on a history and write the artifact.
 
-    Parameters
-    ----------
-    start
-        Event time of the first transaction in the training set. None: the first third of the history only warms the
-        profiles.
-    label_delay
-        Milliseconds. A label known more than this after the end of the history is not used.
+    `start` is the event time of the first transaction in the training set. Without it, the first third of the history
+    only warms the profiles. A label known more than `label_delay` milliseconds after the end is not used.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fail now rather than after an hour of training

@@ -12,11 +12,10 @@ import msgspec
 import numpy as np
 
 from fraud_service.domain.events import facts
-from fraud_service.domain.features import Features
 from fraud_service.domain.records import RefitRecord
 from fraud_service.domain.time import DAY
 from fraud_service.evaluation.ranking import average_precision
-from fraud_service.training.dataset import MIN_FRAUDS, Examples, TrainingWindow
+from fraud_service.training.dataset import MIN_FRAUDS, Examples, TrainingWindow, logits
 from fraud_service.training.export import build
 from fraud_service.training.fit import CANDIDATE_PARAMETERS, PARAMETERS, FittedForest, fit_forest
 
@@ -44,7 +43,7 @@ class LabelledWindow:
         self._rows: dict[Facts, tuple[int, tuple[float, ...], bool]] = {}
 
     def add(self, records: Iterable[LabelledRecord]) -> None:
-        """Add labelled transactions."""
+        """Add labels."""
         for record in records:
             self._rows[facts(record)] = record.timestamp, record.features.vector(), record.is_fraud
 
@@ -69,8 +68,6 @@ def evaluate_challenger(
 
     Parameters
     ----------
-    examples
-        All labelled transactions; None if there are none.
     at
         Event time of the re-fit, epoch milliseconds.
     source
@@ -92,7 +89,7 @@ def evaluate_challenger(
     if min(holdout.labels.sum(), early.labels.sum()) < MIN_FRAUDS:
         return unevaluated, None
     best, span = max(((_evaluate_span(early, holdout, span), span) for span in SPANS_MS), key=lambda trial: trial[0])
-    current = _average_precision(holdout.labels, _logits(champion, holdout.features))
+    current = _average_precision(holdout.labels, logits(champion, holdout.features))
     outcome = msgspec.structs.replace(unevaluated, champion=current, challenger=best, span_days=span / DAY)
     if not best > current + margin:
         return outcome, None
@@ -114,12 +111,11 @@ def _newest(examples: Examples, span: int) -> Examples:
 
 
 def _build_challenger(examples: Examples, source: str, outcome: RefitRecord) -> Artifact:
-    figures = {
+    metrics: dict[str, Any] = {
         "champion_average_precision": outcome.champion,
         "challenger_average_precision": outcome.challenger,
         "margin": outcome.margin,
     }
-    metrics: dict[str, Any] = {name: value for name, value in figures.items() if value is not None}
     parameters = CANDIDATE_PARAMETERS[0]
     forest = FittedForest(
         fit_forest(examples, parameters), examples, PARAMETERS | parameters, metrics, holdout_ms=HOLDOUT_MS
@@ -127,10 +123,6 @@ def _build_challenger(examples: Examples, source: str, outcome: RefitRecord) -> 
     end = int(examples.timestamps.max()) + 1
     window = TrainingWindow(int(examples.timestamps.min()), end, max(outcome.at - end, 0))
     return build(forest, window, source)
-
-
-def _logits(model: PretrainedModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.array(model.encode([Features(*row) for row in rows.tolist()]).logits)
 
 
 def _average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:

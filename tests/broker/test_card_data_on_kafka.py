@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import cycle
 
 import pytest
+from support.card_numbers import is_card_number
 from support.processes import Service, fresh_settings, read_all
 
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka import clients, topics
-from fraud_service.security.issuers import is_card_number
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 

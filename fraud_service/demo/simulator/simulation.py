@@ -13,7 +13,7 @@ from fraud_service.demo.simulator.world import CATEGORIES, COUNTRIES, Part, Patt
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.time import DAY, HOUR, MINUTE
-from fraud_service.training.history.arrow import csv, pa, parquet
+from fraud_service.training.history_files import arrow_csv, pa, parquet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +81,7 @@ def _labels(world: World, fraud: Bools) -> tuple[Ints, Ints]:
 
 def write(world: World, path: Path) -> int:
     """Simulate a world, write it to a .parquet, .csv or .jsonl file for `History.open`, and return the row count."""
-    writers = {".parquet": parquet.write_table, ".csv": csv.write_csv, ".jsonl": _write_json_lines}
+    writers = {".parquet": parquet.write_table, ".csv": arrow_csv.write_csv, ".jsonl": _write_json_lines}
     writer = writers.get(path.suffix.lower())
     if writer is None:
         raise ConfigurationError(f"{path}: cannot tell the format from the name; it must end in {', '.join(writers)}")

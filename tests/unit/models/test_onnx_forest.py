@@ -27,30 +27,30 @@ def pretrained_scorer(shipped):
     return checks.PretrainedScorer(shipped, artifact.read(artifact.shipped()))
 
 
-def untaught_snapshot(shipped):
+def untrained_snapshot(shipped):
     return checks.SnapshotScorer(shipped.untrained_online_model(), shipped)
 
 
-def taught_snapshot(shipped):
-    return checks.SnapshotScorer(taught_learner(shipped).learner.export(), shipped)
+def trained_snapshot(shipped):
+    return checks.SnapshotScorer(trained_learner(shipped).learner.export(), shipped)
 
 
-def untaught_learner(shipped):
+def untrained_learner(shipped):
     return checks.RiverScorer.untrained(shipped)
 
 
-def taught_learner(shipped):
+def trained_learner(shipped):
     model = checks.RiverScorer.untrained(shipped)
     checks.teach(model, checks.planted(99, 1500))
     return model
 
 
-@pytest.fixture(params=[pretrained_scorer, untaught_snapshot, taught_snapshot, untaught_learner, taught_learner])
+@pytest.fixture(params=[pretrained_scorer, untrained_snapshot, trained_snapshot, untrained_learner, trained_learner])
 def scorer(request, shipped):
     return request.param(shipped)
 
 
-@pytest.fixture(params=[untaught_learner, taught_learner])
+@pytest.fixture(params=[untrained_learner, trained_learner])
 def learner(request, shipped):
     return request.param(shipped)
 
@@ -67,7 +67,7 @@ def test_every_learner_passes(check, learner):
 
 def test_the_exported_online_model_has_learned_the_planted_fraud(shipped):
     rows, truth = zip(*checks.planted(14, 500), strict=True)
-    assert checks.auc(taught_snapshot(shipped).score(rows), truth) > 0.95
+    assert checks.auc(trained_snapshot(shipped).score(rows), truth) > 0.95
 
 
 def test_the_shipped_model_ranks_fraud_above_legitimate_payments_of_an_unseen_world(shipped):

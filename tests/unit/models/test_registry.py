@@ -1,4 +1,4 @@
-"""Promoted models are read one by one: what cannot be loaded is passed over, and few are kept in memory."""
+"""Promoted models are read one by one: one that cannot be loaded is rejected, and few stay in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _manifest(shipped, **changes):
 
 
 class Recorder:
-    """Stands for a detector and a store: keeps the versions that they get."""
+    """A detector and a store that keep only the versions that they get."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
@@ -65,7 +65,7 @@ def test_the_first_model_is_active_until_another_one_is_promoted(shipped, regist
     assert registry.active.version == shipped.manifest.version
 
 
-def test_what_cannot_be_loaded_is_refused_and_the_next_one_is_loaded(shipped, registry, recorder, rejected):
+def test_a_model_that_cannot_be_loaded_is_rejected_and_the_next_one_is_loaded(shipped, registry, recorder, rejected):
     huge = artifact.pack(msgspec.structs.replace(shipped, manifest=_manifest(shipped, leaves=int(1e11))))
     registry.activate_newest([b"", huge, named(shipped, "forest-1"), b"\xff" * 100])
     assert recorder.loaded == recorder.accepted == ["forest-1"]

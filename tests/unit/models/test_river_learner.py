@@ -43,7 +43,7 @@ def learner(state=None, version="model-1", initial=INITIAL):
     return RiverLearner(initial, version, state)
 
 
-def taught(count=50, seed=1):
+def trained(count=50, seed=1):
     model = learner()
     for row, is_fraud in planted(seed, count):
         model.learn(encode(row, -2.0), is_fraud=is_fraud, weight=1.0)
@@ -112,13 +112,13 @@ def test_the_learner_starts_with_the_weights_of_the_initial_model():
 
 
 def test_learning_changes_the_weights_of_features_and_of_leaves():
-    exported = taught().export()
+    exported = trained().export()
     assert exported.weights != INITIAL.weights
     assert exported.leaf_weights != INITIAL.leaf_weights
 
 
 def test_a_restarted_learner_has_the_same_bits_in_every_weight():
-    model = taught()
+    model = trained()
     again = learner(model.state())
     assert again.export() == model.export()
     assert again.state() == model.state()
@@ -126,7 +126,7 @@ def test_a_restarted_learner_has_the_same_bits_in_every_weight():
 
 
 def test_a_state_of_another_pretrained_model_is_ignored():
-    other = learner(taught().state(), version="model-2")
+    other = learner(trained().state(), version="model-2")
     assert other.export() == INITIAL
     assert state_of(other) == OnlineState(
         "model-2", [*[0.0] * len(NAMES), 1.0, 0.0, 0.0, 0.0], [0.0] * (len(NAMES) + 4), 0.0, 0
@@ -134,7 +134,7 @@ def test_a_state_of_another_pretrained_model_is_ignored():
 
 
 def test_the_state_names_its_pretrained_model():
-    assert state_of(taught()).pretrained == "model-1"
+    assert state_of(trained()).pretrained == "model-1"
 
 
 def test_frauds_raise_the_score_of_similar_payments_and_legitimate_ones_lower_it():
@@ -163,7 +163,7 @@ def test_a_single_example_changes_a_weight_by_at_most_the_learning_rate():
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
 def test_an_example_with_a_pretrained_logit_that_is_not_finite_is_skipped(logit):
-    model = taught()
+    model = trained()
     before = model.state()
     model.learn(encode(EXTREMES[1], logit), is_fraud=True, weight=1.0)
     assert model.state() == before
@@ -171,14 +171,14 @@ def test_an_example_with_a_pretrained_logit_that_is_not_finite_is_skipped(logit)
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf])
 def test_an_example_with_a_weight_that_is_not_finite_is_skipped(weight):
-    model = taught()
+    model = trained()
     before = model.state()
     model.learn(encode(EXTREMES[1], -2.0), is_fraud=True, weight=weight)
     assert model.state() == before
 
 
 def test_an_example_with_a_nan_feature_is_skipped():
-    model = taught()
+    model = trained()
     before = model.state()
     model.learn(encode(NOT_FINITE[1], -2.0), is_fraud=True, weight=1.0)
     assert model.state() == before

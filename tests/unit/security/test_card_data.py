@@ -11,6 +11,7 @@ import urllib.parse
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.card_numbers import is_card_number
 from support.harmless import KINDS, NUMERIC, rate
 
 from fraud_service.domain.errors import InvalidEvent
@@ -24,7 +25,6 @@ from fraud_service.security.card_data import (
     reject_card_data,
     replace_card_numbers,
 )
-from fraud_service.security.issuers import is_card_number
 
 pytestmark = pytest.mark.attack
 
@@ -187,7 +187,7 @@ def test_parts_that_pass_the_joint_search_pass_one_by_one(parts):
         with pytest.raises(InvalidEvent):
             reject_card_data(*parts)
     else:
-        reject_card_data(*parts)  # and nothing is found that only lies side by side
+        reject_card_data(*parts)  # and nothing is found across two parts
 
 
 def test_ordinary_messages_pass_the_joint_search_and_very_long_ones_do_not():
@@ -338,11 +338,11 @@ WORST = [
 @pytest.mark.parametrize("piece", WORST)
 def test_the_worst_message_takes_less_than_a_second(piece):
     data = (piece * 65_536)[:65_536].encode()[:65_536]
-    began = time.process_time()
+    started = time.process_time()
     find_card_data(data)
     mask_bytes(data)
     replace_card_numbers(data, lambda _: b"token")
-    assert time.process_time() - began < 1  # a twentieth of it; minutes where time grows with the square
+    assert time.process_time() - started < 1  # a twentieth of it; minutes where time grows with the square
 
 
 def test_a_message_of_single_digits_takes_memory_in_proportion():

@@ -17,9 +17,9 @@ HEADERS = st.lists(st.tuples(st.sampled_from(["fraud-snapshot", "fraud-sequence"
 
 
 def refusal(ring: Keyring, role: str, key, value, headers) -> str:
-    with pytest.raises(RejectedRecord) as refused:
+    with pytest.raises(RejectedRecord) as rejected:
         ring.require(role, key, value, headers)
-    return refused.value.reason
+    return rejected.value.reason
 
 
 @given(PARTS, PARTS, HEADERS)
@@ -41,7 +41,7 @@ def test_any_change_is_a_forgery(key, value, headers, data):
         assert refusal(RING, *change) == RejectReason.FORGED
 
 
-def test_an_unsigned_record_and_an_unknown_key_are_told_apart():
+def test_an_unsigned_record_and_an_unknown_key_are_rejected_for_different_reasons():
     stranger = Keyring({"2024": b"x" * 32}, "2024").signed("risk", b"k", b"v", [])
     assert refusal(RING, "risk", b"k", b"v", stranger) == RejectReason.UNKNOWN_KEY
     assert refusal(RING, "risk", b"k", b"v", []) == RejectReason.UNSIGNED

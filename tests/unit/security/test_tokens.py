@@ -8,12 +8,12 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.card_numbers import is_card_number
 from support.worlds import MONDAY, transaction
 
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import DeadLetterReason, decode_transaction, encode
 from fraud_service.security.card_data import find_card_data
-from fraud_service.security.issuers import is_card_number
 from fraud_service.security.tokens import Tokenizer
 
 pytestmark = pytest.mark.attack
@@ -107,9 +107,9 @@ def test_no_message_key_passes_without_a_token(value, key):
     ],
 )
 def test_a_message_without_a_card_that_is_text_does_not_pass(value, reason):
-    with pytest.raises(InvalidEvent) as refused:
+    with pytest.raises(InvalidEvent) as rejected:
         TOKENIZER.tokenize(value, b"c-1")
-    assert refused.value.reason in {reason, DeadLetterReason.NOT_JSON}
+    assert rejected.value.reason in {reason, DeadLetterReason.NOT_JSON}
 
 
 def test_a_duplicate_card_id_field_does_not_pass():
@@ -152,9 +152,9 @@ def test_tokens_tell_cards_apart_and_name_their_key_and_are_no_numbers(one, othe
 
 
 def test_a_message_with_authentication_data_is_rejected():
-    with pytest.raises(InvalidEvent) as refused:
+    with pytest.raises(InvalidEvent) as rejected:
         TOKENIZER.tokenize(message("4242424242424242", cvv="123"), None)
-    assert refused.value.reason == DeadLetterReason.SENSITIVE_DATA
+    assert rejected.value.reason == DeadLetterReason.SENSITIVE_DATA
 
 
 def test_a_card_number_that_is_not_text_is_rejected():

@@ -38,11 +38,11 @@ def world(seed: int = 1, change: int = DAYS) -> Examples:
     return Examples(rows, telling > 150, timestamps)
 
 
-class Ignorant(LinearModel):
-    """A champion that knows nothing."""
+class UselessModel(LinearModel):
+    """A champion whose scores say nothing about fraud."""
 
 
-class Knowing(LinearModel):
+class PerfectModel(LinearModel):
     """A champion that reads the truth off the first feature."""
 
     def logits(self, rows):
@@ -50,7 +50,7 @@ class Knowing(LinearModel):
 
 
 def test_a_better_challenger_is_promoted_and_its_manifest_has_the_comparison():
-    outcome, promoted = evaluate_challenger(world(), Ignorant(), MONDAY + DAYS * DAY, "a topic")
+    outcome, promoted = evaluate_challenger(world(), UselessModel(), MONDAY + DAYS * DAY, "a topic")
     assert outcome.challenger > 0.9
     assert outcome.champion < 0.2
     assert outcome.promoted == promoted.manifest.version
@@ -64,26 +64,26 @@ def test_a_better_challenger_is_promoted_and_its_manifest_has_the_comparison():
 
 
 def test_an_equally_good_champion_stays():
-    outcome, promoted = evaluate_challenger(world(), Knowing(), MONDAY, "a topic")
+    outcome, promoted = evaluate_challenger(world(), PerfectModel(), MONDAY, "a topic")
     assert promoted is outcome.promoted is None
     assert outcome.champion == 1.0
 
 
 def test_the_champion_stays_if_the_margin_is_not_reached():
-    outcome, _ = evaluate_challenger(world(), Ignorant(), MONDAY, "a topic")
+    outcome, _ = evaluate_challenger(world(), UselessModel(), MONDAY, "a topic")
     gap = outcome.challenger - outcome.champion
-    assert evaluate_challenger(world(), Ignorant(), MONDAY, "a topic", margin=gap)[1] is None
-    assert evaluate_challenger(world(), Ignorant(), MONDAY, "a topic", margin=gap - 0.001)[1] is not None
+    assert evaluate_challenger(world(), UselessModel(), MONDAY, "a topic", margin=gap)[1] is None
+    assert evaluate_challenger(world(), UselessModel(), MONDAY, "a topic", margin=gap - 0.001)[1] is not None
 
 
 def test_after_a_drift_the_challenger_of_the_short_span_is_chosen():
-    outcome, _ = evaluate_challenger(world(change=DAYS - 18), Knowing(), MONDAY, "a topic")
+    outcome, _ = evaluate_challenger(world(change=DAYS - 18), PerfectModel(), MONDAY, "a topic")
     assert outcome.span_days == 14
     assert outcome.promoted is not None
 
 
 def test_the_same_labels_give_the_same_model():
-    first, second = (evaluate_challenger(world(), Ignorant(), MONDAY, "a topic")[1] for _ in range(2))
+    first, second = (evaluate_challenger(world(), UselessModel(), MONDAY, "a topic")[1] for _ in range(2))
     assert artifact.pack(first) == artifact.pack(second)
 
 
@@ -91,9 +91,9 @@ def test_without_frauds_in_the_holdout_nothing_is_evaluated():
     examples = world()
     late = examples.timestamps > examples.timestamps.max() - HOLDOUT_MS
     quiet = msgspec.structs.replace(examples, labels=examples.labels & ~late)
-    outcome, promoted = evaluate_challenger(quiet, Ignorant(), MONDAY, "a topic")
+    outcome, promoted = evaluate_challenger(quiet, UselessModel(), MONDAY, "a topic")
     assert (outcome.champion, outcome.challenger, promoted) == (None, None, None)
-    assert evaluate_challenger(None, Ignorant(), MONDAY, "a topic")[1] is None
+    assert evaluate_challenger(None, UselessModel(), MONDAY, "a topic")[1] is None
 
 
 def record(number: int, *, is_fraud: bool, timestamp: int = MONDAY) -> LabelledRecord:

@@ -8,7 +8,7 @@ from fraud_service.domain.codec import EARLIEST, LATEST
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import MAX_AMOUNT, instant
 from fraud_service.domain.text import HIDDEN, SURROGATES
-from fraud_service.training.history.arrow import pa, pc, types
+from fraud_service.training.history_files import pa, pc, types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ class Field(NamedTuple):
     required: bool = False
 
 
-def converted(path: Path, name: str, column: str, given: pa.ChunkedArray) -> pa.ChunkedArray:
+def convert(path: Path, name: str, column: str, given: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert a column to a field. The error names the first invalid row, not its value: it may be card data."""
     field, given = FIELDS[name], _plain(given)
     values = field.convert(given)

@@ -9,12 +9,23 @@ import msgspec
 
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.training.history.arrow import csv as arrow_csv
-from fraud_service.training.history.arrow import pa, parquet
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet, types
+except ModuleNotFoundError as error:  # scoring pods do not have it
+    raise ConfigurationError(
+        "pyarrow, which reads and writes files of transactions, is not installed: "
+        "run `pip install 'fraud-service[data]'`"
+    ) from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+__all__ = ["Source", "arrow_csv", "open_source", "pa", "parquet", "pc", "types"]
 
 
 class Source(NamedTuple):
