@@ -16,8 +16,8 @@ from fraud_service.domain.records import RefitRecord
 from fraud_service.domain.time import DAY
 from fraud_service.evaluation.ranking import average_precision
 from fraud_service.training.dataset import MIN_FRAUDS, Examples, TrainingWindow, logits
-from fraud_service.training.export import build
 from fraud_service.training.fit import CANDIDATE_PARAMETERS, PARAMETERS, FittedForest, fit_forest
+from fraud_service.training.pipeline import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -27,8 +27,8 @@ from fraud_service.domain.time import DAY, HOUR
 from fraud_service.kafka import clients, consumer_groups, model_topic, topics
 from fraud_service.models import artifact
 from fraud_service.training.dataset import Examples, TrainingWindow
-from fraud_service.training.export import export
 from fraud_service.training.fit import CANDIDATE_PARAMETERS, FittedForest, fit_forest
+from fraud_service.training.pipeline import export
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 

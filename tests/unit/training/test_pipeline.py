@@ -1,4 +1,4 @@
-"""Training: the same history gives the same files, and the manifest records what was trained."""
+"""Training: the same history gives the same files, and the artifact scores exactly as scikit-learn does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 from hashlib import sha256
 
 import msgspec
+import numpy as np
 import pytest
-from support.worlds import DAY, MONDAY
+from support.worlds import DAY, HOUR, MONDAY
 
 pytest.importorskip("sklearn")
 pytest.importorskip("pyarrow")
@@ -18,11 +19,13 @@ pytest.importorskip("pyarrow")
 from support.histories import QUICK_TREES, hourly_history
 from support.simulated import simulated_file
 
-from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.errors import ConfigurationError, ModelError
 from fraud_service.domain.features import NAMES
-from fraud_service.models.artifact import CARD, MANIFEST, MODEL, TREES
+from fraud_service.models.artifact import CARD, MANIFEST, MODEL, TREES, read
 from fraud_service.models.onnx_forest import OnnxForest
-from fraud_service.training.fit import CANDIDATE_PARAMETERS, PARAMETERS
+from fraud_service.training import pipeline
+from fraud_service.training.dataset import Examples, TrainingWindow
+from fraud_service.training.fit import CANDIDATE_PARAMETERS, PARAMETERS, fit
 from fraud_service.training.history import History
 from fraud_service.training.pipeline import train
 
@@ -127,4 +130,45 @@ def test_a_history_of_only_frauds_is_rejected(quick, tmp_path):
 def test_a_history_too_small_to_learn_from_is_rejected(quick, tmp_path):
     with pytest.raises(ConfigurationError, match="60 transactions"):
         train(hourly_history(60), tmp_path / "new", start=MONDAY, label_delay=DAY, source="two days")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+# --- Export -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fitted(quick):
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(1500, len(NAMES))) * 100
+    return fit(Examples(features, features[:, 0] + features[:, 3] > 150, np.arange(1500) * HOUR))
+
+
+def test_export_keeps_every_score_to_less_than_a_millionth(fitted, tmp_path):
+    pipeline.export(fitted, TrainingWindow(MONDAY, MONDAY + DAY, DAY), "noise", tmp_path)
+    served = OnnxForest.load(tmp_path)
+    assert pipeline.max_difference(fitted, served) < 1e-12
+    assert len(read(tmp_path).trees.roots) == QUICK_TREES
+
+
+def test_a_graph_with_other_scores_is_not_written(fitted, monkeypatch, tmp_path):
+    graph = pipeline.onnx_bytes
+
+    def tampered(trees):
+        return graph(msgspec.structs.replace(trees, value=[value + 1e-5 for value in trees.value]))
+
+    monkeypatch.setattr(pipeline, "onnx_bytes", tampered)
+    with pytest.raises(ModelError, match=r"differs from scikit-learn by .*, allowed is 1e-06"):
+        pipeline.export(fitted, TrainingWindow(MONDAY, MONDAY + DAY, DAY), "noise", tmp_path / "new")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_graph_with_nan_scores_is_not_written(fitted, monkeypatch, tmp_path):
+    graph = pipeline.onnx_bytes
+    monkeypatch.setattr(
+        pipeline,
+        "onnx_bytes",
+        lambda trees: graph(msgspec.structs.replace(trees, value=[math.nan] * len(trees.value))),
+    )
+    with pytest.raises(ModelError, match="differs from scikit-learn by nan"):
+        pipeline.export(fitted, TrainingWindow(MONDAY, MONDAY + DAY, DAY), "noise", tmp_path / "new")
     assert not list(tmp_path.rglob("*.*"))
