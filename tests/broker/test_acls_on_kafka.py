@@ -36,7 +36,7 @@ USERS = (
     "operator",
     "redriver",
     "test",
-    "nobody",
+    "outsider",
 )
 RESOURCES = {
     "topic": ResourceType.TOPIC,
@@ -136,7 +136,7 @@ def run(settings: Settings, user: str, *arguments: str) -> Done:
 
 
 def test_a_user_outside_the_table_has_no_rights(settings):
-    done = run(settings, "nobody", "topics", "create")
+    done = run(settings, "outsider", "topics", "create")
     assert done.returncode == 1
     assert "uthorization failed" in done.stderr
 

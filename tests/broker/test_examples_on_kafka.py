@@ -164,7 +164,7 @@ def await_learned(settings, learner, last, wanted: set[str]) -> None:
 
     def is_learned() -> bool:
         nonlocal minute
-        minute = min(minute + 1, 4)  # what lies five minutes after the broker's clock is refused
+        minute = min(minute + 1, 4)  # the service rejects times five minutes after the broker's clock
         moved = msgspec.structs.replace(
             last.transaction, transaction_id=f"later-{minute}", timestamp=int(time.time() * 1000) + minute * 60_000
         )
@@ -201,20 +201,20 @@ def test_every_declined_card_is_frozen_once_by_its_first_alert(outcome):
 def test_verdicts_come_back_as_labels_and_are_learned(outcome):
     labels = [json.loads(message.value()) for message in read_all(outcome.settings, outcome.settings.topics.labels)]
     assert {label["transaction_id"]: label["is_fraud"] for label in labels} == outcome.closed
-    taught = defaultdict(list)
+    learned = defaultdict(list)
     for message in read_all(outcome.settings, outcome.settings.topics.labelled):
         record = decode_labelled(message.value())
-        taught[record.transaction_id].append((record.is_fraud, record.source))
+        learned[record.transaction_id].append((record.is_fraud, record.source))
     for payment, is_fraud in outcome.closed.items():
         if is_fraud:
-            assert taught[payment] == [(True, "analyst")]
+            assert learned[payment] == [(True, "analyst")]
 
 
 @pytest.mark.parametrize("example", ["freezer", "cases"])
 def test_both_examples_survive_an_invalid_alert_and_report_it_without_its_content(outcome, example):
-    told = outcome.logs[example]
-    assert "skipped 16 so far" in told
-    assert told.replace("\n", "").isprintable()
+    output = outcome.logs[example]
+    assert "skipped 16 so far" in output
+    assert output.replace("\n", "").isprintable()
 
 
 def test_both_examples_end_with_0(outcome):

@@ -107,9 +107,9 @@ def test_foreign_records_and_marks_neither_stop_a_command_nor_hide_a_dead_letter
     assert command(settings, "show", str(real.entry.partition), str(real.entry.offset)).exit_code == 0
     with pytest.raises(TopicReadError, match="there is no dead letter"):
         command(settings, "show", "0", "0" if real.entry.partition else "1")
-    with log_reader.opened(settings) as archive:
-        letters = log_reader.dead_letters(archive, settings)
-        found = {number: {*letters.of(real.letter.topic, number)} for number in archive.spans(real.letter.topic)}
+    with log_reader.opened(settings) as reader:
+        letters = log_reader.dead_letters(reader, settings)
+        found = {number: {*letters.of(real.letter.topic, number)} for number in reader.spans(real.letter.topic)}
         assert {number: offsets for number, offsets in found.items() if offsets} == {
             real.letter.partition: {real.letter.offset}
         }
@@ -139,11 +139,11 @@ def test_real_dead_letters_are_sent_and_forged_ones_are_not(running):
     )
     dry = command(settings, "redrive")
     done = command(settings, "redrive", "--yes")
-    for told in (dry, done):
-        assert told.exit_code == 1
+    for shown in (dry, done):
+        assert shown.exit_code == 1
         for why, count in (("is not an input of the service", 4), ("it is forged", 5), ("it is unproved", 1)):
-            assert told.stdout.count(why) == count, told.stdout
-        assert told.stdout.count("it has more than 65536 bytes") == 1
+            assert shown.stdout.count(why) == count, shown.stdout
+        assert shown.stdout.count("it has more than 65536 bytes") == 1
     assert done.stdout.endswith("sent again: 1, left: 6, forged: 5\n")
     scorer.wait_until(lambda: scored(settings)["keyless"] == 1, 60)
     assert scored(settings) == {"scored": 1, "keyless": 1}
@@ -164,10 +164,10 @@ def test_a_dead_letter_whose_source_has_expired_is_sent_only_on_demand(running):
     left = command(settings, "redrive", "--topic", labels, "--yes")
     assert left.stdout.count("it is unproved") == 2
     assert "--unproved" in left.stdout
-    told = command(settings, "redrive", "--topic", labels, "--unproved", "--yes").stdout
-    assert "another dead letter" in told  # two letters of one record are sent once
-    with log_reader.opened(settings) as archive:
-        assert [entry.value for entry in log_reader.whole(archive, labels)] == [label]
+    shown = command(settings, "redrive", "--topic", labels, "--unproved", "--yes").stdout
+    assert "another dead letter" in shown  # two letters of one record are sent once
+    with log_reader.opened(settings) as reader:
+        assert [entry.value for entry in log_reader.whole(reader, labels)] == [label]
 
 
 def test_a_dead_letter_that_copies_a_scored_transaction_is_not_sent(running):
@@ -175,8 +175,8 @@ def test_a_dead_letter_that_copies_a_scored_transaction_is_not_sent(running):
     inner = place_of(settings, settings.topics.transactions, payment("scored"))
     append(settings, [(CARD, payment("scored"), source(*inner))])
     assert "is accepted today, and may have been scored" in command(settings, "redrive", "--yes").stdout
-    told = command(settings, "redrive", "--topic", settings.topics.transactions, "--unproved", "--yes").stdout
-    assert "sent again: 1," in told
+    shown = command(settings, "redrive", "--topic", settings.topics.transactions, "--unproved", "--yes").stdout
+    assert "sent again: 1," in shown
     scorer.wait_until(lambda: scored(settings)["scored"] == 2, 60)
     both = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
     assert Counter(one.is_duplicate for one in both if one.transaction_id == "scored") == {False: 1, True: 1}
@@ -198,7 +198,7 @@ def test_control_characters_are_escaped_on_a_terminal_and_unchanged_in_a_file(ru
     (found,) = hostile_letters()
     place = [str(number) for number in found.place]
     for words in (["list"], ["list", "--json"], ["show", *place]):
-        said = command(settings, *words).stdout
-        assert all(line.isprintable() for line in said.split("\n"))
-    assert r"\x1b[2J\r\n\u202e" in said
+        shown = command(settings, *words).stdout
+        assert all(line.isprintable() for line in shown.split("\n"))
+    assert r"\x1b[2J\r\n\u202e" in shown
     assert command(settings, "show", *place, "--raw").stdout_bytes == hostile

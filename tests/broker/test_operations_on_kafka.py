@@ -115,7 +115,7 @@ def test_a_running_group_is_not_reset(settings, tmp_path):
         with pytest.raises(PreflightError, match="still runs: stop its processes"):
             list(reset.reset(settings, settings.scorer_group, really=True))
     with pytest.raises(ConfigurationError, match="not a group of this service"):
-        list(reset.reset(settings, "somebody-elses", really=True))
+        list(reset.reset(settings, "another-service", really=True))
 
 
 def test_a_scorer_does_not_start_when_unread_records_were_deleted(settings, tmp_path):

@@ -212,10 +212,10 @@ def test_the_end_of_a_batch_of_many_messages_is_found(settings):
     sender.produce_all(settings, good)
     sender.produce_all(settings, bomb, together)
     sender.produce_all(settings, good)
-    with TopicReader(settings, "test-many") as archive:
-        assert archive.spans(name) == {0: (0, 1002)}
+    with TopicReader(settings, "test-many") as reader:
+        assert reader.spans(name) == {0: (0, 1002)}
         started = monotonic()
-        assert [(entry.offset, entry.value) for entry in archive.read(name, 0)] == [
+        assert [(entry.offset, entry.value) for entry in reader.read(name, 0)] == [
             (0, b"good"),
             (1000, None),
             (1001, b"good"),

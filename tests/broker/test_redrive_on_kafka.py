@@ -71,9 +71,9 @@ def test_dead_letters_are_listed_and_shown_without_card_data(running):
 
 def test_a_dry_run_does_nothing(running):
     settings, _ = running
-    told = command(settings, "redrive").stdout
-    assert told.count("its original bytes were not kept") == 1
-    assert told.endswith("nothing was done: add --yes to do it\n")
+    output = command(settings, "redrive").stdout
+    assert output.count("its original bytes were not kept") == 1
+    assert output.endswith("nothing was done: add --yes to do it\n")
     assert not any(found.is_redriven for found in find_dead_letters(settings, DeadLetterFilter()).letters)
 
 
@@ -98,8 +98,8 @@ def test_repaired_bytes_are_sent_once_for_one_dead_letter(running, tmp_path):
     with pytest.raises(ConfigurationError, match="is for one dead letter"):
         list(redrive.redrive(settings, DeadLetterFilter(), RedriveOptions(payment(11))))
     for expected in ("sent again: 1, left: 0, forged: 0\n", "sent again: 0, left: 1, forged: 0\n"):
-        told = command(settings, "redrive", "--reason", "not_json", "--value-from", str(repaired), "--yes").stdout
-        assert told == expected
+        output = command(settings, "redrive", "--reason", "not_json", "--value-from", str(repaired), "--yes").stdout
+        assert output == expected
     scorer.wait_until(lambda: scored(settings)["t-11"] == 1, 60)
 
 

@@ -140,15 +140,15 @@ def test_one_command_rolls_back_to_an_earlier_model(running):
     (listed,) = json.loads(command(settings, "models", "list", "--json"))
     assert (listed["version"], listed["signed_with"], listed["is_active"]) == (first, "2026", True)
     assert metric(scorer, "fraud_signatures_demanded") == 1
-    refused = CliRunner().invoke(app, ["models", "rollback", "forest-none"], env=environment(settings))
-    assert "there is no model forest-none" in str(refused.exception)
+    failed = CliRunner().invoke(app, ["models", "rollback", "forest-none"], env=environment(settings))
+    assert "there is no model forest-none" in str(failed.exception)
 
 
 def test_after_re_signing_no_record_needs_the_old_key(running):
     settings, scorer, learner = running
     (settings.signing_key_dir / "2027").write_text("n" * 64)
-    refused = CliRunner().invoke(app, ["sign", "--yes"], env=environment(settings))
-    assert f"group {settings.learner_group} still runs" in str(refused.exception)
+    failed = CliRunner().invoke(app, ["sign", "--yes"], env=environment(settings))
+    assert f"group {settings.learner_group} still runs" in str(failed.exception)
 
     assert learner.stop() == 0
     before = len(read_all(settings, settings.topics.risk))

@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.kafka]
 @pytest.fixture(scope="module")
 def settings(apache_kafka, tmp_path_factory):
     """Write, on one partition: records 0 to 9, an aborted transaction, records 14 to 18, an open transaction."""
-    settings = fresh_settings(apache_kafka.bootstrap, tmp_path_factory.mktemp("archive"))
-    producer = Producer({**clients.connection(settings), "transactional.id": "archive"})
+    settings = fresh_settings(apache_kafka.bootstrap, tmp_path_factory.mktemp("reader"))
+    producer = Producer({**clients.connection(settings), "transactional.id": "reader"})
     producer.init_transactions(30)
     for count, end in ((10, producer.commit_transaction), (3, producer.abort_transaction), (5, None)):
         producer.begin_transaction()
@@ -37,8 +37,8 @@ def settings(apache_kafka, tmp_path_factory):
 
 
 def test_only_committed_records_are_read_in_order(settings):
-    with TopicReader(settings, "test") as archive:
-        entries = list(archive.read(settings.topics.scores, 1))
+    with TopicReader(settings, "test") as reader:
+        entries = list(reader.read(settings.topics.scores, 1))
     assert [entry.offset for entry in entries] == list(range(10))
     assert entries[3].value.endswith(b"-3")
     assert entries[0].header("h") == "x"
@@ -46,31 +46,31 @@ def test_only_committed_records_are_read_in_order(settings):
 
 
 def test_an_open_transaction_is_beyond_the_end(settings):
-    with TopicReader(settings, "test") as archive:
-        spans = archive.spans(settings.topics.scores)
+    with TopicReader(settings, "test") as reader:
+        spans = reader.spans(settings.topics.scores)
     assert spans[1] == OffsetRange(0, 15)  # ten records, a marker, three aborted ones, a marker
     assert spans[0] == OffsetRange(0, 0)
 
 
 def test_ranges_of_a_partition_are_read_one_after_another(settings):
-    with TopicReader(settings, "test") as archive:
-        first = archive.read(settings.topics.scores, 1, 2, 5)
+    with TopicReader(settings, "test") as reader:
+        first = reader.read(settings.topics.scores, 1, 2, 5)
         assert [entry.offset for entry in first] == [2, 3, 4]
-        assert next(archive.read(settings.topics.scores, 1)).offset == 0  # a reading that is given up leaves nothing
-        assert [entry.offset for entry in archive.read(settings.topics.scores, 1, 8, 900)] == [8, 9]
-        assert list(archive.read(settings.topics.scores, 0)) == []
+        assert next(reader.read(settings.topics.scores, 1)).offset == 0  # an unfinished read has no effect on the next
+        assert [entry.offset for entry in reader.read(settings.topics.scores, 1, 8, 900)] == [8, 9]
+        assert list(reader.read(settings.topics.scores, 0)) == []
 
 
 def test_the_first_offset_at_or_after_a_time_is_found(settings):
-    with TopicReader(settings, "test") as archive:
-        moment = next(archive.read(settings.topics.scores, 1)).timestamp
-        assert archive.since(settings.topics.scores, moment)[1] == 0
-        assert archive.since(settings.topics.scores, moment + 86_400_000)[1] == 15
+    with TopicReader(settings, "test") as reader:
+        moment = next(reader.read(settings.topics.scores, 1)).timestamp
+        assert reader.since(settings.topics.scores, moment)[1] == 0
+        assert reader.since(settings.topics.scores, moment + 86_400_000)[1] == 15
 
 
 def test_a_missing_topic_is_named(settings):
-    with TopicReader(settings, "test") as archive, pytest.raises(TopicReadError, match="no-such-topic"):
-        archive.spans("no-such-topic")
+    with TopicReader(settings, "test") as reader, pytest.raises(TopicReadError, match="no-such-topic"):
+        reader.spans("no-such-topic")
 
 
 def test_committed_offsets_wait_for_an_open_transaction_of_the_group(settings, monkeypatch):
@@ -88,8 +88,8 @@ def test_committed_offsets_wait_for_an_open_transaction_of_the_group(settings, m
 
     ended: list[float] = []
     monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
-    with TopicReader(settings, "test") as archive:
-        found = consumer_groups.committed_offsets(settings, group, archive, settings.topics.labels)
+    with TopicReader(settings, "test") as reader:
+        found = consumer_groups.committed_offsets(settings, group, reader, settings.topics.labels)
     assert found == dict.fromkeys(found) | {1: 7}
     assert ended
     consumer.close()
@@ -109,6 +109,6 @@ def test_changelog_rows_wait_for_an_open_transaction(settings, monkeypatch):
         ended.append(seconds)
 
     monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=time.monotonic, sleep=end))
-    with TopicReader(settings, "test") as archive:
-        assert list(changelogs.last_rows(settings, archive, settings.topics.risk)) == [(0, b"k", b"late")]
+    with TopicReader(settings, "test") as reader:
+        assert list(changelogs.last_rows(settings, reader, settings.topics.risk)) == [(0, b"k", b"late")]
     assert ended

@@ -83,9 +83,9 @@ def test_cases_skips_and_counts_an_invalid_alert(cases, capsys, name):
     cases.take(Received(changed(), HEADERS, 42))
     assert [row[1:3] for row in cases.open()] == [("c-bad", 1)]
     assert (cases.offsets(), cases.skipped.count) == ({3: 43}, 1)
-    told = capsys.readouterr().err
-    assert "partition 3 offset 41" in told
-    assert told.strip().isprintable()
+    shown = capsys.readouterr().err
+    assert "partition 3 offset 41" in shown
+    assert shown.strip().isprintable()
 
 
 @pytest.mark.parametrize("name", BAD_ALERTS)
@@ -95,9 +95,9 @@ def test_the_freezer_skips_an_invalid_alert_and_handles_the_others(freezer, caps
     freezer._handle([Received(value, headers, 41), Received(changed(), HEADERS, 42), Received(other, HEADERS, 43)])
     assert freezer._producer.sent == ["c-bad", "c-other"]
     assert (freezer._producer.committed, freezer._skipped.count) == (1, 1)
-    told = capsys.readouterr().err
-    assert "partition 3 offset 41" in told
-    assert told.strip().isprintable()
+    shown = capsys.readouterr().err
+    assert "partition 3 offset 41" in shown
+    assert shown.strip().isprintable()
 
 
 def test_a_flood_of_invalid_alerts_logs_few_lines_and_counts_all(cases, capsys):

@@ -38,8 +38,8 @@ def send_events(trial: Trial, rng: random.Random) -> None:
     sent = [sender.OutgoingRecord(names.transactions, one.card_id.encode(), encode(one), []) for one in payments]
     sent += [sender.OutgoingRecord(names.labels, one.card_id.encode(), encode(one), []) for one in labels]
     sender.produce_all(trial.settings, sent)
-    refused = sum(one.labelled_at != now for one in labels)
-    trial.load.expect(len(payments) + refused)
+    rejected = sum(one.labelled_at != now for one in labels)
+    trial.load.expect(len(payments) + rejected)
 
 
 def _payments(now: int, rng: random.Random) -> Iterator[Transaction]:
@@ -55,7 +55,7 @@ def _payments(now: int, rng: random.Random) -> Iterator[Transaction]:
 def _labels(now: int) -> Iterator[Label]:
     for number in range(EACH):
         for at in (0, now, BROKER_TIME):
-            yield label(f"nobody-{number}", at, card_id=f"hostile-{number % CARDS}")
+            yield label(f"unknown-{number}", at, card_id=f"hostile-{number % CARDS}")
 
 
 def send_unbelieved(trial: Trial) -> None:

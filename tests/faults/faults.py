@@ -97,17 +97,17 @@ def scorer_crash(trial: Trial, rng: random.Random, ground: Ground) -> int:
 
 @fault("learner killed at a step of its checkpoint", quick=1, full=20)
 def learner_crash(trial: Trial, rng: random.Random, ground: Ground) -> int:
-    return _crash(trial, trial.learner, rng, 4, trial.taught.read)
+    return _crash(trial, trial.learner, rng, 4, trial.published.read)
 
 
 @fault("rolling restart by SIGTERM", quick=1, full=5)
 def rolling_restart(trial: Trial, rng: random.Random, ground: Ground) -> None:
     for process in (trial.scorer, trial.learner):
-        began = time.monotonic()
+        started = time.monotonic()
         assert process.stop() == 0
         process.start()
         trial.await_(lambda process=process: process.status("/readyz") == 200, "a restart")
-        trial.settle(began)
+        trial.settle(started)
 
 
 @fault("upgrade to another state schema, and back", quick=1, full=5)
@@ -115,14 +115,14 @@ def upgraded(trial: Trial, rng: random.Random, ground: Ground) -> None:
     """The new release must reject the state before it writes anything, so that the old release can continue."""
     process = trial.scorer
     assert process.stop() == 0
-    began = time.monotonic()
+    started = time.monotonic()
     process.module = "faults.upgraded"
     process.start()
     assert process.process.wait(PATIENCE) == 1
     assert "go back to the version that wrote it" in last_words(process), last_words(process)
     process.module = "fraud_service"
     process.start()
-    trial.settle(began)
+    trial.settle(started)
 
 
 @fault("SIGSTOP beyond session and transaction timeout", quick=1, full=5)
@@ -144,8 +144,8 @@ def learner_stopped(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.learner.process.send_signal(signal.SIGSTOP)
     trial.pass_time(FROZEN)
     trial.learner.process.send_signal(signal.SIGCONT)
-    before = trial.taught.read()
-    trial.recoveries.append(trial.await_(lambda: trial.taught.read() > before, "the next snapshot"))
+    before = trial.published.read()
+    trial.recoveries.append(trial.await_(lambda: trial.published.read() > before, "the next snapshot"))
 
 
 @fault("scale 1 → 3 → 2 → 1", quick=1, full=5)
@@ -160,18 +160,18 @@ def scale(trial: Trial, rng: random.Random, ground: Ground) -> None:
 @fault("two processes with one identity", quick=1, full=5)
 def one_identity(trial: Trial, rng: random.Random, ground: Ground) -> None:
     """The second takes over, and the first must end with the reason in its log. Then only one of them runs."""
-    began = time.monotonic()
+    started = time.monotonic()
     twin = trial.service("score", "scorer-0")
     twin.folder = trial.folder / "twin"
     with twin:
         while trial.scorer.process.poll() is None:
-            assert elapsed(began) < PATIENCE, "no process was fenced"
+            assert elapsed(started) < PATIENCE, "no process was fenced"
             time.sleep(ASK)
         assert trial.scorer.process.returncode == 1
         assert "FRAUD_INSTANCE_ID of its own" in trial.scorer.log()
         twin.kill()
     trial.scorer.start()
-    trial.settle(began)
+    trial.settle(started)
 
 
 @fault("all brokers down", quick=1, full=3)
@@ -228,7 +228,7 @@ def corrupted(trial: Trial, rng: random.Random, ground: Ground) -> None:
     process.start()  # RocksDB moves its log into tables when it opens the state
     trial.await_(lambda: process.status("/readyz") == 200, "a restart")
     process.kill()
-    began = time.monotonic()
+    started = time.monotonic()
     for path in sorted(process.folder.rglob("*.sst")):
         content = bytearray(path.read_bytes())
         for place in rng.sample(range(len(content)), min(200, len(content))):
@@ -236,14 +236,14 @@ def corrupted(trial: Trial, rng: random.Random, ground: Ground) -> None:
         path.write_bytes(content)
     process.start()
     while process.status("/readyz") != 200:
-        assert elapsed(began) < PATIENCE, "neither ready nor refused"
+        assert elapsed(started) < PATIENCE, "neither ready nor ended"
         if process.process.poll() is not None:
-            trial.remarks.append("corrupted state was refused at the start")
+            trial.remarks.append("the process rejected its corrupted state at the start")
             shutil.rmtree(process.folder / "state")
             process.start()
         time.sleep(ASK)
     _lose_state_when_it_ends(trial, process)
-    trial.settle(began)
+    trial.settle(started)
 
 
 def _lose_state_when_it_ends(trial: Trial, process: Service) -> None:
@@ -263,13 +263,13 @@ def _lose_state_when_it_ends(trial: Trial, process: Service) -> None:
 def disk_full(trial: Trial, rng: random.Random, ground: Ground) -> None:
     process, state = trial.scorer, trial.scorer.folder / "state"
     process.kill()
-    began = time.monotonic()
+    started = time.monotonic()
     shutil.rmtree(state)
     state.mkdir()
     if not _mount(state):
         trial.remarks.append("skipped: no file system could be mounted here")
         process.start()
-        trial.settle(began)
+        trial.settle(started)
         return
     try:
         process.start()
@@ -329,7 +329,7 @@ def rebalance_in_recovery(trial: Trial, rng: random.Random, ground: Ground) -> N
 
 @fault("committed offsets deleted", quick=1, full=3)
 def offsets_deleted(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """The scorer must refuse to start, and start again after the offsets are restored."""
+    """The scorer must end at its start, and start again after the offsets are restored."""
     trial.scorer.stop()
     topic, group = trial.settings.topics.transactions, trial.settings.scorer_group
     consumer = Consumer({"bootstrap.servers": trial.bootstrap, "group.id": group, "enable.auto.commit": False})
@@ -378,8 +378,8 @@ def snapshots(trial: Trial, rng: random.Random, ground: Ground) -> None:
     assert producer.flush(30) == 0
     trial.await_(lambda: "snapshot_record_rejected" in trial.scorer.log(), "a rejected snapshot")
     trial.settle()
-    before = trial.taught.read()
-    trial.await_(lambda: trial.taught.read() > before + 1, "the next snapshots")
+    before = trial.published.read()
+    trial.await_(lambda: trial.published.read() > before + 1, "the next snapshots")
     trial.settle()
 
 
@@ -419,11 +419,11 @@ def hostile_records(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.settle()
     for process in (trial.scorer, trial.learner):
         process.kill()
-    killed, before = time.monotonic(), trial.taught.read()
+    killed, before = time.monotonic(), trial.published.read()
     for process in (trial.scorer, trial.learner):
         process.start()
     trial.settle(killed)
-    trial.await_(lambda: trial.taught.read() > before, "the next snapshot")
+    trial.await_(lambda: trial.published.read() > before, "the next snapshot")
     assert len(trial.endings) == ended, "a record ended a process"
     assert "snapshot_record_rejected" in trial.scorer.log()
     assert all("model_record_rejected" in process.log() for process in (trial.scorer, trial.learner))
@@ -443,9 +443,9 @@ def clock_steps(trial: Trial, rng: random.Random, ground: Ground) -> None:
         trial.settle()
         for step in (-3600, 3600, 0):
             _set(clock, step)
-            stepped, before = time.monotonic(), trial.taught.read()
+            stepped, before = time.monotonic(), trial.published.read()
             trial.pass_time(2)
-            trial.await_(lambda before=before: trial.taught.read() > before, "the next snapshot")
+            trial.await_(lambda before=before: trial.published.read() > before, "the next snapshot")
             trial.settle(stepped)
         assert process.stop() == 0
         process.module = "fraud_service"
@@ -466,15 +466,15 @@ def backlog(trial: Trial, rng: random.Random, ground: Ground) -> None:
     trial.scorer.stop()
     size = 20_000 if ground.is_quick else 1_000_000
     trial.load.burst(size)
-    began = time.monotonic()
+    started = time.monotonic()
     trial.scorer.start()
-    trial.settle(began)
+    trial.settle(started)
     trial.remarks.append(f"{size:,} transactions decided in {trial.recoveries[-1]} s, start included")
 
 
 @fault("log start beyond the committed offset", quick=1, full=1, loses_input=True)
 def log_start_beyond(trial: Trial, rng: random.Random, ground: Ground) -> None:
-    """The scorer refuses to start, because unprocessed messages were deleted. Last, because it ends the trial."""
+    """The scorer ends at its start, because unprocessed messages were deleted. Last, because it ends the trial."""
     trial.finish()
     trial.load.burst(500)
     ends = [

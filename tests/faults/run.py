@@ -59,7 +59,7 @@ def attempt(course: deque[tuple[Fault, int]], seed: int, ground: Ground, folder:
 
     Completed faults leave the course. If one fails, another trial continues with the rest.
     """
-    result, began, rng = Result(seed), time.monotonic(), random.Random(seed)
+    result, started, rng = Result(seed), time.monotonic(), random.Random(seed)
     through = f"127.0.0.1:{ground.proxy.port}" if ground.proxy and not course[0][0].is_direct else ""
     trial = Trial(ground.broker.bootstrap, folder, seed, through, RATE, replication=course[0][0].brokers)
     try:
@@ -72,7 +72,7 @@ def attempt(course: deque[tuple[Fault, int]], seed: int, ground: Ground, folder:
                     result.judge(verify(trial.settings, trial.depth), trial.forged)
                 for _ in range(times):
                     result.runs += fault.do(trial, rng, ground) or 1
-                say(f"{elapsed(began):7.1f} s  {fault.name}: recovered in {trial.recoveries[-times:]} s")
+                say(f"{elapsed(started):7.1f} s  {fault.name}: recovered in {trial.recoveries[-times:]} s")
             if not fault.loses_input:
                 trial.finish()
                 result.judge(verify(trial.settings, trial.depth), trial.forged)
@@ -83,7 +83,7 @@ def attempt(course: deque[tuple[Fault, int]], seed: int, ground: Ground, folder:
     result.recoveries = trial.recoveries
     result.remarks += dict.fromkeys(trial.remarks)
     result.remarks += dict.fromkeys(f"{ending.name} ended with {ending.code}" for ending in trial.endings)
-    result.seconds = elapsed(began)
+    result.seconds = elapsed(started)
     return result
 
 

@@ -47,7 +47,7 @@ class Sampler:
     """Sample the processes of a trial every few seconds in a thread, as a context manager."""
 
     trial: Trial
-    began: float
+    started: float
     samples: list[Sample] = field(default_factory=list)
 
     def __enter__(self) -> list[Sample]:
@@ -72,7 +72,7 @@ class Sampler:
         resident = next(line for line in (place / "status").read_text().splitlines() if line.startswith("VmRSS"))
         files = [path.stat().st_size for path in (process.folder / "state").rglob("*") if path.is_file()]
         return Sample(
-            elapsed(self.began),
+            elapsed(self.started),
             process.verb,
             int(resident.split()[1]) / 1024,
             len(list((place / "fd").iterdir())),
@@ -109,18 +109,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     require_kafka()
     say(f"seed {asked.seed}")
-    result, struck, began = Result(asked.seed), [], time.monotonic()
+    result, struck, started = Result(asked.seed), [], time.monotonic()
     with ExitStack() as stack:
         folder = asked.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         broker = stack.enter_context(ApacheKafka(is_fronted=True))
         proxy = stack.enter_context(Proxy(broker.back, broker.front))
         trial = Trial(broker.bootstrap, folder, asked.seed, f"127.0.0.1:{proxy.port}", asked.rate)
-        with trial, Sampler(trial, began) as samples:
-            strike(trial, Ground(broker, proxy, is_quick=True), asked, struck, began)
+        with trial, Sampler(trial, started) as samples:
+            strike(trial, Ground(broker, proxy, is_quick=True), asked, struck, started)
             result.runs = len(struck)
             trial.finish()
         result.judge(verify(trial.settings, trial.depth), trial.forged)
-    result.recoveries, result.seconds = trial.recoveries, elapsed(began)
+    result.recoveries, result.seconds = trial.recoveries, elapsed(started)
     result.remarks += [f"{ending.name} ended with {ending.code}: {ending.last_words}" for ending in trial.endings]
     found = summary([result], asked.seed) | {"seconds": result.seconds, "transactions": trial.load.sent}
     say(str(result))
@@ -130,18 +130,18 @@ def main() -> int:
 
 
 def strike(
-    trial: Trial, ground: Ground, asked: argparse.Namespace, struck: list[tuple[float, str]], began: float
+    trial: Trial, ground: Ground, asked: argparse.Namespace, struck: list[tuple[float, str]], started: float
 ) -> None:
     """Cause random faults with pauses between them until the time is over."""
     rng = random.Random(asked.seed)
     faults = [one for one in FAULTS if one.brokers == 1 and not one.loses_input]
-    while elapsed(began) < asked.hours * 3600:
+    while elapsed(started) < asked.hours * 3600:
         trial.pass_time(rng.uniform(*CALM))
         trial.supervise()
         fault = rng.choice(faults)
-        struck.append((elapsed(began), fault.name))
+        struck.append((elapsed(started), fault.name))
         fault.do(trial, rng, ground)
-        say(f"{elapsed(began):7.1f} s  {fault.name}: recovered in {trial.recoveries[-1]} s")
+        say(f"{elapsed(started):7.1f} s  {fault.name}: recovered in {trial.recoveries[-1]} s")
 
 
 if __name__ == "__main__":

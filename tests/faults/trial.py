@@ -105,14 +105,14 @@ class Trial:
         with ExitStack() as stack:
             names = self.settings.topics
             self.decided = self._counted(stack, names.scores, names.dead_letters)
-            self.taught = self._counted(stack, names.snapshots)
+            self.published = self._counted(stack, names.snapshots)
             self.load = Load(self.settings, self.seed, self.rate)
             for process in self.running:
                 stack.enter_context(process)
             for process in self.running:
                 process.await_ready()
             stack.enter_context(self.load)
-            self.await_(lambda: self.taught.read() > 0, "the first snapshot")
+            self.await_(lambda: self.published.read() > 0, "the first snapshot")
             self._stack = stack.pop_all()
         return self
 
@@ -150,12 +150,12 @@ class Trial:
 
     def await_(self, happened: Callable[[], bool], what: str, timeout: float = PATIENCE) -> float:
         """Wait for a condition and restart every process that ends; returns the seconds it took."""
-        began = time.monotonic()
+        started = time.monotonic()
         while not happened():
             self.supervise()
-            assert elapsed(began) < timeout, f"{what} took longer than {timeout:.0f} s"
+            assert elapsed(started) < timeout, f"{what} took longer than {timeout:.0f} s"
             time.sleep(ASK)
-        return elapsed(began)
+        return elapsed(started)
 
     def supervise(self) -> None:
         """Restart processes that have ended."""
@@ -172,9 +172,9 @@ class Trial:
 
     def settle(self, since: float | None = None) -> None:
         """Wait until all messages so far are decided, and record the seconds from `since` (or now) as a recovery."""
-        began, wanted = time.monotonic() if since is None else since, self.load.sent
+        started, wanted = time.monotonic() if since is None else since, self.load.sent
         self.await_(lambda: self.decided.read() >= wanted, f"deciding {wanted} messages, {self.decided.total} done")
-        self.recoveries.append(elapsed(began))
+        self.recoveries.append(elapsed(started))
 
     def pass_time(self, seconds: float, is_so: Callable[[], bool] = lambda: True) -> None:
         """Let time pass during a fault, and check all the time that the condition holds."""

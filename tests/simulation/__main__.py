@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run only this seed, and print its trace")
     parser.add_argument("--processes", type=int, default=2, help="number of processes")
     options = parser.parse_args()
-    began = time.monotonic()
+    started = time.monotonic()
     if options.seed is None:
         with ProcessPoolExecutor(options.processes, initializer=silence) as pool:
             seeds = range(options.first, options.first + options.seeds)
@@ -37,7 +37,7 @@ def main() -> int:
         runs = both(options.seed)
         for one in runs:
             print(one.role, *one.trace, sep="\n", file=sys.stderr)
-    report(runs, time.monotonic() - began)
+    report(runs, time.monotonic() - started)
     return int(any(one.anomalies for one in runs))
 
 

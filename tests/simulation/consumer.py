@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 from simulation.admin import metadata
-from simulation.errors import BrokerError, disconnected, refused, timed_out
+from simulation.errors import BrokerError, disconnected, kafka_error, timed_out
 from simulation.groups import Member, Membership
 from simulation.host import here
 from simulation.log import Record
@@ -111,7 +111,7 @@ class Consumer:
         """Continue from another offset."""
         cursor = self._cursors.get(_place(partition))
         if cursor is None:
-            raise refused(KafkaError._STATE)
+            raise kafka_error(KafkaError._STATE)
         cursor.next = partition.offset if partition.offset >= 0 else _logical(partition)
         cursor.position = OFFSET_INVALID
 
@@ -147,7 +147,7 @@ class Consumer:
         try:
             self._host.call("commit", lambda: self._broker.groups.commit(self._membership, wanted), [timed_out])
         except BrokerError as error:
-            raise refused(error.code) from error
+            raise kafka_error(error.code) from error
         return offsets
 
     def get_watermark_offsets(

@@ -17,7 +17,7 @@ class Crash(BaseException):
     """The process has crashed: none of its later calls reach the broker."""
 
 
-def refused(code: int, *, fatal: bool = False, retriable: bool = False, abortable: bool = False) -> KafkaException:
+def kafka_error(code: int, *, fatal: bool = False, retriable: bool = False, abortable: bool = False) -> KafkaException:
     """Create the exception that a client raises for an error code."""
     return KafkaException(
         KafkaError(code, KafkaError(code).name(), fatal=fatal, retriable=retriable, txn_requires_abort=abortable)
@@ -26,14 +26,14 @@ def refused(code: int, *, fatal: bool = False, retriable: bool = False, abortabl
 
 def timed_out() -> KafkaException:
     """Create the retriable exception of a client that got no response in time."""
-    return refused(KafkaError._TIMED_OUT, retriable=True)
+    return kafka_error(KafkaError._TIMED_OUT, retriable=True)
 
 
 def undelivered() -> KafkaException:
     """Create the error of a delivery report when the message may or may not have arrived."""
-    return refused(KafkaError._MSG_TIMED_OUT)
+    return kafka_error(KafkaError._MSG_TIMED_OUT)
 
 
 def disconnected() -> KafkaException:
     """Create the error that a poll returns after a broken connection."""
-    return refused(KafkaError._TRANSPORT)
+    return kafka_error(KafkaError._TRANSPORT)

@@ -45,7 +45,7 @@ class Group:
     members: dict[str, Member] = field(default_factory=dict)
     generation: int = 0
     is_rebalancing: bool = False
-    began: float = 0.0
+    started: float = 0.0
     offsets: dict[Place, int] = field(default_factory=dict)
     held: dict[int, dict[Place, int]] = field(default_factory=dict)  # offsets in open transactions, by producer
 
@@ -135,7 +135,7 @@ class Groups:
                     self._rebalance(group, now)
             if group.is_rebalancing and group.members:
                 limit = max(member.rebalance_timeout for member in group.members.values())
-                self._complete(group, now, is_over=now - group.began > limit)
+                self._complete(group, now, is_over=now - group.started > limit)
 
     def _apply(self, name: str, offsets: dict[Place, int]) -> None:
         self.of(name).offsets.update(offsets)
@@ -152,7 +152,7 @@ class Groups:
 
     def _rebalance(self, group: Group, now: float) -> None:
         if not group.is_rebalancing:
-            group.is_rebalancing, group.began = True, now
+            group.is_rebalancing, group.started = True, now
             for member in group.members.values():
                 member.has_joined = False
 

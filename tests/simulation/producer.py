@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
-from simulation.errors import BrokerError, refused, timed_out, undelivered
+from simulation.errors import BrokerError, kafka_error, timed_out, undelivered
 from simulation.host import here
 from simulation.log import Record
 from simulation.messages import Message
@@ -58,7 +58,7 @@ class Producer:
         """Open a transaction, which the broker creates at the first record."""
         self._require_no_fatal()
         if self._state != "idle" or self._identity is None:
-            raise refused(KafkaError._STATE)
+            raise kafka_error(KafkaError._STATE)
         self._state, self._is_known = "open", False
 
     def produce(  # noqa: PLR0917 - confluent_kafka has them so
@@ -74,7 +74,7 @@ class Producer:
         """Queue a message."""
         self._require_no_fatal()
         if self._name is not None and self._state != "open":
-            raise refused(KafkaError._STATE)
+            raise kafka_error(KafkaError._STATE)
         if partition is None:
             partition = murmur2_partition(key or b"", self._broker.counts[topic])
         self._host.call("produce", lambda: None, [BufferError])
@@ -212,7 +212,7 @@ class Producer:
             return KafkaException(self._fatal)
         if self._state == "open":
             self._state = "failed"
-        return refused(error.code, abortable=True)
+        return kafka_error(error.code, abortable=True)
 
     def _require_no_fatal(self) -> None:
         if self._fatal is not None:
@@ -221,4 +221,4 @@ class Producer:
     def _require(self, *states: str) -> None:
         self._require_no_fatal()
         if self._state not in states:
-            raise refused(KafkaError._STATE, abortable=self._state == "failed")
+            raise kafka_error(KafkaError._STATE, abortable=self._state == "failed")

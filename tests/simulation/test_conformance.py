@@ -136,7 +136,7 @@ def read(made, topic: str, count: int) -> list[tuple[int, bytes]]:
 
 
 @contextmanager
-def refused(*codes: int):
+def raises_code(*codes: int):
     with pytest.raises(KafkaException) as caught:
         yield
     assert caught.value.args[0].code() in codes
@@ -189,7 +189,7 @@ def test_an_empty_transaction_writes_nothing(cluster):
 def test_a_second_begin_raises_an_error(cluster):
     made = cluster.producer()
     made.begin_transaction()
-    with refused(KafkaError._STATE):
+    with raises_code(KafkaError._STATE):
         made.begin_transaction()
 
 
@@ -202,7 +202,7 @@ def test_a_successor_aborts_the_open_transaction_and_fences(cluster):
     heir.begin_transaction()
     cluster.write(heir, b"heir")
     heir.commit_transaction(30)
-    with refused(KafkaError._FENCED):
+    with raises_code(KafkaError._FENCED):
         zombie.commit_transaction(30)
     assert read(cluster.consumer(), cluster.topic, 1) == [(2, b"heir")]
 
@@ -212,22 +212,22 @@ def test_a_transaction_timeout_aborts_and_fences_the_producer(cluster):
     slow.begin_transaction()
     cluster.write(slow, b"slow")
     cluster.wait(lambda: cluster.ends() == (2, 2))
-    with refused(KafkaError._FENCED):
+    with raises_code(KafkaError._FENCED):
         slow.commit_transaction(30)
     assert read(cluster.consumer(), cluster.topic, 0) == []
 
 
 def joined(cluster, **options):
     """Return a consumer that has joined the group, and the list of its callbacks' calls."""
-    told: list[tuple[str, list[int]]] = []
+    calls: list[tuple[str, list[int]]] = []
 
     def note(what: str):
-        return lambda _, places: told.append((what, sorted(place.partition for place in places)))
+        return lambda _, places: calls.append((what, sorted(place.partition for place in places)))
 
     made = cluster.consumer(**options)
     made.subscribe([cluster.topic], on_assign=note("assigned"), on_revoke=note("revoked"), on_lost=note("lost"))
-    cluster.wait(lambda: told, made)
-    return made, told
+    cluster.wait(lambda: calls, made)
+    return made, calls
 
 
 def test_offsets_are_committed_with_the_transaction_or_not_at_all(cluster):
@@ -247,21 +247,21 @@ def test_a_consumer_waits_for_offsets_in_an_open_transaction(cluster):
     made.begin_transaction()
     cluster.write(made, b"a")
     made.send_offsets_to_transaction(offsets(cluster, 7), member.consumer_group_metadata(), 30)
-    with refused(KafkaError._TIMED_OUT, KafkaError.UNSTABLE_OFFSET_COMMIT):
+    with raises_code(KafkaError._TIMED_OUT, KafkaError.UNSTABLE_OFFSET_COMMIT):
         member.committed([TopicPartition(cluster.topic, 0)], 1)
     made.commit_transaction(30)
     assert committed(member, cluster) == 7
 
 
 def test_a_returning_static_member_keeps_its_partitions_and_fences(cluster):
-    member, told = joined(cluster, **{"group.instance.id": "pod-0"})
+    member, calls = joined(cluster, **{"group.instance.id": "pod-0"})
     old = member.consumer_group_metadata()
     heir, heirs = joined(cluster, **{"group.instance.id": "pod-0"})
-    assert told == heirs == [("assigned", [0, 1])]
+    assert calls == heirs == [("assigned", [0, 1])]
     made = cluster.producer()
     made.begin_transaction()
     cluster.write(made, b"a")
-    with refused(KafkaError.FENCED_INSTANCE_ID, KafkaError.UNKNOWN_MEMBER_ID):
+    with raises_code(KafkaError.FENCED_INSTANCE_ID, KafkaError.UNKNOWN_MEMBER_ID):
         made.send_offsets_to_transaction(offsets(cluster, 1), old, 30)
     made.abort_transaction(30)
     made.begin_transaction()
@@ -270,16 +270,16 @@ def test_a_returning_static_member_keeps_its_partitions_and_fences(cluster):
 
 
 def test_a_new_member_takes_half_and_an_old_generation_cannot_commit(cluster):
-    first, told = joined(cluster, **{"group.instance.id": "pod-0"})
+    first, calls = joined(cluster, **{"group.instance.id": "pod-0"})
     old = first.consumer_group_metadata()
     second = cluster.consumer(**{"group.instance.id": "pod-1"})
     seen: list[list[int]] = []
     second.subscribe([cluster.topic], on_assign=lambda _, places: seen.append([place.partition for place in places]))
-    cluster.wait(lambda: seen and len(told) == 3, first, second)
-    assert told == [("assigned", [0, 1]), ("revoked", [0, 1]), ("assigned", [0])]
+    cluster.wait(lambda: seen and len(calls) == 3, first, second)
+    assert calls == [("assigned", [0, 1]), ("revoked", [0, 1]), ("assigned", [0])]
     assert seen == [[1]]
     made = cluster.producer()
     made.begin_transaction()
     cluster.write(made, b"a")
-    with refused(KafkaError.ILLEGAL_GENERATION):
+    with raises_code(KafkaError.ILLEGAL_GENERATION):
         made.send_offsets_to_transaction(offsets(cluster, 1), old, 30)

@@ -32,7 +32,7 @@ class Transaction:
     timeout: float
     epoch: int = -1
     status: str = "empty"  # ongoing, ending, committed, aborted
-    began: float = 0.0
+    started: float = 0.0
     is_commit: bool = False
     partitions: set[Place] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
@@ -95,7 +95,7 @@ class Transactions:
     def advance(self, now: float) -> None:
         """Write the markers that are due, and abort transactions after their timeout."""
         for transaction in self._known.values():
-            if transaction.status == "ongoing" and now >= transaction.began + transaction.timeout:
+            if transaction.status == "ongoing" and now >= transaction.started + transaction.timeout:
                 transaction.epoch += 1  # fences the slow producer
                 self._end(transaction, now, is_commit=False)
             if transaction.status == "ending":
@@ -104,7 +104,7 @@ class Transactions:
     def next_event(self) -> float:
         """Return the time of the next effect of `advance`."""
         times = [due for transaction in self._known.values() for due, _ in transaction.markers]
-        times += [one.began + one.timeout for one in self._known.values() if one.status == "ongoing"]
+        times += [one.started + one.timeout for one in self._known.values() if one.status == "ongoing"]
         return min(times, default=float("inf"))
 
     @property
@@ -123,7 +123,7 @@ class Transactions:
         if transaction.status == "ending":
             raise BrokerError(KafkaError.CONCURRENT_TRANSACTIONS)
         if transaction.status != "ongoing":
-            transaction.status, transaction.began = "ongoing", now
+            transaction.status, transaction.started = "ongoing", now
         return transaction
 
     def _end(self, transaction: Transaction, now: float, *, is_commit: bool) -> None:

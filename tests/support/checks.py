@@ -173,7 +173,7 @@ def planted(seed: int, count: int) -> list[Planted]:
     return examples
 
 
-def teach(model: Learner, examples: Iterable[Planted]) -> None:
+def learn_all(model: Learner, examples: Iterable[Planted]) -> None:
     """Let the model learn the examples in order."""
     for row, is_fraud in examples:
         model.learn(row, is_fraud=is_fraud)
@@ -234,32 +234,32 @@ def check_a_row_that_is_not_finite_harms_no_other(model: Scorer) -> None:
 
 def check_learning_continues_after_a_restart(model: Learner) -> None:
     interrupted, examples = model.restored(model.data()), planted(6, 1000)
-    teach(model, examples)
-    teach(interrupted, examples[:500])
+    learn_all(model, examples)
+    learn_all(interrupted, examples[:500])
     interrupted = interrupted.restored(interrupted.data())
-    teach(interrupted, examples[500:])
+    learn_all(interrupted, examples[500:])
     assert interrupted.data() == model.data()
     assert interrupted.score(EXTREMES) == model.score(EXTREMES)
 
 
 def check_the_same_examples_teach_the_same(model: Learner) -> None:
     twin, stranger = model.restored(model.data()), model.restored(model.data())
-    teach(model, planted(7, 300))
-    teach(twin, planted(7, 300))
-    teach(stranger, planted(8, 300))
+    learn_all(model, planted(7, 300))
+    learn_all(twin, planted(7, 300))
+    learn_all(stranger, planted(8, 300))
     assert twin.data() == model.data()
     assert stranger.data() != model.data()
 
 
 def check_size_does_not_grow_with_examples(model: Learner) -> None:
-    teach(model, planted(9, 200))
+    learn_all(model, planted(9, 200))
     size = len(model.data())
-    teach(model, planted(10, 2000))
+    learn_all(model, planted(10, 2000))
     assert len(model.data()) <= size + 8  # the count of steps takes more digits
 
 
 def check_examples_that_are_not_finite_ruin_nothing(model: Learner) -> None:
-    teach(model, planted(11, 200))
+    learn_all(model, planted(11, 200))
     before = model.data()
     for row in NOT_FINITE:
         if any(map(math.isnan, row.vector())):
@@ -271,7 +271,7 @@ def check_examples_that_are_not_finite_ruin_nothing(model: Learner) -> None:
 
 
 def check_planted_fraud_ranks_above_genuine(model: Learner) -> None:
-    teach(model, planted(12, 1500))
+    learn_all(model, planted(12, 1500))
     rows, truth = zip(*planted(13, 500), strict=True)
     assert auc(model.score(rows), truth) > 0.95
 

@@ -160,7 +160,7 @@ def test_only_the_tokenizer_mounts_the_tokenizer_keys_and_it_mounts_no_others() 
     assert "signing-keys" not in there["tokenizer"]
     assert there["tokenizer"]["tokenizer-keys"]["secret"] == {"secretName": "fraud-tokens", "defaultMode": 0o440}
     mounts = {one["name"]: one["mountPath"] for one in container("tokenizer", TOKENS)["volumeMounts"]}
-    for component in ("tokenizer", "topics"):  # without the setting, nobody creates the raw topics
+    for component in ("tokenizer", "topics"):  # the topics job needs the setting to create the raw topics
         assert chart.environment(manifests, component)["FRAUD_TOKENIZER_KEY_DIR"] == mounts["tokenizer-keys"]
     stateful = chart.named(manifests, "StatefulSet", "-tokenizer")
     assert stateful["spec"]["replicas"] == TOKENS["tokenizer"]["replicas"]

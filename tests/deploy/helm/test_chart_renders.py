@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import chart
 
-WARNING = 2  # Helm's number for the least finding that --strict refuses
+WARNING = 2  # Helm's number of the lowest severity that fails with --strict
 by_feature = pytest.mark.parametrize(
     "path", chart.CI, ids=[path.name.removesuffix("-values.yaml") for path in chart.CI]
 )

@@ -91,7 +91,7 @@ def trivy(folder: Path, home: Path) -> list[tuple[str, str]]:
 
 # What the scanner may find, by the file it is found in; in the chart with little more than its default values, nothing.
 EXCEPTIONS = {
-    ("placement-values.yaml", "KSV-0125"): "registry.example stands for the registry of whoever installs",
+    ("placement-values.yaml", "KSV-0125"): "registry.example is a placeholder for the registry of the installation",
     ("refit-values.yaml", "KSV-0125"): "the same",
     ("settings-values.yaml", "KSV-01010"): "it takes numbers of several digits in a ConfigMap for secrets",
 }

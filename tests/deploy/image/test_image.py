@@ -96,10 +96,10 @@ def test_a_command_that_needs_training_libraries_says_so_in_the_serving_image(im
 
 
 def ready_after(container: Container) -> float:
-    began = time.monotonic()
+    started = time.monotonic()
     container.start()
     container.await_ready()
-    return round(time.monotonic() - began, 1)
+    return round(time.monotonic() - started, 1)
 
 
 def megabytes(container: Container, key: str) -> int:
@@ -128,7 +128,7 @@ def worked(image, settings, figures, tmp_path_factory):
             figures[f"{container.verb}_seconds_to_ready"] = ready_after(container)
             figures[f"{container.verb}_megabytes_idle"] = megabytes(container, "VmRSS")
         history = History.open(simulated_file(folder, **WORLD))
-        began = time.monotonic()
+        started = time.monotonic()
         with HistoryProducer(settings) as feed:
             feed.produce(history, 7 * DAY, RATE)
         scorer.wait_until(lambda: len(scores.read()) == len(history), 120)
@@ -137,7 +137,7 @@ def worked(image, settings, figures, tmp_path_factory):
             figures[f"{container.verb}_megabytes_after_load"] = megabytes(container, "VmRSS")
             figures[f"{container.verb}_megabytes_peak"] = megabytes(container, "VmHWM")
         figures |= {"transactions": len(history), "labels": feed.labels, "snapshots": len(snapshots.messages)}
-        figures["seconds_of_load"] = round(time.monotonic() - began, 1)
+        figures["seconds_of_load"] = round(time.monotonic() - started, 1)
         yield scorer, learner
     finally:
         scorer.kill()
@@ -170,20 +170,20 @@ def test_memory_under_load_leaves_room_below_the_limit(worked, figures):
 
 
 def test_a_re_fit_runs_in_its_own_image_with_the_same_restrictions(worked, refit_image, settings, figures):
-    began = time.monotonic()
+    started = time.monotonic()
     done = run_once(refit_image, settings, "refit", "--dry-run", memory="1g")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["dry_run"]
     assert found["challenger"] is not None, found
-    figures["refit_seconds"] = round(time.monotonic() - began, 1)
+    figures["refit_seconds"] = round(time.monotonic() - started, 1)
 
 
 def test_sigterm_ends_scorer_and_learner_with_0_in_the_grace_period_and_a_restart_continues(worked, figures):
     for container in worked:
-        began = time.monotonic()
+        started = time.monotonic()
         assert container.stop() == 0, container.log()[-3000:]
-        figures[f"{container.verb}_seconds_to_stop"] = round(time.monotonic() - began, 1)
+        figures[f"{container.verb}_seconds_to_stop"] = round(time.monotonic() - started, 1)
         figures[f"{container.verb}_seconds_to_ready_again"] = ready_after(container)
         assert container.stop() == 0, container.log()[-3000:]
 
