@@ -18,7 +18,7 @@ class Advice(NamedTuple):
 BOTH: Final = "transactions, labels"
 ADVICE: Final = {
     DeadLetterReason.EMPTY: Advice(
-        BOTH, "The message has no value.", "Send no tombstones. An event cannot be deleted."
+        BOTH, "The message has no value.", "Send no tombstones. You cannot delete an event."
     ),
     DeadLetterReason.NOT_UTF8: Advice(BOTH, "Text in the message is not valid UTF-8.", "Write JSON in UTF-8."),
     DeadLetterReason.NOT_JSON: Advice(
@@ -37,7 +37,7 @@ ADVICE: Final = {
     DeadLetterReason.UNREADABLE: Advice(
         "transactions, labels, scores, raw topics",
         "The Kafka batch that ends at this offset cannot be decompressed: it is damaged, or larger than 100 MB.",
-        "Find its producer. No client makes such a batch by mistake.",
+        "Find its producer. A normal client does not make such a batch.",
     ),
     DeadLetterReason.MISSING_FIELD: Advice(
         BOTH, "A required field is missing. The detail names it.", "Fill every required field of the schema."
@@ -84,27 +84,27 @@ ADVICE: Final = {
     ),
     DeadLetterReason.CARD_NUMBER: Advice(
         BOTH,
-        "Value or key contain what looks like a card number: prefix and length of an issuer, valid Luhn sum.",
+        "Value or key contain a text like a card number: prefix and length of an issuer, valid Luhn sum.",
         "Send a token of the card instead. Ids with 13 digits or more can look like card numbers: add letters, as in a "
         "UUID, or set `FRAUD_REJECT_PAN=false`.",
     ),
     DeadLetterReason.SENSITIVE_DATA: Advice(
         BOTH,
-        "The message contains a security code, a PIN or track data. It is forbidden to store them.",
+        "The message contains a security code, a PIN or track data. Card rules (PCI DSS) forbid storing them.",
         "Remove them before sending. Tell your security officer that they were on a topic.",
     ),
     DeadLetterReason.LABEL_FLOOD: Advice(
         "labels",
         "Its source or its card reached the limit of labels per hour: `FRAUD_LABEL_RATE_LIMIT_PER_SOURCE`, "
         "`FRAUD_LABEL_RATE_LIMIT_PER_CARD`.",
-        "Find out who sent so many. If the labels are right, raise the limit and send them again: `fraud-service "
-        "dead-letters redrive --reason label_flood`.",
+        "Find out which producer sent so many. If the labels are right, raise the limit and send them again: "
+        "`fraud-service dead-letters redrive --reason label_flood`.",
     ),
     DeadLetterReason.LABEL_TOO_OLD: Advice(
         "labels",
         "`labelled_at` is more than `FRAUD_LABEL_RETENTION` before the newest snapshot boundary. The learner has "
         "already deleted transactions of that time.",
-        "Check the clock of the source, and that it writes milliseconds, not seconds. If the labels are right, raise "
-        "`FRAUD_LABEL_RETENTION` and enlarge the volume of the learner.",
+        "Check that the clock of the source is right, and that it writes milliseconds, not seconds. If the labels are "
+        "right, raise `FRAUD_LABEL_RETENTION` and enlarge the volume of the learner.",
     ),
 }

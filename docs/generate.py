@@ -70,11 +70,11 @@ def feature_page() -> str:
     return _page(
         "Features",
         cleandoc(contract.__doc__ or ""),
-        f"Version of the contract: {contract.VERSION}. Columns of the models are in the order of this table. "
+        f"Version of the contract: {contract.VERSION}. The columns of the models have the order of this table.  "
         "*Cold* is the value for a new card at a new merchant.",
         _table(("#", "name", "meaning", "unit", "window", "cold"), _feature_rows()),
-        "## What is kept of a card",
-        "The profile of a card has a bounded size:",
+        "## Profile of a card",
+        "A profile has a bounded size:",
         _table(
             ("limit", "kept", "what"),
             ((f"`{name}`", str(getattr(profile, name)), text) for name, text in LIMITS.items()),
@@ -82,10 +82,11 @@ def feature_page() -> str:
         _usual_amount(),
         "## Reason codes",
         "Every feature belongs to exactly one code. The contribution of a code to the logit of a score is the sum of "
-        f"those of its features. An alert names at most {reasons.MAX_REASONS} codes, the strongest first, and none "
-        f"that contributes less than {reasons.MIN_CONTRIBUTION}. `{decision.NO_MODEL.code}` stands alone: "
-        f"{decision.NO_MODEL.text}, so that a person decides. `{decision.ID_REUSED.code}` comes first: "
-        f"{decision.ID_REUSED.text}; a person decides, unless the score declines it.",
+        f"the contributions of its features. An alert names at most {reasons.MAX_REASONS} codes, the strongest first. "
+        f"It leaves out codes that contribute less than {reasons.MIN_CONTRIBUTION}.",
+        "Two codes have no features. `NO_MODEL` is always the only reason, and `TRANSACTION_ID_REUSED` the first one. "
+        "Both send the payment to review, unless a score declines it.",
+        _table(("code", "meaning"), ((f"`{one.code}`", one.text) for one in (decision.NO_MODEL, decision.ID_REUSED))),
         _table(("code", "features"), ((f"`{code}`", _names(names)) for code, (names, _) in reasons.CODES.items())),
     )
 
@@ -109,24 +110,22 @@ def _feature_rows() -> Iterable[tuple[str, ...]]:
 
 def _usual_amount() -> str:
     return cleandoc(f"""
-    ## What is usual for a card
+    ## Usual amount of a card
 
-    A card's usual amount is a running mean that no single payment can drag far (bounded influence, after Huber). It
-    lives on a logarithmic scale, where twice as much is the same step for a small and for a large spender:
-    `x = ln(1 + amount)`. The first payment sets the mean to its `x`; the deviation begins at {profile.DEVIATION_PRIOR}.
-    Every later payment, the *n* + 1st of the card, moves both:
+    A card's usual amount is a running mean on a logarithmic scale, `x = ln(1 + amount)`. On this scale, twice the
+    amount is the same step for small and large amounts. A single payment can move the mean only a little (bounded
+    influence, after Huber). The first payment sets the mean to its `x`. The deviation starts at
+    {profile.DEVIATION_PRIOR}. Every later payment, number *n* + 1 of the card, changes both:
 
-    1. `step` is `x` minus the mean, cut off at {profile.CLIP_DEVIATIONS:g} deviations on either side;
-    2. `pace` is 1 / (*n* + 1), but never below {profile.MIN_LEARNING_RATE}, so that old habits fade;
-    3. the mean grows by `pace × step`;
-    4. the deviation grows by `pace × (|step| - deviation)`: it is a running mean of the size of the steps.
+    1. `step` is `x` minus the mean, limited to {profile.CLIP_DEVIATIONS:g} deviations in both directions.
+    2. `rate` is 1 / (*n* + 1), but at least {profile.MIN_LEARNING_RATE}, so old payments lose weight.
+    3. The mean grows by `rate × step`.
+    4. The deviation grows by `rate × (|step| - deviation)`. So it is a running mean of the absolute steps.
 
-    Where deviations are counted, one is taken as at least {profile.DEVIATION_FLOOR}, so that a card of equal payments
-    does not find every cent unusual. The *amount_zscore* of an amount is `x` minus the mean, in deviations; 0 before
-    the
-    first payment. An amount is *unusually high* when at least {profile.MIN_PAYMENTS_TO_JUDGE} payments came before
-    and its
-    amount_zscore is above {profile.OUTLIER_DEVIATIONS:g}. Both are judged before the payment itself is counted.
+    *amount_zscore* is `x` minus the mean, divided by the deviation. The divisor is at least
+    {profile.DEVIATION_FLOOR}, so that small differences stay small for a card with equal amounts. Before the first
+    payment it is 0. An amount is *unusually high* if its amount_zscore is above {profile.OUTLIER_DEVIATIONS:g} and the
+    card has at least {profile.MIN_PAYMENTS_TO_JUDGE} earlier payments. Both use the profile before the payment.
     """)
 
 
@@ -138,8 +137,8 @@ def configuration_page() -> str:
         f"Every setting is an environment variable. An unknown name that begins with `{settings.PREFIX}` stops the "
         "start, and the error suggests the nearest known one. `fraud-service config` prints the values in use.",
         "A *duration* is a number and its unit: `500ms`, `45s`, `15m`, `1h` or `7d`. A number without a unit stops the "
-        "start. Defaults in words are found at the start: `host name` is the name of the machine, `shipped` the model "
-        "that comes with the package, and `last` the last key by name.",
+        "start. Some defaults depend on the installation: `host name` is the name of the machine, `shipped` the model "
+        "in the package, and `last` the last key by name.",
         *tables,
     )
 
@@ -203,8 +202,8 @@ def metrics_page() -> str:
         tables += [f"## {title}", _table(header, shown)]
     return _page(
         "Metrics",
-        "Each process serves them at `/metrics`. A histogram has the series `…_bucket`, `…_sum` and `…_count`. The "
-        "Prometheus client adds `…_created`, `python_info` and, on Linux, `process_…`.",
+        "Each process serves its metrics at `/metrics`. A histogram has the series `…_bucket`, `…_sum` and `…_count`. "
+        "The Prometheus client adds `…_created`, `python_info` and, on Linux, `process_…`.",
         *tables,
         "## Label values",
         _table(("label", "values"), _label_values().items()),
@@ -242,12 +241,16 @@ def topics_page() -> str:
     ]
     return _page(
         "Topics",
-        "`fraud-service topics create` creates these topics. Names are settings (`FRAUD_TOPICS__…`), and so is the "
-        "number of partitions where it is not 1 here. Transactions, labels, scores and both changelogs need the same "
-        "number of partitions, because records of a card are joined by partition. Their producers must partition with "
-        "murmur2. Changelogs hold the state of scorer and learner. Their names contain consumer group and topic. "
-        "[AsyncAPI](asyncapi.json) describes the messages.",
+        "`fraud-service topics create` creates these topics. [AsyncAPI](asyncapi.json) describes their messages.",
         _table(("role", "default name", "key", "partitions", "cleanup and retention", "content"), rows),
+        cleandoc("""
+        * You can change the names (`FRAUD_TOPICS__…`). Where the table has more than one partition, you can change the
+          number (`FRAUD_PARTITIONS`).
+        * Transactions, labels, scores and both changelogs need the same number of partitions, because the service joins
+          the records of a card by partition.
+        * Producers of transactions and labels must use the murmur2 partitioner.
+        * The name of a changelog contains the consumer group and the topic.
+        """),
     )
 
 
@@ -257,35 +260,61 @@ def _kept(spec: topics.TopicSpec) -> str:
 
 
 def dead_letters_page() -> str:
-    """Write the table of dead-letter reasons."""
+    """Write the table of dead-letter reasons, and how to send a letter again."""
     rows = (
         (f"`{reason}`", ADVICE[reason].where, ADVICE[reason].meaning, ADVICE[reason].remedy)
         for reason in DeadLetterReason
     )
     return _page(
         "Dead letters",
-        "A rejected message does not stop the service. It goes to the topic of dead letters with key and value "
-        "unchanged, and `fraud_dead_letters_total` counts it by reason. The header `fraud-reason` has the reason, "
-        "`fraud-detail` explains it, and `fraud-source-topic`, `fraud-source-partition` and `fraud-source-offset` name "
-        f"the source message. A letter does not keep a value of more than {MAX_EVENT_BYTES:,} bytes, only its "
-        "`fraud-content-length` and `fraud-content-sha256`. It does not keep a key of more than "
-        f"{MAX_KEY_BYTES} bytes, only its `fraud-key-length` and `fraud-key-sha256`. It never keeps card numbers or "
-        "authentication data of cards: their kind in brackets replaces them, and the letter has the header "
-        "`fraud-masked`.",
-        "`fraud-service dead-letters list` and `show` find letters. `redrive` lists what it would send to the source "
-        "topic, and sends it with `--yes`. The message then has the broker timestamp of the redrive. A missing or "
-        "wrong key becomes the `card_id`. `--value-from FILE` sends repaired bytes for one letter. One Kafka "
-        "transaction contains the message and a mark beside its letter (`fraud-redriven-offset`), and of two redrives "
-        "at once Kafka fences the first, so no letter is sent twice. `show PARTITION OFFSET --raw > FILE` writes the "
-        "value byte for byte. Without `--raw`, `show` escapes control characters.",
-        "`redrive` trusts no letter. It sends only to the topics of transactions and labels, raw ones included. It "
-        "reads the source message of the letter. If that message has another key or value, or never existed, the "
-        "letter is forged: `redrive` does not send it, and exits 1. A letter is unproved if retention has removed its "
-        "source message. It is also unproved if scorers accept that message today, because they may have scored it. "
-        "Check such a letter, and send it with `--unproved`. For a masked letter, `redrive` can prove only the place. "
-        "It skips records that are neither letters nor marks, and logs how many there are.",
+        "A record that fails a check does not stop the service. It becomes a dead letter: a record with the same key "
+        "and value on the topic of dead letters, with the reason in its headers. `fraud_dead_letters_total` counts "
+        "dead letters by reason.",
         _table(("reason", "found on", "what it means", "what its producer should do"), rows),
+        _dead_letter_headers(),
+        _redrive(),
     )
+
+
+def _dead_letter_headers() -> str:
+    return cleandoc(f"""
+    ## Headers
+
+    | header | content |
+    | --- | --- |
+    | `fraud-reason`, `fraud-detail` | the reason, and an explanation |
+    | `fraud-source-topic`, `fraud-source-partition`, `fraud-source-offset` | the place of the source record |
+    | `fraud-content-length`, `fraud-content-sha256` | instead of a value of more than {MAX_EVENT_BYTES:,} bytes |
+    | `fraud-key-length`, `fraud-key-sha256` | instead of a key of more than {MAX_KEY_BYTES} bytes |
+    | `fraud-masked` | the letter had card data; in value and key, its kind in brackets replaces it |
+    """)
+
+
+def _redrive() -> str:
+    return cleandoc("""
+    ## Send a letter again
+
+    | command | effect |
+    | --- | --- |
+    | `fraud-service dead-letters list` | lists letters |
+    | `fraud-service dead-letters show PARTITION OFFSET` | prints one letter, with control characters escaped |
+    | the same with `--raw > FILE` | writes the value byte for byte |
+    | `fraud-service dead-letters redrive` | lists the records that it would send to their source topics |
+    | the same with `--yes` | sends them |
+    | the same with `--value-from FILE` | sends repaired bytes for one letter |
+
+    * A record that `redrive` sends has the broker timestamp of the redrive. If its key was missing or wrong, its key is
+      now the `card_id`.
+    * No letter is sent twice. `redrive` writes the record and a mark on the topic of dead letters
+      (`fraud-redriven-offset`) in one Kafka transaction. If two redrives run at once, Kafka fences the first.
+    * `redrive` sends only to the topics of transactions and labels, raw ones included.
+    * `redrive` compares each letter with its source record. If that record differs or never existed, the letter is
+      forged. Then `redrive` does not send it, and exits with 1.
+    * A letter is unproved if retention has removed its source record. It is also unproved if scorers accept that record
+      today, because they may have scored it. Check such a letter, then send it with `--unproved`.
+    * A masked letter has lost its content, so `redrive` can compare only the place.
+    * `redrive` skips records that are neither letters nor marks, and logs their number.
+    """)
 
 
 def _page(title: str, *parts: str) -> str:

@@ -99,13 +99,16 @@ SPECIAL: Final = {
     "TransactionMessage": {
         "transaction_id": (
             f"Id of the payment. If one of the last {RECENT_KEPT} payments of the card has the same id, event time, "
-            "amount, currency and merchant, this is a duplicate. If only the id is the same, the payment is scored and "
-            "goes to review. Give each payment its own id, also authorisation and capture of one purchase."
+            "amount, currency and merchant, this is a duplicate. If only the id is the same, the scorer scores the "
+            "payment and sends it to review. Give each payment its own id, also authorisation and capture of one "
+            "purchase."
         ),
         "amount": "Amount in units of `currency`.",
     },
     "LabelMessage": {
-        "transaction_id": "Id of the payment. If the card used it several times, the label applies to all until then.",
+        "transaction_id": (
+            "Id of the payment. The label applies to all payments of the card that were made under this id by then."
+        ),
     },
     "LabelledRecord": {
         "card_id": "Id of the card.",
@@ -139,14 +142,19 @@ OPERATIONS: Final = (
     ("scorer", "receive", "risk", "Use the risk rows of the active snapshot. Every scorer reads all of them."),
     ("scorer", "send", "scores", "Publish every decision."),
     ("scorer", "send", "alerts", "Publish one alert for each flagged transaction."),
-    ("scorer", "send", "dead_letters", "Set aside rejected transactions."),
+    ("scorer", "send", "dead_letters", "Write rejected transactions as dead letters."),
     ("learner", "receive", "scores", "Keep scored transactions until their label arrives or they mature."),
     ("learner", "receive", "labels", "Join each label with its transaction."),
     ("learner", "receive", "models", "Train the online model together with the active pretrained model."),
     ("learner", "send", "labelled", "Publish each labelled example."),
     ("learner", "send", "risk", "Publish changed risk rows, before their snapshot."),
-    ("learner", "send", "snapshots", "Publish what labels taught up to a snapshot boundary."),
-    ("learner", "send", "dead_letters", "Set aside rejected labels and scores."),
+    (
+        "learner",
+        "send",
+        "snapshots",
+        "Publish the online model, its weight and the risk digest at each snapshot boundary.",
+    ),
+    ("learner", "send", "dead_letters", "Write rejected labels and scores as dead letters."),
     ("refit", "receive", "labelled", "Train a challenger and compare it with the champion."),
     ("refit", "send", "models", "Publish the result, and promote a challenger that is better by the margin."),
 )

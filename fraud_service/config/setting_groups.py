@@ -46,7 +46,7 @@ class TopicNames(BaseModel):
     alerts: TopicName = Field(default="fraud.alerts.v1", description="output: flagged transactions, with reasons")
     labelled: TopicName = Field(default="fraud.labelled.v1", description="output: labelled examples, to train on")
     snapshots: TopicName = Field(
-        default="fraud.snapshots.v1", description="from learner to scorers: what the labels up to a boundary taught"
+        default="fraud.snapshots.v1", description="from learner to scorers: online model, its weight and risk digest"
     )
     models: TopicName = Field(default="fraud.models.v1", description="promoted pretrained models")
     risk: TopicName = Field(default="fraud.risk.v1", description="from learner to scorers: risk of merchants and cards")

@@ -67,17 +67,17 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             "transactions", names.transactions, "card_id", "input: card payments", partitions, extra=ON_APPEND
         ),
         TopicSpec(
-            "labels", names.labels, "card_id", "input: fraud or not, known later", partitions, extra=ON_APPEND
+            "labels", names.labels, "card_id", "input: labels, fraud or legitimate", partitions, extra=ON_APPEND
         ),
         TopicSpec("scores", names.scores, "card_id", "every decision: the audit log", partitions, retention=YEAR_MS),
         TopicSpec("alerts", names.alerts, "card_id", "flagged transactions, with CloudEvents headers", partitions),
         TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention=YEAR_MS),
-        TopicSpec("snapshots", names.snapshots, "version", "what labels have taught", 1, retention=YEAR_MS),
+        TopicSpec("snapshots", names.snapshots, "version", "online model, weight, risk digest", 1, retention=YEAR_MS),
         TopicSpec(
             "models",
             names.models,
             "version",
-            "promoted models, and the switch of the online one",
+            "promoted models, and the switch of the online model",
             1,
             # The newest model and the newest switch must never expire. Compaction would keep only the last record of
             # a key, so anyone with write access could make it delete the signed record before.
@@ -97,11 +97,11 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             extra={"min.compaction.lag.ms": str(7 * DAY_MS), **ON_APPEND},
         ),
         TopicSpec(
-            "dead_letters", names.dead_letters, "as the source", "rejected messages, reason in headers", partitions,
+            "dead_letters", names.dead_letters, "as the source", "rejected records, reason in headers", partitions,
             retention=YEAR_MS,
         ),
         _changelog("scorer_state", settings.scorer_group, names.transactions, "profiles of cards", partitions),
-        _changelog("learner_state", settings.learner_group, names.scores, "ledger and lessons", partitions),
+        _changelog("learner_state", settings.learner_group, names.scores, "label join, risk and progress", partitions),
     ]  # fmt: skip
 
 

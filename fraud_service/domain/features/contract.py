@@ -1,23 +1,24 @@
-"""The feature contract: what the models see of a transaction, computed from what was known before it.
+"""The feature contract: the inputs of the models, computed from the state before the transaction.
 
 Each field of `Features` is one feature. Its annotation gives the meaning, the unit, the window, and the value for a
 card or merchant without history. `docs/features.md` is generated from these annotations. Rules for all features:
 
-* *Before* means: arrived before on the card's partition. A transaction is never part of its own features. A duplicate
-  is not counted again. It repeats one of the card's last 16 transactions with the same id, event time, amount, currency
-  and merchant. Any other payment under a used id is a new transaction.
-* Windows follow event time. A window of *n* hours or days consists of whole UTC buckets: the current one and the n - 1
-  before it. A card keeps the buckets of its newest 24 hours and 30 days. Events older than the oldest kept bucket are
-  ignored, and a late transaction sees only buckets that are still kept.
-* A window of minutes is exact, over the card's last 16 transactions. It excludes its start and includes its end.
+* *Before* means earlier in the card's partition. A transaction is never part of its own features.
+* A duplicate has the id, event time, amount, currency and merchant of one of the card's last 16 transactions. The
+  profile does not count it again. Any other payment under a used id is a new transaction.
+* Windows use event time. A window of *n* hours or days consists of whole UTC buckets: the current one and the n - 1
+  before it. A profile keeps the buckets of its newest 24 hours and 30 days. It ignores transactions before its oldest
+  bucket. A late transaction uses only the buckets that the profile still keeps.
+* A window of minutes is exact, but counts only the card's last 16 transactions. It excludes its start and includes its
+  end.
 * The usual amount is a mean of log(1 + amount) that starts at the first payment. Its deviation starts at 0.5, and is
   at least 0.05 as a divisor. The n-th payment moves both by the share max(1/n, 0.02), in order of arrival. The mean
   moves towards the payment, as if it were at most 3 deviations away. The deviation moves towards that distance.
-* An amount is *unusually high* if it is more than 3 deviations above the mean. The card's earlier payments decide this
-  when the payment arrives, once there are five. It counts on the day of its own event time.
-* Labels take effect only through the snapshot that scores the transaction. *Today* is the day of the snapshot boundary.
+* An amount is *unusually high* if it is more than 3 deviations above the mean of the card's earlier payments, of which
+  there must be at least five. It counts on the day of its own event time.
+* Labels take effect only through the active snapshot of the transaction. *Today* is the day of the snapshot boundary.
   The *last* fraud or genuine payment is the one whose label became known last. Scorers keep a merchant or card only
-  while it has a streak, or a fraud in 31 days. Every other one looks as if it had no history.
+  while it has a streak, or a fraud in 31 days. The features of every other one are those without history.
 """
 
 from __future__ import annotations
