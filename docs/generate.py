@@ -66,13 +66,16 @@ def pages() -> dict[str, str]:
 
 
 def feature_page() -> str:
-    """Write the feature contract."""
+    """Write the feature contract: the table first, then its rules."""
+    summary, _, rules = cleandoc(contract.__doc__ or "").partition("\n\n")
     return _page(
         "Features",
-        cleandoc(contract.__doc__ or ""),
-        f"Version of the contract: {contract.VERSION}. The columns of the models have the order of this table.  "
+        summary,
+        f"Version of the contract: {contract.VERSION}. The columns of the models have the order of this table. "
         "*Cold* is the value for a new card at a new merchant.",
         _table(("#", "name", "meaning", "unit", "window", "cold"), _feature_rows()),
+        "## Rules for all features",
+        rules,
         "## Profile of a card",
         "A profile has a bounded size:",
         _table(

@@ -173,8 +173,8 @@ probability that a card payment is fraudulent. The service scores with `model.on
 
 ## How good it is
 
-These metrics are of a forest fitted without the last {training["judged_days"]:g} days of the window and evaluated on
-them. The model itself was then fitted on the whole window.
+For these metrics, `train` fitted a forest without the last {training["judged_days"]:g} days of the window and evaluated
+it on them. Then it fitted the model on the whole window.
 
 | metric | value |
 |---|---|
@@ -182,7 +182,7 @@ them. The model itself was then fitted on the whole window.
 
 ## Parameters
 
-Average precision on those last days chose between the candidates.
+`train` compared the candidates by average precision on those last days.
 
 | parameter | value |
 |---|---|
@@ -190,6 +190,7 @@ Average precision on those last days chose between the candidates.
 
 ## What it is not for
 
-A model is good only for payments like those in its training set. A model trained on simulated payments shows that the
-service works. Before it decides on real payments, train it on yours: `fraud-service train FILE --out DIR`.
+A model detects fraud only in payments like those of its training set. A model trained on simulated payments only shows
+that the service works. Before you use the service for real payments, train a model on your own:
+`fraud-service train FILE --out DIR`.
 """

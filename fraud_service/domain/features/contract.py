@@ -1,7 +1,7 @@
 """The feature contract: the inputs of the models, computed from the state before the transaction.
 
 Each field of `Features` is one feature. Its annotation gives the meaning, the unit, the window, and the value for a
-card or merchant without history. `docs/features.md` is generated from these annotations. Rules for all features:
+card or merchant without history. `docs/features.md` comes from these annotations.
 
 * *Before* means earlier in the card's partition. A transaction is never part of its own features.
 * A duplicate has the id, event time, amount, currency and merchant of one of the card's last 16 transactions. The
@@ -17,7 +17,7 @@ card or merchant without history. `docs/features.md` is generated from these ann
 * An amount is *unusually high* if it is more than 3 deviations above the mean of the card's earlier payments, of which
   there must be at least five. It counts on the day of its own event time.
 * Labels take effect only through the active snapshot of the transaction. *Today* is the day of the snapshot boundary.
-  The *last* fraud or genuine payment is the one whose label became known last. Scorers keep a merchant or card only
+  The *last* fraud or legitimate payment is the one whose label became known last. Scorers keep a merchant or card only
   while it has a streak, or a fraud in 31 days. The features of every other one are those without history.
 """
 
@@ -145,7 +145,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     merchant_streak: Annotated[
         float,
         _feature(
-            "Labelled frauds since the merchant's last genuine label, in the order of labels. At most 100.",
+            "Labelled frauds since the merchant's last label as legitimate, in the order of labels. At most 100.",
             "count",
             "lifetime",
         ),
@@ -157,7 +157,10 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         float, _feature("Time since the first fraud of the streak; 0 without a streak.", "hours", "at most 720")
     ]
     merchant_since_genuine: Annotated[
-        float, _feature("Time since the last genuine transaction there.", "hours", "at most 720", MAX_AGE_H)
+        float,
+        _feature(
+            "Time since the last transaction there that was labelled legitimate.", "hours", "at most 720", MAX_AGE_H
+        ),
     ]
     merchant_since_lowamount_fraud: Annotated[
         float, _feature("Time since the last low-amount fraud there.", "hours", "at most 720", MAX_AGE_H)
