@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml uv.lock ops/uv.txt
 	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups --no-group peers --no-group chart --no-group image
 	touch $@
 
-# What checks chart, Dockerfile and compose.yaml: large programs, which only the tests need.
+# Installs the programs that check chart, Dockerfile and compose.yaml. They are large, and only tests need them.
 checks: $(VENV)/.checks
 
 $(VENV)/.checks: $(VENV)/.ready
@@ -31,22 +31,22 @@ $(VENV)/.checks: $(VENV)/.ready
 demo: setup
 	$(BIN)/fraud-service demo $(if $(BOOTSTRAP),--bootstrap $(BOOTSTRAP))
 
-# Two workers; the slow tests first, by tests/durations.json; the tests of a module on one worker.
+# Two workers. Slow tests run first (tests/durations.json). All tests of a module run on one worker.
 PYTEST = $(BIN)/pytest --dist loadscope --no-loadscope-reorder
 
-# The unit tests, some seeds of the simulation, and the whole loop on the embedded broker: minutes.
+# Runs the unit tests, some simulation seeds, and the demo on the embedded broker. Takes minutes.
 test: setup
 	$(PYTEST) -n 2 --ignore=tests/deploy -m "not slow and not kafka"
 
-# Everything, on Apache Kafka too.
+# Runs all tests, also those on Apache Kafka.
 test-all: checks
 	$(PYTEST) -n 2
 
-# What `make test` leaves out.
+# Runs the tests that `make test` leaves out.
 test-rest: checks
 	$(PYTEST) -n 2 -m "slow or kafka"
 
-# Everything, and how long it took, for the order of the next runs.
+# Runs all tests and records their durations, which set the order of later runs.
 test-durations: checks
 	$(PYTEST) -n 2 --write-durations
 
@@ -60,11 +60,11 @@ lint: setup
 	$(BIN)/python helm/generate.py --check
 	$(MAKE) --no-print-directory site
 
-# The Helm chart: rendered for every feature and any mix of them, and judged by the tools that judge charts.
+# Renders the Helm chart for each feature and for mixes of them, and checks the result with chart tools.
 chart: checks
 	$(BIN)/pytest -v tests/deploy/helm
 
-# The committed model, rebuilt from nothing: the same commands give the same files.
+# Builds the committed model again. The same commands give the same files.
 train: setup
 	mkdir -p .cache
 	$(BIN)/fraud-service simulate $(SIMULATED) --seed 1
@@ -76,30 +76,31 @@ docs: setup
 	$(BIN)/python ops/dashboards.py
 	$(BIN)/python helm/generate.py
 
-# The docs site, from the pages that GitHub shows: site/index.html. A broken link fails the build.
+# Builds the docs site (site/index.html) from the pages that GitHub shows. A broken link fails the build.
 .PHONY: site
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Detection quality, measured from nothing (an hour); the data are not part of the repository.
+# Measures detection quality (an hour). The data sets are not part of the repository.
 quality: setup
 	$(BIN)/python benchmarks/quality.py $(DATA)
 
-# Everything that docs/performance.md says, measured side by side (half an hour, a quiet machine); goes on where it was
-# cut off, and anew when .cache/bench is removed. BENCH names parts or sizes, as in BENCH="scale --million-cards 1".
+# Measures every figure of docs/performance.md (half an hour on a quiet machine). After an interruption it continues; to
+# start again, remove .cache/bench. BENCH names parts or sizes, as in BENCH="scale --million-cards 1".
 BENCH ?=
 bench: setup
 	$(BIN)/uv sync --quiet --locked --inexact --all-extras --all-groups
 	PYTHONPATH=tests $(BIN)/python benchmarks/performance.py $(BENCH)
 
-# Compares this tree with the commit BASE, in turns, in some four minutes; ends with one JSON line, exits 1 if it is slower.
+# Compares the speed of this tree with the commit BASE in alternating runs, in some four minutes. The last line is JSON.
+# Exits with 1 if the tree is slower.
 BASE ?= HEAD
 bench-quick: setup
 	PYTHONPATH=tests $(BIN)/python benchmarks/quick.py --base $(BASE)
 
-# Both images built and run for real, without root, capabilities or a writable root, against Apache Kafka, and the
-# pods of the chart; ends with what was measured. BASE_IMAGE names another base than the Debian that is made here. What
-# it needs is installed on a Debian by root.
+# Builds both images. Runs them, and the pods of the chart, against Apache Kafka: without root, without capabilities and on a
+# read-only root. Prints the measurements at the end. BASE_IMAGE names another base than the Debian that the target makes.
+# On a Debian, root installs the programs that it needs.
 .PHONY: image
 image: checks
 	podman --version >/dev/null 2>&1 && mmdebstrap --version >/dev/null 2>&1 || { apt-get update -q && \
@@ -108,9 +109,9 @@ image: checks
 	FRAUD_TEST_IMAGE=1 FRAUD_TEST_REQUIRE_KAFKA=1 $(BIN)/pytest tests/deploy/image tests/deploy/helm/test_pods_run.py
 	cat .cache/image.json
 
-# What is inside, and what may be wrong with it: the bill of materials of the service (CycloneDX, from the lock), the
-# licences of what its image holds, two scanners, each in an environment of its own, every attack that needs no broker,
-# and a little fuzzing. The attacks on Apache Kafka are tests in tests/broker and faults in `make faults-quick`.
+# Writes the bill of materials of the service (CycloneDX, from the lock) and the licences of the packages in its image.
+# Runs two scanners, each in its own environment, all attack tests that need no broker, and short fuzzing. The attacks on
+# Apache Kafka are in tests/broker and in `make faults-quick`.
 .PHONY: security
 LICENCES = Apache;BSD;ISC;MIT;MPL;PSF;Python;Unlicense;Zlib
 security: checks
@@ -126,15 +127,15 @@ security: checks
 	$(MAKE) fuzz SECONDS=5
 	@echo "nothing found; bill of materials: .cache/sbom.cdx.json, licences: docs/licences.md"
 
-# Every decoder under atheris, so many seconds each; ends with one JSON line, and what was found lies in .cache/fuzz.
+# Fuzzes every decoder with atheris for SECONDS each. The last line is JSON. Findings are in .cache/fuzz.
 .PHONY: fuzz
 SECONDS ?= 30
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/uv run --quiet --no-sync --with atheris==3.0.0 python -W ignore -m fuzz $(SECONDS)
 
-# What happens to a running service when everything around it fails, on Apache Kafka. `faults-quick` does a sample of each
-# fault; `faults` does all, a hundred kills among them, and writes docs/faults.md; `soak` goes on for hours with a random
-# fault now and then, and writes docs/soak.md. Each ends with one JSON line; SEED repeats one.
+# Causes faults around a running service on Apache Kafka. `faults-quick` runs a sample of each fault. `faults` runs all, with
+# 200 kills, and writes docs/faults.md. `soak` runs for HOURS with random faults, and writes docs/soak.md. The last line of
+# each is JSON. SEED repeats a run.
 .PHONY: faults faults-quick soak
 SEED ?=
 HOURS ?= 1
@@ -150,16 +151,17 @@ faults: setup
 soak: setup
 	$(FAULTS) faults.soak --hours $(HOURS) --rate $(RATE) $(if $(SEED),--seed $(SEED))
 
-# Kafka, the service, Prometheus, Alertmanager and Grafana (http://localhost:3000) in Docker; PROFILE=demo feeds it.
+# Starts Kafka, the service, Prometheus, Alertmanager and Grafana (http://localhost:3000) in Docker. PROFILE=demo also sends
+# simulated payments.
 PROFILE ?=
 .PHONY: stack
 stack:
 	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || { \
-	  echo "make stack needs Docker with Compose, and neither answers here; \`make demo\` needs none" >&2; exit 1; }
+	  echo "make stack needs Docker with Compose, but they do not answer on this machine. Use \`make demo\` instead, which needs no Docker" >&2; exit 1; }
 	docker compose $(if $(PROFILE),--profile $(PROFILE)) up --build --detach
 
-# The real scorer, and the real learner, on a broker in their process, with a crash, delay or error at any call to it, by
-# seed. Ends with one JSON line; SEED repeats one and tells its story.
+# Runs the real scorer and the real learner on a broker in their process. Each seed decides at which calls to the broker a
+# crash, delay or error happens. The last line is JSON. SEED repeats one seed and prints its events.
 .PHONY: simulate-faults
 SEEDS ?= 2000
 simulate-faults: setup
