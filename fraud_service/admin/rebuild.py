@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.time import LearningSchedule
-    from fraud_service.kafka.topic_reader import Record
+    from fraud_service.kafka.topic_reader import OffsetRange, Record
 
 NAME: Final = "fraud-recover"
 
@@ -57,73 +57,66 @@ class RebuildCounts(msgspec.Struct):
     too_large: int = 0
 
 
-class Rebuild:
-    """The records of a lost service, whose cluster `source` reaches. A context manager."""
+def rebuild(
+    source: Settings,
+    topics: SourceTopics,
+    target: Settings,
+    calendar: LearningSchedule,
+    on_size: Callable[[int], None],
+    progress: Callable[[], None],
+) -> RebuildCounts:
+    """Send the records of the lost service, in order, to the input topics of a new one that runs.
 
-    def __init__(self, source: Settings, topics: SourceTopics) -> None:
-        self._source = source
-        self._topics = topics
-        self._stack = ExitStack()
-        reader = self._stack.enter_context(TopicReader(source, NAME))
+    `source` reaches the cluster of the lost service. `on_size` receives the number of transaction offsets, expired
+    records included. Raises `FatalStreamError` when the new service makes no progress for two minutes.
+    """
+    found, names = RebuildCounts(), target.topics
+    with ExitStack() as stack:
+        reader = stack.enter_context(TopicReader(source, NAME))
         # Models and labels come before transactions of the same time.
-        names = [name for name in (topics.models, topics.labels, topics.transactions) if name is not None]
-        self._spans = {name: reader.spans(name) for name in names}
-
-    def __enter__(self) -> Rebuild:  # noqa: PYI034 - never subclassed
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def __len__(self) -> int:
-        """Return the number of transaction offsets, expired records included."""
-        return sum(span.end - span.begin for span in self._spans[self._topics.transactions].values())
-
-    def run(self, target: Settings, calendar: LearningSchedule, progress: Callable[[], None]) -> RebuildCounts:
-        """Send everything to the input topics of the target, whose scorers and learner must run.
-
-        Raises `FatalStreamError` when the new service makes no progress for two minutes.
-        """
-        found, names = RebuildCounts(), target.topics
-        keeps_partitions = len(self._spans[self._topics.transactions]) == target.partitions
-        with HistoryProducer(target) as producer, EventTimePacer(target, calendar) as pacer:
-            for entry in self._in_order():
-                partition = entry.partition if keeps_partitions else partitioner.PARTITION_BY_KEY
-                received = _received(entry)
-                if entry.topic == self._topics.models:
-                    pacer.before_model(producer.flush)
-                    record = OutgoingRecord(names.models, entry.key, entry.value, list(entry.headers))
-                    model_topic.deliver(target, [record])
-                    found.models += 1
-                elif received.withheld:
-                    found.too_large += 1
-                elif entry.topic == self._topics.labels:
-                    producer.send(OutgoingRecord(names.labels, entry.key, entry.value, entry.headers, partition))
-                    found.labels += 1
+        sources = [name for name in (topics.models, topics.labels, topics.transactions) if name is not None]
+        spans = {name: reader.spans(name) for name in sources}
+        on_size(sum(span.end - span.begin for span in spans[topics.transactions].values()))
+        keeps_partitions = len(spans[topics.transactions]) == target.partitions
+        producer = stack.enter_context(HistoryProducer(target))
+        pacer = stack.enter_context(EventTimePacer(target, calendar))
+        for entry in _in_order(source, spans, stack):
+            partition = entry.partition if keeps_partitions else partitioner.PARTITION_BY_KEY
+            received = bounded(Received(*entry[:6]))
+            if entry.topic == topics.models:
+                pacer.before_model(producer.flush)
+                model_topic.deliver(target, [OutgoingRecord(names.models, entry.key, entry.value, entry.headers)])
+                found.models += 1
+            elif received.withheld:
+                found.too_large += 1
+            elif entry.topic == topics.labels:
+                producer.send(OutgoingRecord(names.labels, entry.key, entry.value, entry.headers, partition))
+                found.labels += 1
+            else:
+                progress()
+                try:
+                    reject_card_data(entry.value, entry.key, numbers=target.reject_pan)
+                    timestamp = decode_message(received, to_ms(target.max_clock_skew)).timestamp
+                except InvalidEvent as error:
+                    if error.reason == DeadLetterReason.FUTURE_TIMESTAMP:
+                        found.future += 1
+                        continue
                 else:
-                    progress()
-                    try:
-                        reject_card_data(entry.value, entry.key, numbers=target.reject_pan)
-                        timestamp = decode_message(received, to_ms(target.max_clock_skew)).timestamp
-                    except InvalidEvent as error:
-                        if error.reason == DeadLetterReason.FUTURE_TIMESTAMP:
-                            found.future += 1
-                            continue
-                    else:
-                        pacer.before(timestamp, producer.flush)
-                    producer.send(OutgoingRecord(names.transactions, entry.key, entry.value, entry.headers, partition))
-                    found.transactions += 1
-        return found
+                    pacer.before(timestamp, producer.flush)
+                producer.send(OutgoingRecord(names.transactions, entry.key, entry.value, entry.headers, partition))
+                found.transactions += 1
+    return found
 
-    def _in_order(self) -> Iterator[Record]:
-        """Merge all partitions by the broker's timestamps."""
-        lanes = [
-            _timed(self._stack.enter_context(TopicReader(self._source, NAME)).read(name, number))
-            for name, spans in self._spans.items()
-            for number in spans
-        ]
-        for _, entry in heapq.merge(*lanes, key=lambda timed: timed[0]):
-            yield entry
+
+def _in_order(source: Settings, spans: dict[str, dict[int, OffsetRange]], stack: ExitStack) -> Iterator[Record]:
+    """Merge all partitions by the broker's timestamps. Each partition has a reader, which the stack closes."""
+    lanes = [
+        _timed(stack.enter_context(TopicReader(source, NAME)).read(name, number))
+        for name, partitions in spans.items()
+        for number in partitions
+    ]
+    for _, entry in heapq.merge(*lanes, key=lambda timed: timed[0]):
+        yield entry
 
 
 def _timed(entries: Iterator[Record]) -> Iterator[tuple[int, Record]]:
@@ -132,7 +125,3 @@ def _timed(entries: Iterator[Record]) -> Iterator[tuple[int, Record]]:
     for entry in entries:
         newest = max(newest, entry.timestamp)
         yield newest, entry
-
-
-def _received(entry: Record) -> Received:
-    return bounded(Received(entry.topic, entry.partition, entry.offset, entry.key, entry.value, entry.timestamp))

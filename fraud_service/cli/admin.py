@@ -69,14 +69,22 @@ def recover(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Rebuild a lost service: send the inputs of the lost one to a new one that runs, at the pace of event time."""
-    from fraud_service.admin.rebuild import Rebuild, SourceTopics
+    from fraud_service.admin.rebuild import SourceTopics, rebuild
     from fraud_service.config import factories
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     there = settings.load(bootstrap_servers=source or bootstrap)
-    with Rebuild(there, SourceTopics(transactions, labels, models)) as rebuild, progress_bar() as bar:
-        task = bar.add_task("transactions", total=len(rebuild))
-        found = rebuild.run(chosen, factories.calendar(chosen), lambda: bar.advance(task))
+    lost = SourceTopics(transactions, labels, models)
+    with progress_bar() as bar:
+        task = bar.add_task("transactions", total=None)
+        found = rebuild(
+            there,
+            lost,
+            chosen,
+            factories.calendar(chosen),
+            on_size=lambda size: bar.update(task, total=size),
+            progress=lambda: bar.advance(task),
+        )
     say_json(msgspec.json.encode(found))
 
 
