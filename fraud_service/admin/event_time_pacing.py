@@ -100,12 +100,9 @@ class EventTimePacer:
                     self._newest = max(self._newest, decode_snapshot(message.value()).as_of)
 
     def _is_scored(self) -> bool:
-        committed = {
-            place.partition: place.offset for place in self._group.committed(self._inputs, clients.REQUEST_TIMEOUT_S)
-        }
-        for place in self._inputs:
-            low, high = self._group.get_watermark_offsets(place, timeout=clients.REQUEST_TIMEOUT_S)
-            if high > low and committed[place.partition] < high:
+        for committed in self._group.committed(self._inputs, clients.REQUEST_TIMEOUT_S):
+            low, high = self._group.get_watermark_offsets(committed, timeout=clients.REQUEST_TIMEOUT_S)
+            if high > low and committed.offset < high:
                 return False
         return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Console, Group
@@ -20,7 +20,7 @@ from fraud_service.domain.text import visible
 from fraud_service.domain.time import DAY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import RenderableType
 
@@ -58,11 +58,6 @@ class DemoView:
         """Day of event time, from 1 on."""
         return min(max(self.counts.event_time - self.plan.world.start, 0) // DAY + 1, self.plan.days)
 
-    @property
-    def has_drifted(self) -> bool:
-        """Whether the fraud has changed."""
-        return self.counts.event_time >= self.plan.world.start + self.plan.world.drift
-
 
 def console() -> Console:
     """Return a console as wide as the terminal, or `WIDTH` columns wide without one."""
@@ -74,15 +69,11 @@ def screen(view: DemoView, width: int, height: int) -> Group:
     """Draw the screen for a terminal of this size."""
     # A terminal echoes ^C on the last line. Without room for it the line would wrap and shift the screen.
     width = min(width - len("^C "), WIDTH)
-    panels = Table.grid(
-        Column(ratio=1), Column(ratio=1), Column(width=min(LEARNING_WIDTH, width * 2 // 5)), expand=True
-    )
-    panels.add_row(_stream(view), _truth(view), _learning(view))
-    frame = Table.grid(Column(width=width))
+    columns = Column(ratio=1), Column(ratio=1), Column(width=min(LEARNING_WIDTH, width * 2 // 5))
+    panels = _table([(_stream(view), _truth(view), _learning(view))], *columns, expand=True)
     max_alerts = min(max((height - LINES_WITHOUT_ALERTS) // LINES_PER_ALERT, 1), MAX_ALERTS)
-    for part in (_headline(view, width), panels, _alerts(view.counts, max_alerts), _footer(view)):
-        frame.add_row(part)
-    return Group(frame)
+    parts = (_headline(view, width), panels, _alerts(view.counts, max_alerts), _footer(view))
+    return Group(_table([(part,) for part in parts], Column(width=width)))
 
 
 def line(view: DemoView) -> str:
@@ -119,9 +110,7 @@ def summary(view: DemoView, *, is_complete: bool) -> Group:
     ]
     if snapshot is not None:
         rows.append(("online weight", f"{snapshot.online_weight:.0%}", f"after {snapshot.examples:,} examples"))
-    table = Table.grid(_name(), _figure(), _name(), padding=(0, 3, 0, 0))
-    for row in rows:
-        table.add_row(*row)
+    table = _table(rows, _name(), _figure(), _name(), padding=(0, 3, 0, 0))
     title = Text("Summary" if is_complete else "Summary (stopped early)", style="bold")
     return Group(title, table, *_comparisons(view))
 
@@ -141,10 +130,8 @@ def _comparisons(view: DemoView) -> list[RenderableType]:
     ]
     if not rows:
         return []
-    table = Table.grid(_name(), _figure(), _figure(), _figure(), padding=(0, 3, 0, 0))
-    table.add_row("", *(Text(heading, style="dim") for heading in ("frauds", "average precision", "log loss")))
-    for row in rows:
-        table.add_row(*row)
+    headings = [Text(heading, style="dim") for heading in ("", "frauds", "average precision", "log loss")]
+    table = _table([headings, *rows], _name(), _figure(), _figure(), _figure(), padding=(0, 3, 0, 0))
     heading = Text.assemble(("Pretrained → online model", "bold"), (", by the simulator's truth", "dim"))
     return [Text(), heading, table]
 
@@ -173,6 +160,13 @@ def _scored(view: DemoView) -> str:
     return f"{stale:,} with a snapshot that came late" if stale else "none with a late snapshot"
 
 
+def _table(rows: Iterable[Sequence[RenderableType]], *columns: Column, **options: Any) -> Table:
+    table = Table.grid(*columns, **options)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def _name() -> Column:
     return Column(style="dim", no_wrap=True)
 
@@ -182,13 +176,13 @@ def _figure() -> Column:
 
 
 def _headline(view: DemoView, width: int) -> Group:
-    row = Table.grid(Column(no_wrap=True), Column(no_wrap=True, justify="right"), expand=True)
-    drift = f"  fraud changed on day {view.plan.world.drift // DAY + 1}" if view.has_drifted else ""
+    world = view.plan.world
+    has_drifted = view.counts.event_time >= world.start + world.drift
+    drift = f"  fraud changed on day {world.drift // DAY + 1}" if has_drifted else ""
     state = "finishing" if view.is_over else f"{_clock(view.seconds)} of {_clock(view.plan.seconds)}"
-    row.add_row(
-        Text.assemble((" fraud-service demo", "bold"), (drift, "yellow")),
-        Text.assemble(f"day {view.day:>2} of {view.plan.days}", ("  ·  ", "dim"), f"{state} "),
-    )
+    left = Text.assemble((" fraud-service demo", "bold"), (drift, "yellow"))
+    right = Text.assemble(f"day {view.day:>2} of {view.plan.days}", ("  ·  ", "dim"), f"{state} ")
+    row = _table([(left, right)], Column(no_wrap=True), Column(no_wrap=True, justify="right"), expand=True)
     total, done = view.plan.seconds, view.seconds
     bar = ProgressBar(total=total, completed=done, width=width - 2, style="grey23", complete_style="cyan")
     return Group(row, Padding(bar, (0, 0, 0, 1)))
@@ -202,10 +196,7 @@ def _panel(title: str, content: RenderableType) -> Panel:
 
 def _figures(title: str, *rows: tuple[str, str | Text]) -> Panel:
     """Return a panel with a figure in each row. Important figures are highlighted by their style."""
-    table = Table.grid(_name(), _figure(), expand=True)
-    for row in rows:
-        table.add_row(*row)
-    return _panel(title, table)
+    return _panel(title, _table(rows, _name(), _figure(), expand=True))
 
 
 def _bold(text: str) -> Text:
