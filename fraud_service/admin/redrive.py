@@ -1,13 +1,9 @@
 """Redrive dead letters: send each of them to its source topic again, at most once.
 
-Dead letters can be forged, so their content alone proves nothing. A dead letter is sent only to an input of the
-service, and only if the source message still exists with the same key and value. A dead letter of a transaction that
-scorers accept today is unproved, because the transaction may have been scored. So a forged dead letter can at most
-repeat a rejected message or a label.
-
-One transaction writes the message to its source topic and a redrive mark beside its dead letter. All redrives share one
-transactional id. So a second redrive fences the first one, whose open transaction is aborted, and then reads the marks.
-However many redrives run, a dead letter is sent once.
+Dead letters can be forged, so each is compared with its source message. A dead letter of a transaction that scorers
+accept today is unproved, because the transaction may have been scored. So a forged one can at most repeat a rejected
+message or a label. One transaction writes the message and a redrive mark, and all redrives share one transactional id.
+So a second redrive fences the first one, then reads its marks, and a dead letter is sent once.
 """
 
 from __future__ import annotations

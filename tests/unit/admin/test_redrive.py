@@ -1,4 +1,4 @@
-"""A letter of a payment that was scored proves nothing, whatever the settings let scorers take."""
+"""A dead letter whose source message would be accepted today is not sent, whatever the settings of the scorers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.attack
 
 
 def check(monkeypatch, value: bytes, topic: str = NAMES.transactions, **settings):
-    """Judge a letter of the only payment there is."""
+    """Check a dead letter of the only payment on its topic."""
     paid = Record(topic, 0, 0, b"c-1", value, BROKER_TIME, [])
     place = {"reason": "not_json", "source-topic": topic, "source-partition": "0", "source-offset": "0"}
     headers = [(f"fraud-{name}", content.encode()) for name, content in place.items()]

@@ -1,4 +1,4 @@
-"""Who signs anew vouches for what they say, and for nothing else."""
+"""Re-signing accepts only records that are signed or that the operator vouches for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lenient(**allowed: bool) -> UnsignedReplayGuard:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "believed"),
+    ("allowed", "accepted"),
     [
         ({}, [SIGNED]),
         ({"unbound": True}, [SIGNED, UNBOUND]),
@@ -33,9 +33,9 @@ def lenient(**allowed: bool) -> UnsignedReplayGuard:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_only_records_that_the_operator_vouches_for_are_accepted(allowed, believed):
+def test_only_records_that_the_operator_vouches_for_are_accepted(allowed, accepted):
     for headers in (SIGNED, UNBOUND, STAGING, []):
-        if headers in believed:
+        if headers in accepted:
             lenient(**allowed).require(*RECORD, headers)
         else:
             with pytest.raises(RejectedRecord):

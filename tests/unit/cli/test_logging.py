@@ -1,4 +1,4 @@
-"""Log lines are JSON without card data, whoever writes them; in a process of its own, as pytest listens to logs too."""
+"""Log lines are JSON without card data. These tests use a separate process, because pytest captures logs too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that a message brought along reaches a terminal as it is: whatever the command, on stdout and on stderr."""
+"""No command prints control characters from a message, on stdout or on stderr."""
 
 from __future__ import annotations
 

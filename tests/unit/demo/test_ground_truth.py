@@ -1,4 +1,4 @@
-"""What the demo says of its own quality: computed from the newest label of each transaction."""
+"""The quality that the demo shows is computed from the newest label of each transaction."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from fraud_service.domain.events import LabelSource
 
 
 class Labelled:
-    """What `Truth` reads of a labelled record."""
+    """The fields of a labelled record that `LabelledDecisions` reads."""
 
     def __init__(self, name: str, outcome: Outcome, *, is_fraud: bool) -> None:
         self.transaction_id, self.outcome, self.is_fraud = name, outcome, is_fraud
         self.weight, self.source = 1.0, LabelSource.CHARGEBACK
 
 
-def test_a_later_label_takes_the_place_of_the_one_before():
-    truth = LabelledDecisions()
-    assert truth.precision is None
-    assert truth.recall is None
+def test_a_later_label_replaces_the_earlier_one():
+    decisions = LabelledDecisions()
+    assert decisions.precision is None
+    assert decisions.recall is None
     for name, outcome, is_fraud in [
         ("a", Outcome.DECLINE, True),
         ("b", Outcome.REVIEW, False),
         ("c", Outcome.APPROVE, False),
     ]:
-        truth.add(Labelled(name, outcome, is_fraud=is_fraud))
-    assert (truth.precision, truth.recall) == (0.5, 1.0)
-    truth.add(Labelled("c", Outcome.APPROVE, is_fraud=True))
-    assert (truth.precision, truth.recall) == (0.5, 0.5)
-    truth.add(Labelled("b", Outcome.REVIEW, is_fraud=True))
-    assert (truth.flagged_frauds, truth.flagged, truth.frauds) == (2, 2, 3)
+        decisions.add(Labelled(name, outcome, is_fraud=is_fraud))
+    assert (decisions.precision, decisions.recall) == (0.5, 1.0)
+    decisions.add(Labelled("c", Outcome.APPROVE, is_fraud=True))
+    assert (decisions.precision, decisions.recall) == (0.5, 0.5)
+    decisions.add(Labelled("b", Outcome.REVIEW, is_fraud=True))
+    assert (decisions.flagged_frauds, decisions.flagged, decisions.frauds) == (2, 2, 3)
 
 
-def test_a_grade_is_average_precision_and_log_loss():
-    grade = ModelQuality.of([True, False, True, False], [0.0, 0.0, 0.0, 0.0])
-    assert grade.log_loss == pytest.approx(0.693147)
+def test_quality_is_average_precision_and_log_loss():
+    quality = ModelQuality.of([True, False, True, False], [0.0, 0.0, 0.0, 0.0])
+    assert quality.log_loss == pytest.approx(0.693147)
     assert ModelQuality.of([False, True, False, True], [3.0, 2.0, 1.0, 0.0]).average_precision == pytest.approx(0.5)
     assert ModelQuality.of([False, True], [-1.0, 1.0]).average_precision == 1.0
 

@@ -1,4 +1,4 @@
-"""The simulated world: the same for everyone, plausible, and with frauds of every kind."""
+"""The simulated world is the same on every machine, plausible, and has frauds of every pattern."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_each_pattern_occurs_and_is_labelled_fraud(small, pattern):
     assert small.columns["is_fraud"][chosen].all()
 
 
-def test_what_follows_no_pattern_is_genuine_and_without_drift_nobody_is_a_lookalike(small):
+def test_payments_without_a_pattern_are_genuine_and_without_drift_there_are_no_lookalikes(small):
     assert not small.columns["is_fraud"][small.pattern == Pattern.GENUINE].any()
     assert not (small.pattern == Pattern.LOOKALIKE).any()
 
@@ -111,7 +111,7 @@ def test_card_testing_starts_with_tiny_payments_minutes_apart_and_ends_with_larg
         assert time[tests - 1] - time[0] <= 15 * MINUTE
 
 
-def test_a_skimmed_terminal_cheats_most_customers_while_it_lasts(small):
+def test_most_payments_at_a_skimmed_terminal_are_frauds_while_it_is_compromised(small):
     merchant, chosen = small.columns["merchant_id"], small.pattern == Pattern.SKIMMER
     assert "ecommerce" not in small.columns["entry_mode"][chosen]
     busiest = max(set(merchant[chosen]), key=lambda name: (merchant[chosen] == name).sum())
@@ -121,7 +121,7 @@ def test_a_skimmed_terminal_cheats_most_customers_while_it_lasts(small):
     assert small.columns["timestamp"][last] - small.columns["timestamp"][first] <= 28 * DAY
 
 
-def test_a_takeover_spends_multiples_of_what_the_card_does(small):
+def test_a_takeover_spends_multiples_of_the_usual_amount_of_the_card(small):
     usual, chosen = genuine_mean(small), small.pattern == Pattern.TAKEOVER
     cards, amounts = small.columns["card_id"][chosen].tolist(), small.columns["amount"][chosen].tolist()
     ratios = [amount / usual[card] for card, amount in zip(cards, amounts, strict=True) if card in usual]
@@ -213,14 +213,14 @@ def test_a_written_world_reads_back_without_a_mapping(tmp_path, small, suffix):
         assert seen == expected[:-1]
 
 
-def test_a_world_without_any_payment_is_still_a_world(tmp_path):
+def test_a_world_without_payments_is_written_as_an_empty_file(tmp_path):
     worlds = [World(seed=seed, cards=1, merchants=40, days=1) for seed in range(20)]
     empty = next(world for world in worlds if not len(simulate(world).pattern))
     write(empty, tmp_path / "empty.parquet")
     assert list(History.open(tmp_path / "empty.parquet")) == []
 
 
-def test_a_file_name_that_tells_no_format_is_refused_before_anything_is_simulated(tmp_path):
+def test_a_file_name_without_a_known_format_is_rejected_before_the_simulation(tmp_path):
     with pytest.raises(ConfigurationError, match=r"world\.xlsx.*\.parquet, \.csv, \.jsonl"):
         write(SMALL, tmp_path / "world.xlsx")
 
@@ -235,6 +235,6 @@ def test_a_file_name_that_tells_no_format_is_refused_before_anything_is_simulate
         ({"days": 10, "drift_day": 10}, "drift_day=10: must be from 0 to 9"),
     ],
 )
-def test_a_world_that_cannot_be_is_refused(figures, message):
+def test_an_impossible_world_is_rejected(figures, message):
     with pytest.raises(ConfigurationError, match=message):
         World(**figures)
