@@ -77,7 +77,7 @@ AP in the four Handbook folds without the group. The time of a model includes en
 
 METHOD = """## Method
 
-The folder holds three files with the columns `transaction_id, timestamp, customer_id, terminal_id, amount, is_fraud`:
+The folder has three files with the columns `transaction_id, timestamp, customer_id, terminal_id, amount, is_fraud`:
 
 | file | content |
 | --- | --- |

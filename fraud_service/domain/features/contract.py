@@ -14,8 +14,8 @@ card or merchant without history. `docs/features.md` comes from these annotation
 * The usual amount is a mean of log(1 + amount) that starts at the first payment. Its deviation starts at 0.5, and is
   at least 0.05 as a divisor. The n-th payment moves both by the share max(1/n, 0.02), in order of arrival. The mean
   moves towards the payment, as if it were at most 3 deviations away. The deviation moves towards that distance.
-* An amount is *unusually high* if it is more than 3 deviations above the mean of the card's earlier payments, of which
-  there must be at least five. It counts on the day of its own event time.
+* An amount is *unusually high* if it is more than 3 deviations above the mean of the card's earlier payments, and
+  the card has at least five of them. It counts on the day of its own event time.
 * Labels take effect only through the active snapshot of the transaction. *Today* is the day of the snapshot boundary.
   The *last* fraud or legitimate payment is the one whose label became known last. Scorers keep a merchant or card only
   while it has a streak, or a fraud in 31 days. The features of every other one are those without history.
