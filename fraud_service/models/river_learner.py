@@ -69,10 +69,6 @@ class RiverLearner:
         if math.isfinite(sum(inputs.values()) + weight):
             self._model.learn_one(inputs, is_fraud, w=weight)
 
-    def probability(self, encoded: ModelInput) -> float:
-        """Return the prediction of river, to compare with that of the exported model."""
-        return float(self._model.predict_proba_one(self._inputs(encoded))[True])
-
     def state(self) -> bytes:
         """Return an `OnlineState` as msgpack."""
         squares = [self._optimizer.g2[key] for key in self._keys]

@@ -7,7 +7,6 @@ base64 or in words.
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.domain.errors import InvalidEvent
@@ -22,19 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-class CardData(StrEnum):
-    """Kind of card data, as a dead-letter reason."""
-
-    CARD_NUMBER = DeadLetterReason.CARD_NUMBER
-    SENSITIVE_DATA = DeadLetterReason.SENSITIVE_DATA
-
-
 class Finding(NamedTuple):
     """Place and kind of card data in a text, and the digits if it is a card number."""
 
     begin: int
     end: int
-    kind: CardData
+    kind: DeadLetterReason
     digits: bytes = b""
 
 
@@ -51,19 +43,21 @@ _MIN_RUN: Final = b"0" * MIN_DIGITS
 _RUN: Final = re.compile(rb"(?P<candidate>[0-9]*?(?:[4-6]|3[04-9]|2[2-7]|8[12]|97)[0-9]{11})|[0-9]+")
 
 
-def find_card_data(data: bytes) -> CardData | None:
+def find_card_data(data: bytes) -> DeadLetterReason | None:
     """Return the kind of card data in bytes of any format; authentication data takes precedence over a card number.
 
     Reads escapes, digits of every script, and UTF-16.
 
     >>> find_card_data(b'{"note": "4242 4242 4242 4242"}'), find_card_data(b'{"cvv": "123"}')
-    (<CardData.CARD_NUMBER: 'card_number'>, <CardData.SENSITIVE_DATA: 'sensitive_data'>)
+    (<DeadLetterReason.CARD_NUMBER: 'card_number'>, <DeadLetterReason.SENSITIVE_DATA: 'sensitive_data'>)
     """
     plain = unambiguous_ascii(data)
     if plain is not None:
         return _kind_in(plain)
     kinds = {_kind_in(view) for text in texts(data) for view, _ in views(text)}
-    return next((kind for kind in (CardData.SENSITIVE_DATA, CardData.CARD_NUMBER) if kind in kinds), None)
+    if DeadLetterReason.SENSITIVE_DATA in kinds:
+        return DeadLetterReason.SENSITIVE_DATA
+    return DeadLetterReason.CARD_NUMBER if DeadLetterReason.CARD_NUMBER in kinds else None
 
 
 def has_no_card_data(parts: Iterable[bytes | None]) -> bool:
@@ -78,22 +72,22 @@ def has_no_card_data(parts: Iterable[bytes | None]) -> bool:
     return is_only_utf8(joined) and find_card_data(joined) is None
 
 
-def reject_card_data(*parts: bytes | None, numbers: bool = True) -> CardData | None:
+def reject_card_data(*parts: bytes | None, numbers: bool = True) -> bool:
     """Raise `InvalidEvent` if a message has card data in its value or key; with `numbers` False, only for SAD.
 
-    Returns the kind of card data that was found and is allowed. The error never contains the card data.
+    Returns whether it has a card number, which is allowed with `numbers` False. The error never contains card data.
     """
     together = [part for part in parts if part]
     joined = _JOINT.join(together)
     found = {find_card_data(joined)} if is_only_utf8(joined) else {find_card_data(part) for part in together}
-    if CardData.SENSITIVE_DATA in found:
+    if DeadLetterReason.SENSITIVE_DATA in found:
         raise InvalidEvent(
             DeadLetterReason.SENSITIVE_DATA,
             "the message has sensitive authentication data (security code, PIN or track data): do not send it",
         )
-    if numbers and CardData.CARD_NUMBER in found:
+    if numbers and DeadLetterReason.CARD_NUMBER in found:
         raise InvalidEvent(DeadLetterReason.CARD_NUMBER, "the message has a card number: send a token instead")
-    return CardData.CARD_NUMBER if CardData.CARD_NUMBER in found else None
+    return DeadLetterReason.CARD_NUMBER in found
 
 
 def mask_bytes(data: bytes, *, has_card_data: bool = False) -> bytes:
@@ -150,18 +144,18 @@ def parse_card_number(data: bytes) -> bytes | None:
     return None
 
 
-def _kind_in(view: bytes) -> CardData | None:
+def _kind_in(view: bytes) -> DeadLetterReason | None:
     simplified = view.translate(_SIMPLIFIED, _NOT_ALPHANUMERIC)
     may_have_sad = authentication_data.may_be_in(view, simplified)
     if may_have_sad and next(authentication_data.find_authentication_data(view), None):
-        return CardData.SENSITIVE_DATA
+        return DeadLetterReason.SENSITIVE_DATA
     if not _may_have_number(view, simplified):
         return None
     if not authentication_data.may_have_stripe(view):
-        return CardData.CARD_NUMBER if has_card_number(view) else None
+        return DeadLetterReason.CARD_NUMBER if has_card_number(view) else None
     found = find_card_numbers(view)
     is_stripe = any(authentication_data.end_of_stripe(view, number.end) is not None for number in found)
-    return CardData.SENSITIVE_DATA if is_stripe else CardData.CARD_NUMBER if found else None
+    return DeadLetterReason.SENSITIVE_DATA if is_stripe else DeadLetterReason.CARD_NUMBER if found else None
 
 
 def _may_have_number(view: bytes, simplified: bytes) -> bool:
@@ -186,9 +180,9 @@ def _has_candidate(view: bytes, simplified: bytes) -> bool:
 
 
 def _findings(text: str) -> Iterator[Finding]:
-    for view, tell_places in views(text):
+    for view, get_places in views(text):
         findings = list(_findings_in(view))
-        places = [*tell_places(), len(text)] if findings else []
+        places = [*get_places(), len(text)] if findings else []
         for begin, end, kind, digits in findings:
             yield Finding(places[begin], places[end], kind, digits)
 
@@ -197,14 +191,14 @@ def _findings_in(view: bytes) -> Iterator[Finding]:
     simplified = view.translate(_SIMPLIFIED, _NOT_ALPHANUMERIC)
     if authentication_data.may_be_in(view, simplified):
         for begin, end in authentication_data.find_authentication_data(view):
-            yield Finding(begin, end, CardData.SENSITIVE_DATA)
+            yield Finding(begin, end, DeadLetterReason.SENSITIVE_DATA)
     if _may_have_number(view, simplified):
         for begin, end, digits in find_card_numbers(view):
             end_of_stripe = authentication_data.end_of_stripe(view, end)
             if end_of_stripe is None:
-                yield Finding(begin, end, CardData.CARD_NUMBER, digits)
+                yield Finding(begin, end, DeadLetterReason.CARD_NUMBER, digits)
             else:
-                yield Finding(begin, end_of_stripe, CardData.SENSITIVE_DATA)
+                yield Finding(begin, end_of_stripe, DeadLetterReason.SENSITIVE_DATA)
 
 
 def _with_replacements(text: str, findings: Iterable[Finding], replacement: Callable[[Finding], str]) -> str:

@@ -20,7 +20,6 @@ from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import DeadLetterReason, card_id_of, fields_of
 from fraud_service.security.card_data import (
     MAX_PARTLY_MASKED,
-    CardData,
     parse_card_number,
     reject_card_data,
     replace_card_numbers,
@@ -63,11 +62,11 @@ class Tokenizer(msgspec.Struct, frozen=True):
     ) -> list[tuple[bytes | None, bytes | None]]:
         """Tokenize with each of several keys after one search of the message. Raises as `tokenize` does."""
         fields = fields_of(value)  # before the search, which takes longer
-        found = reject_card_data(value, key, numbers=False)
-        return [self._tokenized(value, fields, key, name, found) for name in names]
+        has_number = reject_card_data(value, key, numbers=False)
+        return [self._tokenized(value, fields, key, name, has_number=has_number) for name in names]
 
     def _tokenized(
-        self, value: bytes | None, fields: dict[str, msgspec.Raw], key: bytes | None, name: str, found: CardData | None
+        self, value: bytes | None, fields: dict[str, msgspec.Raw], key: bytes | None, name: str, *, has_number: bool
     ) -> tuple[bytes | None, bytes | None]:
         new_key = None if key is None else self.card_token(key, name)
         written = self._with_token(value, fields, name)
@@ -75,7 +74,7 @@ class Tokenizer(msgspec.Struct, frozen=True):
         new_value = written if is_long else replace_card_numbers(written, lambda digits: self.token(digits, name))
         if new_value != written and not _is_json(new_value):
             raise InvalidEvent(DeadLetterReason.CARD_NUMBER, "a card number is not in a text: send it as text")
-        if found is not None or not is_long:
+        if has_number or not is_long:
             reject_card_data(new_value, new_key)  # anything that the replacement missed
         return new_value, new_key
 

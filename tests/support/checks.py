@@ -28,7 +28,7 @@ from fraud_service.models.river_learner import RiverLearner
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fraud_service.domain.online_model import OnlineModel
+    from fraud_service.domain.online_model import ModelInput, OnlineModel
 
 COLD_START = features(
     amount=25.0,
@@ -123,6 +123,11 @@ class SnapshotScorer:
         return SnapshotScorer(decode_snapshot(data).online, self.pretrained)
 
 
+def river_probability(learner: RiverLearner, encoded: ModelInput) -> float:
+    """Return the prediction of river itself, to compare with that of the exported model."""
+    return float(learner._model.predict_proba_one(learner._inputs(encoded))[True])
+
+
 @dataclass(frozen=True)
 class RiverScorer:
     """River's model, which learns from the output of the pretrained model."""
@@ -135,7 +140,7 @@ class RiverScorer:
         return cls(RiverLearner(pretrained.untrained_online_model(), pretrained.version, state), pretrained)
 
     def score(self, rows):
-        return [self.learner.probability(row) for row in self.pretrained.encode(rows)]
+        return [river_probability(self.learner, row) for row in self.pretrained.encode(rows)]
 
     def learn(self, row, *, is_fraud):
         (encoded,) = self.pretrained.encode([row])

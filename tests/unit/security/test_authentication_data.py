@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from fraud_service.security.card_data import CardData, find_card_data, mask_bytes
+from fraud_service.domain.events import DeadLetterReason
+from fraud_service.security.card_data import find_card_data, mask_bytes
 
 pytestmark = pytest.mark.attack
 
@@ -83,7 +84,7 @@ def test_no_digit_of_a_number_after_authentication_data_is_left(text):
 )
 def test_authentication_data_is_found_under_many_names(text):
     data = text.encode()
-    assert find_card_data(data) is CardData.SENSITIVE_DATA
+    assert find_card_data(data) is DeadLetterReason.SENSITIVE_DATA
     left = mask_bytes(data)
     assert find_card_data(left) is None
     assert not re.search(b"123(?!0)", left)

@@ -15,9 +15,9 @@ from support.card_numbers import is_card_number
 from support.harmless import KINDS, NUMERIC, rate
 
 from fraud_service.domain.errors import InvalidEvent
+from fraud_service.domain.events import DeadLetterReason
 from fraud_service.security.card_data import (
     MAX_JOINED_BYTES,
-    CardData,
     find_card_data,
     has_no_card_data,
     mask_bytes,
@@ -78,7 +78,7 @@ def in_groups(number: str, apart: str) -> str:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_card_number_of_each_issuer_is_found(number):
     assert is_card_number(number.encode())
-    assert find_card_data(json.dumps({"card_id": number}).encode()) is CardData.CARD_NUMBER
+    assert find_card_data(json.dumps({"card_id": number}).encode()) is DeadLetterReason.CARD_NUMBER
 
 
 @given(
@@ -86,7 +86,7 @@ def test_a_card_number_of_each_issuer_is_found(number):
 )
 def test_a_number_is_found_in_any_text_and_nothing_of_it_is_left(number, apart, text):
     message = json.dumps({**HARMLESS, "note": text.format(in_groups(number, apart))}, ensure_ascii=False).encode()
-    assert find_card_data(message) is CardData.CARD_NUMBER
+    assert find_card_data(message) is DeadLetterReason.CARD_NUMBER
     left = mask_bytes(message)
     assert find_card_data(left) is None
     assert in_groups(number, apart).encode() not in left
@@ -97,7 +97,7 @@ def test_a_number_is_found_in_any_text_and_nothing_of_it_is_left(number, apart, 
 def test_escapes_and_wide_characters_hide_nothing(number):
     escaped = "".join(f"\\u00{ord(digit):02x}" for digit in number)
     for message in (f'{{"note": "{escaped}"}}'.encode(), f'{{"note": "{number}"}}'.encode("utf-16-le")):
-        assert find_card_data(message) is CardData.CARD_NUMBER
+        assert find_card_data(message) is DeadLetterReason.CARD_NUMBER
         assert number.encode() not in mask_bytes(message)
 
 
@@ -126,7 +126,7 @@ def test_one_wrong_digit_is_no_card_number(number, place, by):
 )
 def test_authentication_data_takes_precedence_over_a_card_number(fields):
     message = json.dumps({**HARMLESS, **fields}).encode()
-    assert find_card_data(message) is CardData.SENSITIVE_DATA
+    assert find_card_data(message) is DeadLetterReason.SENSITIVE_DATA
     assert find_card_data(mask_bytes(message)) is None
 
 
@@ -199,7 +199,7 @@ def test_ordinary_messages_pass_the_joint_search_and_very_long_ones_do_not():
 
 @given(numbers(), st.sampled_from(["+49 151 ", "12.5 ", "2026-01-15 ", "1 ", "x", "00", "0000000"]))
 def test_a_number_is_found_after_any_text(number, before):
-    assert find_card_data(json.dumps({"note": before + number}).encode()) is CardData.CARD_NUMBER
+    assert find_card_data(json.dumps({"note": before + number}).encode()) is DeadLetterReason.CARD_NUMBER
 
 
 SCRIPTS = st.sampled_from([0x30, 0x660, 0x6F0, 0x966, 0xFF10, 0x1D7CE])  # the zero of each
@@ -236,7 +236,7 @@ def test_a_number_is_found_however_it_is_written(spelling, form):
         "percent": lambda: urllib.parse.quote(text).encode(),
         "html": lambda: "".join(f"&#{ord(character)};" for character in text).encode(),
     }[form]()
-    assert find_card_data(data) is CardData.CARD_NUMBER
+    assert find_card_data(data) is DeadLetterReason.CARD_NUMBER
     left = mask_bytes(data)
     assert find_card_data(left) is None
     assert number not in re.sub("[^0-9]", "", left.decode(errors="replace"))
@@ -256,7 +256,7 @@ def test_a_number_is_found_however_it_is_written(spelling, form):
     ],
 )
 def test_a_number_is_found_in_unusual_spellings(text):
-    assert find_card_data(text.encode()) is CardData.CARD_NUMBER
+    assert find_card_data(text.encode()) is DeadLetterReason.CARD_NUMBER
     assert find_card_data(mask_bytes(text.encode())) is None
 
 
@@ -267,12 +267,12 @@ def units(text: str) -> list[int]:
 
 def test_the_number_of_a_bank_account_is_no_card_number_and_hides_none():
     account = "FR7745209659952243229295115"  # with a card number in it, and wrong check digits
-    assert find_card_data(account.encode()) is CardData.CARD_NUMBER
+    assert find_card_data(account.encode()) is DeadLetterReason.CARD_NUMBER
     digits = int("".join(str(int(character, 36)) for character in account[4:] + "FR00"))
     right = f"FR{98 - digits % 97:02}{account[4:]}"
     assert find_card_data(right.encode()) is None
-    assert find_card_data(right.lower().encode()) is CardData.CARD_NUMBER
-    assert find_card_data(f"{right} 4242424242424242".encode()) is CardData.CARD_NUMBER
+    assert find_card_data(right.lower().encode()) is DeadLetterReason.CARD_NUMBER
+    assert find_card_data(f"{right} 4242424242424242".encode()) is DeadLetterReason.CARD_NUMBER
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -285,7 +285,7 @@ def test_a_number_of_every_issuer_is_found_in_a_longer_run_of_digits(number, tex
     if len(number) % 2 and "5f24" in written:
         written = written.replace("5f24", "f5f24")
     data = written.encode()
-    assert find_card_data(data) is CardData.CARD_NUMBER
+    assert find_card_data(data) is DeadLetterReason.CARD_NUMBER
     assert number.encode() not in mask_bytes(data)
 
 
