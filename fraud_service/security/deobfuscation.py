@@ -65,6 +65,11 @@ def _digits() -> dict[str, str]:
     return {character: str(digit) for character, digit in found if digit is not None}
 
 
+@cache
+def _digit_characters() -> frozenset[str]:
+    return frozenset(_digits())
+
+
 def unambiguous_ascii(data: bytes) -> bytes | None:
     """Return the bytes as ASCII if there is only one way to read them; else None.
 
@@ -79,7 +84,7 @@ def unambiguous_ascii(data: bytes) -> bytes | None:
         foreign = data.translate(None, _ASCII).decode()
     except UnicodeDecodeError:
         return None
-    if not _digits().keys().isdisjoint(foreign) or _NAME_ALONE.search(foreign):
+    if not _digit_characters().isdisjoint(foreign) or _NAME_ALONE.search(foreign):
         return None
     return data.translate(_WITH_QUESTION_MARKS, _CONTINUATION_BYTES)
 
@@ -112,7 +117,7 @@ def _kept(padded: str) -> Sequence[int]:
 
 def _in_ascii(text: str) -> bytes:
     if not text.isascii():
-        for character in _digits().keys() & text:  # few characters: faster than to translate the text
+        for character in _digit_characters().intersection(text):  # few characters: faster than to translate the text
             text = text.replace(character, _digits()[character])
         text = _NAME.sub(lambda name: _NAME_IN_ASCII.rjust(len(name[0])), text)
     return text.encode("ascii", errors="replace")
