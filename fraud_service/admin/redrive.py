@@ -81,7 +81,7 @@ def redrive(
     producer = clients.producer(settings, transactional)
     try:
         producer.init_transactions(clients.REQUEST_TIMEOUT_S)  # fences earlier redrives
-        letters = find_dead_letters(settings, wanted).letters
+        letters = find_dead_letters(settings, wanted)
         if options.value is not None and len(letters) != 1:
             raise ConfigurationError(
                 f"--value-from is for one dead letter, but {len(letters)} are selected: give PARTITION and OFFSET"

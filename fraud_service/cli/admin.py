@@ -163,7 +163,7 @@ def list_letters(
     from fraud_service.kafka.dead_letters import find_dead_letters
 
     wanted = _filter(reason, topic, since, partition)
-    for found in find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False).letters:
+    for found in find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False):
         if as_json:
             say_json(json.dumps(found.row()))
         else:
@@ -180,10 +180,9 @@ def show(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Print one dead letter: headers, key and value. Bytes that are not text are escaped."""
-    from fraud_service.kafka.dead_letters import DeadLetterFilter, find_dead_letters, require_one
+    from fraud_service.kafka.dead_letters import read_one
 
-    wanted = DeadLetterFilter(partition=partition, offset=offset)
-    found = require_one(find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted), partition, offset)
+    found = read_one(settings.load(bootstrap_servers=bootstrap), partition, offset)
     if raw:
         _write_raw(found.entry.value or b"")
         return
@@ -235,7 +234,7 @@ def redrive(
     checks = (
         send(chosen, wanted, options)
         if yes
-        else check_letters(chosen, find_dead_letters(chosen, wanted).letters, options)
+        else check_letters(chosen, find_dead_letters(chosen, wanted), options)
     )
     counts = Counter(_say_check(check, is_dry=not yes) for check in checks)
     listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))

@@ -11,25 +11,13 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 PATTERN: Final = r"^([0-9]*\.)?[0-9]+(ms|s|m|h|d)$"
 MILLISECOND: Final = timedelta(milliseconds=1)
-UNITS: Final = {
-    "d": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-    "ms": MILLISECOND,
-}
+SECOND: Final = timedelta(seconds=1)
+UNITS: Final = {"d": 86_400 * SECOND, "h": 3600 * SECOND, "m": 60 * SECOND, "s": SECOND, "ms": MILLISECOND}
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parse a number with its unit. Fractions are exact to the microsecond.
+    """Parse a number with its unit. Fractions are exact to the microsecond. Raises `ValueError`.
 
-    Raises
-    ------
-    ValueError
-        When the unit is missing or unknown, or the duration is too long for a `timedelta`.
-
-    Examples
-    --------
     >>> parse_duration("1.5h")
     datetime.timedelta(seconds=5400)
     """
@@ -46,8 +34,6 @@ def parse_duration(text: str) -> timedelta:
 def format_duration(duration: timedelta) -> str:
     """Write a duration in the largest unit that needs no fraction.
 
-    Examples
-    --------
     >>> format_duration(timedelta(minutes=90)), format_duration(timedelta(0))
     ('90m', '0s')
     """

@@ -20,14 +20,9 @@ if TYPE_CHECKING:
 
 
 def first_artifact(settings: Settings) -> artifact.Artifact:
-    """Read the artifact that processes start with.
+    """Read the artifact that processes start with. Raises as `artifact.read` does.
 
     With keys, an artifact in FRAUD_MODEL_DIR must be signed. The shipped artifact needs no signature.
-
-    Raises
-    ------
-    ModelError
-        As `artifact.read` does.
     """
     if settings.model_dir is None:
         return artifact.read(artifact.shipped())

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 def load_keyring(settings: Settings) -> Keyring:
     """Read the keys. Without keys, and only with `allow_unsigned`, return a keyring that neither signs nor verifies.
 
-    Raises
-    ------
-    ConfigurationError
-        When keys are required and missing; a key is unreadable or too short; the active key does not exist; or the
-        deployment has no name. The message never contains a key.
+    Raises `ConfigurationError`, whose message never contains a key.
     """
     folder = settings.signing_key_dir
     if folder is None:

@@ -15,12 +15,7 @@ PERIOD_S: Final = 60.0  # between two lines of one kind
 class RateLimitedLog:
     """Write the first line of each kind at once, then at most one a minute, with the number of lines it replaces.
 
-    Parameters
-    ----------
-    write
-        Method of a logger.
-    event
-        Name of the log event.
+    `write` is a method of a logger, and `event` the name of the log event.
     """
 
     def __init__(self, write: Callable[..., Any], event: str, clock: Callable[[], float] = time.monotonic) -> None:

@@ -72,10 +72,7 @@ class Settings(HttpSettings, KeySettings, LearningSettings, DecisionSettings, Pr
 def load(**overrides: object) -> Settings:
     """Read the settings from the environment. Command-line options override them.
 
-    Raises
-    ------
-    ConfigurationError
-        Names each invalid setting, its value, and the fix.
+    Raises `ConfigurationError`, which names each invalid setting, its value, and the fix.
     """
     _reject_unknown_names()
     try:
@@ -144,7 +141,7 @@ def _reject_unknown_names() -> None:
 
 
 def _is_text(value: str) -> bool:
-    """Whether a variable is UTF-8. Python reads other bytes as surrogates, which end the process in librdkafka."""
+    """Say whether a variable is UTF-8. Python reads other bytes as surrogates, which end the process in librdkafka."""
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 

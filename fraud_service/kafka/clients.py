@@ -1,8 +1,9 @@
-"""Make Kafka clients from the settings, and check the connection."""
+"""Make Kafka clients from the settings, check the connection, and translate the clients' errors."""
 
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -14,9 +15,10 @@ from fraud_service.kafka.unreadable_batches import Reader
 from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fraud_service.config.settings import Settings
+    from fraud_service.domain.errors import FraudServiceError
 
 # Limits for what a consumer fetches ahead. Brokers count the stored bytes of a batch, and the client unpacks a whole
 # answer at once: with the default of one megabyte a partition, that can be a gigabyte. A larger batch still comes,
@@ -32,21 +34,17 @@ PROBE_TIMEOUT_S: Final = 5.0  # short, because an unreachable cluster is asked a
 PROBE_POLL_S: Final = 0.5
 CONNECT_TIMEOUT_S: Final = 10.0
 CONNECT_POLL_S: Final = 1.0
-REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - librdkafka's own codes are public, named so
-# Refusals that librdkafka reports as a transport error, like an outage.
-REFUSED_TEXTS: Final = ("SSL alert number", "connecting to a PLAINTEXT broker listener")
+REJECTED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - librdkafka's own codes are public, named so
+# Rejections that librdkafka reports as a transport error, like an outage.
+REJECTED_TEXTS: Final = ("SSL alert number", "connecting to a PLAINTEXT broker listener")
 
 
 def check_connectivity(settings: Settings) -> None:
     """Check that brokers accept our connection, before anything waits for them.
 
     Returns after ten seconds without an answer, because an outage passes. A certificate, password or token that the
-    brokers reject does not pass, and a client that only waits would see it as an outage.
-
-    Raises
-    ------
-    PreflightError
-        When we reject the broker's certificate, or the broker rejects our identity.
+    brokers reject does not pass, and a client that only waits would see it as an outage. So this raises
+    `PreflightError` when we reject the broker's certificate, or the broker rejects our identity.
     """
     errors: list[KafkaError] = []
     client = _create(Producer, {**connection(settings), "error_cb": errors.append})
@@ -59,7 +57,7 @@ def check_connectivity(settings: Settings) -> None:
         else:
             return True
         for error in errors:
-            if error.code() in REFUSED or any(text in error.str() for text in REFUSED_TEXTS):
+            if error.code() in REJECTED or any(text in error.str() for text in REJECTED_TEXTS):
                 raise PreflightError(
                     f"{settings.bootstrap_servers} refuses the connection: {error.str()}. Compare the ssl.… and sasl.… "
                     "options of FRAUD_KAFKA_CONFIG and FRAUD_KAFKA_CONFIG_DIR with what the brokers demand"
@@ -95,10 +93,7 @@ def admin(settings: Settings) -> AdminClient:
 def reader(settings: Settings, name: str) -> Reader:
     """Create a consumer that is assigned by hand, reads only committed records, and commits no offsets.
 
-    Parameters
-    ----------
-    name
-        The group id, which identifies the consumer in the broker's logs.
+    `name` is the group id, which identifies the consumer in the broker's logs.
     """
     consumer: Reader = _create(Reader, reader_options(settings, name))
     return consumer
@@ -130,6 +125,15 @@ def producer(settings: Settings, options: dict[str, Any] | None = None) -> Produ
             **(options or {}),
         },
     )
+
+
+@contextmanager
+def kafka_errors_as(kind: type[FraudServiceError], failure: str) -> Iterator[None]:
+    """Raise an error of the client within the block as an error of the service, which says what failed and why."""
+    try:
+        yield
+    except KafkaException as error:
+        raise kind(f"{failure}: {error.args[0].str()}") from error
 
 
 def _create(kind: Any, options: dict[str, Any]) -> Any:

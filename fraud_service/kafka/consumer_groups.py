@@ -29,19 +29,19 @@ MEMBERS_POLL_S: Final = 1.0
 def committed_offsets(settings: Settings, group: str, archive: TopicReader, topic: str) -> dict[int, int | None]:
     """Return the offset that a group has committed on each partition of a topic, None where it has none.
 
-    Waits for transactions that hold offsets of the group and are about to end.
-
-    Raises
-    ------
-    TopicReadError
-        When the cluster does not answer, or not for this group, or a transaction stays open for two minutes.
+    Waits up to two minutes for transactions that hold offsets of the group and are about to end. Raises
+    `TopicReadError` when one stays open, or the cluster does not return the offsets.
     """
     request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in archive.spans(topic)])
     admin = clients.admin(settings)  # keep the client: without it, its answers never come
     offsets: list[TopicPartition] = []
 
     def are_stable() -> bool:
-        offsets[:] = _fetch_offsets(admin, request)
+        with clients.kafka_errors_as(TopicReadError, f"offsets of group {group} cannot be read"):
+            (answer,) = admin.list_consumer_group_offsets(
+                [request], require_stable=True, request_timeout=clients.REQUEST_TIMEOUT_S
+            ).values()
+            offsets[:] = answer.result().topic_partitions
         return all(place.error is None or place.error.name() != UNSTABLE for place in offsets)
 
     wait_until(are_stable, STABLE_TIMEOUT_S)
@@ -49,17 +49,6 @@ def committed_offsets(settings: Settings, group: str, archive: TopicReader, topi
     if errors:
         raise TopicReadError(f"offsets of group {group} on {topic} cannot be read: {errors[0].str()}")
     return {place.partition: place.offset if place.offset >= 0 else None for place in offsets}
-
-
-def _fetch_offsets(admin: AdminClient, request: ConsumerGroupTopicPartitions) -> list[TopicPartition]:
-    try:
-        (answer,) = admin.list_consumer_group_offsets(
-            [request], require_stable=True, request_timeout=clients.REQUEST_TIMEOUT_S
-        ).values()
-        found: list[TopicPartition] = answer.result().topic_partitions
-    except KafkaException as error:
-        raise TopicReadError(f"offsets of group {request.group_id} cannot be read: {error.args[0].str()}") from error
-    return found
 
 
 def members(admin: AdminClient, group: str, timeout_s: float) -> list[Any]:
@@ -76,10 +65,7 @@ def members(admin: AdminClient, group: str, timeout_s: float) -> list[Any]:
 def require_stopped(settings: Settings, group: str) -> None:
     """Wait until a group has no members: a process that was just stopped stays a member until its session ends.
 
-    Raises
-    ------
-    PreflightError
-        When a member still runs then, or the cluster does not list the members.
+    Raises `PreflightError` when a member still runs then, or the cluster does not list the members.
     """
     admin = clients.admin(settings)
 
@@ -89,27 +75,20 @@ def require_stopped(settings: Settings, group: str) -> None:
         log.info("waiting_for_session_end", group=group, session_timeout=format_duration(settings.session_timeout))
         return False
 
-    try:
+    with clients.kafka_errors_as(PreflightError, f"the members of group {group} cannot be listed"):
         is_stopped = wait_until(is_empty, settings.session_timeout.total_seconds() + SESSION_MARGIN_S, MEMBERS_POLL_S)
-    except KafkaException as error:
-        raise PreflightError(f"the members of group {group} cannot be listed: {error.args[0].str()}") from error
     if not is_stopped:
         raise PreflightError(f"group {group} still runs: stop its processes")
 
 
 def delete_group(settings: Settings, group: str) -> None:
-    """Delete a stopped group and its offsets.
-
-    Raises
-    ------
-    PreflightError
-        When a member still runs, or the cluster refuses.
-    """
+    """Delete a stopped group and its offsets. Raises `PreflightError` when a member still runs."""
     require_stopped(settings, group)
     admin = clients.admin(settings)
-    try:
+    with clients.kafka_errors_as(PreflightError, f"group {group} cannot be deleted"):
         (answer,) = admin.delete_consumer_groups([group], request_timeout=clients.REQUEST_TIMEOUT_S).values()
-        answer.result(clients.REQUEST_TIMEOUT_S)
-    except KafkaException as error:
-        if error.args[0].name() != "GROUP_ID_NOT_FOUND":
-            raise PreflightError(f"group {group} cannot be deleted: {error.args[0].str()}") from error
+        try:
+            answer.result(clients.REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].name() != "GROUP_ID_NOT_FOUND":
+                raise

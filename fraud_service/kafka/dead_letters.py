@@ -66,12 +66,7 @@ def dead_letter(message: Received, error: InvalidEvent, *, is_known_clean: bool 
 
     A dead letter must always fit its topic: a consumer that cannot write it would read the source message for ever. So
     a dead letter keeps only length and hash of content that is too large. Card data is masked, because dead letters are
-    kept for long and many people read them.
-
-    Parameters
-    ----------
-    is_known_clean
-        A search has already found no card data in the message, so it is not searched again.
+    kept for long and many people read them. With `is_known_clean`, a search has found none already.
     """
     message = bounded(message)
     key, value = message.key, message.value
@@ -142,13 +137,7 @@ def _matches(kept: bytes | None, original: bytes | None, length: str | None, dig
 
 
 def parse_letter(entry: Record) -> LetterHeaders:
-    """Read the headers of a dead letter.
-
-    Raises
-    ------
-    InvalidRecord
-        When the reason or the source is missing.
-    """
+    """Read the headers of a dead letter. Raises `InvalidRecord` when the reason or the source is missing."""
     return LetterHeaders(
         _name(entry, REASON),
         _name(entry, SOURCE_TOPIC),
@@ -258,25 +247,10 @@ class DeadLetter(NamedTuple):
         }
 
 
-class Selection(NamedTuple):
-    """The dead letters that were found, and the number of foreign records on the topic."""
+def find_dead_letters(settings: Settings, wanted: DeadLetterFilter, *, with_content: bool = True) -> list[DeadLetter]:
+    """Read the dead letters, oldest first in each partition. Raises `TopicReadError`.
 
-    letters: list[DeadLetter]
-    foreign: int
-
-
-def find_dead_letters(settings: Settings, wanted: DeadLetterFilter, *, with_content: bool = True) -> Selection:
-    """Read the dead letters, oldest first in each partition.
-
-    Parameters
-    ----------
-    with_content
-        Keep keys and values. Those of all dead letters of 400 days may not fit into memory.
-
-    Raises
-    ------
-    TopicReadError
-        When the topic cannot be read.
+    `with_content` keeps keys and values. Those of all dead letters of 400 days may not fit into memory.
     """
     topic = settings.topics.dead_letters
     letters: list[DeadLetter] = []
@@ -289,7 +263,7 @@ def find_dead_letters(settings: Settings, wanted: DeadLetterFilter, *, with_cont
                 foreign += others
     if foreign:
         log.warning("foreign_dead_letters", topic=topic, count=foreign, hint="skipped: neither dead letters nor marks")
-    return Selection(letters, foreign)
+    return letters
 
 
 def _select(entries: Iterable[Record], wanted: DeadLetterFilter, *, with_content: bool) -> tuple[list[DeadLetter], int]:
@@ -318,8 +292,9 @@ def _without_content(entry: Record) -> Record:
     return entry._replace(key=None, value=None, headers=[(DETAIL, detail.encode(errors="replace"))])
 
 
-def require_one(selection: Selection, partition: int, offset: int) -> DeadLetter:
-    """Return the only dead letter that was found. Raises `TopicReadError` when there is none."""
-    if not selection.letters:
+def read_one(settings: Settings, partition: int, offset: int) -> DeadLetter:
+    """Return the dead letter at an offset. Raises `TopicReadError` when there is none."""
+    found = find_dead_letters(settings, DeadLetterFilter(partition=partition, offset=offset))
+    if not found:
         raise TopicReadError(f"there is no dead letter at partition {partition}, offset {offset}")
-    return selection.letters[0]
+    return found[0]

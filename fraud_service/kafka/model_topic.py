@@ -84,14 +84,9 @@ class ReplayGuard:
 class ModelTopicReader:
     """Reads the model topic from its beginning, then follows it.
 
-    Parameters
-    ----------
-    name
-        Identifies the consumer in the broker's logs.
-    handlers
-        Called with the value of records that are no models, by key.
-    on_rejected
-        Called with the reason for each rejected record (`fraud_service.security.signatures.RejectReason`).
+    ``name``         identifies the consumer in the broker's logs
+    ``handlers``     called with the value of records that are no models, by key
+    ``on_rejected``  called with the `RejectReason` of each rejected record
     """
 
     def __init__(
@@ -115,14 +110,9 @@ class ModelTopicReader:
     def catch_up(self) -> Iterator[bytes]:
         """Yield all models up to the present end, in the order of promotion, without keeping them in memory.
 
-        Raises
-        ------
-        FatalStreamError
-            When the broker sends nothing for a minute.
-        ClusterUnavailable, PreflightError
-            When the cluster does not answer where the end is.
+        Raises `FatalStreamError` when the broker sends nothing for a minute, and else as `watermarks` does.
         """
-        for models in self._read_to(end_to_read(*watermarks(self._end_finder, self._partition))):
+        for models in self._read_to(watermarks(self._end_finder, self._partition)):
             yield from models
 
     def read_available(self) -> list[bytes]:
@@ -141,17 +131,19 @@ class ModelTopicReader:
             return self.read_available()
         found: list[bytes] = []
         deadline = Deadline(REFRESH_TIMEOUT_S)
-        for models in self._read_to(end_to_read(*marks)):
+        for models in self._read_to(marks):
             found += models
             if deadline.has_passed():
                 log.warning("model_topic_incomplete", timeout_s=REFRESH_TIMEOUT_S)
                 break
         return found
 
-    def _read_to(self, end: int) -> Iterator[list[bytes]]:
-        ends, limit = {(self._partition.topic, 0): end}, MAX_MODELS_AT_ONCE
-        batches = read_to_end(self._consumer, ends, CATCH_UP_TIMEOUT_S, poll_s=READ_POLL_S, max_messages=limit)
-        return map(self._parse, batches)
+    def _read_to(self, marks: tuple[int, int]) -> Iterator[list[bytes]]:
+        ends = {(self._partition.topic, 0): end_to_read(*marks)}
+        return map(
+            self._parse,
+            read_to_end(self._consumer, ends, CATCH_UP_TIMEOUT_S, poll_s=READ_POLL_S, max_messages=MAX_MODELS_AT_ONCE),
+        )
 
     def close(self) -> None:
         """Stop reading."""
@@ -178,12 +170,11 @@ class ModelTopicReader:
         self._gate.check(message.key(), value, read_headers(message))
         if value is None:
             return []
-        if key in NON_MODEL_KEYS:
-            handler = self._handlers.get(key.decode())
-            if handler is not None:
-                handler(value)
-            return []
-        return [value]
+        if key not in NON_MODEL_KEYS:
+            return [value]
+        if handler := self._handlers.get(key.decode()):
+            handler(value)
+        return []
 
 
 class PromotedModel(NamedTuple):
@@ -196,13 +187,7 @@ class PromotedModel(NamedTuple):
 
 
 def promoted(settings: Settings, gate: ReplayGuard) -> Iterator[PromotedModel]:
-    """Yield every record that the guard accepts, in order.
-
-    Raises
-    ------
-    TopicReadError
-        When the topic cannot be read.
-    """
+    """Yield every record that the guard accepts, in order. Raises `TopicReadError`."""
     refused = RateLimitedLog(log.warning, "model_record_rejected")
     with TopicReader(settings, "fraud-models") as archive:
         for entry in archive.read(settings.topics.models, 0):
@@ -219,12 +204,8 @@ def promoted(settings: Settings, gate: ReplayGuard) -> Iterator[PromotedModel]:
 def publish(settings: Settings, key: str, data: bytes) -> None:
     """Publish a model under its version, a report under `REFIT_KEY`, or the switch under `SWITCH_KEY`.
 
-    Raises
-    ------
-    TopicReadError
-        When the topic cannot be read: the sequence number follows from the records before.
-    FatalStreamError
-        When the broker does not accept the record.
+    Reads the topic first, because the sequence number follows from the records before. Raises `TopicReadError` when
+    that fails, and `FatalStreamError` when the broker does not accept the record.
     """
     gate = ReplayGuard(load_keyring(settings))
     for _ in promoted(settings, gate):

@@ -37,27 +37,20 @@ Ends = dict[tuple[str, int], int]
 def wait_for_open_transactions(
     admin: AdminClient,
     partitions: list[TopicPartition],
-    tick: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     timeout_s: float = RECOVERY_TIMEOUT_S,
 ) -> None:
     """Wait until everything that was written to these partitions by now is committed or aborted.
 
-    Parameters
-    ----------
-    tick
-        Called before each request.
-
-    Raises
-    ------
-    FatalStreamError
-        When a transaction is still open at the end, or the cluster does not answer for so long.
+    Calls `heartbeat` before each request. Raises `FatalStreamError` when a transaction is still open after `timeout_s`,
+    or the cluster does not answer for so long.
     """
     if not partitions:
         return
     written: Ends = {}
 
     def have_ended() -> bool:
-        tick()
+        heartbeat()
         if not written:
             written.update(_ends(admin, partitions, IsolationLevel.READ_UNCOMMITTED))
         committed = _ends(admin, partitions, IsolationLevel.READ_COMMITTED) if written else {}
@@ -86,12 +79,8 @@ def stable_ranges(settings: Settings, archive: TopicReader, topic: str) -> dict[
     """Return what readers see of a topic after all transactions that have written to it by now are over.
 
     A group's offsets become visible a little before the records of the same transaction. So read the offsets first and
-    then call this: no record that belongs to them is missing.
-
-    Raises
-    ------
-    TopicReadError
-        When a transaction stays open for two minutes.
+    then call this: no record that belongs to them is missing. Raises `TopicReadError` when a transaction stays open
+    for two minutes.
     """
     partitions = [TopicPartition(topic, number) for number in archive.spans(topic)]
     try:

@@ -67,19 +67,8 @@ def read_to_end(
     """Yield messages in batches, some of them empty, until the consumer has reached all ends.
 
     Compares positions instead of the offsets of messages: for transaction markers and aborted records the client
-    returns no message, so the last offsets before the end may never be seen. A batch can go beyond an end.
-
-    Parameters
-    ----------
-    consumer
-        Is assigned to the partitions.
-    timeout_s
-        Seconds without progress.
-
-    Raises
-    ------
-    FraudServiceError
-        Of the type `error`, when no position has moved for the time.
+    returns no message, so the last offsets before the end may never be seen. A batch can go beyond an end. The consumer
+    must be assigned. Raises an `error` when no position has moved for `timeout_s`.
     """
     deadline, passed = Deadline(timeout_s), -1
     while not has_reached(ends, positions := read_positions(consumer, ends)):

@@ -48,13 +48,7 @@ class Sender:
                 return
 
     def flush(self) -> None:
-        """Wait until the broker has everything that was sent.
-
-        Raises
-        ------
-        FatalStreamError
-            When it rejects a record, or does not accept all of them in time.
-        """
+        """Wait until the broker has everything that was sent. Raises `FatalStreamError` when it rejects a record."""
         left = self._producer.flush(FLUSH_TIMEOUT_S)
         if left or self._rejections:
             reason = self._rejections[0] if self._rejections else f"no answer within {FLUSH_TIMEOUT_S:.0f} s"

@@ -64,23 +64,17 @@ class TopicReader:
     def spans(self, topic: str) -> dict[int, OffsetRange]:
         """Return the offsets of each partition of a topic, without open transactions.
 
-        Raises
-        ------
-        TopicReadError
-            When the topic does not exist, or the cluster does not answer.
-        ClusterUnavailable, PreflightError
-            When a partition has no leader for a minute, or access is denied.
+        Raises `TopicReadError` when the topic does not exist or the cluster does not answer, and
+        `ClusterUnavailable` or `PreflightError` when a partition has no leader for a minute or access is denied.
         """
-        try:
+        with clients.kafka_errors_as(TopicReadError, f"topic {topic} cannot be read"):
             there = self._consumer.list_topics(topic, timeout=clients.REQUEST_TIMEOUT_S).topics[topic]
             if there.error is not None:
-                raise TopicReadError(f"topic {topic} cannot be read: {there.error.str()}")
+                raise KafkaException(there.error)
             return {
                 number: OffsetRange(*watermarks(self._consumer, TopicPartition(topic, number)))
                 for number in sorted(there.partitions)
             }
-        except KafkaException as error:
-            raise TopicReadError(f"topic {topic} cannot be read: {error.args[0].str()}") from error
 
     def since(self, topic: str, moment: int | Mapping[int, int]) -> dict[int, int]:
         """Return for each partition the offset of the first record appended at or after a moment (epoch ms).
@@ -91,10 +85,8 @@ class TopicReader:
         spans = self.spans(topic)
         moments = dict.fromkeys(spans, moment) if isinstance(moment, int) else moment
         asked = [TopicPartition(topic, number, moments[number]) for number in spans if number in moments]
-        try:
+        with clients.kafka_errors_as(TopicReadError, f"topic {topic} cannot be searched by time"):
             found = self._consumer.offsets_for_times(asked, timeout=clients.REQUEST_TIMEOUT_S)
-        except KafkaException as error:
-            raise TopicReadError(f"topic {topic} cannot be searched by time: {error.args[0].str()}") from error
         return {
             place.partition: spans[place.partition].end if place.offset in {OFFSET_END, -1} else place.offset
             for place in found
@@ -103,10 +95,7 @@ class TopicReader:
     def read(self, topic: str, partition: int, begin: int | None = None, end: int | None = None) -> Iterator[Record]:
         """Read a partition in order, from one offset up to another; by default everything up to its present end.
 
-        Raises
-        ------
-        TopicReadError
-            When the broker sends nothing for a minute, or answers with an error.
+        Raises `TopicReadError` when the broker sends nothing for a minute, or answers with an error.
         """
         span = self.spans(topic)[partition]
         begin, end = max(begin or 0, span.begin), span.end if end is None else min(end, span.end)

@@ -48,11 +48,6 @@ class TopicSpec(msgspec.Struct, frozen=True):
     retention: int = 30 * DAY_MS
     extra: Mapping[str, str] = {}
 
-    @property
-    def essential(self) -> frozenset[str]:
-        """Names of the settings without which the service does not start."""
-        return ESSENTIAL | RETENTION if self.cleanup == "delete" and self.retention == FOREVER else ESSENTIAL
-
     def config(self) -> dict[str, str]:
         """Return the settings on the broker. Retention is always set, because Quix cannot start without it."""
         return {"cleanup.policy": self.cleanup, "retention.ms": str(self.retention), **self.extra}
@@ -122,13 +117,7 @@ def _changelog(role: str, group: str, source: str, content: str, partitions: int
 
 
 def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list[str]:
-    """Create the missing topics, and return their names.
-
-    Raises
-    ------
-    PreflightError
-        When the cluster refuses to create one.
-    """
+    """Create the missing topics, and return their names. Raises `PreflightError` when the cluster refuses one."""
     existing = _existing(admin)
     missing = [spec for spec in specs if spec.name not in existing]
     if not missing:
@@ -138,10 +127,8 @@ def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list
         for spec in missing
     ]
     for name, future in admin.create_topics(wanted, request_timeout=REQUEST_TIMEOUT_S).items():
-        try:
+        with clients.kafka_errors_as(PreflightError, f"topic {name} cannot be created"):
             future.result()
-        except KafkaException as error:
-            raise PreflightError(f"topic {name} cannot be created: {error.args[0].str()}") from error
     _await_leaders(admin, {spec.name: spec.partitions for spec in missing})
     return [spec.name for spec in missing]
 
@@ -180,10 +167,7 @@ def _await_leaders(admin: AdminClient, partitions: dict[str, int]) -> None:
 def findings(admin: AdminClient, specs: list[TopicSpec], replication: int | None = None) -> list[str]:
     """Compare the cluster with the table; return one sentence with the fix for each difference.
 
-    Parameters
-    ----------
-    replication
-        Also compare retention and this replication factor, which are no reasons to refuse the start.
+    With `replication`, also compare retention and that replication factor. A process starts without them.
     """
     existing = _existing(admin)
     missing = [spec.name for spec in specs if spec.name not in existing]
@@ -221,9 +205,11 @@ def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) 
     actual = {resource.name: future.result() for resource, future in futures.items()}
     found = []
     for spec in specs:
+        is_kept_forever = spec.cleanup == "delete" and spec.retention == FOREVER
+        compared = ESSENTIAL | RETENTION if is_kept_forever else ESSENTIAL
         for name, wanted in spec.config().items():
             entry = actual[spec.name].get(name)
-            if entry is not None and entry.value != wanted and (is_thorough or name in spec.essential):
+            if entry is not None and entry.value != wanted and (is_thorough or name in compared):
                 found.append(
                     f"topic {spec.name} has {name}={entry.value}, it needs {wanted}: "
                     f"set it with `kafka-configs --bootstrap-server BROKER --alter --topic {spec.name} "
@@ -240,19 +226,11 @@ def require(admin: AdminClient, specs: list[TopicSpec]) -> None:
 
 
 def delete_records(settings: Settings, before: list[TopicPartition]) -> None:
-    """Delete the records of partitions before the given offsets, as retention does.
-
-    Raises
-    ------
-    PreflightError
-        When the broker refuses.
-    """
+    """Delete the records of partitions before the given offsets, as retention does. Raises `PreflightError`."""
     partitions = [TopicPartition(place.topic, place.partition, place.offset) for place in before]
     # confluent-kafka before 2.16 releases one reference to the list too many (issue 2275), which crashes the process.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(partitions))
     admin = clients.admin(settings)  # keep the client: without it, its answers never come
-    try:
+    with clients.kafka_errors_as(PreflightError, "records cannot be deleted"):
         for answer in admin.delete_records(partitions).values():
             answer.result(REQUEST_TIMEOUT_S)
-    except KafkaException as error:
-        raise PreflightError(f"records cannot be deleted: {error.args[0].str()}") from error

@@ -31,17 +31,8 @@ def is_unreadable(message: Any) -> bool:
 def find_batch_end(options: Mapping[str, Any], message: Any, heartbeat: Callable[[], None] = lambda: None) -> int:
     """Return the first offset behind an unreadable batch, or its first offset when it has become readable.
 
-    Parameters
-    ----------
-    options
-        Of a consumer that can read the topic.
-    heartbeat
-        Called before each fetch; a batch of a million messages needs forty fetches.
-
-    Raises
-    ------
-    ClusterUnavailable
-        When the cluster does not answer.
+    `options` are those of a consumer that can read the topic. Calls `heartbeat` before each fetch; a batch of a million
+    messages needs forty. Raises `ClusterUnavailable` when the cluster does not answer.
     """
     consumer = Consumer({**options, "isolation.level": "read_uncommitted"})
     first: int = message.offset()

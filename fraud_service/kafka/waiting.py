@@ -73,16 +73,12 @@ def wait_until(
     """Call a condition until its result is true or the time is over, and return its last result.
 
     The condition is always called at least once. As with `threading.Condition.wait_for`, a false result means that
-    the time is over, and the caller decides which error that is.
+    the time is over, and the caller decides which error that is. `pause` waits between two calls, as `Event.wait` does,
+    which ends early. The default sleeps.
 
     >>> states = iter([None, None, "ready"])
     >>> wait_until(lambda: next(states), timeout_s=1.0, poll_s=0.0)
     'ready'
-
-    Parameters
-    ----------
-    pause
-        Waits between two calls. The default sleeps; `Event.wait` ends the pause early.
     """
     deadline = Deadline(timeout_s)
     while True:
@@ -95,17 +91,8 @@ def wait_until(
 def retry_transient(what: str, request: Callable[[], T]) -> T:
     """Send a request to the cluster, and repeat it for a minute while it fails with a transient error.
 
-    Parameters
-    ----------
-    what
-        Says in the error what could not be done.
-
-    Raises
-    ------
-    ClusterUnavailable
-        When the error is still transient after a minute.
-    PreflightError
-        At once, for any other error.
+    Raises `ClusterUnavailable` when the error is still transient then, and `PreflightError` at once for any other
+    error. Both begin with `what`, which says what could not be done.
     """
     deadline = Deadline(RETRY_TIMEOUT_S)
     while True:

@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import (
-    DeadLetterReason,
-    Transaction,
-    decode_transaction,
-    rfc3339,
-)
+from fraud_service.domain.events import DeadLetterReason, Transaction, decode_transaction, rfc3339
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.kafka.dead_letters import dead_letter
@@ -55,12 +50,8 @@ def stream_spec(settings: Settings) -> StreamSpec:
 class ScorerProcessor:
     """Decode and assess a batch, store the profiles, and encode the outputs: a `BatchProcessor`.
 
-    Parameters
-    ----------
-    refresh
-        Called when a transaction needs a newer snapshot than the store has. One may just have been published.
-    heartbeat
-        Called before each long step.
+    Calls `refresh` when a transaction needs a newer snapshot than the store has, because one may just have been
+    published. Calls `heartbeat` before each long step.
     """
 
     def __init__(
@@ -172,10 +163,7 @@ def _cloud_event(assessment: Assessment) -> Headers:
 def decode_message(message: Received, tolerance_ms: int) -> Transaction:
     """Decode a transaction, and check its key and time. Raises `InvalidEvent` when the message is a dead letter.
 
-    Parameters
-    ----------
-    tolerance_ms
-        Milliseconds by which its event time may be ahead of the broker's timestamp.
+    Its event time may be `tolerance_ms` ahead of the broker's timestamp.
     """
     transaction = decode_transaction(message.value)
     check_key(message.key, transaction.card_id)

@@ -27,13 +27,7 @@ KEY_NAME: Final = re.compile("[a-z][a-z0-9]{0,11}")  # short: twelve digits in a
 
 
 def tokenizer(settings: Settings) -> Tokenizer:
-    """Read the tokenizer keys, and return the tokenizer.
-
-    Raises
-    ------
-    ConfigurationError
-        When there is no key, or a key is invalid. The message never contains a key.
-    """
+    """Return the tokenizer with its keys. Raises `ConfigurationError`, whose message never contains a key."""
     if settings.tokenizer_key_dir is None:
         raise ConfigurationError("there is no key to make tokens with: set FRAUD_TOKENIZER_KEY_DIR")
     secrets, active = read_keys(settings.tokenizer_key_dir, "TOKENIZER", settings.active_tokenizer_key)

@@ -3,8 +3,7 @@
 import warnings
 from contextlib import suppress
 
-# What Quix brings warns on every start of its own imports, and turns its warnings on as it is loaded: so it is loaded
-# here, and they are turned off before Quix is.
+# A dependency of Quix warns about its own imports, and turns these warnings on when it is loaded. So load it first.
 with suppress(ImportError):
     from authlib.deprecate import AuthlibDeprecationWarning
 

@@ -60,12 +60,7 @@ class StoppedBeforeAssignment(Exception):  # noqa: N818 - nothing has failed
 class FraudApplication(ExtensibleApplication):
     """Run a processor on batches of a stream, until it is stopped or the stream fails.
 
-    Parameters
-    ----------
-    make_processing
-        Creates the processor and its hooks for the given stream.
-    topic_manager
-        A substitute for the cluster's topics, for tests without a broker. The state has no changelog then.
+    `topic_manager` replaces the cluster's topics in tests without a broker. The state has no changelog then.
     """
 
     def __init__(
@@ -115,7 +110,7 @@ class FraudApplication(ExtensibleApplication):
             processor,
             spec.read_state,
             commits_early=spec.commits_early,
-            checkpoint_began=self._checkpoint_began,
+            checkpoint_began=lambda: self._checkpoint_clock.began_at,
             end_of=self._end_of_unreadable,
         )
 
@@ -137,9 +132,6 @@ class FraudApplication(ExtensibleApplication):
         if self._has_changelogs:
             BulkRecovery(context.consumer, context.state_manager, self._stream.partition_store, inputs)
             drop_paused_messages(context.consumer, context.state_manager, inputs)
-
-    def _checkpoint_began(self) -> float:
-        return self._checkpoint_clock.began_at
 
     def stop(self, fail: bool = False) -> None:
         """End the loop, also before it has begun. Quix calls this too, after an exception has ended the loop."""
@@ -224,13 +216,8 @@ class FraudApplication(ExtensibleApplication):
     def run_until_stopped(self) -> None:
         """Run the loop until `stop` is called or a signal arrives.
 
-        Raises
-        ------
-        ClusterUnavailable
-            When the cluster became unavailable, or the group gave the partitions away. Discard this application; a new
-            one continues from the last checkpoint.
-        FatalStreamError
-            When any other error ended the loop. The log has the traceback.
+        Raises `ClusterUnavailable` when the cluster became unavailable or the group gave the partitions away; a new
+        application then continues from the last checkpoint. Raises `FatalStreamError` after any other error.
         """
         bound_commit_time(self._stream.context.producer)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -302,12 +289,8 @@ def abort_previous_transaction(settings: Settings, group: str) -> None:
     """Abort the transaction that a killed process with our transactional id left open.
 
     Until it ends, brokers do not return the group's offsets. It would end after its timeout, which is five minutes for
-    the learner. This call fences a running process with our id, as our first transaction would.
-
-    Raises
-    ------
-    ClusterUnavailable, PreflightError
-        As `waiting.retry_transient` does.
+    the learner. This call fences a running process with our id, as our first transaction would. Raises as
+    `retry_transient` does.
     """
     name = instance_name(settings, group)
     producer = clients.producer(settings, {"transactional.id": name})

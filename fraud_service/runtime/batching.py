@@ -34,16 +34,11 @@ TXN_MARKER_DELAY_S: Final = 0.004  # brokers answer a commit before its markers 
 class Batches:
     """Collect batches, process them, and add outputs and offsets to the checkpoint.
 
-    Parameters
-    ----------
-    read_state
-        Decodes a value of the state, and raises when this version cannot use it.
-    commits_early
-        Whether to commit as soon as the stream is idle. At-least-once readers need not wait for a commit.
-    checkpoint_began
-        Returns the monotonic time at which the current checkpoint began.
-    end_of
-        Returns the first offset after a batch that the client cannot decompress. Without it, such a batch is an error.
+    ``read_state``        decodes a value of the state, and raises when this version cannot use it
+    ``commits_early``     whether to commit when the stream is idle; at-least-once readers need not wait for a commit
+    ``checkpoint_began``  returns the monotonic time at which the current checkpoint began
+    ``end_of``            returns the first offset after a batch that the client cannot decompress; without it, such a
+                          batch is an error
     """
 
     def __init__(
@@ -82,10 +77,10 @@ class Batches:
             message = None  # free a large message before the next one is read
             if len(self._collected) < MAX_BATCH and size < MAX_BATCH_BYTES:
                 message = poll(0)
-        had_any = self.process_collected()
-        if not had_any:
-            self._commit_early()
-        return had_any
+        if self.process_collected():
+            return True
+        self._commit_early()
+        return False
 
     def _collect(self, message: RawConfluentKafkaMessageProto) -> int:
         """Add a message to the batch; return its size in bytes."""
@@ -94,10 +89,8 @@ class Batches:
             return 0
         raise_for_msg_error(message)
         key, value = message.key(), message.value()
-        _, timestamp = message.timestamp()
-        self._collected.append(
-            bounded(Received(message.topic(), message.partition(), message.offset(), key, value, timestamp))
-        )
+        received = Received(message.topic(), message.partition(), message.offset(), key, value, message.timestamp()[1])
+        self._collected.append(bounded(received))
         return len(key or b"") + len(value or b"")
 
     def _skip_batch(self, message: RawConfluentKafkaMessageProto, end: int) -> None:

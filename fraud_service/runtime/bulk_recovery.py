@@ -8,7 +8,6 @@ row. When it assigns partitions, it pauses all of them until state is recovered.
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -18,6 +17,8 @@ from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER
 from rocksdict import WriteBatch, WriteOptions
 
 from fraud_service.kafka.messages import read_headers
+from fraud_service.kafka.partition_reader import has_reached, read_positions
+from fraud_service.kafka.waiting import Deadline
 from fraud_service.runtime.changelogs import PROCESSED
 from fraud_service.runtime.quix_internals import replace_recovery_loop, should_apply
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from quixstreams.state.base import StorePartition
     from quixstreams.state.recovery import RecoveryPartition
     from rocksdict import Rdict
+
+    from fraud_service.kafka.partition_reader import Ends
 
 log = structlog.get_logger(__name__)
 
@@ -70,12 +73,8 @@ def pause_again(consumer: InternalConsumer, message: Message, *, rewinds: bool) 
 class BulkRecovery:
     """Replace Quix's recovery loop by one that writes many rows at once.
 
-    Parameters
-    ----------
-    store_of
-        Returns the store of a partition by its number.
-    inputs
-        Topics of events. An event that arrives during recovery is read again later.
+    ``store_of``  returns the store of a partition by its number
+    ``inputs``    topics of events; an event that arrives during recovery is read again later
     """
 
     def __init__(
@@ -94,36 +93,36 @@ class BulkRecovery:
 
     def loop(self) -> None:
         """Recover until all partitions are complete. As in Quix, an empty poll triggers the check for the end."""
-        check_at, log_at = time.monotonic() + STATUS_POLL_S, time.monotonic() + PROGRESS_LOG_S
+        next_check, next_log = Deadline(STATUS_POLL_S), Deadline(PROGRESS_LOG_S)
         self._stores.clear()
         while self._control.is_recovering:
-            if time.monotonic() >= log_at:
+            if next_log.has_passed():
                 self._log_progress()
-                log_at = time.monotonic() + PROGRESS_LOG_S
+                next_log.restart()
             message = self._poll(EMPTY_POLL_S)
             if message is not None:
                 self._apply([message])
                 self._apply_arrived()
-            elif self._has_all() or time.monotonic() >= check_at:
+            elif self._has_all() or next_check.has_passed():
                 self._finish_writers()
                 self._control.end_recovered_partitions()
-                check_at = time.monotonic() + STATUS_POLL_S
+                next_check.restart()
         self._finish_writers()  # of partitions whose recovery was stopped
 
-    def _positions(self, parts: list[RecoveryPartition]) -> list[int]:
-        asked = [TopicPartition(part.changelog_name, part.partition_num) for part in parts]
-        return [place.offset for place in self._consumer.position(asked)]
+    def _ends(self) -> Ends:
+        """Return the ends of the changelogs at the time of their assignment."""
+        return {
+            (part.changelog_name, part.partition_num): part.changelog_highwater for part in self._control.partitions()
+        }
 
     def _has_all(self) -> bool:
-        """Whether the changelogs are read up to their end at the time of the assignment."""
-        parts = self._control.partitions()
-        reached = self._positions(parts)
-        return all(offset >= part.changelog_highwater for offset, part in zip(reached, parts, strict=True))
+        ends = self._ends()
+        return has_reached(ends, read_positions(self._consumer, ends))
 
     def _log_progress(self) -> None:
-        parts = self._control.partitions()
-        for offset, part in zip(self._positions(parts), parts, strict=True):
-            log.info("recovery_progress", partition=part.partition_num, offset=offset, end=part.changelog_highwater)
+        ends = self._ends()
+        for place, offset in read_positions(self._consumer, ends).items():
+            log.info("recovery_progress", partition=place[1], offset=offset, end=ends[place])
 
     def _apply_arrived(self) -> None:
         """Apply the other rows that have arrived.

@@ -46,10 +46,7 @@ def temporary_rows() -> Iterator[Rdict]:
 def last_rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[Row]:
     """Yield the last value of each key of a changelog. A temporary database on disk holds the values.
 
-    Raises
-    ------
-    TopicReadError
-        When it cannot be read, or when an open transaction of a killed process does not end within two minutes.
+    Raises `TopicReadError` when it cannot be read, or an open transaction does not end within two minutes.
     """
     for number, span in open_transactions.stable_ranges(settings, archive, changelog).items():
         with temporary_rows() as known:
@@ -74,10 +71,7 @@ class LocalState(NamedTuple):
     def opened(cls, state_dir: Path, group: str, topic: str, partition: int) -> Iterator[LocalState | None]:
         """Open the state of a partition on a volume; None where there is none. Its process may be running.
 
-        Raises
-        ------
-        TopicReadError
-            When it cannot be read.
+        Raises `TopicReadError` when the state cannot be read.
         """
         path = state_dir / group / "default" / topic / str(partition)
         if not (path / "CURRENT").exists():
@@ -98,10 +92,7 @@ class LocalState(NamedTuple):
 def row_headers(inputs: Iterable[str], processed: int) -> Headers:
     """Return the headers that Quix reads. Recovery applies a record when the group has committed beyond `processed`.
 
-    Parameters
-    ----------
-    processed
-        The newest offset of each input that led to the record.
+    `processed` is the newest offset of each input that led to the record.
     """
     offsets = json.dumps(dict.fromkeys(inputs, processed)).encode()
     return [("__column_family__", b"default"), (PROCESSED, offsets)]

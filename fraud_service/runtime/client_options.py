@@ -39,7 +39,7 @@ class StateOptions(RocksDBOptions):  # type: ignore[misc]
 
 
 def state_options() -> StateOptions:
-    """Return the options of the state."""
+    """Return the options of the local state."""
     return StateOptions(write_buffer_size=MEMTABLE_BYTES, block_cache_size=CACHE_BYTES)
 
 
@@ -68,10 +68,8 @@ def producer_options(
 ) -> dict[str, Any]:
     """Return the options of the producer.
 
-    Parameters
-    ----------
-    transaction_timeout_ms
-        By default below the session timeout: the transaction of a dead member ends before its partitions move.
+    Without `transaction_timeout_ms`, a transaction ends within the session timeout. So the transaction of a dead member
+    ends before its partitions move.
     """
     options: dict[str, Any] = {
         **settings.kafka_config,

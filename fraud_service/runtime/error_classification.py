@@ -6,19 +6,13 @@ module checks whether another member of the group has the name of this process.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 from quixstreams.checkpointing.exceptions import CheckpointProducerTimeout
 
-from fraud_service.domain.errors import (
-    ClusterUnavailable,
-    FatalStreamError,
-    FraudServiceError,
-    PartitionsLost,
-)
+from fraud_service.domain.errors import ClusterUnavailable, FatalStreamError, FraudServiceError, PartitionsLost
 from fraud_service.kafka import clients, consumer_groups, waiting
 from fraud_service.kafka.waiting import wait_until
 
@@ -54,13 +48,9 @@ FENCED: Final = frozenset(  # the broker ended the transaction or the membership
 def classify_error(error: BaseException, name: str, has_rival: Callable[..., bool]) -> FraudServiceError:
     """Return the error of this service that describes what ended the loop.
 
-    Parameters
-    ----------
-    name
-        The group instance and transactional id of this process.
-    has_rival
-        Returns whether another process has that name. Called only when the error may mean that. With `is_joining`, that
-        process may not have joined the group yet.
+    `name` is the group instance and transactional id of this process. `has_rival` returns whether another process has
+    that name. Called only when the error may mean that. With `is_joining`, that process may not have joined the group
+    yet.
     """
     chain = list(_chain(error))
     ours = next((cause for cause in chain if isinstance(cause, FraudServiceError)), None)
@@ -80,8 +70,7 @@ def classify_error(error: BaseException, name: str, has_rival: Callable[..., boo
     return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
 
 
-@dataclass(frozen=True)
-class Membership:
+class Membership(NamedTuple):
     """A process in its group: its name, its member id, and the seconds from its start until it joined."""
 
     group: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
@@ -18,27 +19,17 @@ if TYPE_CHECKING:
 def require_consistent(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
     """Refuse to start when offsets and state do not match. Wait for a cluster that has just started.
 
-    Parameters
-    ----------
-    inputs
-        Topics that the group consumes. With one topic, the state of a partition depends on its own messages only. With
-        several, it may depend on any of them.
-    changelog
-        Changelog of the state; None for a group without state.
+    `inputs` are the topics that the group consumes. With one, the state of a partition depends on its own messages
+    only. With several, it may depend on any of them. A group without state has no `changelog`.
 
-    Raises
-    ------
-    PreflightError
-        State exists without offsets, so input would count twice. Or the log begins after the offset: input is lost.
-    ClusterUnavailable
-        The cluster did not answer in time.
+    Raises `PreflightError` when state exists without offsets, because input would count twice, and when the log begins
+    after an offset, because input is lost. Raises `ClusterUnavailable` when the cluster does not answer.
     """
     waiting.retry_transient(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
 
 
 def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:
-    consumer = clients.reader(settings, group)
-    try:
+    with closing(clients.reader(settings, group)) as consumer:
         there = consumer.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics
         asked = [TopicPartition(topic, number) for topic in inputs for number in there[topic].partitions]
         committed = _committed(consumer, asked)
@@ -55,8 +46,6 @@ def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSp
                     f"{position.topic}[{position.partition}]: starting would count its history twice. Restore the "
                     f"offsets of the group, or start over with `fraud-service reset {group}`"
                 )
-    finally:
-        consumer.close()
 
 
 def _committed(consumer: Any, asked: list[TopicPartition]) -> list[TopicPartition]:

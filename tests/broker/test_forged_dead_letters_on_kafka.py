@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import TopicPartition
+from structlog.testing import capture_logs
 from support.processes import Service, fresh_settings, read_all
 from typer.testing import CliRunner
 
@@ -72,7 +73,7 @@ def running(apache_kafka, tmp_path_factory):
         producer.produce(settings.topics.transactions, value=payment("keyless"))
         assert producer.flush(30) == 0
         scorer.wait_until(
-            lambda: len(find_dead_letters(settings, DeadLetterFilter()).letters) == 1 and len(scored(settings)) == 1, 60
+            lambda: len(find_dead_letters(settings, DeadLetterFilter())) == 1 and len(scored(settings)) == 1, 60
         )
         yield settings, scorer
         assert scorer.stop() == 0
@@ -80,7 +81,7 @@ def running(apache_kafka, tmp_path_factory):
 
 def test_foreign_records_and_marks_neither_stop_a_command_nor_hide_a_dead_letter(running):
     settings, _ = running
-    (real,) = find_dead_letters(settings, DeadLetterFilter()).letters
+    (real,) = find_dead_letters(settings, DeadLetterFilter())
     transactions = settings.topics.transactions
     append(
         settings,
@@ -99,9 +100,11 @@ def test_foreign_records_and_marks_neither_stop_a_command_nor_hide_a_dead_letter
     mark = [("fraud-redriven-offset", str(real.entry.offset).encode())]
     producer.produce(settings.topics.dead_letters, key=b"another", partition=real.entry.partition, headers=mark)
     assert producer.flush(30) == 0
-    looked = find_dead_letters(settings, DeadLetterFilter())
-    assert ([found.entry for found in looked.letters], looked.foreign) == ([real.entry], 9)
-    assert not looked.letters[0].is_redriven
+    with capture_logs() as logs:
+        looked = find_dead_letters(settings, DeadLetterFilter())
+    assert [found.entry for found in looked] == [real.entry]
+    assert [line["count"] for line in logs if line["event"] == "foreign_dead_letters"] == [9]
+    assert not looked[0].is_redriven
     listed = command(settings, "list", "--json")
     assert [json.loads(line)["reason"] for line in listed.stdout.splitlines()] == ["missing_key"]
     assert command(settings, "show", str(real.entry.partition), str(real.entry.offset)).exit_code == 0
@@ -190,9 +193,7 @@ def test_control_characters_are_escaped_on_a_terminal_and_unchanged_in_a_file(ru
     assert producer.flush(30) == 0
 
     def hostile_letters() -> list[DeadLetter]:
-        return [
-            found for found in find_dead_letters(settings, DeadLetterFilter()).letters if found.entry.value == hostile
-        ]
+        return [found for found in find_dead_letters(settings, DeadLetterFilter()) if found.entry.value == hostile]
 
     scorer.wait_until(lambda: hostile_letters() != [], 60)
     (found,) = hostile_letters()

@@ -43,7 +43,7 @@ def running(apache_kafka, tmp_path_factory):
         producer.produce(settings.topics.transactions, value=b"{", key=b"c-1")
         producer.produce(settings.topics.transactions, value=payment(10, note="4242424242424242"), key=b"c-1")
         assert producer.flush(30) == 0
-        scorer.wait_until(lambda: len(find_dead_letters(settings, DeadLetterFilter()).letters) == 11, 60)
+        scorer.wait_until(lambda: len(find_dead_letters(settings, DeadLetterFilter())) == 11, 60)
         yield settings, scorer
         assert scorer.stop() == 0
 
@@ -74,7 +74,7 @@ def test_a_dry_run_does_nothing(running):
     output = command(settings, "redrive").stdout
     assert output.count("its original bytes were not kept") == 1
     assert output.endswith("nothing was done: add --yes to do it\n")
-    assert not any(found.is_redriven for found in find_dead_letters(settings, DeadLetterFilter()).letters)
+    assert not any(found.is_redriven for found in find_dead_letters(settings, DeadLetterFilter()))
 
 
 def test_of_two_concurrent_redrives_one_is_fenced_and_every_dead_letter_is_sent_once(running, monkeypatch):

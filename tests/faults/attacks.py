@@ -81,7 +81,7 @@ def send_unbelieved(trial: Trial) -> None:
 def forge_letters(trial: Trial, since: int) -> None:
     """Forge dead letters and marks, then redrive. The redrive must send every genuine letter and no forged one."""
     names = trial.settings.topics
-    real = find_dead_letters(trial.settings, DeadLetterFilter(since=since)).letters
+    real = find_dead_letters(trial.settings, DeadLetterFilter(since=since))
     places = {one.entry.partition: (one.entry.offset, one.entry.key or b"") for one in real}
     producer = clients.producer(trial.settings)
     written = list(forged.letters(trial.settings, places))

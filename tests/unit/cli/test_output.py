@@ -18,7 +18,7 @@ from fraud_service.demo.screen import console
 from fraud_service.domain.errors import TopicReadError
 from fraud_service.domain.text import HIDDEN
 from fraud_service.evaluation.html import page, table
-from fraud_service.kafka.dead_letters import DeadLetter, LetterHeaders, Selection
+from fraud_service.kafka.dead_letters import DeadLetter, LetterHeaders
 from fraud_service.kafka.topic_reader import Record
 from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.replay import Plan, ReplayResult
@@ -57,10 +57,10 @@ LOOK = "fraud_service.kafka.dead_letters.find_dead_letters"
 LISTED = "fraud_service.verification.snapshots.list_snapshots"
 VERIFICATION = "fraud_service.verification"
 COMMANDS = {
-    "dead-letters list": {LOOK: Selection([FOUND], 0)},
-    "dead-letters list --json": {LOOK: Selection([FOUND], 0)},
-    "dead-letters show 0 3": {LOOK: Selection([FOUND], 0)},
-    "dead-letters redrive": {LOOK: Selection([FOUND], 0)},
+    "dead-letters list": {LOOK: [FOUND]},
+    "dead-letters list --json": {LOOK: [FOUND]},
+    "dead-letters show 0 3": {LOOK: [FOUND]},
+    "dead-letters redrive": {LOOK: [FOUND]},
     "verify": {f"{VERIFICATION}.verify.verify": REPORT},
     "verify --json": {f"{VERIFICATION}.verify.verify": REPORT},
     "replay": {f"{VERIFICATION}.replay.plan": Plan("s", TimeRange(), {}, {}), f"{VERIFICATION}.replay.verify":
@@ -145,7 +145,7 @@ except ValueError:
 
 def test_raw_bytes_of_a_dead_letter_are_written_to_a_file_but_not_to_a_terminal(monkeypatch, capfdbinary):
     monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: Settings())
-    monkeypatch.setattr(LOOK, lambda *_, **__: Selection([FOUND], 0))
+    monkeypatch.setattr(LOOK, lambda *_, **__: [FOUND])
     monkeypatch.setattr(sys, "argv", ["fraud-service", "dead-letters", "show", "0", "3", "--raw"])
     for is_terminal, code, written in ((False, 0, FOUND.entry.value), (True, 2, b"")):
         stream = sys.stdout.buffer

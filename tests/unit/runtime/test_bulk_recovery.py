@@ -78,7 +78,7 @@ class Manager:
         return arrived
 
     def position(self, asked):
-        return [SimpleNamespace(offset=self._read) for _ in asked]
+        return [SimpleNamespace(topic=one.topic, partition=one.partition, offset=self._read) for one in asked]
 
     def pause(self, places):
         self.paused += [(place.topic, place.offset) for place in places]
