@@ -59,11 +59,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-JOIN_KEY: Final = b"ledger"
-EXAMPLES_KEY: Final = b"lessons"
+JOIN_KEY: Final = b"join"
+EXAMPLES_KEY: Final = b"examples"
 RATE_LIMIT_KEY: Final = b"limits"
-STATE_KEY: Final = "progress"
-WATERMARK_KEY: Final = "passed"
+STATE_KEY: Final = "state"
+WATERMARK_KEY: Final = "watermark"
 COMMIT_INTERVAL_S: Final = 1.0
 TRANSACTION_TIMEOUT_MS: Final = 300_000  # closing a boundary may take minutes
 MAX_GAP_MS: Final = 3650 * DAY  # without any score; a longer gap shows that the first score had a wrong time

@@ -31,7 +31,6 @@ from fraud_service.runtime.quix_internals import (
     ExtensibleApplication,
     bound_commit_time,
     produce_directly,
-    time_checkpoints,
 )
 from fraud_service.runtime.stream import StreamAccess
 
@@ -110,7 +109,7 @@ class FraudApplication(ExtensibleApplication):
             processor,
             spec.read_state,
             commits_early=spec.commits_early,
-            checkpoint_began=lambda: self._checkpoint_clock.began_at,
+            checkpoint_started=lambda: self._checkpoint_clock.started_at,
             end_of=self._end_of_unreadable,
         )
 
@@ -126,9 +125,8 @@ class FraudApplication(ExtensibleApplication):
 
     def _wrap_quix(self) -> None:
         context, inputs = self._stream.context, frozenset(self._spec.inputs)
-        self._checkpoint_clock = CheckpointClock(context)
+        self._checkpoint_clock = CheckpointClock(context, self._metrics.checkpoints.observe)
         produce_directly(context.producer)
-        time_checkpoints(context, self._metrics.checkpoints.observe)
         if self._has_changelogs:
             BulkRecovery(context.consumer, context.state_manager, self._stream.partition_store, inputs)
             drop_paused_messages(context.consumer, context.state_manager, inputs)

@@ -36,7 +36,7 @@ class Batches:
 
     ``read_state``        decodes a value of the state, and raises when this version cannot use it
     ``commits_early``     whether to commit when the stream is idle; at-least-once readers need not wait for a commit
-    ``checkpoint_began``  returns the monotonic time at which the current checkpoint began
+    ``checkpoint_started``  returns the monotonic time at which the current checkpoint started
     ``end_of``            returns the first offset after a batch that the client cannot decompress; without it, such a
                           batch is an error
     """
@@ -48,14 +48,14 @@ class Batches:
         read_state: Callable[[bytes], object] | None = None,
         *,
         commits_early: bool = True,
-        checkpoint_began: Callable[[], float] = lambda: 0.0,
+        checkpoint_started: Callable[[], float] = lambda: 0.0,
         end_of: Callable[[RawConfluentKafkaMessageProto], int] | None = None,
     ) -> None:
         self._stream = stream
         self._context = stream.context
         self._processor = processor
         self._read_state = read_state
-        self._checkpoint_began = checkpoint_began
+        self._checkpoint_started = checkpoint_started
         self._end_of = end_of
         self._checked: WeakSet[StorePartition] = WeakSet()
         self._next_commit = 0.0
@@ -114,11 +114,11 @@ class Batches:
 
     def _commit_early(self) -> None:
         """Commit before the interval is over. The next early commit waits as long as this one took."""
-        began = time.monotonic()
-        if self._has_uncommitted and began >= self._next_commit:
+        start = time.monotonic()
+        if self._has_uncommitted and start >= self._next_commit:
             self._stream.commit()
-            now = time.monotonic()
-            self._next_commit = now + (now - began)
+            end = time.monotonic()
+            self._next_commit = end + (end - start)
 
     def process_collected(self) -> bool:
         """Process the collected batch; return whether it had any message."""
@@ -147,7 +147,7 @@ class Batches:
         every interval, and the first payment after that waits up to 4 ms.
         """
         if self._context.exactly_once:
-            rest = self._checkpoint_began() + TXN_MARKER_DELAY_S - time.monotonic()
+            rest = self._checkpoint_started() + TXN_MARKER_DELAY_S - time.monotonic()
             if rest > 0:
                 time.sleep(rest)
 

@@ -145,32 +145,26 @@ def bound_commit_time(producer: InternalProducer) -> None:
     client.send_offsets_to_transaction = send_offsets
 
 
-def time_checkpoints(context: ProcessingContext, observe: Callable[[float], None]) -> None:
-    """Report the duration of each checkpoint that commits something."""
-    commit = context.commit_checkpoint
-
-    def commit_checkpoint(force: bool = False, revoking: bool = False) -> None:
-        is_due = (force or context.checkpoint.expired()) and not context.checkpoint.empty()
-        began = time.perf_counter()
-        commit(force=force, revoking=revoking)
-        if is_due:
-            observe(time.perf_counter() - began)
-
-    context.commit_checkpoint = commit_checkpoint
-
-
 class CheckpointClock:
-    """Know when the current checkpoint, and under exactly-once its transaction, began."""
+    """Measure when the current checkpoint, and under exactly-once its transaction, started.
 
-    def __init__(self, context: ProcessingContext) -> None:
-        self.began_at = time.monotonic()
-        init_checkpoint = context.init_checkpoint
+    Calls `observe` with the duration in seconds of each commit of a checkpoint that is not empty.
+    """
 
-        def init_and_note() -> None:
-            self.began_at = time.monotonic()
-            init_checkpoint()
+    def __init__(self, context: ProcessingContext, observe: Callable[[float], None]) -> None:
+        self.started_at = time.monotonic()
+        commit = context.commit_checkpoint
 
-        context.init_checkpoint = init_and_note
+        def commit_checkpoint(force: bool = False, revoking: bool = False) -> None:
+            checkpoint, commit_start = context.checkpoint, time.monotonic()
+            has_outputs = not checkpoint.empty()
+            commit(force=force, revoking=revoking)
+            if context.checkpoint is not checkpoint:
+                self.started_at = time.monotonic()
+                if has_outputs:
+                    observe(self.started_at - commit_start)
+
+        context.commit_checkpoint = commit_checkpoint
 
 
 def replace_recovery_loop(state: StateStoreManager, loop: Callable[[], None]) -> RecoveryControl:

@@ -165,7 +165,7 @@ def state(loop) -> list[bytes | None]:
 
 
 def ledgers(loop):
-    return [loop.step._stream.store(number, b"ledger") for number in range(loop.partitions)]
+    return [loop.step._stream.store(number, b"join") for number in range(loop.partitions)]
 
 
 def test_a_boundary_with_very_many_unknown_payments_is_swept_in_parts_each_committed(tmp_path, monkeypatch):

@@ -112,7 +112,7 @@ def once(monkeypatch):
     client.exactly_once = True
     monkeypatch.setattr(batching.time, "monotonic", client.monotonic)
     monkeypatch.setattr(batching.time, "sleep", client.sleep)
-    return client, Batches(StreamAccess(client, "in", OUTPUTS), echo, checkpoint_began=lambda: client._created_at)
+    return client, Batches(StreamAccess(client, "in", OUTPUTS), echo, checkpoint_started=lambda: client._created_at)
 
 
 def test_exactly_once_what_was_processed_is_committed_as_soon_as_nothing_waits(once):

@@ -169,7 +169,7 @@ def test_files_are_merged_when_the_last_row_is_there_and_not_before(store, monke
         time.sleep(0.01)
 
 
-def test_a_row_of_what_was_never_committed_is_passed_over(store):
+def test_a_row_whose_input_was_never_committed_is_skipped(store):
     rows = [Row(0, b"a", b"1", processed=9), Row(1, b"a", b"2", processed=10), None]
     assert Manager(rows).recover(store, committed=10) == ({b"a": b"1"}, 1)
 
@@ -209,7 +209,7 @@ def test_what_was_read_before_a_rebalance_gave_its_partition_back_is_read_again(
     assert (manager.sought, manager.resumed) == ([("changelog", OFFSET_BEGINNING)], ["changelog"])
 
 
-def test_an_event_that_comes_during_recovery_is_read_again_later_and_another_changelog_is_passed_over(store):
+def test_an_event_during_recovery_is_read_again_later_and_another_changelog_is_skipped(store):
     rows = [Row(5, b"k", b"v", topic="in"), Row(0, b"k", b"v", topic="other"), Row(0, b"a", b"1"), None]
     manager = Manager(rows)
     assert manager.recover(store) == ({b"a": b"1"}, 0)

@@ -27,10 +27,10 @@ def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
     }
     assert (scorer.PROFILE, learner.STATE_KEY, learner.WATERMARK_KEY, learner.JOIN_KEY, learner.EXAMPLES_KEY) == (
         "profile",
-        "progress",
-        "passed",
-        b"ledger",
-        b"lessons",
+        "state",
+        "watermark",
+        b"join",
+        b"examples",
     )
 
 
@@ -62,8 +62,8 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
         (
             "schema",
             "closed",
-            "began",
-            "taught_at",
+            "start",
+            "last_trained",
             "examples",
             "label_horizon",
             "comparison",
@@ -82,8 +82,8 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
     assert label_join_rows.PendingTransaction.__struct_fields__ == (
         "packed",
         "waiting",
-        "taught",
-        "taught_at",
+        "trained_label",
+        "trained_known_at",
         "labelled_at",
         "labelled_by",
         "others",

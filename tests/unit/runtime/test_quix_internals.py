@@ -44,8 +44,8 @@ from fraud_service.runtime.metrics.stream import Metrics
 from fraud_service.runtime.quix_internals import (
     CLOSE_TIMEOUT_S,
     COMMIT_TIMEOUT_S,
+    CheckpointClock,
     bound_commit_time,
-    time_checkpoints,
 )
 from fraud_service.runtime.stream import Hooks, Processing, StreamSpec
 
@@ -387,6 +387,8 @@ class Context:
 
     def commit_checkpoint(self, **how: bool) -> None:
         self.calls.append(how)
+        if how["force"] or self.checkpoint.expired():
+            self.checkpoint = SimpleNamespace()
 
 
 @pytest.mark.parametrize(
@@ -395,7 +397,7 @@ class Context:
 )
 def test_a_checkpoint_is_timed_when_it_has_something_to_commit(expired, empty, force, observed):
     context, seconds = Context(expired=expired, empty=empty), []
-    time_checkpoints(context, seconds.append)
+    CheckpointClock(context, seconds.append)
     context.commit_checkpoint(force=force, revoking=True)
     assert context.calls == [{"force": force, "revoking": True}]
     assert len(seconds) == observed
@@ -442,14 +444,13 @@ def test_partitions_that_cannot_be_given_back_are_a_failure_although_it_was_told
         app.run_until_stopped()
 
 
-def test_the_time_at_which_a_checkpoint_begins_is_noted(app):
+def test_the_start_of_each_checkpoint_is_measured(app):
     app._processing_context.exactly_once = False  # which asks for a broker
-    before = time.monotonic()
     app._processing_context.init_checkpoint()
-    assert before <= app._checkpoint_began() <= app._processing_context.checkpoint._created_at <= time.monotonic()
-    began = app._checkpoint_began()
+    assert app._checkpoint_clock.started_at <= time.monotonic()
     app._processing_context.commit_checkpoint(force=True)  # which begins the next one
-    assert app._checkpoint_began() > began
+    created = app._processing_context.checkpoint._created_at
+    assert created <= app._checkpoint_clock.started_at <= time.monotonic()
 
 
 def test_an_assignment_is_counted_and_a_turn_ends_its_recovery(app, monkeypatch):
