@@ -230,7 +230,7 @@ TESTED_BY = {
     "broker/test_operations_on_kafka.py": "admin.reset admin.refit",
     "broker/test_lockstep_on_kafka.py": "admin.erase admin.rebuild admin.event_time_pacing",
     "broker/test_repartition_on_kafka.py": "admin.repartition",
-    "broker/test_topic_reader_on_kafka.py": "kafka.consumer_groups kafka.open_transactions",
+    "broker/test_topic_reader_on_kafka.py": "kafka.consumer_groups",
     "broker/test_oversized_messages_on_kafka.py": "kafka.sender kafka.unreadable_batches",
     "simulation/test_seeds.py": "processors.input_log",
     "e2e/test_demo.py": "demo.broker demo.monitor demo.run demo.setup",

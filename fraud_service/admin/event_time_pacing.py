@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 from fraud_service.domain.errors import FatalStreamError
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.kafka import clients
-from fraud_service.kafka.partition_reader import end_to_read, read_to_end
+from fraud_service.kafka.topic_reader import end_to_read, read_to_end
 from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import NewPartitions
 
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError, PreflightError
 from fraud_service.domain.label_join_cards import LabelJoinRepartitioner
-from fraud_service.kafka import clients, consumer_groups, open_transactions, partitioner, sender, topics
+from fraud_service.kafka import clients, consumer_groups, partitioner, sender, topics
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.learner import EXAMPLES_KEY, JOIN_KEY, RATE_LIMIT_KEY
 from fraud_service.processors.scorer import PROFILE
@@ -84,7 +84,7 @@ def require_all_read(old: Settings, reader: TopicReader) -> None:
         (old.learner_group, names.scores),
     ):
         read = consumer_groups.committed_offsets(old, group, reader, topic)
-        for number, span in open_transactions.stable_ranges(old, reader, topic).items():
+        for number, span in consumer_groups.stable_ranges(old, reader, topic).items():
             begin = read[number] or 0
             if next(reader.read(topic, number, begin, span.end), None) is not None:  # markers do not count
                 raise PreflightError(

@@ -231,11 +231,7 @@ def redrive(
     chosen = settings.load(bootstrap_servers=bootstrap)
     wanted = _filter(reason, topic, since, partition, offset)
     options = RedriveOptions(None if value_from is None else read_file(value_from, MAX_EVENT_BYTES), unproved)
-    checks = (
-        send(chosen, wanted, options)
-        if yes
-        else check_letters(chosen, find_dead_letters(chosen, wanted), options)
-    )
+    checks = send(chosen, wanted, options) if yes else check_letters(chosen, find_dead_letters(chosen, wanted), options)
     counts = Counter(_say_check(check, is_dry=not yes) for check in checks)
     listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))
     say(listed if yes else "nothing was done: add --yes to do it")

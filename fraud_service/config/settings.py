@@ -38,15 +38,8 @@ __all__ = ["DEFAULT_TEXTS", "PREFIX", "Settings", "TopicNames", "as_text", "load
 TEST_PREFIX: Final = "FRAUD_TEST_"  # read by the test suite, not by the service
 DEFAULT_TEXTS: Final = {  # how the docs show defaults that are computed at the start
     "instance_id": "host name",
-    "kafka_config": "{}",
-    "kafka_config_dir": "none",
-    "signing_key_dir": "none",
     "active_signing_key": "last",
-    "deployment": "none",
-    "tokenizer_key_dir": "none",
     "active_tokenizer_key": "last",
-    "http_tls_cert": "none",
-    "http_tls_key": "none",
     "model_dir": "shipped",
 }
 
@@ -126,6 +119,8 @@ def as_text(value: object) -> str:
     """Return a value as an environment variable contains it."""
     if isinstance(value, timedelta):
         return format_duration(value)
+    if value is None:
+        return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -14,7 +14,7 @@ from fraud_service.demo.ground_truth import ComponentLogits, LabelledDecisions
 from fraud_service.domain.records import AlertRecord, decode_labelled, decode_score
 from fraud_service.domain.snapshot import UNTRAINED, Snapshot, decode_snapshot
 from fraud_service.kafka import clients
-from fraud_service.kafka.partition_reader import poll_available
+from fraud_service.kafka.topic_reader import poll_available
 
 if TYPE_CHECKING:
     from collections.abc import Callable

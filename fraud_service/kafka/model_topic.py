@@ -25,9 +25,8 @@ from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.errors import FatalStreamError, InvalidRecord, RejectedRecord
 from fraud_service.kafka import clients
 from fraud_service.kafka.messages import read_headers
-from fraud_service.kafka.partition_reader import end_to_read, poll_available, read_to_end, watermarks
 from fraud_service.kafka.sender import OutgoingRecord, produce_all
-from fraud_service.kafka.topic_reader import TopicReader
+from fraud_service.kafka.topic_reader import TopicReader, end_to_read, poll_available, read_to_end, watermarks
 from fraud_service.kafka.topics import MAX_MODEL_BYTES
 from fraud_service.kafka.waiting import Deadline
 from fraud_service.security.signatures import KEY_HEADER, RejectReason

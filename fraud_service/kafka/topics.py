@@ -54,10 +54,19 @@ class TopicSpec(msgspec.Struct, frozen=True):
 
 
 def topic_specs(settings: Settings) -> list[TopicSpec]:
-    """Return the topics of the service, the changelogs of its state included."""
+    """Return the topics of the service, the changelogs of its state included.
+
+    Only a process with tokenizer keys has the topics with card numbers.
+    """
     names, partitions = settings.topics, settings.partitions
+    raw = [
+        TopicSpec(
+            "raw_transactions", names.raw_transactions, "card", "card payments, card numbers included", partitions
+        ),
+        TopicSpec("raw_labels", names.raw_labels, "card", "labels, card numbers included", partitions),
+    ]
     return [
-        *(_raw(settings) if settings.tokenizer_key_dir is not None else []),
+        *(raw if settings.tokenizer_key_dir is not None else []),
         TopicSpec(
             "transactions", names.transactions, "card_id", "input: card payments", partitions, extra=ON_APPEND
         ),
@@ -98,17 +107,6 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         _changelog("scorer_state", settings.scorer_group, names.transactions, "profiles of cards", partitions),
         _changelog("learner_state", settings.learner_group, names.scores, "label join, risk and progress", partitions),
     ]  # fmt: skip
-
-
-def _raw(settings: Settings) -> list[TopicSpec]:
-    """Return the topics with card numbers; only a process with tokenizer keys has them."""
-    names, partitions = settings.topics, settings.partitions
-    return [
-        TopicSpec(
-            "raw_transactions", names.raw_transactions, "card", "card payments, card numbers included", partitions
-        ),
-        TopicSpec("raw_labels", names.raw_labels, "card", "labels, card numbers included", partitions),
-    ]
 
 
 def _changelog(role: str, group: str, source: str, content: str, partitions: int) -> TopicSpec:

@@ -21,7 +21,7 @@ from fraud_service.domain.risk import MAX_ROW_BYTES, decode_risk
 from fraud_service.domain.snapshot import VERSION, decode_snapshot
 from fraud_service.kafka import clients
 from fraud_service.kafka.messages import read_headers
-from fraud_service.kafka.partition_reader import (
+from fraud_service.kafka.topic_reader import (
     MAX_MESSAGES,
     end_to_read,
     has_reached,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.snapshot_store import SnapshotStore
     from fraud_service.kafka.messages import Headers
-    from fraud_service.kafka.partition_reader import Ends
+    from fraud_service.kafka.topic_reader import Ends
 
 log = structlog.get_logger(__name__)
 

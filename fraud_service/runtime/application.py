@@ -21,7 +21,7 @@ import structlog
 
 from fraud_service.domain.errors import ClusterUnavailable, PartitionsLost
 from fraud_service.kafka import clients, unreadable_batches, waiting
-from fraud_service.kafka.open_transactions import wait_for_open_transactions
+from fraud_service.kafka.consumer_groups import wait_for_open_transactions
 from fraud_service.runtime import error_classification
 from fraud_service.runtime.batching import Batches
 from fraud_service.runtime.bulk_recovery import BulkRecovery, drop_paused_messages

@@ -17,7 +17,7 @@ from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER
 from rocksdict import WriteBatch, WriteOptions
 
 from fraud_service.kafka.messages import read_headers
-from fraud_service.kafka.partition_reader import has_reached, read_positions
+from fraud_service.kafka.topic_reader import has_reached, read_positions
 from fraud_service.kafka.waiting import Deadline
 from fraud_service.runtime.changelogs import PROCESSED
 from fraud_service.runtime.quix_internals import replace_recovery_loop, should_apply
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from quixstreams.state.recovery import RecoveryPartition
     from rocksdict import Rdict
 
-    from fraud_service.kafka.partition_reader import Ends
+    from fraud_service.kafka.topic_reader import Ends
 
 log = structlog.get_logger(__name__)
 

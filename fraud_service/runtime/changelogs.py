@@ -13,7 +13,7 @@ from quixstreams.utils.json import dumps
 from rocksdict import AccessType, Options, Rdict
 
 from fraud_service.domain.errors import TopicReadError
-from fraud_service.kafka import open_transactions
+from fraud_service.kafka import consumer_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,7 +48,7 @@ def last_rows(settings: Settings, archive: TopicReader, changelog: str) -> Itera
 
     Raises `TopicReadError` when it cannot be read, or an open transaction does not end within two minutes.
     """
-    for number, span in open_transactions.stable_ranges(settings, archive, changelog).items():
+    for number, span in consumer_groups.stable_ranges(settings, archive, changelog).items():
         with temporary_rows() as known:
             for entry in archive.read(changelog, number, span.begin, span.end):
                 key = entry.key or b""

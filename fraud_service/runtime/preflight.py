@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from fraud_service.domain.errors import PreflightError
 from fraud_service.kafka import clients, waiting
-from fraud_service.kafka.partition_reader import end_to_read, read_to_end
+from fraud_service.kafka.topic_reader import end_to_read, read_to_end
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from confluent_kafka import TopicPartition
 from quixstreams.state.metadata import Marker
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Position = tuple[str, int]  # topic and partition
     # Returns the state of a message's key on its partition.
-    StateAccessor = Callable[[Received], "State"]
+    StateAccessor = Callable[[Received], "KeyState"]
     # Processes a batch as a whole, or raises. Returns the outputs of each message, in order.
     BatchProcessor = Callable[[Sequence[Received], StateAccessor], Sequence[Sequence[Output]]]
 
@@ -64,16 +64,6 @@ class Hooks:
     on_tick: Callable[[], None] = lambda: None
     on_assign: Callable[[list[TopicPartition]], None] = lambda _: None
     on_key_counts: Callable[[dict[int, int]], None] = lambda _: None
-
-
-class State(Protocol):
-    """The state of a message's key on its partition."""
-
-    def get_bytes(self, name: str, /) -> bytes | None:
-        """Return a value."""
-
-    def set_bytes(self, name: str, value: bytes, /) -> None:
-        """Write a value."""
 
 
 class KeyState:

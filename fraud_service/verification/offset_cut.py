@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import TopicReadError
-from fraud_service.kafka.consumer_groups import committed_offsets
-from fraud_service.kafka.open_transactions import stable_ranges
+from fraud_service.kafka.consumer_groups import committed_offsets, stable_ranges
 from fraud_service.kafka.topic_reader import OffsetRange
 from fraud_service.kafka.topics import topic_specs
 

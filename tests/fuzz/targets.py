@@ -42,7 +42,7 @@ from fraud_service.domain.risk import NO_RISK, encode_risk
 from fraud_service.domain.snapshot import Snapshot, encode_snapshot, untrained
 from fraud_service.domain.snapshot_store import SnapshotStore
 from fraud_service.domain.text import visible, visible_json
-from fraud_service.kafka import clients, dead_letters, partition_reader
+from fraud_service.kafka import clients, dead_letters, topic_reader
 from fraud_service.kafka.dead_letters import DeadLetterFilter
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.model_topic import REFIT_KEY, SEQUENCE_HEADER, SWITCH_KEY, ModelTopicReader
@@ -332,7 +332,7 @@ def read_snapshots(data: bytes) -> bool:
         reader.add(NAMES.risk, given.one_of([b"card:c-1", b"merchant:m-1"]), given.one_of([ROW, None]), headers)
     reader.add(NAMES.risk, b"card:c-1", ROW, [(VERSION_HEADER, VERSIONS[given.number(2)])])
     reader.add(NAMES.snapshots, given.one_of(VERSIONS), _with_valid_digest(given.rest) if is_sealed else given.rest, [])
-    snapshot_reader._take(partition_reader.poll_available(reader, 100, 0))
+    snapshot_reader._take(topic_reader.poll_available(reader, 100, 0))
     snapshot_reader._activate(final=final)
     step = ScorerProcessor(SETTINGS, Detector(model, Policy()), snapshots, SCORER)
     payment = text(timestamp=MONDAY + DAY)

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from support import librdkafka
 
 from fraud_service.config.settings import Settings
-from fraud_service.kafka import clients, messages, partition_reader
+from fraud_service.kafka import clients, messages, topic_reader
 from fraud_service.kafka.topic_reader import TopicReader
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,7 +37,7 @@ def test_unreadable_headers_are_left_out_in_a_specialised_loop_too(place):
     reader.assign([TopicPartition(topic, 0, 0)])
     read = []
     while len(read) < COUNT:
-        for message in partition_reader.poll_available(reader, COUNT, 1.0):
+        for message in topic_reader.poll_available(reader, COUNT, 1.0):
             assert messages.read_headers(message) == []
             read.append(int(message.value()))
     assert read == [*range(COUNT)]

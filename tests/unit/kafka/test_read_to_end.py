@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_INVALID, TopicPartition
 
 from fraud_service.domain.errors import TopicReadError
 from fraud_service.kafka import waiting
-from fraud_service.kafka.partition_reader import end_to_read, poll_available, read_to_end
+from fraud_service.kafka.topic_reader import end_to_read, poll_available, read_to_end
 
 ENDS = {("payments", 0): 10, ("payments", 1): 0}
 
