@@ -29,6 +29,7 @@ def _not_empty(value: object) -> object:
     return value
 
 
+EventTime = Annotated[Duration, Field(le=MAX_DURATION)]
 Share = Annotated[float, Field(ge=0, le=1)]
 TopicName = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 GroupName = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]  # part of topics and paths
@@ -143,10 +144,9 @@ class DecisionSettings(_Group):
     )
     review_threshold: Share = Field(0.3, description="a transaction with this score or more is flagged for review")
     decline_threshold: Share = Field(0.9, description="a transaction with this score or more should be declined")
-    max_clock_skew: Duration = Field(
+    max_clock_skew: EventTime = Field(
         timedelta(minutes=5),
         ge=timedelta(0),
-        le=MAX_DURATION,
         description="how far an event time may be ahead of the broker's timestamp of its record",
     )
     reject_pan: bool = Field(
@@ -174,28 +174,24 @@ class DecisionSettings(_Group):
 class LearningSettings(_Group):
     """Learning from labels."""
 
-    snapshot_interval: Duration = Field(
+    snapshot_interval: EventTime = Field(
         timedelta(hours=1),
         ge=timedelta(minutes=1),
-        le=MAX_DURATION,
         description="event time between two snapshots",
     )
-    snapshot_activation_delay: Duration = Field(
+    snapshot_activation_delay: EventTime = Field(
         timedelta(minutes=15),
         ge=timedelta(0),
-        le=MAX_DURATION,
         description="event time from the boundary of a snapshot until scorers use it",
     )
-    label_maturity: Duration = Field(
+    label_maturity: EventTime = Field(
         timedelta(days=7),
         ge=timedelta(seconds=1),
-        le=MAX_DURATION,
         description="event time after which a transaction without a label counts as legitimate",
     )
-    label_retention: Duration = Field(
+    label_retention: EventTime = Field(
         timedelta(days=60),
         gt=timedelta(0),
-        le=MAX_DURATION,
         description="event time for which the learner keeps the features of a transaction. A later label is rejected",
     )
     negative_sample_rate: float = Field(

@@ -59,7 +59,7 @@ def check_connectivity(settings: Settings) -> None:
         for error in errors:
             if error.code() in REJECTED or any(text in error.str() for text in REJECTED_TEXTS):
                 raise PreflightError(
-                    f"{settings.bootstrap_servers} refuses the connection: {error.str()}. Compare the ssl.… and sasl.… "
+                    f"{settings.bootstrap_servers} rejects the connection: {error.str()}. Compare the ssl.… and sasl.… "
                     "options of FRAUD_KAFKA_CONFIG and FRAUD_KAFKA_CONFIG_DIR with what the brokers demand"
                 )
         return False

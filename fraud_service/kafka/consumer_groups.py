@@ -1,9 +1,8 @@
 """Consumer groups: their committed offsets, the transactions that hold these, their members, and their deletion.
 
 A transaction ends on each partition in its own time. So the offsets of a checkpoint can be committed while its records
-in the changelog still lack their commit marker, and a reader of committed records stops before them. Recovery that
-began then would lack the last checkpoint of the process that had the partition before, and the next checkpoint would
-write that gap into the changelog.
+in the changelog still lack their commit marker. A reader of committed records stops before such records. A recovery at
+that moment would miss the last checkpoint of the former owner, and the next checkpoint would keep the gap.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ RECOVERY_TIMEOUT_S: Final = 60.0  # the broker aborts an abandoned transaction a
 Ends = dict[tuple[str, int], int]
 
 
-def committed_offsets(settings: Settings, group: str, archive: TopicReader, topic: str) -> dict[int, int | None]:
+def committed_offsets(settings: Settings, group: str, reader: TopicReader, topic: str) -> dict[int, int | None]:
     """Return the offset that a group has committed on each partition of a topic, None where it has none.
 
     Waits up to two minutes for transactions that hold offsets of the group and are about to end. Raises
     `TopicReadError` when one stays open, or the cluster does not return the offsets.
     """
-    request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in archive.spans(topic)])
+    request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in reader.spans(topic)])
     admin = clients.admin(settings)  # keep the client: without it, its answers never come
     offsets: list[TopicPartition] = []
 
@@ -104,19 +103,19 @@ def _ends(admin: AdminClient, partitions: list[TopicPartition], isolation: Isola
         return {}
 
 
-def stable_ranges(settings: Settings, archive: TopicReader, topic: str) -> dict[int, OffsetRange]:
+def stable_ranges(settings: Settings, reader: TopicReader, topic: str) -> dict[int, OffsetRange]:
     """Return what readers see of a topic after all transactions that have written to it by now are over.
 
     A group's offsets become visible a little before the records of the same transaction. So read the offsets first and
     then call this: no record that belongs to them is missing. Raises `TopicReadError` when a transaction stays open
     for two minutes.
     """
-    partitions = [TopicPartition(topic, number) for number in archive.spans(topic)]
+    partitions = [TopicPartition(topic, number) for number in reader.spans(topic)]
     try:
         wait_for_open_transactions(clients.admin(settings), partitions, timeout_s=STABLE_TIMEOUT_S)
     except FatalStreamError as error:
         raise TopicReadError(str(error)) from error
-    return archive.spans(topic)
+    return reader.spans(topic)
 
 
 def members(admin: AdminClient, group: str, timeout_s: float) -> list[Any]:

@@ -3,9 +3,9 @@
 The topic holds two kinds of records:
 
 * A **dead letter** keeps a message that was rejected. Its headers name the reason and the offset of the message.
-* A **redrive mark** records that a dead letter was sent again. It is written in the same transaction as the message
-  that was sent again, behind the dead letter, to the same partition and under the same key. So one partition shows for
-  each of its dead letters whether it was redriven.
+* A **redrive mark** records that a dead letter was sent again. The transaction that sends the message
+  again also writes the mark, to the partition and under the key of the dead letter. So one partition shows for each of
+  its dead letters whether it was redriven.
 
 Any producer with write access can put other records there. Those are foreign, and readers skip them.
 """
@@ -255,10 +255,10 @@ def find_dead_letters(settings: Settings, wanted: DeadLetterFilter, *, with_cont
     topic = settings.topics.dead_letters
     letters: list[DeadLetter] = []
     foreign = 0
-    with TopicReader(settings, f"{settings.scorer_group}-letters") as archive:
-        for number in archive.spans(topic):
+    with TopicReader(settings, f"{settings.scorer_group}-letters") as reader:
+        for number in reader.spans(topic):
             if wanted.partition in {None, number}:
-                found, others = _select(archive.read(topic, number), wanted, with_content=with_content)
+                found, others = _select(reader.read(topic, number), wanted, with_content=with_content)
                 letters += found
                 foreign += others
     if foreign:

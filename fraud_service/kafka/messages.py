@@ -23,9 +23,9 @@ KEY_HASH: Final = "fraud-key-sha256"
 class Received(NamedTuple):
     """One received message; `timestamp` is the broker's, in epoch milliseconds.
 
-    `withheld` describes content that was not kept, as headers of the dead letter. It has the length and hash of a value
-    or key that is too large, or the first offset of a batch that cannot be unpacked. A message with that header stands
-    for the whole batch and has its last offset.
+    `withheld` describes content that was not kept, as headers of the dead letter. For a value or key
+    that is too large, these are its length and hash. For a batch that cannot be unpacked, this is its first offset; the
+    message then replaces the whole batch and has its last offset.
     """
 
     topic: str
@@ -83,8 +83,8 @@ _headers: Final = methodcaller("headers")
 def read_headers(message: Any) -> Headers:
     """Return the headers of a message that a client returned; none when the client cannot read them.
 
-    Anyone can send a header whose name is not UTF-8. The client then returns a value with an exception set, which a
-    plain call in a specialised loop does not notice: the exception surfaces later, anywhere. `methodcaller` notices.
+    Anyone can send a header whose name is not UTF-8. The client then returns a value and also sets an exception. A
+    plain call in a specialised loop overlooks it, and it appears later at some other call. `methodcaller` raises it.
     """
     try:
         found: Headers = _headers(message) or []

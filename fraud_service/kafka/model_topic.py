@@ -97,14 +97,14 @@ class ModelTopicReader:
     ) -> None:
         self._handlers = handlers or {}
         self._on_rejected = on_rejected
-        self._gate = ReplayGuard(load_keyring(settings))
+        self._guard = ReplayGuard(load_keyring(settings))
         self._partition = TopicPartition(settings.topics.models, 0, OFFSET_BEGINNING)
         self._consumer = clients.reader(settings, f"{name}-models")
         self._consumer.assign([self._partition])
         # Requests need a second connection: on the first one they would queue behind the fetch that waits for records.
         self._end_finder = clients.reader(settings, f"{name}-models-ends")
         self._unreadable = RateLimitedLog(log.warning, "model_topic_read_error")
-        self._refused = RateLimitedLog(log.warning, "model_record_rejected")
+        self._rejected = RateLimitedLog(log.warning, "model_record_rejected")
 
     def catch_up(self) -> Iterator[bytes]:
         """Yield all models up to the present end, in the order of promotion, without keeping them in memory.
@@ -159,14 +159,14 @@ class ModelTopicReader:
                 found += self._models(message)
             except InvalidRecord as error:
                 self._on_rejected(error.reason)
-                self._refused(error.reason, reason=str(error), offset=message.offset())
-        for limited in (self._refused, self._unreadable):
+                self._rejected(error.reason, reason=str(error), offset=message.offset())
+        for limited in (self._rejected, self._unreadable):
             limited.flush()
         return found
 
     def _models(self, message: Any) -> list[bytes]:
         key, value = message.key() or b"", message.value()
-        self._gate.check(message.key(), value, read_headers(message))
+        self._guard.check(message.key(), value, read_headers(message))
         if value is None:
             return []
         if key not in NON_MODEL_KEYS:
@@ -185,19 +185,19 @@ class PromotedModel(NamedTuple):
     signed_with: str | None
 
 
-def promoted(settings: Settings, gate: ReplayGuard) -> Iterator[PromotedModel]:
+def promoted(settings: Settings, guard: ReplayGuard) -> Iterator[PromotedModel]:
     """Yield every record that the guard accepts, in order. Raises `TopicReadError`."""
-    refused = RateLimitedLog(log.warning, "model_record_rejected")
-    with TopicReader(settings, "fraud-models") as archive:
-        for entry in archive.read(settings.topics.models, 0):
+    rejected = RateLimitedLog(log.warning, "model_record_rejected")
+    with TopicReader(settings, "fraud-models") as reader:
+        for entry in reader.read(settings.topics.models, 0):
             try:
-                gate.check(entry.key, entry.value, entry.headers)
+                guard.check(entry.key, entry.value, entry.headers)
             except RejectedRecord as error:
-                refused(error.reason, reason=str(error), offset=entry.offset)
+                rejected(error.reason, reason=str(error), offset=entry.offset)
                 continue
             if entry.key is not None and entry.value is not None:
                 yield PromotedModel(entry.key, entry.value, entry.timestamp, entry.header(KEY_HEADER))
-    refused.flush(final=True)
+    rejected.flush(final=True)
 
 
 def publish(settings: Settings, key: str, data: bytes) -> None:
@@ -206,20 +206,20 @@ def publish(settings: Settings, key: str, data: bytes) -> None:
     Reads the topic first, because the sequence number follows from the records before. Raises `TopicReadError` when
     that fails, and `FatalStreamError` when the broker does not accept the record.
     """
-    gate = ReplayGuard(load_keyring(settings))
-    for _ in promoted(settings, gate):
+    guard = ReplayGuard(load_keyring(settings))
+    for _ in promoted(settings, guard):
         pass
-    publish_all(settings, gate, [(key.encode(), data)])
+    publish_all(settings, guard, [(key.encode(), data)])
 
 
-def publish_all(settings: Settings, gate: ReplayGuard, records: list[tuple[bytes, bytes]]) -> None:
+def publish_all(settings: Settings, guard: ReplayGuard, records: list[tuple[bytes, bytes]]) -> None:
     """Sign and publish records in order, with numbers above those that the guard has seen. Raises as `publish` does."""
     keyring = load_keyring(settings)
-    # The clock counts too: when two processes publish at once, readers accept the one that began later.
-    number = max(gate.newest, int(time.time() * 1000))
+    # The clock counts too: when two processes publish at once, readers accept the one that started later.
+    number = max(guard.newest, int(time.time() * 1000))
     if number + len(records) >= 10**MAX_SEQUENCE_DIGITS:
         raise FatalStreamError(
-            f"the sequence number {gate.newest} on topic {settings.topics.models} leaves no higher one: it is forged. "
+            f"the sequence number {guard.newest} on topic {settings.topics.models} leaves no higher one: it is forged. "
             "Set FRAUD_SIGNING_KEY_DIR, or delete the topic and create it again"
         )
     sent = []

@@ -75,8 +75,8 @@ def read_to_end(
 ) -> Iterator[list[Any]]:
     """Yield messages in batches, some of them empty, until the consumer has reached all ends.
 
-    Compares positions instead of the offsets of messages: for transaction markers and aborted records the client
-    returns no message, so the last offsets before the end may never be seen. A batch can go beyond an end. The consumer
+    Compares positions instead of the offsets of messages, because the client returns no message for transaction markers
+    and aborted records, which may be the last offsets before the end. A batch can go beyond an end. The consumer
     must be assigned. Raises an `error` when no position has moved for `timeout_s`.
     """
     deadline, passed = Deadline(timeout_s), -1
@@ -135,8 +135,8 @@ class TopicReader:
     def spans(self, topic: str) -> dict[int, OffsetRange]:
         """Return the offsets of each partition of a topic, without open transactions.
 
-        Raises `TopicReadError` when the topic does not exist or the cluster does not answer, and
-        `ClusterUnavailable` or `PreflightError` when a partition has no leader for a minute or access is denied.
+        Raises `TopicReadError` when the topic does not exist or the cluster does not answer. When a partition has no
+        leader, raises as `retry_transient` does.
         """
         with clients.kafka_errors_as(TopicReadError, f"topic {topic} cannot be read"):
             there = self._consumer.list_topics(topic, timeout=clients.REQUEST_TIMEOUT_S).topics[topic]

@@ -316,7 +316,7 @@ class LearnerProcessor:
         return True
 
     def _close(self, boundary: int) -> None:
-        began = time.perf_counter()
+        start = time.perf_counter()
         pretrained = self._models.registry.active
         if pretrained is not self._trainer.pretrained:
             self._trainer.promote(pretrained)
@@ -328,7 +328,7 @@ class LearnerProcessor:
         for output in self._with_heartbeats(_outputs(result, self._keyring)):
             self._stream.produce(output)
         self._swept.clear()
-        self._observe(result, began)
+        self._observe(result, start)
 
     def _with_heartbeats(self, work: Iterable[T]) -> Iterator[T]:
         """Pass items through, with a heartbeat every `ITEMS_PER_HEARTBEAT` items."""
@@ -337,7 +337,7 @@ class LearnerProcessor:
                 self._heartbeat()
             yield one
 
-    def _observe(self, result: BoundaryResult, began: float) -> None:
+    def _observe(self, result: BoundaryResult, start: float) -> None:
         for example, _ in result.examples:
             self._metrics.observe(example)
         if result.snapshot is not None:
@@ -350,7 +350,7 @@ class LearnerProcessor:
                 risk_rows=result.snapshot.risk_rows,
                 online_weight=round(result.snapshot.online_weight, 4),
             )
-        self._metrics.closing.observe(time.perf_counter() - began)
+        self._metrics.closing.observe(time.perf_counter() - start)
 
 
 def _outputs(result: BoundaryResult, keyring: Keyring) -> Iterator[Output]:

@@ -73,7 +73,7 @@ class ScorerProcessor:
 
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:
         """Process a batch; return the outputs of each message."""
-        began = time.perf_counter()
+        start = time.perf_counter()
         self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
         outputs: list[list[Output]] = [[] for _ in batch]
         readable = []
@@ -100,7 +100,7 @@ class ScorerProcessor:
             for (place, message, _), assessment in zip(part, assessments, strict=True):
                 outputs[place].extend(_outputs(assessment, message.key))
             self._observe(assessments, [message.timestamp for _, message, _ in part])
-        each = (time.perf_counter() - began) / len(batch)
+        each = (time.perf_counter() - start) / len(batch)
         self._metrics.processing.observe_all([each] * len(batch))
         return outputs
 

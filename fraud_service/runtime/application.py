@@ -141,7 +141,7 @@ class FraudApplication(ExtensibleApplication):
 
     def tick(self) -> None:
         """Process a batch."""
-        if self._is_stopping:  # a `stop` before the loop began has no effect in Quix, so repeat it
+        if self._is_stopping:  # a `stop` before the loop started has no effect in Quix, so repeat it
             self.stop()
             return
         self._health.heartbeat()
@@ -150,7 +150,7 @@ class FraudApplication(ExtensibleApplication):
         self._metrics.pace.record_idle(is_connected=self._health.conditions["connected"])
         self.hooks.on_tick()
         if self._stalled_partition is not None:
-            raise ClusterUnavailable(f"the client never began to read {self._stalled_partition}")
+            raise ClusterUnavailable(f"the client never started to read {self._stalled_partition}")
         self.batches.tick(self.config.consumer_poll_timeout)
 
     def assign_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from quixstreams.models.types import RawConfluentKafkaMessageProto
     from quixstreams.state.base import StorePartition
 
-    from fraud_service.runtime.stream import BatchProcessor, KeyState, StreamAccess
+    from fraud_service.runtime.stream import BatchProcessor, StreamAccess
 
 MAX_BATCH: Final = 256  # a larger batch is hardly cheaper per message, and its first message waits for its last
 MAX_BATCH_BYTES: Final = 900_000  # for the same reason; ordinary messages have a third of a kilobyte
@@ -71,7 +71,9 @@ class Batches:
         self._context.producer.poll(0)
         poll = self._context.consumer.poll
         size = 0
-        message = poll(self._poll_timeout(timeout))
+        # Wait at most until the next early commit is allowed.
+        rest = max(self._next_commit - time.monotonic(), 0.0)
+        message = poll(min(rest, timeout) if self._has_uncommitted else timeout)
         while message is not None:
             size += self._collect(message)
             message = None  # free a large message before the next one is read
@@ -108,10 +110,6 @@ class Batches:
         """Whether readers wait for a commit."""
         return self._commits_early and not self._context.checkpoint.empty()
 
-    def _poll_timeout(self, timeout: float) -> float:
-        """Return the seconds to wait for a message: at most until the next early commit is allowed."""
-        return min(max(self._next_commit - time.monotonic(), 0.0), timeout) if self._has_uncommitted else timeout
-
     def _commit_early(self) -> None:
         """Commit before the interval is over. The next early commit waits as long as this one took."""
         start = time.monotonic()
@@ -132,7 +130,7 @@ class Batches:
         if self._read_state is not None:
             for partition in {message.partition for message in batch}:
                 self._check_state(partition, self._read_state)
-        results = self._processor(batch, self._key_state)
+        results = self._processor(batch, lambda message: self._stream.key_state(message.partition, message.key or b""))
         self._wait_for_txn_markers()
         for message, outputs in zip(batch, results, strict=True):
             for output in outputs:
@@ -158,6 +156,3 @@ class Batches:
             for _, value in islice(store.iter_items(b""), 1):
                 read_state(value)
             self._checked.add(store)
-
-    def _key_state(self, message: Received) -> KeyState:
-        return self._stream.key_state(message.partition, message.key or b"")

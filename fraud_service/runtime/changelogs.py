@@ -43,14 +43,14 @@ def temporary_rows() -> Iterator[Rdict]:
             database.close()
 
 
-def last_rows(settings: Settings, archive: TopicReader, changelog: str) -> Iterator[Row]:
+def last_rows(settings: Settings, reader: TopicReader, changelog: str) -> Iterator[Row]:
     """Yield the last value of each key of a changelog. A temporary database on disk holds the values.
 
     Raises `TopicReadError` when it cannot be read, or an open transaction does not end within two minutes.
     """
-    for number, span in consumer_groups.stable_ranges(settings, archive, changelog).items():
+    for number, span in consumer_groups.stable_ranges(settings, reader, changelog).items():
         with temporary_rows() as known:
-            for entry in archive.read(changelog, number, span.begin, span.end):
+            for entry in reader.read(changelog, number, span.begin, span.end):
                 key = entry.key or b""
                 if entry.value is None:
                     known.delete(key)

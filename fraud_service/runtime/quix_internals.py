@@ -23,8 +23,8 @@ RecoveryPartition._should_apply_changelog  skip uncommitted changes     PR 970  
 PartitionTransaction._update_cache    read and write state directly     none found     use `transaction.get_bytes`
 ===================================== ================================= ============== ==============================
 
-The wrappers work around these problems of librdkafka: a lost pause (issue 5591), and a commit without an end when the
-group's coordinator dies (issues 5456 and 5511).
+The wrappers also work around two problems of librdkafka. It can lose a pause (issue 5591). A commit can wait without
+end when the group's coordinator dies (issues 5456 and 5511).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ExtensibleApplication(Application):  # type: ignore[misc]
         raise NotImplementedError
 
     def assign_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Take assigned partitions, and begin to recover their state."""
+        """Take assigned partitions, and start to recover their state."""
         super()._on_assign(consumer, partitions)
 
     def revoke_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:

@@ -53,8 +53,8 @@ class Metrics:
     def counter(self, name: str, text: str, **labels: Iterable[str]) -> Counter:
         """Make a counter whose exposed name ends in `_total`; `labels` are the closed sets of values of its labels.
 
-        It exposes every series from the start, because `increase` misses the first count of a new series. An empty
-        set of values stands for one that is not known before.
+        It exposes every series from the start, because `increase` misses the first count of a new series. Pass an
+        empty set where the values are not known in advance.
         """
         made = Counter(name, text, labels, registry=self.registry)
         for values in product(*labels.values()) if labels else ():

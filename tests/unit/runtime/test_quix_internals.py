@@ -161,7 +161,7 @@ def test_a_partition_that_the_client_never_begins_to_read_ends_the_application(a
     assert after(STALL_TIMEOUT_S, "none", "DOWN") is None  # an outage is waited for
     assert after(10, "none") is None
     assert after(STALL_TIMEOUT_S, "none") == "payments[1]"
-    with pytest.raises(ClusterUnavailable, match=r"never began to read payments\[1\]"):
+    with pytest.raises(ClusterUnavailable, match=r"never started to read payments\[1\]"):
         app._process_message({})
 
 
