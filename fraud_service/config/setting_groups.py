@@ -175,9 +175,7 @@ class LearningSettings(_Group):
     """Learning from labels."""
 
     snapshot_interval: EventTime = Field(
-        timedelta(hours=1),
-        ge=timedelta(minutes=1),
-        description="event time between two snapshots",
+        timedelta(hours=1), ge=timedelta(minutes=1), description="event time between two snapshots"
     )
     snapshot_activation_delay: EventTime = Field(
         timedelta(minutes=15),

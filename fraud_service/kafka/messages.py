@@ -72,8 +72,7 @@ def require_content(message: Received) -> None:
         )
     if message.withheld or bounded(message) is not message:
         raise InvalidEvent(
-            DeadLetterReason.TOO_LARGE,
-            f"a value can have at most {MAX_EVENT_BYTES} bytes, and a key {MAX_KEY_BYTES}",
+            DeadLetterReason.TOO_LARGE, f"a value can have at most {MAX_EVENT_BYTES} bytes, and a key {MAX_KEY_BYTES}"
         )
 
 

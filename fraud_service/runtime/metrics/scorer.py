@@ -79,8 +79,7 @@ class ScorerMetrics(StreamMetrics):
         )
         self.online_weight = metrics.gauge("fraud_online_weight", "Share of the online model in the newest snapshot.")
         self.incomplete = metrics.gauge(
-            "fraud_incomplete_snapshots",
-            "Snapshots skipped: rows were missing, or their pretrained model is unknown.",
+            "fraud_incomplete_snapshots", "Snapshots skipped: rows were missing, or their pretrained model is unknown."
         )
         self.rejected = metrics.counter(
             "fraud_rejected_snapshots",
