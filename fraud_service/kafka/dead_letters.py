@@ -35,12 +35,11 @@ log = structlog.get_logger(__name__)
 REASON: Final = "fraud-reason"
 DETAIL: Final = "fraud-detail"
 MASKED: Final = "fraud-masked"
-CUT_FROM: Final = "fraud-cut-from"  # an earlier version kept only the beginning of a large value
 SOURCE_TOPIC: Final = "fraud-source-topic"
 SOURCE_PARTITION: Final = "fraud-source-partition"
 SOURCE_OFFSET: Final = "fraud-source-offset"
 REDRIVEN: Final = "fraud-redriven-offset"  # of a mark: the offset of the dead letter in the same partition
-INCOMPLETE: Final = (MASKED, CONTENT_LENGTH, KEY_LENGTH, CUT_FROM)
+INCOMPLETE: Final = (MASKED, CONTENT_LENGTH, KEY_LENGTH)
 
 MAX_KEPT_BYTES: Final = 4 * MAX_EVENT_BYTES  # masking writes four bytes for one; brokers accept a million
 MAX_DETAIL_CHARS: Final = 500
@@ -115,7 +114,7 @@ def is_complete(entry: Record) -> bool:
 
 def matches_source(entry: Record, source: Record) -> bool:
     """Say whether a dead letter has the same key and value as a message, or their length and hash."""
-    if entry.header(MASKED) is not None or entry.header(CUT_FROM) is not None:
+    if entry.header(MASKED) is not None:
         return True  # the dead letter does not keep enough to compare
     return _matches(entry.key, source.key, entry.header(KEY_LENGTH), entry.header(KEY_HASH)) and _matches(
         entry.value, source.value, entry.header(CONTENT_LENGTH), entry.header(CONTENT_HASH)

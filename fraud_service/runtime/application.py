@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from fraud_service.runtime.metrics.stream import StreamMetrics
     from fraud_service.runtime.stream import Processing, StreamSpec
 
+    RebalanceStep = Callable[[Any, list[TopicPartition]], None]
+
 log = structlog.get_logger(__name__)
 
 EXACTLY_ONCE_POLL_S: Final = 0.05
@@ -153,7 +155,7 @@ class FraudApplication(ExtensibleApplication):
             raise ClusterUnavailable(f"the client never started to read {self._stalled_partition}")
         self.batches.tick(self.config.consumer_poll_timeout)
 
-    def assign_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+    def assign_partitions(self, consumer: Any, partitions: list[TopicPartition], quix_assign: RebalanceStep) -> None:
         """Take partitions, after all transactions on their changelogs are committed or aborted."""
         if self._is_stopping:
             # Assignment arrived after `stop`, usually inside `close`, where librdkafka no longer answers requests.
@@ -166,19 +168,19 @@ class FraudApplication(ExtensibleApplication):
         if self._has_changelogs:
             changelogs = [place for place in partitions if place.topic not in self._spec.inputs]
             wait_for_open_transactions(clients.admin(self._settings), changelogs, self._health.heartbeat)
-        super().assign_partitions(consumer, partitions)
+        quix_assign(consumer, partitions)
         self._report_assigned(partitions)
 
-    def revoke_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+    def revoke_partitions(self, consumer: Any, partitions: list[TopicPartition], quix_revoke: RebalanceStep) -> None:
         """Process the batch that was collected, then give the partitions back."""
         if not self._has_failed:  # after a failure, the next owner processes the batch
             self.batches.process_collected()
-        super().revoke_partitions(consumer, partitions)
+        quix_revoke(consumer, partitions)
         self._report_assigned([])
 
-    def lose_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+    def lose_partitions(self, consumer: Any, partitions: list[TopicPartition], quix_lose: RebalanceStep) -> None:
         """End the loop: Quix would keep the open checkpoint, and could commit work on partitions of other processes."""
-        super().lose_partitions(consumer, partitions)
+        quix_lose(consumer, partitions)
         self._report_assigned([])
         self._failure = PartitionsLost(
             "the group gave this process's partitions away while it was working: it was too slow or cut off. "

@@ -53,35 +53,23 @@ CLOSE_TIMEOUT_S: Final = 1.0  # for a client that gives up by itself to say so
 
 
 class ExtensibleApplication(Application):  # type: ignore[misc]
-    """Quix's application, with public names for the steps that a subclass may extend."""
+    """Quix's application, with public names for the steps that a subclass extends.
 
-    def tick(self) -> None:
-        """Process what has arrived. Quix calls this only while all state is recovered."""
-        raise NotImplementedError
-
-    def assign_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Take assigned partitions, and start to recover their state."""
-        super()._on_assign(consumer, partitions)
-
-    def revoke_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Commit the checkpoint and give partitions back."""
-        super()._on_revoke(consumer, partitions)
-
-    def lose_partitions(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Drop partitions that another process already owns."""
-        super()._on_lost(consumer, partitions)
+    The steps are `tick`, `assign_partitions`, `revoke_partitions` and `lose_partitions`. Those of a rebalance also get
+    Quix's own step, which they must call. Quix calls `tick` only while all state is recovered.
+    """
 
     def _process_message(self, dataframe_composed: Any) -> None:  # noqa: ARG002 - Quix's signature
         self.tick()
 
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
-        self.assign_partitions(consumer, topic_partitions)
+        self.assign_partitions(consumer, topic_partitions, super()._on_assign)
 
     def _on_revoke(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
-        self.revoke_partitions(consumer, topic_partitions)
+        self.revoke_partitions(consumer, topic_partitions, super()._on_revoke)
 
     def _on_lost(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
-        self.lose_partitions(consumer, topic_partitions)
+        self.lose_partitions(consumer, topic_partitions, super()._on_lost)
 
 
 def produce_directly(producer: InternalProducer) -> None:
