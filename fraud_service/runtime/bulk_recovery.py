@@ -17,7 +17,7 @@ from quixstreams.state.metadata import CHANGELOG_CF_MESSAGE_HEADER
 from rocksdict import WriteBatch, WriteOptions
 
 from fraud_service.kafka.messages import read_headers
-from fraud_service.kafka.topic_reader import has_reached, read_positions
+from fraud_service.kafka.topic_reader import has_reached, poll_available, read_positions
 from fraud_service.kafka.waiting import Deadline
 from fraud_service.runtime.changelogs import PROCESSED
 from fraud_service.runtime.quix_internals import replace_recovery_loop, should_apply
@@ -85,7 +85,6 @@ class BulkRecovery:
         inputs: Collection[str],
     ) -> None:
         self._consumer = consumer
-        self._poll = consumer.poll
         self._store_of = store_of
         self._inputs = inputs
         self._stores: dict[RecoveryPartition, StoreWriter] = {}
@@ -99,11 +98,7 @@ class BulkRecovery:
             if next_log.has_passed():
                 self._log_progress()
                 next_log.restart()
-            message = self._poll(EMPTY_POLL_S)
-            if message is not None:
-                self._apply([message])
-                self._apply_arrived()
-            elif self._has_all() or next_check.has_passed():
+            if not self._apply_arrived() and (self._has_all() or next_check.has_passed()):
                 self._finish_writers()
                 self._control.end_recovered_partitions()
                 next_check.restart()
@@ -124,20 +119,23 @@ class BulkRecovery:
         for place, offset in read_positions(self._consumer, ends).items():
             log.info("recovery_progress", partition=place[1], offset=offset, end=ends[place])
 
-    def _apply_arrived(self) -> None:
-        """Apply the other rows that have arrived.
+    def _apply_arrived(self) -> bool:
+        """Apply the rows that have arrived, and return whether there were any.
 
-        A rebalance may happen within `consume` and assign partitions. Their rows in this result are dropped, because
-        earlier rows may be missing. Then their changelogs are read again from the saved offsets.
+        A rebalance may happen within the call of the client and assign partitions. Their rows in this result are
+        dropped, because earlier rows may be missing. Then their changelogs are read again from the saved offsets.
         """
         before = self._control.partitions()
-        messages = self._consumer.consume(MAX_ROWS_PER_WRITE, 0)
+        messages = poll_available(self._consumer, MAX_ROWS_PER_WRITE, EMPTY_POLL_S)
+        if not messages:
+            return False
         assigned = [part for part in self._control.partitions() if part not in before]
         self._apply([one for one in messages if not assigned or self._control.partition_of(one) not in assigned])
         for part in assigned:
             saved = TopicPartition(part.changelog_name, part.partition_num, part.offset)
             self._consumer.seek(saved)
             self._consumer.resume([saved])
+        return True
 
     def _apply(self, messages: list[Message]) -> None:
         rewound = set()
