@@ -40,13 +40,13 @@ class LearnerMetrics(StreamMetrics):
         self.scores = metrics.counter("fraud_scores_received", "Score records added to the label join.")
         self.labels = metrics.counter(
             "fraud_labels_received",
-            "Labels received, by what they say and from whom.",
+            "Labels received, by content and source.",
             is_fraud=IS_FRAUD_VALUES,
             source=LabelSource,
         )
         self.early = metrics.counter("fraud_labels_early", "Labels that arrived before their transaction.")
         self.unlearned = metrics.counter(
-            "fraud_unlearned_payments", "Payments not learned: their transaction id already has eight payments."
+            "fraud_unlearned_payments", "Payments not learned, because their transaction id already has eight payments."
         )
 
     def _make_example_metrics(self, metrics: Metrics) -> None:
@@ -56,7 +56,7 @@ class LearnerMetrics(StreamMetrics):
         self.corrections = metrics.counter("fraud_corrections", "Labelled examples that contradicted an earlier one.")
         self.confusion = metrics.counter(
             "fraud_labelled_decisions",
-            "Labelled examples by decision and truth; precision and recall derive from it.",
+            "Labelled examples by decision and label, for precision and recall.",
             outcome=Outcome,
             is_fraud=IS_FRAUD_VALUES,
         )

@@ -37,19 +37,23 @@ class ScorerMetrics(StreamMetrics):
 
     def _make_transaction_metrics(self, metrics: Metrics) -> None:
         self.transactions = metrics.counter("fraud_transactions", "Transactions assessed, by outcome.", outcome=Outcome)
-        self.duplicates = metrics.counter("fraud_duplicate_transactions", "Transactions that were decided before.")
+        self.duplicates = metrics.counter(
+            "fraud_duplicate_transactions", "Duplicates: transactions that already had a decision."
+        )
         self.cards = metrics.gauge("fraud_cards", "Cards in the local state, as RocksDB estimates.", "partition")
         self.cards_limit = metrics.gauge(
             "fraud_cards_limit", "Cards of one partition above which an alert fires, 0 for no limit."
         )
         self.reused = metrics.counter(
-            "fraud_reused_transaction_ids", "Payments whose transaction id an earlier payment of the card has."
+            "fraud_reused_transaction_ids", "Payments under the transaction id of an earlier payment of the card."
         )
         self.processing = metrics.histogram(
             "fraud_processing_seconds", "Time to decode, assess and encode one transaction.", FAST_BUCKETS_S
         )
         self.latency = metrics.histogram(
-            "fraud_latency_seconds", "From the broker's timestamp of a transaction to its decision.", LATENCY_BUCKETS_S
+            "fraud_latency_seconds",
+            "Time from the broker's timestamp of a transaction to its decision.",
+            LATENCY_BUCKETS_S,
         )
         self.scores = metrics.histogram("fraud_score", "Blended scores.", SCORE_BUCKETS)
         self.failures = metrics.counter(
@@ -66,7 +70,8 @@ class ScorerMetrics(StreamMetrics):
             "fraud_reasons", "Reasons given with flagged transactions.", code=(*CODES, NO_MODEL.code, ID_REUSED.code)
         )
         self.unexplained = metrics.counter(
-            "fraud_unexplained_alerts", "Flagged transactions whose reasons could not be given, though a model scored."
+            "fraud_unexplained_alerts",
+            "Flagged transactions with a score but without reasons, because the explanation failed.",
         )
         self.flagged_amount = metrics.counter("fraud_flagged_amount", "Amount of flagged transactions.", currency=())
 

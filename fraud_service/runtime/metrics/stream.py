@@ -143,10 +143,11 @@ class StreamMetrics:
         self.free = metrics.gauge("fraud_state_volume_free_bytes", "Free space of that volume.")
         self.pace = LagTracker()
         metrics.gauge(
-            "fraud_lag_seconds", "Age of the oldest message in work; near 0 when there is none."
+            "fraud_lag_seconds", "Age of the oldest message that is being processed. Near 0 when there is none."
         ).set_function(self.pace.lag)
         metrics.gauge(
-            "fraud_recovery_seconds", "Time from the newest assignment to recovered state, or so far."
+            "fraud_recovery_seconds",
+            "Time from the newest assignment to recovered state. During a recovery, the time so far.",
         ).set_function(self.pace.recovery)
 
 
@@ -159,7 +160,7 @@ class TokenizerMetrics(StreamMetrics):
         super().__init__(metrics)
         self.messages = metrics.counter(
             "fraud_tokenized",
-            "Messages forwarded, by kind and whether anything became a token.",
+            "Messages forwarded, by kind, and whether the tokenizer replaced anything.",
             kind=("transaction", "label"),
             replaced=("true", "false"),
         )
