@@ -31,7 +31,7 @@ from fraud_service.domain.features import Features, extract
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import encode_record, score_record
 from fraud_service.domain.scoring import Blend, blend
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore
 from fraud_service.kafka import partitioner
 from fraud_service.kafka.messages import Received
 from fraud_service.processors import scorer

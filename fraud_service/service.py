@@ -15,7 +15,7 @@ from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ClusterUnavailable
 from fraud_service.domain.records import decode_refit, decode_switch
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore
 from fraud_service.kafka import clients, topics, waiting
 from fraud_service.kafka.model_topic import REFIT_KEY, SWITCH_KEY, ModelTopicReader
 from fraud_service.models.registry import ModelRegistry

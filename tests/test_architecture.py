@@ -236,9 +236,9 @@ TESTED_BY = {
     "e2e/test_demo.py": "demo.broker demo.monitor demo.run demo.setup",
     # Parts of one mechanism, tested through the whole of it.
     "unit/domain/test_codec.py": "domain.errors domain.records",
-    "unit/domain/test_detector.py": "domain.decision domain.policy domain.reasons domain.scoring",
-    "unit/domain/test_snapshot.py": "domain.risk domain.snapshot_store",
-    "unit/domain/test_label_join.py": "domain.label_join_cards domain.label_join_rows",
+    "unit/domain/test_detector.py": "domain.decision domain.reasons domain.scoring",
+    "unit/domain/test_snapshot.py": "domain.risk",
+    "unit/domain/test_label_join.py": "domain.label_join_rows",
     "unit/domain/test_online_training.py": "domain.time",
     "unit/models/test_river_learner.py": "domain.online_model",
     "unit/models/test_artifact.py": "models.onnx_graph",
@@ -253,7 +253,6 @@ TESTED_BY = {
         "security.card_numbers security.deobfuscation security.digit_context security.issuers"
     ),
     "unit/training/test_history.py": "training.history_fields training.history_files",
-    "unit/evaluation/test_metrics.py": "domain.ranking",
     "unit/verification/test_verify.py": "verification.offset_cut verification.report",
     "unit/verification/test_replay.py": "verification.decisions verification.log_reader",
     "unit/verification/test_snapshots.py": "verification.snapshot_rebuild",

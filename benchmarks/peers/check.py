@@ -23,16 +23,15 @@ from support import apache_kafka
 from support.processes import fresh_settings, read_all
 
 from fraud_service.demo.simulator import World, write
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import decode_transaction, encode
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.online_model import OnlineModel
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import ScoreRecord, alert_id, decode_score, score_record
 from fraud_service.domain.risk import RiskTable
-from fraud_service.domain.snapshot import UNTRAINED, Snapshot, encode_snapshot, untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import UNTRAINED, Snapshot, SnapshotStore, encode_snapshot, untrained
 from fraud_service.domain.time import DAY
 from fraud_service.kafka import clients
 from fraud_service.models.artifact import shipped

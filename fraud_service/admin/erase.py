@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from fraud_service.domain.label_join_cards import card_of_row
+from fraud_service.domain.label_join_rows import card_of_row
 from fraud_service.domain.profile import decode_profile
 from fraud_service.kafka import consumer_groups, sender, topics
 from fraud_service.kafka.topic_reader import TopicReader

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError, PreflightError
-from fraud_service.domain.label_join_cards import LabelJoinRepartitioner
+from fraud_service.domain.label_join_rows import LabelJoinRepartitioner
 from fraud_service.kafka import clients, consumer_groups, partitioner, sender, topics
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.learner import EXAMPLES_KEY, JOIN_KEY, RATE_LIMIT_KEY

@@ -14,8 +14,7 @@ from fraud_service.config.keyring import require_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.detector import MAX_MODELS
 from fraud_service.domain.errors import InvalidRecord, RejectedRecord
-from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.domain.snapshot_store import RETENTION_MS
+from fraud_service.domain.snapshot import RETENTION_MS, decode_snapshot
 from fraud_service.kafka import consumer_groups, model_topic, sender
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.snapshot_reader import VERSION_HEADER, risk_row

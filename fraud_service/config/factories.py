@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fraud_service.config.duration import to_ms
 from fraud_service.config.keyring import load_keyring
-from fraud_service.domain.policy import Policy
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.snapshot import Snapshot, untrained
 from fraud_service.domain.time import LearningSchedule
 from fraud_service.models import artifact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -20,29 +21,27 @@ Moment = Annotated[int, msgspec.Meta(ge=EARLIEST, le=LATEST)]  # epoch milliseco
 ModelVersion = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,64}\Z")]  # appears in logs and metrics
 
 T = TypeVar("T")
+Decode = Callable[[bytes | None], T]  # raises `InvalidRecord` if the bytes are not such a record
+
+
+def json_decoder(kind: type[T], what: str) -> Decode[T]:
+    """Return a decoder of untrusted JSON. `what` names the record in the error, as ``a snapshot record``."""
+    decoder = msgspec.json.Decoder(kind)
+    return lambda data: decode(decoder, data or b"", what)
+
+
+def msgpack_decoder(kind: type[T], what: str) -> Decode[T]:
+    """Return a decoder of untrusted msgpack. `what` names the record in the error."""
+    decoder = msgspec.msgpack.Decoder(kind)
+    return lambda data: decode(decoder, data or b"", what)
 
 
 def decode(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes, what: str) -> T:
-    """Decode a record from untrusted bytes.
-
-    Parameters
-    ----------
-    what
-        The name of the record in the error, as ``a snapshot record``.
-
-    Raises
-    ------
-    InvalidRecord
-        If the bytes are not such a record.
-    """
+    """Decode untrusted bytes. `what` names the record in the error. Raises `InvalidRecord`."""
     try:
         return decoder.decode(data)
     except UNREADABLE as error:
-        raise InvalidRecord(f"{what} cannot be read: {_without_value(str(error))}") from error
-
-
-def _without_value(complaint: str) -> str:
-    """Remove the value of an unknown enum member, the only value that msgspec quotes, at any length."""
-    if not complaint.startswith(ENUM_COMPLAINT):
-        return complaint
-    return f"{ENUM_COMPLAINT} - at {complaint.rpartition(' - at ')[2]}"
+        complaint = str(error)
+        if complaint.startswith(ENUM_COMPLAINT):  # the only complaint that quotes a value, at any length
+            complaint = f"{ENUM_COMPLAINT} - at {complaint.rpartition(' - at ')[2]}"
+        raise InvalidRecord(f"{what} cannot be read: {complaint}") from error

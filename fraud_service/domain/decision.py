@@ -1,4 +1,4 @@
-"""The decision on a transaction: outcome, scores and reasons."""
+"""The decision on a transaction: outcome, scores and reasons, and the policy that turns a score into an outcome."""
 
 from __future__ import annotations
 
@@ -14,6 +14,24 @@ class Outcome(StrEnum):
     APPROVE = "approve"
     REVIEW = "review"
     DECLINE = "decline"
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """Thresholds on the score, both in [0, 1]. A score at a threshold reaches it."""
+
+    review: float = 0.3
+    decline: float = 0.9
+
+    def outcome(self, score: float, *, is_id_reused: bool = False) -> Outcome:
+        """Return the outcome of a score. A reused transaction id is at least reviewed.
+
+        >>> policy = Policy(review=0.3, decline=0.9)
+        >>> [policy.outcome(score).value for score in (0.1, 0.3, 0.95)]
+        ['approve', 'review', 'decline']
+        """
+        if score >= self.decline:
+            return Outcome.DECLINE
+        return Outcome.REVIEW if is_id_reused or score >= self.review else Outcome.APPROVE
 
 
 class Reason(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -11,34 +11,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from fraud_service.domain.decision import (
-    ID_REUSED,
-    NO_MODEL,
-    Decision,
-    Outcome,
-)
+from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Decision, Outcome
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
 from fraud_service.domain.profile import Profile
 from fraud_service.domain.reasons import MAX_REASONS, reasons
-from fraud_service.domain.scoring import (
-    Blend,
-    Contributions,
-    PretrainedModel,
-    blend,
-    contributions,
-    score_with_fallback,
-)
-from fraud_service.domain.snapshot_store import SnapshotView
+from fraud_service.domain.scoring import Contributions, PretrainedModel, blend, contributions, score_with_fallback
+from fraud_service.domain.snapshot import SnapshotView
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
-    from fraud_service.domain.decision import Reason
+    from fraud_service.domain.decision import Policy, Reason
     from fraud_service.domain.online_model import ModelInputs
-    from fraud_service.domain.policy import Policy
-    from fraud_service.domain.snapshot import Snapshot
-    from fraud_service.domain.snapshot_store import SnapshotSource
+    from fraud_service.domain.scoring import Blend
+    from fraud_service.domain.snapshot import Snapshot, SnapshotSource
 
 
 MAX_MODELS: Final = 12  # pretrained models in memory besides the first: a month of snapshots names about one per week
@@ -60,11 +47,6 @@ class Assessment(msgspec.Struct, frozen=True, gc=False):
     def is_duplicate(self) -> bool:
         """Whether the card sent this transaction before."""
         return self.features is None
-
-    @property
-    def is_id_reused(self) -> bool:
-        """Whether another payment of the card had this id; also true for a duplicate of such a payment."""
-        return self.decision.is_id_reused
 
 
 class _NewTransaction(msgspec.Struct, frozen=True, gc=False):
@@ -121,28 +103,23 @@ class Detector:
     def assess(
         self, transactions: Sequence[Transaction], profiles: MutableMapping[str, Profile], snapshots: SnapshotSource
     ) -> list[Assessment]:
-        """Assess a batch in order.
+        """Assess a batch: return one assessment per transaction, in order.
 
-        Parameters
-        ----------
-        profiles
-            Profiles by card id. The profiles of the batch are updated.
-        snapshots
-            Chooses the snapshot of each transaction by event time.
-
-        Returns
-        -------
-        list of Assessment
-            One per transaction, in order.
+        `profiles` holds a profile per card id; those of the batch are updated. `snapshots` chooses the snapshot of each
+        transaction by event time.
         """
         candidates = [self._observe(transaction, profiles, snapshots) for transaction in transactions]
         scores = iter(_score_batch([one for one in candidates if isinstance(one, _NewTransaction)]))
-        return [
-            self._repeat_decision(candidate, profiles[candidate.transaction.card_id])
-            if isinstance(candidate, _Duplicate)
-            else self._record_decision(candidate, next(scores), profiles[candidate.transaction.card_id])
-            for candidate in candidates
-        ]
+        assessments = []
+        for candidate in candidates:
+            profile = profiles[candidate.transaction.card_id]
+            if isinstance(candidate, _Duplicate):
+                assessment = Assessment(candidate.transaction, profile.decision(candidate.age), None)
+            else:
+                assessment = self._decide(candidate, next(scores))
+                profile.add_decision(assessment.decision)
+            assessments.append(assessment)
+        return assessments
 
     def decide_from_features(
         self,
@@ -151,21 +128,10 @@ class Detector:
         snapshots: SnapshotSource,
         reused: Sequence[bool],
     ) -> list[Assessment]:
-        """Decide on recorded features, without profiles.
+        """Decide on recorded features, without profiles: return one assessment per transaction, in order.
 
-        Parameters
-        ----------
-        features
-            One per transaction.
-        snapshots
-            Chooses the snapshot of each transaction by event time.
-        reused
-            One per transaction: whether another payment of the card had its id. Only a profile can tell.
-
-        Returns
-        -------
-        list of Assessment
-            One per transaction, in order.
+        `features` and `reused` have one entry per transaction. `reused` tells whether another payment of the card had
+        its id, which only a profile knows.
         """
         candidates = []
         for transaction, row, is_id_reused in zip(transactions, features, reused, strict=True):
@@ -198,15 +164,6 @@ class Detector:
         model = self._models.get(view.snapshot.model, self.pretrained)
         return _NewTransaction(transaction, view, model, features, is_id_reused)
 
-    def _repeat_decision(self, duplicate: _Duplicate, profile: Profile) -> Assessment:
-        return Assessment(duplicate.transaction, profile.decision(duplicate.age), None)
-
-    def _record_decision(self, candidate: _NewTransaction, scores: _ModelScores, profile: Profile) -> Assessment:
-        """Decide, and keep the decision in the profile for a duplicate that may follow."""
-        assessment = self._decide(candidate, scores)
-        profile.add_decision(assessment.decision)
-        return assessment
-
     def _decide(self, candidate: _NewTransaction, scores: _ModelScores) -> Assessment:
         snapshot = candidate.view.snapshot
         result = blend(scores.pretrained, scores.online, snapshot.online_weight, candidate.model.prior)
@@ -215,29 +172,24 @@ class Detector:
         if result.pretrained_logit is None and result.online_logit is None:
             outcome, why = Outcome.REVIEW, (NO_MODEL,)
         else:
-            outcome = self.policy.outcome_of(result.score, is_id_reused=candidate.is_id_reused)
+            outcome = self.policy.outcome(result.score, is_id_reused=candidate.is_id_reused)
             if outcome is not Outcome.APPROVE:
                 explanation = _explain(candidate, scores, result)
                 why = () if explanation is None else reasons(candidate.features, explanation.features)
         if candidate.is_id_reused:
             why = (ID_REUSED, *why)[:MAX_REASONS]
-        decision = _decision(candidate, result, outcome, why)
+        decision = Decision(
+            outcome=outcome,
+            score=result.score,
+            pretrained_logit=result.pretrained_logit,
+            online_logit=result.online_logit,
+            online_weight=result.online_weight,
+            model=candidate.model.version,
+            snapshot=snapshot.version,
+            is_stale=snapshot.is_stale_at(candidate.transaction.timestamp),
+            reasons=why,
+        )
         return Assessment(candidate.transaction, decision, candidate.features, explanation)
-
-
-def _decision(candidate: _NewTransaction, result: Blend, outcome: Outcome, why: tuple[Reason, ...]) -> Decision:
-    snapshot = candidate.view.snapshot
-    return Decision(
-        outcome=outcome,
-        score=result.score,
-        pretrained_logit=result.pretrained_logit,
-        online_logit=result.online_logit,
-        online_weight=result.online_weight,
-        model=candidate.model.version,
-        snapshot=snapshot.version,
-        is_stale=snapshot.is_stale_at(candidate.transaction.timestamp),
-        reasons=why,
-    )
 
 
 def _score_batch(candidates: list[_NewTransaction]) -> list[_ModelScores]:
@@ -265,5 +217,5 @@ def _explain(candidate: _NewTransaction, scores: _ModelScores, result: Blend) ->
     online = candidate.view.snapshot.online
     try:
         return contributions(candidate.features, scores.rows[scores.row], result, candidate.model, online)
-    except Exception:  # noqa: BLE001 - the decision stands, even without its reasons
+    except Exception:  # noqa: BLE001 - the decision is valid even without its reasons
         return None

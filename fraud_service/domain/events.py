@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Final, Protocol
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar
 
 import msgspec
 
 from fraud_service.domain.codec import EARLIEST, ENUM_COMPLAINT, LATEST
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.text import has_hidden, is_plain, pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_AMOUNT: Final = 10**13  # more than any real payment; below it, a float keeps cents exact
@@ -100,18 +104,10 @@ class Payment(Protocol):
 
 
 Facts = tuple[str, str, int, float, str, str]
-
-
-def facts(payment: Payment) -> Facts:
-    """Return the identity of a payment: two messages with the same facts are duplicates."""
-    return (
-        payment.card_id,
-        payment.transaction_id,
-        payment.timestamp,
-        payment.amount,
-        payment.currency,
-        payment.merchant_id,
-    )
+# The identity of a payment: two messages with the same facts are duplicates.
+facts: Final[Callable[[Payment], Facts]] = attrgetter(
+    "card_id", "transaction_id", "timestamp", "amount", "currency", "merchant_id"
+)
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -139,13 +135,7 @@ class LabelledTransaction(msgspec.Struct, frozen=True, gc=False):
     labelled_at: int | None
 
     def label(self, delay: int) -> Label | None:
-        """Return the label; None if the history has none.
-
-        Parameters
-        ----------
-        delay
-            Milliseconds from a transaction to its label, if the history has no label time.
-        """
+        """Return the label; None if the history has none. Without a label time it is `delay` milliseconds later."""
         if self.is_fraud is None:
             return None
         return Label(
@@ -184,6 +174,9 @@ class LabelMessage(Label, frozen=True, kw_only=True):
 MAX_EVENT_BYTES: Final = 65_536
 MAX_KEY_BYTES: Final = 512  # the longest card_id: 128 characters of four bytes
 
+T = TypeVar("T")
+M = TypeVar("M", TransactionMessage, LabelMessage)
+
 _transaction_decoder = msgspec.json.Decoder(TransactionMessage)
 _label_decoder = msgspec.json.Decoder(LabelMessage)
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -191,14 +184,8 @@ _card_decoder = msgspec.json.Decoder(Identifier)
 
 
 def decode_transaction(value: bytes | None) -> Transaction:
-    """Decode and validate a transaction message.
-
-    Raises
-    ------
-    InvalidEvent
-        With the reason. The detail names the field, never its value.
-    """
-    message: TransactionMessage = _decode_event(_transaction_decoder, value)
+    """Decode and validate a transaction message. Raises `InvalidEvent`, whose detail never contains a value."""
+    message = _decode_event(_transaction_decoder, value)
     return Transaction(
         transaction_id=message.transaction_id,
         timestamp=instant(message.timestamp, "timestamp"),
@@ -217,8 +204,8 @@ def decode_transaction(value: bytes | None) -> Transaction:
 
 
 def decode_label(value: bytes | None) -> Label:
-    """Decode and validate a label message. Raises `InvalidEvent` as `decode_transaction` does."""
-    message: LabelMessage = _decode_event(_label_decoder, value)
+    """Decode and validate a label message. Raises `InvalidEvent`."""
+    message = _decode_event(_label_decoder, value)
     return Label(
         transaction_id=message.transaction_id,
         card_id=message.card_id,
@@ -229,19 +216,12 @@ def decode_label(value: bytes | None) -> Label:
 
 
 def fields_of(value: bytes | None) -> dict[str, msgspec.Raw]:
-    """Split an event into its fields, with values as raw JSON. Raises `InvalidEvent` as `decode_transaction` does."""
-    fields: dict[str, msgspec.Raw] = _decode(_fields_decoder, value)
-    return fields
+    """Split an event into its fields, with values as raw JSON. Raises `InvalidEvent`."""
+    return _decode(_fields_decoder, value)
 
 
 def card_id_of(fields: dict[str, msgspec.Raw]) -> str:
-    """Decode `card_id` from the fields of an event.
-
-    Raises
-    ------
-    InvalidEvent
-        If it is missing or not text of 1 to 128 characters.
-    """
+    """Decode `card_id` from the fields of an event. Raises `InvalidEvent`."""
     if "card_id" not in fields:
         raise InvalidEvent(DeadLetterReason.MISSING_FIELD, "the message has no `card_id`")
     try:
@@ -258,15 +238,8 @@ def encode(event: Transaction | Label) -> bytes:
 
 
 def instant(value: str | int, field: str) -> int:
-    """Convert RFC 3339 text or epoch milliseconds to epoch milliseconds.
+    """Convert RFC 3339 text or epoch milliseconds to epoch milliseconds. Raises `InvalidEvent`.
 
-    Raises
-    ------
-    InvalidEvent
-        If the value is not a time, has no offset, or is outside the years 1970 to 9999.
-
-    Examples
-    --------
     >>> instant("1970-01-01T01:00:00.250+01:00", "timestamp")
     250
     >>> instant("2026-01-01T00:00:00", "timestamp")
@@ -284,8 +257,6 @@ def instant(value: str | int, field: str) -> int:
 def rfc3339(milliseconds: int) -> str:
     """Format epoch milliseconds as RFC 3339 in UTC.
 
-    Examples
-    --------
     >>> rfc3339(1_767_225_600_250)
     '2026-01-01T00:00:00.250Z'
     """
@@ -312,14 +283,14 @@ def _amount(value: str | float) -> float:
     return amount + 0.0  # minus zero becomes zero
 
 
-def _decode_event(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
+def _decode_event(decoder: msgspec.json.Decoder[M], value: bytes | None) -> M:
     message = _decode(decoder, value)
     if not is_plain(value or b""):
         _require_visible(message)
     return message
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
+def _decode(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T:
     if not value:
         raise InvalidEvent(DeadLetterReason.EMPTY, "the message has no value")
     if len(value) > MAX_EVENT_BYTES:

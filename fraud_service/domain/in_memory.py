@@ -1,8 +1,7 @@
 """The whole service without Kafka: a history in event order, through the detector and the online trainer.
 
-The scoring and training code is that of the live service. A transaction uses the snapshot that is active at its event
-time, and a label takes effect at its own event time. Training and backtests use this module. Tests compare the live
-service with it.
+The scoring and training code is that of the live service; tests compare both. A transaction uses the snapshot that is
+active at its event time. A label takes effect at its own event time. Training and backtests use this module.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.label_join import LabelJoin, examples_due
-from fraud_service.domain.label_join_rows import ScoredTransaction
 from fraud_service.domain.online_training import LearnerState, OnlineTrainer
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.records import score_record
+from fraud_service.domain.snapshot import SnapshotStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,23 +31,16 @@ if TYPE_CHECKING:
 MAX_BATCH: Final = 1024  # transactions
 
 
-class MemoryStore:
+class MemoryStore(dict[str, bytes]):
     """A `KeyValueStore` in a dictionary."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-
-    def get(self, key: str) -> bytes | None:
-        """Return the value; None if there is none."""
-        return self.values.get(key)
 
     def put(self, key: str, value: bytes) -> None:
         """Set the value."""
-        self.values[key] = value
+        self[key] = value
 
     def delete(self, key: str) -> None:
         """Remove the value, if there is one."""
-        self.values.pop(key, None)
+        self.pop(key, None)
 
 
 class FrozenLearner:
@@ -72,12 +64,8 @@ class FrozenLearner:
 class InMemoryService:
     """Scores labelled transactions, and trains at each snapshot boundary.
 
-    Parameters
-    ----------
-    restore
-        Makes the online learner from its last state.
-    label_delay
-        Milliseconds from a transaction to its label where the history has no label time.
+    `restore` makes the online learner from its last state. `label_delay` is the time in milliseconds from a transaction
+    to its label where the history has no label time.
     """
 
     def __init__(
@@ -123,11 +111,10 @@ class InMemoryService:
         assessments = self._detector.assess([event.transaction for event in batch], self.profiles, self.snapshots)
         for event, assessment in zip(batch, assessments, strict=True):
             if assessment.features is not None:
-                self._join.add_entry(
-                    ScoredTransaction.of(assessment.transaction, assessment.decision, assessment.features),
-                    self.progress.closed,
-                )
-            self._queue_label(event)
+                self._join.add_scored(score_record(assessment), self.progress.closed)
+            label = event.label(self._label_delay)
+            if label is not None:
+                heappush(self._labels, (label.labelled_at, label.transaction_id, next(self._number), label))
         return assessments
 
     def _next_boundary(self) -> int:
@@ -140,7 +127,8 @@ class InMemoryService:
         while self._next_boundary() <= now:
             boundary = self.progress.closed + 1
             self._deliver_labels(boundary * self._schedule.interval)
-            result = self._train(boundary)
+            examples = examples_due([self._join], boundary)
+            result = self._trainer.close(boundary, self.progress, examples, self._restore(self.progress.model))
             self.progress = result.progress
             observe(result)
             self._receive(result)
@@ -150,10 +138,6 @@ class InMemoryService:
             label = heappop(self._labels)[3]
             if not self._schedule.is_forgotten(label.labelled_at, self.progress.closed):  # as in the learner
                 self._join.add_label(label, self.progress.closed)
-
-    def _train(self, boundary: int) -> BoundaryResult:
-        learner = self._restore(self.progress.model)
-        return self._trainer.close(boundary, self.progress, examples_due([self._join], boundary), learner)
 
     def promote(self, model: PretrainedModel, restore: Callable[[bytes | None], OnlineLearner]) -> None:
         """Train beside another pretrained model from the next snapshot on.
@@ -170,8 +154,3 @@ class InMemoryService:
             self.snapshots.receive_risk(result.snapshot.version, key, row)
         self.snapshots.receive_snapshot(result.snapshot)
         self.snapshots.apply_received()
-
-    def _queue_label(self, event: LabelledTransaction) -> None:
-        label = event.label(self._label_delay)
-        if label is not None:
-            heappush(self._labels, (label.labelled_at, label.transaction_id, next(self._number), label))

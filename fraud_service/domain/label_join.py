@@ -1,8 +1,8 @@
 """The label join: scored transactions wait here for their labels.
 
 A label may arrive late, twice, before its transaction, or never, and it may contradict an earlier one. A transaction
-without a label counts as genuine at label maturity. All times are event times. For each snapshot boundary, the join
-keeps a list of the transactions that become due, so an idle card needs no timer.
+without a label counts as genuine at label maturity. All times are event times. A list for each snapshot boundary names
+the transactions that become due, so an idle card needs no timer.
 
 Payments of one card under one transaction id share a row, with an entry for each. A label names only the id. It applies
 to the first payment, and to every other payment that was made by the time of the label.
@@ -35,6 +35,7 @@ from fraud_service.domain.label_join_rows import (
     decode_entry,
     decode_labels,
     encode_row,
+    transaction_key,
 )
 
 if TYPE_CHECKING:
@@ -82,24 +83,11 @@ class LabelJoin:
         self._schedule = schedule
 
     def add_scored(self, record: ScoreRecord, closed: int) -> Admission:
-        """Add a scored transaction.
-
-        Parameters
-        ----------
-        closed
-            Number of the last closed boundary. Items that were due by then become due at the next one.
-        """
-        return (
-            Admission.IGNORED
-            if record.features is None
-            else self.add_entry(ScoredTransaction.of(record, record, record.features), closed)
-        )
-
-    def add_entry(self, scored: ScoredTransaction, closed: int) -> Admission:
-        """Add a scored transaction that is already in the form of the store."""
-        key = transaction_key(scored.card_id, scored.transaction_id)
-        if self._schedule.is_forgotten(scored.timestamp, closed):
+        """Add a scored transaction. Items that were due by the boundary `closed` become due at the next one."""
+        if record.features is None or self._schedule.is_forgotten(record.timestamp, closed):
             return Admission.IGNORED
+        scored = ScoredTransaction.of(record, record.features)
+        key = transaction_key(scored.card_id, scored.transaction_id)
         entries = self._entries(key)
         if any(entry.scored.is_same(scored) for entry in entries):
             return Admission.IGNORED
@@ -166,7 +154,7 @@ class LabelJoin:
         self._store.delete(f"d/{boundary}")
 
     def count(self, boundary: int) -> int:
-        """Return how many items a boundary has, including removed ones."""
+        """Return how many items a boundary has, removed ones included."""
         return int(self._store.get(f"d/{boundary}") or b"0")
 
     def sweep(self, boundary: int, start: int, max_items: int) -> int:
@@ -289,25 +277,6 @@ def _apply(entry: PendingTransaction, timestamp: int, matures_at: int, until: in
     return Example(
         entry.scored, entry.trained_label, source, entry.trained_known_at, before is not None, trained_before
     )
-
-
-def transaction_key(card_id: str, transaction_id: str) -> str:
-    """Return the key of all payments of a card under one transaction id.
-
-    Examples
-    --------
-    >>> transaction_key("card/1", "t-7")
-    '6/card/1/t-7'
-    >>> card_of_key("6/card/1/t-7")
-    'card/1'
-    """
-    return f"{len(card_id)}/{card_id}/{transaction_id}"
-
-
-def card_of_key(key: str) -> str:
-    """Return the card id of a `transaction_key`."""
-    length, _, rest = key.partition("/")
-    return rest[: int(length)]
 
 
 def examples_due(

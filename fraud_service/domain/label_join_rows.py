@@ -1,35 +1,23 @@
-"""The rows of the label join, and the examples that result from them."""
+"""The rows of the label join, their cards, and the examples that result from them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fraud_service.domain.codec import decode
+from fraud_service.domain.codec import msgpack_decoder
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import LabelSource, facts
 from fraud_service.domain.features import Features
 
 if TYPE_CHECKING:
-    from fraud_service.domain.events import Payment
+    from collections.abc import Callable, Iterator
+
+    from fraud_service.domain.records import LabelledRecord, ScoreRecord
 
 ROW: Final = "a row of the learner's label join"
-
-
-class Scores(Protocol):
-    """The fields of a decision that every record about it has."""
-
-    @property
-    def pretrained_logit(self) -> float | None: ...  # noqa: D102 - as in `Decision`
-    @property
-    def online_logit(self) -> float | None: ...  # noqa: D102 - as above
-    @property
-    def score(self) -> float: ...  # noqa: D102 - as above
-    @property
-    def outcome(self) -> Outcome: ...  # noqa: D102 - as above
-    @property
-    def model(self) -> str: ...  # noqa: D102 - as above
 
 
 class ScoredTransaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -54,21 +42,21 @@ class ScoredTransaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return Features(*self.values)
 
     @classmethod
-    def of(cls, payment: Payment, scores: Scores, features: Features) -> ScoredTransaction:
-        """Build it from an assessment; a score record is payment and scores in one."""
+    def of(cls, record: ScoreRecord | LabelledRecord, features: Features) -> ScoredTransaction:
+        """Take the fields from a record of the same transaction."""
         return cls(
-            payment.transaction_id,
-            payment.card_id,
-            payment.merchant_id,
-            payment.timestamp,
-            payment.amount,
-            scores.pretrained_logit,
-            scores.online_logit,
-            scores.score,
-            scores.outcome,
+            record.transaction_id,
+            record.card_id,
+            record.merchant_id,
+            record.timestamp,
+            record.amount,
+            record.pretrained_logit,
+            record.online_logit,
+            record.score,
+            record.outcome,
             features.vector(),
-            scores.model,
-            payment.currency,
+            record.model,
+            record.currency,
         )
 
     def is_same(self, other: ScoredTransaction) -> bool:
@@ -87,34 +75,25 @@ class LabelEvent(msgspec.Struct, array_like=True, frozen=True, order=True, gc=Fa
 
 
 class PendingTransaction(msgspec.Struct, array_like=True):
-    """A scored transaction with its labels.
+    """A scored transaction with its labels. Times are epoch milliseconds."""
 
-    ``packed``            encoded `ScoredTransaction`; decoded only for training
-    ``waiting``           labels that are not applied yet
-    ``trained_label``     what was trained: None for nothing, otherwise whether it was fraud
-    ``trained_known_at``  when that became known, epoch milliseconds
-    ``labelled_at``       of the newest applied label; an older label has no effect
-    ``labelled_by``       source of that label
-    ``others``            the other payments under the same id, in order of arrival
-    """
-
-    packed: msgspec.Raw
-    waiting: list[LabelEvent] = []
-    trained_label: bool | None = None
-    trained_known_at: int = 0
-    labelled_at: int = -1
-    labelled_by: LabelSource | None = None
-    others: list[PendingTransaction] = []
+    packed: msgspec.Raw  # encoded `ScoredTransaction`; decoded only for training
+    waiting: list[LabelEvent] = []  # labels that are not applied yet
+    trained_label: bool | None = None  # what was trained: None for nothing, otherwise whether it was fraud
+    trained_known_at: int = 0  # when that became known
+    labelled_at: int = -1  # of the newest applied label; an older label has no effect
+    labelled_by: LabelSource | None = None  # source of that label
+    others: list[PendingTransaction] = []  # the other payments under the same id, in order of arrival
 
     @property
     def scored(self) -> ScoredTransaction:
         """The scored transaction, decoded."""
-        return decode(_scored_decoder, self.packed, ROW)
+        return _decode_scored(self.packed)
 
     @property
     def timestamp(self) -> int:
         """The event time of the transaction."""
-        return decode(_prefix_decoder, self.packed, ROW).timestamp
+        return _decode_prefix(self.packed).timestamp
 
     @property
     def labels(self) -> list[LabelEvent]:
@@ -154,29 +133,60 @@ class DueItem(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False
     identity: str
 
 
-_encoder = msgspec.msgpack.Encoder()
-_scored_decoder = msgspec.msgpack.Decoder(ScoredTransaction)
-_prefix_decoder = msgspec.msgpack.Decoder(_ScoredPrefix)
-_entry_decoder = msgspec.msgpack.Decoder(PendingTransaction)
-_labels_decoder = msgspec.msgpack.Decoder(list[LabelEvent])
-_due_decoder = msgspec.msgpack.Decoder(DueItem)
+encode_row: Final = msgspec.msgpack.Encoder().encode
+decode_entry: Final = msgpack_decoder(PendingTransaction, ROW)
+decode_labels: Final = msgpack_decoder(list[LabelEvent], ROW)
+decode_due: Final = msgpack_decoder(DueItem, ROW)
+_decode_scored: Final = msgpack_decoder(ScoredTransaction, ROW)
+_decode_prefix: Final = msgpack_decoder(_ScoredPrefix, ROW)
 
 
-def encode_row(value: Any) -> bytes:
-    """Encode a row as msgpack."""
-    return _encoder.encode(value)
+def transaction_key(card_id: str, transaction_id: str) -> str:
+    """Return the key of all payments of a card under one transaction id.
+
+    >>> transaction_key("card/1", "t-7")
+    '6/card/1/t-7'
+    >>> card_of_row("l/6/card/1/t-7", b"")
+    'card/1'
+    """
+    return f"{len(card_id)}/{card_id}/{transaction_id}"
 
 
-def decode_entry(data: bytes) -> PendingTransaction:
-    """Decode a row. Raises `InvalidRecord` if the bytes are not one."""
-    return decode(_entry_decoder, data, ROW)
+def card_of_row(key: str, value: bytes) -> str | None:
+    """Return the card of a row; None for a count, which belongs to no card."""
+    kind, _, rest = key.partition("/")
+    if kind == "d":
+        if "/" not in rest:
+            return None
+        rest = decode_due(value).identity
+    length, _, rest = rest.partition("/")
+    return rest[: int(length)]
 
 
-def decode_labels(data: bytes) -> list[LabelEvent]:
-    """Decode a row. Raises `InvalidRecord` if the bytes are not one."""
-    return decode(_labels_decoder, data, ROW)
+class LabelJoinRepartitioner:
+    """Moves the rows of the label join to the partition of their card.
 
+    `move` all rows, then write the `counts`: due rows get new numbers in their new partition.
+    """
 
-def decode_due(data: bytes) -> DueItem:
-    """Decode a row. Raises `InvalidRecord` if the bytes are not one."""
-    return decode(_due_decoder, data, ROW)
+    def __init__(self, partition_of: Callable[[str], int]) -> None:
+        self._partition_of = partition_of
+        self._counts: Counter[tuple[int, str]] = Counter()
+
+    def move(self, key: str, value: bytes) -> tuple[int, str, bytes] | None:
+        """Return the new partition, key and value of a row; None for a count, which `counts` replaces."""
+        card_id = card_of_row(key, value)
+        if card_id is None:
+            return None
+        kind, boundary, *_ = key.split("/", 2)
+        partition = self._partition_of(card_id)
+        if kind != "d":
+            return partition, key, value
+        count = self._counts[partition, boundary]
+        self._counts[partition, boundary] += 1
+        return partition, f"d/{boundary}/{count}", value
+
+    def counts(self) -> Iterator[tuple[int, str, bytes]]:
+        """Yield partition, key and value of the rows that count the due rows of a boundary."""
+        for (partition, boundary), count in self._counts.items():
+            yield partition, f"d/{boundary}", b"%d" % count

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fraud_service.domain.ranking import average_precision
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -39,8 +37,6 @@ class LabelledScore(msgspec.Struct, frozen=True, gc=False):
     def is_uninformative(self) -> bool:
         """Whether the online model was right, and so certain that it would learn nothing from this example.
 
-        Examples
-        --------
         >>> LabelledScore(pretrained=-5.0, online=-7.0, is_fraud=False, weight=1.0).is_uninformative()
         True
         >>> LabelledScore(pretrained=-5.0, online=-7.0, is_fraud=True, weight=1.0).is_uninformative()
@@ -101,8 +97,6 @@ class ModelComparison(msgspec.Struct, array_like=True, frozen=True):
         worse by `MAX_RECENT_DEFICIT` recently        0
         ============================================  =======
 
-        Examples
-        --------
         >>> ModelComparison().online_weight()
         0.5
         >>> frauds = [LabelledScore(pretrained=0.0, online=2.0, is_fraud=True, weight=1.0)] * 20
@@ -145,7 +139,29 @@ def _lead(days: Sequence[DailyHistogram]) -> float | None:
 
 def binned_average_precision(frauds: Sequence[Sequence[float]], genuine: Sequence[Sequence[float]]) -> float:
     """Return the average precision of the counts of several days; each day has one count per bin."""
-    return average_precision(
+    return average_precision_of_groups(
         (math.fsum(day[index] for day in frauds), math.fsum(day[index] for day in genuine))
         for index in reversed(range(BINS))
     )
+
+
+def average_precision_of_groups(groups: Iterable[tuple[float, float]]) -> float:
+    """Return the average precision of a ranking, the figure of merit where fraud is rare.
+
+    `groups` are the counts of frauds and of genuine transactions at each score, the highest score first. Each fraud
+    contributes the precision among all transactions that score at least as high. There must be a fraud.
+
+    >>> average_precision_of_groups([(1, 0), (1, 0), (0, 5)])  # both frauds rank first
+    1.0
+    >>> average_precision_of_groups([(1, 0), (0, 1), (0, 1), (1, 0)])  # precision 1/1 and 2/4
+    0.75
+    >>> average_precision_of_groups([(1, 3)])  # one score for all: the share of fraud
+    0.25
+    """
+    area = caught = alerted = 0.0
+    for frauds, genuine in groups:
+        caught += frauds
+        alerted += frauds + genuine
+        if frauds > 0:
+            area += frauds * caught / alerted
+    return area / caught

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.features import NAMES
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ class OnlineModel(msgspec.Struct, frozen=True):
     def untrained(cls, leaves: int = 0) -> OnlineModel:
         """Return the model before the first label: its score equals the pretrained score.
 
-        Examples
-        --------
         >>> model = OnlineModel.untrained(leaves=2)
         >>> model.logit(ModelInput(logit=-3.0, inputs=[0.5] * len(NAMES), leaves=[1]), pretrained_logit=-3.0)
         -3.0
@@ -66,23 +63,13 @@ class OnlineModel(msgspec.Struct, frozen=True):
     def contributions(self, encoded: ModelInput, features_on_path: Sequence[frozenset[int]]) -> list[float]:
         """Split the logit, without intercept and pretrained part, into one summand per feature, in contract order.
 
-        Parameters
-        ----------
-        features_on_path
-            For each leaf, the features that are tested on the path to it. They share its weight equally.
+        The features that are tested on the path to a leaf share its weight equally.
         """
         summands = [weight * value for weight, value in zip(self.weights, encoded.inputs, strict=True)]
         for leaf in encoded.leaves:
             for feature in features_on_path[leaf]:
                 summands[feature] += self.leaf_weights[leaf] / len(features_on_path[leaf])
         return summands
-
-    def require_consistent(self) -> None:
-        """Raise `InvalidRecord` unless every feature has a weight."""
-        if len(self.weights) != len(NAMES):
-            raise InvalidRecord(
-                f"the online model has {len(self.weights)} weights for {len(NAMES)} features: it is of another version"
-            )
 
 
 class ModelInputs(Protocol):
@@ -115,11 +102,10 @@ class ModelInputRows(list[ModelInput]):
 
     def online(self, model: OnlineModel, known: Sequence[float]) -> list[float]:
         """Return the online logit of each row, as in `ModelInputs`."""
-        return [_logit(model, row, logit) for row, logit in zip(self, known, strict=True)]
-
-
-def _logit(model: OnlineModel, row: ModelInput, known: float) -> float:
-    try:
-        return model.logit(row, known)
-    except (ArithmeticError, LookupError, ValueError):
-        return math.nan
+        logits = []
+        for row, logit in zip(self, known, strict=True):
+            try:
+                logits.append(model.logit(row, logit))
+            except (ArithmeticError, LookupError, ValueError):
+                logits.append(math.nan)
+        return logits

@@ -13,28 +13,20 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from fraud_service.domain.codec import decode
+from fraud_service.domain.codec import msgpack_decoder
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.label_join_rows import Example
 from fraud_service.domain.model_weighting import LabelledScore, ModelComparison
 from fraud_service.domain.online_model import ModelInput
 from fraud_service.domain.records import LabelledRecord
-from fraud_service.domain.risk import (
-    NO_RISK,
-    Risk,
-    card_key,
-    decode_risk,
-    encode_risk,
-    merchant_key,
-    row_digest,
-)
+from fraud_service.domain.risk import NO_RISK, Risk, card_key, decode_risk, encode_risk, merchant_key, row_digest
 from fraud_service.domain.scoring import clip_logit, score_with_fallback
 from fraud_service.domain.snapshot import Snapshot
 from fraud_service.domain.time import DAY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fraud_service.domain.label_join import KeyValueStore
     from fraud_service.domain.online_model import OnlineModel
@@ -65,22 +57,15 @@ class LearnerState(msgspec.Struct, array_like=True, frozen=True):
     """The learner's state. It is committed together with the offsets that it results from.
 
     Boundaries are numbers: epoch milliseconds divided by the interval.
-
-    ================  ==========================================================================
-    ``closed``        last closed boundary; -1 before the first transaction
-    ``start``         boundary before the first transaction
-    ``last_trained``  last boundary with examples
-    ``comparison``    of the online model with the model `pretrained`; a new model resets it
-    ================  ==========================================================================
     """
 
     schema: int = SCHEMA
-    closed: int = -1
-    start: int = -1
-    last_trained: int = -1
+    closed: int = -1  # last closed boundary; -1 before the first transaction
+    start: int = -1  # boundary before the first transaction
+    last_trained: int = -1  # last boundary with examples
     examples: int = 0
     label_horizon: int = 0
-    comparison: ModelComparison = ModelComparison()
+    comparison: ModelComparison = ModelComparison()  # with the model `pretrained`; a new model resets it
     risk_digest: str = f"{0:064x}"
     model: bytes | None = None
     pretrained: str = ""
@@ -105,7 +90,7 @@ class BoundaryResult(msgspec.Struct, frozen=True):
 
     def labelled(self) -> Iterator[LabelledRecord]:
         """Make the records for the labelled topic. Lazy, because this can take longer than the training."""
-        return (labelled_record(example, weight, self.as_of) for example, weight in self.examples)
+        return (_labelled_record(example, weight, self.as_of) for example, weight in self.examples)
 
 
 class NegativeSampler(msgspec.Struct, frozen=True):
@@ -152,38 +137,25 @@ class OnlineTrainer:
         self._store = store
         self._schedule = schedule
         self._sampling = sampling
-        self._pretrained = pretrained
-
-    @property
-    def pretrained(self) -> PretrainedModel:
-        """The pretrained model that encodes the features."""
-        return self._pretrained
+        self.pretrained = pretrained
 
     def promote(self, model: PretrainedModel) -> None:
         """Use another pretrained model from the next boundary on, whose snapshot is the first to name it."""
-        self._pretrained = model
+        self.pretrained = model
 
     def close(
         self, boundary: int, progress: LearnerState, examples: Iterable[Example], learner: OnlineLearner
     ) -> BoundaryResult:
-        """Close one boundary.
+        """Close the boundary after the last closed one.
 
-        Parameters
-        ----------
-        boundary
-            Number of the boundary: one more than the last closed one.
-        progress
-            The state after the last boundary.
-        examples
-            The examples of this boundary, in the order of `training_order`.
-        learner
-            The online model as of the last boundary; trained in place.
+        `progress` is the state after that one. The examples come in the order of `training_order`. `learner` is trained
+        in place.
         """
         is_balanced = (boundary - progress.start) * self._schedule.interval > self._schedule.maturity
         changed: dict[str, _Change] = {}
         weighted: list[tuple[Example, float]] = []
         horizon = progress.label_horizon
-        comparison = progress.comparison if progress.pretrained == self._pretrained.version else ModelComparison()
+        comparison = progress.comparison if progress.pretrained == self.pretrained.version else ModelComparison()
         for example in examples:
             weighted.append((example, self._sampling.weight(example)))
             self._update_risk(example, changed)
@@ -204,7 +176,7 @@ class OnlineTrainer:
             comparison=comparison,
             risk_digest=digest,
             model=learner.state() if training else progress.model,
-            pretrained=self._pretrained.version,
+            pretrained=self.pretrained.version,
         )
         return BoundaryResult(
             boundary * self._schedule.interval, after, weighted, rows, self._snapshot(after, len(rows), learner)
@@ -213,7 +185,7 @@ class OnlineTrainer:
     def _train(self, training: list[tuple[Example, float]], learner: OnlineLearner) -> list[LabelledScore]:
         """Train examples, each with its weight; return the scores of both models before the training."""
         scores = []
-        rows = score_with_fallback(self._pretrained, [example.scored.features for example, _ in training])
+        rows = score_with_fallback(self.pretrained, [example.scored.features for example, _ in training])
         pretrained = [clip_logit(logit) if math.isfinite(logit) else math.nan for logit in rows.logits]
         online = rows.online(learner.export(), pretrained)
         for number, (example, weight) in enumerate(training):
@@ -269,7 +241,7 @@ class OnlineTrainer:
             as_of=as_of,
             effective_from=as_of + self._schedule.activation_delay,
             interval=self._schedule.interval,
-            model=self._pretrained.version,
+            model=self.pretrained.version,
             online=learner.export(),
             online_weight=progress.comparison.online_weight(),
             examples=progress.examples,
@@ -279,51 +251,30 @@ class OnlineTrainer:
         ).with_digest()
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(LearnerState)
-
-
-def encode_learner_state(progress: LearnerState) -> bytes:
-    """Encode the state as msgpack."""
-    return _encoder.encode(progress)
+encode_learner_state: Final[Callable[[LearnerState], bytes]] = msgspec.msgpack.Encoder().encode
+_decode_learner_state: Final = msgpack_decoder(LearnerState, "the learner's state")
 
 
 def decode_learner_state(data: bytes | None) -> LearnerState:
-    """Decode the state; None gives the state of a learner that never ran.
-
-    Raises
-    ------
-    InvalidRecord
-        If the bytes are not a learner's state, or have another schema version.
-    """
+    """Decode the state; None gives that of a learner that never ran. Raises `InvalidRecord`."""
     if data is None:
         return LearnerState()
-    progress = decode(_decoder, data, "the learner's state")
+    progress = _decode_learner_state(data)
     if progress.schema != SCHEMA:
         raise InvalidRecord(f"the learner's state has schema {progress.schema}; this version reads {SCHEMA}")
     return progress
 
 
-def labelled_record(example: Example, weight: float, boundary: int) -> LabelledRecord:
-    """Make the record of an example. `boundary` is epoch milliseconds."""
-    scored = example.scored
+def _labelled_record(example: Example, weight: float, boundary_ms: int) -> LabelledRecord:
+    fields = msgspec.structs.asdict(example.scored)
+    del fields["values"]
     return LabelledRecord(
-        transaction_id=scored.transaction_id,
-        card_id=scored.card_id,
-        merchant_id=scored.merchant_id,
-        timestamp=scored.timestamp,
-        amount=scored.amount,
-        currency=scored.currency,
+        **fields,
+        features=example.scored.features,
         is_fraud=example.is_fraud,
         source=example.source,
         known_at=example.known_at,
         corrects=example.corrects,
         weight=weight,
-        boundary_ms=boundary,
-        pretrained_logit=scored.pretrained_logit,
-        online_logit=scored.online_logit,
-        score=scored.score,
-        outcome=scored.outcome,
-        model=scored.model,
-        features=scored.features,
+        boundary_ms=boundary_ms,
     )

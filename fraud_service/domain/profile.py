@@ -24,6 +24,8 @@ from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.time import DAY, HOUR
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fraud_service.domain.events import Transaction
 
 SCHEMA: Final = 5
@@ -60,8 +62,6 @@ class Buckets(msgspec.Struct, array_like=True, gc=False):
     def window(self, newest: int, length: int) -> slice:
         """Return the positions of the buckets `newest - length + 1` to `newest`.
 
-        Examples
-        --------
         >>> days = Buckets(numbers=[10, 12, 13], counts=[1, 4, 2])
         >>> days.counts[days.window(newest=13, length=2)]
         [4, 2]
@@ -196,13 +196,9 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
             return 0.0
         return (math.log1p(amount) - self.usual_log_amount) / max(self.deviation, DEVIATION_FLOOR)
 
-    def is_amount_outlier(self, amount: float) -> bool:
-        """Whether the amount is unusually high for this card. Needs `MIN_PAYMENTS_TO_JUDGE` earlier payments."""
-        return self.count >= MIN_PAYMENTS_TO_JUDGE and self.amount_zscore(amount) > OUTLIER_DEVIATIONS
-
     def update(self, transaction: Transaction) -> None:
         """Add one transaction; `add_decision` stores its decision later."""
-        is_outlier = self.is_amount_outlier(transaction.amount)
+        is_outlier = self.count >= MIN_PAYMENTS_TO_JUDGE and self.amount_zscore(transaction.amount) > OUTLIER_DEVIATIONS
         self._update_usual_amount(transaction.amount)
         self._count(transaction, is_outlier=is_outlier)
         self._update_merchant_device_and_place(transaction)
@@ -317,8 +313,6 @@ def fingerprint(text: str) -> int:
 
     An attacker cannot find another id with a given fingerprint.
 
-    Examples
-    --------
     >>> fingerprint("merchant-1") == fingerprint("merchant-2")
     False
     >>> fingerprint("merchant-1") >= NOT_LEGACY
@@ -335,37 +329,24 @@ def fingerprint32(text: str) -> int:
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Profile)
+encode_profile: Final[Callable[[Profile], bytes]] = _encoder.encode
 _decision_decoder = msgspec.msgpack.Decoder(Decision)
 
 
-def encode_profile(profile: Profile) -> bytes:
-    """Encode a profile as msgpack, the schema version first."""
-    return _encoder.encode(profile)
-
-
 def decode_profile(data: bytes) -> Profile:
-    """Decode a profile; upgrade it from schema 4.
-
-    Raises
-    ------
-    InvalidRecord
-        If the bytes are not a profile, or have an unsupported schema version.
-    """
+    """Decode a profile; upgrade it from schema 4. Raises `InvalidRecord` for other bytes or schemas."""
     try:
         profile = _decoder.decode(data)
-    except UNREADABLE as error:
+        if profile.schema == PREVIOUS_SCHEMA:
+            rows = RECENT_4.iter_unpack(profile.recent)
+            profile.recent = b"".join(RECENT.pack(*row, UNKNOWN_CURRENCY) for row in rows)
+            profile.schema, profile.has_crcs = SCHEMA, True
+        RECENT.iter_unpack(profile.recent)  # fails if a transaction is truncated
+    except (*UNREADABLE, struct.error) as error:
         _require_schema(data)
         raise InvalidRecord(f"a card's profile in the state store cannot be read: {error}") from error
-    size = RECENT.size
-    if profile.schema == PREVIOUS_SCHEMA:
-        size = RECENT_4.size
-    elif profile.schema != SCHEMA:
+    if profile.schema != SCHEMA:
         _require_schema(data)
-    if len(profile.recent) % size:
-        raise InvalidRecord("a card's profile in the state store cannot be read: a recent transaction is truncated")
-    if profile.schema == PREVIOUS_SCHEMA:
-        profile.recent = b"".join(RECENT.pack(*row, UNKNOWN_CURRENCY) for row in RECENT_4.iter_unpack(profile.recent))
-        profile.schema, profile.has_crcs = SCHEMA, True
     return profile
 
 
@@ -378,9 +359,9 @@ class _Head(msgspec.Struct, array_like=True):
 def _require_schema(data: bytes) -> None:
     """Raise `InvalidRecord` if the bytes begin with an unsupported schema version."""
     with suppress(*UNREADABLE):
-        head = msgspec.msgpack.decode(data, type=_Head)
-        if head.schema != SCHEMA:
+        schema = msgspec.msgpack.decode(data, type=_Head).schema
+        if schema not in {SCHEMA, PREVIOUS_SCHEMA}:
             raise InvalidRecord(
-                f"a card's profile has schema {head.schema}; this version reads {SCHEMA}. Rebuild the state with "
+                f"a card's profile has schema {schema}; this version reads {SCHEMA}. Rebuild the state with "
                 "`fraud-service reset` on the scorer's group, or go back to the version that wrote it"
             )

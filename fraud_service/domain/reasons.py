@@ -17,13 +17,7 @@ MIN_CONTRIBUTION: Final = 0.05  # logits; smaller contributions are not a reason
 
 
 def reasons(features: Features, contributions: Mapping[str, float]) -> tuple[Reason, ...]:
-    """Return the reasons that add most to the score of a flagged transaction, the strongest first.
-
-    Parameters
-    ----------
-    contributions
-        The contribution of each feature to the logit of the score.
-    """
+    """Return the reasons that add most to the score, the strongest first. The contributions are in logits."""
     found = [
         Reason(code, text(features), contribution)
         for code, (names, text) in CODES.items()
@@ -42,10 +36,6 @@ def _amount(f: Features) -> str:
 def _velocity(f: Features) -> str:
     counts = f"{f.count_1h:.0f} payments in the last hour and {f.count_1d:.0f} in a day"
     return f"{counts}, {f.velocity_ratio:.1f} × this card's usual rate"
-
-
-def _testing(f: Features) -> str:
-    return f"{f.small_payments_1h:.0f} payments of at most 2.00 in the last hour"
 
 
 def _merchant(f: Features) -> str:
@@ -68,14 +58,6 @@ def _channel(f: Features) -> str:
 def _merchant_risk(f: Features) -> str:
     share = f"{100 * f.merchant_fraud_share_30d:.0f} % of this merchant's labelled payments of 30 days were fraud"
     return f"{share}, the last {f.merchant_streak:.0f} in a row" if f.merchant_streak else share
-
-
-def _card_risk(f: Features) -> str:
-    return f"{f.card_frauds_30d:.0f} confirmed frauds on this card in 30 days"
-
-
-def _time(f: Features) -> str:
-    return f"at {f.hour_of_day:02.0f}:00 UTC{' on a weekend' if f.is_weekend else ''}"
 
 
 def _history(f: Features) -> str:
@@ -103,7 +85,10 @@ CODES: Final[dict[str, tuple[tuple[str, ...], Callable[[Features], str]]]] = {
         ("count_10m", "count_1h", "distinct_merchants_1h", "count_1d", "count_7d", "count_30d", "velocity_ratio"),
         _velocity,
     ),
-    "CARD_TESTING": (("small_payments_1h",), _testing),
+    "CARD_TESTING": (
+        ("small_payments_1h",),
+        lambda f: f"{f.small_payments_1h:.0f} payments of at most 2.00 in the last hour",
+    ),
     "UNFAMILIAR_MERCHANT": (("merchant_visits",), _merchant),
     "UNFAMILIAR_PLACE": (("is_new_country", "distance", "speed"), _place),
     "UNFAMILIAR_CHANNEL": (("is_card_not_present", "is_new_device"), _channel),
@@ -123,7 +108,13 @@ CODES: Final[dict[str, tuple[tuple[str, ...], Callable[[Features], str]]]] = {
         ),
         _merchant_risk,
     ),
-    "DEFRAUDED_CARD": (("card_frauds_7d", "card_frauds_30d", "card_since_fraud"), _card_risk),
-    "UNUSUAL_TIME": (("hour_of_day", "is_night", "is_weekend"), _time),
+    "DEFRAUDED_CARD": (
+        ("card_frauds_7d", "card_frauds_30d", "card_since_fraud"),
+        lambda f: f"{f.card_frauds_30d:.0f} confirmed frauds on this card in 30 days",
+    ),
+    "UNUSUAL_TIME": (
+        ("hour_of_day", "is_night", "is_weekend"),
+        lambda f: f"at {f.hour_of_day:02.0f}:00 UTC{' on a weekend' if f.is_weekend else ''}",
+    ),
     "SHORT_HISTORY": (("card_age", "hours_since_last"), _history),
 }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID, uuid5
 
 import msgspec
 
-from fraud_service.domain.codec import Count, ModelVersion, Moment, decode
+from fraud_service.domain.codec import Count, ModelVersion, Moment, json_decoder
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import LabelSource, Transaction, facts
@@ -17,7 +17,7 @@ from fraud_service.domain.features import Features
 from fraud_service.domain.scoring import probability
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fraud_service.domain.decision import Decision
     from fraud_service.domain.detector import Assessment
@@ -146,11 +146,13 @@ class SwitchRecord(msgspec.Struct, frozen=True):
     at: Moment
 
 
-_encoder = msgspec.json.Encoder()
-_switch_decoder = msgspec.json.Decoder(SwitchRecord)
-_score_decoder = msgspec.json.Decoder(ScoreRecord)
-_labelled_decoder = msgspec.json.Decoder(LabelledRecord)
-_refit_decoder = msgspec.json.Decoder(RefitRecord)
+encode_record: Final[Callable[[ScoreRecord | AlertRecord | LabelledRecord | RefitRecord | SwitchRecord], bytes]] = (
+    msgspec.json.Encoder().encode  # floats keep every bit
+)
+decode_score: Final = json_decoder(ScoreRecord, "a record on the scores topic")
+decode_labelled: Final = json_decoder(LabelledRecord, "a record on the labelled topic")
+decode_refit: Final = json_decoder(RefitRecord, "a re-fit on the models topic")
+decode_switch: Final = json_decoder(SwitchRecord, "a switch on the models topic")
 
 
 def score_record(assessment: Assessment) -> ScoreRecord:
@@ -176,7 +178,7 @@ def score_record(assessment: Assessment) -> ScoreRecord:
         is_duplicate=assessment.is_duplicate,
         reasons=_reasons(decision),
         features=assessment.features,
-        is_id_reused=assessment.is_id_reused,
+        is_id_reused=decision.is_id_reused,
     )
 
 
@@ -202,8 +204,6 @@ def alert_id(transaction: Transaction) -> str:
 
     Another payment under the same transaction id gets another id.
 
-    Examples
-    --------
     >>> payment = Transaction(
     ...     transaction_id="t-1", timestamp=0, card_id="c-1", merchant_id="m-1", amount=25.0, currency="EUR"
     ... )
@@ -218,36 +218,11 @@ def alert_id(transaction: Transaction) -> str:
     return str(uuid5(ALERT_NAMESPACE, f"{timestamp}/{bits}/{currency}{texts}"))
 
 
-def encode_record(record: ScoreRecord | AlertRecord | LabelledRecord | RefitRecord | SwitchRecord) -> bytes:
-    """Encode a record as JSON; floats keep every bit."""
-    return _encoder.encode(record)
-
-
-def decode_score(data: bytes | None) -> ScoreRecord:
-    """Decode a score record. Raises `InvalidRecord` if the bytes are not one."""
-    return decode(_score_decoder, data or b"", "a record on the scores topic")
-
-
-def decode_labelled(data: bytes) -> LabelledRecord:
-    """Decode a labelled record. Raises `InvalidRecord` if the bytes are not one."""
-    return decode(_labelled_decoder, data, "a record on the labelled topic")
-
-
 def readable_examples(values: Iterable[bytes]) -> Iterator[LabelledRecord]:
     """Decode labelled records; skips foreign ones: otherwise one of them would stop every reader until it expires."""
     for value in values:
         with suppress(InvalidRecord):
             yield decode_labelled(value)
-
-
-def decode_refit(data: bytes) -> RefitRecord:
-    """Decode a re-fit record. Raises `InvalidRecord` if the bytes are not one."""
-    return decode(_refit_decoder, data, "a re-fit on the models topic")
-
-
-def decode_switch(data: bytes) -> SwitchRecord:
-    """Decode a switch record. Raises `InvalidRecord` if the bytes are not one."""
-    return decode(_switch_decoder, data, "a switch on the models topic")
 
 
 def _probability(logit: float | None) -> float | None:

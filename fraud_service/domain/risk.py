@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from fraud_service.domain.codec import LATEST, Moment, decode
+from fraud_service.domain.codec import LATEST, Moment, msgpack_decoder
 from fraud_service.domain.time import DAY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 DAYS_KEPT: Final = 31  # today and the thirty days before
 MAX_ROW_BYTES: Final = 4096  # ten times the size of a month of labels
@@ -56,8 +56,6 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
         One pass, because every payment at a merchant with labelled fraud calls this.
 
-        Examples
-        --------
         >>> DAY_MS = 86_400_000
         >>> risk = Risk().with_label(20 * DAY_MS, 19 * DAY_MS, is_fraud=False, amount_is_anomalous=False)
         >>> risk = risk.with_label(23 * DAY_MS, 22 * DAY_MS, is_fraud=True, amount_is_anomalous=False)
@@ -142,20 +140,8 @@ def card_key(card_id: str) -> str:
     return f"card:{card_id}"
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Risk)
-
-
-def encode_risk(risk: Risk) -> bytes:
-    """Encode a row as msgpack."""
-    return _encoder.encode(risk)
-
-
-def decode_risk(data: bytes) -> Risk:
-    """Decode a row. Raises `InvalidRecord` if the bytes are not one."""
-    return decode(_decoder, data, "a row of the risk table")
-
-
+encode_risk: Final[Callable[[Risk], bytes]] = msgspec.msgpack.Encoder().encode
+decode_risk: Final = msgpack_decoder(Risk, "a row of the risk table")
 _known = lru_cache(MAX_ROWS)(decode_risk)
 
 

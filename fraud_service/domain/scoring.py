@@ -83,8 +83,6 @@ def blend(pretrained: float, online: float, online_weight: float, prior: float) 
     The online model has its full weight where either model sees risk. Its weight fades below `NEUTRAL_LOGIT`, where the
     pretrained model ranks better. If neither logit is finite, the score is that of the prior, with both logits None.
 
-    Examples
-    --------
     >>> blend(2.0, 2.0, online_weight=0.5, prior=-6.0).score == probability(2.0)
     True
     >>> blend(2.0, float("nan"), online_weight=0.5, prior=-6.0).online_weight
@@ -107,10 +105,6 @@ class Contributions(msgspec.Struct, frozen=True):
 
     base: float
     features: dict[str, float]
-
-    def total(self) -> float:
-        """Return the logit of the score."""
-        return self.base + sum(self.features.values())
 
 
 def contributions(
@@ -136,8 +130,6 @@ def contributions(
 def probability(logit: float) -> float:
     """Turn a logit into a probability, without overflow.
 
-    Examples
-    --------
     >>> probability(0.0)
     0.5
     >>> probability(1000.0)

@@ -7,7 +7,10 @@ which text is read. An invisible one makes two names look alike. Letters, digits
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Unicode's control (Cc) and format (Cf) characters, line and paragraph separators, surrogates, and reserved code points
 # among them. A list instead of `unicodedata`, because the result must not depend on the version of Python.
@@ -27,14 +30,11 @@ _hidden: Final = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first,
 def has_hidden(text: str) -> bool:
     """Whether a text has a control, bidirectional or invisible character.
 
-    Examples
-    --------
     >>> has_hidden("Café 漢字"), has_hidden("card\u202e1")
     (False, True)
     """
-    return (
-        not text.isprintable() and _hidden.search(text) is not None
-    )  # fast check first: no hidden character is printable
+    # No hidden character is printable, and `isprintable` is faster.
+    return not text.isprintable() and _hidden.search(text) is not None
 
 
 def is_plain(data: bytes) -> bool:
@@ -52,36 +52,34 @@ def pattern() -> str:
     Validators differ in their escapes beyond U+FFFF, so those characters are not escaped. Surrogates are left out,
     because no JSON string has a lone one.
     """
-    return f"^[^{''.join(_range(first, last) for first, last in HIDDEN if first != SURROGATES)}]*$"
-
-
-def _range(first: int, last: int) -> str:
-    ends = [chr(end) if end > LAST_OF_FOUR_DIGITS else f"\\u{end:04x}" for end in (first, last)]
-    return ends[0] if first == last else "-".join(ends)
+    ranges = ""
+    for first, last in HIDDEN:
+        if first != SURROGATES:
+            begin, end = (chr(code) if code > LAST_OF_FOUR_DIGITS else f"\\u{code:04x}" for code in (first, last))
+            ranges += begin if first == last else f"{begin}-{end}"
+    return f"^[^{ranges}]*$"
 
 
 def visible(text: str) -> str:
     r"""Return one printable line: other characters become escapes such as `\x1b`, `\u202e` or `\U000e0041`.
 
-    Examples
-    --------
     >>> print(visible("red \x1b[31m"))
     red \x1b[31m
     """
-    return text if text.isprintable() else "".join(map(_escaped, text))
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+    return _escape(text, lambda character: character.encode("unicode_escape").decode())
 
 
 def visible_json(text: str) -> str:
     r"""Return equal JSON that is printable: other characters become escapes such as `\u202e`, line breaks stay."""
-    return "\n".join(line if line.isprintable() else "".join(map(_json, line)) for line in text.split("\n"))
+    return "\n".join(_escape(line, _json_escape) for line in text.split("\n"))
 
 
-def _json(character: str) -> str:
-    if character.isprintable():
-        return character
+def _escape(text: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else escape(character) for character in text)
+
+
+def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[place : place + 2].hex()}" for place in range(0, len(units), 2))

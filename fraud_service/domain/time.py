@@ -12,26 +12,16 @@ DAY: Final = 24 * HOUR
 
 
 class LearningSchedule(msgspec.Struct, frozen=True):
-    """The event-time rules of learning, in milliseconds.
+    """The event-time rules of learning, in milliseconds."""
 
-    ====================  ========================================================================
-    ``interval``          between two snapshot boundaries
-    ``activation_delay``  from a boundary until its snapshot is active; it reaches all scorers meanwhile
-    ``maturity``          label maturity: how long a transaction waits for a fraud label
-    ``retention``         label retention: how long its features are kept for a later label
-    ====================  ========================================================================
-    """
-
-    interval: int = HOUR
-    activation_delay: int = HOUR // 4
-    maturity: int = 7 * DAY
-    retention: int = 60 * DAY
+    interval: int = HOUR  # between two snapshot boundaries
+    activation_delay: int = HOUR // 4  # from a boundary until its snapshot is active; it reaches all scorers meanwhile
+    maturity: int = 7 * DAY  # label maturity: how long a transaction waits for a fraud label
+    retention: int = 60 * DAY  # label retention: how long its features are kept for a later label
 
     def boundary(self, instant: int) -> int:
         """Return the number of the first boundary at or after an instant.
 
-        Examples
-        --------
         >>> schedule = LearningSchedule(interval=HOUR)
         >>> schedule.boundary(2 * HOUR), schedule.boundary(2 * HOUR + 1)
         (2, 3)

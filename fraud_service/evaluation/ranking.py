@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fraud_service.domain import ranking
+from fraud_service.domain.model_weighting import average_precision_of_groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,7 @@ def average_precision(is_fraud: NDArray[np.bool_], scores: NDArray[np.float64]) 
     values, place = np.unique(np.where(np.isnan(scores), -np.inf, scores), return_inverse=True)
     frauds = np.bincount(place, weights=is_fraud, minlength=len(values))
     genuine = np.bincount(place, weights=~is_fraud, minlength=len(values))
-    return ranking.average_precision(zip(frauds[::-1].tolist(), genuine[::-1].tolist(), strict=True))
+    return average_precision_of_groups(zip(frauds[::-1].tolist(), genuine[::-1].tolist(), strict=True))
 
 
 def card_precision(

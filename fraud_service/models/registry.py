@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fraud_service.domain.detector import Detector
-    from fraud_service.domain.snapshot_store import SnapshotStore
+    from fraud_service.domain.snapshot import SnapshotStore
     from fraud_service.models.artifact import Manifest
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.detector import Assessment, Detector
     from fraud_service.domain.profile import Profile
-    from fraud_service.domain.snapshot_store import SnapshotStore
+    from fraud_service.domain.snapshot import SnapshotStore
     from fraud_service.kafka.messages import Headers
     from fraud_service.runtime.metrics.scorer import ScorerMetrics
     from fraud_service.runtime.stream import StateAccessor

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fraud_service.config.settings import Settings
-    from fraud_service.domain.snapshot_store import SnapshotStore
+    from fraud_service.domain.snapshot import SnapshotStore
     from fraud_service.kafka.messages import Headers
     from fraud_service.kafka.topic_reader import Ends
 

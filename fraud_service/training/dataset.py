@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.features import NAMES, Features
 from fraud_service.domain.in_memory import FrozenLearner, InMemoryService
 from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
 from fraud_service.domain.online_training import NegativeSampler
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.time import LearningSchedule
 

@@ -17,7 +17,7 @@ import msgspec
 
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.snapshot_store import SnapshotView
+from fraud_service.domain.snapshot import SnapshotView
 from fraud_service.verification.decisions import MAX_BATCH, FixedSnapshot, decide_again
 
 if TYPE_CHECKING:

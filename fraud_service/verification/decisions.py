@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.detector import Assessment, Detector
     from fraud_service.domain.events import Transaction
     from fraud_service.domain.records import ScoreRecord
-    from fraud_service.domain.snapshot_store import SnapshotView
+    from fraud_service.domain.snapshot import SnapshotView
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.verification.matching import Head, Pair
 

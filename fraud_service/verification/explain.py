@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from fraud_service.config import factories
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError, InvalidRecord, TopicReadError
 from fraud_service.domain.events import Label, Transaction, rfc3339
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import ScoreRecord, alert_id, decode_score, readable_examples
 from fraud_service.domain.time import HOUR
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.scoring import Contributions
-    from fraud_service.domain.snapshot_store import SnapshotView
+    from fraud_service.domain.snapshot import SnapshotView
     from fraud_service.kafka.topic_reader import TopicReader
     from fraud_service.verification.log_reader import Broadcasts
     from fraud_service.verification.matching import Pair

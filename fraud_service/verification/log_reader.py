@@ -14,8 +14,7 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import FraudServiceError, InvalidEvent, InvalidRecord, RejectedRecord
 from fraud_service.domain.events import decode_label
 from fraud_service.domain.records import readable_examples
-from fraud_service.domain.snapshot import Snapshot, decode_snapshot
-from fraud_service.domain.snapshot_store import SnapshotStore, SnapshotView
+from fraud_service.domain.snapshot import Snapshot, SnapshotStore, SnapshotView, decode_snapshot
 from fraud_service.kafka.dead_letters import DeadLetterParser, LetterHeaders
 from fraud_service.kafka.model_topic import NON_MODEL_KEYS
 from fraud_service.kafka.topic_reader import TopicReader
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fraud_service.config.settings import Settings
+    from fraud_service.domain.decision import Policy
     from fraud_service.domain.events import Label
-    from fraud_service.domain.policy import Policy
     from fraud_service.domain.records import LabelledRecord
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.security.signatures import Keyring

@@ -85,7 +85,7 @@ def rebuild(
 def _example(record: LabelledRecord, known_at: dict[Facts, int]) -> Example:
     payment = facts(record)
     before, known_at[payment] = known_at.get(payment, 0), record.known_at
-    scored = ScoredTransaction.of(record, record, record.features)
+    scored = ScoredTransaction.of(record, record.features)
     return Example(scored, record.is_fraud, record.source, record.known_at, record.corrects, before)
 
 

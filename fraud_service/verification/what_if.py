@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.policy import Policy
 from fraud_service.evaluation.html import table
 from fraud_service.evaluation.metrics import Result, Scores, evaluate
 from fraud_service.evaluation.report import report

@@ -27,10 +27,10 @@ from fraud_service.admin.redrive import RedriveOptions
 from fraud_service.cli import logging
 from fraud_service.config.settings import Settings
 from fraud_service.domain.codec import UNREADABLE
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import InvalidEvent, ModelError, RejectedRecord
 from fraud_service.domain.events import card_id_of, fields_of
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import (
     RefitRecord,
     SwitchRecord,
@@ -39,8 +39,7 @@ from fraud_service.domain.records import (
     encode_record,
 )
 from fraud_service.domain.risk import NO_RISK, encode_risk
-from fraud_service.domain.snapshot import Snapshot, encode_snapshot, untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import Snapshot, SnapshotStore, encode_snapshot, untrained
 from fraud_service.domain.text import visible, visible_json
 from fraud_service.kafka import clients, dead_letters, topic_reader
 from fraud_service.kafka.dead_letters import DeadLetterFilter

@@ -20,8 +20,7 @@ from support.worlds import CountingLearner, LinearModel, online_model
 from fraud_service import service
 from fraud_service.config import factories
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.snapshot import untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.models.registry import ModelRegistry
 from fraud_service.processors import learner, scorer
 from fraud_service.processors.input_log import InputLog

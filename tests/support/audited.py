@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from support.worlds import LinearModel, online_model
 
 from fraud_service.config.settings import Settings
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.policy import Policy
-from fraud_service.domain.snapshot import untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.kafka.topic_reader import Record

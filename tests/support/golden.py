@@ -18,7 +18,7 @@ from support.archived import Log
 from support.replayed import QUICK, played
 
 from fraud_service.config.settings import Settings
-from fraud_service.domain.policy import Policy
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.records import decode_score
 from fraud_service.verification import case_report, replay, snapshots, what_if
 from fraud_service.verification.decisions import TimeRange

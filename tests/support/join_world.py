@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from fraud_service.domain.label_join_rows import Example
     from fraud_service.domain.records import ScoreRecord
 
-CALENDAR = LearningSchedule(interval=10, activation_delay=2, maturity=100, retention=1000)
-Taught = tuple[int, str, bool, int, bool]  # boundary, transaction, is fraud, label time, is correction
+SCHEDULE = LearningSchedule(interval=10, activation_delay=2, maturity=100, retention=1000)
+Trained = tuple[int, str, bool, int, bool]  # boundary, transaction, is fraud, label time, is correction
 
 
 @dataclass
@@ -25,40 +25,40 @@ class World:
 
     partitions: int = 1
     closed: int = -1
-    taught: list[Taught] = field(default_factory=list)
+    trained: list[Trained] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     sweeps: int = 0  # entries per sweep; 0 for no sweeps
 
     def __post_init__(self) -> None:
         self.stores = [DictStore() for _ in range(self.partitions)]
-        self.ledgers = [LabelJoin(store, CALENDAR) for store in self.stores]
+        self.joins = [LabelJoin(store, SCHEDULE) for store in self.stores]
 
-    def _ledger(self, transaction_id: str) -> LabelJoin:
-        return self.ledgers[sum(transaction_id.encode()) % self.partitions]
+    def _join(self, transaction_id: str) -> LabelJoin:
+        return self.joins[sum(transaction_id.encode()) % self.partitions]
 
     def score(self, record: ScoreRecord) -> bool:
-        return self._ledger(record.transaction_id).add_scored(record, self.closed)
+        return self._join(record.transaction_id).add_scored(record, self.closed)
 
     def label(self, word: Label) -> bool:
-        return self._ledger(word.transaction_id).add_label(word, self.closed)
+        return self._join(word.transaction_id).add_label(word, self.closed)
 
-    def close(self, until: int) -> list[Taught]:
+    def close(self, until: int) -> list[Trained]:
         """Close the boundaries up to this time; returns the learned examples."""
-        before = len(self.taught)
-        while (self.closed + 1) * CALENDAR.interval <= until:
+        before = len(self.trained)
+        while (self.closed + 1) * SCHEDULE.interval <= until:
             boundary = self.closed + 1
             self.sweep(boundary)
-            for example in examples_due(self.ledgers, boundary):
+            for example in examples_due(self.joins, boundary):
                 self.examples.append(example)
                 name = example.scored.transaction_id
-                self.taught.append((boundary, name, example.is_fraud, example.known_at, example.corrects))
+                self.trained.append((boundary, name, example.is_fraud, example.known_at, example.corrects))
             self.closed = boundary
-        return self.taught[before:]
+        return self.trained[before:]
 
     def sweep(self, boundary: int) -> None:
         """Sweep as the learner does when many entries are due. It must not change the result."""
         if self.sweeps:
-            for ledger in self.ledgers:
+            for join in self.joins:
                 place = 0
-                while place < ledger.count(boundary):
-                    place = ledger.sweep(boundary, place, self.sweeps)
+                while place < join.count(boundary):
+                    place = join.sweep(boundary, place, self.sweeps)

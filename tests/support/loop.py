@@ -12,8 +12,7 @@ from fraud_service.config import factories
 from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import encode
-from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, decode_snapshot
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.registry import ModelRegistry

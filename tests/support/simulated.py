@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from support.worlds import DAY
 
 from fraud_service.demo.simulator import World, write
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.in_memory import InMemoryService
 from fraud_service.domain.online_training import NegativeSampler
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.time import LearningSchedule
 from fraud_service.models.river_learner import RiverLearner

@@ -11,10 +11,9 @@ from support.malformed import BROKER_TIME
 from support.worlds import CountingLearner, DictStore, LinearModel, online_model
 
 from fraud_service.config.settings import Settings
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.policy import Policy
-from fraud_service.domain.snapshot import untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.kafka.messages import Received
 from fraud_service.models.registry import ModelRegistry
 from fraud_service.processors.learner import LearnerModels, LearnerProcessor

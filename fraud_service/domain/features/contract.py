@@ -37,6 +37,18 @@ def _feature(description: str, unit: str, window: str = "", cold: float = 0.0) -
     return msgspec.Meta(description=description, extra={"unit": unit, "window": window, "cold": cold})
 
 
+def _hours_since(event: str) -> msgspec.Meta:
+    return _feature(f"Time since the {event}.", "hours", "at most 720", MAX_AGE_H)
+
+
+def _labels(window: str) -> msgspec.Meta:
+    return _feature("Labels that became known for the merchant.", "count", window)
+
+
+def _fraud_share(window: str) -> msgspec.Meta:
+    return _feature("Frauds among those labels; 0 without one.", "share", window)
+
+
 class Features(msgspec.Struct, frozen=True, gc=False):
     """The features of one transaction. The order of the fields is the order of the model's columns."""
 
@@ -49,10 +61,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     ]
 
     card_age: Annotated[float, _feature("Time since the card's earliest transaction.", "days", "lifetime, at most 30")]
-    hours_since_last: Annotated[
-        float,
-        _feature("Time since the card's newest transaction; 0 for a late one.", "hours", "at most 720", MAX_AGE_H),
-    ]
+    hours_since_last: Annotated[float, _hours_since("card's newest transaction; 0 for a late one")]
     count_10m: Annotated[float, _feature("Transactions of the card in the 10 minutes before.", "count", "last 16")]
     count_1h: Annotated[float, _feature("Transactions of the card in the 60 minutes before.", "count", "last 16")]
     small_payments_1h: Annotated[
@@ -98,9 +107,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     merchant_visits: Annotated[
         float,
         _feature(
-            "Earlier visits of the card to this merchant, at most 30.",
-            "count",
-            "while it is among the 32 most recent",
+            "Earlier visits of the card to this merchant, at most 30.", "count", "while it is among the 32 most recent"
         ),
     ]
     is_new_country: Annotated[
@@ -124,24 +131,12 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         ),
     ]
 
-    merchant_labelled_1d: Annotated[
-        float, _feature("Labels that became known for the merchant.", "count", "1 day + today")
-    ]
-    merchant_labelled_7d: Annotated[
-        float, _feature("Labels that became known for the merchant.", "count", "7 days + today")
-    ]
-    merchant_labelled_30d: Annotated[
-        float, _feature("Labels that became known for the merchant.", "count", "30 days + today")
-    ]
-    merchant_fraud_share_1d: Annotated[
-        float, _feature("Frauds among those labels; 0 without one.", "share", "1 day + today")
-    ]
-    merchant_fraud_share_7d: Annotated[
-        float, _feature("Frauds among those labels; 0 without one.", "share", "7 days + today")
-    ]
-    merchant_fraud_share_30d: Annotated[
-        float, _feature("Frauds among those labels; 0 without one.", "share", "30 days + today")
-    ]
+    merchant_labelled_1d: Annotated[float, _labels("1 day + today")]
+    merchant_labelled_7d: Annotated[float, _labels("7 days + today")]
+    merchant_labelled_30d: Annotated[float, _labels("30 days + today")]
+    merchant_fraud_share_1d: Annotated[float, _fraud_share("1 day + today")]
+    merchant_fraud_share_7d: Annotated[float, _fraud_share("7 days + today")]
+    merchant_fraud_share_30d: Annotated[float, _fraud_share("30 days + today")]
     merchant_streak: Annotated[
         float,
         _feature(
@@ -156,20 +151,11 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     merchant_streak_age: Annotated[
         float, _feature("Time since the first fraud of the streak; 0 without a streak.", "hours", "at most 720")
     ]
-    merchant_since_genuine: Annotated[
-        float,
-        _feature(
-            "Time since the last transaction there that was labelled legitimate.", "hours", "at most 720", MAX_AGE_H
-        ),
-    ]
-    merchant_since_lowamount_fraud: Annotated[
-        float, _feature("Time since the last low-amount fraud there.", "hours", "at most 720", MAX_AGE_H)
-    ]
+    merchant_since_genuine: Annotated[float, _hours_since("last transaction there that was labelled legitimate")]
+    merchant_since_lowamount_fraud: Annotated[float, _hours_since("last low-amount fraud there")]
     card_frauds_7d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "7 days + today")]
     card_frauds_30d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "30 days + today")]
-    card_since_fraud: Annotated[
-        float, _feature("Time since the card's last confirmed fraud.", "hours", "at most 720", MAX_AGE_H)
-    ]
+    card_since_fraud: Annotated[float, _hours_since("card's last confirmed fraud")]
 
     def vector(self) -> tuple[float, ...]:
         """Return the values in contract order."""

@@ -35,8 +35,6 @@ def extract(transaction: Transaction, profile: Profile, merchant: Risk, card: Ri
     merchant, card
         Label counts as of the snapshot boundary `as_of` (epoch milliseconds).
 
-    Examples
-    --------
     >>> from fraud_service.domain.events import Transaction
     >>> from fraud_service.domain.profile import Profile
     >>> payment = Transaction(
@@ -188,8 +186,6 @@ def _travel(transaction: Transaction, profile: Profile) -> tuple[float, float]:
 def _great_circle(latitude1: float, longitude1: float, latitude2: float, longitude2: float) -> float:
     """Return the distance in km between two places in degrees, by the haversine formula.
 
-    Examples
-    --------
     >>> round(_great_circle(52.52, 13.405, 48.8566, 2.3522))  # Berlin to Paris
     877
     """
@@ -223,11 +219,7 @@ def _card_risk_features(now: int, risk: Risk, as_of: int) -> tuple[float, ...]:
     if risk is NO_RISK:
         return 0.0, 0.0, MAX_AGE_H
     (_, frauds_7d), (_, frauds_30d) = risk.labelled(as_of, 7, 30)
-    return (
-        float(frauds_7d),
-        float(frauds_30d),
-        _hours_since(now, risk.last_fraud),
-    )
+    return (float(frauds_7d), float(frauds_30d), _hours_since(now, risk.last_fraud))
 
 
 def _hours_since(now: int, then: int | None) -> float:

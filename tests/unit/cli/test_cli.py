@@ -16,8 +16,8 @@ from fraud_service.__main__ import SERVICES
 from fraud_service.cli import service
 from fraud_service.cli.options import duration_ms
 from fraud_service.config.settings import load
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.policy import Policy
 from fraud_service.kafka import topics
 from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.replay import Plan

@@ -63,7 +63,7 @@ def _itself(now: Transaction) -> dict[str, float]:
 
 
 def _in_buckets(now: Transaction, history: list[Transaction], size: int, span: int, kept: int) -> list[Transaction]:
-    """Find what lies in the current UTC bucket and the span - 1 before it, where buckets are kept.
+    """Find what is in the current UTC bucket and the span - 1 before it, where buckets are kept.
 
     The kept buckets are those of the newest event time of the card and the kept - 1 before it.
     """
@@ -119,7 +119,7 @@ def _pace(now: Transaction, history: list[Transaction]) -> dict[str, float]:
 
 
 def _unusual(amounts: list[float]) -> list[float]:
-    """How far each amount lies above the robust mean of those before it, in robust deviations.
+    """How far each amount is above the robust mean of those before it, in robust deviations.
 
     The mean starts at the first value, the deviation at 0.5 (never below 0.05 in use). The n-th value moves both by the
     share max(1 / n, 0.02): the mean towards the value, but at most by that share of 3 deviations; the deviation towards

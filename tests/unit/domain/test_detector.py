@@ -22,11 +22,10 @@ from support.worlds import (
     transaction,
 )
 
-from fraud_service.domain.decision import NO_MODEL, Decision, Outcome
+from fraud_service.domain.decision import NO_MODEL, Decision, Outcome, Policy
 from fraud_service.domain.detector import Assessment, Detector
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.features import NAMES
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.reasons import (
     CODES,
@@ -43,11 +42,11 @@ from fraud_service.domain.records import (
 )
 from fraud_service.domain.risk import NO_RISK, encode_risk, merchant_key
 from fraud_service.domain.scoring import NEUTRAL_LOGIT, blend, probability
-from fraud_service.domain.snapshot import untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 
 if TYPE_CHECKING:
     from fraud_service.domain.online_model import OnlineModel
+    from fraud_service.domain.scoring import Contributions
 
 FAST = settings(max_examples=80, deadline=None, derandomize=True)
 WARY = Policy(review=0.0, decline=0.9)
@@ -60,16 +59,20 @@ def empty_store() -> SnapshotStore:
 
 def trained_store(online: OnlineModel, online_weight: float = 0.5) -> SnapshotStore:
     """Return a store with one snapshot, active from Monday on, in which merchant-1 has frauds."""
-    knowledge = empty_store()
+    snapshots = empty_store()
     row = NO_RISK.with_label(MONDAY - HOUR, MONDAY - DAY, is_fraud=True, amount_is_anomalous=False)
     rows: dict[str, bytes | None] = {merchant_key("merchant-1"): encode_risk(row)}
     newest = snapshot(MONDAY - HOUR // 4, rows, {}, online=online, online_weight=online_weight)
-    knowledge.receive_snapshot(newest)
+    snapshots.receive_snapshot(newest)
     for key, value in rows.items():
-        knowledge.receive_risk(newest.version, key, value)
-    knowledge.apply_received()
-    assert knowledge.newest == newest
-    return knowledge
+        snapshots.receive_risk(newest.version, key, value)
+    snapshots.apply_received()
+    assert snapshots.newest == newest
+    return snapshots
+
+
+def total(explanation: Contributions) -> float:
+    return explanation.base + sum(explanation.features.values())
 
 
 def logit(score: float) -> float:
@@ -115,14 +118,14 @@ def cut(payments: list, places: list[int]) -> list[list]:
 @FAST
 @given(PAYMENTS, st.lists(st.integers(0, 40), max_size=6), ONLINE)
 def test_the_split_into_batches_changes_neither_assessments_nor_profiles(payments, places, online):
-    detector, knowledge = Detector(LinearModel(**SUSPICIOUS), WARY), trained_store(online)
+    detector, snapshots = Detector(LinearModel(**SUSPICIOUS), WARY), trained_store(online)
     whole: dict[str, Profile] = {}
-    assessments = detector.assess(payments, whole, knowledge)
+    assessments = detector.assess(payments, whole, snapshots)
     stored: dict[str, bytes] = {}
     in_parts: list[Assessment] = []
     for part in cut(payments, places):  # between two batches, profiles lie in the store as bytes
         profiles = {card: decode_profile(data) for card, data in stored.items()}
-        in_parts += detector.assess(part, profiles, knowledge)
+        in_parts += detector.assess(part, profiles, snapshots)
         stored = {card: encode_profile(profile) for card, profile in profiles.items()}
     assert in_parts == assessments
     assert stored == {card: encode_profile(profile) for card, profile in whole.items()}
@@ -191,7 +194,7 @@ def test_contributions_add_up_to_the_logit_of_the_score(payments, online, share,
     ]
     for assessment in explained:
         assert assessment.contributions is not None
-        assert assessment.contributions.total() == pytest.approx(logit(assessment.decision.score), abs=1e-6)
+        assert total(assessment.contributions) == pytest.approx(logit(assessment.decision.score), abs=1e-6)
 
 
 def test_contributions_add_up_when_a_logit_is_limited():
@@ -199,7 +202,7 @@ def test_contributions_add_up_when_a_logit_is_limited():
         [transaction()], {}, trained_store(online_model(intercept=50.0), 0.2)
     )[0]
     assert assessment.contributions is not None
-    assert assessment.contributions.total() == pytest.approx(logit(assessment.decision.score), abs=1e-6)
+    assert total(assessment.contributions) == pytest.approx(logit(assessment.decision.score), abs=1e-6)
 
 
 @FAST
@@ -207,7 +210,9 @@ def test_contributions_add_up_when_a_logit_is_limited():
 def test_only_flagged_transactions_are_explained(payments, online):
     policy = Policy(review=0.05, decline=0.5)
     for assessment in Detector(LinearModel(**SUSPICIOUS), policy).assess(payments, {}, trained_store(online)):
-        assert assessment.decision.is_flagged == (assessment.decision.score >= policy.review or assessment.is_id_reused)
+        assert assessment.decision.is_flagged == (
+            assessment.decision.score >= policy.review or assessment.decision.is_id_reused
+        )
         if not assessment.is_duplicate:
             assert (assessment.contributions is not None) == assessment.decision.is_flagged
         if not assessment.decision.is_flagged:
@@ -222,15 +227,15 @@ def test_if_the_pretrained_score_is_not_a_number_the_online_model_decides():
         .decision
     )
     assert decision.pretrained_logit is None
-    assert decision.online_logit == 1.0 + 0.5 * -4.0  # the prior stands in for the logit that is missing
+    assert decision.online_logit == 1.0 + 0.5 * -4.0  # the prior replaces the missing logit
     assert decision.online_weight == 1.0
     assert decision.score == probability(-1.0)
 
 
 def test_if_the_online_score_is_not_a_number_the_pretrained_model_decides():
     online = online_model(intercept=math.nan)
-    knowledge = SnapshotStore(untrained("model-1", online))
-    decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
+    snapshots = SnapshotStore(untrained("model-1", online))
+    decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, snapshots)[0].decision
     assert decision.online_logit is None
     assert decision.pretrained_logit == -1.5
     assert decision.online_weight == 0.0
@@ -241,8 +246,8 @@ def test_if_the_online_score_is_not_a_number_the_pretrained_model_decides():
     "online", [online_model(leaf_weights=()), online_model(weights=(0.0,))], ids=["no leaves", "short"]
 )
 def test_if_the_online_model_raises_the_pretrained_model_decides(online):
-    knowledge = SnapshotStore(untrained("model-1", online))
-    decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, knowledge)[0].decision
+    snapshots = SnapshotStore(untrained("model-1", online))
+    decision = Detector(LinearModel(base=-1.5), Policy()).assess([transaction()], {}, snapshots)[0].decision
     assert decision.online_logit is None
     assert decision.score == probability(-1.5)
 
@@ -256,8 +261,8 @@ def test_the_online_model_cannot_decide_without_encoded_inputs():
 @pytest.mark.parametrize("kind", [BrokenModel, UndecidedModel])
 @pytest.mark.parametrize("policy", [Policy(), Policy(1.0, 1.0), Policy(0.0, 0.0)])
 def test_without_any_score_the_transaction_is_reviewed(kind, policy):
-    knowledge = SnapshotStore(untrained("model-1", online_model(intercept=math.nan)))
-    assessment = Detector(kind(prior=-4.0), policy).assess([transaction()], {}, knowledge)[0]
+    snapshots = SnapshotStore(untrained("model-1", online_model(intercept=math.nan)))
+    assessment = Detector(kind(prior=-4.0), policy).assess([transaction()], {}, snapshots)[0]
     assert assessment.decision.outcome is Outcome.REVIEW
     assert assessment.decision.reasons == (NO_MODEL,)
     assert assessment.decision.pretrained_logit is assessment.decision.online_logit is None
@@ -295,7 +300,7 @@ class SilentModel(LinearModel):
         raise RuntimeError(f"cannot explain {row.amount}")
 
 
-def test_a_decision_stands_when_its_explanation_fails():
+def test_a_decision_is_kept_when_its_explanation_fails():
     assessment = Detector(SilentModel(base=2.0), Policy()).assess([transaction()], {}, empty_store())[0]
     assert assessment.decision.outcome is Outcome.REVIEW
     assert assessment.contributions is None
@@ -337,15 +342,15 @@ def test_the_untrained_snapshot_gives_exactly_the_pretrained_score(payments, bas
 
 
 def test_each_transaction_is_scored_with_the_snapshot_of_its_event_time():
-    knowledge, table = empty_store(), dict[str, bytes]()
+    snapshots, table = empty_store(), dict[str, bytes]()
     for hour in (1, 2, 4):
         newest = snapshot(MONDAY + hour * HOUR, {}, table, online=online_model(intercept=float(hour)))
-        knowledge.receive_snapshot(newest)
-    knowledge.apply_received()
+        snapshots.receive_snapshot(newest)
+    snapshots.apply_received()
     used = {}
     for minutes in (0, 74, 75, 134, 135, 194, 195, 254, 255, 315):
         payment = transaction(f"t{minutes}", MONDAY + minutes * MINUTE)
-        decision = Detector(LinearModel(base=-1.0), Policy()).assess([payment], {}, knowledge)[0].decision
+        decision = Detector(LinearModel(base=-1.0), Policy()).assess([payment], {}, snapshots)[0].decision
         used[minutes] = decision.online_logit + 1.0, decision.is_stale
     # In force a quarter past the hour; the one of three o'clock is missing, so that of two o'clock goes stale.
     assert used == {
@@ -363,11 +368,11 @@ def test_each_transaction_is_scored_with_the_snapshot_of_its_event_time():
 
 
 def test_a_late_transaction_sees_no_label_that_was_unknown_at_its_time():
-    knowledge = trained_store(online_model())
+    snapshots = trained_store(online_model())
     late, punctual = transaction("t1", MONDAY - 1), transaction("t2", MONDAY)
-    assessments = Detector(LinearModel(), Policy()).assess([punctual, late], {}, knowledge)
+    assessments = Detector(LinearModel(), Policy()).assess([punctual, late], {}, snapshots)
     assert [assessment.features.merchant_streak for assessment in assessments] == [1.0, 0.0]
-    assert [assessment.decision.snapshot for assessment in assessments] == [knowledge.newest.version, "untrained"]
+    assert [assessment.decision.snapshot for assessment in assessments] == [snapshots.newest.version, "untrained"]
 
 
 def test_every_feature_belongs_to_exactly_one_reason():
@@ -381,7 +386,7 @@ def test_reasons_come_strongest_first_and_without_negligible_ones(payments, onli
     for assessment in Detector(LinearModel(**SUSPICIOUS), WARY).assess(payments, {}, trained_store(online)):
         if assessment.contributions is None:
             continue
-        marks = int(assessment.is_id_reused)
+        marks = int(assessment.decision.is_id_reused)
         given_reasons = assessment.decision.reasons[marks:]
         by_code = {
             code: sum(assessment.contributions.features[name] for name in names) for code, (names, _) in CODES.items()

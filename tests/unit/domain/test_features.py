@@ -11,16 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.worlds import DAY, HOUR, MINUTE, MONDAY, SECOND, transaction
 
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import NAMES, Features, extract
 from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.risk import DAYS_KEPT, NO_RISK, Risk, RiskTable
-from fraud_service.domain.snapshot import untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 
 YEAR = 365 * DAY
 FAST = settings(max_examples=50, deadline=None, derandomize=True)

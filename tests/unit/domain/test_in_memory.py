@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.worlds import DAY, HOUR, MINUTE, MONDAY, LinearModel, online_model, transaction
 
-from fraud_service.domain.policy import Policy
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.snapshot import UNTRAINED
 
 pytest.importorskip("pyarrow")
@@ -219,5 +219,5 @@ def test_payments_under_one_id_with_labels_of_one_instant_are_all_trained():
     last = event("last", MONDAY + 2 * HOUR, merchant_id="m")
     assessments = played([uses[0], *unlike, last])
     assert [assessment.is_duplicate for assessment in assessments] == [False] * 4
-    assert [assessment.is_id_reused for assessment in assessments] == [False, True, True, False]
+    assert [assessment.decision.is_id_reused for assessment in assessments] == [False, True, True, False]
     assert assessments[-1].features.merchant_labelled_1d == 3

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.join_world import CALENDAR, Taught, World
+from support.join_world import SCHEDULE, Trained, World
 from support.worlds import features, label, score
 
 from fraud_service.domain.events import LabelSource
@@ -12,8 +12,7 @@ from fraud_service.domain.label_join import (
     MAX_LABELS,
     examples_due,
 )
-from fraud_service.domain.label_join_cards import LabelJoinRepartitioner
-from fraud_service.domain.label_join_rows import DueItem
+from fraud_service.domain.label_join_rows import DueItem, LabelJoinRepartitioner
 
 FAST = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -60,7 +59,7 @@ def test_a_transaction_matures_even_if_its_card_never_pays_again():
     for timestamp in range(20, 200, 20):
         world.close(timestamp)
         world.score(score(f"busy{timestamp}", timestamp, card_id="busy"))
-    assert (11, "idle", False, 105, False) in world.taught
+    assert (11, "idle", False, 105, False) in world.trained
 
 
 def test_a_genuine_label_is_trained_before_maturity():
@@ -102,8 +101,8 @@ def test_a_repeated_label_is_trained_once():
     world.close(60)
     world.label(label("t1", 30))
     world.label(label("t1", 90))
-    assert [is_fraud for _, _, is_fraud, _, _ in world.taught + world.close(2000)][:1] == [True]
-    assert len(world.taught) == 1
+    assert [is_fraud for _, _, is_fraud, _, _ in world.trained + world.close(2000)][:1] == [True]
+    assert len(world.trained) == 1
 
 
 def test_a_transaction_that_arrives_twice_counts_once():
@@ -114,7 +113,7 @@ def test_a_transaction_that_arrives_twice_counts_once():
     assert not world.score(score("t1", 5))
     assert not world.score(score("t1", 5, is_duplicate=True, features=None))
     world.close(2000)
-    assert len(world.taught) == 1
+    assert len(world.trained) == 1
 
 
 def test_the_score_of_a_duplicate_alone_is_not_an_example():
@@ -131,7 +130,7 @@ def test_a_contradicting_label_corrects_the_training(first):
     world.close(50)
     world.label(label("t1", 60, is_fraud=not first))
     world.close(2000)
-    assert world.taught == [(3, "t1", first, 30, False), (6, "t1", not first, 60, True)]
+    assert world.trained == [(3, "t1", first, 30, False), (6, "t1", not first, 60, True)]
     assert world.examples[1].corrected_at == 30
 
 
@@ -150,7 +149,7 @@ def test_a_label_older_than_the_last_one_changes_nothing():
     world.close(60)
     world.label(label("t1", 50))
     world.close(2000)
-    assert world.taught == [(6, "t1", False, 60, False)]
+    assert world.trained == [(6, "t1", False, 60, False)]
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -169,7 +168,7 @@ def test_a_fraud_label_of_the_same_instant_that_arrives_later_corrects():
     world.close(30)
     world.label(label("t1", 30))
     world.close(2000)
-    assert world.taught == [(3, "t1", False, 30, False), (4, "t1", True, 30, True)]
+    assert world.trained == [(3, "t1", False, 30, False), (4, "t1", True, 30, True)]
 
 
 def test_a_genuine_label_of_the_same_instant_that_arrives_later_does_not_overrule_fraud():
@@ -179,7 +178,7 @@ def test_a_genuine_label_of_the_same_instant_that_arrives_later_does_not_overrul
     world.close(30)
     world.label(label("t1", 30, is_fraud=False))
     world.close(2000)
-    assert world.taught == [(3, "t1", True, 30, False)]
+    assert world.trained == [(3, "t1", True, 30, False)]
 
 
 @pytest.mark.parametrize("labelled_at", [90, 105, 150, 900])
@@ -189,8 +188,8 @@ def test_a_fraud_label_after_maturity_corrects(labelled_at):
     world.close(110)
     world.label(label("t1", labelled_at))
     world.close(2000)
-    boundary = max(CALENDAR.boundary(labelled_at), 12)
-    assert world.taught == [(11, "t1", False, 105, False), (boundary, "t1", True, labelled_at, True)]
+    boundary = max(SCHEDULE.boundary(labelled_at), 12)
+    assert world.trained == [(11, "t1", False, 105, False), (boundary, "t1", True, labelled_at, True)]
     assert world.examples[1].corrected_at == 105
 
 
@@ -200,7 +199,7 @@ def test_a_correction_names_when_the_opposite_was_trained_despite_a_later_confir
     for labelled_at, is_fraud in ((20, True), (30, True), (50, False)):
         world.label(label("t1", labelled_at, is_fraud=is_fraud))
         world.close(labelled_at)
-    assert world.taught == [(2, "t1", True, 20, False), (5, "t1", False, 50, True)]
+    assert world.trained == [(2, "t1", True, 20, False), (5, "t1", False, 50, True)]
     assert world.examples[1].corrected_at == 20
 
 
@@ -222,7 +221,7 @@ def test_a_label_whose_transaction_never_arrives_expires_after_retention():
     world.close(1060)
     assert world.score(score("t1", 1060))
     world.close(1070)
-    assert world.taught == [(107, "t1", True, 1060, False)]
+    assert world.trained == [(107, "t1", True, 1060, False)]
 
 
 def test_features_are_kept_until_retention_has_passed():
@@ -240,7 +239,7 @@ def test_a_transaction_that_arrives_again_after_retention_is_not_trained_again()
     world.close(1100)
     world.score(score("t1", 5))
     world.close(2000)
-    assert len(world.taught) == 1
+    assert len(world.trained) == 1
 
 
 def test_values_of_the_store_stay_bounded():
@@ -252,7 +251,7 @@ def test_values_of_the_store_stay_bounded():
     largest = max(len(value) for value in world.stores[0].values())
     assert largest < 4096
     world.close(2000)
-    assert len({name for _, name, *_ in world.taught}) == 1281
+    assert len({name for _, name, *_ in world.trained}) == 1281
     assert world.stores == [{}]
 
 
@@ -262,7 +261,7 @@ def test_of_too_many_labels_the_newest_are_kept():
     for number in range(2 * MAX_LABELS):
         world.label(label("t1", 21 + number, is_fraud=number == 2 * MAX_LABELS - 1))
     world.close(50)
-    assert world.taught[-1][2] is True
+    assert world.trained[-1][2] is True
 
 
 @pytest.mark.parametrize("is_known", [False, True], ids=["unknown", "known"])
@@ -286,10 +285,10 @@ def test_a_sweep_removes_only_items_without_effect():
     world.close(1020)
     world.label(label("known", 1021))
     swept = 0
-    while swept < world.ledgers[0].count(103):
-        swept = world.ledgers[0].sweep(103, swept, 7)
+    while swept < world.joins[0].count(103):
+        swept = world.joins[0].sweep(103, swept, 7)
     assert [key for key in world.stores[0] if key.startswith("l/")] == []
-    assert [example.scored.transaction_id for example in examples_due(world.ledgers, 103)] == ["known"]
+    assert [example.scored.transaction_id for example in examples_due(world.joins, 103)] == ["known"]
     assert world.stores == [{}]
 
 
@@ -297,7 +296,7 @@ def test_heartbeats_continue_while_a_boundary_yields_no_example():
     world, beats = World(), []
     for number in range(3 * ITEMS_PER_HEARTBEAT):
         world.label(label(f"unknown-{number}", 20))
-    assert examples_due(world.ledgers, 102, lambda: beats.append(1)) == []
+    assert examples_due(world.joins, 102, lambda: beats.append(1)) == []
     assert len(beats) == 3
     assert world.stores == [{}]
 
@@ -350,14 +349,14 @@ def run_steps(
         elif step[0] == "label":
             world.label(label(step[1], step[2], is_fraud=step[3], card_id=step[1]))
         else:
-            world.close((world.closed + step[1]) * CALENDAR.interval)
+            world.close((world.closed + step[1]) * SCHEDULE.interval)
     world.close(700)
     return world
 
 
 def repartitioned(world: World, partitions: int) -> World:
     """Move a world, whose card ids equal its transaction ids, to other partitions."""
-    moved = World(partitions, world.closed, world.taught, world.examples)
+    moved = World(partitions, world.closed, world.trained, world.examples)
     repartitioner = LabelJoinRepartitioner(lambda card_id: sum(card_id.encode()) % partitions)
     rows = [row for store in world.stores for row in (repartitioner.move(*item) for item in store.items())]
     for partition, key, value in (*(row for row in rows if row is not None), *repartitioner.counts()):
@@ -365,7 +364,7 @@ def repartitioned(world: World, partitions: int) -> World:
     return moved
 
 
-def expected_training(steps: Steps, times: list[int]) -> set[Taught]:
+def expected_training(steps: Steps, times: list[int]) -> set[Trained]:
     """Compute from all steps what each boundary should train: the last label, when it differs from the one before."""
     at = dict(zip(TRANSACTIONS, times, strict=True))
     arrived: dict[str, int] = {}  # the first boundary after the arrival of the transaction
@@ -378,11 +377,11 @@ def expected_training(steps: Steps, times: list[int]) -> set[Taught]:
             words.append((closed + 1, *step[1:]))
         else:
             closed = max(closed, closed + step[1])
-    told: set[Taught] = set()
+    found: set[Trained] = set()
     for name, since in arrived.items():
         verdict: bool | None = None
         for boundary in range(since, 71):
-            now = boundary * CALENDAR.interval
+            now = boundary * SCHEDULE.interval
             known = [
                 (max(instant, at[name]), instant, is_fraud)
                 for first, other, instant, is_fraud in words
@@ -392,27 +391,27 @@ def expected_training(steps: Steps, times: list[int]) -> set[Taught]:
             if known:
                 known_at, _, is_fraud = max(known, key=lambda word: word[1])
                 last = known_at, is_fraud
-            elif at[name] + CALENDAR.maturity <= now:
-                last = at[name] + CALENDAR.maturity, False
+            elif at[name] + SCHEDULE.maturity <= now:
+                last = at[name] + SCHEDULE.maturity, False
             if last is not None and last[1] is not verdict:
-                told.add((boundary, name, last[1], last[0], verdict is not None))
+                found.add((boundary, name, last[1], last[0], verdict is not None))
                 verdict = last[1]
-    return told
+    return found
 
 
 @FAST
 @given(STEPS, TIMES)
 def test_each_boundary_trains_the_last_label_when_it_differs(steps, times):
-    taught = run_steps(steps, times).taught
-    assert len(taught) == len(set(taught))
-    assert set(taught) == expected_training(sensible(steps), times)
+    trained = run_steps(steps, times).trained
+    assert len(trained) == len(set(trained))
+    assert set(trained) == expected_training(sensible(steps), times)
 
 
 @FAST
 @given(STEPS, TIMES)
 def test_a_transaction_is_trained_once_and_then_only_corrected(steps, times):
     verdicts: dict[str, bool] = {}
-    for _, name, is_fraud, _, corrects in run_steps(steps, times).taught:
+    for _, name, is_fraud, _, corrects in run_steps(steps, times).trained:
         assert corrects == (name in verdicts)
         assert verdicts.get(name) is not is_fraud
         verdicts[name] = is_fraud
@@ -423,7 +422,7 @@ def test_a_transaction_is_trained_once_and_then_only_corrected(steps, times):
 def test_partitions_and_their_interleaving_do_not_change_the_examples(steps, times, partitions, dice):
     one = run_steps(steps, times)
     several = run_steps(steps, times, partitions)
-    assert several.taught == one.taught
+    assert several.trained == one.trained
     assert several.examples == one.examples
     interleaved: Steps = []
     waiting: list[tuple] = []
@@ -435,14 +434,14 @@ def test_partitions_and_their_interleaving_do_not_change_the_examples(steps, tim
         interleaved += [*waiting, step]
         waiting = []
     shuffled = run_steps(interleaved, times, partitions)
-    assert shuffled.taught == one.taught
+    assert shuffled.trained == one.trained
 
 
 @FAST
 @given(STEPS, TIMES, st.integers(1, 3), st.integers(1, 4))
 def test_a_sweep_before_a_boundary_does_not_change_the_examples(steps, times, partitions, sweeps):
     plain, swept = run_steps(steps, times, partitions), run_steps(steps, times, partitions, sweeps=sweeps)
-    assert swept.taught == plain.taught
+    assert swept.trained == plain.trained
     assert swept.stores == plain.stores
 
 
@@ -450,7 +449,7 @@ def test_a_sweep_before_a_boundary_does_not_change_the_examples(steps, times, pa
 @given(STEPS, TIMES, st.integers(1, 3), st.integers(0, 60), st.integers(1, 5))
 def test_a_move_to_other_partitions_does_not_change_the_examples(steps, times, before, moment, after):
     moved = run_steps(steps, times, before, (moment, after))
-    assert moved.taught == run_steps(steps, times).taught
+    assert moved.trained == run_steps(steps, times).trained
     moved.close(2000)
     assert all(store == {} for store in moved.stores)
 
@@ -470,4 +469,4 @@ def test_due_items_sort_by_time_and_then_by_transaction():
 
 @pytest.mark.parametrize(("instant", "number"), [(0, 0), (1, 1), (10, 1), (11, 2)])
 def test_the_boundary_of_an_instant_is_the_first_at_or_after_it(instant, number):
-    assert CALENDAR.boundary(instant) == number
+    assert SCHEDULE.boundary(instant) == number

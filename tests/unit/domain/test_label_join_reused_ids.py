@@ -6,13 +6,12 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.join_world import CALENDAR, World
+from support.join_world import SCHEDULE, World
 from support.worlds import features, label, score
 
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.label_join import MAX_LABELS, MAX_PAYMENTS, Admission, LabelJoin, training_order
-from fraud_service.domain.label_join_cards import LabelJoinRepartitioner
-from fraud_service.domain.label_join_rows import Example, ScoredTransaction
+from fraud_service.domain.label_join_rows import Example, LabelJoinRepartitioner, ScoredTransaction
 
 pytestmark = pytest.mark.attack
 
@@ -100,8 +99,8 @@ def test_a_row_of_an_older_version_is_read_and_its_payment_recognised():
     world = World()
     world.score(score("t1", 5))
     ((key, value),) = [item for item in world.stores[0].items() if item[0].startswith("t/")]
-    scored, waiting, taught, taught_at, labelled_at, *_ = msgspec.msgpack.decode(value)
-    world.stores[0].put(key, msgspec.msgpack.encode([scored[:11], waiting, taught, taught_at, labelled_at]))
+    scored, waiting, trained, trained_known_at, labelled_at, *_ = msgspec.msgpack.decode(value)
+    world.stores[0].put(key, msgspec.msgpack.encode([scored[:11], waiting, trained, trained_known_at, labelled_at]))
     assert world.score(score("t1", 5)) is Admission.IGNORED
     assert world.score(score("t1", 5, amount=9.0)) is Admission.ADDED
     world.label(label("t1", 31))
@@ -118,7 +117,7 @@ def test_a_row_of_several_payments_moves_with_its_card():
     moved = World(2)
     for partition, key, value in (*rows, *repartitioner.counts()):
         moved.stores[partition].put(key, value)
-    moved.ledgers = [LabelJoin(store, CALENDAR) for store in moved.stores]
+    moved.joins = [LabelJoin(store, SCHEDULE) for store in moved.stores]
     moved.close(2000)
     assert [one.scored.timestamp for one in moved.examples] == [5, 25]
 
@@ -126,7 +125,7 @@ def test_a_row_of_several_payments_moves_with_its_card():
 def test_examples_of_one_id_have_a_fixed_order_without_comparing_examples():
     def example(**said: object) -> Example:
         record = score("t1", 5, **said)
-        return Example(ScoredTransaction.of(record, record, features()), is_fraud=True, source=None, known_at=5)
+        return Example(ScoredTransaction.of(record, features()), is_fraud=True, source=None, known_at=5)
 
     many = [example(amount=amount, currency=currency) for amount in (1.0, 2.0) for currency in ("EUR", "USD")]
     backwards = many[::-1]
@@ -174,7 +173,7 @@ def run_steps(steps: list[tuple], times: list[int], *, is_shared: bool) -> World
             for name in ["t"] if is_shared else [names[number] for number in about]:
                 world.label(label(name, step[1], is_fraud=step[2]))
         else:
-            world.close((world.closed + step[1]) * CALENDAR.interval)
+            world.close((world.closed + step[1]) * SCHEDULE.interval)
     world.close(2000)
     return world
 
@@ -191,9 +190,9 @@ def test_payments_under_one_id_are_trained_as_if_each_had_its_own(steps, times):
 def test_a_label_of_an_expired_payment_does_not_apply_to_a_later_one_under_its_id():
     world = World()
     world.score(score("t1", 5))
-    later = CALENDAR.retention - 5
+    later = SCHEDULE.retention - 5
     world.score(score("t1", later))
-    world.close(5 + CALENDAR.retention + 20)  # the first one is forgotten, and the other has not matured
+    world.close(5 + SCHEDULE.retention + 20)  # the first one is forgotten, and the other has not matured
     world.label(label("t1", 50))  # fraud, said of the first one before the other was made
     world.close(5000)
     assert [(one.scored.timestamp, one.is_fraud) for one in world.examples] == [(5, False), (later, False)]

@@ -39,13 +39,12 @@ from fraud_service.domain.online_training import (
 )
 from fraud_service.domain.records import decode_labelled, encode_record
 from fraud_service.domain.risk import NO_RISK, card_key, decode_risk, merchant_key
-from fraud_service.domain.snapshot import decode_snapshot, encode_snapshot, untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, decode_snapshot, encode_snapshot, untrained
 from fraud_service.domain.time import LearningSchedule
 
 FAST = settings(max_examples=40, deadline=None, derandomize=True)
-CALENDAR = LearningSchedule(interval=6 * HOUR, activation_delay=HOUR, maturity=2 * DAY, retention=10 * DAY)
-START = CALENDAR.boundary(MONDAY)
+SCHEDULE = LearningSchedule(interval=6 * HOUR, activation_delay=HOUR, maturity=2 * DAY, retention=10 * DAY)
+START = SCHEDULE.boundary(MONDAY)
 
 
 def example(number: int = 1, *, is_fraud: bool = True, known_at: int = MONDAY + DAY, **facts) -> Example:
@@ -73,10 +72,10 @@ def train(
     store: DictStore | None = None,
 ) -> list[BoundaryResult]:
     """Close one boundary for each list of examples."""
-    teacher = OnlineTrainer(DictStore() if store is None else store, CALENDAR, sampling, LinearModel())
+    trainer = OnlineTrainer(DictStore() if store is None else store, SCHEDULE, sampling, LinearModel())
     progress, learner, done = LearnerState(closed=START), CountingLearner(), []
     for examples in boundaries:
-        done.append(teacher.close(progress.closed + 1, progress, examples, learner))
+        done.append(trainer.close(progress.closed + 1, progress, examples, learner))
         progress = done[-1].progress
     return done
 
@@ -99,14 +98,14 @@ def test_a_labelled_record_has_the_example_and_its_boundary():
         ("t1", True, 1.0),
         ("t2", False, 1.0),
     ]
-    assert {row.boundary_ms for row in result.labelled()} == {(START + 1) * CALENDAR.interval}
+    assert {row.boundary_ms for row in result.labelled()} == {(START + 1) * SCHEDULE.interval}
     assert result.progress.examples == 2
     assert result.progress.label_horizon == MONDAY + DAY + 5
     assert result.progress.closed == result.progress.last_trained == START + 1
     assert result.progress.model == b"[[1.0, -3.0, true, 1.0], [2.0, -3.0, false, 1.0]]"
     assert result.snapshot is not None
-    assert result.snapshot.as_of == (START + 1) * CALENDAR.interval
-    assert result.snapshot.effective_from == result.snapshot.as_of + CALENDAR.activation_delay
+    assert result.snapshot.as_of == (START + 1) * SCHEDULE.interval
+    assert result.snapshot.effective_from == result.snapshot.as_of + SCHEDULE.activation_delay
     assert result.snapshot.online == online_model(intercept=2.0, pretrained_weight=1.0)
     assert (result.snapshot.examples, result.snapshot.model) == (2, "model-1")
 
@@ -126,7 +125,7 @@ def test_before_the_first_label_no_snapshot_is_published():
 
 
 def test_every_boundary_publishes_until_a_month_passes_without_examples():
-    quiet = MAX_SILENCE_MS // CALENDAR.interval
+    quiet = MAX_SILENCE_MS // SCHEDULE.interval
     results = train([example()], *([[]] * (quiet + 2)), [example(2)])
     published = [result.snapshot is not None for result in results]
     assert published == [True] * (quiet + 1) + [False] * 2 + [True]
@@ -135,19 +134,19 @@ def test_every_boundary_publishes_until_a_month_passes_without_examples():
 
 def test_the_learner_gets_limited_logits():
     learner = CountingLearner()
-    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel(base=500.0))
-    teacher.close(START + 1, LearnerState(closed=START), [example()], learner)
+    trainer = OnlineTrainer(DictStore(), SCHEDULE, NegativeSampler(), LinearModel(base=500.0))
+    trainer.close(START + 1, LearnerState(closed=START), [example()], learner)
     assert learner.examples[0][1] == 30.0
 
 
 def test_labels_before_the_first_maturity_train_risk_but_no_model():
-    teacher, learner = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel()), CountingLearner()
-    early = teacher.close(START + 1, LearnerState.starting_at(START), [example(1)], learner)
+    trainer, learner = OnlineTrainer(DictStore(), SCHEDULE, NegativeSampler(), LinearModel()), CountingLearner()
+    early = trainer.close(START + 1, LearnerState.starting_at(START), [example(1)], learner)
     assert learner.examples == []
     assert early.progress.comparison == ModelComparison()
     assert decode_risk(early.risk[merchant_key("merchant-1")]).streak == 1
-    matured = START + CALENDAR.maturity // CALENDAR.interval + 1
-    teacher.close(matured, early.progress, [example(2)], learner)
+    matured = START + SCHEDULE.maturity // SCHEDULE.interval + 1
+    trainer.close(matured, early.progress, [example(2)], learner)
     assert len(learner.examples) == 1
 
 
@@ -256,14 +255,14 @@ def test_a_correction_removes_the_count_of_the_label_it_contradicts():
 
 def test_a_correction_after_a_confirmation_removes_the_count_of_the_right_day():
     store = DictStore()
-    ledger = LabelJoin(DictStore(), CALENDAR)
-    teacher = OnlineTrainer(store, CALENDAR, NegativeSampler(), LinearModel())
+    join = LabelJoin(DictStore(), SCHEDULE)
+    trainer = OnlineTrainer(store, SCHEDULE, NegativeSampler(), LinearModel())
     progress, learner = LearnerState(closed=START), CountingLearner()
-    ledger.add_scored(score("t1", MONDAY + 1), START)
+    join.add_scored(score("t1", MONDAY + 1), START)
     for day, is_fraud in ((1, True), (3, True), (5, False)):
-        ledger.add_label(label("t1", MONDAY + day * DAY, is_fraud=is_fraud), progress.closed)
-        until = CALENDAR.boundary(MONDAY + day * DAY)
-        progress = close_boundaries([ledger], teacher, progress, until, learner)[-1].progress
+        join.add_label(label("t1", MONDAY + day * DAY, is_fraud=is_fraud), progress.closed)
+        until = SCHEDULE.boundary(MONDAY + day * DAY)
+        progress = close_boundaries([join], trainer, progress, until, learner)[-1].progress
     row = decode_risk(store[merchant_key("merchant-1")])
     assert row.labelled(MONDAY + 5 * DAY, 30) == [(1, 0)]
 
@@ -309,16 +308,16 @@ def arrivals(payments: list[tuple]) -> list[tuple]:
 
 def learn(payments: list[tuple], partitions: int = 1, *, restarts: bool = False) -> list[BoundaryResult]:
     """Run the learner for forty days; a restart keeps only its stored state."""
-    ledgers = [LabelJoin(DictStore(), CALENDAR) for _ in range(partitions)]
-    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(0.6), LinearModel())
+    joins = [LabelJoin(DictStore(), SCHEDULE) for _ in range(partitions)]
+    trainer = OnlineTrainer(DictStore(), SCHEDULE, NegativeSampler(0.6), LinearModel())
     progress, learner = LearnerState(closed=START - 8), CountingLearner()
     coming, results = arrivals(payments), []
     for boundary in range(START - 7, START + 160):
-        while coming and coming[0][0] <= boundary * CALENDAR.interval:
+        while coming and coming[0][0] <= boundary * SCHEDULE.interval:
             _, _, kind, card, event = coming.pop(0)
-            ledger = ledgers[CARDS.index(card) % partitions]
-            (ledger.add_scored if kind == "score" else ledger.add_label)(event, progress.closed)
-        results += close_boundaries(ledgers, teacher, progress, boundary, learner)
+            join = joins[CARDS.index(card) % partitions]
+            (join.add_scored if kind == "score" else join.add_label)(event, progress.closed)
+        results += close_boundaries(joins, trainer, progress, boundary, learner)
         progress = results[-1].progress
         if restarts:
             progress = decode_learner_state(encode_learner_state(progress))
@@ -345,7 +344,7 @@ def test_a_learner_that_restarts_at_every_boundary_has_the_same_bits(payments):
 @given(PAYMENTS)
 def test_scorers_that_apply_every_snapshot_have_the_table_of_its_digest(payments):
     results = learn(payments)
-    knowledge = SnapshotStore(untrained("model-1", online_model()))
+    snapshots = SnapshotStore(untrained("model-1", online_model()))
     for number, result in enumerate(results):
         assert table_digest(table_after(results[: number + 1])) == result.progress.risk_digest
         if result.snapshot is None:
@@ -354,11 +353,11 @@ def test_scorers_that_apply_every_snapshot_have_the_table_of_its_digest(payments
         assert result.snapshot.risk_rows == len(result.risk)
         assert result.snapshot.risk_digest == result.progress.risk_digest
         for key, row in result.risk.items():
-            knowledge.receive_risk(result.snapshot.version, key, row)
-        knowledge.receive_snapshot(decode_snapshot(encode_snapshot(result.snapshot)))
-        knowledge.apply_received()
-        assert knowledge.newest == result.snapshot
-    assert knowledge.incomplete == []
+            snapshots.receive_risk(result.snapshot.version, key, row)
+        snapshots.receive_snapshot(decode_snapshot(encode_snapshot(result.snapshot)))
+        snapshots.apply_received()
+        assert snapshots.newest == result.snapshot
+    assert snapshots.incomplete == []
 
 
 @FAST
@@ -408,8 +407,8 @@ def test_bytes_that_are_not_a_learner_state_are_rejected(data):
 
 def test_the_current_model_encodes_examples_that_another_model_scored():
     model, learner = LinearModel(base=-1.5), CountingLearner()
-    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
-    result = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0"), example(2)], learner)
+    trainer = OnlineTrainer(DictStore(), SCHEDULE, NegativeSampler(), model)
+    result = trainer.close(START + 1, LearnerState(closed=START), [example(1, model="model-0"), example(2)], learner)
     assert [logit for _, logit, *_ in learner.examples] == [-1.5, -1.5]
     assert model.batches == [2]
     assert [(row.model, row.pretrained_logit) for row in result.labelled()] == [("model-0", -2.0), ("model-1", -2.0)]
@@ -418,23 +417,23 @@ def test_the_current_model_encodes_examples_that_another_model_scored():
 @pytest.mark.parametrize("model", [BrokenModel(), UndecidedModel()])
 def test_examples_that_the_current_model_cannot_score_train_only_risk(model):
     learner = CountingLearner()
-    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), model)
-    result = teacher.close(START + 1, LearnerState(closed=START), [example(1, model="model-0")], learner)
+    trainer = OnlineTrainer(DictStore(), SCHEDULE, NegativeSampler(), model)
+    result = trainer.close(START + 1, LearnerState(closed=START), [example(1, model="model-0")], learner)
     assert learner.examples == []
     assert decode_risk(result.risk[merchant_key("merchant-1")]).streak == 1
 
 
 def test_the_models_are_compared_before_the_example_is_learned():
     learner = CountingLearner(b"[[1.0, -2.0, true, 1.0]]")  # exports intercept 1 and weight 1
-    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
-    result = teacher.close(START + 1, LearnerState(closed=START), [example(1), example(2)], learner)
+    trainer = OnlineTrainer(DictStore(), SCHEDULE, NegativeSampler(), LinearModel())
+    result = trainer.close(START + 1, LearnerState(closed=START), [example(1), example(2)], learner)
     judged = [LabelledScore(-3.0, -2.0, is_fraud=True, weight=1.0)] * 2
-    assert result.progress.comparison == ModelComparison().with_scores((START + 1) * CALENDAR.interval // DAY, judged)
+    assert result.progress.comparison == ModelComparison().with_scores((START + 1) * SCHEDULE.interval // DAY, judged)
 
 
 def test_another_pretrained_model_resets_the_comparison():
-    teacher = OnlineTrainer(DictStore(), CALENDAR, NegativeSampler(), LinearModel())
+    trainer = OnlineTrainer(DictStore(), SCHEDULE, NegativeSampler(), LinearModel())
     before = msgspec.structs.replace(PROGRESS, closed=START, pretrained="model-0")
-    result = teacher.close(START + 1, before, [], CountingLearner())
+    result = trainer.close(START + 1, before, [], CountingLearner())
     assert result.progress.comparison == ModelComparison()
     assert result.progress.pretrained == "model-1"

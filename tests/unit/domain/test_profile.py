@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from support.worlds import MINUTE, MONDAY, LinearModel, online_model, transaction
 
 from fraud_service.domain import profile as profiles_module
-from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Outcome
+from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Outcome, Policy
 from fraud_service.domain.detector import Assessment, Detector
 from fraud_service.domain.events import Transaction, decode_transaction, facts
 from fraud_service.domain.features import extract
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import (
     NOT_LEGACY,
     RECENT,
@@ -33,8 +32,7 @@ from fraud_service.domain.profile import (
 from fraud_service.domain.reasons import MAX_REASONS
 from fraud_service.domain.records import ScoreRecord, decode_score, encode_record, score_record
 from fraud_service.domain.risk import NO_RISK
-from fraud_service.domain.snapshot import untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 
 pytestmark = pytest.mark.attack
 
@@ -50,15 +48,15 @@ DIFFERENCES: list[dict[str, Any]] = [
 
 
 def assessed(*payments: Transaction, policy: Policy = LENIENT, profiles: dict[str, Profile] | None = None):
-    knowledge = SnapshotStore(untrained("model-1", online_model()))
-    return Detector(LinearModel(), policy).assess(payments, {} if profiles is None else profiles, knowledge)
+    snapshots = SnapshotStore(untrained("model-1", online_model()))
+    return Detector(LinearModel(), policy).assess(payments, {} if profiles is None else profiles, snapshots)
 
 
 @pytest.mark.parametrize("other", DIFFERENCES, ids=lambda other: next(iter(other)))
 def test_another_payment_under_a_used_id_is_scored_counted_and_reviewed(other):
     profiles: dict[str, Profile] = {}
     first, second = assessed(transaction(), transaction(**other), profiles=profiles)
-    assert (first.is_id_reused, second.is_id_reused, second.is_duplicate) == (False, True, False)
+    assert (first.decision.is_id_reused, second.decision.is_id_reused, second.is_duplicate) == (False, True, False)
     assert second.features is not None
     assert second.features.count_1h == 1
     assert second.decision.outcome is Outcome.REVIEW
@@ -75,9 +73,9 @@ def test_a_high_score_under_a_used_id_is_declined_and_keeps_its_other_reasons():
 
 
 def test_a_reused_id_without_a_score_has_both_reasons():
-    knowledge = SnapshotStore(untrained("model-1", online_model()))
+    snapshots = SnapshotStore(untrained("model-1", online_model()))
     broken = Detector(LinearModel(base=float("nan"), prior=float("nan")), LENIENT)
-    *_, second = broken.assess([transaction(), transaction(amount=9.0)], {}, knowledge)
+    *_, second = broken.assess([transaction(), transaction(amount=9.0)], {}, snapshots)
     assert second.decision.reasons == (ID_REUSED, NO_MODEL)
 
 
@@ -85,7 +83,7 @@ def test_the_same_payment_is_a_duplicate_even_if_other_fields_differ():
     *_, again = assessed(
         transaction(), transaction(device_id="other", ip="192.0.2.9", country="US", latitude=1.0, longitude=2.0)
     )
-    assert (again.is_duplicate, again.is_id_reused) == (True, False)
+    assert (again.is_duplicate, again.decision.is_id_reused) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +111,12 @@ def test_equal_values_in_another_notation_are_a_duplicate(spelled):
 @pytest.mark.parametrize("other", ["T1", "t1 ", "t\N{FULLWIDTH DIGIT ONE}", "t1\N{COMBINING ACUTE ACCENT}"])
 def test_an_id_that_only_looks_the_same_is_another_id(other):
     *_, second = assessed(transaction(), transaction(other))
-    assert (second.is_duplicate, second.is_id_reused) == (False, False)
+    assert (second.is_duplicate, second.decision.is_id_reused) == (False, False)
 
 
 def test_the_same_id_on_another_card_is_not_reused():
     *_, second = assessed(transaction(), transaction(card_id="card-2", amount=9.0))
-    assert (second.is_duplicate, second.is_id_reused) == (False, False)
+    assert (second.is_duplicate, second.decision.is_id_reused) == (False, False)
 
 
 def test_a_duplicate_gets_the_decision_of_its_own_payment_among_several_under_one_id():
@@ -126,7 +124,7 @@ def test_a_duplicate_gets_the_decision_of_its_own_payment_among_several_under_on
     assessments = assessed(*payments, *payments[::-1])
     assert [one.is_duplicate for one in assessments] == [False] * 3 + [True] * 3
     assert [one.decision for one in assessments[3:]] == [one.decision for one in assessments[2::-1]]
-    assert [one.is_id_reused for one in assessments[3:]] == [True, True, False]
+    assert [one.decision.is_id_reused for one in assessments[3:]] == [True, True, False]
 
 
 USES = st.lists(
@@ -166,7 +164,7 @@ def test_each_payment_is_scored_once_and_each_duplicate_repeats_its_decision(pay
         if known is not None:
             assert assessment.decision == known
             continue
-        assert assessment.is_id_reused == assessment.decision.is_flagged == (payment.transaction_id in ids)
+        assert assessment.decision.is_id_reused == assessment.decision.is_flagged == (payment.transaction_id in ids)
         decided[facts(payment)] = assessment.decision
         ids.add(payment.transaction_id)
     assert sum(profile.count for profile in profiles.values()) == len(decided)

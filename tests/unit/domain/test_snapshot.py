@@ -12,13 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.worlds import DAY, HOUR, MONDAY, online_model, snapshot, table_digest
 
-from fraud_service.domain import snapshot_store
+from fraud_service.domain import snapshot as snapshots
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.risk import NO_RISK, RiskTable, encode_risk, row_digest
-from fraud_service.domain.snapshot import Snapshot, decode_snapshot, encode_snapshot, untrained
-from fraud_service.domain.snapshot_store import MAX_PENDING, RETENTION_MS, SnapshotStore, SnapshotView
+from fraud_service.domain.snapshot import (
+    MAX_PENDING,
+    RETENTION_MS,
+    Snapshot,
+    SnapshotStore,
+    SnapshotView,
+    decode_snapshot,
+    encode_snapshot,
+    untrained,
+)
 
 FAST = settings(max_examples=100, deadline=None, derandomize=True)
 KEYS = ["merchant:a", "merchant:b", "merchant:c", "card:a", "card:b"]
@@ -278,7 +286,7 @@ def test_dropping_superseded_snapshots_at_a_start_does_not_change_the_views(publ
         ]
     stores = []
     for most in (1, 1_000):
-        with mock.patch.object(snapshot_store, "MAX_PENDING", most):
+        with mock.patch.object(snapshots, "MAX_PENDING", most):
             store = SnapshotStore(untrained("model-1", online_model()), kept=3 * HOUR)
             if ahead:  # of the two topics, that of the snapshots was read first
                 for newest, _ in published:

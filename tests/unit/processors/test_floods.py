@@ -22,14 +22,13 @@ from support.worlds import (
     transaction,
 )
 
+from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.label_join import LabelJoin, examples_due
 from fraud_service.domain.online_training import LearnerState, NegativeSampler, OnlineTrainer
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.profile import Profile, encode_profile
 from fraud_service.domain.risk import decode_risk, merchant_key
-from fraud_service.domain.snapshot import untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.domain.time import LearningSchedule
 
 pytestmark = pytest.mark.attack

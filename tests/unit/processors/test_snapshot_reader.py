@@ -13,8 +13,7 @@ from support.worlds import online_model
 
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import ClusterUnavailable
-from fraud_service.domain.snapshot import untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.kafka import clients, waiting
 from fraud_service.kafka.model_topic import ModelTopicReader
 from fraud_service.kafka.topic_reader import TopicReader

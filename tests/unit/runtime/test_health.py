@@ -12,15 +12,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.worlds import DAY, HOUR, MONDAY, BrokenModel, LinearModel, online_model, snapshot, transaction
 
-from fraud_service.domain.decision import Outcome
+from fraud_service.domain.decision import Outcome, Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.label_join_rows import Example, ScoredTransaction
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.reasons import CODES
-from fraud_service.domain.snapshot import untrained
-from fraud_service.domain.snapshot_store import SnapshotStore
+from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.runtime.health import MAX_SILENCE_S, Health, HttpEndpoint
 from fraud_service.runtime.metrics.learner import LearnerMetrics
 from fraud_service.runtime.metrics.scorer import MAX_CURRENCIES, ScorerMetrics

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fraud_service.domain.decision import Outcome
+from fraud_service.domain.decision import Outcome, Policy
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.policy import Policy
 from fraud_service.domain.records import decode_score
 from fraud_service.verification import replay, what_if
 from fraud_service.verification.comparison import ChangedDecision, Truth, payment, summary
