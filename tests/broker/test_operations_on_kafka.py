@@ -359,7 +359,7 @@ def test_an_altered_model_is_rejected_and_the_model_before_stays_active(settings
     learner = Service(settings, "learn", tmp_path / "learner")
     with learner:
         learner.await_ready()
-        learner.wait_until(lambda: gauge(learner, 'fraud_rejected_models_total{refusal="invalid"}') == 1, 60)
+        learner.wait_until(lambda: gauge(learner, 'fraud_rejected_models_total{rejection="invalid"}') == 1, 60)
         assert version not in metrics(learner)
 
 
@@ -368,7 +368,7 @@ def test_metrics_of_running_and_new_learners_show_a_refit_that_lost(settings, tm
         learner.wait_until(lambda: gauge(learner, "fraud_refit_seconds") == START / 1000, 30)
         assert gauge(learner, "fraud_refit_champion_average_precision") == 0.75
         assert gauge(learner, "fraud_refit_challenger_average_precision") == 0.625
-        assert gauge(learner, 'fraud_rejected_models_total{refusal="invalid"}') == 0
+        assert gauge(learner, 'fraud_rejected_models_total{rejection="invalid"}') == 0
 
     with Service(settings, "learn", tmp_path / "first") as running:
         running.await_ready()

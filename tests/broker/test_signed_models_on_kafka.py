@@ -105,8 +105,8 @@ def test_forged_snapshots_are_rejected_with_their_reason_and_real_ones_are_still
         producer.produce(settings.topics.snapshots, key=key, value=value, headers=headers)
     assert producer.flush(30) == 0
     scorer.wait_until(lambda: metric(scorer, "fraud_rejected_snapshots_total") == 5, 30)
-    for refusal, count in {"unsigned": 1, "forged": 3, "unknown_key": 1}.items():
-        assert metric(scorer, f'fraud_rejected_snapshots_total{{refusal="{refusal}"}}') == count
+    for rejection, count in {"unsigned": 1, "forged": 3, "unknown_key": 1}.items():
+        assert metric(scorer, f'fraud_rejected_snapshots_total{{rejection="{rejection}"}}') == count
     scores = play(settings, scorer, learner, 1)
     used = {score.snapshot for score in scores[PART:]}
     assert used == {newest.version}
