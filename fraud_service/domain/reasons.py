@@ -47,7 +47,7 @@ def _merchant(f: Features) -> str:
 
 def _place(f: Features) -> str:
     country = "in a country new for this card, " if f.is_new_country else ""
-    return f"{country}{f.distance:.0f} km from the card's last place, {f.speed:.0f} km/h"
+    return f"{country}{f.distance_km:.0f} km from the card's last place, {f.speed_kmh:.0f} km/h"
 
 
 def _channel(f: Features) -> str:
@@ -61,8 +61,8 @@ def _merchant_risk(f: Features) -> str:
 
 
 def _history(f: Features) -> str:
-    least = "at least " if f.card_age == MAX_DAYS_OR_VISITS else ""
-    return f"card known for {least}{f.card_age:.0f} days, {f.hours_since_last:.0f} hours since its last payment"
+    least = "at least " if f.card_age_days == MAX_DAYS_OR_VISITS else ""
+    return f"card known for {least}{f.card_age_days:.0f} days, {f.hours_since_last:.0f} hours since its last payment"
 
 
 # Each feature belongs to exactly one code, so the contributions of all codes add up to the score.
@@ -90,7 +90,7 @@ CODES: Final[dict[str, tuple[tuple[str, ...], Callable[[Features], str]]]] = {
         lambda f: f"{f.small_payments_1h:.0f} payments of at most 2.00 in the last hour",
     ),
     "UNFAMILIAR_MERCHANT": (("merchant_visits",), _merchant),
-    "UNFAMILIAR_PLACE": (("is_new_country", "distance", "speed"), _place),
+    "UNFAMILIAR_PLACE": (("is_new_country", "distance_km", "speed_kmh"), _place),
     "UNFAMILIAR_CHANNEL": (("is_card_not_present", "is_new_device"), _channel),
     "RISKY_MERCHANT": (
         (
@@ -102,19 +102,19 @@ CODES: Final[dict[str, tuple[tuple[str, ...], Callable[[Features], str]]]] = {
             "merchant_fraud_share_30d",
             "merchant_streak",
             "merchant_lowamount_frauds",
-            "merchant_streak_age",
-            "merchant_since_genuine",
-            "merchant_since_lowamount_fraud",
+            "merchant_streak_age_hours",
+            "merchant_hours_since_genuine",
+            "merchant_hours_since_lowamount_fraud",
         ),
         _merchant_risk,
     ),
     "DEFRAUDED_CARD": (
-        ("card_frauds_7d", "card_frauds_30d", "card_since_fraud"),
+        ("card_frauds_7d", "card_frauds_30d", "card_hours_since_fraud"),
         lambda f: f"{f.card_frauds_30d:.0f} confirmed frauds on this card in 30 days",
     ),
     "UNUSUAL_TIME": (
         ("hour_of_day", "is_night", "is_weekend"),
         lambda f: f"at {f.hour_of_day:02.0f}:00 UTC{' on a weekend' if f.is_weekend else ''}",
     ),
-    "SHORT_HISTORY": (("card_age", "hours_since_last"), _history),
+    "SHORT_HISTORY": (("card_age_days", "hours_since_last"), _history),
 }

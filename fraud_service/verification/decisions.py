@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fraud_service.verification.matching import Head, Pair
 
 MAX_BATCH: Final = 1024
-FIRST_FEATURES: Final = b'"card_age":0.0,"hours_since_last":720.0'  # how the features of an unknown card begin
+FIRST_FEATURES: Final = b'"card_age_days":0.0,"hours_since_last":720.0'  # how the features of an unknown card begin
 NUMBERS: Final = ("score", "pretrained_logit", "online_logit", "online_weight", "pretrained", "online")
 
 
@@ -240,7 +240,7 @@ class DecisionVerifier:
         if known is None:
             record = _scored(score)
             features = None if record is None else record.features
-            is_first = features is not None and features.card_age == 0.0 and features.hours_since_last == MAX_AGE_H
+            is_first = features is not None and features.card_age_days == 0.0 and features.hours_since_last == MAX_AGE_H
             known = self._expired_cards[card_id] = not is_first
         return known
 

@@ -203,7 +203,7 @@ def test_an_erased_card_starts_without_a_profile_and_replay_reports_it(outcome):
         assert producer.flush(30) == 0
         scorer.wait_until(lambda: len(by_transaction(settings)) == len(history) + 2, 60)
         assert scorer.stop() == 0
-    ages = [decode_score(by_transaction(settings)[f"after-{card}"]).features.card_age for card in (erased, kept)]
+    ages = [decode_score(by_transaction(settings)[f"after-{card}"]).features.card_age_days for card in (erased, kept)]
     assert ages[0] == 0 < ages[1]
     found = replay.verify(settings, replay.plan(settings, TimeRange()))
     assert not found.findings

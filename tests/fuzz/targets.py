@@ -238,7 +238,7 @@ def check_signature(data: bytes) -> bool:
 
 SHIPPED = artifact.read(artifact.shipped())
 STUMP = Trees([0], [0, 0, 0], [1.0, 0.0, 0.0], [1, -1, -1], [2, -1, -1], [0.1, 0.0, 0.5])
-PAYMENTS = [features(), features(amount=1e14, speed=-1e30)]
+PAYMENTS = [features(), features(amount=1e14, speed_kmh=-1e30)]
 
 
 def _sealed(trees: Trees, leaves: int) -> bytes:

@@ -35,9 +35,9 @@ COLD_START = features(
     hours_since_last=MAX_AGE_H,
     amount_to_mean=1.0,
     amount_to_largest=1.0,
-    merchant_since_genuine=MAX_AGE_H,
-    merchant_since_lowamount_fraud=MAX_AGE_H,
-    card_since_fraud=MAX_AGE_H,
+    merchant_hours_since_genuine=MAX_AGE_H,
+    merchant_hours_since_lowamount_fraud=MAX_AGE_H,
+    card_hours_since_fraud=MAX_AGE_H,
 )
 EXTREMES = [
     features(),
@@ -51,13 +51,13 @@ EXTREMES = [
         count_10m=16.0, count_1h=16.0, small_payments_1h=16.0, distinct_merchants_1h=16.0, count_1d=1e7, count_30d=1e9
     ),
     features(merchant_labelled_30d=1e9, merchant_fraud_share_30d=1.0, merchant_streak=100.0, card_frauds_30d=1e9),
-    features(distance=20_015.0, speed=20_000.0, amount_zscore=20.0),
+    features(distance_km=20_015.0, speed_kmh=20_000.0, amount_zscore=20.0),
 ]
 NOT_FINITE = [
     Features(*([math.nan] * len(NAMES))),
     features(amount=math.nan),
     features(amount=math.inf),
-    features(speed=-math.inf, distance=math.nan),
+    features(speed_kmh=-math.inf, distance_km=math.nan),
 ]
 
 
@@ -172,7 +172,7 @@ def planted(seed: int, count: int) -> list[Planted]:
             amount_to_mean=math.exp(rng.gauss(1.5 if is_fraud else 0.0, 0.5)),
             merchant_visits=0.0 if is_fraud else float(rng.randrange(12)),
             count_30d=float(rng.randrange(1, 60)),
-            card_age=float(rng.randrange(365)),
+            card_age_days=float(rng.randrange(365)),
         )
         examples.append(Planted(row, is_fraud))
     return examples

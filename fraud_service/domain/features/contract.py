@@ -60,7 +60,9 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         float, _feature("1 when `entry_mode` is ecommerce or keyed; 0 otherwise or absent.", "0/1", "this transaction")
     ]
 
-    card_age: Annotated[float, _feature("Time since the card's earliest transaction.", "days", "lifetime, at most 30")]
+    card_age_days: Annotated[
+        float, _feature("Time since the card's earliest transaction.", "days", "lifetime, at most 30")
+    ]
     hours_since_last: Annotated[float, _hours_since("card's newest transaction; 0 for a late one")]
     count_10m: Annotated[float, _feature("Transactions of the card in the 10 minutes before.", "count", "last 16")]
     count_1h: Annotated[float, _feature("Transactions of the card in the 60 minutes before.", "count", "last 16")]
@@ -118,14 +120,14 @@ class Features(msgspec.Struct, frozen=True, gc=False):
         float,
         _feature("1 when `device_id` is not among the card's last 8; 0 when absent or the first.", "0/1", "8 devices"),
     ]
-    distance: Annotated[
+    distance_km: Annotated[
         float,
         _feature("Great-circle distance from the card's last place; 0 without coordinates.", "km", "last known place"),
     ]
-    speed: Annotated[
+    speed_kmh: Annotated[
         float,
         _feature(
-            "`distance` over the time between the two (at least a minute); 0 without coordinates.",
+            "`distance_km` over the time between the two (at least a minute); 0 without coordinates.",
             "km/h",
             "at most 20000",
         ),
@@ -148,14 +150,14 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     merchant_lowamount_frauds: Annotated[
         float, _feature("Frauds of the streak whose `amount_zscore` was at most 2. At most 100.", "count", "lifetime")
     ]
-    merchant_streak_age: Annotated[
+    merchant_streak_age_hours: Annotated[
         float, _feature("Time since the first fraud of the streak; 0 without a streak.", "hours", "at most 720")
     ]
-    merchant_since_genuine: Annotated[float, _hours_since("last transaction there that was labelled legitimate")]
-    merchant_since_lowamount_fraud: Annotated[float, _hours_since("last low-amount fraud there")]
+    merchant_hours_since_genuine: Annotated[float, _hours_since("last transaction there that was labelled legitimate")]
+    merchant_hours_since_lowamount_fraud: Annotated[float, _hours_since("last low-amount fraud there")]
     card_frauds_7d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "7 days + today")]
     card_frauds_30d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "30 days + today")]
-    card_since_fraud: Annotated[float, _hours_since("card's last confirmed fraud")]
+    card_hours_since_fraud: Annotated[float, _hours_since("card's last confirmed fraud")]
 
     def vector(self) -> tuple[float, ...]:
         """Return the values in contract order."""

@@ -102,7 +102,7 @@ def _pace(now: Transaction, history: list[Transaction]) -> dict[str, float]:
     month = _days(now, history, 30)
     usual_rate = len(month) / min(age + 1, 30)
     return {
-        "card_age": age,
+        "card_age_days": age,
         "hours_since_last": idle,
         "count_10m": len([earlier for earlier in last_hour if now.timestamp - earlier.timestamp < 10 * MINUTE]),
         "count_1h": len(last_hour),
@@ -191,8 +191,8 @@ def _company(now: Transaction, history: list[Transaction]) -> dict[str, float]:
         "merchant_visits": min(_visits(now.merchant_id, history), 30.0),
         "is_new_country": _is_new(now.country, [earlier.country for earlier in history]),
         "is_new_device": _is_new(now.device_id, [earlier.device_id for earlier in history]),
-        "distance": distance,
-        "speed": speed,
+        "distance_km": distance,
+        "speed_kmh": speed,
     }
 
 
@@ -235,14 +235,14 @@ def risk_features(now: int, merchant: list[Fact], card: list[Fact], as_of: int) 
         streak.append(fact)
     found["merchant_streak"] = min(len(streak), 100)
     found["merchant_lowamount_frauds"] = min(sum(not fact.is_explained for fact in streak), 100)
-    found["merchant_streak_age"] = _hours_since(now, streak[-1:]) if streak else 0.0
-    found["merchant_since_genuine"] = _hours_since(now, [fact for fact in merchant if not fact.is_fraud])
-    found["merchant_since_lowamount_fraud"] = _hours_since(
+    found["merchant_streak_age_hours"] = _hours_since(now, streak[-1:]) if streak else 0.0
+    found["merchant_hours_since_genuine"] = _hours_since(now, [fact for fact in merchant if not fact.is_fraud])
+    found["merchant_hours_since_lowamount_fraud"] = _hours_since(
         now, [fact for fact in merchant if fact.is_fraud and not fact.is_explained]
     )
     for days in (7, 30):
         found[f"card_frauds_{days}d"] = sum(fact.is_fraud for fact in _known(card, as_of, days))
-    found["card_since_fraud"] = _hours_since(now, [fact for fact in card if fact.is_fraud])
+    found["card_hours_since_fraud"] = _hours_since(now, [fact for fact in card if fact.is_fraud])
     return found
 
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 FAST = settings(max_examples=80, deadline=None, derandomize=True)
 WARY = Policy(review=0.0, decline=0.9)
-SUSPICIOUS = {"amount": 2.0, "count_1h": 40.0, "merchant_streak": 30.0, "is_new_country": 300.0, "card_age": -8.0}
+SUSPICIOUS = {"amount": 2.0, "count_1h": 40.0, "merchant_streak": 30.0, "is_new_country": 300.0, "card_age_days": -8.0}
 
 
 def empty_store() -> SnapshotStore:

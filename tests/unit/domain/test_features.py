@@ -23,7 +23,7 @@ from fraud_service.domain.snapshot import SnapshotStore, untrained
 
 YEAR = 365 * DAY
 FAST = settings(max_examples=50, deadline=None, derandomize=True)
-LABELLED = [name for name in NAMES if name.startswith(("merchant_", "card_")) and name != "card_age"]
+LABELLED = [name for name in NAMES if name.startswith(("merchant_", "card_")) and name != "card_age_days"]
 RISK = [name for name in LABELLED if name != "merchant_visits"]
 OF_CARD = [name for name in NAMES if name not in RISK]
 
@@ -257,8 +257,8 @@ def test_a_profile_full_of_declined_payments_stays_within_twelve_kibibytes():
 OPTIONAL = {
     "country": {"is_new_country"},
     "device_id": {"is_new_device"},
-    "latitude": {"distance", "speed"},
-    "longitude": {"distance", "speed"},
+    "latitude": {"distance_km", "speed_kmh"},
+    "longitude": {"distance_km", "speed_kmh"},
     "entry_mode": {"is_card_not_present"},
     "merchant_category_code": set(),
     "ip": set(),

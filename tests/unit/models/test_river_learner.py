@@ -138,7 +138,7 @@ def test_the_state_names_its_pretrained_model():
 
 
 def test_frauds_raise_the_score_of_similar_payments_and_legitimate_ones_lower_it():
-    row = features(amount=500.0, speed=900.0)
+    row = features(amount=500.0, speed_kmh=900.0)
     before = river_probability(learner(), encode(row, -1.0))
     for is_fraud in (True, False):
         model = learner()

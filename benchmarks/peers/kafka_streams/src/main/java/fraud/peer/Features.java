@@ -8,14 +8,14 @@ import java.util.List;
 /** Version 2 of the feature contract (docs/features.md), computed from what was known before the transaction. */
 final class Features {
     static final List<String> NAMES = List.of(
-            "amount", "hour_of_day", "is_night", "is_weekend", "is_card_not_present", "card_age", "hours_since_last",
+            "amount", "hour_of_day", "is_night", "is_weekend", "is_card_not_present", "card_age_days", "hours_since_last",
             "count_10m", "count_1h", "small_payments_1h", "distinct_merchants_1h", "count_1d", "count_7d", "count_30d", "total_1d",
             "mean_7d", "mean_30d", "velocity_ratio", "amount_to_mean", "amount_to_largest", "amount_zscore", "amount_outliers_3d",
             "amount_outliers_14d", "merchant_visits", "is_new_country", "is_new_device", "distance", "speed",
             "merchant_labelled_1d", "merchant_labelled_7d", "merchant_labelled_30d", "merchant_fraud_share_1d",
             "merchant_fraud_share_7d", "merchant_fraud_share_30d", "merchant_streak", "merchant_lowamount_frauds",
-            "merchant_streak_age", "merchant_since_genuine", "merchant_since_lowamount_fraud", "card_frauds_7d",
-            "card_frauds_30d", "card_since_fraud");
+            "merchant_streak_age_hours", "merchant_hours_since_genuine", "merchant_hours_since_lowamount_fraud", "card_frauds_7d",
+            "card_frauds_30d", "card_hours_since_fraud");
     static final int COUNT = NAMES.size();
     static final double LONG_AGO = 720;
 
