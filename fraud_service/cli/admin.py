@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from fraud_service.cli.options import Bootstrap, Yes, duration_ms, instant_ms, progress_bar, read_file
+from fraud_service.cli import options
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
@@ -42,8 +42,8 @@ ROW: Final = "{partition:>4} {offset:>9}  {reason:18} {source:44} {redriven!s:5}
 @app.command(rich_help_panel=PANEL)
 def reset(
     group: Annotated[str, typer.Argument(help="Consumer group, as in FRAUD_SCORER_GROUP.")],
-    yes: Yes = False,
-    bootstrap: Bootstrap = None,
+    yes: options.Yes = False,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Make a stopped consumer group start over: delete its offsets, changelog and local state.
 
@@ -66,7 +66,7 @@ def recover(
     source: Annotated[
         str | None, typer.Option("--from-bootstrap", metavar="HOST:PORT", help="Kafka of these topics, if another.")
     ] = None,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Rebuild a lost service: send the inputs of the lost one to a new one that runs, at the pace of event time."""
     from fraud_service.admin.rebuild import SourceTopics, rebuild
@@ -75,16 +75,8 @@ def recover(
     chosen = settings.load(bootstrap_servers=bootstrap)
     there = settings.load(bootstrap_servers=source or bootstrap)
     lost = SourceTopics(transactions, labels, models)
-    with progress_bar() as bar:
-        task = bar.add_task("transactions", total=None)
-        found = rebuild(
-            there,
-            lost,
-            chosen,
-            factories.calendar(chosen),
-            on_size=lambda size: bar.update(task, total=size),
-            progress=lambda: bar.advance(task),
-        )
+    with options.ProgressCounter("transactions") as counter:
+        found = rebuild(there, lost, chosen, factories.calendar(chosen), counter.set_total, counter.advance)
     say_json(msgspec.json.encode(found))
 
 
@@ -94,8 +86,8 @@ def repartition(
     transactions: Annotated[str, typer.Option(metavar="TOPIC", help="New topic of transactions.")],
     labels: Annotated[str, typer.Option(metavar="TOPIC", help="New topic of labels.")],
     scores: Annotated[str, typer.Option(metavar="TOPIC", help="New topic of scores.")],
-    yes: Yes = False,
-    bootstrap: Bootstrap = None,
+    yes: options.Yes = False,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Move a stopped service to more partitions, with its card profiles and its learner state."""
     from fraud_service.admin import repartition
@@ -112,15 +104,15 @@ def erase(
     idle: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Erase cards without a payment for this long, as in 400d.")
     ] = None,
-    yes: Yes = False,
-    bootstrap: Bootstrap = None,
+    yes: options.Yes = False,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Erase cards from the state of a stopped service. Topics keep their records until retention removes them."""
     from fraud_service.admin import erase
 
     if not cards and idle is None:
         raise ConfigurationError("nothing to erase: name cards with --card, or a time with --idle, as in --idle 400d")
-    before = 0 if idle is None else int(time.time() * 1000) - duration_ms(idle, "--idle")
+    before = 0 if idle is None else int(time.time() * 1000) - options.duration_ms(idle, "--idle")
     _say_all(erase.erase(settings.load(bootstrap_servers=bootstrap), frozenset(cards), before, really=yes))
 
 
@@ -132,8 +124,8 @@ def sign(
     unbound: Annotated[
         bool, typer.Option("--unbound", help="Also re-sign records of a version without FRAUD_DEPLOYMENT.")
     ] = False,
-    yes: Yes = False,
-    bootstrap: Bootstrap = None,
+    yes: options.Yes = False,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Re-sign models, risk and snapshots with the active key: at the first key, and before you remove an old one.
 
@@ -157,7 +149,7 @@ def list_letters(
     since: Since = None,
     partition: Partition = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """List dead letters: partition, offset, reason, source, whether re-sent, and what was wrong."""
     from fraud_service.kafka.dead_letters import find_dead_letters
@@ -177,7 +169,7 @@ def show(
     raw: Annotated[
         bool, typer.Option("--raw", help="Write only the value, byte for byte. Redirect it to a file.")
     ] = False,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Print one dead letter: headers, key and value. Bytes that are not text are escaped."""
     from fraud_service.kafka.dead_letters import read_one
@@ -217,8 +209,8 @@ def redrive(
         bool,
         typer.Option("--unproved", help="Also send letters without proof in their source topic. Check them first."),
     ] = False,
-    yes: Yes = False,
-    bootstrap: Bootstrap = None,
+    yes: options.Yes = False,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Send dead letters to the topic they came from, each once. The key becomes the card_id.
 
@@ -230,8 +222,9 @@ def redrive(
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     wanted = _filter(reason, topic, since, partition, offset)
-    options = RedriveOptions(None if value_from is None else read_file(value_from, MAX_EVENT_BYTES), unproved)
-    checks = send(chosen, wanted, options) if yes else check_letters(chosen, find_dead_letters(chosen, wanted), options)
+    value = None if value_from is None else options.read_file(value_from, MAX_EVENT_BYTES)
+    how = RedriveOptions(value, unproved)
+    checks = send(chosen, wanted, how) if yes else check_letters(chosen, find_dead_letters(chosen, wanted), how)
     counts = Counter(_say_check(check, is_dry=not yes) for check in checks)
     listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))
     say(listed if yes else "nothing was done: add --yes to do it")
@@ -244,7 +237,8 @@ def _filter(
 ) -> DeadLetterFilter:
     from fraud_service.kafka.dead_letters import DeadLetterFilter
 
-    return DeadLetterFilter(reason, topic, None if since is None else instant_ms(since, "--since"), partition, offset)
+    since_ms = None if since is None else options.instant_ms(since, "--since")
+    return DeadLetterFilter(reason, topic, since_ms, partition, offset)
 
 
 def _say_check(check: RedriveCheck, *, is_dry: bool) -> str:

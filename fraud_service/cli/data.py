@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fraud_service.cli.options import Bootstrap, From, LabelDelay, Maps, Sets, To, duration_ms, history_of, progress_bar
+from fraud_service.cli import options
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
@@ -40,11 +40,11 @@ def simulate(
 @app.command(rich_help_panel=PANEL)
 def feed(
     file: Annotated[Path, typer.Argument(help="File with transactions: .parquet, .csv or .jsonl.")],
-    maps: Maps = [],
-    sets: Sets = [],
-    start: From = None,
-    end: To = None,
-    label_delay: LabelDelay = "7d",
+    maps: options.Maps = [],
+    sets: options.Sets = [],
+    start: options.From = None,
+    end: options.To = None,
+    label_delay: options.LabelDelay = "7d",
     rate: Annotated[
         float | None, typer.Option(min=0.1, help="Transactions a second. By default, as fast as possible.")
     ] = None,
@@ -52,21 +52,21 @@ def feed(
         bool,
         typer.Option("--event-time", help="Wait for scorers and learner, so that speed cannot change a score."),
     ] = False,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Send a file of transactions to the input topics, each label at the time it became known."""
     from fraud_service.admin.event_time_pacing import EventTimePacer
     from fraud_service.admin.history_producer import HistoryProducer
     from fraud_service.config import factories
 
-    delay = duration_ms(label_delay, "--label-delay")
-    history = history_of(file, maps, sets, start, end)
+    delay = options.duration_ms(label_delay, "--label-delay")
+    history = options.history_of(file, maps, sets, start, end)
     chosen = settings.load(bootstrap_servers=bootstrap)
     with ExitStack() as stack:
-        bar, sender = stack.enter_context(progress_bar()), stack.enter_context(HistoryProducer(chosen))
-        task = bar.add_task("transactions", total=len(history))
+        counter = stack.enter_context(options.ProgressCounter("transactions", len(history)))
+        sender = stack.enter_context(HistoryProducer(chosen))
         paced = [stack.enter_context(EventTimePacer(chosen, factories.calendar(chosen))).before] if event_time else []
-        sender.produce(history, delay, rate, lambda: bar.advance(task), *paced)
+        sender.produce(history, delay, rate, counter.advance, *paced)
     say_json(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
 
 
@@ -79,7 +79,7 @@ def label(
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="When the label became known, RFC 3339. By default, now.")
     ] = None,
-    bootstrap: Bootstrap = None,
+    bootstrap: options.Bootstrap = None,
 ) -> None:
     """Send one label."""
     from fraud_service.admin.history_producer import HistoryProducer

@@ -45,14 +45,14 @@ def train(
     from fraud_service.training import pipeline
 
     history = options.history_of(file, maps, sets, None, train_to)
-    with options.progress_bar() as bar:
+    with options.ProgressCounter("transactions", len(history)) as counter:
         manifest = pipeline.train(
             history,
             out,
             start=options.date_ms(train_from),
             label_delay=options.duration_ms(label_delay, "--label-delay"),
             source=source or file.name,
-            progress=options.row_counter(bar, len(history)),
+            progress=counter.advance,
         )
     say_json(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics}))
 
@@ -96,8 +96,8 @@ def backtest(
         online=not no_online,
         refit_every=None if refit_every is None else options.duration_ms(refit_every, "--refit-every"),
     )
-    with options.progress_bar() as bar:
-        table, found = run.backtest(history, plan, settings.load(), options.row_counter(bar, len(history)))
+    with options.ProgressCounter("transactions", len(history)) as counter:
+        table, found = run.backtest(history, plan, settings.load(), counter.advance)
     if scores is not None:
         run.write_scores(table, scores)
     if json_out is not None:
@@ -134,14 +134,14 @@ def refit(
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     champion = run.champion(chosen)
-    with options.progress_bar() as bar:
-        if file is None:
-            task = bar.add_task("labelled examples", total=None)
-            examples = run.labelled_on_topic(chosen, lambda count: bar.advance(task, count))
-        else:
-            history = options.history_of(file, maps, sets, None, None)
-            delay = options.duration_ms(label_delay, "--label-delay")
-            examples = run.labelled_in_file(history, delay, options.row_counter(bar, len(history)))
+    if file is None:
+        with options.ProgressCounter("labelled examples") as counter:
+            examples = run.labelled_on_topic(chosen, counter.advance)
+    else:
+        history = options.history_of(file, maps, sets, None, None)
+        delay = options.duration_ms(label_delay, "--label-delay")
+        with options.ProgressCounter("transactions", len(history)) as counter:
+            examples = run.labelled_in_file(history, delay, counter.advance)
     at = 0 if examples is None else int(examples.timestamps.max())
     source = f"topic {chosen.topics.labelled}" if file is None else file.name
     outcome, challenger = evaluate_challenger(examples, champion, at, source, margin)

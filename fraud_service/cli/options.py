@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 from rich.console import Console
@@ -18,11 +17,10 @@ from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import instant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fraud_service.training.history import History
 
 MAX_FILE_BYTES: Final = 1 << 28  # of a file that a command reads whole
+PROGRESS_STEP_S: Final = 0.1
 DATES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
 Bootstrap = Annotated[
@@ -107,22 +105,33 @@ def _pairs(option: str, texts: list[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def progress_bar() -> Progress:
-    """Return a progress bar on stderr. Stdout carries data only."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True))
+class ProgressCounter:
+    """A progress bar on stderr, since stdout carries only data. A context manager."""
 
+    def __init__(self, description: str, total: int | None = None) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._task = self._bar.add_task(description, total=total)
+        self._pending, self._due = 0, 0.0
 
-def row_counter(bar: Progress, total: int) -> Callable[[], None]:
-    """Return a function that moves the bar by one. It draws every 1,000th row: drawing costs more than scoring."""
-    task, numbers = bar.add_task("transactions", total=total), count(1)
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
 
-    def advance() -> None:
-        done = next(numbers)
-        if done % 1000 == 0 or done == total:
-            bar.update(task, completed=done)
+    def __exit__(self, *_: object) -> None:
+        self._bar.advance(self._task, self._pending)
+        self._bar.stop()
 
-    return advance
+    def set_total(self, total: int) -> None:
+        """Set the number of items."""
+        self._bar.update(self._task, total=total)
+
+    def advance(self, count: int = 1) -> None:
+        """Count further items as done. The bar moves ten times a second: moving it costs more than scoring."""
+        self._pending += count
+        if time.monotonic() >= self._due:
+            self._bar.advance(self._task, self._pending)
+            self._pending, self._due = 0, time.monotonic() + PROGRESS_STEP_S
 
 
 def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:

@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fraud_service.cli import logging
-from fraud_service.cli.options import AsJson, Bootstrap
+from fraud_service.cli import logging, options
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.time import DAY
@@ -22,19 +21,19 @@ topics_app = typer.Typer(no_args_is_help=True, help="List, create and check the 
 
 
 @app.command(rich_help_panel=PANEL)
-def score(bootstrap: Bootstrap = None) -> None:
+def score(bootstrap: options.Bootstrap = None) -> None:
     """Run a scorer: it scores transactions and writes alerts. Runs until SIGTERM."""
     _run("score", bootstrap)
 
 
 @app.command(rich_help_panel=PANEL)
-def learn(bootstrap: Bootstrap = None) -> None:
+def learn(bootstrap: options.Bootstrap = None) -> None:
     """Run the learner: it trains the online model on labels. One process for all partitions. Runs until SIGTERM."""
     _run("learn", bootstrap)
 
 
 @app.command(rich_help_panel=PANEL)
-def tokenize(bootstrap: Bootstrap = None) -> None:
+def tokenize(bootstrap: options.Bootstrap = None) -> None:
     """Run a tokenizer: it copies the raw topics to the inputs, with tokens for card numbers. Runs until SIGTERM."""
     _run("tokenize", bootstrap)
 
@@ -81,7 +80,7 @@ def demo(
 
 
 @topics_app.command("list")
-def list_topics(as_json: AsJson = False) -> None:
+def list_topics(as_json: options.AsJson = False) -> None:
     """List the topics that the service needs, with partitions, retention and content."""
     from fraud_service.kafka import topics
 
@@ -108,7 +107,7 @@ def list_topics(as_json: AsJson = False) -> None:
 
 
 @topics_app.command()
-def create(bootstrap: Bootstrap = None) -> None:
+def create(bootstrap: options.Bootstrap = None) -> None:
     """Create the topics that are missing, changelogs included."""
     from fraud_service.kafka import clients, topics
 
@@ -118,7 +117,7 @@ def create(bootstrap: Bootstrap = None) -> None:
 
 
 @topics_app.command()
-def check(bootstrap: Bootstrap = None) -> None:
+def check(bootstrap: options.Bootstrap = None) -> None:
     """Compare the topics of the cluster with what the service needs. Exits 1 when they differ."""
     from fraud_service.kafka import clients, topics
 

@@ -54,14 +54,9 @@ def verify(
     from fraud_service.verification.verify import verify as run
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    with options.progress_bar() as bar:
-        task = bar.add_task("records", total=None)
-        report = run(
-            chosen,
-            VerifyOptions(None if since is None else options.instant_ms(since, "--since"), state, volume, replay),
-            on_size=lambda size: bar.update(task, total=size),
-            progress=lambda count: bar.advance(task, count),
-        )
+    checks = VerifyOptions(None if since is None else options.instant_ms(since, "--since"), state, volume, replay)
+    with options.ProgressCounter("records") as counter:
+        report = run(chosen, checks, on_size=counter.set_total, progress=counter.advance)
     if as_json:
         say_json(msgspec.json.encode(report))
     else:
@@ -111,16 +106,11 @@ def replay(
     asked = replay.plan(chosen, _time_range(start, end), _numbers(partitions))
     kept = replay.ResumeFolder(resume)
     asked = kept.plan(asked)
-    with options.progress_bar() as bar:
-        task = bar.add_task("scores", total=sum(part.end - part.begin for part in asked.scores.values()))
-
-        def advance(done: int) -> None:
-            bar.advance(task, done)
-
+    with options.ProgressCounter("scores", sum(part.end - part.begin for part in asked.scores.values())) as counter:
         if is_what_if:
-            _compare(chosen, asked, (models, version), json_out, report, advance)
+            _compare(chosen, asked, (models, version), json_out, report, counter.advance)
             return
-        found = replay.verify(chosen, asked, advance, kept)
+        found = replay.verify(chosen, asked, counter.advance, kept)
     _write(json_out, found)
     _say_result(found)
     if found.differences:
@@ -276,9 +266,8 @@ def rebuild(
     from fraud_service.verification import snapshots
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    with options.progress_bar() as bar:
-        task = bar.add_task("snapshots", total=None)
-        proof = snapshots.rebuild(chosen, version, lambda done: bar.update(task, completed=done))
+    with options.ProgressCounter("snapshots") as counter:
+        proof = snapshots.rebuild(chosen, version, lambda _: counter.advance())
     say_json(to_json(proof))
     if proof.differing or proof.not_rebuilt or proof.rejected:
         raise typer.Exit(1)
