@@ -119,7 +119,9 @@ security: checks
 	$(BIN)/uv export --quiet --locked --no-default-groups --no-emit-project --format cyclonedx1.5 --output-file .cache/sbom.cdx.json
 	UV_PROJECT_ENVIRONMENT=.cache/service $(BIN)/uv sync --quiet --locked --no-default-groups --no-install-project
 	$(BIN)/uv tool run --quiet pip-licenses@5.5.5 --python .cache/service/bin/python --partial-match \
-	  --allow-only "$(LICENCES)" --order license --format markdown --output-file docs/licences.md
+	  --allow-only "$(LICENCES)" --order license --format markdown --output-file .cache/licences.md
+	{ printf '# Licences\n\n`make security` lists here the packages in the image of the service, with their licences. It fails on a\n'; \
+	  printf 'licence that is not permissive (MPL excepted).\n\n'; cat .cache/licences.md; } >docs/licences.md
 	$(BIN)/uv tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive fraud_service
 	$(BIN)/uv tool run --quiet semgrep@1.185.0 scan --metrics=off --disable-version-check --error --quiet \
 	  --config ops/semgrep.yml fraud_service
