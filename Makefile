@@ -31,24 +31,25 @@ $(VENV)/.checks: $(VENV)/.ready
 demo: setup
 	$(BIN)/fraud-service demo $(if $(BOOTSTRAP),--bootstrap $(BOOTSTRAP))
 
-# Two workers. Slow tests run first (tests/durations.json). All tests of a module run on one worker.
-PYTEST = $(BIN)/pytest --dist loadscope --no-loadscope-reorder
+# Slow tests run first (tests/durations.json). All tests of a module run on one worker.
+WORKERS ?= 2
+PYTEST = $(BIN)/pytest --dist loadscope --no-loadscope-reorder -n $(WORKERS)
 
 # Runs the unit tests, some simulation seeds, and the demo on the embedded broker. Takes minutes.
 test: setup
-	$(PYTEST) -n 2 --ignore=tests/deploy -m "not slow and not kafka"
+	$(PYTEST) --ignore=tests/deploy -m "not slow and not kafka"
 
 # Runs all tests, also those on Apache Kafka.
 test-all: checks
-	$(PYTEST) -n 2
+	$(PYTEST)
 
 # Runs the tests that `make test` leaves out.
 test-rest: checks
-	$(PYTEST) -n 2 -m "slow or kafka"
+	$(PYTEST) -m "slow or kafka"
 
 # Runs all tests and records their durations, which set the order of later runs.
 test-durations: checks
-	$(PYTEST) -n 2 --write-durations
+	$(PYTEST) --write-durations
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -125,7 +126,7 @@ security: checks
 	$(BIN)/uv tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive fraud_service
 	$(BIN)/uv tool run --quiet semgrep@1.185.0 scan --metrics=off --disable-version-check --error --quiet \
 	  --config ops/semgrep.yml fraud_service
-	$(PYTEST) --quiet -n 2 -m attack
+	$(PYTEST) --quiet -m attack
 	$(MAKE) fuzz SECONDS=5
 	@echo "nothing found; bill of materials: .cache/sbom.cdx.json, licences: docs/licences.md"
 
