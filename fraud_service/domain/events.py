@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_AMOUNT: Final = 10**13  # more than any real payment; below it, a float keeps cents exact
 
-VISIBLE: Final = {"pattern": pattern()}  # only for the published schema; `_require_visible` checks it faster
+VISIBLE: Final = {"pattern": pattern()}  # only for the published schema; `_decode_event` checks it faster
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128, extra_json_schema=VISIBLE)]
 Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}(?!\n)$", description="ISO 4217 alphabetic code")]
 Text = Annotated[str, msgspec.Meta(max_length=256, extra_json_schema=VISIBLE)]
@@ -285,8 +285,14 @@ def _amount(value: str | float) -> float:
 
 def _decode_event(decoder: msgspec.json.Decoder[M], value: bytes | None) -> M:
     message = _decode(decoder, value)
-    if not is_plain(value or b""):
-        _require_visible(message)
+    if is_plain(value or b""):
+        return message
+    for field in message.__struct_fields__:
+        text = getattr(message, field)
+        if isinstance(text, str) and has_hidden(text):
+            raise InvalidEvent(
+                DeadLetterReason.INVALID_FIELD, f"`$.{field}` has a control, bidirectional or invisible character"
+            )
     return message
 
 
@@ -305,15 +311,6 @@ def _decode(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T:
         raise InvalidEvent(DeadLetterReason.NOT_JSON, "the message is not valid JSON") from None
     except UnicodeDecodeError:
         raise InvalidEvent(DeadLetterReason.NOT_UTF8, "the message is not valid UTF-8") from None
-
-
-def _require_visible(message: TransactionMessage | LabelMessage) -> None:
-    for field in message.__struct_fields__:
-        text = getattr(message, field)
-        if isinstance(text, str) and has_hidden(text):
-            raise InvalidEvent(
-                DeadLetterReason.INVALID_FIELD, f"`$.{field}` has a control, bidirectional or invisible character"
-            )
 
 
 def _invalid(complaint: str) -> InvalidEvent:
