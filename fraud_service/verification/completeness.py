@@ -1,6 +1,6 @@
 """Every input has exactly one score or dead letter, every flagged score exactly one alert, all in the order of the log.
 
-The scores of a partition are in the partition of the same number, in the order of their inputs, and so are its alerts.
+Scores and alerts are in the partition of the same number as their inputs, and in the same order.
 Reading the three side by side proves completeness and the order of each card's transactions, in bounded memory.
 """
 
@@ -94,14 +94,8 @@ class Unmatched:
 class CompletenessCheck:
     """Check one partition: filter its inputs through `inputs`, pass every pair to `take`, then call `finish`.
 
-    Parameters
-    ----------
-    letters
-        The dead letters of the partition by offset.
-    alerts
-        The alerts of the partition; read only as far as the scores need them.
-    unmatched
-        Receives inputs and scores whose counterpart is not in this partition.
+    `letters` are the dead letters of the partition by offset. `alerts` are read only as far as the scores need them.
+    `unmatched` receives inputs and scores whose counterpart is not in this partition.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     schema: int
     input_offset: int
     score_offset: int
-    has_begun: bool
+    has_started: bool
     expired_cards: dict[str, bool]
     counts: dict[str, int]
     findings: list[Finding]
@@ -103,14 +103,8 @@ class DecisionVerifier:
     | `pending` | transactions after the last score |
     | `out_of_range` | outside the requested event times |
 
-    Parameters
-    ----------
-    views
-        Every snapshot that was published, by version.
-    models
-        Versions of every model that was published.
-    is_cut
-        Whether retention removed the first transactions.
+    `views` has every published snapshot by version, `models` the versions of every published model. `is_cut` says that
+    retention removed the first transactions.
     """
 
     def __init__(
@@ -127,7 +121,7 @@ class DecisionVerifier:
         self._models = models
         self._time_range = time_range
         self._is_cut = is_cut
-        self._has_begun = not is_cut
+        self._has_started = not is_cut
         self._expired_cards: dict[str, bool] = {}
         self._rebuilt, self._given = _Batch(), _Batch()
         self.profiles: dict[str, Profile] = {}
@@ -141,12 +135,12 @@ class DecisionVerifier:
 
     def checkpoint(self, input_offset: int, score_offset: int, findings: list[Finding]) -> Checkpoint:
         """Return the state after `flush`, to resume at these offsets."""
-        state = self._has_begun, self._expired_cards, dict(self.counts), findings, self.profiles
+        state = self._has_started, self._expired_cards, dict(self.counts), findings, self.profiles
         return Checkpoint(SCHEMA, input_offset, score_offset, *state)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Take over the state of an earlier verification of the partition."""
-        self._has_begun, self._expired_cards = checkpoint.has_begun, checkpoint.expired_cards
+        self._has_started, self._expired_cards = checkpoint.has_started, checkpoint.expired_cards
         self.counts.update(checkpoint.counts)
         self.profiles = checkpoint.profiles
 
@@ -174,7 +168,7 @@ class DecisionVerifier:
         if entry is None:
             yield from self._without_input(pair)
             return
-        self._has_begun = True
+        self._has_started = True
         if transaction is None:
             yield self._finding(Kind.UNREADABLE, pair, "the transaction cannot be read, and it has no dead letter")
             return
@@ -220,7 +214,7 @@ class DecisionVerifier:
         batch.cards.add(transaction.card_id)
 
     def _without_input(self, pair: Pair) -> Iterator[Finding]:
-        if not self._has_begun:
+        if not self._has_started:
             self.counts["inputs_expired"] += 1
         elif pair.head is None:
             yield self._finding(Kind.UNREADABLE, pair, "the score cannot be read")

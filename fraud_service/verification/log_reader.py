@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -25,14 +24,13 @@ from fraud_service.verification.decisions import DecisionVerifier
 from fraud_service.verification.report import Findings, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.decision import Policy
     from fraud_service.domain.events import Label
     from fraud_service.domain.records import LabelledRecord
     from fraud_service.kafka.topic_reader import Record
-    from fraud_service.security.signatures import Keyring
     from fraud_service.verification.decisions import TimeRange
 
 FOREVER_MS: Final = 1 << 62  # a verification forgets no snapshot
@@ -147,23 +145,19 @@ def empty_store(models: Iterable[OnnxForest]) -> SnapshotStore:
     return store
 
 
-def signed_records(
-    entries: Iterable[Record], role: str, keyring: Keyring, on_rejected: Callable[[Record, FraudServiceError], None]
-) -> Iterator[Record]:
-    """Yield the records that one of our keys has signed: scorers and learner reject the others, too."""
-    for entry in entries:
+def trusted(reader: TopicReader, settings: Settings, role: str, rejected: list[str]) -> Iterator[Record]:
+    """Read the records of a topic that one of our keys has signed: scorers and learner reject the others, too.
+
+    Adds the place and fault of every other record to `rejected`.
+    """
+    keyring = load_keyring(settings)
+    for entry in reader.read(getattr(settings.topics, role), 0):
         try:
             keyring.require(role, entry.key, entry.value, entry.headers)
         except RejectedRecord as error:
-            on_rejected(entry, error)
+            _reject(rejected, entry, error)
         else:
             yield entry
-
-
-def trusted(reader: TopicReader, settings: Settings, role: str, rejected: list[str]) -> Iterator[Record]:
-    """Read the signed records of a topic; adds the place and fault of every other one to `rejected`."""
-    entries = reader.read(getattr(settings.topics, role), 0)
-    return signed_records(entries, role, load_keyring(settings), partial(_reject, rejected))
 
 
 def risk_rows(reader: TopicReader, settings: Settings, rejected: list[str]) -> Iterator[tuple[str, str, bytes | None]]:

@@ -2,7 +2,7 @@
 
 The ends of the scores are read before those of the inputs, and snapshots after both. So every score that is read has
 its transaction and its snapshot. With `--resume`, a folder has the plan, the results of finished partitions and the
-checkpoints of the others, so that a replay that was stopped goes on from there.
+checkpoints of the others. A replay that was stopped continues from them.
 """
 
 from __future__ import annotations
@@ -71,10 +71,7 @@ class ResumeFolder(NamedTuple):
     def plan(self, asked: Plan) -> Plan:
         """Return the plan that is kept, with the ends it started with. Without one, keep the given plan.
 
-        Raises
-        ------
-        ConfigurationError
-            When the folder has a replay of another service, time or partitions, or cannot be read or written.
+        Raises `ConfigurationError` when the folder has another replay, or cannot be read or written.
         """
         kept = self.read("plan", Plan)
         if kept is None:

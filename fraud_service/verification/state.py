@@ -1,7 +1,7 @@
 """Check the state of cards: every profile on the changelog equals the fold of its card's decisions, byte for byte.
 
 A profile is a fold over the transactions of a card and the decisions on them, and both are on the topics. Each row of
-the changelog says up to which transaction it was made, so that the state of a running service can be checked, too.
+the changelog names the last transaction in it. So the state of a running service can be checked, too.
 """
 
 from __future__ import annotations
@@ -69,10 +69,7 @@ _rows = msgspec.msgpack.Decoder(_Row)
 class StateCheck:
     """Fold the decisions of one partition and compare every profile: pass each pair to `take`, then call `finish`.
 
-    Parameters
-    ----------
-    rows, folded
-        Empty maps on disk, for the rows of the changelog and the folded profiles.
+    `rows` and `folded` are empty maps on disk, for the rows of the changelog and the folded profiles.
     """
 
     def __init__(

@@ -39,12 +39,8 @@ def run_in_processes(
     """Run `work(*share, count)` for each share in a process of its own, and return the results in order.
 
     `work` is a function of a module that calls `count()` for every unit of work. `progress` receives the number of
-    further units that are done. An error of `work` is raised as it is, after the other workers are ended.
-
-    Raises
-    ------
-    FraudServiceError
-        When a worker process was killed.
+    further units that are done. An error of `work` is raised as it is, after the other workers are ended. Raises
+    `FraudServiceError` when a worker process was killed.
     """
     if len(shares) == 1:
         return [_run_counted(work, shares[0], progress)]

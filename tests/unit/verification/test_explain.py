@@ -119,4 +119,4 @@ def test_the_commands_print_the_proof_the_profile_and_the_risk(command, flagged,
     code, out = command("state", "--merchant", flagged.merchant_id, "--at", rfc3339(flagged.timestamp))
     assert json.loads(out)["snapshot"] == flagged.snapshot
     assert command("state", "--at", rfc3339(flagged.timestamp))[0] == 2
-    assert command("explain", "t-nobody")[0] == 1
+    assert command("explain", "t-unknown")[0] == 1

@@ -216,11 +216,11 @@ def test_transactions_after_the_last_score_are_pending(log):
 def test_a_stopped_replay_resumes_with_the_remaining_partitions(log, tmp_path, monkeypatch):
     whole = verified(log)
     log.serve(monkeypatch)
-    done, begun = replay._verify_partition, []
+    done, started = replay._verify_partition, []
 
     def ended_at_the_third(settings, asked, partition, *rest):
-        begun.append(partition)
-        if len(begun) == 3:
+        started.append(partition)
+        if len(started) == 3:
             raise KeyboardInterrupt
         return done(settings, asked, partition, *rest)
 
@@ -233,7 +233,7 @@ def test_a_stopped_replay_resumes_with_the_remaining_partitions(log, tmp_path, m
     grown.serve(monkeypatch)
     asked = folder.plan(replay.plan(log.settings, WHOLE))
     assert replay.verify(log.settings, asked, kept=folder) == whole
-    assert begun == [0, 1, 2, 2, 3]
+    assert started == [0, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(("stretch", "end"), [(1, 30), (7, 29), (7, 100), (40, 39), (40, 150)])
@@ -266,9 +266,8 @@ def test_a_replay_that_was_stopped_within_a_partition_resumes_there(log, tmp_pat
 
 def test_a_checkpoint_with_profiles_of_another_schema_is_rejected(tmp_path):
     folder = replay.ResumeFolder(tmp_path)
-    folder.write(
-        "0.checkpoint", Checkpoint(SCHEMA, 0, 0, has_begun=False, expired_cards={}, counts={}, findings=[], profiles={})
-    )
+    state = {"has_started": False, "expired_cards": {}, "counts": {}, "findings": [], "profiles": {}}
+    folder.write("0.checkpoint", Checkpoint(SCHEMA, 0, 0, **state))
     assert folder.read("0.checkpoint", Checkpoint).schema == SCHEMA
     other = msgspec.msgpack.decode((tmp_path / "0.checkpoint").read_bytes()) | {"schema": SCHEMA + 1}
     (tmp_path / "0.checkpoint").write_bytes(msgspec.msgpack.encode(other))

@@ -23,5 +23,5 @@ def test_profile_and_risk_are_those_of_the_event_time(log, monkeypatch):
     last = of_card[-1]
     risk = merchant_at(log.settings, last.merchant_id, last.timestamp)["risk"]
     assert risk["labelled_30d"] == last.features.merchant_labelled_30d
-    with pytest.raises(ConfigurationError, match=r"--card c-nobody: partition . has no transaction of it"):
-        profile_at(log.settings, "c-nobody", last.timestamp)
+    with pytest.raises(ConfigurationError, match=r"--card c-unknown: partition . has no transaction of it"):
+        profile_at(log.settings, "c-unknown", last.timestamp)

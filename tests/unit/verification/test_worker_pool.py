@@ -39,7 +39,7 @@ def test_results_are_in_order_and_progress_adds_up(shares):
     [("fail", TopicReadError, "topic x cannot be read"), ("die", FraudServiceError, "a worker process was killed")],
 )
 def test_the_error_of_one_worker_ends_the_others(reason, error, text):
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(error, match=text):
         run_in_processes(fail_or_wait, [(None,), (reason,)], lambda _: None)
-    assert time.monotonic() - begun < 45
+    assert time.monotonic() - started < 45
