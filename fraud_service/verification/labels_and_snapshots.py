@@ -16,7 +16,7 @@ from fraud_service.domain.risk import RiskTable
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.kafka.dead_letters import content_hash
 from fraud_service.processors.snapshot_reader import risk_row
-from fraud_service.verification.report import Findings, Kind
+from fraud_service.verification.report import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fraud_service.kafka.dead_letters import LetterHeaders
     from fraud_service.kafka.topic_reader import Record
     from fraud_service.security.signatures import Keyring
+    from fraud_service.verification.report import Findings
 
 
 def check_labels(
@@ -47,46 +48,38 @@ def check_labels(
 
 
 class ExampleDuplicates:
-    """Find examples that were trained twice, in eight bytes an example.
+    """Find examples that were trained twice, in 24 bytes an example.
 
-    A transaction is an example once; later records of it are corrections.
+    A transaction is an example once; later records of it are corrections. A reused id is another transaction.
     """
 
-    def __init__(self) -> None:
-        self._seen = array("Q")
-        self._repeated: set[int] = set()
-        self._located: set[int] = set()
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._identities, self._partitions, self._offsets = array("Q"), array("Q"), array("Q")
 
-    def add(self, entries: Iterable[Record], findings: Findings) -> None:
+    def add(self, entries: Iterable[Record]) -> None:
         """Read one partition of labelled examples."""
-        self._seen.extend(identity for _, identity in _identities(entries, findings))
+        for entry in entries:
+            self._findings.count("labelled")
+            try:
+                record = decode_labelled(entry.value or b"")
+            except InvalidRecord as error:
+                self._findings.add(Kind.UNREADABLE, entry, str(error))
+                continue
+            if not record.corrects:
+                self._identities.append(int.from_bytes(fingerprint64(repr(facts(record))), "big"))
+                self._partitions.append(entry.partition)
+                self._offsets.append(entry.offset)
 
-    def has_duplicates(self) -> bool:
-        """Whether some example was trained twice. Then `locate` finds where, in a second pass."""
-        seen, times = np.unique(np.frombuffer(self._seen, dtype=np.uint64), return_counts=True)
-        self._repeated = {int(identity) for identity in seen[times > 1]}
-        return bool(self._repeated)
-
-    def locate(self, entries: Iterable[Record], findings: Findings) -> None:
-        """Report the second examples in one partition."""
-        for entry, identity in _identities(entries, Findings()):
-            if identity in self._located:
-                findings.add(Kind.DUPLICATED, entry, "a second example of one transaction that is no correction")
-            if identity in self._repeated:
-                self._located.add(identity)
-
-
-def _identities(entries: Iterable[Record], findings: Findings) -> Iterator[tuple[Record, int]]:
-    """Yield each example that is no correction, and its identity. A reused id is another transaction."""
-    for entry in entries:
-        findings.count("labelled")
-        try:
-            record = decode_labelled(entry.value or b"")
-        except InvalidRecord as error:
-            findings.add(Kind.UNREADABLE, entry, str(error))
-            continue
-        if not record.corrects:
-            yield entry, int.from_bytes(fingerprint64(repr(facts(record))), "big")
+    def report(self, topic: str) -> None:
+        """Report every example that has an earlier one, in the order of reading."""
+        is_repeated = np.ones(len(self._identities), dtype=bool)
+        _, first = np.unique(np.frombuffer(self._identities, dtype=np.uint64), return_index=True)
+        is_repeated[first] = False
+        for number in np.flatnonzero(is_repeated):
+            place = topic, self._partitions[number], self._offsets[number]
+            detail = "a second example of one transaction that is no correction"
+            self._findings.add_at(Kind.DUPLICATED, *place, detail)
 
 
 def check_snapshots(entries: Iterable[Record], findings: Findings) -> Snapshot | None:

@@ -159,12 +159,10 @@ class _Verification:
         for number in self._cut.checked["labels"]:
             letters, committed = self._scope.letters.of(topic, number), self._cut.learned_labels[number]
             labels_and_snapshots.check_labels(self._read("labels", number), letters, committed, findings)
-        duplicates = labels_and_snapshots.ExampleDuplicates()
+        duplicates = labels_and_snapshots.ExampleDuplicates(findings)
         for number in self._cut.checked["labelled"]:
-            duplicates.add(self._read("labelled", number), findings)
-        if duplicates.has_duplicates():
-            for number in self._cut.checked["labelled"]:
-                duplicates.locate(self._read("labelled", number), findings)
+            duplicates.add(self._read("labelled", number))
+        duplicates.report(self._scope.names["labelled"])
 
     def _check_snapshots(self) -> None:
         findings, begins = self._findings, self._cut.signed_since

@@ -1,10 +1,11 @@
-"""Records without a valid signature are reported, and cause no finding about signed ones."""
+"""Records without a valid signature are reported, and so are examples that were trained twice."""
 
 from __future__ import annotations
 
 import pytest
 from support.worlds import HOUR, MONDAY, snapshot
 
+from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.risk import NO_RISK, encode_risk
 from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.kafka.topic_reader import Record
@@ -91,3 +92,21 @@ def test_a_risk_row_that_scorers_reject_is_left_out_of_the_digest(version):
     ]
     assert labels_and_snapshots.matches_risk_digest(entries, SECOND, findings)
     assert [(one.kind, one.offset) for one in findings.report().findings] == [(Kind.UNREADABLE, 1)]
+
+
+def test_every_second_example_of_a_transaction_is_reported_at_its_place_unless_it_is_a_correction(log):
+    findings, entries = Findings(), log.on("labelled")
+    duplicates = labels_and_snapshots.ExampleDuplicates(findings)
+    duplicates.report("labelled")  # without an example
+    first = next(one for one in entries if not decode_labelled(one.value).corrects)
+    correction = next(one for one in entries if decode_labelled(one.value).corrects)
+    copies = [one._replace(partition=3, offset=900 + n) for n, one in enumerate([first, correction, first])]
+    duplicates.add([*entries, copies[0]._replace(value=b"{"), *copies])
+    duplicates.report("labelled")
+    report = findings.report()
+    assert report.counts["labelled"] == len(entries) + 4
+    assert [(one.kind, one.topic, one.partition, one.offset) for one in report.findings] == [
+        (Kind.UNREADABLE, first.topic, 3, 900),
+        (Kind.DUPLICATED, "labelled", 3, 900),
+        (Kind.DUPLICATED, "labelled", 3, 902),
+    ]

@@ -115,9 +115,11 @@ def test_every_decision_and_snapshot_is_recomputed_and_nothing_is_wrong(log, mon
     report = completeness(log)
     assert report.is_clean
     assert (report.counts["reused_ids"], report.counts["duplicates"]) == (1, 2)
-    findings, duplicates = Findings(), ExampleDuplicates()
-    duplicates.add(log.on("labelled"), findings)
-    assert not duplicates.has_duplicates()
+    findings = Findings()
+    duplicates = ExampleDuplicates(findings)
+    duplicates.add(log.on("labelled"))
+    duplicates.report(log.settings.topics.labelled)
+    assert findings.report().is_clean
     log.serve(monkeypatch)
     rebuild_snapshots(log.settings, findings)
     assert findings.report().is_clean
