@@ -37,9 +37,9 @@ _alerts = msgspec.json.Decoder(AlertRecord)
 class PartitionScope(NamedTuple):
     """Which part of a partition to check. Inputs and scores outside `inputs` and `scores` are only matched.
 
-    `committed` is the group's offset on the inputs, None before its first commit. `moment` is the broker's time of the
-    first records if older ones expired or are left out, otherwise -1: a record that is not newer may have its
-    counterpart among the older ones. `alerts_moment` is the same for alerts, which have their own retention. Alerts
+    `committed` is the group's offset on the inputs, None before its first commit. If older records expired or are left
+    out, `incomplete_until_ms` is the broker's time of the first ones, otherwise -1. The counterpart of a record up to
+    then may be missing. `alerts_incomplete_until_ms` is the same for alerts, which have their own retention. Alerts
     from `open_alerts` on may belong to scores that were not visible when the offsets were captured.
     """
 
@@ -49,8 +49,8 @@ class PartitionScope(NamedTuple):
     scores: OffsetRange
     committed: int | None
     open_alerts: int
-    moment: int = -1
-    alerts_moment: int = -1
+    incomplete_until_ms: int = -1
+    alerts_incomplete_until_ms: int = -1
 
 
 class Unmatched:
@@ -181,7 +181,7 @@ class CompletenessCheck:
         had_alert = self._alerts.has_matched(key)
         found = self._alerts.take(key)
         if found is None:
-            if score.timestamp <= max(self._scope.moment, self._scope.alerts_moment):
+            if score.timestamp <= max(self._scope.incomplete_until_ms, self._scope.alerts_incomplete_until_ms):
                 self._findings.count("alerts_expired")
             elif not had_alert:  # otherwise the second score is what is wrong
                 self._findings.add(Kind.MISSING, score, "a flagged transaction has no alert")
@@ -212,20 +212,20 @@ class CompletenessCheck:
     def _on_missing_score(self, entry: Record) -> None:
         if self._scope.committed is None or entry.offset >= self._scope.committed:
             self._findings.count("pending")
-        elif entry.timestamp <= self._scope.moment:
+        elif entry.timestamp <= self._scope.incomplete_until_ms:
             self._findings.count("scores_expired")
         else:
             self._unmatched.inputs.setdefault(identify(entry)[0], []).append(entry)
 
     def _on_missing_input(self, pair: Pair, score: Record, record: ScoreRecord) -> None:
-        if score.timestamp <= self._scope.moment:
+        if score.timestamp <= self._scope.incomplete_until_ms:
             self._findings.count("scores_of_older_inputs")
         else:
             key = record.card_id, record.transaction_id
             self._unmatched.scores.setdefault(key, []).append((score, pair.is_repeated))
 
     def _on_surplus_alert(self, entry: Record, record: AlertRecord) -> None:
-        if entry.timestamp <= self._scope.moment:
+        if entry.timestamp <= self._scope.incomplete_until_ms:
             self._findings.count("alerts_of_older_inputs")
         elif entry.offset >= self._scope.open_alerts:
             self._findings.count("alerts_in_flight")

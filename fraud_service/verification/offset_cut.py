@@ -24,8 +24,9 @@ class OffsetCut(NamedTuple):
 
     `present` is everything on a topic, `checked` leaves out records from before `--since` and records whose
     counterparts expired. Alerts from `open_alerts` on may belong to scores that are not visible. `processed`,
-    `learned_labels` and `learned_scores` are the committed offsets of the groups. `moments` and `alerts_moments` are
-    described at `PartitionScope`. Snapshots and risk rows from `signed_since` on must be signed.
+    `learned_labels` and `learned_scores` are the committed offsets of the groups. `PartitionScope` describes
+    `incomplete_until_ms` and `alerts_incomplete_until_ms`. Snapshots and risk rows must be signed from `signed_since`
+    on.
     """
 
     present: dict[str, Ranges]
@@ -34,8 +35,8 @@ class OffsetCut(NamedTuple):
     processed: Offsets
     learned_labels: Offsets
     learned_scores: Offsets
-    moments: dict[int, int]
-    alerts_moments: dict[int, int]
+    incomplete_until_ms: dict[int, int]
+    alerts_incomplete_until_ms: dict[int, int]
     signed_since: dict[str, int]
 
 

@@ -273,8 +273,8 @@ class _PartitionCheck:
             cut.checked["scores"][number],
             cut.processed[number],
             cut.open_alerts[number],
-            cut.moments.get(number, -1),
-            cut.alerts_moments.get(number, -1),
+            cut.incomplete_until_ms.get(number, -1),
+            cut.alerts_incomplete_until_ms.get(number, -1),
         )
 
     def _verifier(self, number: int) -> DecisionVerifier | None:
