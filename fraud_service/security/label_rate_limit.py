@@ -4,7 +4,7 @@ A label above a limit becomes a dead letter for an operator to examine. The limi
 order of the log. So the same log always gives the same result.
 
 The state of a partition is one small row, in which cards share `CELLS` counters. So the count of a card is never too
-low, but a card that shares its counter with a busy one may reach the limit too early.
+low. But a card that shares its counter with a busy one may reach the limit too early.
 """
 
 from __future__ import annotations

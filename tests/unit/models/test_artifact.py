@@ -63,7 +63,7 @@ def alter(path, place):
     path.write_bytes(data)
 
 
-def complaint(folder):
+def error_of(folder):
     with pytest.raises(ModelError) as caught:
         OnnxForest.load(folder)
     return str(caught.value)
@@ -85,16 +85,16 @@ def test_an_untouched_copy_loads_and_scores_the_same(folder, shipped):
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_file_with_one_altered_bit_is_rejected_by_name_before_anything_is_parsed(folder, name, place):
     alter(folder / name, place)
-    said = complaint(folder)
-    assert f"{folder / name} has SHA-256" in said
-    assert "restore it or train the model again" in said
+    message = error_of(folder)
+    assert f"{folder / name} has SHA-256" in message
+    assert "restore it or train the model again" in message
 
 
 @pytest.mark.parametrize("name", [MODEL, TREES])
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_file_of_another_artifact_is_rejected(folder, name):
     (folder / name).write_bytes(b"\x08\x0a\x12\x04evil" if name == MODEL else b"[" * 100_000)
-    assert f"{folder / name} has SHA-256" in complaint(folder)
+    assert f"{folder / name} has SHA-256" in error_of(folder)
 
 
 @pytest.mark.parametrize("name", [MODEL, TREES])
@@ -102,29 +102,29 @@ def test_a_file_of_another_artifact_is_rejected(folder, name):
 def test_a_file_whose_digest_is_not_in_the_manifest_is_rejected(folder, name):
     digests = msgspec.json.decode((folder / MANIFEST).read_bytes())["sha256"]
     change_manifest(folder, sha256={other: digest for other, digest in digests.items() if other != name})
-    assert f"{folder / name} has SHA-256" in complaint(folder)
+    assert f"{folder / name} has SHA-256" in error_of(folder)
 
 
 @pytest.mark.parametrize("name", [MODEL, TREES])
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    said = complaint(folder)
-    assert f"{folder / name} cannot be read" in said
-    assert "train the model again" in said
+    message = error_of(folder)
+    assert f"{folder / name} cannot be read" in message
+    assert "train the model again" in message
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_folder_without_a_manifest_says_how_to_get_a_model(folder):
     (folder / MANIFEST).unlink()
-    said = complaint(folder)
-    assert f"no model at {folder}" in said
-    assert "fraud-service train" in said
-    assert "FRAUD_MODEL_DIR" in said
+    message = error_of(folder)
+    assert f"no model at {folder}" in message
+    assert "fraud-service train" in message
+    assert "FRAUD_MODEL_DIR" in message
 
 
 def test_a_folder_that_does_not_exist_says_how_to_get_a_model(tmp_path):
-    assert "run `fraud-service train` or set FRAUD_MODEL_DIR" in complaint(tmp_path / "nowhere")
+    assert "run `fraud-service train` or set FRAUD_MODEL_DIR" in error_of(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -134,43 +134,43 @@ def test_a_folder_that_does_not_exist_says_how_to_get_a_model(tmp_path):
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_an_unreadable_manifest_is_rejected(folder, content):
     (folder / MANIFEST).write_bytes(content)
-    assert f"{folder / MANIFEST} is not a manifest" in complaint(folder)
+    assert f"{folder / MANIFEST} is not a manifest" in error_of(folder)
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_another_format_is_rejected(folder):
     change_manifest(folder, format=1)
-    assert complaint(folder) == f"{folder} has format 1, but this version reads 2: train the model again"
+    assert error_of(folder) == f"{folder} has format 1, but this version reads 2: train the model again"
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_model_of_another_feature_contract_is_rejected(folder):
     change_manifest(folder, features_version=FEATURES_VERSION + 1)
-    said = complaint(folder)
-    assert f"trained on features version {FEATURES_VERSION + 1}" in said
-    assert f"computes version {FEATURES_VERSION}" in said
-    assert "train the model again" in said
+    message = error_of(folder)
+    assert f"trained on features version {FEATURES_VERSION + 1}" in message
+    assert f"computes version {FEATURES_VERSION}" in message
+    assert "train the model again" in message
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_the_error_of_a_model_with_other_features_names_them(folder):
     change_manifest(folder, features=["shoe_size", *NAMES[1:]])
-    said = complaint(folder)
-    assert "unknown here: ['shoe_size']" in said
-    assert f"missing there: ['{NAMES[0]}']" in said
+    message = error_of(folder)
+    assert "unknown here: ['shoe_size']" in message
+    assert f"missing there: ['{NAMES[0]}']" in message
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_the_same_features_in_another_order_are_rejected(folder):
     change_manifest(folder, features=list(NAMES[::-1]))
-    assert "train the model again" in complaint(folder)
+    assert "train the model again" in error_of(folder)
 
 
 @pytest.mark.parametrize("figures", ["centre", "scale"])
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_manifest_that_does_not_standardise_every_feature_is_rejected(folder, figures):
     change_manifest(folder, **{figures: [1.0] * (len(NAMES) - 1)})
-    assert "does not standardise every feature" in complaint(folder)
+    assert "does not standardise every feature" in error_of(folder)
 
 
 @pytest.mark.parametrize(
@@ -191,20 +191,20 @@ def test_a_manifest_that_does_not_standardise_every_feature_is_rejected(folder, 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_manifest_with_a_value_out_of_bounds_is_rejected(folder, changes):
     change_manifest(folder, **changes)
-    assert f"{folder / MANIFEST}" in complaint(folder)
+    assert f"{folder / MANIFEST}" in error_of(folder)
 
 
 @pytest.mark.parametrize("leaves", [-1, 0, 1229, int(1e11), 10**30])
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_manifest_with_a_wrong_number_of_leaves_is_rejected(folder, leaves):
     change_manifest(folder, leaves=leaves)
-    assert f"says {leaves} leaves, but its trees have 1230" in complaint(folder)
+    assert f"says {leaves} leaves, but its trees have 1230" in error_of(folder)
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_bytes_that_are_not_a_model_are_rejected_even_with_a_correct_digest(folder):
     replace(folder, MODEL, b"\x08\x0a\x12\x04nonsense")
-    assert "is not the graph of its trees" in complaint(folder)
+    assert "is not the graph of its trees" in error_of(folder)
 
 
 def as_onnx(change):
@@ -262,14 +262,14 @@ def test_the_onnx_library_reads_our_graph_and_writes_the_same_bytes():
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_onnx_with_anything_besides_its_trees_never_reaches_the_runtime(folder, change):
     replace(folder, MODEL, as_onnx(change))
-    assert "is not the graph of its trees" in complaint(folder)
+    assert "is not the graph of its trees" in error_of(folder)
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_a_file_above_the_maximum_size_is_rejected_before_it_is_hashed(folder):
     with (folder / MODEL).open("r+b") as file:
         file.truncate(artifact.MAX_BYTES + 1)
-    assert f"has more than {artifact.MAX_BYTES} bytes" in complaint(folder)
+    assert f"has more than {artifact.MAX_BYTES} bytes" in error_of(folder)
 
 
 def test_a_message_above_the_maximum_size_is_rejected_before_it_is_decoded():
@@ -296,18 +296,18 @@ def test_any_error_while_a_received_model_loads_is_a_model_error(monkeypatch, er
 @pytest.mark.parametrize("nonsense", [b"{", b'{"base": 0}', b'{"base": "\xff"}'])
 def test_unreadable_trees_are_rejected_even_with_a_correct_digest(folder, nonsense):
     replace(folder, TREES, nonsense)
-    assert f"{folder / TREES}" in complaint(folder)
+    assert f"{folder / TREES}" in error_of(folder)
 
 
 @pytest.mark.usefixtures("nothing_is_parsed")
 def test_the_error_of_inconsistent_trees_names_the_model_version(folder):
     replace(folder, TREES, msgspec.msgpack.encode(INCONSISTENT_TREES["share_above_one"]))
-    said = complaint(folder)
-    assert "has invalid trees: a value is not a fraud share" in said
-    assert "forest-" in said
+    message = error_of(folder)
+    assert "has invalid trees: a value is not a fraud share" in message
+    assert "forest-" in message
 
 
 def test_too_many_nodes_are_rejected_before_they_are_decoded(folder):
     count = MAX_NODES + 1
     replace(folder, TREES, msgspec.msgpack.encode(two_trees(left=[-1] * count)))
-    assert "length" in complaint(folder)
+    assert "length" in error_of(folder)

@@ -119,10 +119,10 @@ def test_learning_changes_the_weights_of_features_and_of_leaves():
 
 def test_a_restarted_learner_has_the_same_bits_in_every_weight():
     model = trained()
-    again = learner(model.state())
-    assert again.export() == model.export()
-    assert again.state() == model.state()
-    assert state_of(again).iterations == 50
+    restarted = learner(model.state())
+    assert restarted.export() == model.export()
+    assert restarted.state() == model.state()
+    assert state_of(restarted).iterations == 50
 
 
 def test_a_state_of_another_pretrained_model_is_ignored():

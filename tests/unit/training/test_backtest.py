@@ -45,7 +45,7 @@ def models(tmp_path_factory):
 
 
 def command(world, models, folder, *more, name="a"):
-    """Run the command; returns what it said and the files it wrote."""
+    """Run the command; returns its summary and the files it wrote."""
     files = [folder / f"{name}.{suffix}" for suffix in ("parquet", "json", "html")]
     outputs = [str(word) for pair in zip(("--scores", "--json", "--report"), files, strict=True) for word in pair]
     result = CliRunner().invoke(
@@ -61,21 +61,21 @@ def first(world, models, tmp_path_factory):
 
 
 def test_the_same_input_gives_the_same_bytes(first, world, models, tmp_path):
-    said, files = first
+    summary, files = first
     again, others = command(world, models, tmp_path)
-    assert again == said
+    assert again == summary
     for one, other in zip(files, others, strict=True):
         assert one.read_bytes() == other.read_bytes()
 
 
 def test_there_is_one_row_for_each_transaction_from_the_first_day_reported(first, world):
-    said, (scores, *_) = first
+    summary, (scores, *_) = first
     rows = parquet.read_table(scores).to_pylist()
     begin = instant(f"{FROM}T00:00:00Z", "date")
     expected = [event.transaction for event in History.open(world, start=begin)]
     assert [row["transaction_id"] for row in rows] == [transaction.transaction_id for transaction in expected]
-    assert said["transactions"] == len(rows)
-    assert {row["model"] for row in rows} == {said["model"]}
+    assert summary["transactions"] == len(rows)
+    assert {row["model"] for row in rows} == {summary["model"]}
     assert all(0 <= row["score"] <= 1 for row in rows)
 
 
@@ -129,12 +129,12 @@ def test_a_run_can_be_compared_with_another(first, world, models, tmp_path):
 def test_a_re_fit_that_is_better_scores_from_then_on(world, tmp_path, models, monkeypatch):
     for choice in CANDIDATE_PARAMETERS:
         monkeypatch.setitem(choice, "n_estimators", 20)
-    said, (scores, figures, report) = command(world, models, tmp_path, "--refit-every", "7d", "--no-online")
+    summary, (scores, figures, report) = command(world, models, tmp_path, "--refit-every", "7d", "--no-online")
     refits = json.loads(figures.read_bytes())["refits"]
     assert [refit["at"][:10] for refit in refits] == ["2024-01-27", "2024-02-03"]
     promoted = [refit["promoted"] for refit in refits if refit["promoted"]]
     used = list(dict.fromkeys(parquet.read_table(scores)["model"].to_pylist()))
-    assert used == [said["model"], *promoted]
+    assert used == [summary["model"], *promoted]
     for refit in refits:
         better = refit["challenger"] is not None and refit["challenger"] > refit["champion"] + refit["margin"]
         assert bool(refit["promoted"]) is better

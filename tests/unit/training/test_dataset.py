@@ -12,7 +12,7 @@ from fraud_service.domain.features import NAMES
 from fraud_service.training.dataset import TrainingWindow, collect
 
 
-def known(event, **facts):
+def changed(event, **facts):
     return msgspec.structs.replace(event, **facts)
 
 
@@ -21,8 +21,8 @@ def test_a_fraud_known_only_after_window_and_delay_counts_as_legitimate():
     window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
     deadline = window.end + window.label_delay
     in_time, too_late = list(events), list(events)
-    in_time[30] = known(events[30], labelled_at=deadline)
-    too_late[30] = known(events[30], labelled_at=deadline + 1)
+    in_time[30] = changed(events[30], labelled_at=deadline)
+    too_late[30] = changed(events[30], labelled_at=deadline + 1)
     assert collect(in_time, window).labels.sum() == 30
     labels = collect(too_late, window).labels
     assert labels.sum() == 29
@@ -39,7 +39,7 @@ def test_transactions_after_the_window_change_no_example():
 def test_a_label_known_after_the_window_changes_no_feature():
     window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
     events = hourly_history(90)
-    other = [*events[:80], *(known(event, is_fraud=not event.is_fraud) for event in events[80:])]
+    other = [*events[:80], *(changed(event, is_fraud=not event.is_fraud) for event in events[80:])]
     assert collect(other, window).features.tolist() == collect(events, window).features.tolist()
 
 
@@ -56,13 +56,13 @@ def test_a_duplicate_transaction_is_one_example():
     window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
     assert len(collect([*events[:41], events[40], *events[41:]], window).labels) == 90
     later = msgspec.structs.replace(events[40].transaction, timestamp=MONDAY + 41 * HOUR)
-    another = known(events[40], transaction=later)  # under a used id
+    another = changed(events[40], transaction=later)  # under a used id
     assert len(collect([*events[:41], another, *events[41:]], window).labels) == 91
 
 
 def test_a_transaction_without_a_label_counts_as_legitimate():
     events = hourly_history(90)
-    events[30] = known(events[30], is_fraud=None, labelled_at=None)
+    events[30] = changed(events[30], is_fraud=None, labelled_at=None)
     assert not collect(events, TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)).labels[30]
 
 

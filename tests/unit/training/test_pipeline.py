@@ -51,16 +51,16 @@ def world(tmp_path_factory):
 def trained(quick, world, tmp_path_factory):
     """Train once; gives the folder and the manifest."""
     folder = tmp_path_factory.mktemp("trained") / "new" / "folder"
-    turns = []
+    calls = []
     manifest = train(
         History.open(world),
         folder,
         start=None,
         label_delay=7 * DAY,
         source="a small world",
-        progress=lambda: turns.append(1),
+        progress=lambda: calls.append(1),
     )
-    assert len(turns) == len(History.open(world))
+    assert len(calls) == len(History.open(world))
     return folder, manifest
 
 
