@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -72,8 +73,8 @@ def _score(settings: Settings, health: Health, metrics: ScorerMetrics, model: On
     with ExitStack() as stack:
         snapshots = SnapshotStore(factories.first_snapshot(model))
         detector = Detector(model, factories.policy(settings))
-        models = ModelRegistry(model, reject_model(metrics), detector=detector, snapshots=snapshots)
-        handlers = {SWITCH_KEY: switch_online_model(snapshots, metrics)}
+        models = ModelRegistry(model, partial(reject_model, metrics), detector=detector, snapshots=snapshots)
+        handlers = {SWITCH_KEY: partial(switch_online_model, snapshots, metrics)}
         topic = stack.enter_context(closing(ModelTopicReader(settings, spec.group, handlers, metrics.count_rejected)))
         update_models = follow(topic, models.activate_newest)
         reader = SnapshotReader(settings, snapshots, metrics.count_rejected, update_models)
@@ -118,7 +119,7 @@ def _learn(settings: Settings, health: Health, metrics: LearnerMetrics, model: O
             metrics.model.info({"pretrained": active.version})
             log.info("model_activated", model=active.version)
 
-        models = ModelRegistry(model, reject_model(metrics), show)
+        models = ModelRegistry(model, partial(reject_model, metrics), show)
         handlers = {REFIT_KEY: lambda data: metrics.show_refit(decode_refit(data))}
         topic = stack.enter_context(closing(ModelTopicReader(settings, spec.group, handlers, metrics.count_rejected)))
         update_models = follow(topic, models.activate_last)
@@ -192,26 +193,18 @@ def follow(topic: ModelTopicReader, activate: Callable[[Iterable[bytes]], None])
     return lambda is_complete: activate(topic.read_to_end() if is_complete else topic.read_available())
 
 
-def reject_model(metrics: ScorerMetrics | LearnerMetrics) -> Callable[[ModelError], None]:
-    """Return the handler of promoted models that fail their check: count and log them."""
-
-    def reject(error: ModelError) -> None:
-        metrics.count_rejected(RejectReason.INVALID)
-        _model_rejected(RejectReason.INVALID, reason=str(error))
-
-    return reject
+def reject_model(metrics: ScorerMetrics | LearnerMetrics, error: ModelError) -> None:
+    """Count and log a promoted model that fails its check."""
+    metrics.count_rejected(RejectReason.INVALID)
+    _model_rejected(RejectReason.INVALID, reason=str(error))
 
 
-def switch_online_model(snapshots: SnapshotStore, metrics: ScorerMetrics) -> Callable[[bytes], None]:
-    """Return the handler of records that switch the online model on or off."""
-
-    def switch(data: bytes) -> None:
-        wanted = decode_switch(data)
-        snapshots.switch_online_model(online=wanted.online)
-        metrics.online.set(wanted.online)
-        log.warning("online_model_switched", on=wanted.online)
-
-    return switch
+def switch_online_model(snapshots: SnapshotStore, metrics: ScorerMetrics, data: bytes) -> None:
+    """Apply a record that switches the online model on or off."""
+    wanted = decode_switch(data)
+    snapshots.switch_online_model(online=wanted.online)
+    metrics.online.set(wanted.online)
+    log.warning("online_model_switched", on=wanted.online)
 
 
 def _snapshot_observer(reader: SnapshotReader, snapshots: SnapshotStore, metrics: ScorerMetrics) -> Callable[[], None]:

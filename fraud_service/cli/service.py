@@ -72,11 +72,8 @@ def demo(
     """
     from fraud_service.demo import Plan, run
 
-    run(
-        settings.load(bootstrap_servers=bootstrap),
-        Plan(seconds=seconds, rate=rate, days=days),
-        own_kafka=bootstrap is not None,
-    )
+    plan = Plan(seconds=seconds, rate=rate, days=days)
+    run(settings.load(bootstrap_servers=bootstrap), plan, own_kafka=bootstrap is not None)
 
 
 @topics_app.command("list")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from io import StringIO
 from types import SimpleNamespace
@@ -261,7 +261,7 @@ def read_model_records(data: bytes) -> int:
     ring = (Keyring(), RING)[given.number(2)]
     reader, snapshots, rejected = _Reader(), SnapshotStore(untrained("forest-1", online_model())), []
     handlers = {
-        SWITCH_KEY: service.switch_online_model(snapshots, SCORER),
+        SWITCH_KEY: partial(service.switch_online_model, snapshots, SCORER),
         REFIT_KEY: lambda data: LEARNER.show_refit(decode_refit(data)),
     }
     with (
