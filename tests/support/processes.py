@@ -1,4 +1,4 @@
-"""Run the service as its users do: real processes of the real command line against a real broker."""
+"""Run processes of the service against a real broker, and commands of the command line in this process."""
 
 from __future__ import annotations
 
