@@ -1,4 +1,4 @@
-"""A service moved to more partitions on Apache Kafka: it goes on as if it had never been moved."""
+"""Move a service to more partitions on Apache Kafka. Its scores are those of a service that was not moved."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOVED = "2024-01-03"  # the day of the history on which it moves
 
 
 def play(settings, file, folder, *options: str) -> None:
-    """Run a service as long as it takes to feed a part of the history in step."""
+    """Run a service while feeding a part of the history, paced by event time."""
     scorer, learner = (Service.patient(settings, verb, folder / verb) for verb in ("score", "learn"))
     with scorer, learner:
         scorer.await_ready()
@@ -44,9 +44,9 @@ def play(settings, file, folder, *options: str) -> None:
 
 
 def is_read(settings) -> bool:
-    with TopicReader(settings, "test-read") as archive:
+    with TopicReader(settings, "test-read") as reader:
         try:
-            require_all_read(settings, archive)
+            require_all_read(settings, reader)
         except PreflightError:
             return False
     return True
@@ -58,7 +58,7 @@ def command(settings, *words: str):
 
 @pytest.fixture(scope="module")
 def moved(apache_kafka, tmp_path_factory):
-    """Two days with two partitions, a move to five, and two more days."""
+    """Feed two days with two partitions, move to five partitions, and feed two more days."""
     folder = tmp_path_factory.mktemp("repartition")
     file = folder / "history.parquet"
     write(World(seed=3, cards=700, merchants=120, days=4), file)
@@ -87,7 +87,7 @@ def moved(apache_kafka, tmp_path_factory):
 def test_every_score_equals_that_of_a_service_that_was_not_repartitioned(moved):
     old, new, history = moved
     model = factories.pretrained(new)
-    rehearsal = InMemoryService(
+    backtest = InMemoryService(
         Detector(model, factories.policy(new)),
         factories.first_snapshot(model),
         factories.restore(model),
@@ -95,7 +95,7 @@ def test_every_score_equals_that_of_a_service_that_was_not_repartitioned(moved):
         NegativeSampler(new.negative_sample_rate),
         DAY,
     )
-    expected = {v.transaction.transaction_id: encode_record(score_record(v)) for v in rehearsal.run(history)}
+    expected = {v.transaction.transaction_id: encode_record(score_record(v)) for v in backtest.run(history)}
     found = {
         decode_score(message.value()).transaction_id: message.value()
         for settings in (old, new)

@@ -1,4 +1,4 @@
-"""History through Apache Kafka as fast as it goes, in step: the scores are those of the backtest, in every bit."""
+"""Feed a history through Apache Kafka, paced by event time. The scores equal those of the backtest, byte for byte."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fraud_service.verification.decisions import TimeRange
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
-# An hour of lead: at night no quarter of an hour is sure to have a payment, without which no boundary is closed.
+# A delay of an hour: a payment must close each boundary before, and at night there is not one every quarter of an hour.
 INTERVAL = 4 * HOUR
 OPTIONS = {"FRAUD_SNAPSHOT_INTERVAL": "4h", "FRAUD_SNAPSHOT_ACTIVATION_DELAY": "1h", "FRAUD_LABEL_MATURITY": "1d"}
 
@@ -41,8 +41,8 @@ PROMOTION = "2024-01-03"  # the day of the history before which another model is
 
 @pytest.fixture(scope="module")
 def outcome(apache_kafka, tmp_path_factory):
-    """A service with two scorers, fed in step; in the middle of its history another model is promoted."""
-    folder = tmp_path_factory.mktemp("lockstep")
+    """Feed a service with two scorers, paced by event time. Promote another model in the middle of the history."""
+    folder = tmp_path_factory.mktemp("paced")
     file = folder / "history.parquet"
     write(World(seed=3, cards=700, merchants=120, days=4), file)
     settings = fresh_settings(apache_kafka.bootstrap, folder).model_copy(
@@ -90,7 +90,7 @@ def test_a_fast_paced_replay_gives_the_scores_of_the_backtest(outcome):
     settings, history = outcome
     model = factories.pretrained(settings)
     detector = Detector(model, factories.policy(settings))
-    rehearsal = InMemoryService(
+    backtest = InMemoryService(
         detector,
         factories.first_snapshot(model),
         factories.restore(model),
@@ -101,16 +101,16 @@ def test_a_fast_paced_replay_gives_the_scores_of_the_backtest(outcome):
     promoted = OnnxForest(other_model())
     models = ModelRegistry(
         model,
-        on_activated=lambda active: rehearsal.promote(active, factories.restore(active)),
+        on_activated=lambda active: backtest.promote(active, factories.restore(active)),
         detector=detector,
-        snapshots=rehearsal.snapshots,
+        snapshots=backtest.snapshots,
     )
 
     def promote(result) -> None:
         if result.as_of + INTERVAL == instant(f"{PROMOTION}T00:00:00Z", "promotion"):
             models.activate(promoted)
 
-    assessments = rehearsal.run(history, promote)
+    assessments = backtest.run(history, promote)
     expected = {one.transaction.transaction_id: encode_record(score_record(one)) for one in assessments}
     scores = {decode_score(m.value()).transaction_id: m.value() for m in read_all(settings, settings.topics.scores)}
     snapshots = {decode_score(value).snapshot for value in scores.values()}
@@ -127,7 +127,7 @@ def test_no_score_of_a_paced_replay_is_stale(outcome):
 
 @pytest.fixture(scope="module")
 def recovered(apache_kafka, tmp_path_factory, outcome):
-    """A service with five partitions instead of four, made from the input topics of the first one alone."""
+    """Rebuild the service with five partitions instead of four, from its input topics alone."""
     lost, _ = outcome
     producer = clients.producer(lost)
     future = transaction("t-future", 4_000_000_000_000, card_id="c-future")
@@ -156,8 +156,14 @@ def recovered(apache_kafka, tmp_path_factory, outcome):
 
 
 def test_a_rebuilt_service_gives_the_same_scores(outcome, recovered):
-    (lost, history), (again, told) = outcome, recovered
-    assert told == {"transactions": len(history) + 1, "labels": len(history), "models": 1, "future": 1, "too_large": 0}
+    (lost, history), (again, counts) = outcome, recovered
+    assert counts == {
+        "transactions": len(history) + 1,
+        "labels": len(history),
+        "models": 1,
+        "future": 1,
+        "too_large": 0,
+    }
     scores = [by_transaction(settings) for settings in (lost, again)]
     assert len(scores[0]) == len(history)
     assert scores[0] == scores[1]
