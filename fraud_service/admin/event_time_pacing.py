@@ -38,8 +38,8 @@ class EventTimePacer:
     real time either, so the pacer does not wait for one.
     """
 
-    def __init__(self, settings: Settings, calendar: LearningSchedule) -> None:
-        self._calendar = calendar
+    def __init__(self, settings: Settings, schedule: LearningSchedule) -> None:
+        self._schedule = schedule
         names = settings.topics
         self._inputs = [TopicPartition(names.transactions, number) for number in range(settings.partitions)]
         self._group = clients.reader(settings, settings.scorer_group)  # reads committed offsets, and never joins
@@ -63,14 +63,14 @@ class EventTimePacer:
 
         Raises `FatalStreamError` when the service makes no progress for two minutes.
         """
-        number = timestamp // self._calendar.interval
-        needed = (timestamp - self._calendar.activation_delay) // self._calendar.interval
+        number = timestamp // self._schedule.interval
+        needed = (timestamp - self._schedule.activation_delay) // self._schedule.interval
         if self._passed is None:
             self._passed = number
             self._read_snapshots()
-            self._first = number if self._newest < 0 else self._newest // self._calendar.interval
+            self._first = number if self._newest < 0 else self._newest // self._schedule.interval
             return
-        if self._first < needed <= self._passed and needed * self._calendar.interval > self._newest:
+        if self._first < needed <= self._passed and needed * self._schedule.interval > self._newest:
             flush()
             self._await(lambda: self._has_snapshot(needed), "the learner has not published the next snapshot")
         if number > self._passed:
@@ -88,7 +88,7 @@ class EventTimePacer:
 
     def _has_snapshot(self, boundary: int) -> bool:
         self._read_snapshots()
-        return self._newest >= boundary * self._calendar.interval
+        return self._newest >= boundary * self._schedule.interval
 
     def _read_snapshots(self) -> None:
         """Read the topic of snapshots to its present end."""

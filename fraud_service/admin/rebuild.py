@@ -61,7 +61,7 @@ def rebuild(
     source: Settings,
     topics: SourceTopics,
     target: Settings,
-    calendar: LearningSchedule,
+    schedule: LearningSchedule,
     on_size: Callable[[int], None],
     progress: Callable[[], None],
 ) -> RebuildCounts:
@@ -79,7 +79,7 @@ def rebuild(
         on_size(sum(span.end - span.begin for span in spans[topics.transactions].values()))
         keeps_partitions = len(spans[topics.transactions]) == target.partitions
         producer = stack.enter_context(HistoryProducer(target))
-        pacer = stack.enter_context(EventTimePacer(target, calendar))
+        pacer = stack.enter_context(EventTimePacer(target, schedule))
         for entry in _in_order(source, spans, stack):
             partition = entry.partition if keeps_partitions else partitioner.PARTITION_BY_KEY
             received = bounded(Received(*entry[:6]))

@@ -12,7 +12,7 @@ import json
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError, PreflightError
@@ -109,10 +109,8 @@ def _create(old: Settings, new: Settings, specs: dict[str, topics.TopicSpec]) ->
     alerts = new.topics.alerts
     if len(existing[alerts].partitions) < new.partitions:
         (answer,) = admin.create_partitions([NewPartitions(alerts, new.partitions)]).values()
-        try:
+        with clients.kafka_errors_as(PreflightError, f"topic {alerts} cannot have more partitions"):
             answer.result(clients.REQUEST_TIMEOUT_S)
-        except KafkaException as error:
-            raise PreflightError(f"topic {alerts} cannot have more partitions: {error.args[0].str()}") from error
 
 
 def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:

@@ -6,7 +6,6 @@ import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
-from confluent_kafka import KafkaException
 
 from fraud_service.domain.errors import ConfigurationError, PreflightError
 from fraud_service.kafka import clients, consumer_groups, topics
@@ -51,11 +50,9 @@ def _recreate(settings: Settings, spec: topics.TopicSpec) -> None:
     topic = admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics.get(spec.name)
     if topic is None:
         return
-    try:
+    with clients.kafka_errors_as(PreflightError, f"topic {spec.name} cannot be deleted"):
         (answer,) = admin.delete_topics([spec.name], request_timeout=clients.REQUEST_TIMEOUT_S).values()
         answer.result(clients.REQUEST_TIMEOUT_S)
-    except KafkaException as error:
-        raise PreflightError(f"topic {spec.name} cannot be deleted: {error.args[0].str()}") from error
 
     def is_gone() -> bool:
         return spec.name not in admin.list_topics(timeout=clients.REQUEST_TIMEOUT_S).topics

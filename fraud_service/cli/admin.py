@@ -76,7 +76,7 @@ def recover(
     there = settings.load(bootstrap_servers=source or bootstrap)
     lost = SourceTopics(transactions, labels, models)
     with options.ProgressCounter("transactions") as counter:
-        found = rebuild(there, lost, chosen, factories.calendar(chosen), counter.set_total, counter.advance)
+        found = rebuild(there, lost, chosen, factories.learning_schedule(chosen), counter.set_total, counter.advance)
     say_json(msgspec.json.encode(found))
 
 

@@ -65,7 +65,11 @@ def feed(
     with ExitStack() as stack:
         counter = stack.enter_context(options.ProgressCounter("transactions", len(history)))
         sender = stack.enter_context(HistoryProducer(chosen))
-        paced = [stack.enter_context(EventTimePacer(chosen, factories.calendar(chosen))).before] if event_time else []
+        paced = (
+            [stack.enter_context(EventTimePacer(chosen, factories.learning_schedule(chosen))).before]
+            if event_time
+            else []
+        )
         sender.produce(history, delay, rate, counter.advance, *paced)
     say_json(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
 

@@ -39,7 +39,7 @@ def policy(settings: Settings) -> Policy:
     return Policy(settings.review_threshold, settings.decline_threshold)
 
 
-def calendar(settings: Settings) -> LearningSchedule:
+def learning_schedule(settings: Settings) -> LearningSchedule:
     """Return the learning schedule, in milliseconds of event time."""
     return LearningSchedule(
         interval=to_ms(settings.snapshot_interval),

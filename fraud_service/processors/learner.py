@@ -134,7 +134,7 @@ class LearnerProcessor:
         self._tolerance_ms = to_ms(settings.max_clock_skew)
         self._rejects_numbers = settings.reject_pan
         self._keyring = load_keyring(settings)
-        self._schedule = factories.calendar(settings)
+        self._schedule = factories.learning_schedule(settings)
         self._models = models
         self._stream = stream
         self._inputs = inputs
@@ -172,28 +172,28 @@ class LearnerProcessor:
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - part of the protocol
         """Add a batch to the label join; return a dead letter for each message that is rejected."""
         self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
-        outputs = [self._take(one) for one in batch]
+        outputs = [self._add(one) for one in batch]
         if self._event_times:
             self._metrics.event_time.set(max(self._event_times.values()) / 1000)
         return outputs
 
-    def _take(self, message: Received) -> list[Output]:
+    def _add(self, message: Received) -> list[Output]:
         self._heartbeat()
         is_known_clean = False
         try:
             require_content(message)
             if message.topic == self._scores:
-                self._score(message)
+                self._add_score(message)
             else:
                 reject_card_data(message.value, message.key, numbers=self._rejects_numbers)
                 is_known_clean = self._rejects_numbers
-                self._label(message)
+                self._add_label(message)
         except InvalidEvent as error:
             self._metrics.dead_letters.labels(error.reason).inc()
             return [dead_letter(message, error, is_known_clean=is_known_clean)]
         return []
 
-    def _score(self, message: Received) -> None:
+    def _add_score(self, message: Received) -> None:
         try:
             record = decode_score(message.value)
         except InvalidRecord as error:
@@ -217,7 +217,7 @@ class LearnerProcessor:
         if record.timestamp > time.time() * 1000 + self._tolerance_ms + MAX_CLOCK_DIFFERENCE_MS:
             raise InvalidEvent(DeadLetterReason.FUTURE_TIMESTAMP, "`timestamp` is days ahead of the learner's clock")
 
-    def _label(self, message: Received) -> None:
+    def _add_label(self, message: Received) -> None:
         label = decode_label(message.value)
         check_key(message.key, label.card_id)
         check_time(label.labelled_at, message.timestamp + self._tolerance_ms, "labelled_at")

@@ -189,7 +189,7 @@ def backtest(
         detector,
         factories.first_snapshot(model),
         plan.restore(model),
-        msgspec.structs.replace(factories.calendar(settings), maturity=plan.label_delay),
+        msgspec.structs.replace(factories.learning_schedule(settings), maturity=plan.label_delay),
         NegativeSampler(settings.negative_sample_rate if plan.online or plan.refit_every is not None else 0.0),
         plan.label_delay,
     )

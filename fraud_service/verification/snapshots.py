@@ -132,7 +132,7 @@ def _rebuilt(
     settings: Settings, models: dict[str, OnnxForest], wanted: list[Snapshot], last: int | None
 ) -> Iterator[Rebuilt]:
     """Train the examples again, up to and including the boundary `last` (epoch milliseconds)."""
-    topic, schedule = settings.topics.labelled, factories.calendar(settings)
+    topic, schedule = settings.topics.labelled, factories.learning_schedule(settings)
     with log_reader.opened(settings) as reader, temporary_rows() as stored:
         if any(span.begin for span in reader.spans(topic).values()):
             raise TopicReadError(
@@ -207,7 +207,7 @@ def load_broadcasts(settings: Settings) -> Broadcasts:
 
 def _first_boundary(reader: TopicReader, settings: Settings) -> int:
     """Return the number of the boundary before the first snapshot: each boundary after it has a snapshot."""
-    interval, moments = factories.calendar(settings).interval, []
+    interval, moments = factories.learning_schedule(settings).interval, []
     for entry in log_reader.trusted(reader, settings, "snapshots", []):
         with suppress(ValueError):  # a key that is no version
             text = (entry.key or b"")[:MINUTE_LENGTH].decode()

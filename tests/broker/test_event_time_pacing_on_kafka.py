@@ -94,7 +94,7 @@ def test_a_fast_paced_replay_gives_the_scores_of_the_backtest(outcome):
         detector,
         factories.first_snapshot(model),
         factories.restore(model),
-        factories.calendar(settings),
+        factories.learning_schedule(settings),
         NegativeSampler(settings.negative_sample_rate),
         DAY,
     )

@@ -208,7 +208,7 @@ class LearnerWorld(World):
         for value in self._values("labelled"):
             record = decode_labelled(value)
             examples[record.boundary_ms // HOUR].append(record)
-        trainer = OnlineTrainer(MemoryStore(), factories.calendar(self.settings), NegativeSampler(), model)
+        trainer = OnlineTrainer(MemoryStore(), factories.learning_schedule(self.settings), NegativeSampler(), model)
         log = LearnedLog(examples, {one.as_of // HOUR: one for one in published}, rows)
         state, models = LearnerState.starting_at(first // HOUR), {model.version: model}
         for one in rebuild(trainer, state, models, lambda _: CountingLearner, log):

@@ -253,7 +253,7 @@ def test_the_live_topologies_compute_what_the_core_computes_without_them(tmp_pat
             Detector(model, factories.policy(loop.settings)),
             factories.first_snapshot(model),
             factories.restore(model),
-            factories.calendar(loop.settings),
+            factories.learning_schedule(loop.settings),
             NegativeSampler(loop.settings.negative_sample_rate),
             0,
         )

@@ -86,7 +86,7 @@ def test_scores_equal_those_of_the_in_memory_service(first, world, models):
         Detector(model, factories.policy(settings)),
         factories.first_snapshot(model),
         factories.restore(model),
-        factories.calendar(settings),
+        factories.learning_schedule(settings),
         NegativeSampler(settings.negative_sample_rate),
         7 * DAY,
     )

@@ -38,7 +38,7 @@ def test_snapshots_are_rebuilt_up_to_the_requested_one(log, monkeypatch):
 def test_snapshots_are_rebuilt_even_if_the_first_score_read_was_not_the_oldest(tmp_path, monkeypatch):
     with looped(tmp_path, **QUICK) as loop:
         loop.transaction(payment(0, 0, 0, 20.0, 30))
-        loop.tick()  # the calendar begins here
+        loop.tick()  # the schedule starts here
         for number in range(1, 60):
             paid = payment(number, number % 5, number % 3, 20.0 + 900 * (number % 9 == 0), 2 * number)
             loop.transaction(paid)
