@@ -132,7 +132,7 @@ def test_every_package_but_the_runtime_is_forbidden_to_import_quix():
 
 
 @pytest.mark.parametrize("module", [name for name in FILES if is_within(name, ("fraud_service.domain",))])
-def test_the_core_imports_nothing_but_values(module):
+def test_the_domain_imports_only_itself_and_pure_libraries(module):
     names = imports(module)
     assert roots(names) <= PURE
     ours = {name for name in names if name.startswith("fraud_service")}
@@ -149,14 +149,14 @@ PURE_VERIFICATION = (
 
 
 @pytest.mark.parametrize("module", PURE_VERIFICATION)
-def test_what_a_verification_computes_reads_nothing(module):
+def test_pure_verification_modules_import_only_the_domain(module):
     ours = {name for name in imports(f"fraud_service.verification.{module}") if name.startswith("fraud_service")}
     pure = ("fraud_service.domain", *(f"fraud_service.verification.{name}" for name in PURE_VERIFICATION))
     assert all(is_within(name, pure) for name in ours - {"fraud_service.verification"})
 
 
 @pytest.mark.parametrize("module", [name for name in FILES if is_within(name, ("fraud_service.domain",))])
-def test_the_core_asks_no_clock(module):
+def test_the_domain_uses_no_clock_random_id_or_io(module):
     tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
     called = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "attr")}
     named = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "id")}
@@ -196,11 +196,11 @@ def test_a_library_is_imported_only_where_it_belongs(library):
 
 
 @pytest.mark.parametrize("library", ["sklearn", "onnx", "pickle", "joblib", "cloudpickle", "river", "pyarrow"])
-def test_a_scorer_loads_nothing_that_trains(library):
+def test_a_scorer_imports_no_training_library(library):
     assert library not in roots(closure("fraud_service.service"))
 
 
-def test_the_search_finds_what_it_should(tmp_path, monkeypatch):
+def test_the_import_search_finds_every_kind_of_import(tmp_path, monkeypatch):
     path = tmp_path / "module.py"
     path.write_text(
         "from typing import TYPE_CHECKING\n"
@@ -288,5 +288,5 @@ def test_unit_tests_start_no_broker_server_browser_or_container():
         assert used.isdisjoint(needs), path
 
 
-def test_the_scheduler_names_modules_that_are_there():
+def test_the_modules_that_the_scheduler_names_exist():
     assert [module for module in INDEPENDENT if not (ROOT / module).exists()] == []

@@ -107,11 +107,11 @@ def labelled() -> LabelledRecord:
     )
 
 
-def test_the_files_are_what_the_code_says() -> None:
+def test_the_generated_files_match_the_code() -> None:
     assert generate.differences(DOCS) == [], "run `python docs/generate.py`"
 
 
-def test_the_text_depends_on_no_environment() -> None:
+def test_the_generated_text_is_the_same_in_any_environment() -> None:
     environment = os.environ | {
         "FRAUD_PARTITIONS": "9",
         "FRAUD_TOPICS__SCORES": "elsewhere",
@@ -125,7 +125,7 @@ def test_the_text_depends_on_no_environment() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_check_names_what_is_missing_changed_or_left_over(tmp_path: Path) -> None:
+def test_check_names_missing_changed_and_stale_files(tmp_path: Path) -> None:
     generate.write(tmp_path)
     (tmp_path / "topics.md").write_text("by hand")
     (tmp_path / "metrics.md").unlink()
@@ -147,7 +147,7 @@ def test_check_fails_and_writing_does_not(
     assert generate.main(["--check"]) == 0
 
 
-def test_lines_end_the_same_everywhere() -> None:
+def test_line_endings_are_the_same_on_every_system() -> None:
     for name, text in generate.pages().items():
         assert "\r" not in text, name
         assert text.endswith("\n"), name
@@ -155,7 +155,7 @@ def test_lines_end_the_same_everywhere() -> None:
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_schema_is_a_valid_one(slug: str) -> None:
+def test_every_schema_is_valid(slug: str) -> None:
     document = schema(slug)
     Draft202012Validator.check_schema(document)
     assert document["$id"].endswith(f":{slug}:v1")
@@ -163,14 +163,14 @@ def test_every_schema_is_a_valid_one(slug: str) -> None:
     assert document["description"]
 
 
-def test_no_pattern_needs_more_than_the_simplest_validators_know() -> None:
+def test_patterns_use_no_extension_of_regular_expressions() -> None:
     texts = [text for name, text in generate.pages().items() if name.endswith(".json")]
     assert any('"pattern"' in text for text in texts)
     assert not any("(?" in text for text in texts)
 
 
 @pytest.mark.parametrize("slug", ["transaction", "label"])
-def test_producers_find_every_field_described(slug: str) -> None:
+def test_every_field_of_an_input_has_a_description(slug: str) -> None:
     for name, field in schema(slug)["properties"].items():
         branches = field.get("anyOf", [])
         assert "description" in field or "$ref" in field or all("description" in branch for branch in branches), name
@@ -190,17 +190,17 @@ def test_producers_find_every_field_described(slug: str) -> None:
         ("snapshot", encode_snapshot(snapshot(MONDAY, {}, {}, online=online_model(intercept=-0.5)))),
     ],
 )
-def test_what_we_write_fits_its_schema(slug: str, message: bytes) -> None:
+def test_written_records_match_their_schema(slug: str, message: bytes) -> None:
     validator(slug).validate(json.loads(message))
 
 
 @pytest.mark.parametrize("slug", ["score", "alert", "labelled", "snapshot"])
-def test_a_schema_of_ours_refuses_an_empty_record(slug: str) -> None:
+def test_the_schema_of_an_output_rejects_an_empty_record(slug: str) -> None:
     with pytest.raises(ValidationError, match="is a required property"):
         validator(slug).validate({})
 
 
-def test_the_examples_are_read_as_they_stand() -> None:
+def test_the_documented_examples_match_schema_and_decoder() -> None:
     for message in messages.MESSAGES:
         for example in message.examples:
             validator(message.slug).validate(example)
@@ -221,7 +221,7 @@ def test_the_examples_are_read_as_they_stand() -> None:
         {"something_new": {"nested": [1, 2]}},
     ],
 )
-def test_schema_and_decoder_both_take_a_good_transaction(facts: dict[str, Any]) -> None:
+def test_schema_and_decoder_both_accept_a_valid_transaction(facts: dict[str, Any]) -> None:
     message = changed(PAYMENT, **facts)
     validator("transaction").validate(message)
     events.decode_transaction(msgspec.json.encode(message))
@@ -255,7 +255,7 @@ def test_schema_and_decoder_both_take_a_good_transaction(facts: dict[str, Any]) 
         changed(PAYMENT, ip="a\U000e0041b"),
     ],
 )
-def test_schema_and_decoder_both_refuse_a_bad_transaction(message: Any) -> None:
+def test_schema_and_decoder_both_reject_an_invalid_transaction(message: Any) -> None:
     assert not validator("transaction").is_valid(message)
     with pytest.raises(InvalidEvent):
         events.decode_transaction(msgspec.json.encode(message))
@@ -274,7 +274,7 @@ def test_schema_and_decoder_both_refuse_a_bad_transaction(message: Any) -> None:
         changed(CLAIM, card_id="a\u200bb"),
     ],
 )
-def test_schema_and_decoder_both_refuse_a_bad_label(message: Any) -> None:
+def test_schema_and_decoder_both_reject_an_invalid_label(message: Any) -> None:
     assert not validator("label").is_valid(message)
     with pytest.raises(InvalidEvent):
         events.decode_label(msgspec.json.encode(message))
@@ -292,7 +292,7 @@ def test_asyncapi_has_every_topic_but_the_changelogs() -> None:
         assert written == spec.config()
 
 
-def test_asyncapi_uses_every_channel_and_every_reference_leads_somewhere() -> None:
+def test_asyncapi_uses_every_channel_and_every_reference_resolves() -> None:
     document = asyncapi()
     used = {operation["channel"]["$ref"].rpartition("/")[2] for operation in document["operations"].values()}
     assert used == set(document["channels"])
@@ -330,7 +330,7 @@ def test_a_dead_letter_has_exactly_the_documented_headers(reason: events.DeadLet
     assert list(texts) == headers("dead_letters").schema["required"]
 
 
-def test_a_dead_letter_whose_content_is_withheld_or_masked_says_so_as_documented() -> None:
+def test_a_dead_letter_with_withheld_or_masked_content_has_the_documented_headers() -> None:
     said: set[str] = set()
     for origin in (
         Received("t", 3, 42, b"k" * 1000, b"x" * 1_000_000, 0),
@@ -368,7 +368,7 @@ def test_every_feature_is_explained_and_has_one_reason_code() -> None:
     assert sorted(name for names, _ in reasons.CODES.values() for name in names) == sorted(NAMES)
 
 
-def test_a_feature_without_one_annotation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feature_without_one_annotation_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     class Bare(msgspec.Struct):
         amount: float
 
@@ -385,7 +385,7 @@ def test_cold_values_are_those_of_an_unknown_card_and_merchant() -> None:
     assert {name: facts[name]["cold"] for name in history} == {name: row[name] for name in history}
 
 
-def test_the_limits_of_a_card_are_all_listed() -> None:
+def test_all_limits_of_a_card_are_listed() -> None:
     kept = {name for name in vars(generate.profile) if name.endswith("_KEPT")}
     assert set(generate.LIMITS) == kept
 

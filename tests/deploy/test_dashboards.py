@@ -37,7 +37,7 @@ def test_the_files_are_what_the_generator_writes():
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
-def test_check_names_what_is_missing_changed_or_left_over(generator, tmp_path, monkeypatch, capsys):
+def test_check_names_missing_changed_and_stale_files(generator, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generator, "FOLDER", tmp_path)
     assert generator.main([]) == 0
     assert generator.main(["--check"]) == 0

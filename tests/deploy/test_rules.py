@@ -27,7 +27,7 @@ def promtool(*arguments: str) -> str:
     return done.stdout
 
 
-def test_promtool_finds_the_rules_sound():
+def test_promtool_accepts_the_rules():
     assert f"{len(observed.rules())} rules found" in promtool("check", "rules", str(observed.RULES))
 
 
