@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from itertools import takewhile
 from pathlib import Path
@@ -87,17 +88,68 @@ def _mapping(node: Any, lines: list[str], path: str) -> dict[str, Value]:
 
 def schema(found: dict[str, Value]) -> dict[str, Any]:
     """Return the JSON Schema of the values."""
-    root = _object({name: _schema(name, value) for name, value in found.items()} | {"global": {"type": "object"}})
+    properties = {name: _schema(name, value) for name, value in found.items()}
+    own = {name: properties[name] for name, value in found.items() if value.facts.get("perComponent")}
+    for component in components(found):
+        properties[component]["properties"].update(own)
+    root = _object(properties | {"global": {"type": "object"}})
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart fraud-service", **root}
+
+
+def components(found: dict[str, Value]) -> list[str]:
+    """Return the sections that describe pods: those with a Kafka user."""
+    return [name for name, value in found.items() if "kafka" in value.below]
 
 
 def _schema(name: str, value: Value) -> dict[str, Any]:
     if name == "settings":
         return {"description": value.text} | _object(settings_schema())
+    if name == "alerts":
+        return {"description": value.text} | _object({alert.name: _alert_schema(alert) for alert in alerts()})
     if value.below:
         return {"description": value.text} | _object({key: _schema(key, one) for key, one in value.below.items()})
     kinds = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array"}
-    return {"description": value.text, "type": kinds[type(value.default)], **value.facts}
+    facts = {name: fact for name, fact in value.facts.items() if name != "perComponent"}
+    return {"description": value.text, "type": kinds[type(value.default)], **facts}
+
+
+class Alert(NamedTuple):
+    """What values can change in an alert: severity, `for`, and the thresholds that its expression marks."""
+
+    name: str
+    severity: str
+    hold: str
+    thresholds: dict[str, float]
+
+
+def alerts() -> list[Alert]:
+    """Read the alerts from the rules.
+
+    Raises
+    ------
+    ValueError
+        When one name marks two thresholds of an expression.
+    """
+    groups = yaml.safe_load((CHART / "rules/fraud-service.yaml").read_text(encoding="utf-8"))["groups"]
+    found = []
+    for rule in (rule for group in groups for rule in group["rules"] if "alert" in rule):
+        marks = set(re.findall(r"([0-9.]+) # (\w+)$", rule["expr"], re.MULTILINE))
+        thresholds = {name: float(number) for number, name in sorted(marks)}
+        if len(thresholds) < len(marks):
+            raise ValueError(f"{rule['alert']}: a threshold has two values: {sorted(marks)}")
+        found.append(Alert(rule["alert"], rule["labels"]["severity"], rule.get("for", "0s"), thresholds))
+    return found
+
+
+def _alert_schema(alert: Alert) -> dict[str, Any]:
+    return _object(
+        {
+            "enabled": {"type": "boolean"},
+            "severity": {"type": "string", "minLength": 1},
+            "for": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$"},
+            **{name: {"type": "number", "minimum": 0} for name in alert.thresholds},
+        }
+    )
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -123,20 +175,37 @@ def _fields(model: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 def readme(found: dict[str, Value]) -> str:
     """Return the README: the template, then all values."""
     title, _, text = (CHART / "README.md.in").read_text(encoding="utf-8").partition("\n")
-    parts = [title, NOTE, text.strip(), "## Values"]
+    parts = [title, NOTE, text.strip(), _table(("alert", "severity", "for", "thresholds"), _alert_rows()), "## Values"]
+    heading = ("value", "default", "meaning")
+    single = {name: value for name, value in found.items() if not value.below and name != "settings"}
+    parts += ["### Release and pods", _table(heading, _rows("", Value("", {}, {}, single)))]
     for name, value in found.items():
-        rows = [("value", "default", "meaning"), ("---", "---", "---"), *_rows(name, value)]
-        parts += [f"### {name}", value.text, "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+        if name not in single:
+            parts += [f"### {name}", _meaning(value), _table(heading, _rows(f"{name}.", value))]
     return "\n\n".join(parts) + "\n"
+
+
+def _table(heading: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ("---",) * len(heading), *rows))
+
+
+def _meaning(value: Value) -> str:
+    return f"{value.text} Each component can have its own." if value.facts.get("perComponent") else value.text
+
+
+def _alert_rows() -> Iterator[tuple[str, ...]]:
+    for alert in alerts():
+        thresholds = ", ".join(f"`{name}: {number:g}`" for name, number in alert.thresholds.items())
+        yield alert.name, alert.severity, alert.hold, thresholds
 
 
 def _rows(path: str, value: Value) -> Iterator[tuple[str, str, str]]:
     for name, one in value.below.items():
         if one.below:
-            yield f"`{path}.{name}`", "", one.text
-            yield from _rows(f"{path}.{name}", one)
+            yield f"`{path}{name}`", "", one.text
+            yield from _rows(f"{path}{name}.", one)
         else:
-            yield f"`{path}.{name}`", f"`{json.dumps(one.default)}`", one.text
+            yield f"`{path}{name}`", f"`{json.dumps(one.default)}`", _meaning(one)
 
 
 def pages() -> dict[str, str]:

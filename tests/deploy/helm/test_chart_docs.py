@@ -24,7 +24,8 @@ def test_readme_and_schema_are_generated_from_the_values() -> None:
 def test_check_names_the_files_that_differ_and_writing_updates_them(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("values.yaml", "README.md.in"):
+    (tmp_path / "rules").mkdir()
+    for name in ("values.yaml", "README.md.in", "rules/fraud-service.yaml"):
         (tmp_path / name).write_bytes((chart.CHART / name).read_bytes())
     monkeypatch.setattr(generate, "CHART", tmp_path)
     assert generate.main(["--check"]) == 1

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from helm_python.chart import lint
 from helm_python.errors import HelmRenderError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import chart
+from support import chart, observed
 
 WARNING = 2  # Helm's number of the lowest severity that fails with --strict
 by_feature = pytest.mark.parametrize(
@@ -101,7 +102,10 @@ def test_a_misspelt_or_mistyped_field_is_found(kind: str, change: dict[str, Any]
 def test_the_ci_files_use_every_switch() -> None:
     assert len(SWITCHES) > 10
     thrown = {
-        path for file in chart.CI for path, position in switches(chart.ci(file)).items() if position != SWITCHES[path]
+        path
+        for file in chart.CI
+        for path, position in switches(chart.ci(file)).items()
+        if path in SWITCHES and position != SWITCHES[path]
     }
     assert thrown == set(SWITCHES)
 
@@ -130,20 +134,120 @@ def test_custom_resources_are_off_by_default() -> None:
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?", fullmatch=True)
 
 
+WORDS = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
+TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=5)
+LABELS = st.dictionaries(WORDS.map("example.com/{}".format), WORDS, max_size=2)
+HOSTS = st.one_of(WORDS, st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map("[{}]".format))
+BROKERS = st.lists(st.tuples(HOSTS, st.integers(1, 65_535)).map(lambda one: f"{one[0]}:{one[1]}"), min_size=1).map(
+    ",".join
+)
+
+
+def some(**values: Any) -> Any:
+    """Give some of the values."""
+    return st.fixed_dictionaries({}, optional=values)
+
+
+def pod_values(prefix: str) -> Any:
+    """Give values that all pods or those of one component can have. Names do not repeat with another prefix."""
+    named = WORDS.map(lambda word: f"{prefix}{word}")
+    containers = st.lists(
+        st.fixed_dictionaries({"name": named, "image": WORDS}), max_size=2, unique_by=itemgetter("name")
+    )
+    return some(
+        podLabels=LABELS,
+        podAnnotations=LABELS,
+        podSecurityContext=some(runAsUser=st.sampled_from([None, 20_000]), fsGroup=st.none(), runAsGroup=st.none()),
+        containerSecurityContext=some(readOnlyRootFilesystem=st.booleans(), runAsUser=st.just(20_000)),
+        scheduling=some(
+            nodeSelector=LABELS,
+            tolerations=st.just([{"key": "payments", "operator": "Exists"}]),
+            priorityClassName=WORDS,
+            affinity=st.just({"nodeAffinity": {}}),
+        ),
+        extraEnv=st.lists(
+            st.fixed_dictionaries({"name": named, "value": TEXT}), max_size=2, unique_by=itemgetter("name")
+        ),
+        extraVolumes=st.lists(
+            st.fixed_dictionaries({"name": named, "emptyDir": st.just({})}), max_size=2, unique_by=itemgetter("name")
+        ),
+        extraContainers=containers,
+        extraInitContainers=containers,
+    )
+
+
+PLATFORM = some(
+    nameOverride=WORDS,
+    fullnameOverride=WORDS,
+    commonLabels=LABELS,
+    cluster=WORDS,
+    model=some(volume=st.sampled_from([{"configMap": {"name": "m"}}, {"persistentVolumeClaim": {"claimName": "m"}}])),
+    image=some(registry=st.sampled_from(["registry.example", "registry.example:5000/a/b"])),
+    links=st.just({"grafana": "https://grafana.example"}),
+    kafka=some(
+        bootstrapServers=BROKERS,
+        options=st.dictionaries(WORDS, st.one_of(st.integers(), st.booleans(), TEXT), max_size=2),
+        secretOptions=st.dictionaries(WORDS.map("x.{}".format), st.just({"secret": "s", "key": "k"}), max_size=2),
+        sasl=st.fixed_dictionaries({"mechanism": st.sampled_from(["PLAIN", "SCRAM-SHA-512", "OAUTHBEARER"])}),
+    ),
+    networkPolicy=st.just({"extraEgress": [{"ports": [{"port": 443}]}]}),
+    serviceMonitor=st.just({"relabelings": [{"targetLabel": "zone", "replacement": "a"}]}),
+    prometheusRule=some(
+        alertLabels=LABELS,
+        alerts=st.dictionaries(
+            st.sampled_from(sorted(observed.alerts())),
+            some(enabled=st.booleans(), severity=WORDS, **{"for": st.just("3m")}),
+            max_size=3,
+        ),
+    ),
+)
+COMPONENTS = ("scorer", "learner", "tokenizer", "refit", "topics", "test")
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     positions=st.fixed_dictionaries({path: st.booleans() for path in SWITCHES}),
     name=NAMES,
     replicas=st.integers(1, 12),
+    platform=PLATFORM,
+    common=pod_values("common-"),
+    own=st.fixed_dictionaries({}, optional={component: pod_values("own-") for component in COMPONENTS}),
 )
-def test_any_mix_of_switches_is_valid(positions: dict[tuple[str, ...], bool], name: str, replicas: int) -> None:
-    values = switched(positions) | {"settings": {"FRAUD_PARTITIONS": 12}}
-    values["scorer"] = {"replicas": replicas}
+def test_any_mix_of_values_is_valid(
+    positions: dict[tuple[str, ...], bool],
+    name: str,
+    replicas: int,
+    platform: dict[str, Any],
+    common: dict[str, Any],
+    own: dict[str, Any],
+) -> None:
+    values = {"settings": {"FRAUD_PARTITIONS": 12}, "scorer": {"replicas": replicas}}
+    for more in (switched(positions), platform, common, own):
+        values = chart.merged(values, more)
     manifests = chart.render(values, name=name)
     assert [fault for manifest in manifests for fault in chart.faults(manifest)] == []
     assert_names_fit(manifests)
     assert_references_lead_somewhere(manifests)
     assert ("learner" in chart.pods(manifests)) == positions["learner", "enabled"]
+    assert_values_arrive(values, manifests)
+
+
+def assert_values_arrive(values: dict[str, Any], manifests: list[dict[str, Any]]) -> None:
+    labels = values.get("commonLabels", {}).items()
+    assert all(labels <= one["metadata"]["labels"].items() for one in manifests)
+    for component, pod in chart.pods(manifests).items():
+        own, spec = values.get(component, {}), pod["spec"]
+        for kind, place in (("podLabels", "labels"), ("podAnnotations", "annotations")):
+            wanted = values.get(kind, {}) | own.get(kind, {})
+            assert wanted.items() <= pod["metadata"][place].items()
+        for kind, there in (
+            ("extraVolumes", spec["volumes"]),
+            ("extraInitContainers", spec.get("initContainers", [])),
+            ("extraEnv", chart.container(pod)["env"]),
+        ):
+            assert all(one in there for one in values.get(kind, []) + own.get(kind, []))
+        wanted = values.get("podSecurityContext", {}) | own.get("podSecurityContext", {})
+        assert {name: spec["securityContext"].get(name) for name in wanted} == wanted
 
 
 OPTIONAL = ("scorer", "learner", "refit", "test")
@@ -186,7 +290,9 @@ def assert_references_lead_somewhere(manifests: list[dict[str, Any]]) -> None:
         assert ("ServiceAccount", account) in there or account == "default"
         for source in chart.container(pod)["envFrom"]:
             assert ("ConfigMap", source["configMapRef"]["name"]) in there
-        volumes = {volume["name"] for volume in pod["spec"]["volumes"]} | {"state"}
+        names = [volume["name"] for volume in pod["spec"]["volumes"]]
+        assert len(names) == len(set(names))
+        volumes = {*names, "state"}
         assert {mount["name"] for mount in chart.container(pod)["volumeMounts"]} <= volumes
     for one in manifests:
         if one["kind"] == "StatefulSet":
