@@ -16,6 +16,20 @@ class Query(NamedTuple):
     legend: str = ""
 
 
+class Limits(NamedTuple):
+    """Values from which a panel turns yellow and red. If `red` is the smaller one, low values are bad."""
+
+    yellow: float | None = None
+    red: float | None = None
+
+    def steps(self) -> list[tuple[float | None, str]]:
+        """Return the colours from the lowest value up. The first has no value."""
+        if self.yellow is not None and self.red is not None and self.red < self.yellow:
+            return [(None, "red"), (self.red, "yellow"), (self.yellow, "green")]
+        above = [(self.yellow, "yellow"), (self.red, "red")]
+        return [(None, "green"), *(step for step in above if step[0] is not None)]
+
+
 class Chart(NamedTuple):
     """One panel. `span` is its width in 24ths of the row."""
 
@@ -25,6 +39,14 @@ class Chart(NamedTuple):
     queries: tuple[Query, ...]
     kind: Literal["lines", "stacked", "number", "heatmap"] = "lines"
     span: int = 8
+    limits: Limits | None = None
+
+
+class Row(NamedTuple):
+    """A titled row of panels."""
+
+    title: str
+    charts: tuple[Chart, ...]
 
 
 class Board(NamedTuple):
@@ -33,7 +55,7 @@ class Board(NamedTuple):
     uid: str
     title: str
     description: str
-    charts: tuple[Chart, ...]
+    rows: tuple[Row, ...]
 
 
 def quantiles(metric: str, *shares: float, window: str = "$__rate_interval") -> tuple[Query, ...]:

@@ -19,6 +19,7 @@ from fraud_service.runtime.metrics.stream import Metrics
 ROOT = Path(__file__).parents[2]
 OPS = ROOT / "ops"
 FROM_PROMETHEUS = {"up"}  # made by the one who scrapes
+CHOSEN = ("cluster", "namespace", "job", "pod")
 SAMPLES = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -90,13 +91,82 @@ def test_panels_have_unique_ids_and_do_not_overlap():
 def test_every_panel_can_select_an_installation_and_its_pods():
     for board in observed.dashboards():
         names = [variable["name"] for variable in board["templating"]["list"]]
-        assert names == ["datasource", "namespace", "job", "pod"]
+        assert names == ["datasource", *CHOSEN]
+    for name, expression in observed.expressions():
+        asked = observed.selectors(expression)
+        assert asked, name
+        for _, selector in asked:
+            assert all(f'{label}=~".*"' in selector for label in CHOSEN), selector
+
+
+def test_each_variable_offers_only_what_is_left_by_those_before_it():
+    for board in observed.dashboards():
+        _, *variables = board["templating"]["list"]
+        for number, variable in enumerate(variables):
+            asked = re.findall(r'(\w+)=~"\$\1"', variable["query"])
+            assert asked == list(CHOSEN[:number]), variable["query"]
+            assert variable["allValue"] == ".*"  # also series without the label
+
+
+def test_every_panel_is_in_a_titled_row():
+    for board in observed.dashboards():
+        assert board["panels"][0]["type"] == "row"
+        rows = [panel for panel in board["panels"] if panel["type"] == "row"]
+        assert len(rows) >= 3
+        assert all(row["title"] and row["gridPos"]["w"] == 24 for row in rows)
+        kinds = "".join("r" if panel["type"] == "row" else "p" for panel in board["panels"])
+        assert "rr" not in kinds
+        assert kinds.endswith("p")
+
+
+def test_every_dashboard_marks_promotions_and_restarts():
+    for board in observed.dashboards():
+        promotion, restart = board["annotations"]["list"]
+        assert (promotion["name"], restart["name"]) == ("Promotion", "Restart")
+        assert all(mark["enable"] and mark["datasource"]["uid"] == "${datasource}" for mark in (promotion, restart))
+        assert "fraud_model_info" in promotion["expr"]
+        assert restart["useValueForTime"]
+        assert restart["expr"].startswith("1000 * max by (job, pod) (process_start_time_seconds{")
+
+
+def colors(panel):
+    """Return the value from which each colour holds; the first has none."""
+    return {step["color"]: step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]}
+
+
+# What can go wrong, by the alert whose threshold is the red line.
+RED = {
+    "Overview / Lag": ("FraudScorerLagGrowing", "lagSeconds"),
+    "Overview / Lag by process": ("FraudLearnerLagGrowing", "lagSeconds"),
+    "Models / Drift of scores": ("FraudScoreDrift", "distance"),
+    "Runtime / Age of the snapshot": ("FraudSnapshotOld", "seconds"),
+    "Runtime / Decisions on an old snapshot": ("FraudOnlineModelStale", "share"),
+}
+
+
+def test_colours_change_where_alerts_fire():
+    panels = {name.removeprefix("Fraud service / "): panel for name, panel in observed.panels()}
+    for name, (alert, threshold) in RED.items():
+        (number,) = set(re.findall(rf"([0-9.]+) # {threshold}$", observed.alerts()[alert]["expr"], re.MULTILINE))
+        assert colors(panels[name])["red"] == float(number), name
+    assert colors(panels["Runtime / State volume in use"])["red"] == pytest.approx(1 - 0.1)
+    assert colors(panels["Runtime / Checkpoints"])["yellow"] == 5
+    assert colors(panels["Overview / Latency of decisions"]) == {"green": None, "red": 0.25}
+    assert colors(panels["Overview / In time"]) == {"red": None, "yellow": 0.99, "green": 0.995}
+    assert colors(panels["Overview / Ready"]) == {"red": None, "yellow": 0.5, "green": 1}
+    assert colors(panels["Overview / Dead letters"])["yellow"] == 1
+
+
+def test_limits_are_drawn_and_a_panel_without_limits_has_one_colour():
     for name, panel in observed.panels():
-        for target in panel["targets"]:
-            asked = observed.selectors(observed.filled(target["expr"]))
-            assert asked, name
-            for _, selector in asked:
-                assert all(f'{label}=~".*"' in selector for label in ("namespace", "job", "pod")), selector
+        if panel["type"] == "heatmap":
+            continue
+        has_limits = len(colors(panel)) > 1
+        if panel["type"] == "stat":
+            assert panel["options"]["colorMode"] == ("background" if has_limits else "none"), name
+        else:
+            style = panel["fieldConfig"]["defaults"]["custom"].get("thresholdsStyle", {"mode": "off"})
+            assert style["mode"] == ("dashed" if has_limits else "off"), name
 
 
 def test_the_tests_replace_every_grafana_variable():
@@ -135,7 +205,7 @@ def test_every_metric_of_the_service_is_in_a_dashboard_or_rule():
 
 
 def test_every_label_of_a_query_exists():
-    known = {"namespace", "job", "pod", "instance", "le"}
+    known = {"cluster", "namespace", "job", "pod", "instance", "le"}
     for kind in (ScorerMetrics, LearnerMetrics):
         metrics = Metrics()
         kind(metrics)

@@ -16,6 +16,7 @@ CHART = Path(__file__).parents[2] / "helm/fraud-service"
 RULES = CHART / "rules/fraud-service.yaml"
 # The values that Grafana uses with "All" selected, on a range of some minutes.
 VARIABLES = {
+    "$cluster": ".*",
     "$namespace": ".*",
     "$job": ".*",
     "$pod": ".*",
@@ -38,13 +39,28 @@ def dashboards() -> list[dict[str, Any]]:
 
 
 def panels() -> list[tuple[str, dict[str, Any]]]:
-    """Return every panel, named by its dashboard and its title."""
-    return [(f"{board['title']} / {panel['title']}", panel) for board in dashboards() for panel in board["panels"]]
+    """Return every panel but the titles of rows, named by its dashboard and its title."""
+    return [
+        (f"{board['title']} / {panel['title']}", panel)
+        for board in dashboards()
+        for panel in board["panels"]
+        if panel["type"] != "row"
+    ]
+
+
+def queries() -> list[tuple[str, str]]:
+    """Return every expression of a panel or annotation with its name."""
+    marks = [
+        (f"{board['title']} / {mark['name']}", mark["expr"])
+        for board in dashboards()
+        for mark in board["annotations"]["list"]
+    ]
+    return marks + [(name, target["expr"]) for name, panel in panels() for target in panel["targets"]]
 
 
 def expressions() -> list[tuple[str, str]]:
-    """Return every expression of a panel with the panel's name, its variables filled in."""
-    return [(name, filled(target["expr"])) for name, panel in panels() for target in panel["targets"]]
+    """Return the same with their variables filled in."""
+    return [(name, filled(expression)) for name, expression in queries()]
 
 
 def filled(expression: str) -> str:
