@@ -136,7 +136,7 @@ def _server(settings: Settings) -> Json:
 
 
 def _channel(spec: topics.TopicSpec, settings: Settings) -> Json:
-    configuration: Json = {"cleanup.policy": [spec.cleanup], "retention.ms": spec.retention}
+    configuration: Json = {"cleanup.policy": [spec.cleanup], "retention.ms": spec.retention_ms}
     for name, value in spec.extra.items():
         configuration[name] = int(value) if value.lstrip("-").isdecimal() else value
     return {

@@ -258,7 +258,7 @@ def topics_page() -> str:
 
 
 def _kept(spec: topics.TopicSpec) -> str:
-    days = "for ever" if spec.retention == topics.FOREVER else f"{spec.retention // topics.DAY_MS} days"
+    days = "for ever" if spec.retention_ms == topics.FOREVER else f"{spec.retention_ms // topics.DAY_MS} days"
     return ", ".join([f"{spec.cleanup}, {days}", *(f"`{name}={value}`" for name, value in spec.extra.items())])
 
 

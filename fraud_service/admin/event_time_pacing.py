@@ -63,14 +63,14 @@ class EventTimePacer:
 
         Raises `FatalStreamError` when the service makes no progress for two minutes.
         """
-        number = timestamp // self._schedule.interval
-        needed = (timestamp - self._schedule.activation_delay) // self._schedule.interval
+        number = timestamp // self._schedule.interval_ms
+        needed = (timestamp - self._schedule.activation_delay_ms) // self._schedule.interval_ms
         if self._passed is None:
             self._passed = number
             self._read_snapshots()
-            self._first = number if self._newest < 0 else self._newest // self._schedule.interval
+            self._first = number if self._newest < 0 else self._newest // self._schedule.interval_ms
             return
-        if self._first < needed <= self._passed and needed * self._schedule.interval > self._newest:
+        if self._first < needed <= self._passed and needed * self._schedule.interval_ms > self._newest:
             flush()
             self._await(lambda: self._has_snapshot(needed), "the learner has not published the next snapshot")
         if number > self._passed:
@@ -88,7 +88,7 @@ class EventTimePacer:
 
     def _has_snapshot(self, boundary: int) -> bool:
         self._read_snapshots()
-        return self._newest >= boundary * self._schedule.interval
+        return self._newest >= boundary * self._schedule.interval_ms
 
     def _read_snapshots(self) -> None:
         """Read the topic of snapshots to its present end."""

@@ -37,14 +37,14 @@ class HistoryProducer(Sender):
     def produce(
         self,
         history: Iterable[LabelledTransaction],
-        label_delay: int,
+        label_delay_ms: int,
         rate: float | None = None,
         progress: Callable[[], None] = lambda: None,
         before: Callable[[int, Callable[[], None]], None] = lambda *_: None,
     ) -> None:
         """Send every transaction, `rate` a second or as fast as possible, and every label when event time reaches it.
 
-        `label_delay` is in milliseconds, for rows without a label time. `before` is called before each transaction with
+        `label_delay_ms` is for rows without a label time. `before` is called before each transaction with
         its event time and with `flush`; it may wait.
         """
         waiting: list[tuple[int, str, int, Label]] = []
@@ -58,7 +58,7 @@ class HistoryProducer(Sender):
             key, value = event.transaction.card_id.encode(), encode(event.transaction)
             self.send(OutgoingRecord(self._topics.transactions, key, value, []))
             self.transactions += 1
-            label = event.label(label_delay)
+            label = event.label(label_delay_ms)
             if label is not None:
                 # The running number keeps the heap from comparing two labels, which have no order.
                 heappush(waiting, (label.labelled_at, label.transaction_id, self.transactions, label))

@@ -50,7 +50,7 @@ def train(
             history,
             out,
             start=options.date_ms(train_from),
-            label_delay=options.duration_ms(label_delay, "--label-delay"),
+            label_delay_ms=options.duration_ms(label_delay, "--label-delay"),
             source=source or file.name,
             progress=counter.advance,
         )
@@ -91,10 +91,10 @@ def backtest(
     plan = run.BacktestPlan(
         source=file.name,
         models=models,
-        label_delay=options.duration_ms(label_delay, "--label-delay"),
+        label_delay_ms=options.duration_ms(label_delay, "--label-delay"),
         start=options.date_ms(start),
         online=not no_online,
-        refit_every=None if refit_every is None else options.duration_ms(refit_every, "--refit-every"),
+        refit_every_ms=None if refit_every is None else options.duration_ms(refit_every, "--refit-every"),
     )
     with options.ProgressCounter("transactions", len(history)) as counter:
         table, found = run.backtest(history, plan, settings.load(), counter.advance)

@@ -98,7 +98,7 @@ def list_topics(as_json: options.AsJson = False) -> None:
         say_json(json.dumps(rows, indent=2))
         return
     for spec in specs:
-        kept = "for ever" if spec.retention < 0 else f"{spec.retention // DAY} days"
+        kept = "for ever" if spec.retention_ms < 0 else f"{spec.retention_ms // DAY} days"
         shape = f"{spec.partitions:4} × {chosen.replication_factor}  {spec.cleanup:8} {kept:9}"
         say(f"{spec.role:14} {spec.name:58} {shape} {spec.key:24} {spec.content}")
 

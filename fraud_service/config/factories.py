@@ -42,10 +42,10 @@ def policy(settings: Settings) -> Policy:
 def learning_schedule(settings: Settings) -> LearningSchedule:
     """Return the learning schedule, in milliseconds of event time."""
     return LearningSchedule(
-        interval=to_ms(settings.snapshot_interval),
-        activation_delay=to_ms(settings.snapshot_activation_delay),
-        maturity=to_ms(settings.label_maturity),
-        retention=to_ms(settings.label_retention),
+        interval_ms=to_ms(settings.snapshot_interval),
+        activation_delay_ms=to_ms(settings.snapshot_activation_delay),
+        label_maturity_ms=to_ms(settings.label_maturity),
+        label_retention_ms=to_ms(settings.label_retention),
     )
 
 

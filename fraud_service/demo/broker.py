@@ -74,9 +74,9 @@ class EmbeddedBroker:
             log = folder / f"broker-{attempt}.log"
             port = free_loopback_port()
             process = _launch(binary, port, folder / f"data-{attempt}", log)
-            stack.callback(end_process, process, timeout=_STOP_TIMEOUT_S)
+            stack.callback(end_process, process, timeout_s=_STOP_TIMEOUT_S)
             self.bootstrap = f"{LOOPBACK}:{port}"
-            problem = wait_for_broker(self.bootstrap, timeout=_START_TIMEOUT_S, exit_code=process.poll)
+            problem = wait_for_broker(self.bootstrap, timeout_s=_START_TIMEOUT_S, exit_code=process.poll)
             if problem is None:
                 return
             if process.poll() is None or attempt == _START_ATTEMPTS:
@@ -109,7 +109,7 @@ def free_loopback_port() -> int:
     )
 
 
-def wait_for_broker(bootstrap: str, *, timeout: float, exit_code: Callable[[], int | None]) -> str | None:
+def wait_for_broker(bootstrap: str, *, timeout_s: float, exit_code: Callable[[], int | None]) -> str | None:
     """Wait at most `timeout` seconds until a broker answers an admin client.
 
     `exit_code` returns the exit code of the broker's process, None while it runs. Returns None when the broker
@@ -124,18 +124,18 @@ def wait_for_broker(bootstrap: str, *, timeout: float, exit_code: Callable[[], i
         except KafkaException:
             return False
 
-    if not wait_until(has_answered_or_ended, timeout, _POLL_S):
-        return f"did not answer on {bootstrap} within {timeout:g} s"
+    if not wait_until(has_answered_or_ended, timeout_s, _POLL_S):
+        return f"did not answer on {bootstrap} within {timeout_s:g} s"
     code = exit_code()
     return None if code is None else f"ended with exit code {code} while starting"
 
 
-def end_process(process: subprocess.Popen[bytes], *, timeout: float) -> None:
+def end_process(process: subprocess.Popen[bytes], *, timeout_s: float) -> None:
     """End a child process with SIGTERM, after `timeout` seconds with SIGKILL, and reap it."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(timeout)
+            process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             process.kill()
     process.wait()

@@ -107,7 +107,7 @@ class TopicMonitor:
         """Return the latency of all scores."""
         return Latency.of(self._latencies)
 
-    def _count_score(self, value: bytes, latency: float) -> None:
+    def _count_score(self, value: bytes, latency_s: float) -> None:
         record = decode_score(value)
         self.scores += 1
         self.stale += record.is_stale
@@ -116,7 +116,7 @@ class TopicMonitor:
         logits = ComponentLogits.of(record)
         if logits is not None:
             self.logits.append(logits)
-        self._latencies.append(latency)
+        self._latencies.append(latency_s)
         self._read_at.append(time.monotonic())
 
     def _count_alert(self, value: bytes, _: float) -> None:

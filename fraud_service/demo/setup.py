@@ -147,7 +147,7 @@ class Service:
         return self
 
     def __exit__(self, *_: object) -> None:
-        end_process(self._process, timeout=STOP_TIMEOUT_S)
+        end_process(self._process, timeout_s=STOP_TIMEOUT_S)
 
     def ask_to_end(self) -> None:
         """Send SIGTERM without waiting, so that both processes stop at the same time."""

@@ -134,7 +134,7 @@ class LabelledTransaction(msgspec.Struct, frozen=True, gc=False):
     is_fraud: bool | None
     labelled_at: int | None
 
-    def label(self, delay: int) -> Label | None:
+    def label(self, delay_ms: int) -> Label | None:
         """Return the label; None if the history has none. Without a label time it is `delay` milliseconds later."""
         if self.is_fraud is None:
             return None
@@ -142,7 +142,7 @@ class LabelledTransaction(msgspec.Struct, frozen=True, gc=False):
             transaction_id=self.transaction.transaction_id,
             card_id=self.transaction.card_id,
             is_fraud=self.is_fraud,
-            labelled_at=self.transaction.timestamp + delay if self.labelled_at is None else self.labelled_at,
+            labelled_at=self.transaction.timestamp + delay_ms if self.labelled_at is None else self.labelled_at,
             source=LabelSource.CHARGEBACK if self.is_fraud else LabelSource.SETTLEMENT,
         )
 

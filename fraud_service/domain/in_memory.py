@@ -64,8 +64,8 @@ class FrozenLearner:
 class InMemoryService:
     """Scores labelled transactions, and trains at each snapshot boundary.
 
-    `restore` makes the online learner from its last state. `label_delay` is the time in milliseconds from a transaction
-    to its label where the history has no label time.
+    `restore` makes the online learner from its last state. `label_delay_ms` is the time from a transaction to its label
+    where the history has no label time.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class InMemoryService:
         restore: Callable[[bytes | None], OnlineLearner],
         schedule: LearningSchedule,
         sampling: NegativeSampler,
-        label_delay: int,
+        label_delay_ms: int,
     ) -> None:
         self._detector = detector
         self._restore = restore
         self._schedule = schedule
-        self._label_delay = label_delay
+        self._label_delay = label_delay_ms
         self._join = LabelJoin(MemoryStore(), schedule)
         self._trainer = OnlineTrainer(MemoryStore(), schedule, sampling, detector.pretrained)
         self._labels: list[tuple[int, str, int, Label]] = []
@@ -118,15 +118,15 @@ class InMemoryService:
         return assessments
 
     def _next_boundary(self) -> int:
-        return (self.progress.closed + 1) * self._schedule.interval
+        return (self.progress.closed + 1) * self._schedule.interval_ms
 
     def _close_boundaries(self, now: int, observe: Callable[[BoundaryResult], None]) -> None:
         """Close the boundaries up to `now`, each with the labels known by then."""
         if self.progress.closed < 0:
-            self.progress = LearnerState.starting_at(now // self._schedule.interval)
+            self.progress = LearnerState.starting_at(now // self._schedule.interval_ms)
         while self._next_boundary() <= now:
             boundary = self.progress.closed + 1
-            self._deliver_labels(boundary * self._schedule.interval)
+            self._deliver_labels(boundary * self._schedule.interval_ms)
             examples = examples_due([self._join], boundary)
             result = self._trainer.close(boundary, self.progress, examples, self._restore(self.progress.model))
             self.progress = result.progress

@@ -101,7 +101,7 @@ class LabelJoin:
         # No label from before a further payment applies to it, even after the first payment has expired.
         since = scored.timestamp if entries else -1
         self._keep(key, [*entries, PendingTransaction(msgspec.Raw(encode_row(scored)), waiting, labelled_at=since)])
-        self._add_due(scored.timestamp + self._schedule.maturity, key, closed)
+        self._add_due(scored.timestamp + self._schedule.label_maturity_ms, key, closed)
         if early:
             self._store.delete(f"l/{key}")
         for known in waiting:
@@ -137,7 +137,7 @@ class LabelJoin:
         if waiting != before:
             self._store.put(f"l/{key}", encode_row(waiting))
         if not before:
-            self._add_due(known.known_at + self._schedule.retention, key, closed)
+            self._add_due(known.known_at + self._schedule.label_retention_ms, key, closed)
 
     def _due_boundary(self, known: LabelEvent, timestamp: int, closed: int) -> int:
         """Return the boundary that applies a label."""
@@ -192,14 +192,17 @@ class LabelJoin:
         label retention is over           the entry is removed
         ================================  ==========================================
         """
-        entries, until = self._entries(due.identity), boundary * self._schedule.interval
+        entries, until = self._entries(due.identity), boundary * self._schedule.interval_ms
         if not entries:
             self._expire_early(due, boundary)
             return []
         examples, kept, expiries = [], [], set()
         for entry in entries:
             timestamp = entry.timestamp
-            matures_at, expires_at = timestamp + self._schedule.maturity, timestamp + self._schedule.retention
+            matures_at, expires_at = (
+                timestamp + self._schedule.label_maturity_ms,
+                timestamp + self._schedule.label_retention_ms,
+            )
             example = _apply(entry, timestamp, matures_at, until)
             if example is not None:
                 examples.append(example)
@@ -236,7 +239,7 @@ class LabelJoin:
         waiting = [known for known in early if not self._schedule.is_forgotten(known.known_at, boundary)]
         if waiting:
             self._store.put(f"l/{due.identity}", encode_row(waiting))
-            self._add_due(waiting[-1].known_at + self._schedule.retention, due.identity, boundary)
+            self._add_due(waiting[-1].known_at + self._schedule.label_retention_ms, due.identity, boundary)
         elif early:
             self._store.delete(f"l/{due.identity}")
 
@@ -250,7 +253,9 @@ class LabelJoin:
         """Make a label due, unless one of its transactions is due at the same boundary because it matures."""
         for at in sorted({max(known.known_at, timestamp) for timestamp in timestamps}):
             boundary = self._schedule.boundary(at)
-            matures = {self._schedule.boundary(timestamp + self._schedule.maturity) for timestamp in timestamps}
+            matures = {
+                self._schedule.boundary(timestamp + self._schedule.label_maturity_ms) for timestamp in timestamps
+            }
             if not (closed < boundary and boundary in matures):
                 self._add_due(at, key, closed)
 

@@ -151,7 +151,7 @@ class OnlineTrainer:
         `progress` is the state after that one. The examples come in the order of `training_order`. `learner` is trained
         in place.
         """
-        is_balanced = (boundary - progress.start) * self._schedule.interval > self._schedule.maturity
+        is_balanced = (boundary - progress.start) * self._schedule.interval_ms > self._schedule.label_maturity_ms
         changed: dict[str, _Change] = {}
         weighted: list[tuple[Example, float]] = []
         horizon = progress.label_horizon
@@ -163,7 +163,7 @@ class OnlineTrainer:
         training = [(example, weight) for example, weight in weighted if weight > 0]
         if is_balanced:
             comparison = comparison.with_scores(
-                boundary * self._schedule.interval // DAY, self._train(training, learner)
+                boundary * self._schedule.interval_ms // DAY, self._train(training, learner)
             )
         rows, digest = self._store_changes(changed, progress.risk_digest)
         has_changes = bool(weighted or rows)
@@ -179,7 +179,7 @@ class OnlineTrainer:
             pretrained=self.pretrained.version,
         )
         return BoundaryResult(
-            boundary * self._schedule.interval, after, weighted, rows, self._snapshot(after, len(rows), learner)
+            boundary * self._schedule.interval_ms, after, weighted, rows, self._snapshot(after, len(rows), learner)
         )
 
     def _train(self, training: list[tuple[Example, float]], learner: OnlineLearner) -> list[LabelledScore]:
@@ -232,15 +232,15 @@ class OnlineTrainer:
         return rows, f"{total % (1 << 256):064x}"
 
     def _snapshot(self, progress: LearnerState, risk_rows: int, learner: OnlineLearner) -> Snapshot | None:
-        silence_ms = (progress.closed - max(progress.last_trained, progress.start)) * self._schedule.interval
+        silence_ms = (progress.closed - max(progress.last_trained, progress.start)) * self._schedule.interval_ms
         if silence_ms > MAX_SILENCE_MS:
             return None
-        as_of = progress.closed * self._schedule.interval
+        as_of = progress.closed * self._schedule.interval_ms
         return Snapshot(
             version="",
             as_of=as_of,
-            effective_from=as_of + self._schedule.activation_delay,
-            interval=self._schedule.interval,
+            effective_from=as_of + self._schedule.activation_delay_ms,
+            interval_ms=self._schedule.interval_ms,
             model=self.pretrained.version,
             online=learner.export(),
             online_weight=progress.comparison.online_weight(),

@@ -35,8 +35,8 @@ MAX_PENDING: Final = 1_000  # the newest pending snapshots are always kept; a st
 class Snapshot(msgspec.Struct, frozen=True):
     """What labels taught up to the boundary `as_of`. Equal versions have equal bits. Times are epoch milliseconds.
 
-    Transactions use it from the event time `effective_from` on. `interval` is the time between boundaries. `model` is
-    the version of the pretrained model that the online model belongs to. `examples` counts the labelled examples so
+    Transactions use it from the event time `effective_from` on. `interval_ms` is the time between boundaries. `model`
+    is the version of the pretrained model that the online model belongs to. `examples` counts the labelled examples so
     far; those before the first maturity trained risk only. `label_horizon` is when the newest of their labels became
     known. `risk_rows` is the number of risk rows that changed with this snapshot, `risk_digest` the digest of the whole
     risk table. `digest` is the SHA-256 of all other fields; `version` contains its beginning.
@@ -45,7 +45,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     version: str
     as_of: Moment
     effective_from: Moment
-    interval: Count
+    interval_ms: Count
     model: ModelVersion
     online: OnlineModel
     online_weight: Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -78,7 +78,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def is_stale_at(self, timestamp: int) -> bool:
         """Whether a newer snapshot should be active at this event time."""
-        return not self.is_untrained and timestamp >= self.effective_from + self.interval
+        return not self.is_untrained and timestamp >= self.effective_from + self.interval_ms
 
     @property
     def is_untrained(self) -> bool:
@@ -150,8 +150,8 @@ class SnapshotStore:
     One writer thread calls `receive_*` and `apply_received`. Any thread may call `at`.
     """
 
-    def __init__(self, initial: Snapshot, kept: int = RETENTION_MS) -> None:
-        self._kept = kept
+    def __init__(self, initial: Snapshot, kept_ms: int = RETENTION_MS) -> None:
+        self._kept_ms = kept_ms
         self._table = RiskTable()
         self._models = {initial.model: len(initial.online.leaf_weights)}
         self._is_online = True
@@ -228,7 +228,7 @@ class SnapshotStore:
     def _prune(self) -> None:
         """Drop superseded pending snapshots. The newest dropped one keeps their rows, each key once."""
         pending = sorted(self._pending.values(), key=lambda snapshot: snapshot.as_of)
-        oldest = pending[-1].effective_from - self._kept
+        oldest = pending[-1].effective_from - self._kept_ms
         dropped = [snapshot.version for snapshot in pending[:-MAX_PENDING] if snapshot.effective_from <= oldest]
         rows: dict[str, bytes | None] = {}
         versions = deque(sorted(self._rows))
@@ -280,7 +280,7 @@ class SnapshotStore:
         if not snapshots:
             return
         initial, *views = self._views
-        oldest = snapshots[-1].effective_from - self._kept
+        oldest = snapshots[-1].effective_from - self._kept_ms
         views += [SnapshotView(snapshot, self._table) for snapshot in snapshots]
         views = [view for view in views if view.snapshot.effective_from > oldest]
         self._publish((initial, *views))

@@ -14,20 +14,22 @@ DAY: Final = 24 * HOUR
 class LearningSchedule(msgspec.Struct, frozen=True):
     """The event-time rules of learning, in milliseconds."""
 
-    interval: int = HOUR  # between two snapshot boundaries
-    activation_delay: int = HOUR // 4  # from a boundary until its snapshot is active; it reaches all scorers meanwhile
-    maturity: int = 7 * DAY  # label maturity: how long a transaction waits for a fraud label
-    retention: int = 60 * DAY  # label retention: how long its features are kept for a later label
+    interval_ms: int = HOUR  # between two snapshot boundaries
+    activation_delay_ms: int = (
+        HOUR // 4
+    )  # from a boundary until its snapshot is active; it reaches all scorers meanwhile
+    label_maturity_ms: int = 7 * DAY  # label maturity: how long a transaction waits for a fraud label
+    label_retention_ms: int = 60 * DAY  # label retention: how long its features are kept for a later label
 
     def boundary(self, instant: int) -> int:
         """Return the number of the first boundary at or after an instant.
 
-        >>> schedule = LearningSchedule(interval=HOUR)
+        >>> schedule = LearningSchedule(interval_ms=HOUR)
         >>> schedule.boundary(2 * HOUR), schedule.boundary(2 * HOUR + 1)
         (2, 3)
         """
-        return -(-instant // self.interval)
+        return -(-instant // self.interval_ms)
 
     def is_forgotten(self, instant: int, closed: int) -> bool:
         """Whether an instant is beyond label retention once the boundary `closed` is closed."""
-        return instant + self.retention <= closed * self.interval
+        return instant + self.label_retention_ms <= closed * self.interval_ms

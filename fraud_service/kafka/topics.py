@@ -37,7 +37,7 @@ LEADER_POLL_S: Final = 0.05
 
 
 class TopicSpec(msgspec.Struct, frozen=True):
-    """One topic: its role in the service, its name, and its configuration. `retention` is in milliseconds."""
+    """One topic: its role in the service, its name, and its configuration."""
 
     role: str
     name: str
@@ -45,12 +45,12 @@ class TopicSpec(msgspec.Struct, frozen=True):
     content: str
     partitions: int
     cleanup: str = "delete"
-    retention: int = 30 * DAY_MS
+    retention_ms: int = 30 * DAY_MS
     extra: Mapping[str, str] = {}
 
     def config(self) -> dict[str, str]:
         """Return the settings on the broker. Retention is always set, because Quix cannot start without it."""
-        return {"cleanup.policy": self.cleanup, "retention.ms": str(self.retention), **self.extra}
+        return {"cleanup.policy": self.cleanup, "retention.ms": str(self.retention_ms), **self.extra}
 
 
 def topic_specs(settings: Settings) -> list[TopicSpec]:
@@ -73,10 +73,12 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(
             "labels", names.labels, "card_id", "input: labels, fraud or legitimate", partitions, extra=ON_APPEND
         ),
-        TopicSpec("scores", names.scores, "card_id", "every decision: the audit log", partitions, retention=YEAR_MS),
+        TopicSpec("scores", names.scores, "card_id", "every decision: the audit log", partitions, retention_ms=YEAR_MS),
         TopicSpec("alerts", names.alerts, "card_id", "flagged transactions, with CloudEvents headers", partitions),
-        TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention=YEAR_MS),
-        TopicSpec("snapshots", names.snapshots, "version", "online model, weight, risk digest", 1, retention=YEAR_MS),
+        TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention_ms=YEAR_MS),
+        TopicSpec(
+            "snapshots", names.snapshots, "version", "online model, weight, risk digest", 1, retention_ms=YEAR_MS
+        ),
         TopicSpec(
             "models",
             names.models,
@@ -85,7 +87,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             1,
             # The newest model and the newest switch must never expire. Compaction would keep only the last record of
             # a key, so anyone with write access could make it delete the signed record before.
-            retention=FOREVER,
+            retention_ms=FOREVER,
             extra={"max.message.bytes": str(MAX_MODEL_BYTES), "retention.bytes": str(FOREVER), **ON_APPEND},
         ),
         TopicSpec(
@@ -95,14 +97,14 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             "fraud history of merchants and cards, from labels",
             1,
             cleanup="compact",
-            retention=FOREVER,
+            retention_ms=FOREVER,
             # Rows of older snapshots stay readable for a week, so that scorers can catch up by event time. With the
             # producer's timestamp, a backdated row could make the broker remove the row before it at once.
             extra={"min.compaction.lag.ms": str(7 * DAY_MS), **ON_APPEND},
         ),
         TopicSpec(
             "dead_letters", names.dead_letters, "as the source", "rejected records, reason in headers", partitions,
-            retention=YEAR_MS,
+            retention_ms=YEAR_MS,
         ),
         _changelog("scorer_state", settings.scorer_group, names.transactions, "profiles of cards", partitions),
         _changelog("learner_state", settings.learner_group, names.scores, "label join, risk and progress", partitions),
@@ -203,7 +205,7 @@ def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) 
     actual = {resource.name: future.result() for resource, future in futures.items()}
     found = []
     for spec in specs:
-        is_kept_forever = spec.cleanup == "delete" and spec.retention == FOREVER
+        is_kept_forever = spec.cleanup == "delete" and spec.retention_ms == FOREVER
         compared = ESSENTIAL | RETENTION if is_kept_forever else ESSENTIAL
         for name, wanted in spec.config().items():
             entry = actual[spec.name].get(name)

@@ -200,14 +200,14 @@ class LearnerProcessor:
             raise InvalidEvent(DeadLetterReason.INVALID_RECORD, str(error)) from error
         self._check_clock(record)
         if self._now.closed < 0:  # the schedule begins with the first transaction
-            self._keep(LearnerState.starting_at(record.timestamp // self._schedule.interval))
+            self._keep(LearnerState.starting_at(record.timestamp // self._schedule.interval_ms))
         taken = self._joins[message.partition].add_scored(record, self._now.closed)
         if taken is Admission.ADDED:
             self._metrics.scores.inc()
         elif taken is Admission.TOO_MANY:
             self._metrics.unlearned.inc()
         self._event_times[message.partition] = max(self._event_times.get(message.partition, 0), record.timestamp)
-        self._advance_watermark(record.timestamp // self._schedule.interval)
+        self._advance_watermark(record.timestamp // self._schedule.interval_ms)
 
     def _check_clock(self, record: ScoreRecord) -> None:
         """Reject a score from the future: no scorer writes one, and it would move all later boundaries.
@@ -242,8 +242,8 @@ class LearnerProcessor:
         if self._schedule.is_forgotten(labelled_at, self._now.closed):
             raise InvalidEvent(
                 DeadLetterReason.LABEL_TOO_OLD,
-                f"`labelled_at` is more than {self._schedule.retention / DAY:g} days before the newest boundary: "
-                "the learner no longer keeps transactions that old",
+                f"`labelled_at` is more than {self._schedule.label_retention_ms / DAY:g} days before the newest "
+                "boundary: the learner no longer keeps transactions that old",
             )
 
     @property
@@ -263,11 +263,11 @@ class LearnerProcessor:
             self._newest = int(self._examples.get(WATERMARK_KEY) or b"-1")
         return self._newest
 
-    def _advance_watermark(self, interval: int) -> None:
+    def _advance_watermark(self, interval_ms: int) -> None:
         """Store the newest interval: otherwise a restarted learner would lack it until the next score."""
-        if interval > self._passed:
-            self._newest = interval
-            self._examples.put(WATERMARK_KEY, b"%d" % interval)
+        if interval_ms > self._passed:
+            self._newest = interval_ms
+            self._examples.put(WATERMARK_KEY, b"%d" % interval_ms)
 
     def tick(self) -> None:
         """Close the boundaries that event time has passed, after reading everything before them."""
@@ -275,7 +275,7 @@ class LearnerProcessor:
         newest = self._passed
         if newest < 0 or newest <= self._now.closed:
             return
-        if self._now.last_trained < 0 and (newest - self._now.closed) * self._schedule.interval > MAX_GAP_MS:
+        if self._now.last_trained < 0 and (newest - self._now.closed) * self._schedule.interval_ms > MAX_GAP_MS:
             self._keep(LearnerState.starting_at(newest - 1))  # the first transaction ever had a wrong time
         if self._barrier is None:
             ends = self._inputs.unread()
@@ -295,7 +295,7 @@ class LearnerProcessor:
 
     def _has_passed(self, barrier: EndOffsetBarrier) -> bool:
         """Whether everything before the barrier is read. A partition with a score past the boundary needs no more."""
-        boundary = barrier.until * self._schedule.interval
+        boundary = barrier.until * self._schedule.interval_ms
         waiting = [
             (topic, number)
             for topic, number in barrier.ends

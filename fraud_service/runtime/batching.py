@@ -62,7 +62,7 @@ class Batches:
         self._commits_early = commits_early and self._context.exactly_once
         self._collected: list[Received] = []
 
-    def tick(self, timeout: float) -> bool:
+    def tick(self, timeout_s: float) -> bool:
         """Wait up to `timeout` seconds for a message, then process all that have arrived; return whether any had.
 
         An idle tick commits early. Messages are polled one by one, because a rebalance happens inside a poll. So the
@@ -73,7 +73,7 @@ class Batches:
         size = 0
         # Wait at most until the next early commit is allowed.
         rest = max(self._next_commit - time.monotonic(), 0.0)
-        message = poll(min(rest, timeout) if self._has_uncommitted else timeout)
+        message = poll(min(rest, timeout_s) if self._has_uncommitted else timeout_s)
         while message is not None:
             size += self._collect(message)
             message = None  # free a large message before the next one is read

@@ -60,17 +60,17 @@ SCHEMA: Final = pa.schema(
 class BacktestPlan(msgspec.Struct, frozen=True):
     """What to backtest.
 
-    `label_delay` is in milliseconds. Transactions before `start` (epoch milliseconds) only warm the state. A re-fit may
+    Transactions before `start` (epoch milliseconds) only warm the state. A re-fit may
     replace the model every `refit_every` milliseconds after `start`. Without `online`, only the pretrained model
     scores; labels still update the risk of merchants and cards.
     """
 
     source: str
     models: Path
-    label_delay: int
+    label_delay_ms: int
     start: int | None = None
     online: bool = True
-    refit_every: int | None = None
+    refit_every_ms: int | None = None
 
     def restore(self, model: OnnxForest) -> Callable[[bytes | None], OnlineLearner]:
         """Return the factory of the online learner for a pretrained model."""
@@ -89,15 +89,15 @@ class RefitSchedule:
 
     def observe(self, result: BoundaryResult) -> None:
         """Add the labels of a boundary; if a re-fit is due and its challenger wins, activate the challenger."""
-        if self._plan.refit_every is None:
+        if self._plan.refit_every_ms is None:
             return
         self._window.add(result.labelled())
         now = result.as_of
         if not self._next:
-            self._next = (now if self._plan.start is None else self._plan.start) + self._plan.refit_every
+            self._next = (now if self._plan.start is None else self._plan.start) + self._plan.refit_every_ms
         if now < self._next:
             return
-        self._next += self._plan.refit_every
+        self._next += self._plan.refit_every_ms
         champion = self._models.active
         outcome, promoted = evaluate_challenger(self._window.examples(), champion, now, self._plan.source)
         self.outcomes.append(outcome)
@@ -189,9 +189,9 @@ def backtest(
         detector,
         factories.first_snapshot(model),
         plan.restore(model),
-        msgspec.structs.replace(factories.learning_schedule(settings), maturity=plan.label_delay),
-        NegativeSampler(settings.negative_sample_rate if plan.online or plan.refit_every is not None else 0.0),
-        plan.label_delay,
+        msgspec.structs.replace(factories.learning_schedule(settings), label_maturity_ms=plan.label_delay_ms),
+        NegativeSampler(settings.negative_sample_rate if plan.online or plan.refit_every_ms is not None else 0.0),
+        plan.label_delay_ms,
     )
     models = ModelRegistry(
         model,
@@ -223,10 +223,10 @@ def _result(
             "from": rfc3339(times[0].as_py()),
             "to": rfc3339(times[-1].as_py()),
             "transactions": len(times),
-            "label_delay_days": plan.label_delay / DAY,
+            "label_delay_days": plan.label_delay_ms / DAY,
             "model": model.version,
             "online": plan.online,
-            "refit_every_days": None if plan.refit_every is None else plan.refit_every / DAY,
+            "refit_every_days": None if plan.refit_every_ms is None else plan.refit_every_ms / DAY,
         },
         figures=evaluate(reported.scores(table)),
         weights=reported.online_weights,

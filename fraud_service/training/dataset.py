@@ -30,12 +30,12 @@ MIN_FRAUDS: Final = 20  # the fit needs as many legitimate transactions, too
 class TrainingWindow(msgspec.Struct, frozen=True):
     """Event times [start, end) of the training set, and the label delay, in epoch milliseconds and milliseconds.
 
-    Transactions before `start` only warm profiles and risk. A label known after `end` + `label_delay` is not used.
+    Transactions before `start` only warm profiles and risk. A label known after `end` + `label_delay_ms` is not used.
     """
 
     start: int
     end: int
-    label_delay: int
+    label_delay_ms: int
 
 
 class Examples(msgspec.Struct, frozen=True):
@@ -79,9 +79,9 @@ def collect(
         Detector(_NoModel(), Policy(review=2.0, decline=2.0)),  # no score reaches 2: reasons would cost time
         untrained("none", learner.export()),
         lambda _: learner,
-        LearningSchedule(maturity=window.label_delay),
+        LearningSchedule(label_maturity_ms=window.label_delay_ms),
         NegativeSampler(0.0),
-        window.label_delay,
+        window.label_delay_ms,
     )
     rows, labels, timestamps = [], [], []
     events = [event for event in history if event.transaction.timestamp < window.end]
@@ -105,5 +105,5 @@ def logits(model: PretrainedModel, rows: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def _is_known_fraud(event: LabelledTransaction, window: TrainingWindow) -> bool:
-    label = event.label(window.label_delay)
-    return label is not None and label.is_fraud and label.labelled_at <= window.end + window.label_delay
+    label = event.label(window.label_delay_ms)
+    return label is not None and label.is_fraud and label.labelled_at <= window.end + window.label_delay_ms

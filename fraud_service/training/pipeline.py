@@ -43,14 +43,14 @@ def train(
     folder: Path,
     *,
     start: int | None,
-    label_delay: int,
+    label_delay_ms: int,
     source: str,
     progress: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Train on a history and write the artifact.
 
     `start` is the event time of the first transaction in the training set. Without it, the first third of the history
-    only warms the profiles. A label known more than `label_delay` milliseconds after the end is not used.
+    only warms the profiles. A label known more than `label_delay_ms` after the end is not used.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fail now rather than after an hour of training
@@ -60,7 +60,7 @@ def train(
     if not times:
         raise ConfigurationError("the history has no transaction: check --train-to and the file")
     begin = start if start is not None else times[0] + (times[-1] - times[0]) // 3
-    window = TrainingWindow(begin, times[-1] + 1, label_delay)
+    window = TrainingWindow(begin, times[-1] + 1, label_delay_ms)
     return export(fit(collect(history, window, progress)), window, source, folder)
 
 
@@ -141,7 +141,7 @@ def _manifest(
             "source": source,
             "from": rfc3339(window.start),
             "to": rfc3339(window.end),
-            "label_delay_days": window.label_delay / DAY,
+            "label_delay_days": window.label_delay_ms / DAY,
             "judged_days": round(fitted.holdout_ms / DAY, 2),
             "rows": len(fitted.examples.labels),
             "frauds": int(fitted.examples.labels.sum()),

@@ -139,7 +139,7 @@ def read_broadcasts(settings: Settings) -> Broadcasts:
 def empty_store(models: Iterable[OnnxForest]) -> SnapshotStore:
     """Return an empty store that accepts the snapshots of all these models."""
     first, *promoted = models
-    store = SnapshotStore(factories.first_snapshot(first), kept=FOREVER_MS)
+    store = SnapshotStore(factories.first_snapshot(first), kept_ms=FOREVER_MS)
     for model in promoted:
         store.register_model(model.version, model.manifest.leaves)
     return store

@@ -145,14 +145,14 @@ def _rebuilt(
         examples = _Examples(stored)
         for record in log_reader.labelled(reader, settings):
             if last is None or record.boundary_ms <= last:
-                examples.add(record.boundary_ms // schedule.interval, record)
+                examples.add(record.boundary_ms // schedule.interval_ms, record)
         sampler = NegativeSampler(settings.negative_sample_rate)
         yield from snapshot_rebuild.rebuild(
             OnlineTrainer(MemoryStore(), schedule, sampler, next(iter(models.values()))),
             LearnerState.starting_at(first),
             models,
             lambda version: factories.restore(models[version]),
-            LearnedLog(examples, {one.as_of // schedule.interval: one for one in wanted}, rows),
+            LearnedLog(examples, {one.as_of // schedule.interval_ms: one for one in wanted}, rows),
         )
 
 
@@ -207,7 +207,7 @@ def load_broadcasts(settings: Settings) -> Broadcasts:
 
 def _first_boundary(reader: TopicReader, settings: Settings) -> int:
     """Return the number of the boundary before the first snapshot: each boundary after it has a snapshot."""
-    interval, moments = factories.learning_schedule(settings).interval, []
+    interval, moments = factories.learning_schedule(settings).interval_ms, []
     for entry in log_reader.trusted(reader, settings, "snapshots", []):
         with suppress(ValueError):  # a key that is no version
             text = (entry.key or b"")[:MINUTE_LENGTH].decode()

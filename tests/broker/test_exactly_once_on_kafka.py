@@ -167,7 +167,7 @@ def test_every_example_is_learned_once(outcome):
     assert max(first.values()) == 1
     scores = [decode_score(m.value()) for m in read_all(settings, settings.topics.scores)]
     newest = max(score.timestamp for score in scores)
-    matured = newest // HOUR * HOUR - factories.learning_schedule(settings).maturity
+    matured = newest // HOUR * HOUR - factories.learning_schedule(settings).label_maturity_ms
     due = {(s.card_id, s.transaction_id) for s in scores if s.timestamp <= matured}
     assert due <= first.keys()
 

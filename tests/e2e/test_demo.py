@@ -105,7 +105,7 @@ def demo(tmp_path) -> Iterator[Callable[..., Demo]]:
 
     yield start
     for each in started:
-        end_process(each.process, timeout=END)
+        end_process(each.process, timeout_s=END)
         for number in each.processes():
             os.kill(number, signal.SIGKILL)
 

@@ -202,7 +202,7 @@ class ApacheKafka:
         """Shut the broker down in an orderly way. Data and port are kept for `start`."""
         process, self._process = self._process, None
         if process is not None:
-            end_process(process, timeout=_STOP_TIMEOUT)
+            end_process(process, timeout_s=_STOP_TIMEOUT)
 
     def kill(self) -> None:
         """Kill the broker as a crash would (SIGKILL). Data and port are kept for `start`."""
@@ -290,7 +290,7 @@ class ApacheKafka:
             )
         problem: str | None = "was interrupted while starting"
         try:
-            problem = wait_for_broker(self.bootstrap, timeout=_START_TIMEOUT, exit_code=process.poll)
+            problem = wait_for_broker(self.bootstrap, timeout_s=_START_TIMEOUT, exit_code=process.poll)
         finally:
             if problem is not None:
                 self.kill()

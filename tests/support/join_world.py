@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.label_join_rows import Example
     from fraud_service.domain.records import ScoreRecord
 
-SCHEDULE = LearningSchedule(interval=10, activation_delay=2, maturity=100, retention=1000)
+SCHEDULE = LearningSchedule(interval_ms=10, activation_delay_ms=2, label_maturity_ms=100, label_retention_ms=1000)
 Trained = tuple[int, str, bool, int, bool]  # boundary, transaction, is fraud, label time, is correction
 
 
@@ -45,7 +45,7 @@ class World:
     def close(self, until: int) -> list[Trained]:
         """Close the boundaries up to this time; returns the learned examples."""
         before = len(self.trained)
-        while (self.closed + 1) * SCHEDULE.interval <= until:
+        while (self.closed + 1) * SCHEDULE.interval_ms <= until:
             boundary = self.closed + 1
             self.sweep(boundary)
             for example in examples_due(self.joins, boundary):

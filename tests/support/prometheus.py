@@ -150,7 +150,7 @@ class Prometheus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process is not None:
-            end_process(self._process, timeout=STOP_TIMEOUT)
+            end_process(self._process, timeout_s=STOP_TIMEOUT)
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT

@@ -86,7 +86,7 @@ def snapshot(as_of: int, rows: dict[str, bytes | None], table: dict[str, bytes],
             table[key] = row
     defaults: dict[str, Any] = {
         "effective_from": as_of + HOUR // 4,
-        "interval": HOUR,
+        "interval_ms": HOUR,
         "model": "model-1",
         "online": online_model(),
         "online_weight": 0.5,

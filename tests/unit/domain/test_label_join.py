@@ -349,7 +349,7 @@ def run_steps(
         elif step[0] == "label":
             world.label(label(step[1], step[2], is_fraud=step[3], card_id=step[1]))
         else:
-            world.close((world.closed + step[1]) * SCHEDULE.interval)
+            world.close((world.closed + step[1]) * SCHEDULE.interval_ms)
     world.close(700)
     return world
 
@@ -381,7 +381,7 @@ def expected_training(steps: Steps, times: list[int]) -> set[Trained]:
     for name, since in arrived.items():
         verdict: bool | None = None
         for boundary in range(since, 71):
-            now = boundary * SCHEDULE.interval
+            now = boundary * SCHEDULE.interval_ms
             known = [
                 (max(instant, at[name]), instant, is_fraud)
                 for first, other, instant, is_fraud in words
@@ -391,8 +391,8 @@ def expected_training(steps: Steps, times: list[int]) -> set[Trained]:
             if known:
                 known_at, _, is_fraud = max(known, key=lambda word: word[1])
                 last = known_at, is_fraud
-            elif at[name] + SCHEDULE.maturity <= now:
-                last = at[name] + SCHEDULE.maturity, False
+            elif at[name] + SCHEDULE.label_maturity_ms <= now:
+                last = at[name] + SCHEDULE.label_maturity_ms, False
             if last is not None and last[1] is not verdict:
                 found.add((boundary, name, last[1], last[0], verdict is not None))
                 verdict = last[1]

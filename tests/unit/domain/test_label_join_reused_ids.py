@@ -173,7 +173,7 @@ def run_steps(steps: list[tuple], times: list[int], *, is_shared: bool) -> World
             for name in ["t"] if is_shared else [names[number] for number in about]:
                 world.label(label(name, step[1], is_fraud=step[2]))
         else:
-            world.close((world.closed + step[1]) * SCHEDULE.interval)
+            world.close((world.closed + step[1]) * SCHEDULE.interval_ms)
     world.close(2000)
     return world
 
@@ -190,9 +190,9 @@ def test_payments_under_one_id_are_trained_as_if_each_had_its_own(steps, times):
 def test_a_label_of_an_expired_payment_does_not_apply_to_a_later_one_under_its_id():
     world = World()
     world.score(score("t1", 5))
-    later = SCHEDULE.retention - 5
+    later = SCHEDULE.label_retention_ms - 5
     world.score(score("t1", later))
-    world.close(5 + SCHEDULE.retention + 20)  # the first one is forgotten, and the other has not matured
+    world.close(5 + SCHEDULE.label_retention_ms + 20)  # the first one is forgotten, and the other has not matured
     world.label(label("t1", 50))  # fraud, said of the first one before the other was made
     world.close(5000)
     assert [(one.scored.timestamp, one.is_fraud) for one in world.examples] == [(5, False), (later, False)]

@@ -43,7 +43,9 @@ from fraud_service.domain.snapshot import SnapshotStore, decode_snapshot, encode
 from fraud_service.domain.time import LearningSchedule
 
 FAST = settings(max_examples=40, deadline=None, derandomize=True)
-SCHEDULE = LearningSchedule(interval=6 * HOUR, activation_delay=HOUR, maturity=2 * DAY, retention=10 * DAY)
+SCHEDULE = LearningSchedule(
+    interval_ms=6 * HOUR, activation_delay_ms=HOUR, label_maturity_ms=2 * DAY, label_retention_ms=10 * DAY
+)
 START = SCHEDULE.boundary(MONDAY)
 
 
@@ -98,14 +100,14 @@ def test_a_labelled_record_has_the_example_and_its_boundary():
         ("t1", True, 1.0),
         ("t2", False, 1.0),
     ]
-    assert {row.boundary_ms for row in result.labelled()} == {(START + 1) * SCHEDULE.interval}
+    assert {row.boundary_ms for row in result.labelled()} == {(START + 1) * SCHEDULE.interval_ms}
     assert result.progress.examples == 2
     assert result.progress.label_horizon == MONDAY + DAY + 5
     assert result.progress.closed == result.progress.last_trained == START + 1
     assert result.progress.model == b"[[1.0, -3.0, true, 1.0], [2.0, -3.0, false, 1.0]]"
     assert result.snapshot is not None
-    assert result.snapshot.as_of == (START + 1) * SCHEDULE.interval
-    assert result.snapshot.effective_from == result.snapshot.as_of + SCHEDULE.activation_delay
+    assert result.snapshot.as_of == (START + 1) * SCHEDULE.interval_ms
+    assert result.snapshot.effective_from == result.snapshot.as_of + SCHEDULE.activation_delay_ms
     assert result.snapshot.online == online_model(intercept=2.0, pretrained_weight=1.0)
     assert (result.snapshot.examples, result.snapshot.model) == (2, "model-1")
 
@@ -125,7 +127,7 @@ def test_before_the_first_label_no_snapshot_is_published():
 
 
 def test_every_boundary_publishes_until_a_month_passes_without_examples():
-    quiet = MAX_SILENCE_MS // SCHEDULE.interval
+    quiet = MAX_SILENCE_MS // SCHEDULE.interval_ms
     results = train([example()], *([[]] * (quiet + 2)), [example(2)])
     published = [result.snapshot is not None for result in results]
     assert published == [True] * (quiet + 1) + [False] * 2 + [True]
@@ -145,7 +147,7 @@ def test_labels_before_the_first_maturity_train_risk_but_no_model():
     assert learner.examples == []
     assert early.progress.comparison == ModelComparison()
     assert decode_risk(early.risk[merchant_key("merchant-1")]).streak == 1
-    matured = START + SCHEDULE.maturity // SCHEDULE.interval + 1
+    matured = START + SCHEDULE.label_maturity_ms // SCHEDULE.interval_ms + 1
     trainer.close(matured, early.progress, [example(2)], learner)
     assert len(learner.examples) == 1
 
@@ -313,7 +315,7 @@ def learn(payments: list[tuple], partitions: int = 1, *, restarts: bool = False)
     progress, learner = LearnerState(closed=START - 8), CountingLearner()
     coming, results = arrivals(payments), []
     for boundary in range(START - 7, START + 160):
-        while coming and coming[0][0] <= boundary * SCHEDULE.interval:
+        while coming and coming[0][0] <= boundary * SCHEDULE.interval_ms:
             _, _, kind, card, event = coming.pop(0)
             join = joins[CARDS.index(card) % partitions]
             (join.add_scored if kind == "score" else join.add_label)(event, progress.closed)
@@ -428,7 +430,9 @@ def test_the_models_are_compared_before_the_example_is_learned():
     trainer = OnlineTrainer(DictStore(), SCHEDULE, NegativeSampler(), LinearModel())
     result = trainer.close(START + 1, LearnerState(closed=START), [example(1), example(2)], learner)
     judged = [LabelledScore(-3.0, -2.0, is_fraud=True, weight=1.0)] * 2
-    assert result.progress.comparison == ModelComparison().with_scores((START + 1) * SCHEDULE.interval // DAY, judged)
+    assert result.progress.comparison == ModelComparison().with_scores(
+        (START + 1) * SCHEDULE.interval_ms // DAY, judged
+    )
 
 
 def test_another_pretrained_model_resets_the_comparison():

@@ -287,7 +287,7 @@ def test_dropping_superseded_snapshots_at_a_start_does_not_change_the_views(publ
     stores = []
     for most in (1, 1_000):
         with mock.patch.object(snapshots, "MAX_PENDING", most):
-            store = SnapshotStore(untrained("model-1", online_model()), kept=3 * HOUR)
+            store = SnapshotStore(untrained("model-1", online_model()), kept_ms=3 * HOUR)
             if ahead:  # of the two topics, that of the snapshots was read first
                 for newest, _ in published:
                     store.receive_snapshot(newest)
@@ -342,7 +342,7 @@ def test_the_untrained_snapshot_has_no_rows():
 
 
 def test_a_snapshot_is_stale_once_the_next_should_be_active():
-    newest = snapshot(MONDAY, {}, {}, effective_from=MONDAY + 5, interval=100)
+    newest = snapshot(MONDAY, {}, {}, effective_from=MONDAY + 5, interval_ms=100)
     assert [newest.is_stale_at(MONDAY + after) for after in (0, 5, 104, 105, 1000)] == [False, False, False, True, True]
 
 
@@ -486,7 +486,7 @@ def test_bytes_that_are_not_a_snapshot_are_rejected(data):
         {"effective_from": 1 << 53},
         {"label_horizon": 1 << 53},
         {"label_horizon": 10**400},
-        {"interval": -1},
+        {"interval_ms": -1},
         {"model": "m" * 65},
         {"model": "forest\x1b[2J"},
     ],

@@ -143,7 +143,7 @@ def test_a_re_fit_that_is_better_scores_from_then_on(world, tmp_path, models, mo
 
 def test_nothing_to_report_is_an_error_that_names_the_options(world, models):
     plan = backtest.BacktestPlan(
-        source="w", models=models, label_delay=7 * DAY, start=instant("2030-01-01T00:00:00Z", "date")
+        source="w", models=models, label_delay_ms=7 * DAY, start=instant("2030-01-01T00:00:00Z", "date")
     )
     with pytest.raises(ConfigurationError, match="check --from, --to and the file"):
         backtest.backtest(History.open(world), plan, Settings())

@@ -19,7 +19,7 @@ def changed(event, **facts):
 def test_a_fraud_known_only_after_window_and_delay_counts_as_legitimate():
     events = hourly_history(90)
     window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
-    deadline = window.end + window.label_delay
+    deadline = window.end + window.label_delay_ms
     in_time, too_late = list(events), list(events)
     in_time[30] = changed(events[30], labelled_at=deadline)
     too_late[30] = changed(events[30], labelled_at=deadline + 1)

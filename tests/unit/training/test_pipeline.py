@@ -38,7 +38,7 @@ from fraud_service.training.fit import CANDIDATE_PARAMETERS
 from fraud_service.training.pipeline import train
 for choice in CANDIDATE_PARAMETERS:
     choice["n_estimators"] = {QUICK_TREES}
-train(History.open(Path(sys.argv[1])), Path(sys.argv[2]), start=None, label_delay={7 * DAY}, source="a small world")
+train(History.open(Path(sys.argv[1])), Path(sys.argv[2]), start=None, label_delay_ms={7 * DAY}, source="a small world")
 """
 
 
@@ -56,7 +56,7 @@ def trained(quick, world, tmp_path_factory):
         History.open(world),
         folder,
         start=None,
-        label_delay=7 * DAY,
+        label_delay_ms=7 * DAY,
         source="a small world",
         progress=lambda: calls.append(1),
     )
@@ -116,20 +116,20 @@ def test_the_model_card_has_the_content_of_the_manifest(trained):
 def test_a_history_without_transactions_is_rejected(world, tmp_path):
     empty = History.open(world, end=1)
     with pytest.raises(ConfigurationError, match="the history has no transaction"):
-        train(empty, tmp_path / "new", start=None, label_delay=DAY, source="nothing")
+        train(empty, tmp_path / "new", start=None, label_delay_ms=DAY, source="nothing")
     assert not list(tmp_path.rglob("*.*"))
 
 
 def test_a_history_of_only_frauds_is_rejected(quick, tmp_path):
     events = [msgspec.structs.replace(event, is_fraud=True) for event in hourly_history(300)]
     with pytest.raises(ConfigurationError, match="300 known frauds in 300 transactions"):
-        train(events, tmp_path / "new", start=MONDAY, label_delay=DAY, source="only frauds")
+        train(events, tmp_path / "new", start=MONDAY, label_delay_ms=DAY, source="only frauds")
     assert not list(tmp_path.rglob("*.*"))
 
 
 def test_a_history_too_small_to_learn_from_is_rejected(quick, tmp_path):
     with pytest.raises(ConfigurationError, match="60 transactions"):
-        train(hourly_history(60), tmp_path / "new", start=MONDAY, label_delay=DAY, source="two days")
+        train(hourly_history(60), tmp_path / "new", start=MONDAY, label_delay_ms=DAY, source="two days")
     assert not list(tmp_path.rglob("*.*"))
 
 

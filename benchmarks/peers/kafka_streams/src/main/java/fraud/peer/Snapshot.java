@@ -11,7 +11,7 @@ import java.nio.file.Path;
 record Snapshot(
         String version,
         long effectiveFrom,
-        long interval,
+        long intervalMs,
         double[] weights,
         double[] leafWeights,
         double pretrainedWeight,
@@ -34,7 +34,7 @@ record Snapshot(
         Snapshot snapshot = new Snapshot(
                 record.get("version").asText(),
                 record.get("effective_from").asLong(),
-                record.get("interval").asLong(),
+                record.get("interval_ms").asLong(),
                 Manifest.numbers(online.get("weights")),
                 Manifest.numbers(online.get("leaf_weights")),
                 online.get("pretrained_weight").asDouble(),
@@ -48,7 +48,7 @@ record Snapshot(
     }
 
     boolean isStaleAt(long timestamp) {
-        return !version.equals(UNTRAINED) && timestamp >= effectiveFrom + interval;
+        return !version.equals(UNTRAINED) && timestamp >= effectiveFrom + intervalMs;
     }
 
     /** The online model: linear in the pretrained logit, the standardised features, and the leaves reached. */
