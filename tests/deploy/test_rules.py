@@ -84,6 +84,14 @@ def test_a_second_parser_reads_every_expression():
         promql_parser.parse("sum(fraud_ready")
 
 
+def test_no_rule_mixes_two_clusters_that_have_a_namespace_of_the_same_name():
+    for rule in observed.rules():
+        labels = re.findall(r"\b(?:by|on) \(([^)]*)\)", rule["expr"])
+        assert all(names.startswith("cluster, namespace") for names in labels), rule
+        grouped = re.findall(r"\b(?:sum|max|min|avg|count)\b(?! by)", re.sub(r'"[^"]*"', "", rule["expr"]))
+        assert not grouped, rule
+
+
 def test_every_recording_rule_is_used_by_an_alert():
     recorded = {rule["record"] for rule in observed.rules() if "record" in rule}
     used = {name for rule in observed.rules() for name, _ in observed.selectors(rule["expr"])}

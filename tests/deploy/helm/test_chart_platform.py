@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from helm_python import Chart
 from helm_python.errors import HelmRenderError, HelmValuesError
 from support import chart, observed
+from support.prometheus import program
 
 from fraud_service.config import settings
 from fraud_service.kafka import clients
@@ -418,6 +420,38 @@ def test_no_text_of_an_alert_repeats_a_number_that_values_can_change() -> None:
                 r"\{\{.*?\}\}|250 ms|At 10 s|At 0 the|\(0 is equal, 1 is disjoint\)|within 30 minutes", "", text
             )
             assert not re.search(r"\d", fixed), (name, fixed)
+
+
+LATE = """
+rule_files: [rules.yaml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'fraud_ready{role="scorer", namespace="p", job="s", instance="i"}', values: 1x60}
+      - {series: 'fraud_lag_seconds{namespace="p", job="s", instance="i"}', values: 0+1x60}
+    alert_rule_test:
+      - {eval_time: 45m, alertname: FraudScorerLagGrowing, exp_alerts: EXPECTED}
+"""
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_prometheus_fires_at_the_threshold_of_the_values(tmp_path: Path, *, is_changed: bool) -> None:
+    values = MONITORING if is_changed else {"prometheusRule": {"enabled": True}}
+    rules = chart.named(chart.render(values), "PrometheusRule")["spec"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    annotations = alerts(values)["FraudScorerLagGrowing"]["annotations"] | {
+        "description": "i works on transactions 40s old, and the lag grows."
+    }
+    if is_changed:
+        query = "var-cluster=&var-namespace=p"
+        annotations["dashboard_url"] = f"https://grafana.example/d/fraud-service-overview?{query}"
+    labels = {"severity": "critical", "namespace": "p", "job": "s", "instance": "i", "team": "payments"}
+    expected = json.dumps([{"exp_labels": labels, "exp_annotations": annotations}] if is_changed else [])
+    (tmp_path / "test.yaml").write_text(LATE.replace("EXPECTED", expected))
+    command = [program("promtool"), "test", "rules", str(tmp_path / "test.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_links_lead_to_the_runbook_and_the_grafana_of_the_values() -> None:
