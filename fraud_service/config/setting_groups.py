@@ -261,7 +261,7 @@ class HttpSettings(_Group):
     """Metrics and health checks over HTTP."""
 
     # Probes and Prometheus come from outside the pod.
-    http_host: str = Field("0.0.0.0", description="address of metrics and health checks")  # noqa: S104  # nosec B104
+    http_host: str = Field("0.0.0.0", description="address of metrics and health checks. `::` serves IPv6 and IPv4")  # noqa: S104  # nosec B104
     http_port: int = Field(8000, ge=0, le=65_535, description="port of metrics and health checks. 0: any free port")
     http_tls_cert: NamedPath | None = Field(
         None,

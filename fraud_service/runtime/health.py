@@ -85,6 +85,14 @@ class Health:
         return all(self.conditions.values())
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    """Bind an address. `::` also takes IPv4 connections."""
+    if ":" not in host:
+        return socket.create_server((host, port), backlog=BACKLOG)
+    is_dual = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=is_dual)
+
+
 class HttpEndpoint:
     """Serve `/metrics`, `/livez`, `/readyz` and `/startupz`, with HTTPS when `identity` names certificate and key."""
 
@@ -94,11 +102,11 @@ class HttpEndpoint:
         self._certificate = None if identity is None else _Certificate(*identity)
         self._application = _application(metrics, health)
         try:
-            self._socket = socket.create_server((host, port), backlog=BACKLOG)
+            self._socket = _listener(host, port)
         except OSError as error:
             raise ConfigurationError(
                 f"FRAUD_HTTP_HOST={host} FRAUD_HTTP_PORT={port} cannot be bound: {error.strerror}; name an "
-                "IPv4 address of this host and a free port"
+                "address of this host and a free port"
             ) from None
         self._socket.settimeout(0)
         self.port: int = self._socket.getsockname()[1]

@@ -100,6 +100,7 @@ FRAUD_ALLOW_UNSIGNED: "true"
 {{- if and .Values.model.path (not .Values.model.volume) }}
 {{- fail "model.path is a path in model.volume: name the volume" }}
 {{- end }}
+FRAUD_HTTP_HOST: {{ .Values.http.host | quote }}
 {{- range $name, $value := .Values.settings }}
 {{ $name }}: {{ include "fraud-service.text" $value | quote }}
 {{- end }}

@@ -347,10 +347,11 @@ def test_numbers_and_switches_among_the_options_arrive_as_text() -> None:
     assert found["log.connection.close"] == "false"
 
 
-def test_brokers_can_have_ipv6_addresses() -> None:
+def test_brokers_and_pods_can_have_ipv6_addresses() -> None:
     manifests = chart.render(chart.ci(chart.CHART / "ci/ipv6-values.yaml"))
     servers = "[fd00::1]:9092,[fd00::2]:9093,kafka:9094"
     assert chart.environment(manifests, "scorer")["FRAUD_BOOTSTRAP_SERVERS"] == servers
+    assert chart.environment(manifests, "scorer")["FRAUD_HTTP_HOST"] == "::"
     _, brokers = chart.named(manifests, "NetworkPolicy")["spec"]["egress"]
     assert [port["port"] for port in brokers["ports"]] == [9092, 9093, 9094]
 

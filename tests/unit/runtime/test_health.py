@@ -186,6 +186,16 @@ def test_an_address_that_is_not_ours_is_a_setting_that_cannot_work(metrics, heal
         HttpEndpoint("192.0.2.1", 0, metrics, health)
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize(("host", "addresses"), [("::", ("::1", LOOPBACK)), ("::1", ("::1",))])
+def test_it_also_serves_ipv6(host, addresses, metrics, health):
+    with HttpEndpoint(host, 0, metrics, health) as endpoint:
+        for address in addresses:
+            with closing(HTTPConnection(address, endpoint.port, timeout=5)) as connection:
+                connection.request("GET", "/livez")
+                assert connection.getresponse().status == 200
+
+
 def test_the_port_is_free_again_afterwards(metrics, health):
     with HttpEndpoint(LOOPBACK, 0, metrics, health) as first:
         port = first.port
