@@ -42,6 +42,7 @@ def feed(
     file: Annotated[Path, typer.Argument(help="File with transactions: .parquet, .csv or .jsonl.")],
     maps: options.Maps = [],
     sets: options.Sets = [],
+    tokenized: options.Tokenized = [],
     start: options.From = None,
     end: options.To = None,
     label_delay: options.LabelDelay = "7d",
@@ -60,7 +61,7 @@ def feed(
     from fraud_service.config import factories
 
     delay = options.duration_ms(label_delay, "--label-delay")
-    history = options.history_of(file, maps, sets, start, end)
+    history = options.history_of(file, maps, sets, tokenized, start, end)
     chosen = settings.load(bootstrap_servers=bootstrap)
     with ExitStack() as stack:
         counter = stack.enter_context(options.ProgressCounter("transactions", len(history)))

@@ -30,6 +30,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
     maps: options.Maps = [],
     sets: options.Sets = [],
+    tokenized: options.Tokenized = [],
     train_from: options.TrainFrom = None,
     train_to: options.TrainTo = None,
     label_delay: options.LabelDelay = "7d",
@@ -44,7 +45,7 @@ def train(
     """
     from fraud_service.training import pipeline
 
-    history = options.history_of(file, maps, sets, None, train_to)
+    history = options.history_of(file, maps, sets, tokenized, None, train_to)
     with options.ProgressCounter("transactions", len(history)) as counter:
         manifest = pipeline.train(
             history,
@@ -63,6 +64,7 @@ def backtest(
     models: Annotated[Path, typer.Option(help="Folder of the pretrained model, as `train --out` wrote it.")],
     maps: options.Maps = [],
     sets: options.Sets = [],
+    tokenized: options.Tokenized = [],
     label_delay: options.LabelDelay = "7d",
     start: options.From = None,
     end: options.To = None,
@@ -87,7 +89,7 @@ def backtest(
     other = None if compare is None else metrics.decode_result(options.read_file(compare), str(compare))
     for path in (scores, json_out, report):
         options.require_folder(path)
-    history = options.history_of(file, maps, sets, None, end)
+    history = options.history_of(file, maps, sets, tokenized, None, end)
     plan = run.BacktestPlan(
         source=file.name,
         models=models,
@@ -117,6 +119,7 @@ def refit(
     ] = None,
     maps: options.Maps = [],
     sets: options.Sets = [],
+    tokenized: options.Tokenized = [],
     label_delay: options.LabelDelay = "7d",
     margin: Annotated[
         float, typer.Option(min=0, help="Promote only if average precision improves by at least this much.")
@@ -138,7 +141,7 @@ def refit(
         with options.ProgressCounter("labelled examples") as counter:
             examples = run.labelled_on_topic(chosen, counter.advance)
     else:
-        history = options.history_of(file, maps, sets, None, None)
+        history = options.history_of(file, maps, sets, tokenized, None, None)
         delay = options.duration_ms(label_delay, "--label-delay")
         with options.ProgressCounter("transactions", len(history)) as counter:
             examples = run.labelled_in_file(history, delay, counter.advance)

@@ -12,12 +12,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fraud_service.config import settings
 from fraud_service.config.duration import PATTERN, parse_duration, to_ms
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import instant
 
 if TYPE_CHECKING:
     from fraud_service.training.history import History
+    from fraud_service.training.history_checks import CardDataCheck
 
 MAX_FILE_BYTES: Final = 1 << 28  # of a file that a command reads whole
 PROGRESS_STEP_S: Final = 0.1
@@ -36,6 +38,14 @@ Maps = Annotated[
 Sets = Annotated[
     list[str],
     typer.Option("--set", metavar="FIELD=VALUE", help="Give every row this value of a field. Repeatable."),
+]
+Tokenized = Annotated[
+    list[str],
+    typer.Option(
+        "--tokenize",
+        metavar="COLUMN",
+        help="Replace card numbers in this column by tokens, with the key in FRAUD_TOKENIZER_KEY_DIR. Repeatable.",
+    ),
 ]
 From = Annotated[
     datetime | None,
@@ -90,12 +100,26 @@ def date_ms(date: datetime | None) -> int | None:
     return None if date is None else instant(f"{date:%Y-%m-%dT%H:%M:%S}Z", "date")
 
 
-def history_of(file: Path, maps: list[str], sets: list[str], start: datetime | None, end: datetime | None) -> History:
-    """Open a file with the mapping of --map and --set."""
+def history_of(
+    file: Path, maps: list[str], sets: list[str], tokenized: list[str], start: datetime | None, end: datetime | None
+) -> History:
+    """Open a file with the mapping of --map and --set, without card numbers: --tokenize replaces them."""
     from fraud_service.training.history import History
 
     columns, constants = _pairs("--map", maps), _pairs("--set", sets)
-    return History.open(file, columns=columns, constants=constants, start=date_ms(start), end=date_ms(end))
+    check = _card_data_check(file, tokenized)
+    return History.open(file, columns, constants, start=date_ms(start), end=date_ms(end), check=check)
+
+
+def _card_data_check(file: Path, tokenized: list[str]) -> CardDataCheck:
+    from fraud_service.training.history_checks import CardDataCheck
+
+    chosen = settings.load()
+    if not tokenized:
+        return CardDataCheck(file, chosen.reject_pan)
+    from fraud_service.processors.tokenizer import tokenizer
+
+    return CardDataCheck(file, chosen.reject_pan, frozenset(tokenized), tokenizer(chosen))
 
 
 def _pairs(option: str, texts: list[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from fraud_service.training.history_fields import FIELDS, between, convert
 from fraud_service.training.history_files import open_source, pa, types
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
 ALIASES: Final = {"is_fraud": "label"}
@@ -40,12 +40,14 @@ class History:
         constants: Mapping[str, str] | None = None,
         start: int | None = None,
         end: int | None = None,
+        check: Callable[[pa.Table, Mapping[str, str]], pa.Table] = lambda table, _: table,
     ) -> History:
         """Read, check and sort a file; keep the transactions with ``start <= timestamp < end``, epoch milliseconds.
 
         `columns` maps columns to fields, as in ``{"customer_id": "card_id"}``. A column with the name of a field needs
         no entry; other columns are ignored. `constants` maps fields to the text of their value in all rows, as in
-        ``{"currency": "EUR"}``; a column with that name is ignored.
+        ``{"currency": "EUR"}``; a column with that name is ignored. `check` takes the table of all rows and the column
+        of each field; it returns the table to use, or raises.
 
         Raises `ConfigurationError` for a file, column, option or row that is invalid. The error names row and column,
         never the value: it may be card data.
@@ -58,12 +60,17 @@ class History:
             {field: convert(path, field, column, given[column]) for field, column in chosen.items()}
             | {field: pa.repeat(value, given.num_rows) for field, value in fixed.items()}
         )
+        table = check(table, chosen)
         first, last = EARLIEST if start is None else start, LATEST if end is None else end - 1
         table = table.filter(between(table["timestamp"], first, last)).combine_chunks()  # whole columns sort faster
         return cls(table.sort_by([("timestamp", "ascending"), ("transaction_id", "ascending")]))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
+
+    def count_distinct(self, fields: Sequence[str]) -> int:
+        """Return the number of different values of some fields together."""
+        return int(self._table.group_by(list(fields)).aggregate([]).num_rows)
 
     def __iter__(self) -> Iterator[LabelledTransaction]:
         for batch in self._table.to_batches(max_chunksize=ROWS_PER_BATCH):

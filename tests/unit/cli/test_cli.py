@@ -358,6 +358,26 @@ def test_a_label_with_a_card_number_is_not_sent_and_the_error_does_not_show_it(r
     assert "4242" not in said
 
 
+@pytest.mark.usefixtures("no_feed")
+@pytest.mark.parametrize(
+    "command", [["feed"], ["train", "--out", "unused"], ["backtest", "--models", "unused"]], ids=lambda words: words[0]
+)
+def test_every_command_that_reads_a_file_refuses_card_numbers(run, command, tmp_path):
+    path = tmp_path / "past.csv"
+    path.write_text(HEADER + "t1,1700000000000,4242424242424242,m1,5.00,EUR\n", encoding="utf-8")
+    said = only_complaint(run(command[0], path, *command[1:]), 2)
+    assert "row 1, column `card_id`" in said
+    assert "--tokenize card_id" in said
+    assert "4242" not in said
+
+
+@pytest.mark.usefixtures("no_feed")
+def test_card_numbers_cannot_be_replaced_without_the_key(run, tmp_path):
+    path = tmp_path / "past.csv"
+    path.write_text(HEADER + "t1,1700000000000,4242424242424242,m1,5.00,EUR\n", encoding="utf-8")
+    assert "FRAUD_TOKENIZER_KEY_DIR" in only_complaint(run("feed", path, "--tokenize", "card_id"), 2)
+
+
 def test_a_label_is_sent_with_its_card_as_key(run, monkeypatch):
     sent = []
 
