@@ -3,6 +3,11 @@
 {{- ternary "sasl.oauthbearer.client.secret" "sasl.password" (eq .Values.kafka.sasl.mechanism "OAUTHBEARER") -}}
 {{- end -}}
 
+{{- /* The URL from which OAUTHBEARER gets its tokens: a value, or an option. */ -}}
+{{- define "fraud-service.tokenEndpoint" -}}
+{{- .Values.kafka.sasl.tokenEndpoint | default (get (.Values.kafka.options | default dict) "sasl.oauthbearer.token.endpoint.url") -}}
+{{- end -}}
+
 {{- /* Stops the installation when options contradict other values, or one of them would hide a user. */ -}}
 {{- define "fraud-service.checkOptions" -}}
 {{- $kafka := .Values.kafka -}}

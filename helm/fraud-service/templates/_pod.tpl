@@ -65,7 +65,7 @@ http-tls:
   value: {{ $credentials.username | quote }}
 {{- if eq .mechanism "OAUTHBEARER" }}
 - name: KAFKA_TOKEN_ENDPOINT
-  value: {{ .tokenEndpoint | quote }}
+  value: {{ include "fraud-service.tokenEndpoint" $root | quote }}
 - name: KAFKA_TOKEN_SCOPE
   value: {{ .scope | quote }}
 {{- end }}

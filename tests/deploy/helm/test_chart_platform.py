@@ -289,6 +289,9 @@ def test_pods_may_reach_where_tokens_come_from() -> None:
     with pytest.raises(HelmRenderError, match=r"extraEgress: pods get their tokens from https://login\.example/token"):
         chart.render(closed)
     assert chart.render(chart.merged(closed, {"networkPolicy": {"enabled": False}}))
+    option = {"kafka": {"options": {"sasl.oauthbearer.token.endpoint.url": "https://login.example/other"}}}
+    with pytest.raises(HelmRenderError, match=r"tokens from https://login\.example/other"):
+        chart.render(option)
 
 
 def test_each_component_can_be_a_client_of_its_own_with_oauth() -> None:
