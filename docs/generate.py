@@ -83,14 +83,14 @@ def feature_page() -> str:
             ((f"`{name}`", str(getattr(profile, name)), text) for name, text in LIMITS.items()),
         ),
         _usual_amount(),
-        "## Reason codes",
-        "Every feature belongs to exactly one code. The contribution of a code to the logit of a score is the sum of "
-        f"the contributions of its features. An alert names at most {reasons.MAX_REASONS} codes, the strongest first. "
-        f"It leaves out codes that contribute less than {reasons.MIN_CONTRIBUTION}.",
-        "Two codes have no features. `NO_MODEL` is always the only reason, and `TRANSACTION_ID_REUSED` the first one. "
-        "Both send the payment to review, unless a score declines it.",
-        _table(("code", "meaning"), ((f"`{one.code}`", one.text) for one in (decision.NO_MODEL, decision.ID_REUSED))),
-        _table(("code", "features"), ((f"`{code}`", _names(names)) for code, (names, _) in reasons.CODES.items())),
+        _reason_codes(),
+        _table(
+            ("code", "given when", "features"),
+            (
+                *((f"`{code}`", one.meaning, _names(one.features)) for code, one in reasons.CODES.items()),
+                *((f"`{code}`", meaning, "—") for code, meaning in OTHER_CODES.items()),
+            ),
+        ),
     )
 
 
@@ -109,6 +109,33 @@ def _feature_rows() -> Iterable[tuple[str, ...]]:
         facts = meta.extra or {}
         cold = "as given" if facts["window"] == ITSELF else f"{facts['cold']:g}"
         yield str(number), f"`{name}`", meta.description or "", facts["unit"], facts["window"] or "—", cold
+
+
+OTHER_CODES: Final = {
+    reasons.OVERALL_PATTERN: "The score is high, but no code above applies. It is then the only reason, or the second "
+    f"after `{decision.ID_REUSED.code}`.",
+    decision.NO_MODEL.code: "No model could score the payment. It goes to review.",
+    decision.ID_REUSED.code: "Another payment of the card had the same transaction id. Always the first reason. The "
+    "payment goes to review, unless its score declines it.",
+}
+
+
+def _reason_codes() -> str:
+    return cleandoc(f"""
+    ## Reason codes
+
+    An alert has at most {reasons.MAX_REASONS} reasons, the strongest first. A reason has a code, a text and a
+    contribution to the logit of the score.
+
+    * Programs use the code. A release may add codes. It never renames a code, or gives it another meaning.
+    * The text is one or more sentences in plain English. You can use them in a letter to the customer. They have
+      amounts with currency, and times in UTC. They may change with each release.
+    * A reason is given only if its text is true and counts against the payment: the features that the text is about
+      raise the score, and all features of the code together by at least {reasons.MIN_CONTRIBUTION}.
+    * Every feature belongs to exactly one code. The contribution of a reason is that of all features of its code.
+    * `rest` in the alert is what the reasons leave. It may be negative. The logit of the score is `base`, plus the
+      contributions of the reasons, plus `rest`. It is also `base` plus all `contributions`.
+    """)
 
 
 def _usual_amount() -> str:
@@ -217,7 +244,7 @@ def _label_values() -> dict[str, str]:
     def members(kind: type[Enum]) -> str:
         return _names(str(member.value) for member in kind)
 
-    codes = (*reasons.CODES, decision.NO_MODEL.code, decision.ID_REUSED.code)
+    codes = (*reasons.CODES, *OTHER_CODES)
     return {
         "`outcome`": members(decision.Outcome),
         "`is_fraud`": _names(("true", "false")),

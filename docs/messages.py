@@ -93,7 +93,7 @@ FIELDS: Final = {
     "is_duplicate": "Whether this is a duplicate of a transaction that was already scored.",
     "is_id_reused": "Whether an earlier payment of the card has the same transaction id. Absent when false.",
     "currency": "ISO 4217 alphabetic code.",
-    "reasons": "Reasons of the score, strongest first.",
+    "reasons": "Reasons of the score, strongest first. Their codes are in the feature contract.",
 }
 SPECIAL: Final = {
     "TransactionMessage": {

@@ -79,9 +79,10 @@ def alert() -> AlertRecord:
         online=None,
         model="model-1",
         snapshot="untrained",
-        reasons=[ReasonRecord("HIGH_VELOCITY", "9 payments in the last hour", 1.25)],
+        reasons=[ReasonRecord("HIGH_VELOCITY", "This card made 9 payments in the hour before this one.", 1.25)],
         base=-2.0,
         contributions=dict.fromkeys(NAMES, 0.0),
+        rest=0.0,
     )
 
 
@@ -365,7 +366,7 @@ def test_every_feature_is_explained_and_has_one_reason_code() -> None:
         meta = generate.feature_meta(name)
         assert meta.description
         assert meta.extra["unit"]
-    assert sorted(name for names, _ in reasons.CODES.values() for name in names) == sorted(NAMES)
+    assert sorted(name for code in reasons.CODES.values() for name in code.features) == sorted(NAMES)
 
 
 def test_a_feature_without_one_annotation_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

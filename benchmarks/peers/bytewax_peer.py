@@ -182,7 +182,7 @@ class Steps:
                 model=self._pretrained.version,
                 snapshot=snapshot.version,
                 is_stale=snapshot.is_stale_at(case.transaction.timestamp),
-                reasons=() if explanation is None else reasons(row, explanation.features),
+                reasons=() if explanation is None else reasons(case.transaction, row, explanation.features),
             )
             case.card.decided(case, decision)
         else:

@@ -268,7 +268,7 @@ def _alert(alert: AlertRecord) -> list[Text]:
     transaction = alert.transaction
     moment = datetime.fromtimestamp(transaction.timestamp / 1000, UTC)
     codes = visible(", ".join(reason.code.replace("_", " ").lower() for reason in alert.reasons))
-    words = visible("; ".join(reason.text for reason in alert.reasons))
+    words = visible(" ".join(reason.text for reason in alert.reasons))
     first = Text.assemble(
         (f"{moment:%d %b %H:%M}  ", "dim"),
         visible(f"{transaction.card_id:<8} {transaction.amount:>8,.2f} {transaction.currency}  "),

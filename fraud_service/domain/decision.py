@@ -70,9 +70,9 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return bool(self.reasons) and self.reasons[0].code == ID_REUSED.code
 
 
-NO_MODEL: Final = Reason("NO_MODEL", "no model could score this transaction", 0.0)
+NO_MODEL: Final = Reason("NO_MODEL", "No model could score this payment.", 0.0)
 ID_REUSED: Final = Reason(
     "TRANSACTION_ID_REUSED",
-    "another payment of this card had this transaction id, with another amount, currency, time or merchant",
+    "Another payment of this card had the same transaction id, but another amount, currency, time or merchant.",
     0.0,
 )

@@ -175,7 +175,11 @@ class Detector:
             outcome = self.policy.outcome(result.score, is_id_reused=candidate.is_id_reused)
             if outcome is not Outcome.APPROVE:
                 explanation = _explain(candidate, scores, result)
-                why = () if explanation is None else reasons(candidate.features, explanation.features)
+                why = (
+                    ()
+                    if explanation is None
+                    else reasons(candidate.transaction, candidate.features, explanation.features)
+                )
         if candidate.is_id_reused:
             why = (ID_REUSED, *why)[:MAX_REASONS]
         decision = Decision(

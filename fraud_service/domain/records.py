@@ -14,6 +14,7 @@ from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import LabelSource, Transaction, facts
 from fraud_service.domain.features import Features
+from fraud_service.domain.reasons import rest
 from fraud_service.domain.scoring import probability
 
 if TYPE_CHECKING:
@@ -77,7 +78,11 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A flagged transaction, for case management. `base` plus all `contributions` is the logit of `score`."""
+    """A flagged transaction, for case management.
+
+    The logit of `score` is `base` plus all `contributions`, or `base` plus the contributions of the `reasons` plus
+    `rest`. An older version wrote no `rest`.
+    """
 
     transaction: Transaction
     outcome: Outcome
@@ -89,6 +94,7 @@ class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
     reasons: list[ReasonRecord]
     base: float | None
     contributions: dict[str, float]
+    rest: float | None = None
 
 
 class LabelledRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -196,6 +202,9 @@ def alert_record(assessment: Assessment) -> AlertRecord:
         reasons=_reasons(decision),
         base=None if explanation is None else explanation.base,
         contributions={} if explanation is None else explanation.features,
+        rest=None
+        if explanation is None
+        else rest(explanation.features.values(), (one.contribution for one in decision.reasons)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Control, bidirectional and invisible characters: rejected in identifiers, and escaped in all output.
+"""Text for people: control, bidirectional and invisible characters are rejected in identifiers and escaped in output.
 
 A control character moves the cursor of a terminal or fills its clipboard. A bidirectional one changes the order in
 which text is read. An invisible one makes two names look alike. Letters, digits and signs of every script are allowed.
@@ -58,6 +58,24 @@ def pattern() -> str:
             begin, end = (chr(code) if code > LAST_OF_FOUR_DIGITS else f"\\u{code:04x}" for code in (first, last))
             ranges += begin if first == last else f"{begin}-{end}"
     return f"^[^{ranges}]*$"
+
+
+# ISO 4217: the decimals of currencies that do not have two.
+NO_DECIMALS: Final = frozenset(
+    ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV",
+     "XAF", "XOF", "XPF")
+)  # fmt: skip
+THREE_DECIMALS: Final = frozenset(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"))
+
+
+def money(amount: float, currency: str) -> str:
+    """Return an amount with the decimals of its currency.
+
+    >>> money(1234.5, "EUR"), money(3000.0, "JPY"), money(1.5, "KWD")
+    ('1,234.50 EUR', '3,000 JPY', '1.500 KWD')
+    """
+    decimals = 0 if currency in NO_DECIMALS else 3 if currency in THREE_DECIMALS else 2
+    return f"{amount:,.{decimals}f} {currency}"
 
 
 def visible(text: str) -> str:

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from fraud_service.domain.events import rfc3339
-from fraud_service.domain.text import visible
+from fraud_service.domain.reasons import rest
+from fraud_service.domain.text import money, visible
 from fraud_service.evaluation.html import escaped, page, table
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def sections(case: Case) -> Iterator[Section]:
             *([["alert", case.alert_id]] if case.alert_id else []),
         ],
     )
-    yield "Reasons", [[reason.code, f"{reason.text} ({reason.contribution:+.3f})"] for reason in score.reasons]
+    yield "Reasons", [*_reasons(case)]
     event = case.transaction
     yield (
         "Transaction",
@@ -54,7 +55,7 @@ def sections(case: Case) -> Iterator[Section]:
             ["card", score.card_id],
             ["event time", rfc3339(score.timestamp)],
             ["merchant", score.merchant_id],
-            ["amount", f"{score.amount:.2f} {score.currency}"],
+            ["amount", money(score.amount, score.currency)],
             *([["country", event.country], ["entry mode", event.entry_mode]] if event else []),
             ["log", f"{case.place['topic']}[{case.place['partition']}]@{case.place['offset']}"],
         ],
@@ -73,6 +74,14 @@ def sections(case: Case) -> Iterator[Section]:
         yield title, [["unknown", ""]] if figures is None else [*_rows(figures)]
 
 
+def _reasons(case: Case) -> Iterator[list[Any]]:
+    found = case.score.reasons
+    for reason in found:
+        yield [reason.code, f"{reason.text} ({reason.contribution:+.3f})"]
+    if case.base is not None and found:
+        yield ["all others", f"({rest(case.contributions.values(), (one.contribution for one in found)):+.3f})"]
+
+
 def _contributions(case: Case, base: float) -> Iterator[list[Any]]:
     strongest = [*case.contributions.items()][:MAX_CONTRIBUTIONS]
     rest = math.fsum([*case.contributions.values()][MAX_CONTRIBUTIONS:])
@@ -83,7 +92,7 @@ def _contributions(case: Case, base: float) -> Iterator[list[Any]]:
 
 def _uses(case: Case) -> Iterator[list[Any]]:
     for one in case.uses:
-        paid = f"{one.amount:.2f} {one.currency} at {one.merchant_id}, {rfc3339(one.timestamp)}"
+        paid = f"{money(one.amount, one.currency)} at {one.merchant_id}, {rfc3339(one.timestamp)}"
         yield [one.kind, f"{paid}: {one.outcome}, score {one.score:.4f}"]
 
 

@@ -6,7 +6,7 @@ from collections import Counter as Tally
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Outcome
-from fraud_service.domain.reasons import CODES
+from fraud_service.domain.reasons import CODES, OVERALL_PATTERN
 from fraud_service.runtime.metrics.stream import FAST_BUCKETS_S, LATENCY_BUCKETS_S, StreamMetrics
 from fraud_service.security.signatures import RejectReason
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fraud_service.runtime.metrics.stream import Metrics
 
 MAX_CURRENCIES: Final = 16
+ALL_CODES: Final = (*CODES, OVERALL_PATTERN, NO_MODEL.code, ID_REUSED.code)
 SCORE_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -66,9 +67,7 @@ class ScorerMetrics(StreamMetrics):
         )
 
     def _make_alert_metrics(self, metrics: Metrics) -> None:
-        self.reasons = metrics.counter(
-            "fraud_reasons", "Reasons given with flagged transactions.", code=(*CODES, NO_MODEL.code, ID_REUSED.code)
-        )
+        self.reasons = metrics.counter("fraud_reasons", "Reasons given with flagged transactions.", code=ALL_CODES)
         self.unexplained = metrics.counter(
             "fraud_unexplained_alerts",
             "Flagged transactions with a score but without reasons, because the explanation failed.",

@@ -17,11 +17,10 @@ from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.label_join_rows import Example, ScoredTransaction
-from fraud_service.domain.reasons import CODES
 from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.runtime.health import MAX_SILENCE_S, Health, HttpEndpoint
 from fraud_service.runtime.metrics.learner import LearnerMetrics
-from fraud_service.runtime.metrics.scorer import MAX_CURRENCIES, ScorerMetrics
+from fraud_service.runtime.metrics.scorer import ALL_CODES, MAX_CURRENCIES, ScorerMetrics
 from fraud_service.runtime.metrics.stream import LagTracker, Metrics
 
 READY = {"connected": True, "assigned": True, "recovered": True, "models_loaded": True}
@@ -263,14 +262,15 @@ def test_a_verdict_is_counted_by_its_outcome_with_its_score(metrics):
 
 def test_a_flagged_verdict_counts_its_amount_and_each_of_its_reasons(metrics):
     scorer = ScorerMetrics(metrics)
-    (verdict,) = verdicts(transaction(**SUSPICIOUS), model=LinearModel(base=0.0, amount=4.0))
+    usual = transaction("t0", MONDAY - 1)
+    _, verdict = verdicts(usual, transaction(**SUSPICIOUS), model=LinearModel(base=0.0, amount=4.0))
     assert verdict.decision.outcome is Outcome.DECLINE
     scorer.observe([verdict])
     seen = samples(metrics)
     assert seen["fraud_transactions_total", "decline"] == 1
     assert seen["fraud_flagged_amount_total", "EUR"] == 500.0
     given = {name[1]: value for name, value in seen.items() if name[0] == "fraud_reasons_total"}
-    assert given == {**dict.fromkeys((*CODES, "NO_MODEL", "TRANSACTION_ID_REUSED"), 0.0), "UNUSUAL_AMOUNT": 1.0}
+    assert given == {**dict.fromkeys(ALL_CODES, 0.0), "UNUSUAL_AMOUNT": 1.0}
 
 
 def test_a_reused_transaction_id_is_counted_once_however_often_its_payment_comes(metrics):

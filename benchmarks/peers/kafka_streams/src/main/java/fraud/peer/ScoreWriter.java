@@ -122,7 +122,7 @@ final class ScoreWriter {
         if (decision.hasFailed()) {
             to.writeStartObject();
             to.writeStringField("code", "NO_MODEL");
-            to.writeStringField("text", "no model could score this transaction");
+            to.writeStringField("text", "No model could score this payment.");
             to.writeNumberField("contribution", 0.0);
             to.writeEndObject();
         }
