@@ -89,9 +89,10 @@ def _mapping(node: Any, lines: list[str], path: str) -> dict[str, Value]:
 def schema(found: dict[str, Value]) -> dict[str, Any]:
     """Return the JSON Schema of the values."""
     properties = {name: _schema(name, value) for name, value in found.items()}
-    own = {name: properties[name] for name, value in found.items() if value.facts.get("perComponent")}
-    for component in components(found):
-        properties[component]["properties"].update(own)
+    for name, value in found.items():
+        where = value.facts.get("perComponent", [])
+        for component in components(found) if where is True else where:
+            properties[component]["properties"][name] = properties[name]
     root = _object(properties | {"global": {"type": "object"}})
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart fraud-service", **root}
 
@@ -190,7 +191,10 @@ def _table(heading: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def _meaning(value: Value) -> str:
-    return f"{value.text} Each component can have its own." if value.facts.get("perComponent") else value.text
+    where = value.facts.get("perComponent")
+    return value.text + (
+        " Each component can have its own." if where is True else " Each can have its own." if where else ""
+    )
 
 
 def _alert_rows() -> Iterator[tuple[str, ...]]:

@@ -119,6 +119,7 @@ def test_labels_and_annotations_of_a_component_replace_common_ones_of_the_same_n
         {"extraEnv": [{"name": "FRAUD_REVIEW_THRESHOLD", "value": "1"}]},
         {"refit": {"extraEnv": [{"value": "1"}]}},
         {"extraVolumes": [{"emptyDir": {}}]},
+        {"refit": {"extraContainers": [{"name": "shipper"}]}},
         {"kafka": {"secretOptions": {"ssl.key.password": "in clear"}}},
         {"kafka": {"bootstrapServers": "fd00::1:9092"}},
         {"kafka": {"sasl": {"tokenEndpoint": "login.example"}}},
