@@ -22,6 +22,7 @@ from fraud_service.config import settings
 from fraud_service.domain import decision, profile, reasons
 from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason, LabelSource
 from fraud_service.domain.features import contract
+from fraud_service.domain.label_join import Ignored
 from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.text import visible_json
@@ -255,6 +256,7 @@ def _label_values() -> dict[str, str]:
         "`component`": _names(("pretrained", "online")),
         "`code`": f"{_names(codes)}: see [features](features.md#reason-codes)",
         "`currency`": f"the first {MAX_CURRENCIES} currencies that a process reads; all others are `other`",
+        "`cause`": f"{members(Ignored)}: see the [runbook](runbook.md#fraudscoresforgotten)",
         "`rejection`": f"{members(RejectReason)}. `replayed`: sent a second time. `invalid`: signed, but unreadable",
         "`reason`": f"{members(DeadLetterReason)}: see [dead letters](dead-letters.md)",
         "`partition`": "number of an assigned input partition",

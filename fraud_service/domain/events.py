@@ -53,6 +53,9 @@ class DeadLetterReason(StrEnum):
     LABEL_TOO_OLD = "label_too_old"
 
 
+TEST_CURRENCY: Final = "XTS"  # ISO 4217's code for tests: scored, but without effect on learning and event time
+
+
 class LabelSource(StrEnum):
     """Who reported a label."""
 

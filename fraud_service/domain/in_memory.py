@@ -6,11 +6,12 @@ active at its event time. A label takes effect at its own event time. Training a
 
 from __future__ import annotations
 
+from collections import Counter
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from fraud_service.domain.label_join import LabelJoin, examples_due
+from fraud_service.domain.label_join import Ignored, LabelJoin, examples_due
 from fraud_service.domain.online_training import LearnerState, OnlineTrainer
 from fraud_service.domain.records import score_record
 from fraud_service.domain.snapshot import SnapshotStore
@@ -81,7 +82,8 @@ class InMemoryService:
         self._restore = restore
         self._schedule = schedule
         self._label_delay = label_delay_ms
-        self._join = LabelJoin(MemoryStore(), schedule)
+        self.ignored: Counter[Ignored] = Counter()
+        self._join = LabelJoin(MemoryStore(), schedule, lambda cause: self.ignored.update([cause]))
         self._trainer = OnlineTrainer(MemoryStore(), schedule, sampling, detector.pretrained)
         self._labels: list[tuple[int, str, int, Label]] = []
         self._number = count()  # breaks ties in the heap, so that labels are never compared
@@ -136,7 +138,9 @@ class InMemoryService:
     def _deliver_labels(self, until: int) -> None:
         while self._labels and self._labels[0][0] <= until:
             label = heappop(self._labels)[3]
-            if not self._schedule.is_forgotten(label.labelled_at, self.progress.closed):  # as in the learner
+            if self._schedule.is_forgotten(label.labelled_at, self.progress.closed):  # as in the learner
+                self.ignored[Ignored.LATE_LABEL] += 1
+            else:
                 self._join.add_label(label, self.progress.closed)
 
     def promote(self, model: PretrainedModel, restore: Callable[[bytes | None], OnlineLearner]) -> None:

@@ -19,12 +19,12 @@ There is one join per partition. Its state is in a key-value store, and the size
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from fraud_service.domain.events import facts
+from fraud_service.domain.events import TEST_CURRENCY, facts
 from fraud_service.domain.label_join_rows import (
     DueItem,
     Example,
@@ -75,29 +75,49 @@ class Admission(Enum):
         return self is Admission.ADDED
 
 
-class LabelJoin:
-    """The join of one partition."""
+class Ignored(StrEnum):
+    """Why a score or a label has no effect. The learner counts each cause."""
 
-    def __init__(self, store: KeyValueStore, schedule: LearningSchedule) -> None:
+    OLD_PAYMENT = "old_payment"  # its score came when it was older than the label retention
+    REPEATED_PAYMENT = "repeated_payment"  # it was scored a second time, because its card had many payments in between
+    TEST_PAYMENT = "test_payment"
+    UNMATCHED_LABEL = "unmatched_label"  # no payment of this card and id came within the label retention
+    LATE_LABEL = "late_label"  # it became known after the label retention of its payment
+    OUTDATED_LABEL = "outdated_label"  # a newer label of the payment has been applied
+    REPEATED_LABEL = "repeated_label"
+    SURPLUS_LABEL = "surplus_label"  # the payment has `MAX_LABELS` newer ones
+
+
+class LabelJoin:
+    """The join of one partition. Calls `ignore` for everything that has no effect, except for duplicates."""
+
+    def __init__(
+        self, store: KeyValueStore, schedule: LearningSchedule, ignore: Callable[[Ignored], None] = lambda _: None
+    ) -> None:
         self._store = store
         self._schedule = schedule
+        self._ignore = ignore
 
     def add_scored(self, record: ScoreRecord, closed: int) -> Admission:
         """Add a scored transaction. Items that were due by the boundary `closed` become due at the next one."""
-        if record.features is None or self._schedule.is_forgotten(record.timestamp, closed):
+        if record.features is None:  # the scorer counts duplicates
             return Admission.IGNORED
+        if record.currency == TEST_CURRENCY:
+            return self._ignored(Ignored.TEST_PAYMENT)
+        if self._schedule.is_forgotten(record.timestamp, closed):
+            return self._ignored(Ignored.OLD_PAYMENT)
         scored = ScoredTransaction.of(record, record.features)
         key = transaction_key(scored.card_id, scored.transaction_id)
         entries = self._entries(key)
         if any(entry.scored.is_same(scored) for entry in entries):
-            return Admission.IGNORED
+            return self._ignored(Ignored.REPEATED_PAYMENT)
         if len(entries) == MAX_PAYMENTS:
             return Admission.TOO_MANY
         early = [] if entries else self._early(key)
         if entries:
             waiting = [known for known in entries[0].labels if known.known_at >= scored.timestamp]
         else:
-            waiting = [known for known in early if not self._schedule.is_forgotten(known.known_at, closed)]
+            waiting = self._remembered(early, closed)
         # No label from before a further payment applies to it, even after the first payment has expired.
         since = scored.timestamp if entries else -1
         self._keep(key, [*entries, PendingTransaction(msgspec.Raw(encode_row(scored)), waiting, labelled_at=since)])
@@ -107,6 +127,17 @@ class LabelJoin:
         for known in waiting:
             self._add_due_label(known, [scored.timestamp], key, closed)
         return Admission.ADDED
+
+    def _ignored(self, cause: Ignored) -> Admission:
+        self._ignore(cause)
+        return Admission.IGNORED
+
+    def _remembered(self, early: list[LabelEvent], closed: int) -> list[LabelEvent]:
+        """Return the early labels that are not beyond the label retention."""
+        kept = [known for known in early if not self._schedule.is_forgotten(known.known_at, closed)]
+        for _ in range(len(early) - len(kept)):
+            self._ignore(Ignored.UNMATCHED_LABEL)
+        return kept
 
     def add_label(self, label: Label, closed: int) -> bool:
         """Add a label; return False if its transaction is not here (yet)."""
@@ -120,6 +151,7 @@ class LabelJoin:
         labelled = [entries[0], *(other for other in entries[1:] if other.timestamp <= known.known_at)]
         scheduled = {self._due_boundary(one, entry.timestamp, closed) for entry in entries for one in entry.waiting}
         changed = [entry for entry in labelled if _with_label(entry.waiting, known) != entry.waiting]
+        self._count_ignored(labelled[0].labels, known)
         for entry in changed:
             entry.waiting = _with_label(entry.waiting, known)
         if changed:
@@ -130,10 +162,18 @@ class LabelJoin:
             self._add_due_label(known, unscheduled, key, closed)
         return True
 
+    def _count_ignored(self, before: list[LabelEvent], known: LabelEvent) -> None:
+        """Count a label that is here already, or the label that it displaces."""
+        if known in before:
+            self._ignore(Ignored.REPEATED_LABEL)
+        elif len(before) >= MAX_LABELS:
+            self._ignore(Ignored.SURPLUS_LABEL)
+
     def _keep_early(self, known: LabelEvent, key: str, closed: int) -> None:
         """Keep a label that has no transaction yet. All such labels of a key share one row, which is due once."""
         before = self._early(key)
         waiting = _with_label(before, known)
+        self._count_ignored(before, known)
         if waiting != before:
             self._store.put(f"l/{key}", encode_row(waiting))
         if not before:
@@ -203,10 +243,13 @@ class LabelJoin:
                 timestamp + self._schedule.label_maturity_ms,
                 timestamp + self._schedule.label_retention_ms,
             )
-            example = _apply(entry, timestamp, matures_at, until)
+            example = _apply(entry, timestamp, matures_at, until, self._ignore)
             if example is not None:
                 examples.append(example)
-            if expires_at > until:
+            if expires_at <= until:
+                for _ in entry.waiting:
+                    self._ignore(Ignored.LATE_LABEL)
+            else:
                 kept.append(entry)
                 if due.known_at == matures_at:
                     expiries.add(expires_at)
@@ -236,7 +279,7 @@ class LabelJoin:
 
     def _expire_early(self, due: DueItem, boundary: int) -> None:
         early = self._early(due.identity)
-        waiting = [known for known in early if not self._schedule.is_forgotten(known.known_at, boundary)]
+        waiting = self._remembered(early, boundary)
         if waiting:
             self._store.put(f"l/{due.identity}", encode_row(waiting))
             self._add_due(waiting[-1].known_at + self._schedule.label_retention_ms, due.identity, boundary)
@@ -260,7 +303,9 @@ class LabelJoin:
                 self._add_due(at, key, closed)
 
 
-def _apply(entry: PendingTransaction, timestamp: int, matures_at: int, until: int) -> Example | None:
+def _apply(
+    entry: PendingTransaction, timestamp: int, matures_at: int, until: int, ignore: Callable[[Ignored], None]
+) -> Example | None:
     """Apply the labels known by `until`; return an example if what was trained changes.
 
     Only the last of several labels is trained. A label older than the last applied one has no effect.
@@ -273,6 +318,8 @@ def _apply(entry: PendingTransaction, timestamp: int, matures_at: int, until: in
             entry.labelled_at, entry.trained_label, source = known.known_at, known.is_fraud, known.source
             entry.labelled_by = source
             entry.trained_known_at = max(known.known_at, timestamp)
+        elif not is_newer:
+            ignore(Ignored.OUTDATED_LABEL)
     entry.waiting = [known for known in entry.waiting if max(known.known_at, timestamp) > until]
     if entry.trained_label is None and matures_at <= until:
         entry.trained_label, entry.trained_known_at = False, matures_at

@@ -16,9 +16,10 @@ import structlog
 from fraud_service.config import factories
 from fraud_service.config.duration import to_ms
 from fraud_service.config.keyring import load_keyring
+from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.domain.errors import FatalStreamError, InvalidEvent, InvalidRecord
-from fraud_service.domain.events import DeadLetterReason, decode_label
-from fraud_service.domain.label_join import ITEMS_PER_HEARTBEAT, Admission, LabelJoin, examples_due
+from fraud_service.domain.events import TEST_CURRENCY, DeadLetterReason, decode_label
+from fraud_service.domain.label_join import ITEMS_PER_HEARTBEAT, Admission, Ignored, LabelJoin, examples_due
 from fraud_service.domain.online_training import (
     LearnerState,
     NegativeSampler,
@@ -142,7 +143,8 @@ class LearnerProcessor:
         self._heartbeat = heartbeat
         limits = LabelRateLimits(settings.label_rate_limit_per_source, settings.label_rate_limit_per_card)
         numbers = range(inputs.partitions)
-        self._joins = [LabelJoin(stream.store(number, JOIN_KEY), self._schedule) for number in numbers]
+        self._ignored_log = RateLimitedLog(log.warning, "label_join_ignored")
+        self._joins = [LabelJoin(stream.store(number, JOIN_KEY), self._schedule, self._ignore) for number in numbers]
         self._rate_limiters = [LabelRateLimiter(stream.store(number, RATE_LIMIT_KEY), limits) for number in numbers]
         self._examples = stream.store(0, EXAMPLES_KEY)
         sampling = NegativeSampler(settings.negative_sample_rate)
@@ -157,6 +159,10 @@ class LearnerProcessor:
         self._event_times: dict[int, int] = {}  # newest event time, by partition
         self._newest: int | None = -1  # None: not read yet
         self._swept: dict[int, int] = {}  # number of swept entries of the next boundary, by partition
+
+    def _ignore(self, cause: Ignored) -> None:
+        self._metrics.ignored.labels(cause).inc()
+        self._ignored_log(cause)
 
     def on_assign(self, assigned: list[TopicPartition]) -> None:
         """Drop the cached state. Raise `FatalStreamError` when a second learner got some of the partitions."""
@@ -199,8 +205,10 @@ class LearnerProcessor:
         except InvalidRecord as error:
             raise InvalidEvent(DeadLetterReason.INVALID_RECORD, str(error)) from error
         self._check_clock(record)
-        if self._now.closed < 0:  # the schedule begins with the first transaction
-            self._keep(LearnerState.starting_at(record.timestamp // self._schedule.interval_ms))
+        if record.currency == TEST_CURRENCY:
+            self._ignore(Ignored.TEST_PAYMENT)
+            return
+        self._begin(record.timestamp // self._schedule.interval_ms)
         taken = self._joins[message.partition].add_scored(record, self._now.closed)
         if taken is Admission.ADDED:
             self._metrics.scores.inc()
@@ -208,6 +216,22 @@ class LearnerProcessor:
             self._metrics.unlearned.inc()
         self._event_times[message.partition] = max(self._event_times.get(message.partition, 0), record.timestamp)
         self._advance_watermark(record.timestamp // self._schedule.interval_ms)
+
+    def _begin(self, interval: int) -> None:
+        """Begin with the oldest transaction before the first close: a history may follow a first payment of today."""
+        if self._now.closed < 0:
+            self._keep(LearnerState.starting_at(interval))
+        elif not self._has_closed and interval < self._now.closed:
+            log.info("schedule_begins_earlier", boundary=interval, before=self._now.closed)
+            self._keep(LearnerState.starting_at(interval))
+            self._event_times.clear()
+            self._barrier = None
+            self._set_watermark(interval)
+
+    @property
+    def _has_closed(self) -> bool:
+        """Whether a boundary was closed. Before, nothing is forgotten."""
+        return self._now.closed > self._now.start
 
     def _check_clock(self, record: ScoreRecord) -> None:
         """Reject a score from the future: no scorer writes one, and it would move all later boundaries.
@@ -239,7 +263,7 @@ class LearnerProcessor:
 
     def _check_age(self, labelled_at: int) -> None:
         """Reject a label older than the label retention: the learner no longer keeps its transaction."""
-        if self._schedule.is_forgotten(labelled_at, self._now.closed):
+        if self._has_closed and self._schedule.is_forgotten(labelled_at, self._now.closed):
             raise InvalidEvent(
                 DeadLetterReason.LABEL_TOO_OLD,
                 f"`labelled_at` is more than {self._schedule.label_retention_ms / DAY:g} days before the newest "
@@ -266,16 +290,21 @@ class LearnerProcessor:
     def _advance_watermark(self, interval_ms: int) -> None:
         """Store the newest interval: otherwise a restarted learner would lack it until the next score."""
         if interval_ms > self._passed:
-            self._newest = interval_ms
-            self._examples.put(WATERMARK_KEY, b"%d" % interval_ms)
+            self._set_watermark(interval_ms)
+
+    def _set_watermark(self, interval: int) -> None:
+        self._newest = interval
+        self._examples.put(WATERMARK_KEY, b"%d" % interval)
 
     def tick(self) -> None:
         """Close the boundaries that event time has passed, after reading everything before them."""
         self._models.update(False)  # noqa: FBT003 - the attribute explains it
+        self._ignored_log.flush()
         newest = self._passed
         if newest < 0 or newest <= self._now.closed:
             return
         if self._now.last_trained < 0 and (newest - self._now.closed) * self._schedule.interval_ms > MAX_GAP_MS:
+            log.warning("schedule_begins_later", boundary=newest - 1, before=self._now.closed)
             self._keep(LearnerState.starting_at(newest - 1))  # the first transaction ever had a wrong time
         if self._barrier is None:
             ends = self._inputs.unread()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason, Transaction, decode_transaction, rfc3339
+from fraud_service.domain.events import TEST_CURRENCY, DeadLetterReason, Transaction, decode_transaction, rfc3339
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.kafka.dead_letters import dead_letter
@@ -120,7 +120,9 @@ class ScorerProcessor:
 
     def _observe(self, assessments: Sequence[Assessment], timestamps: Sequence[int]) -> None:
         self._metrics.observe(assessments)
-        self._metrics.event_time.set(assessments[-1].transaction.timestamp / 1000)
+        times = [one.transaction.timestamp for one in assessments if one.transaction.currency != TEST_CURRENCY]
+        if times:
+            self._metrics.event_time.set(times[-1] / 1000)
         now = time.time()
         self._metrics.latency.observe_all([max(now - timestamp / 1000, 0.0) for timestamp in timestamps])
 

@@ -99,12 +99,13 @@ MODELS: Final = Board(
                     "Early labels and corrections",
                     "short",
                     "Per hour. Early: labels that came before the score of their transaction; many of them mean wrong "
-                    "ids. Corrections: examples that contradict an earlier label. Not taught: payments whose "
-                    "transaction id already has eight payments.",
+                    "ids. Corrections: examples that contradict an earlier label. Not learned: payments whose "
+                    "transaction id already has eight payments. The others: scores and labels without effect.",
                     (
                         Query("3600 * sum(rate(fraud_labels_early_total{%}[$__rate_interval]))", "early"),
                         Query("3600 * sum(rate(fraud_corrections_total{%}[$__rate_interval]))", "corrections"),
                         Query("3600 * sum(rate(fraud_unlearned_payments_total{%}[$__rate_interval]))", "not learned"),
+                        Query("3600 * " + per_second("fraud_label_join_ignored_total", "cause"), "{{cause}}"),
                     ),
                 ),
             ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.events import LabelSource
+from fraud_service.domain.label_join import Ignored
 from fraud_service.runtime.metrics.stream import FAST_BUCKETS_S, StreamMetrics
 from fraud_service.security.signatures import RejectReason
 
@@ -45,6 +46,9 @@ class LearnerMetrics(StreamMetrics):
             source=LabelSource,
         )
         self.early = metrics.counter("fraud_labels_early", "Labels that arrived before their transaction.")
+        self.ignored = metrics.counter(
+            "fraud_label_join_ignored", "Scores and labels without effect on learning, by cause.", cause=Ignored
+        )
         self.unlearned = metrics.counter(
             "fraud_unlearned_payments", "Payments not learned, because their transaction id already has eight payments."
         )

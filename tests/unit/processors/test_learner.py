@@ -17,7 +17,7 @@ from fraud_service.domain.codec import LATEST
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.events import DeadLetterReason, Label, LabelledTransaction, LabelSource, Transaction, encode
 from fraud_service.domain.in_memory import InMemoryService
-from fraud_service.domain.label_join import MAX_PAYMENTS, LabelJoin
+from fraud_service.domain.label_join import MAX_PAYMENTS, Ignored, LabelJoin
 from fraud_service.domain.online_training import ALWAYS_TRAIN_SCORE, NegativeSampler
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record
 from fraud_service.domain.snapshot import decode_snapshot
@@ -142,8 +142,9 @@ def test_labels_beyond_a_limit_wait_as_dead_letters_teach_nothing_and_the_next_h
 
 def test_a_label_older_than_any_transaction_that_is_kept_is_a_dead_letter_and_leaves_nothing(loop):
     loop.transaction(payment(0))
+    loop.transaction(payment(1))
     loop.tick()
-    now = START - 60 * DAY  # the newest boundary that is closed, without what is kept
+    now = START + HOUR - 60 * DAY  # the newest boundary that is closed, without what is kept
     old = Label(transaction_id="t-9", card_id="c-9", is_fraud=True, labelled_at=0, source=LabelSource.ANALYST)
     labels = [msgspec.structs.replace(old, labelled_at=at) for at in (0, now - 1, now, now + 1)]
     before = state(loop)
@@ -157,6 +158,17 @@ def test_a_label_older_than_any_transaction_that_is_kept_is_a_dead_letter_and_le
     assert {letter.header["fraud-reason"] for letter in letters} == {DeadLetterReason.LABEL_TOO_OLD}
     assert "60 days" in letters[0].header["fraud-detail"]
     assert state(loop) != before
+
+
+def test_before_the_first_boundary_an_old_label_waits_for_its_payment(loop):
+    loop.transaction(payment(500 * 24, "today"))
+    loop.tick()
+    loop.label(verdict(payment(3, "c"), DAY))
+    for number in (3, 30):
+        loop.transaction(payment(number, "c"))
+        loop.tick()
+    assert [(one.transaction_id, one.is_fraud) for one in examples(loop)] == [("t-3", True)]
+    assert loop.on("dead_letters") == []
 
 
 def state(loop) -> list[bytes | None]:
@@ -425,3 +437,70 @@ def test_payments_beyond_those_that_are_kept_under_one_id_are_counted_and_the_ot
     assert {e.amount for e in examples(loop)} == {30.0 + number for number in range(MAX_PAYMENTS)}
     assert all(e.is_fraud for e in examples(loop))
     assert loop.learner_metrics.unlearned._value.get() == 3
+
+
+def ignored(loop) -> dict[str, float]:
+    counts = {cause: loop.learner_metrics.ignored.labels(cause)._value.get() for cause in Ignored}
+    return {cause: count for cause, count in counts.items() if count}
+
+
+def test_a_history_after_a_first_payment_of_today_is_learned(loop):
+    loop.transaction(payment(500 * 24, "today"))
+    loop.tick()
+    for number in range(0, 20 * 24, 12):
+        loop.transaction(payment(number))
+        loop.label(verdict(payment(number), DAY))
+        loop.tick()
+    taught = [example.transaction_id for example in examples(loop)]
+    assert taught == [f"t-{number}" for number in range(0, 18 * 24 + 13, 12)]
+    assert ignored(loop) == {}
+    assert loop.on("dead_letters") == []
+    closed = [decode_snapshot(record.value).as_of for record in loop.on("snapshots")]
+    assert closed == list(range(START + HOUR, START + (20 * 24 - 12) * HOUR + 1, HOUR))
+
+
+def test_a_history_after_two_payments_of_today_is_forgotten_and_each_of_its_scores_is_counted(loop):
+    for number in (500 * 24, 500 * 24 + 1):
+        loop.transaction(payment(number, "today"))
+    loop.tick()
+    for number in range(3):
+        loop.transaction(payment(number))
+    loop.tick()
+    assert ignored(loop) == {"old_payment": 3}
+
+
+@pytest.mark.parametrize("after", [0, 500 * 24], ids=["first", "later"])
+def test_a_test_payment_moves_no_event_time_and_is_not_learned(loop, after):
+    test = msgspec.structs.replace(payment(after, "helm-test"), currency="XTS")
+    loop.transaction(payment(0))
+    loop.transaction(test)
+    loop.tick()
+    assert loop.on("snapshots") == []
+    loop.transaction(payment(8 * 24))
+    loop.tick()
+    assert [example.transaction_id for example in examples(loop)] == ["t-0"]
+    assert ignored(loop) == {"test_payment": 1}
+    assert loop.scorer_metrics.event_time._value.get() == payment(8 * 24).timestamp / 1000
+
+
+def test_a_payment_that_is_scored_twice_is_counted(loop):
+    for number in (*range(20), 0):
+        loop.transaction(payment(number, "c"))
+    loop.tick()
+    assert ignored(loop) == {"repeated_payment": 1}
+
+
+def test_labels_without_effect_are_counted_by_cause(loop):
+    loop.transaction(payment(0, "a"))
+    loop.tick()
+    loop.label(verdict(payment(7, "nobody"), DAY))  # no such payment
+    loop.label(verdict(payment(0, "a"), 2 * DAY))
+    loop.label(verdict(payment(0, "a"), 2 * DAY))  # the same again
+    loop.label(verdict(payment(0, "a"), 61 * DAY, fraud=False))  # after its payment has expired
+    loop.transaction(payment(3 * 24, "clock"))
+    loop.tick()
+    loop.label(verdict(payment(0, "a"), DAY, fraud=False))  # older than the label that was applied
+    for day in (30, 62, 64):
+        loop.transaction(payment(day * 24, "clock"))
+        loop.tick()
+    assert ignored(loop) == {"unmatched_label": 1, "repeated_label": 1, "late_label": 1, "outdated_label": 1}
