@@ -63,7 +63,7 @@ def learner(place: Broker, sizes: Sizes) -> dict[str, float]:
 def offline(sizes: Sizes) -> dict[str, float]:
     """Backtest the file."""
     history = History.open(file(sizes))
-    plan = backtest.BacktestPlan("bench", artifact.shipped(), DELAY)
+    plan = backtest.BacktestPlan("bench", artifact.shipped_folder(), DELAY)
     began, cpu = time.perf_counter(), time.process_time()
     table, _ = backtest.backtest(history, plan, Settings())
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu

@@ -145,7 +145,7 @@ def _await_first(watch: Watch) -> None:
 
 def _challenger(settings: Settings) -> Artifact:
     """Return the shipped model under another name, so that only the switch itself is measured."""
-    shipped = artifact.read(settings.model_dir or artifact.shipped())
+    shipped = artifact.read(settings.model_dir or artifact.shipped_folder())
     return msgspec.structs.replace(shipped, manifest=msgspec.structs.replace(shipped.manifest, version=NEW_MODEL))
 
 

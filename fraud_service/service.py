@@ -128,7 +128,7 @@ def _learn(settings: Settings, health: Health, metrics: LearnerMetrics, model: O
 
         def make_processing(stream: StreamAccess) -> Processing:
             inputs = stack.enter_context(closing(InputLog(settings, stream, spec.inputs)))
-            used = learner.LearnerModels(models, factories.restore, update_models)
+            used = learner.LearnerModels(models, factories.learner_factory, update_models)
             processor = learner.LearnerProcessor(settings, used, stream, inputs, metrics, health.heartbeat)
             return Processing(processor, Hooks(on_tick=processor.tick, on_assign=processor.on_assign))
 

@@ -253,7 +253,7 @@ TESTED_BY = {
         "security.card_numbers security.deobfuscation security.digit_context security.issuers"
     ),
     "unit/training/test_history.py": "training.history_fields training.history_files",
-    "unit/verification/test_verify.py": "verification.offset_cut verification.report",
+    "unit/verification/test_verify.py": "verification.captured_offsets verification.report",
     "unit/verification/test_replay.py": "verification.decisions verification.log_reader",
     "unit/verification/test_snapshots.py": "verification.snapshot_rebuild",
     "unit/verification/test_what_if.py": "verification.comparison",

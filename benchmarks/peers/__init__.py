@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fraud_service.models.artifact import shipped
+from fraud_service.models.artifact import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ def kafka_streams() -> list[str]:
     jars = _built("jars", [pom], ["dependency:copy-dependencies", "-DoutputDirectory={folder}"])
     classes = _built("classes", [pom, *sources], ["compile"]) / "classes"
     path = f"{classes}:{jars}/*"
-    return [java, *JAVA_OPTIONS, f"-Dmodel={shipped()}", "-cp", path, "fraud.peer.Main"]
+    return [java, *JAVA_OPTIONS, f"-Dmodel={shipped_folder()}", "-cp", path, "fraud.peer.Main"]
 
 
 def bytewax() -> list[str]:

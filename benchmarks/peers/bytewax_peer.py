@@ -34,7 +34,7 @@ from fraud_service.domain.snapshot import SnapshotStore, SnapshotView, decode_sn
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.partitioner import PARTITIONER
-from fraud_service.models.artifact import shipped
+from fraud_service.models.artifact import shipped_folder
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.processors.scorer import check_key, check_time
 
@@ -249,7 +249,7 @@ def main(
     if guarantee != "at-least-once":
         raise SystemExit("Bytewax's Kafka sink is at-least-once: it has no transactions")
     epoch, snapshot = (*more, DEFAULT_EPOCH, "")[0], more[1] if len(more) > 1 else ""
-    pretrained = OnnxForest.load(shipped())
+    pretrained = OnnxForest.load(shipped_folder())
     knowledge = SnapshotStore(untrained(pretrained.version, pretrained.untrained_online_model()))
     if snapshot:
         knowledge.receive_snapshot(decode_snapshot(Path(snapshot).read_bytes()))

@@ -34,7 +34,7 @@ from fraud_service.domain.risk import RiskTable
 from fraud_service.domain.snapshot import UNTRAINED, Snapshot, SnapshotStore, encode_snapshot, untrained
 from fraud_service.domain.time import DAY
 from fraud_service.kafka import clients
-from fraud_service.models.artifact import shipped
+from fraud_service.models.artifact import shipped_folder
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.history import History
 from peers import EXACTLY_ONCE, PEERS
@@ -309,7 +309,7 @@ def main(transactions: str = "5000", guarantee: str = "at-least-once", *names: s
         folder = Path(scratch)
         settings = fresh_settings(kafka.bootstrap, folder)
         middle = feed(settings, folder, int(transactions))
-        pretrained = OnnxForest.load(shipped())
+        pretrained = OnnxForest.load(shipped_folder())
         taught = lesson(pretrained, middle)
         (folder / "snapshot.json").write_bytes(encode_snapshot(taught))
         expected = fold(log_of(settings), pretrained, taught)

@@ -43,7 +43,7 @@ class EventTimePacer:
         names = settings.topics
         self._inputs = [TopicPartition(names.transactions, number) for number in range(settings.partitions)]
         self._group = clients.reader(settings, settings.scorer_group)  # reads committed offsets, and never joins
-        self._snapshots = clients.reader(settings, f"{settings.scorer_group}-lockstep")
+        self._snapshots = clients.reader(settings, f"{settings.scorer_group}-pacing")
         self._snapshot_log = TopicPartition(names.snapshots, 0, 0)
         self._snapshots.assign([self._snapshot_log])
         self._newest = -1  # boundary of the newest snapshot, epoch milliseconds

@@ -75,7 +75,7 @@ def rebuild(
         reader = stack.enter_context(TopicReader(source, NAME))
         # Models and labels come before transactions of the same time.
         sources = [name for name in (topics.models, topics.labels, topics.transactions) if name is not None]
-        spans = {name: reader.spans(name) for name in sources}
+        spans = {name: reader.offset_ranges(name) for name in sources}
         on_size(sum(span.end - span.begin for span in spans[topics.transactions].values()))
         keeps_partitions = len(spans[topics.transactions]) == target.partitions
         producer = stack.enter_context(HistoryProducer(target))

@@ -165,8 +165,8 @@ def _compare_with_sources(
 ) -> Iterator[RedriveCheck]:
     """Compare dead letters with their source messages on one topic."""
     try:
-        messages = _messages(reader, reader.spans(topic), topic, letters)
-        spans = reader.spans(topic)  # again, because records may have expired meanwhile
+        messages = _messages(reader, reader.offset_ranges(topic), topic, letters)
+        spans = reader.offset_ranges(topic)  # again, because records may have expired meanwhile
     except (TopicReadError, PreflightError) as error:
         yield from (_unproved(found, f"cannot be read: {error}") for found in letters)
         return

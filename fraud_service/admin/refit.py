@@ -43,7 +43,7 @@ def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lamb
     """Read the labelled topic to its present end. Calls `progress` with the number of records of each batch."""
     window, unreadable, topic = LabelledWindow(), 0, settings.topics.labelled
     with TopicReader(settings, "fraud-refit-labelled") as reader:
-        for partition in reader.spans(topic):
+        for partition in reader.offset_ranges(topic):
             values = (entry.value for entry in reader.read(topic, partition) if entry.value is not None)
             while batch := list(islice(values, BATCH_RECORDS)):
                 found = [*readable_examples(batch)]

@@ -43,7 +43,7 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
         consumer_groups.require_stopped(old, group)
     specs = {spec.role: spec for spec in topics.topic_specs(new) if spec.role in NEW_TOPICS}
     with TopicReader(old, NAME) as reader:
-        before = len(reader.spans(old.topics.transactions))
+        before = len(reader.offset_ranges(old.topics.transactions))
         _require_valid(old, new, before)
         require_all_read(old, reader)
         _require_unused(new, specs)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class UnsignedReplayGuard(Keyring, frozen=True):
+class LenientKeyring(Keyring, frozen=True):
     """Accepts unsigned or unbound records that processes reject, because the operator vouches for them."""
 
     unsigned: bool = False
@@ -41,13 +41,13 @@ class UnsignedReplayGuard(Keyring, frozen=True):
         """Whether every record must be signed, and so have a sequence number."""
         return not self.unsigned
 
-    def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def require_signature(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Raise `RejectedRecord` unless the record is signed or the operator vouches for it."""
         try:
-            Keyring(self.keys, self.active, self.deployment).require(role, key, value, headers)
+            Keyring(self.keys, self.active, self.deployment).require_signature(role, key, value, headers)
         except RejectedRecord as error:
             if error.reason == RejectReason.FORGED and self.unbound:
-                Keyring(self.keys, self.active, deployment=None).require(role, key, value, headers)
+                Keyring(self.keys, self.active, deployment=None).require_signature(role, key, value, headers)
             elif error.reason != RejectReason.UNSIGNED or not self.unsigned:
                 raise
 
@@ -60,7 +60,7 @@ def re_sign(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) 
     """
     keyring = require_keyring(settings)
     consumer_groups.require_stopped(settings, settings.learner_group)
-    guard = UnsignedReplayGuard(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
+    guard = LenientKeyring(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
     gate = model_topic.ReplayGuard(guard)
     models = _models_in_use(model_topic.promoted(settings, gate))
     rows = _last(settings, "risk", guard)
@@ -96,7 +96,7 @@ def _last(settings: Settings, role: str, keyring: Keyring) -> list[Record]:
     with TopicReader(settings, f"fraud-sign-{role}") as reader:
         for entry in reader.read(topic, 0):
             try:
-                keyring.require(role, entry.key, entry.value, entry.headers)
+                keyring.require_signature(role, entry.key, entry.value, entry.headers)
                 _READ[role](entry)
             except InvalidRecord as error:
                 refused(error.reason, reason=str(error), topic=topic, offset=entry.offset)
@@ -128,5 +128,5 @@ def _recent(entries: list[Record]) -> list[Record]:
 
 
 def _signed(keyring: Keyring, role: str, entry: Record) -> sender.OutgoingRecord:
-    headers = keyring.signed(role, entry.key, entry.value, entry.headers)
+    headers = keyring.sign_headers(role, entry.key, entry.value, entry.headers)
     return sender.OutgoingRecord(entry.topic, entry.key, entry.value, headers)

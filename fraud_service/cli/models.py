@@ -176,7 +176,7 @@ def promote(folder: options.ModelFolder, bootstrap: options.Bootstrap = None) ->
     from fraud_service.admin import models
     from fraud_service.models import artifact
 
-    model = artifact.read(artifact.find(folder))
+    model = artifact.read(artifact.find_folder(folder))
     models.promote(settings.load(bootstrap_servers=bootstrap), model)
     say(f"promoted: {model.manifest.version}")
 

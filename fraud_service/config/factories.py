@@ -25,7 +25,7 @@ def first_artifact(settings: Settings) -> artifact.Artifact:
     With keys, an artifact in FRAUD_MODEL_DIR must be signed. The shipped artifact needs no signature.
     """
     if settings.model_dir is None:
-        return artifact.read(artifact.shipped())
+        return artifact.read(artifact.shipped_folder())
     return artifact.read(settings.model_dir, load_keyring(settings))
 
 
@@ -54,7 +54,7 @@ def first_snapshot(model: OnnxForest) -> Snapshot:
     return untrained(model.version, model.untrained_online_model())
 
 
-def restore(model: OnnxForest) -> Callable[[bytes | None], OnlineLearner]:
+def learner_factory(model: OnnxForest) -> Callable[[bytes | None], OnlineLearner]:
     """Return a function that creates the online learner from its last state."""
     # Only the learner imports river, so that scorers start without it and stay small.
     from fraud_service.models.river_learner import RiverLearner  # noqa: PLC0415

@@ -43,10 +43,10 @@ DEFAULT_TEXTS: Final = {  # how the docs show defaults that are computed at the 
     "model_dir": "shipped",
 }
 
-NO: Final = frozenset({"false", "f", "0"})  # what librdkafka accepts as false
+FALSE_TEXTS: Final = frozenset({"false", "f", "0"})  # what librdkafka accepts as false
 # librdkafka options, with the values that turn off the verification of brokers or of tokens.
 INSECURE_KAFKA_OPTIONS: Final = {
-    "enable.ssl.certificate.verification": NO,
+    "enable.ssl.certificate.verification": FALSE_TEXTS,
     "ssl.endpoint.identification.algorithm": frozenset({"none"}),
     "enable.sasl.oauthbearer.unsecure.jwt": frozenset({"true", "t", "1"}),
 }

@@ -99,7 +99,7 @@ class DemoRun:
         settings = self._reach_kafka() if own_kafka else self._start_broker()
         if self._stop.is_set():
             return None
-        ours = setup.quiet(settings)
+        ours = setup.without_client_logs(settings)
         created = topics.create(clients.admin(ours), topics.topic_specs(ours), ours.replication_factor)
         self._say(f"{len(created)} topics on {settings.bootstrap_servers}")
         history = self._simulate()
@@ -126,7 +126,7 @@ class DemoRun:
 
     def _reach_kafka(self) -> Settings:
         settings = setup.services_settings(self._base, self._plan, self._folder, None)
-        quiet = setup.quiet(settings)
+        quiet = setup.without_client_logs(settings)
         setup.require_reachable(quiet, self._stop)
         if not self._stop.is_set():
             # Registered before the first topic exists: a creation that fails half-way leaves some.
@@ -150,7 +150,7 @@ class DemoRun:
         services = [self._stack.enter_context(setup.Service(name, settings, self._folder)) for name in commands]
         for service in services:
             # The exit stack runs this before it waits for either process, so both stop at the same time.
-            self._stack.callback(service.ask_to_end)
+            self._stack.callback(service.request_stop)
         for service in services:
             service.await_ready(self._stop)
         return services

@@ -108,7 +108,7 @@ def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str |
     )
 
 
-def quiet(settings: Settings) -> Settings:
+def without_client_logs(settings: Settings) -> Settings:
     """Keep librdkafka in this process from writing to the terminal."""
     return settings.model_copy(update={"kafka_config": {**settings.kafka_config, "log_level": "0"}})
 
@@ -149,7 +149,7 @@ class Service:
     def __exit__(self, *_: object) -> None:
         end_process(self._process, timeout_s=STOP_TIMEOUT_S)
 
-    def ask_to_end(self) -> None:
+    def request_stop(self) -> None:
         """Send SIGTERM without waiting, so that both processes stop at the same time."""
         if self._process.poll() is None:
             self._process.terminate()

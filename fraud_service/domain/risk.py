@@ -46,7 +46,7 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
     days: tuple[RiskDay, ...] = ()
     streak: int = 0
     lowamount_frauds: int = 0
-    streak_began: Moment | None = None
+    streak_started_at: Moment | None = None
     last_fraud: Moment | None = None
     last_genuine: Moment | None = None
     last_lowamount_fraud: Moment | None = None
@@ -82,14 +82,14 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
         days = _counted(self.days, known_at // DAY, 1, int(is_fraud))
         if not is_fraud:
             return msgspec.structs.replace(
-                self, days=days, streak=0, lowamount_frauds=0, streak_began=None, last_genuine=timestamp
+                self, days=days, streak=0, lowamount_frauds=0, streak_started_at=None, last_genuine=timestamp
             )
         return msgspec.structs.replace(
             self,
             days=days,
             streak=self.streak + 1,
             lowamount_frauds=self.lowamount_frauds + (not amount_is_anomalous),
-            streak_began=timestamp if self.streak == 0 else self.streak_began,
+            streak_started_at=timestamp if self.streak == 0 else self.streak_started_at,
             last_fraud=timestamp,
             last_lowamount_fraud=self.last_lowamount_fraud if amount_is_anomalous else timestamp,
         )

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from fraud_service.domain.errors import ConfigurationError, PreflightError
 from fraud_service.kafka.partitioner import PARTITIONER
-from fraud_service.kafka.unreadable_batches import Reader
+from fraud_service.kafka.unreadable_batches import SkippingConsumer
 from fraud_service.kafka.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ def admin(settings: Settings) -> AdminClient:
     return _create(AdminClient, connection(settings))
 
 
-def reader(settings: Settings, name: str) -> Reader:
+def reader(settings: Settings, name: str) -> SkippingConsumer:
     """Create a consumer that is assigned by hand, reads only committed records, and commits no offsets.
 
     `name` is the group id, which identifies the consumer in the broker's logs.
     """
-    consumer: Reader = _create(Reader, reader_options(settings, name))
+    consumer: SkippingConsumer = _create(SkippingConsumer, reader_options(settings, name))
     return consumer
 
 

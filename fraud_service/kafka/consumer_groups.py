@@ -43,7 +43,9 @@ def committed_offsets(settings: Settings, group: str, reader: TopicReader, topic
     Waits up to two minutes for transactions that hold offsets of the group and are about to end. Raises
     `TopicReadError` when one stays open, or the cluster does not return the offsets.
     """
-    request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in reader.spans(topic)])
+    request = ConsumerGroupTopicPartitions(
+        group, [TopicPartition(topic, number) for number in reader.offset_ranges(topic)]
+    )
     admin = clients.admin(settings)  # keep the client: without it, its answers never come
     offsets: list[TopicPartition] = []
 
@@ -110,12 +112,12 @@ def stable_ranges(settings: Settings, reader: TopicReader, topic: str) -> dict[i
     then call this: no record that belongs to them is missing. Raises `TopicReadError` when a transaction stays open
     for two minutes.
     """
-    partitions = [TopicPartition(topic, number) for number in reader.spans(topic)]
+    partitions = [TopicPartition(topic, number) for number in reader.offset_ranges(topic)]
     try:
         wait_for_open_transactions(clients.admin(settings), partitions, timeout_s=STABLE_TIMEOUT_S)
     except FatalStreamError as error:
         raise TopicReadError(str(error)) from error
-    return reader.spans(topic)
+    return reader.offset_ranges(topic)
 
 
 def members(admin: AdminClient, group: str, timeout_s: float) -> list[Any]:

@@ -247,7 +247,7 @@ def find_dead_letters(settings: Settings, wanted: DeadLetterFilter, *, with_cont
     letters: list[DeadLetter] = []
     foreign = 0
     with TopicReader(settings, f"{settings.scorer_group}-letters") as reader:
-        for number in reader.spans(topic):
+        for number in reader.offset_ranges(topic):
             if wanted.partition in {None, number}:
                 found, others = _select(reader.read(topic, number), wanted, with_content=with_content)
                 letters += found

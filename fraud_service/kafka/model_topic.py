@@ -67,7 +67,7 @@ class ReplayGuard:
                 RejectReason.INVALID,
                 f"a record on the model topic has {len(value)} bytes; the limit is {MAX_MODEL_BYTES}",
             )
-        self._keyring.require(ROLE, key, value, headers)
+        self._keyring.require_signature(ROLE, key, value, headers)
         number = dict(headers).get(SEQUENCE_HEADER, b"")
         if not number and not self._keyring.requires_signatures:
             return  # from a version without sequence numbers
@@ -224,7 +224,7 @@ def publish_all(settings: Settings, guard: ReplayGuard, records: list[tuple[byte
         )
     sent = []
     for place, (key, data) in enumerate(records, start=1):
-        headers = keyring.signed(ROLE, key, data, [(SEQUENCE_HEADER, str(number + place).encode())])
+        headers = keyring.sign_headers(ROLE, key, data, [(SEQUENCE_HEADER, str(number + place).encode())])
         sent.append(OutgoingRecord(settings.topics.models, key, data, headers))
     deliver(settings, sent)
 

@@ -132,7 +132,7 @@ class TopicReader:
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
-    def spans(self, topic: str) -> dict[int, OffsetRange]:
+    def offset_ranges(self, topic: str) -> dict[int, OffsetRange]:
         """Return the offsets of each partition of a topic, without open transactions.
 
         Raises `TopicReadError` when the topic does not exist or the cluster does not answer. When a partition has no
@@ -147,13 +147,13 @@ class TopicReader:
                 for number in sorted(there.partitions)
             }
 
-    def since(self, topic: str, moment: int | Mapping[int, int]) -> dict[int, int]:
+    def offsets_since(self, topic: str, moment: int | Mapping[int, int]) -> dict[int, int]:
         """Return for each partition the offset of the first record appended at or after a moment (epoch ms).
 
         The result is the end of the partition when no record is that new. A mapping of moments asks only for its
         partitions.
         """
-        spans = self.spans(topic)
+        spans = self.offset_ranges(topic)
         moments = dict.fromkeys(spans, moment) if isinstance(moment, int) else moment
         asked = [TopicPartition(topic, number, moments[number]) for number in spans if number in moments]
         with clients.kafka_errors_as(TopicReadError, f"topic {topic} cannot be searched by time"):
@@ -168,7 +168,7 @@ class TopicReader:
 
         Raises `TopicReadError` when the broker sends nothing for a minute, or answers with an error.
         """
-        span = self.spans(topic)[partition]
+        span = self.offset_ranges(topic)[partition]
         begin, end = max(begin or 0, span.begin), span.end if end is None else min(end, span.end)
         if begin >= end:
             return

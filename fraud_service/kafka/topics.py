@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
 
 DAY_MS: Final = 86_400_000
-YEAR_MS: Final = 400 * DAY_MS  # and the disputes about its last days
+AUDIT_MS: Final = 400 * DAY_MS  # a year, and the time for disputes about its last days
 FOREVER: Final = -1
 # Event times are checked against the broker's clock, because a producer's clock can be as wrong as its events.
 ON_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
@@ -73,11 +73,13 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(
             "labels", names.labels, "card_id", "input: labels, fraud or legitimate", partitions, extra=ON_APPEND
         ),
-        TopicSpec("scores", names.scores, "card_id", "every decision: the audit log", partitions, retention_ms=YEAR_MS),
-        TopicSpec("alerts", names.alerts, "card_id", "flagged transactions, with CloudEvents headers", partitions),
-        TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention_ms=YEAR_MS),
         TopicSpec(
-            "snapshots", names.snapshots, "version", "online model, weight, risk digest", 1, retention_ms=YEAR_MS
+            "scores", names.scores, "card_id", "every decision: the audit log", partitions, retention_ms=AUDIT_MS
+        ),
+        TopicSpec("alerts", names.alerts, "card_id", "flagged transactions, with CloudEvents headers", partitions),
+        TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention_ms=AUDIT_MS),
+        TopicSpec(
+            "snapshots", names.snapshots, "version", "online model, weight, risk digest", 1, retention_ms=AUDIT_MS
         ),
         TopicSpec(
             "models",
@@ -104,7 +106,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         ),
         TopicSpec(
             "dead_letters", names.dead_letters, "as the source", "rejected records, reason in headers", partitions,
-            retention_ms=YEAR_MS,
+            retention_ms=AUDIT_MS,
         ),
         _changelog("scorer_state", settings.scorer_group, names.transactions, "profiles of cards", partitions),
         _changelog("learner_state", settings.learner_group, names.scores, "label join, risk and progress", partitions),

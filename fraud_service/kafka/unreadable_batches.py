@@ -76,7 +76,7 @@ def _reports_batch(consumer: Consumer, place: TopicPartition, first: int) -> boo
     )
 
 
-class Reader(Consumer):  # type: ignore[misc] # the client has no types
+class SkippingConsumer(Consumer):  # type: ignore[misc] # the client has no types
     """A consumer, assigned by hand, that returns the error of an unreadable batch once and then reads on behind it."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:

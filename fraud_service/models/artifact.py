@@ -28,7 +28,7 @@ FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.onnx"
 TREES: Final = "trees.msgpack"
-CARD: Final = "README.md"
+MODEL_CARD: Final = "README.md"
 SIGNATURE: Final = "manifest.signature"
 NO_KEYS: Final = Keyring()  # accepts unsigned artifacts
 ROLE: Final = "artifact"  # signed like the role of a topic, so a record of a topic cannot pass for a folder
@@ -76,14 +76,14 @@ class Artifact(msgspec.Struct, frozen=True):
     trees: Trees
 
 
-def shipped() -> Path:
+def shipped_folder() -> Path:
     """Return the folder of the model that ships with the service."""
     package = Path(__file__).parent.parent
     installed = package / "artifacts" / "pretrained"
     return installed if installed.exists() else package.parent / "models" / "pretrained"
 
 
-def find(folder: Path) -> Path:
+def find_folder(folder: Path) -> Path:
     """Return the folder itself, or `pretrained` in it if the manifest is there, as in the shipped `models/`."""
     inner = folder / "pretrained"
     return inner if (inner / MANIFEST).exists() and not (folder / MANIFEST).exists() else folder
@@ -100,7 +100,7 @@ def read(folder: Path, keyring: Keyring = NO_KEYS) -> Artifact:
 def sign(folder: Path, keyring: Keyring) -> None:
     """Verify an artifact and sign its manifest, which has the digests of the other files."""
     read(folder)
-    headers = keyring.signed(ROLE, MANIFEST.encode(), _content(folder, MANIFEST), [])
+    headers = keyring.sign_headers(ROLE, MANIFEST.encode(), _content(folder, MANIFEST), [])
     try:
         (folder / SIGNATURE).write_bytes(msgspec.json.encode({name: value.decode() for name, value in headers}))
     except OSError as error:
@@ -123,7 +123,9 @@ def _require_signature(folder: Path, manifest: bytes, keyring: Keyring) -> None:
     fix = f"check where the model comes from, then run `fraud-service models sign {folder}`"
     try:
         headers = msgspec.json.decode((folder / SIGNATURE).read_bytes(), type=dict[str, str])
-        keyring.require(ROLE, MANIFEST.encode(), manifest, [(name, text.encode()) for name, text in headers.items()])
+        keyring.require_signature(
+            ROLE, MANIFEST.encode(), manifest, [(name, text.encode()) for name, text in headers.items()]
+        )
     except OSError as error:
         raise ModelError(f"{folder} is not signed ({SIGNATURE}: {error.strerror}): {fix}") from None
     except UNREADABLE as error:

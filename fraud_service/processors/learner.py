@@ -177,7 +177,7 @@ class LearnerProcessor:
 
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - part of the protocol
         """Add a batch to the label join; return a dead letter for each message that is rejected."""
-        self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
+        self._metrics.lag_tracker.record_received(min(message.timestamp for message in batch) / 1000)
         outputs = [self._add(one) for one in batch]
         if self._event_times:
             self._metrics.event_time.set(max(self._event_times.values()) / 1000)
@@ -386,7 +386,7 @@ def _outputs(result: BoundaryResult, keyring: Keyring) -> Iterator[Output]:
     """Yield examples, then risk, then the snapshot, which depends on both. Scorers check the signatures of these."""
 
     def signed(role: str, key: bytes, value: bytes | None, headers: Headers) -> Output:
-        return Output(role, key, value, keyring.signed(role, key, value, headers))
+        return Output(role, key, value, keyring.sign_headers(role, key, value, headers))
 
     for record in result.labelled():
         yield Output("labelled", record.merchant_id.encode(), encode_record(record))

@@ -74,7 +74,7 @@ class ScorerProcessor:
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:
         """Process a batch; return the outputs of each message."""
         start = time.perf_counter()
-        self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
+        self._metrics.lag_tracker.record_received(min(message.timestamp for message in batch) / 1000)
         outputs: list[list[Output]] = [[] for _ in batch]
         readable = []
         # A quick check covers a whole batch. A single message gets the full check only: both would double its cost.

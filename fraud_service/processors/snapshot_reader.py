@@ -197,7 +197,7 @@ class SnapshotReader:
         if size > MAX_RECORD_BYTES:
             raise InvalidRecord(f"a record has {size} bytes; the limit is {MAX_RECORD_BYTES}")
         is_snapshot, headers = message.topic() == self._snapshot_topic, read_headers(message)
-        self._keyring.require("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
+        self._keyring.require_signature("snapshots" if is_snapshot else "risk", message.key(), message.value(), headers)
         if is_snapshot:
             self._store.receive_snapshot(decode_snapshot(message.value() or b""))
         else:

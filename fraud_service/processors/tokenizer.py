@@ -72,7 +72,7 @@ class TokenizerProcessor:
 
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:  # noqa: ARG002 - part of the protocol
         """Process a batch; return the outputs of each message."""
-        self._metrics.pace.record_received(min(message.timestamp for message in batch) / 1000)
+        self._metrics.lag_tracker.record_received(min(message.timestamp for message in batch) / 1000)
         return [self._process(message) for message in batch]
 
     def _process(self, message: Received) -> list[Output]:

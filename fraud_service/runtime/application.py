@@ -149,7 +149,7 @@ class FraudApplication(ExtensibleApplication):
         self._health.heartbeat()
         if not self._health.conditions["recovered"]:
             self._health.update(recovered=True)
-        self._metrics.pace.record_idle(is_connected=self._health.conditions["connected"])
+        self._metrics.lag_tracker.record_idle(is_connected=self._health.conditions["connected"])
         self.hooks.on_tick()
         if self._stalled_partition is not None:
             raise ClusterUnavailable(f"the client never started to read {self._stalled_partition}")
@@ -191,7 +191,7 @@ class FraudApplication(ExtensibleApplication):
     def _report_assigned(self, partitions: list[TopicPartition]) -> None:
         if partitions:
             self._metrics.rebalances.inc()
-            self._metrics.pace.record_assigned()
+            self._metrics.lag_tracker.record_assigned()
         self._metrics.assigned.set(sum(partition.topic in self._spec.inputs for partition in partitions))
         self._health.update(assigned=bool(partitions), recovered=False)
         self.hooks.on_assign(partitions)
@@ -210,7 +210,7 @@ class FraudApplication(ExtensibleApplication):
         )
         self._health.heartbeat()
         self._health.update(connected=is_connected)
-        show_state(Path(self.config.state_dir), self._metrics)
+        update_state_gauges(Path(self.config.state_dir), self._metrics)
         self.hooks.on_key_counts(self._stream.key_counts())
 
     def run_until_stopped(self) -> None:
@@ -241,8 +241,8 @@ class FraudApplication(ExtensibleApplication):
     def _classify(self, cause: BaseException) -> Exception:
         name = instance_name(self._settings, self._spec.group)
         ours = error_classification.Membership(self._spec.group, name, self._member_id, self._join_time_s)
-        has_twin = partial(error_classification.is_fenced_by_twin, self._settings, ours, self._health.heartbeat)
-        return error_classification.classify_error(cause, name, has_twin)
+        is_in_use = partial(error_classification.is_instance_id_in_use, self._settings, ours, self._health.heartbeat)
+        return error_classification.classify_error(cause, name, is_in_use)
 
 
 class StalledFetchDetector:
@@ -270,7 +270,7 @@ class StalledFetchDetector:
         return next((name for name, since in self._idle_since.items() if now - since >= STALL_TIMEOUT_S), None)
 
 
-def show_state(folder: Path, metrics: StreamMetrics) -> None:
+def update_state_gauges(folder: Path, metrics: StreamMetrics) -> None:
     """Show how much of its volume the local state takes.
 
     A partition has few files, so this is quick. When the volume does not answer, the gauges keep their values: the

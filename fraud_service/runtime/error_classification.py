@@ -45,19 +45,19 @@ FENCED: Final = frozenset(  # the broker ended the transaction or the membership
 )
 
 
-def classify_error(error: BaseException, name: str, has_rival: Callable[..., bool]) -> FraudServiceError:
+def classify_error(error: BaseException, name: str, is_name_in_use: Callable[..., bool]) -> FraudServiceError:
     """Return the error of this service that describes what ended the loop.
 
-    `name` is the group instance and transactional id of this process. `has_rival` returns whether another process has
-    that name. Called only when the error may mean that. With `is_joining`, that process may not have joined the group
-    yet.
+    `name` is the group instance and transactional id of this process. `is_name_in_use` returns whether another process
+    has that name. It is called only when the error may mean that. With `is_joining`, the other process may not have
+    joined the group yet.
     """
     chain = list(_chain(error))
     ours = next((cause for cause in chain if isinstance(cause, FraudServiceError)), None)
     codes = {found.code() for cause in chain for found in _kafka_errors(cause)}
-    # A twin that took our partitions has joined. One that only fenced our transaction may still be joining.
-    is_replaced = isinstance(ours, PartitionsLost) and has_rival(is_joining=False)
-    is_replaced = is_replaced or (ours is None and bool(codes & FENCED) and has_rival(is_joining=True))
+    # A process that took our partitions has joined. One that only fenced our transaction may still be joining.
+    is_replaced = isinstance(ours, PartitionsLost) and is_name_in_use(is_joining=False)
+    is_replaced = is_replaced or (ours is None and bool(codes & FENCED) and is_name_in_use(is_joining=True))
     if is_replaced or KafkaError.FENCED_INSTANCE_ID in codes:
         return FatalStreamError(
             f"another process runs as {name} and took over from this one: "
@@ -79,7 +79,9 @@ class Membership(NamedTuple):
     joined_after_s: float
 
 
-def is_fenced_by_twin(settings: Settings, ours: Membership, heartbeat: Callable[[], None], *, is_joining: bool) -> bool:
+def is_instance_id_in_use(
+    settings: Settings, ours: Membership, heartbeat: Callable[[], None], *, is_joining: bool
+) -> bool:
     """Whether another process is in the group under our name; False when the cluster does not answer.
 
     That process fences this one at its start and joins the group later, after about as long as this one needed. With
@@ -89,13 +91,13 @@ def is_fenced_by_twin(settings: Settings, ours: Membership, heartbeat: Callable[
     admin = clients.admin(settings)  # keep a reference: a client that is freed never gets its answer
     timeout_s = max(JOIN_TIMEOUT_S, 2 * ours.joined_after_s) if is_joining else 0.0
 
-    def has_twin() -> bool:
+    def is_id_in_use() -> bool:
         heartbeat()
         members = consumer_groups.members(admin, ours.group, clients.PROBE_TIMEOUT_S)
         return any(other.group_instance_id == ours.name and other.member_id != ours.member for other in members)
 
     try:
-        return wait_until(has_twin, timeout_s, MEMBERS_POLL_S)
+        return wait_until(is_id_in_use, timeout_s, MEMBERS_POLL_S)
     except KafkaException as error:
         log.warning("group_members_unknown", group=ours.group, reason=error.args[0].str())
         return False

@@ -54,7 +54,9 @@ class Keyring(msgspec.Struct, frozen=True):
         """Whether records must be signed."""
         return bool(self.keys)
 
-    def signed(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> list[tuple[str, bytes]]:
+    def sign_headers(
+        self, role: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> list[tuple[str, bytes]]:
         """Return the headers with key name and signature; unchanged if there is no key.
 
         `role` is that of the topic, as in the table of topics: one key signs for several topics.
@@ -65,7 +67,7 @@ class Keyring(msgspec.Struct, frozen=True):
         named = [*plain, (KEY_HEADER, self.active.encode())]
         return [*named, (SIGNATURE_HEADER, self._signature(self.keys[self.active], role, key, value, named))]
 
-    def require(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def require_signature(self, role: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Raise `RejectedRecord`, with a `RejectReason`, unless one of the keys signed the record."""
         if not self.requires_signatures:
             return

@@ -74,7 +74,9 @@ class BacktestPlan(msgspec.Struct, frozen=True):
 
     def restore(self, model: OnnxForest) -> Callable[[bytes | None], OnlineLearner]:
         """Return the factory of the online learner for a pretrained model."""
-        return factories.restore(model) if self.online else lambda _: FrozenLearner(model.untrained_online_model())
+        return (
+            factories.learner_factory(model) if self.online else lambda _: FrozenLearner(model.untrained_online_model())
+        )
 
 
 class RefitSchedule:
@@ -183,7 +185,7 @@ def backtest(
 
     Raises `ConfigurationError` if no transaction is left to report, and `ModelError` if the model cannot be loaded.
     """
-    model = OnnxForest.load(artifact.find(plan.models))
+    model = OnnxForest.load(artifact.find_folder(plan.models))
     detector = Detector(model, factories.policy(settings))
     service = InMemoryService(
         detector,

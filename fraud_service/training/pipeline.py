@@ -20,7 +20,7 @@ from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.domain.time import DAY
-from fraud_service.models.artifact import CARD, FORMAT, MANIFEST, MODEL, TREES, Artifact, Manifest
+from fraud_service.models.artifact import FORMAT, MANIFEST, MODEL, MODEL_CARD, TREES, Artifact, Manifest
 from fraud_service.models.onnx_forest import LAPLACE, OnnxForest
 from fraud_service.models.onnx_graph import onnx_bytes
 from fraud_service.models.trees import Trees, count_leaves
@@ -72,7 +72,7 @@ def export(fitted: FittedForest, window: TrainingWindow, source: str, folder: Pa
     (folder / TREES).write_bytes(msgspec.msgpack.encode(artifact.trees))
     pretty = msgspec.json.format(msgspec.json.encode(artifact.manifest), indent=2)
     (folder / MANIFEST).write_bytes(pretty + b"\n")
-    (folder / CARD).write_text(_model_card(artifact.manifest), encoding="utf-8")
+    (folder / MODEL_CARD).write_text(_model_card(artifact.manifest), encoding="utf-8")
     return artifact.manifest
 
 

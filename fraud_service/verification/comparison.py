@@ -65,7 +65,7 @@ class ChangedDecision(NamedTuple):
 Payment = tuple[str, str, int, float, str]
 
 
-def payment(record: ChangedDecision | ScoreRecord | LabelledRecord) -> Payment:
+def payment_identity(record: ChangedDecision | ScoreRecord | LabelledRecord) -> Payment:
     """Return the identity of a payment without its currency, which older records do not have."""
     return record.card_id, record.transaction_id, record.timestamp, record.amount, record.merchant_id
 
@@ -78,7 +78,7 @@ class Truth(NamedTuple):
 
     def of(self, row: ChangedDecision) -> bool | None:
         """Return whether a payment was fraud; None if that is unknown."""
-        return self.examples.get(payment(row), self.labels.get((row.card_id, row.transaction_id)))
+        return self.examples.get(payment_identity(row), self.labels.get((row.card_id, row.transaction_id)))
 
 
 class AlertStats(msgspec.Struct, frozen=True):
@@ -184,7 +184,7 @@ def _changed(record: ScoreRecord, transaction: Transaction, candidate: Decision)
     )
 
 
-def summary(
+def summarise(
     rows: Sequence[ChangedDecision], truth: Truth, candidate: dict[str, str | float], left_out: int
 ) -> Comparison:
     """Count the changes. `candidate` describes the candidate in the result."""

@@ -18,7 +18,7 @@ from fraud_service.domain.events import facts
 from fraud_service.domain.records import AlertRecord, ScoreRecord, alert_id
 from fraud_service.kafka.dead_letters import content_hash
 from fraud_service.verification.matching import Matcher, identify
-from fraud_service.verification.report import Kind
+from fraud_service.verification.report import FindingKind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -53,14 +53,14 @@ class PartitionScope(NamedTuple):
     alerts_incomplete_until_ms: int = -1
 
 
-class Unmatched:
+class UnmatchedRecords:
     """Inputs without a score and scores without an input, whose counterpart may be in another partition."""
 
     def __init__(self) -> None:
         self.inputs: dict[Hashable, list[Record]] = {}
         self.scores: dict[Hashable, list[tuple[Record, bool]]] = {}  # and whether the input has another score
 
-    def merge(self, other: Unmatched) -> None:
+    def merge(self, other: UnmatchedRecords) -> None:
         """Add the records of another partition."""
         for key, inputs in other.inputs.items():
             self.inputs.setdefault(key, []).extend(inputs)
@@ -78,17 +78,17 @@ class Unmatched:
             for entry in inputs:
                 other = next((one for one in scores if one[0].partition != entry.partition), None)
                 if other is None:
-                    findings.add(Kind.MISSING, entry, "a processed input has neither a score nor a dead letter")
+                    findings.add(FindingKind.MISSING, entry, "a processed input has neither a score nor a dead letter")
                 else:
                     scores.remove(other)
                     detail = f"its score is in partition {other[0].partition}: set partitioner=murmur2 on its producer"
-                    findings.add(Kind.WRONG_PARTITION, entry, detail)
+                    findings.add(FindingKind.WRONG_PARTITION, entry, detail)
         for scores in self.scores.values():
             for entry, is_repeated in scores:
                 if is_repeated:
-                    findings.add(Kind.DUPLICATED, entry, "a second score of one input")
+                    findings.add(FindingKind.DUPLICATED, entry, "a second score of one input")
                 else:
-                    findings.add(Kind.UNEXPECTED, entry, "a score without an input")
+                    findings.add(FindingKind.UNEXPECTED, entry, "a score without an input")
 
 
 class CompletenessCheck:
@@ -103,7 +103,7 @@ class CompletenessCheck:
         scope: PartitionScope,
         letters: Mapping[int, LetterHeaders],
         alerts: Iterable[Record],
-        unmatched: Unmatched,
+        unmatched: UnmatchedRecords,
         findings: Findings,
     ) -> None:
         self._scope = scope
@@ -124,7 +124,7 @@ class CompletenessCheck:
                 if letter is not None:
                     self._rejected.add(entry.offset)
                     if letter.content is not None and letter.content != content_hash(entry.value):
-                        self._findings.add(Kind.ALTERED, entry, "its dead letter has other bytes")
+                        self._findings.add(FindingKind.ALTERED, entry, "its dead letter has other bytes")
             if letter is None:
                 yield entry
 
@@ -141,7 +141,7 @@ class CompletenessCheck:
         try:
             record = pair.record()
         except InvalidRecord as error:
-            self._findings.add(Kind.UNREADABLE, score, str(error))
+            self._findings.add(FindingKind.UNREADABLE, score, str(error))
             return
         if entry is not None:
             self._compare(pair, entry, score, record)
@@ -157,21 +157,23 @@ class CompletenessCheck:
         for offset in sorted(set(self._letters) - self._rejected):
             if scope.inputs.begin <= offset < scope.inputs.end:
                 detail = f"a dead letter ({self._letters[offset].reason}) names this offset, where there is no input"
-                self._findings.add_at(Kind.UNEXPECTED, scope.topic, scope.partition, offset, detail)
+                self._findings.add_at(FindingKind.UNEXPECTED, scope.topic, scope.partition, offset, detail)
 
     def _compare(self, pair: Pair, entry: Record, score: Record, record: ScoreRecord) -> None:
         if not pair.in_order:
-            self._findings.add(Kind.OUT_OF_ORDER, score, f"the score of input {entry.offset} is out of order")
+            self._findings.add(FindingKind.OUT_OF_ORDER, score, f"the score of input {entry.offset} is out of order")
         if score.key != entry.key:
-            self._findings.add(Kind.ALTERED, score, f"its key differs from that of input {entry.offset}")
+            self._findings.add(FindingKind.ALTERED, score, f"its key differs from that of input {entry.offset}")
         if pair.transaction is not None and facts(pair.transaction) != facts(record):
-            self._findings.add(Kind.ALTERED, score, f"its fields differ from those of input {entry.offset}")
+            self._findings.add(FindingKind.ALTERED, score, f"its fields differ from those of input {entry.offset}")
 
     def _check_score(self, score: Record, record: ScoreRecord) -> None:
         self._findings.count("duplicates", record.is_duplicate)
         self._findings.count("reused_ids", record.is_id_reused and not record.is_duplicate)
         if self._payments.repeats_another(record):
-            self._findings.add(Kind.DUPLICATE_FLAG, score, "it repeats the decision on another payment under its id")
+            self._findings.add(
+                FindingKind.DUPLICATE_FLAG, score, "it repeats the decision on another payment under its id"
+            )
         if record.outcome is not Outcome.APPROVE and not record.is_duplicate:
             self._findings.count("flagged")
             self._check_alert(score, record)
@@ -184,16 +186,16 @@ class CompletenessCheck:
             if score.timestamp <= max(self._scope.incomplete_until_ms, self._scope.alerts_incomplete_until_ms):
                 self._findings.count("alerts_expired")
             elif not had_alert:  # otherwise the second score is what is wrong
-                self._findings.add(Kind.MISSING, score, "a flagged transaction has no alert")
+                self._findings.add(FindingKind.MISSING, score, "a flagged transaction has no alert")
             return
         (entry, alert), in_order = found
         if not in_order:
-            self._findings.add(Kind.OUT_OF_ORDER, entry, f"the alert of score {score.offset} is out of order")
+            self._findings.add(FindingKind.OUT_OF_ORDER, entry, f"the alert of score {score.offset} is out of order")
         decided = (record.outcome, record.score, record.model, record.snapshot, record.reasons)
         if (alert.outcome, alert.score, alert.model, alert.snapshot, alert.reasons) != decided:
-            self._findings.add(Kind.ALTERED, entry, f"its decision differs from that of score {score.offset}")
+            self._findings.add(FindingKind.ALTERED, entry, f"its decision differs from that of score {score.offset}")
         if facts(alert.transaction) != facts(record):
-            self._findings.add(Kind.ALTERED, entry, f"its transaction differs from that of score {score.offset}")
+            self._findings.add(FindingKind.ALTERED, entry, f"its transaction differs from that of score {score.offset}")
         for surplus in self._alerts.surplus():
             self._on_surplus_alert(*surplus)
 
@@ -203,10 +205,10 @@ class CompletenessCheck:
             try:
                 record = _alerts.decode(entry.value or b"")
             except UNREADABLE as error:
-                self._findings.add(Kind.UNREADABLE, entry, f"an alert cannot be read: {error}")
+                self._findings.add(FindingKind.UNREADABLE, entry, f"an alert cannot be read: {error}")
                 continue
             if entry.header(ALERT_ID) != alert_id(record.transaction):
-                self._findings.add(Kind.ALTERED, entry, "the id of the alert is not that of its transaction")
+                self._findings.add(FindingKind.ALTERED, entry, "the id of the alert is not that of its transaction")
             yield (record.transaction.card_id, record.transaction.transaction_id), (entry, record)
 
     def _on_missing_score(self, entry: Record) -> None:
@@ -230,9 +232,9 @@ class CompletenessCheck:
         elif entry.offset >= self._scope.open_alerts:
             self._findings.count("alerts_in_flight")
         elif self._alerts.has_matched((record.transaction.card_id, record.transaction.transaction_id)):
-            self._findings.add(Kind.DUPLICATED, entry, "a second alert of one flagged transaction")
+            self._findings.add(FindingKind.DUPLICATED, entry, "a second alert of one flagged transaction")
         else:
-            self._findings.add(Kind.UNEXPECTED, entry, "an alert without a score")
+            self._findings.add(FindingKind.UNEXPECTED, entry, "an alert without a score")
 
 
 class PaymentsById:

@@ -18,7 +18,7 @@ from fraud_service.domain.features import MAX_AGE_H, NAMES
 from fraud_service.domain.profile import SCHEMA, Profile
 from fraud_service.domain.records import decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import UNTRAINED
-from fraud_service.verification.report import Finding, Kind
+from fraud_service.verification.report import Finding, FindingKind
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -103,8 +103,8 @@ class DecisionVerifier:
     | `pending` | transactions after the last score |
     | `out_of_range` | outside the requested event times |
 
-    `views` has every published snapshot by version, `models` the versions of every published model. `is_cut` says that
-    retention removed the first transactions.
+    `views` has every published snapshot by version, `models` the versions of every published model.
+    `is_truncated` says that retention removed the first transactions.
     """
 
     def __init__(
@@ -114,14 +114,14 @@ class DecisionVerifier:
         models: Container[str],
         time_range: TimeRange,
         *,
-        is_cut: bool,
+        is_truncated: bool,
     ) -> None:
         self._detector = detector
         self._views = views
         self._models = models
         self._time_range = time_range
-        self._is_cut = is_cut
-        self._has_started = not is_cut
+        self._is_truncated = is_truncated
+        self._has_started = not is_truncated
         self._expired_cards: dict[str, bool] = {}
         self._rebuilt, self._given = _Batch(), _Batch()
         self.profiles: dict[str, Profile] = {}
@@ -170,7 +170,9 @@ class DecisionVerifier:
             return
         self._has_started = True
         if transaction is None:
-            yield self._finding(Kind.UNREADABLE, pair, "the transaction cannot be read, and it has no dead letter")
+            yield self._finding(
+                FindingKind.UNREADABLE, pair, "the transaction cannot be read, and it has no dead letter"
+            )
             return
         if head is None or pair.score is None:
             yield from self._without_score(pair, transaction)
@@ -181,13 +183,13 @@ class DecisionVerifier:
             yield from self._update_profile(transaction, score)
             return
         if not pair.in_order:
-            yield self._finding(Kind.OUT_OF_ORDER, pair, f"its score at {pair.score.offset} is out of order")
+            yield self._finding(FindingKind.OUT_OF_ORDER, pair, f"its score at {pair.score.offset} is out of order")
         if head.model not in self._models:
             detail = f"model {head.model} is neither the configured one nor a promoted one"
-            yield self._finding(Kind.MODEL_UNKNOWN, pair, detail)
+            yield self._finding(FindingKind.MODEL_UNKNOWN, pair, detail)
         elif head.snapshot not in self._views:
             detail = f"snapshot {head.snapshot} is not on its topic, or it fails its digest"
-            yield self._finding(Kind.SNAPSHOT_UNKNOWN, pair, detail)
+            yield self._finding(FindingKind.SNAPSHOT_UNKNOWN, pair, detail)
         else:
             yield from self._recompute(entry, transaction, head, score)
             return
@@ -196,7 +198,7 @@ class DecisionVerifier:
     def _recompute(self, entry: Record, transaction: Transaction, head: Head, score: bytes) -> Iterator[Finding]:
         """Add a decision to the batch of its snapshot, and assess the batch if it is full."""
         batch, record = self._rebuilt, None
-        if self._is_cut and self._has_expired(transaction.card_id, score):
+        if self._is_truncated and self._has_expired(transaction.card_id, score):
             batch, record = self._given, _scored(score)
             if record is None:
                 self.counts["unproved"] += 1
@@ -217,15 +219,15 @@ class DecisionVerifier:
         if not self._has_started:
             self.counts["inputs_expired"] += 1
         elif pair.head is None:
-            yield self._finding(Kind.UNREADABLE, pair, "the score cannot be read")
+            yield self._finding(FindingKind.UNREADABLE, pair, "the score cannot be read")
         elif self._time_range.has(pair.head.timestamp):
-            yield self._finding(Kind.UNEXPECTED, pair, "its transaction is not on this partition")
+            yield self._finding(FindingKind.UNEXPECTED, pair, "its transaction is not on this partition")
 
     def _without_score(self, pair: Pair, transaction: Transaction) -> Iterator[Finding]:
         if pair.is_pending:
             self.counts["pending"] += 1
         elif self._time_range.has(transaction.timestamp):
-            yield self._finding(Kind.MISSING, pair, "neither a score nor a dead letter")
+            yield self._finding(FindingKind.MISSING, pair, "neither a score nor a dead letter")
         yield from self._update_profile(transaction, None)
 
     def _has_expired(self, card_id: str, score: bytes) -> bool:
@@ -240,7 +242,7 @@ class DecisionVerifier:
 
     def _update_profile(self, transaction: Transaction, score: bytes | None) -> Iterator[Finding]:
         """Add a transaction to its profile with the logged decision, or an untrained one if there is none."""
-        if self._is_cut and self._has_expired(transaction.card_id, score or b""):
+        if self._is_truncated and self._has_expired(transaction.card_id, score or b""):
             return
         yield from self._assess(self._rebuilt)
         profile = self.profiles.get(transaction.card_id) or Profile()
@@ -279,13 +281,13 @@ class DecisionVerifier:
                 kind, detail = difference(record, score)
                 yield self._finding_about(kind, entry, transaction, detail)
 
-    def _finding(self, kind: Kind, pair: Pair, detail: str) -> Finding:
+    def _finding(self, kind: FindingKind, pair: Pair, detail: str) -> Finding:
         entry = pair.score if pair.input is None else pair.input
         if entry is None:
             raise AssertionError("a pair has an input or a score")
         return self._finding_about(kind, entry, pair.transaction or pair.head, detail)
 
-    def _finding_about(self, kind: Kind, entry: Record, about: Any, detail: str) -> Finding:
+    def _finding_about(self, kind: FindingKind, entry: Record, about: Any, detail: str) -> Finding:
         self.counts[kind] += 1
         place = entry.topic, entry.partition, entry.offset
         if about is None:
@@ -316,29 +318,29 @@ def decision_of(record: ScoreRecord) -> Decision:
     )
 
 
-def difference(expected: ScoreRecord, logged: bytes) -> tuple[Kind, str]:
+def difference(expected: ScoreRecord, logged: bytes) -> tuple[FindingKind, str]:
     """Return the first cause why a logged score is not the expected one, byte for byte."""
     try:
         found = decode_score(logged)
     except InvalidRecord as error:
-        return Kind.UNREADABLE, str(error)
+        return FindingKind.UNREADABLE, str(error)
     if found.is_duplicate != expected.is_duplicate:
-        return Kind.DUPLICATE_FLAG, _values(found, expected, ["is_duplicate"])
+        return FindingKind.DUPLICATE_FLAG, _values(found, expected, ["is_duplicate"])
     if found.features is not None and expected.features is not None and found.features != expected.features:
-        return Kind.FEATURES, _values(
+        return FindingKind.FEATURES, _values(
             found.features, expected.features, _changed(NAMES, found.features, expected.features)
         )
     changed = _changed(found.__struct_fields__, found, expected)
     for kind, names in (
-        (Kind.SCORE, NUMBERS),
-        (Kind.OUTCOME, ("outcome",)),
-        (Kind.REASONS, ("reasons",)),
-        (Kind.FACTS, changed),
+        (FindingKind.SCORE, NUMBERS),
+        (FindingKind.OUTCOME, ("outcome",)),
+        (FindingKind.REASONS, ("reasons",)),
+        (FindingKind.FACTS, changed),
     ):
         of_kind = [name for name in names if name in changed]
         if of_kind:
             return kind, _values(found, expected, of_kind)
-    return Kind.ENCODING, "equal values in other bytes"
+    return FindingKind.ENCODING, "equal values in other bytes"
 
 
 def _changed(names: Iterable[str], found: Any, expected: Any) -> list[str]:

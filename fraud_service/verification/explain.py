@@ -21,9 +21,9 @@ from fraud_service.domain.records import ScoreRecord, alert_id, decode_score, re
 from fraud_service.domain.time import HOUR
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.verification import log_reader, snapshots
-from fraud_service.verification.comparison import payment
+from fraud_service.verification.comparison import payment_identity
 from fraud_service.verification.decisions import FixedSnapshot, TimeRange, decide_again
-from fraud_service.verification.report import Kind
+from fraud_service.verification.report import FindingKind
 from fraud_service.verification.snapshots import Figures, snapshot_figures
 from fraud_service.verification.time_travel import CardHistory, profile_figures, risk_figures
 
@@ -106,16 +106,16 @@ def explain(
     number
         Which payment under this id, from 1. By default the newest, or the one that was scored at `at`.
     """
-    with log_reader.opened(settings) as reader:
+    with log_reader.open_reader(settings) as reader:
         place = _find(reader, settings, transaction_id, card, at)
     broadcasts = snapshots.load_broadcasts(settings)
-    with log_reader.opened(settings) as reader:
+    with log_reader.open_reader(settings) as reader:
         history = CardHistory.read(reader, settings, place.partition, place.record.card_id)
         uses, decided = _uses(history.pairs, transaction_id)
         place, number = _choose(place, decided, at, number)
         labels = [
             label
-            for label in log_reader.labels(reader, settings, [place.partition])
+            for label in log_reader.read_labels(reader, settings, [place.partition])
             if (label.card_id, label.transaction_id) == (place.record.card_id, transaction_id)
         ]
         examples = _examples(reader, settings, place.record)
@@ -125,10 +125,10 @@ def explain(
 
 def _find(reader: TopicReader, settings: Settings, transaction_id: str, card: str | None, at: int | None) -> Place:
     topic = settings.topics.scores
-    spans = reader.spans(topic)
+    spans = reader.offset_ranges(topic)
     partitions = sorted(spans) if card is None else [murmur2_partition(card.encode(), len(spans))]
-    begins: dict[int, int] = {} if at is None else reader.since(topic, max(at - SEARCH_MS, 0))
-    ends: dict[int, int] = {} if at is None else reader.since(topic, at + SEARCH_MS)
+    begins: dict[int, int] = {} if at is None else reader.offsets_since(topic, max(at - SEARCH_MS, 0))
+    ends: dict[int, int] = {} if at is None else reader.offsets_since(topic, at + SEARCH_MS)
     needle = msgspec.json.encode(transaction_id)
     for partition in partitions:
         for entry in reader.read(topic, partition, begins.get(partition), ends.get(partition)):
@@ -177,7 +177,7 @@ def _choose(place: Place, decided: list[Place], at: int | None, number: int | No
 
 def _examples(reader: TopicReader, settings: Settings, record: ScoreRecord) -> list[dict[str, Any]]:
     """Return the labelled examples of a transaction; they are in the partition of its merchant."""
-    spans = reader.spans(settings.topics.labelled)
+    spans = reader.offset_ranges(settings.topics.labelled)
     partition = murmur2_partition(record.merchant_id.encode(), len(spans))
     needle = msgspec.json.encode(record.transaction_id)
     values = (entry.value or b"" for entry in reader.read(settings.topics.labelled, partition))
@@ -191,7 +191,7 @@ def _examples(reader: TopicReader, settings: Settings, record: ScoreRecord) -> l
             "weight": one.weight,
         }
         for one in readable_examples(value for value in values if needle in value)
-        if payment(one) == payment(record)
+        if payment_identity(one) == payment_identity(record)
     ]
 
 
@@ -206,7 +206,7 @@ def _case(settings: Settings, broadcasts: Broadcasts, place: Place, history: Car
     position = len(history.pairs) if place.position is None else place.position
     before, target = history.pairs[:position], history.pairs[position : position + 1]
     time_range = TimeRange(record.timestamp, record.timestamp + 1)
-    verifier = broadcasts.verifier(factories.policy(settings), time_range, is_cut=history.is_cut)
+    verifier = broadcasts.verifier(factories.policy(settings), time_range, is_truncated=history.is_truncated)
     for _ in verifier.verify(before):
         pass
     profile = decode_profile(encode_profile(verifier.profiles.get(record.card_id) or Profile()))
@@ -222,7 +222,7 @@ def _case(settings: Settings, broadcasts: Broadcasts, place: Place, history: Car
         score=record,
         alert_id=None if transaction is None or record.outcome == "approve" else alert_id(transaction),
         transaction=transaction,
-        proof=proved[0] if proved else findings[0].kind.value if findings else Kind.UNEXPECTED.value,
+        proof=proved[0] if proved else findings[0].kind.value if findings else FindingKind.UNEXPECTED.value,
         detail="; ".join(finding.detail for finding in findings),
         base=None if explanation is None else explanation.base,
         contributions={} if explanation is None else _strongest_first(explanation),

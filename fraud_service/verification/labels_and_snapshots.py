@@ -16,7 +16,7 @@ from fraud_service.domain.risk import RiskTable
 from fraud_service.domain.snapshot import decode_snapshot
 from fraud_service.kafka.dead_letters import content_hash
 from fraud_service.processors.snapshot_reader import risk_row
-from fraud_service.verification.report import Kind
+from fraud_service.verification.report import FindingKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -37,14 +37,14 @@ def check_labels(
         letter = letters.get(entry.offset)
         if letter is not None:
             if letter.content is not None and letter.content != content_hash(entry.value):
-                findings.add(Kind.ALTERED, entry, "its dead letter has other bytes")
+                findings.add(FindingKind.ALTERED, entry, "its dead letter has other bytes")
         elif committed is None or entry.offset >= committed:
             findings.count("labels_pending")
         else:
             try:
                 decode_label(entry.value)
             except InvalidEvent:
-                findings.add(Kind.MISSING, entry, "a processed record that is no label has no dead letter")
+                findings.add(FindingKind.MISSING, entry, "a processed record that is no label has no dead letter")
 
 
 class ExampleDuplicates:
@@ -64,7 +64,7 @@ class ExampleDuplicates:
             try:
                 record = decode_labelled(entry.value or b"")
             except InvalidRecord as error:
-                self._findings.add(Kind.UNREADABLE, entry, str(error))
+                self._findings.add(FindingKind.UNREADABLE, entry, str(error))
                 continue
             if not record.corrects:
                 self._identities.append(int.from_bytes(fingerprint64(repr(facts(record))), "big"))
@@ -79,7 +79,7 @@ class ExampleDuplicates:
         for number in np.flatnonzero(is_repeated):
             place = topic, self._partitions[number], self._offsets[number]
             detail = "a second example of one transaction that is no correction"
-            self._findings.add_at(Kind.DUPLICATED, *place, detail)
+            self._findings.add_at(FindingKind.DUPLICATED, *place, detail)
 
 
 def check_snapshots(entries: Iterable[Record], findings: Findings) -> Snapshot | None:
@@ -100,19 +100,21 @@ def check_snapshots(entries: Iterable[Record], findings: Findings) -> Snapshot |
         try:
             snapshot = decode_snapshot(entry.value or b"")
         except InvalidRecord as error:
-            findings.add(Kind.UNREADABLE, entry, str(error))
+            findings.add(FindingKind.UNREADABLE, entry, str(error))
             continue
         if newest is not None and snapshot.as_of <= newest.as_of:
-            kind = Kind.DUPLICATED if snapshot.version == newest.version else Kind.OUT_OF_ORDER
+            kind = FindingKind.DUPLICATED if snapshot.version == newest.version else FindingKind.OUT_OF_ORDER
             findings.add(kind, entry, f"snapshot {snapshot.version} comes after {newest.version}")
             continue
         if newest is not None and snapshot.examples < newest.examples:
-            findings.add(Kind.ALTERED, entry, f"snapshot {snapshot.version} has fewer examples than {newest.version}")
+            findings.add(
+                FindingKind.ALTERED, entry, f"snapshot {snapshot.version} has fewer examples than {newest.version}"
+            )
         newest = snapshot
     return newest
 
 
-def reported_unless_signed(
+def skip_unsigned(
     entries: Iterable[Record], role: str, keyring: Keyring, findings: Findings, begin: int = 0
 ) -> Iterator[Record]:
     """Yield the records that one of our keys has signed, and report the others.
@@ -122,12 +124,12 @@ def reported_unless_signed(
     older = 0
     for entry in entries:
         try:
-            keyring.require(role, entry.key, entry.value, entry.headers)
+            keyring.require_signature(role, entry.key, entry.value, entry.headers)
         except RejectedRecord as error:
             if entry.offset < begin:
                 older += 1
             else:
-                findings.add(Kind.UNEXPECTED, entry, str(error))
+                findings.add(FindingKind.UNEXPECTED, entry, str(error))
         else:
             yield entry
     if older:
@@ -142,7 +144,7 @@ def matches_risk_digest(entries: Iterable[Record], newest: Snapshot, findings: F
         try:
             version, key, row = risk_row(entry.key, entry.value, entry.headers)
         except InvalidRecord as error:
-            findings.add(Kind.UNREADABLE, entry, str(error))
+            findings.add(FindingKind.UNREADABLE, entry, str(error))
             continue
         if version <= newest.version:
             rows[key] = row

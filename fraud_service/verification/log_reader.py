@@ -21,7 +21,7 @@ from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.registry import ModelRegistry
 from fraud_service.processors.snapshot_reader import risk_row
 from fraud_service.verification.decisions import DecisionVerifier
-from fraud_service.verification.report import Findings, Kind
+from fraud_service.verification.report import FindingKind, Findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -64,9 +64,11 @@ class Broadcasts(msgspec.Struct, frozen=True):
             detector.register_model(model)
         return detector
 
-    def verifier(self, policy: Policy, time_range: TimeRange, *, is_cut: bool) -> DecisionVerifier:
+    def verifier(self, policy: Policy, time_range: TimeRange, *, is_truncated: bool) -> DecisionVerifier:
         """Return a verifier of decisions with every model and snapshot."""
-        return DecisionVerifier(self.detector(policy), self.views, self.models.keys(), time_range, is_cut=is_cut)
+        return DecisionVerifier(
+            self.detector(policy), self.views, self.models.keys(), time_range, is_truncated=is_truncated
+        )
 
 
 class DeadLetterIndex:
@@ -92,26 +94,26 @@ class DeadLetterIndex:
             try:
                 found = parser.parse(entry)
             except InvalidRecord as error:
-                checked.add(Kind.UNREADABLE, entry, str(error))
+                checked.add(FindingKind.UNREADABLE, entry, str(error))
                 continue
             if isinstance(found, LetterHeaders):
                 known = self._letters.setdefault((found.topic, found.partition), {})
                 checked.count("dead_letters")
                 if found.offset in known:
                     place = f"{found.topic}[{found.partition}]@{found.offset}"
-                    checked.add(Kind.DUPLICATED, entry, f"a second dead letter of {place}")
+                    checked.add(FindingKind.DUPLICATED, entry, f"a second dead letter of {place}")
                 known[found.offset] = found
             elif found.problem is not None:
-                checked.add(Kind.UNEXPECTED, entry, found.problem)
+                checked.add(FindingKind.UNEXPECTED, entry, found.problem)
             else:
                 checked.count("redriven")
                 if found.offset in redriven:
-                    checked.add(Kind.DUPLICATED, entry, f"the dead letter at {found.offset} was redriven before")
+                    checked.add(FindingKind.DUPLICATED, entry, f"the dead letter at {found.offset} was redriven before")
                 if checked is wanted:
                     redriven.add(found.offset)
 
 
-def opened(settings: Settings, name: str = NAME) -> TopicReader:
+def open_reader(settings: Settings, name: str = NAME) -> TopicReader:
     """Return a reader of the topics; it reads one partition at a time."""
     return TopicReader(settings, name)
 
@@ -122,15 +124,15 @@ def read_broadcasts(settings: Settings) -> Broadcasts:
     first = factories.pretrained(settings)
     models, store = {first.version: first}, empty_store([first])
     registry = ModelRegistry(first, lambda error: _reject(rejected, entry, error), snapshots=store)
-    with opened(settings) as reader:
-        for entry in trusted(reader, settings, "models", rejected):
+    with open_reader(settings) as reader:
+        for entry in read_signed(reader, settings, "models", rejected):
             if entry.value is not None and entry.key not in NON_MODEL_KEYS:
                 registry.activate_last([entry.value])
                 models[registry.active.version] = registry.active
         models[first.version] = first  # as in a detector, which keeps the first one
-        for version, key, row in risk_rows(reader, settings, rejected):
+        for version, key, row in read_risk_rows(reader, settings, rejected):
             store.receive_risk(version, key, row)
-        for snapshot in snapshots(reader, settings, rejected):
+        for snapshot in read_snapshots(reader, settings, rejected):
             store.receive_snapshot(snapshot)
     store.apply_received(final=True)
     return Broadcasts(models, store, tuple(store.incomplete), tuple(rejected))
@@ -145,7 +147,7 @@ def empty_store(models: Iterable[OnnxForest]) -> SnapshotStore:
     return store
 
 
-def trusted(reader: TopicReader, settings: Settings, role: str, rejected: list[str]) -> Iterator[Record]:
+def read_signed(reader: TopicReader, settings: Settings, role: str, rejected: list[str]) -> Iterator[Record]:
     """Read the records of a topic that one of our keys has signed: scorers and learner reject the others, too.
 
     Adds the place and fault of every other record to `rejected`.
@@ -153,25 +155,27 @@ def trusted(reader: TopicReader, settings: Settings, role: str, rejected: list[s
     keyring = load_keyring(settings)
     for entry in reader.read(getattr(settings.topics, role), 0):
         try:
-            keyring.require(role, entry.key, entry.value, entry.headers)
+            keyring.require_signature(role, entry.key, entry.value, entry.headers)
         except RejectedRecord as error:
             _reject(rejected, entry, error)
         else:
             yield entry
 
 
-def risk_rows(reader: TopicReader, settings: Settings, rejected: list[str]) -> Iterator[tuple[str, str, bytes | None]]:
+def read_risk_rows(
+    reader: TopicReader, settings: Settings, rejected: list[str]
+) -> Iterator[tuple[str, str, bytes | None]]:
     """Yield the snapshot version, key and bytes of each risk row."""
-    for entry in trusted(reader, settings, "risk", rejected):
+    for entry in read_signed(reader, settings, "risk", rejected):
         try:
             yield risk_row(entry.key, entry.value, entry.headers)
         except InvalidRecord as error:
             _reject(rejected, entry, error)
 
 
-def snapshots(reader: TopicReader, settings: Settings, rejected: list[str]) -> Iterator[Snapshot]:
+def read_snapshots(reader: TopicReader, settings: Settings, rejected: list[str]) -> Iterator[Snapshot]:
     """Yield the snapshots whose digest fits."""
-    for entry in trusted(reader, settings, "snapshots", rejected):
+    for entry in read_signed(reader, settings, "snapshots", rejected):
         try:
             yield decode_snapshot(entry.value or b"")
         except InvalidRecord as error:
@@ -183,15 +187,15 @@ def _reject(rejected: list[str], entry: Record, error: FraudServiceError) -> Non
     rejected.append(f"{entry.topic}[{entry.partition}]@{entry.offset} ({key}): {error}")
 
 
-def dead_letters(reader: TopicReader, settings: Settings) -> DeadLetterIndex:
+def index_dead_letters(reader: TopicReader, settings: Settings) -> DeadLetterIndex:
     """Index every dead letter; skips foreign records."""
     index = DeadLetterIndex()
-    for partition in reader.spans(settings.topics.dead_letters):
+    for partition in reader.offset_ranges(settings.topics.dead_letters):
         index.add(reader.read(settings.topics.dead_letters, partition))
     return index
 
 
-def accepted(
+def read_accepted(
     reader: TopicReader,
     settings: Settings,
     role: str,
@@ -199,7 +203,7 @@ def accepted(
     span: tuple[int | None, int | None] = (None, None),
 ) -> Iterator[Record]:
     """Yield the records of some partitions of an input, without those that became dead letters."""
-    letters, topic = dead_letters(reader, settings), getattr(settings.topics, role)
+    letters, topic = index_dead_letters(reader, settings), getattr(settings.topics, role)
     for partition in partitions:
         rejected = letters.of(topic, partition)
         for entry in reader.read(topic, partition, *span):
@@ -207,19 +211,19 @@ def accepted(
                 yield entry
 
 
-def labels(reader: TopicReader, settings: Settings, partitions: Iterable[int]) -> Iterator[Label]:
+def read_labels(reader: TopicReader, settings: Settings, partitions: Iterable[int]) -> Iterator[Label]:
     """Yield the labels of some partitions, without rejected ones."""
-    for entry in accepted(reader, settings, "labels", partitions):
+    for entry in read_accepted(reader, settings, "labels", partitions):
         with suppress(InvalidEvent):
             yield decode_label(entry.value)
 
 
-def labelled(reader: TopicReader, settings: Settings) -> Iterator[LabelledRecord]:
+def read_labelled_examples(reader: TopicReader, settings: Settings) -> Iterator[LabelledRecord]:
     """Yield every labelled example, partition by partition."""
-    return readable_examples(entry.value or b"" for entry in whole(reader, settings.topics.labelled))
+    return readable_examples(entry.value or b"" for entry in read_all_partitions(reader, settings.topics.labelled))
 
 
-def whole(reader: TopicReader, topic: str) -> Iterator[Record]:
+def read_all_partitions(reader: TopicReader, topic: str) -> Iterator[Record]:
     """Read all partitions of a topic, one after the other."""
-    for partition, span in reader.spans(topic).items():
+    for partition, span in reader.offset_ranges(topic).items():
         yield from reader.read(topic, partition, *span)

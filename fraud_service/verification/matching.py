@@ -186,17 +186,17 @@ def pair(
     inputs: Iterable[Record],
     scores: Iterable[Record],
     *,
-    is_cut: bool,
+    is_truncated: bool,
     read: Callable[[bytes | None], Head | None] = read_head,
 ) -> Iterator[Pair]:
     """Walk both logs of a partition and yield pairs in the order of the inputs.
 
-    `inputs` are those that were not rejected: a dead letter has no score. `is_cut` says that the first inputs are left
-    out. Then scores before the first known input are yielded without an input.
+    `inputs` are those that were not rejected: a dead letter has no score. `is_truncated` says that the first inputs are
+    left out. Then scores before the first known input come without an input.
     """
     matcher = Matcher((_key(head), (entry, head)) for entry in scores for head in [read(entry.value)])
     expected: Iterable[tuple[Record, Hashable, Transaction | None]] = ((entry, *identify(entry)) for entry in inputs)
-    if is_cut:
+    if is_truncated:
         first = list(islice(expected, LOOKAHEAD))
         known = {(key, transaction and transaction.timestamp) for _, key, transaction in first}
 

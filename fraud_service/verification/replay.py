@@ -110,9 +110,9 @@ class ResumeFolder(NamedTuple):
 
 def plan(settings: Settings, time_range: TimeRange, partitions: Sequence[int] | None = None) -> Plan:
     """Read the ends of the topics. Raises `ConfigurationError` when a requested partition does not exist."""
-    with log_reader.opened(settings) as reader:
-        scores = reader.spans(settings.topics.scores)
-        inputs = reader.spans(settings.topics.transactions)
+    with log_reader.open_reader(settings) as reader:
+        scores = reader.offset_ranges(settings.topics.scores)
+        inputs = reader.offset_ranges(settings.topics.transactions)
     chosen = sorted(scores) if partitions is None else sorted(set(partitions))
     if missing := set(chosen) - scores.keys():
         raise ConfigurationError(
@@ -128,7 +128,7 @@ def verify(
     kept: ResumeFolder = ResumeFolder(),  # noqa: B008 - frozen
 ) -> ReplayResult:
     """Recompute every decision of the plan; `progress` receives the number of further pairs."""
-    parts = run_in_processes(_verify, [(settings, share, kept) for share in split(asked)], progress)
+    parts = run_in_processes(_verify, [(settings, share, kept) for share in split_plan(asked)], progress)
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update(part.counts)
@@ -136,12 +136,12 @@ def verify(
     return ReplayResult(dict(sorted(counts.items())), findings, parts[0].rejected, parts[0].incomplete)
 
 
-def split(asked: Plan) -> list[Plan]:
+def split_plan(asked: Plan) -> list[Plan]:
     """Divide the partitions of a plan among the cores."""
-    return [_part(asked, share) for share in shares(asked.scores)]
+    return [_part(asked, share) for share in split_partitions(asked.scores)]
 
 
-def shares(partitions: Iterable[int]) -> list[list[int]]:
+def split_partitions(partitions: Iterable[int]) -> list[list[int]]:
     """Divide partitions among the cores."""
     numbers = sorted(partitions)
     workers = min(os.cpu_count() or 1, len(numbers))
@@ -178,8 +178,8 @@ def _verify_partition(
     kept: ResumeFolder,
 ) -> ReplayResult:
     """Verify one partition, and write a checkpoint every `MAX_RUN` decisions."""
-    is_cut = asked.inputs[partition].begin > 0
-    verifier = broadcasts.verifier(factories.policy(settings), asked.time_range, is_cut=is_cut)
+    is_truncated = asked.inputs[partition].begin > 0
+    verifier = broadcasts.verifier(factories.policy(settings), asked.time_range, is_truncated=is_truncated)
     findings: list[Finding] = []
 
     def add(found: Iterable[Finding]) -> None:
@@ -211,11 +211,11 @@ def pairs(
     `count` is called for each pair.
     """
     inputs, scores = asked.inputs[partition], asked.scores[partition]
-    is_cut = inputs.begin > 0 and earlier is None
+    is_truncated = inputs.begin > 0 and earlier is None
     if earlier is not None:
         inputs, scores = inputs._replace(begin=earlier.input_offset), scores._replace(begin=earlier.score_offset)
-    with log_reader.opened(settings) as left, log_reader.opened(settings) as right:
-        accepted = log_reader.accepted(left, settings, "transactions", [partition], inputs)
-        for one in pair(accepted, right.read(settings.topics.scores, partition, *scores), is_cut=is_cut):
+    with log_reader.open_reader(settings) as left, log_reader.open_reader(settings) as right:
+        accepted = log_reader.read_accepted(left, settings, "transactions", [partition], inputs)
+        for one in pair(accepted, right.read(settings.topics.scores, partition, *scores), is_truncated=is_truncated):
             count()
             yield one

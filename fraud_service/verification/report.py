@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_LISTED: Final = 1000  # findings listed with their place; the others are only counted
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """What can be wrong: a closed set, so that programs can depend on it."""
 
     MISSING = "missing"
@@ -40,7 +40,9 @@ class Kind(StrEnum):
     ENCODING = "encoding"  # equal values in other bytes
 
 
-COMPLETENESS: Final = frozenset({Kind.MISSING, Kind.UNEXPECTED, Kind.OUT_OF_ORDER, Kind.UNREADABLE})
+COMPLETENESS: Final = frozenset(
+    {FindingKind.MISSING, FindingKind.UNEXPECTED, FindingKind.OUT_OF_ORDER, FindingKind.UNREADABLE}
+)
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,7 +52,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     A finding about a snapshot has the offset -1. `detail` names no card; only `replay` fills the last three fields.
     """
 
-    kind: Kind
+    kind: FindingKind
     topic: str
     partition: int
     offset: int
@@ -95,11 +97,11 @@ class Findings:
         """Count records that were checked."""
         self._counts[name] += number
 
-    def add(self, kind: Kind, entry: Record, detail: str) -> None:
+    def add(self, kind: FindingKind, entry: Record, detail: str) -> None:
         """Add a finding about a record."""
         self.add_at(kind, entry.topic, entry.partition, entry.offset, detail)
 
-    def add_at(self, kind: Kind, topic: str, partition: int, offset: int, detail: str) -> None:
+    def add_at(self, kind: FindingKind, topic: str, partition: int, offset: int, detail: str) -> None:
         """Add a finding about a place."""
         self._found[kind.value] += 1
         if len(self._findings) < MAX_LISTED:

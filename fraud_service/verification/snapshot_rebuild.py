@@ -36,7 +36,7 @@ class LearnedLog(NamedTuple):
     rows: Mapping[str, Mapping[str, bytes | None]]
 
 
-class Rebuilt(NamedTuple):
+class RebuiltBoundary(NamedTuple):
     """One rebuilt boundary. `differences` says how its snapshot or risk rows differ from the published ones.
 
     `published` is None if examples name the boundary, but no readable snapshot does.
@@ -53,7 +53,7 @@ def rebuild(
     models: Mapping[str, PretrainedModel],
     restore: Callable[[str], Callable[[bytes | None], OnlineLearner]],
     log: LearnedLog,
-) -> Iterator[Rebuilt]:
+) -> Iterator[RebuiltBoundary]:
     """Train the labelled examples again, in order; ends before the first snapshot whose model is not available.
 
     Parameters
@@ -79,7 +79,7 @@ def rebuild(
         result = trainer.close(boundary, state, known, restore(model)(state.model))
         state = result.progress
         published_rows = {} if result.snapshot is None else log.rows.get(result.snapshot.version, {})
-        yield Rebuilt(published, result, tuple(_differences(published, result, published_rows)))
+        yield RebuiltBoundary(published, result, tuple(_differences(published, result, published_rows)))
 
 
 def _example(record: LabelledRecord, known_at: dict[Facts, int]) -> Example:

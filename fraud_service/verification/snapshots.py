@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.kafka.topic_reader import TopicReader
     from fraud_service.models.onnx_forest import OnnxForest
-    from fraud_service.verification.snapshot_rebuild import Rebuilt
+    from fraud_service.verification.snapshot_rebuild import RebuiltBoundary
 
 Figures = dict[str, Any]
 
@@ -54,8 +54,8 @@ class RebuildProof(msgspec.Struct, frozen=True):
 
 def published(settings: Settings, rejected: list[str]) -> list[Snapshot]:
     """Return each snapshot on the topic whose digest fits, the oldest first."""
-    with log_reader.opened(settings) as reader:
-        found = {one.version: one for one in log_reader.snapshots(reader, settings, rejected)}
+    with log_reader.open_reader(settings) as reader:
+        found = {one.version: one for one in log_reader.read_snapshots(reader, settings, rejected)}
     return sorted(found.values(), key=lambda one: one.as_of)
 
 
@@ -86,8 +86,8 @@ def compare(settings: Settings, before: str, after: str) -> Figures:
     weights = {name: [a, b] for name, a, b in zip(NAMES, old.online.weights, new.online.weights, strict=True) if a != b}
     leaves = zip(old.online.leaf_weights, new.online.leaf_weights, strict=False)
     first, second = snapshot_figures(old), snapshot_figures(new)
-    with log_reader.opened(settings) as reader:
-        rows = log_reader.risk_rows(reader, settings, [])
+    with log_reader.open_reader(settings) as reader:
+        rows = log_reader.read_risk_rows(reader, settings, [])
         changed = sorted({key for version, key, _ in rows if old.version < version <= new.version})
     return {
         **{name: [first[name], second[name]] for name in first if first[name] != second[name]},
@@ -130,20 +130,20 @@ def rebuild(
 
 def _rebuilt(
     settings: Settings, models: dict[str, OnnxForest], wanted: list[Snapshot], last: int | None
-) -> Iterator[Rebuilt]:
+) -> Iterator[RebuiltBoundary]:
     """Train the examples again, up to and including the boundary `last` (epoch milliseconds)."""
     topic, schedule = settings.topics.labelled, factories.learning_schedule(settings)
-    with log_reader.opened(settings) as reader, temporary_rows() as stored:
-        if any(span.begin for span in reader.spans(topic).values()):
+    with log_reader.open_reader(settings) as reader, temporary_rows() as stored:
+        if any(span.begin for span in reader.offset_ranges(topic).values()):
             raise TopicReadError(
                 f"topic {topic} has lost its first records to retention: snapshots cannot be rebuilt without them"
             )
         rows: dict[str, dict[str, bytes | None]] = defaultdict(dict)
-        for version, key, row in log_reader.risk_rows(reader, settings, []):
+        for version, key, row in log_reader.read_risk_rows(reader, settings, []):
             rows[version][key] = row
         first = _first_boundary(reader, settings)
         examples = _Examples(stored)
-        for record in log_reader.labelled(reader, settings):
+        for record in log_reader.read_labelled_examples(reader, settings):
             if last is None or record.boundary_ms <= last:
                 examples.add(record.boundary_ms // schedule.interval_ms, record)
         sampler = NegativeSampler(settings.negative_sample_rate)
@@ -151,7 +151,7 @@ def _rebuilt(
             OnlineTrainer(MemoryStore(), schedule, sampler, next(iter(models.values()))),
             LearnerState.starting_at(first),
             models,
-            lambda version: factories.restore(models[version]),
+            lambda version: factories.learner_factory(models[version]),
             LearnedLog(examples, {one.as_of // schedule.interval_ms: one for one in wanted}, rows),
         )
 
@@ -208,7 +208,7 @@ def load_broadcasts(settings: Settings) -> Broadcasts:
 def _first_boundary(reader: TopicReader, settings: Settings) -> int:
     """Return the number of the boundary before the first snapshot: each boundary after it has a snapshot."""
     interval, moments = factories.learning_schedule(settings).interval_ms, []
-    for entry in log_reader.trusted(reader, settings, "snapshots", []):
+    for entry in log_reader.read_signed(reader, settings, "snapshots", []):
         with suppress(ValueError):  # a key that is no version
             text = (entry.key or b"")[:MINUTE_LENGTH].decode()
             moments.append(int(datetime.strptime(text, MINUTE).replace(tzinfo=UTC).timestamp() * 1000))

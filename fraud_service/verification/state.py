@@ -24,7 +24,7 @@ from fraud_service.domain.profile import (
 from fraud_service.processors.scorer import PROFILE
 from fraud_service.runtime.changelogs import PROCESSED, key_suffix, temporary_rows
 from fraud_service.verification.decisions import FIRST_FEATURES, decision_of
-from fraud_service.verification.report import Kind
+from fraud_service.verification.report import FindingKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,14 +45,14 @@ class StateScope(NamedTuple):
     """Which part of a partition to check.
 
     `topic` has the transactions, `changelog` the state. `committed` is the group's offset on the transactions, None
-    before its first commit. `is_cut` says that retention removed the first transactions.
+    before its first commit. `is_truncated` says that retention removed the first transactions.
     """
 
     topic: str
     changelog: str
     partition: int
     committed: int | None
-    is_cut: bool
+    is_truncated: bool
 
 
 class _Row(msgspec.Struct, array_like=True, frozen=True):
@@ -114,7 +114,9 @@ class StateCheck:
             processed = json.loads(entry.header(PROCESSED) or "")[self._scope.topic]
             return _Row(entry.offset, int(processed), entry.value)
         except (ValueError, KeyError, TypeError):
-            self._findings.add(Kind.UNREADABLE, entry, "the row does not say up to which transaction it was made")
+            self._findings.add(
+                FindingKind.UNREADABLE, entry, "the row does not say up to which transaction it was made"
+            )
             return None
 
     def _compare(self, row: _Row, folded: bytes | None) -> None:
@@ -129,14 +131,14 @@ class StateCheck:
             fault = "the profile cannot be read"
         elif folded and _is_upgraded(decode_profile(row.value), decode_profile(folded)):
             self._findings.count("profiles_upgraded")
-        elif folded == EXPIRED or (folded is None and scope.is_cut):
+        elif folded == EXPIRED or (folded is None and scope.is_truncated):
             self._findings.count("profiles_unproved")
         elif folded is None:
             fault = "the state has a card without a decision in the log"
         else:
             fault = "the profile differs from the fold of its card's decisions"
         if fault is not None:
-            self._findings.add_at(Kind.STATE, scope.changelog, scope.partition, row.offset, fault)
+            self._findings.add_at(FindingKind.STATE, scope.changelog, scope.partition, row.offset, fault)
 
 
 def compare_volume(scope: StateScope, volume: LocalState, changelog: Iterable[Record], findings: Findings) -> None:
@@ -152,11 +154,11 @@ def compare_volume(scope: StateScope, volume: LocalState, changelog: Iterable[Re
                 findings.count("profiles_on_volume", bool(value))
                 continue
             fault = "the volume has another profile than the changelog, although it has applied this offset"
-            findings.add_at(Kind.STATE, scope.changelog, scope.partition, offset, fault)
+            findings.add_at(FindingKind.STATE, scope.changelog, scope.partition, offset, fault)
         unknown = sum(1 for key in volume.rows.keys() if key not in rows)  # noqa: SIM118 - it is no dict
     if unknown:
         fault = f"the volume has {unknown} profiles that are not on the changelog"
-        findings.add_at(Kind.STATE, scope.changelog, scope.partition, volume.changelog_offset, fault)
+        findings.add_at(FindingKind.STATE, scope.changelog, scope.partition, volume.changelog_offset, fault)
 
 
 def _fold(pair: Pair, transaction: Transaction, known: bytes | None) -> bytes:

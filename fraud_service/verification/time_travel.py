@@ -26,17 +26,17 @@ class CardHistory(NamedTuple):
     """The transactions of one card on one partition, with their scores."""
 
     pairs: list[Pair]
-    is_cut: bool
+    is_truncated: bool
 
     @classmethod
     def read(cls, reader: TopicReader, settings: Settings, partition: int, card_id: str) -> CardHistory:
         """Read a card's transactions and scores from the beginning of their partition."""
         topics, key = settings.topics, card_id.encode()
-        is_cut = reader.spans(topics.transactions)[partition].begin > 0
+        is_truncated = reader.offset_ranges(topics.transactions)[partition].begin > 0
         scores = [entry for entry in reader.read(topics.scores, partition) if entry.key == key]
-        accepted = log_reader.accepted(reader, settings, "transactions", [partition])
+        accepted = log_reader.read_accepted(reader, settings, "transactions", [partition])
         inputs = [entry for entry in accepted if entry.key == key]
-        return cls(list(pair(inputs, scores, is_cut=is_cut)), is_cut)
+        return cls(list(pair(inputs, scores, is_truncated=is_truncated)), is_truncated)
 
 
 def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
@@ -45,17 +45,17 @@ def profile_at(settings: Settings, card_id: str, at: int) -> Figures:
     Raises `ConfigurationError` when its partition has no transaction of the card.
     """
     broadcasts = snapshots.load_broadcasts(settings)
-    with log_reader.opened(settings) as reader:
-        partition = murmur2_partition(card_id.encode(), len(reader.spans(settings.topics.transactions)))
+    with log_reader.open_reader(settings) as reader:
+        partition = murmur2_partition(card_id.encode(), len(reader.offset_ranges(settings.topics.transactions)))
         history = CardHistory.read(reader, settings, partition, card_id)
     if not history.pairs:
         raise ConfigurationError(f"--card {card_id}: partition {partition} has no transaction of it")
     past = [one for one in history.pairs if one.transaction is not None and one.transaction.timestamp <= at]
-    verifier = broadcasts.verifier(factories.policy(settings), TimeRange(0, 0), is_cut=history.is_cut)
+    verifier = broadcasts.verifier(factories.policy(settings), TimeRange(0, 0), is_truncated=history.is_truncated)
     for _ in verifier.verify(past):
         pass
     profile = verifier.profiles.get(card_id)
-    if profile is None and history.is_cut and past:
+    if profile is None and history.is_truncated and past:
         return {"card_id": card_id, "at": rfc3339(at), "history": "its first transactions expired: no profile"}
     view = broadcasts.store.at(at)
     return {
@@ -116,10 +116,10 @@ def risk_figures(risk: Risk, as_of: int) -> Figures:
         "labelled_30d": labelled,
         "frauds_30d": frauds,
         "streak_of_frauds": risk.streak,
-        "unexplained_in_streak": risk.lowamount_frauds,
-        "streak_began": _moment(risk.streak_began),
+        "low_amount_frauds_in_streak": risk.lowamount_frauds,
+        "streak_started": _moment(risk.streak_started_at),
         "last_fraud": _moment(risk.last_fraud),
-        "last_genuine": _moment(risk.last_genuine),
+        "last_legitimate": _moment(risk.last_genuine),
         "days": [
             {"day": rfc3339(one.day * DAY)[:10], "labelled": one.labelled, "frauds": one.frauds} for one in risk.days
         ],

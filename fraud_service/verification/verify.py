@@ -15,12 +15,12 @@ from fraud_service.domain.errors import TopicReadError
 from fraud_service.runtime.changelogs import LocalState, temporary_rows
 from fraud_service.security.signatures import Keyring
 from fraud_service.verification import labels_and_snapshots, log_reader, replay, snapshots
-from fraud_service.verification.completeness import CompletenessCheck, PartitionScope, Unmatched
+from fraud_service.verification.captured_offsets import capture_offsets, topic_names
+from fraud_service.verification.completeness import CompletenessCheck, PartitionScope, UnmatchedRecords
 from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.log_reader import DeadLetterIndex
 from fraud_service.verification.matching import pair, read_score
-from fraud_service.verification.offset_cut import capture_cut, topic_names
-from fraud_service.verification.report import COMPLETENESS, Findings, Kind
+from fraud_service.verification.report import COMPLETENESS, FindingKind, Findings
 from fraud_service.verification.state import StateCheck, StateScope, compare_volume
 from fraud_service.verification.worker_pool import run_in_processes
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.topic_reader import OffsetRange, Record, TopicReader
+    from fraud_service.verification.captured_offsets import CapturedOffsets
     from fraud_service.verification.decisions import DecisionVerifier
-    from fraud_service.verification.offset_cut import OffsetCut
     from fraud_service.verification.report import Finding, Report
 
 ROLES: Final = ("transactions", "scores", "alerts", "changelog")  # read side by side
@@ -69,7 +69,7 @@ def verify(
 
     `on_size` is called once with the number of offsets to read, `progress` with the number of further records.
     """
-    with log_reader.opened(settings, f"{settings.scorer_group}-verify") as reader:
+    with log_reader.open_reader(settings, f"{settings.scorer_group}-verify") as reader:
         verification = _Verification(settings, reader, options, progress)
         on_size(verification.size())
         return verification.run()
@@ -80,23 +80,23 @@ class _Scope(NamedTuple):
 
     settings: Settings
     options: VerifyOptions
-    cut: OffsetCut
+    captured: CapturedOffsets
     letters: DeadLetterIndex
     names: dict[str, str]  # of the topics, by role
 
     def span(self, role: str, number: int) -> OffsetRange:
         """Return the offsets to read: state and decisions need inputs, scores and dead letters from the beginning."""
         is_whole = role in FOLDED and (self.options.state or self.options.replay)
-        return (self.cut.present if is_whole else self.cut.checked)[role][number]
+        return (self.captured.present if is_whole else self.captured.checked)[role][number]
 
-    def is_cut(self, number: int) -> bool:
+    def is_truncated(self, number: int) -> bool:
         """Whether retention removed the first transactions of a partition."""
-        return self.cut.present["transactions"][number].begin > 0
+        return self.captured.present["transactions"][number].begin > 0
 
     def state(self, number: int) -> StateScope:
         """Return the scope of the state check of a partition."""
         topics = self.names["transactions"], self.names["changelog"]
-        return StateScope(*topics, number, self.cut.processed[number], is_cut=self.is_cut(number))
+        return StateScope(*topics, number, self.captured.processed[number], is_truncated=self.is_truncated(number))
 
     def read(self, reader: TopicReader, role: str, number: int, count: Callable[[], None]) -> Iterator[Record]:
         """Read what is to be checked of a partition; `count` is called for each record."""
@@ -115,19 +115,19 @@ class _Verification:
         self._progress = progress
         self._findings = Findings()
         with_state = options.state or options.volume is not None
-        self._cut = capture_cut(settings, reader, options.since, self._findings, with_state=with_state)
-        self._scope = _Scope(settings, options, self._cut, DeadLetterIndex(), topic_names(settings))
+        self._captured = capture_offsets(settings, reader, options.since, self._findings, with_state=with_state)
+        self._scope = _Scope(settings, options, self._captured, DeadLetterIndex(), topic_names(settings))
 
     def size(self) -> int:
         """Return the number of offsets to read; the changelog counts for each of its two checks."""
-        passes = dict.fromkeys(self._cut.checked, 1)
+        passes = dict.fromkeys(self._captured.checked, 1)
         passes["changelog"] = self._options.state + (self._options.volume is not None)
-        spans = [(self._scope.span(role, number), role) for role in passes for number in self._cut.checked[role]]
+        spans = [(self._scope.span(role, number), role) for role in passes for number in self._captured.checked[role]]
         return sum((span.end - span.begin) * passes[role] for span, role in spans)
 
     def run(self) -> Report:
         """Run every check. Dead letters come first, because the other checks look them up."""
-        for number, span in self._cut.checked["dead_letters"].items():
+        for number, span in self._captured.checked["dead_letters"].items():
             self._scope.letters.add(self._read("dead_letters", number), self._findings, span.begin)
         self._check_partitions()
         self._check_labels()
@@ -141,9 +141,9 @@ class _Verification:
 
     def _check_partitions(self) -> None:
         """Check inputs, scores and alerts, and with `replay` in one process for each core."""
-        numbers = sorted(self._cut.present["transactions"])
-        shares = replay.shares(numbers) if self._options.replay else [numbers]
-        unmatched = Unmatched()
+        numbers = sorted(self._captured.present["transactions"])
+        shares = replay.split_partitions(numbers) if self._options.replay else [numbers]
+        unmatched = UnmatchedRecords()
         work = [(self._scope, share) for share in shares]
         for findings, of_share in run_in_processes(_check_partitions, work, self._progress):
             self._findings.merge(findings)
@@ -156,21 +156,19 @@ class _Verification:
 
     def _check_labels(self) -> None:
         findings, topic = self._findings, self._scope.names["labels"]
-        for number in self._cut.checked["labels"]:
-            letters, committed = self._scope.letters.of(topic, number), self._cut.learned_labels[number]
+        for number in self._captured.checked["labels"]:
+            letters, committed = self._scope.letters.of(topic, number), self._captured.learned_labels[number]
             labels_and_snapshots.check_labels(self._read("labels", number), letters, committed, findings)
         duplicates = labels_and_snapshots.ExampleDuplicates(findings)
-        for number in self._cut.checked["labelled"]:
+        for number in self._captured.checked["labelled"]:
             duplicates.add(self._read("labelled", number))
         duplicates.report(self._scope.names["labelled"])
 
     def _check_snapshots(self) -> None:
-        findings, begins = self._findings, self._cut.signed_since
+        findings, begins = self._findings, self._captured.signed_since
         keyring = Keyring() if self._settings.signing_key_dir is None else load_keyring(self._settings)
         published, rows = (
-            labels_and_snapshots.reported_unless_signed(
-                self._read(role, 0), role, keyring, findings, begins.get(role, 0)
-            )
+            labels_and_snapshots.skip_unsigned(self._read(role, 0), role, keyring, findings, begins.get(role, 0))
             for role in ("snapshots", "risk")
         )
         newest = labels_and_snapshots.check_snapshots(published, findings)
@@ -178,12 +176,12 @@ class _Verification:
             detail = (
                 f"the risk rows do not add up to the digest in snapshot {newest.version}: some are missing or altered"
             )
-            end = self._cut.present["risk"][0].end
-            findings.add_at(Kind.ALTERED, self._scope.names["risk"], 0, end, detail)
+            end = self._captured.present["risk"][0].end
+            findings.add_at(FindingKind.ALTERED, self._scope.names["risk"], 0, end, detail)
 
     def _check_volume(self, folder: Path) -> None:
         topic, group, found = self._scope.names["transactions"], self._settings.scorer_group, 0
-        for number in self._cut.present["transactions"]:
+        for number in self._captured.present["transactions"]:
             with LocalState.opened(folder, group, topic, number) as volume:
                 if volume is not None:
                     found += 1
@@ -193,31 +191,33 @@ class _Verification:
 
     def _check_offsets(self) -> None:
         for role, group, offsets in (
-            ("transactions", self._settings.scorer_group, self._cut.processed),
-            ("labels", self._settings.learner_group, self._cut.learned_labels),
-            ("scores", self._settings.learner_group, self._cut.learned_scores),
+            ("transactions", self._settings.scorer_group, self._captured.processed),
+            ("labels", self._settings.learner_group, self._captured.learned_labels),
+            ("scores", self._settings.learner_group, self._captured.learned_scores),
         ):
             topic = self._scope.names[role]
-            for number, (begin, end) in self._reader.spans(topic).items():
+            for number, (begin, end) in self._reader.offset_ranges(topic).items():
                 offset = offsets.get(number)
                 if offset is not None and offset > end:
                     detail = f"group {group} has committed {offset}, beyond the end {end}: the topic was recreated"
-                    self._findings.add_at(Kind.OFFSET, topic, number, offset, detail)
+                    self._findings.add_at(FindingKind.OFFSET, topic, number, offset, detail)
                 elif offset is not None and offset < begin:
                     detail = (
                         f"group {group} has committed {offset}, before the begin {begin}: {begin - offset} are lost"
                     )
-                    self._findings.add_at(Kind.EXPIRED, topic, number, offset, detail)
+                    self._findings.add_at(FindingKind.EXPIRED, topic, number, offset, detail)
 
     def _read(self, role: str, number: int) -> Iterator[Record]:
         return self._scope.read(self._reader, role, number, lambda: self._progress(1))
 
 
-def _check_partitions(scope: _Scope, numbers: Sequence[int], count: Callable[[], None]) -> tuple[Findings, Unmatched]:
+def _check_partitions(
+    scope: _Scope, numbers: Sequence[int], count: Callable[[], None]
+) -> tuple[Findings, UnmatchedRecords]:
     """Check some partitions; `count` is called for each record that is read."""
     with ExitStack() as stack:
         readers = {
-            role: stack.enter_context(log_reader.opened(scope.settings, f"{scope.settings.scorer_group}-verify"))
+            role: stack.enter_context(log_reader.open_reader(scope.settings, f"{scope.settings.scorer_group}-verify"))
             for role in ROLES
         }
         check = _PartitionCheck(scope, readers, count)
@@ -232,7 +232,7 @@ class _PartitionCheck:
         self._readers = readers
         self._count = count
         self._broadcasts = snapshots.load_broadcasts(scope.settings) if scope.options.replay else None
-        self.findings, self.unmatched = Findings(), Unmatched()
+        self.findings, self.unmatched = Findings(), UnmatchedRecords()
         if self._broadcasts is not None and self._broadcasts.rejected:
             self.findings.note(
                 f"{len(self._broadcasts.rejected)} records of snapshots, risk and models are altered or not signed: "
@@ -244,11 +244,11 @@ class _PartitionCheck:
         scope = self._scope
         letters, alerts = scope.letters.of(scope.names["transactions"], number), self._read("alerts", number)
         completeness = CompletenessCheck(self._completeness(number), letters, alerts, self.unmatched, self.findings)
-        verifier, is_cut = self._verifier(number), scope.span("transactions", number).begin > 0
+        verifier, is_truncated = self._verifier(number), scope.span("transactions", number).begin > 0
         with ExitStack() as stack:
             state = self._state_check(number, stack)
             inputs = completeness.inputs(self._read("transactions", number))
-            for one in pair(inputs, self._read("scores", number), is_cut=is_cut, read=read_score):
+            for one in pair(inputs, self._read("scores", number), is_truncated=is_truncated, read=read_score):
                 completeness.take(one)
                 if state is not None:
                     state.take(one)
@@ -265,23 +265,23 @@ class _PartitionCheck:
             self.findings.count("cards_forgotten", counts["cards_forgotten"])
 
     def _completeness(self, number: int) -> PartitionScope:
-        cut = self._scope.cut
+        captured = self._scope.captured
         return PartitionScope(
             self._scope.names["transactions"],
             number,
-            cut.checked["transactions"][number],
-            cut.checked["scores"][number],
-            cut.processed[number],
-            cut.open_alerts[number],
-            cut.incomplete_until_ms.get(number, -1),
-            cut.alerts_incomplete_until_ms.get(number, -1),
+            captured.checked["transactions"][number],
+            captured.checked["scores"][number],
+            captured.processed[number],
+            captured.open_alerts[number],
+            captured.incomplete_until_ms.get(number, -1),
+            captured.alerts_incomplete_until_ms.get(number, -1),
         )
 
     def _verifier(self, number: int) -> DecisionVerifier | None:
         if self._broadcasts is None:
             return None
         policy = factories.policy(self._scope.settings)
-        return self._broadcasts.verifier(policy, TimeRange(), is_cut=self._scope.is_cut(number))
+        return self._broadcasts.verifier(policy, TimeRange(), is_truncated=self._scope.is_truncated(number))
 
     def _state_check(self, number: int, stack: ExitStack) -> StateCheck | None:
         if not self._scope.options.state:
@@ -293,7 +293,7 @@ class _PartitionCheck:
         """Add findings about decisions, without those that the completeness check reports for the same records."""
         for one in found:
             role = "scores" if one.topic == self._scope.names["scores"] else "transactions"
-            is_checked = one.offset >= self._scope.cut.checked[role][number].begin
+            is_checked = one.offset >= self._scope.captured.checked[role][number].begin
             if not (one.kind in COMPLETENESS and is_checked):
                 self.findings.add_at(one.kind, one.topic, one.partition, one.offset, one.detail)
 
@@ -314,4 +314,4 @@ def rebuild_snapshots(settings: Settings, findings: Findings) -> None:
     }
     missing = "cannot be rebuilt: it, or one before it, names a model that is not available"
     for version, fault in (faults | dict.fromkeys(proof.not_rebuilt, missing)).items():
-        findings.add_at(Kind.SNAPSHOT, settings.topics.snapshots, 0, -1, f"snapshot {version} {fault}")
+        findings.add_at(FindingKind.SNAPSHOT, settings.topics.snapshots, 0, -1, f"snapshot {version} {fault}")

@@ -37,7 +37,7 @@ class Candidate(msgspec.Struct, frozen=True):
     version: str | None = None
 
 
-class Compared(msgspec.Struct, frozen=True):
+class WhatIfResult(msgspec.Struct, frozen=True):
     """All rows in the order of event time, their labels, and the figures."""
 
     rows: list[ChangedDecision]
@@ -47,18 +47,20 @@ class Compared(msgspec.Struct, frozen=True):
 
 def compare(
     settings: Settings, asked: replay.Plan, candidate: Candidate, progress: Callable[[int], None] = lambda _: None
-) -> Compared:
+) -> WhatIfResult:
     """Decide every transaction of the log with a candidate; `progress` receives the number of further pairs."""
-    parts = run_in_processes(_compare, [(settings, share, candidate) for share in replay.split(asked)], progress)
+    parts = run_in_processes(_compare, [(settings, share, candidate) for share in replay.split_plan(asked)], progress)
     rows = [row for part, _ in parts for row in part]
     rows.sort(key=lambda row: (row.timestamp, row.card_id, row.transaction_id))  # equal rows keep their order
     truth = _truth(settings)
     described: dict[str, str | float] = {"review": candidate.policy.review, "decline": candidate.policy.decline}
     if candidate.folder is not None:
-        described["model"] = artifact.read(artifact.find(candidate.folder)).manifest.version
+        described["model"] = artifact.read(artifact.find_folder(candidate.folder)).manifest.version
     elif candidate.version is not None:
         described["model"] = candidate.version
-    return Compared(rows, truth, comparison.summary(rows, truth, described, sum(left_out for _, left_out in parts)))
+    return WhatIfResult(
+        rows, truth, comparison.summarise(rows, truth, described, sum(left_out for _, left_out in parts))
+    )
 
 
 def _compare(
@@ -80,7 +82,7 @@ def _compare(
 
 def _model(candidate: Candidate, broadcasts: Broadcasts) -> OnnxForest | None:
     if candidate.folder is not None:
-        return OnnxForest.load(artifact.find(candidate.folder))
+        return OnnxForest.load(artifact.find_folder(candidate.folder))
     if candidate.version is None:
         return None
     model = broadcasts.models.get(candidate.version)
@@ -91,18 +93,18 @@ def _model(candidate: Candidate, broadcasts: Broadcasts) -> OnnxForest | None:
 
 def _truth(settings: Settings) -> Truth:
     """Return the last example of each payment, and the newest label of each transaction id."""
-    with log_reader.opened(settings) as reader:
-        labels = list(log_reader.labels(reader, settings, reader.spans(settings.topics.labels)))
-        examples = list(log_reader.labelled(reader, settings))
+    with log_reader.open_reader(settings) as reader:
+        labels = list(log_reader.read_labels(reader, settings, reader.offset_ranges(settings.topics.labels)))
+        examples = list(log_reader.read_labelled_examples(reader, settings))
     labels.sort(key=lambda label: (label.labelled_at, label.is_fraud))
     examples.sort(key=lambda record: (record.boundary_ms, record.known_at))
     return Truth(
-        {comparison.payment(record): record.is_fraud for record in examples},
+        {comparison.payment_identity(record): record.is_fraud for record in examples},
         {(label.card_id, label.transaction_id): label.is_fraud for label in labels},
     )
 
 
-def page(settings: Settings, found: Compared) -> str:
+def page(settings: Settings, found: WhatIfResult) -> str:
     """Write the report of a backtest for the candidate, with the log to compare it with, and the changes."""
     figures = found.figures
     candidate = _result(f"{settings.topics.scores}, candidate", found, is_candidate=True)
@@ -130,7 +132,7 @@ def _alerts(side: AlertStats) -> tuple[int, int, float]:
     return side.alerts, side.frauds, side.value
 
 
-def _result(source: str, found: Compared, *, is_candidate: bool) -> Result:
+def _result(source: str, found: WhatIfResult, *, is_candidate: bool) -> Result:
     known = [row for row in found.rows if found.truth.of(row) is not None]
     codes: dict[str, int] = {}
     outcomes: Sequence[Outcome] = [row.candidate_outcome if is_candidate else row.outcome for row in known]

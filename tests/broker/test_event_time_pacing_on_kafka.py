@@ -93,7 +93,7 @@ def test_a_fast_paced_replay_gives_the_scores_of_the_backtest(outcome):
     backtest = InMemoryService(
         detector,
         factories.first_snapshot(model),
-        factories.restore(model),
+        factories.learner_factory(model),
         factories.learning_schedule(settings),
         NegativeSampler(settings.negative_sample_rate),
         DAY,
@@ -101,7 +101,7 @@ def test_a_fast_paced_replay_gives_the_scores_of_the_backtest(outcome):
     promoted = OnnxForest(other_model())
     models = ModelRegistry(
         model,
-        on_activated=lambda active: backtest.promote(active, factories.restore(active)),
+        on_activated=lambda active: backtest.promote(active, factories.learner_factory(active)),
         detector=detector,
         snapshots=backtest.snapshots,
     )

@@ -110,9 +110,9 @@ def test_foreign_records_and_marks_neither_stop_a_command_nor_hide_a_dead_letter
     assert command(settings, "show", str(real.entry.partition), str(real.entry.offset)).exit_code == 0
     with pytest.raises(TopicReadError, match="there is no dead letter"):
         command(settings, "show", "0", "0" if real.entry.partition else "1")
-    with log_reader.opened(settings) as reader:
-        letters = log_reader.dead_letters(reader, settings)
-        found = {number: {*letters.of(real.letter.topic, number)} for number in reader.spans(real.letter.topic)}
+    with log_reader.open_reader(settings) as reader:
+        letters = log_reader.index_dead_letters(reader, settings)
+        found = {number: {*letters.of(real.letter.topic, number)} for number in reader.offset_ranges(real.letter.topic)}
         assert {number: offsets for number, offsets in found.items() if offsets} == {
             real.letter.partition: {real.letter.offset}
         }
@@ -169,8 +169,8 @@ def test_a_dead_letter_whose_source_has_expired_is_sent_only_on_demand(running):
     assert "--unproved" in left.stdout
     shown = command(settings, "redrive", "--topic", labels, "--unproved", "--yes").stdout
     assert "another dead letter" in shown  # two letters of one record are sent once
-    with log_reader.opened(settings) as reader:
-        assert [entry.value for entry in log_reader.whole(reader, labels)] == [label]
+    with log_reader.open_reader(settings) as reader:
+        assert [entry.value for entry in log_reader.read_all_partitions(reader, labels)] == [label]
 
 
 def test_a_dead_letter_that_copies_a_scored_transaction_is_not_sent(running):

@@ -213,7 +213,7 @@ def test_the_end_of_a_batch_of_many_messages_is_found(settings):
     sender.produce_all(settings, bomb, together)
     sender.produce_all(settings, good)
     with TopicReader(settings, "test-many") as reader:
-        assert reader.spans(name) == {0: (0, 1002)}
+        assert reader.offset_ranges(name) == {0: (0, 1002)}
         started = monotonic()
         assert [(entry.offset, entry.value) for entry in reader.read(name, 0)] == [
             (0, b"good"),

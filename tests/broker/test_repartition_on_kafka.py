@@ -90,7 +90,7 @@ def test_every_score_equals_that_of_a_service_that_was_not_repartitioned(moved):
     backtest = InMemoryService(
         Detector(model, factories.policy(new)),
         factories.first_snapshot(model),
-        factories.restore(model),
+        factories.learner_factory(model),
         factories.learning_schedule(new),
         NegativeSampler(new.negative_sample_rate),
         DAY,

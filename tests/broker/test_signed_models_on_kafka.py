@@ -96,12 +96,12 @@ def test_forged_snapshots_are_rejected_with_their_reason_and_real_ones_are_still
     staging = Keyring(ring.keys, "2026", "staging")
     forgeries = {
         "unsigned": [],
-        "forged": stranger.signed("snapshots", key, value, []),
-        "another_deployment": staging.signed("snapshots", key, value, []),
-        "unknown_key": Keyring({"x": b"s" * 32}, "x").signed("snapshots", key, value, []),
+        "forged": stranger.sign_headers("snapshots", key, value, []),
+        "another_deployment": staging.sign_headers("snapshots", key, value, []),
+        "unknown_key": Keyring({"x": b"s" * 32}, "x").sign_headers("snapshots", key, value, []),
     }
     producer = clients.producer(settings)
-    for headers in (*forgeries.values(), ring.signed("risk", key, value, [])):
+    for headers in (*forgeries.values(), ring.sign_headers("risk", key, value, [])):
         producer.produce(settings.topics.snapshots, key=key, value=value, headers=headers)
     assert producer.flush(30) == 0
     scorer.wait_until(lambda: metric(scorer, "fraud_rejected_snapshots_total") == 5, 30)

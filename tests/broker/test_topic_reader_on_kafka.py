@@ -47,7 +47,7 @@ def test_only_committed_records_are_read_in_order(settings):
 
 def test_an_open_transaction_is_beyond_the_end(settings):
     with TopicReader(settings, "test") as reader:
-        spans = reader.spans(settings.topics.scores)
+        spans = reader.offset_ranges(settings.topics.scores)
     assert spans[1] == OffsetRange(0, 15)  # ten records, a marker, three aborted ones, a marker
     assert spans[0] == OffsetRange(0, 0)
 
@@ -64,13 +64,13 @@ def test_ranges_of_a_partition_are_read_one_after_another(settings):
 def test_the_first_offset_at_or_after_a_time_is_found(settings):
     with TopicReader(settings, "test") as reader:
         moment = next(reader.read(settings.topics.scores, 1)).timestamp
-        assert reader.since(settings.topics.scores, moment)[1] == 0
-        assert reader.since(settings.topics.scores, moment + 86_400_000)[1] == 15
+        assert reader.offsets_since(settings.topics.scores, moment)[1] == 0
+        assert reader.offsets_since(settings.topics.scores, moment + 86_400_000)[1] == 15
 
 
 def test_a_missing_topic_is_named(settings):
     with TopicReader(settings, "test") as reader, pytest.raises(TopicReadError, match="no-such-topic"):
-        reader.spans("no-such-topic")
+        reader.offset_ranges("no-such-topic")
 
 
 def test_committed_offsets_wait_for_an_open_transaction_of_the_group(settings, monkeypatch):

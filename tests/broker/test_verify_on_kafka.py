@@ -18,7 +18,7 @@ from fraud_service.domain.errors import TopicReadError
 from fraud_service.domain.events import Label, LabelSource, encode
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka import clients
-from fraud_service.verification.report import Kind
+from fraud_service.verification.report import FindingKind
 from fraud_service.verification.verify import VerifyOptions, verify
 
 if TYPE_CHECKING:
@@ -155,6 +155,6 @@ def test_an_altered_volume_is_found_and_a_missing_volume_is_an_error(ran, tmp_pa
     store[key] = b"altered"
     store.close()
     (finding,) = verify(ran, VerifyOptions(volume=volume)).findings
-    assert (finding.kind, finding.partition) == (Kind.STATE, 0)
+    assert (finding.kind, finding.partition) == (FindingKind.STATE, 0)
     with pytest.raises(TopicReadError, match="there is no state of group"):
         verify(ran, VerifyOptions(volume=tmp_path / "elsewhere"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fraud_service.verification.report import Kind
+from fraud_service.verification.report import FindingKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ class Result:
         """Add the verifier's findings, except the expected ones about forged records. Its notes list unproven points."""
         meant = [one for one in report.findings if (one.topic, one.partition, one.offset) in forged]
         found = Counter(report.found) - Counter(one.kind.value for one in meant)
-        self.lost, self.duplicated = found.pop(Kind.MISSING, 0), found.pop(Kind.DUPLICATED, 0)
+        self.lost, self.duplicated = found.pop(FindingKind.MISSING, 0), found.pop(FindingKind.DUPLICATED, 0)
         self.lost += report.counts.get("cards_without_profile", 0)  # trials erase no cards
         self.anomalies = found.total()
         self.remarks += [str(one) for one in report.findings if one not in meant][:5] + list(report.notes)

@@ -142,7 +142,7 @@ class InMemory:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def spans(self, topic: str) -> dict[int, OffsetRange]:
+    def offset_ranges(self, topic: str) -> dict[int, OffsetRange]:
         return {0: OffsetRange(self._begin, len(self._logs.get(topic, [])))}
 
     def read(self, topic: str, partition: int, begin: int = 0, end: int | None = None) -> Iterator[Record]:
@@ -215,7 +215,7 @@ def check_signature(data: bytes) -> bool:
     """Only a signed record passes, with any other headers. Every other record is rejected with a known reason."""
     given = Cut(data)
     role, key, value = ("models", "risk")[given.number(2)], given.part(), given.part()
-    signed = RING.signed(role, key, value, given.headers(["fraud-snapshot", "other"]))
+    signed = RING.sign_headers(role, key, value, given.headers(["fraud-snapshot", "other"]))
     own = [header for header in signed if header[0].startswith("fraud-")]
     contents = [content for _, content in signed]
     pieces = [*signed, (KEY_HEADER, b"2026"), *Cut(given.part() or b"").headers([KEY_HEADER, SIGNATURE_HEADER, "x"])]
@@ -224,7 +224,7 @@ def check_signature(data: bytes) -> bool:
     offered = ("models", "risk")[given.number(2)], given.one_of([key, value]), given.one_of([value, key])
     ours = [(name, content or b"") for name, content in headers if name.startswith("fraud-")]
     try:
-        RING.require(*offered, headers)
+        RING.require_signature(*offered, headers)
     except RejectedRecord as error:
         assert error.reason in [*RejectReason]  # noqa: PT017 - it need not be raised
         return False
@@ -236,7 +236,7 @@ def check_signature(data: bytes) -> bool:
 
 # Promoted models, re-fits, switches
 
-SHIPPED = artifact.read(artifact.shipped())
+SHIPPED = artifact.read(artifact.shipped_folder())
 STUMP = Trees([0], [0, 0, 0], [1.0, 0.0, 0.0], [1, -1, -1], [2, -1, -1], [0.1, 0.0, 0.5])
 PAYMENTS = [features(), features(amount=1e14, speed_kmh=-1e30)]
 

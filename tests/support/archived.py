@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from fraud_service.kafka.topic_reader import OffsetRange, Record
 from fraud_service.models.artifact import pack
-from fraud_service.verification import log_reader, offset_cut, replay
+from fraud_service.verification import captured_offsets, log_reader, replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ class Log:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def spans(self, topic: str) -> dict[int, OffsetRange]:
+    def offset_ranges(self, topic: str) -> dict[int, OffsetRange]:
         whole = 1 if topic in {getattr(self.settings.topics, role) for role in ("snapshots", "risk", "models")} else 0
         logs = {number: self.entries.get((topic, number), []) for number in range(whole or self.partitions)}
         return {
@@ -84,8 +84,8 @@ class Log:
             if (begin or 0) <= entry.offset and (end is None or entry.offset < end):
                 yield entry
 
-    def since(self, topic: str, moment: int | dict[int, int]) -> dict[int, int]:
-        spans = self.spans(topic)
+    def offsets_since(self, topic: str, moment: int | dict[int, int]) -> dict[int, int]:
+        spans = self.offset_ranges(topic)
         moments = dict.fromkeys(spans, moment) if isinstance(moment, int) else moment
         return {
             number: next((e.offset for e in self.read(topic, number) if e.timestamp >= moments[number]), span.end)
@@ -95,13 +95,15 @@ class Log:
 
     def serve(self, monkeypatch) -> Log:
         """Make every topic reader of this process read this log. The groups have committed all of it."""
-        monkeypatch.setattr(log_reader, "opened", lambda *_: self)
-        monkeypatch.setattr(replay, "shares", lambda partitions: [sorted(partitions)])
-        monkeypatch.setattr(offset_cut, "stable_ranges", lambda _settings, _reader, topic: self.spans(topic))
+        monkeypatch.setattr(log_reader, "open_reader", lambda *_: self)
+        monkeypatch.setattr(replay, "split_partitions", lambda partitions: [sorted(partitions)])
         monkeypatch.setattr(
-            offset_cut,
+            captured_offsets, "stable_ranges", lambda _settings, _reader, topic: self.offset_ranges(topic)
+        )
+        monkeypatch.setattr(
+            captured_offsets,
             "committed_offsets",
-            lambda _settings, _group, _reader, topic: {n: span.end for n, span in self.spans(topic).items()},
+            lambda _settings, _group, _reader, topic: {n: span.end for n, span in self.offset_ranges(topic).items()},
         )
         return self
 

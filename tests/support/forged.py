@@ -30,7 +30,7 @@ SWITCHED_OFF = encode_record(SwitchRecord(online=False, at=1))
 
 def _models() -> list[Forged]:
     """Return model records that would end a process at each start."""
-    shipped = artifact.read(artifact.shipped())
+    shipped = artifact.read(artifact.shipped_folder())
     huge = msgspec.structs.replace(shipped, manifest=msgspec.structs.replace(shipped.manifest, leaves=int(1e11)))
     refit = (
         b'{"at":1' + b"0" * 400 + b',"champion_model":"m","champion":null,"challenger":null,"margin":0.01,'
@@ -80,7 +80,7 @@ def unbelieved(settings: Settings) -> Iterator[tuple[str, Forged]]:
     good: dict[str, list[Forged]] = {
         "models": [
             (model_topic.SWITCH_KEY.encode(), SWITCHED_OFF, NUMBER),
-            (b"forest-9", artifact.pack(artifact.read(artifact.shipped())), NUMBER),
+            (b"forest-9", artifact.pack(artifact.read(artifact.shipped_folder())), NUMBER),
         ],
         "risk": [(b"card:c", encode_risk(NO_RISK), VERSION)],
     }
@@ -89,7 +89,7 @@ def unbelieved(settings: Settings) -> Iterator[tuple[str, Forged]]:
             yield getattr(settings.topics, role), record
             for other in elsewhere:
                 key, value, headers = record
-                yield getattr(settings.topics, role), (key, value, other.signed(role, key, value, headers))
+                yield getattr(settings.topics, role), (key, value, other.sign_headers(role, key, value, headers))
 
 
 def letters(settings: Settings, places: dict[int, tuple[int, bytes]]) -> Iterator[tuple[int, Forged]]:

@@ -77,7 +77,7 @@ class Loop:
         self.learner_models = ModelRegistry(self.model)
 
         def make_processing(stream: StreamAccess) -> Processing:
-            models = learner.LearnerModels(self.learner_models, factories.restore)
+            models = learner.LearnerModels(self.learner_models, factories.learner_factory)
             self.step = learner.LearnerProcessor(
                 self.settings,
                 models,

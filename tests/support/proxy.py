@@ -28,7 +28,7 @@ class Proxy:
         self.port = port or free_loopback_port()
         self.delay = 0.0
         self.is_deaf = False
-        self._is_cut = Event()
+        self._is_truncated = Event()
         self._stopping = Event()
         self._threads: list[Thread] = []
         self._open: set[socket.socket] = set()
@@ -46,7 +46,7 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset all connections, and each new one as soon as it opens."""
-        self._is_cut.set()
+        self._is_truncated.set()
         self._close_all()
 
     def mend(self) -> None:
@@ -54,7 +54,7 @@ class Proxy:
         was_deaf, self.is_deaf, self.delay = self.is_deaf, False, 0.0
         if was_deaf:
             self._close_all()
-        self._is_cut.clear()
+        self._is_truncated.clear()
 
     def _close_all(self) -> None:
         for connection in list(self._open):
@@ -69,7 +69,7 @@ class Proxy:
                 continue
             except OSError:
                 return
-            if self._is_cut.is_set():
+            if self._is_truncated.is_set():
                 near.close()
                 continue
             try:

@@ -42,7 +42,7 @@ def payment(number: int, card: int, merchant: int, amount: float, hour: int) -> 
 
 def other_model() -> artifact.Artifact:
     """Return the shipped model under another name."""
-    shipped = artifact.read(artifact.shipped())
+    shipped = artifact.read(artifact.shipped_folder())
     return msgspec.structs.replace(
         shipped, manifest=msgspec.structs.replace(shipped.manifest, version="forest-promoted")
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fraud_service.demo.simulator.payments import KEYED, MAGSTRIPE, ONLINE, Rows, usual
+from fraud_service.demo.simulator.payments import KEYED, MAGSTRIPE, ONLINE, Rows, usual_amount
 from fraud_service.demo.simulator.world import COUNTRIES, HOME_COUNTRIES, Pattern
 from fraud_service.domain.time import DAY, HOUR, MINUTE
 
@@ -42,7 +42,7 @@ def _campaigns(pattern: Pattern, genuine: int, payments: float) -> int:
 
 def _skim(world: World, shops: Merchants, genuine: Rows) -> Rows:
     """Turn payments at compromised terminals into frauds, which differ from other payments only in the terminal."""
-    rng, n = world.draw(Pattern.SKIMMER), world.merchants
+    rng, n = world.generator(Pattern.SKIMMER), world.merchants
     turn, when, length, share = rng.random((n, 4)).T
     begin = ((world.days + 10) * when - 10) * DAY  # some before the first day
     end, share = begin + (14 + 14 * length) * DAY, np.where(shops.online, 0.0, 0.6 + 0.3 * share)
@@ -58,7 +58,7 @@ def _skim(world: World, shops: Merchants, genuine: Rows) -> Rows:
 
 def _test_cards(world: World, people: Cards, shops: Merchants, genuine: int) -> Rows:
     """Test stolen numbers with tiny payments 8 to 88 seconds apart, then make two to four large purchases."""
-    rng, n = world.draw(Pattern.CARD_TESTING), _campaigns(Pattern.CARD_TESTING, genuine, 8.5)
+    rng, n = world.generator(Pattern.CARD_TESTING), _campaigns(Pattern.CARD_TESTING, genuine, 8.5)
     shape, place = (n, 12), np.arange(12)  # up to eight tests, then up to four purchases
     test = place < 8
     card, device = rng.integers(0, world.cards, (n, 1)), rng.integers(0, 2**32, (n, 1))
@@ -71,7 +71,7 @@ def _test_cards(world: World, people: Cards, shops: Merchants, genuine: int) -> 
         time=begin * world.days * DAY + np.cumsum(gap, axis=1),
         card=card,
         merchant=shops.pick(which, online=True, country=rng.integers(0, len(COUNTRIES), (n, 1))),
-        amount=np.where(test, 0.5 + 2.5 * size, usual(people, card) * (3 + 7 * size)),
+        amount=np.where(test, 0.5 + 2.5 * size, usual_amount(people, card) * (3 + 7 * size)),
         entry=ONLINE,
         device=device,
     )
@@ -80,7 +80,7 @@ def _test_cards(world: World, people: Cards, shops: Merchants, genuine: int) -> 
 
 def _take_over(world: World, people: Cards, shops: Merchants, genuine: int) -> Rows:
     """Shop with a stolen account for 3 to 10 days, while its owner still uses it."""
-    rng, n = world.draw(Pattern.TAKEOVER), _campaigns(Pattern.TAKEOVER, genuine, 7.5)
+    rng, n = world.generator(Pattern.TAKEOVER), _campaigns(Pattern.TAKEOVER, genuine, 7.5)
     shape = (n, 24)
     card, device = rng.integers(0, world.cards, (n, 1)), rng.integers(0, 2**32, (n, 1))
     begin, length = rng.integers(0, world.days, (n, 1)), rng.integers(3, 11, (n, 1))
@@ -94,7 +94,7 @@ def _take_over(world: World, people: Cards, shops: Merchants, genuine: int) -> R
         + np.floor(hour * HOUR * np.where(night < 0.75, 6, 24)),  # mostly before six
         card=card,
         merchant=shops.pick(which, online=True, country=np.where(near < 0.3, people.country[card], abroad)),
-        amount=usual(people, card) * (3 + 5 * size),
+        amount=usual_amount(people, card) * (3 + 5 * size),
         entry=ONLINE,
         device=device,
     )
@@ -103,7 +103,7 @@ def _take_over(world: World, people: Cards, shops: Merchants, genuine: int) -> R
 
 def _travel_impossibly(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
     """Pay overseas with a counterfeit, 5 to 60 minutes after the genuine card paid at a terminal."""
-    rng, n = world.draw(Pattern.IMPOSSIBLE_TRAVEL), _campaigns(Pattern.IMPOSSIBLE_TRAVEL, len(genuine.time), 1.6)
+    rng, n = world.generator(Pattern.IMPOSSIBLE_TRAVEL), _campaigns(Pattern.IMPOSSIBLE_TRAVEL, len(genuine.time), 1.6)
     seen = np.flatnonzero(genuine.entry != ONLINE)
     row = seen[(rng.random((min(n, len(seen)), 1)) * len(seen)).astype(np.int64)]
     shape = (len(row), 3)
@@ -120,7 +120,7 @@ def _travel_impossibly(world: World, people: Cards, shops: Merchants, genuine: R
         time=genuine.time[row] + np.cumsum(pause, axis=1),
         card=card,
         merchant=shops.pick(which, online=False, country=HOME_COUNTRIES + far),
-        amount=usual(people, card) * np.exp(0.5 * rng.normal(size=shape)),
+        amount=usual_amount(people, card) * np.exp(0.5 * rng.normal(size=shape)),
         entry=np.where(how < 0.7, MAGSTRIPE, KEYED),
         device=-1,
     )
@@ -129,7 +129,7 @@ def _travel_impossibly(world: World, people: Cards, shops: Merchants, genuine: R
 
 def _look_alike(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
     """Shop from the drift day on: at night, from the card's own device, at new merchants, a little above its mean."""
-    rng, left = world.draw(Pattern.LOOKALIKE), world.days - world.drift // DAY
+    rng, left = world.generator(Pattern.LOOKALIKE), world.days - world.drift // DAY
     n = _campaigns(Pattern.LOOKALIKE, len(genuine.time) * left // world.days, 3.0)
     shape, tries = (n, 5), (n, 5, 12)
     card = rng.integers(0, world.cards, (n, 1))
@@ -145,7 +145,7 @@ def _look_alike(world: World, people: Cards, shops: Merchants, genuine: Rows) ->
         time=np.floor(begin + 5 * day) * DAY + 5 * hour * HOUR,
         card=card,
         merchant=np.take_along_axis(candidates, first_new, axis=2)[:, :, 0],
-        amount=usual(people, card) * (1.1 + 0.9 * size),
+        amount=usual_amount(people, card) * (1.1 + 0.9 * size),
         entry=ONLINE,
         device=people.devices[card, 0],
     )

@@ -55,7 +55,7 @@ class Rows:
         return Rows(**{name: array[chosen] for name, array in vars(self).items()})
 
 
-def usual(people: Cards, card: Ints) -> Floats:
+def usual_amount(people: Cards, card: Ints) -> Floats:
     """Return the approximate mean amount of each card, in euro."""
     return 54.0 * people.level[card]
 
@@ -68,7 +68,7 @@ def _time_of_day(chance: Floats, phase: Floats) -> Ints:
 
 def simulate_payments(world: World, people: Cards, shops: Merchants) -> Rows:
     """Draw the genuine payments, ordered by card and day."""
-    rng = world.draw(Part.PAYMENTS)
+    rng = world.generator(Part.PAYMENTS)
     counts = _poisson(rng, people.rate, world.days)
     card, day = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
     chances = rng.random((len(card), 8)).T

@@ -72,8 +72,8 @@ def _columns(world: World, shops: Merchants, rows: Rows) -> dict[str, NDArray[An
 
 def _labels(world: World, fraud: Bools) -> tuple[Ints, Ints]:
     """Draw the delay of each label (ms) and its source (an index of `_SOURCES`)."""
-    who, when = world.draw(Part.LABEL_SOURCE).random((len(fraud), 2)).T
-    chargeback = np.minimum(5 * DAY * np.exp(0.7 * world.draw(Part.LABEL_DELAY).normal(size=len(fraud))), 30 * DAY)
+    who, when = world.generator(Part.LABEL_SOURCE).random((len(fraud), 2)).T
+    chargeback = np.minimum(5 * DAY * np.exp(0.7 * world.generator(Part.LABEL_DELAY).normal(size=len(fraud))), 30 * DAY)
     customer, analyst = HOUR * (2 + 46 * when), MINUTE * (5 + 355 * when)
     source = np.select([~fraud, who < 0.6, who < 0.85], [3, 0, 1], 2)
     return np.choose(source, [chargeback, customer, analyst, np.float64(7 * DAY)]).astype(np.int64), source

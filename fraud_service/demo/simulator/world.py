@@ -78,7 +78,7 @@ class World:
         """When the fraud patterns change, in milliseconds after `start`; the end without a drift day."""
         return DAY * (self.days if self.drift_day is None else self.drift_day)
 
-    def draw(self, part: Part | Pattern) -> np.random.Generator:
+    def generator(self, part: Part | Pattern) -> np.random.Generator:
         """Return a fresh generator for one part of the world."""
         return np.random.Generator(np.random.PCG64([self.seed, int(part)]))
 
@@ -105,7 +105,7 @@ class Merchants(NamedTuple):
 
 def make_merchants(world: World) -> Merchants:
     """Draw the merchants."""
-    rng, n = world.draw(Part.MERCHANTS), world.merchants
+    rng, n = world.generator(Part.MERCHANTS), world.merchants
     slot = np.argsort(rng.random(n), kind="stable")
     country = _COUNTRY_OF[slot % len(_COUNTRY_OF)]
     online = slot // len(_COUNTRY_OF) % 4 == 0
@@ -146,7 +146,7 @@ class Cards(NamedTuple):
 
 def make_cards(world: World, shops: Merchants) -> Cards:
     """Draw the cards."""
-    rng, n = world.draw(Part.CARDS), world.cards
+    rng, n = world.generator(Part.CARDS), world.cards
     country = _COUNTRY_OF[rng.integers(0, 17, n)]
     level, deviation = np.exp(0.45 * rng.normal(size=n)), 0.35 + 0.4 * rng.random(n)
     devices = rng.integers(0, 2**32, (n, 2))

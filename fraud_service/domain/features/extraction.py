@@ -209,7 +209,7 @@ def _merchant_risk_features(now: int, risk: Risk, as_of: int) -> tuple[float, ..
         frauds_30d / labelled_30d if labelled_30d else 0.0,
         float(min(risk.streak, 100)),
         float(min(risk.lowamount_frauds, 100)),
-        0.0 if risk.streak_began is None else _hours_since(now, risk.streak_began),
+        0.0 if risk.streak_started_at is None else _hours_since(now, risk.streak_started_at),
         _hours_since(now, risk.last_genuine),
         _hours_since(now, risk.last_lowamount_fraud),
     )

@@ -102,11 +102,11 @@ class LagTracker:
         """Record that partitions were assigned; the recovery of their state begins."""
         self._assigned_at, self._recovered_at = time.time(), 0.0
 
-    def lag(self) -> float:
+    def lag_s(self) -> float:
         """Return the age in seconds of the oldest message in work; near 0 when there is none."""
         return max(time.time() - self._current_at, 0.0)
 
-    def recovery(self) -> float:
+    def recovery_s(self) -> float:
         """Return the duration in seconds of the newest recovery, or its duration so far; 0 before the first."""
         return max((self._recovered_at or time.time()) - self._assigned_at, 0.0) if self._assigned_at else 0.0
 
@@ -141,14 +141,14 @@ class StreamMetrics:
         self.state = metrics.gauge("fraud_state_bytes", "Size of the local state on disk.")
         self.volume = metrics.gauge("fraud_state_volume_bytes", "Size of the volume that holds the local state.")
         self.free = metrics.gauge("fraud_state_volume_free_bytes", "Free space of that volume.")
-        self.pace = LagTracker()
+        self.lag_tracker = LagTracker()
         metrics.gauge(
             "fraud_lag_seconds", "Age of the oldest message that is being processed. Near 0 when there is none."
-        ).set_function(self.pace.lag)
+        ).set_function(self.lag_tracker.lag_s)
         metrics.gauge(
             "fraud_recovery_seconds",
             "Time from the newest assignment to recovered state. During a recovery, the time so far.",
-        ).set_function(self.pace.recovery)
+        ).set_function(self.lag_tracker.recovery_s)
 
 
 class TokenizerMetrics(StreamMetrics):

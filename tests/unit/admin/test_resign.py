@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fraud_service.admin.resign import UnsignedReplayGuard, _models_in_use
+from fraud_service.admin.resign import LenientKeyring, _models_in_use
 from fraud_service.domain.detector import MAX_MODELS
 from fraud_service.domain.errors import RejectedRecord
 from fraud_service.kafka.model_topic import REFIT_KEY, SWITCH_KEY, PromotedModel
@@ -14,13 +14,13 @@ pytestmark = pytest.mark.attack
 
 KEYS = {"2026": b"k" * 32}
 RECORD = ("risk", b"card:c", b"row")
-SIGNED = Keyring(KEYS, "2026", "production").signed(*RECORD, [])
-UNBOUND = Keyring(KEYS, "2026", deployment=None).signed(*RECORD, [])
-STAGING = Keyring(KEYS, "2026", "staging").signed(*RECORD, [])
+SIGNED = Keyring(KEYS, "2026", "production").sign_headers(*RECORD, [])
+UNBOUND = Keyring(KEYS, "2026", deployment=None).sign_headers(*RECORD, [])
+STAGING = Keyring(KEYS, "2026", "staging").sign_headers(*RECORD, [])
 
 
-def lenient(**allowed: bool) -> UnsignedReplayGuard:
-    return UnsignedReplayGuard(KEYS, "2026", "production", **allowed)
+def lenient(**allowed: bool) -> LenientKeyring:
+    return LenientKeyring(KEYS, "2026", "production", **allowed)
 
 
 @pytest.mark.parametrize(

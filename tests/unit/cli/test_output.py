@@ -22,7 +22,7 @@ from fraud_service.kafka.dead_letters import DeadLetter, LetterHeaders
 from fraud_service.kafka.topic_reader import Record
 from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.replay import Plan, ReplayResult
-from fraud_service.verification.report import Finding, Kind, Report
+from fraud_service.verification.report import Finding, FindingKind, Report
 
 pytestmark = pytest.mark.attack
 
@@ -49,7 +49,7 @@ ROW = {
     "model": HOSTILE,
     "is_proved": True,
 }
-FINDING = Finding(Kind.SCORE, HOSTILE, 0, 1, HOSTILE, HOSTILE, HOSTILE, 0)
+FINDING = Finding(FindingKind.SCORE, HOSTILE, 0, 1, HOSTILE, HOSTILE, HOSTILE, 0)
 REPORT = Report({HOSTILE: 1}, {HOSTILE: 1}, (FINDING,), (HOSTILE,))
 VERIFIED = ReplayResult({"score": 1}, [FINDING], [HOSTILE], [HOSTILE])
 

@@ -21,7 +21,7 @@ RING = Keyring({"2026": b"k" * 32}, "2026", "production")
 
 @pytest.fixture
 def folder(tmp_path):
-    return shutil.copytree(artifact.shipped(), tmp_path / "model")
+    return shutil.copytree(artifact.shipped_folder(), tmp_path / "model")
 
 
 def complaint(folder, ring=RING):
@@ -77,7 +77,7 @@ def test_a_damaged_artifact_is_not_signed(folder):
 
 def test_a_signature_for_a_topic_is_not_valid_for_a_folder(folder):
     manifest = (folder / artifact.MANIFEST).read_bytes()
-    headers = RING.signed("models", artifact.MANIFEST.encode(), manifest, [])
+    headers = RING.sign_headers("models", artifact.MANIFEST.encode(), manifest, [])
     (folder / artifact.SIGNATURE).write_text(str({name: value.decode() for name, value in headers}).replace("'", '"'))
     assert "is not valid (forged)" in complaint(folder)
 
@@ -97,4 +97,4 @@ def test_processes_with_the_same_keys_start_with_a_model_signed_by_the_command(f
 def test_the_shipped_model_needs_no_signature(tmp_path):
     (tmp_path / "2026").write_text("k" * 64)
     settings = Settings(signing_key_dir=tmp_path, deployment="production")
-    assert factories.pretrained(settings).version == artifact.read(artifact.shipped()).manifest.version
+    assert factories.pretrained(settings).version == artifact.read(artifact.shipped_folder()).manifest.version

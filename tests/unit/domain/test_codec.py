@@ -98,7 +98,7 @@ def trees(data: bytes) -> None:
 
 
 STUMP = Trees([0], [0, 0, 0], [1.0, 0.0, 0.0], [1, -1, -1], [2, -1, -1], [0.1, 0.0, 0.5])
-SHIPPED = artifact.read(artifact.shipped())
+SHIPPED = artifact.read(artifact.shipped_folder())
 
 DECODERS = {
     "manifest": (manifest, msgspec.json.encode(SHIPPED.manifest)),

@@ -215,7 +215,7 @@ def test_risk_counts_labels_by_the_day_they_became_known():
     row = decode_risk(store[merchant_key("merchant-1")])
     today = MONDAY // DAY
     assert [msgspec.structs.astuple(day) for day in row.days] == [(today + 1, 2, 1), (today + 2, 1, 1)]
-    assert (row.streak, row.streak_began, row.last_genuine) == (1, MONDAY + DAY, MONDAY)
+    assert (row.streak, row.streak_started_at, row.last_genuine) == (1, MONDAY + DAY, MONDAY)
     assert row == decode_risk(store[card_key("card-1")])
 
 
@@ -252,7 +252,7 @@ def test_a_correction_removes_the_count_of_the_label_it_contradicts():
     train([wrong], [right], store=store)
     row = decode_risk(store[merchant_key("merchant-1")])
     assert row.labelled(MONDAY + 3 * DAY, 30) == [(1, 0)]
-    assert (row.streak, row.lowamount_frauds, row.streak_began) == (0, 0, None)
+    assert (row.streak, row.lowamount_frauds, row.streak_started_at) == (0, 0, None)
 
 
 def test_a_correction_after_a_confirmation_removes_the_count_of_the_right_day():

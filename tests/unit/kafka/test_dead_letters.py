@@ -19,7 +19,7 @@ from fraud_service.kafka.dead_letters import (
 )
 from fraud_service.kafka.topic_reader import Record
 from fraud_service.verification.log_reader import DeadLetterIndex
-from fraud_service.verification.report import Findings, Kind
+from fraud_service.verification.report import FindingKind, Findings
 
 pytestmark = pytest.mark.attack
 
@@ -71,7 +71,10 @@ def test_a_forged_mark_does_not_make_a_real_mark_an_anomaly():
     written += [letter(key, None, redriven_offset=b"0") for key in (b"forged", b"card-1", b"card-1")]
     DeadLetterIndex().add([one._replace(offset=offset) for offset, one in enumerate(written)], findings)
     report = findings.report()
-    assert [(one.kind, one.offset) for one in report.findings] == [(Kind.UNEXPECTED, 1), (Kind.DUPLICATED, 3)]
+    assert [(one.kind, one.offset) for one in report.findings] == [
+        (FindingKind.UNEXPECTED, 1),
+        (FindingKind.DUPLICATED, 3),
+    ]
     assert report.counts["redriven"] == 2
 
 

@@ -19,7 +19,7 @@ RING = Keyring({"2026": b"k" * 32}, "2026")
 
 
 def headers(number: bytes, ring: Keyring = RING) -> list[tuple[str, bytes]]:
-    return ring.signed("models", b"key", b"value", [(SEQUENCE_HEADER, number)])
+    return ring.sign_headers("models", b"key", b"value", [(SEQUENCE_HEADER, number)])
 
 
 def test_a_record_with_a_sequence_number_that_does_not_grow_is_rejected():
@@ -46,7 +46,7 @@ def test_an_invalid_sequence_number_is_rejected_and_the_next_record_is_accepted(
 def test_a_record_without_a_sequence_number_is_accepted_only_without_keys():
     ReplayGuard(Keyring()).check(b"key", b"value", [])
     with pytest.raises(RejectedRecord):
-        ReplayGuard(RING).check(b"key", b"value", RING.signed("models", b"key", b"value", []))
+        ReplayGuard(RING).check(b"key", b"value", RING.sign_headers("models", b"key", b"value", []))
 
 
 class StalledConsumer:

@@ -15,7 +15,7 @@ from fraud_service.domain.errors import ModelError
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.models import artifact
-from fraud_service.models.artifact import CARD, MANIFEST, MODEL, TREES
+from fraud_service.models.artifact import MANIFEST, MODEL, MODEL_CARD, TREES
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.trees import MAX_NODES
 
@@ -26,13 +26,13 @@ ROWS = [*plausible(1, 200), *EXTREMES]
 
 @pytest.fixture(scope="module")
 def shipped():
-    return OnnxForest.load(artifact.shipped())
+    return OnnxForest.load(artifact.shipped_folder())
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Copy the shipped artifact."""
-    return shutil.copytree(artifact.shipped(), tmp_path / "model")
+    return shutil.copytree(artifact.shipped_folder(), tmp_path / "model")
 
 
 @pytest.fixture
@@ -73,7 +73,9 @@ def test_the_shipped_artifact_loads_and_names_its_version(shipped):
     assert shipped.version == shipped.manifest.version
     assert shipped.version.startswith("forest-")
     assert shipped.prior == shipped.manifest.prior < -2
-    assert (artifact.shipped() / CARD).read_text(encoding="utf-8").startswith(f"# Model {shipped.version}\n")
+    assert (
+        (artifact.shipped_folder() / MODEL_CARD).read_text(encoding="utf-8").startswith(f"# Model {shipped.version}\n")
+    )
 
 
 def test_an_untouched_copy_loads_and_scores_the_same(folder, shipped):
@@ -210,7 +212,7 @@ def test_bytes_that_are_not_a_model_are_rejected_even_with_a_correct_digest(fold
 def as_onnx(change):
     """Return the shipped model after a change through the ONNX library."""
     onnx = pytest.importorskip("onnx")
-    model = onnx.load_from_string((artifact.shipped() / MODEL).read_bytes())
+    model = onnx.load_from_string((artifact.shipped_folder() / MODEL).read_bytes())
     change(onnx, model)
     return model.SerializeToString(deterministic=True)
 
@@ -255,7 +257,7 @@ def another_domain(onnx, model):
 
 
 def test_the_onnx_library_reads_our_graph_and_writes_the_same_bytes():
-    assert as_onnx(unchanged) == (artifact.shipped() / MODEL).read_bytes()
+    assert as_onnx(unchanged) == (artifact.shipped_folder() / MODEL).read_bytes()
 
 
 @pytest.mark.parametrize("change", [external_data, loop, function, metadata, initializer, another_leaf, another_domain])
@@ -290,7 +292,7 @@ def test_any_error_while_a_received_model_loads_is_a_model_error(monkeypatch, er
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
     with pytest.raises(ModelError):
-        OnnxForest.from_message(artifact.pack(artifact.read(artifact.shipped())))
+        OnnxForest.from_message(artifact.pack(artifact.read(artifact.shipped_folder())))
 
 
 @pytest.mark.parametrize("nonsense", [b"{", b'{"base": 0}', b'{"base": "\xff"}'])

@@ -20,11 +20,11 @@ from support.worlds import DAY
 
 @pytest.fixture(scope="module")
 def shipped():
-    return OnnxForest.load(artifact.shipped())
+    return OnnxForest.load(artifact.shipped_folder())
 
 
 def pretrained_scorer(shipped):
-    return checks.PretrainedScorer(shipped, artifact.read(artifact.shipped()))
+    return checks.PretrainedScorer(shipped, artifact.read(artifact.shipped_folder()))
 
 
 def untrained_snapshot(shipped):

@@ -20,7 +20,7 @@ ROWS = [*plausible(1, 200), *EXTREMES]
 
 @pytest.fixture(scope="module")
 def shipped():
-    return OnnxForest.load(artifact.shipped())
+    return OnnxForest.load(artifact.shipped_folder())
 
 
 def logits(model, rows):
@@ -39,7 +39,7 @@ def test_the_base_of_the_contributions_is_the_same_for_every_row(shipped):
 
 
 def test_a_feature_that_no_tree_uses_contributes_nothing(shipped):
-    trees = artifact.read(artifact.shipped()).trees
+    trees = artifact.read(artifact.shipped_folder()).trees
     features_on_path = {feature for feature, left in zip(trees.feature, trees.left, strict=True) if left >= 0}
     for row in ROWS[:50]:
         summands = shipped.contributions(row)[1]
@@ -47,7 +47,7 @@ def test_a_feature_that_no_tree_uses_contributes_nothing(shipped):
 
 
 def test_walking_the_trees_reaches_the_leaves_that_onnx_adds_up(shipped):
-    trees = artifact.read(artifact.shipped()).trees
+    trees = artifact.read(artifact.shipped_folder()).trees
     for row, logit in zip(ROWS, logits(shipped, ROWS), strict=True):
         values, total = np.array(row.vector(), dtype=np.float32).tolist(), 0.0
         for root in trees.roots:
@@ -60,7 +60,7 @@ def test_walking_the_trees_reaches_the_leaves_that_onnx_adds_up(shipped):
 
 
 def test_a_value_equal_to_a_threshold_goes_left_in_trees_and_onnx(shipped):
-    trees = artifact.read(artifact.shipped()).trees
+    trees = artifact.read(artifact.shipped_folder()).trees
     root = trees.roots[0]
     name, threshold = NAMES[trees.feature[root]], trees.threshold[root]
     at, above = (
@@ -82,7 +82,7 @@ def test_inputs_of_the_online_model_are_standardised_as_the_manifest_says(shippe
 
 
 def test_the_leaves_of_the_online_model_are_the_upper_levels_of_the_forest(shipped):
-    trees, known = artifact.read(artifact.shipped()).trees, shipped.manifest.leaves
+    trees, known = artifact.read(artifact.shipped_folder()).trees, shipped.manifest.leaves
     assert len(shipped.untrained_online_model().leaf_weights) == known
     reached = {}
     for row, found in zip(ROWS, shipped.encode(ROWS), strict=True):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.attack
 
 @pytest.fixture(scope="module")
 def shipped():
-    return artifact.read(artifact.shipped())
+    return artifact.read(artifact.shipped_folder())
 
 
 def named(shipped, version: str) -> bytes:

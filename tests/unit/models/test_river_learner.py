@@ -36,7 +36,7 @@ def encode(row, logit):
 
 @cache
 def shipped():
-    return OnnxForest.load(artifact.shipped())
+    return OnnxForest.load(artifact.shipped_folder())
 
 
 def learner(state=None, version="model-1", initial=INITIAL):

@@ -264,7 +264,7 @@ def test_the_live_topologies_compute_what_the_core_computes_without_them(tmp_pat
         rehearsal = InMemoryService(
             Detector(model, factories.policy(loop.settings)),
             factories.first_snapshot(model),
-            factories.restore(model),
+            factories.learner_factory(model),
             factories.learning_schedule(loop.settings),
             NegativeSampler(loop.settings.negative_sample_rate),
             0,

@@ -133,7 +133,9 @@ def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monke
     beats: list[float] = []
     ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after_s=10.0)
     group = Group(monkeypatch, joined_after=15.0)
-    assert error_classification.is_fenced_by_twin(Settings(), ours, lambda: beats.append(group.now), is_joining=True)
+    assert error_classification.is_instance_id_in_use(
+        Settings(), ours, lambda: beats.append(group.now), is_joining=True
+    )
     assert group.now == 15.0
     assert len(beats) == 31
 
@@ -141,7 +143,7 @@ def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monke
 def test_who_sees_nobody_join_in_twice_its_own_time_has_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after_s=0.1)
     group = Group(monkeypatch, joined_after=100.0)
-    assert not error_classification.is_fenced_by_twin(Settings(), ours, lambda: None, is_joining=True)
+    assert not error_classification.is_instance_id_in_use(Settings(), ours, lambda: None, is_joining=True)
     assert group.now == error_classification.JOIN_TIMEOUT_S
 
 
@@ -151,7 +153,7 @@ def test_a_group_that_took_our_partitions_already_has_the_rival_or_there_is_none
 ) -> None:
     ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after_s=10.0)
     group = Group(monkeypatch, joined_after)
-    assert error_classification.is_fenced_by_twin(Settings(), ours, lambda: None, is_joining=False) == (
+    assert error_classification.is_instance_id_in_use(Settings(), ours, lambda: None, is_joining=False) == (
         joined_after == 0.0
     )
     assert group.now == 0.0

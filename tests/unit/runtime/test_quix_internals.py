@@ -35,7 +35,7 @@ from support.worlds import transaction
 from fraud_service.config.settings import Settings
 from fraud_service.domain.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
 from fraud_service.runtime import application, quix_internals
-from fraud_service.runtime.application import STALL_TIMEOUT_S, FraudApplication, show_state
+from fraud_service.runtime.application import STALL_TIMEOUT_S, FraudApplication, update_state_gauges
 from fraud_service.runtime.bulk_recovery import BulkRecovery
 from fraud_service.runtime.client_options import MAX_LEVEL0_FILES, MEMTABLE_BYTES
 from fraud_service.runtime.health import MAX_SILENCE_S, Health
@@ -499,15 +499,15 @@ def test_a_volume_that_does_not_answer_leaves_its_figures_and_the_stream_alone(t
         raise OSError(5, "Input/output error")
 
     metrics = ScorerMetrics(Metrics())
-    show_state(tmp_path, metrics)
+    update_state_gauges(tmp_path, metrics)
     before = metrics.volume._value.get()
     assert before > 0
     monkeypatch.setattr(*((shutil, asked) if asked == "disk_usage" else (Path, asked)), refuse)
-    show_state(tmp_path, metrics)
+    update_state_gauges(tmp_path, metrics)
     assert metrics.volume._value.get() == before
 
 
 def test_state_that_is_not_there_yet_is_no_failure(tmp_path):
     metrics = ScorerMetrics(Metrics())
-    show_state(tmp_path / "later", metrics)
+    update_state_gauges(tmp_path / "later", metrics)
     assert metrics.volume._value.get() == 0

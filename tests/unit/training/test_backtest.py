@@ -41,7 +41,7 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Copy nothing: the shipped models folder."""
-    return artifact.shipped().parent
+    return artifact.shipped_folder().parent
 
 
 def command(world, models, folder, *more, name="a"):
@@ -81,11 +81,11 @@ def test_there_is_one_row_for_each_transaction_from_the_first_day_reported(first
 
 def test_scores_equal_those_of_the_in_memory_service(first, world, models):
     _, (scores, *_) = first
-    settings, model = Settings(), OnnxForest.load(artifact.find(models))
+    settings, model = Settings(), OnnxForest.load(artifact.find_folder(models))
     service = InMemoryService(
         Detector(model, factories.policy(settings)),
         factories.first_snapshot(model),
-        factories.restore(model),
+        factories.learner_factory(model),
         factories.learning_schedule(settings),
         NegativeSampler(settings.negative_sample_rate),
         7 * DAY,

@@ -21,7 +21,7 @@ from support.simulated import simulated_file
 
 from fraud_service.domain.errors import ConfigurationError, ModelError
 from fraud_service.domain.features import NAMES
-from fraud_service.models.artifact import CARD, MANIFEST, MODEL, TREES, read
+from fraud_service.models.artifact import MANIFEST, MODEL, MODEL_CARD, TREES, read
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training import pipeline
 from fraud_service.training.dataset import Examples, TrainingWindow
@@ -68,8 +68,8 @@ def test_training_again_in_another_process_writes_the_same_bytes(trained, world,
     environment = os.environ | {"PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-c", TRAIN_AGAIN, world, tmp_path], env=environment, check=True, timeout=120)
     folder, _ = trained
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([MANIFEST, MODEL, TREES, CARD])
-    for name in (MANIFEST, MODEL, TREES, CARD):
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([MANIFEST, MODEL, TREES, MODEL_CARD])
+    for name in (MANIFEST, MODEL, TREES, MODEL_CARD):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
@@ -104,7 +104,7 @@ def test_the_manifest_records_the_training_set(trained, world):
 
 def test_the_model_card_has_the_content_of_the_manifest(trained):
     folder, manifest = trained
-    card = (folder / CARD).read_text(encoding="utf-8")
+    card = (folder / MODEL_CARD).read_text(encoding="utf-8")
     assert card.startswith(f"# Model {manifest.version}\n")
     assert "| trained on | a small world |" in card
     assert f"{manifest.training['rows']:,}, {manifest.training['frauds']:,} of them frauds" in card

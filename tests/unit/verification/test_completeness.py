@@ -17,10 +17,10 @@ from fraud_service.domain.codec import LATEST
 from fraud_service.domain.events import encode
 from fraud_service.kafka.messages import CONTENT_HASH
 from fraud_service.kafka.topic_reader import OffsetRange
-from fraud_service.verification.completeness import CompletenessCheck, PartitionScope, Unmatched
+from fraud_service.verification.completeness import CompletenessCheck, PartitionScope, UnmatchedRecords
 from fraud_service.verification.log_reader import DeadLetterIndex
 from fraud_service.verification.matching import pair, read_score
-from fraud_service.verification.report import Findings, Kind, Report
+from fraud_service.verification.report import FindingKind, Findings, Report
 
 if TYPE_CHECKING:
     from fraud_service.kafka.topic_reader import Record
@@ -29,7 +29,7 @@ FAST = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def verified(log: Log, committed: int | None = 1_000, moments: dict[int, int] | None = None, begin: int = 0) -> Report:
-    findings, letters, unmatched = Findings(), DeadLetterIndex(), Unmatched()
+    findings, letters, unmatched = Findings(), DeadLetterIndex(), UnmatchedRecords()
     for number in range(PARTITIONS):
         letters.add(log.of("dead_letters", number), findings)
     for number in range(PARTITIONS):
@@ -38,7 +38,7 @@ def verified(log: Log, committed: int | None = 1_000, moments: dict[int, int] | 
         scope = PartitionScope(topic, number, *ranges, committed, 1_000, moment)
         check = CompletenessCheck(scope, letters.of(topic, number), log.of("alerts", number), unmatched, findings)
         inputs, scores = check.inputs(log.of("transactions", number)), log.of("scores", number)
-        for one in pair(inputs, scores, is_cut=moments is not None, read=read_score):
+        for one in pair(inputs, scores, is_truncated=moments is not None, read=read_score):
             check.take(one)
         check.finish()
     unmatched.resolve(findings)
@@ -74,7 +74,7 @@ def test_a_missing_score_is_reported_at_its_input(sent, data):
     tampered = edited(log, "scores", lambda entries: [e for e in entries if e != gone], gone.partition)
     found = verified(tampered)
     assert found.found["missing"] == 1
-    (finding,) = [finding for finding in found.findings if finding.kind is Kind.MISSING]
+    (finding,) = [finding for finding in found.findings if finding.kind is FindingKind.MISSING]
     assert (finding.topic, finding.partition) == (NAMES["transactions"], gone.partition)
 
 

@@ -12,7 +12,7 @@ from fraud_service.kafka.topic_reader import Record
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
 from fraud_service.security.signatures import Keyring
 from fraud_service.verification import labels_and_snapshots
-from fraud_service.verification.report import Findings, Kind
+from fraud_service.verification.report import FindingKind, Findings
 
 pytestmark = pytest.mark.attack
 
@@ -26,7 +26,7 @@ FUTURE = snapshot(MONDAY + 1000 * HOUR, {}, {}, examples=9)
 
 
 def entry(offset: int, key: bytes, value: bytes, ring: Keyring, role: str, headers=()) -> Record:
-    return Record(role, 0, offset, key, value, 0, ring.signed(role, key, value, headers))
+    return Record(role, 0, offset, key, value, 0, ring.sign_headers(role, key, value, headers))
 
 
 def row(offset: int, key: bytes, value: bytes, ring: Keyring, version: bytes) -> Record:
@@ -39,19 +39,19 @@ def test_a_snapshot_of_another_producer_is_reported_and_causes_no_other_finding(
     written = [(FIRST, RING), (FUTURE, ring), (SECOND, RING)]
     entries = [entry(n, b"v", encode_snapshot(one), by, "snapshots") for n, (one, by) in enumerate(written)]
     newest = labels_and_snapshots.check_snapshots(
-        labels_and_snapshots.reported_unless_signed(entries, "snapshots", RING, findings), findings
+        labels_and_snapshots.skip_unsigned(entries, "snapshots", RING, findings), findings
     )
     assert newest == SECOND
-    assert [(one.kind, one.offset) for one in findings.report().findings] == [(Kind.UNEXPECTED, 1)]
+    assert [(one.kind, one.offset) for one in findings.report().findings] == [(FindingKind.UNEXPECTED, 1)]
 
 
 def test_a_risk_row_of_another_producer_is_reported_and_left_out_of_the_digest():
     findings, version = Findings(), FIRST.version.encode()
     entries = [row(0, b"card:c-1", ROW, RING, version), row(1, b"card:c-1", encode_risk(NO_RISK), STAGING, version)]
     assert labels_and_snapshots.matches_risk_digest(
-        labels_and_snapshots.reported_unless_signed(entries, "risk", RING, findings), SECOND, findings
+        labels_and_snapshots.skip_unsigned(entries, "risk", RING, findings), SECOND, findings
     )
-    assert [(one.kind, one.offset) for one in findings.report().findings] == [(Kind.UNEXPECTED, 1)]
+    assert [(one.kind, one.offset) for one in findings.report().findings] == [(FindingKind.UNEXPECTED, 1)]
 
 
 def test_a_snapshot_may_be_re_signed_but_not_sent_again():
@@ -60,12 +60,15 @@ def test_a_snapshot_may_be_re_signed_but_not_sent_again():
     entries = [entry(n, b"v", encode_snapshot(one), by, "snapshots") for n, (one, by) in enumerate(written)]
     assert (
         labels_and_snapshots.check_snapshots(
-            labels_and_snapshots.reported_unless_signed(entries, "snapshots", rotated, findings), findings
+            labels_and_snapshots.skip_unsigned(entries, "snapshots", rotated, findings), findings
         )
         == SECOND
     )
     report = findings.report()
-    assert [(one.kind, one.offset) for one in report.findings] == [(Kind.OUT_OF_ORDER, 4), (Kind.DUPLICATED, 5)]
+    assert [(one.kind, one.offset) for one in report.findings] == [
+        (FindingKind.OUT_OF_ORDER, 4),
+        (FindingKind.DUPLICATED, 5),
+    ]
     assert report.counts["snapshots_resigned"] == 2
 
 
@@ -74,10 +77,10 @@ def test_unsigned_records_before_since_are_only_counted_in_a_note():
     written = [(FIRST, STAGING), (FIRST, RING), (FUTURE, STAGING), (SECOND, RING)]
     entries = [entry(n, b"v", encode_snapshot(one), by, "snapshots") for n, (one, by) in enumerate(written)]
     newest = labels_and_snapshots.check_snapshots(
-        labels_and_snapshots.reported_unless_signed(entries, "snapshots", RING, findings, begin=1), findings
+        labels_and_snapshots.skip_unsigned(entries, "snapshots", RING, findings, begin=1), findings
     )
     assert newest == SECOND
-    assert [(one.kind, one.offset) for one in findings.report().findings] == [(Kind.UNEXPECTED, 2)]
+    assert [(one.kind, one.offset) for one in findings.report().findings] == [(FindingKind.UNEXPECTED, 2)]
     assert list(findings.report().notes) == [
         "1 records on the topic of snapshots are older than --since and not signed: left out"
     ]
@@ -91,7 +94,7 @@ def test_a_risk_row_that_scorers_reject_is_left_out_of_the_digest(version):
         row(1, b"card:c-1", b"", Keyring(), version),
     ]
     assert labels_and_snapshots.matches_risk_digest(entries, SECOND, findings)
-    assert [(one.kind, one.offset) for one in findings.report().findings] == [(Kind.UNREADABLE, 1)]
+    assert [(one.kind, one.offset) for one in findings.report().findings] == [(FindingKind.UNREADABLE, 1)]
 
 
 def test_every_second_example_of_a_transaction_is_reported_at_its_place_unless_it_is_a_correction(log):
@@ -106,7 +109,7 @@ def test_every_second_example_of_a_transaction_is_reported_at_its_place_unless_i
     report = findings.report()
     assert report.counts["labelled"] == len(entries) + 4
     assert [(one.kind, one.topic, one.partition, one.offset) for one in report.findings] == [
-        (Kind.UNREADABLE, first.topic, 3, 900),
-        (Kind.DUPLICATED, "labelled", 3, 900),
-        (Kind.DUPLICATED, "labelled", 3, 902),
+        (FindingKind.UNREADABLE, first.topic, 3, 900),
+        (FindingKind.DUPLICATED, "labelled", 3, 900),
+        (FindingKind.DUPLICATED, "labelled", 3, 902),
     ]

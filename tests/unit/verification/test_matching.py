@@ -76,7 +76,7 @@ def streams():
 
 def test_inputs_after_the_last_score_are_pending_and_earlier_ones_are_not(streams):
     inputs, scores = streams
-    pairs = list(pair(inputs, [*scores[:3], *scores[4:6]], is_cut=False))
+    pairs = list(pair(inputs, [*scores[:3], *scores[4:6]], is_truncated=False))
     assert [one.score is None for one in pairs] == [False, False, False, True, False, False, True, True]
     assert [one.is_pending for one in pairs if one.score is None] == [False, True, True]
 
@@ -84,7 +84,7 @@ def test_inputs_after_the_last_score_are_pending_and_earlier_ones_are_not(stream
 def test_scores_of_expired_inputs_come_first_and_without_an_input(streams, monkeypatch):
     inputs, scores = streams
     monkeypatch.setattr(matching, "LOOKAHEAD", 2)
-    pairs = list(pair(inputs[5:], scores, is_cut=True))
+    pairs = list(pair(inputs[5:], scores, is_truncated=True))
     assert [(one.input is None, one.score == score) for one, score in zip(pairs, scores, strict=True)] == [
         (number < 5, True) for number in range(8)
     ]
@@ -92,13 +92,13 @@ def test_scores_of_expired_inputs_come_first_and_without_an_input(streams, monke
 
 def test_a_score_that_was_written_twice_is_surplus_and_known_to_be_repeated(streams):
     inputs, scores = streams
-    surplus = [one for one in pair(inputs, [*scores[:4], *scores[3:]], is_cut=False) if one.input is None]
+    surplus = [one for one in pair(inputs, [*scores[:4], *scores[3:]], is_truncated=False) if one.input is None]
     assert [(one.score, one.is_repeated) for one in surplus] == [(scores[3], True)]
 
 
 def test_an_input_that_this_version_cannot_read_meets_its_score_by_its_ids(streams):
     inputs, scores = streams
     rejected = inputs[2]._replace(value=b'{"transaction_id":"t-2","card_id":"card-1"}')
-    pairs = list(pair([*inputs[:2], rejected, *inputs[3:]], scores, is_cut=False))
+    pairs = list(pair([*inputs[:2], rejected, *inputs[3:]], scores, is_truncated=False))
     assert [one.score for one in pairs] == scores
     assert pairs[2].transaction is None

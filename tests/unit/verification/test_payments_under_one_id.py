@@ -21,12 +21,12 @@ from fraud_service.domain.time import DAY, HOUR
 from fraud_service.kafka.topic_reader import OffsetRange
 from fraud_service.verification import replay, what_if
 from fraud_service.verification.case_report import text
-from fraud_service.verification.completeness import CompletenessCheck, PartitionScope, Unmatched
+from fraud_service.verification.completeness import CompletenessCheck, PartitionScope, UnmatchedRecords
 from fraud_service.verification.decisions import TimeRange
 from fraud_service.verification.explain import explain
 from fraud_service.verification.labels_and_snapshots import ExampleDuplicates
 from fraud_service.verification.matching import pair, read_score
-from fraud_service.verification.report import Findings, Kind
+from fraud_service.verification.report import FindingKind, Findings
 from fraud_service.verification.verify import VerifyOptions, rebuild_snapshots, verify
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def completeness(log: Log):
         inputs, scores, alerts = (
             [one for one in log.on(role) if one.partition == number] for role in ("transactions", "scores", "alerts")
         )
-        check = CompletenessCheck(scope, {}, alerts, Unmatched(), findings)
-        for one in pair(check.inputs(inputs), scores, is_cut=False, read=read_score):
+        check = CompletenessCheck(scope, {}, alerts, UnmatchedRecords(), findings)
+        for one in pair(check.inputs(inputs), scores, is_truncated=False, read=read_score):
             check.take(one)
         check.finish()
     return findings.report()
@@ -128,7 +128,7 @@ def test_every_decision_and_snapshot_is_recomputed_and_nothing_is_wrong(log, mon
 def test_a_scorer_that_takes_a_used_id_for_a_duplicate_is_found(deceived, monkeypatch):
     assert [one.is_duplicate for one in scores(deceived)] == [False, True, True, True]
     (finding, *_), found = completeness(deceived).findings, completeness(deceived).found
-    assert (finding.kind, found) == (Kind.DUPLICATE_FLAG, {"duplicate_flag": 2})
+    assert (finding.kind, found) == (FindingKind.DUPLICATE_FLAG, {"duplicate_flag": 2})
     assert "repeats the decision on another payment" in finding.detail
     deceived.serve(monkeypatch)
     report = verify(deceived.settings, VerifyOptions(replay=True))

@@ -18,7 +18,7 @@ from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.time import DAY
 from fraud_service.verification import replay
 from fraud_service.verification.decisions import Checkpoint, DecisionVerifier, TimeRange
-from fraud_service.verification.report import Kind
+from fraud_service.verification.report import FindingKind
 
 event = st.tuples(
     st.integers(0, 3), st.integers(0, 2), st.sampled_from([1.0, 25.0, 800.0]), st.integers(0, 9),
@@ -49,11 +49,11 @@ def flipped(value: float) -> float:
 
 
 SCORED = {
-    "score": Kind.SCORE,
-    "pretrained_logit": Kind.SCORE,
-    "online_weight": Kind.SCORE,
-    "amount": Kind.FACTS,
-    "is_stale": Kind.FACTS,
+    "score": FindingKind.SCORE,
+    "pretrained_logit": FindingKind.SCORE,
+    "online_weight": FindingKind.SCORE,
+    "amount": FindingKind.FACTS,
+    "is_stale": FindingKind.FACTS,
 }
 
 
@@ -77,7 +77,7 @@ def test_a_changed_feature_is_reported_by_its_name(log):
     features = msgspec.structs.replace(record.features, amount_zscore=flipped(record.features.amount_zscore) + 2**-40)
     altered.replace(entry, value=encode_record(msgspec.structs.replace(record, features=features)))
     (finding,) = verified(altered).findings
-    assert (finding.kind, finding.transaction_id) == (Kind.FEATURES, record.transaction_id)
+    assert (finding.kind, finding.transaction_id) == (FindingKind.FEATURES, record.transaction_id)
     assert finding.detail.startswith("amount_zscore: logged ")
 
 
@@ -102,7 +102,7 @@ def test_a_snapshot_with_a_flipped_bit_is_rejected_and_the_scores_that_name_it_a
     assert len(found.rejected) == 1
     assert version in found.rejected[0]
     naming = [s for e in log.on("scores") if (s := decode_score(e.value)).snapshot == version and not s.is_duplicate]
-    unknown = [one for one in found.findings if one.kind is Kind.SNAPSHOT_UNKNOWN]
+    unknown = [one for one in found.findings if one.kind is FindingKind.SNAPSHOT_UNKNOWN]
     assert {one.transaction_id for one in unknown} == {score.transaction_id for score in naming} != set()
 
 
@@ -119,7 +119,7 @@ def test_with_keys_a_replay_rejects_unsigned_records(tmp_path):
     signed.replace(entry, headers=[])
     found = verified(signed)
     assert found.rejected[0].endswith(f"({entry.key.decode()}): a record on the topic of snapshots is not signed")
-    assert {one.kind for one in found.findings} == {Kind.SNAPSHOT_UNKNOWN}
+    assert {one.kind for one in found.findings} == {FindingKind.SNAPSHOT_UNKNOWN}
 
 
 def test_an_altered_risk_row_is_reported_and_the_scores_are_verified_with_the_rebuilt_row(log):
@@ -153,7 +153,7 @@ def test_without_risk_rows_and_examples_the_scores_of_a_snapshot_are_reported(lo
     altered.cut("labelled", 0.5)
     found = verified(altered)
     assert found.incomplete
-    assert set(found.counts) == {"identical", Kind.SNAPSHOT_UNKNOWN}
+    assert set(found.counts) == {"identical", FindingKind.SNAPSHOT_UNKNOWN}
 
 
 def test_a_promoted_model_with_a_flipped_bit_is_rejected_and_its_scores_are_reported(log):
@@ -164,7 +164,7 @@ def test_a_promoted_model_with_a_flipped_bit_is_rejected_and_its_scores_are_repo
     found = verified(altered)
     assert found.rejected[0].startswith(f"{entry.topic}[0]@{entry.offset} (forest-promoted): ")
     assert "SHA-256" in found.rejected[0]
-    assert found.counts[Kind.MODEL_UNKNOWN] == sum(
+    assert found.counts[FindingKind.MODEL_UNKNOWN] == sum(
         decode_score(entry.value).model == "forest-promoted" for entry in log.on("scores")
     )
 
@@ -174,7 +174,7 @@ def test_a_changed_transaction_changes_features(log):
     entry = altered.on("transactions")[10]
     altered.replace(entry, value=entry.value.replace(b'"amount":', b'"amount":9', 1))
     found = verified(altered)
-    assert found.findings[0].kind is Kind.FEATURES
+    assert found.findings[0].kind is FindingKind.FEATURES
     assert found.findings[0].detail.startswith("amount: logged ")
 
 
@@ -184,8 +184,8 @@ def test_a_missing_score_and_a_missing_transaction_are_distinguished(log):
     altered.remove(score)
     altered.remove(transaction)
     kinds = {finding.kind: finding.transaction_id for finding in verified(altered).findings[::-1]}
-    assert kinds[Kind.MISSING] == decode_score(score.value).transaction_id
-    assert kinds[Kind.UNEXPECTED] == msgspec.json.decode(transaction.value)["transaction_id"]
+    assert kinds[FindingKind.MISSING] == decode_score(score.value).transaction_id
+    assert kinds[FindingKind.UNEXPECTED] == msgspec.json.decode(transaction.value)["transaction_id"]
 
 
 def test_only_the_time_range_is_reported_on_profiles_from_the_beginning(log):
@@ -300,5 +300,5 @@ def test_two_swapped_scores_are_out_of_order_and_still_compared(log):
     altered.replace(one, value=other.value, key=other.key)
     altered.replace(other, value=one.value, key=one.key)
     found = verified(altered)
-    assert [finding.kind for finding in found.findings] == [Kind.OUT_OF_ORDER]
+    assert [finding.kind for finding in found.findings] == [FindingKind.OUT_OF_ORDER]
     assert found.counts["identical"] == len(log.on("scores"))

@@ -98,7 +98,7 @@ def test_an_unsigned_record_does_not_change_when_the_learner_began(log, monkeypa
     signed = copy(log).serve(monkeypatch)
     for role in ("snapshots", "risk", "models"):
         for entry in signed.on(role):
-            signed.replace(entry, headers=ring.signed(role, entry.key, entry.value, entry.headers))
+            signed.replace(entry, headers=ring.sign_headers(role, entry.key, entry.value, entry.headers))
     place = signed.entries[signed.settings.topics.snapshots, 0]
     place.append(place[-1]._replace(offset=len(place), key=b"20200101T0000-0123abcd", headers=[]))
     monkeypatch.setattr("fraud_service.verification.log_reader.load_keyring", lambda _: ring)

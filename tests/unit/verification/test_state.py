@@ -17,7 +17,7 @@ from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import decode_score
 from fraud_service.runtime.changelogs import LocalState, temporary_rows
 from fraud_service.verification.matching import pair
-from fraud_service.verification.report import Findings, Kind, Report
+from fraud_service.verification.report import FindingKind, Findings, Report
 from fraud_service.verification.state import StateCheck, StateScope, compare_volume
 
 FAST = settings(max_examples=25, deadline=None, derandomize=True)
@@ -37,13 +37,13 @@ def pairs(log: Written, number: int, begin: int = 0):
         if letter.header("fraud-source-partition") == str(number)
     }
     inputs = [one for one in log.of("transactions", number) if one.offset >= begin and one.offset not in rejected]
-    return pair(inputs, log.of("scores", number), is_cut=begin > 0)
+    return pair(inputs, log.of("scores", number), is_truncated=begin > 0)
 
 
 def verified(log: Written, *, committed: int | None = ALL, begin: int = 0) -> Report:
     findings = Findings()
     for number in range(PARTITIONS):
-        scope = StateScope(NAMES["transactions"], "changelog", number, committed, is_cut=begin > 0)
+        scope = StateScope(NAMES["transactions"], "changelog", number, committed, is_truncated=begin > 0)
         with temporary_rows() as rows, temporary_rows() as folded:
             check = StateCheck(scope, log.of("changelog", number), rows, folded, findings)
             for one in pairs(log, number, begin):
@@ -87,7 +87,7 @@ def test_an_altered_profile_is_reported_with_its_place():
     profile = decode_profile(entry.value)
     profile.days.totals[0] += 0.01
     (finding,) = verified(altered(log, entry, value=encode_profile(profile))).findings
-    assert (finding.kind, finding.partition, finding.offset) == (Kind.STATE, entry.partition, entry.offset)
+    assert (finding.kind, finding.partition, finding.offset) == (FindingKind.STATE, entry.partition, entry.offset)
     assert "card-" not in finding.detail
 
 
@@ -113,7 +113,7 @@ def test_a_profile_that_cannot_be_read_is_found(value):
     log = written(payments())
     *_, entry = last_rows(log).values()
     (finding,) = verified(altered(log, entry, value=value)).findings
-    assert (finding.kind, finding.detail) == (Kind.STATE, "the profile cannot be read")
+    assert (finding.kind, finding.detail) == (FindingKind.STATE, "the profile cannot be read")
 
 
 def test_a_profile_of_a_card_without_decisions_is_found():
@@ -121,7 +121,7 @@ def test_a_profile_of_a_card_without_decisions_is_found():
     *_, entry = last_rows(log).values()
     log.entries["changelog", 0].append(entry._replace(partition=0, offset=900, key=b'card-x|"profile"'))
     (finding,) = verified(log).findings
-    assert (finding.kind, finding.offset) == (Kind.STATE, 900)
+    assert (finding.kind, finding.offset) == (FindingKind.STATE, 900)
 
 
 def test_a_row_without_its_processed_offset_is_found():
@@ -191,7 +191,7 @@ def volume_of(log: Written, number: int, upto: int) -> LocalState:
 
 def compared(log: Written, number: int, volume: LocalState) -> Report:
     findings = Findings()
-    scope = StateScope(NAMES["transactions"], "changelog", number, ALL, is_cut=False)
+    scope = StateScope(NAMES["transactions"], "changelog", number, ALL, is_truncated=False)
     compare_volume(scope, volume, log.of("changelog", number), findings)
     return findings.report()
 
@@ -217,7 +217,7 @@ def test_what_differs_on_a_volume_is_found():
     more.rows[b'card-x|"profile"'] = b"x"
     for volume in (changed, lost, more):
         (finding,) = compared(log, number, volume).findings
-        assert (finding.kind, finding.partition, finding.offset) == (Kind.STATE, number, last)
+        assert (finding.kind, finding.partition, finding.offset) == (FindingKind.STATE, number, last)
 
 
 def crc(text: str) -> int:

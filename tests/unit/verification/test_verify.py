@@ -8,7 +8,7 @@ import pytest
 from support.replayed import copy
 
 from fraud_service.domain.records import decode_score
-from fraud_service.verification.report import Kind, Report
+from fraud_service.verification.report import FindingKind, Report
 from fraud_service.verification.verify import VerifyOptions, verify
 
 
@@ -68,7 +68,7 @@ def test_an_altered_decision_is_reported_with_its_place_and_its_difference(log, 
     entry = next(one for one in altered.on("scores") if b'"outcome":"review"' in one.value)
     altered.replace(entry, value=entry.value.replace(b'"outcome":"review"', b'"outcome":"approve"'))
     report = verified(altered)
-    (finding,) = [one for one in report.findings if one.kind is Kind.OUTCOME]
+    (finding,) = [one for one in report.findings if one.kind is FindingKind.OUTCOME]
     assert report.found == {"outcome": 1, "unexpected": 1}  # its alert has no flagged score any more
     identity = decode_score(entry.value).transaction_id.encode()
     places = [
@@ -87,7 +87,7 @@ def test_a_score_without_its_transaction_is_reported_once_on_its_own_topic(log, 
     for one in altered.on("transactions"):
         if (one.key, lost.transaction_id.encode() in (one.value or b"")) == (entry.key, True):
             altered.remove(one)
-    (finding, *_) = [one for one in verified(altered).findings if one.kind is Kind.UNEXPECTED]
+    (finding, *_) = [one for one in verified(altered).findings if one.kind is FindingKind.UNEXPECTED]
     assert (finding.topic, finding.partition, finding.offset) == entry[:3]
 
 
@@ -95,7 +95,7 @@ def test_a_score_that_cannot_be_read_is_reported_on_its_own_topic(log, verified)
     altered = copy(log)
     entry = altered.on("scores")[40]
     altered.replace(entry, value=b"{")
-    found = [one for one in verified(altered).findings if one.kind is Kind.UNREADABLE]
+    found = [one for one in verified(altered).findings if one.kind is FindingKind.UNREADABLE]
     assert [(one.topic, one.partition, one.offset) for one in found] == [entry[:3]]
 
 
@@ -112,7 +112,7 @@ def test_a_snapshot_that_differs_from_the_rebuilt_one_is_reported(log, verified)
     altered = copy(log)
     entry = next(one for one in altered.on("risk") if one.value)
     altered.replace(entry, value=entry.value[:-1] + bytes([entry.value[-1] ^ 1]))
-    found = [one.detail for one in verified(altered).findings if one.kind is Kind.SNAPSHOT]
+    found = [one.detail for one in verified(altered).findings if one.kind is FindingKind.SNAPSHOT]
     version, row = entry.header("fraud-snapshot"), entry.key.decode()
     assert found == [f"snapshot {version} differs from the rebuilt one: risk row {row} differs"]
 

@@ -8,7 +8,7 @@ from fraud_service.domain.decision import Outcome, Policy
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.records import decode_score
 from fraud_service.verification import replay, what_if
-from fraud_service.verification.comparison import ChangedDecision, Truth, payment, summary
+from fraud_service.verification.comparison import ChangedDecision, Truth, payment_identity, summarise
 from fraud_service.verification.decisions import TimeRange
 
 
@@ -83,7 +83,7 @@ def test_value_and_bothered_cards_are_counted_on_known_labels():
         row("6", "e", 6.0, "-!"),
     ]
     truth = {("a", "1"): True, ("b", "2"): False, ("b", "3"): False, ("c", "4"): True, ("d", "5"): False}
-    figures = summary(rows, Truth({}, truth), {}, 0)
+    figures = summarise(rows, Truth({}, truth), {}, 0)
     gained, lost = figures.all.gained, figures.all.lost
     assert (gained.alerts, gained.frauds, gained.value, gained.cards_bothered, gained.unlabelled) == (4, 1, 10.0, 1, 1)
     assert (lost.alerts, lost.frauds, lost.value, lost.cards_bothered) == (1, 1, 2000.0, 0)
@@ -97,5 +97,5 @@ def test_an_example_of_one_payment_does_not_label_another_under_its_id():
         ChangedDecision(0, "c", "t", "m", amount, "DE", 0.5, Outcome.APPROVE, "", 0.5, Outcome.REVIEW, "A")
         for amount in (1.0, 9999.0)
     )
-    truth = Truth({payment(dear): True}, {("c", "t"): False})
+    truth = Truth({payment_identity(dear): True}, {("c", "t"): False})
     assert (truth.of(cheap), truth.of(dear)) == (False, True)

@@ -19,7 +19,7 @@ Ranges = dict[int, OffsetRange]
 Offsets = dict[int, int | None]
 
 
-class OffsetCut(NamedTuple):
+class CapturedOffsets(NamedTuple):
     """Offsets by role of the topic and partition.
 
     `present` is everything on a topic, `checked` leaves out records from before `--since` and records whose
@@ -47,9 +47,9 @@ def topic_names(settings: Settings) -> dict[str, str]:
     return names | {"changelog": changelog}
 
 
-def capture_cut(
+def capture_offsets(
     settings: Settings, reader: TopicReader, since: int | None, findings: Findings, *, with_state: bool
-) -> OffsetCut:
+) -> CapturedOffsets:
     """Capture offsets in an order in which every processed input has its outputs, and every output its input.
 
     | step | captured | why then |
@@ -63,14 +63,14 @@ def capture_cut(
     """
     names = topic_names(settings)
     present = {"changelog": stable_ranges(settings, reader, names["changelog"]) if with_state else {}}  # step 1
-    open_alerts = {number: span.end for number, span in reader.spans(names["alerts"]).items()}  # step 2
+    open_alerts = {number: span.end for number, span in reader.offset_ranges(names["alerts"]).items()}  # step 2
     processed = committed_offsets(settings, settings.scorer_group, reader, names["transactions"])  # step 3
     learned_labels = committed_offsets(settings, settings.learner_group, reader, names["labels"])
     learned_scores = committed_offsets(settings, settings.learner_group, reader, names["scores"])
     for role in ("dead_letters", "scores", "alerts"):  # step 4
         present[role] = stable_ranges(settings, reader, names[role])
     for role in ("snapshots", "risk", "labelled", "labels", "transactions"):  # step 5
-        present[role] = reader.spans(names[role])
+        present[role] = reader.offset_ranges(names[role])
     _require_equal_counts({names[role]: present[role] for role in ("transactions", "scores", "alerts")})
     moments = {} if since is None else dict.fromkeys(present["transactions"], since)  # step 6
     for role in ("transactions", "scores"):
@@ -82,16 +82,18 @@ def capture_cut(
     for role in ("dead_letters", "labels", "labelled"):
         since_by_partition = {} if since is None else dict.fromkeys(present[role], since)
         checked[role] = _without_older(reader, names[role], present[role], since_by_partition)
-    alerts_moments = _expired_until(reader, names["alerts"], reader.spans(names["alerts"]), findings)
-    signed = {} if since is None else {role: reader.since(names[role], since)[0] for role in ("snapshots", "risk")}
-    return OffsetCut(
+    alerts_moments = _expired_until(reader, names["alerts"], reader.offset_ranges(names["alerts"]), findings)
+    signed = (
+        {} if since is None else {role: reader.offsets_since(names[role], since)[0] for role in ("snapshots", "risk")}
+    )
+    return CapturedOffsets(
         present, checked, open_alerts, processed, learned_labels, learned_scores, moments, alerts_moments, signed
     )
 
 
 def _without_older(reader: TopicReader, topic: str, ranges: Ranges, moments: dict[int, int]) -> Ranges:
     """Cut off the records that are older than the moment of their partition."""
-    begins = reader.since(topic, moments) if moments else {}
+    begins = reader.offsets_since(topic, moments) if moments else {}
     return {
         number: OffsetRange(min(max(span.begin, begins.get(number, 0)), span.end), span.end)
         for number, span in ranges.items()
