@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class LenientKeyring(Keyring, frozen=True):
-    """Accepts unsigned or unbound records that processes reject, because the operator vouches for them."""
+    """A keyring that also accepts unsigned or unbound records, because the operator vouches for them."""
 
     unsigned: bool = False
     unbound: bool = False
@@ -60,17 +60,17 @@ def re_sign(settings: Settings, *, unsigned: bool, unbound: bool, really: bool) 
     """
     keyring = require_keyring(settings)
     consumer_groups.require_stopped(settings, settings.learner_group)
-    guard = LenientKeyring(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
-    gate = model_topic.ReplayGuard(guard)
-    models = _models_in_use(model_topic.promoted(settings, gate))
-    rows = _last(settings, "risk", guard)
-    snapshots = _recent(_last(settings, "snapshots", guard))
+    lenient = LenientKeyring(keyring.keys, keyring.active, keyring.deployment, unsigned=unsigned, unbound=unbound)
+    guard = model_topic.ReplayGuard(lenient)
+    models = _models_in_use(model_topic.promoted(settings, guard))
+    rows = _last(settings, "risk", lenient)
+    snapshots = _recent(_last(settings, "snapshots", lenient))
     yield f"with key {keyring.active}: {len(models)} models, {len(rows)} risk rows, {len(snapshots)} snapshots"
     if not really:
         yield "nothing was done: add --yes to do it"
         return
     if models:
-        model_topic.publish_all(settings, gate, models)
+        model_topic.publish_all(settings, guard, models)
     for role, entries in (("risk", rows), ("snapshots", snapshots)):
         sender.produce_all(settings, (_signed(keyring, role, entry) for entry in entries))
     yield "done"

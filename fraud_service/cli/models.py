@@ -1,4 +1,4 @@
-"""Commands that train, judge and choose models."""
+"""Commands that train, evaluate and promote models."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def refit(
 ) -> None:
     """Train a new pretrained model on the labels known by now, and promote it to all pods if it is better.
 
-    Both models are measured on the last seven labelled days. The new model has not seen them.
+    Both models are measured on the last seven labelled days. The new model is not trained on them.
     """
     from fraud_service.admin import models
     from fraud_service.admin import refit as run

@@ -1,4 +1,4 @@
-"""Commands that read the log back: verify, replay, explain, state and snapshots. They join no consumer group."""
+"""Commands that verify and explain the topics: verify, replay, explain, state and snapshots. They join no group."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class LearningSettings(_Group):
     )
 
     @model_validator(mode="after")
-    def _features_outlive_maturity(self) -> Self:
+    def _retention_covers_maturity(self) -> Self:
         if self.label_retention < self.label_maturity:
             raise ValueError(
                 f"FRAUD_LABEL_RETENTION={format_duration(self.label_retention)} is shorter than "

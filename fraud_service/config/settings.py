@@ -136,7 +136,7 @@ def _reject_unknown_names() -> None:
 
 
 def _is_text(value: str) -> bool:
-    """Say whether a variable is UTF-8. Python reads other bytes as surrogates, which end the process in librdkafka."""
+    """Return whether a variable is UTF-8. Python reads other bytes as surrogates, and librdkafka crashes on these."""
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 

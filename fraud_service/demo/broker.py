@@ -110,7 +110,7 @@ def free_loopback_port() -> int:
 
 
 def wait_for_broker(bootstrap: str, *, timeout_s: float, exit_code: Callable[[], int | None]) -> str | None:
-    """Wait at most `timeout` seconds until a broker answers an admin client.
+    """Wait at most `timeout_s` until a broker answers an admin client.
 
     `exit_code` returns the exit code of the broker's process, None while it runs. Returns None when the broker
     answered, otherwise what went wrong.
@@ -131,7 +131,7 @@ def wait_for_broker(bootstrap: str, *, timeout_s: float, exit_code: Callable[[],
 
 
 def end_process(process: subprocess.Popen[bytes], *, timeout_s: float) -> None:
-    """End a child process with SIGTERM, after `timeout` seconds with SIGKILL, and reap it."""
+    """End a child process with SIGTERM, after `timeout_s` with SIGKILL, and reap it."""
     if process.poll() is None:
         process.terminate()
         try:

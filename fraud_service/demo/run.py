@@ -1,4 +1,4 @@
-"""Run the demo: start the service, feed it, draw it, and stop it in order whatever ends it."""
+"""Run the demo: start the service, feed it, draw it, and stop it in order, also after an error or a signal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PLAIN_FRAME_S: Final = 5.0
 READ_TIMEOUT_S: Final = 0.05
 ASSIGN_TIMEOUT_S: Final = 30.0
 DRAIN_TIMEOUT_S: Final = 15.0  # until the service has scored every transaction
-QUIET_S: Final = 1.5  # without a record for so long, the learner has finished
+QUIET_S: Final = 1.5  # the learner has finished after this time without a record
 LABEL_DELAY_MS: Final = 7 * DAY  # for a history without label times; the simulator always has them
 
 

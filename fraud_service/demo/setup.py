@@ -1,4 +1,4 @@
-"""What the demo starts: a plan, settings of its own, topics, and scorer and learner as processes.
+"""Set up the demo: its plan, settings and topics, and scorer and learner as processes.
 
 The processes run the real command line in sessions of their own. So Ctrl-C in a terminal reaches only the demo, which
 then stops the processes in order.
@@ -198,7 +198,7 @@ def require_reachable(settings: Settings, stop: Event) -> None:
         )
 
 
-def delete_topics(settings: Settings, tell: Callable[[str], None]) -> None:
+def delete_topics(settings: Settings, report: Callable[[str], None]) -> None:
     """Delete the demo's topics on the user's Kafka, and report those that could not be deleted.
 
     The brokers delete the offsets with the topics, and a consumer group when it is empty.
@@ -211,7 +211,7 @@ def delete_topics(settings: Settings, tell: Callable[[str], None]) -> None:
         if error is not None and error.args[0].name() != "UNKNOWN_TOPIC_OR_PART":
             left.append(f"{name} ({_reason(error)})")
     if left:
-        tell(f"These topics could not be deleted, please delete them: {', '.join(left)}")
+        report(f"These topics could not be deleted, please delete them: {', '.join(left)}")
 
 
 def _reason(error: BaseException) -> str:

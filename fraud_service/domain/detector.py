@@ -130,7 +130,7 @@ class Detector:
     ) -> list[Assessment]:
         """Decide on recorded features, without profiles: return one assessment per transaction, in order.
 
-        `features` and `reused` have one entry per transaction. `reused` tells whether another payment of the card had
+        `features` and `reused` have one entry per transaction. `reused` is whether another payment of the card had
         its id, which only a profile knows.
         """
         candidates = []

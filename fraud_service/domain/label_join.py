@@ -1,8 +1,8 @@
-"""The label join: scored transactions wait here for their labels.
+"""Join labels with scored transactions.
 
 A label may arrive late, twice, before its transaction, or never, and it may contradict an earlier one. A transaction
-without a label counts as genuine at label maturity. All times are event times. A list for each snapshot boundary names
-the transactions that become due, so an idle card needs no timer.
+without a label counts as legitimate at label maturity. All times are event times. A list for each boundary names the
+transactions that become due, so an idle card needs no timer.
 
 Payments of one card under one transaction id share a row, with an entry for each. A label names only the id. It applies
 to the first payment, and to every other payment that was made by the time of the label.
@@ -147,7 +147,7 @@ class LabelJoin:
         if not entries:
             self._keep_early(known, key, closed)
             return False
-        # A label does not apply to a later payment: an old genuine label must not clear a new payment.
+        # A label does not apply to a later payment: an old legitimate label must not clear a new payment.
         labelled = [entries[0], *(other for other in entries[1:] if other.timestamp <= known.known_at)]
         scheduled = {self._due_boundary(one, entry.timestamp, closed) for entry in entries for one in entry.waiting}
         changed = [entry for entry in labelled if _with_label(entry.waiting, known) != entry.waiting]
@@ -228,7 +228,7 @@ class LabelJoin:
         entry at the boundary             effect
         ================================  ==========================================
         a label became known              an example, if it changes what was trained
-        label maturity, never labelled    a genuine example
+        label maturity, never labelled    a legitimate example
         label retention is over           the entry is removed
         ================================  ==========================================
         """

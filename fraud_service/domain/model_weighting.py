@@ -1,4 +1,4 @@
-"""How much weight the online model gets: the better it ranks recently labelled transactions, the more.
+"""Choose the weight of the online model by its ranking of recently labelled transactions.
 
 The comparison uses average precision, because log loss hardly moves when fraud is rare. It is computed from histograms
 of logits: their size does not depend on the number of labels, and the order of labels does not matter.

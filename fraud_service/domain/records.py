@@ -228,7 +228,7 @@ def alert_id(transaction: Transaction) -> str:
 
 
 def readable_examples(values: Iterable[bytes]) -> Iterator[LabelledRecord]:
-    """Decode labelled records; skips foreign ones: otherwise one of them would stop every reader until it expires."""
+    """Decode labelled records, and skip records of another format, because one of them would stop every reader."""
     for value in values:
         with suppress(InvalidRecord):
             yield decode_labelled(value)

@@ -1,4 +1,4 @@
-"""The snapshot record: what labels taught up to an event-time boundary. The store selects one for each transaction."""
+"""The snapshot: the learned state up to an event-time boundary. The store selects one for each transaction."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_PENDING: Final = 1_000  # the newest pending snapshots are always kept; a st
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What labels taught up to the boundary `as_of`. Equal versions have equal bits. Times are epoch milliseconds.
+    """The learned state up to the boundary `as_of`. Equal versions have equal bits. Times are epoch milliseconds.
 
     Transactions use it from the event time `effective_from` on. `interval_ms` is the time between boundaries. `model`
     is the version of the pretrained model that the online model belongs to. `examples` counts the labelled examples so
@@ -144,7 +144,7 @@ class SnapshotStore:
     """Holds the snapshots received so far; `at` returns the one that is active at an event time.
 
     The records of the two broadcast topics arrive in any order. A snapshot becomes active as a whole: when all its risk
-    rows have arrived and the table has the digest that it names. Superseded snapshots stay for `kept` milliseconds of
+    rows have arrived and the table has the digest that it names. Superseded snapshots stay for `kept_ms` of
     event time. `incomplete` lists the versions that could not become active.
 
     One writer thread calls `receive_*` and `apply_received`. Any thread may call `at`.

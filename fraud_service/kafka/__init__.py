@@ -1,1 +1,1 @@
-"""Kafka clients and topics, through confluent-kafka alone. Nothing here knows Quix."""
+"""Kafka clients and topics on confluent-kafka alone, without Quix."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 PARTITIONER: Final = "murmur2"  # librdkafka's own default (crc32) would send a card's transactions and labels apart
-PARTITION_BY_KEY: Final = -1  # tells librdkafka to choose the partition by the hash of the key
+PARTITION_BY_KEY: Final = -1  # librdkafka chooses the partition by the hash of the key
 
 
 def murmur2_partition(key: bytes, partitions: int) -> int:

@@ -1,4 +1,4 @@
-"""Send records, and know that the broker has them."""
+"""Send records, and wait until the broker has acknowledged them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Sender:
         if left or self._rejections:
             reason = self._rejections[0] if self._rejections else f"no answer within {FLUSH_TIMEOUT_S:.0f} s"
             raise FatalStreamError(
-                f"the broker did not accept {left + len(self._rejections)} records: {reason}. Look after the brokers"
+                f"the broker did not accept {left + len(self._rejections)} records: {reason}. Check the brokers"
             )
 
     def _on_delivery(self, error: Any, _: Any) -> None:

@@ -90,9 +90,7 @@ def read_to_end(
                 for (topic, number), end in ends.items()
                 if positions.get((topic, number), 0) < end
             )
-            raise error(
-                f"the broker sent nothing for {timeout_s:.0f} s: {late}. Look after the brokers, then try again"
-            )
+            raise error(f"the broker sent nothing for {timeout_s:.0f} s: {late}. Check the brokers, then try again")
         yield poll_available(consumer, max_messages, poll_s)
 
 

@@ -60,7 +60,7 @@ class Deadline:
         self._at = time.monotonic() + self._timeout_s
 
     def has_passed(self) -> bool:
-        """Say whether the time is over."""
+        """Return whether the time is over."""
         return time.monotonic() >= self._at
 
 
@@ -105,7 +105,7 @@ def retry_transient(what: str, request: Callable[[], T]) -> T:
             if deadline.has_passed():
                 raise ClusterUnavailable(
                     f"{what}, for {RETRY_TIMEOUT_S:.0f} s: {reason.str()}. A coordinator or the leader of a topic is "
-                    "missing: look after the brokers, then start again"
+                    "missing: check the brokers, then start again"
                 ) from error
             log.warning("waiting_for_the_cluster", what=what, reason=reason.str())
         time.sleep(RETRY_POLL_S)

@@ -1,8 +1,8 @@
 """The artifact of a pretrained model: a folder with a manifest, the model as ONNX, and its trees for explanations.
 
 An artifact may come from an attacker, and ONNX can read files and run any operator. So `read` and `unpack` check the
-sizes, then the SHA-256 digests in the manifest, then the trees. At last, the ONNX must be byte for byte the graph that
-`onnx_graph` writes for these trees. They raise `ModelError` if a check fails.
+sizes, then the SHA-256 digests in the manifest, then the trees. Last, they compare the ONNX byte for byte with the
+graph that `onnx_graph` writes for these trees. They raise `ModelError` if a check fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ends of the learner's inputs: the learner reads up to them before it closes a boundary."""
+"""Find the end offsets of the learner's inputs. The learner reads up to them before it closes a boundary."""
 
 from __future__ import annotations
 

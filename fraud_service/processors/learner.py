@@ -1,9 +1,9 @@
-"""The learner: scores and labels in; labelled examples, risk and snapshots out.
+"""Learn from scores and labels: publish labelled examples, risk and snapshots.
 
 One process owns all partitions, always exactly-once: examples, snapshots, state and offsets are one transaction. Event
-time comes from the scores. When it passes a boundary, the learner first reads everything that both inputs held by then
-(`EndOffsetBarrier`), and only then closes the boundary. So the snapshot contains every label that arrived in time,
-whatever the order in which the partitions were read.
+time comes from the scores. When it passes a boundary, the learner first reads both inputs up to
+their present ends (`EndOffsetBarrier`). Then it closes the boundary. So the snapshot contains every label that arrived
+in time, whatever the order in which the partitions were read.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class LearnerProcessor:
         self._forget_state()
 
     def _forget_state(self) -> None:
-        """Drop the cached state: another process may change the stored one before this process gets it back."""
+        """Drop the cached state, because another process may change the stored state after a rebalance."""
         self._state: LearnerState | None = None
         self._barrier: EndOffsetBarrier | None = None
         self._event_times: dict[int, int] = {}  # newest event time, by partition
@@ -287,10 +287,10 @@ class LearnerProcessor:
             self._newest = int(self._examples.get(WATERMARK_KEY) or b"-1")
         return self._newest
 
-    def _advance_watermark(self, interval_ms: int) -> None:
-        """Store the newest interval: otherwise a restarted learner would lack it until the next score."""
-        if interval_ms > self._passed:
-            self._set_watermark(interval_ms)
+    def _advance_watermark(self, interval: int) -> None:
+        """Store the number of the newest interval, so that a restarted learner has it before the next score."""
+        if interval > self._passed:
+            self._set_watermark(interval)
 
     def _set_watermark(self, interval: int) -> None:
         self._newest = interval
@@ -313,7 +313,7 @@ class LearnerProcessor:
             self._barrier = EndOffsetBarrier(newest, ends)
         if not self._has_passed(self._barrier):
             return
-        self._models.update(True)  # noqa: FBT003 - a model promoted before the boundary counts for it
+        self._models.update(True)  # noqa: FBT003 - a model promoted before the boundary trains it
         deadline = Deadline(MAX_TICK_S)
         while self._now.closed < self._barrier.until and not deadline.has_passed():
             if self._sweep(self._now.closed + 1):
@@ -323,7 +323,7 @@ class LearnerProcessor:
         self._stream.commit()  # scorers wait for it
 
     def _has_passed(self, barrier: EndOffsetBarrier) -> bool:
-        """Whether everything before the barrier is read. A partition with a score past the boundary needs no more."""
+        """Whether each input is read up to the barrier. For scores, a score past the boundary is enough."""
         boundary = barrier.until * self._schedule.interval_ms
         waiting = [
             (topic, number)

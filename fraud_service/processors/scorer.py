@@ -1,4 +1,4 @@
-"""The scorer: transactions in; scores, alerts and dead letters out. It wraps `Detector.assess`."""
+"""Score transactions: publish scores, alerts and dead letters. Wraps `Detector.assess`."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class ScorerProcessor:
                 outputs[place].append(dead_letter(message, error, is_known_clean=is_known_clean))
         if readable and self._snapshots.is_behind(max(transaction.timestamp for *_, transaction in readable)):
             self._refresh()
-        for part in _apart(readable):
+        for part in _split_by_partition(readable):
             assessments = self._assess(part, state_of)
             for (place, message, _), assessment in zip(part, assessments, strict=True):
                 outputs[place].extend(_outputs(assessment, message.key))
@@ -127,7 +127,7 @@ class ScorerProcessor:
         self._metrics.latency.observe_all([max(now - timestamp / 1000, 0.0) for timestamp in timestamps])
 
 
-def _apart(readable: Sequence[Readable]) -> Iterator[list[Readable]]:
+def _split_by_partition(readable: Sequence[Readable]) -> Iterator[list[Readable]]:
     """Split a batch where a card appears on a second partition, because it has another profile there."""
     part: list[Readable] = []
     partitions: dict[str, int] = {}

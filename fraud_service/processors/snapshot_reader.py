@@ -131,7 +131,7 @@ class SnapshotReader:
             self._next_refresh = time.monotonic() + OUTAGE_POLL_S
 
     def _has_applied(self, ends: Ends) -> bool:
-        # A transaction ends on one topic before the other, so rows of a snapshot can still be on their way.
+        # A transaction ends on one topic before the other, so rows of a snapshot may arrive later.
         return has_reached(ends, self._applied) and not self._store.is_waiting_for_rows
 
     def raise_failure(self) -> None:

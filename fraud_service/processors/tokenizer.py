@@ -1,6 +1,7 @@
-"""The tokenizer: raw messages in; the same messages with tokens for card numbers out. It wraps `Tokenizer.tokenize`.
+"""Copy raw messages to the inputs, with tokens for card numbers. Wraps `Tokenizer.tokenize`.
 
-It is the only process that reads card numbers. It runs inside the card-data environment, and it has no state.
+The tokenizer is the only process that reads card numbers. It runs inside the card-data environment, without
+state.
 """
 
 from __future__ import annotations

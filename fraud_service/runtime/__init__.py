@@ -1,4 +1,4 @@
-"""Everything that knows Quix: the application, its state, batches, health and metrics."""
+"""Run a stream on Quix: the application, its state, batches, health checks and metrics."""
 
 import warnings
 from contextlib import suppress

@@ -271,7 +271,7 @@ class StalledFetchDetector:
 
 
 def update_state_gauges(folder: Path, metrics: StreamMetrics) -> None:
-    """Show how much of its volume the local state takes.
+    """Set the gauges of the local state and its volume.
 
     A partition has few files, so this is quick. When the volume does not answer, the gauges keep their values: the
     stream itself detects a broken volume.

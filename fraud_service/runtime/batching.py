@@ -63,7 +63,7 @@ class Batches:
         self._collected: list[Received] = []
 
     def tick(self, timeout_s: float) -> bool:
-        """Wait up to `timeout` seconds for a message, then process all that have arrived; return whether any had.
+        """Wait up to `timeout_s` for a message, then process all that have arrived; return whether any had.
 
         An idle tick commits early. Messages are polled one by one, because a rebalance happens inside a poll. So the
         messages collected before it are processed before the partitions are revoked.

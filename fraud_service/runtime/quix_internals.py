@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from quixstreams.state.recovery import RecoveryPartition
 
 COMMIT_TIMEOUT_S: Final = 10.0  # shorter than the liveness probe's silence, so an outage does not look like a hang
-CLOSE_TIMEOUT_S: Final = 1.0  # for a client that gives up by itself to say so
+CLOSE_TIMEOUT_S: Final = 1.0  # extra time for the timeout error of the client itself
 
 
 class ExtensibleApplication(Application):  # type: ignore[misc]
@@ -156,7 +156,7 @@ class CheckpointClock:
 
 
 def replace_recovery_loop(state: StateStoreManager, loop: Callable[[], None]) -> RecoveryControl:
-    """Let a loop of ours recover state, and return the parts of Quix's that it needs."""
+    """Replace Quix's recovery loop by ours, and return the parts of Quix's loop that ours needs."""
     manager = state._recovery_manager  # noqa: SLF001
     manager._recovery_loop = loop  # noqa: SLF001
     return RecoveryControl(manager)

@@ -81,10 +81,10 @@ def unambiguous_ascii(data: bytes) -> bytes | None:
         return data
     try:
         data.decode()
-        foreign = data.translate(None, _ASCII).decode()
+        non_ascii = data.translate(None, _ASCII).decode()
     except UnicodeDecodeError:
         return None
-    if not _digit_characters().isdisjoint(foreign) or _NAME_ALONE.search(foreign):
+    if not _digit_characters().isdisjoint(non_ascii) or _NAME_ALONE.search(non_ascii):
         return None
     return data.translate(_WITH_QUESTION_MARKS, _CONTINUATION_BYTES)
 

@@ -86,7 +86,7 @@ class Keyring(msgspec.Struct, frozen=True):
     def _signature(
         self, secret: bytes, role: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
     ) -> bytes:
-        """Return the signature. MessagePack separates the parts and tells None from empty, so records never collide."""
+        """Return the signature. MessagePack separates the parts, and None from empty, so records never collide."""
         ours = [header for header in headers if header[0].startswith(HEADER_PREFIX)]
         place = (role,) if self.deployment is None else (self.deployment, role)
         content = msgspec.msgpack.encode((*place, key, value, ours))

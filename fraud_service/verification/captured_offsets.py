@@ -92,7 +92,7 @@ def capture_offsets(
 
 
 def _without_older(reader: TopicReader, topic: str, ranges: Ranges, moments: dict[int, int]) -> Ranges:
-    """Cut off the records that are older than the moment of their partition."""
+    """Leave out the records that are older than the moment of their partition."""
     begins = reader.offsets_since(topic, moments) if moments else {}
     return {
         number: OffsetRange(min(max(span.begin, begins.get(number, 0)), span.end), span.end)
@@ -109,8 +109,8 @@ def _expired_until(reader: TopicReader, topic: str, ranges: Ranges, findings: Fi
             moments[number] = LATEST if first is None else first.timestamp
     if moments:
         findings.note(
-            f"{topic} has lost older records in {len(moments)} of {len(ranges)} partitions: what belongs to them "
-            "was not verified"
+            f"{topic} has lost older records in {len(moments)} of {len(ranges)} partitions: their counterparts "
+            "were not verified"
         )
     return moments
 

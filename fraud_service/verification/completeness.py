@@ -1,4 +1,4 @@
-"""Every input has exactly one score or dead letter, every flagged score exactly one alert, all in the order of the log.
+"""Check that every input has one score or dead letter, and every flagged score one alert, in the order of the log.
 
 Scores and alerts are in the partition of the same number as their inputs, and in the same order.
 Reading the three side by side proves completeness and the order of each card's transactions, in bounded memory.
@@ -70,8 +70,8 @@ class UnmatchedRecords:
     def resolve(self, findings: Findings) -> None:
         """Match across partitions, and report what is left.
 
-        A producer with another partitioner than murmur2 of the card puts an input where its score is not. Such a card
-        may have a profile in two partitions.
+        A producer without murmur2 may send an input to another partition than the earlier inputs of its card. Such a
+        card may have a profile in two partitions.
         """
         for key, inputs in self.inputs.items():
             scores = self.scores.get(key, [])
@@ -185,7 +185,7 @@ class CompletenessCheck:
         if found is None:
             if score.timestamp <= max(self._scope.incomplete_until_ms, self._scope.alerts_incomplete_until_ms):
                 self._findings.count("alerts_expired")
-            elif not had_alert:  # otherwise the second score is what is wrong
+            elif not had_alert:  # otherwise the second score is the fault
                 self._findings.add(FindingKind.MISSING, score, "a flagged transaction has no alert")
             return
         (entry, alert), in_order = found
@@ -245,7 +245,7 @@ class PaymentsById:
         self._payments: OrderedDict[int, set[int]] = OrderedDict()
 
     def repeats_another(self, record: ScoreRecord) -> bool:
-        """Add the next score, and say whether it repeats a payment that was never scored under its id."""
+        """Add the next score; return whether it repeats a payment that was never scored under its id."""
         name, payment = hash((record.card_id, record.transaction_id)), hash(facts(record))
         if record.is_duplicate:
             return name in self._payments and payment not in self._payments[name]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fraud_service.verification.matching import Head, Pair
 
 MAX_BATCH: Final = 1024
-FIRST_FEATURES: Final = b'"card_age_days":0.0,"hours_since_last":720.0'  # how the features of an unknown card begin
+FIRST_FEATURES: Final = b'"card_age_days":0.0,"hours_since_last":720.0'  # the first features of an unknown card
 NUMBERS: Final = ("score", "pretrained_logit", "online_logit", "online_weight", "pretrained", "online")
 
 
@@ -204,7 +204,7 @@ class DecisionVerifier:
                 self.counts["unproved"] += 1
                 return
         if FIRST_FEATURES in score and (transaction.card_id in batch.cards or transaction.card_id in self.profiles):
-            # The scorer did not know the card any more, as after an erasure.
+            # The scorer had lost the profile of the card, for example after an erasure.
             yield from self._assess(self._rebuilt)
             self.counts["cards_forgotten"] += self.profiles.pop(transaction.card_id, None) is not None
         # A duplicate names the snapshot of the first decision, but it is not scored: it fits into any batch.

@@ -1,4 +1,4 @@
-"""Check what was learned: every label used or rejected, no example trained twice, every snapshot whole and in order."""
+"""Check labels, labelled examples and snapshots: none is lost, trained twice, altered or out of order."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class DeadLetterIndex:
     def add(self, entries: Iterable[Record], findings: Findings | None = None, begin: int = 0) -> None:
         """Index one partition of dead letters, and check it.
 
-        A second letter of one input is wrong, and so are foreign records, invalid redrive marks and second marks.
+        Reports a second letter of one input, records of another format, invalid redrive marks and second marks.
         Findings about records before the offset `begin` are left out.
         """
         parser, redriven = DeadLetterParser(), set[int]()
@@ -188,7 +188,7 @@ def _reject(rejected: list[str], entry: Record, error: FraudServiceError) -> Non
 
 
 def index_dead_letters(reader: TopicReader, settings: Settings) -> DeadLetterIndex:
-    """Index every dead letter; skips foreign records."""
+    """Index every dead letter; skips records of another format."""
     index = DeadLetterIndex()
     for partition in reader.offset_ranges(settings.topics.dead_letters):
         index.add(reader.read(settings.topics.dead_letters, partition))

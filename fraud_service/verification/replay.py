@@ -1,7 +1,7 @@
 """Replay the live topics: recompute every decision, with one process for each share of the partitions.
 
-The ends of the scores are read before those of the inputs, and snapshots after both. So every score that is read has
-its transaction and its snapshot. With `--resume`, a folder has the plan, the results of finished partitions and the
+The replay reads the ends of the scores first, then those of the inputs, then the snapshots. So every score has its
+transaction and its snapshot. With `--resume`, a folder has the plan, the results of finished partitions and the
 checkpoints of the others. A replay that was stopped continues from them.
 """
 
@@ -64,12 +64,12 @@ class ReplayResult(msgspec.Struct, frozen=True):
 
 
 class ResumeFolder(NamedTuple):
-    """The plan, results and checkpoints of a replay, each in a file. Without a path nothing is kept."""
+    """The plan, results and checkpoints of a replay, each in a file. Without a path, it stores nothing."""
 
     path: Path | None = None
 
     def plan(self, asked: Plan) -> Plan:
-        """Return the plan that is kept, with the ends it started with. Without one, keep the given plan.
+        """Return the stored plan, with the end offsets of the first run. Without one, store the given plan.
 
         Raises `ConfigurationError` when the folder has another replay, or cannot be read or written.
         """
@@ -82,7 +82,7 @@ class ResumeFolder(NamedTuple):
         return kept
 
     def read(self, name: str, kind: type[Stored]) -> Stored | None:
-        """Return what is kept under a name; None if there is nothing."""
+        """Read the file of this name; None if there is none."""
         if self.path is None or not (path := self.path / name).exists():
             return None
         try:
@@ -91,7 +91,7 @@ class ResumeFolder(NamedTuple):
             raise ConfigurationError(f"--resume {path}: cannot be read: {error}; remove it to start over") from None
 
     def write(self, name: str, value: msgspec.Struct) -> None:
-        """Keep a value under a name: all of it, or nothing if the process is killed."""
+        """Write a value to the file of this name atomically, so that a killed process leaves no partial file."""
         if self.path is None:
             return
         try:
@@ -103,7 +103,7 @@ class ResumeFolder(NamedTuple):
             raise ConfigurationError(f"--resume {self.path}: cannot be written: {error}") from None
 
     def remove(self, name: str) -> None:
-        """Remove what is kept under a name."""
+        """Remove the file of this name."""
         if self.path is not None:
             (self.path / name).unlink(missing_ok=True)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 
 MAX_WEIGHTS: Final = 10
-MINUTE: Final = "%Y%m%dT%H%M"  # how the version of a snapshot begins
+MINUTE: Final = "%Y%m%dT%H%M"  # the first part of a snapshot version
 MINUTE_LENGTH: Final = 13
 
 

@@ -163,7 +163,7 @@ def compare_volume(scope: StateScope, volume: LocalState, changelog: Iterable[Re
 
 def _fold(pair: Pair, transaction: Transaction, known: bytes | None) -> bytes:
     """Return the profile with one more transaction."""
-    if pair.score is not None and FIRST_FEATURES in (pair.score.value or b""):  # the scorer did not know the card
+    if pair.score is not None and FIRST_FEATURES in (pair.score.value or b""):  # the scorer had no profile
         profile = Profile()
     elif known is None or known == EXPIRED:
         return EXPIRED

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fraud_service.verification.report import Finding, Report
 
 ROLES: Final = ("transactions", "scores", "alerts", "changelog")  # read side by side
-FOLDED: Final = ("transactions", "scores", "dead_letters")  # what state and decisions follow from
+FOLDED: Final = ("transactions", "scores", "dead_letters")  # the inputs of the state and decision checks
 COUNTED_NOTES: Final = {
     "cards_forgotten": "cards became unknown to the scorer: they were erased, or their state was lost or altered",
     "decisions_unproved": "decisions repeat earlier ones that expired: they were not verified",
@@ -99,7 +99,7 @@ class _Scope(NamedTuple):
         return StateScope(*topics, number, self.captured.processed[number], is_truncated=self.is_truncated(number))
 
     def read(self, reader: TopicReader, role: str, number: int, count: Callable[[], None]) -> Iterator[Record]:
-        """Read what is to be checked of a partition; `count` is called for each record."""
+        """Read the records of a partition to check; calls `count` for each."""
         for entry in reader.read(self.names[role], number, *self.span(role, number)):
             count()
             yield entry

@@ -23,7 +23,7 @@ CONTACTLESS_LIMIT: Final = 50.0
 
 # The relative number of payments in each hour of the day, and the share of the day's payments before each hour.
 _ACTIVITY: Final = np.array([2, 1, 1, 1, 1, 3, 8, 18, 28, 34, 38, 46, 52, 46, 38, 36, 42, 52, 56, 46, 32, 20, 11, 5])
-_HAPPENED: Final = np.concatenate([[0], np.cumsum(_ACTIVITY)]) / _ACTIVITY.sum()
+_CUMULATIVE_ACTIVITY: Final = np.concatenate([[0], np.cumsum(_ACTIVITY)]) / _ACTIVITY.sum()
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def usual_amount(people: Cards, card: Ints) -> Floats:
 
 def _time_of_day(chance: Floats, phase: Floats) -> Ints:
     """Map uniform draws to milliseconds after midnight, most of them by day."""
-    hour: Floats = (np.interp(chance, _HAPPENED, np.arange(25.0)) + phase) % 24
+    hour: Floats = (np.interp(chance, _CUMULATIVE_ACTIVITY, np.arange(25.0)) + phase) % 24
     return np.minimum((hour * HOUR).astype(np.int64), DAY - 1)
 
 
@@ -72,8 +72,8 @@ def simulate_payments(world: World, people: Cards, shops: Merchants) -> Rows:
     counts = _poisson(rng, people.rate, world.days)
     card, day = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
     chances = rng.random((len(card), 8)).T
-    merchant = _where_they_pay(people, shops, card, day, chances[:4])
-    amount = _what_they_pay(people, card, TYPICAL[shops.category[merchant]], rng.normal(size=len(card)), chances[4])
+    merchant = _choose_merchants(people, shops, card, day, chances[:4])
+    amount = _draw_amounts(people, card, TYPICAL[shops.category[merchant]], rng.normal(size=len(card)), chances[4])
     online, small = shops.online[merchant], amount < CONTACTLESS_LIMIT
     how, device = chances[6:]
     first, second = people.devices[card].T
@@ -105,7 +105,7 @@ def _poisson(rng: np.random.Generator, rate: Floats, days: int) -> Ints:
     return counts
 
 
-def _where_they_pay(people: Cards, shops: Merchants, card: Ints, day: Ints, chances: Floats) -> Ints:
+def _choose_merchants(people: Cards, shops: Merchants, card: Ints, day: Ints, chances: Floats) -> Ints:
     """Choose merchants: mostly favourites, sometimes any merchant of the country, and abroad during a journey."""
     channel, habit, which, other = chances
     country = people.country[card]
@@ -120,7 +120,7 @@ def _where_they_pay(people: Cards, shops: Merchants, card: Ints, day: Ints, chan
     return np.where(channel < people.online[card], website, terminal)
 
 
-def _what_they_pay(people: Cards, card: Ints, typical: Floats, normal: Floats, chance: Floats) -> Floats:
+def _draw_amounts(people: Cards, card: Ints, typical: Floats, normal: Floats, chance: Floats) -> Floats:
     """Combine the typical amounts of merchant and card. One payment in a hundred is a large purchase."""
     here = 30.0 * (typical / 30.0) ** 0.7
     large = np.where(chance < 0.01, 3.0 + 300.0 * chance, 1.0)  # 3 to 6 times as much

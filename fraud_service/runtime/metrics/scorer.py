@@ -98,15 +98,15 @@ class ScorerMetrics(StreamMetrics):
         """Count a record that failed its check."""
         self.rejected.labels(reason).inc()
 
-    def observe(self, verdicts: Sequence[Assessment]) -> None:
+    def observe(self, assessments: Sequence[Assessment]) -> None:
         """Count the assessments of a batch."""
-        for outcome, count in Tally(verdict.decision.outcome for verdict in verdicts).items():
+        for outcome, count in Tally(assessment.decision.outcome for assessment in assessments).items():
             self._decided[outcome].inc(count)
-        decided = [verdict for verdict in verdicts if not verdict.is_duplicate]
-        self.duplicates.inc(len(verdicts) - len(decided))
-        self.scores.observe_all([verdict.decision.score for verdict in decided])
-        for verdict in decided:
-            decision = verdict.decision
+        decided = [assessment for assessment in assessments if not assessment.is_duplicate]
+        self.duplicates.inc(len(assessments) - len(decided))
+        self.scores.observe_all([assessment.decision.score for assessment in decided])
+        for assessment in decided:
+            decision = assessment.decision
             if decision.is_stale:
                 self.stale.inc()
             if decision.pretrained_logit is None:
@@ -114,16 +114,16 @@ class ScorerMetrics(StreamMetrics):
             if decision.online_logit is None:
                 self.failures.labels("online").inc()
             if decision.is_flagged:
-                self._observe_flagged(verdict)
+                self._observe_flagged(assessment)
 
-    def _observe_flagged(self, verdict: Assessment) -> None:
-        decision = verdict.decision
+    def _observe_flagged(self, assessment: Assessment) -> None:
+        decision = assessment.decision
         if decision.is_id_reused:
             self.reused.inc()
-        self.flagged_amount.labels(self._currency(verdict.transaction.currency)).inc(verdict.transaction.amount)
+        self.flagged_amount.labels(self._currency(assessment.transaction.currency)).inc(assessment.transaction.amount)
         for reason in decision.reasons:
             self.reasons.labels(reason.code).inc()
-        if verdict.contributions is None and NO_MODEL not in decision.reasons:
+        if assessment.contributions is None and NO_MODEL not in decision.reasons:
             self.unexplained.inc()
 
     def _currency(self, currency: str) -> str:

@@ -77,8 +77,8 @@ class Metrics:
 class LagTracker:
     """Measure how far a stream is behind, and how long its newest recovery took.
 
-    The stream writes and the HTTP thread reads; every field is replaced, never changed in place. Both figures are
-    computed when they are read, so the lag of a stream that hangs keeps growing.
+    The stream thread replaces whole fields, because the HTTP thread reads them. The tracker computes both figures at
+    each read, so the lag of a stream that hangs grows.
     """
 
     def __init__(self) -> None:
