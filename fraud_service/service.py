@@ -82,8 +82,9 @@ def _score(settings: Settings, health: Health, metrics: ScorerMetrics, model: On
         health.update(models_loaded=True)
         metrics.cards_limit.set(settings.cards_per_partition)
 
-        def make_processing(_: StreamAccess) -> Processing:
-            processor = scorer.ScorerProcessor(settings, detector, snapshots, metrics, reader.refresh, health.heartbeat)
+        def make_processing(stream: StreamAccess) -> Processing:
+            actual = settings.model_copy(update={"partitions": stream.partitions})
+            processor = scorer.ScorerProcessor(actual, detector, snapshots, metrics, reader.refresh, health.heartbeat)
             hooks = Hooks(
                 on_tick=_snapshot_observer(reader, snapshots, metrics),
                 on_assign=lambda _: metrics.cards.clear(),  # otherwise gauges of revoked partitions would stay

@@ -154,6 +154,11 @@ class DecisionSettings(_Group):
         description="whether a record that seems to contain a card number becomes a dead letter. Set false if your "
         "ids are long numbers. Security codes, PINs and track data are always rejected",
     )
+    reject_wrong_partition: bool = Field(
+        default=True,
+        description="whether a transaction outside the partition of its card (murmur2 of the key) becomes a dead "
+        "letter. If false, the scorer scores it with the state of its card in that partition, usually none",
+    )
     cards_per_partition: int = Field(
         500_000,
         ge=0,

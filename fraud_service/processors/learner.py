@@ -30,11 +30,10 @@ from fraud_service.domain.online_training import (
 from fraud_service.domain.records import decode_score, encode_record
 from fraud_service.domain.snapshot import encode_snapshot
 from fraud_service.domain.time import DAY
-from fraud_service.kafka import partitioner
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, require_content
 from fraud_service.kafka.waiting import Deadline
-from fraud_service.processors.scorer import check_key, check_time
+from fraud_service.processors.scorer import check_key, check_partition, check_time
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
 from fraud_service.runtime.stream import StreamSpec
 from fraud_service.security.card_data import reject_card_data
@@ -245,21 +244,12 @@ class LearnerProcessor:
         label = decode_label(message.value)
         check_key(message.key, label.card_id)
         check_time(label.labelled_at, message.timestamp + self._tolerance_ms, "labelled_at")
-        self._check_partition(label.card_id, message.partition)
+        check_partition(message, len(self._joins))
         self._check_age(label.labelled_at)
         self._rate_limiters[message.partition].check(label, message.timestamp)
         self._metrics.labels.labels(str(label.is_fraud).lower(), label.source).inc()
         if not self._joins[message.partition].add_label(label, self._now.closed):
             self._metrics.early.inc()
-
-    def _check_partition(self, card_id: str, partition: int) -> None:
-        expected = partitioner.murmur2_partition(card_id.encode(), len(self._joins))
-        if partition != expected:
-            raise InvalidEvent(
-                DeadLetterReason.WRONG_PARTITION,
-                f"the label is in partition {partition}, but its card belongs to {expected}: "
-                "set partitioner=murmur2 on its producer",
-            )
 
     def _check_age(self, labelled_at: int) -> None:
         """Reject a label older than the label retention: the learner no longer keeps its transaction."""

@@ -12,6 +12,7 @@ from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, Received, require_content
+from fraud_service.kafka.partitioner import explain_misplaced, murmur2_partition
 from fraud_service.runtime.stream import StreamSpec
 from fraud_service.security.card_data import has_no_card_data, reject_card_data
 
@@ -51,7 +52,7 @@ class ScorerProcessor:
     """Decode and assess a batch, store the profiles, and encode the outputs: a `BatchProcessor`.
 
     Calls `refresh` when a transaction needs a newer snapshot than the store has, because one may just have been
-    published. Calls `heartbeat` before each long step.
+    published. Calls `heartbeat` before each long step. `settings.partitions` is the number that the input topic has.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class ScorerProcessor:
         self._refresh = refresh
         self._tolerance_ms = to_ms(settings.max_clock_skew)
         self._rejects_numbers = settings.reject_pan
+        self._partitions = settings.partitions
+        self._rejects_misplaced = settings.reject_wrong_partition
         self._heartbeat = heartbeat
 
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:
@@ -89,7 +92,9 @@ class ScorerProcessor:
                     self._heartbeat()  # the full check of a message may take long
                     reject_card_data(message.value, message.key, numbers=self._rejects_numbers)
                     is_known_clean = self._rejects_numbers
-                readable.append((place, message, decode_message(message, self._tolerance_ms)))
+                transaction = decode_message(message, self._tolerance_ms)
+                self._check_partition(message)
+                readable.append((place, message, transaction))
             except InvalidEvent as error:
                 self._metrics.dead_letters.labels(error.reason).inc()
                 outputs[place].append(dead_letter(message, error, is_known_clean=is_known_clean))
@@ -103,6 +108,15 @@ class ScorerProcessor:
         each = (time.perf_counter() - start) / len(batch)
         self._metrics.processing.observe_all([each] * len(batch))
         return outputs
+
+    def _check_partition(self, message: Received) -> None:
+        """Count a transaction outside the partition of its card, and reject it unless the settings accept it."""
+        try:
+            check_partition(message, self._partitions)
+        except InvalidEvent:
+            self._metrics.misplaced.inc()
+            if self._rejects_misplaced:
+                raise
 
     def _assess(self, part: Sequence[Readable], state_of: StateAccessor) -> list[Assessment]:
         states = {transaction.card_id: state_of(message) for _, message, transaction in part}
@@ -179,6 +193,13 @@ def check_key(key: bytes | None, card_id: str) -> None:
         raise InvalidEvent(DeadLetterReason.MISSING_KEY, "the message has no key; its key must be the card_id")
     if key != card_id.encode():
         raise InvalidEvent(DeadLetterReason.KEY_MISMATCH, "the key of the message is not its card_id")
+
+
+def check_partition(message: Received, partitions: int) -> None:
+    """Reject an event outside the partition of its key: the state of its card, and its score, are in another one."""
+    key = message.key or b""
+    if murmur2_partition(key, partitions) != message.partition:
+        raise InvalidEvent(DeadLetterReason.WRONG_PARTITION, explain_misplaced(key, message.partition, partitions))
 
 
 def check_time(event_time: int, latest: int, field: str) -> None:

@@ -120,10 +120,12 @@ class FraudApplication(ExtensibleApplication):
         for name in self._spec.outputs.values():
             self.topic(name)
         for name in self._spec.inputs:
-            frame = self.dataframe(self.topic(name, value_deserializer="bytes", key_deserializer="bytes"))
+            topic = self.topic(name, value_deserializer="bytes", key_deserializer="bytes")
+            frame = self.dataframe(topic)
         if self._spec.has_state:
             frame.register_store()
-        return StreamAccess(frame.processing_context, frame.stream_id, self._spec.outputs)
+        partitions = topic.broker_config.num_partitions
+        return StreamAccess(frame.processing_context, frame.stream_id, self._spec.outputs, partitions)
 
     def _wrap_quix(self) -> None:
         context, inputs = self._stream.context, frozenset(self._spec.inputs)

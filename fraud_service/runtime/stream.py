@@ -127,12 +127,14 @@ class Processing(NamedTuple):
 class StreamAccess:
     """The stream as its processor uses it: state, outputs, commits, and positions of the inputs.
 
-    `skipped` has the first offset after each batch that the client could not decompress, by partition.
+    `partitions` is the number of partitions of the last input, which has the state. `skipped` has the first offset after
+    each batch that the client could not decompress, by partition.
     """
 
     context: ProcessingContext
     stream_id: str
     outputs: Mapping[str, str]
+    partitions: int = 1
     skipped: dict[Position, int] = field(default_factory=dict)
 
     def key_state(self, partition: int, key: bytes) -> KeyState:

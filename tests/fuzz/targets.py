@@ -64,7 +64,7 @@ from fraud_service.security.tokens import Tokenizer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-SETTINGS = Settings(kafka_config={"log_level": "0"})
+SETTINGS = Settings(kafka_config={"log_level": "0"}, partitions=1)
 NAMES = SETTINGS.topics
 RING = Keyring({"2026": b"k" * 32}, "2026", "test")
 NONE = 255  # the length of a part that is not there

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = 3
 BROKER_TIME = 1_800_000_000_000
-SETTINGS = Settings(instance_id="test")
+SETTINGS = Settings(instance_id="test", partitions=PARTITIONS)
 NAMES = SETTINGS.topics.model_dump()
 
 

@@ -46,7 +46,9 @@ class Loop:
     """The service in one process; the test makes each step."""
 
     def __init__(self, folder: Path, partitions: int = 4, **settings: object) -> None:
-        self.settings = Settings(state_dir=folder, instance_id="test", allow_unsigned=True, **settings)
+        self.settings = Settings(
+            state_dir=folder, instance_id="test", allow_unsigned=True, partitions=partitions, **settings
+        )
         self.model = factories.pretrained(self.settings)
         self.knowledge = SnapshotStore(factories.first_snapshot(self.model))
         self.partitions = partitions

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from fraud_service.kafka.messages import Output
 
-SETTINGS: Final = Settings()
+SETTINGS: Final = Settings(partitions=1)
 NAMES: Final = SETTINGS.topics
 TOPICS: Final = (NAMES.transactions, NAMES.labels, NAMES.scores, NAMES.raw_transactions, NAMES.raw_labels)
 LARGEST: Final = 1 << 22  # bytes of a message in these tests

@@ -41,6 +41,9 @@ class ScorerMetrics(StreamMetrics):
         self.duplicates = metrics.counter(
             "fraud_duplicate_transactions", "Duplicates: transactions that already had a decision."
         )
+        self.misplaced = metrics.counter(
+            "fraud_misplaced_transactions", "Transactions outside the partition of their card, rejected or not."
+        )
         self.cards = metrics.gauge("fraud_cards", "Cards in the local state, as RocksDB estimates.", "partition")
         self.cards_limit = metrics.gauge(
             "fraud_cards_limit", "Cards of one partition above which an alert fires, 0 for no limit."
