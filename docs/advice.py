@@ -72,10 +72,10 @@ ADVICE: Final = {
         "Set the key to exactly the `card_id`, as UTF-8 without quotes and without a serialiser prefix.",
     ),
     DeadLetterReason.WRONG_PARTITION: Advice(
-        "labels",
-        "The label is not in the partition of its card, so the learner cannot join it with its transaction.",
-        "Set `partitioner=murmur2` on clients based on librdkafka (Java clients do it by default). Give the topic "
-        "as many partitions as the topic of transactions.",
+        BOTH,
+        "The message is not in the partition of its card, where the card's state and scores are.",
+        "The detail says which kind of client puts the key there. [A table](integrate.md#partitioners) has the "
+        "option of each. Then send the messages again: `fraud-service dead-letters redrive --reason wrong_partition`.",
     ),
     DeadLetterReason.INVALID_RECORD: Advice(
         "scores",

@@ -11,7 +11,7 @@ from inspect import cleandoc, getdoc
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from messages import FIELDS, KEYS, MESSAGES, OPERATIONS, SPECIAL, Json, Message
+from messages import FIELDS, KEYS, MESSAGES, OPERATIONS, SPECIAL, VECTOR_KEYS, Json, Message
 
 from fraud_service import __version__
 from fraud_service.config.settings import Settings
@@ -19,6 +19,7 @@ from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLett
 from fraud_service.domain.risk import Risk, RiskDay
 from fraud_service.kafka import topics
 from fraud_service.kafka.messages import BATCH_FIRST
+from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.processors.scorer import ALERT_SOURCE, ALERT_TYPE
 from fraud_service.processors.snapshot_reader import VERSION_HEADER
 
@@ -139,7 +140,7 @@ def _channel(spec: topics.TopicSpec, settings: Settings) -> Json:
     configuration: Json = {"cleanup.policy": [spec.cleanup], "retention.ms": spec.retention_ms}
     for name, value in spec.extra.items():
         configuration[name] = int(value) if value.lstrip("-").isdecimal() else value
-    return {
+    channel: Json = {
         "address": spec.name,
         "title": spec.role.replace("_", " ").capitalize(),
         "description": f"{spec.content[0].upper()}{spec.content[1:]}. Key: {spec.key}.",
@@ -155,6 +156,12 @@ def _channel(spec: topics.TopicSpec, settings: Settings) -> Json:
             }
         },
     }
+    if spec.role in {"transactions", "labels"}:
+        channel["x-partition-test-vectors"] = [
+            {"key": key, **{f"of-{count}": murmur2_partition(key.encode(), count) for count in (4, 12)}}
+            for key in VECTOR_KEYS
+        ]
+    return channel
 
 
 def _operation(actor: str, action: str, role: str, summary: str, settings: Settings) -> tuple[str, Json]:

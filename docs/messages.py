@@ -118,6 +118,9 @@ SPECIAL: Final = {
     "Snapshot": {"version": "Id of the snapshot. It is also the key of the message."},
 }
 
+# Test vectors for producers: the partition of each key is in AsyncAPI and on the page for integration.
+VECTOR_KEYS: Final = ("card-000001", "card-000002", "card-7f3a", "tok_a_00112233445566778899aabbccddeeff", "карта-1")
+
 KEYS: Final[dict[str, Json]] = {
     "transactions": {"type": "string", "description": "`card_id`, UTF-8; partitioned with murmur2"},
     "labels": {"type": "string", "description": "`card_id`, UTF-8; partitioned with murmur2"},

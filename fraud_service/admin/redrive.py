@@ -27,7 +27,7 @@ from fraud_service.kafka import clients
 from fraud_service.kafka.dead_letters import REDRIVEN, find_dead_letters, is_complete, matches_source
 from fraud_service.kafka.messages import Received, require_content
 from fraud_service.kafka.topic_reader import TopicReader
-from fraud_service.processors.scorer import decode_message
+from fraud_service.processors.scorer import check_partition, decode_message
 from fraud_service.security.card_data import reject_card_data
 from fraud_service.security.tokens import Tokenizer
 
@@ -175,7 +175,7 @@ def _compare_with_sources(
         message = messages.get((partition, offset))
         if message is not None and not matches_source(found.entry, message):
             yield _forged(found, "holds another message")
-        elif message is not None and value is None and _is_accepted_today(settings, message):
+        elif message is not None and value is None and _is_accepted_today(settings, message, len(spans)):
             yield _unproved(found, "is accepted today, and may have been scored")
         elif message is not None:
             yield RedriveCheck(found)
@@ -193,13 +193,15 @@ def _unproved(found: DeadLetter, why: str) -> RedriveCheck:
     return RedriveCheck(found, f"it is unproved: {found.source} {why}. --unproved sends it anyway")
 
 
-def _is_accepted_today(settings: Settings, message: Record) -> bool:
+def _is_accepted_today(settings: Settings, message: Record, partitions: int) -> bool:
     """Say whether scorers accept a transaction, or a tokenizer a raw one. Labels may be sent twice."""
     received = Received(message.topic, message.partition, message.offset, message.key, message.value, message.timestamp)
     try:
         if message.topic == settings.topics.transactions:
             reject_card_data(message.value, message.key, numbers=settings.reject_pan)
             decode_message(received, to_ms(settings.max_clock_skew))
+            if settings.reject_wrong_partition:
+                check_partition(received, partitions)
             return True
         if message.topic == settings.topics.raw_transactions:
             require_content(received)

@@ -71,7 +71,11 @@ class KafkaSettings(_Group):
     """Kafka connection and topics."""
 
     bootstrap_servers: str = Field("localhost:9092", min_length=1, description="Kafka brokers, host:port,…")
-    kafka_config: dict[str, str] = Field({}, description="more librdkafka options for every client, as a JSON object")
+    kafka_config: dict[str, str] = Field(
+        {},
+        description="more librdkafka options for every client, as a JSON object. They replace our defaults. An "
+        "option that a guarantee depends on is refused",
+    )
     kafka_config_dir: NamedPath | None = Field(
         None, description="folder with secret librdkafka options: one file per option, named after it"
     )

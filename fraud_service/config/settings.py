@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from fraud_service.config.duration import format_duration
+from fraud_service.config.kafka_options import require_allowed
 from fraud_service.config.setting_groups import (
     PREFIX,
     DecisionSettings,
@@ -77,6 +78,7 @@ def load(**overrides: object) -> Settings:
         raise ConfigurationError(f'{PREFIX}{field.upper()} is not JSON: write an object, {{"name": "text"}}') from None
     secrets = {} if settings.kafka_config_dir is None else _read_secrets(settings.kafka_config_dir)
     options = settings.kafka_config | secrets
+    require_allowed(options)
     if not settings.allow_insecure_kafka:
         _require_verification(options)
     return settings.model_copy(update={"kafka_config": options})

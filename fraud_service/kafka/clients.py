@@ -29,6 +29,8 @@ FETCH_LIMITS: Final = {
     "message.max.bytes": 1 << 17,  # the client raises fetch.max.bytes to this
     "queued.max.messages.kbytes": 1 << 14,
 }
+# All topics are compressed with what every client can read (ADR 38).
+COMPRESSION: Final = {"compression.type": "gzip", "compression.level": 1}
 REQUEST_TIMEOUT_S: Final = 30.0
 PROBE_TIMEOUT_S: Final = 5.0  # short, because an unreachable cluster is asked again and again
 PROBE_POLL_S: Final = 0.5
@@ -103,26 +105,35 @@ def reader_options(settings: Settings, name: str) -> dict[str, Any]:
     """Return the options of `reader`."""
     return {
         **FETCH_LIMITS,
+        "fetch.wait.max.ms": 50,
         **connection(settings),
         "group.id": name,
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
-        "fetch.wait.max.ms": 50,
     }
 
 
+def compression(settings: Settings) -> dict[str, Any]:
+    """Return our default compression; nothing if the user chose one, whose levels are others."""
+    chosen = settings.kafka_config.keys() & {"compression.type", "compression.codec"}
+    return {} if chosen else dict(COMPRESSION)
+
+
 def producer(settings: Settings, options: dict[str, Any] | None = None) -> Producer:
-    """Create an idempotent producer with our partitioner; `options` override the defaults."""
+    """Create an idempotent producer with our partitioner.
+
+    `options` replace our defaults, and options of the user replace both. `config.kafka_options` refuses the others.
+    """
     return _create(
         Producer,
         {
+            **compression(settings),
+            "linger.ms": 5,
+            **(options or {}),
             **connection(settings),
             "enable.idempotence": True,
             "partitioner": PARTITIONER,
-            "compression.type": "lz4",
-            "linger.ms": 5,
-            **(options or {}),
         },
     )
 
@@ -141,3 +152,5 @@ def _create(kind: Any, options: dict[str, Any]) -> Any:
         return kind(options)
     except KafkaException as error:
         raise ConfigurationError(f"FRAUD_KAFKA_CONFIG has an invalid option: {error.args[0].str()}") from None
+    except (TypeError, ValueError) as error:  # an option that takes a function, which no setting can name
+        raise ConfigurationError(f"FRAUD_KAFKA_CONFIG has an invalid option: {error}") from None

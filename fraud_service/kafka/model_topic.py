@@ -231,4 +231,4 @@ def publish_all(settings: Settings, guard: ReplayGuard, records: list[tuple[byte
 
 def deliver(settings: Settings, records: list[OutgoingRecord]) -> None:
     """Send records unchanged. Raises `FatalStreamError` when the broker does not accept one."""
-    produce_all(settings, records, {"message.max.bytes": MAX_PUBLISHED_BYTES, "compression.type": "zstd"})
+    produce_all(settings, records, {"message.max.bytes": MAX_PUBLISHED_BYTES})

@@ -1,4 +1,4 @@
-"""The partition of a message key: murmur2, as Java clients choose it by default; and which other client chose another."""
+"""The partition of a message key: murmur2, as Java clients choose it by default."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ OTHER_HASHES: Final[tuple[tuple[Callable[[bytes, int], int], str], ...]] = (
     ),
     (
         _fnv1a_partition,
-        "as Sarama and the Hash balancer of kafka-go choose it (FNV-1a): use Murmur2Balancer in kafka-go, or give Sarama's "
-        "producer a partitioner with murmur2",
+        "as Sarama and the Hash balancer of kafka-go choose it (FNV-1a): use a murmur2 partitioner (Murmur2Balancer)",
     ),
 )
 UNKNOWN_HASH: Final = (

@@ -29,7 +29,7 @@ class OutgoingRecord(NamedTuple):
 
 
 class Sender:
-    """Send records in order through an idempotent producer; `options` go before the options of `clients.producer`."""
+    """Send records in order through an idempotent producer; `options` are those of `clients.producer`."""
 
     def __init__(self, settings: Settings, options: dict[str, Any] | None = None) -> None:
         self._producer = clients.producer(settings, options)

@@ -52,12 +52,12 @@ def consumer_options(settings: Settings, group: str, on_statistics: Callable[[st
     """Return the options of the consumer."""
     return {
         **clients.FETCH_LIMITS,
+        "fetch.wait.max.ms": 10,
+        "fetch.queue.backoff.ms": 10,
         **settings.kafka_config,
         "group.instance.id": instance_name(settings, group),
         "session.timeout.ms": to_ms(settings.session_timeout),
         "isolation.level": "read_committed",
-        "fetch.wait.max.ms": 10,
-        "fetch.queue.backoff.ms": 10,
         "statistics.interval.ms": 5000,
         "stats_cb": on_statistics,
     }
@@ -72,10 +72,10 @@ def producer_options(
     ends before its partitions move.
     """
     options: dict[str, Any] = {
+        **clients.compression(settings),
+        "linger.ms": 0,
         **settings.kafka_config,
         "partitioner": PARTITIONER,
-        "compression.type": "lz4",
-        "linger.ms": 0,
     }
     if exactly_once:
         options["transactional.id"] = instance_name(settings, group)

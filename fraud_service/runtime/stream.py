@@ -127,8 +127,8 @@ class Processing(NamedTuple):
 class StreamAccess:
     """The stream as its processor uses it: state, outputs, commits, and positions of the inputs.
 
-    `partitions` is the number of partitions of the last input, which has the state. `skipped` has the first offset after
-    each batch that the client could not decompress, by partition.
+    `partitions` is the number of partitions of the last input, which has the state. `skipped` has the first offset
+    after each batch that the client could not decompress, by partition.
     """
 
     context: ProcessingContext

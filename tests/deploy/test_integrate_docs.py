@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from confluent_kafka import Producer
 
 from fraud_service.domain.events import decode_transaction
+from fraud_service.kafka.partitioner import murmur2_partition
 
 PAGE = (Path(__file__).parents[2] / "docs" / "integrate.md").read_text()
 
@@ -39,3 +41,14 @@ def test_the_python_producer_has_the_partitioner_and_options_that_librdkafka_kno
 def test_the_python_programs_compile():
     for block in blocks("python"):
         compile(block, "integrate.md", "exec")
+
+
+def test_the_test_vectors_of_the_page_and_of_asyncapi_are_those_of_the_partitioner():
+    rows = re.findall(r"^\| `([^`]+)` \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
+    assert len(rows) >= 5
+    for key, of_4, of_12 in rows:
+        assert (murmur2_partition(key.encode(), 4), murmur2_partition(key.encode(), 12)) == (int(of_4), int(of_12))
+    channels = json.loads((Path(__file__).parents[2] / "docs" / "asyncapi.json").read_text())["channels"]
+    for role in ("transactions", "labels"):
+        vectors = channels[role]["x-partition-test-vectors"]
+        assert [(one["key"], str(one["of-4"]), str(one["of-12"])) for one in vectors] == rows

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = 3
 BROKER_TIME = 1_800_000_000_000
-SETTINGS = Settings(instance_id="test", partitions=PARTITIONS)
+SETTINGS = Settings(instance_id="test", partitions=PARTITIONS, reject_wrong_partition=False)
 NAMES = SETTINGS.topics.model_dump()
 
 

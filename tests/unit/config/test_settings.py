@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fraud_service import cli
+from fraud_service.config.kafka_options import RESERVED
 from fraud_service.config.settings import DEFAULT_TEXTS, Settings, TopicNames, load, variables
 from fraud_service.domain.errors import ConfigurationError
 
@@ -260,6 +261,20 @@ def test_options_that_turn_on_broker_verification_are_accepted(environment):
     options = {"enable.ssl.certificate.verification": "true", "ssl.endpoint.identification.algorithm": "https"}
     environment(FRAUD_KAFKA_CONFIG=json.dumps(options))
     assert load().kafka_config == options
+
+
+@pytest.mark.parametrize("option", RESERVED)
+def test_an_option_that_a_guarantee_depends_on_stops_the_start_and_is_never_ignored(environment, tmp_path, option):
+    said = complaint(environment, FRAUD_KAFKA_CONFIG=json.dumps({option: "other"}))
+    assert said.startswith(f"FRAUD_KAFKA_CONFIG has {option}=other: ")
+    (tmp_path / option).write_text("other\n")
+    assert option in complaint(environment, FRAUD_KAFKA_CONFIG="{}", FRAUD_KAFKA_CONFIG_DIR=str(tmp_path))
+
+
+@pytest.mark.parametrize(("option", "value"), [(name, value) for name in RESERVED for value in RESERVED[name].values])
+def test_an_option_with_the_value_of_the_service_is_accepted(environment, option, value):
+    environment(FRAUD_KAFKA_CONFIG=json.dumps({option: value}))
+    assert load().kafka_config == {option: value}
 
 
 def test_a_certificate_needs_its_key(environment):

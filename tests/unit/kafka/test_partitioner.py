@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fraud_service.kafka.partitioner import murmur2_partition
+from fraud_service.kafka.dead_letters import MAX_DETAIL_CHARS
+from fraud_service.kafka.partitioner import explain_misplaced, murmur2_partition
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,19 @@ from fraud_service.kafka.partitioner import murmur2_partition
 def test_a_key_has_the_partition_that_java_clients_choose(key, hashed):
     for partitions in (1, 4, 12, 100):
         assert murmur2_partition(key, partitions) == (hashed & 0x7FFFFFFF) % partitions
+
+
+@pytest.mark.parametrize(
+    ("partition", "remedy"),
+    [
+        (8, "set partitioner=murmur2 on its producer"),
+        (5, "use a murmur2 partitioner (Murmur2Balancer)"),
+        (0, "or the topic had another number of partitions"),
+    ],
+    ids=["librdkafka", "sarama", "none"],
+)
+def test_a_misplaced_key_names_the_client_that_chooses_this_partition_and_its_remedy(partition, remedy):
+    text = explain_misplaced(b"card-1", partition, 12)
+    assert text.startswith(f"the message is in partition {partition}, but its card belongs to 11 of 12, ")
+    assert remedy in text
+    assert len(text) < MAX_DETAIL_CHARS

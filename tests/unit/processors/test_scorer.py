@@ -10,11 +10,11 @@ from uuid import UUID
 import msgspec
 import pytest
 from support.loop import looped
-from support.malformed import MALFORMED, text
+from support.malformed import BROKER_TIME, MALFORMED, text
 from support.payments import payment
 
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.events import DeadLetterReason, encode
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.processors.scorer import PROFILE
@@ -158,3 +158,49 @@ def test_lag_counts_from_the_oldest_message_of_a_batch_be_it_readable_or_not(loo
     loop.raw(text(), b"c-1", now - 30_000)
     loop.tick()
     assert 30 <= loop.scorer_metrics.pace.lag() < 35
+
+
+def misplaced(loop, number: int) -> int:
+    """Send a payment to the partition after the correct one; return that partition."""
+    one = payment(number)
+    partition = (murmur2_partition(one.card_id.encode(), loop.partitions) + 1) % loop.partitions
+    loop.scorer.send(loop.settings.topics.transactions, one.card_id.encode(), encode(one), BROKER_TIME, partition)
+    return partition
+
+
+def counted_misplaced(loop) -> float:
+    return loop.scorer_registry.registry.get_sample_value("fraud_misplaced_transactions_total")
+
+
+def test_a_transaction_outside_the_partition_of_its_card_is_a_dead_letter_that_names_the_remedy(loop):
+    loop.transaction(payment(0))
+    partition = misplaced(loop, 1)
+    loop.transaction(payment(2))
+    loop.tick()
+    (letter,) = loop.on("dead_letters")
+    assert letter.header["fraud-reason"] == DeadLetterReason.WRONG_PARTITION
+    assert f"in partition {partition}, but its card belongs to" in letter.header["fraud-detail"]
+    assert "murmur2" in letter.header["fraud-detail"]
+    assert letter.value == encode(payment(1))
+    assert [decode_score(record.value).transaction_id for record in loop.on("scores")] == ["t-0", "t-2"]
+    assert counted_misplaced(loop) == 1
+
+
+def test_a_setting_accepts_transactions_outside_the_partition_of_their_card_and_they_are_still_counted(tmp_path):
+    with looped(tmp_path, reject_wrong_partition=False) as loop:
+        loop.transaction(payment(0))
+        misplaced(loop, 1)
+        loop.tick()
+        assert loop.on("dead_letters") == []
+        assert len(loop.on("scores")) == 2
+        assert counted_misplaced(loop) == 1
+
+
+@pytest.mark.parametrize("partitions", [1, 4, 12])
+def test_the_partition_of_a_card_follows_the_number_of_partitions(tmp_path, partitions):
+    with looped(tmp_path, partitions=partitions) as loop:
+        for number in range(20):
+            loop.transaction(payment(number, card_id=f"c-{number}"))
+        loop.tick()
+        assert loop.on("dead_letters") == []
+        assert counted_misplaced(loop) == 0
