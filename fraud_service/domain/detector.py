@@ -1,7 +1,7 @@
-"""The main flow: features → scores → decision → profile.
+"""The main flow: profile → features → scores → decision.
 
-`Detector.assess` is a pure function of the transactions, the profiles and the snapshots. The scorer calls it with
-messages from Kafka, `in_memory` with the rows of a file. Results do not depend on how transactions are batched.
+`Detector.assess` updates the profiles that it gets, and has no other effect. The scorer calls it with messages from
+Kafka, `in_memory` with the rows of a file. Results do not depend on how transactions are batched.
 """
 
 from __future__ import annotations

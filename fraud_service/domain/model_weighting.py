@@ -51,9 +51,9 @@ class DailyHistogram(msgspec.Struct, array_like=True, frozen=True):
 
     day: int
     pretrained_frauds: list[float]
-    pretrained_genuine: list[float]
+    pretrained_legitimate: list[float]
     online_frauds: list[float]
-    online_genuine: list[float]
+    online_legitimate: list[float]
 
     @classmethod
     def empty(cls, day: int) -> DailyHistogram:
@@ -64,9 +64,9 @@ class DailyHistogram(msgspec.Struct, array_like=True, frozen=True):
         """Return the histogram with more transactions counted."""
         counts = [list(counted) for counted in msgspec.structs.astuple(self)[1:]]
         for score in scores:
-            genuine = int(not score.is_fraud)
-            counts[genuine][_bin(score.pretrained)] += score.weight
-            counts[2 + genuine][_bin(score.online)] += score.weight
+            legitimate = int(not score.is_fraud)
+            counts[legitimate][_bin(score.pretrained)] += score.weight
+            counts[2 + legitimate][_bin(score.online)] += score.weight
         return DailyHistogram(self.day, *counts)
 
 
@@ -100,8 +100,8 @@ class ModelComparison(msgspec.Struct, array_like=True, frozen=True):
         >>> ModelComparison().online_weight()
         0.5
         >>> frauds = [LabelledScore(pretrained=0.0, online=2.0, is_fraud=True, weight=1.0)] * 20
-        >>> genuine = [LabelledScore(pretrained=1.0, online=1.0, is_fraud=False, weight=1.0)] * 20
-        >>> round(ModelComparison().with_scores(20_000, frauds + genuine).online_weight(), 3)
+        >>> legitimate = [LabelledScore(pretrained=1.0, online=1.0, is_fraud=False, weight=1.0)] * 20
+        >>> round(ModelComparison().with_scores(20_000, frauds + legitimate).online_weight(), 3)
         1.0
         """
         lead = _lead(self.histograms)
@@ -130,17 +130,17 @@ def _lead(days: Sequence[DailyHistogram]) -> float | None:
     """Return the average precision of the online model minus that of the pretrained one; None with too few frauds."""
     if _frauds(days) < MIN_FRAUDS:
         return None
-    online = binned_average_precision([day.online_frauds for day in days], [day.online_genuine for day in days])
+    online = binned_average_precision([day.online_frauds for day in days], [day.online_legitimate for day in days])
     pretrained = binned_average_precision(
-        [day.pretrained_frauds for day in days], [day.pretrained_genuine for day in days]
+        [day.pretrained_frauds for day in days], [day.pretrained_legitimate for day in days]
     )
     return online - pretrained
 
 
-def binned_average_precision(frauds: Sequence[Sequence[float]], genuine: Sequence[Sequence[float]]) -> float:
+def binned_average_precision(frauds: Sequence[Sequence[float]], legitimate: Sequence[Sequence[float]]) -> float:
     """Return the average precision of the counts of several days; each day has one count per bin."""
     return average_precision_of_groups(
-        (math.fsum(day[index] for day in frauds), math.fsum(day[index] for day in genuine))
+        (math.fsum(day[index] for day in frauds), math.fsum(day[index] for day in legitimate))
         for index in reversed(range(BINS))
     )
 
@@ -148,7 +148,7 @@ def binned_average_precision(frauds: Sequence[Sequence[float]], genuine: Sequenc
 def average_precision_of_groups(groups: Iterable[tuple[float, float]]) -> float:
     """Return the average precision of a ranking, the figure of merit where fraud is rare.
 
-    `groups` are the counts of frauds and of genuine transactions at each score, the highest score first. Each fraud
+    `groups` are the counts of frauds and of legitimate transactions at each score, the highest score first. Each fraud
     contributes the precision among all transactions that score at least as high. There must be a fraud.
 
     >>> average_precision_of_groups([(1, 0), (1, 0), (0, 5)])  # both frauds rank first
@@ -159,9 +159,9 @@ def average_precision_of_groups(groups: Iterable[tuple[float, float]]) -> float:
     0.25
     """
     area = caught = alerted = 0.0
-    for frauds, genuine in groups:
+    for frauds, legitimate in groups:
         caught += frauds
-        alerted += frauds + genuine
+        alerted += frauds + legitimate
         if frauds > 0:
             area += frauds * caught / alerted
     return area / caught

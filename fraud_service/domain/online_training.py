@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 2
 MAX_SILENCE_MS: Final = 31 * DAY  # without labelled examples; after that, boundaries publish no snapshot
 ANOMALOUS_ZSCORE: Final = 2.0  # deviations; a fraud above is not a low-amount fraud
-ALWAYS_TRAIN_SCORE: Final = 0.01  # genuine transactions from this score on are always trained
+ALWAYS_TRAIN_SCORE: Final = 0.01  # legitimate transactions from this score on are always trained
 AMOUNT_ZSCORE_COLUMN: Final = NAMES.index("amount_zscore")
 
 
@@ -96,9 +96,9 @@ class BoundaryResult(msgspec.Struct, frozen=True):
 class NegativeSampler(msgspec.Struct, frozen=True):
     """Selects the examples that the online model learns.
 
-    It learns all frauds, all corrections, and genuine transactions from the score `ALWAYS_TRAIN_SCORE` on. Of the other
-    genuine transactions, four in five of all examples, it learns the share `legitimate`. With 0 it learns only frauds
-    and corrections.
+    It learns all frauds, all corrections, and legitimate transactions from the score `ALWAYS_TRAIN_SCORE` on. Of the
+    other legitimate transactions, four in five of all examples, it learns the share `legitimate`. With 0 it learns only
+    frauds and corrections.
     """
 
     legitimate: float = 1.0

@@ -242,7 +242,7 @@ CODES: Final[dict[str, Code]] = {
             "merchant_streak",
             "merchant_lowamount_frauds",
             "merchant_streak_age_hours",
-            "merchant_hours_since_genuine",
+            "merchant_hours_since_legitimate",
             "merchant_hours_since_lowamount_fraud",
         ),
         {
@@ -256,7 +256,7 @@ CODES: Final[dict[str, Code]] = {
                 "merchant_streak",
                 "merchant_lowamount_frauds",
                 "merchant_streak_age_hours",
-                "merchant_hours_since_genuine",
+                "merchant_hours_since_legitimate",
                 "merchant_hours_since_lowamount_fraud",
             ): _streak,
         },

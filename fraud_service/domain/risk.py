@@ -39,7 +39,7 @@ class RiskDay(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The label counts of one merchant or card. Times are event times of transactions, epoch milliseconds.
 
-    `streak` counts the frauds since the last genuine transaction, in the order in which labels became known.
+    `streak` counts the frauds since the last legitimate transaction, in the order in which labels became known.
     `lowamount_frauds` counts the frauds of the streak whose amount was not anomalous for the card.
     """
 
@@ -48,7 +48,7 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
     lowamount_frauds: int = 0
     streak_started_at: Moment | None = None
     last_fraud: Moment | None = None
-    last_genuine: Moment | None = None
+    last_legitimate: Moment | None = None
     last_lowamount_fraud: Moment | None = None
 
     def labelled(self, as_of: int, *windows: int) -> list[tuple[int, int]]:
@@ -82,7 +82,7 @@ class Risk(msgspec.Struct, array_like=True, frozen=True, gc=False):
         days = _counted(self.days, known_at // DAY, 1, int(is_fraud))
         if not is_fraud:
             return msgspec.structs.replace(
-                self, days=days, streak=0, lowamount_frauds=0, streak_started_at=None, last_genuine=timestamp
+                self, days=days, streak=0, lowamount_frauds=0, streak_started_at=None, last_legitimate=timestamp
             )
         return msgspec.structs.replace(
             self,

@@ -78,7 +78,7 @@ class Distribution(msgspec.Struct, frozen=True):
     """Histograms of the logits; `edges` has one entry more than the counts."""
 
     edges: list[float]
-    genuine: list[int]
+    legitimate: list[int]
     frauds: list[int]
 
 
@@ -220,8 +220,8 @@ def _distribution(truth: Bools, chance: Floats) -> Distribution:
     edges = np.linspace(-MAX_LOGIT, MAX_LOGIT, HISTOGRAM_BINS + 1)
     # The logit of MIN_PROBABILITY is outside of the edges.
     logits = np.log(chance / (1 - chance)).clip(-MAX_LOGIT, MAX_LOGIT)
-    genuine, frauds = (np.histogram(logits[part], edges)[0].tolist() for part in (~truth, truth))
-    return Distribution([_round(edge) for edge in edges], genuine, frauds)
+    legitimate, frauds = (np.histogram(logits[part], edges)[0].tolist() for part in (~truth, truth))
+    return Distribution([_round(edge) for edge in edges], legitimate, frauds)
 
 
 def _calibration(truth: Bools, ranked: Floats) -> list[Bin]:

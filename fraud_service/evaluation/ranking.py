@@ -18,8 +18,8 @@ def average_precision(is_fraud: NDArray[np.bool_], scores: NDArray[np.float64]) 
     """Return the average precision; needs at least one fraud. NaN ranks lowest."""
     values, place = np.unique(np.where(np.isnan(scores), -np.inf, scores), return_inverse=True)
     frauds = np.bincount(place, weights=is_fraud, minlength=len(values))
-    genuine = np.bincount(place, weights=~is_fraud, minlength=len(values))
-    return average_precision_of_groups(zip(frauds[::-1].tolist(), genuine[::-1].tolist(), strict=True))
+    legitimate = np.bincount(place, weights=~is_fraud, minlength=len(values))
+    return average_precision_of_groups(zip(frauds[::-1].tolist(), legitimate[::-1].tolist(), strict=True))
 
 
 def card_precision(

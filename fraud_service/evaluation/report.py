@@ -168,7 +168,7 @@ def _weeks(curves: Curves, *columns: Axes) -> None:
 
 def _distribution(found: Distribution, axes: Axes) -> None:
     for counts, name, colour in (
-        (found.genuine, "legitimate", COLOURS["blended"]),
+        (found.legitimate, "legitimate", COLOURS["blended"]),
         (found.frauds, "fraud", COLOURS["pretrained"]),
     ):
         axes.stairs(counts, found.edges, fill=True, alpha=0.5, color=colour, label=name)

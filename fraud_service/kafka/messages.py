@@ -38,9 +38,9 @@ class Received(NamedTuple):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """One record to produce. `topic` is the role of its topic; a value of None is a tombstone."""
+    """One record to produce, to the topic with this role. A value of None is a tombstone."""
 
-    topic: str
+    role: str
     key: bytes | None
     value: bytes | None
     headers: Headers = []

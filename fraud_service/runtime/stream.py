@@ -98,7 +98,7 @@ class KeyState:
 
 
 class StateStore:
-    """A domain `Store`: the state under one prefix on one partition, in the transaction of the current checkpoint."""
+    """A `KeyValueStore`: the state under a prefix on one partition, in the transaction of the current checkpoint."""
 
     def __init__(self, state: Callable[[], KeyState]) -> None:
         self._state = state
@@ -161,7 +161,7 @@ class StreamAccess:
     def produce(self, output: Output, timestamp: int | None = None) -> None:
         """Produce an output with the current checkpoint. The default timestamp is the current time."""
         self.context.producer.produce(
-            topic=self.outputs[output.topic],
+            topic=self.outputs[output.role],
             value=output.value,
             key=output.key,
             headers=output.headers,

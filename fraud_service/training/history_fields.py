@@ -133,8 +133,8 @@ def _label(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not (types.is_string(column.type) or types.is_boolean(column.type) or _is_number(column)):
         return pa.nulls(len(column), pa.bool_())
     text = pc.utf8_lower(_whole(column).cast(pa.string()))
-    fraud, genuine = (pc.is_in(text, pa.array(words)) for words in (["true", "1", "1.0"], ["false", "0", "0.0"]))
-    return _where(pc.or_(fraud, genuine), fraud)
+    fraud, legitimate = (pc.is_in(text, pa.array(words)) for words in (["true", "1", "1.0"], ["false", "0", "0.0"]))
+    return _where(pc.or_(fraud, legitimate), fraud)
 
 
 VISIBLE: Final = " without control or invisible characters"

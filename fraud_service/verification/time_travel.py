@@ -119,7 +119,7 @@ def risk_figures(risk: Risk, as_of: int) -> Figures:
         "low_amount_frauds_in_streak": risk.lowamount_frauds,
         "streak_started": _moment(risk.streak_started_at),
         "last_fraud": _moment(risk.last_fraud),
-        "last_legitimate": _moment(risk.last_genuine),
+        "last_legitimate": _moment(risk.last_legitimate),
         "days": [
             {"day": rfc3339(one.day * DAY)[:10], "labelled": one.labelled, "frauds": one.frauds} for one in risk.days
         ],

@@ -41,7 +41,7 @@ class Expected:
         self.outputs: dict[str, list[Written]] = defaultdict(list)
         for offset, record in inputs:
             for output in self._process(offset, record):
-                self.outputs[output.topic].append((output.key, output.value, output.headers, record.timestamp))
+                self.outputs[output.role].append((output.key, output.value, output.headers, record.timestamp))
         self.state = {
             b'%s|"profile"' % card.encode(): encode_profile(profile) for card, profile in self._profiles.items()
         }

@@ -82,7 +82,7 @@ class Written(Log):
 
         (outputs,) = self.step([Received(entry.topic, number, entry.offset, key, value, moment)], state_of)
         for output in outputs:
-            self.append(output.topic, _partition(output.key), output.key, output.value, output.headers, moment)
+            self.append(output.role, _partition(output.key), output.key, output.value, output.headers, moment)
         if entry.offset % self._checkpoint == 0:
             self.commit(number)
         return entry

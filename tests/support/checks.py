@@ -35,7 +35,7 @@ COLD_START = features(
     hours_since_last=MAX_AGE_H,
     amount_to_mean=1.0,
     amount_to_largest=1.0,
-    merchant_hours_since_genuine=MAX_AGE_H,
+    merchant_hours_since_legitimate=MAX_AGE_H,
     merchant_hours_since_lowamount_fraud=MAX_AGE_H,
     card_hours_since_fraud=MAX_AGE_H,
 )
@@ -185,14 +185,14 @@ def learn_all(model: Learner, examples: Iterable[Planted]) -> None:
 
 
 def auc(scores: Sequence[float], truth: Sequence[bool]) -> float:
-    """Return the chance that a fraud scores above a genuine payment; equal scores count half (Mann and Whitney)."""
-    won, genuine, frauds = 0.0, 0, 0
+    """Return the chance that a fraud scores above a legitimate payment; equal scores count half (Mann and Whitney)."""
+    won, legitimate, frauds = 0.0, 0, 0
     for _, tied in groupby(sorted(zip(scores, truth, strict=True)), key=itemgetter(0)):
         flags = [is_fraud for _, is_fraud in tied]
-        frauds_here, genuine_here = sum(flags), len(flags) - sum(flags)
-        won += frauds_here * (genuine + genuine_here / 2)
-        frauds, genuine = frauds + frauds_here, genuine + genuine_here
-    return won / (frauds * genuine)
+        frauds_here, legitimate_here = sum(flags), len(flags) - sum(flags)
+        won += frauds_here * (legitimate + legitimate_here / 2)
+        frauds, legitimate = frauds + frauds_here, legitimate + legitimate_here
+    return won / (frauds * legitimate)
 
 
 def check_scoring_changes_nothing(model: Scorer) -> None:
@@ -275,7 +275,7 @@ def check_examples_that_are_not_finite_ruin_nothing(model: Learner) -> None:
     check_scores_are_probabilities(model)
 
 
-def check_planted_fraud_ranks_above_genuine(model: Learner) -> None:
+def check_planted_fraud_ranks_above_legitimate(model: Learner) -> None:
     learn_all(model, planted(12, 1500))
     rows, truth = zip(*planted(13, 500), strict=True)
     assert auc(model.score(rows), truth) > 0.95
@@ -293,5 +293,5 @@ LEARNER_CHECKS = (
     check_the_same_examples_teach_the_same,
     check_size_does_not_grow_with_examples,
     check_examples_that_are_not_finite_ruin_nothing,
-    check_planted_fraud_ranks_above_genuine,
+    check_planted_fraud_ranks_above_legitimate,
 )

@@ -79,5 +79,5 @@ class Steps:
         (outputs,) = self._steps[received.topic]([received], lambda _: Store())
         for output in outputs:
             size = len(output.key or b"") + len(output.value or b"") + sum(len(part) for _, part in output.headers)
-            assert size < FITS, f"{output.topic} of {size} bytes"
+            assert size < FITS, f"{output.role} of {size} bytes"
         return outputs

@@ -14,7 +14,7 @@ from fraud_service.domain.time import DAY, HOUR, MINUTE
 if TYPE_CHECKING:
     from fraud_service.demo.simulator.world import Cards, Merchants, World
 
-# Frauds of each pattern per genuine payment. Lookalikes replace card testing and takeover from the drift day on.
+# Frauds of each pattern per legitimate payment. Lookalikes replace card testing and takeover from the drift day on.
 SHARES: Final = {
     Pattern.CARD_TESTING: 0.0023,
     Pattern.SKIMMER: 0.0030,
@@ -24,41 +24,41 @@ SHARES: Final = {
 }
 
 
-def simulate_fraud(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
-    """Return the genuine payments, some of them turned into skimmer frauds, then the frauds of the other patterns."""
+def simulate_fraud(world: World, people: Cards, shops: Merchants, legitimate: Rows) -> Rows:
+    """Return the legitimate payments, some turned into skimmer frauds, then the frauds of the other patterns."""
     return Rows.joined(
-        _skim(world, shops, genuine),
-        _test_cards(world, people, shops, len(genuine.time)),
-        _take_over(world, people, shops, len(genuine.time)),
-        _travel_impossibly(world, people, shops, genuine),
-        _look_alike(world, people, shops, genuine),
+        _skim(world, shops, legitimate),
+        _test_cards(world, people, shops, len(legitimate.time)),
+        _take_over(world, people, shops, len(legitimate.time)),
+        _travel_impossibly(world, people, shops, legitimate),
+        _look_alike(world, people, shops, legitimate),
     )
 
 
-def _campaigns(pattern: Pattern, genuine: int, payments: float) -> int:
+def _campaigns(pattern: Pattern, legitimate: int, payments: float) -> int:
     """Return how many campaigns of `payments` payments on average reach the pattern's share."""
-    return min(genuine, max(1, round(SHARES[pattern] * genuine / payments)))
+    return min(legitimate, max(1, round(SHARES[pattern] * legitimate / payments)))
 
 
-def _skim(world: World, shops: Merchants, genuine: Rows) -> Rows:
+def _skim(world: World, shops: Merchants, legitimate: Rows) -> Rows:
     """Turn payments at compromised terminals into frauds, which differ from other payments only in the terminal."""
     rng, n = world.generator(Pattern.SKIMMER), world.merchants
     turn, when, length, share = rng.random((n, 4)).T
     begin = ((world.days + 10) * when - 10) * DAY  # some before the first day
     end, share = begin + (14 + 14 * length) * DAY, np.where(shops.online, 0.0, 0.6 + 0.3 * share)
-    at = genuine.merchant
-    hit = (begin[at] <= genuine.time) & (genuine.time < end[at]) & (rng.random(len(at)) < share[at])
+    at = legitimate.merchant
+    hit = (begin[at] <= legitimate.time) & (legitimate.time < end[at]) & (rng.random(len(at)) < share[at])
     # Traffic differs greatly between terminals, so compromise one after the other until there are enough frauds. The
     # limit ends the last compromise early.
-    in_turn = np.lexsort((genuine.time, turn[at], ~hit))[: min(hit.sum(), round(SHARES[Pattern.SKIMMER] * len(at)))]
-    pattern = genuine.pattern.copy()
+    in_turn = np.lexsort((legitimate.time, turn[at], ~hit))[: min(hit.sum(), round(SHARES[Pattern.SKIMMER] * len(at)))]
+    pattern = legitimate.pattern.copy()
     pattern[in_turn] = Pattern.SKIMMER
-    return replace(genuine, pattern=pattern)
+    return replace(legitimate, pattern=pattern)
 
 
-def _test_cards(world: World, people: Cards, shops: Merchants, genuine: int) -> Rows:
+def _test_cards(world: World, people: Cards, shops: Merchants, legitimate: int) -> Rows:
     """Test stolen numbers with tiny payments 8 to 88 seconds apart, then make two to four large purchases."""
-    rng, n = world.generator(Pattern.CARD_TESTING), _campaigns(Pattern.CARD_TESTING, genuine, 8.5)
+    rng, n = world.generator(Pattern.CARD_TESTING), _campaigns(Pattern.CARD_TESTING, legitimate, 8.5)
     shape, place = (n, 12), np.arange(12)  # up to eight tests, then up to four purchases
     test = place < 8
     card, device = rng.integers(0, world.cards, (n, 1)), rng.integers(0, 2**32, (n, 1))
@@ -78,9 +78,9 @@ def _test_cards(world: World, people: Cards, shops: Merchants, genuine: int) -> 
     return rows.where(happens.ravel() & (rows.time < world.drift))
 
 
-def _take_over(world: World, people: Cards, shops: Merchants, genuine: int) -> Rows:
+def _take_over(world: World, people: Cards, shops: Merchants, legitimate: int) -> Rows:
     """Shop with a stolen account for 3 to 10 days, while its owner still uses it."""
-    rng, n = world.generator(Pattern.TAKEOVER), _campaigns(Pattern.TAKEOVER, genuine, 7.5)
+    rng, n = world.generator(Pattern.TAKEOVER), _campaigns(Pattern.TAKEOVER, legitimate, 7.5)
     shape = (n, 24)
     card, device = rng.integers(0, world.cards, (n, 1)), rng.integers(0, 2**32, (n, 1))
     begin, length = rng.integers(0, world.days, (n, 1)), rng.integers(3, 11, (n, 1))
@@ -101,23 +101,26 @@ def _take_over(world: World, people: Cards, shops: Merchants, genuine: int) -> R
     return rows.where(happens.ravel() & (rows.time < world.drift))
 
 
-def _travel_impossibly(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
-    """Pay overseas with a counterfeit, 5 to 60 minutes after the genuine card paid at a terminal."""
-    rng, n = world.generator(Pattern.IMPOSSIBLE_TRAVEL), _campaigns(Pattern.IMPOSSIBLE_TRAVEL, len(genuine.time), 1.6)
-    seen = np.flatnonzero(genuine.entry != ONLINE)
+def _travel_impossibly(world: World, people: Cards, shops: Merchants, legitimate: Rows) -> Rows:
+    """Pay overseas with a counterfeit, 5 to 60 minutes after the owner of the card paid at a terminal."""
+    rng, n = (
+        world.generator(Pattern.IMPOSSIBLE_TRAVEL),
+        _campaigns(Pattern.IMPOSSIBLE_TRAVEL, len(legitimate.time), 1.6),
+    )
+    seen = np.flatnonzero(legitimate.entry != ONLINE)
     row = seen[(rng.random((min(n, len(seen)), 1)) * len(seen)).astype(np.int64)]
     shape = (len(row), 3)
     happens = np.arange(3) < 1 + np.floor(2.2 * rng.random((len(row), 1)))
     delay, wait, which, how = rng.random((4, *shape))
     overseas = len(COUNTRIES) - HOME_COUNTRIES
     far = rng.integers(0, overseas, (len(row), 1))
-    far = np.where(shops.country[genuine.merchant[row]] == HOME_COUNTRIES + far, (far + 1) % overseas, far)
+    far = np.where(shops.country[legitimate.merchant[row]] == HOME_COUNTRIES + far, (far + 1) % overseas, far)
     pause = np.where(np.arange(3) == 0, 5 * MINUTE + 35 * MINUTE * delay, 2 * MINUTE + 8 * MINUTE * wait)
-    card = genuine.card[row]
+    card = legitimate.card[row]
     rows = Rows.of(
         Pattern.IMPOSSIBLE_TRAVEL,
         shape,
-        time=genuine.time[row] + np.cumsum(pause, axis=1),
+        time=legitimate.time[row] + np.cumsum(pause, axis=1),
         card=card,
         merchant=shops.pick(which, online=False, country=HOME_COUNTRIES + far),
         amount=usual_amount(people, card) * np.exp(0.5 * rng.normal(size=shape)),
@@ -127,16 +130,16 @@ def _travel_impossibly(world: World, people: Cards, shops: Merchants, genuine: R
     return rows.where(happens.ravel())
 
 
-def _look_alike(world: World, people: Cards, shops: Merchants, genuine: Rows) -> Rows:
+def _look_alike(world: World, people: Cards, shops: Merchants, legitimate: Rows) -> Rows:
     """Shop from the drift day on: at night, from the card's own device, at new merchants, a little above its mean."""
     rng, left = world.generator(Pattern.LOOKALIKE), world.days - world.drift // DAY
-    n = _campaigns(Pattern.LOOKALIKE, len(genuine.time) * left // world.days, 3.0)
+    n = _campaigns(Pattern.LOOKALIKE, len(legitimate.time) * left // world.days, 3.0)
     shape, tries = (n, 5), (n, 5, 12)
     card = rng.integers(0, world.cards, (n, 1))
     happens = np.arange(5) < rng.integers(1, 6, (n, 1))
     begin, day, hour, size = world.drift // DAY + left * rng.random((n, 1)), *rng.random((3, *shape))
     candidates = shops.pick(rng.random(tries), online=True, country=rng.integers(0, HOME_COUNTRIES, tries))
-    visits = np.unique(genuine.card * world.merchants + genuine.merchant)
+    visits = np.unique(legitimate.card * world.merchants + legitimate.merchant)
     new = ~np.isin(card[:, :, None] * world.merchants + candidates, visits)
     first_new = np.argmax(new, axis=2)[:, :, None]
     rows = Rows.of(

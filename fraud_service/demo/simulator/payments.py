@@ -1,4 +1,4 @@
-"""Hold transactions as columns of numbers, and simulate the genuine payments."""
+"""Hold transactions as columns of numbers, and simulate the legitimate payments."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _time_of_day(chance: Floats, phase: Floats) -> Ints:
 
 
 def simulate_payments(world: World, people: Cards, shops: Merchants) -> Rows:
-    """Draw the genuine payments, ordered by card and day."""
+    """Draw the legitimate payments, ordered by card and day."""
     rng = world.generator(Part.PAYMENTS)
     counts = _poisson(rng, people.rate, world.days)
     card, day = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
@@ -79,7 +79,7 @@ def simulate_payments(world: World, people: Cards, shops: Merchants) -> Rows:
     first, second = people.devices[card].T
     new = rng.integers(0, 2**32, len(card))
     return Rows.of(
-        Pattern.GENUINE,
+        Pattern.LEGITIMATE,
         card.shape,
         time=day * DAY + _time_of_day(chances[5], people.phase[card]),
         card=card,

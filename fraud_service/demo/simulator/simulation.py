@@ -48,7 +48,7 @@ def simulate(world: World) -> Simulation:
 
 
 def _columns(world: World, shops: Merchants, rows: Rows) -> dict[str, NDArray[Any]]:
-    online, fraud = rows.entry == ONLINE, rows.pattern != Pattern.GENUINE
+    online, fraud = rows.entry == ONLINE, rows.pattern != Pattern.LEGITIMATE
     devices, index = np.unique(rows.device, return_inverse=True)
     delay, source = _labels(world, fraud)
     return {

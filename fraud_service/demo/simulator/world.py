@@ -37,7 +37,7 @@ MIN_MERCHANTS: Final = 40  # gives every country both terminals and online merch
 class Pattern(IntEnum):
     """The true pattern of a transaction. Files leave it out, since real data has no such column."""
 
-    GENUINE = 0
+    LEGITIMATE = 0
     CARD_TESTING = 1
     SKIMMER = 2
     TAKEOVER = 3

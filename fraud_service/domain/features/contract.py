@@ -153,7 +153,9 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     merchant_streak_age_hours: Annotated[
         float, _feature("Time since the first fraud of the streak; 0 without a streak.", "hours", "at most 720")
     ]
-    merchant_hours_since_genuine: Annotated[float, _hours_since("last transaction there that was labelled legitimate")]
+    merchant_hours_since_legitimate: Annotated[
+        float, _hours_since("last transaction there that was labelled legitimate")
+    ]
     merchant_hours_since_lowamount_fraud: Annotated[float, _hours_since("last low-amount fraud there")]
     card_frauds_7d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "7 days + today")]
     card_frauds_30d: Annotated[float, _feature("Confirmed frauds of the card.", "count", "30 days + today")]

@@ -210,7 +210,7 @@ def _merchant_risk_features(now: int, risk: Risk, as_of: int) -> tuple[float, ..
         float(min(risk.streak, 100)),
         float(min(risk.lowamount_frauds, 100)),
         0.0 if risk.streak_started_at is None else _hours_since(now, risk.streak_started_at),
-        _hours_since(now, risk.last_genuine),
+        _hours_since(now, risk.last_legitimate),
         _hours_since(now, risk.last_lowamount_fraud),
     )
 

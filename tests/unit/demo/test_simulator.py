@@ -36,12 +36,14 @@ def rows_of(simulation):
     return list(zip(*map(known, simulation.columns.values()), strict=True))
 
 
-def genuine_mean(simulation):
-    """Mean genuine amount by card."""
-    genuine = simulation.pattern == Pattern.GENUINE
+def legitimate_mean(simulation):
+    """Mean legitimate amount by card."""
+    legitimate = simulation.pattern == Pattern.LEGITIMATE
     amounts = {}
     for card, amount in zip(
-        simulation.columns["card_id"][genuine].tolist(), simulation.columns["amount"][genuine].tolist(), strict=True
+        simulation.columns["card_id"][legitimate].tolist(),
+        simulation.columns["amount"][legitimate].tolist(),
+        strict=True,
     ):
         amounts.setdefault(card, []).append(amount)
     return {card: sum(values) / len(values) for card, values in amounts.items()}
@@ -92,8 +94,8 @@ def test_each_pattern_occurs_and_is_labelled_fraud(small, pattern):
     assert small.columns["is_fraud"][chosen].all()
 
 
-def test_payments_without_a_pattern_are_genuine_and_without_drift_there_are_no_lookalikes(small):
-    assert not small.columns["is_fraud"][small.pattern == Pattern.GENUINE].any()
+def test_payments_without_a_pattern_are_legitimate_and_without_drift_there_are_no_lookalikes(small):
+    assert not small.columns["is_fraud"][small.pattern == Pattern.LEGITIMATE].any()
     assert not (small.pattern == Pattern.LOOKALIKE).any()
 
 
@@ -122,15 +124,15 @@ def test_most_payments_at_a_skimmed_terminal_are_frauds_while_it_is_compromised(
 
 
 def test_a_takeover_spends_multiples_of_the_usual_amount_of_the_card(small):
-    usual, chosen = genuine_mean(small), small.pattern == Pattern.TAKEOVER
+    usual, chosen = legitimate_mean(small), small.pattern == Pattern.TAKEOVER
     cards, amounts = small.columns["card_id"][chosen].tolist(), small.columns["amount"][chosen].tolist()
     ratios = [amount / usual[card] for card, amount in zip(cards, amounts, strict=True) if card in usual]
     assert 3 < np.median(ratios) < 8
 
 
-def test_impossible_travel_follows_a_genuine_payment_within_the_hour_an_ocean_away(small):
+def test_impossible_travel_follows_a_legitimate_payment_within_the_hour_an_ocean_away(small):
     columns = small.columns
-    terminal = (small.pattern == Pattern.GENUINE) & (columns["entry_mode"] != "ecommerce")
+    terminal = (small.pattern == Pattern.LEGITIMATE) & (columns["entry_mode"] != "ecommerce")
     skimmed = small.pattern == Pattern.SKIMMER  # the payment before may itself have gone wrong
     for row in np.flatnonzero(small.pattern == Pattern.IMPOSSIBLE_TRAVEL):
         assert columns["entry_mode"][row] in {"magstripe", "keyed"}
@@ -159,11 +161,11 @@ def test_the_drift_replaces_card_testing_and_takeover_by_lookalikes(drifting):
 
 def test_a_lookalike_shops_at_night_from_a_known_device_at_merchants_new_to_the_card(drifting):
     columns, chosen = drifting.columns, drifting.pattern == Pattern.LOOKALIKE
-    genuine = drifting.pattern == Pattern.GENUINE
-    visited = set(zip(columns["card_id"][genuine], columns["merchant_id"][genuine], strict=True))
+    legitimate = drifting.pattern == Pattern.LEGITIMATE
+    visited = set(zip(columns["card_id"][legitimate], columns["merchant_id"][legitimate], strict=True))
     assert not visited & set(zip(columns["card_id"][chosen], columns["merchant_id"][chosen], strict=True))
     assert (columns["timestamp"][chosen] % DAY < 5 * HOUR).all()
-    known = np.isin(columns["device_id"][chosen].astype(str), columns["device_id"][genuine].astype(str))
+    known = np.isin(columns["device_id"][chosen].astype(str), columns["device_id"][legitimate].astype(str))
     assert known.mean() > 0.8  # a card that never shopped online shows its device for the first time
 
 
@@ -173,10 +175,10 @@ def test_no_label_comes_before_its_transaction_nor_a_month_later(drifting):
     assert delay.max() <= 30 * DAY
 
 
-def test_genuine_payments_settle_after_exactly_seven_days(small):
-    genuine = ~small.columns["is_fraud"]
-    assert set(small.columns["label_source"][genuine]) == {"settlement"}
-    assert ((small.columns["labelled_at"] - small.columns["timestamp"])[genuine] == 7 * DAY).all()
+def test_legitimate_payments_settle_after_exactly_seven_days(small):
+    legitimate = ~small.columns["is_fraud"]
+    assert set(small.columns["label_source"][legitimate]) == {"settlement"}
+    assert ((small.columns["labelled_at"] - small.columns["timestamp"])[legitimate] == 7 * DAY).all()
 
 
 def test_frauds_are_found_by_analysts_within_hours_customers_within_days_and_chargebacks_later(small):

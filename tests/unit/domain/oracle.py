@@ -236,7 +236,7 @@ def risk_features(now: int, merchant: list[Fact], card: list[Fact], as_of: int) 
     found["merchant_streak"] = min(len(streak), 100)
     found["merchant_lowamount_frauds"] = min(sum(not fact.is_explained for fact in streak), 100)
     found["merchant_streak_age_hours"] = _hours_since(now, streak[-1:]) if streak else 0.0
-    found["merchant_hours_since_genuine"] = _hours_since(now, [fact for fact in merchant if not fact.is_fraud])
+    found["merchant_hours_since_legitimate"] = _hours_since(now, [fact for fact in merchant if not fact.is_fraud])
     found["merchant_hours_since_lowamount_fraud"] = _hours_since(
         now, [fact for fact in merchant if fact.is_fraud and not fact.is_explained]
     )

@@ -46,7 +46,7 @@ def test_an_example_has_the_scored_transaction_and_the_label_source():
     assert example.scored.features == record.features
 
 
-def test_a_transaction_without_a_label_matures_as_genuine():
+def test_a_transaction_without_a_label_matures_as_legitimate():
     world = World()
     world.score(score("t1", 5))
     assert world.close(2000) == [(11, "t1", False, 105, False)]
@@ -62,7 +62,7 @@ def test_a_transaction_matures_even_if_its_card_never_pays_again():
     assert (11, "idle", False, 105, False) in world.trained
 
 
-def test_a_genuine_label_is_trained_before_maturity():
+def test_a_legitimate_label_is_trained_before_maturity():
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 30, is_fraud=False))
@@ -171,7 +171,7 @@ def test_a_fraud_label_of_the_same_instant_that_arrives_later_corrects():
     assert world.trained == [(3, "t1", False, 30, False), (4, "t1", True, 30, True)]
 
 
-def test_a_genuine_label_of_the_same_instant_that_arrives_later_does_not_overrule_fraud():
+def test_a_legitimate_label_of_the_same_instant_that_arrives_later_does_not_overrule_fraud():
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 30))

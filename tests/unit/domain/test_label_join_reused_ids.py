@@ -65,7 +65,7 @@ def test_a_label_applies_to_a_payment_that_arrives_after_it(is_applied):
     ]
 
 
-def test_an_old_genuine_label_does_not_clear_a_later_payment_under_its_id():
+def test_an_old_legitimate_label_does_not_clear_a_later_payment_under_its_id():
     world = World()
     world.score(score("t1", 5))
     world.label(label("t1", 20, is_fraud=False))

@@ -30,11 +30,11 @@ def days(*each: list[LabelledScore], comparison: ModelComparison | None = None) 
     return comparison
 
 
-def ranked(pretrained: float, online: float, genuine: float = -4.0, frauds: int = 70) -> list[LabelledScore]:
-    """Make a day of frauds at these logits, among genuine payments at another and at 1."""
+def ranked(pretrained: float, online: float, legitimate: float = -4.0, frauds: int = 70) -> list[LabelledScore]:
+    """Make a day of frauds at these logits, among legitimate payments at another and at 1."""
     return [
         *(LabelledScore(pretrained, online, is_fraud=True, weight=1.0) for _ in range(frauds)),
-        *(LabelledScore(genuine, genuine, is_fraud=False, weight=1.0) for _ in range(500)),
+        *(LabelledScore(legitimate, legitimate, is_fraud=False, weight=1.0) for _ in range(500)),
         *(LabelledScore(1.0, 1.0, is_fraud=False, weight=1.0) for _ in range(60)),
     ]
 
@@ -121,7 +121,7 @@ def test_binned_average_precision_equals_that_of_scikit_learn(drawn):
     judged = [LabelledScore(MIN_LOGIT + (place + 0.5) * BIN_WIDTH, 0.0, is_fraud, 1.0) for place, is_fraud in drawn]
     (histogram,) = days(judged).histograms
     expected = metrics.average_precision_score([f for _, f in drawn], [place for place, _ in drawn])
-    assert binned_average_precision([histogram.pretrained_frauds], [histogram.pretrained_genuine]) == pytest.approx(
+    assert binned_average_precision([histogram.pretrained_frauds], [histogram.pretrained_legitimate]) == pytest.approx(
         expected
     )
 

@@ -164,7 +164,7 @@ def test_sampling_is_the_same_on_every_run_and_keeps_every_fraud():
     assert sum(weights) == pytest.approx(2000, rel=0.06)
 
 
-def test_a_genuine_transaction_with_a_suspicious_score_is_always_trained():
+def test_a_legitimate_transaction_with_a_suspicious_score_is_always_trained():
     doubted = [example(number, is_fraud=False, score=ALWAYS_TRAIN_SCORE) for number in range(200)]
     assert {NegativeSampler(0.1).weight(one) for one in doubted} == {1.0}
 
@@ -215,7 +215,7 @@ def test_risk_counts_labels_by_the_day_they_became_known():
     row = decode_risk(store[merchant_key("merchant-1")])
     today = MONDAY // DAY
     assert [msgspec.structs.astuple(day) for day in row.days] == [(today + 1, 2, 1), (today + 2, 1, 1)]
-    assert (row.streak, row.streak_started_at, row.last_genuine) == (1, MONDAY + DAY, MONDAY)
+    assert (row.streak, row.streak_started_at, row.last_legitimate) == (1, MONDAY + DAY, MONDAY)
     assert row == decode_risk(store[card_key("card-1")])
 
 
@@ -231,7 +231,7 @@ def test_scorers_get_only_rows_with_labelled_fraud():
     assert [set(result.risk) for result in results] == [set(), keys, keys]
     assert results[0].snapshot is not None
     assert results[0].snapshot.risk_rows == 0
-    # Of a merchant the genuine payments before its first fraud count too, of a card only what came since.
+    # Of a merchant the legitimate payments before its first fraud count too, of a card only what came since.
     assert sum(day.labelled for day in decode_risk(results[1].risk[merchant_key("merchant-1")]).days) == 2
     assert sum(day.labelled for day in decode_risk(results[1].risk[card_key("card-1")]).days) == 1
 

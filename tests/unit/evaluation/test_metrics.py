@@ -84,7 +84,7 @@ def test_a_metric_that_the_data_does_not_determine_is_none(rows):
     assert figures.rows == len(rows) == sum(week.rows for week in found.weeks)
     assert (found.average_precision is None) is (figures.frauds == 0)
     assert (found.auc_roc is None) is (figures.frauds in {0, len(rows)})
-    assert sum(found.distribution.genuine) + sum(found.distribution.frauds) == len(rows)
+    assert sum(found.distribution.legitimate) + sum(found.distribution.frauds) == len(rows)
     assert sum(group.rows for group in found.calibration) == len(rows)
 
 

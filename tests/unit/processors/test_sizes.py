@@ -101,7 +101,7 @@ def test_the_tokenizer_does_not_parse_a_message_that_is_too_large():
     names = Settings().topics
     batch = [received(BIG, topic=topic) for topic in (names.raw_transactions, names.raw_labels)]
     for (output,) in step(batch, explode):
-        assert (output.topic, output.value) == ("dead_letters", None)
+        assert (output.role, output.value) == ("dead_letters", None)
 
 
 def test_a_message_of_the_largest_size_is_read():
@@ -234,7 +234,7 @@ def test_a_message_of_any_size_gives_what_fits_a_topic_and_ends_no_step(head, po
     received = made_of(head + bytes([power]) + b"".join(pieces))
     outputs = STEPS.take(received)
     for output in outputs:
-        if output.topic == "dead_letters":
+        if output.role == "dead_letters":
             assert len(output.value or b"") <= 4 * MAX_EVENT_BYTES
 
 

@@ -75,9 +75,9 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
     assert model_weighting.DailyHistogram.__struct_fields__ == (
         "day",
         "pretrained_frauds",
-        "pretrained_genuine",
+        "pretrained_legitimate",
         "online_frauds",
-        "online_genuine",
+        "online_legitimate",
     )
     assert label_join_rows.PendingTransaction.__struct_fields__ == (
         "packed",

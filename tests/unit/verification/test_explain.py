@@ -64,7 +64,7 @@ def test_later_labels_are_shown(log, monkeypatch):
     case = explain(log.settings, "t-8")
     (label,) = case.labels
     assert label.labelled_at > fraud.timestamp
-    assert [one["is_fraud"] for one in case.examples] == [False, True]  # genuine by maturity, until the label came
+    assert [one["is_fraud"] for one in case.examples] == [False, True]  # legitimate by maturity, until the label came
 
 
 def test_a_label_that_became_a_dead_letter_is_left_out(log, monkeypatch):

@@ -14,7 +14,7 @@ final class Features {
             "amount_outliers_14d", "merchant_visits", "is_new_country", "is_new_device", "distance", "speed",
             "merchant_labelled_1d", "merchant_labelled_7d", "merchant_labelled_30d", "merchant_fraud_share_1d",
             "merchant_fraud_share_7d", "merchant_fraud_share_30d", "merchant_streak", "merchant_lowamount_frauds",
-            "merchant_streak_age_hours", "merchant_hours_since_genuine", "merchant_hours_since_lowamount_fraud", "card_frauds_7d",
+            "merchant_streak_age_hours", "merchant_hours_since_legitimate", "merchant_hours_since_lowamount_fraud", "card_frauds_7d",
             "card_frauds_30d", "card_hours_since_fraud");
     static final int COUNT = NAMES.size();
     static final double LONG_AGO = 720;
