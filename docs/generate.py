@@ -19,7 +19,7 @@ from contracts import asyncapi, default_settings, schemas
 from settings_table import HEADER, setting_groups
 
 from fraud_service.config import settings
-from fraud_service.domain import decision, profile, reasons
+from fraud_service.domain import decision, entry_modes, profile, reasons
 from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason, LabelSource
 from fraud_service.domain.features import contract
 from fraud_service.domain.label_join import Ignored
@@ -77,6 +77,18 @@ def feature_page() -> str:
         _table(("#", "name", "meaning", "unit", "window", "cold"), _feature_rows()),
         "## Rules for all features",
         rules,
+        "## Entry modes",
+        "Case, spaces, hyphens, underscores and slashes make no difference. Two digits are the PAN entry mode of "
+        "ISO 8583, data element 22. Its third digit may follow, and a leading zero may be missing before one "
+        "digit. Any other text counts as absent, and `fraud_unknown_entry_modes_total` counts the payment. With "
+        "`FRAUD_REJECT_UNKNOWN_ENTRY_MODES=true`, it becomes a dead letter (`invalid_field`).",
+        _table(
+            ("entry mode", "`is_card_not_present`", "also written"),
+            (
+                (f"`{mode}`", str(int(mode in entry_modes.CARD_NOT_PRESENT)), _names(aliases.split()))
+                for mode, aliases in entry_modes.ALIASES.items()
+            ),
+        ),
         "## Profile of a card",
         "A profile has a bounded size:",
         _table(

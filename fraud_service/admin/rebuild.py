@@ -96,13 +96,14 @@ def rebuild(
                 progress()
                 try:
                     reject_card_data(entry.value, entry.key, numbers=target.reject_pan)
-                    timestamp = decode_message(received, to_ms(target.max_clock_skew)).timestamp
+                    rejects_modes = target.reject_unknown_entry_modes
+                    transaction = decode_message(received, to_ms(target.max_clock_skew), rejects_modes=rejects_modes)
                 except InvalidEvent as error:
                     if error.reason == DeadLetterReason.FUTURE_TIMESTAMP:
                         found.future += 1
                         continue
                 else:
-                    pacer.before(timestamp, producer.flush)
+                    pacer.before(transaction.timestamp, producer.flush)
                 producer.send(OutgoingRecord(names.transactions, entry.key, entry.value, entry.headers, partition))
                 found.transactions += 1
     return found

@@ -199,7 +199,8 @@ def _is_accepted_today(settings: Settings, message: Record, partitions: int) -> 
     try:
         if message.topic == settings.topics.transactions:
             reject_card_data(message.value, message.key, numbers=settings.reject_pan)
-            decode_message(received, to_ms(settings.max_clock_skew))
+            tolerance_ms = to_ms(settings.max_clock_skew)
+            decode_message(received, tolerance_ms, rejects_modes=settings.reject_unknown_entry_modes)
             if settings.reject_wrong_partition:
                 check_partition(received, partitions)
             return True

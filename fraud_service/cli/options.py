@@ -12,12 +12,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fraud_service.cli.output import say
 from fraud_service.config import settings
 from fraud_service.config.duration import PATTERN, parse_duration, to_ms
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import instant
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
     from fraud_service.training.history import History
     from fraud_service.training.history_checks import CardDataCheck
 
@@ -105,9 +110,18 @@ def history_of(
 ) -> History:
     """Open a file with the mapping of --map and --set, without card numbers: --tokenize replaces them."""
     from fraud_service.training.history import History
+    from fraud_service.training.history_checks import check_entry_modes
 
     columns, constants = _pairs("--map", maps), _pairs("--set", sets)
-    check = _card_data_check(file, tokenized)
+    check_card_data = _card_data_check(file, tokenized)
+    rejects = settings.load().reject_unknown_entry_modes
+
+    def check(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+        table = check_card_data(table, columns)
+        if warning := check_entry_modes(file, table, columns, rejects=rejects):
+            say(warning, err=True)
+        return table
+
     return History.open(file, columns, constants, start=date_ms(start), end=date_ms(end), check=check)
 
 

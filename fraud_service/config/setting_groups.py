@@ -163,6 +163,11 @@ class DecisionSettings(_Group):
         description="whether a transaction outside the partition of its card (murmur2 of the key) becomes a dead "
         "letter. If false, the scorer scores it with the state of its card in that partition, usually none",
     )
+    reject_unknown_entry_modes: bool = Field(
+        default=False,
+        description="whether a transaction whose entry_mode has no known meaning becomes a dead letter. Otherwise it "
+        "counts as absent, and fraud_unknown_entry_modes_total counts the transaction",
+    )
     cards_per_partition: int = Field(
         500_000,
         ge=0,

@@ -80,9 +80,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     currency: Currency
     merchant_category_code: Annotated[Text, msgspec.Meta(description="ISO 18245")] | None = None
     country: Annotated[Text, msgspec.Meta(description="ISO 3166 code of the merchant's country")] | None = None
-    entry_mode: Annotated[Text, msgspec.Meta(description="chip, contactless, magstripe, keyed or ecommerce")] | None = (
-        None
-    )
+    entry_mode: Annotated[Text, msgspec.Meta(description="how the card was read, or DE 22 of ISO 8583")] | None = None
     device_id: Text | None = None
     ip: Text | None = None
     latitude: Annotated[float, msgspec.Meta(ge=-90, le=90, description="degrees, WGS 84")] | None = None

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.config.duration import to_ms
+from fraud_service.domain.entry_modes import KNOWN, entry_mode
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import TEST_CURRENCY, DeadLetterReason, Transaction, decode_transaction, rfc3339
 from fraud_service.domain.profile import decode_profile, encode_profile
@@ -72,6 +73,7 @@ class ScorerProcessor:
         self._rejects_numbers = settings.reject_pan
         self._partitions = settings.partitions
         self._rejects_misplaced = settings.reject_wrong_partition
+        self._rejects_modes = settings.reject_unknown_entry_modes
         self._heartbeat = heartbeat
 
     def __call__(self, batch: Sequence[Received], state_of: StateAccessor) -> list[list[Output]]:
@@ -92,7 +94,7 @@ class ScorerProcessor:
                     self._heartbeat()  # the full check of a message may take long
                     reject_card_data(message.value, message.key, numbers=self._rejects_numbers)
                     is_known_clean = self._rejects_numbers
-                transaction = decode_message(message, self._tolerance_ms)
+                transaction = decode_message(message, self._tolerance_ms, rejects_modes=self._rejects_modes)
                 self._check_partition(message)
                 readable.append((place, message, transaction))
             except InvalidEvent as error:
@@ -176,14 +178,20 @@ def _cloud_event(assessment: Assessment) -> Headers:
     ]
 
 
-def decode_message(message: Received, tolerance_ms: int) -> Transaction:
+def decode_message(message: Received, tolerance_ms: int, *, rejects_modes: bool = False) -> Transaction:
     """Decode a transaction, and check its key and time. Raises `InvalidEvent` when the message is a dead letter.
 
-    Its event time may be `tolerance_ms` ahead of the broker's timestamp.
+    Its event time may be `tolerance_ms` ahead of the broker's timestamp. With `rejects_modes`, its entry mode must have
+    a known meaning.
     """
     transaction = decode_transaction(message.value)
     check_key(message.key, transaction.card_id)
     check_time(transaction.timestamp, message.timestamp + tolerance_ms, "timestamp")
+    if rejects_modes and entry_mode(transaction.entry_mode) is None:
+        raise InvalidEvent(
+            DeadLetterReason.INVALID_FIELD,
+            f"`entry_mode` has no known meaning: send {KNOWN}, or set FRAUD_REJECT_UNKNOWN_ENTRY_MODES=false",
+        )
     return transaction
 
 

@@ -1,4 +1,4 @@
-"""Checks of a history beyond its format: card data, which must not enter, and payments that are in it twice."""
+"""Checks of a history beyond its format: card data, unknown entry modes, and payments that are in it twice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from fraud_service.domain.entry_modes import KNOWN, entry_mode
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import DeadLetterReason
 from fraud_service.security.card_data import find_card_data, has_no_card_data, replace_card_numbers
@@ -103,6 +104,28 @@ def _card_data(field: str, values: pa.ChunkedArray) -> Iterator[tuple[str, DeadL
             kind = find_card_data(data)
             if kind is not None:
                 yield value, kind
+
+
+def check_entry_modes(path: Path, table: pa.Table, columns: Mapping[str, str], *, rejects: bool) -> str | None:
+    """Return a warning if entry modes have no known meaning.
+
+    With `rejects`, raise `ConfigurationError` instead, as scorers would make these transactions dead letters.
+    """
+    if "entry_mode" not in table.column_names:
+        return None
+    modes = table["entry_mode"]
+    unknown = [mode for mode in modes.unique().to_pylist() if entry_mode(mode) is None]
+    if not unknown:
+        return None
+    is_bad = pc.is_in(modes, pa.array(unknown, pa.string()))
+    row, count, column = pc.index(is_bad, value=True).as_py() + 1, pc.sum(is_bad).as_py(), columns.get("entry_mode")
+    where = "`--set entry_mode`" if column is None else f"{path}, row {row}, column `{column}`"
+    complaint = (
+        f"{where}: an entry mode without a known meaning, in {count:,} of {len(modes):,} rows. Known are {KNOWN}"
+    )
+    if rejects:
+        raise ConfigurationError(f"{complaint}. To count others as absent, set FRAUD_REJECT_UNKNOWN_ENTRY_MODES=false")
+    return f"{complaint}. The others count as absent"
 
 
 class Repeats(NamedTuple):

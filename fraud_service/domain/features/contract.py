@@ -57,7 +57,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     is_night: Annotated[float, _feature("1 before 06:00 UTC.", "0/1", "this transaction")]
     is_weekend: Annotated[float, _feature("1 on Saturday and Sunday, UTC.", "0/1", "this transaction")]
     is_card_not_present: Annotated[
-        float, _feature("1 when `entry_mode` is ecommerce or keyed; 0 otherwise or absent.", "0/1", "this transaction")
+        float, _feature("1 when `entry_mode` means ecommerce or keyed; 0 otherwise.", "0/1", "this transaction")
     ]
 
     card_age_days: Annotated[

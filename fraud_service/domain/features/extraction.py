@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fraud_service.domain.entry_modes import CARD_NOT_PRESENT, entry_mode
 from fraud_service.domain.features.contract import MAX_AGE_H, MAX_DAYS_OR_VISITS, Features
 from fraud_service.domain.profile import RECENT
 from fraud_service.domain.risk import NO_RISK
@@ -22,7 +23,6 @@ NIGHT_END_HOUR: Final = 6
 SMALL_AMOUNT: Final = 2.0
 FIRST_DAY_OF_EPOCH: Final = 3  # 1970-01-01 was a Thursday, day 3 of a week that begins on Monday
 SATURDAY: Final = 5
-CARD_NOT_PRESENT: Final = frozenset({"ecommerce", "keyed"})
 
 
 def extract(transaction: Transaction, profile: Profile, merchant: Risk, card: Risk, as_of: int) -> Features:
@@ -63,7 +63,7 @@ def _transaction_features(transaction: Transaction) -> tuple[float, ...]:
         float(hour),
         float(hour < NIGHT_END_HOUR),
         float(weekday >= SATURDAY),
-        float(transaction.entry_mode in CARD_NOT_PRESENT),
+        float(entry_mode(transaction.entry_mode) in CARD_NOT_PRESENT),
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter as Tally
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Outcome
+from fraud_service.domain.entry_modes import entry_mode
 from fraud_service.domain.reasons import CODES, OVERALL_PATTERN
 from fraud_service.runtime.metrics.stream import FAST_BUCKETS_S, LATENCY_BUCKETS_S, StreamMetrics
 from fraud_service.security.signatures import RejectReason
@@ -50,6 +51,9 @@ class ScorerMetrics(StreamMetrics):
         )
         self.reused = metrics.counter(
             "fraud_reused_transaction_ids", "Payments under the transaction id of an earlier payment of the card."
+        )
+        self.unknown_modes = metrics.counter(
+            "fraud_unknown_entry_modes", "Payments whose entry mode has no known meaning. It counts as absent."
         )
         self.processing = metrics.histogram(
             "fraud_processing_seconds", "Time to decode, assess and encode one transaction.", FAST_BUCKETS_S
@@ -110,6 +114,8 @@ class ScorerMetrics(StreamMetrics):
         self.scores.observe_all([assessment.decision.score for assessment in decided])
         for assessment in decided:
             decision = assessment.decision
+            if entry_mode(assessment.transaction.entry_mode) is None:
+                self.unknown_modes.inc()
             if decision.is_stale:
                 self.stale.inc()
             if decision.pretrained_logit is None:

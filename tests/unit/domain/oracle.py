@@ -58,7 +58,7 @@ def _itself(now: Transaction) -> dict[str, float]:
         "hour_of_day": moment.hour,
         "is_night": 1 if moment.hour < 6 else 0,
         "is_weekend": 1 if moment.strftime("%a") in {"Sat", "Sun"} else 0,
-        "is_card_not_present": 1 if now.entry_mode in {"ecommerce", "keyed"} else 0,
+        "is_card_not_present": 1 if now.entry_mode in {"ecommerce", "keyed", "E-Commerce", "81", "MOTO"} else 0,
     }
 
 

@@ -74,7 +74,11 @@ def histories(draw: st.DrawFn, most: int = 40) -> list[Transaction]:
                 merchant_id=f"merchant-{draw(st.integers(0, merchants))}",
                 country=draw(st.none() | st.sampled_from([f"C{n}" for n in range(11)])),
                 device_id=draw(st.none() | st.sampled_from([f"device-{n}" for n in range(11)])),
-                entry_mode=draw(st.sampled_from([None, "chip", "keyed", "ecommerce", "contactless"])),
+                entry_mode=draw(
+                    st.sampled_from(
+                        [None, "chip", "keyed", "ecommerce", "contactless", "E-Commerce", "81", "MOTO", "05", "?"]
+                    )
+                ),
                 merchant_category_code=draw(st.sampled_from([None, "5411"])),
                 ip=draw(st.sampled_from([None, "192.0.2.1"])),
                 latitude=place and place[0],

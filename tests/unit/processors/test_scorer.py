@@ -114,6 +114,32 @@ def test_a_repeated_transaction_gets_its_first_decision_again_and_no_second_aler
     assert profile(loop) == state_before
 
 
+MODES = ["E-Commerce", "81", "carrier pigeon", None, "chip"]
+
+
+def test_an_entry_mode_without_a_meaning_is_counted_and_scored_as_if_it_were_absent(loop):
+    for number, mode in enumerate(MODES):
+        loop.transaction(payment(number, entry_mode=mode))
+    loop.tick()
+    rows = [decode_score(record.value).features for record in loop.on("scores")]
+    assert [row.is_card_not_present for row in rows] == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert loop.on("dead_letters") == []
+    assert loop.scorer_metrics.unknown_modes._value.get() == 1
+
+
+def test_by_setting_an_entry_mode_without_a_meaning_is_a_dead_letter(tmp_path):
+    with looped(tmp_path, reject_unknown_entry_modes=True) as loop:
+        for number, mode in enumerate(MODES):
+            loop.transaction(payment(number, entry_mode=mode))
+        loop.tick()
+        (letter,) = loop.on("dead_letters")
+        assert letter.header["fraud-reason"] == "invalid_field"
+        assert "`entry_mode` has no known meaning: send chip, contactless," in letter.header["fraud-detail"]
+        assert "pigeon" not in letter.header["fraud-detail"]
+        assert b"carrier pigeon" in letter.value
+        assert len(loop.on("scores")) == len(MODES) - 1
+
+
 def profile(loop, card: str = "c-1") -> bytes:
     context, topic = loop.scorer._context, loop.settings.topics.transactions
     transaction = context.checkpoint.get_store_transaction(topic, murmur2_partition(card.encode(), loop.partitions))

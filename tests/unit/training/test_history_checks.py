@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pytest
 from support.card_numbers import is_card_number
 
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.security.tokens import Tokenizer
 from fraud_service.training.history import History
-from fraud_service.training.history_checks import CardDataCheck, count_repeats
+from fraud_service.training.history_checks import CardDataCheck, check_entry_modes, count_repeats
 
 PAN = "4000000000000002"
 TOKENIZER = Tokenizer({"k1": b"0" * 32}, "k1")
@@ -104,3 +105,25 @@ def test_repeated_payments_and_reused_ids_are_counted(opened):
     again, captured = {"transaction_id": "t1"}, {"transaction_id": "t1", "amount": 6.0}
     history = opened((1, {}), (2, again), (3, captured), (4, again), (5, {"transaction_id": "t1", "card_id": "c2"}))
     assert count_repeats(history) == (2, 1)
+
+
+def entry_modes(*values):
+    return pa.table({"entry_mode": pa.chunked_array([pa.array(values, pa.string())])})
+
+
+def test_unknown_entry_modes_of_a_file_are_named_with_row_column_and_count(tmp_path):
+    file, table = tmp_path / "past.csv", entry_modes("E-Commerce", None, "pigeon", "81", "owl", "pigeon")
+    warning = check_entry_modes(file, table, {"entry_mode": "pos"}, rejects=False)
+    assert warning.startswith(f"{file}, row 3, column `pos`: an entry mode without a known meaning, in 3 of 6 rows. ")
+    assert "pigeon" not in warning
+    with pytest.raises(ConfigurationError, match=r"row 3, column `pos`.*FRAUD_REJECT_UNKNOWN_ENTRY_MODES=false"):
+        check_entry_modes(file, table, {"entry_mode": "pos"}, rejects=True)
+    with pytest.raises(ConfigurationError, match=r"^`--set entry_mode`: "):
+        check_entry_modes(file, entry_modes("owl"), {}, rejects=True)
+
+
+@pytest.mark.parametrize(
+    "table", [entry_modes("E-Commerce", "81", "", None), entry_modes(), pa.table({"amount": [1.0]})]
+)
+def test_a_file_without_unknown_entry_modes_has_no_warning(tmp_path, table):
+    assert check_entry_modes(tmp_path, table, {"entry_mode": "entry_mode"}, rejects=True) is None
