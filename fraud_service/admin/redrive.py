@@ -1,4 +1,4 @@
-"""Redrive dead letters: send each of them to its source topic again, at most once.
+"""Redrive dead letters: send each to its source topic again, at most once.
 
 Dead letters can be forged, so each is compared with its source message. A dead letter of a transaction that scorers
 accept today is unproved, because the transaction may have been scored. So a forged one can at most repeat a rejected
@@ -194,7 +194,7 @@ def _unproved(found: DeadLetter, why: str) -> RedriveCheck:
 
 
 def _is_accepted_today(settings: Settings, message: Record, partitions: int) -> bool:
-    """Say whether scorers accept a transaction, or a tokenizer a raw one. Labels may be sent twice."""
+    """Return whether scorers accept a transaction, or a tokenizer a raw one. Labels may be sent twice."""
     received = Received(message.topic, message.partition, message.offset, message.key, message.value, message.timestamp)
     try:
         if message.topic == settings.topics.transactions:

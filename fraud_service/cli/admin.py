@@ -68,7 +68,7 @@ def recover(
     ] = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Rebuild a lost service: send the inputs of the lost one to a new one that runs, at the pace of event time."""
+    """Rebuild a lost service: send its inputs to a new running service, in event time."""
     from fraud_service.admin.rebuild import SourceTopics, rebuild
     from fraud_service.config import factories
 

@@ -51,7 +51,7 @@ def to_ms(duration: timedelta) -> int:
 
 
 def _read(value: object) -> timedelta:
-    """Accept text with a unit, and a `timedelta` in code. A bare number is an error: its unit would be a guess."""
+    """Accept text with a unit, and a `timedelta` in code. A bare number is an error, because it has no unit."""
     if isinstance(value, timedelta):
         return value
     return parse_duration(value if isinstance(value, str) else "")

@@ -46,7 +46,7 @@ class Latency(NamedTuple):
 class TopicMonitor:
     """Counts the committed records of the output topics. A context manager.
 
-    It subscribes instead of assigning: a group that commits nothing disappears with its only member.
+    It subscribes instead of assigning, because Kafka removes a group without offsets when its only member leaves.
     """
 
     def __init__(self, settings: Settings) -> None:

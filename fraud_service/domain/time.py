@@ -18,8 +18,8 @@ class LearningSchedule(msgspec.Struct, frozen=True):
     activation_delay_ms: int = (
         HOUR // 4
     )  # from a boundary until its snapshot is active; it reaches all scorers meanwhile
-    label_maturity_ms: int = 7 * DAY  # label maturity: how long a transaction waits for a fraud label
-    label_retention_ms: int = 60 * DAY  # label retention: how long its features are kept for a later label
+    label_maturity_ms: int = 7 * DAY  # until a transaction without a fraud label counts as legitimate
+    label_retention_ms: int = 60 * DAY  # until the learner drops the features of a transaction
 
     def boundary(self, instant: int) -> int:
         """Return the number of the first boundary at or after an instant.

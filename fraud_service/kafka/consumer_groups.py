@@ -1,4 +1,4 @@
-"""Consumer groups: their committed offsets, the transactions that hold these, their members, and their deletion.
+"""Read the committed offsets and members of consumer groups, wait for open transactions, and delete groups.
 
 A transaction ends on each partition in its own time. So the offsets of a checkpoint can be committed while its records
 in the changelog still lack their commit marker. A reader of committed records stops before such records. A recovery at
@@ -95,7 +95,7 @@ def wait_for_open_transactions(
 
 
 def _ends(admin: AdminClient, partitions: list[TopicPartition], isolation: IsolationLevel) -> Ends:
-    """Return the ends of the partitions as readers of this isolation see them; nothing when the cluster is silent."""
+    """Return the ends of the partitions as readers of this isolation see them; nothing without an answer."""
     latest = {TopicPartition(one.topic, one.partition): OffsetSpec.latest() for one in partitions}
     try:
         answers = admin.list_offsets(latest, isolation_level=isolation, request_timeout=clients.REQUEST_TIMEOUT_S)

@@ -7,7 +7,7 @@ The topic holds two kinds of records:
   again also writes the mark, to the partition and under the key of the dead letter. So one partition shows for each of
   its dead letters whether it was redriven.
 
-Any producer with write access can put other records there. Those are foreign, and readers skip them.
+Any producer with write access can put other records there. Readers skip those.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ _DIGEST: Final = re.compile("[0-9a-f]{64}")
 def dead_letter(message: Received, error: InvalidEvent, *, is_known_clean: bool = False) -> Output:
     """Return the dead letter of a message: its original bytes, with the reason and its source in the headers.
 
-    A dead letter must always fit its topic: a consumer that cannot write it would read the source message for ever. So
-    a dead letter keeps only length and hash of content that is too large. Card data is masked, because dead letters are
+    A dead letter must always fit its topic: a consumer that cannot write it would read the source message for ever. A
+    dead letter keeps only length and hash of content that is too large. Card data is masked, because dead letters are
     kept for long and many people read them. With `is_known_clean`, a search has found none already.
     """
     message = bounded(message)
@@ -108,12 +108,12 @@ def content_hash(value: bytes | None) -> int:
 
 
 def is_complete(entry: Record) -> bool:
-    """Say whether a dead letter keeps all bytes of its message."""
+    """Return whether a dead letter keeps all bytes of its message."""
     return all(entry.header(name) is None for name in INCOMPLETE)
 
 
 def matches_source(entry: Record, source: Record) -> bool:
-    """Say whether a dead letter has the same key and value as a message, or their length and hash."""
+    """Return whether a dead letter has the same key and value as a message, or their length and hash."""
     if entry.header(MASKED) is not None:
         return True  # the dead letter does not keep enough to compare
     return _matches(entry.key, source.key, entry.header(KEY_LENGTH), entry.header(KEY_HASH)) and _matches(
@@ -161,14 +161,14 @@ def _number(entry: Record, header: str, largest: int) -> int:
 
 
 class DeadLetterParser:
-    """Tell dead letters, redrive marks and foreign records of one partition apart. Records must come in order."""
+    """Parse the records of one partition, in order: dead letters and redrive marks."""
 
     def __init__(self) -> None:
         self._begin: int | None = None
         self._keys: dict[int, int] = {}
 
     def parse(self, entry: Record) -> LetterHeaders | RedriveMark:
-        """Parse the next record. Raises `InvalidRecord` for a foreign one."""
+        """Parse the next record. Raises `InvalidRecord` if it is neither a dead letter nor a mark."""
         self._begin = entry.offset if self._begin is None else self._begin
         if entry.header(REDRIVEN) is not None:
             named = _number(entry, REDRIVEN, MAX_OFFSET)
@@ -196,7 +196,7 @@ class DeadLetterFilter(NamedTuple):
     offset: int | None = None
 
     def matches(self, entry: Record, found: LetterHeaders) -> bool:
-        """Say whether the filter selects a dead letter."""
+        """Return whether the filter selects a dead letter."""
         return (
             self.reason in {None, found.reason}
             and self.topic in {None, found.topic}
@@ -245,27 +245,29 @@ def find_dead_letters(settings: Settings, wanted: DeadLetterFilter, *, with_cont
     """
     topic = settings.topics.dead_letters
     letters: list[DeadLetter] = []
-    foreign = 0
+    skipped = 0
     with TopicReader(settings, f"{settings.scorer_group}-letters") as reader:
         for number in reader.offset_ranges(topic):
             if wanted.partition in {None, number}:
                 found, others = _select(reader.read(topic, number), wanted, with_content=with_content)
                 letters += found
-                foreign += others
-    if foreign:
-        log.warning("foreign_dead_letters", topic=topic, count=foreign, hint="skipped: neither dead letters nor marks")
+                skipped += others
+    if skipped:
+        log.warning(
+            "dead_letter_records_skipped", topic=topic, count=skipped, hint="neither dead letters nor redrive marks"
+        )
     return letters
 
 
 def _select(entries: Iterable[Record], wanted: DeadLetterFilter, *, with_content: bool) -> tuple[list[DeadLetter], int]:
-    """Return the selected dead letters of one partition, and the number of foreign records."""
-    parser, redriven, foreign = DeadLetterParser(), set[int](), 0
+    """Return the selected dead letters of one partition, and the number of skipped records."""
+    parser, redriven, skipped = DeadLetterParser(), set[int](), 0
     letters: list[DeadLetter] = []
     for entry in entries:
         try:
             found = parser.parse(entry)
         except InvalidRecord:
-            foreign += 1
+            skipped += 1
             continue
         if isinstance(found, LetterHeaders):
             if wanted.matches(entry, found):
@@ -274,8 +276,8 @@ def _select(entries: Iterable[Record], wanted: DeadLetterFilter, *, with_content
         elif found.problem is None:
             redriven.add(found.offset)
         else:
-            foreign += 1
-    return [letter._replace(is_redriven=letter.entry.offset in redriven) for letter in letters], foreign
+            skipped += 1
+    return [letter._replace(is_redriven=letter.entry.offset in redriven) for letter in letters], skipped
 
 
 def _without_content(entry: Record) -> Record:

@@ -54,7 +54,7 @@ def end_to_read(low: int, high: int) -> int:
 
 
 def has_reached(ends: Mapping[tuple[str, int], int], positions: Mapping[tuple[str, int], int]) -> bool:
-    """Say whether the positions of a consumer are at or behind all ends."""
+    """Return whether the positions of a consumer have reached all ends."""
     return all(positions.get(place, 0) >= end for place, end in ends.items())
 
 

@@ -1,4 +1,4 @@
-"""The table of topics: their names, partitions and configuration; creation; comparison with the cluster.
+"""Define the topics with partitions and configuration, create them, and compare them with the cluster.
 
 `topics create`, the check at start-up, the documentation and AsyncAPI all use this table.
 """

@@ -1,9 +1,9 @@
 """Skip batches that the client cannot unpack.
 
-Such a batch is damaged, or holds more bytes than the client unpacks: eleven kilobytes of zstd can hold a hundred
-megabytes. The client reports the batch again and again and never reads on. It reports the first offset of the batch,
-but not the last. So this module searches for the end: a fetch inside the batch reports it again, a fetch behind it
-does not.
+Such a batch is damaged, or has more bytes than the client unpacks: eleven kilobytes of zstd can hold a hundred
+megabytes. The client reports the batch at each poll and does not read further. It reports the first offset of the
+batch, but not the last. So this module searches for the end: a fetch inside the batch reports it again, a fetch behind
+it does not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FETCH_POLL_S: Final = 1.0
 
 
 def is_unreadable(message: Any) -> bool:
-    """Say whether a message reports a batch that the client cannot unpack."""
+    """Return whether a message reports a batch that the client cannot unpack."""
     error = message.error()
     return error is not None and error.code() == KafkaError._BAD_COMPRESSION  # noqa: SLF001 - its public name
 
@@ -61,7 +61,7 @@ def find_batch_end(options: Mapping[str, Any], message: Any, heartbeat: Callable
 
 
 def _reports_batch(consumer: Consumer, place: TopicPartition, first: int) -> bool:
-    """Say whether a fetch from a place reports the unreadable batch that begins at the first offset."""
+    """Return whether a fetch from a place reports the unreadable batch that begins at the first offset."""
     consumer.assign([place])
     deadline = Deadline(FETCH_TIMEOUT_S)
     while not deadline.has_passed():

@@ -85,8 +85,8 @@ def is_instance_id_in_use(
     """Whether another process is in the group under our name; False when the cluster does not answer.
 
     That process fences this one at its start and joins the group later, after about as long as this one needed. With
-    `is_joining`, wait twice as long, and call `heartbeat` meanwhile. Without the wait, two processes would fence each
-    other in turn.
+    `is_joining`, wait twice as long, and call `heartbeat` meanwhile. Without the wait, the two processes would fence
+    each other repeatedly.
     """
     admin = clients.admin(settings)  # keep a reference: a client that is freed never gets its answer
     timeout_s = max(JOIN_TIMEOUT_S, 2 * ours.joined_after_s) if is_joining else 0.0

@@ -1,4 +1,4 @@
-"""The definition of a stream, the interface of its processor, and the stream as the processor uses it."""
+"""Define a stream, the interface of its processor, and what a processor can do with its stream."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_foreign_records_and_marks_neither_stop_a_command_nor_hide_a_dead_letter
     with capture_logs() as logs:
         looked = find_dead_letters(settings, DeadLetterFilter())
     assert [found.entry for found in looked] == [real.entry]
-    assert [line["count"] for line in logs if line["event"] == "foreign_dead_letters"] == [9]
+    assert [line["count"] for line in logs if line["event"] == "dead_letter_records_skipped"] == [9]
     assert not looked[0].is_redriven
     listed = command(settings, "list", "--json")
     assert [json.loads(line)["reason"] for line in listed.stdout.splitlines()] == ["missing_key"]

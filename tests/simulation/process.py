@@ -43,7 +43,7 @@ MADE_IN = {
     "quixstreams.kafka.consumer.ConfluentConsumer": Consumer,
     "quixstreams.kafka.producer.ConfluentProducer": Producer,
     "quixstreams.models.topics.admin.AdminClient": AdminClient,
-    "fraud_service.kafka.clients.Reader": Consumer,
+    "fraud_service.kafka.clients.SkippingConsumer": Consumer,
     "fraud_service.kafka.clients.Producer": Producer,
     "fraud_service.kafka.clients.AdminClient": AdminClient,
 }

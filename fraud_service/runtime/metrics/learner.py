@@ -90,7 +90,7 @@ class LearnerMetrics(StreamMetrics):
         self.challenger = metrics.gauge(
             "fraud_refit_challenger_average_precision", "The same of the best challenger, promoted or not."
         )
-        self.champion.set(math.nan)  # until a re-fit has judged both
+        self.champion.set(math.nan)  # until the first re-fit
         self.challenger.set(math.nan)
         self.margin = metrics.gauge(
             "fraud_refit_margin", "Average precision by which a challenger had to be better to be promoted."

@@ -36,10 +36,10 @@ def lenient(**allowed: bool) -> LenientKeyring:
 def test_only_records_that_the_operator_vouches_for_are_accepted(allowed, accepted):
     for headers in (SIGNED, UNBOUND, STAGING, []):
         if headers in accepted:
-            lenient(**allowed).require(*RECORD, headers)
+            lenient(**allowed).require_signature(*RECORD, headers)
         else:
             with pytest.raises(RejectedRecord):
-                lenient(**allowed).require(*RECORD, headers)
+                lenient(**allowed).require_signature(*RECORD, headers)
 
 
 def test_the_newest_models_switch_and_re_fit_report_are_re_signed_in_order():

@@ -322,7 +322,7 @@ def test_a_duration_out_of_bounds_stops_the_start(environment, name, value):
     assert f"FRAUD_{name}='{value}'" in complaint(environment, **{f"FRAUD_{name}": value})
 
 
-def test_a_maturity_that_rounds_to_nothing_stops_the_start(environment):
+def test_a_label_maturity_below_a_millisecond_is_an_error(environment):
     tiny = f"0.{'0' * 29}1d"
     assert f"FRAUD_LABEL_MATURITY={tiny!r}" in complaint(environment, FRAUD_LABEL_MATURITY=tiny)
 

@@ -85,7 +85,7 @@ RECORDS = st.lists(st.tuples(st.none() | st.binary(max_size=9), st.none() | st.b
 
 
 @given(RECORDS)
-def test_every_record_is_parsed_as_a_dead_letter_a_mark_or_a_foreign_record(records):
+def test_every_record_is_a_dead_letter_a_mark_or_of_another_format(records):
     sorter, letters = DeadLetterParser(), {}
     for offset, (key, value, headers) in enumerate(records, start=5):
         try:

@@ -86,7 +86,7 @@ def test_a_label_may_come_before_its_transaction_twice_or_contradict_an_earlier_
     assert taught == [("t-1", True, False), ("t-2", True, False), ("t-3", True, False), ("t-3", False, True)]
 
 
-def test_labels_alone_start_no_calendar(loop):
+def test_labels_alone_do_not_start_the_schedule(loop):
     loop.label(verdict(payment(0), DAY))
     loop.learner.commit()
     loop.transaction(payment(0))
@@ -124,7 +124,7 @@ def test_a_label_in_the_wrong_partition_is_a_dead_letter_that_names_the_partitio
     assert "murmur2" in letter.header["fraud-detail"]
 
 
-def test_labels_beyond_a_limit_wait_as_dead_letters_teach_nothing_and_the_next_hour_is_free(tmp_path):
+def test_labels_above_the_limit_become_dead_letters_until_the_next_hour(tmp_path):
     with looped(tmp_path, label_rate_limit_per_card=2) as loop:
         payments = [payment(number, "busy") for number in range(4)]
         for one in payments:
@@ -140,7 +140,7 @@ def test_labels_beyond_a_limit_wait_as_dead_letters_teach_nothing_and_the_next_h
         assert [example.transaction_id for example in examples(loop)] == ["t-0", "t-1", "t-3"]
 
 
-def test_a_label_older_than_any_transaction_that_is_kept_is_a_dead_letter_and_leaves_nothing(loop):
+def test_a_label_older_than_label_retention_is_a_dead_letter_and_changes_no_state(loop):
     loop.transaction(payment(0))
     loop.transaction(payment(1))
     loop.tick()
@@ -281,7 +281,7 @@ def test_the_live_topologies_compute_what_the_core_computes_without_them(tmp_pat
 
 
 @pytest.mark.parametrize("turn_every", [2, 7, 50])
-def test_lessons_do_not_depend_on_how_partitions_are_interleaved_or_where_checkpoints_fall(tmp_path, turn_every):
+def test_snapshots_do_not_depend_on_the_order_of_partitions_or_checkpoints(tmp_path, turn_every):
     rows = month()
     with looped(tmp_path / "a") as one, looped(tmp_path / "b", partitions=7) as other:
         play(one, rows, turn_every=1)
@@ -305,7 +305,7 @@ def test_the_bounds_of_batches_change_no_bit_of_what_is_learned(tmp_path, batch)
             assert found == expected
 
 
-def test_what_was_learned_at_a_boundary_is_committed_at_once_and_nothing_else_is(loop):
+def test_the_results_of_a_boundary_are_committed_at_once_and_nothing_else(loop):
     loop.transaction(payment(0))
     loop.transaction(payment(1))
     loop.scorer.commit()
@@ -369,7 +369,7 @@ def test_down_sampling_keeps_every_fraud_and_carries_the_weight(tmp_path):
         assert {e.weight for e in taught if e.is_fraud or e.score >= ALWAYS_TRAIN_SCORE} == {1.0}
 
 
-def test_a_first_transaction_with_an_absurd_time_does_not_spoil_the_calendar(loop):
+def test_a_first_transaction_with_a_wrong_time_does_not_block_the_schedule(loop):
     loop.transaction(msgspec.structs.replace(payment(0, "absurd"), timestamp=1_700_000_000))
     for number in range(10):
         loop.transaction(payment(number))
@@ -387,7 +387,7 @@ def test_lag_counts_from_the_message_in_work_be_it_readable_or_not(loop, role):
     moment = int(time.time() * 1000) - 50_000
     loop.learner.send(getattr(loop.settings.topics, role), b"c-1", b"{", moment)
     loop.tick()
-    assert 50 <= loop.learner_metrics.pace.lag() < 55
+    assert 50 <= loop.learner_metrics.lag_tracker.lag_s() < 55
 
 
 def test_the_detail_of_a_dead_score_does_not_repeat_a_card_number(loop):
@@ -426,7 +426,7 @@ def test_a_boundary_that_was_passed_before_a_restart_is_closed_though_no_score_c
     assert newest.as_of == START + 30 * HOUR
 
 
-def test_payments_beyond_those_that_are_kept_under_one_id_are_counted_and_the_others_taught(loop):
+def test_payments_beyond_the_limit_of_one_id_are_counted_and_the_others_learned(loop):
     used = payment(0, "c-1")
     for number in range(MAX_PAYMENTS + 3):
         loop.transaction(msgspec.structs.replace(used, amount=30.0 + number))

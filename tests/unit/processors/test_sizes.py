@@ -57,7 +57,7 @@ def received(value: bytes | None, key: bytes | None = b"c-1", topic: str = "paym
 
 
 @pytest.mark.parametrize("field", ["value", "key"])
-def test_of_what_is_too_large_only_length_and_hash_are_kept(loop, field):
+def test_of_content_that_is_too_large_a_dead_letter_keeps_length_and_hash(loop, field):
     good = {"value": text(), "key": b"c-1"}
     loop.raw(**{**good, field: BIG})
     loop.transaction(payment(1))
@@ -179,7 +179,7 @@ def test_a_batch_is_bounded_by_its_bytes_and_ordinary_traffic_never_meets_the_bo
     assert MAX_BATCH * 3_000 < MAX_BATCH_BYTES  # ten times what a payment has
 
 
-def test_a_message_that_is_too_large_is_let_go_before_the_next_one_comes():
+def test_a_message_that_is_too_large_is_freed_before_the_next_one_is_read():
     given, kept = [], []
 
     def poll(_):
@@ -194,7 +194,7 @@ def test_a_message_that_is_too_large_is_let_go_before_the_next_one_comes():
     assert kept == [0] * 5
 
 
-def test_every_message_that_is_searched_alone_brings_a_heartbeat():
+def test_every_message_with_a_full_check_sends_a_heartbeat():
     beats = []
     tokenizer = Tokenizer({"a": b"k" * 32}, "a")
     step = TokenizerProcessor(Settings(), tokenizer, TokenizerMetrics(Metrics()), lambda: beats.append(1))
@@ -202,7 +202,7 @@ def test_every_message_that_is_searched_alone_brings_a_heartbeat():
     assert len(beats) == 3
 
 
-def test_a_scorer_beats_within_a_batch_of_messages_that_take_a_close_look(loop):
+def test_a_scorer_sends_heartbeats_within_a_batch_of_full_checks(loop):
     loop.scorer.batch = 3
     for _ in range(3):
         loop.raw(text(note="4242424242424242"), b"c-1")
@@ -255,7 +255,7 @@ class Broken(Polled):
         return KafkaError(KafkaError._BAD_COMPRESSION)
 
 
-def test_the_last_message_of_a_batch_that_cannot_be_unpacked_stands_for_it():
+def test_one_message_at_the_last_offset_replaces_an_unreadable_batch():
     client = Client(0)
     client.waiting = [Polled(6), Broken(7), Polled(17)]
     client.consumer, sought, taken = client, [], []
@@ -287,7 +287,7 @@ def test_a_batch_that_was_damaged_on_its_way_is_fetched_again():
     assert client.stored == [("in", 0, 7)]
 
 
-def test_a_batch_that_cannot_be_unpacked_is_an_error_where_nobody_can_look_for_its_end():
+def test_an_unreadable_batch_is_an_error_without_a_search_for_its_end():
     client = Client(0)
     client.waiting = [Broken(7)]
     with pytest.raises(KafkaConsumerException):
@@ -295,7 +295,7 @@ def test_a_batch_that_cannot_be_unpacked_is_an_error_where_nobody_can_look_for_i
 
 
 @pytest.mark.parametrize("last", [7, 8, 9, 14, 63, 1_000_006])
-def test_the_end_of_a_batch_is_found_in_few_looks(monkeypatch, last):
+def test_the_end_of_an_unreadable_batch_is_found_in_few_fetches(monkeypatch, last):
     looked = []
 
     class Topic:

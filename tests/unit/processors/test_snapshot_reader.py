@@ -78,7 +78,7 @@ def cluster(monkeypatch):
 
 
 @pytest.mark.parametrize("catch_up", READERS)
-def test_a_leader_that_comes_later_is_waited_for(cluster, catch_up):
+def test_the_reader_waits_for_a_new_leader(cluster, catch_up):
     catch_up()
     assert cluster.refusals == 0
 

@@ -16,7 +16,7 @@ ROW = encode_risk(NO_RISK.with_label(1, 1, is_fraud=True, amount_is_anomalous=Fa
 VERSION = [(VERSION_HEADER, b"20240101T0000-0123abcd")]
 
 
-def test_a_row_and_its_removal_are_taken():
+def test_a_risk_row_and_its_removal_are_accepted():
     assert risk_row(KEY, ROW, VERSION) == ("20240101T0000-0123abcd", "merchant:m-1", ROW)
     assert risk_row(KEY, None, [("traceparent", b"\xff"), *VERSION]) == (VERSION[0][1].decode(), KEY.decode(), None)
 
@@ -41,6 +41,6 @@ def test_a_row_and_its_removal_are_taken():
         (KEY, ROW, [(VERSION_HEADER, "\u0662\u0660240101T0000-0123abcd".encode())]),
     ],
 )
-def test_what_is_no_row_of_ours_is_refused(key, value, headers):
+def test_an_invalid_risk_row_is_rejected(key, value, headers):
     with pytest.raises(InvalidRecord):
         risk_row(key, value, headers)

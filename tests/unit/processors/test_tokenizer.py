@@ -37,7 +37,7 @@ def token(card: str, key: str = "y2026") -> bytes:
 
 
 @pytest.mark.parametrize("card", [CARD, "customer-0815", "17", "\u00e9"])
-def test_a_payment_goes_out_with_a_token_in_value_and_key(process, card):
+def test_a_payment_is_published_with_a_token_in_value_and_key(process, card):
     (output,) = process(encode(transaction(card_id=card)), card.encode())
     assert (output.topic, output.key) == ("transactions", token(card))
     assert json.loads(output.value)["card_id"].encode() == output.key
@@ -48,7 +48,7 @@ def test_a_payment_without_a_key_stays_without_one(process):
     assert output.key is None
 
 
-def test_a_label_goes_out_under_every_key_and_once_when_it_has_a_token(process):
+def test_a_label_is_published_once_per_key_and_once_if_it_has_a_token(process):
     topic = SETTINGS.topics.raw_labels
     outputs = process(encode(label(card_id="c-1")), b"c-1", topic)
     assert [output.key for output in outputs] == [token("c-1", key) for key in ("y2026", "y2025")]

@@ -87,7 +87,7 @@ def echo(batch, state_of):
     return [[Output("scores", message.key, b"%d" % message.offset)] for message in batch]
 
 
-def test_what_has_arrived_is_taken_together_and_only_the_first_message_is_waited_for():
+def test_a_batch_takes_all_arrived_messages_and_waits_only_for_the_first():
     client = Client(5)
     batched = Batches(StreamAccess(client, "in", OUTPUTS), echo)
     assert batched.tick(0.2)
@@ -98,7 +98,7 @@ def test_what_has_arrived_is_taken_together_and_only_the_first_message_is_waited
     assert not batched.tick(0.2)
 
 
-def test_a_batch_has_an_end_however_much_has_arrived():
+def test_the_size_of_a_batch_is_limited():
     client = Client(MAX_BATCH + 10)
     batched = Batches(StreamAccess(client, "in", OUTPUTS), echo)
     batched.tick(0.2)
@@ -115,7 +115,7 @@ def once(monkeypatch):
     return client, Batches(StreamAccess(client, "in", OUTPUTS), echo, checkpoint_started=lambda: client._created_at)
 
 
-def test_exactly_once_what_was_processed_is_committed_as_soon_as_nothing_waits(once):
+def test_exactly_once_an_idle_stream_commits_at_once(once):
     client, batched = once
     assert batched.tick(0.05)
     assert client.commits == []
@@ -157,14 +157,14 @@ def test_a_transaction_begins_only_when_the_last_one_has_had_the_time_to_end(onc
     assert client.clock - before == pytest.approx(waits)
 
 
-def test_at_least_once_nobody_waits_for_the_last_transaction(once):
+def test_at_least_once_a_batch_does_not_wait_for_the_last_transaction(once):
     client, batched = once
     client.exactly_once, client._created_at = False, client.clock
     batched.tick(0.05)
     assert client.clock == client._created_at
 
 
-def test_at_least_once_nobody_waits_for_a_commit_and_none_comes_early():
+def test_at_least_once_an_idle_stream_does_not_commit_early():
     client = Client(3)
     batched = Batches(StreamAccess(client, "in", OUTPUTS), echo)
     assert [batched.tick(0.2), batched.tick(0.2)] == [True, False]
@@ -182,7 +182,7 @@ def app(tmp_path):
     return FraudApplication(settings, spec, lambda _: Processing(echo), Health(), ScorerMetrics(Metrics()), **STUB)
 
 
-def test_what_was_collected_is_processed_before_its_partition_is_given_away(app, monkeypatch):
+def test_a_collected_batch_is_processed_before_its_partition_is_revoked(app, monkeypatch):
     order = []
     client = Client(3, {3: lambda: app._on_revoke(None, [])})  # before the third message
     monkeypatch.setattr(Application, "_on_revoke", lambda *_: order.append(list(client.stored)))
@@ -192,7 +192,7 @@ def test_what_was_collected_is_processed_before_its_partition_is_given_away(app,
     assert client.stored == [("in", 0, 1), ("in", 0, 2)]
 
 
-def test_what_was_collected_by_a_process_that_fails_is_left_to_its_successor(app, monkeypatch):
+def test_after_a_failure_the_next_owner_processes_the_collected_batch(app, monkeypatch):
     client = Client(1)
     monkeypatch.setattr(Application, "_on_revoke", lambda *_: None)
     monkeypatch.setattr(app, "batches", Batches(StreamAccess(client, "in", OUTPUTS), echo))

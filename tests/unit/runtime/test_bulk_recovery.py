@@ -113,7 +113,7 @@ def store(tmp_path):
         yield loop.scorer.app.batches._stream.partition_store(0)
 
 
-def test_rows_are_recovered_with_the_offset_they_reach_up_to(store, monkeypatch):
+def test_rows_are_recovered_with_their_changelog_offset(store, monkeypatch):
     monkeypatch.setattr(bulk_recovery, "STATUS_POLL_S", 0.0)
     rows = [
         Row(3, b"a", b"1"),
@@ -129,13 +129,13 @@ def test_rows_are_recovered_with_the_offset_they_reach_up_to(store, monkeypatch)
     assert manager.looked == [6, 9]
 
 
-def test_recovery_is_over_as_soon_as_all_is_read_and_otherwise_looked_at_now_and_then(store):
+def test_recovery_ends_when_all_rows_are_read_and_is_checked_regularly_before(store):
     manager = Manager([None, Row(0, b"a", b"1"), None, Row(1, b"a", b"2"), None])
     assert manager.recover(store, end=2) == ({b"a": b"2"}, 1)
     assert manager.looked == [1]  # and not at the two pauses on the way
 
 
-def test_what_the_offset_reaches_up_to_survives_a_kill(store, monkeypatch, tmp_path):
+def test_rows_up_to_the_stored_offset_survive_a_kill(store, monkeypatch, tmp_path):
     """Rows have no log of their own: at a kill, those in memory are lost."""
     monkeypatch.setattr(bulk_recovery, "MAX_ROWS_PER_WRITE", 2)
     monkeypatch.setattr(bulk_recovery, "MAX_ROWS_PER_FLUSH", 3)
@@ -154,7 +154,7 @@ def test_what_the_offset_reaches_up_to_survives_a_kill(store, monkeypatch, tmp_p
     assert left == [({}, None), settled, settled]
 
 
-def test_files_are_merged_when_the_last_row_is_there_and_not_before(store, monkeypatch):
+def test_compaction_starts_after_the_last_row(store, monkeypatch):
     monkeypatch.setattr(bulk_recovery, "MAX_ROWS_PER_WRITE", 1)
     monkeypatch.setattr(bulk_recovery, "MAX_ROWS_PER_FLUSH", 1)
     unmerged = []
@@ -177,7 +177,7 @@ def test_a_row_whose_input_was_never_committed_is_skipped(store):
 
 
 @pytest.mark.parametrize("foreign", [{"__ttl_stamped__": b"\x01"}, {"more": b""}])
-def test_a_row_that_is_not_of_our_make_is_left_to_quix_in_its_turn(store, monkeypatch, foreign):
+def test_quix_handles_a_row_of_another_format_in_order(store, monkeypatch, foreign):
     met = []
     monkeypatch.setattr(
         RecoveryPartition,
@@ -189,13 +189,13 @@ def test_a_row_that_is_not_of_our_make_is_left_to_quix_in_its_turn(store, monkey
     assert met == [(1, 0)]
 
 
-def test_rows_of_a_partition_that_was_given_away_meanwhile_are_dropped(store):
+def test_rows_of_a_partition_revoked_during_recovery_are_dropped(store):
     rows = [Row(0, b"a", b"1"), lambda: manager.partitions.clear(), Row(1, b"b", b"2"), None]  # noqa: PLW0108 - made below
     manager = Manager(rows)
     assert manager.recover(store) == ({}, None)
 
 
-def test_what_was_read_before_a_rebalance_gave_its_partition_back_is_read_again(store, monkeypatch):
+def test_rows_read_before_a_rebalance_reassigned_their_partition_are_read_again(store, monkeypatch):
     """The new beginning may lie before it: an offset behind it would pass over rows."""
     monkeypatch.setattr(bulk_recovery, "STATUS_POLL_S", 0.0)
 
@@ -220,7 +220,7 @@ def test_an_event_during_recovery_is_read_again_later_and_another_changelog_is_s
     assert manager.paused == manager.sought == [("in", 5)]
 
 
-def test_of_the_events_that_come_together_the_first_is_the_one_to_read_again(store):
+def test_the_client_reads_again_from_the_first_of_several_events(store):
     rows = [Row(0, b"a", b"1"), Row(5, b"k", b"v", topic="in"), Row(6, b"k", b"v", topic="in"), None]
     manager = Manager(rows)
     assert manager.recover(store) == ({b"a": b"1"}, 0)

@@ -42,7 +42,7 @@ AWAY = [
 
 
 @pytest.mark.parametrize("error", AWAY, ids=repr)
-def test_a_cluster_that_was_away_is_waited_for(error):
+def test_the_start_waits_for_an_unavailable_cluster(error):
     assert isinstance(meaning(error), ClusterUnavailable)
 
 
@@ -55,7 +55,7 @@ def test_a_cluster_that_was_away_is_waited_for(error):
     ],
     ids=repr,
 )
-def test_what_another_try_cannot_mend_ends_the_process(error):
+def test_an_error_that_a_retry_cannot_repair_ends_the_process(error):
     assert isinstance(meaning(error), FatalStreamError)
 
 
@@ -81,7 +81,7 @@ def waits(monkeypatch):
     return health, seen
 
 
-def test_work_begins_anew_when_the_cluster_is_back_and_is_not_ready_meanwhile(waits):
+def test_the_stream_restarts_after_an_outage_and_is_not_ready_meanwhile(waits):
     health, seen = waits
     endings_of_work = iter([ClusterUnavailable("away"), ClusterUnavailable("again"), None])
 
@@ -98,7 +98,7 @@ def test_work_begins_anew_when_the_cluster_is_back_and_is_not_ready_meanwhile(wa
     assert health.is_live
 
 
-def test_who_was_never_ready_ends_when_the_cluster_is_away(waits):
+def test_a_process_that_was_never_ready_ends_in_an_outage(waits):
     health, seen = waits
 
     def work() -> None:
@@ -129,7 +129,9 @@ class Group:
         return SimpleNamespace(members=[SimpleNamespace(group_instance_id="fraud-scorer-pod-0", member_id=member)])
 
 
-def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_with_the_same_name_may_take_one_and_a_half_times_our_join_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     beats: list[float] = []
     ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after_s=10.0)
     group = Group(monkeypatch, joined_after=15.0)
@@ -140,7 +142,7 @@ def test_a_rival_may_take_as_long_to_join_as_we_did_and_half_as_long_again(monke
     assert len(beats) == 31
 
 
-def test_who_sees_nobody_join_in_twice_its_own_time_has_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_new_member_in_twice_our_join_time_the_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after_s=0.1)
     group = Group(monkeypatch, joined_after=100.0)
     assert not error_classification.is_instance_id_in_use(Settings(), ours, lambda: None, is_joining=True)
@@ -148,7 +150,7 @@ def test_who_sees_nobody_join_in_twice_its_own_time_has_no_rival(monkeypatch: py
 
 
 @pytest.mark.parametrize("joined_after", [0.0, 0.1])
-def test_a_group_that_took_our_partitions_already_has_the_rival_or_there_is_none(
+def test_after_lost_partitions_the_group_is_checked_once_without_a_wait(
     monkeypatch: pytest.MonkeyPatch, joined_after: float
 ) -> None:
     ours = error_classification.Membership("fraud-scorer", "fraud-scorer-pod-0", "us", joined_after_s=10.0)
@@ -159,7 +161,7 @@ def test_a_group_that_took_our_partitions_already_has_the_rival_or_there_is_none
     assert group.now == 0.0
 
 
-def test_partitions_that_a_rival_took_end_the_process_and_others_are_waited_for() -> None:
+def test_partitions_lost_to_a_process_of_our_name_end_the_process_and_others_cause_a_restart() -> None:
     lost = caused(PartitionAssignmentError("during assignment"), PartitionsLost("given away"))
     assert isinstance(meaning(lost, rival=True), FatalStreamError)
     assert isinstance(meaning(lost, rival=False), PartitionsLost)

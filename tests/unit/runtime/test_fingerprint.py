@@ -10,7 +10,7 @@ from fraud_service.kafka import topics
 from fraud_service.processors import learner, scorer
 
 
-def test_the_names_that_the_state_rests_on_have_not_changed(monkeypatch):
+def test_the_names_in_the_state_format_have_not_changed(monkeypatch):
     monkeypatch.delenv("FRAUD_TOPICS__SCORES", raising=False)
     assert {spec.role: spec.name for spec in topics.topic_specs(Settings())} == {
         "transactions": "payments.transactions.v1",

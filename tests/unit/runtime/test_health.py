@@ -98,7 +98,7 @@ def test_readiness_needs_every_condition_and_says_which_is_missing(get, health):
     assert (status, json.loads(body)) == (200, READY)
 
 
-def test_readiness_comes_and_goes_but_having_started_stays(get, health):
+def test_readiness_can_end_but_a_started_process_stays_started(get, health):
     health.update(**READY)
     assert [get("/readyz")[0], get("/startupz")[0]] == [200, 200]
     health.update(assigned=False, recovered=False)
@@ -107,7 +107,7 @@ def test_readiness_comes_and_goes_but_having_started_stays(get, health):
     assert get("/readyz")[0] == 200
 
 
-def test_a_poll_loop_that_stands_still_is_not_live_until_it_turns_again(clock):
+def test_a_blocked_poll_loop_is_not_live_until_its_next_tick(clock):
     health = Health()
     clock.seconds += MAX_SILENCE_S - 0.001
     assert health.is_live
@@ -145,7 +145,7 @@ def test_metrics_are_served_as_prometheus_text(get, metrics):
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/metrics/", "/livez/deep", "//"])
-def test_any_other_path_is_not_found_and_says_what_there_is(get, path):
+def test_an_unknown_path_returns_404_with_the_known_paths(get, path):
     status, _, body = get(path)
     assert status == 404
     assert b"readyz" in body
@@ -249,7 +249,7 @@ def test_two_processes_in_one_have_metrics_of_their_own(metrics):
     assert second.stale._value.get() == 0
 
 
-def test_a_verdict_is_counted_by_its_outcome_with_its_score(metrics):
+def test_an_assessment_is_counted_by_its_outcome_and_score(metrics):
     scorer = ScorerMetrics(metrics)
     scorer.observe(verdicts(transaction("t1"), transaction("t2", MONDAY + 1), transaction("t1")))
     seen = samples(metrics)
@@ -260,7 +260,7 @@ def test_a_verdict_is_counted_by_its_outcome_with_its_score(metrics):
     assert seen["fraud_score_bucket", "0.1"] == 2
 
 
-def test_a_flagged_verdict_counts_its_amount_and_each_of_its_reasons(metrics):
+def test_a_flagged_assessment_counts_its_amount_and_each_reason(metrics):
     scorer = ScorerMetrics(metrics)
     usual = transaction("t0", MONDAY - 1)
     _, verdict = verdicts(usual, transaction(**SUSPICIOUS), model=LinearModel(base=0.0, amount=4.0))
@@ -359,7 +359,7 @@ def example(*, outcome=Outcome.APPROVE, is_fraud=True, known_at=MONDAY + DAY, co
     return Example(scored, is_fraud, LabelSource.ANALYST, known_at, corrects)
 
 
-def test_labelled_examples_are_counted_by_decision_and_truth(metrics):
+def test_labelled_examples_are_counted_by_decision_and_label(metrics):
     learner = LearnerMetrics(metrics)
     learner.observe(example())
     learner.observe(example(is_fraud=False, outcome=Outcome.REVIEW))
@@ -402,7 +402,7 @@ def hand(monkeypatch):
     return hand
 
 
-def test_lag_is_how_long_the_message_in_work_has_waited_and_goes_on_while_the_loop_stands_still(hand):
+def test_lag_is_the_age_of_the_message_in_work_and_grows_while_the_loop_is_blocked(hand):
     pace = LagTracker()
     pace.record_idle(is_connected=True)
     pace.record_received(990.0)
@@ -411,7 +411,7 @@ def test_lag_is_how_long_the_message_in_work_has_waited_and_goes_on_while_the_lo
     assert pace.lag_s() == 15
 
 
-def test_a_turn_that_found_nothing_has_caught_up_unless_the_brokers_are_out_of_reach(hand):
+def test_a_tick_without_messages_means_no_lag_unless_the_brokers_are_unreachable(hand):
     pace = LagTracker()
     pace.record_received(990.0)
     pace.record_idle(is_connected=True)  # the turn before took a message: there may be more
@@ -428,7 +428,7 @@ def test_a_broker_whose_clock_is_ahead_makes_no_negative_lag(hand):
     assert pace.lag_s() == 0
 
 
-def test_a_recovery_lasts_from_the_assignment_to_the_first_turn_and_is_seen_while_it_lasts(hand):
+def test_a_recovery_lasts_from_the_assignment_to_the_first_tick_and_is_visible_meanwhile(hand):
     pace = LagTracker()
     assert pace.recovery_s() == 0
     pace.record_assigned()

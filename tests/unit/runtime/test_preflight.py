@@ -53,7 +53,7 @@ def start(monkeypatch):
 
 
 @pytest.mark.parametrize("code", sorted(waiting.TRANSIENT_CODES))
-def test_a_coordinator_or_leader_that_is_not_there_yet_is_waited_for(start, code):
+def test_the_start_waits_for_a_missing_coordinator_or_leader(start, code):
     cluster = Cluster(code, code)
     with capture_logs() as logged:
         start(cluster)
@@ -61,7 +61,7 @@ def test_a_coordinator_or_leader_that_is_not_there_yet_is_waited_for(start, code
     assert cluster.opened == cluster.closed == 3
 
 
-def test_patience_ends_and_the_reason_is_named(start, monkeypatch):
+def test_a_retry_ends_with_an_error_that_names_the_reason(start, monkeypatch):
     monkeypatch.setattr(waiting, "RETRY_TIMEOUT_S", 0.02)
     cluster = Cluster(*[KafkaError.NOT_COORDINATOR] * 1000)
     with pytest.raises(ClusterUnavailable, match=r"group cannot be checked, for 0 s: .*coordinator.*look after"):
@@ -70,7 +70,7 @@ def test_patience_ends_and_the_reason_is_named(start, monkeypatch):
     assert cluster.opened == cluster.closed > 1
 
 
-def test_what_does_not_pass_is_told_at_once(start):
+def test_an_error_that_is_not_transient_is_raised_at_once(start):
     cluster = Cluster(KafkaError.GROUP_AUTHORIZATION_FAILED)
     with pytest.raises(PreflightError, match=r"cannot be checked: .*[Aa]uthorization"):
         start(cluster)
@@ -80,7 +80,7 @@ def test_what_does_not_pass_is_told_at_once(start):
 @pytest.mark.parametrize(
     ("code", "kind"), [(KafkaError._TRANSPORT, ClusterUnavailable), (KafkaError._AUTHENTICATION, PreflightError)]
 )
-def test_topics_that_cannot_be_asked_for_are_no_finding_about_them(code, kind):
+def test_topics_that_cannot_be_listed_cause_no_finding(code, kind):
     def refuse(timeout: float) -> None:
         raise KafkaException(KafkaError(code))
 

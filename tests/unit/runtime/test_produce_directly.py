@@ -52,7 +52,7 @@ def producer(client):
     return made
 
 
-def test_a_message_goes_to_the_client_at_once_with_what_is_said_of_it_and_no_more(producer, client):
+def test_a_message_goes_directly_to_the_client_with_only_its_given_fields(producer, client):
     producer.produce(topic="scores", value=b"v", key=b"k", headers=None, timestamp=7)
     producer.produce(topic="changelog", value=None, key=b"k", headers={"a": "b"}, partition=0, on_delivery=None)
     (first, output), (second, change) = client.given
@@ -61,7 +61,7 @@ def test_a_message_goes_to_the_client_at_once_with_what_is_said_of_it_and_no_mor
     assert client.polled == 0
 
 
-def test_quix_is_told_where_changes_of_state_lie_and_of_outputs_nothing(producer, client):
+def test_quix_gets_the_delivery_reports_of_changelog_records_and_not_those_of_outputs(producer, client):
     producer.produce(topic="scores", value=b"v", key=b"k")
     producer.produce(topic="changelog", value=b"v", key=b"k", partition=3)
     client.serve()
@@ -76,13 +76,13 @@ def test_a_message_that_was_not_delivered_fails_the_next_one(producer, client, p
         producer.produce(topic="any", value=b"v", key=b"k", **place)
 
 
-def test_what_was_dropped_with_its_transaction_fails_nothing(producer, client):
+def test_a_message_dropped_with_its_transaction_causes_no_error(producer, client):
     producer.produce(topic="any", value=b"v", key=b"k")
     client.serve(KafkaError(KafkaError._PURGE_QUEUE))
     producer.produce(topic="any", value=b"v", key=b"k")
 
 
-def test_a_full_queue_is_waited_for_as_quix_does(producer, client):
+def test_with_a_full_queue_quix_waits_for_room(producer, client):
     client.is_full = True
     producer.produce(topic="scores", value=b"v", key=b"k", timestamp=7)
     producer.produce(topic="changelog", value=b"v", key=b"k", partition=2)

@@ -97,13 +97,13 @@ def test_quix_still_gives_overridden_methods_the_same_arguments(name):
     assert len(theirs.parameters) == len(ours.parameters)
 
 
-def test_the_loop_still_turns_through_process_message_only_when_state_is_recovered():
+def test_quix_still_calls_process_message_only_after_recovery():
     loop = inspect.getsource(Application._run_dataframe)
     assert "state_manager.recovery_required" in loop
     assert "process_message(dataframes_composed)" in loop
 
 
-def test_the_consumer_still_tells_its_position():
+def test_the_consumer_still_returns_its_position():
     assert callable(BaseConsumer.position)
     assert callable(BaseConsumer.committed)
 
@@ -112,7 +112,7 @@ def test_the_checkpoint_is_still_public():
     assert isinstance(ProcessingContext.checkpoint, property)
 
 
-def test_who_recovers_is_still_told_apart_from_who_should():
+def test_quix_still_distinguishes_running_from_required_recovery():
     manager = RecoveryManager(None, MemoryTopics(1, "canary"))
     assert (manager.has_assignments, manager.recovering) == (False, False)
     assert isinstance(StateStoreManager.recovery_required, property)
@@ -166,7 +166,7 @@ def test_a_partition_that_the_client_never_begins_to_read_ends_the_application(a
 
 
 @pytest.mark.embedded
-def test_the_client_still_tells_whether_it_reads_a_partition(embedded_broker):
+def test_the_statistics_still_show_whether_the_client_fetches_a_partition(embedded_broker):
     topic, told, nothing = f"canary-{uuid4().hex}", [], {"partitions": {}}
     admin = AdminClient({"bootstrap.servers": embedded_broker.bootstrap})
     (created,) = admin.create_topics([NewTopic(topic, 1, 1)]).values()
@@ -197,7 +197,7 @@ def _fail_to_clean_up() -> None:
     raise TimeoutError("Quix could not clean up")
 
 
-def test_what_ended_the_loop_is_not_hidden_by_what_fails_in_the_clean_up(app, monkeypatch):
+def test_an_error_in_the_clean_up_does_not_hide_the_error_that_ended_the_loop(app, monkeypatch):
     def run() -> None:
         with ExitStack() as stack:
             stack.callback(_fail_to_clean_up)
@@ -209,7 +209,7 @@ def test_what_ended_the_loop_is_not_hidden_by_what_fails_in_the_clean_up(app, mo
         app.run_until_stopped()
 
 
-def test_what_the_client_makes_of_lost_partitions_does_not_hide_that_they_were_lost(app, monkeypatch):
+def test_an_error_of_the_client_does_not_hide_lost_partitions(app, monkeypatch):
     def poll() -> None:
         with contextlib.suppress(ClusterUnavailable):  # as the client does at times
             app._on_lost(None, [TopicPartition("payments.transactions.v1", 0)])
@@ -223,7 +223,7 @@ def test_what_the_client_makes_of_lost_partitions_does_not_hide_that_they_were_l
         app.run_until_stopped()
 
 
-def test_who_is_told_to_stop_while_the_loop_begins_stops(app, monkeypatch):
+def test_a_stop_during_the_start_of_the_loop_takes_effect(app, monkeypatch):
     """Quix forgets it: a pod that was replaced at its start was killed after its grace period."""
     running = []
 
@@ -291,14 +291,14 @@ def test_recovery_takes_batches_where_quix_takes_rows(tmp_path):
         assert callable(getattr(BaseConsumer, call))
 
 
-def test_each_turn_of_the_loop_beats_for_the_liveness_probe(app):
+def test_each_tick_sends_a_heartbeat(app):
     app._health._heartbeat_at = 0.0
     app._process_message({})
     assert app._health.is_live
     assert app._health.conditions["recovered"]
 
 
-def test_whatever_ends_the_stream_ends_as_an_error_of_ours(app, monkeypatch):
+def test_every_error_of_the_stream_becomes_an_error_of_the_service(app, monkeypatch):
     def fail(_self):
         raise RuntimeError("the group has fenced this member")
 
@@ -307,7 +307,7 @@ def test_whatever_ends_the_stream_ends_as_an_error_of_ours(app, monkeypatch):
         app.run_until_stopped()
 
 
-def test_a_long_recovery_beats_too_because_it_polls(app):
+def test_a_long_recovery_sends_heartbeats(app):
     app._health._heartbeat_at = 0.0
     app.config.consumer_extra_config["stats_cb"]("{}")
     assert app._health.is_live
@@ -335,7 +335,7 @@ class Client:
         self.send_offsets_to_transaction(offsets, group, timeout)
 
 
-def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loop_looks_hung(tmp_path):
+def test_an_unanswered_commit_or_delivery_times_out_before_the_liveness_probe_fails(tmp_path):
     client = Client()
     client.bounded.commit_transaction([], None, timeout=None)  # as Quix does outside of a rebalance
     client.bounded.commit_transaction([], None, timeout=3.0)
@@ -345,7 +345,7 @@ def test_a_commit_and_a_delivery_that_nobody_answers_are_given_up_before_the_loo
     assert delivery + COMMIT_TIMEOUT_S + CLOSE_TIMEOUT_S < MAX_SILENCE_S
 
 
-def test_a_client_that_does_not_give_up_is_left_waiting():
+def test_a_client_without_a_timeout_keeps_waiting_in_its_thread():
     answered = Event()
     client = Client(lambda *_: answered.wait(60))
     with pytest.raises(ClusterUnavailable, match="coordinator did not answer a commit"):
@@ -353,7 +353,7 @@ def test_a_client_that_does_not_give_up_is_left_waiting():
     answered.set()
 
 
-def test_what_the_client_says_of_offsets_is_what_the_caller_hears():
+def test_the_caller_gets_the_clients_error_about_offsets():
     def refuse(*_: object) -> None:
         raise KafkaException(KafkaError(KafkaError.PRODUCER_FENCED))
 
@@ -416,7 +416,7 @@ def test_quix_still_commits_through_the_context_of_the_application(app):
 
 
 @pytest.mark.parametrize("failure", [None, FatalStreamError("it had failed before")])
-def test_told_to_stop_before_the_group_answers_nothing_is_taken_and_only_that_is_no_failure(app, monkeypatch, failure):
+def test_a_stopping_process_takes_no_partitions_and_ends_without_an_error(app, monkeypatch, failure):
     monkeypatch.setattr(Application, "_on_assign", lambda *_: pytest.fail("assigned"))
     given = []
 
@@ -434,7 +434,7 @@ def test_told_to_stop_before_the_group_answers_nothing_is_taken_and_only_that_is
     assert given == [[]]
 
 
-def test_partitions_that_cannot_be_given_back_are_a_failure_although_it_was_told_to_stop(app, monkeypatch):
+def test_a_failed_revocation_is_an_error_even_after_a_stop(app, monkeypatch):
     def run() -> None:
         app.stop()
         raise PartitionAssignmentError("as Quix says of a failed revoke too")
@@ -453,15 +453,15 @@ def test_the_start_of_each_checkpoint_is_measured(app):
     assert created <= app._checkpoint_clock.started_at <= time.monotonic()
 
 
-def test_an_assignment_is_counted_and_a_turn_ends_its_recovery(app, monkeypatch):
+def test_an_assignment_is_counted_and_a_tick_ends_its_recovery(app, monkeypatch):
     monkeypatch.setattr(Application, "_on_assign", lambda *_: None)
     app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [])
     assert app._metrics.rebalances._value.get() == 0
     app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), [TopicPartition("payments.transactions.v1", 0)])
     assert app._metrics.rebalances._value.get() == 1
-    assert app._metrics.pace._recovered_at == 0
+    assert app._metrics.lag_tracker._recovered_at == 0
     app._process_message({})
-    assert app._metrics.pace._recovered_at > 0
+    assert app._metrics.lag_tracker._recovered_at > 0
 
 
 def test_statistics_show_the_size_of_the_state_and_of_its_volume(app, tmp_path):
@@ -473,7 +473,7 @@ def test_statistics_show_the_size_of_the_state_and_of_its_volume(app, tmp_path):
     assert 0 < app._metrics.free._value.get() <= app._metrics.volume._value.get()
 
 
-def test_statistics_show_about_how_many_cards_each_partition_has_and_forget_those_given_away(tmp_path):
+def test_statistics_show_the_cards_of_each_assigned_partition(tmp_path):
     with looped(tmp_path) as loop:
         app, metrics = loop.scorer.app, loop.scorer_metrics
         for number in range(60):
@@ -507,7 +507,7 @@ def test_a_volume_that_does_not_answer_leaves_its_figures_and_the_stream_alone(t
     assert metrics.volume._value.get() == before
 
 
-def test_state_that_is_not_there_yet_is_no_failure(tmp_path):
+def test_missing_local_state_is_no_error(tmp_path):
     metrics = ScorerMetrics(Metrics())
     update_state_gauges(tmp_path / "later", metrics)
     assert metrics.volume._value.get() == 0

@@ -246,7 +246,7 @@ def test_a_score_in_another_partition_than_its_input_is_in_the_wrong_partition_a
 
 
 @pytest.mark.parametrize("text", ["", "²", "٣", "-1", "1e3", " 1", "9" * 19, "9" * 5_000, "1\n", "0x1"])
-def test_a_dead_letter_without_a_valid_offset_is_foreign_and_stops_nothing(text):
+def test_a_dead_letter_without_a_valid_offset_is_skipped(text):
     log = written([(b"{", b"card-1")])
     (entry,) = log.all("dead_letters")
     forged = [(name, value if name != "fraud-source-offset" else text.encode()) for name, value in entry.headers]

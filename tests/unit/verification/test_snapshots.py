@@ -80,7 +80,7 @@ def test_an_altered_example_changes_the_first_snapshot_that_was_trained_on_it(lo
 
 
 @pytest.mark.parametrize("value", [None, b"{}", b"\xff"])
-def test_a_foreign_record_among_the_examples_stops_neither_rebuilding_nor_explaining(log, monkeypatch, value):
+def test_rebuild_and_explain_skip_records_of_another_format(log, monkeypatch, value):
     altered = copy(log).serve(monkeypatch)
     paid = decode_labelled(altered.on("labelled")[0].value)
     for number in range(altered.partitions):

@@ -156,7 +156,7 @@ def test_an_erased_card_is_no_finding_before_it_comes_back_and_after():
     assert report.counts["profiles"] == len(last_rows(log))
 
 
-def test_a_profile_whose_first_transactions_expired_is_not_judged():
+def test_a_profile_with_expired_transactions_is_not_compared():
     log = written(payments())
     report = verified(log, begin=6)
     assert report.is_clean
@@ -172,7 +172,7 @@ def test_a_card_that_was_erased_after_its_first_transactions_expired_is_verified
 
 
 @pytest.mark.parametrize("committed", [None, 0])
-def test_uncommitted_profiles_are_not_judged(committed):
+def test_uncommitted_profiles_are_not_compared(committed):
     log = written(payments())
     assert set(verified(log, committed=committed).counts) == {"profiles_in_flight"}
 
