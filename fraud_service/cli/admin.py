@@ -112,7 +112,7 @@ def erase(
 
     if not cards and idle is None:
         raise ConfigurationError("nothing to erase: name cards with --card, or a time with --idle, as in --idle 400d")
-    before = 0 if idle is None else int(time.time() * 1000) - options.duration_ms(idle, "--idle")
+    before = 0 if idle is None else int(time.time() * 1000) - options.duration_ms(idle, "--idle", least="1d")
     _say_all(erase.erase(settings.load(bootstrap_servers=bootstrap), frozenset(cards), before, really=yes))
 
 

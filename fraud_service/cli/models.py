@@ -96,7 +96,7 @@ def backtest(
         label_delay_ms=options.duration_ms(label_delay, "--label-delay"),
         start=options.date_ms(start),
         online=not no_online,
-        refit_every_ms=None if refit_every is None else options.duration_ms(refit_every, "--refit-every"),
+        refit_every_ms=None if refit_every is None else options.duration_ms(refit_every, "--refit-every", least="1h"),
     )
     with options.ProgressCounter("transactions", len(history)) as counter:
         table, found = run.backtest(history, plan, settings.load(), counter.advance)

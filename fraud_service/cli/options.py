@@ -80,20 +80,22 @@ LabelDelay = Annotated[
 ]
 
 
-def duration_ms(text: str, option: str) -> int:
+def duration_ms(text: str, option: str, least: str = "0s") -> int:
     """Read a duration such as `7d` or `500ms` as milliseconds."""
     try:
-        return to_ms(parse_duration(text))
+        duration = parse_duration(text)
     except ValueError as error:
         raise ConfigurationError(f"{option} {text!r} is not a duration: {error}") from None
+    if duration < parse_duration(least):
+        raise ConfigurationError(f"{option} {text}: must be at least {least}")
+    return to_ms(duration)
 
 
 def instant_ms(text: str, option: str) -> int:
     """Read an instant as epoch milliseconds: RFC 3339 with an offset, or a duration before now, as in 12h."""
-    if re.fullmatch(PATTERN, text):
-        return int(time.time() * 1000) - duration_ms(text, option)
+    is_duration = re.fullmatch(PATTERN, text) is not None
     try:
-        return instant(text, option)
+        return instant(int(time.time() * 1000) - duration_ms(text, option) if is_duration else text, option)
     except InvalidEvent:
         raise ConfigurationError(
             f"{option} {text}: write a time such as 2026-01-31T12:00:00Z, or how long ago: 90m, 12h or 7d"

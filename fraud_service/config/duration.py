@@ -16,7 +16,7 @@ UNITS: Final = {"d": 86_400 * SECOND, "h": 3600 * SECOND, "m": 60 * SECOND, "s":
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parse a number with its unit. Fractions are exact to the microsecond. Raises `ValueError`.
+    """Parse a number with its unit, in whole milliseconds. Raises `ValueError`.
 
     >>> parse_duration("1.5h")
     datetime.timedelta(seconds=5400)
@@ -24,11 +24,13 @@ def parse_duration(text: str) -> timedelta:
     match = re.fullmatch(PATTERN, text)
     if match is None:
         raise ValueError("write a number and its unit, ms, s, m, h or d, as in 7d")
-    unit = UNITS[match[2]]
+    milliseconds = Decimal(text.removesuffix(match[2])) * to_ms(UNITS[match[2]])
+    if milliseconds != int(milliseconds):
+        raise ValueError("has a fraction of a millisecond: write whole milliseconds, as in 500ms")
     try:
-        return timedelta(microseconds=int(Decimal(text.removesuffix(match[2])) * (unit // timedelta(microseconds=1))))
+        return timedelta(milliseconds=int(milliseconds))
     except OverflowError:
-        raise ValueError("is too long: write less than a million days, as in 7d") from None
+        raise ValueError(f"is too long: write at most {timedelta.max.days}d") from None
 
 
 def format_duration(duration: timedelta) -> str:
@@ -42,7 +44,7 @@ def format_duration(duration: timedelta) -> str:
     for name, unit in UNITS.items():
         if not duration % unit:
             return f"{duration // unit}{name}"
-    return f"{duration / MILLISECOND:f}ms"
+    return f"{duration / MILLISECOND:g}ms"
 
 
 def to_ms(duration: timedelta) -> int:

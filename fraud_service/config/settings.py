@@ -7,6 +7,7 @@ its default unnoticed.
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +45,7 @@ DEFAULT_TEXTS: Final = {  # how the docs show defaults that are computed at the 
     "model_dir": "shipped",
 }
 
+PYTHON_DURATION: Final = re.compile(r"datetime\.timedelta\((\w+)=(\d+)\)")  # in messages of pydantic
 FALSE_TEXTS: Final = frozenset({"false", "f", "0"})  # what librdkafka accepts as false
 # librdkafka options, with the values that turn off the verification of brokers or of tokens.
 INSECURE_KAFKA_OPTIONS: Final = {
@@ -153,4 +155,5 @@ def _message(error: object) -> str:
     value = details["input"]
     if isinstance(value, timedelta):  # out of bounds: show the text that the operator wrote
         value = os.environ.get(name, format_duration(value))
+    reason = PYTHON_DURATION.sub(lambda bound: format_duration(timedelta(**{bound[1]: int(bound[2])})), reason)
     return f"{name}={value!r}: {reason}"

@@ -104,8 +104,12 @@ class ResumeFolder(NamedTuple):
 
     def remove(self, name: str) -> None:
         """Remove the file of this name."""
-        if self.path is not None:
+        if self.path is None:
+            return
+        try:
             (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"--resume {self.path}: {name} cannot be removed: {error}") from None
 
 
 def plan(settings: Settings, time_range: TimeRange, partitions: Sequence[int] | None = None) -> Plan:

@@ -260,6 +260,14 @@ def test_text_that_is_not_a_duration_is_rejected_with_an_example(text):
     assert "as in 7d" in str(caught.value)
 
 
+def test_a_duration_that_can_only_be_a_typing_error_is_rejected(run, tmp_path):
+    assert "--idle 400ms: must be at least 1d" in only_complaint(run("erase", "--idle", "400ms"), 2)
+    path = tmp_path / "past.csv"
+    path.write_text(HEADER, encoding="utf-8")
+    said = only_complaint(run("backtest", path, "--models", tmp_path, "--refit-every", "0s"), 2)
+    assert "--refit-every 0s: must be at least 1h" in said
+
+
 def test_simulate_writes_a_file_and_prints_the_count(run, tmp_path):
     code, out, err = run("simulate", tmp_path / "world.jsonl", *SMALL)
     said = json.loads(out)
@@ -335,7 +343,7 @@ def test_a_wrong_label_delay_stops_a_feed_before_anything_is_sent(run, tmp_path)
 
 
 @pytest.mark.usefixtures("no_feed")
-@pytest.mark.parametrize("moment", ["yesterday", "2024-01-01T00:00:00", "9999999-01-01T00:00:00Z"])
+@pytest.mark.parametrize("moment", ["yesterday", "2024-01-01T00:00:00", "9999999-01-01T00:00:00Z", "999999d"])
 def test_a_label_without_a_proper_time_is_not_sent(run, moment):
     said = only_complaint(run("label", "t1", "--card", "c1", "--fraud", "--at", moment), 2)
     assert "--at" in said

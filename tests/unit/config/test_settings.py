@@ -418,3 +418,7 @@ def test_bytes_that_are_not_utf8_stop_the_start_with_an_error(environment, monke
 def test_only_files_are_read_as_secrets(environment, tmp_path, make):
     make(tmp_path / "sasl.password")
     assert f"FRAUD_KAFKA_CONFIG_DIR={tmp_path}" in complaint(environment, FRAUD_KAFKA_CONFIG_DIR=str(tmp_path))
+
+
+def test_the_bound_of_a_duration_is_written_as_a_setting_would_be(environment):
+    assert "less than or equal to 36500d" in complaint(environment, FRAUD_LABEL_MATURITY="1000000d")
