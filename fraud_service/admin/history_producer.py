@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fraud_service.config.duration import to_ms
 from fraud_service.domain.events import encode
 from fraud_service.kafka.sender import FLUSH_TIMEOUT_S, OutgoingRecord, Sender
 
@@ -22,8 +23,11 @@ class HistoryProducer(Sender):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._topics = settings.topics
+        self._skew_ms = to_ms(settings.max_clock_skew)
         self.transactions = 0
         self.labels = 0
+        self.later_labels = 0  # not sent, because they become known in the future
+        self.sent: dict[tuple[str, int], tuple[int, int]] = {}  # first and last offset by topic and partition
 
     def __enter__(self) -> HistoryProducer:  # noqa: PYI034 - never subclassed
         return self
@@ -63,13 +67,21 @@ class HistoryProducer(Sender):
                 # The running number keeps the heap from comparing two labels, which have no order.
                 heappush(waiting, (label.labelled_at, label.transaction_id, self.transactions, label))
             progress()
-        while waiting:
+        while waiting and waiting[0][0] <= time.time() * 1000 + self._skew_ms:
             self.label(heappop(waiting)[3])
+        self.later_labels += len(waiting)  # the learner would reject them
 
     def label(self, label: Label) -> None:
         """Send one label."""
         self.send(OutgoingRecord(self._topics.labels, label.card_id.encode(), encode(label), []))
         self.labels += 1
+
+    def _on_delivery(self, error: Any, message: Any) -> None:
+        super()._on_delivery(error, message)
+        if error is None:
+            place, offset = (message.topic(), message.partition()), message.offset()
+            first, last = self.sent.get(place, (offset, offset))
+            self.sent[place] = min(first, offset), max(last, offset)
 
     def _pace(self, due: float) -> None:
         """Wait until an event is due, even if earlier events were late: the load is open-loop."""

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BATCH_RECORDS: Final = 2000
+ADVICE: Final = (
+    "An example appears when a payment is labelled, or FRAUD_LABEL_MATURITY after it in event time. `fraud-service "
+    "verify` names payments and labels that were not learned"
+)
 
 
 def champion(settings: Settings) -> OnnxForest:

@@ -6,16 +6,32 @@ import json
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fraud_service.cli import options
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
-from fraud_service.domain.errors import ConfigurationError, InvalidEvent
+from fraud_service.domain.errors import (
+    ClusterUnavailable,
+    ConfigurationError,
+    InvalidEvent,
+    InvalidRecord,
+    PreflightError,
+    TopicReadError,
+)
 from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
 from fraud_service.security.card_data import reject_card_data
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from fraud_service.admin.feed_checks import RefusalCounter
+    from fraud_service.admin.history_producer import HistoryProducer
+    from fraud_service.config.settings import Settings
+    from fraud_service.kafka.topic_reader import TopicReader
+    from fraud_service.training.history import History
 
 app = typer.Typer()
 PANEL = "Make and send data"
@@ -53,17 +69,35 @@ def feed(
         bool,
         typer.Option("--event-time", help="Wait for scorers and learner, so that speed cannot change a score."),
     ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Send payments that the service has scored before.")] = False,
+    unlearned: Annotated[
+        bool, typer.Option("--unlearned", help="Send payments that are too old for the learner to learn from.")
+    ] = False,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Send a file of transactions to the input topics, each label at the time it became known."""
+    """Send a file of transactions to the input topics, each label at the time it became known.
+
+    It checks the topics and the file first, and sends nothing if the service would refuse or forget a part of it.
+    Exits 1 if the service has refused a record.
+    """
+    from fraud_service.admin import feed_checks
     from fraud_service.admin.event_time_pacing import EventTimePacer
     from fraud_service.admin.history_producer import HistoryProducer
     from fraud_service.config import factories
+    from fraud_service.kafka import topics
+    from fraud_service.kafka.topic_reader import TopicReader
+    from fraud_service.training.history_checks import count_repeats
 
     delay = options.duration_ms(label_delay, "--label-delay")
     history = options.history_of(file, maps, sets, tokenized, start, end)
     chosen = settings.load(bootstrap_servers=bootstrap)
+    if not len(history):
+        raise ConfigurationError("no transaction is left to send: check --from, --to and the file")
+    topics.require_inputs(chosen)
+    feed_checks.require_accepted(history, chosen)
     with ExitStack() as stack:
+        reader = stack.enter_context(TopicReader(chosen, "fraud-feed"))
+        refusals = _compare_with_service(chosen, reader, history, again=again, unlearned=unlearned)
         counter = stack.enter_context(options.ProgressCounter("transactions", len(history)))
         sender = stack.enter_context(HistoryProducer(chosen))
         paced = (
@@ -72,7 +106,59 @@ def feed(
             else []
         )
         sender.produce(history, delay, rate, counter.advance, *paced)
-    say_json(json.dumps({"transactions": sender.transactions, "labels": sender.labels}))
+        sender.flush()
+        refused = _refusals(refusals, sender)
+    say_json(json.dumps(_outcome(sender, refused) | count_repeats(history)._asdict()))
+    if refused:
+        raise typer.Exit(1)
+
+
+def _outcome(sender: HistoryProducer, refused: Counter[str] | None) -> dict[str, object]:
+    total = None if refused is None else refused.total()
+    return {
+        "transactions": sender.transactions,
+        "labels": sender.labels,
+        "labels_of_the_future": sender.later_labels,
+        "accepted": None if total is None else sender.transactions + sender.labels - total,
+        "refused": total,
+        "reasons": dict(refused or {}),
+    }
+
+
+def _compare_with_service(
+    chosen: Settings, reader: TopicReader, history: History, *, again: bool, unlearned: bool
+) -> RefusalCounter | None:
+    """Compare a history with the event time and the newest scores of the service, as far as these can be read."""
+    from fraud_service.admin import feed_checks
+    from fraud_service.config import factories
+
+    schedule = factories.learning_schedule(chosen)
+    try:
+        service = feed_checks.service_time(chosen, reader, schedule)
+        refusals = feed_checks.RefusalCounter(chosen, reader)
+    except (TopicReadError, InvalidRecord, ClusterUnavailable, PreflightError) as error:
+        feed_checks.unknown("event time and refusals of the service", error)
+        return None
+    if not again:
+        feed_checks.require_new(history, service)
+    if not unlearned:
+        feed_checks.require_learnable(history, service, schedule)
+    return refusals
+
+
+def _refusals(refusals: RefusalCounter | None, sender: HistoryProducer) -> Counter[str] | None:
+    from fraud_service.admin import feed_checks
+
+    if refusals is None:
+        return None
+    try:
+        refused = refusals.count(sender.sent)
+    except TopicReadError as error:
+        feed_checks.unknown("refusals of the service", error)
+        return None
+    if refused is None:
+        feed_checks.unknown("refusals of the service")
+    return refused
 
 
 @app.command(rich_help_panel=PANEL)

@@ -44,6 +44,7 @@ def train(
     are not used.
     """
     from fraud_service.training import pipeline
+    from fraud_service.training.history_checks import count_repeats
 
     history = options.history_of(file, maps, sets, tokenized, None, train_to)
     with options.ProgressCounter("transactions", len(history)) as counter:
@@ -55,7 +56,8 @@ def train(
             source=source or file.name,
             progress=counter.advance,
         )
-    say_json(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics}))
+    repeats = count_repeats(history)._asdict()
+    say_json(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics, **repeats}))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -85,6 +87,7 @@ def backtest(
     from fraud_service.evaluation import metrics
     from fraud_service.evaluation import report as page
     from fraud_service.training import backtest as run
+    from fraud_service.training.history_checks import count_repeats
 
     other = None if compare is None else metrics.decode_result(options.read_file(compare), str(compare))
     for path in (scores, json_out, report):
@@ -109,7 +112,8 @@ def backtest(
     figures = {
         name: {figure: getattr(one, figure) for figure in SUMMARY} for name, one in found.figures.components.items()
     }
-    say_json(json.dumps({**found.run, "frauds": found.figures.frauds, "figures": figures}))
+    run_facts = found.run | count_repeats(history)._asdict()
+    say_json(json.dumps({**run_facts, "frauds": found.figures.frauds, "figures": figures}))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -129,11 +133,12 @@ def refit(
 ) -> None:
     """Train a new pretrained model on the labels known by now, and promote it to all pods if it is better.
 
-    Both models are measured on the last seven labelled days. The new model is not trained on them.
+    Both models are measured on the last seven labelled days. The new model is not trained on them. Exits 1 if
+    there are too few known frauds to compare.
     """
     from fraud_service.admin import models
     from fraud_service.admin import refit as run
-    from fraud_service.training.refit import evaluate_challenger
+    from fraud_service.training.refit import evaluate_challenger, shortage
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     champion = run.champion(chosen)
@@ -151,8 +156,13 @@ def refit(
     if not dry_run:
         if challenger is not None:
             models.promote(chosen, challenger)
-        run.report(chosen, outcome)  # after the promotion: a failed one must not be reported
+        if examples is not None:
+            run.report(chosen, outcome)  # after the promotion: a failed one must not be reported
     say_json(json.dumps({**msgspec.structs.asdict(outcome), "dry_run": dry_run}))
+    lacking = shortage(examples)
+    if lacking is not None:
+        say(f"nothing was compared: in {source}, {lacking}. {run.ADVICE}", err=True)
+        raise typer.Exit(1)
 
 
 @models_app.command("list")

@@ -189,6 +189,17 @@ def findings(admin: AdminClient, specs: list[TopicSpec], replication: int | None
     return found
 
 
+def require_inputs(settings: Settings) -> None:
+    """Raise `PreflightError` unless both inputs exist, with equally many partitions as what they are joined with."""
+    existing, specs = _existing(clients.admin(settings)), topic_specs(settings)
+    wanted = {settings.topics.transactions, settings.topics.labels}
+    found = [f"topic {name} is missing: run `fraud-service topics create`" for name in sorted(wanted - set(existing))]
+    present = [spec for spec in specs if spec.name in existing]
+    found += _copartitioning(present, {spec.name: len(existing[spec.name].partitions) for spec in present})
+    if found:
+        raise PreflightError("; ".join(found))
+
+
 def _copartitioning(specs: list[TopicSpec], counts: dict[str, int]) -> list[str]:
     """Check that transactions, labels, scores and both changelogs have equally many partitions: they are joined."""
     together = {"transactions", "labels", "scores", "scorer_state", "learner_state"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+import structlog
 from pyarrow import parquet
 
 from fraud_service.config import factories
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from fraud_service.domain.records import RefitRecord
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.training.history import History
+
+log = structlog.get_logger(__name__)
 
 SCHEMA: Final = pa.schema(
     [
@@ -209,6 +212,8 @@ def backtest(
         if plan.start is None or event.transaction.timestamp >= plan.start:
             active = service.snapshots.at(event.transaction.timestamp).snapshot
             reported.add(event, assessment, active, online=plan.online)
+    if service.ignored:
+        log.warning("label_join_ignored", **{str(cause): count for cause, count in service.ignored.items()})
     if not reported:
         raise ConfigurationError("no transaction is left to report: check --from, --to and the file")
     table = reported.table()

@@ -82,12 +82,9 @@ def evaluate_challenger(
     """
     rows, frauds = (0, 0) if examples is None else (len(examples.labels), int(examples.labels.sum()))
     unevaluated = RefitRecord(at, champion.version, None, None, margin, 0.0, rows, frauds, None)
-    if examples is None:
+    if examples is None or shortage(examples) is not None:
         return unevaluated, None
-    is_late = examples.timestamps > examples.timestamps.max() - HOLDOUT_MS
-    early, holdout = examples.where(~is_late), examples.where(is_late)
-    if min(holdout.labels.sum(), early.labels.sum()) < MIN_FRAUDS:
-        return unevaluated, None
+    early, holdout = _split(examples)
     best, span = max(((_evaluate_span(early, holdout, span), span) for span in SPANS_MS), key=lambda trial: trial[0])
     current = _average_precision(holdout.labels, logits(champion, holdout.features))
     outcome = msgspec.structs.replace(unevaluated, champion=current, challenger=best, span_days=span / DAY)
@@ -95,6 +92,25 @@ def evaluate_challenger(
         return outcome, None
     artifact = _build_challenger(_newest(examples, span), source, outcome)
     return msgspec.structs.replace(outcome, promoted=artifact.manifest.version), artifact
+
+
+def shortage(examples: Examples | None) -> str | None:
+    """Say what a comparison lacks; None if there is enough."""
+    if examples is None:
+        return "there is no labelled example"
+    early, holdout = (int(part.labels.sum()) for part in _split(examples))
+    if min(early, holdout) >= MIN_FRAUDS:
+        return None
+    return (
+        f"there are {holdout} known frauds on the last {HOLDOUT_MS / DAY:g} days and {early} before, and a comparison "
+        f"needs {MIN_FRAUDS} of both"
+    )
+
+
+def _split(examples: Examples) -> tuple[Examples, Examples]:
+    """Return the examples before the holdout, and those of it."""
+    is_late = examples.timestamps > examples.timestamps.max() - HOLDOUT_MS
+    return examples.where(~is_late), examples.where(is_late)
 
 
 def _evaluate_span(early: Examples, holdout: Examples, span: int) -> float:

@@ -14,9 +14,10 @@ import msgspec
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.events import facts
+from fraud_service.domain.events import TEST_CURRENCY, facts
 from fraud_service.domain.records import AlertRecord, ScoreRecord, alert_id
 from fraud_service.kafka.dead_letters import content_hash
+from fraud_service.verification.labels_and_snapshots import PublishedBoundaries, ScoredIds
 from fraud_service.verification.matching import Matcher, identify
 from fraud_service.verification.report import FindingKind
 
@@ -51,6 +52,7 @@ class PartitionScope(NamedTuple):
     open_alerts: int
     incomplete_until_ms: int = -1
     alerts_incomplete_until_ms: int = -1
+    boundaries: PublishedBoundaries = PublishedBoundaries(0)
 
 
 class UnmatchedRecords:
@@ -59,6 +61,7 @@ class UnmatchedRecords:
     def __init__(self) -> None:
         self.inputs: dict[Hashable, list[Record]] = {}
         self.scores: dict[Hashable, list[tuple[Record, bool]]] = {}  # and whether the input has another score
+        self.scored = ScoredIds()
 
     def merge(self, other: UnmatchedRecords) -> None:
         """Add the records of another partition."""
@@ -66,6 +69,7 @@ class UnmatchedRecords:
             self.inputs.setdefault(key, []).extend(inputs)
         for key, scores in other.scores.items():
             self.scores.setdefault(key, []).extend(scores)
+        self.scored.merge(other.scored)
 
     def resolve(self, findings: Findings) -> None:
         """Match across partitions, and report what is left.
@@ -112,6 +116,7 @@ class CompletenessCheck:
         self._findings = findings
         self._rejected: set[int] = set()
         self._payments = PaymentsById()
+        self._repeats = RepeatedPayments()
         self._alerts = Matcher(self._read_alerts(alerts))
 
     def inputs(self, entries: Iterable[Record]) -> Iterator[Record]:
@@ -145,6 +150,7 @@ class CompletenessCheck:
             return
         if entry is not None:
             self._compare(pair, entry, score, record)
+            self._check_use(score, record)
         elif pair.input is None:
             self._on_missing_input(pair, score, record)
         self._check_score(score, record)
@@ -177,6 +183,18 @@ class CompletenessCheck:
         if record.outcome is not Outcome.APPROVE and not record.is_duplicate:
             self._findings.count("flagged")
             self._check_alert(score, record)
+
+    def _check_use(self, score: Record, record: ScoreRecord) -> None:
+        """Check that a payment counts once in the profile of its card, and can be learned."""
+        self._unmatched.scored.add(record.card_id, record.transaction_id)
+        if record.is_duplicate or record.currency == TEST_CURRENCY:
+            return
+        if self._repeats.has(record):
+            detail = "the payment was sent again after many others of its card: its profile counts it twice"
+            self._findings.add(FindingKind.REPEATED, score, detail)
+        elif self._scope.boundaries.forgets(record.timestamp, score.timestamp):
+            detail = "the payment was older than the label retention when it was scored: its labels have no effect"
+            self._findings.add(FindingKind.FORGOTTEN, score, detail)
 
     def _check_alert(self, score: Record, record: ScoreRecord) -> None:
         key = record.card_id, record.transaction_id
@@ -253,4 +271,26 @@ class PaymentsById:
         self._payments.move_to_end(name)
         if len(self._payments) > self._max_ids:
             self._payments.popitem(last=False)
+        return False
+
+
+class RepeatedPayments:
+    """Find payments that were scored twice, in bounded memory: of many payments, it keeps those that a hash chooses."""
+
+    def __init__(self, max_payments: int = MAX_IDS) -> None:
+        self._max_payments = max_payments
+        self._seen: set[int] = set()
+        self._share = 1  # one in so many is kept
+
+    def has(self, record: ScoreRecord) -> bool:
+        """Add the next score that is no duplicate, and say whether its payment is known to have an earlier one."""
+        payment = hash(facts(record))
+        if payment % self._share:
+            return False
+        if payment in self._seen:
+            return True
+        self._seen.add(payment)
+        if len(self._seen) > self._max_payments:
+            self._share *= 2
+            self._seen = {kept for kept in self._seen if not kept % self._share}
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -10,17 +11,20 @@ import numpy as np
 
 from fraud_service.domain.errors import InvalidEvent, InvalidRecord, RejectedRecord
 from fraud_service.domain.events import decode_label, facts
+from fraud_service.domain.label_join_rows import transaction_key
 from fraud_service.domain.profile import fingerprint64
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.risk import RiskTable
 from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.domain.time import DAY
 from fraud_service.kafka.dead_letters import content_hash
 from fraud_service.processors.snapshot_reader import risk_row
 from fraud_service.verification.report import FindingKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from fraud_service.domain.events import Label
     from fraud_service.domain.snapshot import Snapshot
     from fraud_service.kafka.dead_letters import LetterHeaders
     from fraud_service.kafka.topic_reader import Record
@@ -28,10 +32,67 @@ if TYPE_CHECKING:
     from fraud_service.verification.report import Findings
 
 
+class PublishedBoundaries:
+    """When each snapshot boundary was published: it shows which payments came too late to be learned."""
+
+    def __init__(self, label_retention_ms: int) -> None:
+        self._label_retention_ms = label_retention_ms
+        self._times: list[int] = []
+        self._boundaries: list[int] = []
+
+    def add(self, entry: Record, snapshot: Snapshot) -> None:
+        """Add a snapshot, in the order of the topic."""
+        self._times.append(max(entry.timestamp, *self._times[-1:]) if self._times else entry.timestamp)
+        self._boundaries.append(snapshot.as_of)
+
+    def forgets(self, event_time: int, scored_at: int) -> bool:
+        """Whether the learner forgot a payment whose score came at that time. All times are epoch milliseconds."""
+        number = bisect_left(self._times, scored_at)
+        return number > 0 and event_time + self._label_retention_ms <= self._boundaries[number - 1]
+
+    def has_passed(self, event_time: int) -> bool:
+        """Whether a boundary a day after this event time was published."""
+        return bool(self._boundaries) and event_time + DAY <= self._boundaries[-1]
+
+
+class ScoredIds:
+    """The cards and transaction ids that have a score, in 8 bytes each."""
+
+    def __init__(self) -> None:
+        self._ids = array("Q")
+
+    def add(self, card_id: str, transaction_id: str) -> None:
+        """Add the ids of a score."""
+        self._ids.append(_fingerprint(card_id, transaction_id))
+
+    def merge(self, other: ScoredIds) -> None:
+        """Add the ids of another partition."""
+        self._ids.extend(other._ids)
+
+    def finder(self) -> Callable[[Label], bool]:
+        """Return a function that says whether a label has a scored payment."""
+        known = np.sort(np.frombuffer(self._ids, dtype=np.uint64)) if self._ids else np.zeros(0, dtype=np.uint64)
+
+        def has_score(label: Label) -> bool:
+            wanted = np.uint64(_fingerprint(label.card_id, label.transaction_id))
+            place = int(np.searchsorted(known, wanted))
+            return place < len(known) and bool(known[place] == wanted)
+
+        return has_score
+
+
+def _fingerprint(card_id: str, transaction_id: str) -> int:
+    return int.from_bytes(fingerprint64(transaction_key(card_id, transaction_id)), "big")
+
+
 def check_labels(
-    labels: Iterable[Record], letters: Mapping[int, LetterHeaders], committed: int | None, findings: Findings
+    labels: Iterable[Record],
+    letters: Mapping[int, LetterHeaders],
+    committed: int | None,
+    findings: Findings,
+    is_unmatched: Callable[[Label], bool] = lambda _: False,
 ) -> None:
-    """Check one partition of labels: a processed record is either a label or a dead letter."""
+    """Check one partition of labels: a processed record is either a label of a payment, or a dead letter."""
     for entry in labels:
         findings.count("labels")
         letter = letters.get(entry.offset)
@@ -42,9 +103,14 @@ def check_labels(
             findings.count("labels_pending")
         else:
             try:
-                decode_label(entry.value)
+                label = decode_label(entry.value)
             except InvalidEvent:
                 findings.add(FindingKind.MISSING, entry, "a processed record that is no label has no dead letter")
+                continue
+            if is_unmatched(label):
+                findings.add(
+                    FindingKind.UNMATCHED, entry, "a label of no scored payment: no payment of its card has its id"
+                )
 
 
 class ExampleDuplicates:
@@ -82,7 +148,9 @@ class ExampleDuplicates:
             self._findings.add_at(FindingKind.DUPLICATED, *place, detail)
 
 
-def check_snapshots(entries: Iterable[Record], findings: Findings) -> Snapshot | None:
+def check_snapshots(
+    entries: Iterable[Record], findings: Findings, boundaries: PublishedBoundaries | None = None
+) -> Snapshot | None:
     """Check that every snapshot has its digest and is newer than the one before; returns the newest.
 
     `fraud-service sign` writes copies with another signature. A copy with the same signature was sent again.
@@ -111,6 +179,8 @@ def check_snapshots(entries: Iterable[Record], findings: Findings) -> Snapshot |
                 FindingKind.ALTERED, entry, f"snapshot {snapshot.version} has fewer examples than {newest.version}"
             )
         newest = snapshot
+        if boundaries is not None:
+            boundaries.add(entry, snapshot)
     return newest
 
 

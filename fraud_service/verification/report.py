@@ -24,6 +24,9 @@ class FindingKind(StrEnum):
     WRONG_PARTITION = "wrong_partition"
     ALTERED = "altered"
     UNREADABLE = "unreadable"
+    REPEATED = "repeated"  # a payment that was sent and scored twice
+    FORGOTTEN = "forgotten"  # a payment that was too old to be learned when its score came
+    UNMATCHED = "unmatched"  # a label of no scored payment
     EXPIRED = "expired"
     OFFSET = "offset"
     STATE = "state"

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.config import factories
+from fraud_service.config.duration import to_ms
 from fraud_service.config.keyring import load_keyring
 from fraud_service.domain.errors import TopicReadError
 from fraud_service.runtime.changelogs import LocalState, temporary_rows
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fraud_service.config.settings import Settings
+    from fraud_service.domain.events import Label
     from fraud_service.kafka.topic_reader import OffsetRange, Record, TopicReader
     from fraud_service.verification.captured_offsets import CapturedOffsets
     from fraud_service.verification.decisions import DecisionVerifier
+    from fraud_service.verification.labels_and_snapshots import PublishedBoundaries, ScoredIds
     from fraud_service.verification.report import Finding, Report
 
 ROLES: Final = ("transactions", "scores", "alerts", "changelog")  # read side by side
@@ -83,6 +86,7 @@ class _Scope(NamedTuple):
     captured: CapturedOffsets
     letters: DeadLetterIndex
     names: dict[str, str]  # of the topics, by role
+    boundaries: PublishedBoundaries
 
     def span(self, role: str, number: int) -> OffsetRange:
         """Return the offsets to read: state and decisions need inputs, scores and dead letters from the beginning."""
@@ -116,7 +120,8 @@ class _Verification:
         self._findings = Findings()
         with_state = options.state or options.volume is not None
         self._captured = capture_offsets(settings, reader, options.since, self._findings, with_state=with_state)
-        self._scope = _Scope(settings, options, self._captured, DeadLetterIndex(), topic_names(settings))
+        boundaries = labels_and_snapshots.PublishedBoundaries(to_ms(settings.label_retention))
+        self._scope = _Scope(settings, options, self._captured, DeadLetterIndex(), topic_names(settings), boundaries)
 
     def size(self) -> int:
         """Return the number of offsets to read; the changelog counts for each of its two checks."""
@@ -129,9 +134,9 @@ class _Verification:
         """Run every check. Dead letters come first, because the other checks look them up."""
         for number, span in self._captured.checked["dead_letters"].items():
             self._scope.letters.add(self._read("dead_letters", number), self._findings, span.begin)
-        self._check_partitions()
-        self._check_labels()
         self._check_snapshots()
+        scored = self._check_partitions()
+        self._check_labels(scored)
         self._check_offsets()
         if self._options.volume is not None:
             self._check_volume(self._options.volume)
@@ -139,7 +144,7 @@ class _Verification:
             rebuild_snapshots(self._settings, self._findings)
         return self._findings.report()
 
-    def _check_partitions(self) -> None:
+    def _check_partitions(self) -> ScoredIds:
         """Check inputs, scores and alerts, and with `replay` in one process for each core."""
         numbers = sorted(self._captured.present["transactions"])
         shares = replay.split_partitions(numbers) if self._options.replay else [numbers]
@@ -153,12 +158,20 @@ class _Verification:
         for name, note in COUNTED_NOTES.items():
             if counts.get(name):
                 self._findings.note(f"{counts[name]} {note}")
+        return unmatched.scored
 
-    def _check_labels(self) -> None:
+    def _check_labels(self, scored: ScoredIds) -> None:
         findings, topic = self._findings, self._scope.names["labels"]
+        is_whole = not self._captured.incomplete_until_ms and not findings.report().counts.get("pending")
+        has_score, has_passed = scored.finder(), self._scope.boundaries.has_passed
+
+        def is_unmatched(label: Label) -> bool:
+            return is_whole and has_passed(label.labelled_at) and not has_score(label)
+
         for number in self._captured.checked["labels"]:
             letters, committed = self._scope.letters.of(topic, number), self._captured.learned_labels[number]
-            labels_and_snapshots.check_labels(self._read("labels", number), letters, committed, findings)
+            labels = self._read("labels", number)
+            labels_and_snapshots.check_labels(labels, letters, committed, findings, is_unmatched)
         duplicates = labels_and_snapshots.ExampleDuplicates(findings)
         for number in self._captured.checked["labelled"]:
             duplicates.add(self._read("labelled", number))
@@ -171,7 +184,7 @@ class _Verification:
             labels_and_snapshots.skip_unsigned(self._read(role, 0), role, keyring, findings, begins.get(role, 0))
             for role in ("snapshots", "risk")
         )
-        newest = labels_and_snapshots.check_snapshots(published, findings)
+        newest = labels_and_snapshots.check_snapshots(published, findings, self._scope.boundaries)
         if newest is not None and not labels_and_snapshots.matches_risk_digest(rows, newest, findings):
             detail = (
                 f"the risk rows do not add up to the digest in snapshot {newest.version}: some are missing or altered"
@@ -275,6 +288,7 @@ class _PartitionCheck:
             captured.open_alerts[number],
             captured.incomplete_until_ms.get(number, -1),
             captured.alerts_incomplete_until_ms.get(number, -1),
+            self._scope.boundaries,
         )
 
     def _verifier(self, number: int) -> DecisionVerifier | None:

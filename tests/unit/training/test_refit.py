@@ -17,7 +17,7 @@ from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.dataset import Examples
 from fraud_service.training.fit import CANDIDATE_PARAMETERS
-from fraud_service.training.refit import HOLDOUT_MS, MAX_AGE_MS, LabelledWindow, evaluate_challenger
+from fraud_service.training.refit import HOLDOUT_MS, MAX_AGE_MS, LabelledWindow, evaluate_challenger, shortage
 
 DAYS = 40
 
@@ -36,6 +36,15 @@ def world(seed: int = 1, change: int = DAYS) -> Examples:
     timestamps = MONDAY + np.sort(rng.integers(0, DAYS * DAY, 4000))
     telling = np.where(timestamps < MONDAY + change * DAY, rows[:, 0], rows[:, 1])
     return Examples(rows, telling > 150, timestamps)
+
+
+def test_what_a_comparison_lacks_is_said_with_its_numbers():
+    examples = world()
+    assert shortage(examples) is None
+    assert shortage(None) == "there is no labelled example"
+    early = examples.where(examples.timestamps < examples.timestamps[0] + 8 * DAY)
+    few = early.where(~early.labels | (early.timestamps > early.timestamps.max() - HOLDOUT_MS))
+    assert "and 0 before, and a comparison needs 20 of both" in shortage(few)
 
 
 class UselessModel(LinearModel):
