@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
-    """A pretrained model that is active, or was.
+    """A pretrained model that is or was active.
 
     `promoted_at` is the time of its last promotion in epoch milliseconds, and `signed_with` the id of the key. Both are
     None for the artifact that processes start with.

@@ -1,7 +1,7 @@
 """Rebuild a lost service from its input topics.
 
 Sends the records of the lost service to the input topics of a new one, in the order in which the broker received them.
-`EventTimePacer` makes it wait until the new service has learned what it needs for the next transaction. The new service
+`EventTimePacer` waits until the new service has the snapshot for the next transaction. The new service
 can have another number of partitions, because the transactions of a card keep their order.
 """
 

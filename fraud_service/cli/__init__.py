@@ -1,4 +1,4 @@
-"""The command line: data on stdout, logs on stderr. Exit code 0, 1 (failed) or 2 (wrong usage)."""
+"""The command line. It writes data to stdout and logs to stderr. Exit codes: 0, 1 (failed) or 2 (wrong usage)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that make data or send it: a simulated file, a file as a stream, one label."""
+"""Commands that simulate a file, send a file as a stream, or send one label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Define the options that several commands share, and parse their values."""
 
 from __future__ import annotations
 

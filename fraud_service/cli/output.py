@@ -1,4 +1,4 @@
-"""All output of the command line goes through here, so that no message can send control sequences to a terminal."""
+"""Print the output of commands, and escape control sequences that could change a terminal."""
 
 from __future__ import annotations
 

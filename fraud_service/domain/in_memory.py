@@ -1,4 +1,4 @@
-"""The whole service without Kafka: a history in event order, through the detector and the online trainer.
+"""Score and learn a history in event order without Kafka.
 
 The scoring and training code is that of the live service; tests compare both. A transaction uses the snapshot that is
 active at its event time. A label takes effect at its own event time. Training and backtests use this module.

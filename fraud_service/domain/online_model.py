@@ -1,4 +1,4 @@
-"""The online model as data: a few numbers, so scoring needs no machine learning library."""
+"""The weights of the online model. Scoring with them needs no machine learning library."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ FETCH_LIMITS: Final = {
 # All topics are compressed with what every client can read (ADR 38).
 COMPRESSION: Final = {"compression.type": "gzip", "compression.level": 1}
 REQUEST_TIMEOUT_S: Final = 30.0
-PROBE_TIMEOUT_S: Final = 5.0  # short, because an unreachable cluster is asked again and again
+PROBE_TIMEOUT_S: Final = 5.0  # short, because the client repeats the request
 PROBE_POLL_S: Final = 0.5
 CONNECT_TIMEOUT_S: Final = 10.0
 CONNECT_POLL_S: Final = 1.0
@@ -62,7 +62,7 @@ def check_connectivity(settings: Settings) -> None:
             if error.code() in REJECTED or any(text in error.str() for text in REJECTED_TEXTS):
                 raise PreflightError(
                     f"{settings.bootstrap_servers} rejects the connection: {error.str()}. Compare the ssl.… and sasl.… "
-                    "options of FRAUD_KAFKA_CONFIG and FRAUD_KAFKA_CONFIG_DIR with what the brokers demand"
+                    "options of FRAUD_KAFKA_CONFIG and FRAUD_KAFKA_CONFIG_DIR with what the brokers require"
                 )
         return False
 
@@ -88,7 +88,7 @@ def connection(settings: Settings) -> dict[str, Any]:
 
 
 def admin(settings: Settings) -> AdminClient:
-    """Create an admin client. Keep a reference until its answers have come: they never come for a deleted client."""
+    """Create an admin client. Keep a reference until its answers arrive, because a deleted client gets none."""
     return _create(AdminClient, connection(settings))
 
 

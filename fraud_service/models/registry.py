@@ -1,4 +1,4 @@
-"""Decide which pretrained models are loaded, and which one is active. All roles use this one rule.
+"""Load pretrained models and choose the active one, by the same rule in all roles.
 
 The first model is the artifact that processes start with. Every later one was promoted. A promoted model comes from the
 models topic, so it may be forged. If it fails its check, the registry rejects it and tries the next one.

@@ -1,8 +1,8 @@
-"""A Quix application with our guarantees.
+"""Run a processor on Quix with our guarantees.
 
-Quix owns the loop, the state, the checkpoints and the transactions. This module adds stable names that fence a zombie,
-heartbeats and batches. It holds messages back until state is recovered, ends the loop when partitions are lost, and
-raises an error that names the cause. `preflight` has the checks before the start.
+Quix owns the loop, the state, the checkpoints and the transactions. This module adds heartbeats, batches, and stable
+names that fence an old process. It holds messages back until state is recovered, and ends the loop when partitions are
+lost. `preflight` has the checks before the start.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class FraudApplication(ExtensibleApplication):
         quix_lose(consumer, partitions)
         self._report_assigned([])
         self._failure = PartitionsLost(
-            "the group gave this process's partitions away while it was working: it was too slow or cut off. "
+            "the group gave this process's partitions away while it was working: it was too slow or disconnected. "
             "It drops uncommitted work, and starts again from the last checkpoint"
         )
         raise self._failure

@@ -1,4 +1,4 @@
-"""Checks before a start: offsets and state match, and the inputs still have all unprocessed messages."""
+"""Check before a start that offsets match the state, and that the inputs have all unprocessed messages."""
 
 from __future__ import annotations
 

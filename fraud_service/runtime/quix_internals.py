@@ -1,4 +1,4 @@
-"""Every use of a private name of Quix Streams, and the wrappers around its public methods.
+"""Collect every use of a private name of Quix Streams, and the wrappers around its public methods.
 
 The issues are those of quixio/quix-streams; "none found" means that a search found none. Quix is pinned to one
 version, and the test `tests/unit/runtime/test_quix_internals.py` checks exactly this table. When

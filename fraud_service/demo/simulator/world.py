@@ -75,7 +75,7 @@ class World:
 
     @property
     def drift(self) -> int:
-        """When the fraud patterns change, in milliseconds after `start`; the end without a drift day."""
+        """When the fraud patterns change, in milliseconds after `start`; without a drift day, the end."""
         return DAY * (self.days if self.drift_day is None else self.drift_day)
 
     def generator(self, part: Part | Pattern) -> np.random.Generator:
