@@ -1,6 +1,7 @@
 """Send one transaction and wait for its score: what `helm test` runs inside the image.
 
-It is a payment like any other: of a card and a merchant of its own, of the least amount, and kept in the scores topic.
+It is a payment of a card and a merchant of its own, of the least amount, and kept in the scores topic. Its currency is
+that for tests: the learner ignores it, so a history can follow.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from support.worlds import DAY, HOUR, MONDAY, transaction
 
@@ -39,3 +40,15 @@ def test_contradicting_labels_of_one_id_and_time_are_all_sent(monkeypatch):
         sending.produce(history, DAY)
     labels = [json.loads(value) for _, value in producer.sent if b"labelled_at" in value]
     assert [(one["card_id"], one["is_fraud"]) for one in labels] == [("a", False), ("a", True), ("b", False)]
+
+
+def test_a_label_that_becomes_known_in_the_future_is_not_sent_but_counted(monkeypatch):
+    producer = Producer()
+    monkeypatch.setattr(clients, "producer", lambda *_: producer)
+    now = int(time.time() * 1000)
+    history = [
+        LabelledTransaction(transaction(f"t{n}", now - n * DAY), is_fraud=True, labelled_at=None) for n in (9, 8, 2)
+    ]
+    with history_producer.HistoryProducer(Settings(instance_id="test")) as sending:
+        sending.produce(history, 7 * DAY)
+    assert (sending.labels, sending.later_labels) == (2, 1)

@@ -336,6 +336,13 @@ class TestFilesThatCannotBeRead:
 
 
 @pytest.mark.usefixtures("no_feed")
+def test_a_feed_of_no_transaction_is_an_error(run, tmp_path):
+    path = tmp_path / "past.csv"
+    path.write_text(HEADER + "t1,1700000000000,c1,m1,5.00,EUR\n", encoding="utf-8")
+    assert "no transaction is left to send" in only_complaint(run("feed", path, "--from", "2024-01-01"), 2)
+
+
+@pytest.mark.usefixtures("no_feed")
 def test_a_wrong_label_delay_stops_a_feed_before_anything_is_sent(run, tmp_path):
     path = tmp_path / "past.csv"
     path.write_text(HEADER + "t1,1000,c1,m1,5.00,EUR\n", encoding="utf-8")
