@@ -81,7 +81,9 @@ def rebuild(
         producer = stack.enter_context(HistoryProducer(target))
         pacer = stack.enter_context(EventTimePacer(target, schedule))
         for entry in _in_order(source, spans, stack):
-            partition = entry.partition if keeps_partitions else partitioner.PARTITION_BY_KEY
+            # A record with a key goes where it belongs, even if it was misplaced or partitions were added.
+            keeps_partition = keeps_partitions and entry.key is None
+            partition = entry.partition if keeps_partition else partitioner.PARTITION_BY_KEY
             received = bounded(Received(*entry[:6]))
             if entry.topic == topics.models:
                 pacer.before_model(producer.flush)

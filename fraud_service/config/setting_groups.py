@@ -85,6 +85,13 @@ class KafkaSettings(_Group):
     )
     topics: TopicNames = Field(TopicNames(), description="topic names, FRAUD_TOPICS__SCORES and so on")
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of the topics that `topics create` makes")
+    max_model_bytes: int = Field(
+        8 << 20,
+        ge=1 << 18,
+        le=16 << 20,
+        description="`max.message.bytes` of the models topic that `topics create` makes: the size of the largest "
+        "model, compressed. Many hosted clusters allow 8388608 at most",
+    )
     replication_factor: int = Field(1, ge=1, le=10, description="replicas of the topics that `topics create` makes")
 
     @model_validator(mode="after")

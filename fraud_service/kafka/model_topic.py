@@ -22,7 +22,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from fraud_service.config.keyring import load_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
-from fraud_service.domain.errors import FatalStreamError, InvalidRecord, RejectedRecord
+from fraud_service.domain.errors import ConfigurationError, FatalStreamError, InvalidRecord, RejectedRecord
 from fraud_service.kafka import clients
 from fraud_service.kafka.messages import read_headers
 from fraud_service.kafka.sender import OutgoingRecord, produce_all
@@ -224,6 +224,11 @@ def publish_all(settings: Settings, guard: ReplayGuard, records: list[tuple[byte
         )
     sent = []
     for place, (key, data) in enumerate(records, start=1):
+        if len(data) > MAX_MODEL_BYTES:  # no reader would accept it
+            raise ConfigurationError(
+                f"the model {key.decode()} has {len(data)} bytes, and the limit is {MAX_MODEL_BYTES}: train a smaller "
+                "one, with fewer or shallower trees"
+            )
         headers = keyring.sign_headers(ROLE, key, data, [(SEQUENCE_HEADER, str(number + place).encode())])
         sent.append(OutgoingRecord(settings.topics.models, key, data, headers))
     deliver(settings, sent)

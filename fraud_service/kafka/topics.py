@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from fraud_service.domain.errors import ClusterUnavailable, PreflightError
@@ -31,7 +31,13 @@ ON_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
 # Settings that change results; the service does not start without them. `topics check` also compares the others.
 ESSENTIAL: Final = frozenset({"cleanup.policy", "message.timestamp.type"})
 RETENTION: Final = frozenset({"retention.ms", "retention.bytes"})
-MAX_MODEL_BYTES: Final = 16 << 20
+MAX_MODEL_BYTES: Final = 16 << 20  # of a model, before compression
+AT_LEAST: Final = frozenset({"max.message.bytes"})  # a larger value is as good
+PARTITIONS_ADDED: Final = (
+    "Kafka cannot take partitions away, and the state of a card stays in its old one. Without state yet, delete these "
+    "topics and create them again with FRAUD_PARTITIONS. Otherwise stop the producers and rebuild the service on new "
+    "topics with `fraud-service recover`, which sends every record to the partition of its card"
+)
 STORE: Final = "default"  # Quix's name for the store of stateful functions, a part of the changelog's name
 LEADER_POLL_S: Final = 0.05
 
@@ -90,7 +96,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             # The newest model and the newest switch must never expire. Compaction would keep only the last record of
             # a key, so anyone with write access could make it delete the signed record before.
             retention_ms=FOREVER,
-            extra={"max.message.bytes": str(MAX_MODEL_BYTES), "retention.bytes": str(FOREVER), **ON_APPEND},
+            extra={"max.message.bytes": str(settings.max_model_bytes), "retention.bytes": str(FOREVER), **ON_APPEND},
         ),
         TopicSpec(
             "risk",
@@ -128,11 +134,40 @@ def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list
         NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=replication, config=spec.config())
         for spec in missing
     ]
+    refused: dict[str, str] = {}
     for name, future in admin.create_topics(wanted, request_timeout=REQUEST_TIMEOUT_S).items():
-        with clients.kafka_errors_as(PreflightError, f"topic {name} cannot be created"):
+        try:
             future.result()
-    _await_leaders(admin, {spec.name: spec.partitions for spec in missing})
-    return [spec.name for spec in missing]
+        except KafkaException as error:
+            refused[name] = _refusal(next(spec for spec in missing if spec.name == name), error.args[0])
+    created = {spec.name: spec.partitions for spec in missing if spec.name not in refused}
+    _await_leaders(admin, created)
+    if refused:
+        raise PreflightError("; ".join(refused.values()))
+    return list(created)
+
+
+def _refusal(spec: TopicSpec, error: KafkaError) -> str:
+    """Say why the cluster refuses a topic, and which setting mends it."""
+    code = error.code()
+    if code in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}:
+        remedy = (
+            "give this user the right to create topics, or let an administrator create those that "
+            "`fraud-service topics list --json` prints"
+        )
+    elif code == KafkaError.INVALID_REPLICATION_FACTOR:
+        remedy = "set FRAUD_REPLICATION_FACTOR to a number that the cluster allows; hosted clusters usually want 3"
+    elif code == KafkaError.INVALID_PARTITIONS:
+        remedy = "set FRAUD_PARTITIONS to a number that the cluster allows"
+    elif spec.role == "models":
+        size = spec.extra["max.message.bytes"]
+        remedy = (
+            f"the topic asks for max.message.bytes={size}. If that is above the limit of the cluster, set "
+            "FRAUD_MAX_MODEL_BYTES to the limit, and run `fraud-service topics create` again"
+        )
+    else:
+        remedy = "`fraud-service topics list --json` prints its settings. The cluster must allow them"
+    return f"topic {spec.name} cannot be created: {error.str()}. To mend it: {remedy}"
 
 
 def _existing(admin: AdminClient) -> dict[str, Any]:
@@ -207,7 +242,7 @@ def _copartitioning(specs: list[TopicSpec], counts: dict[str, int]) -> list[str]
     if len(set(joined.values())) <= 1:
         return []
     listed = ", ".join(f"{name} has {count}" for name, count in joined.items())
-    return [f"topics that are joined by card need equally many partitions, but {listed}: create the others again"]
+    return [f"topics that are joined by card need equally many partitions, but {listed}. {PARTITIONS_ADDED}"]
 
 
 def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) -> list[str]:
@@ -222,7 +257,16 @@ def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) 
         compared = ESSENTIAL | RETENTION if is_kept_forever else ESSENTIAL
         for name, wanted in spec.config().items():
             entry = actual[spec.name].get(name)
-            if entry is not None and entry.value != wanted and (is_thorough or name in compared):
+            if entry is None or entry.value == wanted or not (is_thorough or name in compared):
+                continue
+            if name in AT_LEAST and int(entry.value) > int(wanted):
+                continue
+            if name == "max.message.bytes":
+                found.append(
+                    f"topic {spec.name} has {name}={entry.value}, and FRAUD_MAX_MODEL_BYTES is {wanted}. Make them "
+                    f"equal. Set FRAUD_MAX_MODEL_BYTES={entry.value} if the cluster allows no more"
+                )
+            else:
                 found.append(
                     f"topic {spec.name} has {name}={entry.value}, it needs {wanted}: "
                     f"set it with `kafka-configs --bootstrap-server BROKER --alter --topic {spec.name} "

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from fraud_service.domain.errors import ClusterUnavailable, PartitionsLost
+from fraud_service.domain.errors import ClusterUnavailable, PartitionsLost, PreflightError
 from fraud_service.kafka import clients, unreadable_batches, waiting
 from fraud_service.kafka.consumer_groups import wait_for_open_transactions
+from fraud_service.kafka.topics import PARTITIONS_ADDED
 from fraud_service.runtime import error_classification
 from fraud_service.runtime.batching import Batches
 from fraud_service.runtime.bulk_recovery import BulkRecovery, drop_paused_messages
@@ -165,6 +166,7 @@ class FraudApplication(ExtensibleApplication):
             consumer.assign([])
             self._failure = self._failure or StoppedBeforeAssignment()
             raise self._failure
+        self._require_known(partitions)
         self._member_id = consumer.memberid()
         self._join_time_s = self._join_time_s or time.monotonic() - self._health.started_at
         if self._has_changelogs:
@@ -172,6 +174,16 @@ class FraudApplication(ExtensibleApplication):
             wait_for_open_transactions(clients.admin(self._settings), changelogs, self._health.heartbeat)
         quix_assign(consumer, partitions)
         self._report_assigned(partitions)
+
+    def _require_known(self, partitions: list[TopicPartition]) -> None:
+        """End the loop when a topic has more partitions than at the start: there is no state for them."""
+        added = next((place for place in partitions if place.partition >= self._stream.partitions), None)
+        if added is not None:
+            self._failure = PreflightError(
+                f"topic {added.topic} got partition {added.partition} while the service ran; it had "
+                f"{self._stream.partitions} partitions. {PARTITIONS_ADDED}"
+            )
+            raise self._failure
 
     def revoke_partitions(self, consumer: Any, partitions: list[TopicPartition], quix_revoke: RebalanceStep) -> None:
         """Process the batch that was collected, then give the partitions back."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from concurrent.futures import Future
 from types import SimpleNamespace
 
+import msgspec
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from fraud_service.config.settings import Settings
+from fraud_service.domain.errors import PreflightError
 from fraud_service.kafka import topics
 from fraud_service.models import artifact
 
@@ -71,3 +74,71 @@ def test_a_backdated_risk_row_cannot_remove_another_at_once():
 
 def test_the_largest_model_fits_into_a_record_of_its_topic():
     assert artifact.MAX_BYTES == topics.MAX_MODEL_BYTES
+
+
+def test_a_larger_message_limit_of_the_models_topic_is_fine_and_a_smaller_one_names_the_setting():
+    assert topics.findings(Admin("models", **{"max.message.bytes": "16777216"}), TABLE, replication=1) == []
+    (found,) = topics.findings(Admin("models", **{"max.message.bytes": "1048588"}), TABLE, replication=1)
+    assert "Set FRAUD_MAX_MODEL_BYTES=1048588 if the cluster allows no more" in found
+
+
+class Refusing(Admin):
+    """An empty cluster that refuses the topic of models, and has no leaders to wait for."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.error = KafkaError(code, "message size exceeded max limit of 8388608")
+        self.made: set[str] = set()
+
+    def list_topics(self, timeout: float) -> SimpleNamespace:
+        found = super().list_topics(timeout)
+        return SimpleNamespace(topics={name: one for name, one in found.topics.items() if name in self.made})
+
+    def create_topics(self, wanted, request_timeout: float) -> dict:
+        answers = {one.topic: Future() for one in wanted}
+        for name, answer in answers.items():
+            if name == "fraud.models.v1":
+                answer.set_exception(KafkaException(self.error))
+            else:
+                self.made.add(name)
+                answer.set_result(None)
+        return answers
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (
+            KafkaError.POLICY_VIOLATION,
+            "max.message.bytes=8388608. If that is above the limit of the cluster, set FRAUD_MAX",
+        ),
+        (KafkaError.INVALID_CONFIG, "set FRAUD_MAX_MODEL_BYTES to the limit"),
+        (KafkaError.INVALID_REPLICATION_FACTOR, "set FRAUD_REPLICATION_FACTOR"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "the right to create topics"),
+    ],
+)
+def test_a_refused_topic_names_cause_and_remedy_after_the_others_are_created(code, remedy):
+    admin = Refusing(code)
+    with pytest.raises(
+        PreflightError, match=r"topic fraud\.models\.v1 cannot be created: .*limit of 8388608"
+    ) as raised:
+        topics.create(admin, TABLE, 1)
+    assert remedy in str(raised.value)
+    assert admin.made == {spec.name for spec in TABLE} - {"fraud.models.v1"}
+
+
+def test_added_partitions_are_named_with_the_way_out():
+    admin = Admin()
+    changed = [msgspec.structs.replace(spec, partitions=6) if spec.role == "labels" else spec for spec in TABLE]
+    listed = SimpleNamespace(
+        topics={
+            spec.name: SimpleNamespace(
+                partitions=dict.fromkeys(range(spec.partitions), SimpleNamespace(replicas=[1], leader=1))
+            )
+            for spec in changed
+        }
+    )
+    admin.list_topics = lambda timeout: listed
+    (found,) = topics.findings(admin, TABLE)
+    assert "payments.fraud-labels.v1 has 6" in found
+    assert "fraud-service recover" in found

@@ -33,7 +33,7 @@ from support.loop import looped
 from support.worlds import transaction
 
 from fraud_service.config.settings import Settings
-from fraud_service.domain.errors import ClusterUnavailable, FatalStreamError, PartitionsLost
+from fraud_service.domain.errors import ClusterUnavailable, FatalStreamError, PartitionsLost, PreflightError
 from fraud_service.runtime import application, quix_internals
 from fraud_service.runtime.application import STALL_TIMEOUT_S, FraudApplication, update_state_gauges
 from fraud_service.runtime.bulk_recovery import BulkRecovery
@@ -462,6 +462,14 @@ def test_an_assignment_is_counted_and_a_tick_ends_its_recovery(app, monkeypatch)
     assert app._metrics.lag_tracker._recovered_at == 0
     app._process_message({})
     assert app._metrics.lag_tracker._recovered_at > 0
+
+
+def test_partitions_that_were_added_under_a_running_service_end_it_with_the_way_out(app, monkeypatch):
+    monkeypatch.setattr(Application, "_on_assign", lambda *_: pytest.fail("Quix has no state for it"))
+    places = [TopicPartition("payments.transactions.v1", number) for number in (0, 1)]
+    with pytest.raises(PreflightError, match="got partition 1 while the service ran; it had 1 partitions") as raised:
+        app._on_assign(SimpleNamespace(memberid=lambda: "member-1"), places)
+    assert "fraud-service recover" in str(raised.value)
 
 
 def test_statistics_show_the_size_of_the_state_and_of_its_volume(app, tmp_path):
