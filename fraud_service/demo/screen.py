@@ -16,7 +16,7 @@ from rich.text import Text
 
 from fraud_service.demo.ground_truth import ModelComparison
 from fraud_service.domain.decision import Outcome
-from fraud_service.domain.text import visible
+from fraud_service.domain.text import money, visible
 from fraud_service.domain.time import DAY
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def _alert(alert: AlertRecord) -> list[Text]:
     words = visible(" ".join(reason.text for reason in alert.reasons))
     first = Text.assemble(
         (f"{moment:%d %b %H:%M}  ", "dim"),
-        visible(f"{transaction.card_id:<8} {transaction.amount:>8,.2f} {transaction.currency}  "),
+        visible(f"{transaction.card_id:<8} {money(transaction.amount, transaction.currency):>12}  "),
         (f"{alert.outcome.value:<8} {alert.score:.2f}  ", COLOURS.get(alert.outcome, "")),
         codes,
     )

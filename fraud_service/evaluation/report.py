@@ -49,10 +49,13 @@ MAX_FEATURES: Final = 15
 Curves = dict[str, "ComponentFigures"]
 
 
-def report(result: Result, compared: Result | None = None, changes: str = "") -> str:
-    """Return the page; `compared` is another run to compare with, `changes` is HTML about both."""
+def report(result: Result, compared: Result | None = None, changes: str = "", title: str = "") -> str:
+    """Return the page; `compared` is another run to compare with, `changes` is HTML about both.
+
+    Without a title, it is the report of a backtest.
+    """
     parts = [_summary(result), changes, _comparison(result, compared), _charts(result, compared), _refits(result)]
-    return page(f"Backtest of {result.run.get('source', 'a run')}", "".join(parts))
+    return page(title or f"Backtest of {result.run.get('source', 'a run')}", "".join(parts))
 
 
 def _summary(result: Result) -> str:

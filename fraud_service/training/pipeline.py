@@ -190,7 +190,7 @@ it on them. Then it fitted the model on the whole window.
 
 ## What it is not for
 
-A model detects fraud only in payments like those of its training set. A model trained on simulated payments only shows
-that the service works. Before you use the service for real payments, train a model on your own:
+A model detects fraud only in payments like those of its training set. Before it decides on other payments, measure it
+on them: `fraud-service backtest FILE --models DIR`. If it misses too much there, train a model on your own payments:
 `fraud-service train FILE --out DIR`.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -43,6 +43,7 @@ class ChangedDecision(NamedTuple):
     transaction_id: str
     merchant_id: str
     amount: float
+    currency: str
     country: str
     score: float
     outcome: Outcome
@@ -107,7 +108,7 @@ class Comparison(msgspec.Struct, frozen=True):
     """The candidate compared with the log.
 
     `by_reason` groups alerts by the strongest reason of the side that raised them. `left_out` counts scores that name
-    an unknown snapshot or cannot be read.
+    an unknown snapshot or cannot be read. Values add up the amounts in `currencies`, without conversion.
     """
 
     candidate: dict[str, str | float]
@@ -115,6 +116,7 @@ class Comparison(msgspec.Struct, frozen=True):
     labelled: int
     frauds: int
     value: float
+    currencies: tuple[str, ...]
     left_out: int
     as_decided: AlertStats
     as_candidate: AlertStats
@@ -174,6 +176,7 @@ def _changed(record: ScoreRecord, transaction: Transaction, candidate: Decision)
         record.transaction_id,
         record.merchant_id,
         record.amount,
+        record.currency,
         transaction.country or UNKNOWN,
         record.score,
         record.outcome,
@@ -195,23 +198,28 @@ def summarise(
         labelled=sum(one is not None for one in known),
         frauds=sum(one is True for one in known),
         value=_total(row.amount for row, one in zip(rows, known, strict=True) if one),
+        currencies=tuple(sorted({row.currency for row in rows})),
         left_out=left_out,
         as_decided=_stats([(row, row.outcome) for row in rows if row.was_flagged], truth),
         as_candidate=_stats([(row, row.candidate_outcome) for row in rows if row.is_flagged], truth),
         all=_segment(rows, truth),
         by_reason=_segments(rows, truth, lambda row: row.candidate_reason if row.is_flagged else row.reason),
         by_country=_segments(rows, truth, lambda row: row.country),
-        by_amount=_segments(rows, truth, lambda row: _band(row.amount)),
+        by_amount=_segments(rows, truth, lambda row: _band(row.amount), _BANDS),
     )
 
 
 def _segments(
-    rows: Iterable[ChangedDecision], truth: Truth, name_of: Callable[[ChangedDecision], str]
+    rows: Iterable[ChangedDecision],
+    truth: Truth,
+    name_of: Callable[[ChangedDecision], str],
+    order: Sequence[str] | None = None,
 ) -> dict[str, SegmentStats]:
     parts: dict[str, list[ChangedDecision]] = defaultdict(list)
     for row in rows:
         parts[name_of(row) or UNKNOWN].append(row)
-    found = {name: _segment(parts[name], truth) for name in sorted(parts)}
+    names = [name for name in order or sorted(parts) if name in parts]
+    found = {name: _segment(parts[name], truth) for name in names}
     return {name: one for name, one in found.items() if one.gained.alerts or one.lost.alerts}
 
 
@@ -233,10 +241,11 @@ def _stats(alerts: Sequence[tuple[ChangedDecision, Outcome]], truth: Truth) -> A
     )
 
 
+_BANDS: Final = (*(f"{low} to {high}" for low, high in pairwise((0, *BANDS))), f"from {BANDS[-1]}")
+
+
 def _band(amount: float) -> str:
-    bounds = [0, *BANDS]
-    number = bisect_right(BANDS, amount)
-    return f"{bounds[number]} to {BANDS[number]}" if number < len(BANDS) else f"from {bounds[number]}"
+    return _BANDS[bisect_right(BANDS, amount)]
 
 
 def _total(amounts: Iterable[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.evaluation.html import table
+from fraud_service.domain.text import money
+from fraud_service.evaluation.html import escaped, table
 from fraud_service.evaluation.metrics import Result, Scores, evaluate
 from fraud_service.evaluation.report import report
 from fraud_service.models import artifact
@@ -117,19 +118,42 @@ def page(settings: Settings, found: WhatIfResult) -> str:
     }
     changes = "<h2>What would have changed</h2>\n" + table(
         ["", "alerts", "declined", "frauds", "value caught", "cards bothered", "unlabelled"],
-        [[name, *msgspec.structs.astuple(side)] for name, side in sides.items()],
+        [[name, *_counts(side, figures.currencies)] for name, side in sides.items()],
     )
+    if len(figures.currencies) > 1:
+        changes += (
+            f'<p class="note">Values add up {", ".join(map(escaped, figures.currencies))} without conversion.</p>\n'
+        )
     segments = {"reason": figures.by_reason, "country": figures.by_country, "amount": figures.by_amount}
     for title, parts in segments.items():
         changes += f"<h2>By {title}</h2>\n" + table(
             [title, "transactions", "gained", "frauds", "value", "lost", "frauds", "value"],
-            [[name, part.transactions, *_alerts(part.gained), *_alerts(part.lost)] for name, part in parts.items()],
+            [
+                [
+                    name,
+                    part.transactions,
+                    *_alerts(part.gained, figures.currencies),
+                    *_alerts(part.lost, figures.currencies),
+                ]
+                for name, part in parts.items()
+            ],
         )
-    return report(candidate, logged, changes)
+    return report(candidate, logged, changes, f"What if: {settings.topics.scores} with other decisions")
 
 
-def _alerts(side: AlertStats) -> tuple[int, int, float]:
-    return side.alerts, side.frauds, side.value
+def _counts(side: AlertStats, currencies: Sequence[str]) -> list[Any]:
+    return [
+        _value(side.value, currencies) if name == "value" else count
+        for name, count in msgspec.structs.asdict(side).items()
+    ]
+
+
+def _alerts(side: AlertStats, currencies: Sequence[str]) -> tuple[int, int, str]:
+    return side.alerts, side.frauds, _value(side.value, currencies)
+
+
+def _value(value: float, currencies: Sequence[str]) -> str:
+    return money(value, currencies[0]) if len(currencies) == 1 else f"{value:,.2f}"
 
 
 def _result(source: str, found: WhatIfResult, *, is_candidate: bool) -> Result:

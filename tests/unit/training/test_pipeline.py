@@ -111,6 +111,7 @@ def test_the_model_card_has_the_content_of_the_manifest(trained):
     assert f"| held out auc roc | {manifest.metrics['held_out_auc_roc']:g} |" in card
     assert f"| n_estimators | {QUICK_TREES} |" in card
     assert "What it is not for" in card
+    assert "simulat" not in card
 
 
 def test_a_history_without_transactions_is_rejected(world, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import msgspec
 import pytest
 
 from fraud_service.domain.decision import Outcome, Policy
@@ -64,6 +67,10 @@ def test_an_unknown_version_is_rejected_with_the_known_ones(compared):
 def test_the_page_has_the_figures_of_a_backtest_and_the_changes(log, compared):
     page = what_if.page(log.settings, compared(Policy(review=0.05)))
     assert "What would have changed" in page
+    assert "<title>What if: fraud.scores.v1 with other decisions</title>" in page
+    assert "Backtest" not in page
+    assert re.search(r"<td>[\d,]+\.\d\d EUR</td>", page)
+    assert not re.search(r"<td>\d{2,}\.\d{4}</td>", page)
     assert "CP@100" in page
     assert "<script" not in page
 
@@ -72,7 +79,7 @@ def test_value_and_bothered_cards_are_counted_on_known_labels():
     def row(name, card, amount, outcomes):
         was, would = (Outcome.REVIEW if flagged == "!" else Outcome.APPROVE for flagged in outcomes)
         reasons = ["A" if flagged == "!" else "" for flagged in outcomes]
-        return ChangedDecision(0, card, name, "m", amount, "DE", 0.5, was, reasons[0], 0.5, would, reasons[1])
+        return ChangedDecision(0, card, name, "m", amount, "EUR", "DE", 0.5, was, reasons[0], 0.5, would, reasons[1])
 
     rows = [
         row("1", "a", 10.0, "-!"),
@@ -89,13 +96,31 @@ def test_value_and_bothered_cards_are_counted_on_known_labels():
     assert (lost.alerts, lost.frauds, lost.value, lost.cards_bothered) == (1, 1, 2000.0, 0)
     assert (figures.frauds, figures.value, figures.labelled) == (2, 2010.0, 5)
     assert set(figures.by_reason) == {"A"}
-    assert set(figures.by_amount) == {"0 to 10", "10 to 50", "from 1000"}
+    assert figures.currencies == ("EUR",)
+
+
+def test_amount_bands_come_in_the_order_of_amounts():
+    amounts = (5000.0, 7.0, 999.0, 60.0, 10.0)
+    rows = [
+        ChangedDecision(0, "c", str(n), "m", amount, "EUR", "DE", 0.5, Outcome.APPROVE, "", 0.5, Outcome.REVIEW, "A")
+        for n, amount in enumerate(amounts)
+    ]
+    bands = ["0 to 10", "10 to 50", "50 to 200", "200 to 1000", "from 1000"]
+    assert list(summarise(rows, Truth({}, {}), {}, 0).by_amount) == bands
 
 
 def test_an_example_of_one_payment_does_not_label_another_under_its_id():
     cheap, dear = (
-        ChangedDecision(0, "c", "t", "m", amount, "DE", 0.5, Outcome.APPROVE, "", 0.5, Outcome.REVIEW, "A")
+        ChangedDecision(0, "c", "t", "m", amount, "EUR", "DE", 0.5, Outcome.APPROVE, "", 0.5, Outcome.REVIEW, "A")
         for amount in (1.0, 9999.0)
     )
     truth = Truth({payment_identity(dear): True}, {("c", "t"): False})
     assert (truth.of(cheap), truth.of(dear)) == (False, True)
+
+
+def test_values_of_several_currencies_are_not_called_money_of_one(log, compared):
+    found = compared(Policy(review=0.05))
+    figures = msgspec.structs.replace(found.figures, currencies=("EUR", "JPY"))
+    page = what_if.page(log.settings, msgspec.structs.replace(found, figures=figures))
+    assert "Values add up EUR, JPY without conversion." in page
+    assert " EUR</td>" not in page
