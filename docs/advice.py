@@ -51,8 +51,9 @@ ADVICE: Final = {
     ),
     DeadLetterReason.INVALID_TIMESTAMP: Advice(
         BOTH,
-        "The event time is malformed, has no offset, or is outside the years 1970 to 9999.",
-        "Write RFC 3339 with `Z` or an offset, or epoch milliseconds as an integer, not seconds and not a fraction.",
+        "The event time is malformed, has no offset, has another unit, or is outside the years 2000 to 9999.",
+        "Write RFC 3339 with `Z` or an offset, or epoch milliseconds as an integer: no seconds, fraction or text of "
+        "digits. The detail names the unit that the number seems to have.",
     ),
     DeadLetterReason.INVALID_AMOUNT: Advice(
         "transactions",

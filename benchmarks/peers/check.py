@@ -57,10 +57,19 @@ UNREADABLE: Final = (
     (b"c-1", b"{"),
     (b"c-1", b"[]"),
     (b"c-1", b'{"transaction_id": "t"}'),
-    (b"c-2", b'{"transaction_id":"t","timestamp":1,"card_id":"c-1","merchant_id":"m","amount":1,"currency":"EUR"}'),
-    (b"c-1", b'{"transaction_id":"t","timestamp":1,"card_id":"c-1","merchant_id":"m","amount":-1,"currency":"EUR"}'),
+    (
+        b"c-2",
+        b'{"transaction_id":"t","timestamp":1706600000000,"card_id":"c-1","merchant_id":"m","amount":1,"currency":"EUR"}',
+    ),
+    (
+        b"c-1",
+        b'{"transaction_id":"t","timestamp":1706600000000,"card_id":"c-1","merchant_id":"m","amount":-1,"currency":"EUR"}',
+    ),
     (b"c-1", b'{"transaction_id":"t","timestamp":"x","card_id":"c-1","merchant_id":"m","amount":1,"currency":"EUR"}'),
-    (b"c-1", b'{"transaction_id":"t","timestamp":1,"card_id":"c-1","merchant_id":"m","amount":1,"currency":"eur"}'),
+    (
+        b"c-1",
+        b'{"transaction_id":"t","timestamp":1706600000000,"card_id":"c-1","merchant_id":"m","amount":1,"currency":"eur"}',
+    ),
 )
 # The same facts in the other spellings of the contract. The last two are late, and from a new place.
 SPELLED: Final = (

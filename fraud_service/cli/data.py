@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +21,7 @@ from fraud_service.domain.errors import (
     PreflightError,
     TopicReadError,
 )
-from fraud_service.domain.events import Label, LabelSource, decode_label, encode, instant
+from fraud_service.domain.events import Label, LabelSource, decode_label, encode
 from fraud_service.security.card_data import reject_card_data
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def feed(
     maps: options.Maps = [],
     sets: options.Sets = [],
     tokenized: options.Tokenized = [],
+    time_unit: options.TimeUnit = "ms",
+    time_zone: options.TimeZone = None,
     start: options.From = None,
     end: options.To = None,
     label_delay: options.LabelDelay = "7d",
@@ -89,7 +91,7 @@ def feed(
     from fraud_service.training.history_checks import count_repeats
 
     delay = options.duration_ms(label_delay, "--label-delay")
-    history = options.history_of(file, maps, sets, tokenized, start, end)
+    history = options.history_of(file, maps, sets, tokenized, start, end, time_unit, time_zone)
     chosen = settings.load(bootstrap_servers=bootstrap)
     if not len(history):
         raise ConfigurationError("no transaction is left to send: check --from, --to and the file")
@@ -168,7 +170,10 @@ def label(
     fraud: Annotated[bool, typer.Option("--fraud/--legitimate", help="The label.", show_default=False)],
     source: Annotated[LabelSource, typer.Option(help="Where the label comes from.")] = LabelSource.ANALYST,
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="When the label became known, RFC 3339. By default, now.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="When the label became known: RFC 3339, or how long ago, as in 12h. By default, now."
+        ),
     ] = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
@@ -181,7 +186,7 @@ def label(
             transaction_id=transaction_id,
             card_id=card,
             is_fraud=fraud,
-            labelled_at=instant(at or datetime.now().astimezone().isoformat(), "--at"),
+            labelled_at=options.instant_ms(at, "--at") if at else int(time.time() * 1000),
             source=source,
         )
         # The learner would reject these, so do not send them.

@@ -31,6 +31,8 @@ def train(
     maps: options.Maps = [],
     sets: options.Sets = [],
     tokenized: options.Tokenized = [],
+    time_unit: options.TimeUnit = "ms",
+    time_zone: options.TimeZone = None,
     train_from: options.TrainFrom = None,
     train_to: options.TrainTo = None,
     label_delay: options.LabelDelay = "7d",
@@ -46,7 +48,7 @@ def train(
     from fraud_service.training import pipeline
     from fraud_service.training.history_checks import count_repeats
 
-    history = options.history_of(file, maps, sets, tokenized, None, train_to)
+    history = options.history_of(file, maps, sets, tokenized, None, train_to, time_unit, time_zone)
     with options.ProgressCounter("transactions", len(history)) as counter:
         manifest = pipeline.train(
             history,
@@ -67,6 +69,8 @@ def backtest(
     maps: options.Maps = [],
     sets: options.Sets = [],
     tokenized: options.Tokenized = [],
+    time_unit: options.TimeUnit = "ms",
+    time_zone: options.TimeZone = None,
     label_delay: options.LabelDelay = "7d",
     start: options.From = None,
     end: options.To = None,
@@ -92,7 +96,7 @@ def backtest(
     other = None if compare is None else metrics.decode_result(options.read_file(compare), str(compare))
     for path in (scores, json_out, report):
         options.require_folder(path)
-    history = options.history_of(file, maps, sets, tokenized, None, end)
+    history = options.history_of(file, maps, sets, tokenized, None, end, time_unit, time_zone)
     plan = run.BacktestPlan(
         source=file.name,
         models=models,
@@ -124,6 +128,8 @@ def refit(
     maps: options.Maps = [],
     sets: options.Sets = [],
     tokenized: options.Tokenized = [],
+    time_unit: options.TimeUnit = "ms",
+    time_zone: options.TimeZone = None,
     label_delay: options.LabelDelay = "7d",
     margin: Annotated[
         float, typer.Option(min=0, help="Promote only if average precision improves by at least this much.")
@@ -146,7 +152,7 @@ def refit(
         with options.ProgressCounter("labelled examples") as counter:
             examples = run.labelled_on_topic(chosen, counter.advance)
     else:
-        history = options.history_of(file, maps, sets, tokenized, None, None)
+        history = options.history_of(file, maps, sets, tokenized, None, None, time_unit, time_zone)
         delay = options.duration_ms(label_delay, "--label-delay")
         with options.ProgressCounter("transactions", len(history)) as counter:
             examples = run.labelled_in_file(history, delay, counter.advance)

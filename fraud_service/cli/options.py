@@ -52,6 +52,14 @@ Tokenized = Annotated[
         help="Replace card numbers in this column by tokens, with the key in FRAUD_TOKENIZER_KEY_DIR. Repeatable.",
     ),
 ]
+TimeUnit = Annotated[
+    str,
+    typer.Option("--time-unit", metavar="s|ms|us|ns", help="Unit of the times that the file has as numbers."),
+]
+TimeZone = Annotated[
+    str | None,
+    typer.Option("--time-zone", metavar="ZONE", help="Zone of times without an offset: UTC, or as in Europe/Berlin."),
+]
 From = Annotated[
     datetime | None,
     typer.Option("--from", formats=DATES, metavar="DATE", help="Start of event time, UTC, as 2026-01-31."),
@@ -96,23 +104,37 @@ def instant_ms(text: str, option: str) -> int:
     is_duration = re.fullmatch(PATTERN, text) is not None
     try:
         return instant(int(time.time() * 1000) - duration_ms(text, option) if is_duration else text, option)
-    except InvalidEvent:
+    except InvalidEvent as error:
+        problem = error.detail.partition(":")[0]
         raise ConfigurationError(
-            f"{option} {text}: write a time such as 2026-01-31T12:00:00Z, or how long ago: 90m, 12h or 7d"
+            f"{option} {text}: {problem}; write a time such as 2026-01-31T12:00:00Z, or how long ago: 90m, 12h or 7d"
         ) from None
 
 
 def date_ms(date: datetime | None) -> int | None:
     """Return a date of an option, UTC, in epoch milliseconds."""
-    return None if date is None else instant(f"{date:%Y-%m-%dT%H:%M:%S}Z", "date")
+    if date is None:
+        return None
+    try:
+        return instant(f"{date:%Y-%m-%dT%H:%M:%S}Z", f"{date:%Y-%m-%d}")
+    except InvalidEvent as error:
+        raise ConfigurationError(f"the date {error.detail}") from None
 
 
 def history_of(
-    file: Path, maps: list[str], sets: list[str], tokenized: list[str], start: datetime | None, end: datetime | None
+    file: Path,
+    maps: list[str],
+    sets: list[str],
+    tokenized: list[str],
+    start: datetime | None,
+    end: datetime | None,
+    time_unit: str,
+    time_zone: str | None,
 ) -> History:
-    """Open a file with the mapping of --map and --set, without card numbers: --tokenize replaces them."""
+    """Open a file as its options say, without card numbers: --tokenize replaces them."""
     from fraud_service.training.history import History
     from fraud_service.training.history_checks import check_entry_modes
+    from fraud_service.training.history_times import TimeFormat
 
     columns, constants = _pairs("--map", maps), _pairs("--set", sets)
     check_card_data = _card_data_check(file, tokenized)
@@ -124,7 +146,8 @@ def history_of(
             say(warning, err=True)
         return table
 
-    return History.open(file, columns, constants, start=date_ms(start), end=date_ms(end), check=check)
+    times = TimeFormat.of(time_unit, time_zone)
+    return History.open(file, columns, constants, date_ms(start), date_ms(end), check=check, times=times)
 
 
 def _card_data_check(file: Path, tokenized: list[str]) -> CardDataCheck:

@@ -6,6 +6,7 @@ set; the dead letter states it, and a metric counts it. Unknown fields are ignor
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
@@ -13,15 +14,20 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar
 
 import msgspec
 
-from fraud_service.domain.codec import EARLIEST, ENUM_COMPLAINT, LATEST
+from fraud_service.domain.codec import ENUM_COMPLAINT, LATEST, UNREADABLE
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.text import has_hidden, is_plain, pattern
+from fraud_service.domain.time import FIRST_EVENT, UNITS, likely_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from decimal import Decimal
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_AMOUNT: Final = 10**13  # more than any real payment; below it, a float keeps cents exact
+ABSENT: Final = frozenset({"", "NaN", "nan"})  # texts that stand for no value; pandas writes the last two
+# A number as spreadsheets write it when its digits do not fit, such as 4.00E+15: many ids become one.
+LOST_DIGITS: Final = re.compile(r"[+-]?[0-9]+([.,][0-9]+[eE][+-]?|[eE][+-])[0-9]+")
 
 VISIBLE: Final = {"pattern": pattern()}  # only for the published schema; `_decode_event` checks it faster
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128, extra_json_schema=VISIBLE)]
@@ -148,9 +154,10 @@ class LabelledTransaction(msgspec.Struct, frozen=True, gc=False):
         )
 
 
+PLAUSIBLE: Final = {"minimum": FIRST_EVENT, "maximum": LATEST}  # `instant` checks it and names the unit
 WrittenInstant = (
     Annotated[str, msgspec.Meta(description="RFC 3339 with an offset", extra_json_schema={"format": "date-time"})]
-    | Annotated[int, msgspec.Meta(description="epoch milliseconds", ge=EARLIEST, le=LATEST)]
+    | Annotated[int, msgspec.Meta(description="epoch milliseconds", extra_json_schema=PLAUSIBLE)]
 )
 WrittenAmount = (
     Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)?(?!\n)$", description="at least 0, cents are kept exactly")]
@@ -172,12 +179,15 @@ class LabelMessage(Label, frozen=True, kw_only=True):
     labelled_at: WrittenInstant  # type: ignore[assignment] # as above
 
 
+DIGITS: Final = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{0,40})?")
 MAX_EVENT_BYTES: Final = 65_536
 MAX_KEY_BYTES: Final = 512  # the longest card_id: 128 characters of four bytes
 
 T = TypeVar("T")
 M = TypeVar("M", TransactionMessage, LabelMessage)
 
+IDENTIFIERS: Final = ("transaction_id", "card_id", "merchant_id")
+TEXT_FIELDS: Final = (*IDENTIFIERS, "merchant_category_code", "country", "entry_mode", "device_id", "ip")
 _transaction_decoder = msgspec.json.Decoder(TransactionMessage)
 _label_decoder = msgspec.json.Decoder(LabelMessage)
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -187,6 +197,7 @@ _card_decoder = msgspec.json.Decoder(Identifier)
 def decode_transaction(value: bytes | None) -> Transaction:
     """Decode and validate a transaction message. Raises `InvalidEvent`, whose detail never contains a value."""
     message = _decode_event(_transaction_decoder, value)
+    latitude, longitude = place(message.latitude, message.longitude)
     return Transaction(
         transaction_id=message.transaction_id,
         timestamp=instant(message.timestamp, "timestamp"),
@@ -194,13 +205,13 @@ def decode_transaction(value: bytes | None) -> Transaction:
         merchant_id=message.merchant_id,
         amount=_amount(message.amount),
         currency=message.currency,
-        merchant_category_code=message.merchant_category_code,
-        country=message.country,
-        entry_mode=message.entry_mode,
-        device_id=message.device_id,
-        ip=message.ip,
-        latitude=message.latitude,
-        longitude=message.longitude,
+        merchant_category_code=_given(message.merchant_category_code),
+        country=_given(message.country),
+        entry_mode=_given(message.entry_mode),
+        device_id=_given(message.device_id),
+        ip=_given(message.ip),
+        latitude=latitude,
+        longitude=longitude,
     )
 
 
@@ -239,20 +250,50 @@ def encode(event: Transaction | Label) -> bytes:
 
 
 def instant(value: str | int, field: str) -> int:
-    """Convert RFC 3339 text or epoch milliseconds to epoch milliseconds. Raises `InvalidEvent`.
+    """Convert RFC 3339 text or epoch milliseconds to epoch milliseconds from 2000 to 9999. Raises `InvalidEvent`.
 
-    >>> instant("1970-01-01T01:00:00.250+01:00", "timestamp")
-    250
+    >>> instant("2000-01-01T01:00:00.250+01:00", "timestamp")
+    946684800250
+    >>> instant(1_767_225_600, "--at")
+    Traceback (most recent call last):
+        ...
+    fraud_service.domain.errors.InvalidEvent: invalid_timestamp: `--at` looks like seconds: write epoch milliseconds
     >>> instant("2026-01-01T00:00:00", "timestamp")
     Traceback (most recent call last):
         ...
     fraud_service.domain.errors.InvalidEvent: invalid_timestamp: `timestamp` has no offset: write Z or +hh:mm
     """
+    advice: str | None = "write epoch milliseconds"
     if isinstance(value, str):
-        value = _rfc3339(value, field)
-    if not EARLIEST <= value <= LATEST:
-        raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` is outside the years 1970 to 9999")
+        if DIGITS.fullmatch(value):
+            raise _number_as_text(float(value), field)
+        value, advice = _rfc3339(value, field), None
+    if not FIRST_EVENT <= value <= LATEST:
+        raise implausible_time(value, field, advice)
     return value
+
+
+def implausible_time(number: float | Decimal, field: str, advice: str | None = None) -> InvalidEvent:
+    """Return the error of a time outside the years 2000 to 9999. It names the unit that the number seems to have.
+
+    `advice` says how to send or read that unit. Without it, the number was text or a timestamp in milliseconds.
+    """
+    unit = likely_unit(number)
+    if unit is None:
+        problem = "is outside the years 2000 to 9999"
+    elif advice is None:
+        problem = f"is outside the years 2000 to 9999, like {UNITS[unit].name} that were read as milliseconds"
+    else:
+        problem = f"looks like {UNITS[unit].name}: {advice}"
+    return InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` {problem}")
+
+
+def _number_as_text(number: float, field: str) -> InvalidEvent:
+    unit = likely_unit(number)
+    kind = "a number" if unit is None else UNITS[unit].name
+    return InvalidEvent(
+        DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` looks like {kind} as text: write epoch milliseconds as a number"
+    )
 
 
 def rfc3339(milliseconds: int) -> str:
@@ -272,9 +313,28 @@ def _rfc3339(text: str, field: str) -> int:
         raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` is not an RFC 3339 time") from None
     if moment.tzinfo is None:
         raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` has no offset: write Z or +hh:mm")
-    # Integers, because a float of seconds would round some milliseconds down.
-    since = moment - EPOCH
+    return epoch_ms(moment)
+
+
+def epoch_ms(moment: datetime) -> int:
+    """Convert a time with a zone to epoch milliseconds."""
+    since = moment - EPOCH  # integers, because a float of seconds would round some milliseconds down
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+
+
+def place(latitude: float | None, longitude: float | None) -> tuple[float | None, float | None]:
+    """Return a place; (None, None) if it is incomplete, or the point 0, 0, which stands for an unknown place.
+
+    >>> place(0.0, 0.0), place(52.5, None), place(0.0, 13.4)
+    ((None, None), (None, None), (0.0, 13.4))
+    """
+    if latitude is None or longitude is None or not (latitude or longitude):
+        return None, None
+    return latitude + 0.0, longitude + 0.0  # minus zero becomes zero
+
+
+def _given(text: str | None) -> str | None:
+    return None if text in ABSENT else text
 
 
 def _amount(value: str | float) -> float:
@@ -286,6 +346,11 @@ def _amount(value: str | float) -> float:
 
 def _decode_event(decoder: msgspec.json.Decoder[M], value: bytes | None) -> M:
     message = _decode(decoder, value)
+    for field in TEXT_FIELDS:
+        text = getattr(message, field, None)
+        if text is not None and (LOST_DIGITS.fullmatch(text) or (text in ABSENT and field in IDENTIFIERS)):
+            problem = "stands for no value" if text in ABSENT else "is a number with an exponent, so digits are lost"
+            raise InvalidEvent(DeadLetterReason.INVALID_FIELD, f"`$.{field}` {problem}")
     if is_plain(value or b""):
         return message
     for field in message.__struct_fields__:
@@ -307,14 +372,14 @@ def _decode(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T:
     try:
         return decoder.decode(value)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(str(error), value) from None
     except (msgspec.DecodeError, RecursionError):
         raise InvalidEvent(DeadLetterReason.NOT_JSON, "the message is not valid JSON") from None
     except UnicodeDecodeError:
         raise InvalidEvent(DeadLetterReason.NOT_UTF8, "the message is not valid UTF-8") from None
 
 
-def _invalid(complaint: str) -> InvalidEvent:
+def _invalid(complaint: str, value: bytes) -> InvalidEvent:
     """Convert a message of msgspec, which names fields and types, to a reason and a detail.
 
     Of values, msgspec quotes only an unknown enum member; the detail leaves it out.
@@ -323,8 +388,19 @@ def _invalid(complaint: str) -> InvalidEvent:
         return InvalidEvent(DeadLetterReason.INVALID_FIELD, f"`source` is not one of {', '.join(LabelSource)}")
     for mark, reason in _COMPLAINTS.items():
         if mark in complaint:
-            return InvalidEvent(reason, complaint)
+            is_fraction = reason is DeadLetterReason.INVALID_TIMESTAMP and "got `float`" in complaint
+            return InvalidEvent(reason, _fraction(value, mark.strip("`$.")) if is_fraction else complaint)
     return InvalidEvent(DeadLetterReason.NOT_AN_OBJECT, complaint)
+
+
+def _fraction(value: bytes, field: str) -> str:
+    """Return the detail of a time with a fraction, as clocks that count seconds write it."""
+    try:
+        unit = likely_unit(float(_fields_decoder.decode(value)[field]))
+    except UNREADABLE:  # what follows the field is not JSON
+        unit = None
+    seems = "" if unit is None else f" and looks like {UNITS[unit].name}"
+    return f"`{field}` has a fraction{seems}: write whole epoch milliseconds"
 
 
 _COMPLAINTS: Final = {

@@ -11,6 +11,8 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from fraud_service.domain.label_join import Ignored, LabelJoin, examples_due
 from fraud_service.domain.online_training import LearnerState, OnlineTrainer
 from fraud_service.domain.records import score_record
@@ -83,7 +85,8 @@ class InMemoryService:
         self._schedule = schedule
         self._label_delay = label_delay_ms
         self.ignored: Counter[Ignored] = Counter()
-        self._join = LabelJoin(MemoryStore(), schedule, lambda cause: self.ignored.update([cause]))
+        self._pending = MemoryStore()
+        self._join = LabelJoin(self._pending, schedule, lambda cause: self.ignored.update([cause]))
         self._trainer = OnlineTrainer(MemoryStore(), schedule, sampling, detector.pretrained)
         self._labels: list[tuple[int, str, int, Label]] = []
         self._number = count()  # breaks ties in the heap, so that labels are never compared
@@ -126,7 +129,9 @@ class InMemoryService:
         """Close the boundaries up to `now`, each with the labels known by then."""
         if self.progress.closed < 0:
             self.progress = LearnerState.starting_at(now // self._schedule.interval_ms)
+        self.progress = self.progress.towards(now // self._schedule.interval_ms, self._schedule.interval_ms)
         while self._next_boundary() <= now:
+            self._skip_silence(now)
             boundary = self.progress.closed + 1
             self._deliver_labels(boundary * self._schedule.interval_ms)
             examples = examples_due([self._join], boundary)
@@ -134,6 +139,16 @@ class InMemoryService:
             self.progress = result.progress
             observe(result)
             self._receive(result)
+
+    def _skip_silence(self, now: int) -> None:
+        """Pass the boundaries that change nothing: no payment and no label waits for them, and they publish nothing.
+
+        A file may have gaps of years, with a hundred thousand such boundaries.
+        """
+        if self.progress.is_silent(self._schedule.interval_ms) and not self._pending:
+            until = min(now, self._labels[0][0]) if self._labels else now
+            closed = max(self.progress.closed, until // self._schedule.interval_ms - 1)
+            self.progress = msgspec.structs.replace(self.progress, closed=closed)
 
     def _deliver_labels(self, until: int) -> None:
         while self._labels and self._labels[0][0] <= until:

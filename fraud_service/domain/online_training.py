@@ -23,7 +23,7 @@ from fraud_service.domain.records import LabelledRecord
 from fraud_service.domain.risk import NO_RISK, Risk, card_key, decode_risk, encode_risk, merchant_key, row_digest
 from fraud_service.domain.scoring import clip_logit, score_with_fallback
 from fraud_service.domain.snapshot import Snapshot
-from fraud_service.domain.time import DAY
+from fraud_service.domain.time import DAY, MAX_GAP_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -74,6 +74,19 @@ class LearnerState(msgspec.Struct, array_like=True, frozen=True):
     def starting_at(cls, boundary: int) -> LearnerState:
         """Return the state at the very first transaction, which came after this boundary."""
         return cls(closed=boundary, start=boundary)
+
+    def towards(self, newest: int, interval_ms: int) -> LearnerState:
+        """Return the state from which to close boundaries up to `newest`.
+
+        It starts again just before, if nothing was trained and the gap shows that the first transaction had a wrong
+        time. Otherwise it is this state.
+        """
+        is_absurd = self.last_trained < 0 and (newest - self.closed) * interval_ms > MAX_GAP_MS
+        return LearnerState.starting_at(newest - 1) if is_absurd else self
+
+    def is_silent(self, interval_ms: int) -> bool:
+        """Whether the last examples are so long ago that boundaries publish no snapshot."""
+        return (self.closed - max(self.last_trained, self.start)) * interval_ms > MAX_SILENCE_MS
 
 
 class BoundaryResult(msgspec.Struct, frozen=True):
@@ -232,8 +245,7 @@ class OnlineTrainer:
         return rows, f"{total % (1 << 256):064x}"
 
     def _snapshot(self, progress: LearnerState, risk_rows: int, learner: OnlineLearner) -> Snapshot | None:
-        silence_ms = (progress.closed - max(progress.last_trained, progress.start)) * self._schedule.interval_ms
-        if silence_ms > MAX_SILENCE_MS:
+        if progress.is_silent(self._schedule.interval_ms):
             return None
         as_of = progress.closed * self._schedule.interval_ms
         return Snapshot(

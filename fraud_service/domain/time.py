@@ -1,14 +1,48 @@
-"""Event time: units in milliseconds, and the schedule of snapshot boundaries."""
+"""Event time: units in milliseconds, plausible times, and the schedule of snapshot boundaries."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
+
+from fraud_service.domain.codec import LATEST
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
+FIRST_EVENT: Final = 946_684_800_000  # 2000-01-01T00:00:00Z: an earlier event time has another unit, or stands for none
+MAX_GAP_MS: Final = 3650 * DAY  # without any transaction; a longer gap shows that the first one had a wrong time
+
+
+class TimeUnit(NamedTuple):
+    """A unit in which producers count the time since 1970."""
+
+    name: str
+    per_second: int
+
+
+UNITS: Final = {
+    "s": TimeUnit("seconds", 1),
+    "ms": TimeUnit("milliseconds", 10**3),
+    "us": TimeUnit("microseconds", 10**6),
+    "ns": TimeUnit("nanoseconds", 10**9),
+}
+
+
+def likely_unit(number: float | Decimal) -> str | None:
+    """Return the unit in which a number is a time from 2000 to 9999. At most one is; None if none is.
+
+    >>> likely_unit(1_709_251_200), likely_unit(1_709_251_200_000_000), likely_unit(0)
+    ('s', 'us', None)
+    """
+    for symbol, unit in UNITS.items():
+        if FIRST_EVENT * unit.per_second <= number * 1000 <= LATEST * unit.per_second:
+            return symbol
+    return None
 
 
 class LearningSchedule(msgspec.Struct, frozen=True):

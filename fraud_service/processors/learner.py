@@ -66,7 +66,6 @@ STATE_KEY: Final = "state"
 WATERMARK_KEY: Final = "watermark"
 COMMIT_INTERVAL_S: Final = 1.0
 TRANSACTION_TIMEOUT_MS: Final = 300_000  # closing a boundary may take minutes
-MAX_GAP_MS: Final = 3650 * DAY  # without any score; a longer gap shows that the first score had a wrong time
 MAX_CLOCK_DIFFERENCE_MS: Final = 2 * DAY  # between brokers and learner
 MAX_TICK_S: Final = 5.0  # heartbeats and checkpoints come between ticks
 SWEEP_BATCH: Final = 10_000  # entries removed per commit; each changes two rows, which stay in memory until the commit
@@ -293,9 +292,10 @@ class LearnerProcessor:
         newest = self._passed
         if newest < 0 or newest <= self._now.closed:
             return
-        if self._now.last_trained < 0 and (newest - self._now.closed) * self._schedule.interval_ms > MAX_GAP_MS:
+        state = self._now.towards(newest, self._schedule.interval_ms)
+        if state is not self._now:
             log.warning("schedule_begins_later", boundary=newest - 1, before=self._now.closed)
-            self._keep(LearnerState.starting_at(newest - 1))  # the first transaction ever had a wrong time
+            self._keep(state)
         if self._barrier is None:
             ends = self._inputs.unread()
             if ends is None:

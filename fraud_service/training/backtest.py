@@ -29,6 +29,7 @@ from fraud_service.evaluation.metrics import Result, Scores, evaluate
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.registry import ModelRegistry
+from fraud_service.training.dataset import LastLabels
 from fraud_service.training.refit import LabelledWindow, evaluate_challenger
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class RefitSchedule:
             self._next = (now if self._plan.start is None else self._plan.start) + self._plan.refit_every_ms
         if now < self._next:
             return
-        self._next += self._plan.refit_every_ms
+        while self._next <= now:  # no boundary is observed in a silence of months
+            self._next += self._plan.refit_every_ms
         champion = self._models.active
         outcome, promoted = evaluate_challenger(self._window.examples(), champion, now, self._plan.source)
         self.outcomes.append(outcome)
@@ -113,7 +115,8 @@ class RefitSchedule:
 class ResultTable:
     """The reported transactions by column, and what the metrics need besides."""
 
-    def __init__(self) -> None:
+    def __init__(self, label_delay_ms: int) -> None:
+        self._last_labels = LastLabels(label_delay_ms)
         self.online_weights: list[tuple[int, float]] = []
         self._rows: list[tuple[Any, ...]] = []
         self._cards: list[int] = []
@@ -127,11 +130,12 @@ class ResultTable:
         return len(self._rows)
 
     def add(self, event: LabelledTransaction, assessment: Assessment, snapshot: Snapshot, *, online: bool) -> None:
-        """Add a transaction with the active snapshot. A duplicate is skipped: its first assessment is in the table."""
+        """Add a transaction with the active snapshot. Of a duplicate only the label counts."""
+        self._last_labels.add(event, is_duplicate=assessment.is_duplicate)
         if assessment.is_duplicate:
             return
         transaction, decision = assessment.transaction, assessment.decision
-        row = (  # in the order of the schema
+        row = (  # in the order of the schema, without the label
             transaction.transaction_id,
             transaction.timestamp,
             decision.score,
@@ -141,7 +145,6 @@ class ResultTable:
             decision.outcome.value,
             decision.model,
             decision.snapshot,
-            event.is_fraud,
         )
         self._rows.append(row)
         self._cards.append(self._card_numbers.setdefault(transaction.card_id, len(self._card_numbers)))
@@ -155,7 +158,8 @@ class ResultTable:
 
     def table(self) -> pa.Table:
         """Return one row for each transaction, in event order."""
-        return pa.table(dict(zip(SCHEMA.names, zip(*self._rows, strict=True), strict=True)), schema=SCHEMA)
+        labels = [None if label is None else label[1] for label in self._last_labels]
+        return pa.table(dict(zip(SCHEMA.names, (*zip(*self._rows, strict=True), labels), strict=True)), schema=SCHEMA)
 
     def scores(self, table: pa.Table) -> Scores:
         """Return the input of the metrics: the transactions whose label is known."""
@@ -205,7 +209,7 @@ def backtest(
         snapshots=service.snapshots,
     )
     refits = RefitSchedule(plan, models)
-    reported = ResultTable()
+    reported = ResultTable(plan.label_delay_ms)
     events, scored = tee(history)
     for event, assessment in zip(events, service.run(scored, refits.observe), strict=True):
         progress()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.events import facts
 from fraud_service.domain.features import NAMES, Features
 from fraud_service.domain.in_memory import FrozenLearner, InMemoryService
 from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
@@ -19,9 +20,9 @@ from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.time import LearningSchedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from fraud_service.domain.events import LabelledTransaction
+    from fraud_service.domain.events import Facts, LabelledTransaction
     from fraud_service.domain.scoring import PretrainedModel
 
 MIN_FRAUDS: Final = 20  # the fit needs as many legitimate transactions, too
@@ -51,6 +52,37 @@ class Examples(msgspec.Struct, frozen=True):
     def where(self, chosen: NDArray[np.bool_]) -> Examples:
         """Select the rows for which the mask, of shape (rows,), is true."""
         return Examples(self.features[chosen], self.labels[chosen], self.timestamps[chosen])
+
+
+class LastLabels:
+    """The last label of each payment, in order of arrival, as (label time, is fraud); None without a label.
+
+    A file may repeat a payment with another label. The later label counts, and of labels at the same time, fraud: as in
+    the label join.
+    """
+
+    def __init__(self, label_delay_ms: int) -> None:
+        self._delay_ms = label_delay_ms
+        self._labels: list[tuple[int, bool] | None] = []
+        self._instant = -1
+        self._positions: dict[Facts, int] = {}  # of the payments of this instant: repetitions have the same
+
+    def __iter__(self) -> Iterator[tuple[int, bool] | None]:
+        return iter(self._labels)
+
+    def add(self, event: LabelledTransaction, *, is_duplicate: bool) -> None:
+        """Add a payment, or the label of its repetition."""
+        transaction, label = event.transaction, event.label(self._delay_ms)
+        known = None if label is None else (label.labelled_at, label.is_fraud)
+        if transaction.timestamp != self._instant:
+            self._instant, self._positions = transaction.timestamp, {}
+        if not is_duplicate:
+            self._positions[facts(transaction)] = len(self._labels)
+            self._labels.append(known)
+            return
+        position = self._positions.get(facts(transaction))
+        if position is not None and known is not None:
+            self._labels[position] = max(self._labels[position] or known, known)
 
 
 class _NoModel:
@@ -83,14 +115,17 @@ def collect(
         NegativeSampler(0.0),
         window.label_delay_ms,
     )
-    rows, labels, timestamps = [], [], []
+    rows, timestamps, last = [], [], LastLabels(window.label_delay_ms)
     events = [event for event in history if event.transaction.timestamp < window.end]
     for event, assessment in zip(events, service.run(events), strict=True):
         progress()
-        if event.transaction.timestamp >= window.start and assessment.features is not None:
-            rows.append(assessment.features.vector())
-            labels.append(_is_known_fraud(event, window))
-            timestamps.append(event.transaction.timestamp)
+        if event.transaction.timestamp >= window.start:
+            last.add(event, is_duplicate=assessment.features is None)
+            if assessment.features is not None:
+                rows.append(assessment.features.vector())
+                timestamps.append(event.transaction.timestamp)
+    known_by = window.end + window.label_delay_ms
+    labels = [label is not None and label[1] and label[0] <= known_by for label in last]
     if sum(labels) < MIN_FRAUDS:
         raise ConfigurationError(
             f"the training window has {sum(labels)} known frauds in {len(rows)} transactions and needs at least "
@@ -102,8 +137,3 @@ def collect(
 def logits(model: PretrainedModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the logits of a model for rows of features."""
     return np.array(model.encode([Features(*row) for row in rows.tolist()]).logits)
-
-
-def _is_known_fraud(event: LabelledTransaction, window: TrainingWindow) -> bool:
-    label = event.label(window.label_delay_ms)
-    return label is not None and label.is_fraud and label.labelled_at <= window.end + window.label_delay_ms

@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any, Final
 
-from fraud_service.domain.codec import EARLIEST, LATEST
+from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelledTransaction, Transaction
-from fraud_service.training.history_fields import FIELDS, between, convert
-from fraud_service.training.history_files import open_source, pa, types
+from fraud_service.domain.time import FIRST_EVENT
+from fraud_service.training.history_fields import FIELDS, between, constant, convert
+from fraud_service.training.history_files import open_source, pa, pc, types
+from fraud_service.training.history_times import TimeFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -40,14 +42,17 @@ class History:
         constants: Mapping[str, str] | None = None,
         start: int | None = None,
         end: int | None = None,
+        *,
         check: Callable[[pa.Table, Mapping[str, str]], pa.Table] = lambda table, _: table,
+        times: TimeFormat = TimeFormat(),  # noqa: B008 - immutable
     ) -> History:
         """Read, check and sort a file; keep the transactions with ``start <= timestamp < end``, epoch milliseconds.
 
         `columns` maps columns to fields, as in ``{"customer_id": "card_id"}``. A column with the name of a field needs
         no entry; other columns are ignored. `constants` maps fields to the text of their value in all rows, as in
         ``{"currency": "EUR"}``; a column with that name is ignored. `check` takes the table of all rows and the column
-        of each field; it returns the table to use, or raises.
+        of each field; it returns the table to use, or raises. `times` says how the file writes
+        times.
 
         Raises `ConfigurationError` for a file, column, option or row that is invalid. The error names row and column,
         never the value: it may be card data.
@@ -57,11 +62,12 @@ class History:
         chosen = _columns(path, source.columns, columns or {}, fixed)
         given = source.read(list(chosen.values()))
         table = pa.table(
-            {field: convert(path, field, column, given[column]) for field, column in chosen.items()}
+            {field: convert(path, field, column, given[column], times) for field, column in chosen.items()}
             | {field: pa.repeat(value, given.num_rows) for field, value in fixed.items()}
         )
-        table = check(table, chosen)
-        first, last = EARLIEST if start is None else start, LATEST if end is None else end - 1
+        _check_label_times(path, chosen.get("labelled_at"), table)
+        table = check(_with_places(table), chosen)
+        first, last = FIRST_EVENT if start is None else start, LATEST if end is None else end - 1
         table = table.filter(between(table["timestamp"], first, last)).combine_chunks()  # whole columns sort faster
         return cls(table.sort_by([("timestamp", "ascending"), ("transaction_id", "ascending")]))
 
@@ -81,6 +87,30 @@ class History:
                 yield LabelledTransaction(Transaction(**row), is_fraud, labelled_at)
 
 
+def _check_label_times(path: Path, column: str | None, table: pa.Table) -> None:
+    """Refuse a label from before its payment: it would tell the answer in advance."""
+    if column is None:
+        return
+    position = pc.index(pc.less(table["labelled_at"], table["timestamp"]), value=True).as_py()
+    if position >= 0:
+        raise ConfigurationError(
+            f"{path}, row {position + 1}, column `{column}`: the label would be known before its payment. Correct the "
+            "times, or rename the column; then --label-delay says when labels become known"
+        )
+
+
+def _with_places(table: pa.Table) -> pa.Table:
+    """Keep only complete places, and not the point 0, 0: as `events.place` does for messages."""
+    names = ("latitude", "longitude")
+    if not set(names) <= set(table.column_names):
+        return table.drop_columns([name for name in names if name in table.column_names])
+    latitude, longitude = (table[name] for name in names)
+    known = pc.or_(pc.not_equal(latitude, 0.0), pc.not_equal(longitude, 0.0))
+    for name in names:
+        table = table.set_column(table.column_names.index(name), name, pc.if_else(known, table[name], None))
+    return table
+
+
 def _values(column: pa.Array) -> list[Any]:
     """Return a column as Python values, by way of numpy: older releases of Arrow take ten times as long."""
     if column.null_count and not types.is_string(column.type):
@@ -98,9 +128,10 @@ def _constants(texts: Mapping[str, str]) -> dict[str, pa.Scalar]:
             raise ConfigurationError(
                 f"`{option}`: `{field}` differs from row to row, so it must come from a column: use --map COLUMN=FIELD"
             )
-        values[field] = FIELDS[field].convert(pa.array([text]))[0]
-        if not values[field].is_valid:
-            raise ConfigurationError(f"`{option}`: {FIELDS[field].complaint}")
+        try:
+            values[field] = constant(field, text)
+        except ValueError as error:
+            raise ConfigurationError(f"`{option}`: {error}") from None
     return values
 
 
@@ -115,13 +146,19 @@ def _columns(path: Path, present: list[str], mapping: Mapping[str, str], fixed: 
         field = ALIASES.get(column, column)
         if field not in FIELDS or field in chosen or field in fixed or column in mapping:
             continue
-        if field in own:
+        if own.get(field, column) != column:
             raise ConfigurationError(
                 f"{path}: the columns `{own[field]}` and `{column}` both map to the field `{field}`;"
                 f" choose with `--map {column}={field}`"
             )
         own[field] = column
     chosen |= own
+    for field, column in chosen.items():
+        if present.count(column) > 1:
+            raise ConfigurationError(
+                f"{path}: {present.count(column)} columns are named `{column}`, so the field `{field}` could be any of"
+                " them: rename all but one"
+            )
     missing = [name for name, field in FIELDS.items() if field.required and name not in {*chosen, *fixed}]
     if missing:
         raise ConfigurationError(

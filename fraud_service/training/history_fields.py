@@ -1,45 +1,75 @@
-"""The fields of a transaction, and how columns of many types are converted to them."""
+"""The fields of a transaction, and how columns of many types are converted to them.
+
+A field has the same value in a file of any format and in a message. Numbers that Arrow would convert by way of binary
+fractions (decimals, single precision) become text first, as they are in CSV.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fraud_service.domain.codec import EARLIEST, LATEST
-from fraud_service.domain.errors import ConfigurationError, InvalidEvent
-from fraud_service.domain.events import MAX_AMOUNT, instant
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.events import ABSENT, LOST_DIGITS, MAX_AMOUNT
 from fraud_service.domain.text import HIDDEN, SURROGATES
-from fraud_service.training.history_files import pa, pc, types
+from fraud_service.training.history_files import pa, pc, types, whole_numbers
+from fraud_service.training.history_times import TimeFormat, convert_times, explain_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
 EXACT_IN_A_FLOAT: Final = 2.0**53
-# With more digits, Arrow may reject the number as too large.
-NUMBER: Final = r"^[+-]?(\d{1,99}\.?\d{0,99}|\.\d{1,99})([eE][+-]?\d{1,2})?$"
+# With more digits, Arrow may reject the number as too large. A positive exponent shows that digits were lost.
+NUMBER: Final = r"^[+-]?(\d{1,99}\.?\d{0,99}|\.\d{1,99})([eE]-\d{1,2})?$"
 
 
 class Field(NamedTuple):
     """The conversion of a field, the complaint about an invalid value, and whether the field is required.
 
-    `convert` takes a column as `_plain` returns it. A value that it cannot convert becomes null.
+    `convert` takes a column as `_plain` returns it. A value that it cannot convert becomes null. Without `convert`, the
+    field is a time.
     """
 
-    convert: Callable[[pa.ChunkedArray], pa.ChunkedArray]
-    complaint: str
+    convert: Callable[[pa.ChunkedArray], pa.ChunkedArray] | None
+    complaint: str = ""
     required: bool = False
 
+    def values(self, column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
+        """Convert a plain column."""
+        return convert_times(column, times) if self.convert is None else self.convert(column)
 
-def convert(path: Path, name: str, column: str, given: pa.ChunkedArray) -> pa.ChunkedArray:
+    def explain(self, name: str, value: pa.Scalar, times: TimeFormat) -> str:
+        """Say what is wrong with a value, without quoting it."""
+        written = value.as_py()
+        if isinstance(written, str) and LOST_DIGITS.fullmatch(written):
+            return "a number with an exponent, so its last digits are lost: export the column as text, not from a sheet"
+        return explain_time(value, name, times) if self.convert is None else self.complaint
+
+
+def convert(path: Path, name: str, column: str, given: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
     """Convert a column to a field. The error names the first invalid row, not its value: it may be card data."""
-    field, given = FIELDS[name], _plain(given)
-    values = field.convert(given)
+    field = FIELDS[name]
+    try:
+        given = _plain(given)
+    except pa.ArrowInvalid:
+        raise ConfigurationError(f"{path}, column `{column}`: not UTF-8 text") from None
+    values = field.values(given, times)
     bad = values.is_null() if field.required else pc.and_not(values.is_null(), given.is_null())
     position = pc.index(bad, value=True).as_py()
     if position < 0:
         return values
-    complaint = field.complaint if given[position].is_valid else f"`{name}` must not be missing"
+    value = given[position]
+    complaint = field.explain(name, value, times) if value.is_valid else f"`{name}` must not be missing"
     raise ConfigurationError(f"{path}, row {position + 1}, column `{column}`: {complaint}")
+
+
+def constant(name: str, text: str) -> pa.Scalar:
+    """Convert the text of an option to a field. Raises `ValueError` with the complaint."""
+    field, given = FIELDS[name], pa.chunked_array([[text]], pa.string())
+    value = field.values(given, TimeFormat())[0]
+    if not value.is_valid:
+        raise ValueError(field.explain(name, given[0], TimeFormat()))
+    return value
 
 
 def between(values: pa.ChunkedArray, lowest: float, highest: float) -> pa.ChunkedArray:
@@ -48,15 +78,30 @@ def between(values: pa.ChunkedArray, lowest: float, highest: float) -> pa.Chunke
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Reduce equivalent types to one. NaN becomes null, because pandas writes missing values as NaN."""
+    """Reduce equivalent types to one, and what stands for a missing value to null.
+
+    Decimals and single precision become what their text says: `51.80` is 51.8, and not the nearest single.
+    """
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if types.is_large_string(column.type) or types.is_string_view(column.type):
-        return column.cast(pa.string())
-    if types.is_floating(column.type) or types.is_decimal(column.type):
+    if _is_text(column.type):
+        column = column.cast(pa.string())
+        return _where(pc.invert(pc.is_in(column, pa.array(sorted(ABSENT)))), column)
+    if types.is_decimal(column.type):
+        return whole_numbers(column.cast(pa.string()))
+    if types.is_floating(column.type):
+        if not types.is_float64(column.type):
+            column = column.cast(pa.float32()).cast(pa.string())
         column = column.cast(pa.float64())
         return _where(pc.invert(pc.is_nan(column)), column)
     return column
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column is text. Some writers store text as bytes."""
+    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return bool(is_text or is_bytes or types.is_fixed_size_binary(kind))
 
 
 def _where(condition: pa.ChunkedArray, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -84,8 +129,9 @@ def _text(pattern: str) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
             return pa.nulls(len(column), pa.string())
         # Pandas turns integers into floats to make room for NaN.
         text = _whole(column).cast(pa.string())
-        is_hidden = pc.match_substring_regex(text, f"[{HIDDEN_CHARACTERS}]")
-        return _where(pc.and_not(pc.match_substring_regex(text, pattern), is_hidden), text)
+        for wrong in (f"[{HIDDEN_CHARACTERS}]", f"^(?:{LOST_DIGITS.pattern})$"):
+            text = _where(pc.invert(pc.match_substring_regex(text, wrong)), text)
+        return _where(pc.match_substring_regex(text, pattern), text)
 
     return convert
 
@@ -102,33 +148,6 @@ def _number(lowest: float, highest: float) -> Callable[[pa.ChunkedArray], pa.Chu
     return convert
 
 
-def _time(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if types.is_string(column.type):
-        times = _times(column)
-    elif types.is_timestamp(column.type) or types.is_date(column.type):
-        # Arrow stores instants in UTC, and treats naive times as UTC.
-        times = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
-    elif _is_number(column):
-        times = _whole(column).cast(pa.int64(), safe=False)  # numbers that are too large become negative
-    else:
-        return pa.nulls(len(column), pa.int64())
-    return _where(between(times, EARLIEST, LATEST), times)
-
-
-def _times(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return text.cast(pa.int64())
-    except pa.ArrowInvalid:  # not all of them are milliseconds
-        return pa.array([_moment(value) for value in text.to_pylist()], pa.int64())
-
-
-def _moment(text: str | None) -> int | None:
-    try:
-        return None if text is None else instant(int(text) if text.isdecimal() else text, "timestamp")
-    except (InvalidEvent, ValueError, OverflowError):
-        return None
-
-
 def _label(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not (types.is_string(column.type) or types.is_boolean(column.type) or _is_number(column)):
         return pa.nulls(len(column), pa.bool_())
@@ -140,12 +159,11 @@ def _label(column: pa.ChunkedArray) -> pa.ChunkedArray:
 VISIBLE: Final = " without control or invisible characters"
 _ID: Final = Field(_text("(?s)^.{1,128}$"), f"not text of 1 to 128 characters{VISIBLE}, nor an integer", required=True)
 _TEXT: Final = Field(_text("(?s)^.{0,256}$"), f"not text of at most 256 characters{VISIBLE}, nor an integer")
-_WHEN: Final = "not a time from 1970 to 9999: write epoch milliseconds, or RFC 3339 with an offset (Z or +hh:mm)"
 
 # The fields of `Transaction`, then those of its label.
 FIELDS: Final[Mapping[str, Field]] = {
     "transaction_id": _ID,
-    "timestamp": Field(_time, _WHEN, required=True),
+    "timestamp": Field(None, required=True),
     "card_id": _ID,
     "merchant_id": _ID,
     "amount": Field(_number(0, MAX_AMOUNT), f"not an amount from 0 to {MAX_AMOUNT:.0e}", required=True),
@@ -158,5 +176,5 @@ FIELDS: Final[Mapping[str, Field]] = {
     "latitude": Field(_number(-90, 90), "not a number of degrees from -90 to 90"),
     "longitude": Field(_number(-180, 180), "not a number of degrees from -180 to 180"),
     "label": Field(_label, "not a label: write true or false, 1 or 0"),
-    "labelled_at": Field(_time, _WHEN),
+    "labelled_at": Field(None),
 }

@@ -37,6 +37,8 @@ class Source(NamedTuple):
 
 def open_source(path: Path) -> Source:
     """Read the column names of a file. Its suffix determines the format."""
+    if path.is_dir() and any(path.rglob("*.parquet")):  # the parts that Spark and others write
+        return _parquet(path)
     formats = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines}
     open_format = formats.get(path.suffix.lower())
     if open_format is None:
@@ -48,12 +50,14 @@ def open_source(path: Path) -> Source:
 
 def _parquet(path: Path) -> Source:
     def read(names: list[str]) -> pa.Table:
-        with parquet.ParquetFile(path) as file:
-            return file.read(names)
+        try:
+            return parquet.read_table(path, columns=names)
+        except (pa.ArrowException, OSError) as error:
+            raise ConfigurationError(f"{path}: damaged, or parts with different columns") from error
 
     try:
-        return Source(parquet.read_schema(path).names, read)
-    except (pa.ArrowInvalid, OSError) as error:
+        return Source(parquet.ParquetDataset(path).schema.names, read)
+    except (pa.ArrowException, OSError) as error:
         raise ConfigurationError(f"{path}: not a Parquet file, or damaged") from error
 
 
@@ -74,16 +78,13 @@ def _read_csv(path: Path, names: list[str]) -> pa.Table:
         return "error"
 
     try:
-        return arrow_csv.read_csv(
+        table = arrow_csv.read_csv(
             path,
             # As text: type inference would turn the category 0742 into 742. NA stays text: it is Namibia.
             convert_options=arrow_csv.ConvertOptions(
-                include_columns=names,
-                column_types=dict.fromkeys(names, pa.string()),
-                null_values=["", "NaN", "nan"],
-                strings_can_be_null=True,
+                include_columns=names, column_types=dict.fromkeys(names, pa.string()), null_values=[]
             ),
-            parse_options=arrow_csv.ParseOptions(invalid_row_handler=on_ragged),
+            parse_options=arrow_csv.ParseOptions(invalid_row_handler=on_ragged, newlines_in_values=True),
             read_options=arrow_csv.ReadOptions(use_threads=False),  # with threads, Arrow does not number the rows
         )
     except pa.ArrowInvalid as error:
@@ -92,6 +93,17 @@ def _read_csv(path: Path, names: list[str]) -> pa.Table:
             where, have, want = ragged[0].number - 1, ragged[0].actual_columns, ragged[0].expected_columns
             raise ConfigurationError(f"{path}, row {where}: has {have} values, but there are {want} columns") from None
         raise ConfigurationError(f"{path}: not a UTF-8 CSV file with one header line") from error
+    return pa.table({name: whole_numbers(table[name]) for name in names})
+
+
+def whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write a column of whole numbers as integers: 27.0 is the id 27, as in a Parquet file of the same numbers.
+
+    Pandas writes `.0` where other rows have no value. If another value of the column is no whole number, `27.0` stays.
+    """
+    if pc.all(pc.match_substring_regex(column, r"^([+-]?[0-9]+(\.0+)?|NaN|nan|)$")).as_py():
+        return pc.replace_substring_regex(column, r"\.0+$", "")
+    return column
 
 
 def _json_lines(path: Path) -> Source:
@@ -120,7 +132,8 @@ def _inferred(values: list[Any]) -> pa.Array:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         # Mixed types, such as the ids 7 and "7": as text both are equal.
-        return pa.array(
-            [value if isinstance(value, str | None) else msgspec.json.encode(value).decode() for value in values],
-            pa.string(),
-        )
+        return pa.array([value if isinstance(value, str | None) else _written(value) for value in values], pa.string())
+
+
+def _written(value: object) -> str:
+    return msgspec.json.encode(int(value) if isinstance(value, float) and value.is_integer() else value).decode()

@@ -324,10 +324,22 @@ class TestFilesThatCannotBeRead:
 
     def test_an_invalid_row_is_named_without_its_value(self, run, command, tmp_path):
         path = tmp_path / "past.csv"
-        path.write_text(HEADER + "t1,1000,c1,m1,5.00,EUR\nt2,2000,c1,m1,secret,EUR\n", encoding="utf-8")
+        path.write_text(
+            HEADER + "t1,1700000001000,c1,m1,5.00,EUR\nt2,1700000002000,c1,m1,secret,EUR\n", encoding="utf-8"
+        )
         said = only_complaint(run(command[0], path, *command[1:]), 2)
         assert "row 2, column `amount`" in said
         assert "secret" not in said
+
+    def test_times_in_seconds_are_refused_with_the_option_that_reads_them(self, run, command, tmp_path):
+        path = tmp_path / "past.csv"
+        path.write_text(HEADER + "t1,1700000001,c1,m1,5.00,EUR\nt2,1700000002,c1,m1,secret,EUR\n", encoding="utf-8")
+        said = only_complaint(run(command[0], path, *command[1:]), 2)
+        assert "row 1, column `timestamp`: `timestamp` looks like seconds: add --time-unit s" in said
+        said = only_complaint(run(command[0], path, *command[1:], "--time-unit", "s"), 2)
+        assert "row 2, column `amount`" in said
+        said = only_complaint(run(command[0], path, *command[1:], "--time-zone", "Mars"), 2)
+        assert "--time-zone Mars: there is no such zone" in said
 
     @pytest.mark.parametrize("option", ["--map", "--set"])
     def test_a_pair_without_a_value_is_rejected(self, run, command, option, tmp_path):
@@ -345,12 +357,22 @@ def test_a_feed_of_no_transaction_is_an_error(run, tmp_path):
 @pytest.mark.usefixtures("no_feed")
 def test_a_wrong_label_delay_stops_a_feed_before_anything_is_sent(run, tmp_path):
     path = tmp_path / "past.csv"
-    path.write_text(HEADER + "t1,1000,c1,m1,5.00,EUR\n", encoding="utf-8")
+    path.write_text(HEADER + "t1,1700000001000,c1,m1,5.00,EUR\n", encoding="utf-8")
     assert "--label-delay '7x' is not a duration" in only_complaint(run("feed", path, "--label-delay", "7x"), 2)
 
 
 @pytest.mark.usefixtures("no_feed")
-@pytest.mark.parametrize("moment", ["yesterday", "2024-01-01T00:00:00", "9999999-01-01T00:00:00Z", "999999d"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "yesterday",
+        "2024-01-01T00:00:00",
+        "9999999-01-01T00:00:00Z",
+        "999999d",
+        "1999-12-31T00:00:00Z",
+        "1700000000",
+    ],
+)
 def test_a_label_without_a_proper_time_is_not_sent(run, moment):
     said = only_complaint(run("label", "t1", "--card", "c1", "--fraud", "--at", moment), 2)
     assert "--at" in said

@@ -18,6 +18,7 @@ pytest.importorskip("pyarrow")
 from support.simulated import rehearsal, simulated
 
 from fraud_service.domain.events import LabelledTransaction
+from fraud_service.domain.in_memory import InMemoryService
 
 FEW = settings(max_examples=12, deadline=None, derandomize=True)
 LEAD = 15 * MINUTE
@@ -221,3 +222,38 @@ def test_payments_under_one_id_with_labels_of_one_instant_are_all_trained():
     assert [assessment.is_duplicate for assessment in assessments] == [False] * 4
     assert [assessment.decision.is_id_reused for assessment in assessments] == [False, True, True, False]
     assert assessments[-1].features.merchant_labelled_1d == 3
+
+
+def test_a_gap_of_centuries_closes_no_boundary_that_changes_nothing():
+    closed = []
+    soon = [event("defrauded", MONDAY, known=MONDAY + HOUR), event("soon", MONDAY + 3 * HOUR, merchant_id="m2")]
+    history = [*soon, event("far", MONDAY + 400 * 365 * DAY)]
+    finished = begun()
+    far = list(finished.run([*history, event("next", MONDAY + 400 * 365 * DAY + HOUR)], closed.append))[-1]
+    assert len(closed) < 61 * 24
+    assert finished.progress.closed == (MONDAY + 400 * 365 * DAY + HOUR) // HOUR
+    assert far.features.merchant_streak == 1
+
+
+def test_skipping_a_silence_gives_the_state_of_closing_each_boundary(monkeypatch):
+    history = [
+        event("defrauded", MONDAY, known=MONDAY + HOUR),
+        event("late", MONDAY + HOUR, known=MONDAY + 150 * DAY),
+        *(event(f"p{n}", MONDAY + 200 * DAY + n * HOUR, known=MONDAY + 201 * DAY) for n in range(40)),
+    ]
+    skipping, counted = begun(), []
+    skipped = list(skipping.run(history, counted.append))
+    monkeypatch.setattr(InMemoryService, "_skip_silence", lambda *_: None)
+    closing, all_of_them = begun(), []
+    assert list(closing.run(history, all_of_them.append)) == skipped
+    assert closing.progress == skipping.progress
+    assert len(counted) < len(all_of_them) - 80 * 24
+
+
+def test_a_first_transaction_of_a_wrong_time_does_not_start_the_schedule_as_in_the_learner():
+    closed = []
+    history = [event("placeholder", MONDAY - 20 * 365 * DAY), *(event(f"p{n}", MONDAY + n * HOUR) for n in range(3))]
+    finished = begun()
+    list(finished.run(history, closed.append))
+    assert [result.as_of for result in closed] == [MONDAY, MONDAY + HOUR, MONDAY + 2 * HOUR]
+    assert finished.progress.start == MONDAY // HOUR - 1

@@ -21,7 +21,7 @@ from fraud_service.domain.label_join import MAX_PAYMENTS, Ignored, LabelJoin
 from fraud_service.domain.online_training import ALWAYS_TRAIN_SCORE, NegativeSampler
 from fraud_service.domain.records import decode_labelled, decode_score, encode_record
 from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.domain.time import DAY, HOUR, LearningSchedule
+from fraud_service.domain.time import DAY, FIRST_EVENT, HOUR, LearningSchedule
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.processors import learner
 
@@ -145,8 +145,8 @@ def test_a_label_older_than_label_retention_is_a_dead_letter_and_changes_no_stat
     loop.transaction(payment(1))
     loop.tick()
     now = START + HOUR - 60 * DAY  # the newest boundary that is closed, without what is kept
-    old = Label(transaction_id="t-9", card_id="c-9", is_fraud=True, labelled_at=0, source=LabelSource.ANALYST)
-    labels = [msgspec.structs.replace(old, labelled_at=at) for at in (0, now - 1, now, now + 1)]
+    old = Label(transaction_id="t-9", card_id="c-9", is_fraud=True, labelled_at=FIRST_EVENT, source=LabelSource.ANALYST)
+    labels = [msgspec.structs.replace(old, labelled_at=at) for at in (FIRST_EVENT, now - 1, now, now + 1)]
     before = state(loop)
     for one in labels[:3]:
         loop.label(one)

@@ -71,3 +71,16 @@ def test_the_error_of_too_few_frauds_says_what_to_do():
         collect(hourly_history(30), TrainingWindow(MONDAY, MONDAY + 30 * HOUR, DAY))
     assert "has 10 known frauds in 30 transactions and needs at least 20" in str(caught.value)
     assert "--train-from/--train-to" in str(caught.value)
+
+
+@pytest.mark.parametrize("fraud_comes_first", [True, False])
+@pytest.mark.parametrize("moved", [0, 1])
+def test_of_contradicting_labels_of_a_repeated_transaction_the_later_counts_and_of_equal_ones_fraud(
+    moved, fraud_comes_first
+):
+    events = hourly_history(90)
+    window = TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
+    genuine = changed(events[30], is_fraud=False, labelled_at=events[30].labelled_at + moved)
+    pair = [events[30], genuine] if fraud_comes_first else [genuine, events[30]]
+    labels = collect([*events[:30], *pair, *events[31:]], window).labels
+    assert (len(labels), labels[30]) == (90, moved == 0)

@@ -1,0 +1,144 @@
+"""The times of a file: numbers of one unit, text, and the timestamps of Parquet.
+
+Arrow converts columns of numbers. All other times are converted one by one, so that text and the timestamps of Parquet
+have the same value.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from fraud_service.domain.codec import LATEST
+from fraud_service.domain.errors import ConfigurationError, InvalidEvent
+from fraud_service.domain.events import DeadLetterReason, epoch_ms, implausible_time, instant
+from fraud_service.domain.time import FIRST_EVENT, UNITS, likely_unit
+from fraud_service.training.history_files import pa, pc, types
+
+NUMBER: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
+NAIVE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?)?")
+MAX_INT: Final = 2**63 - 1
+
+
+class TimeFormat(NamedTuple):
+    """How a file writes its times: the unit of numbers since 1970, and the zone of times without an offset."""
+
+    unit: str = "ms"
+    zone: ZoneInfo | None = None
+
+    @classmethod
+    def of(cls, unit: str, zone: str | None) -> TimeFormat:
+        """Read the options `--time-unit` and `--time-zone`. Raises `ConfigurationError`."""
+        if unit not in UNITS:
+            raise ConfigurationError(f"--time-unit {unit}: write one of {', '.join(UNITS)}")
+        try:
+            return cls(unit, None if zone is None else ZoneInfo(zone))
+        except (KeyError, ValueError, OSError):  # an unknown name, a path, a folder
+            raise ConfigurationError(
+                f"--time-zone {zone}: there is no such zone; write a name such as Europe/Berlin, or UTC"
+            ) from None
+
+
+def convert_times(column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
+    """Convert a column to epoch milliseconds from 2000 to 9999. All other values become null."""
+    if types.is_string(column.type):
+        try:
+            return _of_numbers(column.cast(pa.int64()), times)
+        except pa.ArrowInvalid:  # not all of them are whole numbers
+            return _one_by_one(column, times)
+    if types.is_timestamp(column.type) or types.is_date(column.type):
+        moments = column.cast(pa.timestamp("ms", getattr(column.type, "tz", None)), safe=False)
+        instants = _within(moments.cast(pa.int64()), FIRST_EVENT, LATEST)
+        return instants if moments.type.tz else _one_by_one(instants.cast(moments.type), times)
+    if types.is_integer(column.type) or types.is_floating(column.type):
+        return _of_numbers(column, times)
+    return pa.nulls(len(column), pa.int64())
+
+
+def explain_time(value: pa.Scalar, field: str, times: TimeFormat) -> str:
+    """Say what is wrong with one value of a column, without quoting it."""
+    try:
+        if types.is_timestamp(value.type):  # Python has no nanoseconds
+            value = value.cast(pa.timestamp("us", value.type.tz), safe=False)
+        _read(value.as_py(), field, times)
+    except InvalidEvent as error:
+        return error.detail
+    except OverflowError:  # beyond the years of Python
+        return implausible_time(-1, field).detail
+    return f"`{field}` is not a time"
+
+
+def _of_numbers(column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
+    per_second = UNITS[times.unit].per_second
+    column = _within(column, FIRST_EVENT * per_second // 1000, min(LATEST * per_second // 1000, MAX_INT))
+    if types.is_floating(column.type):
+        if times.unit == "s":  # a float of seconds is exact to a microsecond
+            return pc.floor(pc.divide(pc.round(pc.multiply(column, 1e6)), 1000.0)).cast(pa.int64())
+        column = pc.if_else(pc.equal(pc.floor(column), column), column, None)
+    column = column.cast(pa.int64(), safe=False)
+    return pc.multiply(column, 1000) if times.unit == "s" else pc.divide(column, per_second // 1000)
+
+
+def _within(column: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
+    size = column.cast(pa.float64(), safe=False)  # integers of all widths
+    return pc.if_else(pc.and_(pc.greater_equal(size, float(first)), pc.less_equal(size, float(last))), column, None)
+
+
+def _one_by_one(column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
+    def read(value: str | datetime | None) -> int | None:
+        try:
+            return None if value is None else _read(value, "timestamp", times)
+        except (InvalidEvent, OverflowError):
+            return None
+
+    return pa.chunked_array([[read(value) for value in chunk.to_pylist()] for chunk in column.chunks], pa.int64())
+
+
+def _read(value: Any, field: str, times: TimeFormat) -> int:
+    """Convert one value to epoch milliseconds. Raises `InvalidEvent`."""
+    if isinstance(value, str) and NAIVE.fullmatch(value):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise _invalid(f"`{field}` is not a day of the calendar or not a time of a day") from None
+    if isinstance(value, date):
+        moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the zone follows
+        return _of_moment(moment, field, times)
+    if isinstance(value, str) and not NUMBER.fullmatch(value):
+        return instant(value, field)
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return _of_number(Decimal(str(value)), field, times)
+    raise _invalid(f"`{field}` is not a time: write epoch milliseconds, or RFC 3339 with an offset (Z or +hh:mm)")
+
+
+def _of_number(number: Decimal, field: str, times: TimeFormat) -> int:
+    milliseconds = number * 1000 / UNITS[times.unit].per_second
+    if not FIRST_EVENT <= milliseconds <= LATEST:
+        raise implausible_time(number, field, f"add --time-unit {likely_unit(number)} if all of the column are")
+    if times.unit != "s" and number != int(number):
+        raise _invalid(f"`{field}` has a fraction of {UNITS[times.unit].name}: write whole ones")
+    return int(milliseconds)
+
+
+def _of_moment(moment: datetime, field: str, times: TimeFormat) -> int:
+    """Convert a time of a clock. Of two instants with the same time of the clock, in autumn, it is the first."""
+    if moment.tzinfo is None:
+        if times.zone is None:
+            raise _invalid(
+                f"`{field}` has no offset: write Z or +hh:mm, or name the zone of the file, as in --time-zone UTC"
+            )
+        local = moment.replace(tzinfo=times.zone)
+        moment = local.astimezone(UTC)
+        if moment.astimezone(times.zone).replace(tzinfo=None) != local.replace(tzinfo=None):
+            raise _invalid(f"`{field}` is in the hour that clocks skip in spring: is --time-zone {times.zone} right?")
+    milliseconds = epoch_ms(moment)
+    if not FIRST_EVENT <= milliseconds <= LATEST:
+        raise implausible_time(milliseconds, field, None)
+    return milliseconds
+
+
+def _invalid(detail: str) -> InvalidEvent:
+    return InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, detail)
