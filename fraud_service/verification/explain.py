@@ -19,10 +19,12 @@ from fraud_service.domain.events import Label, Transaction, rfc3339
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import ScoreRecord, alert_id, decode_score, readable_examples
 from fraud_service.domain.time import HOUR
-from fraud_service.kafka.partitioner import murmur2_partition
+from fraud_service.kafka.dead_letters import DETAIL, REASON, SOURCE_TOPIC
+from fraud_service.kafka.partitioner import explain_misplaced, murmur2_partition
 from fraud_service.verification import log_reader, snapshots
 from fraud_service.verification.comparison import payment_identity
 from fraud_service.verification.decisions import FixedSnapshot, TimeRange, decide_again
+from fraud_service.verification.matching import identify
 from fraud_service.verification.report import FindingKind
 from fraud_service.verification.snapshots import Figures, snapshot_figures
 from fraud_service.verification.time_travel import CardHistory, profile_figures, risk_figures
@@ -119,7 +121,11 @@ def explain(
             if (label.card_id, label.transaction_id) == (place.record.card_id, transaction_id)
         ]
         examples = _examples(reader, settings, place.record)
+        misplaced = None if history.is_truncated else _misplaced(reader, settings, place, history)
     case = _case(settings, broadcasts, place, history)
+    if misplaced is not None:
+        kind = FindingKind.WRONG_PARTITION.value
+        case = msgspec.structs.replace(case, proof=kind, detail=misplaced)
     return msgspec.structs.replace(case, labels=labels, examples=examples, uses=uses, number=number)
 
 
@@ -138,9 +144,33 @@ def _find(reader: TopicReader, settings: Settings, transaction_id: str, card: st
                     is_wanted = record.transaction_id == transaction_id and card in {None, record.card_id}
                     if is_wanted and not record.is_duplicate:
                         return Place(partition, entry.offset, record)
+    for entry in log_reader.read_all_partitions(reader, settings.topics.dead_letters):
+        if needle in (entry.value or b"") and entry.header(SOURCE_TOPIC) == settings.topics.transactions:
+            raise TopicReadError(
+                f"there is no decision on transaction {transaction_id!r}: it is a dead letter "
+                f"({entry.header(REASON)}: {entry.header(DETAIL)})"
+            )
     where = f"on {topic}, partition {', '.join(map(str, partitions))}"
     when = "" if at is None else f", an hour around {rfc3339(at)} of the broker's clock"
     raise TopicReadError(f"no decision on transaction {transaction_id!r} {where}{when}")
+
+
+def _misplaced(reader: TopicReader, settings: Settings, place: Place, history: CardHistory) -> str | None:
+    """Look for the transaction of a score in the other partitions; say where it is, and what its producer must change.
+
+    Returns None if it is in the partition of its score, or nowhere.
+    """
+    record, key = place.record, place.record.card_id.encode()
+    wanted = (record.card_id, record.transaction_id)
+    if any(one.input is not None and identify(one.input)[0] == wanted for one in history.pairs):
+        return None
+    topic = settings.topics.transactions
+    partitions = reader.offset_ranges(topic)
+    for number in partitions.keys() - {place.partition}:
+        for entry in reader.read(topic, number):
+            if entry.key == key and identify(entry)[0] == wanted:
+                return f"{topic}[{number}]@{entry.offset}: {explain_misplaced(key, number, len(partitions))}"
+    return None
 
 
 def _uses(pairs: Sequence[Pair], transaction_id: str) -> tuple[list[Use], list[Place]]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from fraud_service.config import factories
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import ConfigurationError
+from fraud_service.kafka.dead_letters import content_hash
 from fraud_service.kafka.topic_reader import OffsetRange
 from fraud_service.verification import log_reader, snapshots
 from fraud_service.verification.decisions import Checkpoint, TimeRange
-from fraud_service.verification.matching import pair
-from fraud_service.verification.report import MAX_LISTED, Finding
+from fraud_service.verification.matching import is_misplaced, pair
+from fraud_service.verification.report import MAX_LISTED, Finding, FindingKind
 from fraud_service.verification.worker_pool import run_in_processes
 
 if TYPE_CHECKING:
@@ -45,17 +46,25 @@ class Plan(msgspec.Struct, frozen=True):
     inputs: dict[int, OffsetRange]
 
 
+class Apart(msgspec.Struct, frozen=True):
+    """Hashes of card and transaction id: of misplaced inputs, and of scores whose input is not on their partition."""
+
+    inputs: list[int] = []
+    scores: list[int] = []
+
+
 class ReplayResult(msgspec.Struct, frozen=True):
     """Result of a replay: the counts of `DecisionVerifier`, the first findings, and records that failed their check.
 
     `rejected` names records of models, snapshots and risk that are altered or not signed. `incomplete` names snapshots
-    whose risk rows are missing.
+    whose risk rows are missing. `apart` has what the partitions together must match.
     """
 
     counts: dict[str, int]
     findings: list[Finding]
     rejected: list[str]
     incomplete: list[str]
+    apart: Apart = Apart()
 
     @property
     def differences(self) -> int:
@@ -137,7 +146,13 @@ def verify(
     for part in parts:
         counts.update(part.counts)
     findings = [finding for part in parts for finding in part.findings]
-    return ReplayResult(dict(sorted(counts.items())), findings, parts[0].rejected, parts[0].incomplete)
+    misplaced = Counter(one for part in parts for one in part.apart.inputs)
+    found = misplaced & Counter(one for part in parts for one in part.apart.scores)
+    if found:  # their inputs are known: one finding is enough
+        counts[FindingKind.UNEXPECTED] -= found.total()
+        findings = [one for one in findings if one.kind is not FindingKind.UNEXPECTED or _identity(one) not in found]
+    listed = {name: count for name, count in sorted(counts.items()) if count}
+    return ReplayResult(listed, findings, parts[0].rejected, parts[0].incomplete)
 
 
 def split_plan(asked: Plan) -> list[Plan]:
@@ -162,15 +177,18 @@ def _verify(settings: Settings, asked: Plan, kept: ResumeFolder, count: Callable
     broadcasts = snapshots.load_broadcasts(settings)
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
+    apart = Apart()
     for partition in asked.scores:
         part = kept.read(f"{partition}.result", ReplayResult)
         if part is None:
             part = _verify_partition(settings, asked, partition, broadcasts, count, kept)
             kept.write(f"{partition}.result", part)
             kept.remove(f"{partition}.checkpoint")
+            kept.remove(f"{partition}.apart")
         findings += part.findings
         counts.update(part.counts)
-    return ReplayResult(dict(counts), findings, list(broadcasts.rejected), list(broadcasts.incomplete))
+        apart = Apart(apart.inputs + part.apart.inputs, apart.scores + part.apart.scores)
+    return ReplayResult(dict(counts), findings, list(broadcasts.rejected), list(broadcasts.incomplete), apart)
 
 
 def _verify_partition(
@@ -185,6 +203,8 @@ def _verify_partition(
     is_truncated = asked.inputs[partition].begin > 0
     verifier = broadcasts.verifier(factories.policy(settings), asked.time_range, is_truncated=is_truncated)
     findings: list[Finding] = []
+    apart = kept.read(f"{partition}.apart", Apart) or Apart([], [])
+    partitions = _partitions(settings)
 
     def add(found: Iterable[Finding]) -> None:
         for one in found:
@@ -197,14 +217,32 @@ def _verify_partition(
         findings += earlier.findings
     due = MAX_RUN
     for number, one in enumerate(pairs(settings, asked, partition, count, earlier), start=1):
-        add(verifier.take(one))
+        if is_misplaced(one, partitions):
+            apart.inputs.append(_identity(one.transaction))
+            add([verifier.misplaced(one, partitions)])
+            continue
+        found = list(verifier.take(one))
+        if one.input is None and any(finding.kind is FindingKind.UNEXPECTED for finding in found):
+            apart.scores.append(_identity(one.head))
+        add(found)
         if number >= due and one.can_resume and one.input is not None and one.score is not None:
             add(verifier.flush())
             state = verifier.checkpoint(one.input.offset + 1, one.score.offset + 1, findings)
             kept.write(f"{partition}.checkpoint", state)
+            kept.write(f"{partition}.apart", apart)
             due = number + MAX_RUN
     add(verifier.flush())
-    return ReplayResult(dict(verifier.counts), findings, [], [])
+    return ReplayResult(dict(verifier.counts), findings, [], [], apart)
+
+
+def _partitions(settings: Settings) -> int:
+    with log_reader.open_reader(settings) as reader:
+        return len(reader.offset_ranges(settings.topics.transactions))
+
+
+def _identity(about: Any) -> int:
+    """Return a hash of card and transaction id, the same in every process."""
+    return content_hash(f"{about.card_id} {about.transaction_id}".encode())
 
 
 def pairs(

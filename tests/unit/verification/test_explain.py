@@ -120,3 +120,33 @@ def test_the_commands_print_the_proof_the_profile_and_the_risk(command, flagged,
     assert json.loads(out)["snapshot"] == flagged.snapshot
     assert command("state", "--at", rfc3339(flagged.timestamp))[0] == 2
     assert command("explain", "t-unknown")[0] == 1
+
+
+def test_a_decision_on_a_misplaced_transaction_is_explained_by_its_partition(log, monkeypatch):
+    changed = copy(log)
+    record = next(one for one in scores(log) if one.transaction_id == "t-60")
+    (entry, *_) = [one for one in changed.on("transactions") if f'"{record.transaction_id}"'.encode() in one.value]
+    for one in [one for one in changed.on("transactions") if one.value == entry.value]:
+        changed.remove(one)
+    number = (entry.partition + 1) % log.partitions
+    target = changed.entries[entry.topic, number]
+    target.append(entry._replace(partition=number, offset=target[-1].offset + 1 if target else 0))
+    changed.serve(monkeypatch)
+    case = explain(changed.settings, record.transaction_id, record.card_id)
+    assert case.proof == "wrong_partition"
+    assert f"{entry.topic}[{number}]@" in case.detail
+    assert "murmur2" in case.detail
+
+
+def test_a_transaction_that_became_a_dead_letter_is_explained_by_its_reason(log, monkeypatch):
+    changed = copy(log)
+    names = changed.settings.topics
+    headers = [("fraud-reason", b"wrong_partition"), ("fraud-detail", b"set partitioner=murmur2")]
+    headers.append(("fraud-source-topic", names.transactions.encode()))
+    letter = changed.on("transactions")[0]._replace(
+        topic=names.dead_letters, partition=0, offset=0, value=b'{"transaction_id":"t-lost"}', headers=headers
+    )
+    changed.entries[names.dead_letters, 0] = [letter]
+    changed.serve(monkeypatch)
+    with pytest.raises(TopicReadError, match=r"t-lost.* is a dead letter \(wrong_partition: set partitioner=murmur2\)"):
+        explain(changed.settings, "t-lost")

@@ -302,3 +302,26 @@ def test_two_swapped_scores_are_out_of_order_and_still_compared(log):
     found = verified(altered)
     assert [finding.kind for finding in found.findings] == [FindingKind.OUT_OF_ORDER]
     assert found.counts["identical"] == len(log.on("scores"))
+
+
+def moved(log, wanted):
+    """Return the log with some inputs moved to the next partition, as a producer with another hash would put them."""
+    topic, changed = log.settings.topics.transactions, copy(log)
+    for entry in [one for one in changed.on("transactions") if wanted(one)]:
+        changed.remove(entry)
+        target = changed.entries[topic, (entry.partition + 1) % log.partitions]
+        offset = target[-1].offset + 1 if target else 0
+        target.append(entry._replace(partition=(entry.partition + 1) % log.partitions, offset=offset))
+    return changed
+
+
+def test_a_misplaced_transaction_is_one_finding_that_names_the_remedy(log):
+    (entry,) = [one for one in log.on("transactions") if b'"t-8"' in one.value][:1]
+    found = verified(moved(log, lambda one: one is entry))
+    assert found.counts[FindingKind.WRONG_PARTITION] == 1
+    assert FindingKind.MISSING not in found.counts
+    assert FindingKind.UNEXPECTED not in found.counts
+    (finding,) = [one for one in found.findings if one.kind is FindingKind.WRONG_PARTITION]
+    assert finding.transaction_id == "t-8"
+    assert "but its card belongs to" in finding.detail
+    assert "murmur2" in finding.detail
