@@ -409,6 +409,20 @@ def test_every_command_that_reads_a_file_refuses_card_numbers(run, command, tmp_
 
 
 @pytest.mark.usefixtures("no_feed")
+@pytest.mark.parametrize(
+    "command", [["feed"], ["train", "--out", "unused"], ["backtest", "--models", "unused"]], ids=lambda words: words[0]
+)
+def test_every_command_that_reads_a_file_refuses_unknown_entry_modes_if_scorers_do(run, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("FRAUD_REJECT_UNKNOWN_ENTRY_MODES", "true")
+    path = tmp_path / "past.csv"
+    header = HEADER.replace("\n", ",entry_mode\n")
+    path.write_text(header + "t1,1700000000000,c1,m1,5.00,EUR,carrier pigeon\n", encoding="utf-8")
+    said = only_complaint(run(command[0], path, *command[1:]), 2)
+    assert "row 1, column `entry_mode`: an entry mode without a known meaning" in said
+    assert "pigeon" not in said
+
+
+@pytest.mark.usefixtures("no_feed")
 def test_card_numbers_cannot_be_replaced_without_the_key(run, tmp_path):
     path = tmp_path / "past.csv"
     path.write_text(HEADER + "t1,1700000000000,4242424242424242,m1,5.00,EUR\n", encoding="utf-8")
