@@ -53,7 +53,7 @@ class Apart(msgspec.Struct, frozen=True):
     scores: list[int] = []
 
 
-class ReplayResult(msgspec.Struct, frozen=True):
+class ReplayResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """Result of a replay: the counts of `DecisionVerifier`, the first findings, and records that failed their check.
 
     `rejected` names records of models, snapshots and risk that are altered or not signed. `incomplete` names snapshots
