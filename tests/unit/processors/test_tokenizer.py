@@ -39,7 +39,7 @@ def token(card: str, key: str = "y2026") -> bytes:
 @pytest.mark.parametrize("card", [CARD, "customer-0815", "17", "\u00e9"])
 def test_a_payment_is_published_with_a_token_in_value_and_key(process, card):
     (output,) = process(encode(transaction(card_id=card)), card.encode())
-    assert (output.topic, output.key) == ("transactions", token(card))
+    assert (output.role, output.key) == ("transactions", token(card))
     assert json.loads(output.value)["card_id"].encode() == output.key
 
 
@@ -53,7 +53,7 @@ def test_a_label_is_published_once_per_key_and_once_if_it_has_a_token(process):
     outputs = process(encode(label(card_id="c-1")), b"c-1", topic)
     assert [output.key for output in outputs] == [token("c-1", key) for key in ("y2026", "y2025")]
     (output,) = process(outputs[1].value, outputs[1].key, topic)
-    assert (output.topic, output.value, output.key) == ("labels", outputs[1].value, outputs[1].key)
+    assert (output.role, output.value, output.key) == ("labels", outputs[1].value, outputs[1].key)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_label_is_published_once_per_key_and_once_if_it_has_a_token(process):
 )
 def test_what_cannot_be_tokenized_is_a_masked_dead_letter_whose_key_is_a_token(process, value, reason):
     (output,) = process(value, b"customer-0815")
-    assert output.topic == "dead_letters"
+    assert output.role == "dead_letters"
     assert dict(output.headers)["fraud-reason"] == reason.encode()
     assert output.key == token("customer-0815")
     assert CARD.encode() not in output.value
