@@ -141,8 +141,8 @@ def _reason_codes() -> str:
     contribution to the logit of the score.
 
     * Programs use the code. A release may add codes. It never renames a code, or gives it another meaning.
-    * The text is one or more sentences in plain English. You can use them in a letter to the customer. They have
-      amounts with currency, and times in UTC. They may change with each release.
+    * The text is a sentence in plain English. You can use it in a letter to the customer. It has amounts with currency,
+      and times in UTC. It may change with each release.
     * A reason is given only if its text is true and counts against the payment: the features that the text is about
       raise the score, and all features of the code together by at least {reasons.MIN_CONTRIBUTION}.
     * Every feature belongs to exactly one code. The contribution of a reason is that of all features of its code.

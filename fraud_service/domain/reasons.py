@@ -51,7 +51,8 @@ def reasons(transaction: Transaction, row: Features, contributions: Mapping[str,
         if contribution < MIN_CONTRIBUTION:
             continue
         raising = [sentence for used, sentence in facts.items() if sum(contributions[name] for name in used) > 0]
-        if text := " ".join(filter(None, (sentence(row, transaction) for sentence in raising))):
+        # Only the first: a profile keeps the reasons of 16 decisions, and its size is bounded.
+        if text := next(filter(None, (sentence(row, transaction) for sentence in raising)), ""):
             found.append(Reason(code, text, contribution))
     if not found and (whole := sum(contributions.values())) >= MIN_CONTRIBUTION:
         return (Reason(OVERALL_PATTERN, OVERALL_TEXT, whole),)

@@ -117,11 +117,9 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
     (
         "RISKY_MERCHANT",
         {"merchant_labelled_30d": 1.0, "merchant_fraud_share_30d": 1.0, "merchant_streak": 1.0},
-        (
-            "This merchant had 1 fraud among 1 payment whose outcome became known in the last 30 days. "
-            "The last payment at this merchant with a known outcome was fraud."
-        ),
+        "This merchant had 1 fraud among 1 payment whose outcome became known in the last 30 days.",
     ),
+    ("RISKY_MERCHANT", {"merchant_streak": 1.0}, "The last payment at this merchant with a known outcome was fraud."),
     (
         "RISKY_MERCHANT",
         {"merchant_streak": 2.0},
