@@ -145,10 +145,15 @@ class InMemoryService:
 
         A file may have gaps of years, with a hundred thousand such boundaries.
         """
-        if self.progress.is_silent(self._schedule.interval_ms) and not self._pending:
+        if self.progress.is_silent(self._schedule.interval_ms) and not self._is_due():
             until = min(now, self._labels[0][0]) if self._labels else now
             closed = max(self.progress.closed, until // self._schedule.interval_ms - 1)
             self.progress = msgspec.structs.replace(self.progress, closed=closed)
+
+    def _is_due(self) -> bool:
+        """Whether the join has an item for a later boundary. Items from before a restart of the schedule stay."""
+        lists = (key.split("/") for key in self._pending if key.startswith("d/"))
+        return any(int(names[1]) > self.progress.closed for names in lists)
 
     def _deliver_labels(self, until: int) -> None:
         while self._labels and self._labels[0][0] <= until:

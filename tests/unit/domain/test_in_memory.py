@@ -257,3 +257,5 @@ def test_a_first_transaction_of_a_wrong_time_does_not_start_the_schedule_as_in_t
     list(finished.run(history, closed.append))
     assert [result.as_of for result in closed] == [MONDAY, MONDAY + HOUR, MONDAY + 2 * HOUR]
     assert finished.progress.start == MONDAY // HOUR - 1
+    list(finished.run([event("far", MONDAY + 400 * 365 * DAY)], closed.append))
+    assert len(closed) < 70 * 24
