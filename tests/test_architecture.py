@@ -242,7 +242,7 @@ TESTED_BY = {
     "unit/domain/test_online_training.py": "domain.time",
     "unit/models/test_river_learner.py": "domain.online_model",
     "unit/models/test_artifact.py": "models.onnx_graph",
-    "unit/config/test_settings.py": "config.setting_groups",
+    "unit/config/test_settings.py": "config.kafka_options config.setting_groups",
     "unit/config/test_keyring.py": "security.keys",
     "unit/kafka/test_topic_reader.py": "kafka.messages",
     "unit/runtime/test_batching.py": "runtime.application runtime.client_options",

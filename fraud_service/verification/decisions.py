@@ -18,7 +18,6 @@ from fraud_service.domain.features import MAX_AGE_H, NAMES
 from fraud_service.domain.profile import SCHEMA, Profile
 from fraud_service.domain.records import decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import UNTRAINED
-from fraud_service.kafka.partitioner import explain_misplaced
 from fraud_service.verification.report import Finding, FindingKind
 
 if TYPE_CHECKING:
@@ -231,11 +230,8 @@ class DecisionVerifier:
             yield self._finding(FindingKind.MISSING, pair, "neither a score nor a dead letter")
         yield from self._update_profile(transaction, None)
 
-    def misplaced(self, pair: Pair, partitions: int) -> Finding:
+    def misplaced(self, pair: Pair, detail: str) -> Finding:
         """Return the finding about an input outside the partition of its card. Its decision is not recomputed."""
-        if pair.input is None or pair.transaction is None:
-            raise AssertionError("only an input can be misplaced")
-        detail = explain_misplaced(pair.transaction.card_id.encode(), pair.input.partition, partitions)
         return self._finding(FindingKind.WRONG_PARTITION, pair, detail)
 
     def _has_expired(self, card_id: str, score: bytes) -> bool:

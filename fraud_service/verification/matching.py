@@ -16,7 +16,6 @@ from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import InvalidEvent, InvalidRecord
 from fraud_service.domain.events import decode_transaction
 from fraud_service.domain.records import ScoreRecord, decode_score
-from fraud_service.kafka.partitioner import murmur2_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -220,13 +219,6 @@ def pair(
             yield Pair(None, None, score, head, is_repeated=matcher.has_matched(_key(head)))
     for score, head in matcher.rest():
         yield Pair(None, None, score, head, is_repeated=matcher.has_matched(_key(head)))
-
-
-def is_misplaced(one: Pair, partitions: int) -> bool:
-    """Say whether an input without a score is outside the partition of its card: its score is not in this partition."""
-    if one.input is None or one.transaction is None or one.score is not None:
-        return False
-    return murmur2_partition(one.transaction.card_id.encode(), partitions) != one.input.partition
 
 
 class _Ids(msgspec.Struct, frozen=True):

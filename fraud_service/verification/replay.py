@@ -17,10 +17,11 @@ from fraud_service.config import factories
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.kafka.dead_letters import content_hash
+from fraud_service.kafka.partitioner import explain_misplaced, murmur2_partition
 from fraud_service.kafka.topic_reader import OffsetRange
 from fraud_service.verification import log_reader, snapshots
 from fraud_service.verification.decisions import Checkpoint, TimeRange
-from fraud_service.verification.matching import is_misplaced, pair
+from fraud_service.verification.matching import pair
 from fraud_service.verification.report import MAX_LISTED, Finding, FindingKind
 from fraud_service.verification.worker_pool import run_in_processes
 
@@ -217,9 +218,10 @@ def _verify_partition(
         findings += earlier.findings
     due = MAX_RUN
     for number, one in enumerate(pairs(settings, asked, partition, count, earlier), start=1):
-        if is_misplaced(one, partitions):
+        misplaced = _explain_misplaced(one, partitions)
+        if misplaced is not None:
             apart.inputs.append(_identity(one.transaction))
-            add([verifier.misplaced(one, partitions)])
+            add([verifier.misplaced(one, misplaced)])
             continue
         found = list(verifier.take(one))
         if one.input is None and any(finding.kind is FindingKind.UNEXPECTED for finding in found):
@@ -238,6 +240,15 @@ def _verify_partition(
 def _partitions(settings: Settings) -> int:
     with log_reader.open_reader(settings) as reader:
         return len(reader.offset_ranges(settings.topics.transactions))
+
+
+def _explain_misplaced(one: Pair, partitions: int) -> str | None:
+    """Explain an input without a score outside the partition of its card: its score is not in this partition."""
+    if one.input is None or one.transaction is None or one.score is not None:
+        return None
+    key, partition = one.transaction.card_id.encode(), one.input.partition
+    is_home = murmur2_partition(key, partitions) == partition
+    return None if is_home else explain_misplaced(key, partition, partitions)
 
 
 def _identity(about: Any) -> int:
