@@ -236,7 +236,7 @@ TESTED_BY = {
     "e2e/test_demo.py": "demo.broker demo.monitor demo.run demo.setup",
     # Parts of one mechanism, tested through the whole of it.
     "unit/domain/test_codec.py": "domain.errors domain.records",
-    "unit/domain/test_detector.py": "domain.decision domain.reasons domain.scoring",
+    "unit/domain/test_detector.py": "domain.decision domain.scoring",
     "unit/domain/test_snapshot.py": "domain.risk",
     "unit/domain/test_label_join.py": "domain.label_join_rows",
     "unit/domain/test_online_training.py": "domain.time",
