@@ -222,9 +222,11 @@ class LearnerProcessor:
         elif not self._has_closed and interval < self._now.closed:
             log.info("schedule_begins_earlier", boundary=interval, before=self._now.closed)
             self._keep(LearnerState.starting_at(interval))
-            self._event_times.clear()
-            self._barrier = None
-            self._set_watermark(interval)
+            # Partitions are read in any order, so a newer transaction of the same history keeps the watermark.
+            if self._schedule.is_forgotten(interval * self._schedule.interval_ms, self._passed):
+                self._event_times.clear()
+                self._barrier = None
+                self._set_watermark(interval)
 
     @property
     def _has_closed(self) -> bool:

@@ -25,7 +25,7 @@ def require_consistent(settings: Settings, group: str, inputs: list[str], change
     Raises `PreflightError` when state exists without offsets, because input would count twice, and when the log begins
     after an offset, because input is lost. Raises `ClusterUnavailable` when the cluster does not answer.
     """
-    waiting.retry_transient(f"group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
+    waiting.retry_transient(f"the group {group} cannot be checked", lambda: _check(settings, group, inputs, changelog))
 
 
 def _check(settings: Settings, group: str, inputs: list[str], changelog: TopicSpec | None) -> None:

@@ -459,6 +459,14 @@ def test_a_history_after_a_first_payment_of_today_is_learned(loop):
     assert closed == list(range(START + HOUR, START + (20 * 24 - 12) * HOUR + 1, HOUR))
 
 
+def test_a_partition_that_is_read_first_keeps_its_event_time_when_older_payments_follow(loop):
+    for number in (10, 0, 9):
+        loop.transaction(payment(number))
+    loop.tick()
+    closed = [decode_snapshot(record.value).as_of for record in loop.on("snapshots")]
+    assert closed == list(range(START + HOUR, START + 10 * HOUR + 1, HOUR))
+
+
 def test_a_history_after_two_payments_of_today_is_forgotten_and_each_of_its_scores_is_counted(loop):
     for number in (500 * 24, 500 * 24 + 1):
         loop.transaction(payment(number, "today"))
