@@ -204,7 +204,7 @@ def scorers(settings: Settings, folder: Path, options: dict[str, str], count: in
     services = []
     for number in range(count):
         own = settings.model_copy(update={"instance_id": f"bench-{number}"})
-        services.append(Service(own, "score", folder / f"scorer-{number}", options))
+        services.append(Service(own, "score", folder / f"scorer-{number}", options, is_forked=False))
     try:
         for service in services:
             service.start()

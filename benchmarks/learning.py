@@ -52,7 +52,7 @@ def learner(place: Broker, sizes: Sizes) -> dict[str, float]:
     end = events[-1].transaction.timestamp - MARGIN
     known = (label for event in events if (label := event.label(DELAY)) is not None)
     wanted = sum(label.labelled_at < end for label in known)
-    with Service(settings, "learn", place.folder / "learner") as service:
+    with Service(settings, "learn", place.folder / "learner", is_forked=False) as service:
         if service.process is None:
             raise AssertionError("the learner has no process after its start")
         progress = written(settings, settings.topics.labelled)

@@ -116,7 +116,7 @@ def measure(place: Broker, sizes: Sizes) -> dict[str, Any]:
     with (
         ThreadPoolExecutor(1) as aside_of_reading,  # a promotion in this thread would delay the reads
         scorers(settings, place.folder / "live", LEAST) as (scorer,),
-        Service(settings, "learn", place.folder / "live-learner") as learner,
+        Service(settings, "learn", place.folder / "live-learner", is_forked=False) as learner,
     ):
         scorer.await_ready()
         learner.await_ready()

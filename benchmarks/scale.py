@@ -252,7 +252,7 @@ def measure(place: Broker, cards: int, count: int) -> dict[str, Any]:
     if place.pid is not None:
         rest(place.pid, patience, CLEANING)
     before = _on_disk(place, changelog)
-    service = Service(settings, "score", folder, ONCE)
+    service = Service(settings, "score", folder, ONCE, is_forked=False)
     try:
         found = {"filled_s": filled, "cold": start(settings, service, patience)}
         if found["cold"]["known"] < 1:

@@ -291,3 +291,11 @@ def test_unit_tests_start_no_broker_server_browser_or_container():
 
 def test_the_modules_that_the_scheduler_names_exist():
     assert [module for module in INDEPENDENT if not (ROOT / module).exists()] == []
+
+
+def test_benchmarks_measure_new_processes_and_not_forks_of_the_benchmark():
+    for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Service":
+                # A fork would run the code of this tree, also where another tree is measured.
+                assert "is_forked" in {keyword.arg for keyword in call.keywords}, path
