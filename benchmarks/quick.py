@@ -83,13 +83,19 @@ def checkout(revision: str) -> Iterator[Path]:
         yield Path(folder)
 
 
+def code_of(tree: Path) -> dict[str, str]:
+    """Return the environment in which Python imports the service of this tree."""
+    # Without PYTHONSAFEPATH, Python would import the tree in the working directory.
+    return {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
+
+
 def measured(settings: Settings, place: Broker, trees: dict[str, Path]) -> Round:
     """Run the scorer of each tree over the topic under each guarantee, and return the ratios: here over base."""
     ratios = {}
     for guarantee, options in GUARANTEES.items():
         costs = {}
         for name, tree in trees.items():
-            rung = ladder.Rung(f"{name} {guarantee}", 1.0, scorer=options | {"PYTHONPATH": str(tree)})
+            rung = ladder.Rung(f"{name} {guarantee}", 1.0, scorer=options | code_of(tree))
             costs[name] = ladder.measure(rung, settings, place, MESSAGES)
         ratios[f"cpu_{guarantee}"] = costs["here"].cpu / costs["base"].cpu
         ratios[f"seconds_{guarantee}"] = costs["base"].rate / costs["here"].rate
