@@ -51,7 +51,7 @@ class EventTimePacer:
         self._snapshots.assign([self._snapshot_log])
         self._learner = clients.reader(settings, settings.learner_group)
         self._inputs, self._learned = self._places(names.transactions), self._places(names.scores, names.labels)
-        self._examples, self._trained = -1, -1  # of the newest snapshot, and the boundary since which they are so many
+        self._examples, self._trained = -1, -1  # of the newest snapshot, and the boundary that trained the last one
         self._newest = -1  # boundary of the newest snapshot, epoch milliseconds
         # Numbers of boundaries: the last one that a transaction has passed, and the learner's first one.
         self._passed: int | None = None

@@ -79,8 +79,8 @@ class PendingTransaction(msgspec.Struct, array_like=True):
 
     packed: msgspec.Raw  # encoded `ScoredTransaction`; decoded only for training
     waiting: list[LabelEvent] = []  # labels that are not applied yet
-    trained_label: bool | None = None  # what was trained: None for nothing, otherwise whether it was fraud
-    trained_known_at: int = 0  # when that became known
+    trained_label: bool | None = None  # the last trained label, True for fraud; None before the first
+    trained_known_at: int = 0  # when that label became known
     labelled_at: int = -1  # of the newest applied label; an older label has no effect
     labelled_by: LabelSource | None = None  # source of that label
     others: list[PendingTransaction] = []  # the other payments under the same id, in order of arrival

@@ -230,7 +230,7 @@ class LearnerProcessor:
 
     @property
     def _has_closed(self) -> bool:
-        """Whether a boundary was closed. Before, nothing is forgotten."""
+        """Whether a boundary was closed. Until then, the label join keeps every payment."""
         return self._now.closed > self._now.start
 
     def _check_clock(self, record: ScoreRecord) -> None:

@@ -280,7 +280,7 @@ class RepeatedPayments:
     def __init__(self, max_payments: int = MAX_IDS) -> None:
         self._max_payments = max_payments
         self._seen: set[int] = set()
-        self._share = 1  # one in so many is kept
+        self._share = 1  # the sample keeps one payment in this number
 
     def has(self, record: ScoreRecord) -> bool:
         """Add the next score that is no duplicate, and say whether its payment is known to have an earlier one."""

@@ -30,7 +30,7 @@ CATEGORIES: Final = ("5411", "5541", "5812", "5814", "5912", "5651", "5732", "70
 TYPICAL: Final = np.array([35.0, 50.0, 28.0, 11.0, 18.0, 60.0, 150.0, 140.0, 9.0, 15.0, 50.0, 180.0])
 _TERMINAL_CATEGORIES: Final = 8
 
-FAVOURITES: Final = 8  # of each card: so many terminals, and as many online merchants
+FAVOURITES: Final = 8  # terminals of each card, and also its number of online merchants
 MIN_MERCHANTS: Final = 40  # gives every country both terminals and online merchants
 
 
