@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fraud_service.config.settings import Settings
+    from fraud_service.domain.events import Transaction
     from fraud_service.domain.time import LearningSchedule
     from fraud_service.kafka.topic_reader import OffsetRange, Record
 
@@ -97,9 +98,7 @@ def rebuild(
             else:
                 progress()
                 try:
-                    reject_card_data(entry.value, entry.key, numbers=target.reject_pan)
-                    rejects_modes = target.reject_unknown_entry_modes
-                    transaction = decode_message(received, to_ms(target.max_clock_skew), rejects_modes=rejects_modes)
+                    transaction = _decode(received, target)
                 except InvalidEvent as error:
                     if error.reason == DeadLetterReason.FUTURE_TIMESTAMP:
                         found.future += 1
@@ -109,6 +108,13 @@ def rebuild(
                 producer.send(OutgoingRecord(names.transactions, entry.key, entry.value, entry.headers, partition))
                 found.transactions += 1
     return found
+
+
+def _decode(received: Received, target: Settings) -> Transaction:
+    """Decode a transaction as the scorers of the new service will. Raises `InvalidEvent` as they do."""
+    reject_card_data(received.value, received.key, numbers=target.reject_pan)
+    rejects_modes = target.reject_unknown_entry_modes
+    return decode_message(received, to_ms(target.max_clock_skew), rejects_modes=rejects_modes)
 
 
 def _in_order(source: Settings, spans: dict[str, dict[int, OffsetRange]], stack: ExitStack) -> Iterator[Record]:

@@ -82,37 +82,39 @@ def feed(
     It checks the topics and the file first, and sends nothing if the service would refuse or forget a part of it.
     Exits 1 if the service has refused a record.
     """
-    from fraud_service.admin import feed_checks
     from fraud_service.admin.event_time_pacing import EventTimePacer
     from fraud_service.admin.history_producer import HistoryProducer
     from fraud_service.config import factories
-    from fraud_service.kafka import topics
     from fraud_service.kafka.topic_reader import TopicReader
     from fraud_service.training.history_checks import count_repeats
 
     delay = options.duration_ms(label_delay, "--label-delay")
     history = options.history_of(file, maps, sets, tokenized, start, end, time_unit, time_zone)
     chosen = settings.load(bootstrap_servers=bootstrap)
-    if not len(history):
-        raise ConfigurationError("no transaction is left to send: check --from, --to and the file")
-    topics.require_inputs(chosen)
-    feed_checks.require_accepted(history, chosen)
+    _require_acceptable(history, chosen)
     with ExitStack() as stack:
         reader = stack.enter_context(TopicReader(chosen, "fraud-feed"))
         refusals = _compare_with_service(chosen, reader, history, again=again, unlearned=unlearned)
         counter = stack.enter_context(options.ProgressCounter("transactions", len(history)))
         sender = stack.enter_context(HistoryProducer(chosen))
-        paced = (
-            [stack.enter_context(EventTimePacer(chosen, factories.learning_schedule(chosen))).before]
-            if event_time
-            else []
-        )
-        sender.produce(history, delay, rate, counter.advance, *paced)
+        pacers = [EventTimePacer(chosen, factories.learning_schedule(chosen))] if event_time else []
+        sender.produce(history, delay, rate, counter.advance, *(stack.enter_context(one).before for one in pacers))
         sender.flush()
         refused = _refusals(refusals, sender)
     say_json(json.dumps(_outcome(sender, refused) | count_repeats(history)._asdict()))
     if refused:
         raise typer.Exit(1)
+
+
+def _require_acceptable(history: History, chosen: Settings) -> None:
+    """Check, before the first record is sent, that there are rows, the input topics, and no row to be refused."""
+    from fraud_service.admin import feed_checks
+    from fraud_service.kafka import topics
+
+    if not len(history):
+        raise ConfigurationError("no transaction is left to send: check --from, --to and the file")
+    topics.require_inputs(chosen)
+    feed_checks.require_accepted(history, chosen)
 
 
 def _outcome(sender: HistoryProducer, refused: Counter[str] | None) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -13,6 +13,9 @@ from fraud_service.cli import options
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.events import rfc3339
+
+if TYPE_CHECKING:
+    from fraud_service.evaluation.metrics import Result
 
 SUMMARY: Final = ("average_precision", "auc_roc", "card_precision_100")
 PANEL: Final = "Train and choose models"
@@ -113,11 +116,15 @@ def backtest(
         json_out.write_bytes(metrics.encode_result(found))
     if report is not None:
         report.write_text(page.report(found, other), encoding="utf-8")
+    say_json(json.dumps(_summary(found) | count_repeats(history)._asdict()))
+
+
+def _summary(found: Result) -> dict[str, object]:
+    """Return the facts and the main figures of a backtest."""
     figures = {
         name: {figure: getattr(one, figure) for figure in SUMMARY} for name, one in found.figures.components.items()
     }
-    run_facts = found.run | count_repeats(history)._asdict()
-    say_json(json.dumps({**run_facts, "frauds": found.figures.frauds, "figures": figures}))
+    return {**found.run, "frauds": found.figures.frauds, "figures": figures}
 
 
 @app.command(rich_help_panel=PANEL)
