@@ -174,15 +174,14 @@ class TopicReader:
         ends = {(topic, partition): end}
         for batch in read_to_end(self._consumer, ends, STALL_TIMEOUT_S, error=TopicReadError):
             for message in batch:
+                if message.offset() is not None and message.offset() >= end:
+                    return
                 if is_unreadable(message):
                     # The dead letter of such a batch names the last offset of the batch.
-                    behind = read_positions(self._consumer, ends)[topic, partition]
-                    yield Record(topic, partition, behind - 1, None, None, 0, [])
-                    break
+                    yield Record(topic, partition, self._consumer.batch_end(message) - 1, None, None, 0, [])
+                    continue
                 if message.error() is not None:
                     raise TopicReadError(f"{topic}[{partition}] cannot be read: {message.error().str()}")
-                if message.offset() >= end:
-                    return
                 yield Record(
                     topic,
                     partition,

@@ -82,26 +82,39 @@ class SkippingConsumer(Consumer):  # type: ignore[misc] # the client has no type
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._options = options
-        self._behind: dict[tuple[str, int], int] = {}
+        self._ends: dict[tuple[str, int], dict[int, int]] = {}  # of unreadable batches, by their first offset
 
     def assign(self, places: list[TopicPartition]) -> None:
         """Read these partitions."""
-        self._behind.clear()
+        self._ends.clear()
         super().assign(places)
 
     def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Any]:
         """Return messages, and seek behind unreadable batches."""
-        messages: list[Any] = super().consume(num_messages, timeout)
-        for message in messages:
-            if is_unreadable(message):
-                place = TopicPartition(message.topic(), message.partition(), find_batch_end(self._options, message))
-                self._behind[place.topic, place.partition] = place.offset
-                self.seek(place)
-        return messages
+        return [one for one in super().consume(num_messages, timeout) if not is_unreadable(one) or self._skip(one)]
+
+    def batch_end(self, message: Any) -> int:
+        """Return the first offset behind an unreadable batch that `consume` returned."""
+        return self._ends[message.topic(), message.partition()][message.offset()]
 
     def position(self, places: list[TopicPartition]) -> list[TopicPartition]:
         """Return the next offset of each partition."""
         found: list[TopicPartition] = super().position(places)
         for place in found:
-            place.offset = max(place.offset, self._behind.get((place.topic, place.partition), place.offset))
+            place.offset = max([place.offset, *self._ends.get((place.topic, place.partition), {}).values()])
         return found
+
+    def _skip(self, message: Any) -> bool:
+        """Seek behind an unreadable batch; return whether this is its first report, and the batch is still unreadable.
+
+        The client may have fetched a batch several times before it was asked for messages.
+        """
+        first: int = message.offset()
+        ends = self._ends.setdefault((message.topic(), message.partition()), {})
+        if first in ends:
+            return False
+        end = find_batch_end(self._options, message)
+        self.seek(TopicPartition(message.topic(), message.partition(), end))
+        if end > first:
+            ends[first] = end
+        return end > first
