@@ -19,13 +19,14 @@ from fraud_service.domain.time import DAY
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.dataset import TrainingWindow, collect
 from fraud_service.training.history import History
+from fraud_service.training.mapping import FileMapping
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CACHE = Path(".cache/quality")
 COLUMNS = {"customer_id": "card_id", "terminal_id": "merchant_id"}
-CONSTANTS = {"currency": "EUR"}
+MAPPING = FileMapping(fields={field: column for column, field in COLUMNS.items()}, constants={"currency": "EUR"})
 FIRST_DAY = np.datetime64("2018-04-01")  # of every file
 DELAY = 7 * DAY
 FOLDS = [91, 98, 105, 112]
@@ -71,7 +72,7 @@ def date(day: int) -> str:
 def payments(stream: Stream, data: Path) -> handbook.Payments:
     """Read a file, and compute the features of all its transactions unless they are in the cache."""
     path = CACHE / f"{stream.name}-features.npy"
-    history = History.open(data / stream.file, COLUMNS, CONSTANTS)
+    history = History.open(data / stream.file, MAPPING)
     events = list(history)
     if not path.exists():
         window = TrainingWindow(events[0].transaction.timestamp, events[-1].transaction.timestamp + 1, DELAY)
@@ -150,7 +151,7 @@ def _microseconds(data: Path) -> dict[str, float]:
     for name in originals:
         timed(name)
     try:
-        history = History.open(data / STREAMS[0].file, COLUMNS, CONSTANTS, end=epoch(40))
+        history = History.open(data / STREAMS[0].file, MAPPING, end=epoch(40))
         events = list(history)
         collect(events, TrainingWindow(epoch(0), epoch(40), DELAY))
     finally:

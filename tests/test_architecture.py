@@ -252,7 +252,7 @@ TESTED_BY = {
     "unit/security/test_card_data.py": (
         "security.card_numbers security.deobfuscation security.digit_context security.issuers"
     ),
-    "unit/training/test_history.py": "training.history_fields training.history_files",
+    "unit/training/test_history.py": "training.history_columns training.history_fields training.history_files",
     "unit/training/test_history_values.py": "training.history_times",
     "unit/verification/test_verify.py": "verification.captured_offsets verification.report",
     "unit/verification/test_replay.py": "verification.decisions verification.log_reader",

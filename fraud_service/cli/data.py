@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fraud_service.cli import options
+from fraud_service.cli.file_options import FileOptions, reads_file
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.errors import (
@@ -54,13 +55,10 @@ def simulate(
 
 
 @app.command(rich_help_panel=PANEL)
+@reads_file
 def feed(
     file: Annotated[Path, typer.Argument(help="File with transactions: .parquet, .csv or .jsonl.")],
-    maps: options.Maps = [],
-    sets: options.Sets = [],
-    tokenized: options.Tokenized = [],
-    time_unit: options.TimeUnit = "ms",
-    time_zone: options.TimeZone = None,
+    reading: FileOptions,
     start: options.From = None,
     end: options.To = None,
     label_delay: options.LabelDelay = "7d",
@@ -89,7 +87,7 @@ def feed(
     from fraud_service.training.history_checks import count_repeats
 
     delay = options.duration_ms(label_delay, "--label-delay")
-    history = options.history_of(file, maps, sets, tokenized, start, end, time_unit, time_zone)
+    history = reading.open(file, start, end)
     chosen = settings.load(bootstrap_servers=bootstrap)
     _require_acceptable(history, chosen)
     with ExitStack() as stack:

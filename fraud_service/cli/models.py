@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from fraud_service.cli import options
+from fraud_service.cli.file_options import FileOptions, reads_file
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.events import rfc3339
@@ -28,14 +29,11 @@ app.add_typer(online_app, name="online", rich_help_panel=PANEL)
 
 
 @app.command(rich_help_panel=PANEL)
+@reads_file
 def train(
     file: options.LabelledFile,
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
-    maps: options.Maps = [],
-    sets: options.Sets = [],
-    tokenized: options.Tokenized = [],
-    time_unit: options.TimeUnit = "ms",
-    time_zone: options.TimeZone = None,
+    reading: FileOptions,
     train_from: options.TrainFrom = None,
     train_to: options.TrainTo = None,
     label_delay: options.LabelDelay = "7d",
@@ -51,7 +49,7 @@ def train(
     from fraud_service.training import pipeline
     from fraud_service.training.history_checks import count_repeats
 
-    history = options.history_of(file, maps, sets, tokenized, None, train_to, time_unit, time_zone)
+    history = reading.open(file, end=train_to)
     with options.ProgressCounter("transactions", len(history)) as counter:
         manifest = pipeline.train(
             history,
@@ -66,14 +64,11 @@ def train(
 
 
 @app.command(rich_help_panel=PANEL)
+@reads_file
 def backtest(
     file: options.LabelledFile,
     models: Annotated[Path, typer.Option(help="Folder of the pretrained model, as `train --out` wrote it.")],
-    maps: options.Maps = [],
-    sets: options.Sets = [],
-    tokenized: options.Tokenized = [],
-    time_unit: options.TimeUnit = "ms",
-    time_zone: options.TimeZone = None,
+    reading: FileOptions,
     label_delay: options.LabelDelay = "7d",
     start: options.From = None,
     end: options.To = None,
@@ -99,7 +94,7 @@ def backtest(
     other = None if compare is None else metrics.decode_result(options.read_file(compare), str(compare))
     for path in (scores, json_out, report):
         options.require_folder(path)
-    history = options.history_of(file, maps, sets, tokenized, None, end, time_unit, time_zone)
+    history = reading.open(file, end=end)
     plan = run.BacktestPlan(
         source=file.name,
         models=models,
@@ -128,15 +123,12 @@ def _summary(found: Result) -> dict[str, object]:
 
 
 @app.command(rich_help_panel=PANEL)
+@reads_file
 def refit(
+    reading: FileOptions,
     file: Annotated[
         Path | None, typer.Argument(help="Labelled transactions. By default, the topic of labelled examples.")
     ] = None,
-    maps: options.Maps = [],
-    sets: options.Sets = [],
-    tokenized: options.Tokenized = [],
-    time_unit: options.TimeUnit = "ms",
-    time_zone: options.TimeZone = None,
     label_delay: options.LabelDelay = "7d",
     margin: Annotated[
         float, typer.Option(min=0, help="Promote only if average precision improves by at least this much.")
@@ -159,7 +151,7 @@ def refit(
         with options.ProgressCounter("labelled examples") as counter:
             examples = run.labelled_on_topic(chosen, counter.advance)
     else:
-        history = options.history_of(file, maps, sets, tokenized, None, None, time_unit, time_zone)
+        history = reading.open(file)
         delay = options.duration_ms(label_delay, "--label-delay")
         with options.ProgressCounter("transactions", len(history)) as counter:
             examples = run.labelled_in_file(history, delay, counter.advance)

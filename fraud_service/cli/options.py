@@ -6,25 +6,15 @@ import re
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import Annotated, Final, Self
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fraud_service.cli.output import say
-from fraud_service.config import settings
 from fraud_service.config.duration import PATTERN, parse_duration, to_ms
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import instant
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pyarrow as pa
-
-    from fraud_service.training.history import History
-    from fraud_service.training.history_checks import CardDataCheck
 
 MAX_FILE_BYTES: Final = 1 << 28  # of a file that a command reads whole
 PROGRESS_STEP_S: Final = 0.1
@@ -36,30 +26,6 @@ Bootstrap = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Apply the changes. Without it, the command only lists them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Maps = Annotated[
-    list[str],
-    typer.Option("--map", metavar="COLUMN=FIELD", help="Read this column of the file as this field. Repeatable."),
-]
-Sets = Annotated[
-    list[str],
-    typer.Option("--set", metavar="FIELD=VALUE", help="Give every row this value of a field. Repeatable."),
-]
-Tokenized = Annotated[
-    list[str],
-    typer.Option(
-        "--tokenize",
-        metavar="COLUMN",
-        help="Replace card numbers in this column by tokens, with the key in FRAUD_TOKENIZER_KEY_DIR. Repeatable.",
-    ),
-]
-TimeUnit = Annotated[
-    str,
-    typer.Option("--time-unit", metavar="s|ms|us|ns", help="Unit of the times that the file has as numbers."),
-]
-TimeZone = Annotated[
-    str | None,
-    typer.Option("--time-zone", metavar="ZONE", help="Zone of times without an offset: UTC, or as in Europe/Berlin."),
-]
 From = Annotated[
     datetime | None,
     typer.Option("--from", formats=DATES, metavar="DATE", help="Start of event time, UTC, as 2026-01-31."),
@@ -119,53 +85,6 @@ def date_ms(date: datetime | None) -> int | None:
         return instant(f"{date:%Y-%m-%dT%H:%M:%S}Z", f"{date:%Y-%m-%d}")
     except InvalidEvent as error:
         raise ConfigurationError(f"the date {error.detail}") from None
-
-
-def history_of(
-    file: Path,
-    maps: list[str],
-    sets: list[str],
-    tokenized: list[str],
-    start: datetime | None,
-    end: datetime | None,
-    time_unit: str,
-    time_zone: str | None,
-) -> History:
-    """Open a file as its options say, without card numbers: --tokenize replaces them."""
-    from fraud_service.training.history import History
-    from fraud_service.training.history_checks import check_entry_modes
-    from fraud_service.training.history_times import TimeFormat
-
-    columns, constants = _pairs("--map", maps), _pairs("--set", sets)
-    check_card_data = _card_data_check(file, tokenized)
-    rejects = settings.load().reject_unknown_entry_modes
-
-    def check(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-        table = check_card_data(table, columns)
-        if warning := check_entry_modes(file, table, columns, rejects=rejects):
-            say(warning, err=True)
-        return table
-
-    times = TimeFormat.of(time_unit, time_zone)
-    return History.open(file, columns, constants, date_ms(start), date_ms(end), check=check, times=times)
-
-
-def _card_data_check(file: Path, tokenized: list[str]) -> CardDataCheck:
-    from fraud_service.training.history_checks import CardDataCheck
-
-    chosen = settings.load()
-    if not tokenized:
-        return CardDataCheck(file, chosen.reject_pan)
-    from fraud_service.processors.tokenizer import tokenizer
-
-    return CardDataCheck(file, chosen.reject_pan, frozenset(tokenized), tokenizer(chosen))
-
-
-def _pairs(option: str, texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise ConfigurationError(f"{option} {text}: write NAME=VALUE")
-    return dict(text.split("=", 1) for text in texts)
 
 
 class ProgressCounter:

@@ -6,22 +6,22 @@ and not an hour later. Arrow converts and sorts the columns; iteration turns row
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any, Final
 
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelledTransaction, Transaction
 from fraud_service.domain.time import FIRST_EVENT
-from fraud_service.training.history_fields import FIELDS, between, constant, convert
+from fraud_service.training.history_columns import choose_columns, parse_constants
+from fraud_service.training.history_fields import between, convert
 from fraud_service.training.history_files import open_source, pa, pc, types
 from fraud_service.training.history_times import TimeFormat
+from fraud_service.training.mapping import FileMapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-ALIASES: Final = {"is_fraud": "label"}
 ROWS_PER_BATCH: Final = 32_768
 
 
@@ -38,35 +38,36 @@ class History:
     def open(
         cls,
         path: Path,
-        columns: Mapping[str, str] | None = None,
-        constants: Mapping[str, str] | None = None,
+        mapping: FileMapping = FileMapping(),  # noqa: B008 - immutable
         start: int | None = None,
         end: int | None = None,
         *,
         check: Callable[[pa.Table, Mapping[str, str]], pa.Table] = lambda table, _: table,
-        times: TimeFormat = TimeFormat(),  # noqa: B008 - immutable
     ) -> History:
         """Read, check and sort a file; keep the transactions with ``start <= timestamp < end``, epoch milliseconds.
 
-        `columns` maps columns to fields, as in ``{"customer_id": "card_id"}``. A column with the name of a field needs
-        no entry; other columns are ignored. `constants` maps fields to the text of their value in all rows, as in
-        ``{"currency": "EUR"}``; a column with that name is ignored. `check` takes the table of all rows and the column
-        of each field; it returns the table to use, or raises. `times` says how the file writes
-        times.
+        A column with the name of a field needs no entry in `mapping`; other columns are ignored. A constant takes
+        precedence over the column with its name. `check` takes the table of all rows and the name of the column of
+        each field; it returns the table to use, or raises.
 
         Raises `ConfigurationError` for a file, column, option or row that is invalid. The error names row and column,
         never the value: it may be card data.
         """
         source = open_source(path)
-        fixed = _constants(constants or {})
-        chosen = _columns(path, source.columns, columns or {}, fixed)
-        given = source.read(list(chosen.values()))
+        fixed = parse_constants(mapping.constants)
+        chosen = choose_columns(path, source.columns, mapping)
+        given = source.read(list(dict.fromkeys(column for columns in chosen.values() for column in columns)))
+        names = {field: "`, `".join(columns) for field, columns in chosen.items()}
+        times = TimeFormat.of(mapping)
         table = pa.table(
-            {field: convert(path, field, column, given[column], times) for field, column in chosen.items()}
+            {
+                field: convert(path, field, {column: given[column] for column in columns}, times)
+                for field, columns in chosen.items()
+            }
             | {field: pa.repeat(value, given.num_rows) for field, value in fixed.items()}
         )
-        _check_label_times(path, chosen.get("labelled_at"), table)
-        table = check(_with_places(table), chosen)
+        _check_label_times(path, names.get("labelled_at"), table)
+        table = check(_with_places(table), names)
         first, last = FIRST_EVENT if start is None else start, LATEST if end is None else end - 1
         table = table.filter(between(table["timestamp"], first, last)).combine_chunks()  # whole columns sort faster
         return cls(table.sort_by([("timestamp", "ascending"), ("transaction_id", "ascending")]))
@@ -116,81 +117,3 @@ def _values(column: pa.Array) -> list[Any]:
     if column.null_count and not types.is_string(column.type):
         return column.to_pylist()  # type: ignore[no-any-return] # numpy would write a missing number as NaN
     return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
-
-
-def _constants(texts: Mapping[str, str]) -> dict[str, pa.Scalar]:
-    """Parse the options `--set FIELD=VALUE`: the value of each field that is the same in all rows."""
-    values: dict[str, pa.Scalar] = {}
-    for name, text in texts.items():
-        option = f"--set {name}={text}"
-        field = _field(name, option)
-        if field in {"transaction_id", "timestamp"}:
-            raise ConfigurationError(
-                f"`{option}`: `{field}` differs from row to row, so it must come from a column: use --map COLUMN=FIELD"
-            )
-        try:
-            values[field] = constant(field, text)
-        except ValueError as error:
-            raise ConfigurationError(f"`{option}`: {error}") from None
-    return values
-
-
-def _columns(path: Path, present: list[str], mapping: Mapping[str, str], fixed: Collection[str]) -> dict[str, str]:
-    """Return the column of each field; `mapping` is column to field.
-
-    The mapping takes precedence over a column with the name of the field.
-    """
-    chosen = _mapped(path, present, mapping, fixed)
-    own: dict[str, str] = {}
-    for column in present:
-        field = ALIASES.get(column, column)
-        if field not in FIELDS or field in chosen or field in fixed or column in mapping:
-            continue
-        if own.get(field, column) != column:
-            raise ConfigurationError(
-                f"{path}: the columns `{own[field]}` and `{column}` both map to the field `{field}`;"
-                f" choose with `--map {column}={field}`"
-            )
-        own[field] = column
-    chosen |= own
-    for field, column in chosen.items():
-        if present.count(column) > 1:
-            raise ConfigurationError(
-                f"{path}: {present.count(column)} columns are named `{column}`, so the field `{field}` could be any of"
-                " them: rename all but one"
-            )
-    missing = [name for name, field in FIELDS.items() if field.required and name not in {*chosen, *fixed}]
-    if missing:
-        raise ConfigurationError(
-            f"{path}: no column for {', '.join(f'`{name}`' for name in missing)}; the file has"
-            f" {', '.join(present) or 'no columns'}. Name the column with --map COLUMN=FIELD (as in"
-            f" `--map customer_id=card_id`) or set a value for all rows with --set FIELD=VALUE (as in"
-            f" `--set currency=EUR`)"
-        )
-    return chosen
-
-
-def _mapped(path: Path, present: list[str], mapping: Mapping[str, str], fixed: Collection[str]) -> dict[str, str]:
-    chosen: dict[str, str] = {}
-    for column, name in mapping.items():
-        option = f"--map {column}={name}"
-        field = _field(name, option)
-        if column not in present:
-            raise ConfigurationError(f"`{option}`: {path} has no column `{column}`{_nearest(column, present)}")
-        if field in chosen or field in fixed:
-            raise ConfigurationError(f"`{option}`: another --map or --set already provides the field `{field}`")
-        chosen[field] = column
-    return chosen
-
-
-def _field(name: str, option: str) -> str:
-    field = ALIASES.get(name, name)
-    if field not in FIELDS:
-        raise ConfigurationError(f"`{option}`: there is no field `{name}`{_nearest(name, FIELDS)}")
-    return field
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean `{close[0]}`?" if close else "."
-    return f"{hint} Known are {', '.join(known) or 'none'}"

@@ -15,7 +15,7 @@ from fraud_service.training.history_files import pa, pc, types, whole_numbers
 from fraud_service.training.history_times import TimeFormat, convert_times, explain_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 EXACT_IN_A_FLOAT: Final = 2.0**53
@@ -46,11 +46,14 @@ class Field(NamedTuple):
         return explain_time(value, name, times) if self.convert is None else self.complaint
 
 
-def convert(path: Path, name: str, column: str, given: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
-    """Convert a column to a field. The error names the first invalid row, not its value: it may be card data."""
-    field = FIELDS[name]
+def convert(path: Path, name: str, columns: Mapping[str, pa.ChunkedArray], times: TimeFormat) -> pa.ChunkedArray:
+    """Convert one or several columns to a field.
+
+    The error names the first invalid row, not its value: it may be card data.
+    """
+    field, column = FIELDS[name], "`, `".join(columns)
     try:
-        given = _plain(given)
+        given = _joined(name, [_plain(values) for values in columns.values()])
     except pa.ArrowInvalid:
         raise ConfigurationError(f"{path}, column `{column}`: not UTF-8 text") from None
     values = field.values(given, times)
@@ -75,6 +78,14 @@ def constant(name: str, text: str) -> pa.Scalar:
 def between(values: pa.ChunkedArray, lowest: float, highest: float) -> pa.ChunkedArray:
     """Return the mask of the values in [lowest, highest]."""
     return pc.and_(pc.greater_equal(values, lowest), pc.less_equal(values, highest))
+
+
+def _joined(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Join the values of several columns: those of a time with a blank, others with a hyphen."""
+    if len(columns) == 1:
+        return columns[0]
+    texts = [_whole(column).cast(pa.string()) for column in columns]
+    return pc.binary_join_element_wise(*texts, " " if name in TIMES else "-")  # null if a part is missing
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -178,3 +189,5 @@ FIELDS: Final[Mapping[str, Field]] = {
     "label": Field(_label, "not a label: write true or false, 1 or 0"),
     "labelled_at": Field(None),
 }
+TIMES: Final = frozenset({"timestamp", "labelled_at"})
+IDS: Final = frozenset({"transaction_id", "card_id", "merchant_id", "device_id"})

@@ -9,44 +9,49 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fraud_service.domain.codec import LATEST
-from fraud_service.domain.errors import ConfigurationError, InvalidEvent
+from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import DeadLetterReason, epoch_ms, implausible_time, instant
-from fraud_service.domain.time import FIRST_EVENT, UNITS, likely_unit
+from fraud_service.domain.time import DAY, FIRST_EVENT, HOUR, MINUTE, UNITS, likely_unit
 from fraud_service.training.history_files import pa, pc, types
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from fraud_service.training.mapping import FileMapping
 
 NUMBER: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
 NAIVE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?)?")
+RFC_3339: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9:.]{5,18}([Zz]|[+-][0-9]{2}:[0-9]{2})")
+OTHER_DATE: Final = re.compile(r"^[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{2,4}|^[0-9]{1,2}[ -]?[A-Za-z]{3}")
+MILLISECONDS: Final = {"s": 1000, "min": MINUTE, "h": HOUR, "d": DAY}  # in a unit that may have fractions
 MAX_INT: Final = 2**63 - 1
 
 
 class TimeFormat(NamedTuple):
-    """How a file writes its times: the unit of numbers since 1970, and the zone of times without an offset."""
+    """How a file writes its times: the unit and origin of numbers, the zone of times without an offset, the text."""
 
     unit: str = "ms"
     zone: ZoneInfo | None = None
+    text: str | None = None
+    origin_ms: int = 0
 
     @classmethod
-    def of(cls, unit: str, zone: str | None) -> TimeFormat:
-        """Read the options `--time-unit` and `--time-zone`. Raises `ConfigurationError`."""
-        if unit not in UNITS:
-            raise ConfigurationError(f"--time-unit {unit}: write one of {', '.join(UNITS)}")
-        try:
-            return cls(unit, None if zone is None else ZoneInfo(zone))
-        except (KeyError, ValueError, OSError):  # an unknown name, a path, a folder
-            raise ConfigurationError(
-                f"--time-zone {zone}: there is no such zone; write a name such as Europe/Berlin, or UTC"
-            ) from None
+    def of(cls, mapping: FileMapping) -> TimeFormat:
+        """Read the entries of a mapping."""
+        origin = 0 if mapping.time_origin is None else epoch_ms(mapping.time_origin)
+        return cls(mapping.time_unit, mapping.zone, mapping.time_format, origin)
 
 
 def convert_times(column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
     """Convert a column to epoch milliseconds from 2000 to 9999. All other values become null."""
+    if times.text is not None and types.is_integer(column.type):  # such as 20260131
+        column = column.cast(pa.string())
     if types.is_string(column.type):
         try:
-            return _of_numbers(column.cast(pa.int64()), times)
+            return _one_by_one(column, times) if times.text else _of_numbers(column.cast(pa.int64()), times)
         except pa.ArrowInvalid:  # not all of them are whole numbers
             return _one_by_one(column, times)
     if types.is_timestamp(column.type) or types.is_date(column.type):
@@ -72,14 +77,21 @@ def explain_time(value: pa.Scalar, field: str, times: TimeFormat) -> str:
 
 
 def _of_numbers(column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
-    per_second = UNITS[times.unit].per_second
-    column = _within(column, FIRST_EVENT * per_second // 1000, min(LATEST * per_second // 1000, MAX_INT))
+    if times.unit in MILLISECONDS:
+        scale = MILLISECONDS[times.unit]
+        column = _within(column, (FIRST_EVENT - times.origin_ms) // scale, (LATEST - times.origin_ms) // scale)
+        if types.is_floating(column.type):  # of seconds, it is exact to a microsecond
+            microseconds = pc.round(pc.multiply(column, scale * 1000.0))
+            column = pc.floor(pc.divide(microseconds, 1000.0)).cast(pa.int64())
+        else:
+            column = pc.multiply(column.cast(pa.int64(), safe=False), scale)
+        return _within(pc.add(column, times.origin_ms), FIRST_EVENT, LATEST)
+    parts = UNITS[times.unit].per_second // 1000
+    last = min((LATEST - times.origin_ms) * parts, MAX_INT)
+    column = _within(column, (FIRST_EVENT - times.origin_ms) * parts, last)
     if types.is_floating(column.type):
-        if times.unit == "s":  # a float of seconds is exact to a microsecond
-            return pc.floor(pc.divide(pc.round(pc.multiply(column, 1e6)), 1000.0)).cast(pa.int64())
         column = pc.if_else(pc.equal(pc.floor(column), column), column, None)
-    column = column.cast(pa.int64(), safe=False)
-    return pc.multiply(column, 1000) if times.unit == "s" else pc.divide(column, per_second // 1000)
+    return pc.add(pc.divide(column.cast(pa.int64(), safe=False), parts), times.origin_ms)
 
 
 def _within(column: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
@@ -99,26 +111,56 @@ def _one_by_one(column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
 
 def _read(value: Any, field: str, times: TimeFormat) -> int:
     """Convert one value to epoch milliseconds. Raises `InvalidEvent`."""
-    if isinstance(value, str) and NAIVE.fullmatch(value):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise _invalid(f"`{field}` is not a day of the calendar or not a time of a day") from None
+    if isinstance(value, str):
+        value = value.strip()
+        if times.text is not None and not RFC_3339.fullmatch(value):
+            value = _of_text(value, field, times.text)
+        elif NAIVE.fullmatch(value):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                raise _invalid(f"`{field}` is not a day of the calendar or not a time of a day") from None
     if isinstance(value, date):
         moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the zone follows
         return _of_moment(moment, field, times)
     if isinstance(value, str) and not NUMBER.fullmatch(value):
-        return instant(value, field)
+        return _of_iso(value, field)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return _of_number(Decimal(str(value)), field, times)
     raise _invalid(f"`{field}` is not a time: write epoch milliseconds, or RFC 3339 with an offset (Z or +hh:mm)")
 
 
+def _of_iso(value: str, field: str) -> int:
+    try:
+        return instant(value, field)
+    except InvalidEvent:
+        if OTHER_DATE.search(value):
+            raise _invalid(
+                f"`{field}` is not RFC 3339: name its format, as in --time-format '%d.%m.%Y %H:%M'"
+            ) from None
+        raise
+
+
+def _of_text(value: str, field: str, form: str) -> datetime:
+    try:
+        return datetime.strptime(value, form)  # noqa: DTZ007 - the zone follows
+    except ValueError:
+        raise _invalid(f"`{field}` does not match --time-format '{form}'") from None
+
+
 def _of_number(number: Decimal, field: str, times: TimeFormat) -> int:
-    milliseconds = number * 1000 / UNITS[times.unit].per_second
+    if times.unit in MILLISECONDS:
+        milliseconds = number * MILLISECONDS[times.unit]
+    else:
+        milliseconds = number * 1000 / UNITS[times.unit].per_second
+    milliseconds += times.origin_ms
     if not FIRST_EVENT <= milliseconds <= LATEST:
+        if times.origin_ms or times.unit not in UNITS:
+            raise _invalid(
+                f"`{field}` is outside the years 2000 to 9999: are --time-unit {times.unit} and --time-origin right?"
+            )
         raise implausible_time(number, field, f"add --time-unit {likely_unit(number)} if all of the column are")
-    if times.unit != "s" and number != int(number):
+    if times.unit not in MILLISECONDS and number != int(number):
         raise _invalid(f"`{field}` has a fraction of {UNITS[times.unit].name}: write whole ones")
     return int(milliseconds)
 

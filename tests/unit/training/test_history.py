@@ -19,6 +19,7 @@ from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelledTransaction, Transaction
 from fraud_service.domain.text import HIDDEN, SURROGATES
 from fraud_service.training.history import History
+from fraud_service.training.mapping import FileMapping
 
 BASE = 1_700_000_000_000
 ROWS = [
@@ -83,9 +84,9 @@ def saved(tmp_path):
     return build
 
 
-def only(path, **options):
-    """Open a file and give its first row in event order."""
-    return next(iter(History.open(path, **options)))
+def only(path, **entries):
+    """Open a file with the entries of a mapping and give its first row in event order."""
+    return next(iter(History.open(path, FileMapping(**entries))))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -151,7 +152,7 @@ def test_foreign_columns_are_mapped_and_constants_set(tmp_path, suffix):
     ]
     row = only(
         save(tmp_path / f"foreign{suffix}", foreign),
-        columns={"customer_id": "card_id", "terminal_id": "merchant_id", "is_fraud": "label"},
+        fields={"card_id": "customer_id", "merchant_id": "terminal_id", "label": "is_fraud"},
         constants={"currency": "EUR"},
     )
     expected = Transaction(
@@ -163,7 +164,7 @@ def test_foreign_columns_are_mapped_and_constants_set(tmp_path, suffix):
 @pytest.mark.parametrize("name", ["label", "is_fraud"])
 def test_the_label_column_may_have_either_name(saved, name):
     assert only(saved(**{name: True})).is_fraud is True
-    assert only(saved(kind=1), columns={"kind": name}).is_fraud is True
+    assert only(saved(kind=1), fields={name: "kind"}).is_fraud is True
 
 
 def test_two_columns_for_the_label_need_a_choice(saved):
@@ -172,11 +173,11 @@ def test_two_columns_for_the_label_need_a_choice(saved):
         ConfigurationError, match="`label` and `is_fraud` both map to the field `label`; choose with `--map"
     ):
         History.open(path)
-    assert only(path, columns={"is_fraud": "label"}).is_fraud is False
+    assert only(path, fields={"label": "is_fraud"}).is_fraud is False
 
 
 def test_a_mapped_column_takes_precedence_over_a_column_with_the_name_of_the_field(saved):
-    assert only(saved(alias="other"), columns={"alias": "card_id"}).transaction.card_id == "other"
+    assert only(saved(alias="other"), fields={"card_id": "alias"}).transaction.card_id == "other"
 
 
 def test_a_constant_takes_precedence_over_the_column_of_its_name(saved):
@@ -196,9 +197,9 @@ def test_the_error_names_all_missing_fields_the_columns_and_the_options(saved):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"columns": {"custmer": "card_id"}}, "`--map custmer=card_id`.*no column `custmer`; did you mean `customer`"),
-        ({"columns": {"customer": "card"}}, "no field `card`; did you mean `card_id`"),
-        ({"columns": {"customer": "zzz"}}, r"no field `zzz`\. Known are transaction_id, timestamp"),
+        ({"fields": {"card_id": "custmer"}}, "`--map custmer=card_id`.*no column `custmer`; did you mean `customer`"),
+        ({"fields": {"card": "customer"}}, "no field `card`; did you mean `card_id`"),
+        ({"fields": {"zzz": "customer"}}, r"no field `zzz`\. Known are transaction_id, timestamp"),
         (
             {"constants": {"curency": "EUR"}},
             "`--set curency=EUR`: there is no field `curency`; did you mean `currency`",
@@ -206,15 +207,15 @@ def test_the_error_names_all_missing_fields_the_columns_and_the_options(saved):
         ({"constants": {"currency": "euro"}}, "`--set currency=euro`: not an ISO 4217 code"),
         ({"constants": {"timestamp": "5"}}, "`--set timestamp=5`: `timestamp` differs from row to row"),
         (
-            {"columns": {"customer": "currency"}, "constants": {"currency": "EUR"}},
+            {"fields": {"currency": "customer"}, "constants": {"currency": "EUR"}},
             "already provides the field `currency`",
         ),
-        ({"columns": {"customer": "card_id", "amount": "card_id"}}, "already provides the field `card_id`"),
+        ({"fields": {"label": "customer", "is_fraud": "amount"}}, "already provides the field `label`"),
     ],
 )
 def test_an_invalid_option_is_rejected_with_the_nearest_valid_one(saved, options, message):
     with pytest.raises(ConfigurationError, match=message):
-        History.open(saved(customer="x"), **options)
+        only(saved(customer="x"), **options)
 
 
 # --- Values -----------------------------------------------------------------------------------------------------------
@@ -336,7 +337,7 @@ def test_the_row_is_counted_from_the_beginning_of_the_file_and_the_foreign_colum
     table = pa.Table.from_pylist(rows).rename_columns({"amount": "value"})
     pq.write_table(table, tmp_path / "past.parquet")
     with pytest.raises(ConfigurationError, match="row 40001, column `value`"):
-        History.open(tmp_path / "past.parquet", columns={"value": "amount"})
+        only(tmp_path / "past.parquet", fields={"amount": "value"})
 
 
 @pytest.mark.parametrize("value", [True, [1], datetime(2024, 1, 1, tzinfo=UTC)])

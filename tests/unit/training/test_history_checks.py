@@ -12,6 +12,7 @@ from fraud_service.domain.errors import ConfigurationError
 from fraud_service.security.tokens import Tokenizer
 from fraud_service.training.history import History
 from fraud_service.training.history_checks import CardDataCheck, check_entry_modes, count_repeats
+from fraud_service.training.mapping import FileMapping
 
 PAN = "4000000000000002"
 TOKENIZER = Tokenizer({"k1": b"0" * 32}, "k1")
@@ -22,7 +23,7 @@ ROW = {"timestamp": 1_700_000_000_000, "card_id": "c1", "merchant_id": "m1", "am
 def opened(tmp_path):
     """Open rows as a history; the options are those of the check."""
 
-    def build(*rows, suffix=".jsonl", columns=None, constants=None, **options):
+    def build(*rows, suffix=".jsonl", entries=None, **options):
         path = tmp_path / f"past{suffix}"
         if suffix == ".jsonl":
             path.write_text("".join(json.dumps({"transaction_id": f"t{n}", **ROW, **row}) + "\n" for n, row in rows))
@@ -30,7 +31,7 @@ def opened(tmp_path):
             names = ["transaction_id", *ROW]
             lines = [[str({"transaction_id": f"t{n}", **ROW, **row}[name]) for name in names] for n, row in rows]
             path.write_text("\n".join(",".join(line) for line in [names, *lines]) + "\n")
-        return History.open(path, columns, constants, check=CardDataCheck(path, **options))
+        return History.open(path, FileMapping(**entries or {}), check=CardDataCheck(path, **options))
 
     return build
 
@@ -57,12 +58,12 @@ def test_a_card_number_that_is_a_number_in_the_file_is_rejected_too(opened):
 def test_the_error_names_the_column_of_the_file_not_the_field(opened):
     row = {"cc_num": PAN, "card_id": "other"}
     with pytest.raises(ConfigurationError, match=r"column `cc_num`.*--tokenize cc_num"):
-        opened((1, row), columns={"cc_num": "card_id"})
+        opened((1, row), entries={"fields": {"card_id": "cc_num"}})
 
 
 def test_a_value_for_all_rows_is_checked(opened):
     with pytest.raises(ConfigurationError, match="`--set device_id`: what seems to be a card number"):
-        opened((1, {}), constants={"device_id": PAN})
+        opened((1, {}), entries={"constants": {"device_id": PAN}})
 
 
 def test_a_column_that_is_not_read_may_have_card_numbers(opened):

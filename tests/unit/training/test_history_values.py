@@ -22,7 +22,7 @@ from fraud_service.domain.events import decode_transaction
 from fraud_service.models import artifact
 from fraud_service.training import backtest
 from fraud_service.training.history import History
-from fraud_service.training.history_times import TimeFormat
+from fraud_service.training.mapping import FileMapping
 
 SECONDS = MONDAY // 1000
 ROW = {
@@ -58,10 +58,10 @@ def saved(folder, suffix, *rows):
     return path
 
 
-def of_file(path, **options):
+def of_file(path, **entries):
     """Return the transaction of the only row, or the field for which it is refused."""
     try:
-        return next(iter(History.open(path, **options))).transaction
+        return next(iter(History.open(path, FileMapping(**entries)))).transaction
     except ConfigurationError as error:
         return re.search(r"row 1, column `(\w+)`", str(error))[1]
 
@@ -213,7 +213,7 @@ def test_quoted_line_breaks_may_cross_the_blocks_of_a_large_csv(tmp_path):
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_the_unit_of_times_can_be_named(tmp_path, suffix, unit, number):
     path = saved(tmp_path, suffix, ROW | {"timestamp": number, "labelled_at": number, "is_fraud": 1})
-    row = next(iter(History.open(path, times=TimeFormat.of(unit, None))))
+    row = next(iter(History.open(path, FileMapping(time_unit=unit))))
     expected = MONDAY + (250 if isinstance(number, float) else 0)
     assert (row.transaction.timestamp, row.labelled_at) == (expected, expected)
 
@@ -239,7 +239,7 @@ def test_a_time_in_another_unit_is_refused_with_the_unit_and_the_option(tmp_path
 
 def test_milliseconds_are_refused_where_the_option_says_seconds(tmp_path):
     with pytest.raises(ConfigurationError, match="looks like milliseconds: add --time-unit ms"):
-        History.open(saved(tmp_path, "csv", ROW), times=TimeFormat.of("s", None))
+        History.open(saved(tmp_path, "csv", ROW), FileMapping(time_unit="s"))
 
 
 NAIVE = datetime(2023, 7, 13, 12, 30, 0, 123_000)  # noqa: DTZ001 - a time without a zone
@@ -252,30 +252,100 @@ def test_times_without_a_zone_need_the_option_in_every_format(tmp_path, suffix, 
     path = saved(tmp_path, suffix, ROW | {"timestamp": value if suffix == "parquet" else str(value)})
     with pytest.raises(ConfigurationError, match=r"`timestamp` has no offset: .*--time-zone UTC"):
         History.open(path)
-    berlin, utc = (of_file(path, times=TimeFormat.of("ms", zone)).timestamp for zone in ("Europe/Berlin", "UTC"))
+    berlin, utc = (of_file(path, time_zone=zone).timestamp for zone in ("Europe/Berlin", "UTC"))
     assert utc - berlin == 2 * 3_600_000
     assert value is not NAIVE or berlin == SUMMER
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_an_hour_that_clocks_skip_is_refused_and_of_a_repeated_one_the_first_is_meant(tmp_path, suffix):
-    berlin = TimeFormat.of("ms", "Europe/Berlin")
     for written, expected in [
         ("2023-03-26T02:30:00", "timestamp"),
         ("2023-10-29T02:30:00", int(datetime(2023, 10, 29, 0, 30, tzinfo=UTC).timestamp() * 1000)),
     ]:
         value = datetime.fromisoformat(written) if suffix == "parquet" else written
-        found = of_file(saved(tmp_path, suffix, ROW | {"timestamp": value}), times=berlin)
+        found = of_file(saved(tmp_path, suffix, ROW | {"timestamp": value}), time_zone="Europe/Berlin")
         assert (found if isinstance(found, str) else found.timestamp) == expected
 
 
 @pytest.mark.parametrize(
-    ("unit", "zone", "complaint"),
-    [("h", None, "--time-unit h: write one of s, ms, us, ns"), ("ms", "Berlin", "--time-zone Berlin: there is no")],
+    ("written", "form"),
+    [
+        ("13.11.2023 13:45", "%d.%m.%Y %H:%M"),
+        ("11/13/2023 01:45 PM", "%m/%d/%Y %I:%M %p"),
+        ("13-Nov-23 13:45:00", "%d-%b-%y %H:%M:%S"),
+        ("2023-11-13T13:45:00Z", "%d.%m.%Y %H:%M"),
+        ("202311131345", "%Y%m%d%H%M"),
+        (202311131345, "%Y%m%d%H%M"),
+    ],
 )
-def test_an_unknown_unit_or_zone_is_refused(unit, zone, complaint):
-    with pytest.raises(ConfigurationError, match=complaint):
-        TimeFormat.of(unit, zone)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_text_of_any_format_is_read_when_the_format_is_named(tmp_path, suffix, written, form):
+    path = saved(tmp_path, suffix, ROW | {"timestamp": written})
+    expected = int(datetime(2023, 11, 13, 13, 45, tzinfo=UTC).timestamp() * 1000)
+    assert of_file(path, time_format=form, time_zone="UTC").timestamp == expected
+
+
+def test_a_date_of_an_unknown_format_is_refused_with_the_option(tmp_path):
+    path = saved(tmp_path, "csv", ROW | {"timestamp": "13.11.2023 13:45"})
+    with pytest.raises(ConfigurationError, match="name its format, as in --time-format"):
+        History.open(path)
+    with pytest.raises(ConfigurationError, match="does not match --time-format '%d/%m/%Y'"):
+        History.open(path, FileMapping(time_format="%d/%m/%Y"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "number", "milliseconds"),
+    [
+        ("s", 86_400, 86_400_000),
+        ("min", 90, 5_400_000),
+        ("h", 1, 3_600_000),
+        ("h", 1.5, 5_400_000),
+        ("d", 7, 604_800_000),
+        ("ms", 5, 5),
+    ],
+)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_numbers_count_from_the_origin_that_is_named(tmp_path, suffix, unit, number, milliseconds):
+    path = saved(tmp_path, suffix, ROW | {"timestamp": number})
+    found = of_file(path, time_unit=unit, time_origin=datetime.fromtimestamp(SECONDS, UTC))
+    assert found.timestamp == MONDAY + milliseconds
+
+
+def test_serial_days_of_a_spreadsheet_are_read(tmp_path):
+    origin = datetime(1899, 12, 30, tzinfo=UTC)
+    path = saved(tmp_path, "csv", ROW | {"timestamp": "45243.25"})
+    assert of_file(path, time_unit="d", time_origin=origin).timestamp == MONDAY + 6 * 3_600_000
+    with pytest.raises(ConfigurationError, match="are --time-unit d and --time-origin right"):
+        History.open(saved(tmp_path, "csv", ROW | {"timestamp": "5"}), FileMapping(time_unit="d", time_origin=origin))
+
+
+# --- Columns that are joined ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_columns_are_joined_to_an_id_with_a_hyphen_and_to_a_time_with_a_blank(tmp_path, suffix):
+    parts = {"user": 7, "card": 0, "year": 2023, "month": 11, "day": 13, "time": "13:45"}
+    rest = {name: value for name, value in ROW.items() if name not in {"card_id", "timestamp"}}
+    found = of_file(
+        saved(tmp_path, suffix, rest | parts),
+        fields={"card_id": ("user", "card"), "timestamp": ("year", "month", "day", "time")},
+        time_format="%Y %m %d %H:%M",
+        time_zone="UTC",
+    )
+    assert found.card_id == "7-0"
+    assert found.timestamp == int(datetime(2023, 11, 13, 13, 45, tzinfo=UTC).timestamp() * 1000)
+
+
+def test_a_joined_value_with_a_missing_part_is_missing(tmp_path):
+    path = saved(tmp_path, "csv", ROW, ROW | {"merchant_id": None})
+    with pytest.raises(ConfigurationError, match="row 2, column `card_id`, `merchant_id`: `card_id` must not be miss"):
+        History.open(path, FileMapping(fields={"card_id": ("card_id", "merchant_id")}))
+
+
+def test_only_ids_and_times_can_be_joined(tmp_path):
+    with pytest.raises(ConfigurationError, match="only the columns of an id or a time can be joined; `amount` needs"):
+        History.open(saved(tmp_path, "csv", ROW), FileMapping(fields={"amount": ("amount", "card_id")}))
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -289,12 +359,12 @@ def test_a_label_from_before_its_payment_is_refused(tmp_path, suffix):
 # --- Columns ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"columns": {"amount": "amount"}}])
+@pytest.mark.parametrize("options", [{}, {"fields": {"amount": "amount"}}])
 def test_a_column_that_is_there_twice_is_refused_even_when_mapped(tmp_path, options):
     path = tmp_path / "past.csv"
     path.write_text(f"{','.join(ROW)},amount,extra,extra\nt1,{MONDAY},c1,m1,20,EUR,1,2,3\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="2 columns are named `amount`"):
-        History.open(path, **options)
+        History.open(path, FileMapping(**options))
     path.write_text(f"{','.join(ROW)},extra,extra\nt1,{MONDAY},c1,m1,20,EUR,2,3\n", encoding="utf-8")
     assert len(History.open(path)) == 1
 

@@ -1,0 +1,160 @@
+"""The options of every command that reads a file of transactions, written once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+import typer
+
+from fraud_service.cli.options import date_ms
+from fraud_service.cli.output import say
+from fraud_service.config import settings
+from fraud_service.domain.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from fraud_service.training.history import History
+    from fraud_service.training.history_checks import CardDataCheck
+    from fraud_service.training.mapping import FileMapping
+
+PANEL: Final = "How the file is read"
+
+
+def _option(name: str, help_text: str, metavar: str | None = None) -> Any:
+    return typer.Option(name, help=help_text, metavar=metavar, rich_help_panel=PANEL, show_default=False)
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How to read a file. Each option overrides one entry of the mapping."""
+
+    mapping: Annotated[
+        str | None, _option("--mapping", "TOML file that says how to read this file, or a ready mapping.", "FILE|NAME")
+    ] = None
+    maps: Annotated[
+        list[str] | None, _option("--map", "Read this column of the file as this field. Repeatable.", "COLUMN=FIELD")
+    ] = None
+    sets: Annotated[
+        list[str] | None, _option("--set", "Give every row this value of a field. Repeatable.", "FIELD=VALUE")
+    ] = None
+    tokenized: Annotated[
+        list[str] | None,
+        _option(
+            "--tokenize",
+            "Replace card numbers in this column by tokens, with the key in FRAUD_TOKENIZER_KEY_DIR. Repeatable.",
+            "COLUMN",
+        ),
+    ] = None
+    number_rows: Annotated[bool | None, _option("--number-rows", "Make transaction ids from the row numbers.")] = None
+    time_unit: Annotated[
+        str | None, _option("--time-unit", "Unit of times that are numbers. By default, ms.", "ms|s|us|ns|min|h|d")
+    ] = None
+    time_origin: Annotated[
+        str | None,
+        _option("--time-origin", "What numbers count from, as 2026-01-31T00:00:00Z. By default, 1970.", "TIME"),
+    ] = None
+    time_format: Annotated[
+        str | None, _option("--time-format", "Format of times that are text, as '%d.%m.%Y %H:%M'.", "FORMAT")
+    ] = None
+    time_zone: Annotated[
+        str | None, _option("--time-zone", "Zone of times without an offset: UTC, or as in Europe/Berlin.", "ZONE")
+    ] = None
+
+    def open(self, file: Path, start: datetime | None = None, end: datetime | None = None) -> History:
+        """Open a file as its options say, without card numbers: --tokenize replaces them."""
+        from fraud_service.training.history import History
+        from fraud_service.training.history_checks import check_entry_modes
+
+        mapping = self.file_mapping()
+        check_card_data = _card_data_check(file, self.tokenized or [])
+        rejects = settings.load().reject_unknown_entry_modes
+
+        def check(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+            table = check_card_data(table, columns)
+            if warning := check_entry_modes(file, table, columns, rejects=rejects):
+                say(warning, err=True)
+            return table
+
+        return History.open(file, mapping, date_ms(start), date_ms(end), check=check)
+
+    def file_mapping(self) -> FileMapping:
+        """Return the mapping of `--mapping` with the other options in the place of its entries."""
+        from fraud_service.training.mapping import FileMapping, load_mapping
+
+        mapping = FileMapping() if self.mapping is None else load_mapping(self.mapping)
+        maps, sets = _pairs("--map", self.maps or []), _pairs("--set", self.sets or [])
+        columns = _column_of_each_field(maps)
+        given = {
+            "fields": {name: column for name, column in mapping.fields.items() if name not in sets} | columns,
+            "constants": {name: value for name, value in mapping.constants.items() if name not in columns} | sets,
+            "number_rows": self.number_rows,
+            "time_unit": self.time_unit,
+            "time_origin": _origin(self.time_origin),
+            "time_format": self.time_format,
+            "time_zone": self.time_zone,
+        }
+        return msgspec.structs.replace(mapping, **{name: value for name, value in given.items() if value is not None})
+
+
+def reads_file(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `FileOptions`; they arrive as its parameter `reading`."""
+    shared = inspect.signature(FileOptions, eval_str=True).parameters
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        parameters += shared.values() if name == "reading" else [parameter]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        reading = FileOptions(**{one.name: given.pop(one.name) for one in fields(FileOptions)})
+        command(reading=reading, **given)
+
+    keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined] # Typer reads it
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
+    return run
+
+
+def _card_data_check(file: Path, tokenized: list[str]) -> CardDataCheck:
+    from fraud_service.training.history_checks import CardDataCheck
+
+    chosen = settings.load()
+    if not tokenized:
+        return CardDataCheck(file, chosen.reject_pan)
+    from fraud_service.processors.tokenizer import tokenizer
+
+    return CardDataCheck(file, chosen.reject_pan, frozenset(tokenized), tokenizer(chosen))
+
+
+def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise ConfigurationError(f"{option} {text}: write NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _column_of_each_field(maps: dict[str, str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for column, field in maps.items():
+        if field in columns:
+            raise ConfigurationError(f"--map {column}={field}: another --map already provides the field `{field}`")
+        columns[field] = column
+    return columns
+
+
+def _origin(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"--time-origin {text}: write a time such as 2026-01-31T00:00:00Z") from None
+    return moment.astimezone(UTC) if moment.tzinfo else moment

@@ -1,0 +1,137 @@
+"""Which column of a file is which field, and which fields have one value for all rows."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Final
+
+from fraud_service.domain.errors import ConfigurationError
+from fraud_service.training.history_fields import FIELDS, IDS, TIMES, constant
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from fraud_service.training.history_files import pa
+    from fraud_service.training.mapping import FileMapping
+
+ALIASES: Final = {"is_fraud": "label"}
+ONE_FOR_EACH_ROW: Final = {"transaction_id", "timestamp"}
+
+Columns = tuple[str, ...]
+
+
+def choose_columns(path: Path, present: Sequence[str], mapping: FileMapping) -> dict[str, Columns]:
+    """Return the columns of each field: those of the mapping, else the column with the name of the field.
+
+    A name may differ from the column in case and surrounding blanks, unless it then fits several columns.
+    """
+    fixed = {ALIASES.get(name, name) for name in mapping.constants}
+    if mapping.number_rows:
+        fixed.add("transaction_id")
+    chosen = _mapped(path, present, mapping, fixed)
+    taken = {columns[0] for columns in chosen.values() if len(columns) == 1}
+    chosen |= _own(path, present, taken, {*chosen, *fixed})
+    for field, columns in chosen.items():
+        for column in columns:
+            if present.count(column) > 1:
+                raise ConfigurationError(
+                    f"{path}: {present.count(column)} columns are named `{column}`, so the field `{field}` could be "
+                    "any of them: rename all but one"
+                )
+    missing = [name for name, field in FIELDS.items() if field.required and name not in {*chosen, *fixed}]
+    if missing:
+        raise ConfigurationError(
+            f"{path}: no column for {', '.join(f'`{name}`' for name in missing)}; the file has"
+            f" {', '.join(present) or 'no columns'}. Name the column with --map COLUMN=FIELD (as in"
+            f" `--map customer_id=card_id`) or set a value for all rows with --set FIELD=VALUE (as in"
+            f" `--set currency=EUR`){NUMBER_ROWS if 'transaction_id' in missing else ''}"
+        )
+    return chosen
+
+
+NUMBER_ROWS: Final = ". For a file without ids, --number-rows makes them"
+
+
+def parse_constants(constants: Mapping[str, str | float]) -> dict[str, pa.Scalar]:
+    """Return the value of each field that is the same in all rows."""
+    values: dict[str, pa.Scalar] = {}
+    for name, given in constants.items():
+        text = str(given).lower() if isinstance(given, bool) else str(given)
+        option = f"--set {name}={text}"
+        field = field_named(name, option)
+        if field in ONE_FOR_EACH_ROW:
+            raise ConfigurationError(
+                f"`{option}`: `{field}` differs from row to row, so it must come from a column: use --map COLUMN=FIELD"
+            )
+        try:
+            values[field] = constant(field, text)
+        except ValueError as error:
+            raise ConfigurationError(f"`{option}`: {error}") from None
+    return values
+
+
+def field_named(name: str, option: str) -> str:
+    """Return the field of a name or alias. Raises `ConfigurationError` if there is none."""
+    field = ALIASES.get(name, name)
+    if field not in FIELDS:
+        raise ConfigurationError(f"`{option}`: there is no field `{name}`{_nearest(name, FIELDS)}")
+    return field
+
+
+def _mapped(path: Path, present: Sequence[str], mapping: FileMapping, fixed: Collection[str]) -> dict[str, Columns]:
+    chosen: dict[str, Columns] = {}
+    for name, given in mapping.fields.items():
+        columns = (given,) if isinstance(given, str) else given
+        option = f"--map {','.join(columns)}={name}"
+        field = field_named(name, option)
+        found = tuple(_column(path, column, present, option) for column in columns)
+        if mapping.number_rows and field == "transaction_id":
+            raise ConfigurationError(f"`{option}`: --number-rows makes the ids: remove one of the two")
+        if field in chosen or field in fixed:
+            raise ConfigurationError(f"`{option}`: another --map or --set already provides the field `{field}`")
+        if len(found) != 1 and field not in {*IDS, *TIMES}:
+            raise ConfigurationError(
+                f"`{option}`: only the columns of an id or a time can be joined; `{field}` needs one column"
+            )
+        if not found:
+            raise ConfigurationError(f"`{option}`: the list of columns is empty")
+        chosen[field] = found
+    return chosen
+
+
+def _own(path: Path, present: Sequence[str], taken: Collection[str], provided: Collection[str]) -> dict[str, Columns]:
+    """Return the columns that have the name of a field."""
+    exact = {ALIASES.get(column, column) for column in present}
+    own: dict[str, Columns] = {}
+    for column in present:
+        name = column if ALIASES.get(column, column) in FIELDS else _plain(column)
+        field = ALIASES.get(name, name)
+        if field not in FIELDS or field in provided or column in taken or (name != column and field in exact):
+            continue
+        if own.get(field, (column,)) != (column,):
+            raise ConfigurationError(
+                f"{path}: the columns `{own[field][0]}` and `{column}` both map to the field `{field}`;"
+                f" choose with `--map {column}={field}`"
+            )
+        own[field] = (column,)
+    return own
+
+
+def _column(path: Path, name: str, present: Sequence[str], option: str) -> str:
+    if name in present:
+        return name
+    alike = {column for column in present if _plain(column) == _plain(name)}
+    if len(alike) != 1:
+        raise ConfigurationError(f"`{option}`: {path} has no column `{name}`{_nearest(name, present)}")
+    return alike.pop()
+
+
+def _plain(column: str) -> str:
+    return column.strip().lower()
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean `{close[0]}`?" if close else "."
+    return f"{hint} Known are {', '.join(known) or 'none'}"
