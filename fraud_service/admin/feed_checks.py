@@ -11,7 +11,13 @@ import structlog
 from confluent_kafka import KafkaException
 
 from fraud_service.config.duration import format_duration, to_ms
-from fraud_service.domain.errors import ConfigurationError, InvalidEvent, InvalidRecord, TopicReadError
+from fraud_service.domain.errors import (
+    ConfigurationError,
+    FraudServiceError,
+    InvalidEvent,
+    InvalidRecord,
+    TopicReadError,
+)
 from fraud_service.domain.events import TEST_CURRENCY, decode_transaction, encode, facts, rfc3339
 from fraud_service.domain.records import decode_score
 from fraud_service.domain.snapshot import decode_snapshot
@@ -22,10 +28,9 @@ from fraud_service.processors.scorer import check_time
 from fraud_service.security.card_data import has_no_card_data, reject_card_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from fraud_service.config.settings import Settings
-    from fraud_service.domain.errors import FraudServiceError
     from fraud_service.domain.events import Facts, LabelledTransaction
     from fraud_service.domain.records import ScoreRecord
     from fraud_service.domain.time import LearningSchedule
@@ -38,7 +43,20 @@ MESSAGES_PER_SEARCH: Final = 500
 PROGRESS_TIMEOUT_S: Final = 30.0  # without a further record processed
 PROGRESS_POLL_S: Final = 0.5
 
+NOT_PROCESSED: Final = 3  # exit code of `feed`
+
 Sent = dict[tuple[str, int], tuple[int, int]]  # topic and partition -> first and last offset
+
+
+class NotProcessed(FraudServiceError):  # noqa: N818 - the records are sent and kept
+    """Records that were sent, but that a consumer group does not process."""
+
+    def __init__(self, problem: str, group: str) -> None:
+        super().__init__(
+            f"everything was sent, but the service has not processed it: {problem}. The records stay on the topics, "
+            f"so do not send them again. Start the processes of group {group}, or read their log. `fraud-service "
+            "verify` then says what is pending or refused"
+        )
 
 
 class ServiceTime(NamedTuple):
@@ -83,7 +101,9 @@ def require_new(history: Iterable[LabelledTransaction], service: ServiceTime) ->
         )
 
 
-def require_learnable(history: Iterable[LabelledTransaction], service: ServiceTime, schedule: LearningSchedule) -> None:
+def require_learnable(
+    history: Iterable[LabelledTransaction], service: ServiceTime, schedule: LearningSchedule, learner_group: str
+) -> None:
     """Raise `ConfigurationError` if the learner would forget payments of the history, which is in event order."""
     oldest = service.closed - schedule.label_retention_ms
     old = sum(1 for _ in takewhile(lambda event: event.transaction.timestamp <= oldest, history))
@@ -91,9 +111,12 @@ def require_learnable(history: Iterable[LabelledTransaction], service: ServiceTi
         raise ConfigurationError(
             f"{old:,} of these payments happened before {rfc3339(oldest)}: the event time of the service is "
             f"{rfc3339(service.closed)}, and the learner forgets payments more than FRAUD_LABEL_RETENTION older. "
-            "It would not learn from them, and reject their labels. Send them to topics of their own "
-            "(FRAUD_TOPICS__…, FRAUD_SCORER_GROUP, FRAUD_LEARNER_GROUP), train on the file with `fraud-service train`, "
-            "leave them out with --from, or send them for their scores alone with --unlearned"
+            "It would not learn from them, and reject their labels. Nothing was sent. To let the service learn from "
+            f"them: stop the learner, run `fraud-service reset {learner_group} --yes`, feed the file without "
+            "--event-time, start the learner, and restart the scorers. The learner then learns everything again in the "
+            "order of event time. Or send them to topics of their own (FRAUD_TOPICS__…, FRAUD_SCORER_GROUP, "
+            "FRAUD_LEARNER_GROUP), train on the file with `fraud-service train`, leave them out with --from, or send "
+            "them for their scores alone with --unlearned"
         )
 
 
@@ -136,17 +159,18 @@ class RefusalCounter:
         self._topic = settings.topics.dead_letters
         self._begins = {number: span.end for number, span in reader.offset_ranges(self._topic).items()}
 
-    def count(self, sent: Sent) -> Counter[str] | None:
+    def count(self, sent: Sent, progress: Callable[[int], None] = lambda _: None) -> Counter[str]:
         """Wait until scorers and learner have processed what was sent; return the refusals by reason.
 
-        None if they do not run, or process nothing for half a minute. Raises `TopicReadError`.
+        Calls `progress` with the number of further offsets that were processed. Raises `NotProcessed` if a process does
+        not run, or processes nothing for half a minute, and `TopicReadError`.
         """
         names = self._settings.topics
         groups = {self._settings.scorer_group: names.transactions, self._settings.learner_group: names.labels}
         for group, topic in groups.items():
-            ends = {number: last + 1 for (name, number), (_, last) in sent.items() if name == topic}
-            if ends and not self._await(group, topic, ends):
-                return None
+            spans = {number: (first, last + 1) for (name, number), (first, last) in sent.items() if name == topic}
+            if spans:
+                self._await(group, topic, spans, progress)
         refused: Counter[str] = Counter()
         for number, begin in self._begins.items():
             for entry in self._reader.read(self._topic, number, begin):
@@ -158,27 +182,33 @@ class RefusalCounter:
                 refused[letter.reason] += first <= letter.offset <= last
         return +refused
 
-    def _await(self, group: str, topic: str, ends: Mapping[int, int]) -> bool:
+    def _await(
+        self, group: str, topic: str, spans: Mapping[int, tuple[int, int]], progress: Callable[[int], None]
+    ) -> None:
+        deadline, passed, total = Deadline(PROGRESS_TIMEOUT_S), 0, sum(end - first for first, end in spans.values())
+        while True:
+            found = consumer_groups.committed_offsets(self._settings, group, self._reader, topic)
+            done = sum(min(max(found.get(number) or 0, first), end) - first for number, (first, end) in spans.items())
+            progress(done - passed)
+            if done == total:
+                return
+            state = f"group {group} has processed {done:,} of {total:,} records on {topic}"
+            if not self._runs(group):
+                raise NotProcessed(f"no process runs in it, and {state}", group)
+            if done > passed:
+                deadline.restart()
+            elif deadline.has_passed():
+                raise NotProcessed(f"it has processed nothing for {PROGRESS_TIMEOUT_S:.0f} s, and {state}", group)
+            passed = done
+            time.sleep(PROGRESS_POLL_S)
+
+    def _runs(self, group: str) -> bool:
         try:
-            if not consumer_groups.members(clients.admin(self._settings), group, clients.REQUEST_TIMEOUT_S):
-                return False
+            return bool(consumer_groups.members(clients.admin(self._settings), group, clients.REQUEST_TIMEOUT_S))
         except KafkaException as error:
             raise TopicReadError(f"group {group} cannot be read: {error.args[0].str()}") from error
-        deadline, passed = Deadline(PROGRESS_TIMEOUT_S), -1
-        while not deadline.has_passed():
-            found = consumer_groups.committed_offsets(self._settings, group, self._reader, topic)
-            reached = {number: min(found.get(number) or 0, end) for number, end in ends.items()}
-            if reached == ends:
-                return True
-            if sum(reached.values()) > passed:
-                passed = sum(reached.values())
-                deadline.restart()
-            time.sleep(PROGRESS_POLL_S)
-        return False
 
 
-def unknown(what: str, error: FraudServiceError | None = None) -> None:
-    """Log what a feed could not find out, for lack of rights or because no process runs."""
-    log.warning(
-        "feed_check_skipped", what=what, reason="no process runs, or it is slow" if error is None else str(error)
-    )
+def unknown(what: str, error: FraudServiceError) -> None:
+    """Log what a feed could not find out, for lack of rights."""
+    log.warning("feed_check_skipped", what=what, reason=str(error))

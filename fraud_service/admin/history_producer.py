@@ -29,6 +29,11 @@ class HistoryProducer(Sender):
         self.later_labels = 0  # not sent, because they become known in the future
         self.sent: dict[tuple[str, int], tuple[int, int]] = {}  # first and last offset by topic and partition
 
+    @property
+    def offsets(self) -> int:
+        """The number of offsets from the first to the last record of each partition."""
+        return sum(last + 1 - first for first, last in self.sent.values())
+
     def __enter__(self) -> HistoryProducer:  # noqa: PYI034 - never subclassed
         return self
 

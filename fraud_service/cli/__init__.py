@@ -1,4 +1,7 @@
-"""The command line. It writes data to stdout and logs to stderr. Exit codes: 0, 1 (failed) or 2 (wrong usage)."""
+"""The command line. It writes data to stdout and logs to stderr.
+
+Exit codes: 0, 1 (failed), 2 (wrong usage), or 3 (`feed` alone: sent, but not processed).
+"""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def feed(
     """Send a file of transactions to the input topics, each label at the time it became known.
 
     It checks the topics and the file first, and sends nothing if the service would refuse or forget a part of it.
-    Exits 1 if the service has refused a record.
+    Exits 1 if the service has refused a record, and 3 if everything was sent but the service does not process it.
     """
     from fraud_service.admin.event_time_pacing import EventTimePacer
     from fraud_service.admin.history_producer import HistoryProducer
@@ -90,18 +90,17 @@ def feed(
     history = reading.open(file, start, end)
     chosen = settings.load(bootstrap_servers=bootstrap)
     _require_acceptable(history, chosen)
-    with ExitStack() as stack:
-        reader = stack.enter_context(TopicReader(chosen, "fraud-feed"))
+    with TopicReader(chosen, "fraud-feed") as reader:
         refusals = _compare_with_service(chosen, reader, history, again=again, unlearned=unlearned)
-        counter = stack.enter_context(options.ProgressCounter("transactions", len(history)))
-        sender = stack.enter_context(HistoryProducer(chosen))
-        pacers = [EventTimePacer(chosen, factories.learning_schedule(chosen))] if event_time else []
-        sender.produce(history, delay, rate, counter.advance, *(stack.enter_context(one).before for one in pacers))
-        sender.flush()
-        refused = _refusals(refusals, sender)
+        with ExitStack() as stack:
+            counter = stack.enter_context(options.ProgressCounter("sent", len(history)))
+            sender = stack.enter_context(HistoryProducer(chosen))
+            pacers = [EventTimePacer(chosen, factories.learning_schedule(chosen))] if event_time else []
+            sender.produce(history, delay, rate, counter.advance, *(stack.enter_context(one).before for one in pacers))
+        refused, code = _refusals(refusals, sender)
     say_json(json.dumps(_outcome(sender, refused) | count_repeats(history)._asdict()))
-    if refused:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
 
 
 def _require_acceptable(history: History, chosen: Settings) -> None:
@@ -144,23 +143,26 @@ def _compare_with_service(
     if not again:
         feed_checks.require_new(history, service)
     if not unlearned:
-        feed_checks.require_learnable(history, service, schedule)
+        feed_checks.require_learnable(history, service, schedule, chosen.learner_group)
     return refusals
 
 
-def _refusals(refusals: RefusalCounter | None, sender: HistoryProducer) -> Counter[str] | None:
+def _refusals(refusals: RefusalCounter | None, sender: HistoryProducer) -> tuple[Counter[str] | None, int]:
+    """Return the refusals by reason, None if they are unknown, and the exit code."""
     from fraud_service.admin import feed_checks
 
     if refusals is None:
-        return None
+        return None, 0
     try:
-        refused = refusals.count(sender.sent)
+        with options.ProgressCounter("processed", sender.offsets) as counter:
+            refused = refusals.count(sender.sent, counter.advance)
     except TopicReadError as error:
         feed_checks.unknown("refusals of the service", error)
-        return None
-    if refused is None:
-        feed_checks.unknown("refusals of the service")
-    return refused
+        return None, 0
+    except feed_checks.NotProcessed as error:
+        say(str(error), err=True)
+        return None, feed_checks.NOT_PROCESSED
+    return refused, int(bool(refused))
 
 
 @app.command(rich_help_panel=PANEL)

@@ -125,9 +125,11 @@ def _require_one_purpose(report: Path | None, resume: Path | None, *, is_what_if
 
 
 def _say_result(found: ReplayResult) -> None:
+    from fraud_service.verification.report import unlisted
+
     for line in found.rejected:
         say(f"rejected: {line}")
-    say(*map(str, found.findings))
+    say(*map(str, found.findings), *unlisted(len(found.findings) + len(found.rejected), found.differences))
     counts = {**found.counts, "incomplete_snapshots": len(found.incomplete)}
     say_json(json.dumps({"differences": found.differences, **counts}))
 

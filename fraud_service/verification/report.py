@@ -127,5 +127,10 @@ class Findings:
             {name: self._counts[name] for name in sorted(self._counts)},
             {kind: self._found[kind] for kind in sorted(self._found)},
             tuple(self._findings),
-            tuple(self._notes),
+            (*self._notes, *unlisted(len(self._findings), self._found.total())),
         )
+
+
+def unlisted(listed: int, found: int) -> list[str]:
+    """Return a note if more was found than is listed."""
+    return [f"only the first {listed:,} of {found:,} findings are listed"] if found > listed else []

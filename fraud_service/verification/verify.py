@@ -163,6 +163,8 @@ class _Verification:
     def _check_labels(self, scored: ScoredIds) -> None:
         findings, topic = self._findings, self._scope.names["labels"]
         is_whole = not self._captured.incomplete_until_ms and not findings.report().counts.get("pending")
+        if not is_whole:
+            findings.note("labels were not compared with payments, because older or uncommitted records are missing")
         has_score, has_passed = scored.finder(), self._scope.boundaries.has_passed
 
         def is_unmatched(label: Label) -> bool:

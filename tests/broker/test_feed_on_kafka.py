@@ -10,8 +10,10 @@ from support.processes import Service, fresh_settings, read_all, run_here
 from support.worlds import transaction
 
 from fraud_service.demo.simulator import World, write
-from fraud_service.domain.events import encode, rfc3339
+from fraud_service.domain.events import encode, facts, rfc3339
+from fraud_service.domain.records import decode_labelled
 from fraud_service.kafka import clients
+from fraud_service.training.history import History
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
@@ -21,7 +23,10 @@ FEED = ("feed", "--event-time", "--label-delay=1d")
 
 @pytest.fixture(scope="module")
 def played(apache_kafka, tmp_path_factory):
-    """Send a payment of today, feed a history of 2024, send a payment of today again, and feed another history."""
+    """Send a payment of today, feed a history of 2024, send two payments of today, and feed another history.
+
+    The service refuses the last one. So start the learning again, as the message says.
+    """
     folder = tmp_path_factory.mktemp("fed")
     settings = fresh_settings(apache_kafka.bootstrap, folder)
     files = [folder / f"history-{seed}.parquet" for seed in (3, 4)]
@@ -36,16 +41,26 @@ def played(apache_kafka, tmp_path_factory):
         done["history"] = run_here(settings, *FEED, str(files[0]), **OPTIONS)
         done["labelled"] = read_all(settings, settings.topics.labelled)
         done["again"] = run_here(settings, *FEED, str(files[0]), **OPTIONS)
-        send(settings, scorer, "today-2")
+        send(settings, scorer, "today-2", ago_s=5 * 3600)
+        send(settings, scorer, "today-3")
         done["old"] = run_here(settings, *FEED, str(files[1]), **OPTIONS)
-        assert [process.stop() for process in (scorer, learner)] == [0, 0]
+        assert learner.stop() == 0
+        done["reset"] = run_here(settings, "reset", settings.learner_group, "--yes", **OPTIONS)
+        done["waiting"] = run_here(settings, "feed", "--label-delay=1d", str(files[1]), **OPTIONS)
+        again = Service.patient(settings, "learn", folder / "again", OPTIONS)
+        with again:
+            again.await_ready()
+            again.wait_until(
+                lambda: len(read_all(settings, settings.topics.labelled)) > 2.6 * len(done["labelled"]), 120
+            )
+            assert [process.stop() for process in (scorer, again)] == [0, 0]
     return settings, files, done
 
 
-def send(settings, scorer, name: str) -> None:
+def send(settings, scorer, name: str, ago_s: int = 60) -> None:
     before = len(read_all(settings, settings.topics.scores))
     producer = clients.producer(settings)
-    paid = transaction(name, int(time.time() * 1000) - 60_000, card_id=f"c-{name}")
+    paid = transaction(name, (int(time.time()) - ago_s) * 1000, card_id=f"c-{name}")
     producer.produce(settings.topics.transactions, key=paid.card_id, value=encode(paid))
     assert producer.flush(30) == 0
     scorer.wait_until(lambda: len(read_all(settings, settings.topics.scores)) > before, 60)
@@ -77,6 +92,18 @@ def test_a_history_that_the_learner_would_forget_is_refused(played):
     assert done["old"].returncode == 2
     assert "the learner forgets payments more than FRAUD_LABEL_RETENTION older" in done["old"].stderr
     assert "--unlearned" in done["old"].stderr
+
+
+def test_a_history_that_was_refused_is_learned_after_the_way_out_that_the_message_names(played):
+    settings, files, done = played
+    assert f"`fraud-service reset {settings.learner_group} --yes`" in done["old"].stderr
+    assert done["reset"].returncode == 0, done["reset"].stderr
+    assert done["waiting"].returncode == 3, done["waiting"].stderr
+    assert f"no process runs in it, and group {settings.learner_group} has processed 0 of" in done["waiting"].stderr
+    assert json.loads(done["waiting"].stdout)["accepted"] is None
+    examples = {facts(decode_labelled(entry.value())) for entry in read_all(settings, settings.topics.labelled)}
+    fed = {facts(event.transaction) for event in History.open(files[1])}
+    assert len(fed & examples) > len(fed) / 2
 
 
 def test_missing_topics_stop_a_feed(apache_kafka, tmp_path):

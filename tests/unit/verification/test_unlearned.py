@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from support.archived import Log
@@ -10,7 +12,9 @@ from support.replayed import QUICK, START, payment
 
 from fraud_service.domain.events import Label, LabelSource
 from fraud_service.domain.time import HOUR
+from fraud_service.kafka.topic_reader import Record
 from fraud_service.verification import completeness
+from fraud_service.verification.report import MAX_LISTED, FindingKind, Findings
 from fraud_service.verification.verify import verify
 
 
@@ -73,8 +77,39 @@ def test_a_label_of_no_payment_is_unmatched_once_event_time_has_passed_it_by_a_d
     assert report.found == {"unmatched": 2}
 
 
-def test_of_many_payments_a_share_is_kept_and_a_history_sent_twice_is_still_found():
-    found = completeness.RepeatedPayments(max_payments=50)
-    scores = [paid(number, number) for number in range(1000)]
-    assert not any(found.has(one) for one in scores)
-    assert 5 <= sum(found.has(one) for one in scores) <= 60
+def test_every_payment_of_a_history_that_was_sent_twice_is_found_whatever_its_size():
+    found = completeness.ScoredPayments()
+    for number in [*range(1000), *range(1000)]:
+        found.add(entry(number), score(number), is_counted=True)
+    assert len([*found.repeated()]) == 1000
+
+
+def test_a_duplicate_of_a_payment_that_never_was_scored_is_found_also_after_many_other_ids():
+    found = completeness.ScoredPayments()
+    for number in range(1000):
+        found.add(entry(number), score(number), is_counted=True)
+    found.add(entry(1000), score(3, is_duplicate=True), is_counted=False)
+    found.add(entry(1001), score(4, is_duplicate=True, amount=999.0), is_counted=False)
+    found.add(entry(1002), score(5000, is_duplicate=True), is_counted=False)  # its first score has expired
+    assert [*found.wrong_duplicates()] == [1001]
+    assert not [*found.repeated()]
+
+
+def entry(offset: int) -> Record:
+    return Record("scores", 0, offset, b"", b"", 0, [])
+
+
+def score(number: int, *, is_duplicate: bool = False, amount: float = 10.0):
+    """Return what a score has of its payment."""
+    one = msgspec.structs.replace(paid(number, number), amount=amount)
+    return SimpleNamespace(**msgspec.structs.asdict(one), is_duplicate=is_duplicate)
+
+
+def test_the_report_says_how_many_findings_it_does_not_list(verified):
+    many = [paid(number, number) for number in range(20)]
+    report = verified(*many, many[0])
+    assert not any("listed" in note for note in report.notes)
+    findings = Findings()
+    for number in range(MAX_LISTED + 5):
+        findings.add(FindingKind.MISSING, entry(number), "gone")
+    assert findings.report().notes == (f"only the first {MAX_LISTED:,} of {MAX_LISTED + 5:,} findings are listed",)

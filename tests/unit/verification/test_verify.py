@@ -125,6 +125,14 @@ def test_expired_examples_are_a_note_and_no_finding(log, verified):
     assert any("lost its first records to retention" in note for note in report.notes)
 
 
+def test_labels_that_cannot_be_compared_with_expired_payments_are_a_note(log, verified):
+    altered = copy(log)
+    altered.cut("transactions", 0.5)
+    altered.cut("scores", 0.5)
+    notes = verified(altered).notes
+    assert any("labels were not compared with payments, because older or uncommitted" in note for note in notes)
+
+
 def test_more_findings_than_are_listed_are_counted(log, verified, monkeypatch):
     monkeypatch.setattr("fraud_service.verification.report.MAX_LISTED", 1)
     altered = copy(log)
