@@ -252,6 +252,10 @@ TESTED_BY = {
     "unit/security/test_card_data.py": (
         "security.card_numbers security.deobfuscation security.digit_context security.issuers"
     ),
+    "unit/training/test_inspection.py": (
+        "training.column_guess training.column_risks training.history_facts training.history_head "
+        "training.mapping_text training.proposal training.tolerant_rows"
+    ),
     "unit/training/test_history.py": "training.history_columns training.history_fields training.history_files",
     "unit/training/test_history_values.py": "training.history_times",
     "unit/verification/test_verify.py": "verification.captured_offsets verification.report",

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 import typer
 
-from fraud_service.cli import admin, data, logging, models, service, verify
+from fraud_service.cli import admin, data, inspection, logging, models, service, verify
 from fraud_service.cli.output import say
 from fraud_service.domain.errors import ConfigurationError, FraudServiceError
 from fraud_service.security.card_data import mask_text
@@ -25,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(service.app)
 app.add_typer(service.topics_app, name="topics", rich_help_panel=service.PANEL)
 app.add_typer(data.app)
+app.add_typer(inspection.app)
 app.add_typer(models.app)
 app.add_typer(verify.app)
 app.add_typer(verify.snapshots_app, name="snapshots", rich_help_panel=verify.PANEL)

@@ -87,10 +87,13 @@ class FileOptions:
         return History.open(file, mapping, date_ms(start), date_ms(end), check=check)
 
     def file_mapping(self) -> FileMapping:
-        """Return the mapping of `--mapping` with the other options in the place of its entries."""
+        """Return the mapping of `--mapping` and the other options."""
         from fraud_service.training.mapping import FileMapping, load_mapping
 
-        mapping = FileMapping() if self.mapping is None else load_mapping(self.mapping)
+        return self.override(FileMapping() if self.mapping is None else load_mapping(self.mapping))
+
+    def override(self, mapping: FileMapping) -> FileMapping:
+        """Return a mapping with the other options in the place of its entries."""
         maps, sets = _pairs("--map", self.maps or []), _pairs("--set", self.sets or [])
         columns = _column_of_each_field(maps)
         given = {

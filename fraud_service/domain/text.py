@@ -78,6 +78,15 @@ def money(amount: float, currency: str) -> str:
     return f"{amount:,.{decimals}f} {currency}"
 
 
+def count_of(number: float, noun: str) -> str:
+    """Write a number with its noun.
+
+    >>> count_of(1, "row"), count_of(3000, "row"), count_of(49.5, "day")
+    ('1 row', '3,000 rows', '49.5 days')
+    """
+    return f"{number:,} {noun}s".replace(".0 ", " ") if number != 1 else f"1 {noun}"
+
+
 def visible(text: str) -> str:
     r"""Return one printable line: other characters become escapes such as `\x1b`, `\u202e` or `\U000e0041`.
 

@@ -67,7 +67,7 @@ class History:
             | {field: pa.repeat(value, given.num_rows) for field, value in fixed.items()}
         )
         _check_label_times(path, names.get("labelled_at"), table)
-        table = check(_with_places(table), names)
+        table = check(with_places(table), names)
         first, last = FIRST_EVENT if start is None else start, LATEST if end is None else end - 1
         table = table.filter(between(table["timestamp"], first, last)).combine_chunks()  # whole columns sort faster
         return cls(table.sort_by([("timestamp", "ascending"), ("transaction_id", "ascending")]))
@@ -100,7 +100,7 @@ def _check_label_times(path: Path, column: str | None, table: pa.Table) -> None:
         )
 
 
-def _with_places(table: pa.Table) -> pa.Table:
+def with_places(table: pa.Table) -> pa.Table:
     """Keep only complete places, and not the point 0, 0: as `events.place` does for messages."""
     names = ("latitude", "longitude")
     if not set(names) <= set(table.column_names):

@@ -71,7 +71,7 @@ class CardDataCheck(msgspec.Struct, frozen=True):
         return replace_card_numbers(value.encode(), lambda digits: tokenizer.token(digits, tokenizer.active)).decode()
 
     def _check(self, field: str, column: str | None, values: pa.ChunkedArray) -> None:
-        found = dict(_card_data(field, values))
+        found = dict(find_card_values(field, values))
         secrets = [value for value, kind in found.items() if kind is DeadLetterReason.SENSITIVE_DATA]
         if not secrets and not (found and self.rejects_numbers):
             return
@@ -92,7 +92,7 @@ class CardDataCheck(msgspec.Struct, frozen=True):
         )
 
 
-def _card_data(field: str, values: pa.ChunkedArray) -> Iterator[tuple[str, DeadLetterReason]]:
+def find_card_values(field: str, values: pa.ChunkedArray) -> Iterator[tuple[str, DeadLetterReason]]:
     """Yield the values with card data and its kind. Searches them as the scorer does, within JSON."""
     distinct = values.unique().drop_null().to_pylist()
     for begin in range(0, len(distinct), VALUES_PER_SEARCH):
@@ -111,21 +111,26 @@ def check_entry_modes(path: Path, table: pa.Table, columns: Mapping[str, str], *
 
     With `rejects`, raise `ConfigurationError` instead, as scorers would make these transactions dead letters.
     """
-    if "entry_mode" not in table.column_names:
+    is_bad = unknown_entry_modes(table)
+    if is_bad is None:
         return None
-    modes = table["entry_mode"]
-    unknown = [mode for mode in modes.unique().to_pylist() if entry_mode(mode) is None]
-    if not unknown:
-        return None
-    is_bad = pc.is_in(modes, pa.array(unknown, pa.string()))
     row, count, column = pc.index(is_bad, value=True).as_py() + 1, pc.sum(is_bad).as_py(), columns.get("entry_mode")
     where = "`--set entry_mode`" if column is None else f"{path}, row {row}, column `{column}`"
     complaint = (
-        f"{where}: an entry mode without a known meaning, in {count:,} of {len(modes):,} rows. Known are {KNOWN}"
+        f"{where}: an entry mode without a known meaning, in {count:,} of {len(is_bad):,} rows. Known are {KNOWN}"
     )
     if rejects:
         raise ConfigurationError(f"{complaint}. To count others as absent, set FRAUD_REJECT_UNKNOWN_ENTRY_MODES=false")
     return f"{complaint}. The others count as absent"
+
+
+def unknown_entry_modes(table: pa.Table) -> pa.ChunkedArray | None:
+    """Return the mask of the rows whose entry mode has no known meaning. None if there are none."""
+    if "entry_mode" not in table.column_names:
+        return None
+    modes = table["entry_mode"]
+    unknown = [mode for mode in modes.unique().to_pylist() if entry_mode(mode) is None]
+    return pc.is_in(modes, pa.array(unknown, pa.string())) if unknown else None
 
 
 class Repeats(NamedTuple):

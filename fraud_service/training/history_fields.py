@@ -66,6 +66,11 @@ def convert(path: Path, name: str, columns: Mapping[str, pa.ChunkedArray], times
     raise ConfigurationError(f"{path}, row {position + 1}, column `{column}`: {complaint}")
 
 
+def plain_values(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Return the values of a field as its conversion takes them."""
+    return _joined(name, [_plain(values) for values in columns])
+
+
 def constant(name: str, text: str) -> pa.Scalar:
     """Convert the text of an option to a field. Raises `ValueError` with the complaint."""
     field, given = FIELDS[name], pa.chunked_array([[text]], pa.string())
@@ -81,11 +86,17 @@ def between(values: pa.ChunkedArray, lowest: float, highest: float) -> pa.Chunke
 
 
 def _joined(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
-    """Join the values of several columns: those of a time with a blank, others with a hyphen."""
+    """Join the values of several columns: those of a time with a blank, others with a hyphen.
+
+    A time needs all of its parts, an id only one.
+    """
     if len(columns) == 1:
         return columns[0]
     texts = [_whole(column).cast(pa.string()) for column in columns]
-    return pc.binary_join_element_wise(*texts, " " if name in TIMES else "-")  # null if a part is missing
+    if name in TIMES:
+        return pc.binary_join_element_wise(*texts, " ")
+    joined = pc.binary_join_element_wise(*texts, "-", null_handling="replace", null_replacement="")
+    return _where(pc.match_substring_regex(joined, "[^-]"), joined)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

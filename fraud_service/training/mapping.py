@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import tomllib
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -83,7 +83,7 @@ class FileMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         if self.time_format is None:
             return
         try:
-            datetime.strptime(datetime(2026, 1, 31).strftime(self.time_format), self.time_format)  # noqa: DTZ001, DTZ007 - no instant
+            datetime.strptime(datetime(2026, 1, 31, tzinfo=UTC).strftime(self.time_format), self.time_format)  # noqa: DTZ007 - no instant
         except ValueError:
             raise ConfigurationError(
                 f"--time-format {self.time_format}: write a format of strptime, such as %d.%m.%Y %H:%M"

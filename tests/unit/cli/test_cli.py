@@ -27,7 +27,7 @@ SMALL = ("--cards", "8", "--merchants", "40", "--days", "3")
 HEADER = "transaction_id,timestamp,card_id,merchant_id,amount,currency\n"
 COMMANDS = ["score", "learn", "label", "feed", "simulate", "train", "demo", "config", "reset", "topics"]
 COMMANDS += ["tokenize", "backtest", "refit", "models", "online", "verify", "replay", "explain", "state", "snapshots"]
-COMMANDS += ["dead-letters", "recover", "repartition", "erase", "sign"]
+COMMANDS += ["dead-letters", "recover", "repartition", "erase", "sign", "inspect"]
 
 
 @pytest.fixture(autouse=True)

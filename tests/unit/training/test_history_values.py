@@ -337,10 +337,13 @@ def test_columns_are_joined_to_an_id_with_a_hyphen_and_to_a_time_with_a_blank(tm
     assert found.timestamp == int(datetime(2023, 11, 13, 13, 45, tzinfo=UTC).timestamp() * 1000)
 
 
-def test_a_joined_value_with_a_missing_part_is_missing(tmp_path):
-    path = saved(tmp_path, "csv", ROW, ROW | {"merchant_id": None})
-    with pytest.raises(ConfigurationError, match="row 2, column `card_id`, `merchant_id`: `card_id` must not be miss"):
-        History.open(path, FileMapping(fields={"card_id": ("card_id", "merchant_id")}))
+def test_a_joined_id_is_missing_only_without_all_of_its_parts(tmp_path):
+    mapping = FileMapping(fields={"card_id": ("country", "device_id"), "merchant_id": "merchant_id"})
+    path = saved(tmp_path, "csv", ROW | {"country": "DE", "device_id": None}, ROW | {"country": None, "device_id": "d"})
+    assert {row.transaction.card_id for row in History.open(path, mapping)} == {"DE-", "-d"}
+    path = saved(tmp_path, "csv", ROW | {"country": "DE", "device_id": "d"}, ROW | {"country": None, "device_id": None})
+    with pytest.raises(ConfigurationError, match="row 2, column `country`, `device_id`: `card_id` must not be missing"):
+        History.open(path, mapping)
 
 
 def test_only_ids_and_times_can_be_joined(tmp_path):
