@@ -137,6 +137,8 @@ class ApacheKafka:
         The cluster, and the number of this node in it, from 0. The default is a cluster of one.
     is_fronted
         Add a second listener for a proxy: the broker advertises the port `front` and listens on `back`.
+    properties, classes
+        More lines of `server.properties`, and a folder with the Java classes that they name.
 
     Attributes
     ----------
@@ -146,10 +148,19 @@ class ApacheKafka:
         Ports of the second listener, if there is one.
     """
 
-    def __init__(self, plan: Plan | None = None, node: int = 0, *, is_fronted: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        node: int = 0,
+        *,
+        is_fronted: bool = False,
+        properties: str = "",
+        classes: Path | None = None,
+    ) -> None:
         self.bootstrap = ""
         self.front = self.back = 0
-        self._is_fronted = is_fronted
+        self._properties = _PROPERTIES + (_FRONTED if is_fronted else "") + properties
+        self._classes = classes
         self._plan, self._node = plan, node
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = Path(tempfile.mkdtemp(prefix="fraud-service-kafka-"))
@@ -256,9 +267,8 @@ class ApacheKafka:
         port, controller_port = plan.ports[self._node]
         self.front, self.back = _two_ports()
         voters = [f"{number}@{LOOPBACK}:{controller}" for number, (_, controller) in enumerate(plan.ports, start=1)]
-        properties = _PROPERTIES + _FRONTED if self._is_fronted else _PROPERTIES
         self._config.write_text(
-            properties.format(
+            self._properties.format(
                 node=self._node + 1,
                 voters=",".join(voters),
                 host=LOOPBACK,
@@ -273,14 +283,21 @@ class ApacheKafka:
             encoding="utf-8",
         )
         # With "=", because an id may begin with a dash.
-        command = _java("kafka.tools.StorageTool", "format", f"--cluster-id={plan.cluster_id}", "-c", str(self._config))
+        command = _java(
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={plan.cluster_id}",
+            "-c",
+            str(self._config),
+            classes=self._classes,
+        )
         _run(command, timeout=_FORMAT_TIMEOUT, what="formatting Kafka's data folder")
         self.bootstrap = f"{LOOPBACK}:{port}"
 
     def _launch_and_wait(self) -> str | None:
         with self.log.open("ab") as output:
             self._process = process = subprocess.Popen(
-                _java("kafka.Kafka", str(self._config)),
+                _java("kafka.Kafka", str(self._config), classes=self._classes),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -425,8 +442,9 @@ def _java_problem() -> str | None:
     return None
 
 
-def _java(*arguments: str) -> list[str]:
-    return [shutil.which("java") or "java", *_JAVA_OPTIONS, "-cp", f"{jars()}/*", *arguments]
+def _java(*arguments: str, classes: Path | None = None) -> list[str]:
+    path = os.pathsep.join(map(str, [f"{jars()}/*", *([classes] if classes else [])]))
+    return [shutil.which("java") or "java", *_JAVA_OPTIONS, "-cp", path, *arguments]
 
 
 def _two_ports() -> tuple[int, int]:
