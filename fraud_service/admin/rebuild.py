@@ -78,7 +78,8 @@ def rebuild(
         sources = [name for name in (topics.models, topics.labels, topics.transactions) if name is not None]
         spans = {name: reader.offset_ranges(name) for name in sources}
         on_size(sum(span.end - span.begin for span in spans[topics.transactions].values()))
-        keeps_partitions = len(spans[topics.transactions]) == target.partitions
+        partitions = stack.enter_context(TopicReader(target, NAME)).offset_ranges(names.transactions)
+        keeps_partitions = spans[topics.transactions].keys() == partitions.keys()
         producer = stack.enter_context(HistoryProducer(target))
         pacer = stack.enter_context(EventTimePacer(target, schedule))
         for entry in _in_order(source, spans, stack):

@@ -119,7 +119,9 @@ def check(bootstrap: options.Bootstrap = None) -> None:
     from fraud_service.kafka import clients, topics
 
     chosen = settings.load(bootstrap_servers=bootstrap)
-    found = topics.findings(clients.admin(chosen), topics.topic_specs(chosen), chosen.replication_factor)
+    admin, specs = clients.admin(chosen), topics.topic_specs(chosen)
+    found = topics.findings(admin, specs, chosen.replication_factor)
     say(*(found or ["all topics are as they should be"]))
+    say(*(f"note: {note}" for note in topics.notes(admin, specs, chosen.replication_factor)))
     if found:
         raise typer.Exit(1)

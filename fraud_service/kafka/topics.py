@@ -38,6 +38,7 @@ PARTITIONS_ADDED: Final = (
     "topics and create them again with FRAUD_PARTITIONS. Otherwise stop the producers and rebuild the service on new "
     "topics with `fraud-service recover`, which sends every record to the partition of its card"
 )
+JOINED: Final = frozenset({"transactions", "labels", "scores", "scorer_state", "learner_state"})  # by card
 STORE: Final = "default"  # Quix's name for the store of stateful functions, a part of the changelog's name
 LEADER_POLL_S: Final = 0.05
 
@@ -84,6 +85,20 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         ),
         TopicSpec("alerts", names.alerts, "card_id", "flagged transactions, with CloudEvents headers", partitions),
         TopicSpec("labelled", names.labelled, "merchant_id", "labelled examples", partitions, retention_ms=AUDIT_MS),
+        *_broadcasts(settings),
+        TopicSpec(
+            "dead_letters", names.dead_letters, "as the source", "rejected records, reason in headers", partitions,
+            retention_ms=AUDIT_MS,
+        ),
+        _changelog("scorer_state", settings.scorer_group, names.transactions, "profiles of cards", partitions),
+        _changelog("learner_state", settings.learner_group, names.scores, "label join, risk and progress", partitions),
+    ]  # fmt: skip
+
+
+def _broadcasts(settings: Settings) -> list[TopicSpec]:
+    """Return the topics that every scorer reads as a whole: one partition each."""
+    names = settings.topics
+    return [
         TopicSpec(
             "snapshots", names.snapshots, "version", "online model, weight, risk digest", 1, retention_ms=AUDIT_MS
         ),
@@ -110,13 +125,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             # producer's timestamp, a backdated row could make the broker remove the row before it at once.
             extra={"min.compaction.lag.ms": str(7 * DAY_MS), **ON_APPEND},
         ),
-        TopicSpec(
-            "dead_letters", names.dead_letters, "as the source", "rejected records, reason in headers", partitions,
-            retention_ms=AUDIT_MS,
-        ),
-        _changelog("scorer_state", settings.scorer_group, names.transactions, "profiles of cards", partitions),
-        _changelog("learner_state", settings.learner_group, names.scores, "label join, risk and progress", partitions),
-    ]  # fmt: skip
+    ]
 
 
 def _changelog(role: str, group: str, source: str, content: str, partitions: int) -> TopicSpec:
@@ -130,6 +139,7 @@ def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list
     missing = [spec for spec in specs if spec.name not in existing]
     if not missing:
         return []
+    _require_same_partitions(existing, specs, missing)
     wanted = [
         NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=replication, config=spec.config())
         for spec in missing
@@ -145,6 +155,18 @@ def create(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list
     if refused:
         raise PreflightError("; ".join(refused.values()))
     return list(created)
+
+
+def _require_same_partitions(existing: dict[str, Any], specs: list[TopicSpec], missing: list[TopicSpec]) -> None:
+    """Refuse to add a topic with another number of partitions to those that it is joined with."""
+    wanted = next((spec.partitions for spec in missing if spec.role in JOINED), None)
+    for spec in specs:
+        count = len(existing[spec.name].partitions) if spec.name in existing else wanted
+        if wanted is not None and spec.role in JOINED and count != wanted:
+            raise PreflightError(
+                f"topic {spec.name} has {count} partitions, FRAUD_PARTITIONS is {wanted}, and topics that are joined "
+                f"by card need equally many: set FRAUD_PARTITIONS={count}. Nothing was created"
+            )
 
 
 def _refusal(spec: TopicSpec, error: KafkaError) -> str:
@@ -210,17 +232,48 @@ def findings(admin: AdminClient, specs: list[TopicSpec], replication: int | None
     missing = [spec.name for spec in specs if spec.name not in existing]
     found = [f"topic {name} is missing: run `fraud-service topics create`" for name in missing]
     present = [spec for spec in specs if spec.name in existing]
+    replicas = {
+        spec.name: min(len(partition.replicas) for partition in existing[spec.name].partitions.values())
+        for spec in present
+    }
     for spec in present:
         count = len(existing[spec.name].partitions)
         if spec.partitions == 1 and count != 1:
             found.append(f"topic {spec.name} has {count} partitions, it needs exactly 1: delete and create it again")
-        replicas = min(len(partition.replicas) for partition in existing[spec.name].partitions.values())
-        if replication is not None and replicas < replication:
+        if replication is not None and replicas[spec.name] < replication:
             found.append(
-                f"topic {spec.name} has {replicas} replicas, FRAUD_REPLICATION_FACTOR is {replication}: reassign it"
+                f"topic {spec.name} has {replicas[spec.name]} replicas, FRAUD_REPLICATION_FACTOR is {replication}: "
+                "reassign it"
             )
-    found += _copartitioning(present, {spec.name: len(existing[spec.name].partitions) for spec in present})
-    found += _policies(admin, present, is_thorough=replication is not None)
+    counts = {spec.role: len(existing[spec.name].partitions) for spec in present}
+    found += _copartitioning(present, counts)
+    if replication is not None and counts.get("alerts") != counts.get("transactions", counts.get("alerts")):
+        found.append(
+            f"the topic of alerts has {counts.get('alerts', 0)} partitions, that of transactions "
+            f"{counts['transactions']}: `verify` needs equally many. Add partitions to the topic of alerts, or delete "
+            "and create it again"
+        )
+    return found + _policies(admin, present, replicas, is_thorough=replication is not None)
+
+
+def notes(admin: AdminClient, specs: list[TopicSpec], replication: int) -> list[str]:
+    """Return a sentence for each difference with which the service works, but that may not be meant."""
+    cluster = admin.list_topics(timeout=REQUEST_TIMEOUT_S)
+    present = [(spec, cluster.topics[spec.name].partitions) for spec in specs if spec.name in cluster.topics]
+    others = [(spec.partitions, len(found)) for spec, found in present if spec.role in JOINED]
+    found = []
+    if others and len(set(others)) == 1 and others[0][0] != others[0][1]:
+        wanted, count = others[0]
+        found.append(
+            f"inputs, scores and changelogs have {count} partitions, and FRAUD_PARTITIONS is {wanted}: the service "
+            f"uses all {count}. Set FRAUD_PARTITIONS={count}, so that `topics create` makes missing topics alike"
+        )
+    single = [spec.name for spec, found in present if min(len(one.replicas) for one in found.values()) == 1]
+    if single and replication == 1 and len(cluster.brokers) > 1:
+        found.append(
+            f"{len(single)} topics have a single replica on a cluster of {len(cluster.brokers)} brokers, so a broken "
+            f"disk loses records: set FRAUD_REPLICATION_FACTOR={min(len(cluster.brokers), 3)}, and reassign them"
+        )
     return found
 
 
@@ -230,22 +283,21 @@ def require_inputs(settings: Settings) -> None:
     wanted = {settings.topics.transactions, settings.topics.labels}
     found = [f"topic {name} is missing: run `fraud-service topics create`" for name in sorted(wanted - set(existing))]
     present = [spec for spec in specs if spec.name in existing]
-    found += _copartitioning(present, {spec.name: len(existing[spec.name].partitions) for spec in present})
+    found += _copartitioning(present, {spec.role: len(existing[spec.name].partitions) for spec in present})
     if found:
         raise PreflightError("; ".join(found))
 
 
 def _copartitioning(specs: list[TopicSpec], counts: dict[str, int]) -> list[str]:
     """Check that transactions, labels, scores and both changelogs have equally many partitions: they are joined."""
-    together = {"transactions", "labels", "scores", "scorer_state", "learner_state"}
-    joined = {spec.name: counts[spec.name] for spec in specs if spec.role in together}
+    joined = {spec.name: counts[spec.role] for spec in specs if spec.role in JOINED}
     if len(set(joined.values())) <= 1:
         return []
     listed = ", ".join(f"{name} has {count}" for name, count in joined.items())
     return [f"topics that are joined by card need equally many partitions, but {listed}. {PARTITIONS_ADDED}"]
 
 
-def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) -> list[str]:
+def _policies(admin: AdminClient, specs: list[TopicSpec], replicas: dict[str, int], *, is_thorough: bool) -> list[str]:
     resources = {spec.name: ConfigResource(ResourceType.TOPIC, spec.name) for spec in specs}
     if not resources:
         return []
@@ -253,6 +305,12 @@ def _policies(admin: AdminClient, specs: list[TopicSpec], *, is_thorough: bool) 
     actual = {resource.name: future.result() for resource, future in futures.items()}
     found = []
     for spec in specs:
+        minimum = actual[spec.name].get("min.insync.replicas")
+        if minimum is not None and int(minimum.value) > replicas[spec.name]:
+            found.append(
+                f"topic {spec.name} has {replicas[spec.name]} replicas and min.insync.replicas={minimum.value}, so no "
+                "record can be written: reassign it with more replicas, or lower that setting"
+            )
         is_kept_forever = spec.cleanup == "delete" and spec.retention_ms == FOREVER
         compared = ESSENTIAL | RETENTION if is_kept_forever else ESSENTIAL
         for name, wanted in spec.config().items():

@@ -74,7 +74,11 @@ COMMANDS = {
     "models list": {"fraud_service.admin.models.model_statuses": [ModelStatus(HOSTILE, 0, HOSTILE, is_active=True)]},
     "models list --json": {"fraud_service.admin.models.model_statuses": [ModelStatus(HOSTILE, 0, HOSTILE,
     is_active=True)]},
-    "topics check": {"fraud_service.kafka.topics.findings": [HOSTILE], "fraud_service.kafka.clients.admin": None},
+    "topics check": {
+        "fraud_service.kafka.topics.findings": [HOSTILE],
+        "fraud_service.kafka.topics.notes": [HOSTILE],
+        "fraud_service.kafka.clients.admin": None,
+    },
     "topics create": {"fraud_service.kafka.topics.create": [HOSTILE], "fraud_service.kafka.clients.admin": None},
     "sign": {"fraud_service.admin.resign.re_sign": [HOSTILE]},
     "reset g": {"fraud_service.admin.reset.reset": [HOSTILE]},

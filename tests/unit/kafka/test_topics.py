@@ -18,18 +18,24 @@ TABLE = topics.topic_specs(Settings())
 
 
 class Admin:
-    """A cluster with all topics as the table has them, but for some settings."""
+    """A cluster with all topics as the table has them, but for some settings, and other numbers of partitions."""
 
-    def __init__(self, role: str = "", **other: str) -> None:
+    def __init__(
+        self, role: str = "", counts: dict[str, int] | None = None, brokers: int = 1, replicas: int = 1, **other: str
+    ) -> None:
         self._configs = {spec.name: spec.config() | (other if spec.role == role else {}) for spec in TABLE}
+        self._counts = {spec.name: (counts or {}).get(spec.role, spec.partitions) for spec in TABLE}
+        self._brokers, self._replicas = brokers, replicas
 
     def list_topics(self, timeout: float) -> SimpleNamespace:
-        partition = SimpleNamespace(replicas=[1], leader=1)
+        partition = SimpleNamespace(replicas=[*range(self._replicas)], leader=1)
         return SimpleNamespace(
+            brokers=dict.fromkeys(range(self._brokers)),
             topics={
-                spec.name: SimpleNamespace(partitions=dict.fromkeys(range(spec.partitions), partition))
-                for spec in TABLE
-            }
+                name: SimpleNamespace(partitions=dict.fromkeys(range(count), partition))
+                for name, count in self._counts.items()
+                if count
+            },
         )
 
     def describe_configs(self, resources, request_timeout: float) -> dict:
@@ -142,3 +148,46 @@ def test_added_partitions_are_named_with_the_way_out():
     (found,) = topics.findings(admin, TABLE)
     assert "payments.fraud-labels.v1 has 6" in found
     assert "fraud-service recover" in found
+
+
+EQUAL = dict.fromkeys(topics.JOINED, 6)
+
+
+def test_another_number_of_partitions_than_the_setting_is_a_note_with_the_fix():
+    cluster = Admin(counts={**EQUAL, "alerts": 6})
+    assert topics.findings(cluster, TABLE, replication=1) == []
+    (note,) = topics.notes(cluster, TABLE, 1)
+    assert "have 6 partitions, and FRAUD_PARTITIONS is 4: the service uses all 6. Set FRAUD_PARTITIONS=6" in note
+    assert topics.notes(Admin(), TABLE, 1) == []
+
+
+def test_joined_topics_with_different_numbers_of_partitions_stop_the_start():
+    (found,) = topics.findings(Admin(counts={"labels": 6}), TABLE)
+    assert "topics that are joined by card need equally many partitions" in found
+    assert topics.notes(Admin(counts={"labels": 6}), TABLE, 1) == []
+
+
+def test_a_topic_of_alerts_with_other_partitions_is_found_but_does_not_stop_the_start():
+    cluster = Admin(counts={"alerts": 3})
+    assert topics.findings(cluster, TABLE) == []
+    (found,) = topics.findings(cluster, TABLE, replication=1)
+    assert "has 3 partitions, that of transactions 4: `verify` needs equally many" in found
+
+
+def test_missing_topics_are_not_created_with_other_partitions_than_those_they_are_joined_with():
+    cluster = Admin(counts={**EQUAL, "learner_state": 0})
+    with pytest.raises(PreflightError, match=r"FRAUD_PARTITIONS is 4, .* set FRAUD_PARTITIONS=6\. Nothing was created"):
+        topics.create(cluster, TABLE, 1)
+
+
+def test_a_topic_that_no_record_can_be_written_to_stops_the_start():
+    (found,) = topics.findings(Admin("scores", **{"min.insync.replicas": "2"}), TABLE)
+    assert "has 1 replicas and min.insync.replicas=2, so no record can be written" in found
+    assert topics.findings(Admin("scores", replicas=3, **{"min.insync.replicas": "2"}), TABLE) == []
+
+
+def test_single_replicas_on_a_cluster_of_several_brokers_are_a_note():
+    (note,) = topics.notes(Admin(brokers=3), TABLE, 1)
+    assert "a single replica on a cluster of 3 brokers" in note
+    assert "FRAUD_REPLICATION_FACTOR=3" in note
+    assert topics.notes(Admin(brokers=3, replicas=3), TABLE, 3) == []
