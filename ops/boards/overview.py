@@ -156,6 +156,28 @@ OVERVIEW: Final = Board(
                         Query("sum(rate(fraud_reused_transaction_ids_total{%}[$__rate_interval]))", "reused ids"),
                     ),
                 ),
+                Chart(
+                    "Faults of producers",
+                    "short",
+                    "Transactions in the time range that were outside the partition of their card, or whose entry mode "
+                    "has no known meaning. All should be 0.",
+                    (
+                        Query("sum(increase(fraud_misplaced_transactions_total{%}[$__range]))", "wrong partition"),
+                        Query("sum(increase(fraud_unknown_entry_modes_total{%}[$__range]))", "unknown entry mode"),
+                    ),
+                    limits=Limits(yellow=1, red=100),
+                ),
+                Chart(
+                    "Tokenizer",
+                    "reqps",
+                    "Messages that the tokenizer forwarded, by kind, and whether it replaced anything.",
+                    (
+                        Query(
+                            "sum by (kind, replaced) (rate(fraud_tokenized_total{%}[$__rate_interval]))",
+                            "{{kind}} replaced: {{replaced}}",
+                        ),
+                    ),
+                ),
             ),
         ),
     ),
