@@ -15,8 +15,8 @@ import structlog
 import typer
 
 from fraud_service.cli import admin, data, inspection, logging, models, service, verify
-from fraud_service.cli.output import say
-from fraud_service.domain.errors import ConfigurationError, FraudServiceError
+from fraud_service.cli.output import exit_code, say
+from fraud_service.domain.errors import FraudServiceError
 from fraud_service.security.card_data import mask_text
 
 log = structlog.get_logger(__name__)
@@ -52,8 +52,8 @@ def main() -> None:
     try:
         app()
     except FraudServiceError as error:
-        say(mask_text(f"{type(error).__name__}: {error}"), err=True)
-        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+        say(mask_text(str(error)), err=True)
+        sys.exit(exit_code(error))
     except Exception:
         log.exception("unexpected_error")
         sys.exit(1)

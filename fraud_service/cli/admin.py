@@ -13,7 +13,6 @@ import typer
 
 from fraud_service.cli import options
 from fraud_service.cli.output import say, say_json
-from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import MAX_EVENT_BYTES
 
@@ -51,7 +50,7 @@ def reset(
     """
     from fraud_service.admin import reset
 
-    _say_all(reset.reset(settings.load(bootstrap_servers=bootstrap), group, really=yes))
+    _say_all(reset.reset(options.connect(bootstrap), group, really=yes))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -72,8 +71,8 @@ def recover(
     from fraud_service.admin.rebuild import SourceTopics, rebuild
     from fraud_service.config import factories
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
-    there = settings.load(bootstrap_servers=source or bootstrap)
+    chosen = options.connect(bootstrap)
+    there = chosen if source is None else options.connect(source)
     lost = SourceTopics(transactions, labels, models)
     with options.ProgressCounter("transactions") as counter:
         found = rebuild(there, lost, chosen, factories.learning_schedule(chosen), counter.set_total, counter.advance)
@@ -92,7 +91,7 @@ def repartition(
     """Move a stopped service to more partitions, with its card profiles and its learner state."""
     from fraud_service.admin import repartition
 
-    old = settings.load(bootstrap_servers=bootstrap)
+    old = options.connect(bootstrap)
     names = old.topics.model_copy(update={"transactions": transactions, "labels": labels, "scores": scores})
     new = old.model_copy(update={"partitions": partitions, "topics": names})
     _say_all(repartition.repartition(old, new, really=yes))
@@ -113,7 +112,7 @@ def erase(
     if not cards and idle is None:
         raise ConfigurationError("nothing to erase: name cards with --card, or a time with --idle, as in --idle 400d")
     before = 0 if idle is None else int(time.time() * 1000) - options.duration_ms(idle, "--idle", least="1d")
-    _say_all(erase.erase(settings.load(bootstrap_servers=bootstrap), frozenset(cards), before, really=yes))
+    _say_all(erase.erase(options.connect(bootstrap), frozenset(cards), before, really=yes))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -133,7 +132,7 @@ def sign(
     """
     from fraud_service.admin import resign
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
+    chosen = options.connect(bootstrap)
     _say_all(resign.re_sign(chosen, unsigned=unsigned, unbound=unbound, really=yes))
 
 
@@ -155,7 +154,7 @@ def list_letters(
     from fraud_service.kafka.dead_letters import find_dead_letters
 
     wanted = _filter(reason, topic, since, partition)
-    for found in find_dead_letters(settings.load(bootstrap_servers=bootstrap), wanted, with_content=False):
+    for found in find_dead_letters(options.connect(bootstrap), wanted, with_content=False):
         if as_json:
             say_json(json.dumps(found.row()))
         else:
@@ -174,7 +173,7 @@ def show(
     """Print one dead letter: headers, key and value. Bytes that are not text are escaped."""
     from fraud_service.kafka.dead_letters import read_one
 
-    found = read_one(settings.load(bootstrap_servers=bootstrap), partition, offset)
+    found = read_one(options.connect(bootstrap), partition, offset)
     if raw:
         _write_raw(found.entry.value or b"")
         return
@@ -220,9 +219,9 @@ def redrive(
     from fraud_service.admin.redrive import redrive as send
     from fraud_service.kafka.dead_letters import find_dead_letters
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
     wanted = _filter(reason, topic, since, partition, offset)
     value = None if value_from is None else options.read_file(value_from, MAX_EVENT_BYTES)
+    chosen = options.connect(bootstrap)
     how = RedriveOptions(value, unproved)
     checks = send(chosen, wanted, how) if yes else check_letters(chosen, find_dead_letters(chosen, wanted), how)
     counts = Counter(_say_check(check, is_dry=not yes) for check in checks)

@@ -106,10 +106,11 @@ def feed(
 def _require_acceptable(history: History, chosen: Settings) -> None:
     """Check, before the first record is sent, that there are rows, the input topics, and no row to be refused."""
     from fraud_service.admin import feed_checks
-    from fraud_service.kafka import topics
+    from fraud_service.kafka import clients, topics
 
     if not len(history):
         raise ConfigurationError("no transaction is left to send: check --from, --to and the file")
+    clients.require_connection(chosen)
     topics.require_inputs(chosen)
     feed_checks.require_accepted(history, chosen)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from fraud_service.domain.text import visible
 from fraud_service.security.card_data import mask_text
 
+CLIENT_LOG: Final = "librdkafka"  # the logger of all clients, see `fraud_service.kafka.clients`
 
-def configure(level: str) -> None:
+
+def configure(level: str = "info") -> None:
     """Log to stderr as JSON, records of libraries included, with card data masked."""
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
@@ -33,6 +35,7 @@ def configure(level: str) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger(CLIENT_LOG).setLevel(logging.NOTSET)
     logging.captureWarnings(capture=True)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -58,6 +61,7 @@ def configure_for_people() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_ForPeople())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger(CLIENT_LOG).setLevel(logging.CRITICAL)  # the error of the command says the same in a sentence
 
 
 class _ForPeople(logging.Formatter):

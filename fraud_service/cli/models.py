@@ -145,7 +145,7 @@ def refit(
     from fraud_service.admin import refit as run
     from fraud_service.training.refit import evaluate_challenger, shortage
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
+    chosen = options.connect(bootstrap, needs_keys=True)
     champion = run.champion(chosen)
     if file is None:
         with options.ProgressCounter("labelled examples") as counter:
@@ -175,7 +175,7 @@ def list_models(as_json: options.AsJson = False, bootstrap: options.Bootstrap = 
     """List the model that processes start with and all promoted models. `*` marks the active one."""
     from fraud_service.admin import models
 
-    found = models.model_statuses(settings.load(bootstrap_servers=bootstrap))
+    found = models.model_statuses(options.connect(bootstrap, needs_keys=True))
     if as_json:
         say_json(json.dumps([msgspec.structs.asdict(one) for one in found], indent=2))
         return
@@ -192,7 +192,7 @@ def promote(folder: options.ModelFolder, bootstrap: options.Bootstrap = None) ->
     from fraud_service.models import artifact
 
     model = artifact.read(artifact.find_folder(folder))
-    models.promote(settings.load(bootstrap_servers=bootstrap), model)
+    models.promote(options.connect(bootstrap, needs_keys=True), model)
     say(f"promoted: {model.manifest.version}")
 
 
@@ -203,7 +203,7 @@ def rollback(
     """Promote an earlier model again. It is active from the next snapshot on."""
     from fraud_service.admin import models
 
-    models.roll_back(settings.load(bootstrap_servers=bootstrap), version)
+    models.roll_back(options.connect(bootstrap, needs_keys=True), version)
     say(f"promoted: {version}")
 
 
@@ -233,5 +233,5 @@ def on(bootstrap: options.Bootstrap = None) -> None:
 def _switch(bootstrap: str | None, *, online: bool) -> None:
     from fraud_service.admin import models
 
-    models.switch_online_model(settings.load(bootstrap_servers=bootstrap), online=online)
+    models.switch_online_model(options.connect(bootstrap, needs_keys=True), online=online)
     say(f"the online model is {'on' if online else 'off'}")

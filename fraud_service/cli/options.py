@@ -6,15 +6,19 @@ import re
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fraud_service.config import settings
 from fraud_service.config.duration import PATTERN, parse_duration, to_ms
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
 from fraud_service.domain.events import instant
+
+if TYPE_CHECKING:
+    from fraud_service.config.settings import Settings
 
 MAX_FILE_BYTES: Final = 1 << 28  # of a file that a command reads whole
 PROGRESS_STEP_S: Final = 0.1
@@ -52,6 +56,18 @@ LabelDelay = Annotated[
         help="Time from transaction to label, for rows that do not say when their label became known.",
     ),
 ]
+
+
+def connect(bootstrap: str | None, *, needs_keys: bool = False, **overrides: object) -> Settings:
+    """Load the settings, and check that the brokers answer. With `needs_keys`, check the signing keys first."""
+    from fraud_service.config.keyring import load_keyring
+    from fraud_service.kafka.clients import require_connection
+
+    chosen = settings.load(bootstrap_servers=bootstrap, **overrides)
+    if needs_keys:
+        load_keyring(chosen)
+    require_connection(chosen)
+    return chosen
 
 
 def duration_ms(text: str, option: str, least: str = "0s") -> int:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import typer
 
+from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.text import visible, visible_json
+
+if TYPE_CHECKING:
+    from fraud_service.domain.errors import FraudServiceError
+
+
+def exit_code(error: FraudServiceError) -> int:
+    """Return the exit code of a command that ended with an error: 2 for wrong settings or options, otherwise 1."""
+    return 2 if isinstance(error, ConfigurationError) else 1
 
 
 def say(*lines: str, err: bool = False) -> None:

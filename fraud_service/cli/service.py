@@ -7,13 +7,16 @@ import signal
 import sys
 from typing import Annotated, Literal
 
+import structlog
 import typer
 
 from fraud_service.cli import logging, options
-from fraud_service.cli.output import say, say_json
+from fraud_service.cli.output import exit_code, say, say_json
 from fraud_service.config import settings
+from fraud_service.domain.errors import FraudServiceError
 from fraud_service.domain.time import DAY
 
+log = structlog.get_logger(__name__)
 PANEL = "Run the service"
 
 app = typer.Typer()
@@ -39,13 +42,18 @@ def tokenize(bootstrap: options.Bootstrap = None) -> None:
 
 
 def _run(role: Literal["score", "learn", "tokenize"], bootstrap: str | None) -> None:
-    chosen = settings.load(bootstrap_servers=bootstrap)
-    logging.configure(chosen.log_level)  # before the import of Quix, so that warnings of its libraries are JSON too
-    from fraud_service import service
+    logging.configure()
+    try:
+        chosen = settings.load(bootstrap_servers=bootstrap)
+        logging.configure(chosen.log_level)  # before the import of Quix, so that warnings of its libraries are JSON too
+        from fraud_service import service
 
-    # SIGTERM before Quix has its own handler: end with 0.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    {"score": service.run_scorer, "learn": service.run_learner, "tokenize": service.run_tokenizer}[role](chosen)
+        # SIGTERM before Quix has its own handler: end with 0.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        {"score": service.run_scorer, "learn": service.run_learner, "tokenize": service.run_tokenizer}[role](chosen)
+    except FraudServiceError as error:
+        log.error("service_ended", reason=str(error))  # noqa: TRY400 - the reason is a sentence, no traceback
+        raise typer.Exit(exit_code(error)) from None
 
 
 @app.command(rich_help_panel=PANEL)
@@ -108,7 +116,7 @@ def create(bootstrap: options.Bootstrap = None) -> None:
     """Create the topics that are missing, changelogs included."""
     from fraud_service.kafka import clients, topics
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
+    chosen = options.connect(bootstrap)
     created = topics.create(clients.admin(chosen), topics.topic_specs(chosen), chosen.replication_factor)
     say(*([f"created {name}" for name in created] or ["nothing to create"]))
 
@@ -118,7 +126,7 @@ def check(bootstrap: options.Bootstrap = None) -> None:
     """Compare the topics of the cluster with what the service needs. Exits 1 when they differ."""
     from fraud_service.kafka import clients, topics
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
+    chosen = options.connect(bootstrap)
     admin, specs = clients.admin(chosen), topics.topic_specs(chosen)
     found = topics.findings(admin, specs, chosen.replication_factor)
     say(*(found or ["all topics are as they should be"]))

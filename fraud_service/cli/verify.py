@@ -12,7 +12,6 @@ import typer
 
 from fraud_service.cli import options
 from fraud_service.cli.output import say, say_json, to_json
-from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def verify(
     from fraud_service.verification.verify import VerifyOptions
     from fraud_service.verification.verify import verify as run
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
+    chosen = options.connect(bootstrap)
     checks = VerifyOptions(None if since is None else options.instant_ms(since, "--since"), state, volume, replay)
     with options.ProgressCounter("records") as counter:
         report = run(chosen, checks, on_size=counter.set_total, progress=counter.advance)
@@ -98,11 +97,9 @@ def replay(
 
     for path in (json_out, report):
         options.require_folder(path)
-    chosen = settings.load(
-        bootstrap_servers=bootstrap, review_threshold=review_threshold, decline_threshold=decline_threshold
-    )
     is_what_if = (models, version, review_threshold, decline_threshold) != (None, None, None, None)
     _require_one_purpose(report, resume, is_what_if=is_what_if)
+    chosen = options.connect(bootstrap, review_threshold=review_threshold, decline_threshold=decline_threshold)
     asked = replay.plan(chosen, _time_range(start, end), _numbers(partitions))
     kept = replay.ResumeFolder(resume)
     asked = kept.plan(asked)
@@ -184,7 +181,7 @@ def explain(
     from fraud_service.verification import explain as run
 
     options.require_folder(html)
-    chosen = settings.load(bootstrap_servers=bootstrap)
+    chosen = options.connect(bootstrap)
     case = run.explain(chosen, transaction_id, card, None if at is None else options.instant_ms(at, "--at"), payment)
     if html is not None:
         html.write_text(case_report.html(case), encoding="utf-8")
@@ -205,7 +202,7 @@ def state(
 
     if (card is None) == (merchant is None):
         raise ConfigurationError("state: give either --card or --merchant")
-    chosen, moment = settings.load(bootstrap_servers=bootstrap), options.instant_ms(at, "--at")
+    chosen, moment = options.connect(bootstrap), options.instant_ms(at, "--at")
     if card is not None:
         say_json(to_json(time_travel.profile_at(chosen, card, moment)))
     elif merchant is not None:
@@ -232,7 +229,7 @@ def list_snapshots(as_json: options.AsJson = False, bootstrap: options.Bootstrap
     """List the snapshots on the topic, and whether the risk rows on their topic match their digests."""
     from fraud_service.verification import snapshots
 
-    rows = snapshots.list_snapshots(settings.load(bootstrap_servers=bootstrap))
+    rows = snapshots.list_snapshots(options.connect(bootstrap))
     if as_json:
         say_json(to_json(rows))
         return
@@ -248,7 +245,7 @@ def show(version: str, bootstrap: options.Bootstrap = None) -> None:
     """Print one snapshot, with its strongest weights."""
     from fraud_service.verification import snapshots
 
-    say_json(to_json(snapshots.show(settings.load(bootstrap_servers=bootstrap), version)))
+    say_json(to_json(snapshots.show(options.connect(bootstrap), version)))
 
 
 @snapshots_app.command()
@@ -256,7 +253,7 @@ def diff(before: str, after: str, bootstrap: options.Bootstrap = None) -> None:
     """Print what changed from one snapshot to another."""
     from fraud_service.verification import snapshots
 
-    say_json(to_json(snapshots.compare(settings.load(bootstrap_servers=bootstrap), before, after)))
+    say_json(to_json(snapshots.compare(options.connect(bootstrap), before, after)))
 
 
 @snapshots_app.command()
@@ -267,7 +264,7 @@ def rebuild(
     """Train on the labelled examples again, from the first, and compare every digest. Exits 1 when one differs."""
     from fraud_service.verification import snapshots
 
-    chosen = settings.load(bootstrap_servers=bootstrap)
+    chosen = options.connect(bootstrap)
     with options.ProgressCounter("snapshots") as counter:
         proof = snapshots.rebuild(chosen, version, lambda _: counter.advance())
     say_json(to_json(proof))

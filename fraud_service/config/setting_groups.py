@@ -31,8 +31,16 @@ def _not_empty(value: object) -> object:
 
 EventTime = Annotated[Duration, Field(le=MAX_DURATION)]
 Share = Annotated[float, Field(ge=0, le=1)]
-TopicName = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
-GroupName = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]  # part of topics and paths
+TOPIC_PATTERN: Final = r"^[A-Za-z0-9._-]+$"
+GROUP_PATTERN: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"  # part of topics and paths
+DEPLOYMENT_PATTERN: Final = r"^[!-~]{1,200}$"
+PATTERNS: Final = {  # in words
+    TOPIC_PATTERN: "ASCII letters, digits and . _ -",
+    GROUP_PATTERN: "ASCII letters, digits and . _ -, with no dot at the beginning",
+    DEPLOYMENT_PATTERN: "1 to 200 ASCII letters, digits and signs, without spaces",
+}
+TopicName = Annotated[str, Field(min_length=1, max_length=249, pattern=TOPIC_PATTERN)]
+GroupName = Annotated[str, Field(max_length=200, pattern=GROUP_PATTERN)]
 NamedPath = Annotated[Path, BeforeValidator(_not_empty)]
 
 
@@ -259,7 +267,7 @@ class KeySettings(_Group):
     )
     deployment: str | None = Field(
         None,
-        pattern=r"^[!-~]{1,200}$",
+        pattern=DEPLOYMENT_PATTERN,
         description="name of this deployment, for example production/fraud. It is part of every signature, so that "
         "records of another deployment are rejected. Required with FRAUD_SIGNING_KEY_DIR",
     )

@@ -18,6 +18,7 @@ from pydantic_settings import SettingsError
 from fraud_service.config.duration import format_duration
 from fraud_service.config.kafka_options import require_allowed
 from fraud_service.config.setting_groups import (
+    PATTERNS,
     PREFIX,
     DecisionSettings,
     HttpSettings,
@@ -46,6 +47,23 @@ DEFAULT_TEXTS: Final = {  # how the docs show defaults that are computed at the 
 }
 
 PYTHON_DURATION: Final = re.compile(r"datetime\.timedelta\((\w+)=(\d+)\)")  # in messages of pydantic
+# What to write in place of a value, by the kind of error that pydantic reports; braces hold the bound it names.
+CORRECTIONS: Final = {
+    "bool_parsing": "write true or false",
+    "dict_type": 'write an object, {{"name": "text"}}',
+    "extra_forbidden": "there is no such topic",
+    "float_parsing": "write a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "write a whole number",
+    "int_parsing": "write a whole number",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "write {expected}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} character",
+    "string_type": "write text in quotes",
+}
 FALSE_TEXTS: Final = frozenset({"false", "f", "0"})  # what librdkafka accepts as false
 # librdkafka options, with the values that turn off the verification of brokers or of tokens.
 INSECURE_KAFKA_OPTIONS: Final = {
@@ -101,8 +119,9 @@ def _read_secrets(folder: Path) -> dict[str, str]:
     try:
         return {name.encode().decode(): content.decode() for name, content in read_secret_files(folder).items()}
     except (OSError, UnicodeError) as error:
+        problem = (error.strerror or "it cannot be read") if isinstance(error, OSError) else "it has other bytes"
         raise ConfigurationError(
-            f"{PREFIX}KAFKA_CONFIG_DIR={folder}: {type(error).__name__}: mount a folder of readable UTF-8 text files"
+            f"{PREFIX}KAFKA_CONFIG_DIR={folder}: {problem}: mount a folder of readable UTF-8 text files"
         ) from None
 
 
@@ -146,7 +165,7 @@ def _is_text(value: str) -> bool:
 
 def _message(error: object) -> str:
     details = dict(error)  # type: ignore[call-overload]
-    reason = str(details["msg"]).removeprefix("Value error, ")
+    reason = _correction(details)
     if not details["loc"]:
         return reason
     name = PREFIX + "__".join(str(part) for part in details["loc"]).upper()
@@ -155,5 +174,18 @@ def _message(error: object) -> str:
     value = details["input"]
     if isinstance(value, timedelta):  # out of bounds: show the text that the operator wrote
         value = os.environ.get(name, format_duration(value))
-    reason = PYTHON_DURATION.sub(lambda bound: format_duration(timedelta(**{bound[1]: int(bound[2])})), reason)
     return f"{name}={value!r}: {reason}"
+
+
+def _correction(details: Mapping[str, Any]) -> str:
+    """Return in words what to write instead of a value."""
+    context = details.get("ctx", {})
+    if details["type"] == "string_pattern_mismatch":
+        return f"use only {PATTERNS[context['pattern']]}"
+    known = CORRECTIONS.get(details["type"])
+    if known is None:
+        return str(details["msg"]).removeprefix("Value error, ")
+    bounds = {name: as_text(bound) for name, bound in context.items()}
+    return PYTHON_DURATION.sub(
+        lambda bound: format_duration(timedelta(**{bound[1]: int(bound[2])})), known.format(**bounds)
+    )

@@ -99,11 +99,10 @@ class DemoRun:
         settings = self._reach_kafka() if own_kafka else self._start_broker()
         if self._stop.is_set():
             return None
-        ours = setup.without_client_logs(settings)
-        created = topics.create(clients.admin(ours), topics.topic_specs(ours), ours.replication_factor)
+        created = topics.create(clients.admin(settings), topics.topic_specs(settings), settings.replication_factor)
         self._say(f"{len(created)} topics on {settings.bootstrap_servers}")
         history = self._simulate()
-        counts = self._stack.enter_context(TopicMonitor(ours))
+        counts = self._stack.enter_context(TopicMonitor(settings))
         services = self._start_services(settings)
         if not wait_until(lambda: self._stop.is_set() or counts.is_assigned(), ASSIGN_TIMEOUT_S, poll_s=0.0):
             raise setup.DemoError(f"no partitions of the output topics were assigned within {ASSIGN_TIMEOUT_S:.0f} s")
@@ -111,7 +110,7 @@ class DemoRun:
             return None
         self._say("scorer and learner are ready\n")
         truth = {event.transaction.transaction_id: bool(event.is_fraud) for event in history}
-        with HistoryFeeder(ours, history, self._plan.seconds) as feeder:
+        with HistoryFeeder(settings, history, self._plan.seconds) as feeder:
             view = screen.DemoView(self._plan, counts, feeder.producer, services, truth, settings.bootstrap_servers)
             Display(view, feeder, self._stop).show(self._console)
         return view
@@ -126,11 +125,10 @@ class DemoRun:
 
     def _reach_kafka(self) -> Settings:
         settings = setup.services_settings(self._base, self._plan, self._folder, None)
-        quiet = setup.without_client_logs(settings)
-        setup.require_reachable(quiet, self._stop)
+        clients.require_connection(settings)
         if not self._stop.is_set():
             # Registered before the first topic exists: a creation that fails half-way leaves some.
-            self._stack.callback(setup.delete_topics, quiet, self._say)
+            self._stack.callback(setup.delete_topics, settings, self._say)
             suffix = settings.scorer_group.rpartition(".")[2]
             self._say(f"names of topics and groups end in .{suffix}; the topics are deleted at the end")
         return settings

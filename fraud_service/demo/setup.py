@@ -108,11 +108,6 @@ def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str |
     )
 
 
-def without_client_logs(settings: Settings) -> Settings:
-    """Keep librdkafka in this process from writing to the terminal."""
-    return settings.model_copy(update={"kafka_config": {**settings.kafka_config, "log_level": "0"}})
-
-
 def environment(settings: Settings) -> dict[str, str]:
     """Write settings as the environment of a process, instead of the `FRAUD_…` variables of our own environment."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -182,20 +177,6 @@ class Service:
             return False  # the process does not listen yet
         finally:
             probe.close()
-
-
-def require_reachable(settings: Settings, stop: Event) -> None:
-    """Raise `DemoError` if the user's Kafka does not answer. Every client would wait for it much longer."""
-    admin = clients.admin(settings)  # the client must live until the answer is there
-    answer = admin.describe_cluster(request_timeout=REACH_TIMEOUT_S)
-    while not answer.done():
-        if stop.wait(POLL_S):
-            return
-    if answer.exception() is not None:
-        raise DemoError(
-            f"Kafka on {settings.bootstrap_servers} does not answer: {_reason(answer.exception())}. "
-            "Check address and network; FRAUD_KAFKA_CONFIG takes options for TLS and SASL"
-        )
 
 
 def delete_topics(settings: Settings, report: Callable[[str], None]) -> None:

@@ -7,9 +7,9 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
+from fraud_service.domain.complaints import VERSION_PATTERN, in_words
 from fraud_service.domain.errors import InvalidRecord
 
-ENUM_COMPLAINT: Final = "Invalid enum value"
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what msgspec raises for bad bytes
 
 EARLIEST: Final = 0
@@ -18,7 +18,7 @@ LATEST: Final = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instan
 # JSON numbers can have any length. Without a bound, code that formats a number as a float or date could crash.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Moment = Annotated[int, msgspec.Meta(ge=EARLIEST, le=LATEST)]  # epoch milliseconds
-ModelVersion = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,64}\Z")]  # appears in logs and metrics
+ModelVersion = Annotated[str, msgspec.Meta(pattern=VERSION_PATTERN)]  # appears in logs and metrics
 
 T = TypeVar("T")
 Decode = Callable[[bytes | None], T]  # raises `InvalidRecord` if the bytes are not such a record
@@ -41,7 +41,4 @@ def decode(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: 
     try:
         return decoder.decode(data)
     except UNREADABLE as error:
-        complaint = str(error)
-        if complaint.startswith(ENUM_COMPLAINT):  # the only complaint that quotes a value, at any length
-            complaint = f"{ENUM_COMPLAINT} - at {complaint.rpartition(' - at ')[2]}"
-        raise InvalidRecord(f"{what} cannot be read: {complaint}") from error
+        raise InvalidRecord(f"{what} cannot be read: {in_words(str(error))}") from error

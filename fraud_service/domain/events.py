@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar
 
 import msgspec
 
-from fraud_service.domain.codec import ENUM_COMPLAINT, LATEST, UNREADABLE
+from fraud_service.domain.codec import LATEST, UNREADABLE
+from fraud_service.domain.complaints import AMOUNT_PATTERN, CURRENCY_PATTERN, ENUM_COMPLAINT, in_words
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.text import has_hidden, is_plain, pattern
 from fraud_service.domain.time import FIRST_EVENT, UNITS, likely_unit
@@ -31,7 +32,7 @@ LOST_DIGITS: Final = re.compile(r"[+-]?[0-9]+([.,][0-9]+[eE][+-]?|[eE][+-])[0-9]
 
 VISIBLE: Final = {"pattern": pattern()}  # only for the published schema; `_decode_event` checks it faster
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128, extra_json_schema=VISIBLE)]
-Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}(?!\n)$", description="ISO 4217 alphabetic code")]
+Currency = Annotated[str, msgspec.Meta(pattern=CURRENCY_PATTERN, description="ISO 4217 alphabetic code")]
 Text = Annotated[str, msgspec.Meta(max_length=256, extra_json_schema=VISIBLE)]
 
 
@@ -160,7 +161,7 @@ WrittenInstant = (
     | Annotated[int, msgspec.Meta(description="epoch milliseconds", extra_json_schema=PLAUSIBLE)]
 )
 WrittenAmount = (
-    Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)?(?!\n)$", description="at least 0, cents are kept exactly")]
+    Annotated[str, msgspec.Meta(pattern=AMOUNT_PATTERN, description="at least 0, cents are kept exactly")]
     | Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
     | Annotated[float, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
 )
@@ -350,14 +351,14 @@ def _decode_event(decoder: msgspec.json.Decoder[M], value: bytes | None) -> M:
         text = getattr(message, field, None)
         if text is not None and (LOST_DIGITS.fullmatch(text) or (text in ABSENT and field in IDENTIFIERS)):
             problem = "stands for no value" if text in ABSENT else "is a number with an exponent, so digits are lost"
-            raise InvalidEvent(DeadLetterReason.INVALID_FIELD, f"`$.{field}` {problem}")
+            raise InvalidEvent(DeadLetterReason.INVALID_FIELD, f"`{field}` {problem}")
     if is_plain(value or b""):
         return message
     for field in message.__struct_fields__:
         text = getattr(message, field)
         if isinstance(text, str) and has_hidden(text):
             raise InvalidEvent(
-                DeadLetterReason.INVALID_FIELD, f"`$.{field}` has a control, bidirectional or invisible character"
+                DeadLetterReason.INVALID_FIELD, f"`{field}` has a control, bidirectional or invisible character"
             )
     return message
 
@@ -389,8 +390,8 @@ def _invalid(complaint: str, value: bytes) -> InvalidEvent:
     for mark, reason in _COMPLAINTS.items():
         if mark in complaint:
             is_fraction = reason is DeadLetterReason.INVALID_TIMESTAMP and "got `float`" in complaint
-            return InvalidEvent(reason, _fraction(value, mark.strip("`$.")) if is_fraction else complaint)
-    return InvalidEvent(DeadLetterReason.NOT_AN_OBJECT, complaint)
+            return InvalidEvent(reason, _fraction(value, mark.strip("`$.")) if is_fraction else in_words(complaint))
+    return InvalidEvent(DeadLetterReason.NOT_AN_OBJECT, in_words(complaint))
 
 
 def _fraction(value: bytes, field: str) -> str:

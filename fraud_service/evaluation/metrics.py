@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from fraud_service.domain.codec import UNREADABLE
+from fraud_service.domain.complaints import in_words
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.time import DAY
 from fraud_service.evaluation.ranking import average_precision, card_precision
@@ -134,7 +135,7 @@ def decode_result(data: bytes, name: str) -> Result:
     try:
         result = msgspec.json.decode(data, type=Result)
     except UNREADABLE as error:
-        raise ConfigurationError(f"{name}: not the --json of a backtest: {error}") from None
+        raise ConfigurationError(f"{name}: not the --json of a backtest: {in_words(str(error))}") from None
     if result.format != FORMAT:
         raise ConfigurationError(
             f"{name}: has format {result.format}, this version reads {FORMAT}: run the backtest again"

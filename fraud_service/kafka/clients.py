@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from fraud_service.domain.errors import ConfigurationError, PreflightError
+from fraud_service.domain.errors import ClusterUnavailable, ConfigurationError, PreflightError
 from fraud_service.kafka.partitioner import PARTITIONER
 from fraud_service.kafka.unreadable_batches import SkippingConsumer
 from fraud_service.kafka.waiting import wait_until
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
     from fraud_service.config.settings import Settings
     from fraud_service.domain.errors import FraudServiceError
+
+log = structlog.get_logger(__name__)
+# The clients log here. By default they would write lines of their own to stderr.
+CLIENT_LOG: Final = logging.getLogger("librdkafka")
 
 # Limits for what a consumer fetches ahead. Brokers count the stored bytes of a batch, and the client unpacks a whole
 # answer at once: with the default of one megabyte a partition, that can be a gigabyte. A larger batch still comes,
@@ -34,39 +41,82 @@ COMPRESSION: Final = {"compression.type": "gzip", "compression.level": 1}
 REQUEST_TIMEOUT_S: Final = 30.0
 PROBE_TIMEOUT_S: Final = 5.0  # short, because the client repeats the request
 PROBE_POLL_S: Final = 0.5
-CONNECT_TIMEOUT_S: Final = 10.0
-CONNECT_POLL_S: Final = 1.0
+REACH_TIMEOUT_S: Final = 2.5  # then we name the brokers that do not answer
+SILENCE_TIMEOUT_S: Final = 7.5  # more for brokers that keep silent; a slow one may still accept or reject us
+CONNECT_POLL_S: Final = 0.5
+UNREACHABLE: Final = (
+    "Check FRAUD_BOOTSTRAP_SERVERS or --bootstrap, and whether the security.protocol of FRAUD_KAFKA_CONFIG is the "
+    "protocol of that listener"
+)
+DECORATION: Final = re.compile(r"^\S+: | \(after .*\)$")  # what librdkafka adds to the cause of an error
 REJECTED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - librdkafka's own codes are public, named so
 # Rejections that librdkafka reports as a transport error, like an outage.
 REJECTED_TEXTS: Final = ("SSL alert number", "connecting to a PLAINTEXT broker listener")
 
 
-def check_connectivity(settings: Settings) -> None:
-    """Check that brokers accept our connection, before anything waits for them.
+class _Probe:
+    """Find out whether the brokers accept our connection."""
 
-    Returns after ten seconds without an answer, because an outage passes. A certificate, password or token that the
-    brokers reject does not pass, and a client that only waits would see it as an outage. So this raises
-    `PreflightError` when we reject the broker's certificate, or the broker rejects our identity.
-    """
-    errors: list[KafkaError] = []
-    client = _create(Producer, {**connection(settings), "error_cb": errors.append})
+    def __init__(self, settings: Settings) -> None:
+        self._bootstrap = settings.bootstrap_servers
+        self._errors: list[KafkaError] = []
+        self._client = _create(Producer, {**connection(settings), "error_cb": self._errors.append})
 
-    def has_answered() -> bool:
+    def has_answered(self) -> bool:
+        """Ask for an answer. Raises `PreflightError` when we reject the broker, or the broker rejects us."""
         try:
-            client.list_topics(timeout=CONNECT_POLL_S)
+            self._client.list_topics(timeout=CONNECT_POLL_S)
         except KafkaException:
-            client.poll(0)
+            self._client.poll(0)
         else:
             return True
-        for error in errors:
+        for error in self._errors:
             if error.code() in REJECTED or any(text in error.str() for text in REJECTED_TEXTS):
                 raise PreflightError(
-                    f"{settings.bootstrap_servers} rejects the connection: {error.str()}. Compare the ssl.… and sasl.… "
-                    "options of FRAUD_KAFKA_CONFIG and FRAUD_KAFKA_CONFIG_DIR with what the brokers require"
+                    f"{self._bootstrap} rejects the connection: {error.str()}. Compare the ssl.… and sasl.… options "
+                    "of FRAUD_KAFKA_CONFIG and FRAUD_KAFKA_CONFIG_DIR with what the brokers require"
                 )
         return False
 
-    wait_until(has_answered, CONNECT_TIMEOUT_S, poll_s=0.0)
+    @property
+    def is_refused(self) -> bool:
+        """Whether every address has failed, instead of keeping silent."""
+        return any(error.code() == KafkaError._ALL_BROKERS_DOWN for error in self._errors)  # noqa: SLF001 - librdkafka's own codes are public, named so
+
+    def problem(self) -> str:
+        """Return which address does not answer, and what the client says about it."""
+        causes = [error.str() for error in self._errors if error.code() != KafkaError._ALL_BROKERS_DOWN]  # noqa: SLF001 - the same
+        cause = f" ({DECORATION.sub('', causes[0])})" if causes else ""
+        return f"no Kafka broker answers at {self._bootstrap}{cause}. {UNREACHABLE}"
+
+
+def require_connection(settings: Settings) -> None:
+    """Raise `ClusterUnavailable`, which names the brokers, when no broker answers. For commands.
+
+    It takes 2.5 seconds when the connection fails, and ten when the brokers keep silent. Every client would wait much
+    longer. Raises `PreflightError` as `check_connectivity` does.
+    """
+    probe = _Probe(settings)
+    if wait_until(probe.has_answered, REACH_TIMEOUT_S, poll_s=0.0):
+        return
+    if not probe.is_refused:
+        log.warning("waiting_for_the_cluster", what=f"no Kafka broker has answered at {settings.bootstrap_servers} yet")
+        if wait_until(probe.has_answered, SILENCE_TIMEOUT_S, poll_s=0.0):
+            return
+    raise ClusterUnavailable(probe.problem())
+
+
+def check_connectivity(settings: Settings) -> None:
+    """Check that brokers accept our connection, before anything waits for them.
+
+    Logs the brokers that do not answer, and returns after ten seconds, because an outage passes. A certificate,
+    password or token that the brokers reject does not pass, and a client that only waits would see it as an outage. So
+    this raises `PreflightError` when we reject the broker's certificate, or the broker rejects our identity.
+    """
+    probe = _Probe(settings)
+    if not wait_until(probe.has_answered, REACH_TIMEOUT_S, poll_s=0.0):
+        log.warning("waiting_for_the_cluster", what=probe.problem())
+        wait_until(probe.has_answered, SILENCE_TIMEOUT_S, poll_s=0.0)
 
 
 def await_cluster(settings: Settings, heartbeat: Callable[[], None]) -> None:
@@ -84,7 +134,7 @@ def await_cluster(settings: Settings, heartbeat: Callable[[], None]) -> None:
 
 def connection(settings: Settings) -> dict[str, Any]:
     """Return the options with which every client reaches the cluster."""
-    return {**settings.kafka_config, "bootstrap.servers": settings.bootstrap_servers}
+    return {**settings.kafka_config, "bootstrap.servers": settings.bootstrap_servers, "logger": CLIENT_LOG}
 
 
 def admin(settings: Settings) -> AdminClient:

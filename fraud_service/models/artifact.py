@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from fraud_service.domain.codec import UNREADABLE, ModelVersion
+from fraud_service.domain.complaints import in_words
 from fraud_service.domain.errors import ModelError, RejectedRecord
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
@@ -129,7 +130,7 @@ def _require_signature(folder: Path, manifest: bytes, keyring: Keyring) -> None:
     except OSError as error:
         raise ModelError(f"{folder} is not signed ({SIGNATURE}: {error.strerror}): {fix}") from None
     except UNREADABLE as error:
-        raise ModelError(f"{folder / SIGNATURE} is not a signature: {error}; {fix}") from None
+        raise ModelError(f"{folder / SIGNATURE} is not a signature: {in_words(str(error))}; {fix}") from None
     except RejectedRecord as error:
         raise ModelError(f"{folder / SIGNATURE} is not valid ({error.reason}): {fix}") from None
 
@@ -157,7 +158,7 @@ def _unpacked(data: bytes) -> _Files:
     try:
         return msgspec.msgpack.decode(data, type=_Files)
     except UNREADABLE as error:
-        raise ModelError(f"a promoted model cannot be read: {error}") from None
+        raise ModelError(f"a promoted model cannot be read: {in_words(str(error))}") from None
 
 
 def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
@@ -175,7 +176,7 @@ def _verified(where: str, files: Mapping[str, bytes]) -> Artifact:
         require_consistent(trees)
     except (*UNREADABLE, ValueError) as error:
         raise ModelError(
-            f"{where}/{TREES} of {manifest.version} has invalid trees: {error}; train the model again"
+            f"{where}/{TREES} of {manifest.version} has invalid trees: {in_words(str(error))}; train the model again"
         ) from None
     leaves = count_leaves(trees)
     if manifest.leaves != leaves:
@@ -195,7 +196,9 @@ def _manifest(where: str, data: bytes) -> Manifest:
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except UNREADABLE as error:
-        raise ModelError(f"{where}/{MANIFEST} is not a manifest: {error}; train the model again") from None
+        raise ModelError(
+            f"{where}/{MANIFEST} is not a manifest: {in_words(str(error))}; train the model again"
+        ) from None
     if manifest.format != FORMAT:
         raise ModelError(
             f"{where} has format {manifest.format}, but this version reads {FORMAT}: train the model again"

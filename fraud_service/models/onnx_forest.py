@@ -126,7 +126,7 @@ class OnnxForest:
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"a promoted model cannot be loaded: {type(error).__name__}: {error}") from error
+            raise ModelError(f"a promoted model cannot be loaded: {error}") from error
 
     def untrained_online_model(self) -> OnlineModel:
         """Return the initial online model, which scores exactly as this model does."""

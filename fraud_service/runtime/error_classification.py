@@ -66,8 +66,8 @@ def classify_error(error: BaseException, name: str, is_name_in_use: Callable[...
     if ours is not None:
         return ours
     if codes & (waiting.TRANSIENT_CODES | LOST | FENCED) or isinstance(error, CheckpointProducerTimeout):
-        return ClusterUnavailable(f"the cluster was unavailable or too slow: {type(error).__name__}: {error}")
-    return FatalStreamError(f"the stream ended: {type(error).__name__}: {error}")
+        return ClusterUnavailable(f"the cluster was unavailable or too slow: {_text(error)}")
+    return FatalStreamError(f"the stream ended after an unforeseen error: {_text(error)}")
 
 
 class Membership(NamedTuple):
@@ -101,6 +101,11 @@ def is_instance_id_in_use(
     except KafkaException as error:
         log.warning("group_members_unknown", group=ours.group, reason=error.args[0].str())
         return False
+
+
+def _text(error: BaseException) -> str:
+    """Return what librdkafka says about an error, otherwise the text of the exception."""
+    return "; ".join(found.str() for found in _kafka_errors(error)) or str(error) or "it has no text"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from fraud_service.domain.codec import UNREADABLE
+from fraud_service.domain.complaints import in_words
 from fraud_service.domain.decision import Outcome
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.events import TEST_CURRENCY, facts
@@ -217,7 +218,7 @@ class CompletenessCheck:
             try:
                 record = _alerts.decode(entry.value or b"")
             except UNREADABLE as error:
-                self._findings.add(FindingKind.UNREADABLE, entry, f"an alert cannot be read: {error}")
+                self._findings.add(FindingKind.UNREADABLE, entry, f"an alert cannot be read: {in_words(str(error))}")
                 continue
             if entry.header(ALERT_ID) != alert_id(record.transaction):
                 self._findings.add(FindingKind.ALTERED, entry, "the id of the alert is not that of its transaction")

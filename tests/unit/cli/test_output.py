@@ -93,7 +93,8 @@ def is_safe(text: str) -> bool:
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run one command in this process, what it asks replaced: gives stdout and stderr."""
-    monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: Settings())
+    monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: Settings(allow_unsigned=True))
+    monkeypatch.setattr("fraud_service.kafka.clients.require_connection", lambda _: None)
 
     def main(command, **answers):
         for name, answer in answers.items():
@@ -148,7 +149,8 @@ except ValueError:
 
 
 def test_raw_bytes_of_a_dead_letter_are_written_to_a_file_but_not_to_a_terminal(monkeypatch, capfdbinary):
-    monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: Settings())
+    monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: Settings(allow_unsigned=True))
+    monkeypatch.setattr("fraud_service.kafka.clients.require_connection", lambda _: None)
     monkeypatch.setattr(LOOK, lambda *_, **__: [FOUND])
     monkeypatch.setattr(sys, "argv", ["fraud-service", "dead-letters", "show", "0", "3", "--raw"])
     for is_terminal, code, written in ((False, 0, FOUND.entry.value), (True, 2, b"")):

@@ -232,7 +232,7 @@ def test_secret_options_are_read_from_the_files_of_a_mounted_secret(environment,
 def test_unreadable_secret_files_stop_the_start_without_showing_their_content(environment, tmp_path):
     (tmp_path / "sasl.password").write_bytes(b"\xff" + SECRET.encode())
     said = complaint(environment, FRAUD_KAFKA_CONFIG_DIR=str(tmp_path))
-    assert said.startswith(f"FRAUD_KAFKA_CONFIG_DIR={tmp_path}: UnicodeDecodeError")
+    assert said.startswith(f"FRAUD_KAFKA_CONFIG_DIR={tmp_path}: it has other bytes: mount")
     assert SECRET not in said
     assert complaint(environment, FRAUD_KAFKA_CONFIG_DIR=str(tmp_path / "none")).startswith("FRAUD_KAFKA_CONFIG_DIR=")
 
@@ -421,4 +421,4 @@ def test_only_files_are_read_as_secrets(environment, tmp_path, make):
 
 
 def test_the_bound_of_a_duration_is_written_as_a_setting_would_be(environment):
-    assert "less than or equal to 36500d" in complaint(environment, FRAUD_LABEL_MATURITY="1000000d")
+    assert "must be at most 36500d" in complaint(environment, FRAUD_LABEL_MATURITY="1000000d")

@@ -16,7 +16,8 @@ def test_kafka_options_never_override_the_bootstrap_servers():
     settings = Settings(
         bootstrap_servers="right:9092", kafka_config={"bootstrap.servers": "wrong:9092", "client.id": "x"}
     )
-    assert connection(settings) == {"bootstrap.servers": "right:9092", "client.id": "x"}
+    options = {"bootstrap.servers": "right:9092", "client.id": "x", "logger": clients.CLIENT_LOG}
+    assert connection(settings) == options
 
 
 def all_options(monkeypatch, **chosen: str) -> list[dict]:
@@ -41,7 +42,7 @@ def test_outputs_have_a_compression_that_every_client_reads(monkeypatch):
 
 
 def test_an_option_of_the_user_replaces_our_default_in_every_client(monkeypatch):
-    ours = {name for options in all_options(monkeypatch) for name in options} - RESERVED.keys() - {"stats_cb"}
+    ours = {name for options in all_options(monkeypatch) for name in options} - RESERVED.keys() - {"stats_cb", "logger"}
     assert ours >= {"compression.type", "linger.ms", "fetch.wait.max.ms", "message.max.bytes"}
     for name in ours:
         assert all(options[name] == "7" for options in all_options(monkeypatch, **{name: "7"}))

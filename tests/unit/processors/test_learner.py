@@ -395,7 +395,7 @@ def test_the_detail_of_a_dead_score_does_not_repeat_a_card_number(loop):
     loop.tick()
     (letter,) = loop.on("dead_letters")
     assert letter.header["fraud-reason"] == DeadLetterReason.INVALID_RECORD
-    assert letter.header["fraud-detail"].endswith("cannot be read: Invalid enum value - at `$.outcome`")
+    assert letter.header["fraud-detail"].endswith("cannot be read: `outcome` has an unknown value")
     assert "4242424242424242" not in str(letter)
 
 

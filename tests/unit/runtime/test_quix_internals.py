@@ -303,7 +303,7 @@ def test_every_error_of_the_stream_becomes_an_error_of_the_service(app, monkeypa
         raise RuntimeError("the group has fenced this member")
 
     monkeypatch.setattr(Application, "run", fail)
-    with pytest.raises(FatalStreamError, match="RuntimeError: the group has fenced this member"):
+    with pytest.raises(FatalStreamError, match="unforeseen error: the group has fenced this member"):
         app.run_until_stopped()
 
 
