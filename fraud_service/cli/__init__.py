@@ -9,7 +9,8 @@ import gc
 import resource
 import sys
 from contextlib import suppress
-from typing import Final
+from importlib import metadata
+from typing import Annotated, Final
 
 import structlog
 import typer
@@ -39,8 +40,22 @@ GARBAGE_THRESHOLD: Final = 50_000
 OPEN_FILES: Final = 65_536
 
 
+def say_version(asked: bool) -> None:
+    """Print the versions of the service, Python and the Kafka client, and end."""
+    if asked:
+        from fraud_service.kafka.clients import librdkafka_version
+
+        python, client = sys.version.split()[0], librdkafka_version()
+        say(f"fraud-service {metadata.version('fraud-service')} (Python {python}, librdkafka {client})")
+        raise typer.Exit
+
+
 @app.callback()
-def begin() -> None:
+def begin(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Real-time fraud detection on Kafka."""
     logging.configure_for_people()
 

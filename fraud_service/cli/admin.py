@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -12,9 +13,10 @@ import msgspec
 import typer
 
 from fraud_service.cli import options
-from fraud_service.cli.output import say, say_json
+from fraud_service.cli.output import say, say_json, say_table
+from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import MAX_EVENT_BYTES
+from fraud_service.domain.events import MAX_EVENT_BYTES, DeadLetterReason, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +37,6 @@ Reason = Annotated[str | None, typer.Option(help="Only letters with this reason.
 Topic = Annotated[str | None, typer.Option(help="Only letters of records from this topic.")]
 Partition = Annotated[int | None, typer.Option(help="Only letters in this partition of the dead-letter topic.")]
 Offset = Annotated[int | None, typer.Option(help="Only the letter at this offset of --partition.")]
-ROW: Final = "{partition:>4} {offset:>9}  {reason:18} {source:44} {redriven!s:5}  {detail}"
 
 
 @app.command(rich_help_panel=PANEL)
@@ -150,15 +151,37 @@ def list_letters(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """List dead letters: partition, offset, reason, source, whether re-sent, and what was wrong."""
+    """List dead letters, with what was wrong. The totals by reason go to stderr."""
     from fraud_service.kafka.dead_letters import find_dead_letters
 
     wanted = _filter(reason, topic, since, partition)
-    for found in find_dead_letters(options.connect(bootstrap), wanted, with_content=False):
-        if as_json:
-            say_json(json.dumps(found.row()))
-        else:
-            say(ROW.format(**found.row()))
+    found = find_dead_letters(options.connect(bootstrap), wanted, with_content=False)
+    rows = [one.row() for one in found]
+    if as_json:
+        for row in rows:
+            say_json(json.dumps(row))
+        return
+    cells = [
+        (
+            row["partition"],
+            row["offset"],
+            _written(one.entry.timestamp),
+            row["reason"],
+            row["source"],
+            "yes" if row["redriven"] else "no",
+            row["detail"],
+        )
+        for one, row in zip(found, rows, strict=True)
+    ]
+    say_table(("partition", "offset", "written", "reason", "source", "sent again", "detail"), cells)
+    totals = Counter(str(row["reason"]) for row in rows).most_common()
+    listed = ", ".join(f"{number:,} {name}" for name, number in totals)
+    say(f"{len(rows):,} dead letters" + (f": {listed}" if listed else ""), err=True)
+
+
+def _written(timestamp: int) -> str:
+    """Return the time of a record; a forged one may be out of range."""
+    return rfc3339(timestamp) if 0 <= timestamp <= LATEST else "unknown"
 
 
 @letters_app.command()
@@ -236,6 +259,10 @@ def _filter(
 ) -> DeadLetterFilter:
     from fraud_service.kafka.dead_letters import DeadLetterFilter
 
+    if reason is not None and reason not in {*DeadLetterReason}:
+        near = get_close_matches(reason.lower(), DeadLetterReason, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigurationError(f"--reason {reason}: {hint}The reasons are {', '.join(DeadLetterReason)}")
     since_ms = None if since is None else options.instant_ms(since, "--since")
     return DeadLetterFilter(reason, topic, since_ms, partition, offset)
 

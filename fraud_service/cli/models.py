@@ -11,7 +11,7 @@ import typer
 
 from fraud_service.cli import options
 from fraud_service.cli.file_options import FileOptions, reads_file
-from fraud_service.cli.output import say, say_json
+from fraud_service.cli.output import say, say_json, say_table
 from fraud_service.config import settings
 from fraud_service.domain.events import rfc3339
 
@@ -179,10 +179,16 @@ def list_models(as_json: options.AsJson = False, bootstrap: options.Bootstrap = 
     if as_json:
         say_json(json.dumps([msgspec.structs.asdict(one) for one in found], indent=2))
         return
-    for one in found:
-        since = "at the start" if one.promoted_at is None else rfc3339(one.promoted_at)
-        signature = f"signed with {one.signed_with}" if one.signed_with else "unsigned"
-        say(f"{'*' if one.is_active else ' '} {one.version:40} {since:24} {signature}")
+    rows = [
+        (
+            "*" if one.is_active else "",
+            one.version,
+            "at the start" if one.promoted_at is None else rfc3339(one.promoted_at),
+            one.signed_with or "unsigned",
+        )
+        for one in found
+    ]
+    say_table(("active", "version", "promoted", "signed with"), rows)
 
 
 @models_app.command()

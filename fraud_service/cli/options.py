@@ -104,11 +104,16 @@ def date_ms(date: datetime | None) -> int | None:
 
 
 class ProgressCounter:
-    """A progress bar on stderr, since stdout carries only data. A context manager."""
+    """A progress bar on stderr, if that is a terminal. A context manager.
+
+    A total of offsets includes transaction markers and gaps, which no reader counts. So the bar jumps to its end when
+    the work is done.
+    """
 
     def __init__(self, description: str, total: int | None = None) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self._bar = Progress(*columns, console=Console(stderr=True))
+        console = Console(stderr=True)
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task(description, total=total)
         self._pending, self._due = 0, 0.0
 
@@ -116,8 +121,12 @@ class ProgressCounter:
         self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._bar.advance(self._task, self._pending)
+        task = self._bar.tasks[self._task]
+        if kind is None:
+            end = max(task.total or 0, task.completed)
+            self._bar.update(self._task, total=end, completed=end)
         self._bar.stop()
 
     def set_total(self, total: int) -> None:

@@ -11,7 +11,7 @@ import structlog
 import typer
 
 from fraud_service.cli import logging, options
-from fraud_service.cli.output import exit_code, say, say_json
+from fraud_service.cli.output import exit_code, say, say_json, say_table
 from fraud_service.config import settings
 from fraud_service.domain.errors import FraudServiceError
 from fraud_service.domain.time import DAY
@@ -58,9 +58,11 @@ def _run(role: Literal["score", "learn", "tokenize"], bootstrap: str | None) -> 
 
 @app.command(rich_help_panel=PANEL)
 def config() -> None:
-    """Print all settings with their values. The values of FRAUD_KAFKA_CONFIG are masked."""
+    """Print all settings with their values as JSON. Passwords, keys and tokens of the Kafka options are masked."""
+    from fraud_service.config.kafka_options import without_secrets
+
     chosen = settings.load().model_dump(mode="json")
-    chosen["kafka_config"] = dict.fromkeys(chosen["kafka_config"], "***")
+    chosen["kafka_config"] = without_secrets(chosen["kafka_config"])
     say_json(json.dumps(chosen, indent=2))
 
 
@@ -92,7 +94,7 @@ def list_topics(as_json: options.AsJson = False) -> None:
     chosen = settings.load()
     specs = topics.topic_specs(chosen)
     if as_json:
-        rows = [
+        listed = [
             {
                 "role": spec.role,
                 "name": spec.name,
@@ -103,12 +105,21 @@ def list_topics(as_json: options.AsJson = False) -> None:
             }
             for spec in specs
         ]
-        say_json(json.dumps(rows, indent=2))
+        say_json(json.dumps(listed, indent=2))
         return
-    for spec in specs:
-        kept = "for ever" if spec.retention_ms < 0 else f"{spec.retention_ms // DAY} days"
-        shape = f"{spec.partitions:4} × {chosen.replication_factor}  {spec.cleanup:8} {kept:9}"
-        say(f"{spec.role:14} {spec.name:58} {shape} {spec.key:24} {spec.content}")
+    rows = [
+        (
+            spec.role,
+            spec.name,
+            f"{spec.partitions} × {chosen.replication_factor}",
+            spec.cleanup,
+            "for ever" if spec.retention_ms < 0 else f"{spec.retention_ms // DAY} days",
+            spec.key,
+            spec.content,
+        )
+        for spec in specs
+    ]
+    say_table(("role", "topic", "partitions", "cleanup", "kept", "key", "content"), rows)
 
 
 @topics_app.command()

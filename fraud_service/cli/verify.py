@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from fraud_service.cli import options
-from fraud_service.cli.output import say, say_json, to_json
+from fraud_service.cli.output import say, say_json, say_table, to_json
 from fraud_service.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -233,11 +233,19 @@ def list_snapshots(as_json: options.AsJson = False, bootstrap: options.Bootstrap
     if as_json:
         say_json(to_json(rows))
         return
-    for row in rows:
-        say(
-            f"{row['version']}  from {row['effective_from']}  {row['examples']:>8} examples  "
-            f"online {row['online_weight']:.3f}  {row['model']}  {'proved' if row['is_proved'] else 'NOT PROVED'}"
+    header = "version", "effective from", "examples", "online weight", "model", "risk rows"
+    lines = [
+        (
+            row["version"],
+            row["effective_from"],
+            row["examples"],
+            f"{row['online_weight']:.3f}",
+            row["model"],
+            "proved" if row["is_proved"] else "NOT PROVED",
         )
+        for row in rows
+    ]
+    say_table(header, lines)
 
 
 @snapshots_app.command()

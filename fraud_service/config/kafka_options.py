@@ -6,12 +6,17 @@ start. So no option is accepted and then ignored.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+# Names of options whose values are secret. librdkafka reads the OAUTHBEARER options of users from one text.
+_SECRET: Final = re.compile(r"password|passphrase|secret|key\.pem|oauthbearer\.config|token$|jaas|kinit", re.IGNORECASE)
 
 
 class Reserved(NamedTuple):
@@ -64,3 +69,12 @@ def require_allowed(options: Mapping[str, str]) -> None:
             continue
         ours = f" The service sets it to {reserved.values[0]}." if reserved.values else ""
         raise ConfigurationError(f"FRAUD_KAFKA_CONFIG has {name}={value}: {reserved.advice}.{ours} Remove the option")
+
+
+def without_secrets(options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options with `***` in place of passwords, keys and tokens.
+
+    >>> without_secrets({"sasl.username": "scorer", "sasl.password": "x", "ssl.key.location": "/keys/a.pem"})
+    {'sasl.username': 'scorer', 'sasl.password': '***', 'ssl.key.location': '/keys/a.pem'}
+    """
+    return {name: "***" if _SECRET.search(name) else value for name, value in options.items()}

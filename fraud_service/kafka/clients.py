@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, libversion
 from confluent_kafka.admin import AdminClient
 
 from fraud_service.domain.errors import ClusterUnavailable, ConfigurationError, PreflightError
@@ -130,6 +130,11 @@ def await_cluster(settings: Settings, heartbeat: Callable[[], None]) -> None:
             time.sleep(PROBE_POLL_S)
         else:
             return
+
+
+def librdkafka_version() -> str:
+    """Return the version of the client library."""
+    return str(libversion()[0])
 
 
 def connection(settings: Settings) -> dict[str, Any]:

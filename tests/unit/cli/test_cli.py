@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -68,9 +69,8 @@ def only_complaint(result, code):
     ended, out, err = result
     assert (ended, out) == (code, "")
     assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if not line.startswith("transactions ")]  # the progress bar
-    assert len(lines) == 1, err
-    return lines[0]
+    assert len(err.splitlines()) == 1, err
+    return err.rstrip("\n")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,53 @@ def test_every_command_has_help(run, command):
     assert f"Usage: fraud-service {command}" in out
 
 
+def test_the_version_is_one_line(run):
+    code, out, err = run("--version")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"fraud-service \S+ \(Python \S+, librdkafka \S+\)\n", out)
+
+
+@pytest.mark.parametrize("group", ["topics", "models", "snapshots", "dead-letters", "online"])
+def test_a_group_without_a_command_prints_its_help(run, group):
+    _, out, err = run(group)
+    assert f"Usage: fraud-service {group}" in out + err
+    assert "Error" not in out + err
+
+
+@pytest.mark.parametrize("reason", ["key-mismatch", "KEY_MISMATCH", "?"])
+@pytest.mark.parametrize("command", ["list", "redrive"])
+def test_an_unknown_reason_of_dead_letters_is_refused_with_the_nearest_one(run, command, reason):
+    said = only_complaint(run("dead-letters", command, "--reason", reason), 2)
+    assert said.startswith(f"--reason {reason}: ")
+    assert ("did you mean key_mismatch?" in said) == (reason != "?")
+    assert "The reasons are empty, not_utf8" in said
+
+
+ODD_SETTINGS = {
+    "FRAUD_LOG_LEVEL": ("loud", "write 'debug', 'info', 'warning' or 'error'"),
+    "FRAUD_PARTITIONS": ("many", "write a whole number"),
+    "FRAUD_TOPICS__SCORES": ("a b", "use only ASCII letters, digits and . _ -"),
+    "FRAUD_SCORER_GROUP": ("../x", "with no dot at the beginning"),
+    "FRAUD_DEPLOYMENT": ("a b", "without spaces"),
+    "FRAUD_SESSION_TIMEOUT": ("1ms", "must be at least 6 seconds"),
+    "FRAUD_REVIEW_THRESHOLD": ("2", "must be at most 1.0"),
+    "FRAUD_ALLOW_UNSIGNED": ("maybe", "write true or false"),
+    "FRAUD_KAFKA_CONFIG": ("[1]", "write an object"),
+    "FRAUD_TOPICS": ('{"score": "x"}', "there is no such topic"),
+    "FRAUD_KAFKA_CONFIG_DIR": ("/no/such/folder", "No such file or directory"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_SETTINGS)
+def test_a_wrong_setting_is_named_in_words(run, monkeypatch, name):
+    value, words = ODD_SETTINGS[name]
+    monkeypatch.setenv(name, value)
+    said = only_complaint(run("config"), 2)
+    assert said.startswith(name)
+    assert words in said
+    assert not re.search(r"Input should|String should|Error|\^\[", said)
+
+
 def test_a_misspelt_variable_is_one_line_and_exit_code_2(run, monkeypatch):
     monkeypatch.setenv("FRAUD_PARTITION", "4")
     said = only_complaint(run("config"), 2)
@@ -189,13 +236,23 @@ def test_commands_that_verify_nothing_need_no_keys(run):
 
 
 def test_config_prints_json_without_secrets(run, monkeypatch):
-    monkeypatch.setenv("FRAUD_KAFKA_CONFIG", json.dumps({"sasl.username": "scorer", "sasl.password": SECRET}))
+    secret = [
+        *("sasl.password", "ssl.key.password", "ssl.key.pem", "ssl.keystore.password", "sasl.oauthbearer.config"),
+        *("sasl.oauthbearer.client.secret", "sasl.oauthbearer.assertion.private.key.passphrase"),
+        *("sasl.oauthbearer.assertion.private.key.pem", "sasl.jaas.config"),
+    ]
+    shown_options = {"sasl.username": "scorer", "ssl.key.location": "/keys/scorer.pem", "client.id": "scorer"}
+    monkeypatch.setenv("FRAUD_KAFKA_CONFIG", json.dumps(dict.fromkeys(secret, SECRET) | shown_options))
     monkeypatch.setenv("FRAUD_PARTITIONS", "12")
+    monkeypatch.setenv("FRAUD_TOKENIZER_KEY_DIR", "/keys/tokens")
     code, out, err = run("config")
     shown = json.loads(out)
     assert (code, err) == (0, "")
     assert SECRET not in out
-    assert shown["kafka_config"] == {"sasl.username": "***", "sasl.password": "***"}
+    assert shown["kafka_config"] == dict.fromkeys(secret, "***") | shown_options
+    assert shown["tokenizer_key_dir"] == "/keys/tokens"
+    others = {name: value for name, value in shown.items() if name != "kafka_config"}
+    assert "***" not in json.dumps(others)
     assert shown["partitions"] == 12
 
 
@@ -219,7 +276,9 @@ def test_the_text_list_of_topics_has_a_line_for_each(run):
     code, out, _ = run("topics", "list")
     table = topics.topic_specs(load())
     assert code == 0
-    assert [line.split()[:2] for line in out.splitlines()] == [[spec.role, spec.name] for spec in table]
+    header, *lines = out.splitlines()
+    assert header.split("\t")[:2] == ["role", "topic"]
+    assert [line.split("\t")[:2] for line in lines] == [[spec.role, spec.name] for spec in table]
 
 
 def test_listing_topics_imports_neither_models_nor_quix():
