@@ -209,11 +209,12 @@ class World:
 
     def _start(self, pod: Pod) -> None:
         def started(app: FraudApplication) -> None:
-            pod.app = app
+            if pod.life is life:  # a process that was replaced during its start is not the pod's
+                pod.app = app
 
         name = f"{pod.settings.instance_id}/{self.schedule.events['start']}"
         self.schedule.note(f"{name} starts", "start")
-        pod.life = Task(self.schedule, name, lambda settings=pod.settings: self.live(settings, started))
+        pod.life = life = Task(self.schedule, name, lambda settings=pod.settings: self.live(settings, started))
 
     def _shake_volume(self, pod: Pod) -> None:
         """Sometimes lose a volume, or put an older copy back."""
