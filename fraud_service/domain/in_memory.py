@@ -129,7 +129,10 @@ class InMemoryService:
         """Close the boundaries up to `now`, each with the labels known by then."""
         if self.progress.closed < 0:
             self.progress = LearnerState.starting_at(now // self._schedule.interval_ms)
-        self.progress = self.progress.towards(now // self._schedule.interval_ms, self._schedule.interval_ms)
+        state = self.progress.towards(now // self._schedule.interval_ms, self._schedule.interval_ms)
+        if state is not self.progress:
+            self._join.restart(self.progress.closed, state.closed)
+        self.progress = state
         while self._next_boundary() <= now:
             self._skip_silence(now)
             boundary = self.progress.closed + 1

@@ -193,6 +193,26 @@ class LabelJoin:
             self._store.delete(key)
         self._store.delete(f"d/{boundary}")
 
+    def restart(self, before: int, closed: int) -> None:
+        """Continue at the boundary `closed` after a gap: drop what is forgotten, and keep the due items of the rest.
+
+        The first payment had a wrong time, years before all others. Its items and those of its labels are due within
+        twice the label retention after the boundary `before`, and those of the other payments as long before `closed`.
+        """
+        span = 2 * self._schedule.label_retention_ms // self._schedule.interval_ms + 1
+        near = {*range(before + 1, min(before + span, closed) + 1), *range(max(before + 1, closed - span), closed + 1)}
+        for boundary in sorted(near):
+            for due in self.pop_due(boundary):
+                entries = self._entries(due.identity)
+                kept = [entry for entry in entries if not self._schedule.is_forgotten(entry.timestamp, closed)]
+                for _ in range(len(entries) - len(kept)):
+                    self._ignore(Ignored.OLD_PAYMENT)
+                self._keep(due.identity, kept)
+                if kept:
+                    self._add_due(due.known_at, due.identity, closed)
+                elif not entries:
+                    self._expire_early(due, closed)
+
     def count(self, boundary: int) -> int:
         """Return how many items a boundary has, removed ones included."""
         return int(self._store.get(f"d/{boundary}") or b"0")

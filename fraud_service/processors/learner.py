@@ -297,6 +297,8 @@ class LearnerProcessor:
         state = self._now.towards(newest, self._schedule.interval_ms)
         if state is not self._now:
             log.warning("schedule_begins_later", boundary=newest - 1, before=self._now.closed)
+            for join in self._joins:
+                join.restart(self._now.closed, state.closed)
             self._keep(state)
         if self._barrier is None:
             ends = self._inputs.unread()

@@ -100,11 +100,13 @@ MODELS: Final = Board(
                     "short",
                     "Per hour. Early: labels that came before the score of their transaction; many of them mean wrong "
                     "ids. Corrections: examples that contradict an earlier label. Not learned: payments whose "
-                    "transaction id already has eight payments. The others: scores and labels without effect.",
+                    "transaction id already has eight payments. Predated: labels with a time before their payment. The "
+                    "others: scores and labels without effect.",
                     (
                         Query("3600 * sum(rate(fraud_labels_early_total{%}[$__rate_interval]))", "early"),
                         Query("3600 * sum(rate(fraud_corrections_total{%}[$__rate_interval]))", "corrections"),
                         Query("3600 * sum(rate(fraud_unlearned_payments_total{%}[$__rate_interval]))", "not learned"),
+                        Query("3600 * sum(rate(fraud_labels_predated_total{%}[$__rate_interval]))", "predated"),
                         Query("3600 * " + per_second("fraud_label_join_ignored_total", "cause"), "{{cause}}"),
                     ),
                 ),

@@ -46,6 +46,9 @@ class LearnerMetrics(StreamMetrics):
             source=LabelSource,
         )
         self.early = metrics.counter("fraud_labels_early", "Labels that arrived before their transaction.")
+        self.predated = metrics.counter(
+            "fraud_labels_predated", "Labels dated at or before their payment. They count from the payment on."
+        )
         self.ignored = metrics.counter(
             "fraud_label_join_ignored", "Scores and labels without effect on learning, by cause.", cause=Ignored
         )
@@ -107,6 +110,8 @@ class LearnerMetrics(StreamMetrics):
         self.examples.labels(truth).inc()
         self.confusion.labels(scored.outcome, truth).inc()
         self.delay.observe(max(example.known_at - scored.timestamp, 0) / 1000)
+        if example.source is not None and example.known_at <= scored.timestamp:  # never earlier, that would leak
+            self.predated.inc()
         if example.corrects:
             self.corrections.inc()
         if example.is_fraud:

@@ -7,9 +7,12 @@ from support.join_world import SCHEDULE, Trained, World
 from support.worlds import features, label, score
 
 from fraud_service.domain.events import LabelSource
+from fraud_service.domain.in_memory import MemoryStore
 from fraud_service.domain.label_join import (
     ITEMS_PER_HEARTBEAT,
     MAX_LABELS,
+    Ignored,
+    LabelJoin,
     examples_due,
 )
 from fraud_service.domain.label_join_rows import DueItem, LabelJoinRepartitioner
@@ -470,3 +473,21 @@ def test_due_items_sort_by_time_and_then_by_transaction():
 @pytest.mark.parametrize(("instant", "number"), [(0, 0), (1, 1), (10, 1), (11, 2)])
 def test_the_boundary_of_an_instant_is_the_first_at_or_after_it(instant, number):
     assert SCHEDULE.boundary(instant) == number
+
+
+def test_after_a_first_payment_of_a_wrong_time_nothing_of_it_stays_and_later_payments_keep_their_labels():
+    ignored, store = [], MemoryStore()
+    join = LabelJoin(store, SCHEDULE, ignored.append)
+    join.add_scored(score("t-old", 5, card_id="old"), 0)
+    join.add_label(label("t-old", 31, card_id="old"), 0)
+    join.add_label(label("t-never", 33, card_id="old"), 0)
+    now = 1_000_000
+    join.add_scored(score("t-new", now - 3), 0)
+    join.add_label(label("t-new", now - 2), 0)
+    closed = now // SCHEDULE.interval_ms - 1
+    join.restart(0, closed)
+    assert ignored == [Ignored.OLD_PAYMENT, Ignored.UNMATCHED_LABEL]
+    assert not [key for key in store if "old" in key or "t-never" in key]
+    assert not [key for key in store if key.startswith("d/") and int(key.split("/")[1]) <= closed]
+    (example,) = examples_due([join], closed + 1)
+    assert (example.scored.transaction_id, example.is_fraud) == ("t-new", True)

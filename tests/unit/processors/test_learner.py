@@ -498,6 +498,79 @@ def test_a_payment_that_is_scored_twice_is_counted(loop):
     assert ignored(loop) == {"repeated_payment": 1}
 
 
+@pytest.mark.parametrize("order", ["label first", "payment first"])
+def test_a_label_dated_before_its_payment_is_learned_from_the_payment_on_and_counted(loop, order):
+    paid = payment(30, "a")
+    predated = verdict(paid, -2 * DAY)
+    loop.transaction(payment(0, "clock"))
+    for event in (predated, paid) if order == "label first" else (paid, predated):
+        (loop.label if event is predated else loop.transaction)(event)
+    loop.tick()
+    for number in (31, 32):
+        loop.transaction(payment(number, "a"))
+        loop.tick()
+    (example,) = examples(loop)
+    assert (example.transaction_id, example.is_fraud, example.known_at) == ("t-30", True, paid.timestamp)
+    assert example.boundary_ms == paid.timestamp
+    frauds = {one.transaction_id: one.features.card_frauds_7d for one in map(decode_score, values(loop, "scores"))}
+    assert (frauds["t-30"], frauds["t-32"]) == (0, 1)  # no score contains its own label
+    assert loop.learner_metrics.predated._value.get() == 1
+    assert loop.on("dead_letters") == []
+    assert ignored(loop) == {}
+
+
+def test_a_label_dated_before_its_payment_has_the_same_effect_live_and_in_a_core_without_kafka(loop):
+    paid = payment(30, "a")
+    loop.transaction(payment(0, "clock"))
+    loop.label(verdict(paid, -2 * DAY))
+    loop.transaction(paid)
+    loop.label(verdict(payment(31, "b"), HOUR))
+    loop.transaction(payment(31, "b"))
+    loop.transaction(payment(33, "b"))
+    loop.tick()
+    assert [(one.transaction_id, one.known_at) for one in examples(loop)] == [
+        ("t-30", paid.timestamp),
+        ("t-31", payment(32).timestamp),
+    ]
+    assert loop.learner_metrics.predated._value.get() == 1
+
+
+def values(loop, role: str) -> list[bytes]:
+    return [record.value for record in loop.on(role)]
+
+
+def test_payments_of_the_future_are_dead_letters_and_learning_goes_on(loop):
+    future = [msgspec.structs.replace(payment(n, f"c-{n}"), timestamp=2_051_222_400_000) for n in (900, 901)]
+    loop.raw(encode(future[0]), future[0].card_id.encode(), START)
+    for number in range(0, 20 * 24, 12):
+        loop.transaction(payment(number))
+        loop.label(verdict(payment(number), DAY))
+        if number == 120:
+            loop.raw(encode(future[1]), future[1].card_id.encode(), payment(number).timestamp)
+        loop.tick()
+    letters = loop.on("dead_letters")
+    assert [letter.header["fraud-reason"] for letter in letters] == [DeadLetterReason.FUTURE_TIMESTAMP] * 2
+    counted = loop.scorer_metrics.dead_letters.labels(DeadLetterReason.FUTURE_TIMESTAMP)._value.get()
+    assert counted == 2  # FraudDeadLetters fires on this
+    taught = [example.transaction_id for example in examples(loop)]
+    assert taught == [f"t-{number}" for number in range(0, 18 * 24 + 13, 12)]
+    assert ignored(loop) == {}
+
+
+def test_a_first_payment_of_2001_is_not_learned_and_is_counted(loop):
+    old = msgspec.structs.replace(payment(900, "old"), timestamp=980_000_000_000)
+    loop.transaction(old)
+    loop.label(verdict(old, DAY))
+    loop.tick()
+    for number in range(0, 10 * 24, 12):
+        loop.transaction(payment(number))
+        loop.label(verdict(payment(number), DAY))
+        loop.tick()
+    assert "t-900" not in {example.transaction_id for example in examples(loop)}
+    assert len(examples(loop)) > 10
+    assert ignored(loop) == {"old_payment": 1}
+
+
 def test_labels_without_effect_are_counted_by_cause(loop):
     loop.transaction(payment(0, "a"))
     loop.tick()
