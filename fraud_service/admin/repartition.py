@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from fraud_service.domain.errors import ConfigurationError, FatalStreamError, PreflightError
 from fraud_service.domain.label_join_rows import LabelJoinRepartitioner
+from fraud_service.domain.profile import decode_profile
 from fraud_service.kafka import clients, consumer_groups, partitioner, sender, topics
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.processors.learner import EXAMPLES_KEY, JOIN_KEY, RATE_LIMIT_KEY
@@ -24,7 +25,7 @@ from fraud_service.processors.scorer import PROFILE
 from fraud_service.runtime import changelogs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fraud_service.config.settings import Settings
     from fraud_service.runtime.changelogs import Row
@@ -55,9 +56,11 @@ def repartition(old: Settings, new: Settings, *, really: bool) -> Iterator[str]:
             return
         _create(old, new, specs)
         kept = {spec.role: spec.name for spec in topics.topic_specs(old)}
-        of_scorer = _profiles(changelogs.last_rows(old, reader, kept["scorer_state"]), before, new.partitions)
-        count = _move(new, reader, of_scorer, specs["scorer_state"].name, [new.topics.transactions])
-        yield f"profiles: {count:,} moved and read back"
+        profiles = MovedProfiles(
+            lambda: changelogs.last_rows(old, reader, kept["scorer_state"]), before, new.partitions
+        )
+        count = _move(new, reader, profiles, specs["scorer_state"].name, [new.topics.transactions])
+        yield f"profiles: {count:,} moved and read back{profiles}"
         of_learner = _learner_rows(changelogs.last_rows(old, reader, kept["learner_state"]), new.partitions)
         inputs = [new.topics.scores, new.topics.labels]
         count = _move(new, reader, of_learner, specs["learner_state"].name, inputs)
@@ -113,18 +116,58 @@ def _create(old: Settings, new: Settings, specs: dict[str, topics.TopicSpec]) ->
             answer.result(clients.REQUEST_TIMEOUT_S)
 
 
-def _profiles(rows: Iterator[Row], old: int, new: int) -> Iterator[Row]:
-    suffix = changelogs.key_suffix(PROFILE)
-    for partition, key, value in rows:
-        card_id = key.removesuffix(suffix)
-        if card_id == key:
-            raise FatalStreamError(f"the scorer's changelog has a row that is not a profile: {key!r}")
-        if partitioner.murmur2_partition(card_id, old) != partition:
-            raise FatalStreamError(
-                f"a profile is in partition {partition}, but its card belongs to partition "
-                f"{partitioner.murmur2_partition(card_id, old)}: set partitioner=murmur2 on the producers of payments"
-            )
-        yield partitioner.murmur2_partition(card_id, new), key, value
+class MovedProfiles:
+    """The profiles of cards, each in the new partition of its card. Iterate once; the figures are valid afterwards.
+
+    A producer with another partitioner leaves profiles in other partitions than that of their card. If a card has
+    several profiles, the one with the newest payment stays. `read` returns an iterator over the old rows.
+    """
+
+    def __init__(self, read: Callable[[], Iterator[Row]], old: int, new: int) -> None:
+        self._read = read
+        self._old = old
+        self._new = new
+        self.misplaced = 0
+        self.dropped = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the new partition, key and value of each row."""
+        with changelogs.temporary_rows() as apart:
+            for key, value in self._rows(is_home=False):
+                self.misplaced += 1
+                apart[key] = self._newest(value, apart.get(key))
+            for key, value in self._rows(is_home=True):
+                yield self._row(key, self._newest(value, apart.get(key)))
+                apart.delete(key)
+            for card_key, profile in apart.items():
+                yield self._row(cast("bytes", card_key), profile)
+
+    def _rows(self, *, is_home: bool) -> Iterator[tuple[bytes, bytes]]:
+        """Read the rows that are in the partition of their card, or the others."""
+        for partition, key, value in self._read():
+            if not key.endswith(changelogs.key_suffix(PROFILE)):
+                raise FatalStreamError(f"the scorer's changelog has a row that is not a profile: {key!r}")
+            if (self._partition(key, self._old) == partition) == is_home:
+                yield key, value
+
+    def _partition(self, key: bytes, count: int) -> int:
+        return partitioner.murmur2_partition(key.removesuffix(changelogs.key_suffix(PROFILE)), count)
+
+    def _row(self, key: bytes, value: bytes) -> Row:
+        return self._partition(key, self._new), key, value
+
+    def _newest(self, value: bytes, other: bytes | None) -> bytes:
+        if other is None:
+            return value
+        self.dropped += 1
+        return max(value, other, key=lambda data: decode_profile(data).last_seen)
+
+    def __str__(self) -> str:
+        """Say what was wrong with the old profiles; nothing if nothing was."""
+        said = f"; {self.misplaced:,} were outside the partition of their card" if self.misplaced else ""
+        if self.dropped:
+            said += f", and {self.dropped:,} older ones of the same cards were left out"
+        return f"{said}. Set partitioner=murmur2 on the producers of payments" if said else ""
 
 
 def _learner_rows(rows: Iterator[Row], partitions: int) -> Iterator[Row]:

@@ -1,7 +1,9 @@
 """Run an embedded Kafka-compatible broker, for `fraud-service demo` and quick tests.
 
 The broker is one binary that starts in milliseconds and supports transactions. It is no production broker: data goes
-to a temporary directory, and SIGKILL can lose records that were acknowledged last. The binary is closed source, in the
+to a temporary directory, and SIGKILL can lose records that were acknowledged last. It answers an empty fetch at once,
+whatever `fetch.wait.max.ms` and `fetch.min.bytes` say. So each idle consumer sends thousands of fetches a second, which
+no option of the client limits; on Apache Kafka an idle process waits. The binary is closed source, in the
 wheel `noida-db`. Only the `demo` extra installs it, no image contains it, and `fraud-service demo --bootstrap` does not
 use it.
 """
