@@ -69,6 +69,12 @@ def main() -> None:
     except FraudServiceError as error:
         say(mask_text(str(error)), err=True)
         sys.exit(exit_code(error))
+    except OSError as error:
+        if error.filename is None:
+            log.exception("unexpected_error")
+        else:
+            say(f"{error.filename}: {error.strerror}", err=True)
+        sys.exit(1)
     except Exception:
         log.exception("unexpected_error")
         sys.exit(1)

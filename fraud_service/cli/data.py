@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.topic_reader import TopicReader
     from fraud_service.training.history import History
+    from fraud_service.training.label_file import LabelDefaults
 
 app = typer.Typer()
 PANEL = "Make and send data"
@@ -167,11 +168,21 @@ def _refusals(refusals: RefusalCounter | None, sender: HistoryProducer) -> tuple
 
 
 @app.command(rich_help_panel=PANEL)
+@reads_file
 def label(
-    transaction_id: Annotated[str, typer.Argument(help="transaction_id of the transaction.")],
-    card: Annotated[str, typer.Option(help="card_id of the transaction.")],
-    fraud: Annotated[bool, typer.Option("--fraud/--legitimate", help="The label.", show_default=False)],
-    source: Annotated[LabelSource, typer.Option(help="Where the label comes from.")] = LabelSource.ANALYST,
+    reading: FileOptions,
+    transaction_id: Annotated[str | None, typer.Argument(help="transaction_id of the transaction.")] = None,
+    card: Annotated[str | None, typer.Option(help="card_id of the transaction.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Send the labels of this .csv, .jsonl or .parquet file.")
+    ] = None,
+    fraud: Annotated[
+        bool | None, typer.Option("--fraud/--legitimate", help="The label; with --file, of all rows.")
+    ] = None,
+    source: Annotated[
+        LabelSource | None,
+        typer.Option(help="Where the label comes from. By default analyst, with --file chargeback."),
+    ] = None,
     at: Annotated[
         str | None,
         typer.Option(
@@ -180,23 +191,71 @@ def label(
     ] = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Send one label."""
+    """Send one label, or those of a file with the columns transaction_id, card_id, label, labelled_at and source.
+
+    As in: label t-17 --card c-4 --fraud, or label --file chargebacks.csv --fraud. A file is checked as a whole first.
+    Exits 1 if the learner has refused a label, and 3 if all were sent but no learner processes them.
+    """
+    moment = options.instant_ms(at, "--at") if at else int(time.time() * 1000)
+    if file is not None:
+        from fraud_service.training.label_file import LabelDefaults
+
+        if transaction_id is not None or card is not None:
+            raise typer.BadParameter("give either a transaction with --card, or --file")
+        _label_file(file, reading, LabelDefaults(fraud, source or LabelSource.CHARGEBACK, moment), bootstrap)
+    elif transaction_id is None or card is None or fraud is None:
+        raise typer.BadParameter("give a TRANSACTION_ID with --card, and --fraud or --legitimate; or --file")
+    else:
+        _label_one(
+            Label(
+                transaction_id=transaction_id,
+                card_id=card,
+                is_fraud=fraud,
+                labelled_at=moment,
+                source=source or LabelSource.ANALYST,
+            ),
+            bootstrap,
+        )
+
+
+def _label_one(event: Label, bootstrap: str | None) -> None:
     from fraud_service.admin.history_producer import HistoryProducer
+    from fraud_service.kafka import clients
 
     chosen = settings.load(bootstrap_servers=bootstrap)
     try:
-        event = Label(
-            transaction_id=transaction_id,
-            card_id=card,
-            is_fraud=fraud,
-            labelled_at=options.instant_ms(at, "--at") if at else int(time.time() * 1000),
-            source=source,
-        )
         # The learner would reject these, so do not send them.
         decode_label(encode(event))
         reject_card_data(encode(event), numbers=chosen.reject_pan)
     except InvalidEvent as error:
         raise ConfigurationError(error.detail) from None
+    clients.require_connection(chosen)
     with HistoryProducer(chosen) as producer:
         producer.label(event)
-    say(f"sent: {transaction_id} is {'fraud' if fraud else 'legitimate'}")
+    say(f"sent: {event.transaction_id} is {'fraud' if event.is_fraud else 'legitimate'}")
+
+
+def _label_file(file: Path, reading: FileOptions, defaults: LabelDefaults, bootstrap: str | None) -> None:
+    from fraud_service.admin.feed_checks import RefusalCounter
+    from fraud_service.admin.history_producer import HistoryProducer
+    from fraud_service.config.duration import to_ms
+    from fraud_service.kafka import topics
+    from fraud_service.kafka.topic_reader import TopicReader
+
+    found = reading.open_labels(file, defaults)
+    chosen = settings.load(bootstrap_servers=bootstrap)
+    found.require_known_by(int(time.time() * 1000) + to_ms(chosen.max_clock_skew))
+    options.connect(bootstrap)
+    topics.require_inputs(chosen)
+    with TopicReader(chosen, "fraud-feed") as reader:
+        refusals = RefusalCounter(chosen, reader)
+        with options.ProgressCounter("sent", len(found.labels)) as counter, HistoryProducer(chosen) as sender:
+            for event in found.labels:
+                sender.label(event)
+                counter.advance()
+        refused, code = _refusals(refusals, sender)
+    outcome = _outcome(sender, refused)
+    shown = ("labels", "accepted", "refused", "reasons")
+    say_json(json.dumps({name: outcome[name] for name in shown} | {"repeated_rows": found.repeated}))
+    if code:
+        raise typer.Exit(code)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fraud_service.training.history import History
     from fraud_service.training.history_checks import CardDataCheck
+    from fraud_service.training.label_file import LabelDefaults, LabelFile
     from fraud_service.training.mapping import FileMapping
 
 PANEL: Final = "How the file is read"
@@ -85,6 +86,13 @@ class FileOptions:
             return table
 
         return History.open(file, mapping, date_ms(start), date_ms(end), check=check)
+
+    def open_labels(self, file: Path, defaults: LabelDefaults) -> LabelFile:
+        """Read a file of labels as the options say."""
+        from fraud_service.training.label_file import read_labels
+
+        check = _card_data_check(file, self.tokenized or [])
+        return read_labels(file, self.file_mapping(), defaults, check)
 
     def file_mapping(self) -> FileMapping:
         """Return the mapping of `--mapping` and the other options."""

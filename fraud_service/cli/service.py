@@ -74,6 +74,9 @@ def demo(
     seconds: Annotated[int, typer.Option(min=5, help="How long the demo feeds transactions.")] = 60,
     rate: Annotated[float, typer.Option(min=10, help="Transactions a second, about.")] = 400,
     days: Annotated[int, typer.Option(min=10, help="Days of event time that pass during the demo.")] = 30,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Then leave broker, scorer and learner running until Ctrl-C, to look around.")
+    ] = False,
 ) -> None:
     """Run scorer and learner on simulated transactions for a minute, then remove everything.
 
@@ -82,7 +85,7 @@ def demo(
     """
     from fraud_service.demo import Plan, run
 
-    plan = Plan(seconds=seconds, rate=rate, days=days)
+    plan = Plan(seconds=seconds, rate=rate, days=days, keep=keep)
     run(settings.load(bootstrap_servers=bootstrap), plan, own_kafka=bootstrap is not None)
 
 

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 PANEL: Final = "Verify and explain"
 
+MEANINGS: Final = {  # of counts whose names do not say it
+    "flagged": "scores with review or decline, each with an alert",
+    "inputs": "payments on the topic, rejected ones too",
+    "labelled": "examples the learner joined: every label of a payment makes one, a correction another",
+    "labels": "label events on the topic",
+    "pending": "inputs that are not committed yet",
+    "reused_ids": "further payments of a card under an id it had used before",
+}
+
 app = typer.Typer()
 snapshots_app = typer.Typer(no_args_is_help=True, help="List, show, compare and rebuild snapshots.")
 
@@ -60,7 +69,7 @@ def verify(
         say_json(msgspec.json.encode(report))
     else:
         for name, number in report.counts.items():
-            say(f"{name:24} {number:>12,}")
+            say(f"{name:24} {number:>12,}  {MEANINGS.get(name, '')}".rstrip())
         say(*map(str, (*report.notes, *report.findings)))
         listed = ", ".join(f"{number:,} {kind}" for kind, number in report.found.items())
         say(f"wrong: {listed}" if listed else "nothing is wrong")
@@ -233,7 +242,7 @@ def list_snapshots(as_json: options.AsJson = False, bootstrap: options.Bootstrap
     if as_json:
         say_json(to_json(rows))
         return
-    header = "version", "effective from", "examples", "online weight", "model", "risk rows"
+    header = "version", "effective from", "examples", "online weight up to", "model", "risk rows"
     lines = [
         (
             row["version"],

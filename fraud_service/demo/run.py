@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import tempfile
 import time
@@ -23,7 +24,7 @@ from fraud_service.kafka.waiting import Deadline, wait_until
 from fraud_service.training.history import History
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FRAME_S: Final = 0.25
 PLAIN_FRAME_S: Final = 5.0
+KEEP_POLL_S: Final = 1.0
 READ_TIMEOUT_S: Final = 0.05
 ASSIGN_TIMEOUT_S: Final = 30.0
 DRAIN_TIMEOUT_S: Final = 15.0  # until the service has scored every transaction
@@ -113,7 +115,24 @@ class DemoRun:
         with HistoryFeeder(settings, history, self._plan.seconds) as feeder:
             view = screen.DemoView(self._plan, counts, feeder.producer, services, truth, settings.bootstrap_servers)
             Display(view, feeder, self._stop).show(self._console)
+        self._console.print(screen.summary(view, is_complete=not self._stop.is_set()))
+        if self._plan.keep and not self._stop.is_set():
+            self._keep(settings, services)
         return view
+
+    def _keep(self, settings: Settings, services: Iterable[setup.Service]) -> None:
+        """Leave everything running until the demo is stopped, and say how to look at it."""
+        file = self._folder / "demo.env"
+        lines = (f"export {name}={shlex.quote(value)}" for name, value in setup.variables(settings).items())
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        self._console.print("\nKept running until Ctrl-C. In another shell:")
+        self._say(
+            f"  . {file}; fraud-service verify; fraud-service explain TRANSACTION_ID; fraud-service snapshots list"
+        )
+        self._say("".join(f"  {service.name} metrics: {service.metrics}\n" for service in services))
+        while not self._stop.wait(KEEP_POLL_S):
+            for service in services:
+                service.require_alive()
 
     def _say(self, text: str) -> None:
         self._console.print(text, style="dim", soft_wrap=True)
@@ -219,8 +238,6 @@ def run(base: Settings, plan: Plan, *, own_kafka: bool) -> None:
             view = DemoRun(base, plan, console, stop, stack).run(own_kafka=own_kafka)
         if view is None:
             console.print("stopped before the first transaction")
-        else:
-            console.print(screen.summary(view, is_complete=not stop.is_set()))
         console.print("\nEverything was stopped and removed.", style="dim")
 
 

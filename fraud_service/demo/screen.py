@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fraud_service.admin.history_producer import HistoryProducer
+    from fraud_service.demo.ground_truth import LabelledDecisions
     from fraud_service.demo.monitor import TopicMonitor
     from fraud_service.demo.setup import Plan, Service
     from fraud_service.domain.records import AlertRecord
@@ -96,23 +97,34 @@ def summary(view: DemoView, *, is_complete: bool) -> Group:
         ("transactions", f"{fed.transactions:,}", f"in {view.seconds:.0f} s: {speed:,.0f} a second"),
         ("scores", f"{counts.scores:,}", _scored(view)),
         ("latency", f"{latency.median:.0f} ms", f"median, broker to visible score; 99 % within {latency.p99:.0f} ms"),
-        ("alerts", f"{counts.alerts:,}", ""),
+        ("alerts", f"{counts.alerts:,}", _alerts_by_truth(counts)),
         ("dead letters", f"{counts.dead_letters:,}", ""),
         ("labels", f"{fed.labels:,}", "sent at their event time"),
         ("labelled examples", f"{counts.examples:,}", "joined with the features that were scored"),
-        (
-            "precision",
-            _share(decisions.precision),
-            f"{decisions.flagged_frauds:,} frauds among {decisions.flagged:,} flagged",
-        ),
-        ("recall", _share(decisions.recall), f"{decisions.flagged_frauds:,} of {decisions.frauds:,} frauds flagged"),
+        ("frauds known", f"{decisions.frauds:,}", _frauds(decisions)),
+        ("precision", _share(decisions.precision), "of the labelled alerts are fraud"),
+        ("recall", _share(decisions.recall), "of the known frauds were caught"),
         ("snapshots", f"{counts.snapshots:,}", visible(f"the last is {snapshot.version}") if snapshot else ""),
     ]
     if snapshot is not None:
-        rows.append(("online weight", f"{snapshot.online_weight:.0%}", f"after {snapshot.examples:,} examples"))
+        after = f"at most in a score, after {snapshot.examples:,} examples"
+        rows.append(("online weight", f"{snapshot.online_weight:.0%}", after))
     table = _table(rows, _name(), _figure(), _name(), padding=(0, 3, 0, 0))
     title = Text("Summary" if is_complete else "Summary (stopped early)", style="bold")
     return Group(title, table, *_comparisons(view))
+
+
+def _alerts_by_truth(counts: TopicMonitor) -> str:
+    """Split the alerts, so that the parts add up to them."""
+    decisions = counts.decisions
+    false = decisions.flagged - decisions.flagged_frauds
+    later = max(counts.alerts - decisions.flagged, 0)
+    return f"{decisions.flagged_frauds:,} caught frauds, {false:,} false alerts, {later:,} without a label yet"
+
+
+def _frauds(decisions: LabelledDecisions) -> str:
+    """Split the frauds with a label, so that the parts add up to them."""
+    return f"{decisions.flagged_frauds:,} caught, {decisions.frauds - decisions.flagged_frauds:,} missed"
 
 
 def _comparisons(view: DemoView) -> list[RenderableType]:

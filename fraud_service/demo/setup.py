@@ -54,11 +54,15 @@ class DemoError(FraudServiceError):
 
 @dataclass(frozen=True)
 class Plan:
-    """How long the demo runs, how many payments a second it feeds, and over how many days of event time."""
+    """How long the demo runs, how many payments a second it feeds, and over how many days of event time.
+
+    With `keep`, everything runs on after the summary, until Ctrl-C or SIGTERM.
+    """
 
     seconds: int = 60
     rate: float = 400.0
     days: int = 30
+    keep: bool = False
 
     @property
     def world(self) -> World:
@@ -108,16 +112,20 @@ def services_settings(base: Settings, plan: Plan, folder: Path, bootstrap: str |
     )
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """Write settings as the environment of a process, instead of the `FRAUD_…` variables of our own environment."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    given = {
+def variables(settings: Settings) -> dict[str, str]:
+    """Write settings as `FRAUD_…` variables."""
+    return {
         PREFIX + name.upper(): json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in settings.model_dump(mode="json").items()
         if value is not None
     }
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a process with these settings, without the `FRAUD_…` variables of our own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     # ONNX Runtime would report its use to its maker, and leave a file behind.
-    return inherited | given | {"ORT_DISABLE_TELEMETRY": "1"}
+    return inherited | variables(settings) | {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 class Service:

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from fraud_service.training.mapping import FileMapping
 
 ALIASES: Final = {"is_fraud": "label"}
+REQUIRED: Final = tuple(name for name, field in FIELDS.items() if field.required)
 ONE_FOR_EACH_ROW: Final = {"transaction_id", "timestamp"}
 
 Columns = tuple[str, ...]
 
 
-def choose_columns(path: Path, present: Sequence[str], mapping: FileMapping) -> dict[str, Columns]:
+def choose_columns(
+    path: Path, present: Sequence[str], mapping: FileMapping, required: Collection[str] = REQUIRED
+) -> dict[str, Columns]:
     """Return the columns of each field: those of the mapping, else the column with the name of the field.
 
     A name may differ from the column in case and surrounding blanks, unless it then fits several columns.
@@ -39,7 +42,7 @@ def choose_columns(path: Path, present: Sequence[str], mapping: FileMapping) -> 
                     f"{path}: {present.count(column)} columns are named `{column}`, so the field `{field}` could be "
                     "any of them: rename all but one"
                 )
-    missing = [name for name, field in FIELDS.items() if field.required and name not in {*chosen, *fixed}]
+    missing = [name for name in required if name not in {*chosen, *fixed}]
     if missing:
         raise ConfigurationError(
             f"{path}: no column for {', '.join(f'`{name}`' for name in missing)}; the file has"

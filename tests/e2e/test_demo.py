@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -85,6 +86,11 @@ class Demo:
         assert found is not None, self.output
         return int(found[1].replace(",", ""))
 
+    def parts(self, name: str) -> list[int]:
+        """Return the numbers in the explanation of a figure."""
+        found = re.search(rf"^{name} +[\d,]+ +(.*)$", self.output, re.MULTILINE)
+        return [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", found[1])]
+
     def has_left_nothing(self) -> bool:
         return self.processes() == [] and list(self.folder.iterdir()) == []
 
@@ -121,7 +127,30 @@ def test_the_demo_ends_with_a_consistent_summary(demo):
     assert 0 < shown.figure("labelled examples") <= shown.figure("scores")
     assert 0 < shown.figure("labels") < shown.figure("transactions")  # the demo sends no labels that come after the end
     assert shown.figure("snapshots") > 0
+    caught, false, unlabelled = shown.parts("alerts")
+    assert caught + false + unlabelled == shown.figure("alerts")
+    found, missed = shown.parts("frauds known")
+    assert found == caught
+    assert found + missed == shown.figure("frauds known")
     assert "Traceback" not in shown.output
+    assert shown.has_left_nothing()
+
+
+@pytest.mark.embedded
+def test_a_kept_demo_can_be_looked_at_until_ctrl_c(demo):
+    shown = demo("--seconds", "8", "--rate", "100", "--keep")
+    shown.await_output(r"Kept running until Ctrl-C")
+    shown.await_output(r"\. (\S+demo\.env)")
+    file = re.search(r"\. (\S+demo\.env)", shown.output)[1]
+    done = subprocess.run(
+        ["bash", "-c", f". {file}; {sys.executable} -m fraud_service verify --json"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"]["inputs"] == shown.figure("transactions")
+    shown.process.send_signal(signal.SIGINT)
+    assert shown.end() == 0, shown.output
+    assert shown.output.count("Summary") == 1
     assert shown.has_left_nothing()
 
 

@@ -85,7 +85,11 @@ def only_complaint(result, code):
         ["feed", "x.csv", "--from", "yesterday"],
         ["train", "x.csv"],
         ["simulate", "x.csv", "--cards", "many"],
+        ["label"],
         ["label", "t1", "--card", "c1"],
+        ["label", "t1", "--fraud"],
+        ["label", "t1", "--file", "x.csv"],
+        ["label", "--card", "c1", "--file", "x.csv"],
         ["label", "t1", "--card", "c1", "--fraud", "--source", "rumour"],
         ["demo", "--seconds", "1"],
         ["reset"],
@@ -504,6 +508,7 @@ def test_a_label_is_sent_with_its_card_as_key(run, monkeypatch):
         def flush(self, timeout):
             return 0
 
+    monkeypatch.setattr("fraud_service.kafka.clients.require_connection", lambda _: None)
     monkeypatch.setattr("fraud_service.kafka.clients.producer", lambda *_: Producer())
     code, out, err = run(
         *("label", "t1", "--card", "c1", "--fraud", "--source", "customer", "--at", "2024-01-01T01:00:00+01:00")
