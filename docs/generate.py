@@ -295,7 +295,7 @@ def _redrive() -> str:
 
     | command | effect |
     | --- | --- |
-    | `fraud-service dead-letters list` | lists letters |
+    | `fraud-service dead-letters list` | lists letters; the totals by reason go to stderr |
     | `fraud-service dead-letters show PARTITION OFFSET` | prints one letter, with control characters escaped |
     | the same with `--raw > FILE` | writes the value byte for byte |
     | `fraud-service dead-letters redrive` | lists the records that it would send to their source topics |

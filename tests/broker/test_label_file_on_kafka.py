@@ -31,11 +31,18 @@ def broker():
         yield running
 
 
-def payments(count):
+def send(settings, transactions):
+    producer = clients.producer(settings)
+    for one in transactions:
+        producer.produce(settings.topics.transactions, key=one.card_id.encode(), value=encode(one))
+    assert producer.flush(30) == 0
+
+
+def payments(count, hours_ago=48):
     return [
         Transaction(
-            transaction_id=f"t-{number}",
-            timestamp=NOW - 48 * HOUR + number * 60_000,
+            transaction_id=f"t-{number}-{hours_ago}",
+            timestamp=NOW - hours_ago * HOUR + number * 60_000,
             card_id=f"c-{number % 5}",
             merchant_id="m-1",
             amount=20.0 + number,
@@ -48,7 +55,7 @@ def payments(count):
 def test_the_learner_takes_labels_from_a_file_and_refusals_are_counted(broker, tmp_path):
     settings = fresh_settings(broker.bootstrap, tmp_path)
     file = tmp_path / "chargebacks.csv"
-    at = rfc3339(NOW - HOUR)
+    at = rfc3339(NOW - 40 * HOUR)
     rows = [f"{one.transaction_id},{one.card_id},1,{at}" for one in payments(40)]
     file.write_text("txn,card_id,is_fraud,labelled_at\n" + "\n".join([*rows, rows[0]]) + "\n", encoding="utf-8")
     command = ("label", "--file", str(file), "--map", "txn=transaction_id")
@@ -58,15 +65,13 @@ def test_the_learner_takes_labels_from_a_file_and_refusals_are_counted(broker, t
     ):
         for service in (scorer, learner):
             service.await_ready()
-        producer = clients.producer(settings)
-        for one in payments(40):
-            producer.produce(settings.topics.transactions, key=one.card_id.encode(), value=encode(one))
-        assert producer.flush(30) == 0
+        send(settings, payments(40))
         done = run_here(settings, *command)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == {
             "labels": 40, "accepted": 40, "refused": 0, "reasons": {}, "repeated_rows": 1,
         }  # fmt: skip
+        send(settings, payments(20, hours_ago=1))  # event time passes the boundary of the labels
         learner.wait_until(lambda: len(read_all(settings, settings.topics.labelled)) == 40, 60)
     found = [decode_labelled(message.value()) for message in read_all(settings, settings.topics.labelled)]
     assert all(one.is_fraud for one in found)
