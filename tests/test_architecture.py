@@ -231,7 +231,7 @@ TESTED_BY = {
     "broker/test_event_time_pacing_on_kafka.py": "admin.erase admin.rebuild admin.event_time_pacing",
     "broker/test_repartition_on_kafka.py": "admin.repartition",
     "broker/test_topic_reader_on_kafka.py": "kafka.consumer_groups",
-    "broker/test_oversized_messages_on_kafka.py": "kafka.sender kafka.unreadable_batches",
+    "broker/test_oversized_messages_on_kafka.py": "kafka.sender",
     "simulation/test_seeds.py": "processors.input_log",
     "e2e/test_demo.py": "demo.broker demo.monitor demo.run demo.setup",
     # Parts of one mechanism, tested through the whole of it.

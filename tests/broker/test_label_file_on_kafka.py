@@ -77,4 +77,4 @@ def test_the_learner_takes_labels_from_a_file_and_refusals_are_counted(broker, t
     assert all(one.is_fraud for one in found)
     stopped = run_here(settings, *command)
     assert stopped.returncode == 3  # no learner runs
-    assert "no process runs" in stopped.stderr
+    assert "everything was sent, but the service has not processed it" in stopped.stderr
