@@ -187,7 +187,7 @@ def test_an_address_that_is_not_ours_is_a_setting_that_cannot_work(metrics, heal
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize(("host", "addresses"), [("::", ("::1", LOOPBACK)), ("::1", ("::1",))])
-def test_it_also_serves_ipv6(host, addresses, metrics, health):
+def test_the_health_server_also_listens_on_ipv6(host, addresses, metrics, health):
     with HttpEndpoint(host, 0, metrics, health) as endpoint:
         for address in addresses:
             with closing(HTTPConnection(address, endpoint.port, timeout=5)) as connection:
@@ -389,7 +389,7 @@ def test_every_counter_but_that_of_currencies_is_there_from_the_start(metrics, k
 
 
 @pytest.mark.parametrize(("kind", "role"), [(ScorerMetrics, "scorer"), (LearnerMetrics, "learner")])
-def test_a_process_says_what_it_is(metrics, kind, role):
+def test_a_process_names_its_role_in_its_metrics(metrics, kind, role):
     kind(metrics)
     assert samples(metrics)["fraud_ready", role] == 0
 
