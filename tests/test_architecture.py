@@ -225,6 +225,7 @@ def test_the_import_search_finds_every_kind_of_import(tmp_path, monkeypatch):
 TESTED_BY = {
     # Commands are tested as their user runs them, through the whole command line or on a broker.
     "unit/cli/test_cli.py": "cli.admin cli.data cli.models cli.options cli.service cli.verify",
+    "unit/cli/test_inspect.py": "cli.inspection",
     "unit/cli/test_output.py": "demo.screen evaluation.html admin.models",
     # What these do is done to topics and groups of a cluster.
     "broker/test_operations_on_kafka.py": "admin.reset admin.refit",
