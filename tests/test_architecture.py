@@ -257,7 +257,8 @@ TESTED_BY = {
         "training.column_guess training.column_risks training.history_facts training.history_head "
         "training.mapping_text training.proposal training.tolerant_rows"
     ),
-    "unit/training/test_history.py": "training.history_columns training.history_fields training.history_files",
+    "unit/training/test_history.py": "training.history_arrow training.history_columns training.history_fields",
+    "unit/training/test_history_files.py": "training.history_csv training.history_rows training.history_text",
     "unit/training/test_history_values.py": "training.history_times",
     "unit/verification/test_verify.py": "verification.captured_offsets verification.report",
     "unit/verification/test_replay.py": "verification.decisions verification.log_reader",

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
 
-from fraud_service.cli.options import date_ms
+from fraud_service.cli.options import date_ms, require_folder
 from fraud_service.cli.output import say
 from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     import pyarrow as pa
 
@@ -34,7 +34,7 @@ def _option(name: str, help_text: str, metavar: str | None = None) -> Any:
     return typer.Option(name, help=help_text, metavar=metavar, rich_help_panel=PANEL, show_default=False)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class FileOptions:
     """How to read a file. Each option overrides one entry of the mapping."""
 
@@ -55,6 +55,20 @@ class FileOptions:
             "COLUMN",
         ),
     ] = None
+    delimiter: Annotated[
+        str | None,
+        _option("--delimiter", "Delimiter of a CSV file: a character or tab. By default, detected.", "CHAR"),
+    ] = None
+    decimal: Annotated[
+        str | None, _option("--decimal", "Decimal sign of a CSV file: a point or a comma. By default, a point.", ".|,")
+    ] = None
+    encoding: Annotated[
+        str | None, _option("--encoding", "Encoding of a text file, as latin-1 or cp1252. By default, utf-8.", "NAME")
+    ] = None
+    fraud_values: Annotated[
+        list[str] | None,
+        _option("--fraud-value", "A label with this text is fraud, and any other legitimate. Repeatable.", "VALUE"),
+    ] = None
     number_rows: Annotated[bool | None, _option("--number-rows", "Make transaction ids from the row numbers.")] = None
     time_unit: Annotated[
         str | None, _option("--time-unit", "Unit of times that are numbers. By default, ms.", "ms|s|us|ns|min|h|d")
@@ -69,6 +83,15 @@ class FileOptions:
     time_zone: Annotated[
         str | None, _option("--time-zone", "Zone of times without an offset: UTC, or as in Europe/Berlin.", "ZONE")
     ] = None
+
+    skip_invalid: Annotated[
+        bool, _option("--skip-invalid", "Leave out rows that are invalid, and save them. Refused if most are.")
+    ] = False
+    skipped: Annotated[
+        Path | None, _option("--skipped", "Save skipped rows to this file. By default, FILE.skipped.csv here.", "FILE")
+    ] = None
+
+    notes: list[str] = dataclasses.field(default_factory=list, init=False)  # which the command says at its end
 
     def open(self, file: Path, start: datetime | None = None, end: datetime | None = None) -> History:
         """Open a file as its options say, without card numbers: --tokenize replaces them."""
@@ -85,7 +108,15 @@ class FileOptions:
                 say(warning, err=True)
             return table
 
-        return History.open(file, mapping, date_ms(start), date_ms(end), check=check)
+        if self.skipped is not None and not self.skip_invalid:
+            raise ConfigurationError(f"--skipped {self.skipped}: only --skip-invalid skips rows: add it")
+        require_folder(self.skipped)
+        history = History.open(file, mapping, date_ms(start), date_ms(end), check=check, skips=self.skip_invalid)
+        if self.skip_invalid:
+            saved = self.skipped or Path(f"{file.name}.skipped.csv")
+            history.skipped.save(saved)
+            self.notes.append(f"skipped {history.skipped}. They are in {saved}")
+        return history
 
     def open_labels(self, file: Path, defaults: LabelDefaults) -> LabelFile:
         """Read a file of labels as the options say."""
@@ -107,6 +138,10 @@ class FileOptions:
         given = {
             "fields": {name: column for name, column in mapping.fields.items() if name not in sets} | columns,
             "constants": {name: value for name, value in mapping.constants.items() if name not in columns} | sets,
+            "delimiter": self.delimiter,
+            "decimal": self.decimal,
+            "encoding": self.encoding,
+            "fraud_values": tuple(self.fraud_values) if self.fraud_values else None,
             "number_rows": self.number_rows,
             "time_unit": self.time_unit,
             "time_origin": _origin(self.time_origin),
@@ -125,8 +160,11 @@ def reads_file(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        reading = FileOptions(**{one.name: given.pop(one.name) for one in fields(FileOptions)})
-        command(reading=reading, **given)
+        reading = FileOptions(**{name: given.pop(name) for name in shared})
+        try:
+            command(reading=reading, **given)
+        finally:
+            say(*reading.notes, err=True)  # at the end, where it is seen
 
     keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
     run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined] # Typer reads it

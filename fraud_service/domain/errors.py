@@ -38,6 +38,10 @@ class ConfigurationError(FraudServiceError):
     """A setting that cannot work. The message names the setting, its value and the fix."""
 
 
+class InvalidFile(FraudServiceError):  # noqa: N818 - as above
+    """A file most of whose rows cannot become transactions."""
+
+
 class ModelError(FraudServiceError):
     """A model artifact that is missing, altered, or made for other features or another version."""
 

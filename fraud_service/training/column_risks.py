@@ -9,8 +9,8 @@ import msgspec
 from fraud_service.domain.events import DeadLetterReason
 from fraud_service.security.issuers import MIN_DIGITS
 from fraud_service.training.column_guess import AUTHENTICATION, LEAKS, plain
+from fraud_service.training.history_arrow import pa, pc, types
 from fraud_service.training.history_checks import find_card_values
-from fraud_service.training.history_files import pa, pc, types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fraud_service.domain.codec import LATEST
-from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelledTransaction, Transaction
 from fraud_service.domain.time import FIRST_EVENT
+from fraud_service.training.history_arrow import pa, pc, types
 from fraud_service.training.history_columns import choose_columns, parse_constants
-from fraud_service.training.history_fields import between, convert
-from fraud_service.training.history_files import open_source, pa, pc, types
-from fraud_service.training.history_times import TimeFormat
+from fraud_service.training.history_faults import NONE_SKIPPED, Faults, Skipped
+from fraud_service.training.history_fields import Form, between, convert
+from fraud_service.training.history_files import open_source
 from fraud_service.training.mapping import FileMapping
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ class History:
     Can be iterated any number of times. Use `open`: the constructor expects a checked and sorted table.
     """
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, skipped: Skipped = NONE_SKIPPED) -> None:
         self._table = table
+        self.skipped = skipped
 
     @classmethod
     def open(
@@ -43,34 +44,36 @@ class History:
         end: int | None = None,
         *,
         check: Callable[[pa.Table, Mapping[str, str]], pa.Table] = lambda table, _: table,
+        skips: bool = False,
     ) -> History:
         """Read, check and sort a file; keep the transactions with ``start <= timestamp < end``, epoch milliseconds.
 
         A column with the name of a field needs no entry in `mapping`; other columns are ignored. A constant takes
         precedence over the column with its name. `check` takes the table of all rows and the name of the column of
-        each field; it returns the table to use, or raises.
+        each field; it returns the table to use, or raises. With `skips`, invalid rows are left out, and `skipped` has
+        them; `InvalidFile` is raised if they are more than half.
 
         Raises `ConfigurationError` for a file, column, option or row that is invalid. The error names row and column,
         never the value: it may be card data.
         """
-        source = open_source(path)
+        source = open_source(path, mapping, skips=skips)
         fixed = parse_constants(mapping.constants)
         chosen = choose_columns(path, source.columns, mapping)
-        given = source.read(list(dict.fromkeys(column for columns in chosen.values() for column in columns)))
-        names = {field: "`, `".join(columns) for field, columns in chosen.items()}
-        times = TimeFormat.of(mapping)
-        table = pa.table(
-            {
-                field: convert(path, field, {column: given[column] for column in columns}, times)
-                for field, columns in chosen.items()
-            }
-            | {field: pa.repeat(value, given.num_rows) for field, value in fixed.items()}
-        )
-        _check_label_times(path, names.get("labelled_at"), table)
-        table = check(with_places(table), names)
+        rows = source.read(list(dict.fromkeys(column for columns in chosen.values() for column in columns)))
+        faults, form = Faults(path, rows, skips=skips), Form.of(mapping)
+        fields = {
+            field: convert(field, {column: rows.table[column] for column in columns}, form, faults)
+            for field, columns in chosen.items()
+        }
+        fields |= {field: pa.repeat(value, rows.table.num_rows) for field, value in fixed.items()}
+        if mapping.number_rows:
+            fields["transaction_id"] = _ids(path, faults.numbers)
+        table, names = pa.table(fields), {field: "`, `".join(columns) for field, columns in chosen.items()}
+        _check_label_times(names.get("labelled_at"), table, faults)
+        table = faults.without(check(with_places(table), names))
         first, last = FIRST_EVENT if start is None else start, LATEST if end is None else end - 1
         table = table.filter(between(table["timestamp"], first, last)).combine_chunks()  # whole columns sort faster
-        return cls(table.sort_by([("timestamp", "ascending"), ("transaction_id", "ascending")]))
+        return cls(table.sort_by([("timestamp", "ascending"), ("transaction_id", "ascending")]), faults.skipped())
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -88,16 +91,21 @@ class History:
                 yield LabelledTransaction(Transaction(**row), is_fraud, labelled_at)
 
 
-def _check_label_times(path: Path, column: str | None, table: pa.Table) -> None:
+def _check_label_times(column: str | None, table: pa.Table, faults: Faults) -> None:
     """Refuse a label from before its payment: it would tell the answer in advance."""
-    if column is None:
-        return
-    position = pc.index(pc.less(table["labelled_at"], table["timestamp"]), value=True).as_py()
-    if position >= 0:
-        raise ConfigurationError(
-            f"{path}, row {position + 1}, column `{column}`: the label would be known before its payment. Correct the "
-            "times, or rename the column; then --label-delay says when labels become known"
+    if column is not None:
+        complaint = (
+            "the label would be known before its payment. Correct the times, or rename the column; then --label-delay "
+            "says when labels become known"
         )
+        early = pc.fill_null(pc.less(table["labelled_at"], table["timestamp"]), fill_value=False)
+        faults.add(column, early, lambda _: complaint)
+
+
+def _ids(path: Path, numbers: pa.Array) -> pa.Array:
+    """Return transaction ids from the row numbers, other ones for each name of a file."""
+    name = "".join(sign for sign in path.name.split(".")[0] if sign.isalnum() or sign in "-_")[:100]
+    return pc.binary_join_element_wise(pa.scalar(f"{name}-row"), numbers.cast(pa.string()), "")
 
 
 def with_places(table: pa.Table) -> pa.Table:

@@ -12,7 +12,7 @@ from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import DeadLetterReason
 from fraud_service.security.card_data import find_card_data, has_no_card_data, replace_card_numbers
 from fraud_service.security.tokens import Tokenizer
-from fraud_service.training.history_files import pa, pc, types
+from fraud_service.training.history_arrow import pa, pc, types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

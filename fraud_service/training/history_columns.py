@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from fraud_service.training.history_files import pa
+    from fraud_service.training.history_arrow import pa
     from fraud_service.training.mapping import FileMapping
 
 ALIASES: Final = {"is_fraud": "label"}

@@ -9,10 +9,10 @@ import msgspec
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.text import count_of
 from fraud_service.domain.time import DAY
-from fraud_service.training.history_files import pc
+from fraud_service.training.history_arrow import pc
 
 if TYPE_CHECKING:
-    from fraud_service.training.history_files import pa
+    from fraud_service.training.history_arrow import pa
 
 TRAINING_TENTHS: Final = 7  # of the time of a history
 MAX_FRAUD_SHARE: Final = 0.2

@@ -6,21 +6,49 @@ fractions (decimals, single precision) become text first, as they are in CSV.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import ABSENT, LOST_DIGITS, MAX_AMOUNT
 from fraud_service.domain.text import HIDDEN, SURROGATES
-from fraud_service.training.history_files import pa, pc, types, whole_numbers
+from fraud_service.training.history_arrow import pa, pc, types
+from fraud_service.training.history_rows import whole_numbers
 from fraud_service.training.history_times import TimeFormat, convert_times, explain_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+
+    from fraud_service.training.history_faults import Faults
+    from fraud_service.training.mapping import FileMapping
+
+    Convert = Callable[[pa.ChunkedArray, "Form"], pa.ChunkedArray]
 
 EXACT_IN_A_FLOAT: Final = 2.0**53
 # With more digits, Arrow may reject the number as too large. A positive exponent shows that digits were lost.
 NUMBER: Final = r"^[+-]?(\d{1,99}\.?\d{0,99}|\.\d{1,99})([eE]-\d{1,2})?$"
+
+CURRENCY: Final = r"^([A-Z]{3}|[A-Z]{0,2}\p{Sc})[\s\x{a0}\x{202f}]*|[\s\x{a0}\x{202f}]*([A-Z]{3}|\p{Sc})$"
+GROUP_SIGNS: Final = (" ", "\u00a0", "\u202f", "\u2009", "'", "\u2019")  # besides the point or comma
+FRAUD_WORDS: Final = ("true", "t", "yes", "y", "ja", "j", "1", "1.0")
+LEGITIMATE_WORDS: Final = ("false", "f", "no", "n", "nein", "0", "0.0")
+NEGATIVE: Final = re.compile(r"^\W*[-\u2212]\W*\d|\d\s*-\W*$|^\W*\(.*\d.*\)\W*$")
+DECIMAL_COMMA: Final = re.compile(r"\d,\d{1,2}\D*$|\d\.\d{3},")
+DECIMAL_POINT: Final = re.compile(r"\d\.\d{1,2}\D*$|\d,\d{3}\.")
+
+
+class Form(NamedTuple):
+    """How a file writes times, numbers and labels."""
+
+    times: TimeFormat = TimeFormat()
+    decimal: str = "."
+    fraud_values: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, mapping: FileMapping) -> Form:
+        """Read the entries of a mapping."""
+        fraud_values = frozenset(value.strip().lower() for value in mapping.fraud_values)
+        return cls(TimeFormat.of(mapping), mapping.decimal, fraud_values)
 
 
 class Field(NamedTuple):
@@ -30,53 +58,51 @@ class Field(NamedTuple):
     field is a time.
     """
 
-    convert: Callable[[pa.ChunkedArray], pa.ChunkedArray] | None
+    convert: Convert | None
     complaint: str = ""
     required: bool = False
+    absent: frozenset[str] = ABSENT | {"NA"}  # which R writes; as text, it is Namibia
 
-    def values(self, column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
+    def values(self, column: pa.ChunkedArray, form: Form) -> pa.ChunkedArray:
         """Convert a plain column."""
-        return convert_times(column, times) if self.convert is None else self.convert(column)
+        return convert_times(column, form.times) if self.convert is None else self.convert(column, form)
 
-    def explain(self, name: str, value: pa.Scalar, times: TimeFormat) -> str:
+    def explain(self, name: str, value: pa.Scalar, form: Form) -> str:
         """Say what is wrong with a value, without quoting it."""
+        if not value.is_valid:
+            return f"`{name}` must not be missing"
         written = value.as_py()
         if isinstance(written, str) and LOST_DIGITS.fullmatch(written):
             return "a number with an exponent, so its last digits are lost: export the column as text, not from a sheet"
-        return explain_time(value, name, times) if self.convert is None else self.complaint
+        if self.convert is None:
+            return explain_time(value, name, form.times)
+        return f"{self.complaint}{_hint(name, str(written), form)}"
 
 
-def convert(path: Path, name: str, columns: Mapping[str, pa.ChunkedArray], times: TimeFormat) -> pa.ChunkedArray:
-    """Convert one or several columns to a field.
-
-    The error names the first invalid row, not its value: it may be card data.
-    """
+def convert(name: str, columns: Mapping[str, pa.ChunkedArray], form: Form, faults: Faults) -> pa.ChunkedArray:
+    """Convert one or several columns to a field, and report the values that are invalid. These become null."""
     field, column = FIELDS[name], "`, `".join(columns)
     try:
-        given = _joined(name, [_plain(values) for values in columns.values()])
+        given = plain_values(name, list(columns.values()))
     except pa.ArrowInvalid:
-        raise ConfigurationError(f"{path}, column `{column}`: not UTF-8 text") from None
-    values = field.values(given, times)
+        raise ConfigurationError(f"{faults.path}, column `{column}`: not UTF-8 text") from None
+    values = field.values(given, form)
     bad = values.is_null() if field.required else pc.and_not(values.is_null(), given.is_null())
-    position = pc.index(bad, value=True).as_py()
-    if position < 0:
-        return values
-    value = given[position]
-    complaint = field.explain(name, value, times) if value.is_valid else f"`{name}` must not be missing"
-    raise ConfigurationError(f"{path}, row {position + 1}, column `{column}`: {complaint}")
+    faults.add(column, bad, lambda position: field.explain(name, given[position], form))
+    return values
 
 
 def plain_values(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     """Return the values of a field as its conversion takes them."""
-    return _joined(name, [_plain(values) for values in columns])
+    return _joined(name, [_plain(values, FIELDS[name].absent) for values in columns])
 
 
 def constant(name: str, text: str) -> pa.Scalar:
     """Convert the text of an option to a field. Raises `ValueError` with the complaint."""
     field, given = FIELDS[name], pa.chunked_array([[text]], pa.string())
-    value = field.values(given, TimeFormat())[0]
+    value = field.values(given, Form())[0]
     if not value.is_valid:
-        raise ValueError(field.explain(name, given[0], TimeFormat()))
+        raise ValueError(field.explain(name, given[0], Form()))
     return value
 
 
@@ -99,7 +125,7 @@ def _joined(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     return _where(pc.match_substring_regex(joined, "[^-]"), joined)
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _plain(column: pa.ChunkedArray, absent: frozenset[str]) -> pa.ChunkedArray:
     """Reduce equivalent types to one, and what stands for a missing value to null.
 
     Decimals and single precision become what their text says: `51.80` is 51.8, and not the nearest single.
@@ -108,7 +134,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     if _is_text(column.type):
         column = column.cast(pa.string())
-        return _where(pc.invert(pc.is_in(column, pa.array(sorted(ABSENT)))), column)
+        return _where(pc.invert(pc.is_in(column, pa.array(sorted(absent)))), column)
     if types.is_decimal(column.type):
         return whole_numbers(column.cast(pa.string()))
     if types.is_floating(column.type):
@@ -145,8 +171,8 @@ def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
 HIDDEN_CHARACTERS: Final = "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in HIDDEN if first != SURROGATES)
 
 
-def _text(pattern: str) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
-    def convert(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _text(pattern: str) -> Convert:
+    def convert(column: pa.ChunkedArray, _: Form) -> pa.ChunkedArray:
         if not (types.is_string(column.type) or _is_number(column)):
             return pa.nulls(len(column), pa.string())
         # Pandas turns integers into floats to make room for NaN.
@@ -158,10 +184,12 @@ def _text(pattern: str) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
     return convert
 
 
-def _number(lowest: float, highest: float) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
-    def convert(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _number(
+    lowest: float, highest: float, *, money: bool = False
+) -> Callable[[pa.ChunkedArray, Form], pa.ChunkedArray]:
+    def convert(column: pa.ChunkedArray, form: Form) -> pa.ChunkedArray:
         if types.is_string(column.type):
-            column = _where(pc.match_substring_regex(column, NUMBER), column)
+            column = _numerals(column, form.decimal, money=money)
         elif not _is_number(column):
             return pa.nulls(len(column), pa.float64())
         numbers = column.cast(pa.float64(), safe=False)
@@ -170,17 +198,57 @@ def _number(lowest: float, highest: float) -> Callable[[pa.ChunkedArray], pa.Chu
     return convert
 
 
-def _label(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _numerals(column: pa.ChunkedArray, decimal: str, *, money: bool) -> pa.ChunkedArray:
+    """Return text as Arrow reads numbers; null where it is no number.
+
+    Money may have a currency sign or code, and signs between groups of digits.
+    """
+    is_plain = pc.match_substring_regex(column, NUMBER)
+    if decimal == "." and pc.all(is_plain).as_py():
+        return column
+    text = pc.utf8_trim_whitespace(column)
+    if money:
+        text = pc.replace_substring_regex(text, CURRENCY, "")
+        for sign in (",", ".", *GROUP_SIGNS):
+            if sign != decimal:
+                grouped = rf"^[+]?\d{{1,3}}([{sign}]\d{{2,3}})*[{sign}]\d{{3}}([{decimal}]\d{{0,99}})?$"
+                is_grouped = pc.match_substring_regex(text, grouped)
+                text = pc.if_else(is_grouped, pc.replace_substring(text, sign, ""), text)
+    if decimal != ".":
+        text = pc.replace_substring(_where(pc.invert(pc.match_substring(text, ".")), text), decimal, ".")
+    return _where(pc.match_substring_regex(text, NUMBER), text)
+
+
+def _hint(name: str, written: str, form: Form) -> str:
+    """Name the likely cause of an invalid number or label."""
+    if name == "label":
+        return "" if form.fraud_values else ", or name the text that means fraud with --fraud-value"
+    if NEGATIVE.search(written):
+        return ": it is negative, as of a refund, which is no payment" if name == "amount" else ""
+    if form.decimal == "." and DECIMAL_COMMA.search(written):
+        return ": for a decimal comma, add --decimal ,"
+    if form.decimal == "," and DECIMAL_POINT.search(written):
+        return ": it has a decimal point, but the option says --decimal ,"
+    return ""
+
+
+def _label(column: pa.ChunkedArray, form: Form) -> pa.ChunkedArray:
     if not (types.is_string(column.type) or types.is_boolean(column.type) or _is_number(column)):
         return pa.nulls(len(column), pa.bool_())
-    text = pc.utf8_lower(_whole(column).cast(pa.string()))
-    fraud, legitimate = (pc.is_in(text, pa.array(words)) for words in (["true", "1", "1.0"], ["false", "0", "0.0"]))
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(_whole(column).cast(pa.string())))
+    if form.fraud_values:
+        return _where(text.is_valid(), pc.is_in(text, pa.array(sorted(form.fraud_values))))
+    fraud, legitimate = (pc.is_in(text, pa.array(words)) for words in (FRAUD_WORDS, LEGITIMATE_WORDS))
     return _where(pc.or_(fraud, legitimate), fraud)
 
 
 VISIBLE: Final = " without control or invisible characters"
-_ID: Final = Field(_text("(?s)^.{1,128}$"), f"not text of 1 to 128 characters{VISIBLE}, nor an integer", required=True)
-_TEXT: Final = Field(_text("(?s)^.{0,256}$"), f"not text of at most 256 characters{VISIBLE}, nor an integer")
+_ID: Final = Field(
+    _text("(?s)^.{1,128}$"), f"not text of 1 to 128 characters{VISIBLE}, nor an integer", required=True, absent=ABSENT
+)
+_TEXT: Final = Field(
+    _text("(?s)^.{0,256}$"), f"not text of at most 256 characters{VISIBLE}, nor an integer", absent=ABSENT
+)
 
 # The fields of `Transaction`, then those of its label.
 FIELDS: Final[Mapping[str, Field]] = {
@@ -188,7 +256,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "timestamp": Field(None, required=True),
     "card_id": _ID,
     "merchant_id": _ID,
-    "amount": Field(_number(0, MAX_AMOUNT), f"not an amount from 0 to {MAX_AMOUNT:.0e}", required=True),
+    "amount": Field(_number(0, MAX_AMOUNT, money=True), f"not an amount from 0 to {MAX_AMOUNT:.0e}", required=True),
     "currency": Field(_text("^[A-Z]{3}$"), "not an ISO 4217 code such as EUR", required=True),
     "merchant_category_code": _TEXT,
     "country": _TEXT,
@@ -197,7 +265,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "ip": _TEXT,
     "latitude": Field(_number(-90, 90), "not a number of degrees from -90 to 90"),
     "longitude": Field(_number(-180, 180), "not a number of degrees from -180 to 180"),
-    "label": Field(_label, "not a label: write true or false, 1 or 0"),
+    "label": Field(_label, "not a label: write true or false, yes or no, y or n, 1 or 0"),
     "labelled_at": Field(None),
 }
 TIMES: Final = frozenset({"timestamp", "labelled_at"})

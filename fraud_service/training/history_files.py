@@ -1,59 +1,92 @@
-"""Read Parquet, CSV and JSON Lines: the names of the columns, and chosen columns as an Arrow table."""
+"""Open Parquet, CSV and JSON Lines, and folders with parts of one format."""
 
 from __future__ import annotations
 
-import csv
-from typing import TYPE_CHECKING, Any, NamedTuple
+import io
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import ConfigurationError
-
-try:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import csv as arrow_csv
-    from pyarrow import parquet, types
-except ModuleNotFoundError as error:  # scoring pods do not have it
-    raise ConfigurationError(
-        "pyarrow, which reads and writes files of transactions, is not installed: "
-        "run `pip install 'fraud-service[data]'`"
-    ) from error
+from fraud_service.training.history_arrow import pa, parquet
+from fraud_service.training.history_csv import open_csv
+from fraud_service.training.history_rows import Part, Rows, Source
+from fraud_service.training.history_text import open_bytes, undecodable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["Source", "arrow_csv", "open_source", "pa", "parquet", "pc", "types"]
+    from fraud_service.training.mapping import FileMapping
+
+FORMATS: Final = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".tsv": "csv",
+    ".txt": "text",
+}
+COMPRESSED: Final = (".gz", ".zst", ".bz2")
+MARK: Final = b"\xef\xbb\xbf"
 
 
-class Source(NamedTuple):
-    """The columns of a file, and a function that reads the named ones."""
+def open_source(path: Path, mapping: FileMapping, *, skips: bool = False) -> Source:
+    """Read the column names of a file or of a folder of parts; the suffix determines the format.
 
-    columns: list[str]
-    read: Callable[[list[str]], pa.Table]
-
-
-def open_source(path: Path) -> Source:
-    """Read the column names of a file. Its suffix determines the format."""
-    if path.is_dir() and any(path.rglob("*.parquet")):  # the parts that Spark and others write
-        return _parquet(path)
-    formats = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines}
-    open_format = formats.get(path.suffix.lower())
-    if open_format is None:
-        raise ConfigurationError(f"{path}: unknown format; the name must end in {', '.join(formats)}")
+    With `skips`, rows that cannot be read are left out and reported; else the first one is an error.
+    """
+    if path.is_dir():
+        return _open_folder(path, mapping, skips=skips)
+    kind = _format(path)
+    if kind is None:
+        raise ConfigurationError(
+            f"{path}: unknown format; the name must end in {', '.join(FORMATS)}; the last ones also with "
+            f"{', '.join(COMPRESSED)} after it"
+        )
     if not path.is_file():
         raise ConfigurationError(f"{path}: this file does not exist")
-    return open_format(path)
+    return _open(kind, path, [path], mapping, skips=skips)
 
 
-def _parquet(path: Path) -> Source:
-    def read(names: list[str]) -> pa.Table:
+def _open_folder(folder: Path, mapping: FileMapping, *, skips: bool) -> Source:
+    parts = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and _format(path) and not any(one[0] in "._" for one in path.relative_to(folder).parts)
+    ]
+    kinds = {_format(path): path for path in parts}
+    if not parts:
+        raise ConfigurationError(f"{folder}: this folder has no file whose name ends in {', '.join(FORMATS)}")
+    if len(kinds) > 1:
+        raise ConfigurationError(f"{folder}: parts of different formats: {', '.join(map(str, kinds.values()))}")
+    return _open(_format(parts[0]), folder, parts, mapping, skips=skips)
+
+
+def _open(kind: str | None, path: Path, parts: Sequence[Path], mapping: FileMapping, *, skips: bool) -> Source:
+    if kind == "parquet":
+        return _open_parquet(path)
+    if kind == "text":
+        kind = "json" if all(next(_lines(part, mapping.encoding), b"").startswith(b"{") for part in parts) else "csv"
+    return open_csv(parts, mapping, skips=skips) if kind == "csv" else _open_json(parts, mapping, skips=skips)
+
+
+def _format(path: Path) -> str | None:
+    if path.suffix.lower() not in COMPRESSED:
+        return FORMATS.get(path.suffix.lower())
+    within = FORMATS.get(path.with_suffix("").suffix.lower())
+    return None if within == "parquet" else within
+
+
+def _open_parquet(path: Path) -> Source:
+    def read(names: list[str]) -> Rows:
         try:
-            return parquet.read_table(path, columns=names)
+            table = parquet.read_table(path, columns=names)
         except (pa.ArrowException, OSError) as error:
             raise ConfigurationError(f"{path}: damaged, or parts with different columns") from error
+        return Rows(table, [Part(path, len(table), {})])
 
     try:
         return Source(parquet.ParquetDataset(path).schema.names, read)
@@ -61,70 +94,46 @@ def _parquet(path: Path) -> Source:
         raise ConfigurationError(f"{path}: not a Parquet file, or damaged") from error
 
 
-def _csv(path: Path) -> Source:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not UTF-8 text") from error
-    return Source(header, lambda names: _read_csv(path, names))
-
-
-def _read_csv(path: Path, names: list[str]) -> pa.Table:
-    ragged: list[Any] = []
-
-    def on_ragged(row: Any) -> str:
-        ragged.append(row)
-        return "error"
-
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            # As text: type inference would turn the category 0742 into 742. NA stays text: it is Namibia.
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=names, column_types=dict.fromkeys(names, pa.string()), null_values=[]
-            ),
-            parse_options=arrow_csv.ParseOptions(invalid_row_handler=on_ragged, newlines_in_values=True),
-            read_options=arrow_csv.ReadOptions(use_threads=False),  # with threads, Arrow does not number the rows
-        )
-    except pa.ArrowInvalid as error:
-        # Arrow's own message quotes the row.
-        if ragged:
-            where, have, want = ragged[0].number - 1, ragged[0].actual_columns, ragged[0].expected_columns
-            raise ConfigurationError(f"{path}, row {where}: has {have} values, but there are {want} columns") from None
-        raise ConfigurationError(f"{path}: not a UTF-8 CSV file with one header line") from error
-    return pa.table({name: whole_numbers(table[name]) for name in names})
-
-
-def whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Write a column of whole numbers as integers: 27.0 is the id 27, as in a Parquet file of the same numbers.
-
-    Pandas writes `.0` where other rows have no value. If another value of the column is no whole number, `27.0` stays.
-    """
-    if pc.all(pc.match_substring_regex(column, r"^([+-]?[0-9]+(\.0+)?|NaN|nan|)$")).as_py():
-        return pc.replace_substring_regex(column, r"\.0+$", "")
-    return column
-
-
-def _json_lines(path: Path) -> Source:
+def _open_json(paths: Sequence[Path], mapping: FileMapping, *, skips: bool) -> Source:
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     columns: dict[str, list[Any]] = {}
-    rows = 0
-    with path.open("rb") as file:
-        for line in file:
-            if line.isspace():
-                continue
+    rows, parts = 0, []
+    for path in paths:
+        begin, unreadable = rows, dict[int, str]()
+        for line in _lines(path, mapping.encoding):
             try:
                 row = decode(line)
             except UNREADABLE:
-                raise ConfigurationError(f"{path}, row {rows + 1}: not a JSON object") from None
+                number = rows - begin + len(unreadable) + 1
+                if not skips or line.startswith(b"["):
+                    raise ConfigurationError(
+                        f"{path}, row {number}: not a JSON object; write one object a line, or leave such rows out with"
+                        " --skip-invalid"
+                    ) from None
+                unreadable[number] = "not a JSON object"
+                continue
             for name in row:  # producers omit unknown fields, so any line may add a column
                 if name not in columns:
                     columns[name] = [None] * rows
             for name, values in columns.items():
                 values.append(row.get(name))
             rows += 1
-    return Source(list(columns), lambda names: pa.table({name: _inferred(columns[name]) for name in names}))
+        parts.append(Part(path, rows - begin + len(unreadable), unreadable))
+    return Source(
+        list(columns), lambda names: Rows(pa.table({name: _inferred(columns[name]) for name in names}), parts)
+    )
+
+
+def _lines(path: Path, encoding: str) -> Iterator[bytes]:
+    try:
+        with io.BufferedReader(open_bytes(path, encoding)) as file:
+            for line in file:
+                if not line.isspace():
+                    yield line.removeprefix(MARK)
+    except UnicodeError:
+        raise undecodable(path, encoding) from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: damaged: {error}") from None
 
 
 def _inferred(values: list[Any]) -> pa.Array:

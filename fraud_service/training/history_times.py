@@ -15,7 +15,7 @@ from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import DeadLetterReason, epoch_ms, implausible_time, instant
 from fraud_service.domain.time import DAY, FIRST_EVENT, HOUR, MINUTE, UNITS, likely_unit
-from fraud_service.training.history_files import pa, pc, types
+from fraud_service.training.history_arrow import pa, pc, types
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

@@ -14,10 +14,10 @@ from fraud_service.domain.text import count_of
 from fraud_service.security.card_data import mask_text
 from fraud_service.training.column_risks import CardDataColumn, find_card_data_columns, find_leaks
 from fraud_service.training.history import History
+from fraud_service.training.history_arrow import pc, types
 from fraud_service.training.history_checks import count_repeats, unknown_entry_modes
 from fraud_service.training.history_facts import HistoryFacts, doubts_about, facts_of
 from fraud_service.training.history_fields import TIMES
-from fraud_service.training.history_files import pc, types
 from fraud_service.training.history_head import Head, read_head
 from fraud_service.training.known_sets import KnownSet, recognise
 from fraud_service.training.mapping import FileMapping
@@ -57,7 +57,7 @@ def inspect(
     path: Path, rows: int, given: FileMapping | None, override: Callable[[FileMapping], FileMapping]
 ) -> Inspection:
     """Inspect the first rows of a file. `given` is its mapping, if there is one; `override` applies options to it."""
-    head = read_head(path, rows)
+    head = read_head(path, rows, override(given or FileMapping()))
     known = None if given else recognise(head.columns)
     proposal = _proposal(head, given, known)
     mapping, doubts = override(proposal.mapping), list(proposal.doubts)

@@ -10,7 +10,7 @@ import msgspec
 
 from fraud_service.security.card_data import mask_text
 from fraud_service.training.column_guess import MIN_LABELS, Column, by_name, by_values
-from fraud_service.training.history_files import pa, pc, types
+from fraud_service.training.history_arrow import pa, pc, types
 from fraud_service.training.mapping import FileMapping
 from fraud_service.training.time_guess import TimeGuess, guess_times
 

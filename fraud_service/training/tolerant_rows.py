@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from fraud_service.training.history import with_places
+from fraud_service.training.history_arrow import pa, pc
 from fraud_service.training.history_columns import choose_columns, parse_constants
-from fraud_service.training.history_fields import FIELDS, plain_values
-from fraud_service.training.history_files import pa, pc
-from fraud_service.training.history_times import TimeFormat
+from fraud_service.training.history_fields import FIELDS, Form, plain_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +45,10 @@ class TolerantRows(NamedTuple):
 
 def read_rows(path: Path, raw: pa.Table, mapping: FileMapping) -> TolerantRows:
     """Convert a table of raw columns. Raises `ConfigurationError` if a field has no column."""
-    chosen, fixed, times = (
+    chosen, fixed, form = (
         choose_columns(path, raw.column_names, mapping),
         parse_constants(mapping.constants),
-        TimeFormat.of(mapping),
+        Form.of(mapping),
     )
     refused: list[Refusal] = []
     good = pa.chunked_array([pa.repeat(True, raw.num_rows)])  # noqa: FBT003 - the value
@@ -58,9 +57,9 @@ def read_rows(path: Path, raw: pa.Table, mapping: FileMapping) -> TolerantRows:
         converted["transaction_id"] = pa.chunked_array([pa.array(range(1, raw.num_rows + 1)).cast(pa.string())])
     for field, columns in chosen.items():
         given = plain_values(field, [raw[column] for column in columns])
-        converted[field] = FIELDS[field].values(given, times)
+        converted[field] = FIELDS[field].values(given, form)
         bad = _bad(field, given, converted[field])
-        refused += _refusals(field, "`, `".join(columns), given, bad, times)
+        refused += _refusals(field, "`, `".join(columns), given, bad, form)
         good = pc.and_(good, pc.invert(bad))
     if "labelled_at" in converted:
         early = pc.fill_null(pc.less(converted["labelled_at"], converted["timestamp"]), fill_value=False)
@@ -76,13 +75,10 @@ def _bad(field: str, given: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.Chun
     return values.is_null() if FIELDS[field].required else pc.and_not(values.is_null(), given.is_null())
 
 
-def _refusals(
-    field: str, column: str, given: pa.ChunkedArray, bad: pa.ChunkedArray, times: TimeFormat
-) -> Iterator[Refusal]:
+def _refusals(field: str, column: str, given: pa.ChunkedArray, bad: pa.ChunkedArray, form: Form) -> Iterator[Refusal]:
     rows = pc.indices_nonzero(bad)
     some = rows.slice(0, MAX_EXPLAINED)
-    missing = f"`{field}` must not be missing"
-    reasons = [FIELDS[field].explain(field, value, times) if value.is_valid else missing for value in given.take(some)]
+    reasons = [FIELDS[field].explain(field, value, form) for value in given.take(some)]
     first = dict(zip(reversed(reasons), reversed(some.to_pylist()), strict=True))
     for reason, count in Counter(reasons).most_common():
         rest = len(rows) - len(some) if count * 2 > len(some) else 0  # the rest has the usual reason

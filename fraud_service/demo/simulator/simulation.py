@@ -13,7 +13,7 @@ from fraud_service.demo.simulator.world import CATEGORIES, COUNTRIES, Part, Patt
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import LabelSource
 from fraud_service.domain.time import DAY, HOUR, MINUTE
-from fraud_service.training.history_files import arrow_csv, pa, parquet
+from fraud_service.training.history_arrow import arrow_csv, pa, parquet
 
 if TYPE_CHECKING:
     from pathlib import Path

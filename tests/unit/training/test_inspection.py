@@ -100,7 +100,8 @@ def test_rows_that_a_command_would_refuse_are_counted_with_their_reasons(look):
     assert [(one.column, one.rows, one.first_row) for one in found.refused] == [
         ("timestamp", 1, 7),
         ("merchant_id", 1, 6),
-        ("amount", 2, 4),
+        ("amount", 1, 4),
+        ("amount", 1, 5),
         ("labelled_at", 1, 8),
     ]
     assert "looks like seconds" in found.refused[0].reason
