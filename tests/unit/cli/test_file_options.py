@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path  # noqa: TC003 - Typer reads the annotation
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from fraud_service.cli.file_options import FileOptions
+from fraud_service.cli import data, models
+from fraud_service.cli.file_options import FileOptions, reads_file
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.training.mapping import FileMapping
 
@@ -71,3 +75,70 @@ def test_an_option_overrides_its_entry_and_keeps_the_others(mapping):
 def test_an_option_that_cannot_work_is_named(entries, complaint):
     with pytest.raises(ConfigurationError, match=complaint):
         FileOptions(**entries).file_mapping()
+
+
+def test_every_option_of_a_mapping_reaches_it():
+    options = FileOptions(
+        delimiter="tab",
+        decimal=",",
+        encoding="latin-1",
+        time_format="%d.%m.%Y",
+        fraud_values=["Fraud", "Chargeback"],
+        number_rows=True,
+    )
+    assert options.file_mapping() == FileMapping(
+        delimiter="tab",
+        decimal=",",
+        encoding="latin-1",
+        time_format="%d.%m.%Y",
+        fraud_values=("Fraud", "Chargeback"),
+        number_rows=True,
+    )
+
+
+@pytest.mark.parametrize("command", [data.feed, models.train, models.backtest, models.refit])
+def test_commands_that_read_a_file_have_its_options(command):
+    app = typer.Typer()
+    app.command()(command)
+    said = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+    assert "How the file is read" in said
+    assert all(option in said for option in ("--mapping", "--map", "--delimiter", "--time-origin", "--skip-invalid"))
+
+
+HEADER = "transaction_id,timestamp,card_id,merchant_id,amount,currency\n"
+
+
+@pytest.fixture
+def count(tmp_path, monkeypatch):
+    """Run a command that prints the number of rows of a file with one invalid row; gives its result."""
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"t{n},170000000000{n},c1,m1,{'free' if n == 2 else 5},EUR\n" for n in range(5))
+    (tmp_path / "past.csv").write_text(HEADER + rows, encoding="utf-8")
+
+    @reads_file
+    def command(file: Path, reading: FileOptions, fails: bool = False) -> None:
+        typer.echo(len(reading.open(file)))
+        if fails:
+            raise typer.Exit(1)
+
+    app = typer.Typer()
+    app.command()(command)
+    return lambda *arguments: CliRunner().invoke(app, ["past.csv", *arguments])
+
+
+def test_skipped_rows_are_saved_and_the_command_says_so_at_its_end(count, tmp_path):
+    result = count("--skip-invalid")
+    assert result.stdout == "4\n"
+    assert result.stderr.startswith("skipped 1 of 5 rows: 1 × `amount`: not an amount from 0 to 1e+13.")
+    assert result.stderr.endswith("They are in past.csv.skipped.csv\n")
+    assert (tmp_path / "past.csv.skipped.csv").read_text(encoding="utf-8").splitlines()[1].endswith(",free,EUR")
+    result = count("--skip-invalid", "--skipped", "other.csv", "--fails")
+    assert (result.exit_code, result.stderr.endswith("They are in other.csv\n")) == (1, True)
+    assert (tmp_path / "other.csv").exists()
+
+
+def test_without_the_option_an_invalid_row_stops_the_command_and_a_file_for_skipped_rows_is_refused(count):
+    assert "row 3, column `amount`" in str(count().exception)
+    assert "--skipped other.csv: only --skip-invalid skips rows: add it" in str(
+        count("--skipped", "other.csv").exception
+    )

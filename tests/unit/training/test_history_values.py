@@ -71,8 +71,7 @@ def of_message(row):
     try:
         return decode_transaction(json.dumps(row, default=written_number).encode())
     except InvalidEvent as error:
-        match = re.search(r"`\$\.(\w+)`|`(timestamp|amount)`", error.detail)
-        return match[1] or match[2]
+        return re.search(r"`(\w+)`", error.detail)[1]
 
 
 IDENTIFIERS = st.sampled_from(
