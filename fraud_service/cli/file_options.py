@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fraud_service.training.history import History
     from fraud_service.training.history_checks import CardDataCheck
+    from fraud_service.training.history_faults import Skipped
     from fraud_service.training.label_file import LabelDefaults, LabelFile
     from fraud_service.training.mapping import FileMapping
 
@@ -108,22 +109,31 @@ class FileOptions:
                 say(warning, err=True)
             return table
 
-        if self.skipped is not None and not self.skip_invalid:
-            raise ConfigurationError(f"--skipped {self.skipped}: only --skip-invalid skips rows: add it")
-        require_folder(self.skipped)
+        self._check_skipped()
         history = History.open(file, mapping, date_ms(start), date_ms(end), check=check, skips=self.skip_invalid)
-        if self.skip_invalid:
-            saved = self.skipped or Path(f"{file.name}.skipped.csv")
-            history.skipped.save(saved)
-            self.notes.append(f"skipped {history.skipped}. They are in {saved}")
+        self._save_skipped(file, history.skipped)
         return history
 
     def open_labels(self, file: Path, defaults: LabelDefaults) -> LabelFile:
         """Read a file of labels as the options say."""
         from fraud_service.training.label_file import read_labels
 
+        self._check_skipped()
         check = _card_data_check(file, self.tokenized or [])
-        return read_labels(file, self.file_mapping(), defaults, check)
+        labels = read_labels(file, self.file_mapping(), defaults, check, skips=self.skip_invalid)
+        self._save_skipped(file, labels.skipped)
+        return labels
+
+    def _check_skipped(self) -> None:
+        if self.skipped is not None and not self.skip_invalid:
+            raise ConfigurationError(f"--skipped {self.skipped}: only --skip-invalid skips rows: add it")
+        require_folder(self.skipped)
+
+    def _save_skipped(self, file: Path, skipped: Skipped) -> None:
+        if self.skip_invalid:
+            path = self.skipped or Path(f"{file.name}.skipped.csv")
+            skipped.save(path)
+            self.notes.append(f"skipped {skipped}. They are in {path}")
 
     def file_mapping(self) -> FileMapping:
         """Return the mapping of `--mapping` and the other options."""

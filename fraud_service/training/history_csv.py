@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DELIMITERS: Final = ",;\t|"
 # What databases and spreadsheets write for no value, since CSV has no other way. NA is not among them: it is Namibia.
 MISSING: Final = sorted(ABSENT | {"NULL", "null", "\\N", "N/A", "n/a", "#N/A", "<NA>", "NaT", "None", "-"})
+PARTS_OF_NAMES: Final = ' _-."?()'
 BLOCK_BYTES: Final = 1 << 20
 MAX_BLOCK_BYTES: Final = 1 << 30
 FIRST_LINES: Final = 100  # in which the header is
@@ -78,17 +79,19 @@ def read_header(path: Path, mapping: FileMapping) -> Header:
     header = max(headers, key=lambda one: len(one.names))  # the first of equals
     if any(UNREADABLE in name for name in header.names):
         raise undecodable(path, mapping.encoding)
-    if len(header.names) == 1:
-        raise ConfigurationError(f"{path}: the header line has one column{_suspect(lines[0], header.delimiter)}")
+    likely = _likely_delimiter(lines[0], header.delimiter) if len(header.names) == 1 else None
+    if likely is not None:
+        raise ConfigurationError(
+            f"{path}: the header line has one column: is {likely!r} the delimiter? Then add --delimiter "
+            f"{'tab' if likely == chr(9) else repr(likely)}"
+        )
     return header
 
 
-def _suspect(line: str, delimiter: str) -> str:
-    signs = Counter(sign for sign in line.strip() if not sign.isalnum() and sign not in '_"' and sign != delimiter)
-    likely = next((sign for sign, _ in signs.most_common() if sign.isascii()), None)
-    if likely is None:
-        return ": is it a CSV file?"
-    return f": is {likely!r} the delimiter? Then add --delimiter {'tab' if likely == chr(9) else repr(likely)}"
+def _likely_delimiter(line: str, delimiter: str) -> str | None:
+    """Return the most frequent sign of a line that could be its delimiter."""
+    signs = Counter(sign for sign in line.strip() if sign.isascii() and not sign.isalnum())
+    return next((sign for sign, _ in signs.most_common() if sign not in f"{PARTS_OF_NAMES}{delimiter}"), None)
 
 
 def _trimmed(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -94,7 +94,8 @@ def convert(name: str, columns: Mapping[str, pa.ChunkedArray], form: Form, fault
 
 def plain_values(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     """Return the values of a field as its conversion takes them."""
-    return _joined(name, [_plain(values, FIELDS[name].absent) for values in columns])
+    absent = FIELDS[name].absent if name in FIELDS else ABSENT
+    return _joined(name, [_plain(values, absent) for values in columns])
 
 
 def constant(name: str, text: str) -> pa.Scalar:

@@ -108,3 +108,16 @@ def test_missing_columns_are_named_with_the_option_that_helps(tmp_path):
     path.write_text("transaction_id,card_id,label\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="no rows"):
         read(path)
+
+
+def test_invalid_rows_are_skipped_and_others_keep_their_numbers(tmp_path):
+    bad = [{"card_id": ""}, {"label": "maybe"}, {"source": "rumour"}]
+    rows = [ROWS[0] | {"transaction_id": f"t{n}", "source": "analyst"} for n in range(5)]
+    path = write(tmp_path / "labels.csv", [rows[0] | bad[0], *rows, rows[0] | bad[1], rows[0] | bad[2], ROWS[1]])
+    found = read_labels(path, FileMapping(), DEFAULTS, CardDataCheck(path), skips=True)
+    assert found.rows == [9, 2, 3, 4, 5, 6]
+    assert {number: fault.columns for number, fault in found.skipped.faults.items()} == {
+        1: "card_id",
+        7: "label",
+        8: "source",
+    }
