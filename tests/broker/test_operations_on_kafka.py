@@ -73,6 +73,11 @@ def test_a_missing_topic_stops_the_start_and_names_the_command(settings):
 def test_topics_are_created_once_and_checked(settings):
     assert run_here(settings, "topics", "check").stdout == "all topics are as they should be\n"
     assert run_here(settings, "topics", "create").stdout == "nothing to create\n"
+    other = run_here(settings.model_copy(update={"partitions": 9}), "topics", "check")
+    assert other.returncode == 0
+    assert f"note: inputs, scores and changelogs have {settings.partitions} partitions, and FRAUD_PARTITIONS is 9" in (
+        other.stdout
+    )
     odd = settings.model_copy(update={"topics": settings.topics.model_copy(update={"labels": "odd.labels"})})
     specs = [spec for spec in topics.topic_specs(odd.model_copy(update={"partitions": 3})) if spec.role == "labels"]
     topics.create(clients.admin(odd), specs, 1)
