@@ -146,7 +146,7 @@ class MovedProfiles:
         """Read the rows that are in the partition of their card, or the others."""
         for partition, key, value in self._read():
             if not key.endswith(changelogs.key_suffix(PROFILE)):
-                raise FatalStreamError(f"the scorer's changelog has a row that is not a profile: {key!r}")
+                raise FatalStreamError(f"the scorer's changelog has a row that is not a profile: key {_text(key)}")
             if (self._partition(key, self._old) == partition) == is_home:
                 yield key, value
 
@@ -181,7 +181,7 @@ def _learner_rows(rows: Iterator[Row], partitions: int) -> Iterator[Row]:
             if row is not None:
                 yield _row(*row)
         elif prefix != RATE_LIMIT_KEY:  # rate limits count one hour, and start again at zero
-            raise FatalStreamError(f"the learner's changelog has a row of an unknown kind: {key!r}")
+            raise FatalStreamError(f"the learner's changelog has a row of an unknown kind, key {_text(key)}")
     for row in repartitioner.counts():
         yield _row(*row)
 
@@ -233,3 +233,7 @@ def _set_first_offsets(new: Settings) -> None:
             consumer.commit(offsets=mine, asynchronous=False)
         finally:
             consumer.close()
+
+
+def _text(key: bytes) -> str:
+    return key.decode(errors="backslashreplace")

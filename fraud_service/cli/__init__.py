@@ -75,8 +75,14 @@ def main() -> None:
         else:
             say(f"{error.filename}: {error.strerror}", err=True)
         sys.exit(1)
-    except Exception:
-        log.exception("unexpected_error")
+    except Exception as error:
+        from fraud_service.kafka.clients import kafka_reason
+
+        reason = kafka_reason(error)
+        if reason is None:
+            log.exception("unexpected_error")
+        else:
+            say(f"Kafka did not do what was asked: {reason}. Check the brokers, and the rights of this user", err=True)
         sys.exit(1)
 
 

@@ -68,7 +68,10 @@ def recover(
     ] = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Rebuild a lost service: send its inputs to a new running service, in event time."""
+    """Rebuild a lost service: send its inputs to a new running service, in event time.
+
+    As in: recover --from-transactions old.transactions --from-labels old.labels --from-bootstrap old-kafka:9092
+    """
     from fraud_service.admin.rebuild import SourceTopics, rebuild
     from fraud_service.config import factories
 
@@ -89,7 +92,10 @@ def repartition(
     yes: options.Yes = False,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Move a stopped service to more partitions, with its card profiles and its learner state."""
+    """Move a stopped service to more partitions, with its card profiles and its learner state.
+
+    As in: repartition --partitions 12 --transactions transactions.v2 --labels labels.v2 --scores scores.v2
+    """
     from fraud_service.admin import repartition
 
     old = options.connect(bootstrap)
@@ -107,7 +113,10 @@ def erase(
     yes: options.Yes = False,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Erase cards from the state of a stopped service. Topics keep their records until retention removes them."""
+    """Erase cards from the state of a stopped service. Topics keep their records until retention removes them.
+
+    As in: erase --card c-17 --card c-18 --yes, or erase --idle 400d
+    """
     from fraud_service.admin import erase
 
     if not cards and idle is None:
@@ -236,7 +245,8 @@ def redrive(
 ) -> None:
     """Send dead letters to the topic they came from, each once. The key becomes the card_id.
 
-    Compares each letter with its source record. Exits 1 when a letter is forged.
+    Compares each letter with its source record. Exits 1 when a letter is forged. As in:
+    dead-letters redrive --reason missing_key --since 12h --yes
     """
     from fraud_service.admin.redrive import RedriveOptions, check_letters
     from fraud_service.admin.redrive import redrive as send

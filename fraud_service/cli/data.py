@@ -80,6 +80,7 @@ def feed(
 
     It checks the topics and the file first, and sends nothing if the service would refuse or forget a part of it.
     Exits 1 if the service has refused a record, and 3 if everything was sent but the service does not process it.
+    As in: feed history.csv --map cc_num=card_id --set currency=EUR
     """
     from fraud_service.admin.event_time_pacing import EventTimePacer
     from fraud_service.admin.history_producer import HistoryProducer

@@ -206,7 +206,10 @@ def state(
     merchant: Annotated[str | None, typer.Option(help="merchant_id, to print its risk.")] = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Print the profile of a card, or the risk of a merchant, as it was at an event time."""
+    """Print the profile of a card, or the risk of a merchant, as it was at an event time.
+
+    As in: state --card c-17 --at 2026-01-31T12:00:00Z, or state --merchant m-4 --at 12h
+    """
     from fraud_service.verification import time_travel
 
     if (card is None) == (merchant is None):

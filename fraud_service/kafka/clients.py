@@ -193,6 +193,11 @@ def producer(settings: Settings, options: dict[str, Any] | None = None) -> Produ
     )
 
 
+def kafka_reason(error: Exception) -> str | None:
+    """Return what the brokers or the client said, None if they did not cause the error."""
+    return str(error.args[0].str()) if isinstance(error, KafkaException) else None
+
+
 @contextmanager
 def kafka_errors_as(kind: type[FraudServiceError], failure: str) -> Iterator[None]:
     """Raise an error of the client within the block as an error of the service, which says what failed and why."""

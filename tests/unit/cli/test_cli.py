@@ -11,12 +11,13 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 from fraud_service import cli
 from fraud_service.__main__ import SERVICES
 from fraud_service.cli import service
 from fraud_service.cli.options import duration_ms
-from fraud_service.config.settings import load
+from fraud_service.config.settings import load, variables
 from fraud_service.domain.decision import Policy
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.kafka import topics
@@ -157,6 +158,43 @@ def test_every_command_has_help(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0
     assert f"Usage: fraud-service {command}" in out
+
+
+@pytest.mark.parametrize("command", ["feed", "label", "recover", "repartition", "erase", "state"])
+def test_the_help_of_a_command_with_many_options_has_an_example(run, command):
+    assert f"As in: {command} " in run(command, "--help")[1]
+
+
+PANELS = {
+    "Run the service": "score learn tokenize config demo topics",
+    "Make and send data": "simulate feed label inspect",
+    "Train and choose models": "train backtest refit models online",
+    "Verify and explain": "verify replay explain state snapshots",
+    "Administer": "dead-letters reset recover repartition erase sign",
+}
+
+
+def test_every_command_is_in_the_group_of_its_purpose():
+    groups = typer.main.get_command(cli.app).commands
+    found = {name: command.rich_help_panel for name, command in groups.items()}
+    assert found == {name: panel for panel, names in PANELS.items() for name in names.split()}
+
+
+def refusal_of_the_settings():
+    try:
+        load()
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", sorted(variables()))
+@pytest.mark.parametrize("value", ["", "?", "-1", "a b", "[1]"])
+def test_no_setting_is_refused_in_the_words_of_a_library(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    said = refusal_of_the_settings()
+    assert said is None or name in said
+    assert not re.search(r"Input should|String should|Value error|Error\b|\^\[|timedelta", said or ""), said
 
 
 def test_the_version_is_one_line(run):

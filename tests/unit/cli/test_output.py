@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
+from rich.console import Console
 
 from fraud_service import cli
 from fraud_service.admin.models import ModelStatus
+from fraud_service.cli.options import ProgressCounter
+from fraud_service.cli.output import say_table
 from fraud_service.config.settings import Settings
 from fraud_service.demo.screen import console
 from fraud_service.domain.errors import TopicReadError
@@ -186,3 +193,69 @@ def test_every_command_prints_through_the_output_module():
         if isinstance(node, ast.Call) and ast.unparse(node.func) in doors
     }
     assert found == {("cli/output.py", "typer.echo")}
+
+
+def test_a_table_is_aligned_on_a_terminal_and_separated_by_tabs_elsewhere(monkeypatch, capsys):
+    rows = [("a", 1, "x\ty"), ("long", 22, "")]
+    say_table(("name", "count", "text"), rows)
+    assert capsys.readouterr().out == "name\tcount\ttext\na\t1\tx\\ty\nlong\t22\t\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    say_table(("name", "count", "text"), rows)
+    assert capsys.readouterr().out == "name  count  text\na     1      x\\ty\nlong  22\n"
+
+
+@pytest.mark.parametrize(("total", "done"), [(100, 91), (None, 7), (10, 12)])
+def test_a_progress_bar_ends_at_its_end_when_the_work_is_done(monkeypatch, total, done):
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        "fraud_service.cli.options.Console", lambda **_: Console(file=shown, force_terminal=True, width=100)
+    )
+    with ProgressCounter("offsets", total) as counter:
+        counter.advance(done)
+    end = max(total or 0, done)
+    assert re.findall(r"(\d+)/ *(\d+)", shown.getvalue())[-1] == (str(end), str(end))
+
+
+def test_a_progress_bar_of_failed_work_stays_where_it_was(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        "fraud_service.cli.options.Console", lambda **_: Console(file=shown, force_terminal=True, width=100)
+    )
+    with suppress(TopicReadError), ProgressCounter("offsets", 100) as counter:
+        counter.advance(40)
+        raise TopicReadError("the broker is gone")
+    assert "100/100" not in shown.getvalue()
+
+
+def test_without_a_terminal_no_progress_bar_is_printed(capsys):
+    with ProgressCounter("offsets", 100) as counter:
+        counter.advance(100)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_message_names_a_class():
+    for path in PACKAGE.rglob("*.py"):
+        for text in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.JoinedStr)):
+            assert not any(
+                isinstance(node, ast.Attribute) and node.attr in {"__name__", "__qualname__"} for node in ast.walk(text)
+            ), f"{path}:{text.lineno}"
+
+
+def test_an_answer_of_the_brokers_that_no_command_expects_is_one_sentence(run, monkeypatch):
+    def refuse(*_, **__):
+        raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+
+    monkeypatch.setattr("fraud_service.admin.models.model_statuses", refuse)
+    said = run("models list")
+    assert said.err == (
+        "Kafka did not do what was asked: Broker: Topic authorization failed. Check the brokers, and the rights of "
+        "this user\n"
+    )
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(run, monkeypatch, tmp_path):
+    def write(*_, **__):
+        tmp_path.write_text("")
+
+    monkeypatch.setattr("fraud_service.admin.models.model_statuses", write)
+    assert run("models list").err == f"{tmp_path}: Is a directory\n"
