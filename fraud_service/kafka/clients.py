@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +45,8 @@ PROBE_POLL_S: Final = 0.5
 REACH_TIMEOUT_S: Final = 2.5  # then we name the brokers that do not answer
 SILENCE_TIMEOUT_S: Final = 7.5  # more for brokers that keep silent; a slow one may still accept or reject us
 CONNECT_POLL_S: Final = 0.5
+MAX_ADDRESSES: Final = 3  # of brokers that are tried: one that accepts is enough
+ADDRESS_TIMEOUT_S: Final = 1.0
 UNREACHABLE: Final = (
     "Check FRAUD_BOOTSTRAP_SERVERS or --bootstrap, and whether the security.protocol of FRAUD_KAFKA_CONFIG is the "
     "protocol of that listener"
@@ -60,15 +63,17 @@ class _Probe:
     def __init__(self, settings: Settings) -> None:
         self._bootstrap = settings.bootstrap_servers
         self._errors: list[KafkaError] = []
+        self.addresses: list[tuple[str, int]] = []  # of the brokers, as they name themselves
         self._client = _create(Producer, {**connection(settings), "error_cb": self._errors.append})
 
     def has_answered(self) -> bool:
         """Ask for an answer. Raises `PreflightError` when we reject the broker, or the broker rejects us."""
         try:
-            self._client.list_topics(timeout=CONNECT_POLL_S)
+            brokers = self._client.list_topics(timeout=CONNECT_POLL_S).brokers.values()
         except KafkaException:
             self._client.poll(0)
         else:
+            self.addresses = sorted((broker.host, broker.port) for broker in brokers)
             return True
         for error in self._errors:
             if error.code() in REJECTED or any(text in error.str() for text in REJECTED_TEXTS):
@@ -97,13 +102,27 @@ def require_connection(settings: Settings) -> None:
     longer. Raises `PreflightError` as `check_connectivity` does.
     """
     probe = _Probe(settings)
-    if wait_until(probe.has_answered, REACH_TIMEOUT_S, poll_s=0.0):
-        return
-    if not probe.is_refused:
+    has_answered = wait_until(probe.has_answered, REACH_TIMEOUT_S, poll_s=0.0)
+    if not has_answered and not probe.is_refused:
         log.warning("waiting_for_the_cluster", what=f"no Kafka broker has answered at {settings.bootstrap_servers} yet")
-        if wait_until(probe.has_answered, SILENCE_TIMEOUT_S, poll_s=0.0):
-            return
-    raise ClusterUnavailable(probe.problem())
+        has_answered = wait_until(probe.has_answered, SILENCE_TIMEOUT_S, poll_s=0.0)
+    if not has_answered:
+        raise ClusterUnavailable(probe.problem())
+    some = probe.addresses[:MAX_ADDRESSES]
+    if some and not any(_accepts(*address) for address in some):
+        listed = ", ".join(f"{host}:{port}" for host, port in some)
+        raise ClusterUnavailable(
+            f"the brokers at {settings.bootstrap_servers} give {listed} as their address, which does not answer from "
+            "here: correct advertised.listeners of the brokers, or the names and routes of this machine"
+        )
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=ADDRESS_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def check_connectivity(settings: Settings) -> None:

@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import typer
 
 from fraud_service import cli
+from fraud_service.config.settings import Settings
+from fraud_service.domain.errors import ClusterUnavailable
 from fraud_service.kafka import clients
 from fraud_service.models import artifact
 
@@ -130,3 +133,17 @@ def test_a_name_that_does_not_resolve_is_named(monkeypatch, capsys):
         cli.main()
     assert ended.value.code == 1
     assert "no Kafka broker answers at no-such-broker.invalid:9092" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ports", "is_reached"), [([1], False), ([], True), ([1, None], True)])
+def test_brokers_that_name_an_address_out_of_reach_are_named(monkeypatch, ports, is_reached):
+    with socket.create_server(("127.0.0.1", 0)) as open_server:
+        addresses = [("127.0.0.1", open_server.getsockname()[1] if port is None else port) for port in ports]
+        monkeypatch.setattr(
+            clients, "_Probe", lambda _: SimpleNamespace(has_answered=lambda: True, addresses=addresses)
+        )
+        if is_reached:
+            clients.require_connection(Settings(bootstrap_servers="kafka:9092"))
+            return
+        with pytest.raises(ClusterUnavailable, match=r"^the brokers at kafka:9092 give 127.0.0.1:1 as their address"):
+            clients.require_connection(Settings(bootstrap_servers="kafka:9092"))
