@@ -240,13 +240,13 @@ def _label_file(file: Path, reading: FileOptions, defaults: LabelDefaults, boots
     from fraud_service.admin.feed_checks import RefusalCounter
     from fraud_service.admin.history_producer import HistoryProducer
     from fraud_service.config.duration import to_ms
-    from fraud_service.kafka import topics
+    from fraud_service.kafka import clients, topics
     from fraud_service.kafka.topic_reader import TopicReader
 
     found = reading.open_labels(file, defaults)
     chosen = settings.load(bootstrap_servers=bootstrap)
     found.require_known_by(int(time.time() * 1000) + to_ms(chosen.max_clock_skew))
-    options.connect(bootstrap)
+    clients.require_connection(chosen)
     topics.require_inputs(chosen)
     with TopicReader(chosen, "fraud-feed") as reader:
         refusals = RefusalCounter(chosen, reader)
