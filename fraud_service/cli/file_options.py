@@ -112,6 +112,9 @@ class FileOptions:
         self._check_skipped()
         history = History.open(file, mapping, date_ms(start), date_ms(end), check=check, skips=self.skip_invalid)
         self._save_skipped(file, history.skipped)
+        if mapping.fraud_values and not history.has_fraud:
+            texts = ", ".join(map(repr, mapping.fraud_values))
+            say(f"{file}: no label is {texts}, so every label counts as legitimate: is the spelling right?", err=True)
         return history
 
     def open_labels(self, file: Path, defaults: LabelDefaults) -> LabelFile:

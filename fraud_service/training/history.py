@@ -70,6 +70,8 @@ class History:
             fields["transaction_id"] = _ids(path, faults.numbers)
         table, names = pa.table(fields), {field: "`, `".join(columns) for field, columns in chosen.items()}
         _check_label_times(names.get("labelled_at"), table, faults)
+        for column in chosen.get("amount", ()):
+            _check_currencies(column, rows.table[column], table, faults)
         table = faults.without(check(with_places(table), names))
         first, last = FIRST_EVENT if start is None else start, LATEST if end is None else end - 1
         table = table.filter(between(table["timestamp"], first, last)).combine_chunks()  # whole columns sort faster
@@ -77,6 +79,11 @@ class History:
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
+
+    @property
+    def has_fraud(self) -> bool:
+        """Whether any transaction is labelled as fraud."""
+        return "label" in self._table.column_names and bool(pc.any(self._table["label"]).as_py())
 
     def count_distinct(self, fields: Sequence[str]) -> int:
         """Return the number of different values of some fields together."""
@@ -100,6 +107,14 @@ def _check_label_times(column: str | None, table: pa.Table, faults: Faults) -> N
         )
         early = pc.fill_null(pc.less(table["labelled_at"], table["timestamp"]), fill_value=False)
         faults.add(column, early, lambda _: complaint)
+
+
+def _check_currencies(column: str, given: pa.ChunkedArray, table: pa.Table, faults: Faults) -> None:
+    """Refuse an amount such as `12.00 EUR` in a row of another currency."""
+    if types.is_string(given.type) and pc.any(pc.match_substring_regex(given, "[A-Z€]")).as_py():
+        codes = pc.extract_regex(pc.replace_substring(given, "€", "EUR"), "(?P<code>[A-Z]{3})")
+        other = pc.not_equal(pc.struct_field(codes, "code"), table["currency"])
+        faults.add(column, pc.fill_null(other, fill_value=False), lambda _: "it has another currency than `currency`")
 
 
 def _ids(path: Path, numbers: pa.Array) -> pa.Array:

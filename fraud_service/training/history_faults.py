@@ -45,16 +45,14 @@ class Faults:
         if not count:
             return
         first = pc.index(bad, value=True).as_py()
-        share = f"{count:,} of {len(bad):,} rows"
+        said = f"{self._rows.where(self.numbers[first].as_py())}, column `{columns}`: {explain(first)}"
+        share, are_most = f"{count:,} of {len(bad):,} rows", 2 * count > self._total
         if not self._skips:
-            raise ConfigurationError(
-                f"{self._rows.where(self.numbers[first].as_py())}, column `{columns}`: {explain(first)} ({share}; "
-                "--skip-invalid leaves such rows out)"
-            )
-        if 2 * count > self._total:
+            advice = "" if are_most else "; --skip-invalid leaves such rows out"
+            raise ConfigurationError(f"{said} ({share}{advice})")
+        if are_most:
             raise InvalidFile(
-                f"{self._rows.where(self.numbers[first].as_py())}, column `{columns}`: {explain(first)}. {share} are "
-                "invalid, more than half: look at the options that say how to read the file"
+                f"{said}. {share} are invalid, more than half: look at the options that say how to read the file"
             )
         for position in pc.indices_nonzero(bad).to_pylist():
             self._found.setdefault(position, Fault(columns, explain(position)))

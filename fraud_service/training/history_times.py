@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 NUMBER: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
 NAIVE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?)?")
 RFC_3339: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9:.]{5,18}([Zz]|[+-][0-9]{2}:[0-9]{2})")
-OTHER_DATE: Final = re.compile(r"^[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{2,4}|^[0-9]{1,2}[ -]?[A-Za-z]{3}")
+SHEET_DAYS: Final = (36_526, 73_050)  # from 2000 to 2099, since 1899-12-30
+OTHER_DATE: Final = re.compile(
+    r"^[0-9]{8}[T ]?[0-9]*Z?$|^[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{2,4}|^[0-9]{1,2}[ -]?[A-Za-z]{3}"
+)
 MILLISECONDS: Final = {"s": 1000, "min": MINUTE, "h": HOUR, "d": DAY}  # in a unit that may have fractions
 MAX_INT: Final = 2**63 - 1
 
@@ -158,6 +161,10 @@ def _of_number(number: Decimal, field: str, times: TimeFormat) -> int:
         if times.origin_ms or times.unit not in UNITS:
             raise _invalid(
                 f"`{field}` is outside the years 2000 to 9999: are --time-unit {times.unit} and --time-origin right?"
+            )
+        if SHEET_DAYS[0] <= number <= SHEET_DAYS[1]:
+            raise _invalid(
+                f"`{field}` looks like days of a spreadsheet: add --time-unit d --time-origin 1899-12-30T00:00:00Z"
             )
         raise implausible_time(number, field, f"add --time-unit {likely_unit(number)} if all of the column are")
     if times.unit not in MILLISECONDS and number != int(number):

@@ -137,6 +137,15 @@ def test_skipped_rows_are_saved_and_the_command_says_so_at_its_end(count, tmp_pa
     assert (tmp_path / "other.csv").exists()
 
 
+def test_a_text_for_fraud_that_no_label_has_is_said(tmp_path, capsys):
+    path = tmp_path / "past.csv"
+    path.write_text(f"{HEADER.strip()},label\nt1,1700000000000,c1,m1,5,EUR,Chargeback\n", encoding="utf-8")
+    FileOptions(fraud_values=["Charge back"]).open(path)
+    assert "no label is 'Charge back', so every label counts as legitimate" in capsys.readouterr().err
+    assert FileOptions(fraud_values=["chargeback"]).open(path).has_fraud
+    assert capsys.readouterr().err == ""
+
+
 def test_without_the_option_an_invalid_row_stops_the_command_and_a_file_for_skipped_rows_is_refused(count):
     assert "row 3, column `amount`" in str(count().exception)
     assert "--skipped other.csv: only --skip-invalid skips rows: add it" in str(

@@ -62,6 +62,12 @@ def test_the_first_invalid_row_stops_with_the_number_of_its_like_and_the_option(
     assert str(caught.value).endswith("(2 of 20 rows; --skip-invalid leaves such rows out)")
 
 
+def test_the_option_is_not_offered_where_it_would_be_refused(written):
+    with pytest.raises(ConfigurationError) as caught:
+        History.open(written(3, {1: {"amount": "free"}, 2: {"amount": "free"}}))
+    assert str(caught.value).endswith("(2 of 3 rows)")
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_invalid_rows_are_skipped_and_counted_by_reason(written, suffix):
     history = History.open(written(20, BAD, suffix), skips=True)

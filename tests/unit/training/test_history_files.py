@@ -317,6 +317,14 @@ def test_an_amount_that_cannot_be_read_is_refused_with_the_likely_cause(opened, 
     assert written not in str(caught.value)
 
 
+@pytest.mark.parametrize("written", ["12.00 EUR", "EUR 12.00", "€12.00"])
+def test_the_currency_of_an_amount_must_be_that_of_its_row(opened, written):
+    rows = [(*ROWS[0][:4], "$5", "USD", "0"), (*ROWS[1][:4], written, "USD", "0")]
+    with pytest.raises(ConfigurationError, match="row 2, column `amount`: it has another currency than `currency`"):
+        opened(text(rows))
+    assert opened(text([rows[0], (*rows[1][:5], "EUR", "0")]))[1].transaction.amount == 12.0
+
+
 @pytest.mark.parametrize(
     ("fraud", "legitimate"),
     [

@@ -285,8 +285,9 @@ def test_text_of_any_format_is_read_when_the_format_is_named(tmp_path, suffix, w
     assert of_file(path, time_format=form, time_zone="UTC").timestamp == expected
 
 
-def test_a_date_of_an_unknown_format_is_refused_with_the_option(tmp_path):
-    path = saved(tmp_path, "csv", ROW | {"timestamp": "13.11.2023 13:45"})
+@pytest.mark.parametrize("written", ["13.11.2023 13:45", "11/13/23", "13-Nov-2023", "20231113T134500Z"])
+def test_a_date_of_an_unknown_format_is_refused_with_the_option(tmp_path, written):
+    path = saved(tmp_path, "csv", ROW | {"timestamp": written})
     with pytest.raises(ConfigurationError, match="name its format, as in --time-format"):
         History.open(path)
     with pytest.raises(ConfigurationError, match="does not match --time-format '%d/%m/%Y'"):
@@ -315,6 +316,8 @@ def test_serial_days_of_a_spreadsheet_are_read(tmp_path):
     origin = datetime(1899, 12, 30, tzinfo=UTC)
     path = saved(tmp_path, "csv", ROW | {"timestamp": "45243.25"})
     assert of_file(path, time_unit="d", time_origin=origin).timestamp == MONDAY + 6 * 3_600_000
+    with pytest.raises(ConfigurationError, match="looks like days of a spreadsheet: add --time-unit d --time"):
+        History.open(path)
     with pytest.raises(ConfigurationError, match="are --time-unit d and --time-origin right"):
         History.open(saved(tmp_path, "csv", ROW | {"timestamp": "5"}), FileMapping(time_unit="d", time_origin=origin))
 
