@@ -1,6 +1,6 @@
 """The profile of a card: one compact record, updated with one transaction at a time.
 
-A profile never exceeds 12 KiB. It holds counters in hourly and daily buckets, the most recent merchants, countries and
+A profile never exceeds 16 KiB. It holds counters in hourly and daily buckets, the most recent merchants, countries and
 devices, and the last transactions with their decisions. Buckets follow event time in UTC. A transaction older than the
 oldest bucket changes only the lifetime figures. `fraud_service.domain.features.contract` defines every figure.
 """

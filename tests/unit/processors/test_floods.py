@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import string
 from itertools import product
 
+import msgspec
 import pytest
 from support.loop import looped
 from support.malformed import MALFORMED
@@ -16,17 +18,22 @@ from support.worlds import (
     CountingLearner,
     DictStore,
     LinearModel,
+    features,
     label,
     online_model,
     score,
     transaction,
 )
 
-from fraud_service.domain.decision import Policy
+from fraud_service.domain import reasons
+from fraud_service.domain.decision import ID_REUSED, Policy, Reason
 from fraud_service.domain.detector import Detector
+from fraud_service.domain.events import MAX_AMOUNT
+from fraud_service.domain.features import NAMES
+from fraud_service.domain.features.contract import MAX_AGE_H
 from fraud_service.domain.label_join import LabelJoin, examples_due
 from fraud_service.domain.online_training import LearnerState, NegativeSampler, OnlineTrainer
-from fraud_service.domain.profile import Profile, encode_profile
+from fraud_service.domain.profile import RECENT_KEPT, Profile, encode_profile
 from fraud_service.domain.risk import decode_risk, merchant_key
 from fraud_service.domain.snapshot import SnapshotStore, untrained
 from fraud_service.domain.time import LearningSchedule
@@ -68,13 +75,14 @@ def test_names_never_seen_before_make_no_new_series(tmp_path):
         assert shown[0] == shown[1] == shown[2]
 
 
-def test_a_hot_card_keeps_a_small_profile():
+def hot_profile() -> Profile:
+    """Return the profile of a card that pays for a month, each time at another merchant, in another country."""
     detector, knowledge = Detector(LinearModel(base=5.0), Policy()), SnapshotStore(untrained("model-1", online_model()))
     profiles: dict[str, Profile] = {}
     for number in range(3000):
         paid = transaction(
             f"t-{number}",
-            MONDAY + number * MINUTE,
+            MONDAY + number * 15 * MINUTE,
             merchant_id=f"merchant-{number}",
             country=f"country-{number}",
             device_id=f"device-{number}",
@@ -82,7 +90,43 @@ def test_a_hot_card_keeps_a_small_profile():
         )
         detector.assess([paid], profiles, knowledge)
     (profile,) = profiles.values()
-    assert len(encode_profile(profile)) < 12 * 1024
+    return profile
+
+
+def longest_sentences() -> list[Reason]:
+    """Return the longest sentence that each code can have."""
+    extremes = dict.fromkeys(NAMES, 10.0**6) | {
+        "amount": MAX_AMOUNT,
+        "mean_30d": MAX_AMOUNT / reasons.MAX_RATIO,
+        "amount_to_mean": reasons.MAX_RATIO,
+        "velocity_ratio": reasons.MAX_RATIO,
+        "merchant_visits": 0.0,
+        "distance_km": 20_037.0,
+        "speed_kmh": reasons.MAX_KMH,
+        "merchant_fraud_share_30d": 1.0,
+        "hours_since_last": MAX_AGE_H,
+    }
+    row, paid = features(**extremes), transaction("t", MONDAY, amount=MAX_AMOUNT)
+    found = {
+        code: max((sentence(row, paid) for sentence in facts.values()), key=len)
+        for code, (_, _, facts) in reasons.CODES.items()
+    }
+    assert all(found.values())
+    return [Reason(code, text, -math.pi * 10**9) for code, text in found.items()]
+
+
+def test_a_hot_card_keeps_a_small_profile():
+    assert len(encode_profile(hot_profile())) < 8 * 1024
+
+
+def test_a_hot_card_whose_decisions_all_have_the_longest_reasons_keeps_a_small_profile():
+    profile = hot_profile()
+    longest = sorted([ID_REUSED, *longest_sentences()], key=lambda reason: -len(reason.code + reason.text))
+    most = msgspec.structs.replace(profile.decision(1), reasons=tuple(longest[: reasons.MAX_REASONS]), model="m" * 64)
+    for _ in profile.decisions.copy():
+        profile.add_decision(most)
+    assert len(profile.decisions) == RECENT_KEPT
+    assert 12 * 1024 < len(encode_profile(profile)) < 16 * 1024
 
 
 def test_a_hot_merchant_keeps_a_small_row():
