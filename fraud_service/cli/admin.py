@@ -17,6 +17,7 @@ from fraud_service.cli.output import say, say_json, say_table
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import MAX_EVENT_BYTES, DeadLetterReason, rfc3339
+from fraud_service.domain.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -185,7 +186,7 @@ def list_letters(
     say_table(("partition", "offset", "written", "reason", "source", "sent again", "detail"), cells)
     totals = Counter(str(row["reason"]) for row in rows).most_common()
     listed = ", ".join(f"{number:,} {name}" for name, number in totals)
-    say(f"{len(rows):,} dead letters" + (f": {listed}" if listed else ""), err=True)
+    say(count_of(len(rows), "dead letter") + (f": {listed}" if listed else ""), err=True)
 
 
 def _written(timestamp: int) -> str:

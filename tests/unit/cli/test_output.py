@@ -259,3 +259,18 @@ def test_a_file_that_cannot_be_written_is_one_sentence(run, monkeypatch, tmp_pat
 
     monkeypatch.setattr("fraud_service.admin.models.model_statuses", write)
     assert run("models list").err == f"{tmp_path}: Is a directory\n"
+
+
+def test_the_list_of_dead_letters_has_a_header_and_totals_by_reason_on_stderr(run):
+    odd = FOUND._replace(entry=FOUND.entry._replace(timestamp=2**62), letter=LETTER._replace(reason="not_json"))
+    good = FOUND._replace(letter=LETTER._replace(reason="missing_key"), is_redriven=True)
+    said = run("dead-letters list", **{LOOK: [odd, good, odd]})
+    header, *rows = (line.split("\t") for line in said.out.splitlines())
+    assert header == ["partition", "offset", "written", "reason", "source", "sent again", "detail"]
+    assert [(row[2], row[3], row[5]) for row in rows] == [
+        ("unknown", "not_json", "no"),
+        ("1970-01-01T00:00:00.000Z", "missing_key", "yes"),
+        ("unknown", "not_json", "no"),
+    ]
+    assert said.err == "3 dead letters: 2 not_json, 1 missing_key\n"
+    assert run("dead-letters list", **{LOOK: []}).err == "0 dead letters\n"
