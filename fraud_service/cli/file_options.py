@@ -60,6 +60,9 @@ class FileOptions:
         str | None,
         _option("--delimiter", "Delimiter of a CSV file: a character or tab. By default, detected.", "CHAR"),
     ] = None
+    quote: Annotated[
+        str | None, _option("--quote", "Sign around values of a CSV file. By default, a double quote.", "CHAR")
+    ] = None
     decimal: Annotated[
         str | None, _option("--decimal", "Decimal sign of a CSV file: a point or a comma. By default, a point.", ".|,")
     ] = None
@@ -152,6 +155,7 @@ class FileOptions:
             "fields": {name: column for name, column in mapping.fields.items() if name not in sets} | columns,
             "constants": {name: value for name, value in mapping.constants.items() if name not in columns} | sets,
             "delimiter": self.delimiter,
+            "quote": self.quote,
             "decimal": self.decimal,
             "encoding": self.encoding,
             "fraud_values": tuple(self.fraud_values) if self.fraud_values else None,

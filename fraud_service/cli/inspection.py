@@ -125,12 +125,16 @@ def _refusal(one: Refusal) -> str:
 def _card_data(one: CardDataColumn) -> str:
     if one.kind != CARD_NUMBER:
         return f"`{one.column}`: authentication data in {count_of(one.rows, 'row')}. No one may store it: remove it"
+    tokenize = f"--tokenize {shlex.quote(one.column)}"
     if one.is_long_number:
         return (
             f"`{one.column}`: long numbers, of which {one.rows:,} look like card numbers. Scorers would refuse these: "
-            f"--tokenize {one.column}, or FRAUD_REJECT_PAN=false here, for scorers and learner"
+            f"{tokenize}, or FRAUD_REJECT_PAN=false here, for scorers and learner"
         )
-    return f"`{one.column}`: card numbers in {count_of(one.rows, 'row')}: --tokenize {one.column}"
+    return (
+        f"`{one.column}`: card numbers in {count_of(one.rows, 'row')}: {tokenize}. If they are other long numbers: "
+        "FRAUD_REJECT_PAN=false here, for scorers and learner"
+    )
 
 
 def _next(found: Inspection, mapping: str | None) -> Iterator[str]:

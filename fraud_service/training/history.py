@@ -14,13 +14,15 @@ from fraud_service.domain.time import FIRST_EVENT
 from fraud_service.training.history_arrow import pa, pc, types
 from fraud_service.training.history_columns import choose_columns, parse_constants
 from fraud_service.training.history_faults import NONE_SKIPPED, Faults, Skipped
-from fraud_service.training.history_fields import Form, between, convert
+from fraud_service.training.history_fields import Form, between, convert, joined_names
 from fraud_service.training.history_files import open_source
 from fraud_service.training.mapping import FileMapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from fraud_service.training.history_columns import Columns
 
 ROWS_PER_BATCH: Final = 32_768
 
@@ -57,22 +59,13 @@ class History:
         never the value: it may be card data.
         """
         source = open_source(path, mapping, skips=skips)
-        fixed = parse_constants(mapping.constants)
+        parse_constants(mapping.constants)  # complains before the file is read
         chosen = choose_columns(path, source.columns, mapping)
         rows = source.read(list(dict.fromkeys(column for columns in chosen.values() for column in columns)))
-        faults, form = Faults(path, rows, skips=skips), Form.of(mapping)
-        fields = {
-            field: convert(field, {column: rows.table[column] for column in columns}, form, faults)
-            for field, columns in chosen.items()
-        }
-        fields |= {field: pa.repeat(value, rows.table.num_rows) for field, value in fixed.items()}
-        if mapping.number_rows:
-            fields["transaction_id"] = _ids(path, faults.numbers)
-        table, names = pa.table(fields), {field: "`, `".join(columns) for field, columns in chosen.items()}
-        _check_label_times(names.get("labelled_at"), table, faults)
-        for column in chosen.get("amount", ()):
-            _check_currencies(column, rows.table[column], table, faults)
-        table = faults.without(check(with_places(table), names))
+        faults = Faults(path, rows, skips=skips)
+        table = convert_fields(path, rows.table, chosen, mapping, faults)
+        names = {field: joined_names(columns) for field, columns in chosen.items()}
+        table = faults.without(check(table, names))
         first, last = FIRST_EVENT if start is None else start, LATEST if end is None else end - 1
         table = table.filter(between(table["timestamp"], first, last)).combine_chunks()  # whole columns sort faster
         return cls(table.sort_by([("timestamp", "ascending"), ("transaction_id", "ascending")]), faults.skipped())
@@ -98,15 +91,35 @@ class History:
                 yield LabelledTransaction(Transaction(**row), is_fraud, labelled_at)
 
 
-def _check_label_times(column: str | None, table: pa.Table, faults: Faults) -> None:
+def convert_fields(
+    path: Path, table: pa.Table, chosen: Mapping[str, Columns], mapping: FileMapping, faults: Faults
+) -> pa.Table:
+    """Convert the columns of a file to fields. Reports what is invalid to `faults`."""
+    form = Form.of(mapping)
+    fields = {
+        field: convert(field, {column: table[column] for column in columns}, form, faults)
+        for field, columns in chosen.items()
+    }
+    constants = parse_constants(mapping.constants)
+    fields |= {field: pa.repeat(value, table.num_rows) for field, value in constants.items()}
+    if mapping.number_rows:
+        fields["transaction_id"] = _ids(path, faults.numbers)
+    converted = pa.table(fields)
+    if "labelled_at" in chosen:
+        _check_label_times(joined_names(chosen["labelled_at"]), converted, faults)
+    for column in chosen.get("amount", ()):
+        _check_currencies(column, table[column], converted, faults)
+    return _with_places(converted)
+
+
+def _check_label_times(column: str, table: pa.Table, faults: Faults) -> None:
     """Refuse a label from before its payment: it would tell the answer in advance."""
-    if column is not None:
-        complaint = (
-            "the label would be known before its payment. Correct the times, or rename the column; then --label-delay "
-            "says when labels become known"
-        )
-        early = pc.fill_null(pc.less(table["labelled_at"], table["timestamp"]), fill_value=False)
-        faults.add(column, early, lambda _: complaint)
+    complaint = (
+        "the label would be known before its payment. Correct the times, or rename the column; then --label-delay "
+        "says when labels become known"
+    )
+    early = pc.fill_null(pc.less(table["labelled_at"], table["timestamp"]), fill_value=False)
+    faults.add(column, early, lambda _: complaint)
 
 
 def _check_currencies(column: str, given: pa.ChunkedArray, table: pa.Table, faults: Faults) -> None:
@@ -123,7 +136,7 @@ def _ids(path: Path, numbers: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(pa.scalar(f"{name}-row"), numbers.cast(pa.string()), "")
 
 
-def with_places(table: pa.Table) -> pa.Table:
+def _with_places(table: pa.Table) -> pa.Table:
     """Keep only complete places, and not the point 0, 0: as `events.place` does for messages."""
     names = ("latitude", "longitude")
     if not set(names) <= set(table.column_names):

@@ -75,7 +75,9 @@ def read_header(path: Path, mapping: FileMapping) -> Header:
         skipped += 1
     del lines[:skipped]
     candidates = DELIMITERS if delimiter is None else delimiter
-    headers = [Header(next(csv.reader(lines, delimiter=one), []), one, skipped) for one in candidates]
+    headers = [
+        Header(next(csv.reader(lines, delimiter=one, quotechar=mapping.quote), []), one, skipped) for one in candidates
+    ]
     header = max(headers, key=lambda one: len(one.names))  # the first of equals
     if any(UNREADABLE in name for name in header.names):
         raise undecodable(path, mapping.encoding)
@@ -138,7 +140,10 @@ def _read_blocks(
                 strings_can_be_null=True,
             ),
             parse_options=arrow_csv.ParseOptions(
-                delimiter=header.delimiter, invalid_row_handler=on_ragged, newlines_in_values=True
+                delimiter=header.delimiter,
+                quote_char=mapping.quote,
+                invalid_row_handler=on_ragged,
+                newlines_in_values=True,
             ),
             read_options=arrow_csv.ReadOptions(
                 use_threads=False,  # with threads, Arrow does not number the rows

@@ -84,7 +84,7 @@ def _quantile(values: pa.ChunkedArray | pa.Array, share: float) -> float:
     return float(pc.quantile(values, share)[0].as_py())
 
 
-def doubts_about(facts: HistoryFacts, rows: int) -> list[str]:
+def doubts_about(facts: HistoryFacts, rows: int, *, is_whole_file: bool) -> list[str]:
     """Say which figures are hard to believe, and what their cause may be."""
     doubts = [*_doubts_about_labels(facts, rows)]
     if len(facts.currencies) > 1:
@@ -92,11 +92,11 @@ def doubts_about(facts: HistoryFacts, rows: int) -> list[str]:
             f"{name} {count:,}" for name, count in sorted(facts.currencies.items(), key=lambda i: -i[1])
         )
         doubts.append(f"several currencies ({several}). The service compares amounts within one currency of a card")
-    if facts.days < MIN_DAYS:
+    if is_whole_file and facts.days < MIN_DAYS:
         doubts.append(
             f"the payments cover {count_of(facts.days, 'day')}. To train on some and test on later ones takes weeks"
         )
-    if facts.median_payments_per_card < MIN_PAYMENTS_PER_CARD:
+    if is_whole_file and facts.median_payments_per_card < MIN_PAYMENTS_PER_CARD:
         doubts.append(
             f"half of the cards have at most {count_of(facts.median_payments_per_card, 'payment')}, so most profiles "
             "stay empty. Is `card_id` the right column?"

@@ -17,7 +17,7 @@ from fraud_service.training.history_rows import whole_numbers
 from fraud_service.training.history_times import TimeFormat, convert_times, explain_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fraud_service.training.history_faults import Faults
     from fraud_service.training.mapping import FileMapping
@@ -81,7 +81,7 @@ class Field(NamedTuple):
 
 def convert(name: str, columns: Mapping[str, pa.ChunkedArray], form: Form, faults: Faults) -> pa.ChunkedArray:
     """Convert one or several columns to a field, and report the values that are invalid. These become null."""
-    field, column = FIELDS[name], "`, `".join(columns)
+    field, column = FIELDS[name], joined_names(columns)
     try:
         given = plain_values(name, list(columns.values()))
     except pa.ArrowInvalid:
@@ -96,6 +96,11 @@ def plain_values(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArr
     """Return the values of a field as its conversion takes them."""
     absent = FIELDS[name].absent if name in FIELDS else ABSENT
     return _joined(name, [_plain(values, absent) for values in columns])
+
+
+def joined_names(columns: Iterable[str]) -> str:
+    """Return the names of the columns of a field for a message, which writes them between backticks."""
+    return "`, `".join(columns)
 
 
 def constant(name: str, text: str) -> pa.Scalar:

@@ -38,34 +38,8 @@ def open_source(path: Path, mapping: FileMapping, *, skips: bool = False) -> Sou
 
     With `skips`, rows that cannot be read are left out and reported; else the first one is an error.
     """
-    if path.is_dir():
-        return _open_folder(path, mapping, skips=skips)
-    kind = _format(path)
-    if kind is None:
-        raise ConfigurationError(
-            f"{path}: unknown format; the name must end in {', '.join(FORMATS)}; the last ones also with "
-            f"{', '.join(COMPRESSED)} after it"
-        )
-    if not path.is_file():
-        raise ConfigurationError(f"{path}: this file does not exist")
-    return _open(kind, path, [path], mapping, skips=skips)
-
-
-def _open_folder(folder: Path, mapping: FileMapping, *, skips: bool) -> Source:
-    parts = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and _format(path) and not any(one[0] in "._" for one in path.relative_to(folder).parts)
-    ]
-    kinds = {_format(path): path for path in parts}
-    if not parts:
-        raise ConfigurationError(f"{folder}: this folder has no file whose name ends in {', '.join(FORMATS)}")
-    if len(kinds) > 1:
-        raise ConfigurationError(f"{folder}: parts of different formats: {', '.join(map(str, kinds.values()))}")
-    return _open(_format(parts[0]), folder, parts, mapping, skips=skips)
-
-
-def _open(kind: str | None, path: Path, parts: Sequence[Path], mapping: FileMapping, *, skips: bool) -> Source:
+    parts = files_of(path)
+    kind = file_format(parts[0])
     if kind == "parquet":
         return _open_parquet(path)
     if kind == "text":
@@ -73,7 +47,36 @@ def _open(kind: str | None, path: Path, parts: Sequence[Path], mapping: FileMapp
     return open_csv(parts, mapping, skips=skips) if kind == "csv" else _open_json(parts, mapping, skips=skips)
 
 
-def _format(path: Path) -> str | None:
+def files_of(path: Path) -> list[Path]:
+    """Return the file, or all parts of a folder. Raises `ConfigurationError` if there is none, or several formats."""
+    if path.is_dir():
+        return _files_of_folder(path)
+    if file_format(path) is None:
+        raise ConfigurationError(
+            f"{path}: unknown format; the name must end in {', '.join(FORMATS)}; the last ones also with "
+            f"{', '.join(COMPRESSED)} after it"
+        )
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: this file does not exist")
+    return [path]
+
+
+def _files_of_folder(folder: Path) -> list[Path]:
+    parts = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and file_format(path) and not any(one[0] in "._" for one in path.relative_to(folder).parts)
+    ]
+    kinds = {file_format(path): path for path in parts}
+    if not parts:
+        raise ConfigurationError(f"{folder}: this folder has no file whose name ends in {', '.join(FORMATS)}")
+    if len(kinds) > 1:
+        raise ConfigurationError(f"{folder}: parts of different formats: {', '.join(map(str, kinds.values()))}")
+    return parts
+
+
+def file_format(path: Path) -> str | None:
+    """Return the format that the suffix of a file names, None if it is not known."""
     if path.suffix.lower() not in COMPRESSED:
         return FORMATS.get(path.suffix.lower())
     within = FORMATS.get(path.with_suffix("").suffix.lower())

@@ -62,7 +62,7 @@ def inspect(
     proposal = _proposal(head, given, known)
     mapping, doubts = override(proposal.mapping), list(proposal.doubts)
     try:
-        read = read_rows(path, head.table, mapping)
+        read = read_rows(path, head, mapping)
     except ConfigurationError as error:
         read = None
         doubts.insert(0, str(error))
@@ -72,7 +72,7 @@ def inspect(
     unused = [name for name in head.columns if name not in used]
     return Inspection(
         file=str(path),
-        rows=head.table.num_rows,
+        rows=head.table.num_rows + sum(len(part.unreadable) for part in head.parts),
         is_whole_file=head.is_whole_file,
         looks_like=known.name if known else None,
         title=known.title if known else None,
@@ -94,7 +94,7 @@ def _proposal(head: Head, given: FileMapping | None, known: KnownSet | None) -> 
         return Proposal(given, [])
     if known is not None:
         return Proposal(known.mapping, [known.note])
-    return propose(head.table)
+    return propose(head.table, head.mapping)
 
 
 def _sample(read: TolerantRows, card_data: Sequence[CardDataColumn]) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def _further_doubts(head: Head, read: TolerantRows | None, facts: HistoryFacts |
     if read is None:
         return doubts
     if facts is not None:
-        doubts += doubts_about(facts, read.table.num_rows)
+        doubts += doubts_about(facts, read.table.num_rows, is_whole_file=head.is_whole_file)
     repeats = count_repeats(History(read.table))
     if repeats.duplicates:
         doubts.append(f"{count_of(repeats.duplicates, 'row')} with a payment that an earlier row has: they count once")

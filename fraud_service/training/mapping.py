@@ -33,6 +33,7 @@ class FileMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """
 
     delimiter: str | None = None
+    quote: str = '"'
     decimal: str = "."
     encoding: str = "utf-8"
     time_unit: str = "ms"
@@ -51,6 +52,8 @@ class FileMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         delimiter = self.separator
         if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in NO_DELIMITER):
             raise ConfigurationError(f"--delimiter {delimiter!r}: write one ASCII character, or tab")
+        if len(self.quote) != 1 or not self.quote.isascii() or self.quote.isalnum() or self.quote == delimiter:
+            raise ConfigurationError(f"--quote {self.quote!r}: write one ASCII sign, such as ' or \"")
         if delimiter == self.decimal:
             raise ConfigurationError(f"--delimiter {delimiter!r}: the decimal sign is the same")
         try:

@@ -22,6 +22,7 @@ REQUIRED: Final = ("transaction_id", "timestamp", "card_id", "merchant_id", "amo
 GUESSED: Final = (*REQUIRED, "label")  # the fields that are searched by their values too
 NO_CURRENCY: Final = "XXX"  # ISO 4217
 SIGNS: Final = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
+CODE: Final = re.compile(r"\b[A-Z]{3}\b")
 DECIMAL_COMMA: Final = re.compile(r"[^,]*,\d{1,2}\D*|[^,]*\.\d{3}(\.\d{3})*,\d+\D*")
 DECIMAL_POINT: Final = re.compile(r"[^.]*\.\d{1,2}\D*")
 FRAUD_WORDS: Final = ("fraud", "fraudulent", "fraudster", "positive", "bad", "chargeback")
@@ -80,8 +81,9 @@ def _times(fields: Mapping[str, Sequence[str]], columns: Mapping[str, Column], d
         return TimeGuess()
     values = [" ".join(parts) for parts in zip(*(columns[name].values for name in names), strict=False)]
     guess = guess_times(values)
-    if guess is None:
+    if guess is None and values:
         doubts.append(f"`timestamp` from {_quoted(names)}: the form of these times is not known; write a time_format")
+    if guess is None:
         return TimeGuess()
     doubts.extend(guess.doubts)
     return guess
@@ -93,9 +95,13 @@ def _constants(
     constants: dict[str, str | int | float | bool] = {}
     if "currency" not in fields:
         sign = next((SIGNS[s] for name in fields.get("amount", []) for s in SIGNS if _has(columns[name], s)), None)
+        codes = {
+            code for name in fields.get("amount", []) for value in columns[name].values for code in CODE.findall(value)
+        }
+        sign = codes.pop() if len(codes) == 1 else sign
         constants["currency"] = sign or NO_CURRENCY
         doubts.append(
-            f"no column is the currency. {constants['currency']} is a guess from the sign of the amounts"
+            f"no column is the currency. {constants['currency']} is a guess from the amounts"
             if sign
             else f"no column is the currency: replace {NO_CURRENCY} (no currency) by the one of the file"
         )

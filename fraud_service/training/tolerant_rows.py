@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from fraud_service.training.history import with_places
+from fraud_service.training.history import convert_fields
 from fraud_service.training.history_arrow import pa, pc
 from fraud_service.training.history_columns import choose_columns, parse_constants
-from fraud_service.training.history_fields import FIELDS, Form, plain_values
+from fraud_service.training.history_faults import Faults
+from fraud_service.training.history_rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from fraud_service.training.history_columns import Columns
+    from fraud_service.training.history_head import Head
     from fraud_service.training.mapping import FileMapping
 
 MAX_EXPLAINED: Final = 10_000  # refused values of a column
@@ -43,51 +45,34 @@ class TolerantRows(NamedTuple):
     labels: pa.ChunkedArray | None
 
 
-def read_rows(path: Path, raw: pa.Table, mapping: FileMapping) -> TolerantRows:
-    """Convert a table of raw columns. Raises `ConfigurationError` if a field has no column."""
-    chosen, fixed, form = (
-        choose_columns(path, raw.column_names, mapping),
-        parse_constants(mapping.constants),
-        Form.of(mapping),
-    )
-    refused: list[Refusal] = []
-    good = pa.chunked_array([pa.repeat(True, raw.num_rows)])  # noqa: FBT003 - the value
-    converted = {field: pa.chunked_array([pa.repeat(value, raw.num_rows)]) for field, value in fixed.items()}
-    if mapping.number_rows:
-        converted["transaction_id"] = pa.chunked_array([pa.array(range(1, raw.num_rows + 1)).cast(pa.string())])
-    for field, columns in chosen.items():
-        given = plain_values(field, [raw[column] for column in columns])
-        converted[field] = FIELDS[field].values(given, form)
-        bad = _bad(field, given, converted[field])
-        refused += _refusals(field, "`, `".join(columns), given, bad, form)
-        good = pc.and_(good, pc.invert(bad))
-    if "labelled_at" in converted:
-        early = pc.fill_null(pc.less(converted["labelled_at"], converted["timestamp"]), fill_value=False)
-        if count := _count(early):
-            reason = "the label would be known before its payment"
-            refused.append(Refusal("`, `".join(chosen.get("labelled_at", ())), reason, count, _first(early)))
-        good = pc.and_(good, pc.invert(early))
-    table = with_places(pa.table({name: converted[name] for name in FIELDS if name in converted})).filter(good)
-    return TolerantRows(table.combine_chunks(), chosen, refused, converted.get("label"))
+class Tally(Faults):
+    """Counts the faults of all rows, however many they are."""
+
+    def __init__(self, path: Path, rows: Rows) -> None:
+        super().__init__(path, rows, skips=True)
+        self.good = pa.chunked_array([pa.array([True]).take(pa.array([0] * len(rows.table), pa.int8()))])
+        self.refused: list[Refusal] = []
+
+    def add(self, columns: str, bad: pa.ChunkedArray, explain: Callable[[int], str]) -> None:
+        """Count the rows of a mask, by reason."""
+        positions = pc.indices_nonzero(bad)
+        some = positions.slice(0, MAX_EXPLAINED).to_pylist()
+        reasons = [explain(position) for position in some]
+        first = dict(zip(reversed(reasons), reversed(some), strict=True))
+        for reason, count in Counter(reasons).most_common():
+            rest = len(positions) - len(some) if 2 * count > len(some) else 0  # the rest has the usual reason
+            self.refused.append(Refusal(columns, reason, count + rest, self.numbers[first[reason]].as_py()))
+        self.good = pc.and_(self.good, pc.invert(bad))
 
 
-def _bad(field: str, given: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    return values.is_null() if FIELDS[field].required else pc.and_not(values.is_null(), given.is_null())
-
-
-def _refusals(field: str, column: str, given: pa.ChunkedArray, bad: pa.ChunkedArray, form: Form) -> Iterator[Refusal]:
-    rows = pc.indices_nonzero(bad)
-    some = rows.slice(0, MAX_EXPLAINED)
-    reasons = [FIELDS[field].explain(field, value, form) for value in given.take(some)]
-    first = dict(zip(reversed(reasons), reversed(some.to_pylist()), strict=True))
-    for reason, count in Counter(reasons).most_common():
-        rest = len(rows) - len(some) if count * 2 > len(some) else 0  # the rest has the usual reason
-        yield Refusal(column, reason, count + rest, first[reason] + 1)
-
-
-def _count(mask: pa.ChunkedArray) -> int:
-    return int(pc.sum(mask).as_py() or 0)
-
-
-def _first(mask: pa.ChunkedArray) -> int:
-    return int(pc.index(mask, value=True).as_py()) + 1
+def read_rows(path: Path, head: Head, mapping: FileMapping) -> TolerantRows:
+    """Convert the first rows of a file. Raises `ConfigurationError` if a field has no column."""
+    parse_constants(mapping.constants)
+    chosen = choose_columns(path, head.table.column_names, mapping)
+    tally = Tally(path, Rows(head.table, head.parts))
+    converted = convert_fields(path, head.table, chosen, mapping, tally)
+    broken = Counter(reason for part in head.parts for reason in part.unreadable.values())
+    first = {reason: row for part in reversed(head.parts) for row, reason in reversed(part.unreadable.items())}
+    tally.refused += [Refusal("", reason, count, first[reason]) for reason, count in broken.items()]
+    labels = converted["label"] if "label" in converted.column_names else None
+    return TolerantRows(converted.filter(tally.good).combine_chunks(), chosen, tally.refused, labels)

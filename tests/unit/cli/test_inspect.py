@@ -35,7 +35,7 @@ def run(monkeypatch, capsys):
     return main
 
 
-@pytest.mark.parametrize("name", sorted(set(ROWS) - {"tabformer"}))
+@pytest.mark.parametrize("name", ROWS)
 def test_a_well_known_data_set_is_named_with_the_commands_that_come_next(run, tmp_path, name):
     path = write_set(name, tmp_path)
     code, out, err = run("inspect", path)

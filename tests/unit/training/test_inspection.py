@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 
 import pytest
 from support.public_sets import ROWS, card_number, write_set
 
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.training.history_files import pa, parquet
+from fraud_service.training.history_arrow import pa, parquet
 from fraud_service.training.inspection import inspect
 from fraud_service.training.mapping import FileMapping, load_mapping
 from fraud_service.training.mapping_text import to_toml
@@ -262,3 +263,66 @@ def test_any_names_survive_being_written(tmp_path):
     path = tmp_path / "mapping.toml"
     path.write_text(to_toml(mapping), encoding="utf-8")
     assert load_mapping(str(path)) == mapping
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize(("delimiter", "named"), [(",", None), (";", ";"), ("\t", "tab")])
+def test_delimiter_and_encoding_are_part_of_the_mapping(tmp_path, encoding, delimiter, named):
+    path = tmp_path / "payments.csv"
+    rows = [good(n, merchant_id=f"Café {n % 7}") for n in range(240)]
+    lines = [delimiter.join(map(str, row)) for row in [rows[0].keys(), *(row.values() for row in rows)]]
+    path.write_text("\n".join(lines), encoding=encoding)
+    found = inspect(path, 1000, None, lambda mapping: mapping)
+    assert (found.accepted, found.sample[1]["merchant_id"]) == (240, "Café 1")
+    assert found.mapping.delimiter == named
+    assert found.mapping.encoding == ("cp1252" if encoding == "cp1252" else "utf-8")
+
+
+def test_rows_of_another_length_are_refused_rows(tmp_path):
+    path = tmp_path / "payments.csv"
+    rows = [",".join(map(str, good(n).values())) for n in range(240)]
+    rows[7] += ",more"
+    path.write_text("\n".join([",".join(good(0)), *rows]), encoding="utf-8")
+    found = inspect(path, 1000, None, lambda mapping: mapping)
+    assert (found.rows, found.accepted) == (240, 239)
+    assert [(one.rows, one.first_row, one.reason) for one in found.refused] == [
+        (1, 8, "has 9 values, but there are 8 columns")
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl"])
+def test_of_a_large_file_only_the_beginning_is_read(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr("fraud_service.training.history_head.MAX_BYTES", 10_000)
+    rows = [good(n) for n in range(4000)]
+    lines = [json.dumps(row) for row in rows] if "json" in suffix else [",".join(map(str, r.values())) for r in rows]
+    text = "\n".join(lines if "json" in suffix else [",".join(rows[0]), *lines]).encode()
+    path = tmp_path / f"payments{suffix}"
+    path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    found = inspect(path, 100_000, None, lambda mapping: mapping)
+    assert 40 < found.rows == found.accepted < 200
+    assert not found.is_whole_file
+
+
+def test_the_parts_of_a_folder_are_one_file(tmp_path):
+    folder = tmp_path / "payments"
+    folder.mkdir()
+    for part in range(3):
+        table = pa.Table.from_pylist([good(n) for n in range(80 * part, 80 * part + 80)])
+        parquet.write_table(table, folder / f"part-{part}.parquet")
+    found = inspect(folder, 200, None, lambda mapping: mapping)
+    assert (found.rows, found.accepted, found.is_whole_file) == (200, 200, False)
+    assert inspect(folder, 240, None, lambda mapping: mapping).is_whole_file
+
+
+def test_errors_name_the_file_and_not_its_copy(tmp_path):
+    path = tmp_path / "payments.csv"
+    path.write_text("timestamp^card_id^amount\n1^2^3\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=f"^{path}: the header line has one column"):
+        inspect(path, 10, None, lambda mapping: mapping)
+
+
+def test_lines_that_are_no_objects_are_refused_rows(tmp_path):
+    path = tmp_path / "payments.jsonl"
+    path.write_text('{"amount": NaN}\n' * 5, encoding="utf-8")
+    found = inspect(path, 1000, None, lambda mapping: mapping)
+    assert (found.rows, found.accepted) == (5, 0)

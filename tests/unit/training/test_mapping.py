@@ -56,6 +56,8 @@ def test_a_mapping_is_loaded_from_toml(written, origin):
         ("encoding = 'klingon'", "--encoding klingon: there is no such encoding"),
         ("delimiter = '||'", "--delimiter '||': write one ASCII character, or tab"),
         ("delimiter = ','\ndecimal = ','", "--delimiter ',': the decimal sign is the same"),
+        ("quote = 'ab'", "--quote 'ab': write one ASCII sign"),
+        ("delimiter = ';'\nquote = ';'", "--quote ';': write one ASCII sign"),
         ("decimal = 'x'", r"--decimal x: write one of \. ,"),
         ("delimeter = ';'", "unknown field `delimeter`"),
         ("[fields", "not a mapping"),
