@@ -51,7 +51,7 @@ def open_csv(parts: Sequence[Path], mapping: FileMapping, *, skips: bool) -> Sou
     def read(names: list[str]) -> Rows:
         read_parts = [_read(path, header, names, mapping, skips=skips) for path, header in headers.items()]
         table = pa.concat_tables([table for table, _ in read_parts])
-        values = {name: whole_numbers(_trimmed(name, table[name]), mapping.decimal) for name in names}
+        values = {name: whole_numbers(_one_line(_trimmed(name, table[name])), mapping.decimal) for name in names}
         return Rows(pa.table(values), [part for _, part in read_parts])
 
     return Source(columns, read)
@@ -99,6 +99,13 @@ def _likely_delimiter(line: str, delimiter: str) -> str | None:
 def _trimmed(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Remove the blanks around values if the name of the column has them too."""
     return column if name == name.strip() else pc.utf8_trim_whitespace(column)
+
+
+def _one_line(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write a blank for a line break within quotes: identifiers must not have control characters."""
+    if pc.any(pc.match_substring(column, "\n")).as_py() or pc.any(pc.match_substring(column, "\r")).as_py():
+        return pc.replace_substring_regex(column, r"\s*[\r\n]+\s*", " ")
+    return column
 
 
 def _read(path: Path, header: Header, names: list[str], mapping: FileMapping, *, skips: bool) -> tuple[pa.Table, Part]:

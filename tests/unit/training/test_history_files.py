@@ -144,6 +144,12 @@ def test_values_may_be_larger_than_a_block(opened, rows):
     assert len(opened(text(large, (*NAMES, "note")))) == rows
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", " \n "])
+def test_a_line_break_within_quotes_is_a_blank(opened, line_break):
+    rows = [(*row[:3], f"Shop {row[3]}{line_break}Lane 5", *row[4:]) for row in ROWS]
+    assert [row.transaction.merchant_id for row in opened(text(rows))][1] == "Shop m2 Lane 5"
+
+
 @pytest.mark.parametrize("missing", ["NULL", "null", "\\N", "N/A", "n/a", "None", "-", "<NA>", "#N/A", "nan", ""])
 def test_texts_that_stand_for_no_value_are_missing(opened, missing):
     rows = [(*row, missing, missing, missing) for row in ROWS]
