@@ -119,7 +119,8 @@ def _figures(found: Inspection) -> Iterator[str]:
 
 
 def _refusal(one: Refusal) -> str:
-    return f"{count_of(one.rows, 'row')}, the first is row {one.first_row}, column `{one.column}`: {one.reason}"
+    where = f", column `{one.column}`" if one.column else ""
+    return f"{count_of(one.rows, 'row')}, the first is row {one.first_row}{where}: {one.reason}"
 
 
 def _card_data(one: CardDataColumn) -> str:

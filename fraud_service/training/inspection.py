@@ -23,7 +23,7 @@ from fraud_service.training.known_sets import KnownSet, recognise
 from fraud_service.training.mapping import FileMapping
 from fraud_service.training.proposal import Proposal, propose
 from fraud_service.training.time_guess import ISO, NUMBER
-from fraud_service.training.tolerant_rows import Refusal, TolerantRows, read_rows
+from fraud_service.training.tolerant_rows import Refusal, TolerantRows, read_rows, unreadable_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ def inspect(
         columns=read.columns if read else {},
         sample=_sample(read, card_data) if read else [],
         accepted=read.table.num_rows if read else 0,
-        refused=read.refused if read else [],
+        refused=[*(read.refused if read else []), *unreadable_rows(head)],
         facts=facts,
         card_data=card_data,
         unused=unused,

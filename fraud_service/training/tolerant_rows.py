@@ -65,14 +65,18 @@ class Tally(Faults):
         self.good = pc.and_(self.good, pc.invert(bad))
 
 
+def unreadable_rows(head: Head) -> list[Refusal]:
+    """Count the rows that are none of the format of the file."""
+    counts = Counter(reason for part in head.parts for reason in part.unreadable.values())
+    first = {reason: row for part in reversed(head.parts) for row, reason in reversed(part.unreadable.items())}
+    return [Refusal("", reason, count, first[reason]) for reason, count in counts.items()]
+
+
 def read_rows(path: Path, head: Head, mapping: FileMapping) -> TolerantRows:
     """Convert the first rows of a file. Raises `ConfigurationError` if a field has no column."""
     parse_constants(mapping.constants)
     chosen = choose_columns(path, head.table.column_names, mapping)
     tally = Tally(path, Rows(head.table, head.parts))
     converted = convert_fields(path, head.table, chosen, mapping, tally)
-    broken = Counter(reason for part in head.parts for reason in part.unreadable.values())
-    first = {reason: row for part in reversed(head.parts) for row, reason in reversed(part.unreadable.items())}
-    tally.refused += [Refusal("", reason, count, first[reason]) for reason, count in broken.items()]
     labels = converted["label"] if "label" in converted.column_names else None
     return TolerantRows(converted.filter(tally.good).combine_chunks(), chosen, tally.refused, labels)
