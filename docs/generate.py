@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib.metadata import version
 from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, get_args, get_origin, get_type_hints
@@ -20,7 +21,7 @@ from metrics_table import metric_rows
 from settings_table import HEADER, setting_groups
 
 from fraud_service.config import settings
-from fraud_service.domain import decision, entry_modes, profile, reasons
+from fraud_service.domain import decision, entry_modes, local_time, profile, reasons
 from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason, LabelSource
 from fraud_service.domain.features import contract
 from fraud_service.domain.label_join import Ignored
@@ -42,7 +43,7 @@ ITSELF: Final = "this transaction"  # the window of a feature that needs no hist
 
 
 LIMITS: Final = {
-    "HOURS_KEPT": "hourly buckets, with count and total",
+    "HOURS_KEPT": "hourly buckets, with count and total amount",
     "DAYS_KEPT": "daily buckets, with count, total, largest amount and number of unusually high amounts",
     "RECENT_KEPT": "last transactions with their decisions, to recognise duplicates and reused ids",
     "MERCHANTS_KEPT": "merchants most recently paid, with the number of visits",
@@ -87,6 +88,8 @@ def feature_page() -> str:
                 for mode, aliases in entry_modes.ALIASES.items()
             ),
         ),
+        _local_time(),
+        _table(("country", "zone", "not used"), _zones()),
         "## Profile of a card",
         "A profile has a bounded size:",
         _table(
@@ -140,7 +143,7 @@ def _reason_codes() -> str:
 
     * Programs use the code. A release may add codes. It never renames a code, or gives it another meaning.
     * The text is a sentence in plain English. You can use it in a letter to the customer. It has amounts with currency,
-      and times in UTC. It may change with each release.
+      and times with their offset from UTC. It may change with each release.
     * A reason is given only if its text is true and counts against the payment: the features that the text is about
       raise the score, and all features of the code together by at least {reasons.MIN_CONTRIBUTION}.
     * Every feature belongs to exactly one code. The contribution of a reason is that of all features of its code.
@@ -149,14 +152,40 @@ def _reason_codes() -> str:
     """)
 
 
+def _local_time() -> str:
+    return cleandoc(f"""
+    ## Local time
+
+    `hour_of_day`, `is_night` and `is_weekend` are in the local time of the payment. Its offset from UTC is the first of
+    these:
+
+    1. `utc_offset_min`, in minutes. 0 says that the local time is UTC.
+    2. The offset that the text of `timestamp` states, such as `+02:00`. `Z`, `+00:00` and `-00:00` state none.
+    3. That of the zone of `country`, by its ISO 3166 code of two letters, three letters or three digits.
+    4. That of the zone `FRAUD_TIME_ZONE`.
+
+    In a file, a time in a named zone states the offset of that zone (`--time-zone`, or the type of a Parquet column).
+    The score has the offset that was used, in `utc_offset_min`; it leaves out 0. `replay` takes it from there. The
+    rules of zones are those of the package `tzdata` {version("tzdata")}, not those of the machine.
+
+    Most countries have one zone. Of the others, every payment takes the zone of most people:
+    """)
+
+
+def _zones() -> Iterable[tuple[str, ...]]:
+    for country, (main, *others) in sorted(local_time.zones_by_country().items()):
+        if others:
+            yield country, f"`{main}`", str(len(others))
+
+
 def _usual_amount() -> str:
     return cleandoc(f"""
     ## Usual amount of a card
 
     A card's usual amount is a running mean on a logarithmic scale, `x = ln(1 + amount)`. On this scale, twice the
     amount is the same step for small and large amounts. A single payment can move the mean only a little (bounded
-    influence, after Huber). The first payment sets the mean to its `x`. The deviation starts at
-    {profile.DEVIATION_PRIOR}. Every later payment, number *n* + 1 of the card, changes both:
+    influence, after Huber). The first amount sets the mean to its `x`. The deviation starts at
+    {profile.DEVIATION_PRIOR}. Every later amount, number *n* + 1 of the card, changes both:
 
     1. `step` is `x` minus the mean, limited to {profile.CLIP_DEVIATIONS:g} deviations in both directions.
     2. `rate` is 1 / (*n* + 1), but at least {profile.MIN_LEARNING_RATE}, so old payments lose weight.
@@ -165,8 +194,8 @@ def _usual_amount() -> str:
 
     *amount_zscore* is `x` minus the mean, divided by the deviation. The divisor is at least
     {profile.DEVIATION_FLOOR}, so that small differences stay small for a card with equal amounts. Before the first
-    payment it is 0. An amount is *unusually high* if its amount_zscore is above {profile.OUTLIER_DEVIATIONS:g} and the
-    card has at least {profile.MIN_PAYMENTS_TO_JUDGE} earlier payments. Both use the profile before the payment.
+    amount it is 0. An amount is *unusually high* if its amount_zscore is above {profile.OUTLIER_DEVIATIONS:g} and the
+    card has at least {profile.MIN_PAYMENTS_TO_JUDGE} earlier amounts. Both use the profile before the payment.
     """)
 
 

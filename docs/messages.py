@@ -103,7 +103,10 @@ SPECIAL: Final = {
             "payment and sends it to review. Give each payment its own id, also authorisation and capture of one "
             "purchase."
         ),
-        "amount": "Amount in units of `currency`.",
+        "amount": "Amount in units of `currency`. 0 is a verification of the account.",
+    },
+    "ScoreRecord": {
+        "utc_offset_min": "Minutes by which the local time in the features is ahead of UTC. Absent when 0.",
     },
     "LabelMessage": {
         "transaction_id": (

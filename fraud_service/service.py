@@ -72,7 +72,7 @@ def _score(settings: Settings, health: Health, metrics: ScorerMetrics, model: On
     preflight_checks(settings, spec)
     with ExitStack() as stack:
         snapshots = SnapshotStore(factories.first_snapshot(model))
-        detector = Detector(model, factories.policy(settings))
+        detector = Detector(model, factories.policy(settings), time_zone=settings.time_zone)
         models = ModelRegistry(model, partial(reject_model, metrics), detector=detector, snapshots=snapshots)
         handlers = {SWITCH_KEY: partial(switch_online_model, snapshots, metrics)}
         topic = stack.enter_context(closing(ModelTopicReader(settings, spec.group, handlers, metrics.count_rejected)))

@@ -59,11 +59,13 @@ def labelled_on_topic(settings: Settings, progress: Callable[[int], None] = lamb
     return window.examples()
 
 
-def labelled_in_file(history: History, label_delay_ms: int, progress: Callable[[], None] = lambda: None) -> Examples:
+def labelled_in_file(
+    history: History, label_delay_ms: int, time_zone: str, progress: Callable[[], None] = lambda: None
+) -> Examples:
     """Return the examples that are labelled at the end of a history."""
     times = [event.transaction.timestamp for event in history]
     known = times[-1] - label_delay_ms if times else 0
-    return collect(history, TrainingWindow(times[0] if times else 0, known + 1, label_delay_ms), progress)
+    return collect(history, TrainingWindow(times[0] if times else 0, known + 1, label_delay_ms), progress, time_zone)
 
 
 def report(settings: Settings, found: RefitRecord) -> None:

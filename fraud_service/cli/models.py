@@ -58,6 +58,7 @@ def train(
             label_delay_ms=options.duration_ms(label_delay, "--label-delay"),
             source=source or file.name,
             progress=counter.advance,
+            time_zone=settings.load().time_zone,
         )
     repeats = count_repeats(history)._asdict()
     say_json(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics, **repeats}))
@@ -154,7 +155,7 @@ def refit(
         history = reading.open(file)
         delay = options.duration_ms(label_delay, "--label-delay")
         with options.ProgressCounter("transactions", len(history)) as counter:
-            examples = run.labelled_in_file(history, delay, counter.advance)
+            examples = run.labelled_in_file(history, delay, chosen.time_zone, counter.advance)
     at = 0 if examples is None else int(examples.timestamps.max())
     source = f"topic {chosen.topics.labelled}" if file is None else file.name
     outcome, challenger = evaluate_challenger(examples, champion, at, source, margin)

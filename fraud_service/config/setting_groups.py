@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fraud_service.config.duration import Duration, format_duration
+from fraud_service.domain.local_time import zone_names
 from fraud_service.security.label_rate_limit import MAX_PER_CARD
 
 if TYPE_CHECKING:
@@ -41,6 +43,19 @@ PATTERNS: Final = {  # in words
 }
 TopicName = Annotated[str, Field(min_length=1, max_length=249, pattern=TOPIC_PATTERN)]
 GroupName = Annotated[str, Field(max_length=200, pattern=GROUP_PATTERN)]
+
+
+def _zone(name: str) -> str:
+    if name in zone_names():
+        return name
+    by_case = {known.lower(): known for known in zone_names()}
+    near = get_close_matches(name.lower(), [*by_case, *(known.rpartition("/")[2] for known in by_case)], n=1)
+    likely = [known for low, known in sorted(by_case.items()) if near and near[0] in {low, low.rpartition("/")[2]}]
+    hint = f"did you mean {likely[0]}?" if likely else "write a name such as Europe/Berlin"
+    raise ValueError(f"there is no such time zone: {hint}")
+
+
+TimeZone = Annotated[str, AfterValidator(_zone)]
 NamedPath = Annotated[Path, BeforeValidator(_not_empty)]
 
 
@@ -177,6 +192,11 @@ class DecisionSettings(_Group):
         default=True,
         description="whether a transaction outside the partition of its card (murmur2 of the key) becomes a dead "
         "letter. If false, the scorer scores it with the state of its card in that partition, usually none",
+    )
+    time_zone: TimeZone = Field(
+        "UTC",
+        description="time zone of the transactions that have neither an offset nor a known country. Night and weekend "
+        "are in local time. A change needs a model that was trained with it",
     )
     reject_unknown_entry_modes: bool = Field(
         default=False,

@@ -14,6 +14,7 @@ import msgspec
 from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Decision, Outcome
 from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import Features, extract
+from fraud_service.domain.local_time import UTC_ZONE, with_local_time
 from fraud_service.domain.profile import Profile
 from fraud_service.domain.reasons import MAX_REASONS, reasons
 from fraud_service.domain.scoring import Contributions, PretrainedModel, blend, contributions, score_with_fallback
@@ -32,7 +33,7 @@ MAX_MODELS: Final = 12  # pretrained models in memory besides the first: a month
 
 
 class Assessment(msgspec.Struct, frozen=True, gc=False):
-    """Every fact about one assessed transaction.
+    """Every fact about one assessed transaction, which has its local time.
 
     A duplicate carries the first decision again, without features and contributions. Only flagged transactions have
     `contributions`.
@@ -82,13 +83,17 @@ class Detector:
     """Assess transactions with a pretrained model, the snapshots of the online model, and a policy.
 
     Each snapshot names the pretrained model to score with, so both models change at the same event time.
-    Besides the first model, the `max_models` registered last stay in memory.
+    Besides the first model, the `max_models` registered last stay in memory. `time_zone` is that of payments without an
+    offset and without a known country.
     """
 
-    def __init__(self, pretrained: PretrainedModel, policy: Policy, max_models: int = MAX_MODELS) -> None:
+    def __init__(
+        self, pretrained: PretrainedModel, policy: Policy, max_models: int = MAX_MODELS, time_zone: str = UTC_ZONE
+    ) -> None:
         self.pretrained = pretrained
         self.policy = policy
         self._max_models = max_models
+        self._time_zone = time_zone
         self._models = {pretrained.version: pretrained}
 
     def register_model(self, model: PretrainedModel) -> None:
@@ -147,6 +152,7 @@ class Detector:
         self, transaction: Transaction, profiles: MutableMapping[str, Profile], snapshots: SnapshotSource
     ) -> _NewTransaction | _Duplicate:
         """Compute the features, then add the transaction to its card's profile."""
+        transaction = with_local_time(transaction, self._time_zone)
         profile = profiles.get(transaction.card_id) or Profile()
         age, is_id_reused = profile.find_duplicate(transaction)
         if age:

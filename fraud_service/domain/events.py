@@ -36,6 +36,18 @@ Currency = Annotated[str, msgspec.Meta(pattern=CURRENCY_PATTERN, description="IS
 Text = Annotated[str, msgspec.Meta(max_length=256, extra_json_schema=VISIBLE)]
 
 
+MAX_OFFSET_MIN: Final = 24 * 60 - 1  # what RFC 3339 can write
+UtcOffset = Annotated[
+    int,
+    msgspec.Meta(
+        ge=-MAX_OFFSET_MIN,
+        le=MAX_OFFSET_MIN,
+        description="minutes by which the local time of the payment is ahead of UTC. By default, the offset of "
+        "`timestamp`, unless that is UTC",
+    ),
+]
+
+
 class DeadLetterReason(StrEnum):
     """Why a message became a dead letter. A closed set, because it is a metric label."""
 
@@ -92,6 +104,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     ip: Text | None = None
     latitude: Annotated[float, msgspec.Meta(ge=-90, le=90, description="degrees, WGS 84")] | None = None
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180, description="degrees, WGS 84")] | None = None
+    utc_offset_min: UtcOffset | None = None
 
 
 class Payment(Protocol):
@@ -213,6 +226,9 @@ def decode_transaction(value: bytes | None) -> Transaction:
         ip=_given(message.ip),
         latitude=latitude,
         longitude=longitude,
+        utc_offset_min=stated_offset_min(message.timestamp)
+        if message.utc_offset_min is None
+        else message.utc_offset_min,
     )
 
 
@@ -272,6 +288,18 @@ def instant(value: str | int, field: str) -> int:
     if not FIRST_EVENT <= value <= LATEST:
         raise implausible_time(value, field, advice)
     return value
+
+
+def stated_offset_min(value: str | int) -> int | None:
+    """Return the offset of a valid time, in minutes. None for UTC: producers write it for payments of any place.
+
+    >>> stated_offset_min("2026-01-01T01:00:00-03:30"), stated_offset_min("2026-01-01T00:00:00Z")
+    (-210, None)
+    """
+    if isinstance(value, int) or value[-1] in "Zz":
+        return None
+    offset = msgspec.convert(value, datetime).utcoffset()
+    return None if offset is None else offset // timedelta(minutes=1) or None
 
 
 def implausible_time(number: float | Decimal, field: str, advice: str | None = None) -> InvalidEvent:

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
     from fraud_service.domain.events import Transaction
 
-SCHEMA: Final = 5
-# Schema 4 has CRC-32 fingerprints of merchants, countries and devices, and no currency in its last transactions.
-PREVIOUS_SCHEMA: Final = 4
+SCHEMA: Final = 6
+# Schema 5 compared amounts of all currencies, and counted amounts of zero.
+# Schema 4 has CRC-32 fingerprints of merchants, countries and devices, and no currency in its last transactions, too.
+PREVIOUS_SCHEMAS: Final = frozenset({4, 5})
+CRC_SCHEMA: Final = 4
 
 HOURS_KEPT: Final = 24
 DAYS_KEPT: Final = 30
@@ -47,6 +49,8 @@ MIN_LEARNING_RATE: Final = 0.02
 DEVIATION_PRIOR: Final = 0.5
 DEVIATION_FLOOR: Final = 0.05
 MIN_PAYMENTS_TO_JUDGE: Final = 5
+# If less than this share of the card's amounts in 30 days is in its currency, the next other currency becomes its own.
+MIN_SHARE_OF_CURRENCY: Final = 0.25
 
 
 class Buckets(msgspec.Struct, array_like=True, gc=False):
@@ -97,19 +101,32 @@ class Buckets(msgspec.Struct, array_like=True, gc=False):
 
 
 class Days(Buckets):
-    """Daily buckets, with the largest amount of each day and the number of amounts that were outliers on arrival."""
+    """Daily buckets, with the largest amount of each day and the number of amounts that were outliers on arrival.
+
+    `amounts` counts the payments with an amount in the card's currency, `others` those in other currencies.
+    """
 
     largest: list[float] = []
     outliers: list[int] = []
+    amounts: list[int] = []
+    others: list[int] = []
 
     def _open(self, position: int, number: int) -> None:
         super()._open(position, number)
         self.largest.insert(position, 0.0)
         self.outliers.insert(position, 0)
+        self.amounts.insert(position, 0)
+        self.others.insert(position, 0)
 
     def _drop(self, end: int) -> None:
         super()._drop(end)
-        del self.largest[:end], self.outliers[:end]
+        del self.largest[:end], self.outliers[:end], self.amounts[:end], self.others[:end]
+
+    def restart(self) -> None:
+        """Forget all amounts."""
+        kept = len(self.numbers)
+        self.totals, self.largest = [0.0] * kept, [0.0] * kept
+        self.amounts, self.others = [0] * kept, [0] * kept
 
 
 class Place(msgspec.Struct, array_like=True, gc=False):
@@ -144,7 +161,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     """The state of one card. Lists are ordered by arrival, the newest last.
 
     The last transactions and their decisions stay packed: every payment reads and writes the profile, but few payments
-    look at them. `has_crcs`: schema 4 began the profile, so some fingerprints may still be CRC-32.
+    look at them. `has_crcs`: schema 4 began the profile, so some fingerprints may still be CRC-32. `currency` is that
+    of all statistics of amounts (`totals`, `largest`, `outliers`, usual amount), and `amounts` their number.
     """
 
     schema: int = SCHEMA
@@ -162,6 +180,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     devices: list[int] = []
     place: Place | None = None
     has_crcs: bool = False
+    currency: str = ""
+    amounts: int = 0
 
     def find_duplicate(self, transaction: Transaction) -> DuplicateCheck:
         """Look a transaction up among the last `RECENT_KEPT`.
@@ -190,17 +210,21 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         self.decisions.append(_encoder.encode(decision))
         del self.decisions[:-RECENT_KEPT]
 
+    def can_compare(self, transaction: Transaction) -> bool:
+        """Whether the payment has an amount, in the currency of the card's other amounts."""
+        return transaction.amount > 0 and (transaction.currency == self.currency or not self.currency)
+
     def amount_zscore(self, amount: float) -> float:
-        """Return how many deviations the amount exceeds the card's usual amount; 0 before the first payment."""
-        if self.count == 0:
+        """Return how many deviations the amount exceeds the card's usual amount; 0 before the first amount."""
+        if self.amounts == 0:
             return 0.0
         return (math.log1p(amount) - self.usual_log_amount) / max(self.deviation, DEVIATION_FLOOR)
 
     def update(self, transaction: Transaction) -> None:
         """Add one transaction; `add_decision` stores its decision later."""
-        is_outlier = self.count >= MIN_PAYMENTS_TO_JUDGE and self.amount_zscore(transaction.amount) > OUTLIER_DEVIATIONS
-        self._update_usual_amount(transaction.amount)
-        self._count(transaction, is_outlier=is_outlier)
+        hour, day = self._count(transaction)
+        if transaction.amount > 0:
+            self._add_amount(transaction, hour, day)
         self._update_merchant_device_and_place(transaction)
         self.recent = self.recent[-(RECENT_KEPT - 1) * RECENT.size :] + RECENT.pack(
             fingerprint64(transaction.transaction_id),
@@ -223,32 +247,60 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
             return False
         return not (self.has_crcs and fingerprint32(text) in known)
 
+    def _add_amount(self, transaction: Transaction, hour: int | None, day: int | None) -> None:
+        """Add an amount to the statistics, if it is in the card's currency."""
+        amount, days = transaction.amount, self.days
+        if transaction.currency != self.currency and not self._takes(transaction.currency):
+            if day is not None:
+                days.others[day] += 1
+            return
+        is_outlier = self.amounts >= MIN_PAYMENTS_TO_JUDGE and self.amount_zscore(amount) > OUTLIER_DEVIATIONS
+        self._update_usual_amount(amount)
+        self.amounts += 1
+        if hour is not None:
+            self.hours.totals[hour] += amount
+        if day is not None:
+            days.amounts[day] += 1
+            days.totals[day] += amount
+            days.largest[day] = max(days.largest[day], amount)
+            days.outliers[day] += is_outlier
+
+    def _takes(self, currency: str) -> bool:
+        """Whether another currency becomes that of the card; then the statistics of amounts start again."""
+        if self.currency:
+            own, others = sum(self.days.amounts), sum(self.days.others)
+            if own >= MIN_SHARE_OF_CURRENCY * (own + others + 1):
+                return False
+            self.amounts, self.usual_log_amount, self.deviation = 0, 0.0, DEVIATION_PRIOR
+            self.hours.totals = [0.0] * len(self.hours.numbers)
+            self.days.restart()
+        self.currency = currency
+        return True
+
     def _update_usual_amount(self, amount: float) -> None:
         value = math.log1p(amount)
-        if self.count == 0:
+        if self.amounts == 0:
             self.usual_log_amount = value
             return
-        rate = max(1.0 / (self.count + 1), MIN_LEARNING_RATE)
+        rate = max(1.0 / (self.amounts + 1), MIN_LEARNING_RATE)
         max_step = CLIP_DEVIATIONS * max(self.deviation, DEVIATION_FLOOR)
         step = min(max(value - self.usual_log_amount, -max_step), max_step)
         self.usual_log_amount += rate * step
         self.deviation += rate * (abs(step) - self.deviation)
 
-    def _count(self, transaction: Transaction, *, is_outlier: bool) -> None:
-        timestamp, amount = transaction.timestamp, transaction.amount
+    def _count(self, transaction: Transaction) -> tuple[int | None, int | None]:
+        """Count the payment; return the positions of its hour and its day, None where they have expired."""
+        timestamp = transaction.timestamp
         self.first_seen = min(self.first_seen, timestamp) if self.count else timestamp
         self.last_seen = newest = max(self.last_seen, timestamp)
         self.count += 1
         hours, hour = self.hours, self.hours.position_of(timestamp // HOUR, newest // HOUR - HOURS_KEPT)
         if hour is not None:
             hours.counts[hour] += 1
-            hours.totals[hour] += amount
         days, day = self.days, self.days.position_of(timestamp // DAY, newest // DAY - DAYS_KEPT)
         if day is not None:
             days.counts[day] += 1
-            days.totals[day] += amount
-            days.largest[day] = max(days.largest[day], amount)
-            days.outliers[day] += is_outlier
+        return hour, day
 
     def _update_merchant_device_and_place(self, transaction: Transaction) -> None:
         merchant = fingerprint(transaction.merchant_id)
@@ -334,13 +386,11 @@ _decision_decoder = msgspec.msgpack.Decoder(Decision)
 
 
 def decode_profile(data: bytes) -> Profile:
-    """Decode a profile; upgrade it from schema 4. Raises `InvalidRecord` for other bytes or schemas."""
+    """Decode a profile; upgrade it from schema 4 or 5. Raises `InvalidRecord` for other bytes or schemas."""
     try:
         profile = _decoder.decode(data)
-        if profile.schema == PREVIOUS_SCHEMA:
-            rows = RECENT_4.iter_unpack(profile.recent)
-            profile.recent = b"".join(RECENT.pack(*row, UNKNOWN_CURRENCY) for row in rows)
-            profile.schema, profile.has_crcs = SCHEMA, True
+        if profile.schema in PREVIOUS_SCHEMAS:
+            _convert(profile)
         RECENT.iter_unpack(profile.recent)  # fails if a transaction is truncated
     except (*UNREADABLE, struct.error) as error:
         _require_schema(data)
@@ -348,6 +398,21 @@ def decode_profile(data: bytes) -> Profile:
     if profile.schema != SCHEMA:
         _require_schema(data)
     return profile
+
+
+def _convert(profile: Profile) -> None:
+    """Convert a profile of a previous schema. Its currency is the most frequent one of its last payments."""
+    if profile.schema == CRC_SCHEMA:
+        rows = RECENT_4.iter_unpack(profile.recent)
+        profile.recent = b"".join(RECENT.pack(*row, UNKNOWN_CURRENCY) for row in rows)
+        profile.has_crcs = True
+    currencies = [row[4] for row in RECENT.iter_unpack(profile.recent) if row[2] > 0 and row[4] != UNKNOWN_CURRENCY]
+    if currencies:  # otherwise the next payment sets it
+        profile.currency = max(reversed(currencies), key=currencies.count).decode()
+    profile.amounts = profile.count
+    profile.days.amounts = [*profile.days.counts]
+    profile.days.others = [0] * len(profile.days.counts)
+    profile.schema = SCHEMA
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -360,7 +425,7 @@ def _require_schema(data: bytes) -> None:
     """Raise `InvalidRecord` if the bytes begin with an unsupported schema version."""
     with suppress(*UNREADABLE):
         schema = msgspec.msgpack.decode(data, type=_Head).schema
-        if schema not in {SCHEMA, PREVIOUS_SCHEMA}:
+        if schema not in {SCHEMA, *PREVIOUS_SCHEMAS}:
             raise InvalidRecord(
                 f"a card's profile has schema {schema}; this version reads {SCHEMA}. Rebuild the state with "
                 "`fraud-service reset` on the scorer's group, or go back to the version that wrote it"

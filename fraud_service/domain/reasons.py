@@ -10,8 +10,8 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.domain.decision import Reason
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features.contract import MAX_AGE_H
+from fraud_service.domain.local_time import clock
 from fraud_service.domain.text import money
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ def _card_frauds(f: Features, _: Transaction) -> str:
 def _night(f: Features, paid: Transaction) -> str:
     if not f.is_night:
         return ""
-    return f"The payment was made at {rfc3339(paid.timestamp)[11:16]} UTC, between midnight and 6 in the morning."
+    when = clock(paid.timestamp, paid.utc_offset_min or 0)
+    return f"The payment was made at {when}, between midnight and 6 in the morning."
 
 
 def _history(f: Features, _: Transaction) -> str:

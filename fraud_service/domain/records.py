@@ -41,7 +41,8 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """One decision: the audit log, and the input of the learner.
 
     The logits are exact; the probabilities are for readers. A duplicate carries the first decision again, and its
-    `features` is null. `is_id_reused` is present only when it is true.
+    `features` is null. `is_id_reused` is present only when it is true. `utc_offset_min` are the minutes by which the
+    local time in the features was ahead of UTC; absent when that was UTC.
     """
 
     transaction_id: str
@@ -64,9 +65,10 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     reasons: list[ReasonRecord]
     features: Features | None
     is_id_reused: bool = False
+    utc_offset_min: int = 0
 
     def transaction(self) -> Transaction:
-        """Return the transaction as far as the score records it, without its optional fields."""
+        """Return the transaction as far as the score records it: of its optional fields, with the local time."""
         return Transaction(
             transaction_id=self.transaction_id,
             timestamp=self.timestamp,
@@ -74,6 +76,7 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             merchant_id=self.merchant_id,
             amount=self.amount,
             currency=self.currency,
+            utc_offset_min=self.utc_offset_min,
         )
 
 
@@ -185,6 +188,7 @@ def score_record(assessment: Assessment) -> ScoreRecord:
         reasons=_reasons(decision),
         features=assessment.features,
         is_id_reused=decision.is_id_reused,
+        utc_offset_min=transaction.utc_offset_min or 0,
     )
 
 

@@ -193,7 +193,7 @@ def backtest(
     Raises `ConfigurationError` if no transaction is left to report, and `ModelError` if the model cannot be loaded.
     """
     model = OnnxForest.load(artifact.find_folder(plan.models))
-    detector = Detector(model, factories.policy(settings))
+    detector = Detector(model, factories.policy(settings), time_zone=settings.time_zone)
     service = InMemoryService(
         detector,
         factories.first_snapshot(model),

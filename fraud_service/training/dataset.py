@@ -14,6 +14,7 @@ from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import facts
 from fraud_service.domain.features import NAMES, Features
 from fraud_service.domain.in_memory import FrozenLearner, InMemoryService
+from fraud_service.domain.local_time import UTC_ZONE
 from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.snapshot import untrained
@@ -100,7 +101,10 @@ class _NoModel:
 
 
 def collect(
-    history: Iterable[LabelledTransaction], window: TrainingWindow, progress: Callable[[], None] = lambda: None
+    history: Iterable[LabelledTransaction],
+    window: TrainingWindow,
+    progress: Callable[[], None] = lambda: None,
+    time_zone: str = UTC_ZONE,
 ) -> Examples:
     """Compute features and labels of the window's transactions; a transaction without a label counts as legitimate.
 
@@ -108,7 +112,8 @@ def collect(
     """
     learner = FrozenLearner(OnlineModel.untrained())
     service = InMemoryService(
-        Detector(_NoModel(), Policy(review=2.0, decline=2.0)),  # no score reaches 2: reasons would cost time
+        # No score reaches 2: reasons would cost time.
+        Detector(_NoModel(), Policy(review=2.0, decline=2.0), time_zone=time_zone),
         untrained("none", learner.export()),
         lambda _: learner,
         LearningSchedule(label_maturity_ms=window.label_delay_ms),

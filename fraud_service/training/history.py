@@ -14,8 +14,9 @@ from fraud_service.domain.time import FIRST_EVENT
 from fraud_service.training.history_arrow import pa, pc, types
 from fraud_service.training.history_columns import choose_columns, parse_constants
 from fraud_service.training.history_faults import NONE_SKIPPED, Faults, Skipped
-from fraud_service.training.history_fields import Form, between, convert, joined_names
+from fraud_service.training.history_fields import Form, between, convert, joined_names, plain_values
 from fraud_service.training.history_files import open_source
+from fraud_service.training.history_times import utc_offsets
 from fraud_service.training.mapping import FileMapping
 
 if TYPE_CHECKING:
@@ -104,6 +105,9 @@ def convert_fields(
     fields |= {field: pa.repeat(value, table.num_rows) for field, value in constants.items()}
     if mapping.number_rows:
         fields["transaction_id"] = _ids(path, faults.numbers)
+    if "timestamp" in chosen:
+        written = plain_values("timestamp", [table[column] for column in chosen["timestamp"]])
+        fields["utc_offset_min"] = _offsets(fields, utc_offsets(written, fields["timestamp"], form.times))
     converted = pa.table(fields)
     if "labelled_at" in chosen:
         _check_label_times(joined_names(chosen["labelled_at"]), converted, faults)
@@ -134,6 +138,11 @@ def _ids(path: Path, numbers: pa.Array) -> pa.Array:
     """Return transaction ids from the row numbers, other ones for each name of a file."""
     name = "".join(sign for sign in path.name.split(".")[0] if sign.isalnum() or sign in "-_")[:100]
     return pc.binary_join_element_wise(pa.scalar(f"{name}-row"), numbers.cast(pa.string()), "")
+
+
+def _offsets(fields: Mapping[str, pa.ChunkedArray], stated: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the offsets that the times state where the file has no `utc_offset_min`."""
+    return pc.coalesce(fields["utc_offset_min"], stated) if "utc_offset_min" in fields else stated
 
 
 def _with_places(table: pa.Table) -> pa.Table:

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import ABSENT, LOST_DIGITS, MAX_AMOUNT
+from fraud_service.domain.events import ABSENT, LOST_DIGITS, MAX_AMOUNT, MAX_OFFSET_MIN
 from fraud_service.domain.text import HIDDEN, SURROGATES
 from fraud_service.training.history_arrow import pa, pc, types
 from fraud_service.training.history_rows import whole_numbers
@@ -204,6 +204,10 @@ def _number(
     return convert
 
 
+def _minutes(column: pa.ChunkedArray, form: Form) -> pa.ChunkedArray:
+    return _whole(_number(-MAX_OFFSET_MIN, MAX_OFFSET_MIN)(column, form))
+
+
 def _numerals(column: pa.ChunkedArray, decimal: str, *, money: bool) -> pa.ChunkedArray:
     """Return text as Arrow reads numbers; null where it is no number.
 
@@ -271,6 +275,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "ip": _TEXT,
     "latitude": Field(_number(-90, 90), "not a number of degrees from -90 to 90"),
     "longitude": Field(_number(-180, 180), "not a number of degrees from -180 to 180"),
+    "utc_offset_min": Field(_minutes, f"not whole minutes from -{MAX_OFFSET_MIN} to {MAX_OFFSET_MIN}"),
     "label": Field(_label, "not a label: write true or false, yes or no, y or n, 1 or 0"),
     "labelled_at": Field(None),
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.events import DeadLetterReason, epoch_ms, implausible_time, instant
+from fraud_service.domain.local_time import offset_min, zone_names
 from fraud_service.domain.time import DAY, FIRST_EVENT, HOUR, MINUTE, UNITS, likely_unit
 from fraud_service.training.history_arrow import pa, pc, types
 
@@ -64,6 +65,45 @@ def convert_times(column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray
     if types.is_integer(column.type) or types.is_floating(column.type):
         return _of_numbers(column, times)
     return pa.nulls(len(column), pa.int64())
+
+
+STATED: Final = r"[Tt ][0-9:.]+(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})\s*$"
+
+
+def utc_offsets(column: pa.ChunkedArray, instants: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
+    """Return the offset of each time of a column in minutes, as `stated_offset_min` does for messages.
+
+    Times without an offset have that of the zone of the file. Numbers have none.
+    """
+    own = getattr(column.type, "tz", None)
+    of_file = None if times.zone is None else times.zone.key
+    if types.is_string(column.type):
+        parts = pc.extract_regex(column, STATED)
+        hours, minutes = (pc.cast(pc.struct_field(parts, name), pa.int64()) for name in ("hours", "minutes"))
+        size = pc.add(pc.multiply(hours, 60), minutes)
+        found = pc.if_else(pc.equal(pc.struct_field(parts, "sign"), "-"), pc.negate(size), size)
+        absolute = r"[Zz]\s*$" if times.text else rf"^\s*{NUMBER.pattern}\s*$|[Zz]\s*$"
+        naive = pc.and_(found.is_null(), pc.invert(pc.match_substring_regex(column, absolute)))
+        found = pc.if_else(naive, _zone_offsets(instants, of_file), found)
+    elif own is not None and (fixed := FIXED.fullmatch(own)):
+        minutes = int(f"{fixed[1]}{int(fixed[2]) * 60 + int(fixed[3])}")
+        found = pc.if_else(instants.is_valid(), minutes, None)
+    elif types.is_timestamp(column.type) or types.is_date(column.type):
+        found = _zone_offsets(instants, own or of_file)
+    else:
+        found = _zone_offsets(instants, None)
+    return pc.if_else(pc.equal(found, 0), None, found)
+
+
+FIXED: Final = re.compile(r"([+-])([0-9]{2}):([0-9]{2})")  # the name of a zone that is one offset
+
+
+def _zone_offsets(instants: pa.ChunkedArray, name: str | None) -> pa.ChunkedArray:
+    if name is None or name not in zone_names():  # as Parquet may name a zone
+        return pa.chunked_array([pa.nulls(len(instants), pa.int64())])
+    return pa.chunked_array(
+        [[None if one is None else offset_min(name, one) for one in instants.to_pylist()]], pa.int64()
+    )
 
 
 def explain_time(value: pa.Scalar, field: str, times: TimeFormat) -> str:

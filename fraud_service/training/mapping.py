@@ -6,12 +6,15 @@ import codecs
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fraud_service.domain.errors import ConfigurationError
+from fraud_service.domain.local_time import zone
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 SUFFIX: Final = ".toml"
 READY: Final = Path(__file__).parent / "mappings"
@@ -76,8 +79,8 @@ class FileMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def zone(self) -> ZoneInfo | None:
         """The zone of times without an offset."""
         try:
-            return None if self.time_zone is None else ZoneInfo(self.time_zone)
-        except (KeyError, ValueError, OSError):  # an unknown name, a path, a folder
+            return None if self.time_zone is None else zone(self.time_zone)
+        except KeyError:
             raise ConfigurationError(
                 f"--time-zone {self.time_zone}: there is no such zone; write a name such as Europe/Berlin, or UTC"
             ) from None

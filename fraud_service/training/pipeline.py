@@ -19,6 +19,7 @@ from fraud_service.domain.errors import ConfigurationError, ModelError
 from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
+from fraud_service.domain.local_time import UTC_ZONE
 from fraud_service.domain.time import DAY
 from fraud_service.models.artifact import FORMAT, MANIFEST, MODEL, MODEL_CARD, TREES, Artifact, Manifest
 from fraud_service.models.onnx_forest import LAPLACE, OnnxForest
@@ -46,11 +47,13 @@ def train(
     label_delay_ms: int,
     source: str,
     progress: Callable[[], None] = lambda: None,
+    time_zone: str = UTC_ZONE,
 ) -> Manifest:
     """Train on a history and write the artifact.
 
     `start` is the event time of the first transaction in the training set. Without it, the first third of the history
-    only warms the profiles. A label known more than `label_delay_ms` after the end is not used.
+    only warms the profiles. A label known more than `label_delay_ms` after the end is not used. `time_zone` is that of
+    transactions without an offset and without a known country.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fail now rather than after an hour of training
@@ -61,7 +64,7 @@ def train(
         raise ConfigurationError("the history has no transaction: check --train-to and the file")
     begin = start if start is not None else times[0] + (times[-1] - times[0]) // 3
     window = TrainingWindow(begin, times[-1] + 1, label_delay_ms)
-    return export(fit(collect(history, window, progress)), window, source, folder)
+    return export(fit(collect(history, window, progress, time_zone)), window, source, folder)
 
 
 def export(fitted: FittedForest, window: TrainingWindow, source: str, folder: Path) -> Manifest:

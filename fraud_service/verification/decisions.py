@@ -15,6 +15,7 @@ import msgspec
 from fraud_service.domain.decision import Decision, Reason
 from fraud_service.domain.errors import InvalidRecord
 from fraud_service.domain.features import MAX_AGE_H, NAMES
+from fraud_service.domain.local_time import at_offset
 from fraud_service.domain.profile import SCHEMA, Profile
 from fraud_service.domain.records import decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import UNTRAINED
@@ -198,6 +199,7 @@ class DecisionVerifier:
     def _recompute(self, entry: Record, transaction: Transaction, head: Head, score: bytes) -> Iterator[Finding]:
         """Add a decision to the batch of its snapshot, and assess the batch if it is full."""
         batch, record = self._rebuilt, None
+        transaction = at_offset(transaction, head.utc_offset_min)
         if self._is_truncated and self._has_expired(transaction.card_id, score):
             batch, record = self._given, _scored(score)
             if record is None:
@@ -304,6 +306,7 @@ def decide_again(
 ) -> list[Assessment]:
     """Decide from the features in score records; none of the records may be a duplicate."""
     features = [record.features for record in records if record.features is not None]
+    transactions = [at_offset(one, record.utc_offset_min) for one, record in zip(transactions, records, strict=True)]
     return detector.decide_from_features(transactions, features, snapshot, [one.is_id_reused for one in records])
 
 

@@ -134,6 +134,7 @@ class ScoreHead(msgspec.Struct, frozen=True, gc=False):
     snapshot: str
     model: str
     is_duplicate: bool
+    utc_offset_min: int = 0
 
 
 Head = ScoreHead | ScoreRecord

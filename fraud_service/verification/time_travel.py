@@ -79,7 +79,7 @@ def merchant_at(settings: Settings, merchant_id: str, at: int) -> Figures:
 
 
 def profile_figures(profile: Profile) -> Figures:
-    """Return the figures of a profile; amounts are in the currency of each payment.
+    """Return the figures of a profile; its amounts are in one currency, the last payments in that of each.
 
     A profile has fingerprints of merchants, countries and devices, so only their number is known.
     """
@@ -90,9 +90,13 @@ def profile_figures(profile: Profile) -> Figures:
         "payments": profile.count,
         "first_seen": rfc3339(profile.first_seen),
         "last_seen": rfc3339(profile.last_seen),
+        "currency": profile.currency or None,
+        "amounts": profile.amounts,
         "usual_amount": round(math.expm1(profile.usual_log_amount), 2),
         "deviation_of_log_amount": round(profile.deviation, 4),
         "payments_30d": sum(days.counts),
+        "amounts_30d": sum(days.amounts),
+        "in_other_currencies_30d": sum(days.others),
         "total_30d": round(math.fsum(days.totals), 2),
         "largest_30d": max(days.largest, default=0.0),
         "unusually_high_30d": sum(days.outliers),
@@ -103,8 +107,13 @@ def profile_figures(profile: Profile) -> Figures:
         if place is None
         else f"{place.latitude:.4f}, {place.longitude:.4f} at {rfc3339(place.timestamp)}",
         "last_payments": [
-            {"timestamp": rfc3339(timestamp), "amount": amount, "outcome": profile.decision(ago).outcome.value}
-            for ago, (_, timestamp, amount, *_) in zip(range(len(recent), 0, -1), recent, strict=True)
+            {
+                "timestamp": rfc3339(timestamp),
+                "amount": amount,
+                "currency": currency.decode().strip("\0") or None,
+                "outcome": profile.decision(ago).outcome.value,
+            }
+            for ago, (_, timestamp, amount, _, currency) in zip(range(len(recent), 0, -1), recent, strict=True)
         ],
     }
 

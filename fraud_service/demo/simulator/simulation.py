@@ -64,6 +64,7 @@ def _columns(world: World, shops: Merchants, rows: Rows) -> dict[str, NDArray[An
         "device_id": np.array([None if number < 0 else f"d-{number:08x}" for number in devices], object)[index],
         "latitude": np.where(online, np.nan, shops.latitude[rows.merchant]),
         "longitude": np.where(online, np.nan, shops.longitude[rows.merchant]),
+        "utc_offset_min": np.zeros(len(fraud), np.int64),  # the whole world has one clock, UTC
         "is_fraud": fraud,
         "labelled_at": world.start + rows.time + delay,
         "label_source": np.array(_SOURCES)[source],

@@ -11,11 +11,21 @@ card or merchant without history. `docs/features.md` comes from these annotation
   bucket. A late transaction uses only the buckets that the profile still keeps.
 * A window of minutes is exact, but counts only the card's last 16 transactions. It excludes its start and includes its
   end.
-* The usual amount is a mean of log(1 + amount) that starts at the first payment. Its deviation starts at 0.5, and is
-  at least 0.05 as a divisor. The n-th payment moves both by the share max(1/n, 0.02), in order of arrival. The mean
-  moves towards the payment, as if it were at most 3 deviations away. The deviation moves towards that distance.
-* An amount is *unusually high* if it is more than 3 deviations above the mean of the card's earlier payments, and
+* The card's *amounts* are those of its payments above 0.00 in one currency, that of its first such payment. All means,
+  totals and largest amounts are over them. A payment of 0.00 or in another currency counts in every other feature, but
+  changes no statistic of amounts. Its own features from them have the value of a card without history.
+* If less than a quarter of the card's payments above 0.00 in its 30 kept days is in its currency, the payment's own
+  among them, the currency of the next such payment becomes that of the card. Its amounts then start again.
+* `amount` is the plain number, whatever its currency. So is the limit of `small_payments_1h`. In a currency with small
+  units, such as JPY, an amount looks large to a model that learned from EUR.
+* The usual amount is a mean of log(1 + amount) that starts at the first amount. Its deviation starts at 0.5, and is
+  at least 0.05 as a divisor. The n-th amount moves both by the share max(1/n, 0.02), in order of arrival. The mean
+  moves towards the amount, as if it were at most 3 deviations away. The deviation moves towards that distance.
+* An amount is *unusually high* if it is more than 3 deviations above the mean of the card's earlier amounts, and
   the card has at least five of them. It counts on the day of its own event time.
+* The local time of a payment has its `utc_offset_min`. Without this field, it has the offset that its `timestamp`
+  states. Without an offset, it has the time of the zone of its `country`, else of `FRAUD_TIME_ZONE`. `Z`, `+00:00` and
+  `-00:00` state no offset, because producers write UTC for payments of any place.
 * Labels take effect only through the active snapshot of the transaction. *Today* is the day of the snapshot boundary.
   The *last* fraud or legitimate payment is the one whose label became known last. Scorers keep a merchant or card only
   while it has a streak, or a fraud in 31 days. The features of every other one are those without history.
@@ -27,7 +37,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 MAX_DAYS_OR_VISITS: Final = 30.0
 MAX_AGE_H: Final = 720.0  # hours: "thirty days or more, or never"
@@ -53,9 +63,9 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     """The features of one transaction. The order of the fields is the order of the model's columns."""
 
     amount: Annotated[float, _feature("Amount of the transaction.", "currency", "this transaction")]
-    hour_of_day: Annotated[float, _feature("Hour of the event time, UTC.", "0-23", "this transaction")]
-    is_night: Annotated[float, _feature("1 before 06:00 UTC.", "0/1", "this transaction")]
-    is_weekend: Annotated[float, _feature("1 on Saturday and Sunday, UTC.", "0/1", "this transaction")]
+    hour_of_day: Annotated[float, _feature("Hour of the local time.", "0-23", "this transaction")]
+    is_night: Annotated[float, _feature("1 before 06:00, local time.", "0/1", "this transaction")]
+    is_weekend: Annotated[float, _feature("1 on Saturday and Sunday, local time.", "0/1", "this transaction")]
     is_card_not_present: Annotated[
         float, _feature("1 when `entry_mode` means ecommerce or keyed; 0 otherwise.", "0/1", "this transaction")
     ]
@@ -68,7 +78,11 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     count_1h: Annotated[float, _feature("Transactions of the card in the 60 minutes before.", "count", "last 16")]
     small_payments_1h: Annotated[
         float,
-        _feature("Transactions of at most 2.00 in the 60 minutes before: a sign of card testing.", "count", "last 16"),
+        _feature(
+            "Transactions of at most 2.00, also 0.00, in the 60 minutes before: a sign of card testing.",
+            "count",
+            "last 16",
+        ),
     ]
     distinct_merchants_1h: Annotated[
         float, _feature("Distinct merchants in the 60 minutes before.", "count", "last 16")
@@ -76,9 +90,9 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     count_1d: Annotated[float, _feature("Transactions of the card.", "count", "24 hours")]
     count_7d: Annotated[float, _feature("Transactions of the card.", "count", "7 days")]
     count_30d: Annotated[float, _feature("Transactions of the card.", "count", "30 days")]
-    total_1d: Annotated[float, _feature("Amount spent with the card.", "currency", "24 hours")]
-    mean_7d: Annotated[float, _feature("Mean amount; 0 without a transaction.", "currency", "7 days")]
-    mean_30d: Annotated[float, _feature("Mean amount; 0 without a transaction.", "currency", "30 days")]
+    total_1d: Annotated[float, _feature("Amounts of the card, summed up.", "currency", "24 hours")]
+    mean_7d: Annotated[float, _feature("Mean of the card's amounts; 0 without one.", "currency", "7 days")]
+    mean_30d: Annotated[float, _feature("Mean of the card's amounts; 0 without one.", "currency", "30 days")]
     velocity_ratio: Annotated[
         float,
         _feature(

@@ -30,6 +30,8 @@ def extract(transaction: Transaction, profile: Profile, merchant: Risk, card: Ri
 
     Parameters
     ----------
+    transaction
+        A transaction with its local time; without `utc_offset_min`, that is UTC.
     profile
         The card's profile, without this transaction.
     merchant, card
@@ -45,10 +47,11 @@ def extract(transaction: Transaction, profile: Profile, merchant: Risk, card: Ri
     (25.0, 0.0, 720.0)
     """
     month = _month(profile, transaction.timestamp // DAY)
+    is_comparable = profile.can_compare(transaction)
     return Features(
         *_transaction_features(transaction),
-        *_activity_features(transaction, profile, month),
-        *_amount_features(transaction, profile, month),
+        *_activity_features(transaction, profile, month, is_comparable=is_comparable),
+        *_amount_features(transaction, profile, month, is_comparable=is_comparable),
         *_merchant_device_and_place_features(transaction, profile),
         *_merchant_risk_features(transaction.timestamp, merchant, as_of),
         *_card_risk_features(transaction.timestamp, card, as_of),
@@ -56,8 +59,9 @@ def extract(transaction: Transaction, profile: Profile, merchant: Risk, card: Ri
 
 
 def _transaction_features(transaction: Transaction) -> tuple[float, ...]:
-    hour = transaction.timestamp // HOUR % 24
-    weekday = (transaction.timestamp // DAY + FIRST_DAY_OF_EPOCH) % 7
+    local = transaction.timestamp + (transaction.utc_offset_min or 0) * MINUTE
+    hour = local // HOUR % 24
+    weekday = (local // DAY + FIRST_DAY_OF_EPOCH) % 7
     return (
         transaction.amount,
         float(hour),
@@ -71,8 +75,10 @@ class _Month(NamedTuple):
     """The daily buckets of the last 30 days, summed up."""
 
     count_7d: int = 0
+    amounts_7d: int = 0
     total_7d: float = 0.0
     count_30d: int = 0
+    amounts_30d: int = 0
     total_30d: float = 0.0
     largest: float = 0.0
     amount_outliers_3d: int = 0
@@ -94,8 +100,10 @@ def _month(profile: Profile, newest: int) -> _Month:
         )
     return _Month(
         sum(days.counts[week]),
+        sum(days.amounts[week]),
         _total(days.totals[week]),
         sum(days.counts[month]),
+        sum(days.amounts[month]),
         _total(days.totals[month]),
         max(largest),
         amount_outliers_3d,
@@ -111,7 +119,9 @@ def _total(amounts: list[float]) -> float:
     return total
 
 
-def _activity_features(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
+def _activity_features(
+    transaction: Transaction, profile: Profile, month: _Month, *, is_comparable: bool
+) -> tuple[float, ...]:
     now = transaction.timestamp
     if profile.count == 0:
         return 0.0, MAX_AGE_H, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -126,9 +136,9 @@ def _activity_features(transaction: Transaction, profile: Profile, month: _Month
         float(count_1d),
         float(month.count_7d),
         float(month.count_30d),
-        _total(profile.hours.totals[today]),
-        month.total_7d / month.count_7d if month.count_7d else 0.0,
-        month.total_30d / month.count_30d if month.count_30d else 0.0,
+        _total(profile.hours.totals[today]) if is_comparable else 0.0,
+        month.total_7d / month.amounts_7d if is_comparable and month.amounts_7d else 0.0,
+        month.total_30d / month.amounts_30d if is_comparable and month.amounts_30d else 0.0,
         count_1d * span / month.count_30d if month.count_30d else 0.0,
     )
 
@@ -148,14 +158,17 @@ def _last_hour(profile: Profile, now: int) -> tuple[float, float, float, float]:
     return float(count_10m), float(count_1h), float(small), float(len(merchants))
 
 
-def _amount_features(transaction: Transaction, profile: Profile, month: _Month) -> tuple[float, ...]:
-    amount = transaction.amount
+def _amount_features(
+    transaction: Transaction, profile: Profile, month: _Month, *, is_comparable: bool
+) -> tuple[float, ...]:
+    amount, outliers = transaction.amount, (float(month.amount_outliers_3d), float(month.amount_outliers_14d))
+    if not is_comparable:
+        return 1.0, 1.0, 0.0, *outliers
     return (
-        _ratio(amount * month.count_30d, month.total_30d),
+        _ratio(amount * month.amounts_30d, month.total_30d),
         _ratio(amount, month.largest),
         min(max(profile.amount_zscore(amount), -20.0), 20.0),
-        float(month.amount_outliers_3d),
-        float(month.amount_outliers_14d),
+        *outliers,
     )
 
 

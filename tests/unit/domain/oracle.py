@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +52,7 @@ def card_features(now: Transaction, history: list[Transaction]) -> dict[str, flo
 
 
 def _itself(now: Transaction) -> dict[str, float]:
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=now.timestamp)
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=now.timestamp, minutes=now.utc_offset_min or 0)
     return {
         "amount": now.amount,
         "hour_of_day": moment.hour,
@@ -83,6 +83,28 @@ def _days(now: Transaction, history: list[Transaction], span: int) -> list[Trans
     return _in_buckets(now, history, DAY, span, kept=30)
 
 
+def _of_currency(history: list[Transaction]) -> tuple[str, list[Transaction], list[Transaction]]:
+    """Return the card's currency by the written rule, the payments in its statistics, and all unusually high ones."""
+    currency, in_use, high, newest_day = "", [], [], 0
+    since: list[Any] = []  # all with an amount since the currency began, while their day is kept
+    for payment in history:
+        if payment.timestamp // DAY > newest_day:
+            newest_day = payment.timestamp // DAY
+            since = [earlier for earlier in since if earlier.timestamp // DAY > newest_day - 30]
+        if payment.amount == 0:
+            continue
+        own = [earlier for earlier in since if earlier.currency == currency] if payment.currency != currency else since
+        if currency and payment.currency != currency and len(own) < (len(since) + 1) / 4:
+            high += _high(in_use)
+            currency, in_use, since = "", [], []
+        if currency in {"", payment.currency}:
+            currency = payment.currency
+            in_use.append(payment)
+        if payment.timestamp // DAY > newest_day - 30:
+            since.append(payment)
+    return currency, in_use, high + _high(in_use)
+
+
 def _total(transactions: list[Transaction]) -> float:
     return math.fsum(earlier.amount for earlier in transactions)
 
@@ -111,9 +133,6 @@ def _pace(now: Transaction, history: list[Transaction]) -> dict[str, float]:
         "count_1d": len(one_day),
         "count_7d": len(_days(now, history, 7)),
         "count_30d": len(month),
-        "total_1d": _total(one_day),
-        "mean_7d": _mean(_days(now, history, 7)),
-        "mean_30d": _mean(month),
         "velocity_ratio": len(one_day) / usual_rate if usual_rate else 0.0,
     }
 
@@ -136,23 +155,35 @@ def _unusual(amounts: list[float]) -> list[float]:
     return found
 
 
-def _high(now: Transaction, history: list[Transaction], span: int) -> int:
-    """Count the amounts that were unusual when they came: judged by all that had come before, at least five."""
-    unusual = _unusual([earlier.amount for earlier in history]) if history else []
-    high = [earlier for n, earlier in enumerate(history) if n >= 5 and unusual[n] > 3]
-    within = {id(earlier) for earlier in _days(now, history, span)}
-    return sum(id(earlier) in within for earlier in high)
+def _high(in_use: list[Transaction]) -> list[Transaction]:
+    """Find the amounts that were unusual when they came: judged by all that had come before, at least five."""
+    unusual = _unusual([payment.amount for payment in in_use]) if in_use else []
+    return [payment for n, payment in enumerate(in_use) if n >= 5 and unusual[n] > 3]
 
 
 def _amounts(now: Transaction, history: list[Transaction]) -> dict[str, float]:
-    month = _days(now, history, 30)
+    currency, in_use, unusual = _of_currency(history)
+    mine, high = {id(earlier) for earlier in in_use}, {id(earlier) for earlier in unusual}
+
+    def of_card(transactions: list[Transaction]) -> list[Transaction]:
+        return [earlier for earlier in transactions if id(earlier) in mine]
+
+    found = {
+        "amount_outliers_3d": sum(id(earlier) in high for earlier in _days(now, history, 3)),
+        "amount_outliers_14d": sum(id(earlier) in high for earlier in _days(now, history, 14)),
+    }
+    if now.amount == 0 or currency not in {"", now.currency}:
+        cold = {"total_1d": 0, "mean_7d": 0, "mean_30d": 0, "amount_to_mean": 1, "amount_to_largest": 1}
+        return found | cold | {"amount_zscore": 0}
+    month = of_card(_days(now, history, 30))
     mean, largest = _mean(month), max((earlier.amount for earlier in month), default=0.0)
-    return {
+    return found | {
+        "total_1d": _total(of_card(_in_buckets(now, history, HOUR, 24, kept=24))),
+        "mean_7d": _mean(of_card(_days(now, history, 7))),
+        "mean_30d": mean,
         "amount_to_mean": min(now.amount / mean, 1000) if mean else 1.0,
         "amount_to_largest": min(now.amount / largest, 1000) if largest else 1.0,
-        "amount_zscore": max(-20.0, min(20.0, _unusual([*(earlier.amount for earlier in history), now.amount])[-1])),
-        "amount_outliers_3d": _high(now, history, 3),
-        "amount_outliers_14d": _high(now, history, 14),
+        "amount_zscore": max(-20.0, min(20.0, _unusual([*(earlier.amount for earlier in in_use), now.amount])[-1])),
     }
 
 

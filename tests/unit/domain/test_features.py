@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from support.worlds import DAY, HOUR, MINUTE, MONDAY, SECOND, transaction
 from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.events import Transaction
+from fraud_service.domain.events import Transaction, rfc3339
 from fraud_service.domain.features import NAMES, Features, extract
 from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
@@ -39,6 +40,10 @@ AMOUNTS = st.one_of(
     st.sampled_from([0.0, 1.0, 2.0, 2.01, 25.0, 25.0, 1e13]),
     st.integers(0, 100_000).map(lambda cents: cents / 100),
 )
+CURRENCIES = st.sampled_from(
+    [st.just("EUR"), st.sampled_from(["EUR", "EUR", "JPY"]), st.sampled_from(["EUR", "JPY", "USD", "JPY", "JPY"])]
+)
+OFFSETS = st.sampled_from([None, None, 0, 60, -210, 345, 840, -720])
 PLACES = st.sampled_from(
     [
         (52.52, 13.405),
@@ -59,7 +64,7 @@ def histories(draw: st.DrawFn, most: int = 40) -> list[Transaction]:
     """Draw payments of one card in arrival order: late, early, twice, with and without the optional fields."""
     merchants = draw(st.sampled_from([3, 60]))
     arrivals: list[Transaction] = []
-    timestamp = draw(STARTS)
+    timestamp, currencies = draw(STARTS), draw(CURRENCIES)
     for number in range(draw(st.integers(min(5, most), most))):
         if arrivals and draw(st.integers(0, 9)) == 0:
             arrivals.append(draw(st.sampled_from(arrivals)))
@@ -71,6 +76,8 @@ def histories(draw: st.DrawFn, most: int = 40) -> list[Transaction]:
                 f"t{number}",
                 timestamp,
                 amount=draw(AMOUNTS),
+                currency=draw(currencies),
+                utc_offset_min=draw(OFFSETS),
                 merchant_id=f"merchant-{draw(st.integers(0, merchants))}",
                 country=draw(st.none() | st.sampled_from([f"C{n}" for n in range(11)])),
                 device_id=draw(st.none() | st.sampled_from([f"device-{n}" for n in range(11)])),
@@ -131,8 +138,9 @@ def test_every_feature_of_a_card_equals_the_oracle(arrivals):
     st.sampled_from([40, 300]),
     st.sampled_from([MINUTE, HOUR, 2 * DAY]),
     st.sampled_from([1.0, 0.01]),
+    st.sampled_from([["EUR"], ["EUR"] * 20 + ["JPY"], ["EUR", "JPY", "JPY", "JPY"]]),
 )
-def test_long_histories_equal_the_oracle(seed, merchants, pace, spread):
+def test_long_histories_equal_the_oracle(seed, merchants, pace, spread, currencies):
     dice = random.Random(seed)
     history: list[Transaction] = []
     profile, timestamp = Profile(), MONDAY
@@ -141,7 +149,8 @@ def test_long_histories_equal_the_oracle(seed, merchants, pace, spread):
         arrival = transaction(
             f"t{number}",
             timestamp,
-            amount=round(dice.lognormvariate(3, spread) * dice.choice([1] * 30 + [50]), 2),
+            amount=round(dice.lognormvariate(3, spread) * dice.choice([1] * 30 + [50] + [0]), 2),
+            currency=dice.choice(currencies),
             merchant_id=f"merchant-{min(dice.randrange(merchants), dice.randrange(merchants))}",
             country=dice.choice("ABCDEFGHIJKL"),
             device_id=dice.choice("ABCDEFGHIJKL"),
@@ -266,6 +275,7 @@ OPTIONAL = {
     "entry_mode": {"is_card_not_present"},
     "merchant_category_code": set(),
     "ip": set(),
+    "utc_offset_min": {"hour_of_day", "is_night", "is_weekend"},
 }
 
 
@@ -279,10 +289,15 @@ def test_the_effect_of_absence_is_tested_for_every_optional_field():
 @given(arrivals=histories(most=25))
 def test_an_absent_field_changes_only_the_features_named_after_it(field, arrivals):
     without = replayed([msgspec.structs.replace(arrival, **{field: None}) for arrival in arrivals])
-    for full, row in zip(replayed(arrivals), without, strict=True):
+    accepted = oracle.without_repetitions(arrivals)
+    for now, full, row in zip(accepted, replayed(arrivals), without, strict=True):
+        moment = datetime.fromisoformat(rfc3339(now.timestamp))
         changed = {name for name in NAMES if getattr(full, name) != getattr(row, name)}
         assert changed <= OPTIONAL[field]
-        assert all(getattr(row, name) == 0 for name in OPTIONAL[field])
+        if field == "utc_offset_min":  # without it, the time is UTC
+            assert (row.hour_of_day, row.is_night) == (float(moment.hour), float(moment.hour < 6))
+        else:
+            assert all(getattr(row, name) == 0 for name in OPTIONAL[field])
 
 
 @FAST
@@ -348,9 +363,9 @@ def test_an_id_fingerprint_that_spans_two_fields_is_not_a_match(monkeypatch):
 
 
 def test_a_profile_of_another_schema_is_rejected():
-    with pytest.raises(InvalidRecord, match="schema 6; this version reads 5"):
-        decode_profile(encode_profile(Profile(schema=6)))
-    with pytest.raises(InvalidRecord, match="schema 2; this version reads 5"):
+    with pytest.raises(InvalidRecord, match="schema 7; this version reads 6"):
+        decode_profile(encode_profile(Profile(schema=7)))
+    with pytest.raises(InvalidRecord, match="schema 2; this version reads 6"):
         decode_profile(msgspec.msgpack.encode([2, 1, 0, 0, 0.0, 0.5, [], [], [[1, 2, 3.0, 4, ["approve", 0.1]]]]))
 
 

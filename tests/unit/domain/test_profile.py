@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.worlds import MINUTE, MONDAY, LinearModel, online_model, transaction
+from support.worlds import DAY, MINUTE, MONDAY, LinearModel, online_model, transaction
 
 from fraud_service.domain import profile as profiles_module
 from fraud_service.domain.decision import ID_REUSED, NO_MODEL, Outcome, Policy
@@ -38,7 +39,8 @@ pytestmark = pytest.mark.attack
 
 FAST = settings(max_examples=150, deadline=None, derandomize=True)
 LENIENT = Policy(review=1.0, decline=1.0)  # approves whatever a model says
-OLD = json.loads((Path(__file__).parent / "profile_v4.json").read_text())
+OF_SCHEMA = {n: json.loads((Path(__file__).parent / f"profile_v{n}.json").read_text()) for n in (4, 5)}
+OLD = OF_SCHEMA[4]
 DIFFERENCES: list[dict[str, Any]] = [
     {"amount": 9999.0},
     {"timestamp": MONDAY + 1},
@@ -175,27 +177,46 @@ def test_is_id_reused_is_in_the_record_only_if_it_is_true():
     assert b"is_id_reused" not in encode_record(first)
     assert b'"is_id_reused":true' in encode_record(second)
     assert decode_score(encode_record(first)).is_id_reused is False
-    assert ScoreRecord.__struct_defaults__ == (False,)
+    assert ScoreRecord.__struct_defaults__ == (False, 0)
 
 
-# Profiles of schema 4
+# Profiles of schemas 4 and 5
 
 
-def old_profile() -> Profile:
-    return decode_profile(base64.b64decode(OLD["profile"]))
+def old_profile(schema: int = 4) -> Profile:
+    return decode_profile(base64.b64decode(OF_SCHEMA[schema]["profile"]))
 
 
 def payments(name: str) -> list[Transaction]:
     return [decode_transaction(json.dumps(one).encode()) for one in OLD[name]]
 
 
-def test_a_profile_of_schema_4_continues_with_the_same_features():
-    profile = old_profile()
-    for payment, expected in zip(payments("after"), OLD["features"], strict=True):
+@pytest.mark.parametrize("schema", [4, 5])
+def test_a_profile_of_an_old_schema_continues_with_the_same_features(schema):
+    profile = old_profile(schema)
+    for payment, expected in zip(payments("after"), OF_SCHEMA[schema]["features"], strict=True):
         assert extract(payment, profile, NO_RISK, NO_RISK, 0).vector() == tuple(expected)
         profile.update(payment)
         profile = decode_profile(encode_profile(profile))
-    assert profile.schema == SCHEMA == 5
+    assert profile.schema == SCHEMA == 6
+
+
+def test_a_profile_of_schema_5_takes_the_most_frequent_currency_of_its_last_payments():
+    assert (old_profile(5).currency, old_profile(5).amounts) == ("EUR", 60)
+    assert old_profile().currency == ""  # schema 4 has no currencies: the next payment sets it
+    old = msgspec.structs.replace(Profile(), schema=5, count=4)
+    for currency, amount in (("JPY", 9.0), ("EUR", 9.0), ("USD", 0.0), ("EUR", 9.0)):
+        old.recent += RECENT.pack(b"identity", MONDAY, amount, 7, currency.encode())
+    assert decode_profile(encode_profile(old)).currency == "EUR"
+
+
+def test_a_profile_of_schema_4_takes_the_currency_of_the_next_amount_and_keeps_its_statistics():
+    profile = old_profile()
+    amounts, usual = profile.amounts, profile.usual_log_amount
+    profile.update(transaction("zero", MONDAY + 800 * DAY, amount=0.0, currency="USD"))
+    profile.update(transaction("next", MONDAY + 800 * DAY, amount=9.0, currency="EUR"))
+    assert (profile.currency, profile.amounts) == ("EUR", amounts + 1)
+    assert abs(profile.usual_log_amount - usual) < 0.1
 
 
 def test_old_fingerprints_of_schema_4_are_replaced_when_they_recur():

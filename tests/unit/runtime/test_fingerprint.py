@@ -35,10 +35,18 @@ def test_the_names_in_the_state_format_have_not_changed(monkeypatch):
 
 
 def test_the_layout_of_the_state_has_not_changed_without_its_version():
-    assert profile.Days.__struct_fields__ == ("numbers", "counts", "totals", "largest", "outliers")
+    assert profile.Days.__struct_fields__ == (
+        "numbers",
+        "counts",
+        "totals",
+        "largest",
+        "outliers",
+        "amounts",
+        "others",
+    )
     assert profile.RECENT.format == "<8sqdQ3s"
     assert (profile.SCHEMA, profile.Profile.__struct_fields__) == (
-        5,
+        6,
         (
             "schema",
             "count",
@@ -55,6 +63,8 @@ def test_the_layout_of_the_state_has_not_changed_without_its_version():
             "devices",
             "place",
             "has_crcs",
+            "currency",
+            "amounts",
         ),
     )
     assert (online_training.SCHEMA, online_training.LearnerState.__struct_fields__) == (

@@ -82,6 +82,10 @@ TIMES = st.sampled_from(
     [
         MONDAY,
         "2023-11-13T01:00:00.0009+01:00",
+        "2023-11-12T20:30:00-03:30",
+        "2023-11-13 01:00:00+0100",
+        "2023-11-13T00:00:00+00:00",
+        "2023-11-13T00:00:00Z",
         SECONDS,
         MONDAY * 1000,
         MONDAY * 10**6,
@@ -116,6 +120,7 @@ DEGREES = st.sampled_from([None, 0.0, -0.0, 52.5, -13.123457, 91.0, 180.5]) | st
             "card_id": IDENTIFIERS,
             "merchant_id": IDENTIFIERS,
             "timestamp": TIMES,
+            "utc_offset_min": st.sampled_from([None, 0, 60, -210, 1439, 1440, -2000]),
             "amount": AMOUNTS,
             "country": TEXTS,
             "merchant_category_code": TEXTS,
@@ -265,6 +270,40 @@ def test_an_hour_that_clocks_skip_is_refused_and_of_a_repeated_one_the_first_is_
         value = datetime.fromisoformat(written) if suffix == "parquet" else written
         found = of_file(saved(tmp_path, suffix, ROW | {"timestamp": value}), time_zone="Europe/Berlin")
         assert (found if isinstance(found, str) else found.timestamp) == expected
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_times_of_a_zone_have_its_offset(tmp_path, suffix):
+    for zone, expected in (("Europe/Berlin", 120), ("America/St_Johns", -150), ("UTC", None)):
+        path = saved(tmp_path, suffix, ROW | {"timestamp": NAIVE if suffix == "parquet" else str(NAIVE)})
+        assert of_file(path, time_zone=zone).utc_offset_min == expected
+        other = ROW | {"timestamp": str(NAIVE.strftime("%d.%m.%Y %H:%M"))}
+        found = of_file(saved(tmp_path, suffix, other), time_zone=zone, time_format="%d.%m.%Y %H:%M")
+        assert found.utc_offset_min == expected
+        mixed = saved(tmp_path, suffix, ROW | {"timestamp": "2023-07-13T12:30:00Z"})
+        assert of_file(mixed, time_zone=zone).utc_offset_min is None
+    assert of_file(saved(tmp_path, suffix, ROW), time_zone="Europe/Berlin").utc_offset_min is None
+
+
+@pytest.mark.parametrize(
+    ("zone", "expected"),
+    [("Europe/Berlin", 120), ("+02:00", 120), ("-03:30", -210), ("UTC", None), ("+00:00", None), ("Etc/UTC", None)],
+)
+def test_a_zone_of_parquet_states_an_offset(tmp_path, zone, expected):
+    columns = {name: [value] for name, value in ROW.items()} | {
+        "timestamp": pa.array([SUMMER], pa.timestamp("ms", zone))
+    }
+    pq.write_table(pa.table(columns), tmp_path / "past.parquet")
+    found = of_file(tmp_path / "past.parquet")
+    assert (found.timestamp, found.utc_offset_min) == (SUMMER, expected)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_column_of_offsets_precedes_the_offset_of_the_time(tmp_path, suffix):
+    rows = [ROW | {"transaction_id": f"t{n}", "timestamp": "2023-07-13T12:30:00+02:00"} for n in range(2)]
+    rows[0]["utc_offset_min"], rows[1]["utc_offset_min"] = 0, None
+    found = [row.transaction.utc_offset_min for row in History.open(saved(tmp_path, suffix, *rows))]
+    assert found == [0, 120]
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def test_a_checkpoint_with_profiles_of_another_schema_is_rejected(tmp_path):
     assert folder.read("0.checkpoint", Checkpoint).schema == SCHEMA
     other = msgspec.msgpack.decode((tmp_path / "0.checkpoint").read_bytes()) | {"schema": SCHEMA + 1}
     (tmp_path / "0.checkpoint").write_bytes(msgspec.msgpack.encode(other))
-    with pytest.raises(ConfigurationError, match=r"0\.checkpoint: cannot be read: its profiles have schema 6"):
+    with pytest.raises(ConfigurationError, match=r"0\.checkpoint: cannot be read: its profiles have schema 7"):
         folder.read("0.checkpoint", Checkpoint)
 
 
