@@ -326,3 +326,12 @@ def test_lines_that_are_no_objects_are_refused_rows(tmp_path):
     path.write_text('{"amount": NaN}\n' * 5, encoding="utf-8")
     found = inspect(path, 1000, None, lambda mapping: mapping)
     assert (found.rows, found.accepted) == (5, 0)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency"), [("{}.50 SEK", "SEK"), ("€{}.50", "EUR"), ("${}.50", "USD"), ("{}.50", "XXX")]
+)
+def test_without_a_column_the_currency_is_guessed_from_the_amounts(look, amount, currency):
+    found = look([good(n, currency=None, amount=amount.format(10 + n)) for n in range(240)])
+    assert (found.accepted, found.mapping.constants) == (240, {"currency": currency})
+    assert any("no column is the currency" in doubt for doubt in found.doubts)
