@@ -149,7 +149,10 @@ class EventTimePacer:
         for group, command in groups.items():
             try:
                 if not consumer_groups.members(admin, group, clients.REQUEST_TIMEOUT_S):
-                    return f"No process runs in group {group}: start `fraud-service {command}`"
+                    return (
+                        f"No process runs in group {group}: start `fraud-service {command}`, or wait until it is ready"
+                        " if you have just started it"
+                    )
             except KafkaException:
                 return None
         return None

@@ -25,8 +25,8 @@ PANEL: Final = "Verify and explain"
 
 MEANINGS: Final = {  # of counts whose names do not say it
     "flagged": "scores with review or decline, each with an alert",
-    "inputs": "payments on the topic, rejected ones too",
-    "labelled": "examples from payments and labels, kept longer than both; a corrected label makes another",
+    "inputs": "transactions on the topic, rejected ones too",
+    "labelled": "examples from transactions and labels, kept longer than both; a corrected label makes another",
     "labels": "label events on the topic",
     "pending": "inputs that are not committed yet",
     "reused_ids": "further payments of a card under an id it had used before",
