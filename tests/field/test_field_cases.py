@@ -294,7 +294,7 @@ def test_the_chart_takes_what_clusters_with_policies_of_their_own_need(folder):
         assert secrets == [{"secret": {"items": [item], "name": "s"}}]
 
 
-# -- 08, 10, 24, 25: shapes of files -----------------------------------------------------------------------------------
+# -- 08, 24, 25: shapes of files -----------------------------------------------------------------------------------
 
 
 @case("08-quoted-line-breaks")
@@ -309,16 +309,6 @@ def test_line_breaks_in_quotes_are_read_whatever_the_size_of_the_file(folder, co
         assert len(rows_of(file, "--set", "merchant_id=m", "--to", DAY_2, "--no-online")) == count
         # In a name that is used, a line break is refused as it is in a message.
         assert_refused(backtest(command, file), file, "row 1, column `merchant_id`", "control")
-
-
-@case("10-no-label-column")
-def test_a_file_without_a_label_column_names_the_column_that_may_be_it(folder, command, tmp_path, generated):
-    file = folder / "no_label.csv"
-    assert_refused(command("train", file, "--out", tmp_path / "m"), file, "Class", "--map Class=")
-    tested = backtest(command, file)
-    assert "--map Class=" in tested.stderr
-    file = generated / "no_label_column.csv"
-    assert_refused(command("train", file, "--out", tmp_path / "m"), file, "label")
 
 
 @case("24-parquet-shapes")
@@ -346,40 +336,3 @@ def test_other_delimiters_paddings_cases_and_compressions_are_read(folder, comma
     assert len(rows_of(file, "--decimal", ",")) == 1
     assert list(History.open(folder / "own.csv.gz")) == list(History.open(folder / "upper.csv"))
     assert len(rows_of(folder / "own.csv.gz")) == 1
-
-
-# -- 14, 15: amounts ---------------------------------------------------------------------------------------------------
-
-
-def rows_of_payments(tmp_path, amounts: list[tuple[str, str]]):
-    """Score payments of one card, an hour after each other; return their features."""
-    with looped(tmp_path) as loop:
-        for number, (amount, currency) in enumerate(amounts):
-            message = {"transaction_id": f"t{number}", "timestamp": 1_709_280_000_000 + number * 3_600_000}
-            message |= {"card_id": "c1", "merchant_id": "m1", "amount": amount, "currency": currency}
-            loop.raw(json.dumps(message).encode(), b"c1")
-        loop.tick()
-        assert loop.on("dead_letters") == []
-        return [decode_score(one.value).features for one in loop.on("scores")]
-
-
-@case("14-currencies-mixed")
-def test_amounts_are_compared_within_one_currency(folder, tmp_path, rows_of, generated):
-    usual, fraud = [("40.00", "EUR")] * 12, ("900.00", "EUR")
-    plain = rows_of_payments(tmp_path / "plain", [*usual, fraud])[-1]
-    mixed = rows_of_payments(tmp_path / "mixed", [*usual, *[("6400", "JPY")] * 10, fraud])
-    for row in mixed[12:22]:
-        assert row.amount_to_mean <= 1.01
-        assert abs(row.amount_zscore) < 1
-    assert mixed[-1].amount_to_mean == plain.amount_to_mean > 20
-    assert mixed[-1].amount_zscore == plain.amount_zscore > 5
-    assert len(rows_of(generated / "currencies_mixed.csv", "--to", DAY_2, "--no-online")) == 59
-
-
-@case("15-account-verification")
-def test_an_account_verification_counts_as_a_payment_and_not_in_what_is_usual(folder, tmp_path):
-    (alone,) = rows_of_payments(tmp_path / "alone", [("60.00", "EUR")])
-    verified = rows_of_payments(tmp_path / "verified", [("0.00", "EUR"), ("60.00", "EUR")])[-1]
-    assert verified.amount_zscore == alone.amount_zscore == 0
-    assert (verified.amount_to_mean, verified.amount_to_largest) == (1, 1)
-    assert verified.count_1d == 1
