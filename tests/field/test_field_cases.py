@@ -6,60 +6,24 @@ The folders lie beside the repository, not in it. A folder without a case here f
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
-from support.field_cases import FIELD, MODEL, assert_refused, case, needs_field
+from support.field_cases import DAY_2, MODEL, assert_refused, backtest, case, needs_field
 from support.loop import looped
-from support.processes import run_here
 
-from fraud_service.config.settings import Settings
 from fraud_service.domain.records import decode_score
 from fraud_service.training.history import History
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DAY_2 = "2024-03-02"
 INTEGER_IDS = "ids_int.csv", "ids_float.csv", "ids_float_nan.parquet"
 
 pytestmark = needs_field
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch):
-    """Run one command of the command line without a broker. A producer fails the test: nothing may be sent."""
-
-    def forbidden(*_, **__):
-        pytest.fail("a producer was opened")
-
-    monkeypatch.setattr("fraud_service.kafka.clients.producer", forbidden)
-    monkeypatch.setenv("COLUMNS", "200")
-    settings = Settings(bootstrap_servers="127.0.0.1:9", state_dir=tmp_path, allow_unsigned=True)
-
-    def run(*words: object, **variables: str):
-        return run_here(settings, *map(str, words), **variables)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def generated(tmp_path_factory):
-    """Write the full files of the generators, and return their folder."""
-    folder = tmp_path_factory.mktemp("field") / "gen"
-    folder.mkdir()
-    for program in ("make_files.py", "make_parquet.py"):
-        shutil.copyfile(FIELD / "gen" / program, folder / program)
-        subprocess.run([sys.executable, program], cwd=folder, check=True, timeout=60)
-    return folder
-
-
-def backtest(command, file: Path, *options: object, **variables: str):
-    return command("backtest", file, "--models", MODEL, *options, **variables)
 
 
 @pytest.fixture
@@ -298,14 +262,14 @@ def test_the_chart_takes_what_clusters_with_policies_of_their_own_need(folder):
 
 
 @case("08-quoted-line-breaks")
-def test_line_breaks_in_quotes_are_read_whatever_the_size_of_the_file(folder, command, rows_of, generated):
+def test_line_breaks_in_quotes_are_read_whatever_the_size_of_the_file(folder, command, rows_of, generated, tmp_path):
     program = (
         "from make_files import *; write('large.csv', H, [[f'{p[0]}-{k}', *p[1:]] for k in range(12)"
         " for p in plain(B, merchant_id=lambda m: f'Shop {m}\\nLane 5')])"
     )
     subprocess.run([sys.executable, "-c", program], cwd=generated, check=True, timeout=60)
-    for name, count in (("large.csv", 12 * 59), ("quoted_newline.csv", 59)):
-        file = generated / name
+    large = (generated / "large.csv").rename(tmp_path / "large.csv")
+    for file, count in ((large, 12 * 59), (generated / "quoted_newline.csv", 59)):
         assert len(rows_of(file, "--set", "merchant_id=m", "--to", DAY_2, "--no-online")) == count
         # In a name that is used, a line break is refused as it is in a message.
         assert_refused(backtest(command, file), file, "row 1, column `merchant_id`", "control")

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from support.processes import Done
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELD = ROOT.parent / "shared" / "field"
 MODEL = ROOT / "models" / "pretrained"
+DAY_2 = "2024-03-02"  # of the generated files
 
 needs_field = pytest.mark.skipif(not FIELD.is_dir(), reason="the folder ../shared/field is not here")
 
@@ -28,3 +31,8 @@ def assert_refused(done: Done, file: Path, *parts: str) -> None:
     (message,) = [line for line in done.stderr.splitlines() if str(file) in line]
     assert [part for part in parts if part not in message] == [], message
     assert "Traceback" not in done.stderr
+
+
+def backtest(command: Callable[..., Done], file: Path, *options: object, **variables: str) -> Done:
+    """Backtest a file with the shipped model."""
+    return command("backtest", file, "--models", MODEL, *options, **variables)
