@@ -13,10 +13,13 @@ REMEDIES = {
     "time_epoch_s_fraction.csv time_epoch_us.csv time_mixed_s_ms.csv time_one_row_in_seconds.csv",
     "--time-zone UTC": "int96.parquet naive_local.parquet text_times.parquet time_date_only.csv time_naive.csv "
     "time_naive_t.csv",
-    "--time-format": "time_de_date.csv time_offset_short.csv time_space_utc.csv time_us_date.csv",
-    "--skip-invalid": "all_refunds.csv array.jsonl currency_lower.csv currency_numeric.csv ids_float_2_60.parquet "
-    "nan.jsonl odd_merchants.csv one_no_amount.csv one_no_merchant.csv one_refund.csv one_refund_parens.csv own.json "
-    "pretty.jsonl quoted_newline.csv time_compact.csv time_excel_serial.csv",
+    "--time-format": "time_compact.csv time_de_date.csv time_offset_short.csv time_space_utc.csv time_us_date.csv",
+    "--time-unit d --time-origin 1899-12-30": "time_excel_serial.csv",
+    "--skip-invalid": "array.jsonl nan.jsonl odd_merchants.csv one_no_amount.csv one_no_merchant.csv one_refund.csv "
+    "one_refund_parens.csv own.json pretty.jsonl",
+    "a refund, which is no payment": "all_refunds.csv",
+    "not an ISO 4217 code such as EUR": "currency_lower.csv currency_numeric.csv",
+    "nor an integer": "ids_float_2_60.parquet",
     "--fraud-value": "label_minus1.csv label_words.csv",
     "--label-delay": "labelled_at_before.csv",
     "--decimal ,": "semicolon_decimal_comma.csv",
