@@ -70,9 +70,11 @@ def feed(
         bool,
         typer.Option("--event-time", help="Wait for scorers and learner, so that speed cannot change a score."),
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Send transactions that the service has scored before.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Send transactions that the service has scored before.")
+    ] = False,
     unlearned: Annotated[
-        bool, typer.Option("--unlearned", help="Send transactions that are too old for the learner to learn from.")
+        bool, typer.Option("--unlearned", help="Send transactions that are too old for the learner.")
     ] = False,
     bootstrap: options.Bootstrap = None,
 ) -> None:
