@@ -239,6 +239,7 @@ TESTED_BY = {
     "unit/domain/test_detector.py": "domain.decision domain.scoring",
     "unit/domain/test_snapshot.py": "domain.risk",
     "unit/domain/test_label_join.py": "domain.label_join_rows",
+    "unit/domain/test_amounts.py": "domain.profile_buckets",
     "unit/domain/test_local_time.py": "domain.countries",
     "unit/domain/test_online_training.py": "domain.time",
     "unit/models/test_river_learner.py": "domain.online_model",

@@ -19,7 +19,8 @@ from fraud_service.domain.events import EPOCH, Transaction
 from fraud_service.domain.time import DAY, MINUTE
 
 UTC_ZONE: Final = "UTC"
-# Since 2000, clocks have changed only at full quarters of an hour; in Newfoundland until 2011, a minute after one.
+# Since 2000, clocks have changed only at full quarters of an hour; in five places until 2022, a minute after one. There
+# the new time takes effect at the next quarter.
 QUARTER: Final = 15 * MINUTE
 # The package lists zones from west to east or by size. Where the first is not that of most people, this is the zone.
 MAIN_ZONES: Final = {

@@ -426,10 +426,8 @@ def test_no_field_of_a_transaction_may_have_a_hidden_character():
             for data in written_both_ways(PAYMENT, **{field: f"a{character}b"}):
                 error = refusal(data)
                 if error.reason != DeadLetterReason.NOT_JSON:  # no JSON has most control characters as they are
-                    assert (error.reason, error.detail[:20]) == (
-                        DeadLetterReason.INVALID_FIELD,
-                        f"`{field}` has a control"[:20],
-                    )
+                    assert error.reason == DeadLetterReason.INVALID_FIELD
+                    assert error.detail.startswith(f"`{field}` has a control")
                 assert character not in error.detail
 
 
