@@ -25,8 +25,8 @@ def test_a_process_ends_with_the_remedy_when_its_input_gets_partitions(apache_ka
         admin = clients.admin(settings)
         admin.create_partitions([NewPartitions(topic, 3)])[topic].result(30)
         assert running.process.wait(STOP_TIMEOUT) == 1
-        last = running.log().splitlines()[-1]
-    assert last.startswith(f"PreflightError: topic {topic} got partition 2 while the service ran; it had 2 partitions")
+        last = json.loads(running.log().splitlines()[-1])["reason"]
+    assert last.startswith(f"topic {topic} got partition 2 while the service ran; it had 2 partitions")
     assert "`fraud-service recover`" in last
     again = run_here(settings, verb)
     assert again.returncode == 1
