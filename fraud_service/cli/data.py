@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fraud_service.cli import options
-from fraud_service.cli.file_options import FileOptions, reads_file
+from fraud_service.cli.file_options import FileOptions, latest_event_ms, reads_file
 from fraud_service.cli.output import say, say_json
 from fraud_service.config import settings
 from fraud_service.domain.errors import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.kafka.topic_reader import TopicReader
     from fraud_service.training.history import History
+    from fraud_service.training.history_faults import Skipped
     from fraud_service.training.label_file import LabelDefaults
 
 app = typer.Typer()
@@ -102,7 +103,7 @@ def feed(
             pacers = [EventTimePacer(chosen, factories.learning_schedule(chosen))] if event_time else []
             sender.produce(history, delay, rate, counter.advance, *(stack.enter_context(one).before for one in pacers))
         refused, code = _refusals(refusals, sender)
-    say_json(json.dumps(_outcome(sender, refused) | count_repeats(history)._asdict()))
+    say_json(json.dumps(_outcome(sender, refused) | count_repeats(history)._asdict() | _skipped(history.skipped)))
     if code:
         raise typer.Exit(code)
 
@@ -129,6 +130,10 @@ def _outcome(sender: HistoryProducer, refused: Counter[str] | None) -> dict[str,
         "refused": total,
         "reasons": dict(refused or {}),
     }
+
+
+def _skipped(skipped: Skipped) -> dict[str, int]:
+    return {"skipped_rows": len(skipped.faults)}
 
 
 def _compare_with_service(
@@ -241,13 +246,12 @@ def _label_one(event: Label, bootstrap: str | None) -> None:
 def _label_file(file: Path, reading: FileOptions, defaults: LabelDefaults, bootstrap: str | None) -> None:
     from fraud_service.admin.feed_checks import RefusalCounter
     from fraud_service.admin.history_producer import HistoryProducer
-    from fraud_service.config.duration import to_ms
     from fraud_service.kafka import clients, topics
     from fraud_service.kafka.topic_reader import TopicReader
 
     found = reading.open_labels(file, defaults)
     chosen = settings.load(bootstrap_servers=bootstrap)
-    found.require_known_by(int(time.time() * 1000) + to_ms(chosen.max_clock_skew))
+    found.require_known_by(latest_event_ms())
     clients.require_connection(chosen)
     topics.require_inputs(chosen)
     with TopicReader(chosen, "fraud-feed") as reader:
@@ -258,7 +262,8 @@ def _label_file(file: Path, reading: FileOptions, defaults: LabelDefaults, boots
                 counter.advance()
         refused, code = _refusals(refusals, sender)
     outcome = _outcome(sender, refused)
+    repeated = {"repeated_rows": found.repeated} | _skipped(found.skipped)
     shown = ("labels", "accepted", "refused", "reasons")
-    say_json(json.dumps({name: outcome[name] for name in shown} | {"repeated_rows": found.repeated}))
+    say_json(json.dumps({name: outcome[name] for name in shown} | repeated))
     if code:
         raise typer.Exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -15,6 +16,7 @@ import typer
 from fraud_service.cli.options import date_ms, require_folder
 from fraud_service.cli.output import say
 from fraud_service.config import settings
+from fraud_service.config.duration import to_ms
 from fraud_service.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -113,7 +115,15 @@ class FileOptions:
             return table
 
         self._check_skipped()
-        history = History.open(file, mapping, date_ms(start), date_ms(end), check=check, skips=self.skip_invalid)
+        history = History.open(
+            file,
+            mapping,
+            date_ms(start),
+            date_ms(end),
+            check=check,
+            skips=self.skip_invalid,
+            latest=latest_event_ms(),
+        )
         self._save_skipped(file, history.skipped)
         if mapping.fraud_values and not history.has_fraud:
             texts = ", ".join(map(repr, mapping.fraud_values))
@@ -187,6 +197,11 @@ def reads_file(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined] # Typer reads it
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
     return run
+
+
+def latest_event_ms() -> int:
+    """Return the latest event time that scorers accept now, epoch milliseconds."""
+    return int(time.time() * 1000) + to_ms(settings.load().max_clock_skew)
 
 
 def _card_data_check(file: Path, tokenized: list[str]) -> CardDataCheck:

@@ -10,7 +10,7 @@ import typer
 
 from fraud_service.cli import options
 from fraud_service.cli.data import PANEL
-from fraud_service.cli.file_options import FileOptions, reads_file
+from fraud_service.cli.file_options import FileOptions, latest_event_ms, reads_file
 from fraud_service.cli.output import say, say_json, to_json
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import DeadLetterReason
@@ -51,7 +51,7 @@ def inspect_file(
         raise ConfigurationError(f"--save {save}: the name of a mapping ends in {SUFFIX}")
     options.require_folder(save)
     given = None if reading.mapping is None else load_mapping(reading.mapping)
-    found = inspect(file, rows, given, reading.override)
+    found = inspect(file, rows, given, reading.override, latest_event_ms())
     if save is not None:
         save.write_text(to_toml(found.mapping, found.doubts), encoding="utf-8")
     if as_json:

@@ -46,3 +46,12 @@ def alpha2(country: str | None) -> str | None:
         return None
     code = country.strip().upper()
     return _ALPHA2.get(code.zfill(3) if code.isdecimal() else code)
+
+
+def one_spelling(country: str | None) -> str | None:
+    """Return the code of two letters, so that a country is one country in any code. Other text stays as it is.
+
+    >>> one_spelling(" deu"), one_spelling("Germany"), one_spelling(None)
+    ('DE', 'Germany', None)
+    """
+    return alpha2(country) or country

@@ -16,6 +16,7 @@ import msgspec
 
 from fraud_service.domain.codec import LATEST, UNREADABLE
 from fraud_service.domain.complaints import AMOUNT_PATTERN, CURRENCY_PATTERN, ENUM_COMPLAINT, in_words
+from fraud_service.domain.countries import one_spelling
 from fraud_service.domain.errors import InvalidEvent
 from fraud_service.domain.text import has_hidden, is_plain, pattern
 from fraud_service.domain.time import FIRST_EVENT, UNITS, likely_unit
@@ -33,6 +34,7 @@ LOST_DIGITS: Final = re.compile(r"[+-]?[0-9]+([.,][0-9]+[eE][+-]?|[eE][+-])[0-9]
 VISIBLE: Final = {"pattern": pattern()}  # only for the published schema; `_decode_event` checks it faster
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128, extra_json_schema=VISIBLE)]
 Currency = Annotated[str, msgspec.Meta(pattern=CURRENCY_PATTERN, description="ISO 4217 alphabetic code")]
+COUNTRY: Final = "ISO 3166 code of the merchant's country; DE, de, DEU and 276 are one country"
 Text = Annotated[str, msgspec.Meta(max_length=256, extra_json_schema=VISIBLE)]
 
 
@@ -98,7 +100,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     amount: float
     currency: Currency
     merchant_category_code: Annotated[Text, msgspec.Meta(description="ISO 18245")] | None = None
-    country: Annotated[Text, msgspec.Meta(description="ISO 3166 code of the merchant's country")] | None = None
+    country: Annotated[Text, msgspec.Meta(description=COUNTRY)] | None = None
     entry_mode: Annotated[Text, msgspec.Meta(description="how the card was read, or DE 22 of ISO 8583")] | None = None
     device_id: Text | None = None
     ip: Text | None = None
@@ -220,7 +222,7 @@ def decode_transaction(value: bytes | None) -> Transaction:
         amount=_amount(message.amount),
         currency=message.currency,
         merchant_category_code=_given(message.merchant_category_code),
-        country=_given(message.country),
+        country=one_spelling(_given(message.country)),
         entry_mode=_given(message.entry_mode),
         device_id=_given(message.device_id),
         ip=_given(message.ip),

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.events import LabelledTransaction, Transaction
-from fraud_service.domain.time import FIRST_EVENT
+from fraud_service.domain.time import DAY, FIRST_EVENT
 from fraud_service.training.history_arrow import pa, pc, types
 from fraud_service.training.history_columns import choose_columns, parse_constants
 from fraud_service.training.history_faults import NONE_SKIPPED, Faults, Skipped
-from fraud_service.training.history_fields import Form, between, convert, joined_names, plain_values
+from fraud_service.training.history_fields import TIMES, Form, between, convert, joined_names, plain_values
 from fraud_service.training.history_files import open_source
-from fraud_service.training.history_times import utc_offsets
+from fraud_service.training.history_times import explain_future, utc_offsets
 from fraud_service.training.mapping import FileMapping
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fraud_service.training.history_columns import Columns
 
 ROWS_PER_BATCH: Final = 32_768
+ID_DIGITS: Final = 9
+MAX_LABEL_DELAY_MS: Final = 540 * DAY  # the longest time that card schemes allow for a chargeback
 
 
 class History:
@@ -48,13 +50,15 @@ class History:
         *,
         check: Callable[[pa.Table, Mapping[str, str]], pa.Table] = lambda table, _: table,
         skips: bool = False,
+        latest: int = LATEST,
     ) -> History:
         """Read, check and sort a file; keep the transactions with ``start <= timestamp < end``, epoch milliseconds.
 
         A column with the name of a field needs no entry in `mapping`; other columns are ignored. A constant takes
         precedence over the column with its name. `check` takes the table of all rows and the name of the column of
         each field; it returns the table to use, or raises. With `skips`, invalid rows are left out, and `skipped` has
-        them; `InvalidFile` is raised if they are more than half.
+        them; `InvalidFile` is raised if they are more than half. A payment after `latest`, epoch milliseconds, is
+        invalid, unless `end` leaves it out.
 
         Raises `ConfigurationError` for a file, column, option or row that is invalid. The error names row and column,
         never the value: it may be card data.
@@ -64,7 +68,8 @@ class History:
         chosen = choose_columns(path, source.columns, mapping)
         rows = source.read(list(dict.fromkeys(column for columns in chosen.values() for column in columns)))
         faults = Faults(path, rows, skips=skips)
-        table = convert_fields(path, rows.table, chosen, mapping, faults)
+        newest = LATEST if end is not None and end <= latest else latest
+        table = convert_fields(path, rows.table, chosen, mapping, faults, newest)
         names = {field: joined_names(columns) for field, columns in chosen.items()}
         table = faults.without(check(table, names))
         first, last = FIRST_EVENT if start is None else start, LATEST if end is None else end - 1
@@ -93,9 +98,9 @@ class History:
 
 
 def convert_fields(
-    path: Path, table: pa.Table, chosen: Mapping[str, Columns], mapping: FileMapping, faults: Faults
+    path: Path, table: pa.Table, chosen: Mapping[str, Columns], mapping: FileMapping, faults: Faults, latest: int
 ) -> pa.Table:
-    """Convert the columns of a file to fields. Reports what is invalid to `faults`."""
+    """Convert the columns of a file to fields. Reports what is invalid to `faults`, also payments after `latest`."""
     form = Form.of(mapping)
     fields = {
         field: convert(field, {column: table[column] for column in columns}, form, faults)
@@ -105,25 +110,45 @@ def convert_fields(
     fields |= {field: pa.repeat(value, table.num_rows) for field, value in constants.items()}
     if mapping.number_rows:
         fields["transaction_id"] = _ids(path, faults.numbers)
-    if "timestamp" in chosen:
-        written = plain_values("timestamp", [table[column] for column in chosen["timestamp"]])
-        fields["utc_offset_min"] = _offsets(fields, utc_offsets(written, fields["timestamp"], form.times))
+    written = {
+        field: plain_values(field, [table[column] for column in chosen[field]]) for field in TIMES if field in chosen
+    }
+    if "timestamp" in written:
+        fields["utc_offset_min"] = _offsets(fields, utc_offsets(written["timestamp"], fields["timestamp"], form.times))
     converted = pa.table(fields)
-    if "labelled_at" in chosen:
-        _check_label_times(joined_names(chosen["labelled_at"]), converted, faults)
+    for field, last in (("timestamp", latest), ("labelled_at", latest + MAX_LABEL_DELAY_MS)):
+        _check_future(field, chosen.get(field), written.get(field), converted, last, faults)
+    _check_label_times(chosen.get("labelled_at"), converted, faults)
     for column in chosen.get("amount", ()):
         _check_currencies(column, table[column], converted, faults)
     return _with_places(converted)
 
 
-def _check_label_times(column: str, table: pa.Table, faults: Faults) -> None:
+def _check_label_times(columns: Columns | None, table: pa.Table, faults: Faults) -> None:
     """Refuse a label from before its payment: it would tell the answer in advance."""
-    complaint = (
-        "the label would be known before its payment. Correct the times, or rename the column; then --label-delay "
-        "says when labels become known"
-    )
+    if "labelled_at" not in table.column_names:
+        return
+    advice = "Leave it out" if columns is None else "Correct the times, or rename the column"
     early = pc.fill_null(pc.less(table["labelled_at"], table["timestamp"]), fill_value=False)
-    faults.add(column, early, lambda _: complaint)
+    complaint = (
+        f"the label would be known before its payment. {advice}; then --label-delay says when labels become known"
+    )
+    faults.add(_name("labelled_at", columns), early, lambda _: complaint)
+
+
+def _check_future(
+    field: str, columns: Columns | None, written: pa.ChunkedArray | None, table: pa.Table, latest: int, faults: Faults
+) -> None:
+    """Refuse times after `latest`: they are wrong, or were read in a wrong way."""
+    if field in table.column_names:
+        late = pc.fill_null(pc.greater(table[field], latest), fill_value=False)
+        faults.add(
+            _name(field, columns), late, lambda row: explain_future(field, None if written is None else written[row])
+        )
+
+
+def _name(field: str, columns: Columns | None) -> str:
+    return f"--set {field}" if columns is None else joined_names(columns)
 
 
 def _check_currencies(column: str, given: pa.ChunkedArray, table: pa.Table, faults: Faults) -> None:
@@ -137,7 +162,8 @@ def _check_currencies(column: str, given: pa.ChunkedArray, table: pa.Table, faul
 def _ids(path: Path, numbers: pa.Array) -> pa.Array:
     """Return transaction ids from the row numbers, other ones for each name of a file."""
     name = "".join(sign for sign in path.name.split(".")[0] if sign.isalnum() or sign in "-_")[:100]
-    return pc.binary_join_element_wise(pa.scalar(f"{name}-row"), numbers.cast(pa.string()), "")
+    padded = pc.utf8_lpad(numbers.cast(pa.string()), ID_DIGITS, "0")  # ids of equal times sort as the rows
+    return pc.binary_join_element_wise(pa.scalar(f"{name}-row"), padded, "")
 
 
 def _offsets(fields: Mapping[str, pa.ChunkedArray], stated: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Final
 
 from fraud_service.domain.errors import ConfigurationError
+from fraud_service.training.column_guess import NAMES
 from fraud_service.training.history_fields import FIELDS, IDS, TIMES, constant
+from fraud_service.training.time_guess import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +23,11 @@ REQUIRED: Final = tuple(name for name, field in FIELDS.items() if field.required
 ONE_FOR_EACH_ROW: Final = {"transaction_id", "timestamp"}
 
 Columns = tuple[str, ...]
+USUAL_NAMES: Final = {name.replace("_", "") for name in FIELDS} | {
+    one for names in NAMES.values() for one in names.split()
+}
+# A number, a time, an amount of money, or text with an id of four digits.
+VALUE: Final = re.compile(rf"^\s*({NUMBER.pattern})\s*$|[0-9]{{4}}|^[0-9]{{1,2}}[./-][0-9]|[$€£] ?[0-9]")
 
 
 def choose_columns(
@@ -44,6 +52,7 @@ def choose_columns(
                 )
     missing = [name for name in required if name not in {*chosen, *fixed}]
     if missing:
+        _require_header(path, present, mapping)
         raise ConfigurationError(
             f"{path}: no column for {', '.join(f'`{name}`' for name in missing)}; the file has"
             f" {', '.join(present) or 'no columns'}. Name the column with --map COLUMN=FIELD (as in"
@@ -88,7 +97,7 @@ def _mapped(path: Path, present: Sequence[str], mapping: FileMapping, fixed: Col
         columns = (given,) if isinstance(given, str) else given
         option = f"--map {','.join(columns)}={name}"
         field = field_named(name, option)
-        found = tuple(_column(path, column, present, option) for column in columns)
+        found = tuple(_column(path, column, present, option, mapping) for column in columns)
         if mapping.number_rows and field == "transaction_id":
             raise ConfigurationError(f"`{option}`: --number-rows makes the ids: remove one of the two")
         if field in chosen or field in fixed:
@@ -121,11 +130,30 @@ def _own(path: Path, present: Sequence[str], taken: Collection[str], provided: C
     return own
 
 
-def _column(path: Path, name: str, present: Sequence[str], option: str) -> str:
+def seem_values(names: Sequence[str]) -> bool:
+    """Whether the first line of a file seems to be a row of data: it has digits of values and no name of a field."""
+    known = {"".join(sign for sign in name.lower() if sign.isalnum()) for name in names} & USUAL_NAMES
+    return not known and any(VALUE.search(name) for name in names)
+
+
+def _require_header(path: Path, present: Sequence[str], mapping: FileMapping) -> None:
+    """Raise an error without the names of the columns if these seem to be values, which may be card data."""
+    given = {
+        column for columns in mapping.fields.values() for column in ([columns] if isinstance(columns, str) else columns)
+    }
+    if seem_values(present) and not given & {*present}:
+        raise ConfigurationError(
+            f"{path}: the first line seems to be a row of data, not the names of the columns. Write a line with names "
+            "above it. If these are names, say what they are with --map COLUMN=FIELD"
+        )
+
+
+def _column(path: Path, name: str, present: Sequence[str], option: str, mapping: FileMapping) -> str:
     if name in present:
         return name
     alike = {column for column in present if _plain(column) == _plain(name)}
     if len(alike) != 1:
+        _require_header(path, present, mapping)
         raise ConfigurationError(f"`{option}`: {path} has no column `{name}`{_nearest(name, present)}")
     return alike.pop()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fraud_service.domain.countries import one_spelling
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import ABSENT, LOST_DIGITS, MAX_AMOUNT, MAX_OFFSET_MIN
 from fraud_service.domain.text import HIDDEN, SURROGATES
@@ -252,13 +253,20 @@ def _label(column: pa.ChunkedArray, form: Form) -> pa.ChunkedArray:
     return _where(pc.or_(fraud, legitimate), fraud)
 
 
+def _country(column: pa.ChunkedArray, form: Form) -> pa.ChunkedArray:
+    text = _any_text(column, form)
+    spelled = {given: one_spelling(given) for given in text.unique().to_pylist()}
+    if all(given == one for given, one in spelled.items()):
+        return text
+    return pa.chunked_array([pa.array(map(spelled.get, text.to_pylist()), pa.string())])
+
+
+_any_text: Final = _text("(?s)^.{0,256}$")
 VISIBLE: Final = " without control or invisible characters"
 _ID: Final = Field(
     _text("(?s)^.{1,128}$"), f"not text of 1 to 128 characters{VISIBLE}, nor an integer", required=True, absent=ABSENT
 )
-_TEXT: Final = Field(
-    _text("(?s)^.{0,256}$"), f"not text of at most 256 characters{VISIBLE}, nor an integer", absent=ABSENT
-)
+_TEXT: Final = Field(_any_text, f"not text of at most 256 characters{VISIBLE}, nor an integer", absent=ABSENT)
 
 # The fields of `Transaction`, then those of its label.
 FIELDS: Final[Mapping[str, Field]] = {
@@ -269,7 +277,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "amount": Field(_number(0, MAX_AMOUNT, money=True), f"not an amount from 0 to {MAX_AMOUNT:.0e}", required=True),
     "currency": Field(_text("^[A-Z]{3}$"), "not an ISO 4217 code such as EUR", required=True),
     "merchant_category_code": _TEXT,
-    "country": _TEXT,
+    "country": _TEXT._replace(convert=_country),
     "entry_mode": _TEXT,
     "device_id": _TEXT,
     "ip": _TEXT,

@@ -31,6 +31,11 @@ OTHER_DATE: Final = re.compile(
     r"^[0-9]{8}[T ]?[0-9]*Z?$|^[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{2,4}|^[0-9]{1,2}[ -]?[A-Za-z]{3}"
 )
 MILLISECONDS: Final = {"s": 1000, "min": MINUTE, "h": HOUR, "d": DAY}  # in a unit that may have fractions
+DIGITS_FORMAT: Final = "%Y%m%d%H%M%S"
+DATE_DIGITS: Final = re.compile(
+    r"(?P<whole>(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])(([01][0-9]|2[0-3])[0-5][0-9]([0-5][0-9])?)?)"
+    r"(?P<fraction>(?<=[0-9]{14})([0-9]{3}|[0-9]{6}))?(\.0*)?"
+)
 MAX_INT: Final = 2**63 - 1
 
 
@@ -119,6 +124,22 @@ def explain_time(value: pa.Scalar, field: str, times: TimeFormat) -> str:
     return f"`{field}` is not a time"
 
 
+def explain_future(field: str, value: pa.Scalar | None) -> str:
+    """Say that a time is later than a history can have, without quoting it. `value` is what the file has."""
+    what = "the payment is in the future" if field == "timestamp" else "the label is of the far future"
+    advice = None if value is None else _advice_for_digits(str(value))
+    return f"{what}: {advice or 'correct it, or the options that say how to read times'}"
+
+
+def _advice_for_digits(written: str) -> str | None:
+    """Return the advice for digits that are a date and mostly a time. None for other text."""
+    found = DATE_DIGITS.fullmatch(written)
+    if found is None:
+        return None
+    form = DIGITS_FORMAT[: len(found["whole"]) - 2] + ("%f" if found["fraction"] else "")
+    return f"its digits look like year, month and day: add --time-format {form}"
+
+
 def _of_numbers(column: pa.ChunkedArray, times: TimeFormat) -> pa.ChunkedArray:
     if times.unit in MILLISECONDS:
         scale = MILLISECONDS[times.unit]
@@ -202,6 +223,8 @@ def _of_number(number: Decimal, field: str, times: TimeFormat) -> int:
             raise _invalid(
                 f"`{field}` is outside the years 2000 to 9999: are --time-unit {times.unit} and --time-origin right?"
             )
+        if advice := _advice_for_digits(str(number)):
+            raise _invalid(f"`{field}` is outside the years 2000 to 9999: {advice}")
         if SHEET_DAYS[0] <= number <= SHEET_DAYS[1]:
             raise _invalid(
                 f"`{field}` looks like days of a spreadsheet: add --time-unit d --time-origin 1899-12-30T00:00:00Z"

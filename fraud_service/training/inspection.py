@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from fraud_service.domain.codec import LATEST
 from fraud_service.domain.entry_modes import KNOWN
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import rfc3339
@@ -16,13 +17,13 @@ from fraud_service.training.column_risks import CardDataColumn, find_card_data_c
 from fraud_service.training.history import History
 from fraud_service.training.history_arrow import pc, types
 from fraud_service.training.history_checks import count_repeats, unknown_entry_modes
+from fraud_service.training.history_columns import seem_values
 from fraud_service.training.history_facts import HistoryFacts, doubts_about, facts_of
 from fraud_service.training.history_fields import TIMES
 from fraud_service.training.history_head import Head, read_head
 from fraud_service.training.known_sets import KnownSet, recognise
 from fraud_service.training.mapping import FileMapping
 from fraud_service.training.proposal import Proposal, propose
-from fraud_service.training.time_guess import ISO, NUMBER
 from fraud_service.training.tolerant_rows import Refusal, TolerantRows, read_rows, unreadable_rows
 
 if TYPE_CHECKING:
@@ -54,15 +55,22 @@ class Inspection(msgspec.Struct, frozen=True):
 
 
 def inspect(
-    path: Path, rows: int, given: FileMapping | None, override: Callable[[FileMapping], FileMapping]
+    path: Path,
+    rows: int,
+    given: FileMapping | None,
+    override: Callable[[FileMapping], FileMapping],
+    latest: int = LATEST,
 ) -> Inspection:
-    """Inspect the first rows of a file. `given` is its mapping, if there is one; `override` applies options to it."""
+    """Inspect the first rows of a file. `given` is its mapping, if there is one; `override` applies options to it.
+
+    Payments after `latest`, epoch milliseconds, are refused.
+    """
     head = read_head(path, rows, override(given or FileMapping()))
     known = None if given else recognise(head.columns)
     proposal = _proposal(head, given, known)
     mapping, doubts = override(proposal.mapping), list(proposal.doubts)
     try:
-        read = read_rows(path, head, mapping)
+        read = read_rows(path, head, mapping, latest)
     except ConfigurationError as error:
         read = None
         doubts.insert(0, str(error))
@@ -115,7 +123,7 @@ def _shown(field: str, value: object) -> object:
 
 def _doubts_about_columns(head: Head) -> list[str]:
     doubts = []
-    if any(NUMBER.fullmatch(name) or ISO.fullmatch(name) for name in head.columns):
+    if seem_values(head.columns):
         doubts.append("the first line seems to be a row of data, not the names of the columns")
     for name, count in Counter(head.columns).items():
         if count > 1:

@@ -72,11 +72,11 @@ def unreadable_rows(head: Head) -> list[Refusal]:
     return [Refusal("", reason, count, first[reason]) for reason, count in counts.items()]
 
 
-def read_rows(path: Path, head: Head, mapping: FileMapping) -> TolerantRows:
+def read_rows(path: Path, head: Head, mapping: FileMapping, latest: int) -> TolerantRows:
     """Convert the first rows of a file. Raises `ConfigurationError` if a field has no column."""
     parse_constants(mapping.constants)
     chosen = choose_columns(path, head.table.column_names, mapping)
     tally = Tally(path, Rows(head.table, head.parts))
-    converted = convert_fields(path, head.table, chosen, mapping, tally)
+    converted = convert_fields(path, head.table, chosen, mapping, tally, latest)
     labels = converted["label"] if "label" in converted.column_names else None
     return TolerantRows(converted.filter(tally.good).combine_chunks(), chosen, tally.refused, labels)

@@ -69,7 +69,7 @@ def test_the_learner_takes_labels_from_a_file_and_refusals_are_counted(broker, t
         done = run_here(settings, *command)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == {
-            "labels": 40, "accepted": 40, "refused": 0, "reasons": {}, "repeated_rows": 1,
+            "labels": 40, "accepted": 40, "refused": 0, "reasons": {}, "repeated_rows": 1, "skipped_rows": 0,
         }  # fmt: skip
         send(settings, payments(20, hours_ago=1))  # event time passes the boundary of the labels
         learner.wait_until(lambda: len(read_all(settings, settings.topics.labelled)) == 40, 60)

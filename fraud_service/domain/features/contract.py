@@ -26,6 +26,8 @@ card or merchant without history. `docs/features.md` comes from these annotation
 * The local time of a payment has its `utc_offset_min`. Without this field, it has the offset that its `timestamp`
   states. Without an offset, it has the time of the zone of its `country`, else of `FRAUD_TIME_ZONE`. `Z`, `+00:00` and
   `-00:00` state no offset, because producers write UTC for payments of any place.
+* `country` is the ISO 3166 code of two letters, in capitals. Codes of three letters or three digits, small letters and
+  blanks around it change nothing. Any other text is a country of its own.
 * Labels take effect only through the active snapshot of the transaction. *Today* is the day of the snapshot boundary.
   The *last* fraud or legitimate payment is the one whose label became known last. Scorers keep a merchant or card only
   while it has a streak, or a fraud in 31 days. The features of every other one are those without history.

@@ -97,7 +97,7 @@ def test_rows_that_cannot_be_split_are_skipped_and_others_keep_their_numbers(wri
         15: "not an amount from 0 to 1e+13",
     }
     assert {row.transaction.transaction_id for row in history} == {
-        f"past-row{n}" for n in range(1, 21) if n not in {4, 10, 15}
+        f"past-row{n:09}" for n in range(1, 21) if n not in {4, 10, 15}
     }
     with pytest.raises(ConfigurationError, match="row 4: has 9 values, but there are 8 columns; --skip-invalid"):
         History.open(path)

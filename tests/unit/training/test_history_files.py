@@ -255,7 +255,11 @@ def test_partitions_of_parquet_folders_are_columns(tmp_path):
 def test_ids_are_made_from_the_row_numbers_of_the_file(opened):
     rows = [row[1:] for row in reversed(ROWS)]
     found = opened(text(rows, NAMES[1:]), number_rows=True)
-    assert [row.transaction.transaction_id for row in found] == ["past-row3", "past-row2", "past-row1"]
+    assert [row.transaction.transaction_id for row in found] == [
+        "past-row000000003",
+        "past-row000000002",
+        "past-row000000001",
+    ]
     assert opened(text(rows, NAMES[1:]), "past.csv.gz", number_rows=True) == found
     with pytest.raises(ConfigurationError, match=r"no column for `transaction_id`; .*--number-rows makes them"):
         opened(text(rows, NAMES[1:]))
@@ -264,7 +268,13 @@ def test_ids_are_made_from_the_row_numbers_of_the_file(opened):
 def test_ids_of_a_column_and_of_row_numbers_exclude_each_other(opened):
     with pytest.raises(ConfigurationError, match="`--map transaction_id=transaction_id`: --number-rows makes the ids"):
         opened(text(), number_rows=True, fields={"transaction_id": "transaction_id"})
-    assert opened(text(), number_rows=True)[0].transaction.transaction_id == "past-row1"
+    assert opened(text(), number_rows=True)[0].transaction.transaction_id == "past-row000000001"
+
+
+def test_numbered_rows_of_one_time_keep_the_order_of_the_file(opened):
+    rows = [(MONDAY, "c1", f"m{number}", "5", "EUR", "") for number in range(1200)]
+    found = opened(text(rows, NAMES[1:]), number_rows=True)
+    assert [row.transaction.merchant_id for row in found] == [row[2] for row in rows]
 
 
 # --- Amounts and labels -----------------------------------------------------------------------------------------------
@@ -390,3 +400,20 @@ def test_the_shape_of_a_file_changes_no_transaction(tmp_path_factory, amounts, s
     path.write_bytes(COMPRESS[shape["suffix"]](shaped.encode(shape["encoding"])))
     found = list(History.open(path, FileMapping(decimal=shape["decimal"], encoding=shape["encoding"])))
     assert [repr(row) for row in found] == [repr(row) for row in History.open(folder / "plain.csv")]
+
+
+@pytest.mark.parametrize("entries", [{}, {"fields": {"card_id": "cc_num"}}, {"number_rows": True}])
+def test_a_file_without_a_header_is_refused_without_its_values(opened, entries):
+    with pytest.raises(ConfigurationError) as raised:
+        opened("4000000000000002,2024-03-01T10:00:00Z,Jane Doe,$12.50,EUR\n" * 2, **entries)
+    said = str(raised.value)
+    assert (
+        "the first line seems to be a row of data, not the names of the columns. Write a line with names above" in said
+    )
+    assert not any(value in said for value in ("4000", "2024", "Jane", "12.50"))
+
+
+@pytest.mark.parametrize("names", ["V1,V28,Class,Time", "3ds,card1,M9,TransactionAmt", "betrag1,2024_sum,currency"])
+def test_a_header_with_digits_is_a_header(opened, names):
+    with pytest.raises(ConfigurationError, match=f"the file has {', '.join(names.split(','))}"):
+        opened(f"{names}\n1,2,3,4\n")

@@ -429,3 +429,78 @@ def test_two_labels_with_equal_time_and_id_are_no_error_and_fraud_counts(tmp_pat
     table, found = backtest.backtest(History.open(path), plan, Settings(instance_id="test"))
     assert len(table) == (3 if "card_id" in rows[1] else 2)
     assert found.figures.frauds == 1
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_country_is_one_country_in_each_code_of_iso_3166(tmp_path, suffix):
+    written = ["DE", "de", "DEU", "deu", "276", " DE", "Germany", "NA", "XX", None]
+    rows = [ROW | {"transaction_id": f"t{n}", "country": country} for n, country in enumerate(written)]
+    found = [event.transaction.country for event in History.open(saved(tmp_path, suffix, *rows))]
+    assert found == [*["DE"] * 6, "Germany", "NA", "XX", None]
+    messages = [decode_transaction(json.dumps(row, default=written_number).encode()) for row in rows]
+    assert [message.country for message in messages] == found
+
+
+@pytest.mark.parametrize(("given", "found"), [(276, "DE"), (276.0, "DE"), (4, "AF"), (None, None)])
+def test_a_country_may_be_a_number(tmp_path, given, found):
+    (event,) = History.open(saved(tmp_path, "parquet", ROW | {"country": given}))
+    assert event.transaction.country == found
+
+
+def test_a_label_time_of_all_rows_must_not_precede_a_payment(tmp_path):
+    path = saved(tmp_path, "csv", ROW, ROW | {"timestamp": MONDAY + 2000})
+    said = r"row 2, column `--set labelled_at`: the label would be known before its payment.* \(1 of 2 rows"
+    with pytest.raises(ConfigurationError, match=said):
+        History.open(path, FileMapping(constants={"labelled_at": MONDAY + 1000, "label": "1"}))
+    assert len(History.open(path, FileMapping(constants={"labelled_at": MONDAY + 2000, "label": "1"}))) == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "form"),
+    [
+        ("20240301100000", "%Y%m%d%H%M%S"),
+        ("20240301100000123", "%Y%m%d%H%M%S%f"),
+        ("202403011000", "%Y%m%d%H%M"),
+        ("20240301", "%Y%m%d"),
+    ],
+)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_digits_of_a_date_name_their_format(tmp_path, suffix, written, form):
+    day = 1_709_251_200_000
+    for value in (written, int(written)):
+        path = saved(tmp_path, suffix, ROW | {"timestamp": value})
+        with pytest.raises(
+            ConfigurationError, match=f"row 1, column `timestamp`: .*: add --time-format {form} "
+        ) as raised:
+            History.open(path, latest=day + 86_400_000)
+        assert written not in str(raised.value)
+        (event,) = History.open(path, FileMapping(time_format=form, time_zone="UTC"), latest=day + 86_400_000)
+        assert event.transaction.timestamp - day in {0, 36_000_000, 36_000_123}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_history_has_no_payments_of_the_future(tmp_path, suffix):
+    rows = [ROW | {"transaction_id": f"t{n}", "timestamp": MONDAY + n * 1000} for n in range(4)]
+    path = saved(tmp_path, suffix, *rows)
+    assert len(History.open(path, latest=MONDAY + 3000)) == 4
+    with pytest.raises(
+        ConfigurationError, match=r"row 4, column `timestamp`: the payment is in the future: .*\(1 of 4"
+    ):
+        History.open(path, latest=MONDAY + 2999)
+    history = History.open(path, latest=MONDAY + 2999, skips=True)
+    assert (len(history), list(history.skipped.faults)) == (3, [4])
+    assert len(History.open(path, end=MONDAY + 2000, latest=MONDAY + 2999)) == 2
+
+
+def test_labels_may_become_known_later_but_not_in_the_far_future(tmp_path):
+    year = 365 * 86_400_000
+    path = saved(tmp_path, "csv", ROW | {"label": "1", "labelled_at": MONDAY + year})
+    assert len(History.open(path, latest=MONDAY)) == 1
+    path = saved(tmp_path, "csv", ROW | {"label": "1", "labelled_at": MONDAY + 2 * year})
+    with pytest.raises(
+        ConfigurationError, match="row 1, column `labelled_at`: the label is of the far future: correct"
+    ):
+        History.open(path, latest=MONDAY)
+    constants = {"label": "1", "labelled_at": MONDAY + 2 * year}
+    with pytest.raises(ConfigurationError, match="row 1, column `--set labelled_at`: the label is of the far future"):
+        History.open(saved(tmp_path, "csv", ROW), FileMapping(constants=constants), latest=MONDAY)
