@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,12 +14,21 @@ from fraud_service.cli import options
 from fraud_service.cli.file_options import FileOptions, reads_file
 from fraud_service.cli.output import say, say_json, say_table
 from fraud_service.config import settings
+from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import rfc3339
 
 if TYPE_CHECKING:
-    from fraud_service.evaluation.metrics import Result
+    from collections.abc import Iterator
+    from datetime import datetime
 
-SUMMARY: Final = ("average_precision", "auc_roc", "card_precision_100")
+    from fraud_service.config.settings import Settings
+    from fraud_service.evaluation.metrics import Result
+    from fraud_service.models.artifact import Manifest
+    from fraud_service.training.dataset import Examples
+    from fraud_service.training.fit import FittedForest
+    from fraud_service.training.history import History
+
+STDOUT: Final = Path("-")
 PANEL: Final = "Train and choose models"
 
 app = typer.Typer()
@@ -40,28 +50,79 @@ def train(
     source: Annotated[
         str | None, typer.Option(help="Name of the data in the model card. By default, the file name.")
     ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a pretrained model on a file and write its artifact.
 
     Transactions before --train-from only build card profiles. Labels known later than --train-to plus --label-delay
-    are not used.
+    are not used. A transaction without a label counts as legitimate.
     """
-    from fraud_service.training import pipeline
+    from fraud_service.config import factories
+    from fraud_service.training import fit, pipeline
     from fraud_service.training.history_checks import count_repeats
 
     history = reading.open(file, end=train_to)
+    _require_label(history, file, reading)
     with options.ProgressCounter("transactions", len(history)) as counter:
-        manifest = pipeline.train(
+        window, examples = pipeline.prepare(
             history,
             out,
             start=options.date_ms(train_from),
             label_delay_ms=options.duration_ms(label_delay, "--label-delay"),
-            source=source or file.name,
             progress=counter.advance,
             time_zone=settings.load().time_zone,
         )
+    with options.ProgressCounter("trees", fit.max_trees()) as counter:
+        fitted = fit.fit(examples, factories.policy(settings.load()), counter.advance)
+    manifest = pipeline.export(fitted, window, source or file.name, out)
+    if not as_json:
+        say(*_trained(manifest, fitted, out, _next_command(file, out, train_to)))
+        return
     repeats = count_repeats(history)._asdict()
-    say_json(json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics, **repeats}))
+    held_out = {"held_out": msgspec.to_builtins(fitted.held_out), "missing": fitted.missing}
+    say_json(
+        json.dumps({"version": manifest.version, "out": str(out), "metrics": manifest.metrics, **held_out, **repeats})
+    )
+
+
+def _require_label(history: History, file: Path, reading: FileOptions) -> None:
+    missing = _missing_label(history, file, reading)
+    if missing:
+        raise ConfigurationError(missing)
+
+
+def _missing_label(history: History, file: Path, reading: FileOptions) -> str | None:
+    """Say which column seems to be the label, if none is; None if there is one."""
+    from fraud_service.training.history_files import open_source
+    from fraud_service.training.label_columns import explain_missing_label
+
+    return (
+        None if history.has("label") else f"{file}: {explain_missing_label(open_source(file, reading.file_mapping()))}"
+    )
+
+
+def _trained(manifest: Manifest, fitted: FittedForest, out: Path, following: str) -> Iterator[str]:
+    """Say what was trained, how good it is on the days that were held out, and what to do next."""
+    from fraud_service.evaluation.answer import sentence
+
+    rows, frauds = manifest.training["rows"], manifest.training["frauds"]
+    yield f"trained {manifest.version} on {rows:,} payments, {frauds:,} of them frauds: {out}"
+    found = fitted.held_out
+    if found is None:
+        yield f"no figures on held-out days: {fitted.missing}"
+    else:
+        yield (
+            f"on the last {manifest.training['judged_days']:g} days, a model trained without them "
+            f"{sentence(found.alerts, found.frauds, found.rows)}"
+        )
+    yield f"next: {following}"
+
+
+def _next_command(file: Path, out: Path, train_to: datetime | None) -> str:
+    """Return the backtest on the days after the training window, which are in the file or in a later one."""
+    later = shlex.quote(str(file)) if train_to else "LATER_FILE"
+    after = f" --from {train_to:%Y-%m-%d}" if train_to else ""
+    return f"fraud-service backtest {later} --models {shlex.quote(str(out))}{after}"
 
 
 @app.command(rich_help_panel=PANEL)
@@ -79,20 +140,23 @@ def backtest(
         typer.Option(metavar="DURATION", help="Re-fit the pretrained model this often; promote it if it is better."),
     ] = None,
     scores: Annotated[Path | None, typer.Option(help="Write one row per transaction to this Parquet file.")] = None,
-    json_out: options.ResultFile = None,
+    json_out: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write all results to this JSON file. `-` prints them as JSON instead."),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report with charts to this HTML file.")] = None,
     compare: Annotated[Path | None, typer.Option(help="The --json file of another run, for comparison.")] = None,
 ) -> None:
     """Score a file as the live service would have, apply each label when it became known, and measure the quality.
 
     Transactions before --from only build card profiles, merchant risk and the online model. They are not measured.
+    Figures leave out transactions without a label; if all labels say fraud, they count as legitimate. Without any label
+    it exits 1, unless --scores asks for the scores.
     """
-    from fraud_service.evaluation import metrics
-    from fraud_service.evaluation import report as page
+    from fraud_service.evaluation.metrics import decode_result
     from fraud_service.training import backtest as run
-    from fraud_service.training.history_checks import count_repeats
 
-    other = None if compare is None else metrics.decode_result(options.read_file(compare), str(compare))
+    other = None if compare is None else decode_result(options.read_file(compare), str(compare))
     for path in (scores, json_out, report):
         options.require_folder(path)
     history = reading.open(file, end=end)
@@ -108,19 +172,38 @@ def backtest(
         table, found = run.backtest(history, plan, settings.load(), counter.advance)
     if scores is not None:
         run.write_scores(table, scores)
-    if json_out is not None:
-        json_out.write_bytes(metrics.encode_result(found))
+    _say_backtest(_complete(found, history, file, reading), other, json_out, report)
+    if not found.figures.rows and scores is None:
+        raise typer.Exit(1)
+
+
+def _complete(found: Result, history: History, file: Path, reading: FileOptions) -> Result:
+    """Add what the run does not see: repeated payments, and the column that seems to be the label."""
+    from fraud_service.training.history_checks import count_repeats
+
+    hint = _missing_label(history, file, reading)
+    return msgspec.structs.replace(
+        found,
+        run=found.run | count_repeats(history)._asdict(),
+        warnings=[*found.warnings, *([hint] if hint else [])],
+    )
+
+
+def _say_backtest(found: Result, other: Result | None, json_out: Path | None, report: Path | None) -> None:
+    """Write and print the answer."""
+    from fraud_service.evaluation import answer, metrics
+    from fraud_service.evaluation import report as page
+
     if report is not None:
         report.write_text(page.report(found, other), encoding="utf-8")
-    say_json(json.dumps(_summary(found) | count_repeats(history)._asdict()))
-
-
-def _summary(found: Result) -> dict[str, object]:
-    """Return the facts and the main figures of a backtest."""
-    figures = {
-        name: {figure: getattr(one, figure) for figure in SUMMARY} for name, one in found.figures.components.items()
-    }
-    return {**found.run, "frauds": found.figures.frauds, "figures": figures}
+    encoded = metrics.encode_result(found)
+    if json_out == STDOUT:
+        say_json(encoded)
+    else:
+        if json_out is not None:
+            json_out.write_bytes(encoded)
+        say(*answer.text(found))
+    say(*(f"warning: {warning}" for warning in found.warnings), err=True)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -144,31 +227,42 @@ def refit(
     """
     from fraud_service.admin import models
     from fraud_service.admin import refit as run
-    from fraud_service.training.refit import evaluate_challenger, shortage
+    from fraud_service.training import refit as training
 
+    history = None
+    if file is not None:
+        history = reading.open(file)
+        _require_label(history, file, reading)
     chosen = options.connect(bootstrap, needs_keys=True)
     champion = run.champion(chosen)
-    if file is None:
-        with options.ProgressCounter("labelled examples") as counter:
-            examples = run.labelled_on_topic(chosen, counter.advance)
-    else:
-        history = reading.open(file)
-        delay = options.duration_ms(label_delay, "--label-delay")
-        with options.ProgressCounter("transactions", len(history)) as counter:
-            examples = run.labelled_in_file(history, delay, chosen.time_zone, counter.advance)
+    examples = _labelled(chosen, history, options.duration_ms(label_delay, "--label-delay"))
     at = 0 if examples is None else int(examples.timestamps.max())
     source = f"topic {chosen.topics.labelled}" if file is None else file.name
-    outcome, challenger = evaluate_challenger(examples, champion, at, source, margin)
+    lacking = training.shortage(examples)
+    with options.ProgressCounter("trees", 0 if lacking else training.max_trees()) as counter:
+        outcome, challenger = training.evaluate_challenger(
+            examples, champion, at, source, margin, progress=counter.advance
+        )
     if not dry_run:
         if challenger is not None:
             models.promote(chosen, challenger)
         if examples is not None:
             run.report(chosen, outcome)  # after the promotion: a failed one must not be reported
     say_json(json.dumps({**msgspec.structs.asdict(outcome), "dry_run": dry_run}))
-    lacking = shortage(examples)
     if lacking is not None:
         say(f"nothing was compared: in {source}, {lacking}. {run.ADVICE}", err=True)
         raise typer.Exit(1)
+
+
+def _labelled(chosen: Settings, history: History | None, delay_ms: int) -> Examples | None:
+    """Return the labelled examples of a file; without one, those on the topic."""
+    from fraud_service.admin import refit as run
+
+    if history is None:
+        with options.ProgressCounter("labelled examples") as counter:
+            return run.labelled_on_topic(chosen, counter.advance)
+    with options.ProgressCounter("transactions", len(history)) as counter:
+        return run.labelled_in_file(history, delay_ms, chosen.time_zone, counter.advance)
 
 
 @models_app.command("list")

@@ -5,45 +5,41 @@ A `Result` has the metrics of a run and its parameters. It is written as JSON, t
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.complaints import in_words
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.time import DAY
+from fraud_service.evaluation.alerts import (
+    AlertVolume,
+    Bools,
+    Floats,
+    LargestFrauds,
+    Scores,
+    alert_volume,
+    count_days,
+    largest_frauds,
+    rounded,
+    threshold_table,
+)
 from fraud_service.evaluation.ranking import average_precision, card_precision
 
-FORMAT: Final = 1  # of a result
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT: Final = 2  # of a result
 WEEK: Final = 7 * DAY
 MAX_CURVE_POINTS: Final = 200
 HISTOGRAM_BINS: Final = 40
 MAX_LOGIT: Final = 12.0  # the histogram covers [-MAX_LOGIT, MAX_LOGIT]
 MIN_PROBABILITY: Final = 1e-6  # before a logarithm, probabilities are clipped to [this, 1 - this]
-CALIBRATION_GROUPS: Final = 10
+CALIBRATION_BANDS: Final = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9)  # scores between which groups are formed
 ALERTS_A_DAY: Final = (5, 10, 20, 50, 100, 200, 500)
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
-
-class Scores(msgspec.Struct, frozen=True):
-    """Scored transactions with a known label, in event order; arrays of shape (rows,).
-
-    `timestamps` are epoch milliseconds; `cards` are numbers, one for each card. `components` holds the probabilities by
-    component; NaN means that the component failed, and ranks lowest.
-    """
-
-    timestamps: NDArray[np.int64]
-    cards: NDArray[np.int64]
-    is_fraud: Bools
-    amounts: Floats
-    components: dict[str, Floats]
-    flagged: Bools
 
 
 class Week(msgspec.Struct, frozen=True):
@@ -58,21 +54,13 @@ class Week(msgspec.Struct, frozen=True):
 
 
 class Bin(msgspec.Struct, frozen=True):
-    """Mean score and fraud share of a tenth of the transactions, by rank of their score."""
+    """Mean score and fraud share of the transactions with a score from `low` to `high`."""
 
+    low: float
+    high: float
     score: float
     fraud_share: float
     rows: int
-
-
-class AlertVolume(msgspec.Struct, frozen=True):
-    """What alerts at a threshold catch; `value_recall` is the share of the fraud amount."""
-
-    threshold: float
-    alerts_a_day: float
-    precision: float | None
-    recall: float | None
-    value_recall: float | None
 
 
 class Distribution(msgspec.Struct, frozen=True):
@@ -101,19 +89,27 @@ class ComponentFigures(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """All metrics of a run, rounded to six decimals. `operating` describes the alerts of the policy."""
+    """All metrics of a run, rounded to six decimals.
+
+    `rows` counts the labelled transactions. `operating` describes the alerts of the policy, and `thresholds` those of
+    others near it. `largest` has the currencies with the most frauds.
+    """
 
     rows: int
     frauds: int
     operating: AlertVolume | None
     components: dict[str, ComponentFigures]
+    unlabelled: int = 0
+    thresholds: list[AlertVolume] = []
+    largest: dict[str, LargestFrauds] = {}
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters and metrics of a run.
 
     `weights`: weight of the online model by event time (epoch milliseconds). `features`: mean absolute contribution to
-    flagged transactions, in logits. `models`: versions that scored. `refits`: outcome of each re-fit.
+    flagged transactions, in logits. `models`: versions that scored. `refits`: outcome of each re-fit. `warnings`: what
+    could not be measured, and what makes figures doubtful, in sentences.
     """
 
     format: int = FORMAT
@@ -123,6 +119,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, float]
     models: list[str]
     refits: list[dict[str, Any]]
+    warnings: list[str] = []
+
+
+class _Versioned(msgspec.Struct):
+    """The format of a result, which is read first."""
+
+    format: int
 
 
 def encode_result(result: Result) -> bytes:
@@ -133,43 +136,47 @@ def encode_result(result: Result) -> bytes:
 def decode_result(data: bytes, name: str) -> Result:
     """Decode the content of the file `name`. Raises `ConfigurationError` if it is not a result."""
     try:
-        result = msgspec.json.decode(data, type=Result)
+        found = msgspec.json.decode(data, type=_Versioned).format
+        if found == FORMAT:
+            return msgspec.json.decode(data, type=Result)
     except UNREADABLE as error:
         raise ConfigurationError(f"{name}: not the --json of a backtest: {in_words(str(error))}") from None
-    if result.format != FORMAT:
-        raise ConfigurationError(
-            f"{name}: has format {result.format}, this version reads {FORMAT}: run the backtest again"
-        )
-    return result
+    raise ConfigurationError(f"{name}: has format {found}, this version reads {FORMAT}: run the backtest again")
 
 
 def evaluate(scores: Scores) -> Figures:
-    """Compute all metrics; an empty input and a single class are allowed."""
-    if not len(scores.is_fraud):
-        return Figures(0, 0, None, {})
+    """Compute all metrics; an empty input, missing labels and a single class are allowed."""
+    known, rows = scores.labelled(), len(scores.timestamps)
+    labelled = len(known.timestamps)
     return Figures(
-        rows=len(scores.is_fraud),
-        frauds=int(scores.is_fraud.sum()),
-        operating=_volume(scores, scores.flagged, 0.0),
-        components={name: _component(scores, given) for name, given in scores.components.items()},
+        rows=labelled,
+        frauds=int(known.is_fraud.sum()),
+        operating=alert_volume(scores, scores.flagged) if rows else None,
+        components={name: _component(scores, known, name) for name in scores.components} if labelled else {},
+        unlabelled=rows - labelled,
+        thresholds=threshold_table(scores) if labelled else [],
+        largest=largest_frauds(scores),
     )
 
 
-def _component(scores: Scores, given: Floats) -> ComponentFigures:
+def _component(every: Scores, scores: Scores, name: str) -> ComponentFigures:
+    """Return the metrics of a component: alerts of every transaction, all else of the labelled ones."""
+    given = scores.components[name]
     failed, truth = np.isnan(given), scores.is_fraud
     ranked = np.where(failed, 0.0, given)
     chance = np.clip(ranked, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    alerting = np.nan_to_num(every.components[name])
     return ComponentFigures(
         failed=int(failed.sum()),
         **_ranking_metrics(scores.timestamps, scores.cards, truth, ranked),
-        log_loss=_round(-np.log(np.where(truth, chance, 1 - chance)).mean()),
-        brier=_round(((ranked - truth) ** 2).mean()),
+        log_loss=rounded(-np.log(np.where(truth, chance, 1 - chance)).mean()),
+        brier=rounded(((ranked - truth) ** 2).mean()),
         weeks=_weeks(scores, ranked),
         precision_recall=_precision_recall(truth, ranked),
         roc=_roc(truth, ranked),
         distribution=_distribution(truth, chance),
         calibration=_calibration(truth, ranked),
-        volume=[_volume(scores, ranked >= t, t) for t in _thresholds(scores.timestamps, ranked)],
+        volume=[alert_volume(every, alerting >= t, t) for t in _daily_thresholds(every.timestamps, alerting)],
     )
 
 
@@ -178,9 +185,9 @@ def _ranking_metrics(
 ) -> dict[str, float | None]:
     is_mixed = truth.any() and not truth.all()
     return {
-        "average_precision": _round(average_precision(truth, ranked)) if truth.any() else None,
-        "auc_roc": _round(roc_auc_score(truth, ranked)) if is_mixed else None,
-        "card_precision_100": _round(card_precision(timestamps // DAY, cards, truth, ranked)),
+        "average_precision": rounded(average_precision(truth, ranked)) if truth.any() else None,
+        "auc_roc": rounded(roc_auc_score(truth, ranked)) if is_mixed else None,
+        "card_precision_100": rounded(card_precision(timestamps // DAY, cards, truth, ranked)),
     }
 
 
@@ -214,7 +221,7 @@ def _thinned(x: Floats, y: Floats) -> list[tuple[float, float]]:
     """Select points at about equal distances along the curve."""
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
     chosen = np.unique(np.searchsorted(length, np.linspace(0.0, length[-1], MAX_CURVE_POINTS)).clip(max=len(x) - 1))
-    return [(_round(a), _round(b)) for a, b in zip(x[chosen], y[chosen], strict=True)]
+    return [(rounded(a), rounded(b)) for a, b in zip(x[chosen], y[chosen], strict=True)]
 
 
 def _distribution(truth: Bools, chance: Floats) -> Distribution:
@@ -222,40 +229,21 @@ def _distribution(truth: Bools, chance: Floats) -> Distribution:
     # The logit of MIN_PROBABILITY is outside of the edges.
     logits = np.log(chance / (1 - chance)).clip(-MAX_LOGIT, MAX_LOGIT)
     legitimate, frauds = (np.histogram(logits[part], edges)[0].tolist() for part in (~truth, truth))
-    return Distribution([_round(edge) for edge in edges], legitimate, frauds)
+    return Distribution([rounded(edge) for edge in edges], legitimate, frauds)
 
 
 def _calibration(truth: Bools, ranked: Floats) -> list[Bin]:
-    order = np.argsort(ranked, kind="stable")
-    groups = [group for group in np.array_split(order, CALIBRATION_GROUPS) if len(group)]
-    return [Bin(_round(ranked[g].mean()), _round(truth[g].mean()), len(g)) for g in groups]
+    bounds = (0.0, *CALIBRATION_BANDS, 1.0)
+    number = np.digitize(ranked, CALIBRATION_BANDS)
+    groups = [(band, number == band) for band in np.unique(number).tolist()]
+    return [
+        Bin(bounds[band], bounds[band + 1], rounded(ranked[g].mean()), rounded(truth[g].mean()), int(g.sum()))
+        for band, g in groups
+    ]
 
 
-def _thresholds(timestamps: NDArray[np.int64], ranked: Floats) -> list[float]:
+def _daily_thresholds(timestamps: NDArray[np.int64], ranked: Floats) -> list[float]:
     """Return the threshold for each entry of ALERTS_A_DAY, as far as there are enough transactions."""
-    days, descending = _days(timestamps), np.sort(ranked)[::-1]
+    days, descending = count_days(timestamps), np.sort(ranked)[::-1]
     places = [round(alerts * days) - 1 for alerts in ALERTS_A_DAY]
     return [float(descending[place]) for place in places if place < len(descending)]
-
-
-def _volume(scores: Scores, alerted: Bools, threshold: float) -> AlertVolume:
-    caught = alerted & scores.is_fraud
-    return AlertVolume(
-        threshold=_round(threshold),
-        alerts_a_day=_round(alerted.sum() / _days(scores.timestamps)),
-        precision=_share(caught.sum(), alerted.sum()),
-        recall=_share(caught.sum(), scores.is_fraud.sum()),
-        value_recall=_share(scores.amounts[caught].sum(), scores.amounts[scores.is_fraud].sum()),
-    )
-
-
-def _days(timestamps: NDArray[np.int64]) -> int:
-    return int(timestamps.max() // DAY - timestamps.min() // DAY) + 1
-
-
-def _share(part: Any, whole: Any) -> float | None:
-    return _round(part / whole) if whole > 0 else None
-
-
-def _round(value: Any) -> float:
-    return round(float(value), 6)

@@ -14,28 +14,32 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import structlog
+from pyarrow import compute as pc
 from pyarrow import parquet
 
 from fraud_service.config import factories
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import rfc3339
+from fraud_service.domain.errors import ConfigurationError, InvalidEvent
+from fraud_service.domain.events import instant, rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.in_memory import FrozenLearner, InMemoryService
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.scoring import probability
 from fraud_service.domain.time import DAY
-from fraud_service.evaluation.metrics import Result, Scores, evaluate
+from fraud_service.evaluation.alerts import Scores
+from fraud_service.evaluation.metrics import Result, evaluate
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.models.registry import ModelRegistry
 from fraud_service.training.dataset import LastLabels
+from fraud_service.training.label_coverage import LabelCoverage
 from fraud_service.training.refit import LabelledWindow, evaluate_challenger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fraud_service.config.settings import Settings
+    from fraud_service.domain.decision import Policy
     from fraud_service.domain.detector import Assessment
     from fraud_service.domain.events import LabelledTransaction
     from fraud_service.domain.online_training import BoundaryResult, OnlineLearner
@@ -121,6 +125,8 @@ class ResultTable:
         self._rows: list[tuple[Any, ...]] = []
         self._cards: list[int] = []
         self._amounts: list[float] = []
+        self._currencies: list[str] = []
+        self._reasons: list[str] = []
         self._card_numbers: dict[str, int] = {}
         self._snapshot = ""
         self._contributions = np.zeros(len(NAMES))
@@ -149,6 +155,8 @@ class ResultTable:
         self._rows.append(row)
         self._cards.append(self._card_numbers.setdefault(transaction.card_id, len(self._card_numbers)))
         self._amounts.append(transaction.amount)
+        self._currencies.append(transaction.currency)
+        self._reasons.append(decision.reasons[0].code if decision.reasons else "")
         if online and snapshot.version != self._snapshot:
             self._snapshot = snapshot.version
             self.online_weights.append((transaction.timestamp, round(snapshot.online_weight, 6)))
@@ -157,26 +165,33 @@ class ResultTable:
             self._explained += 1
 
     def table(self) -> pa.Table:
-        """Return one row for each transaction, in event order."""
+        """Return one row for each transaction, in event order. A label is null if the history has none."""
         labels = [None if label is None else label[1] for label in self._last_labels]
         return pa.table(dict(zip(SCHEMA.names, (*zip(*self._rows, strict=True), labels), strict=True)), schema=SCHEMA)
 
-    def scores(self, table: pa.Table) -> Scores:
-        """Return the input of the metrics: the transactions whose label is known."""
+    def scores(self, table: pa.Table, policy: Policy) -> Scores:
+        """Return the input of the metrics.
+
+        A transaction without a label is unknown. But where all labels say fraud, it counts as legitimate, as in
+        training and in the live service: such a history lists only frauds.
+        """
+        is_fraud = pc.fill_null(table["is_fraud"], fill_value=False).to_numpy().astype(bool)
         known = table["is_fraud"].is_valid().to_numpy()
-
-        def column(name: str) -> Any:
-            return table[name].to_numpy()[known]
-
+        lists_frauds = is_fraud.any() and not (known & ~is_fraud).any()
         components = {"blended": "score", "pretrained": "pretrained", "online": "online"}
-        values = {component: column(name) for component, name in components.items()}
+        values = {component: table[name].to_numpy() for component, name in components.items()}
         return Scores(
-            timestamps=column("timestamp").astype("datetime64[ms]").astype(np.int64),
-            cards=np.array(self._cards, dtype=np.int64)[known],
-            is_fraud=column("is_fraud").astype(bool),
-            amounts=np.array(self._amounts)[known],
+            timestamps=table["timestamp"].to_numpy().astype("datetime64[ms]").astype(np.int64),
+            cards=np.array(self._cards, dtype=np.int64),
+            is_fraud=is_fraud,
+            is_labelled=np.ones_like(known) if lists_frauds else known,
+            amounts=np.array(self._amounts),
+            currencies=np.array(self._currencies, dtype=np.str_),
             components={name: value for name, value in values.items() if not np.isnan(value).all()},
-            flagged=column("outcome") != "approve",
+            flagged=table["outcome"].to_numpy() != "approve",
+            ids=[row[0] for row in self._rows],
+            reasons=self._reasons,
+            policy=policy,
         )
 
     def mean_contributions(self) -> dict[str, float]:
@@ -192,8 +207,8 @@ def backtest(
 
     Raises `ConfigurationError` if no transaction is left to report, and `ModelError` if the model cannot be loaded.
     """
-    model = OnnxForest.load(artifact.find_folder(plan.models))
-    detector = Detector(model, factories.policy(settings), time_zone=settings.time_zone)
+    model, policy = OnnxForest.load(artifact.find_folder(plan.models)), factories.policy(settings)
+    detector = Detector(model, policy, time_zone=settings.time_zone)
     service = InMemoryService(
         detector,
         factories.first_snapshot(model),
@@ -209,10 +224,11 @@ def backtest(
         snapshots=service.snapshots,
     )
     refits = RefitSchedule(plan, models)
-    reported = ResultTable(plan.label_delay_ms)
+    reported, coverage = ResultTable(plan.label_delay_ms), LabelCoverage(plan.label_delay_ms)
     events, scored = tee(history)
     for event, assessment in zip(events, service.run(scored, refits.observe), strict=True):
         progress()
+        coverage.add(event)
         if plan.start is None or event.transaction.timestamp >= plan.start:
             active = service.snapshots.at(event.transaction.timestamp).snapshot
             reported.add(event, assessment, active, online=plan.online)
@@ -220,15 +236,37 @@ def backtest(
         log.warning("label_join_ignored", **{str(cause): count for cause, count in service.ignored.items()})
     if not reported:
         raise ConfigurationError("no transaction is left to report: check --from, --to and the file")
-    table = reported.table()
-    return table, _result(plan, model, reported, table, refits.outcomes)
+    return _result(plan, model, reported, coverage, refits.outcomes, policy)
+
+
+def _overlap(model: OnnxForest, first: int, last: int) -> Iterator[str]:
+    """Warn if the model was trained on days that are measured."""
+    training = model.manifest.training
+    try:
+        begin, end = (instant(training[name], name) for name in ("from", "to"))
+    except (KeyError, InvalidEvent):  # models of other tools may not have them
+        return
+    if first < end and begin <= last:
+        yield (
+            f"the model was trained on payments from {training['from']} to {training['to']} "
+            f"({training.get('source', 'an unknown source')}), and these days are measured too. If they are the same "
+            f"payments, the figures are too good: measure days after them, with --from"
+        )
 
 
 def _result(
-    plan: BacktestPlan, model: OnnxForest, reported: ResultTable, table: pa.Table, refits: list[RefitRecord]
-) -> Result:
+    plan: BacktestPlan,
+    model: OnnxForest,
+    reported: ResultTable,
+    coverage: LabelCoverage,
+    refits: list[RefitRecord],
+    policy: Policy,
+) -> tuple[pa.Table, Result]:
+    table = reported.table()
     times = table["timestamp"].cast(pa.int64())
-    return Result(
+    figures = evaluate(reported.scores(table, policy))
+    assumed = int(table["is_fraud"].null_count) - figures.unlabelled
+    result = Result(
         run={
             "source": plan.source,
             "from": rfc3339(times[0].as_py()),
@@ -239,12 +277,14 @@ def _result(
             "online": plan.online,
             "refit_every_days": None if plan.refit_every_ms is None else plan.refit_every_ms / DAY,
         },
-        figures=evaluate(reported.scores(table)),
+        figures=figures,
         weights=reported.online_weights,
         features=reported.mean_contributions(),
         models=sorted(table["model"].unique().to_pylist()),
         refits=[{**msgspec.structs.asdict(outcome), "at": rfc3339(outcome.at)} for outcome in refits],
+        warnings=[*coverage.warnings(figures, assumed), *_overlap(model, times[0].as_py(), times[-1].as_py())],
     )
+    return table, result
 
 
 def write_scores(table: pa.Table, path: Path) -> None:

@@ -19,11 +19,12 @@ from fraud_service.domain.online_model import ModelInput, ModelInputRows, Online
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.snapshot import untrained
 from fraud_service.domain.time import LearningSchedule
+from fraud_service.training.label_coverage import LabelCoverage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from fraud_service.domain.events import Facts, LabelledTransaction
+    from fraud_service.domain.events import Facts, LabelledTransaction, Transaction
     from fraud_service.domain.scoring import PretrainedModel
 
 MIN_FRAUDS: Final = 20  # the fit needs as many legitimate transactions, too
@@ -40,19 +41,41 @@ class TrainingWindow(msgspec.Struct, frozen=True):
     label_delay_ms: int
 
 
+class Payments(msgspec.Struct, frozen=True):
+    """Facts of payments that no model uses, but figures about alerts; arrays of shape (rows,)."""
+
+    cards: NDArray[np.int64]  # a number for each card
+    amounts: NDArray[np.float64]
+    currencies: NDArray[np.str_]
+
+    @classmethod
+    def of(cls, transactions: Sequence[Transaction]) -> Payments:
+        """Take them from transactions."""
+        numbers: dict[str, int] = {}
+        return cls(
+            np.array([numbers.setdefault(one.card_id, len(numbers)) for one in transactions], dtype=np.int64),
+            np.array([one.amount for one in transactions], dtype=np.float64),
+            np.array([one.currency for one in transactions], dtype=np.str_),
+        )
+
+
 class Examples(msgspec.Struct, frozen=True):
     """A training set in event order.
 
     Shapes: `features` (rows, features), `labels` (True for fraud) and `timestamps` (epoch milliseconds) (rows,).
+    `payments` is None if they are not known.
     """
 
     features: NDArray[np.float64]
     labels: NDArray[np.bool_]
     timestamps: NDArray[np.int64]
+    payments: Payments | None = None
 
     def where(self, chosen: NDArray[np.bool_]) -> Examples:
         """Select the rows for which the mask, of shape (rows,), is true."""
-        return Examples(self.features[chosen], self.labels[chosen], self.timestamps[chosen])
+        known = self.payments
+        payments = known and Payments(known.cards[chosen], known.amounts[chosen], known.currencies[chosen])
+        return Examples(self.features[chosen], self.labels[chosen], self.timestamps[chosen], payments)
 
 
 class LastLabels:
@@ -120,23 +143,29 @@ def collect(
         NegativeSampler(0.0),
         window.label_delay_ms,
     )
-    rows, timestamps, last = [], [], LastLabels(window.label_delay_ms)
-    events = [event for event in history if event.transaction.timestamp < window.end]
+    rows, chosen, last = [], [], LastLabels(window.label_delay_ms)
+    coverage = LabelCoverage(window.label_delay_ms)
+    events = []
+    for event in history:
+        coverage.add(event)
+        if event.transaction.timestamp < window.end:
+            events.append(event)
     for event, assessment in zip(events, service.run(events), strict=True):
         progress()
         if event.transaction.timestamp >= window.start:
             last.add(event, is_duplicate=assessment.features is None)
             if assessment.features is not None:
                 rows.append(assessment.features.vector())
-                timestamps.append(event.transaction.timestamp)
+                chosen.append(event.transaction)
     known_by = window.end + window.label_delay_ms
+    frauds = [label is not None and label[1] for label in last]
     labels = [label is not None and label[1] and label[0] <= known_by for label in last]
     if sum(labels) < MIN_FRAUDS:
         raise ConfigurationError(
             f"the training window has {sum(labels)} known frauds in {len(rows)} transactions and needs at least "
-            f"{MIN_FRAUDS}: widen --train-from/--train-to or shorten --label-delay"
+            f"{MIN_FRAUDS}: {coverage.shortage(sum(frauds) - sum(labels), len(rows))}"
         )
-    return Examples(np.array(rows), np.array(labels), np.array(timestamps))
+    return Examples(np.array(rows), np.array(labels), np.array([one.timestamp for one in chosen]), Payments.of(chosen))
 
 
 def logits(model: PretrainedModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:

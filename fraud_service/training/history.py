@@ -82,7 +82,11 @@ class History:
     @property
     def has_fraud(self) -> bool:
         """Whether any transaction is labelled as fraud."""
-        return "label" in self._table.column_names and bool(pc.any(self._table["label"]).as_py())
+        return self.has("label") and bool(pc.any(self._table["label"]).as_py())
+
+    def has(self, field: str) -> bool:
+        """Whether the file, the mapping or a constant provides a field."""
+        return field in self._table.column_names
 
     def count_distinct(self, fields: Sequence[str]) -> int:
         """Return the number of different values of some fields together."""

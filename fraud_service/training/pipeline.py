@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from fraud_service.training.dataset import Examples
     from fraud_service.training.history import History
 
 MAX_DIFFERENCE: Final = 1e-6  # probability
@@ -49,11 +50,27 @@ def train(
     progress: Callable[[], None] = lambda: None,
     time_zone: str = UTC_ZONE,
 ) -> Manifest:
-    """Train on a history and write the artifact.
+    """Train on a history and write the artifact. The parameters are those of `prepare`, except `source`."""
+    window, examples = prepare(
+        history, folder, start=start, label_delay_ms=label_delay_ms, progress=progress, time_zone=time_zone
+    )
+    return export(fit(examples), window, source, folder)
+
+
+def prepare(
+    history: History,
+    folder: Path,
+    *,
+    start: int | None,
+    label_delay_ms: int,
+    progress: Callable[[], None] = lambda: None,
+    time_zone: str = UTC_ZONE,
+) -> tuple[TrainingWindow, Examples]:
+    """Create the folder of the artifact, and compute the training set.
 
     `start` is the event time of the first transaction in the training set. Without it, the first third of the history
-    only warms the profiles. A label known more than `label_delay_ms` after the end is not used. `time_zone` is that of
-    transactions without an offset and without a known country.
+    only warms the profiles. A label known more than `label_delay_ms` after the end is not used. `progress` is called
+    for each transaction. `time_zone` is that of transactions without an offset and without a known country.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fail now rather than after an hour of training
@@ -64,7 +81,7 @@ def train(
         raise ConfigurationError("the history has no transaction: check --train-to and the file")
     begin = start if start is not None else times[0] + (times[-1] - times[0]) // 3
     window = TrainingWindow(begin, times[-1] + 1, label_delay_ms)
-    return export(fit(collect(history, window, progress, time_zone)), window, source, folder)
+    return window, collect(history, window, progress, time_zone)
 
 
 def export(fitted: FittedForest, window: TrainingWindow, source: str, folder: Path) -> Manifest:

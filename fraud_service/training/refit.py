@@ -20,7 +20,7 @@ from fraud_service.training.fit import CANDIDATE_PARAMETERS, PARAMETERS, FittedF
 from fraud_service.training.pipeline import build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -34,6 +34,12 @@ MAX_AGE_MS: Final = 60 * DAY  # event time; the window drops older examples
 SPANS_MS: Final = (MAX_AGE_MS, 14 * DAY)  # candidates for the training span: after a drift the short one wins
 MARGIN: Final = 0.01  # average precision
 TRIAL_TREES: Final = 40  # enough to choose the span; a promoted model has all trees
+CHALLENGER_PARAMETERS: Final = CANDIDATE_PARAMETERS[0]
+
+
+def max_trees() -> int:
+    """Return the number of trees that `evaluate_challenger` reports as progress."""
+    return int(TRIAL_TREES * len(SPANS_MS) + CHALLENGER_PARAMETERS["n_estimators"])
 
 
 class LabelledWindow:
@@ -62,7 +68,13 @@ class LabelledWindow:
 
 
 def evaluate_challenger(
-    examples: Examples | None, champion: PretrainedModel, at: int, source: str, margin: float = MARGIN
+    examples: Examples | None,
+    champion: PretrainedModel,
+    at: int,
+    source: str,
+    margin: float = MARGIN,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[RefitRecord, Artifact | None]:
     """Fit challengers and compare the best one with the champion.
 
@@ -74,6 +86,8 @@ def evaluate_challenger(
         Where the labels come from, for the model card.
     margin
         Average precision by which the challenger must be better.
+    progress
+        Receives the number of further trees, `max_trees()` in all. Trees that are not needed count as done.
 
     Returns
     -------
@@ -85,12 +99,14 @@ def evaluate_challenger(
     if examples is None or shortage(examples) is not None:
         return unevaluated, None
     early, holdout = _split(examples)
-    best, span = max(((_evaluate_span(early, holdout, span), span) for span in SPANS_MS), key=lambda trial: trial[0])
+    trials = ((_evaluate_span(early, holdout, span, progress), span) for span in SPANS_MS)
+    best, span = max(trials, key=lambda trial: trial[0])
     current = _average_precision(holdout.labels, logits(champion, holdout.features))
     outcome = msgspec.structs.replace(unevaluated, champion=current, challenger=best, span_days=span / DAY)
     if not best > current + margin:
+        progress(CHALLENGER_PARAMETERS["n_estimators"])
         return outcome, None
-    artifact = _build_challenger(_newest(examples, span), source, outcome)
+    artifact = _build_challenger(_newest(examples, span), source, outcome, progress)
     return msgspec.structs.replace(outcome, promoted=artifact.manifest.version), artifact
 
 
@@ -113,12 +129,13 @@ def _split(examples: Examples) -> tuple[Examples, Examples]:
     return examples.where(~is_late), examples.where(is_late)
 
 
-def _evaluate_span(early: Examples, holdout: Examples, span: int) -> float:
+def _evaluate_span(early: Examples, holdout: Examples, span: int, progress: Callable[[int], None]) -> float:
     """Fit a small forest on the last `span` milliseconds before the holdout and return its average precision."""
     chosen = _newest(early, span)
     if chosen.labels.sum() < MIN_FRAUDS:
+        progress(TRIAL_TREES)
         return 0.0
-    model = fit_forest(chosen, CANDIDATE_PARAMETERS[0] | {"n_estimators": TRIAL_TREES})
+    model = fit_forest(chosen, CHALLENGER_PARAMETERS | {"n_estimators": TRIAL_TREES}, progress)
     return _average_precision(holdout.labels, model.predict_proba(holdout.features)[:, 1])
 
 
@@ -126,15 +143,20 @@ def _newest(examples: Examples, span: int) -> Examples:
     return examples.where(examples.timestamps > examples.timestamps.max() - span)
 
 
-def _build_challenger(examples: Examples, source: str, outcome: RefitRecord) -> Artifact:
+def _build_challenger(
+    examples: Examples, source: str, outcome: RefitRecord, progress: Callable[[int], None]
+) -> Artifact:
     metrics: dict[str, Any] = {
         "champion_average_precision": outcome.champion,
         "challenger_average_precision": outcome.challenger,
         "margin": outcome.margin,
     }
-    parameters = CANDIDATE_PARAMETERS[0]
     forest = FittedForest(
-        fit_forest(examples, parameters), examples, PARAMETERS | parameters, metrics, holdout_ms=HOLDOUT_MS
+        fit_forest(examples, CHALLENGER_PARAMETERS, progress),
+        examples,
+        PARAMETERS | CHALLENGER_PARAMETERS,
+        metrics,
+        holdout_ms=HOLDOUT_MS,
     )
     end = int(examples.timestamps.max()) + 1
     window = TrainingWindow(int(examples.timestamps.min()), end, max(outcome.at - end, 0))

@@ -83,7 +83,7 @@ class Truth(NamedTuple):
 
 
 class AlertStats(msgspec.Struct, frozen=True):
-    """Alerts of one policy. `value` is the total amount of the frauds among them.
+    """Alerts of one policy. `value` is the total amount of the frauds among them, by currency.
 
     `cards_bothered` counts cards with an alert on a legitimate transaction, `unlabelled` alerts without a label yet.
     """
@@ -91,7 +91,7 @@ class AlertStats(msgspec.Struct, frozen=True):
     alerts: int
     declined: int
     frauds: int
-    value: float
+    value: dict[str, float]
     cards_bothered: int
     unlabelled: int
 
@@ -108,15 +108,14 @@ class Comparison(msgspec.Struct, frozen=True):
     """The candidate compared with the log.
 
     `by_reason` groups alerts by the strongest reason of the side that raised them. `left_out` counts scores that name
-    an unknown snapshot or cannot be read. Values add up the amounts in `currencies`, without conversion.
+    an unknown snapshot or cannot be read. `value` is the total amount of the frauds, by currency.
     """
 
     candidate: dict[str, str | float]
     transactions: int
     labelled: int
     frauds: int
-    value: float
-    currencies: tuple[str, ...]
+    value: dict[str, float]
     left_out: int
     as_decided: AlertStats
     as_candidate: AlertStats
@@ -197,8 +196,7 @@ def summarise(
         transactions=len(rows),
         labelled=sum(one is not None for one in known),
         frauds=sum(one is True for one in known),
-        value=_total(row.amount for row, one in zip(rows, known, strict=True) if one),
-        currencies=tuple(sorted({row.currency for row in rows})),
+        value=_totals(row for row, one in zip(rows, known, strict=True) if one),
         left_out=left_out,
         as_decided=_stats([(row, row.outcome) for row in rows if row.was_flagged], truth),
         as_candidate=_stats([(row, row.candidate_outcome) for row in rows if row.is_flagged], truth),
@@ -235,7 +233,7 @@ def _stats(alerts: Sequence[tuple[ChangedDecision, Outcome]], truth: Truth) -> A
         alerts=len(alerts),
         declined=sum(outcome is Outcome.DECLINE for _, outcome in alerts),
         frauds=sum(one is True for _, one in known),
-        value=_total(row.amount for row, one in known if one),
+        value=_totals(row for row, one in known if one),
         cards_bothered=len({row.card_id for row, one in known if one is False}),
         unlabelled=sum(one is None for _, one in known),
     )
@@ -248,5 +246,8 @@ def _band(amount: float) -> str:
     return _BANDS[bisect_right(BANDS, amount)]
 
 
-def _total(amounts: Iterable[float]) -> float:
-    return round(math.fsum(amounts), 2)
+def _totals(rows: Iterable[ChangedDecision]) -> dict[str, float]:
+    amounts = defaultdict[str, list[float]](list)
+    for row in rows:
+        amounts[row.currency].append(row.amount)
+    return {currency: round(math.fsum(amounts[currency]), 3) for currency in sorted(amounts)}

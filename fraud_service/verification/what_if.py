@@ -12,8 +12,9 @@ from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.text import money
-from fraud_service.evaluation.html import escaped, table
-from fraud_service.evaluation.metrics import Result, Scores, evaluate
+from fraud_service.evaluation.alerts import Scores
+from fraud_service.evaluation.html import section, table
+from fraud_service.evaluation.metrics import Result, evaluate
 from fraud_service.evaluation.report import report
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
@@ -44,6 +45,7 @@ class WhatIfResult(msgspec.Struct, frozen=True):
     rows: list[ChangedDecision]
     truth: Truth
     figures: Comparison
+    policy: Policy
 
 
 def compare(
@@ -60,7 +62,10 @@ def compare(
     elif candidate.version is not None:
         described["model"] = candidate.version
     return WhatIfResult(
-        rows, truth, comparison.summarise(rows, truth, described, sum(left_out for _, left_out in parts))
+        rows,
+        truth,
+        comparison.summarise(rows, truth, described, sum(left_out for _, left_out in parts)),
+        candidate.policy,
     )
 
 
@@ -108,65 +113,65 @@ def _truth(settings: Settings) -> Truth:
 def page(settings: Settings, found: WhatIfResult) -> str:
     """Write the report of a backtest for the candidate, with the log to compare it with, and the changes."""
     figures = found.figures
-    candidate = _result(f"{settings.topics.scores}, candidate", found, is_candidate=True)
-    logged = _result(settings.topics.scores, found, is_candidate=False)
+    candidate = _result(f"{settings.topics.scores}, candidate", found, found.policy)
+    logged = _result(settings.topics.scores, found, None)
     sides = {
         "as decided": figures.as_decided,
         "the candidate": figures.as_candidate,
         "gained": figures.all.gained,
         "lost": figures.all.lost,
     }
-    changes = "<h2>What would have changed</h2>\n" + table(
-        ["", "alerts", "declined", "frauds", "value caught", "cards bothered", "unlabelled"],
-        [[name, *_counts(side, figures.currencies)] for name, side in sides.items()],
+    changes = section(
+        "What would have changed",
+        "Gained are the alerts that only the candidate raises, and lost those that it does not raise any more. The "
+        "value is that of the frauds among the alerts. Cards bothered had an alert on a legitimate payment.",
+        table(
+            ["", "alerts", "declined", "frauds", "value caught", "cards bothered", "without a label"],
+            [[name, *_counts(side)] for name, side in sides.items()],
+        ),
     )
-    if len(figures.currencies) > 1:
-        changes += (
-            f'<p class="note">Values add up {", ".join(map(escaped, figures.currencies))} without conversion.</p>\n'
-        )
     segments = {"reason": figures.by_reason, "country": figures.by_country, "amount": figures.by_amount}
     for title, parts in segments.items():
-        changes += f"<h2>By {title}</h2>\n" + table(
-            [title, "transactions", "gained", "frauds", "value", "lost", "frauds", "value"],
-            [
-                [
-                    name,
-                    part.transactions,
-                    *_alerts(part.gained, figures.currencies),
-                    *_alerts(part.lost, figures.currencies),
-                ]
-                for name, part in parts.items()
-            ],
+        changes += section(
+            f"By {title}",
+            "Only parts in which an alert was gained or lost.",
+            table(
+                [title, "transactions", "gained", "frauds", "value", "lost", "frauds", "value"],
+                [[name, part.transactions, *_alerts(part.gained), *_alerts(part.lost)] for name, part in parts.items()],
+            ),
         )
     return report(candidate, logged, changes, f"What if: {settings.topics.scores} with other decisions")
 
 
-def _counts(side: AlertStats, currencies: Sequence[str]) -> list[Any]:
-    return [
-        _value(side.value, currencies) if name == "value" else count
-        for name, count in msgspec.structs.asdict(side).items()
-    ]
+def _counts(side: AlertStats) -> list[Any]:
+    return [_value(side.value) if name == "value" else count for name, count in msgspec.structs.asdict(side).items()]
 
 
-def _alerts(side: AlertStats, currencies: Sequence[str]) -> tuple[int, int, str]:
-    return side.alerts, side.frauds, _value(side.value, currencies)
+def _alerts(side: AlertStats) -> tuple[int, int, str]:
+    return side.alerts, side.frauds, _value(side.value)
 
 
-def _value(value: float, currencies: Sequence[str]) -> str:
-    return money(value, currencies[0]) if len(currencies) == 1 else f"{value:,.2f}"
+def _value(value: dict[str, float]) -> str:
+    return ", ".join(money(amount, currency) for currency, amount in value.items()) or "-"
 
 
-def _result(source: str, found: WhatIfResult, *, is_candidate: bool) -> Result:
-    known = [row for row in found.rows if found.truth.of(row) is not None]
-    codes: dict[str, int] = {}
-    outcomes: Sequence[Outcome] = [row.candidate_outcome if is_candidate else row.outcome for row in known]
+def _result(source: str, found: WhatIfResult, policy: Policy | None) -> Result:
+    """Return the metrics of the candidate; without its policy, those of the log."""
+    rows, truth, codes = found.rows, [found.truth.of(row) for row in found.rows], dict[str, int]()
+    is_candidate = policy is not None
+    outcomes: Sequence[Outcome] = [row.candidate_outcome if is_candidate else row.outcome for row in rows]
     scores = Scores(
-        timestamps=np.array([row.timestamp for row in known], dtype=np.int64),
-        cards=np.array([codes.setdefault(row.card_id, len(codes)) for row in known], dtype=np.int64),
-        is_fraud=np.array([found.truth.of(row) for row in known], dtype=bool),
-        amounts=np.array([row.amount for row in known]),
-        components={"blended": np.array([row.candidate_score if is_candidate else row.score for row in known])},
+        timestamps=np.array([row.timestamp for row in rows], dtype=np.int64),
+        cards=np.array([codes.setdefault(row.card_id, len(codes)) for row in rows], dtype=np.int64),
+        is_fraud=np.array([one is True for one in truth], dtype=bool),
+        is_labelled=np.array([one is not None for one in truth], dtype=bool),
+        amounts=np.array([row.amount for row in rows]),
+        currencies=np.array([row.currency for row in rows], dtype=np.str_),
+        components={"blended": np.array([row.candidate_score if is_candidate else row.score for row in rows])},
         flagged=np.array([outcome != "approve" for outcome in outcomes], dtype=bool),
+        ids=[row.transaction_id for row in rows],
+        reasons=[row.candidate_reason if is_candidate else row.reason for row in rows],
+        policy=policy,
     )
-    run_facts = {"source": source, "transactions": len(found.rows), **(found.figures.candidate if is_candidate else {})}
+    run_facts = {"source": source, "transactions": len(rows), **(found.figures.candidate if is_candidate else {})}
     return Result(run=run_facts, figures=evaluate(scores), weights=[], features={}, models=[], refits=[])

@@ -141,7 +141,7 @@ def test_spellings_of_entry_modes_mean_the_same(folder, command, tmp_path):
         assert [decode_score(one.value).features.is_card_not_present for one in loop.on("scores")] == [1.0] * 5
     unknown = tmp_path / "unknown.csv"
     unknown.write_text((folder / "modes.csv").read_text().replace("E-Commerce", "by pigeon"))
-    done = backtest(command, unknown)
+    done = backtest(command, unknown, "--scores", tmp_path / "scores.parquet")
     assert done.returncode == 0
     assert "row 1, column `entry_mode`: an entry mode without a known meaning, in 1 of 5 rows" in done.stderr
     assert_refused(backtest(command, unknown, FRAUD_REJECT_UNKNOWN_ENTRY_MODES="true"), unknown, "row 1")
@@ -208,6 +208,22 @@ def test_long_ids_that_scorers_would_refuse_are_refused_with_the_setting(folder,
     options = ("--map", "id=transaction_id", "--map", "User=card_id", "--map", "merchant=merchant_id")
     done = command("feed", file, *options, "--set", "currency=USD")
     assert_refused(done, file, "column `merchant`", "of 3,000 rows", "FRAUD_REJECT_PAN=false")
+
+
+# -- 10: labels --------------------------------------------------------------------------------------------------------
+
+
+@case("10-no-label-column")
+def test_a_label_column_of_another_name_is_named_with_the_option_that_reads_it(folder, command, tmp_path, rows_of):
+    file = folder / "no_label.csv"
+    for words in (("train", file, "--out", tmp_path / "m"), ("refit", file)):
+        assert_refused(command(*words), file, "no column is the label. `Class` seems to be", "--map Class=label")
+    done = backtest(command, file)
+    assert done.returncode == 1
+    assert "nothing was measured: the file has no label" in done.stderr
+    assert "--map Class=label" in done.stderr
+    (row,) = rows_of(file, "--map", "Class=label")
+    assert row["is_fraud"]
 
 
 # -- 12: ids -----------------------------------------------------------------------------------------------------------

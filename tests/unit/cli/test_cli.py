@@ -564,6 +564,36 @@ def test_training_on_too_few_frauds_is_one_line(run, tmp_path):
     assert not (tmp_path / "model" / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("command", [["train", "--out", "unused"], ["refit", "--bootstrap", "127.0.0.1:1"]])
+def test_training_without_a_label_column_names_the_column_that_seems_to_be_it(run, command, tmp_path):
+    pytest.importorskip("sklearn")
+    path = tmp_path / "past.csv"
+    path.write_text(HEADER.replace("\n", ",Class\n") + "t1,1700000000000,c1,m1,5.00,EUR,1\n", encoding="utf-8")
+    said = only_complaint(run(command[0], path, *command[1:]), 2)
+    assert f"{path}: no column is the label. `Class` seems to be" in said
+    assert "--map Class=label" in said
+
+
+def test_training_ends_with_its_answer_and_the_next_command(run, tmp_path, monkeypatch):
+    fit = pytest.importorskip("fraud_service.training.fit")
+    for choice in fit.CANDIDATE_PARAMETERS:
+        monkeypatch.setitem(choice, "n_estimators", 10)
+    world, out = tmp_path / "a world.parquet", tmp_path / "model"
+    run("simulate", world, "--cards", 150, "--merchants", 80, "--days", 36)
+    code, said, progress = run("train", world, "--out", out, "--train-to", "2024-02-01")
+    trained, judged, following = said.splitlines()
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert code == 0
+    assert trained.startswith(f"trained {manifest['version']} on {manifest['training']['rows']:,} payments, ")
+    assert judged.startswith(("on the last 5.5", "no figures on held-out days: known frauds are "))
+    assert following == f"next: fraud-service backtest '{world}' --models {out} --from 2024-02-01"
+    assert "30/30" in progress  # trees
+    code, said, _ = run("train", world, "--out", out, "--json")
+    found = json.loads(said)
+    assert (code, found["out"], bool(found["held_out"])) == (0, str(out), not found["missing"])
+    assert bool(found["metrics"]) is not found["missing"] == ""
+
+
 def test_an_output_folder_that_cannot_be_written_is_one_line_before_training(run, tmp_path):
     pytest.importorskip("sklearn")
     run("simulate", tmp_path / "world.csv", *SMALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,9 @@ pytest.importorskip("sklearn")
 
 from sklearn import metrics
 
-from fraud_service.evaluation.metrics import WEEK, Scores, evaluate
+from fraud_service.domain.decision import Policy
+from fraud_service.evaluation.alerts import Scores
+from fraud_service.evaluation.metrics import WEEK, evaluate
 from fraud_service.evaluation.ranking import card_precision
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
@@ -31,10 +34,15 @@ def scored(rows, blended=None, **components) -> Scores:
     return Scores(
         timestamps=np.array([MONDAY + hour * HOUR for hour, *_ in rows]),
         cards=np.array([card for _, card, *_ in rows]),
-        is_fraud=np.array([is_fraud for _, _, is_fraud, _ in rows]),
+        is_fraud=np.array([is_fraud for _, _, is_fraud, _ in rows], dtype=bool),
+        is_labelled=np.ones(len(rows), dtype=bool),
         amounts=np.array([10.0 * (place + 1) for place in range(len(rows))]),
+        currencies=np.array(["EUR"] * len(rows)),
         components={"blended": given, **components},
-        flagged=np.array([score >= 0.5 for *_, score in rows]),
+        flagged=np.array([score >= 0.5 for *_, score in rows], dtype=bool),
+        ids=[f"t{place}" for place in range(len(rows))],
+        reasons=["HIGH" if score >= 0.5 else "" for *_, score in rows],
+        policy=Policy(review=0.5, decline=0.9),
     )
 
 
@@ -111,6 +119,63 @@ def test_the_operating_point_counts_alerts_and_fraud_amount():
     operating = evaluate(scored(rows)).operating
     assert (operating.alerts_a_day, operating.precision, operating.recall) == (1.0, 0.5, 0.5)
     assert operating.value_recall == 0.25
+
+
+def test_the_sum_of_two_currencies_is_never_formed():
+    rows = [(0, 1, True, 0.9), (1, 2, True, 0.1), (2, 3, True, 0.9)]  # amounts 10, 20, 30
+    mixed = msgspec.structs.replace(scored(rows), currencies=np.array(["JPY", "EUR", "EUR"]))
+    figures = evaluate(mixed)
+    assert figures.operating.value_recall is None
+    assert {name: (one.frauds, one.caught, one.share) for name, one in figures.operating.money.items()} == {
+        "EUR": (50.0, 30.0, 0.6),
+        "JPY": (10.0, 10.0, 1.0),
+    }
+    assert list(figures.largest) == ["EUR", "JPY"]
+    assert [one.transaction_id for one in figures.largest["EUR"].caught] == ["t2"]
+    assert [one.transaction_id for one in figures.largest["EUR"].missed] == ["t1"]
+
+
+def test_a_payment_without_a_label_counts_only_as_an_alert():
+    rows = [(0, 1, True, 0.9), (1, 2, False, 0.6), (2, 3, False, 0.9), (3, 4, True, 0.1)]
+    figures = evaluate(msgspec.structs.replace(scored(rows), is_labelled=np.array([True, True, False, True])))
+    assert (figures.rows, figures.unlabelled, figures.frauds) == (3, 1, 2)
+    found = figures.operating
+    assert (found.alerts, found.unlabelled, found.caught, found.cards_bothered) == (3, 1, 1, 1)
+    assert (found.precision, found.recall) == (0.5, 0.5)
+
+
+def test_without_any_label_only_alerts_are_counted():
+    rows = [(0, 1, False, 0.9), (1, 2, False, 0.6)]
+    figures = evaluate(msgspec.structs.replace(scored(rows), is_labelled=np.zeros(2, dtype=bool)))
+    assert (figures.rows, figures.components, figures.thresholds, figures.largest) == (0, {}, [], {})
+    assert (figures.operating.alerts, figures.operating.precision) == (2, None)
+
+
+@FAST
+@given(ROWS)
+def test_the_row_of_the_review_threshold_is_the_alerts_of_the_policy(rows):
+    figures = evaluate(scored(rows))
+    of = {one.setting: one for one in figures.thresholds}
+    assert msgspec.structs.replace(of["review"], setting="", threshold=0.0) == figures.operating
+    thresholds = [one.threshold for one in figures.thresholds]
+    assert thresholds == sorted(thresholds) == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98]
+    assert of["decline"].threshold == 0.9
+
+
+def test_an_alert_of_a_reused_id_stays_at_each_threshold():
+    scores = scored([(0, 1, True, 0.1), (1, 2, False, 0.9)])
+    reviewed = msgspec.structs.replace(scores, flagged=np.array([True, True]))
+    assert [one.caught for one in evaluate(reviewed).thresholds] == [1] * 9
+
+
+def test_groups_of_the_calibration_are_bands_of_the_score():
+    rows = [(0, 1, False, 0.0), (1, 2, False, 0.005), (2, 3, True, 0.6), (3, 4, False, 0.5), (4, 5, True, 1.0)]
+    groups = evaluate(scored(rows)).components["blended"].calibration
+    assert [(one.low, one.high, one.rows, one.fraud_share) for one in groups] == [
+        (0.0, 0.01, 2, 0.0),
+        (0.5, 0.7, 2, 0.5),
+        (0.9, 1.0, 1, 1.0),
+    ]
 
 
 def test_more_alerts_find_no_less_fraud():

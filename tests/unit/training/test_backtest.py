@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from support.worlds import DAY
@@ -12,6 +13,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 pytest.importorskip("pyarrow")
 
+import pyarrow as pa
 from pyarrow import parquet
 from support.simulated import simulated_file
 from typer.testing import CliRunner
@@ -45,14 +47,14 @@ def models(tmp_path_factory):
 
 
 def command(world, models, folder, *more, name="a"):
-    """Run the command; returns its summary and the files it wrote."""
+    """Run the command; returns the facts of the run and the files it wrote."""
     files = [folder / f"{name}.{suffix}" for suffix in ("parquet", "json", "html")]
     outputs = [str(word) for pair in zip(("--scores", "--json", "--report"), files, strict=True) for word in pair]
     result = CliRunner().invoke(
         app, ["backtest", str(world), "--models", str(models), "--from", FROM, *outputs, *more], catch_exceptions=False
     )
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout.splitlines()[-1]), files
+    return json.loads(files[1].read_bytes())["run"], files
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +157,134 @@ def test_an_output_that_cannot_be_written_is_rejected_at_the_start(option, world
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, ConfigurationError)
     assert "there is no folder" in str(result.exception)
+
+
+# --- The answer -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """The labels of a small world, and a function that writes it with other ones."""
+    folder = tmp_path_factory.mktemp("few")
+    world = parquet.read_table(simulated_file(folder, seed=4, cards=60, merchants=40, days=12)).sort_by("timestamp")
+    table = world.drop_columns(["labelled_at"])
+    place = table.schema.get_field_index("is_fraud")
+
+    def write(labels, name="is_fraud"):
+        path = folder / "few.parquet"
+        parquet.write_table(table.set_column(place, name, pa.array(labels, pa.bool_())), path)
+        return path
+
+    return table["is_fraud"].to_pylist(), write
+
+
+@pytest.fixture
+def run(models, tmp_path):
+    """Run a backtest; returns exit code, stdout, warnings and the result as JSON."""
+
+    def backtested(file, *more):
+        path = tmp_path / "few.json"
+        words = ["backtest", str(file), "--models", str(models), "--no-online", "--json", str(path), *more]
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        warnings = [
+            line.removeprefix("warning: ") for line in result.stderr.splitlines() if line.startswith("warning:")
+        ]
+        return result.exit_code, result.stdout, warnings, json.loads(path.read_bytes())
+
+    return backtested
+
+
+def test_the_answer_ends_with_the_sentence_of_the_json(few, run):
+    labels, write = few
+    code, out, warnings, found = run(write(labels))
+    alerts = found["figures"]["operating"]
+    assert code == 0
+    assert out.splitlines()[-1].startswith(f"caught {alerts['caught']} of {sum(labels)} frauds and ")
+    assert f"with {alerts['alerts_a_day']:,.1f} alerts a day" in out.splitlines()[-1]
+    assert [line.split()[-1] for line in out.splitlines() if "<-" in line] == ["review", "decline"]
+    assert "Largest frauds missed" in out
+    assert found["warnings"] == warnings
+
+
+def test_a_dash_prints_the_result_as_json_and_nothing_else(few, models):
+    labels, write = few
+    words = ["backtest", str(write(labels)), "--models", str(models), "--no-online", "--json", "-"]
+    found = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+    assert found["figures"]["frauds"] == sum(labels)
+    assert found["run"]["duplicates"] == 0
+
+
+def test_without_a_label_column_nothing_is_measured_and_the_column_is_named(few, run, tmp_path):
+    labels, write = few
+    report = tmp_path / "report.html"
+    code, out, warnings, found = run(write(labels, "Class"), "--report", str(report))
+    assert code == 1
+    assert "no payment has a label, so it is unknown what they caught" in out
+    assert any("nothing was measured: the file has no label" in one for one in warnings)
+    assert any("--map Class=label" in one for one in warnings)
+    assert found["warnings"] == warnings
+    assert "nothing was measured" in report.read_text(encoding="utf-8")
+    assert (found["figures"]["rows"], found["figures"]["operating"]["alerts"] > 0) == (0, True)
+    assert run(write(labels, "Class"), "--scores", str(tmp_path / "scores.parquet"))[0] == 0  # these are a result
+    assert run(write(labels, "Class"), "--map", "Class=label")[0] == 0
+
+
+def test_if_all_labels_say_fraud_the_others_count_as_legitimate(few, run):
+    labels, write = few
+    complete = run(write(labels))[3]["figures"]
+    code, _, warnings, found = run(write([one or None for one in labels]))
+    assert code == 0
+    assert found["figures"]["operating"] == complete["operating"]
+    assert any("say fraud" in one and "count as legitimate" in one for one in warnings)
+
+
+def test_if_all_labels_say_legitimate_false_alarms_are_measured(few, run):
+    labels, write = few
+    code, out, warnings, found = run(write([None if one else False for one in labels]))
+    assert code == 0
+    assert "no payment is labelled as fraud" in out.splitlines()[-1]
+    assert any("says fraud: only the number of alerts and false alarms was measured" in one for one in warnings)
+    assert found["figures"]["operating"]["cards_bothered"] > 0
+    assert found["figures"]["unlabelled"] == sum(labels)
+
+
+def test_if_a_part_has_labels_only_this_part_is_measured(few, run):
+    labels, write = few
+    half = len(labels) // 2
+    code, _, warnings, found = run(write([*labels[:half], *[None] * (len(labels) - half)]))
+    assert code == 0
+    assert (found["figures"]["rows"], found["figures"]["frauds"]) == (half, sum(labels[:half]))
+    assert any(f"{len(labels) - half:,} of {len(labels):,} payments have no label" in one for one in warnings)
+
+
+def test_if_all_labels_are_outside_of_the_days_nothing_is_measured(few, run):
+    labels, write = few
+    half = len(labels) // 2
+    code, _, warnings, _ = run(write([*labels[:half], *[None] * (len(labels) - half)]), "--from", "2024-01-09")
+    assert code == 1
+    assert any("the labelled payments of the file are from 2024-01-01" in one.lower() for one in warnings), warnings
+
+
+def test_a_label_delay_beyond_the_end_of_the_file_is_named(few, run):
+    labels, write = few
+    code, _, warnings, _ = run(write(labels), "--label-delay", "60d")
+    assert code == 0
+    assert any("with a delay of 60 days (--label-delay): the run learned from no label" in one for one in warnings)
+    assert not any("learned from no label" in one for one in run(write(labels))[2])
+
+
+def test_days_that_the_model_was_trained_on_are_named(few, run, models):
+    labels, write = few
+    file = write(labels)
+    model = artifact.read(artifact.find_folder(models))
+
+    def warned(begin, end):
+        changed = model.manifest.training | {"from": begin, "to": end}
+        loaded = msgspec.structs.replace(model, manifest=msgspec.structs.replace(model.manifest, training=changed))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(OnnxForest, "load", lambda _: OnnxForest(loaded))
+            return [one for one in run(file)[2] if "the model was trained on payments from" in one]
+
+    (said,) = warned("2024-01-10T00:00:00.000Z", "2024-02-01T00:00:00.000Z")
+    assert "the figures are too good: measure days after them, with --from" in said
+    assert warned("2023-12-01T00:00:00.000Z", "2024-01-01T00:00:00.000Z") == []

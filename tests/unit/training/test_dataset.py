@@ -73,6 +73,27 @@ def test_the_error_of_too_few_frauds_says_what_to_do():
     assert "--train-from/--train-to" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"is_fraud": None}, "no row has a label"),
+        ({"is_fraud": False}, "the file has 90 labels, and none says fraud: check the column of the label"),
+        ({"labelled_at": MONDAY + 99 * DAY}, "30 more became known later than --label-delay after its end"),
+    ],
+)
+def test_the_error_of_too_few_frauds_says_what_is_missing(change, said):
+    with pytest.raises(ConfigurationError, match="has 0 known frauds in 90 transactions") as caught:
+        collect(
+            [changed(event, **change) for event in hourly_history(90)], TrainingWindow(MONDAY, MONDAY + 90 * HOUR, DAY)
+        )
+    assert said in str(caught.value)
+
+
+def test_the_error_of_a_window_without_payments_says_so():
+    with pytest.raises(ConfigurationError, match="no payment is in it: shorten --label-delay"):
+        collect(hourly_history(90), TrainingWindow(MONDAY - DAY, MONDAY, DAY))
+
+
 @pytest.mark.parametrize("fraud_comes_first", [True, False])
 @pytest.mark.parametrize("moved", [0, 1])
 def test_of_contradicting_labels_of_a_repeated_transaction_the_later_counts_and_of_equal_ones_fraud(

@@ -17,7 +17,14 @@ from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.dataset import Examples
 from fraud_service.training.fit import CANDIDATE_PARAMETERS
-from fraud_service.training.refit import HOLDOUT_MS, MAX_AGE_MS, LabelledWindow, evaluate_challenger, shortage
+from fraud_service.training.refit import (
+    HOLDOUT_MS,
+    MAX_AGE_MS,
+    LabelledWindow,
+    evaluate_challenger,
+    max_trees,
+    shortage,
+)
 
 DAYS = 40
 
@@ -75,6 +82,9 @@ def test_a_better_challenger_is_promoted_and_its_manifest_has_the_comparison():
 def test_an_equally_good_champion_stays():
     outcome, promoted = evaluate_challenger(world(), PerfectModel(), MONDAY, "a topic")
     assert promoted is outcome.promoted is None
+    steps: list[int] = []
+    evaluate_challenger(world(), PerfectModel(), MONDAY, "a topic", progress=steps.append)
+    assert sum(steps) == max_trees()
     assert outcome.champion == 1.0
 
 
@@ -92,7 +102,10 @@ def test_after_a_drift_the_challenger_of_the_short_span_is_chosen():
 
 
 def test_the_same_labels_give_the_same_model():
-    first, second = (evaluate_challenger(world(), UselessModel(), MONDAY, "a topic")[1] for _ in range(2))
+    steps: list[int] = []
+    first = evaluate_challenger(world(), UselessModel(), MONDAY, "a topic", progress=steps.append)[1]
+    second = evaluate_challenger(world(), UselessModel(), MONDAY, "a topic")[1]
+    assert sum(steps) == max_trees()
     assert artifact.pack(first) == artifact.pack(second)
 
 

@@ -72,6 +72,8 @@ def test_the_page_has_the_figures_of_a_backtest_and_the_changes(log, compared):
     assert re.search(r"<td>[\d,]+\.\d\d EUR</td>", page)
     assert not re.search(r"<td>\d{2,}\.\d{4}</td>", page)
     assert "CP@100" in page
+    assert re.search(r'<p class="answer">(Caught|Raised) [^<]+alerts a day', page)
+    assert '<tr class="set"><td>0.05</td>' in page
     assert "<script" not in page
 
 
@@ -92,11 +94,11 @@ def test_value_and_bothered_cards_are_counted_on_known_labels():
     truth = {("a", "1"): True, ("b", "2"): False, ("b", "3"): False, ("c", "4"): True, ("d", "5"): False}
     figures = summarise(rows, Truth({}, truth), {}, 0)
     gained, lost = figures.all.gained, figures.all.lost
-    assert (gained.alerts, gained.frauds, gained.value, gained.cards_bothered, gained.unlabelled) == (4, 1, 10.0, 1, 1)
-    assert (lost.alerts, lost.frauds, lost.value, lost.cards_bothered) == (1, 1, 2000.0, 0)
-    assert (figures.frauds, figures.value, figures.labelled) == (2, 2010.0, 5)
+    assert (gained.alerts, gained.frauds, gained.cards_bothered, gained.unlabelled) == (4, 1, 1, 1)
+    assert (lost.alerts, lost.frauds, lost.cards_bothered) == (1, 1, 0)
+    assert (gained.value, lost.value, figures.value) == ({"EUR": 10.0}, {"EUR": 2000.0}, {"EUR": 2010.0})
+    assert (figures.frauds, figures.labelled) == (2, 5)
     assert set(figures.by_reason) == {"A"}
-    assert figures.currencies == ("EUR",)
 
 
 def test_amount_bands_come_in_the_order_of_amounts():
@@ -118,9 +120,11 @@ def test_an_example_of_one_payment_does_not_label_another_under_its_id():
     assert (truth.of(cheap), truth.of(dear)) == (False, True)
 
 
-def test_values_of_several_currencies_are_not_called_money_of_one(log, compared):
+def test_values_of_several_currencies_are_said_for_each(log, compared):
     found = compared(Policy(review=0.05))
-    figures = msgspec.structs.replace(found.figures, currencies=("EUR", "JPY"))
-    page = what_if.page(log.settings, msgspec.structs.replace(found, figures=figures))
-    assert "Values add up EUR, JPY without conversion." in page
-    assert " EUR</td>" not in page
+    rows = [row._replace(currency="JPY") if n % 16 else row for n, row in enumerate(found.rows)]
+    figures = summarise(rows, found.truth, {}, 0)
+    assert set(figures.value) == {"EUR", "JPY"}
+    page = what_if.page(log.settings, msgspec.structs.replace(found, rows=rows, figures=figures))
+    assert re.search(r"<td>[\d,]+\.\d\d EUR, [\d,]+ JPY</td>", page)
+    assert "<th>value JPY</th>" in page
