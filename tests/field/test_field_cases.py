@@ -6,24 +6,32 @@ The folders lie beside the repository, not in it. A folder without a case here f
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.field_cases import DAY_2, MODEL, assert_refused, backtest, case, needs_field
+from support.field_cases import DAY_2, FIELD, MODEL, assert_refused, backtest, case, needs_field
 from support.loop import looped
 
 from fraud_service.domain.records import decode_score
 from fraud_service.training.history import History
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 INTEGER_IDS = "ids_int.csv", "ids_float.csv", "ids_float_nan.parquet"
 
 pytestmark = needs_field
+
+
+def test_every_folder_has_a_case():
+    folders = {path.name for path in FIELD.iterdir() if path.is_dir() and path.name[:1] not in "._"}
+    cases = {
+        name
+        for file in Path(__file__).parent.glob("test_*.py")
+        for name in re.findall(r'^@case\("(.+)"\)', file.read_text(), re.MULTILINE)
+    }
+    assert folders - cases == set(), "a new folder needs a case"
 
 
 @pytest.fixture
@@ -288,6 +296,16 @@ def test_line_breaks_in_quotes_are_read_whatever_the_size_of_the_file(folder, ro
     for file, count in ((large, 12 * 59), (generated / "quoted_newline.csv", 59)):
         assert len(rows_of(file, "--to", DAY_2, "--no-online")) == count
         assert next(iter(History.open(file))).transaction.merchant_id == "Shop m07 Lane 5"
+
+
+@case("10-no-label-column")
+def test_a_file_without_a_label_column_names_the_column_that_may_be_it(folder, command, tmp_path, generated):
+    file = folder / "no_label.csv"
+    assert_refused(command("train", file, "--out", tmp_path / "m"), file, "Class", "--map Class=")
+    tested = backtest(command, file)
+    assert "--map Class=" in tested.stderr
+    file = generated / "no_label_column.csv"
+    assert_refused(command("train", file, "--out", tmp_path / "m"), file, "label")
 
 
 @case("24-parquet-shapes")

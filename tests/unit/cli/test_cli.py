@@ -580,6 +580,7 @@ def test_training_ends_with_its_answer_and_the_next_command(run, tmp_path, monke
         monkeypatch.setitem(choice, "n_estimators", 10)
     world, out = tmp_path / "a world.parquet", tmp_path / "model"
     run("simulate", world, "--cards", 150, "--merchants", 80, "--days", 36)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # progress bars are for terminals
     code, said, progress = run("train", world, "--out", out, "--train-to", "2024-02-01")
     trained, judged, following = said.splitlines()
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))

@@ -61,5 +61,5 @@ def test_each_data_set_has_a_command():
 @pytest.mark.parametrize("command", OF_SETS, ids=lambda command: command[3])
 def test_the_command_of_a_data_set_works(run, tmp_path, command):
     write_set(command[3], tmp_path)
-    found = json.loads(run(command).splitlines()[-1])
+    found = json.loads(run([*command, "--json", "-"]))["run"]
     assert found["transactions"] == (380 if command[3] == "tabformer" else 400)
