@@ -108,9 +108,9 @@ class FileOptions:
         check_card_data = _card_data_check(file, self.tokenized or [])
         rejects = settings.load().reject_unknown_entry_modes
 
-        def check(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-            table = check_card_data(table, columns)
-            if warning := check_entry_modes(file, table, columns, rejects=rejects):
+        def check(table: pa.Table, columns: Mapping[str, str], where: Callable[[int], str]) -> pa.Table:
+            table = check_card_data(table, columns, where)
+            if warning := check_entry_modes(table, columns, where, rejects=rejects):
                 say(warning, err=True)
             return table
 

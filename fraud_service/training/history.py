@@ -6,6 +6,7 @@ and not an hour later. Arrow converts and sorts the columns; iteration turns row
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from fraud_service.domain.codec import LATEST
@@ -20,7 +21,7 @@ from fraud_service.training.history_times import explain_future, utc_offsets
 from fraud_service.training.mapping import FileMapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from fraud_service.training.history_columns import Columns
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 ROWS_PER_BATCH: Final = 32_768
 ID_DIGITS: Final = 9
 MAX_LABEL_DELAY_MS: Final = 540 * DAY  # the longest time that card schemes allow for a chargeback
+
+
+Check = Callable[["pa.Table", "Mapping[str, str]", "Callable[[int], str]"], "pa.Table"]
 
 
 class History:
@@ -48,17 +52,17 @@ class History:
         start: int | None = None,
         end: int | None = None,
         *,
-        check: Callable[[pa.Table, Mapping[str, str]], pa.Table] = lambda table, _: table,
+        check: Check = lambda table, _, __: table,
         skips: bool = False,
         latest: int = LATEST,
     ) -> History:
         """Read, check and sort a file; keep the transactions with ``start <= timestamp < end``, epoch milliseconds.
 
         A column with the name of a field needs no entry in `mapping`; other columns are ignored. A constant takes
-        precedence over the column with its name. `check` takes the table of all rows and the name of the column of
-        each field; it returns the table to use, or raises. With `skips`, invalid rows are left out, and `skipped` has
-        them; `InvalidFile` is raised if they are more than half. A payment after `latest`, epoch milliseconds, is
-        invalid, unless `end` leaves it out.
+        precedence over the column with its name. `check` takes the table of all rows, the name of the column of each
+        field, and a function that names the row of a position; it returns the table to use, or raises. With `skips`,
+        invalid rows are left out, and `skipped` has them; `InvalidFile` is raised if they are more than half. A payment
+        after `latest`, epoch milliseconds, is invalid, unless `end` leaves it out.
 
         Raises `ConfigurationError` for a file, column, option or row that is invalid. The error names row and column,
         never the value: it may be card data.
@@ -71,7 +75,7 @@ class History:
         newest = LATEST if end is not None and end <= latest else latest
         table = convert_fields(path, rows.table, chosen, mapping, faults, newest)
         names = {field: joined_names(columns) for field, columns in chosen.items()}
-        table = faults.without(check(table, names))
+        table = faults.without(check(table, names, faults.where))
         first, last = FIRST_EVENT if start is None else start, LATEST if end is None else end - 1
         table = table.filter(between(table["timestamp"], first, last)).combine_chunks()  # whole columns sort faster
         return cls(table.sort_by([("timestamp", "ascending"), ("transaction_id", "ascending")]), faults.skipped())

@@ -15,7 +15,7 @@ from fraud_service.security.tokens import Tokenizer
 from fraud_service.training.history_arrow import pa, pc, types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from fraud_service.training.history import History
 
@@ -36,8 +36,8 @@ class CardDataCheck(msgspec.Struct, frozen=True):
     tokenized: frozenset[str] = frozenset()
     tokenizer: Tokenizer | None = None
 
-    def __call__(self, table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-        """Check a table whose rows are those of the file; `columns` maps its fields to the columns of the file.
+    def __call__(self, table: pa.Table, columns: Mapping[str, str], where: Callable[[int], str]) -> pa.Table:
+        """Check a table; `columns` maps its fields to the columns of the file, `where` names the row of a position.
 
         Raises `ConfigurationError`, which names row and column, and never the value.
         """
@@ -55,7 +55,7 @@ class CardDataCheck(msgspec.Struct, frozen=True):
             if column in self.tokenized:
                 values = self._tokens(field, values)
                 table = table.set_column(table.column_names.index(field), field, values)
-            self._check(field, column, values)
+            self._check(field, column, values, where)
         return table
 
     def _tokens(self, field: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -70,22 +70,22 @@ class CardDataCheck(msgspec.Struct, frozen=True):
             return tokenizer.card_token(value.encode(), tokenizer.active).decode()
         return replace_card_numbers(value.encode(), lambda digits: tokenizer.token(digits, tokenizer.active)).decode()
 
-    def _check(self, field: str, column: str | None, values: pa.ChunkedArray) -> None:
+    def _check(self, field: str, column: str | None, values: pa.ChunkedArray, where: Callable[[int], str]) -> None:
         found = dict(find_card_values(field, values))
         secrets = [value for value, kind in found.items() if kind is DeadLetterReason.SENSITIVE_DATA]
         if not secrets and not (found and self.rejects_numbers):
             return
         is_bad = pc.is_in(values, pa.array(secrets or list(found), pa.string()))
-        row, count = pc.index(is_bad, value=True).as_py() + 1, pc.sum(is_bad).as_py()
-        where = f"`--set {field}`" if column is None else f"{self.path}, row {row}, column `{column}`"
+        row, count = pc.index(is_bad, value=True).as_py(), pc.sum(is_bad).as_py()
+        place = f"`--set {field}`" if column is None else f"{where(row)}, column `{column}`"
         share = f"in {count:,} of {len(values):,} rows ({count / len(values):.1%})"
         if secrets:
             raise ConfigurationError(
-                f"{where}: sensitive authentication data (security code, PIN or track data), {share}. No one may "
+                f"{place}: sensitive authentication data (security code, PIN or track data), {share}. No one may "
                 "store it: remove it from the file"
             )
         raise ConfigurationError(
-            f"{where}: what seems to be a card number, {share}. The scorers would make these transactions dead "
+            f"{place}: what seems to be a card number, {share}. The scorers would make these transactions dead "
             f"letters. If they are card numbers, replace them by tokens: --tokenize {column or 'COLUMN'}, with the key "
             "in FRAUD_TOKENIZER_KEY_DIR. If they are other long numbers, set FRAUD_REJECT_PAN=false, here and for "
             "scorers and learner"
@@ -106,7 +106,9 @@ def find_card_values(field: str, values: pa.ChunkedArray) -> Iterator[tuple[str,
                 yield value, kind
 
 
-def check_entry_modes(path: Path, table: pa.Table, columns: Mapping[str, str], *, rejects: bool) -> str | None:
+def check_entry_modes(
+    table: pa.Table, columns: Mapping[str, str], where: Callable[[int], str], *, rejects: bool
+) -> str | None:
     """Return a warning if entry modes have no known meaning.
 
     With `rejects`, raise `ConfigurationError` instead, as scorers would make these transactions dead letters.
@@ -114,10 +116,10 @@ def check_entry_modes(path: Path, table: pa.Table, columns: Mapping[str, str], *
     is_bad = unknown_entry_modes(table)
     if is_bad is None:
         return None
-    row, count, column = pc.index(is_bad, value=True).as_py() + 1, pc.sum(is_bad).as_py(), columns.get("entry_mode")
-    where = "`--set entry_mode`" if column is None else f"{path}, row {row}, column `{column}`"
+    row, count, column = pc.index(is_bad, value=True).as_py(), pc.sum(is_bad).as_py(), columns.get("entry_mode")
+    place = "`--set entry_mode`" if column is None else f"{where(row)}, column `{column}`"
     complaint = (
-        f"{where}: an entry mode without a known meaning, in {count:,} of {len(is_bad):,} rows. Known are {KNOWN}"
+        f"{place}: an entry mode without a known meaning, in {count:,} of {len(is_bad):,} rows. Known are {KNOWN}"
     )
     if rejects:
         raise ConfigurationError(f"{complaint}. To count others as absent, set FRAUD_REJECT_UNKNOWN_ENTRY_MODES=false")

@@ -39,13 +39,17 @@ class Faults:
         """The number of each row in the file."""
         return self._rows.numbers()
 
+    def where(self, position: int) -> str:
+        """Name the file, or the part of a folder, and the row at a position of the table."""
+        return self._rows.where(self.numbers[position].as_py())
+
     def add(self, columns: str, bad: pa.ChunkedArray, explain: Callable[[int], str]) -> None:
         """Report the rows of a mask. `explain` says what is wrong at a position, and never quotes the value."""
         count = pc.sum(bad).as_py() or 0
         if not count:
             return
         first = pc.index(bad, value=True).as_py()
-        said = f"{self._rows.where(self.numbers[first].as_py())}, column `{columns}`: {explain(first)}"
+        said = f"{self.where(first)}, column `{columns}`: {explain(first)}"
         share, are_most = f"{count:,} of {len(bad):,} rows", 2 * count > self._total
         if not self._skips:
             advice = "" if are_most else "; --skip-invalid leaves such rows out"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fraud_service.domain.countries import one_spelling
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import ABSENT, LOST_DIGITS, MAX_AMOUNT, MAX_OFFSET_MIN
+from fraud_service.domain.events import ABSENT, LOST_DIGITS, MAX_AMOUNT, MAX_OFFSET_MIN, TEXT_FIELDS
 from fraud_service.domain.text import HIDDEN, SURROGATES
 from fraud_service.training.history_arrow import pa, pc, types
 from fraud_service.training.history_rows import whole_numbers
@@ -96,7 +96,7 @@ def convert(name: str, columns: Mapping[str, pa.ChunkedArray], form: Form, fault
 def plain_values(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     """Return the values of a field as its conversion takes them."""
     absent = FIELDS[name].absent if name in FIELDS else ABSENT
-    return _joined(name, [_plain(values, absent) for values in columns])
+    return _joined(name, [_plain(values, absent, is_text=name in TEXT_FIELDS) for values in columns])
 
 
 def joined_names(columns: Iterable[str]) -> str:
@@ -132,8 +132,8 @@ def _joined(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     return _where(pc.match_substring_regex(joined, "[^-]"), joined)
 
 
-def _plain(column: pa.ChunkedArray, absent: frozenset[str]) -> pa.ChunkedArray:
-    """Reduce equivalent types to one, and what stands for a missing value to null.
+def _plain(column: pa.ChunkedArray, absent: frozenset[str], *, is_text: bool) -> pa.ChunkedArray:
+    """Reduce equivalent types to one, and what stands for a missing value to null. Decimals of ids and texts stay.
 
     Decimals and single precision become what their text says: `51.80` is 51.8, and not the nearest single.
     """
@@ -142,7 +142,7 @@ def _plain(column: pa.ChunkedArray, absent: frozenset[str]) -> pa.ChunkedArray:
     if _is_text(column.type):
         column = column.cast(pa.string())
         return _where(pc.invert(pc.is_in(column, pa.array(sorted(absent)))), column)
-    if types.is_decimal(column.type):
+    if types.is_decimal(column.type) and not is_text:
         return whole_numbers(column.cast(pa.string()))
     if types.is_floating(column.type):
         if not types.is_float64(column.type):
@@ -169,6 +169,9 @@ def _is_number(column: pa.ChunkedArray) -> bool:
 
 def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert numbers to integers; fractions become null."""
+    if types.is_decimal(column.type):
+        text = pc.replace_substring_regex(column.cast(pa.string()), r"\.0+$", "")
+        return _where(pc.match_substring_regex(text, "^-?[0-9]+$"), text)
     if types.is_floating(column.type):
         whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), EXACT_IN_A_FLOAT))
         return _where(whole, column).cast(pa.int64())
@@ -180,7 +183,7 @@ HIDDEN_CHARACTERS: Final = "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first,
 
 def _text(pattern: str) -> Convert:
     def convert(column: pa.ChunkedArray, _: Form) -> pa.ChunkedArray:
-        if not (types.is_string(column.type) or _is_number(column)):
+        if not (types.is_string(column.type) or types.is_decimal(column.type) or _is_number(column)):
             return pa.nulls(len(column), pa.string())
         # Pandas turns integers into floats to make room for NaN.
         text = _whole(column).cast(pa.string())

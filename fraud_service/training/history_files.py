@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +17,6 @@ from fraud_service.training.history_text import open_bytes, undecodable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from fraud_service.training.mapping import FileMapping
 
@@ -89,10 +89,11 @@ def _open_parquet(path: Path) -> Source:
             table = parquet.read_table(path, columns=names)
         except (pa.ArrowException, OSError) as error:
             raise ConfigurationError(f"{path}: damaged, or parts with different columns") from error
-        return Rows(table, [Part(path, len(table), {})])
+        return Rows(table, [Part(Path(one.path), one.metadata.num_rows, {}) for one in whole.fragments])
 
     try:
-        return Source(parquet.ParquetDataset(path).schema.names, read)
+        whole = parquet.ParquetDataset(path)
+        return Source(whole.schema.names, read)
     except (pa.ArrowException, OSError) as error:
         raise ConfigurationError(f"{path}: not a Parquet file, or damaged") from error
 

@@ -67,7 +67,7 @@ def read_labels(
         fields = {name: column for name, column in mapping.fields.items() if name not in {"label", "is_fraud"}}
         mapping = msgspec.structs.replace(mapping, constants=constants, fields=fields)
     table, columns, faults = _columns(path, mapping, skips=skips)
-    table = faults.without(check(table, columns).append_column(ROW, faults.numbers))
+    table = faults.without(check(table, columns, faults.where).append_column(ROW, faults.numbers))
     count = table.num_rows
     if not count:
         raise ConfigurationError(f"{path}: it has no rows")

@@ -141,7 +141,7 @@ def verify(
     progress: Callable[[int], None] = lambda _: None,
     kept: ResumeFolder = ResumeFolder(),  # noqa: B008 - frozen
 ) -> ReplayResult:
-    """Recompute every decision of the plan; `progress` receives the number of further pairs."""
+    """Recompute every decision of the plan; `progress` receives the number of further scores."""
     parts = run_in_processes(_verify, [(settings, share, kept) for share in split_plan(asked)], progress)
     counts: Counter[str] = Counter()
     for part in parts:
@@ -261,7 +261,7 @@ def pairs(
 ) -> Iterator[Pair]:
     """Read inputs and scores of one partition side by side, from an earlier checkpoint on if one is given.
 
-    `count` is called for each pair.
+    `count` is called for each score.
     """
     inputs, scores = asked.inputs[partition], asked.scores[partition]
     is_truncated = inputs.begin > 0 and earlier is None
@@ -270,5 +270,6 @@ def pairs(
     with log_reader.open_reader(settings) as left, log_reader.open_reader(settings) as right:
         accepted = log_reader.read_accepted(left, settings, "transactions", [partition], inputs)
         for one in pair(accepted, right.read(settings.topics.scores, partition, *scores), is_truncated=is_truncated):
-            count()
+            if one.score is not None:
+                count()
             yield one

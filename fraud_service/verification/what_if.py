@@ -51,7 +51,7 @@ class WhatIfResult(msgspec.Struct, frozen=True):
 def compare(
     settings: Settings, asked: replay.Plan, candidate: Candidate, progress: Callable[[int], None] = lambda _: None
 ) -> WhatIfResult:
-    """Decide every transaction of the log with a candidate; `progress` receives the number of further pairs."""
+    """Decide every transaction of the log with a candidate; `progress` receives the number of further scores."""
     parts = run_in_processes(_compare, [(settings, share, candidate) for share in replay.split_plan(asked)], progress)
     rows = [row for part, _ in parts for row in part]
     rows.sort(key=lambda row: (row.timestamp, row.card_id, row.transaction_id))  # equal rows keep their order

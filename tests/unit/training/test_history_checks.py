@@ -6,6 +6,7 @@ import json
 
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from support.card_numbers import is_card_number
 
 from fraud_service.domain.errors import ConfigurationError
@@ -112,19 +113,48 @@ def entry_modes(*values):
     return pa.table({"entry_mode": pa.chunked_array([pa.array(values, pa.string())])})
 
 
+def row_of(file):
+    return lambda position: f"{file}, row {position + 1}"
+
+
 def test_unknown_entry_modes_of_a_file_are_named_with_row_column_and_count(tmp_path):
     file, table = tmp_path / "past.csv", entry_modes("E-Commerce", None, "pigeon", "81", "owl", "pigeon")
-    warning = check_entry_modes(file, table, {"entry_mode": "pos"}, rejects=False)
+    warning = check_entry_modes(table, {"entry_mode": "pos"}, row_of(file), rejects=False)
     assert warning.startswith(f"{file}, row 3, column `pos`: an entry mode without a known meaning, in 3 of 6 rows. ")
     assert "pigeon" not in warning
     with pytest.raises(ConfigurationError, match=r"row 3, column `pos`.*FRAUD_REJECT_UNKNOWN_ENTRY_MODES=false"):
-        check_entry_modes(file, table, {"entry_mode": "pos"}, rejects=True)
+        check_entry_modes(table, {"entry_mode": "pos"}, row_of(file), rejects=True)
     with pytest.raises(ConfigurationError, match=r"^`--set entry_mode`: "):
-        check_entry_modes(file, entry_modes("owl"), {}, rejects=True)
+        check_entry_modes(entry_modes("owl"), {}, row_of(file), rejects=True)
 
 
 @pytest.mark.parametrize(
     "table", [entry_modes("E-Commerce", "81", "", None), entry_modes(), pa.table({"amount": [1.0]})]
 )
 def test_a_file_without_unknown_entry_modes_has_no_warning(tmp_path, table):
-    assert check_entry_modes(tmp_path, table, {"entry_mode": "entry_mode"}, rejects=True) is None
+    assert check_entry_modes(table, {"entry_mode": "entry_mode"}, row_of(tmp_path), rejects=True) is None
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_card_data_in_a_folder_is_named_with_its_part_and_the_row_there(tmp_path, suffix):
+    for part in range(3):
+        rows = [{"transaction_id": f"t{part}-{n}"} | ROW for n in range(2)]
+        rows[1]["merchant_id"] = PAN if part == 1 else "m1"
+        path = tmp_path / f"part-{part}{suffix}"
+        if suffix == ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            parquet.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(
+        ConfigurationError, match=rf"^{tmp_path}/part-1{suffix}, row 2, column `merchant_id`: .* 1 of 6"
+    ):
+        History.open(tmp_path, check=CardDataCheck(tmp_path))
+
+
+def test_the_row_of_card_data_counts_the_rows_that_are_left_out(tmp_path):
+    path = tmp_path / "past.jsonl"
+    rows = [json.dumps({"transaction_id": f"t{n}"} | ROW) for n in range(4)]
+    rows[3] = rows[3].replace("m1", PAN)
+    path.write_text("\n".join(["broken", *rows]))
+    with pytest.raises(ConfigurationError, match="row 5, column `merchant_id`"):
+        History.open(path, check=CardDataCheck(path), skips=True)

@@ -504,3 +504,13 @@ def test_labels_may_become_known_later_but_not_in_the_far_future(tmp_path):
     constants = {"label": "1", "labelled_at": MONDAY + 2 * year}
     with pytest.raises(ConfigurationError, match="row 1, column `--set labelled_at`: the label is of the far future"):
         History.open(saved(tmp_path, "csv", ROW), FileMapping(constants=constants), latest=MONDAY)
+
+
+@pytest.mark.parametrize("field", ["card_id", "transaction_id", "device_id"])
+@pytest.mark.parametrize("kind", [float, lambda number: Decimal(str(number)).quantize(Decimal("0.01"))])
+def test_an_id_is_a_whole_number_in_each_type(tmp_path, field, kind):
+    path = saved(tmp_path, "parquet", ROW | {field: kind(27)}, ROW | {field: kind(4)})
+    assert {getattr(event.transaction, field) for event in History.open(path)} == {"27", "4"}
+    path = saved(tmp_path, "parquet", ROW | {field: kind(27)}, ROW | {field: kind(28.5)})
+    with pytest.raises(ConfigurationError, match=rf"row 2, column `{field}`: .*nor an integer \(1 of 2 rows"):
+        History.open(path)

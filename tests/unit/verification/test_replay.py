@@ -325,3 +325,12 @@ def test_a_misplaced_transaction_is_one_finding_that_names_the_remedy(log):
     assert finding.transaction_id == "t-8"
     assert "but its card belongs to" in finding.detail
     assert "murmur2" in finding.detail
+
+
+def test_the_progress_of_a_replay_counts_each_score_once(log):
+    misplaced = moved(log, lambda entry: entry.offset % 2)
+    steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        misplaced.serve(patch)
+        replay.verify(misplaced.settings, replay.plan(misplaced.settings, WHOLE), steps.append)
+    assert sum(steps) == len(misplaced.on("scores"))
