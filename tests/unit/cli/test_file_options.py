@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - Typer reads the annotation
 
@@ -151,3 +152,17 @@ def test_without_the_option_an_invalid_row_stops_the_command_and_a_file_for_skip
     assert "--skipped other.csv: only --skip-invalid skips rows: add it" in str(
         count("--skipped", "other.csv").exception
     )
+
+
+def test_commands_accept_the_clock_skew_of_scorers_but_no_payment_of_the_future(tmp_path, monkeypatch):
+    monkeypatch.setenv("FRAUD_MAX_CLOCK_SKEW", "1h")
+    path = tmp_path / "past.csv"
+    for minutes in (30, 90):
+        moment = int(time.time() + minutes * 60) * 1000
+        path.write_text(
+            f"transaction_id,timestamp,card_id,merchant_id,amount,currency\nt1,{moment},c1,m1,5,EUR\n", encoding="utf-8"
+        )
+        if minutes < 60:
+            assert len(FileOptions().open(path)) == 1
+    with pytest.raises(ConfigurationError, match="row 1, column `timestamp`: the payment is in the future"):
+        FileOptions().open(path)
