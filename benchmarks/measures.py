@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 CACHE = Path(".cache/quality")
 COLUMNS = {"customer_id": "card_id", "terminal_id": "merchant_id"}
-MAPPING = FileMapping(fields={field: column for column, field in COLUMNS.items()}, constants={"currency": "EUR"})
+MAPPING = FileMapping(
+    fields={field: column for column, field in COLUMNS.items()}, constants={"currency": "EUR"}, time_zone="UTC"
+)
 FIRST_DAY = np.datetime64("2018-04-01")  # of every file
 DELAY = 7 * DAY
 FOLDS = [91, 98, 105, 112]

@@ -101,7 +101,10 @@ def main(data: Path) -> None:
         run(stream, data)
     if not (CACHE / "poisoned" / "hybrid.parquet").exists():
         (CACHE / "poisoned").mkdir(exist_ok=True)
-        mapping = [f"--map={column}={field}" for column, field in COLUMNS.items()] + ["--set=currency=EUR"]
+        mapping = [f"--map={column}={field}" for column, field in COLUMNS.items()] + [
+            "--set=currency=EUR",
+            "--time-zone=UTC",
+        ]
         outputs = [f"--from={date(97)}", f"--scores={CACHE / 'poisoned' / 'hybrid.parquet'}"]
         _command("backtest", str(poisoned(data)), *mapping, f"--models={CACHE / 'seed101' / 'model'}", *outputs)
     measured = {
@@ -126,7 +129,10 @@ def run(stream: Stream, data: Path) -> None:
     """Train, then backtest with and without a weekly re-fit, through the command line."""
     folder = CACHE / stream.name
     folder.mkdir(exist_ok=True)
-    mapping = [f"--map={column}={field}" for column, field in COLUMNS.items()] + ["--set=currency=EUR"]
+    mapping = [f"--map={column}={field}" for column, field in COLUMNS.items()] + [
+        "--set=currency=EUR",
+        "--time-zone=UTC",
+    ]
     (begin, end), (first, last) = stream.train, stream.reported
     if not (folder / "model" / "manifest.json").exists():
         window = [f"--train-from={date(begin)}", f"--train-to={date(end)}", f"--out={folder / 'model'}"]

@@ -82,6 +82,9 @@ def recover(
     with options.ProgressCounter("transactions") as counter:
         found = rebuild(there, lost, chosen, factories.learning_schedule(chosen), counter.set_total, counter.advance)
     say_json(msgspec.json.encode(found))
+    if not any(msgspec.structs.astuple(found)):
+        say(f"nothing was sent: {transactions} and {labels} have no records", err=True)
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -116,7 +119,8 @@ def erase(
 ) -> None:
     """Erase cards from the state of a stopped service. Topics keep their records until retention removes them.
 
-    As in: erase --card c-17 --card c-18 --yes, or erase --idle 400d
+    Exits 1 if there is no row of the cards that --card names. As in: erase --card c-17 --card c-18 --yes, or
+    erase --idle 400d
     """
     from fraud_service.admin import erase
 
@@ -246,7 +250,7 @@ def redrive(
 ) -> None:
     """Send dead letters to the topic they came from, each once. The key becomes the card_id.
 
-    Compares each letter with its source record. Exits 1 when a letter is forged. As in:
+    Compares each letter with its source record. Exits 1 when a letter is forged, or the options select none. As in:
     dead-letters redrive --reason missing_key --since 12h --yes
     """
     from fraud_service.admin.redrive import RedriveOptions, check_letters
@@ -258,10 +262,14 @@ def redrive(
     chosen = options.connect(bootstrap)
     how = RedriveOptions(value, unproved)
     checks = send(chosen, wanted, how) if yes else check_letters(chosen, find_dead_letters(chosen, wanted), how)
+    is_selection = wanted != _filter(None, None, None, None)
     counts = Counter(_say_check(check, is_dry=not yes) for check in checks)
     listed = ", ".join(f"{name}: {counts[name]}" for name in ("sent again", "left", "forged"))
-    say(listed if yes else "nothing was done: add --yes to do it")
-    if counts["forged"]:
+    if not counts:
+        say("there is no dead letter to send" + (" for these options" if is_selection else ""))
+    else:
+        say(listed if yes else "nothing was done: add --yes to do it")
+    if counts["forged"] or (not counts and is_selection):
         raise typer.Exit(1)
 
 

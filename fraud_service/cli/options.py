@@ -104,7 +104,7 @@ def date_ms(date: datetime | None) -> int | None:
 
 
 class ProgressCounter:
-    """A progress bar on stderr, if that is a terminal. A context manager.
+    """A progress bar on stderr, if that is a terminal and there is work to do. A context manager.
 
     A total of offsets includes transaction markers and gaps, which no reader counts. So the bar jumps to its end when
     the work is done.
@@ -113,7 +113,7 @@ class ProgressCounter:
     def __init__(self, description: str, total: int | None = None) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         console = Console(stderr=True)
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal or total == 0)
         self._task = self._bar.add_task(description, total=total)
         self._pending, self._due = 0, 0.0
 

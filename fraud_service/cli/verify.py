@@ -73,6 +73,8 @@ def verify(
         say(*map(str, (*report.notes, *report.findings)))
         listed = ", ".join(f"{number:,} {kind}" for kind, number in report.found.items())
         say(f"wrong: {listed}" if listed else "nothing is wrong")
+    if report.is_clean and not any(report.counts.values()):
+        say("nothing was checked: the topics have no records" + (" in this time" if since else ""), err=True)
     if not report.is_clean:
         raise typer.Exit(1)
 
@@ -97,7 +99,7 @@ def replay(
     ] = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Recompute every decision on the log and compare it byte for byte. Exits 1 when one differs.
+    """Recompute every decision on the log and compare it byte for byte. Exits 1 when one differs, or if there is none.
 
     With a what-if option, it prints instead what that model or threshold would have decided. Card profiles are always
     rebuilt from the first transaction on the topic, also with --from. It may run beside the live service.
@@ -114,13 +116,15 @@ def replay(
     asked = kept.plan(asked)
     with options.ProgressCounter("scores", sum(part.end - part.begin for part in asked.scores.values())) as counter:
         if is_what_if:
-            _compare(chosen, asked, (models, version), json_out, report, counter.advance)
+            decided = _compare(chosen, asked, (models, version), json_out, report, counter.advance)
+            _require_decisions(chosen, decided)
             return
         found = replay.verify(chosen, asked, counter.advance, kept)
     _write(json_out, found)
     _say_result(found)
     if found.differences:
         raise typer.Exit(1)
+    _require_decisions(chosen, sum(count for name, count in found.counts.items() if name != "out_of_range"))
 
 
 def _require_one_purpose(report: Path | None, resume: Path | None, *, is_what_if: bool) -> None:
@@ -128,6 +132,15 @@ def _require_one_purpose(report: Path | None, resume: Path | None, *, is_what_if
         raise ConfigurationError("--report: needs a what-if option: --models, --version or a threshold")
     if resume is not None and is_what_if:
         raise ConfigurationError("--resume: does not work with a what-if option: remove one of them")
+
+
+def _require_decisions(chosen: Settings, number: int) -> None:
+    if not number:
+        say(
+            f"nothing was replayed: {chosen.topics.scores} has no decision here; check --from, --to and --partitions",
+            err=True,
+        )
+        raise typer.Exit(1)
 
 
 def _say_result(found: ReplayResult) -> None:
@@ -147,7 +160,8 @@ def _compare(
     json_out: Path | None,
     report: Path | None,
     advance: Callable[[int], None],
-) -> None:
+) -> int:
+    """Print the answer, and return the number of compared decisions."""
     from fraud_service.config import factories
     from fraud_service.verification import what_if
 
@@ -158,6 +172,7 @@ def _compare(
         report.write_text(what_if.page(chosen, found), encoding="utf-8")
     figures = msgspec.to_builtins(found.figures)
     say_json(json.dumps({name: value for name, value in figures.items() if not name.startswith("by_")}))
+    return found.figures.all.transactions + found.figures.left_out
 
 
 def _write(path: Path | None, found: msgspec.Struct) -> None:
@@ -218,7 +233,10 @@ def state(
     if card is not None:
         say_json(to_json(time_travel.profile_at(chosen, card, moment)))
     elif merchant is not None:
-        say_json(to_json(time_travel.merchant_at(chosen, merchant, moment)))
+        figures = time_travel.merchant_at(chosen, merchant, moment)
+        say_json(to_json(figures))
+        if "risk" in figures and not figures["risk"]["days"]:
+            say(f"no label of merchant {merchant} had become known by then", err=True)
 
 
 def _time_range(start: datetime | None, end: datetime | None) -> TimeRange:
@@ -258,6 +276,8 @@ def list_snapshots(as_json: options.AsJson = False, bootstrap: options.Bootstrap
         for row in rows
     ]
     say_table(header, lines)
+    if not lines:
+        say("there is no snapshot: the learner publishes one when event time passes the end of a period", err=True)
 
 
 @snapshots_app.command()
@@ -288,5 +308,8 @@ def rebuild(
     with options.ProgressCounter("snapshots") as counter:
         proof = snapshots.rebuild(chosen, version, lambda _: counter.advance())
     say_json(to_json(proof))
+    if not proof.rebuilt:
+        say("nothing was rebuilt: there is no snapshot", err=True)
+        raise typer.Exit(1)
     if proof.differing or proof.not_rebuilt or proof.rejected:
         raise typer.Exit(1)

@@ -233,6 +233,49 @@ def test_without_a_terminal_no_progress_bar_is_printed(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_no_progress_bar_is_shown_for_no_work(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr("fraud_service.cli.options.Console", lambda **_: Console(file=shown, force_terminal=True))
+    with ProgressCounter("trees", 0):
+        pass
+    assert shown.getvalue() == ""
+
+
+NO_PLAN = {f"{VERIFICATION}.replay.plan": Plan("s", TimeRange(), {}, {})}
+
+
+@pytest.mark.parametrize(
+    ("command", "answers", "code", "sentence"),
+    [
+        ("verify", {f"{VERIFICATION}.verify.verify": Report({}, {}, (), ())}, 0, "nothing was checked"),
+        ("verify --since 1h", {f"{VERIFICATION}.verify.verify": Report({}, {}, (), ())}, 0, "in this time"),
+        (
+            "replay --from 2030-01-01",
+            NO_PLAN | {f"{VERIFICATION}.replay.verify": ReplayResult({"out_of_range": 3}, [], [], [])},
+            1,
+            "nothing was replayed",
+        ),
+        ("replay", NO_PLAN | {f"{VERIFICATION}.replay.verify": ReplayResult({"identical": 3}, [], [], [])}, 0, ""),
+        ("snapshots list", {LISTED: []}, 0, "there is no snapshot"),
+        ("dead-letters list", {LOOK: []}, 0, "0 dead letters"),
+        ("dead-letters redrive", {LOOK: []}, 0, "there is no dead letter to send"),
+        ("dead-letters redrive --reason missing_key", {LOOK: []}, 1, "no dead letter to send for these options"),
+    ],
+)
+def test_a_command_that_finds_nothing_says_so(monkeypatch, capsys, command, answers, code, sentence):
+    monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: Settings(allow_unsigned=True))
+    monkeypatch.setattr("fraud_service.kafka.clients.require_connection", lambda _: None)
+    for name, answer in answers.items():
+        monkeypatch.setattr(name, lambda *_, answer=answer, **__: answer)
+    monkeypatch.setattr(sys, "argv", ["fraud-service", *command.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code or 0) == code
+    captured = capsys.readouterr()
+    assert sentence in captured.out + captured.err
+    assert "add --yes" not in captured.out
+
+
 def test_no_message_names_a_class():
     for path in PACKAGE.rglob("*.py"):
         for text in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.JoinedStr)):
