@@ -89,7 +89,7 @@ def feature_page() -> str:
             ),
         ),
         _local_time(),
-        _table(("country", "zone", "not used"), _zones()),
+        _table(("country", "zone", "other zones, not used"), _zones()),
         "## Profile of a card",
         "A profile has a bounded size:",
         _table(
@@ -168,7 +168,7 @@ def _local_time() -> str:
     The score has the offset that was used, in `utc_offset_min`; it leaves out 0. `replay` takes it from there. The
     rules of zones are those of the package `tzdata` {version("tzdata")}, not those of the machine.
 
-    Most countries have one zone. Of the others, every payment takes the zone of most people:
+    Most countries have one zone. In the others, every payment has the zone in which most people live:
     """)
 
 

@@ -82,7 +82,7 @@ def main() -> None:
         if reason is None:
             log.exception("unexpected_error")
         else:
-            say(f"Kafka did not do what was asked: {reason}. Check the brokers, and the rights of this user", err=True)
+            say(f"Kafka reported an error: {reason}. Check the brokers, and the rights of this user", err=True)
         sys.exit(1)
 
 

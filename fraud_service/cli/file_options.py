@@ -63,13 +63,14 @@ class FileOptions:
         _option("--delimiter", "Delimiter of a CSV file: a character or tab. By default, detected.", "CHAR"),
     ] = None
     quote: Annotated[
-        str | None, _option("--quote", "Sign around values of a CSV file. By default, a double quote.", "CHAR")
+        str | None, _option("--quote", "Quote character of a CSV file. By default, a double quote.", "CHAR")
     ] = None
     decimal: Annotated[
         str | None, _option("--decimal", "Decimal sign of a CSV file: a point or a comma. By default, a point.", ".|,")
     ] = None
     encoding: Annotated[
-        str | None, _option("--encoding", "Encoding of a text file, as latin-1 or cp1252. By default, utf-8.", "NAME")
+        str | None,
+        _option("--encoding", "Encoding of a text file, such as latin-1 or cp1252. By default, utf-8.", "NAME"),
     ] = None
     fraud_values: Annotated[
         list[str] | None,
@@ -81,7 +82,7 @@ class FileOptions:
     ] = None
     time_origin: Annotated[
         str | None,
-        _option("--time-origin", "What numbers count from, as 2026-01-31T00:00:00Z. By default, 1970.", "TIME"),
+        _option("--time-origin", "Start of times that are numbers, as 2026-01-31T00:00:00Z. By default, 1970.", "TIME"),
     ] = None
     time_format: Annotated[
         str | None, _option("--time-format", "Format of times that are text, as '%d.%m.%Y %H:%M'.", "FORMAT")
@@ -91,7 +92,7 @@ class FileOptions:
     ] = None
 
     skip_invalid: Annotated[
-        bool, _option("--skip-invalid", "Leave out rows that are invalid, and save them. Refused if most are.")
+        bool, _option("--skip-invalid", "Leave out and save invalid rows. Fails if most rows are invalid.")
     ] = False
     skipped: Annotated[
         Path | None, _option("--skipped", "Save skipped rows to this file. By default, FILE.skipped.csv here.", "FILE")

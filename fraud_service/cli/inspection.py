@@ -35,7 +35,7 @@ def inspect_file(
     file: Annotated[Path, typer.Argument(help="File with transactions: .parquet, .csv or .jsonl.")],
     reading: FileOptions,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the mapping to this .toml file.")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Look at so many rows, from the first.")] = ROWS,
+    rows: Annotated[int, typer.Option(min=1, help="Number of rows to read, from the first.")] = ROWS,
     as_json: options.AsJson = False,
 ) -> None:
     """Propose how to read a file: its mapping, some transactions, and what is doubtful.
@@ -78,7 +78,7 @@ def _text(found: Inspection, toml: str, save: Path | None, known: str | None) ->
     yield from _list("Refused rows", [_refusal(one) for one in found.refused])
     yield from _list("Card data", [_card_data(one) for one in found.card_data])
     yield from _list(
-        "Columns that would tell the label (not used)", [f"`{n}`: {why}" for n, why in found.leaks.items()]
+        "Columns that would reveal the label (not used)", [f"`{n}`: {why}" for n, why in found.leaks.items()]
     )
     other = [f"`{name}`" if name else "one without a name" for name in found.unused if name not in found.leaks]
     yield from _list("Other columns that are not used", [", ".join(other)] if other else [])
@@ -125,7 +125,7 @@ def _refusal(one: Refusal) -> str:
 
 def _card_data(one: CardDataColumn) -> str:
     if one.kind != CARD_NUMBER:
-        return f"`{one.column}`: authentication data in {count_of(one.rows, 'row')}. No one may store it: remove it"
+        return f"`{one.column}`: authentication data in {count_of(one.rows, 'row')}. Card rules forbid it: remove it"
     tokenize = f"--tokenize {shlex.quote(one.column)}"
     if one.is_long_number:
         return (

@@ -75,7 +75,7 @@ def demo(
     rate: Annotated[float, typer.Option(min=10, help="Transactions a second, about.")] = 400,
     days: Annotated[int, typer.Option(min=10, help="Days of event time that pass during the demo.")] = 30,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Then leave broker, scorer and learner running until Ctrl-C, to look around.")
+        bool, typer.Option("--keep", help="Afterwards, leave broker, scorer and learner running until Ctrl-C.")
     ] = False,
 ) -> None:
     """Run scorer and learner on simulated transactions for a minute, then remove everything.

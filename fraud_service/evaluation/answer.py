@@ -100,7 +100,7 @@ def _thresholds(figures: Figures) -> AnswerTable:
     currencies = list(figures.thresholds[0].money)
     values = [f"value {name}" for name in currencies] if len(currencies) > 1 else ["value"]
     meaning = (
-        "Each row says what alerts from this score on would catch: the share of frauds (recall), the share of alerts "
+        "Each row says what alerts at this threshold would catch: the share of frauds (recall), the share of alerts "
         "that are right (precision), the share of the fraud amount (value), and how many cards with a false alert "
         "(customers bothered). The thresholds that are set are marked."
     )

@@ -43,7 +43,7 @@ REQUEST_TIMEOUT_S: Final = 30.0
 PROBE_TIMEOUT_S: Final = 5.0  # short, because the client repeats the request
 PROBE_POLL_S: Final = 0.5
 REACH_TIMEOUT_S: Final = 2.5  # then we name the brokers that do not answer
-SILENCE_TIMEOUT_S: Final = 7.5  # more for brokers that keep silent; a slow one may still accept or reject us
+SILENCE_TIMEOUT_S: Final = 7.5  # more for brokers that do not answer; a slow one may still accept or reject us
 CONNECT_POLL_S: Final = 0.5
 MAX_ADDRESSES: Final = 3  # of brokers that are tried: one that accepts is enough
 ADDRESS_TIMEOUT_S: Final = 1.0
@@ -85,7 +85,7 @@ class _Probe:
 
     @property
     def is_refused(self) -> bool:
-        """Whether every address has failed, instead of keeping silent."""
+        """Whether every connection has failed, so that waiting longer cannot help."""
         return any(error.code() == KafkaError._ALL_BROKERS_DOWN for error in self._errors)  # noqa: SLF001 - librdkafka's own codes are public, named so
 
     def problem(self) -> str:
@@ -98,8 +98,8 @@ class _Probe:
 def require_connection(settings: Settings) -> None:
     """Raise `ClusterUnavailable`, which names the brokers, when no broker answers. For commands.
 
-    It takes 2.5 seconds when the connection fails, and ten when the brokers keep silent. Every client would wait much
-    longer. Raises `PreflightError` as `check_connectivity` does.
+    It takes 2.5 seconds when the connection fails, and ten when brokers accept it but do not answer. Every client
+    would wait much longer. Raises `PreflightError` as `check_connectivity` does.
     """
     probe = _Probe(settings)
     has_answered = wait_until(probe.has_answered, REACH_TIMEOUT_S, poll_s=0.0)

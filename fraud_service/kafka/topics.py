@@ -197,7 +197,7 @@ def _existing(admin: AdminClient) -> dict[str, Any]:
         topics: dict[str, Any] = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
     except KafkaException as error:
         kind = ClusterUnavailable if error.args[0].code() in TRANSIENT_CODES else PreflightError
-        raise kind(f"the brokers did not name their topics: {error.args[0].str()}. {clients.UNREACHABLE}") from None
+        raise kind(f"no broker listed its topics: {error.args[0].str()}. {clients.UNREACHABLE}") from None
     return topics
 
 

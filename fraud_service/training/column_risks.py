@@ -1,4 +1,4 @@
-"""Find columns of a file that need care: card data, long numbers, and columns that would tell the label."""
+"""Find columns of a file that need care: card data, long numbers, and columns that would reveal the label."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_SEARCHED: Final = 20_000  # different values of a column
-MAX_KINDS: Final = 50  # different values of a column that may tell the label
-MIN_ROWS_PER_KIND: Final = 10  # an id, which differs from row to row, tells nothing
+MAX_KINDS: Final = 50  # different values of a column that may reveal the label
+MIN_ROWS_PER_KIND: Final = 10  # an id, which differs from row to row, reveals nothing
 MIN_CARD_NUMBER_SHARE: Final = 0.5  # of the values of a column of card numbers; of other long numbers, a tenth pass
 LONG_NUMBER: Final = f"^-?[0-9]{{{MIN_DIGITS},19}}$"
 
@@ -53,11 +53,11 @@ def _card_data(name: str, given: pa.ChunkedArray) -> Iterable[CardDataColumn]:
 
 
 def find_leaks(table: pa.Table, label: pa.ChunkedArray | None, unused: Iterable[str]) -> dict[str, str]:
-    """Return the columns that would tell the label, with the reason. The service reads none of them."""
+    """Return the columns that would reveal the label, with the reason. The service reads none of them."""
     leaks = {}
     for name in unused:
         if label is not None and _tells(table[name], label):
-            leaks[name] = "its values tell the label"
+            leaks[name] = "its values reveal the label"
         elif LEAKS.search(plain(name)):
             leaks[name] = "its name says that it is known only after the payment"
     return leaks

@@ -120,7 +120,7 @@ def _doubts_about_labels(facts: HistoryFacts, rows: int) -> list[str]:
     elif facts.frauds < MIN_FRAUDS:
         doubts.append(f"{count_of(facts.frauds, 'fraud')}: too few to learn from, and figures would vary by chance")
     if facts.labelled < rows:
-        doubts.append(f"{rows - facts.labelled:,} of {rows:,} rows have no label: nothing is learned from them")
+        doubts.append(f"{rows - facts.labelled:,} of {rows:,} rows have no label: `train` counts them as legitimate")
     if facts.label_delay_days is None:
         doubts.append("no column says when labels became known: --label-delay sets it, 7d by default")
     elif facts.label_delay_days[1] < 1 / 24:

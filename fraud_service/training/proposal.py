@@ -43,7 +43,7 @@ def propose(table: pa.Table, start: FileMapping = FileMapping()) -> Proposal:  #
     used = {name for names in fields.values() for name in names}
     guessed = by_values([f for f in GUESSED if f not in fields], [c for c in columns.values() if c.name not in used])
     fields |= {field: [name] for field, name in guessed.items()}
-    doubts = [f"`{name}` as `{field}` is a guess: only its values speak for it" for field, name in guessed.items()]
+    doubts = [f"`{name}` as `{field}` is a guess from its values alone" for field, name in guessed.items()]
     times = _times(fields, columns, doubts)
     mapping = msgspec.structs.replace(
         start,
@@ -116,7 +116,7 @@ def _has(column: Column, sign: str) -> bool:
 
 
 def _decimal(columns: Sequence[Column]) -> str:
-    """Return the decimal sign of the amounts. A number such as 1.234 or 1,234 speaks for neither."""
+    """Return the decimal sign of the amounts. A number such as 1.234 or 1,234 decides nothing."""
     values = [value.strip() for column in columns for value in column.values]
     commas, points = (
         sum(one.fullmatch(value) is not None for value in values) for one in (DECIMAL_COMMA, DECIMAL_POINT)

@@ -94,7 +94,7 @@ def test_a_history_that_the_learner_would_forget_is_refused(played):
     assert "--unlearned" in done["old"].stderr
 
 
-def test_a_history_that_was_refused_is_learned_after_the_way_out_that_the_message_names(played):
+def test_a_history_that_was_refused_is_learned_after_the_remedy_that_the_message_names(played):
     settings, files, done = played
     assert f"`fraud-service reset {settings.learner_group} --yes`" in done["old"].stderr
     assert done["reset"].returncode == 0, done["reset"].stderr

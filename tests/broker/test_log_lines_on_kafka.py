@@ -57,7 +57,7 @@ def test_every_line_of_a_service_that_cannot_start_is_json(broker, tmp_path):
     settings = fresh_settings(broker.bootstrap, tmp_path)
     missing = settings.model_copy(update={"topics": settings.topics.model_copy(update={"risk": "not.there"})})
     nobody = settings.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
-    for chosen, reason in ((missing, "topic not.there is missing"), (nobody, "the brokers did not name their topics")):
+    for chosen, reason in ((missing, "topic not.there is missing"), (nobody, "no broker listed its topics")):
         service = Service(chosen, "score", tmp_path / chosen.bootstrap_servers, is_forked=False)
         with service:
             assert service.process.wait(90) == 1

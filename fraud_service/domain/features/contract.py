@@ -92,7 +92,7 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     count_1d: Annotated[float, _feature("Transactions of the card.", "count", "24 hours")]
     count_7d: Annotated[float, _feature("Transactions of the card.", "count", "7 days")]
     count_30d: Annotated[float, _feature("Transactions of the card.", "count", "30 days")]
-    total_1d: Annotated[float, _feature("Amounts of the card, summed up.", "currency", "24 hours")]
+    total_1d: Annotated[float, _feature("Sum of the card's amounts.", "currency", "24 hours")]
     mean_7d: Annotated[float, _feature("Mean of the card's amounts; 0 without one.", "currency", "7 days")]
     mean_30d: Annotated[float, _feature("Mean of the card's amounts; 0 without one.", "currency", "30 days")]
     velocity_ratio: Annotated[

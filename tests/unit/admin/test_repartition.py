@@ -30,7 +30,7 @@ def moved(*rows):
     return {card: decode_profile(value).last_seen for card, (_, value) in found.items()}, str(profiles)
 
 
-def test_profiles_in_the_partition_of_their_card_move_without_a_word():
+def test_profiles_in_the_partition_of_their_card_move_without_a_note():
     assert moved(row("a", home("a")), row("b", home("b"))) == ({"a": 1, "b": 1}, "")
 
 

@@ -112,7 +112,7 @@ def test_a_closed_port_ends_a_process_within_five_seconds_and_without_lines_of_t
     assert seconds < 25  # 4 on a machine that does nothing else; the client alone would wait for 30
 
 
-def test_a_broker_that_keeps_silent_is_named_and_waited_for(monkeypatch, capsys):
+def test_a_command_waits_longer_for_a_broker_that_accepts_but_does_not_answer(monkeypatch, capsys):
     monkeypatch.setattr(clients, "REACH_TIMEOUT_S", 0.2)
     monkeypatch.setattr(clients, "SILENCE_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -291,8 +291,7 @@ def test_an_answer_of_the_brokers_that_no_command_expects_is_one_sentence(run, m
     monkeypatch.setattr("fraud_service.admin.models.model_statuses", refuse)
     said = run("models list")
     assert said.err == (
-        "Kafka did not do what was asked: Broker: Topic authorization failed. Check the brokers, and the rights of "
-        "this user\n"
+        "Kafka reported an error: Broker: Topic authorization failed. Check the brokers, and the rights of this user\n"
     )
 
 

@@ -133,7 +133,7 @@ def test_a_refused_topic_names_cause_and_remedy_after_the_others_are_created(cod
     assert admin.made == {spec.name for spec in TABLE} - {"fraud.models.v1"}
 
 
-def test_added_partitions_are_named_with_the_way_out():
+def test_added_partitions_are_named_with_the_remedy():
     admin = Admin()
     changed = [msgspec.structs.replace(spec, partitions=6) if spec.role == "labels" else spec for spec in TABLE]
     listed = SimpleNamespace(

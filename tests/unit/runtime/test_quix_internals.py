@@ -464,7 +464,7 @@ def test_an_assignment_is_counted_and_a_tick_ends_its_recovery(app, monkeypatch)
     assert app._metrics.lag_tracker._recovered_at > 0
 
 
-def test_partitions_that_were_added_under_a_running_service_end_it_with_the_way_out(app, monkeypatch):
+def test_partitions_that_were_added_under_a_running_service_end_it_with_the_remedy(app, monkeypatch):
     monkeypatch.setattr(Application, "_on_assign", lambda *_: pytest.fail("Quix has no state for it"))
     places = [TopicPartition("payments.transactions.v1", number) for number in (0, 1)]
     with pytest.raises(PreflightError, match="got partition 1 while the service ran; it had 1 partitions") as raised:
