@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
+
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.domain.events import ABSENT
 from fraud_service.training.history_arrow import arrow_csv, pa, pc
@@ -26,6 +28,7 @@ MISSING: Final = sorted(ABSENT | {"NULL", "null", "\\N", "N/A", "n/a", "#N/A", "
 PARTS_OF_NAMES: Final = ' _-."?()'
 BLOCK_BYTES: Final = 1 << 20
 MAX_BLOCK_BYTES: Final = 1 << 30
+csv.field_size_limit(MAX_BLOCK_BYTES)  # the default is less than some header lines have
 FIRST_LINES: Final = 100  # in which the header is
 SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?\s*')  # which spreadsheets write before the header
 INVALID_UTF_8: Final = re.compile(r"column #(\d+): Row #(\d+)")
@@ -46,7 +49,8 @@ def open_csv(parts: Sequence[Path], mapping: FileMapping, *, skips: bool) -> Sou
         headers = {path: header for path, header in headers.items() if header.names}
     columns: list[str] = []
     for header in headers.values():
-        columns += header.names if not columns else [name for name in header.names if name not in columns]
+        known = {*columns}
+        columns += [name for name in header.names if name not in known]
 
     def read(names: list[str]) -> Rows:
         read_parts = [_read(path, header, names, mapping, skips=skips) for path, header in headers.items()]
@@ -69,16 +73,18 @@ def read_header(path: Path, mapping: FileMapping) -> Header:
         raise ConfigurationError(f"{path}: damaged: {error}") from None
     while skipped < len(lines):
         named = SEPARATOR_LINE.fullmatch(lines[skipped])
-        delimiter = named[1] if named and delimiter is None else delimiter
+        if named and delimiter is None:
+            delimiter = _checked(path, named[1], mapping)
         if not named and not lines[skipped].startswith("#") and lines[skipped].strip():
             break
         skipped += 1
     del lines[:skipped]
-    candidates = DELIMITERS if delimiter is None else delimiter
+    candidates = DELIMITERS.replace(mapping.quote, "") if delimiter is None else delimiter
     headers = [
         Header(next(csv.reader(lines, delimiter=one, quotechar=mapping.quote), []), one, skipped) for one in candidates
     ]
     header = max(headers, key=lambda one: len(one.names))  # the first of equals
+    _require_end(path, lines, header, mapping.quote)
     if any(UNREADABLE in name for name in header.names):
         raise undecodable(path, mapping.encoding)
     likely = _likely_delimiter(lines[0], header.delimiter) if len(header.names) == 1 else None
@@ -88,6 +94,25 @@ def read_header(path: Path, mapping: FileMapping) -> Header:
             f"{'tab' if likely == chr(9) else repr(likely)}"
         )
     return header
+
+
+def _checked(path: Path, delimiter: str, mapping: FileMapping) -> str:
+    """Return the delimiter that a line of the file names, if the option may have it too."""
+    try:
+        msgspec.structs.replace(mapping, delimiter=delimiter)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: the line `sep=` cannot be used. {error}") from None
+    return delimiter
+
+
+def _require_end(path: Path, lines: list[str], header: Header, quote: str) -> None:
+    """Raise an error if a quote of the header ends in a later row."""
+    reader = csv.reader(lines, delimiter=header.delimiter, quotechar=quote)
+    next(reader, None)
+    if "\n" in "".join(header.names) and "".join(lines[: reader.line_num]).count(quote) % 2:
+        raise ConfigurationError(
+            f"{path}: a quote {quote} in the header line has no end: correct it, or name another sign with --quote"
+        )
 
 
 def _likely_delimiter(line: str, delimiter: str) -> str | None:
@@ -109,7 +134,8 @@ def _one_line(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _read(path: Path, header: Header, names: list[str], mapping: FileMapping, *, skips: bool) -> tuple[pa.Table, Part]:
-    own = [name for name in names if name in header.names]
+    present = {*header.names}
+    own = [name for name in names if name in present]
     block_bytes = BLOCK_BYTES
     while True:
         try:

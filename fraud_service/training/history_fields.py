@@ -121,15 +121,28 @@ def between(values: pa.ChunkedArray, lowest: float, highest: float) -> pa.Chunke
 def _joined(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     """Join the values of several columns: those of a time with a blank, others with a hyphen.
 
-    A time needs all of its parts, an id only one.
+    A time needs all of its parts, an id only one. A part that cannot be text makes the field invalid.
     """
     if len(columns) == 1:
         return columns[0]
-    texts = [_whole(column).cast(pa.string()) for column in columns]
+    if nested := next((column for column in columns if types.is_nested(column.type)), None):
+        return nested
+    texts = [_part(column) for column in columns]
     if name in TIMES:
         return pc.binary_join_element_wise(*texts, " ")
     joined = pc.binary_join_element_wise(*texts, "-", null_handling="replace", null_replacement="")
     return _where(pc.match_substring_regex(joined, "[^-]"), joined)
+
+
+def _part(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a part of a joined field as CSV has it: numbers as integers if all of them are whole."""
+    if types.is_floating(column.type):
+        column = pa.chunked_array(
+            [[None if number is None else repr(number) for number in column.to_pylist()]], pa.string()
+        )
+    elif not types.is_decimal(column.type):
+        return column.cast(pa.string())
+    return whole_numbers(column.cast(pa.string()))
 
 
 def _plain(column: pa.ChunkedArray, absent: frozenset[str], *, is_text: bool) -> pa.ChunkedArray:
@@ -137,8 +150,6 @@ def _plain(column: pa.ChunkedArray, absent: frozenset[str], *, is_text: bool) ->
 
     Decimals and single precision become what their text says: `51.80` is 51.8, and not the nearest single.
     """
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
     if _is_text(column.type):
         column = column.cast(pa.string())
         return _where(pc.invert(pc.is_in(column, pa.array(sorted(absent)))), column)
@@ -154,9 +165,7 @@ def _plain(column: pa.ChunkedArray, absent: frozenset[str], *, is_text: bool) ->
 
 def _is_text(kind: pa.DataType) -> bool:
     """Whether a column is text. Some writers store text as bytes."""
-    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
-    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    return bool(is_text or is_bytes or types.is_fixed_size_binary(kind))
+    return bool(types.is_string(kind) or types.is_binary(kind) or types.is_fixed_size_binary(kind))
 
 
 def _where(condition: pa.ChunkedArray, column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -10,7 +10,7 @@ import msgspec
 
 from fraud_service.domain.codec import UNREADABLE
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.training.history_arrow import pa, parquet
+from fraud_service.training.history_arrow import pa, parquet, plain_types
 from fraud_service.training.history_csv import open_csv
 from fraud_service.training.history_rows import Part, Rows, Source
 from fraud_service.training.history_text import open_bytes, undecodable
@@ -86,7 +86,7 @@ def file_format(path: Path) -> str | None:
 def _open_parquet(path: Path) -> Source:
     def read(names: list[str]) -> Rows:
         try:
-            table = parquet.read_table(path, columns=names)
+            table = plain_types(parquet.read_table(path, columns=names))
         except (pa.ArrowException, OSError) as error:
             raise ConfigurationError(f"{path}: damaged, or parts with different columns") from error
         return Rows(table, [Part(Path(one.path), one.metadata.num_rows, {}) for one in whole.fragments])

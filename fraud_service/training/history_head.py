@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -11,7 +12,7 @@ from pyarrow import dataset
 
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.security.card_data import mask_text
-from fraud_service.training.history_arrow import pa
+from fraud_service.training.history_arrow import pa, plain_types
 from fraud_service.training.history_csv import read_header
 from fraud_service.training.history_files import file_format, files_of, open_source
 from fraud_service.training.history_rows import Part
@@ -61,7 +62,7 @@ def _head_of_parquet(path: Path, rows: int, mapping: FileMapping) -> Head:
     source = open_source(path, mapping)
     try:
         whole = dataset.dataset(path, format="parquet", partitioning="hive")
-        table = whole.head(rows, columns=_unique(source.columns))
+        table = plain_types(whole.head(rows, columns=_unique(source.columns)))
         return Head(source.columns, table, whole.count_rows() <= rows, [Part(path, len(table), {})], mapping)
     except (pa.ArrowException, OSError) as error:
         raise ConfigurationError(f"{path}: damaged, or parts with different columns") from error
@@ -93,7 +94,8 @@ def _head_of_text(path: Path, files: Sequence[Path], rows: int, mapping: FileMap
 
 
 def _unique(columns: list[str]) -> list[str]:
-    return [name for name in columns if columns.count(name) == 1]
+    counts = Counter(columns)
+    return [name for name in columns if counts[name] == 1]
 
 
 def _copy_begin(file: Path, copy: Path, most: int, mapping: FileMapping) -> tuple[FileMapping, int]:

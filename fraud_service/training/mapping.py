@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,8 @@ READY: Final = Path(__file__).parent / "mappings"
 DELIMITER_NAMES: Final = {"tab": "\t", "\\t": "\t"}  # a tab is hard to type in a shell
 DECIMALS: Final = (".", ",")
 TIME_UNITS: Final = ("ms", "s", "us", "ns", "min", "h", "d")
-NO_DELIMITER: Final = '"\r\n'
+NO_DELIMITER: Final = '"\r\n\0'
+ESCAPES: Final = ("idna", "punycode", "unicode-escape", "raw-unicode-escape")  # of other text, in ASCII
 
 
 class FileMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -55,16 +57,15 @@ class FileMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         delimiter = self.separator
         if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in NO_DELIMITER):
             raise ConfigurationError(f"--delimiter {delimiter!r}: write one ASCII character, or tab")
-        if len(self.quote) != 1 or not self.quote.isascii() or self.quote.isalnum() or self.quote == delimiter:
+        if len(self.quote) != 1 or not "!" <= self.quote <= "~" or self.quote.isalnum() or self.quote == delimiter:
             raise ConfigurationError(f"--quote {self.quote!r}: write one ASCII sign, such as ' or \"")
         if delimiter == self.decimal:
             raise ConfigurationError(f"--delimiter {delimiter!r}: the decimal sign is the same")
-        try:
-            codecs.lookup(self.encoding)
-        except LookupError:
+        if not _is_encoding(self.encoding):
             raise ConfigurationError(
-                f"--encoding {self.encoding}: there is no such encoding; write a name such as utf-8, latin-1 or cp1252"
-            ) from None
+                f"--encoding {self.encoding}: there is no such encoding of text; write a name such as utf-8, latin-1 or"
+                " cp1252"
+            )
         if self.time_origin is not None and self.time_origin.tzinfo is None:
             raise ConfigurationError(f"--time-origin {self.time_origin}: it has no offset: write Z or +hh:mm")
         _ = self.zone
@@ -90,10 +91,19 @@ class FileMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             return
         try:
             datetime.strptime(datetime(2026, 1, 31, tzinfo=UTC).strftime(self.time_format), self.time_format)  # noqa: DTZ007 - no instant
-        except ValueError:
+        except (ValueError, re.error):  # the latter for a directive that is there twice
             raise ConfigurationError(
-                f"--time-format {self.time_format}: write a format of strptime, such as %d.%m.%Y %H:%M"
+                f"--time-format {self.time_format}: write a format of strptime, such as %d.%m.%Y %H:%M, each directive once"
             ) from None
+
+
+def _is_encoding(name: str) -> bool:
+    """Whether a codec converts text to bytes: others compress it, or convert bytes to bytes."""
+    try:
+        "a".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return codecs.lookup(name).name.replace("_", "-") not in ESCAPES
 
 
 def load_mapping(name: str) -> FileMapping:

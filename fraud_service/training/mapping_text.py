@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fraud_service.domain.text import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -29,7 +31,7 @@ def to_toml(mapping: FileMapping, comments: Sequence[str] = ()) -> str:
     """
     entries = msgspec.to_builtins(mapping, builtin_types=(datetime,))
     tables = {name: entries.pop(name) for name in ("fields", "constants") if name in entries}
-    lines = [f"# {comment}" for comment in comments]
+    lines = [f"# {visible(comment)}" for comment in comments]
     lines += _lines(entries)
     for name, table in tables.items():
         lines += ["", f"[{name}]", *_lines(table)]

@@ -53,6 +53,16 @@ def test_a_mapping_is_loaded_from_toml(written, origin):
         ("time_zone = 'Berlin'", "--time-zone Berlin: there is no such zone; .*Europe/Berlin"),
         ("time_format = '%Q'", "--time-format %Q: write a format of strptime"),
         ("time_origin = 2017-12-01T00:00:00", "--time-origin 2017-12-01 00:00:00: it has no offset"),
+        *((f"time_format = '%Y-{one}'", rf"--time-format %Y-{one}: .*, each directive once") for one in ("%Y", "%d%d")),
+        *(
+            (f"encoding = '{one}'", f"--encoding {one}: there is no such encoding of text")
+            for one in ("hex", "rot13", "base64", "bz2", "zlib", "uu", "quopri", "undefined", "idna", "punycode")
+        ),
+        ("encoding = 'unicode_escape'", "--encoding unicode_escape: there is no such encoding of text"),
+        ("encoding = 'raw_unicode_escape'", "--encoding raw_unicode_escape: there is no such encoding of text"),
+        (r'encoding = "utf-8\u0000"', "--encoding utf-8\0: there is no such encoding"),
+        *((rf'quote = "{one}"', "--quote .*: write one ASCII sign") for one in (r"\u0000", r"\n", " ", r"\u001b")),
+        (r'delimiter = "\u0000"', "--delimiter '.x00': write one ASCII character"),
         ("encoding = 'klingon'", "--encoding klingon: there is no such encoding"),
         ("delimiter = '||'", "--delimiter '||': write one ASCII character, or tab"),
         ("delimiter = ','\ndecimal = ','", "--delimiter ',': the decimal sign is the same"),
