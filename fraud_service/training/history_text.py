@@ -19,7 +19,7 @@ MARKS: Final = {  # of the byte order, which spreadsheets write
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-WIDE: Final = {  # by which of the first bytes are NUL
+WIDE: Final[dict[tuple[bool, ...], str]] = {  # by which of the first bytes are NUL
     (False, True, False, True): "utf-16-le",
     (True, False, True, False): "utf-16-be",
     (False, True, True, True): "utf-32-le",

@@ -93,7 +93,8 @@ class FileMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             datetime.strptime(datetime(2026, 1, 31, tzinfo=UTC).strftime(self.time_format), self.time_format)  # noqa: DTZ007 - no instant
         except (ValueError, re.error):  # the latter for a directive that is there twice
             raise ConfigurationError(
-                f"--time-format {self.time_format}: write a format of strptime, such as %d.%m.%Y %H:%M, each directive once"
+                f"--time-format {self.time_format}: write a format of strptime, such as %d.%m.%Y %H:%M, with each "
+                "directive once"
             ) from None
 
 

@@ -53,7 +53,10 @@ def test_a_mapping_is_loaded_from_toml(written, origin):
         ("time_zone = 'Berlin'", "--time-zone Berlin: there is no such zone; .*Europe/Berlin"),
         ("time_format = '%Q'", "--time-format %Q: write a format of strptime"),
         ("time_origin = 2017-12-01T00:00:00", "--time-origin 2017-12-01 00:00:00: it has no offset"),
-        *((f"time_format = '%Y-{one}'", rf"--time-format %Y-{one}: .*, each directive once") for one in ("%Y", "%d%d")),
+        *(
+            (f"time_format = '%Y-{one}'", rf"--time-format %Y-{one}: .*, with each directive once")
+            for one in ("%Y", "%d%d")
+        ),
         *(
             (f"encoding = '{one}'", f"--encoding {one}: there is no such encoding of text")
             for one in ("hex", "rot13", "base64", "bz2", "zlib", "uu", "quopri", "undefined", "idna", "punycode")
