@@ -69,7 +69,8 @@ STREAMS_TEXT = """`fraud-service backtest` scores all transactions once, in orde
   of the last seven days.
 * In a range of days, the second day is exclusive.
 * *Flipped labels*: a tenth of the labels of days 113 to 119 are wrong. They arrive on days 120 to 126.
-* [report.png](report.png) is the report of the hybrid over the abrupt change.
+* [report.png](report.png) is such a report: of ten simulated days (`fraud-service simulate --days 10`), with the shipped
+  model.
 """
 GROUPS_TEXT = """The table groups the features by the function that computes them. It has the processor time on one core, and the mean loss of
 AP in the four Handbook folds without the group. The time of a model includes encoding.

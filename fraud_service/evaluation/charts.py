@@ -108,7 +108,7 @@ def charts(result: Result, compared: Result | None) -> Iterator[str]:
             "Features of alerts",
             "How much a feature moved the score of the average alert, in logits, up or down.",
             lambda axes: _features(result.features, axes),
-            height=4.8,
+            height=6.4,
         )
 
 
@@ -201,8 +201,10 @@ def _weights(weights: list[tuple[int, float]], axes: Axes) -> None:
 
 def _features(features: dict[str, float], axes: Axes) -> None:
     strongest = sorted(features.items(), key=lambda item: (-item[1], item[0]))[:MAX_FEATURES][::-1]
-    axes.barh([name for name, _ in strongest], [value for _, value in strongest], color=COLOURS["blended"])
-    axes.set(xlabel="logits")
+    axes.barh(range(len(strongest)), [value for _, value in strongest], height=0.3, color=COLOURS["blended"])
+    for place, (name, _) in enumerate(strongest):  # above its bar: beside it, long names leave no room on a phone
+        axes.text(0, place + 0.2, name, va="bottom")
+    axes.set(xlabel="logits", yticks=[])
 
 
 def _plot(axes: Axes, lines: Mapping[str, Iterable[tuple[Any, float | None]]], marker: str = "o") -> None:

@@ -10,21 +10,30 @@ from fraud_service.domain.text import visible
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# A wide table scrolls within its frame, so the page never does.
+# A wide table scrolls within its frame, so the page never does. A shadow shows on which side it continues.
 STYLE: Final = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 body, h1, h2 { overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-.scroll { overflow-x: auto; margin: .6rem 0; } .answer { font-size: 1.25rem; }
+.scroll { overflow-x: auto; margin: .6rem 0; background:
+  linear-gradient(90deg, Canvas 50%, transparent) 0 / 2rem local no-repeat,
+  linear-gradient(270deg, Canvas 50%, transparent) 100% / 2rem local no-repeat,
+  linear-gradient(90deg, #8888, transparent) 0 / .7rem no-repeat,
+  linear-gradient(270deg, #8888, transparent) 100% / .7rem no-repeat; }
+ .answer { font-size: 1.25rem; }
 table { border-collapse: collapse; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; font-variant-numeric: tabular-nums; }
-th, td { overflow-wrap: normal; } td.text { min-width: 12rem; }
+th, td { overflow-wrap: normal; } td { white-space: nowrap; } td.text { white-space: normal; min-width: 12rem; }
 thead th { border-bottom: 1px solid #8888; }
 tr.set td { font-weight: 600; }
 figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption, .note { opacity: .8; font-size: .9rem; }
 .warning { border-left: 4px solid #d55e00; padding: .2rem .8rem; }
+@media (max-width: 40rem) {
+  .facts tr { display: grid; grid-template-columns: 8rem 1fr; margin-bottom: .6rem; }
+  .facts td { white-space: normal; overflow-wrap: anywhere; } .facts td:nth-child(3) { grid-column: 1 / -1; }
+}
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 2rem; }
 """
 LONG_TEXT: Final = 40  # characters
@@ -58,7 +67,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, marked: Sequenc
     body = "".join(
         f"<tr{MARKED if number in marked else ''}>{''.join(map(_cell, row))}</tr>\n" for number, row in enumerate(rows)
     )
-    return f'<div class="scroll"><table>\n{titles}<tbody>\n{body}</tbody>\n</table></div>\n'
+    kind = "" if head else ' class="facts"'
+    return f'<div class="scroll"><table{kind}>\n{titles}<tbody>\n{body}</tbody>\n</table></div>\n'
 
 
 def _cell(value: Any) -> str:

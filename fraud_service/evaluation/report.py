@@ -86,13 +86,15 @@ def _components(figures: Figures) -> str:
     if not figures.components:
         return ""
     rows = [
-        [title, *(getattr(found, key) for found in figures.components.values()), meaning]
-        for key, (title, meaning) in FIGURES.items()
+        [title, *(getattr(found, key) for found in figures.components.values())] for key, (title, _) in FIGURES.items()
     ]
+    meanings = "".join(
+        f"<li><strong>{title}</strong>: {escaped(meaning)}</li>\n" for title, meaning in FIGURES.values()
+    )
     return section(
         "How good each component is",
         "The service decides with the blended score, of the pretrained model and the online model.",
-        table(["figure", *figures.components, "what it says"], rows),
+        table(["figure", *figures.components], rows) + f'<ul class="note">\n{meanings}</ul>\n',
     )
 
 

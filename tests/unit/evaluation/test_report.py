@@ -15,10 +15,12 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from fraud_service.domain.decision import Policy
 from fraud_service.domain.errors import ConfigurationError
 from fraud_service.evaluation.alerts import Scores
+from fraud_service.evaluation.charts import _features
 from fraud_service.evaluation.metrics import Result, decode_result, encode_result, evaluate
 from fraud_service.evaluation.report import report
 
@@ -81,9 +83,10 @@ def test_the_page_has_every_metric_of_every_component(page):
             assert f"<td>{figure:.4f}</td>" in page
 
 
-def test_every_figure_is_explained_beside_it(page):
+def test_every_figure_is_explained(page):
     for figure in ("AP", "AUC ROC", "CP@100", "log loss", "Brier", "failed"):
-        assert re.search(rf"<td>{figure}</td>(<td>[\d.-]+</td>){{3}}<td class=\"text\">[A-Z][^<]+\.</td>", page), figure
+        assert re.search(rf"<td>{figure}</td>(<td>[\d.-]+</td>){{3}}</tr>", page), figure
+        assert re.search(rf"<li><strong>{figure}</strong>: [A-Z][^<]+\.</li>", page), figure
     assert "<td>label delay days</td><td>7</td>" in page
 
 
@@ -201,3 +204,10 @@ def test_the_error_of_a_file_that_is_not_a_result_names_it(data):
 def test_a_result_of_another_format_is_rejected():
     with pytest.raises(ConfigurationError, match="has format 1, this version reads 2: run the backtest again"):
         decode_result(b'{"format": 1}', "other.json")
+
+
+def test_long_feature_names_leave_their_bars_the_width_of_the_chart():
+    axes = Figure(figsize=(4, 4)).add_subplot()
+    _features({"merchant_hours_since_lowamount_fraud": 2.0, "speed_kmh": 1.0}, axes)
+    assert [text.get_text() for text in axes.texts] == ["speed_kmh", "merchant_hours_since_lowamount_fraud"]
+    assert list(axes.get_yticks()) == []
