@@ -101,6 +101,7 @@ def _components(figures: Figures) -> str:
 def _comparison(result: Result, compared: Result | None) -> str:
     if compared is None:
         return ""
+    models = f" ({', '.join(compared.models)})" if compared.models else ""
     rows: list[Sequence[Any]] = []
     for name, found in result.figures.components.items():
         other = compared.figures.components.get(name)
@@ -109,7 +110,7 @@ def _comparison(result: Result, compared: Result | None) -> str:
             difference = "" if here is None or there is None else f"{here - there:+.4f}"
             rows.append([f"{name}, {title}", here, there, difference])
     return section(
-        f"Compared with {compared.run.get('source', 'another run')} ({', '.join(compared.models)})",
+        f"Compared with {compared.run.get('source', 'another run')}{models}",
         "The difference is that of this run minus the other.",
         table(["figure", "this run", "other run", "difference"], rows),
     )
