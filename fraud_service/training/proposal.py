@@ -24,6 +24,7 @@ NO_CURRENCY: Final = "XXX"  # ISO 4217
 SIGNS: Final = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
 CODE: Final = re.compile(r"\b[A-Z]{3}\b")
 DECIMAL_COMMA: Final = re.compile(r"[^,]*,\d{1,2}\D*|[^,]*\.\d{3}(\.\d{3})*,\d+\D*")
+CLEAR: Final = re.compile(r"\D*(0[,.]|\d{4,}[,.]|\d+[,.]\d{4,}|\d+[,.]\d+[,.]).*")  # decimals, or groups of digits
 DECIMAL_POINT: Final = re.compile(r"[^.]*\.\d{1,2}\D*")
 FRAUD_WORDS: Final = ("fraud", "fraudulent", "fraudster", "positive", "bad", "chargeback")
 ORDINARY_LABELS: Final = frozenset(["0", "1", "0.0", "1.0", "true", "false", "yes", "no", "y", "n", "t", "f"])
@@ -45,9 +46,10 @@ def propose(table: pa.Table, start: FileMapping = FileMapping()) -> Proposal:  #
     fields |= {field: [name] for field, name in guessed.items()}
     doubts = [f"`{name}` as `{field}` is a guess from its values alone" for field, name in guessed.items()]
     times = _times(fields, columns, doubts)
+    written = [name for name in fields.get("amount", []) if types.is_string(table[name].type)]  # and not as numbers
     mapping = msgspec.structs.replace(
         start,
-        decimal=_decimal([columns[name] for name in fields.get("amount", [])]),
+        decimal=_decimal([columns[name] for name in written], start.decimal, doubts),
         time_unit=times.unit or "ms",
         time_zone=times.zone,
         time_format=times.format,
@@ -115,13 +117,25 @@ def _has(column: Column, sign: str) -> bool:
     return sum(sign in value for value in column.values) * 2 > len(column.values)
 
 
-def _decimal(columns: Sequence[Column]) -> str:
+def _decimal(columns: Sequence[Column], named: str, doubts: list[str]) -> str:
     """Return the decimal sign of the amounts. A number such as 1.234 or 1,234 decides nothing."""
     values = [value.strip() for column in columns for value in column.values]
     commas, points = (
         sum(one.fullmatch(value) is not None for value in values) for one in (DECIMAL_COMMA, DECIMAL_POINT)
     )
+    if named == "." and not commas and not points:
+        signs = {sign for value in values for sign in ".," if sign in value}
+        if len(signs) == 1 and not any(CLEAR.fullmatch(value) for value in values):
+            doubts.append(_ambiguous(signs.pop()))
     return "," if commas > points else "."
+
+
+def _ambiguous(sign: str) -> str:
+    meaning, other = ("thousands", "decimals") if sign == "," else ("decimals", "thousands")
+    return (
+        f"all amounts with a {sign!r} have three digits after it: thousands or decimals? They are read as {meaning}. For "
+        f"{other}, add --decimal ,"
+    )
 
 
 def _fraud_values(columns: Sequence[Column], doubts: list[str]) -> tuple[str, ...]:

@@ -52,6 +52,28 @@ def look(tmp_path):
     return build
 
 
+@pytest.mark.parametrize(
+    ("amount", "meaning"), [("1,100", "thousands"), ("1.100", "decimals"), ("EUR 12,345", "thousands"), ("500", None)]
+)
+def test_three_digits_after_the_only_sign_of_amounts_are_a_doubt(look, amount, meaning):
+    found = look([good(n, amount=amount if n % 2 else "1.100" if meaning == "decimals" else "7") for n in range(240)])
+    said = [doubt for doubt in found.doubts if "three digits after it: thousands or decimals?" in doubt]
+    assert len(said) == bool(meaning)
+    assert all(f"They are read as {meaning}." in doubt for doubt in said)
+
+
+@pytest.mark.parametrize("other", ["1,100.50", "0.125", "1234.567", "1.100.000", "12.50"])
+def test_one_amount_that_is_clear_ends_the_doubt(look, other):
+    found = look([good(n, amount="1.100" if n else other) for n in range(240)])
+    assert not any("thousands or decimals" in doubt for doubt in found.doubts)
+
+
+def test_amounts_that_are_numbers_in_the_file_raise_no_doubt(tmp_path):
+    path = tmp_path / "past.parquet"
+    parquet.write_table(pa.Table.from_pylist([good(n, amount=1.125) for n in range(240)]), path)
+    assert not any("thousands" in doubt for doubt in inspect(path, 1000, None, lambda one: one).doubts)
+
+
 def test_a_good_file_raises_no_doubt(look):
     found = look([good(n) for n in range(240)])
     assert (found.rows, found.accepted, found.is_whole_file, found.looks_like) == (240, 240, True, None)
