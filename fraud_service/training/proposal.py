@@ -133,8 +133,8 @@ def _decimal(columns: Sequence[Column], named: str, doubts: list[str]) -> str:
 def _ambiguous(sign: str) -> str:
     meaning, other = ("thousands", "decimals") if sign == "," else ("decimals", "thousands")
     return (
-        f"all amounts with a {sign!r} have three digits after it: thousands or decimals? They are read as {meaning}. For "
-        f"{other}, add --decimal ,"
+        f"all amounts with a {sign!r} have three digits after it: thousands or decimals? They are read as {meaning}. "
+        f"For {other}, add --decimal ,"
     )
 
 
