@@ -8,7 +8,7 @@ import inspect
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import msgspec
 import typer
@@ -130,6 +130,18 @@ class FileOptions:
             texts = ", ".join(map(repr, mapping.fraud_values))
             say(f"{file}: no label is {texts}, so every label counts as legitimate: is the spelling right?", err=True)
         return history
+
+    def arguments(self) -> list[str]:
+        """Return the options that say how to read the file, for another command on the same file."""
+        found: list[str] = []
+        for name, hint in get_type_hints(FileOptions, include_extras=True).items():
+            value, option = getattr(self, name), getattr(hint, "__metadata__", ())
+            if not option or not value or name == "skipped":
+                continue
+            flag = option[0].default  # Typer keeps the name there
+            values = value if isinstance(value, list) else [value]
+            found += [flag] if value is True else [word for one in values for word in (flag, str(one))]
+        return found
 
     def open_labels(self, file: Path, defaults: LabelDefaults) -> LabelFile:
         """Read a file of labels as the options say."""

@@ -76,7 +76,7 @@ def train(
         fitted = fit.fit(examples, factories.policy(settings.load()), counter.advance)
     manifest = pipeline.export(fitted, window, source or file.name, out)
     if not as_json:
-        say(*_trained(manifest, fitted, out, _next_command(file, out, train_to)))
+        say(*_trained(manifest, fitted, out, _next_command(file, out, train_to, reading)))
         return
     repeats = count_repeats(history)._asdict()
     held_out = {"held_out": msgspec.to_builtins(fitted.held_out), "missing": fitted.missing}
@@ -118,11 +118,12 @@ def _trained(manifest: Manifest, fitted: FittedForest, out: Path, following: str
     yield f"next: {following}"
 
 
-def _next_command(file: Path, out: Path, train_to: datetime | None) -> str:
+def _next_command(file: Path, out: Path, train_to: datetime | None, reading: FileOptions) -> str:
     """Return the backtest on the days after the training window, which are in the file or in a later one."""
     later = shlex.quote(str(file)) if train_to else "LATER_FILE"
     after = f" --from {train_to:%Y-%m-%d}" if train_to else ""
-    return f"fraud-service backtest {later} --models {shlex.quote(str(out))}{after}"
+    reads = "".join(f" {shlex.quote(word)}" for word in reading.arguments())
+    return f"fraud-service backtest {later} --models {shlex.quote(str(out))}{after}{reads}"
 
 
 @app.command(rich_help_panel=PANEL)

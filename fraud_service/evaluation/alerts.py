@@ -130,6 +130,13 @@ def threshold_table(scores: Scores) -> list[AlertVolume]:
     return [alert_volume(scores, (blended >= one) | always, one, settings.get(one, "")) for one in sorted(chosen)]
 
 
+def policy_alerts(scores: Scores) -> AlertVolume:
+    """Return what the alerts of the policy catch."""
+    if scores.policy is None:
+        return alert_volume(scores, scores.flagged)
+    return alert_volume(scores, scores.flagged, scores.policy.review, "review")
+
+
 def alert_volume(scores: Scores, alerted: Bools, threshold: float = 0.0, setting: str = "") -> AlertVolume:
     """Return what these alerts catch."""
     frauds, judged = scores.is_fraud & scores.is_labelled, alerted & scores.is_labelled

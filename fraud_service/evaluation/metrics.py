@@ -24,6 +24,7 @@ from fraud_service.evaluation.alerts import (
     alert_volume,
     count_days,
     largest_frauds,
+    policy_alerts,
     rounded,
     threshold_table,
 )
@@ -151,7 +152,7 @@ def evaluate(scores: Scores) -> Figures:
     return Figures(
         rows=labelled,
         frauds=int(known.is_fraud.sum()),
-        operating=alert_volume(scores, scores.flagged) if rows else None,
+        operating=policy_alerts(scores) if rows else None,
         components={name: _component(scores, known, name) for name in scores.components} if labelled else {},
         unlabelled=rows - labelled,
         thresholds=threshold_table(scores) if labelled else [],

@@ -166,3 +166,11 @@ def test_commands_accept_the_clock_skew_of_scorers_but_no_payment_of_the_future(
             assert len(FileOptions().open(path)) == 1
     with pytest.raises(ConfigurationError, match="row 1, column `timestamp`: the payment is in the future"):
         FileOptions().open(path)
+
+
+def test_the_arguments_of_a_reading_give_the_same_reading_again():
+    given = FileOptions(mapping="map.toml", maps=["a b=card_id"], delimiter=";", number_rows=True, skip_invalid=True)
+    assert given.arguments() == [
+        "--mapping", "map.toml", "--map", "a b=card_id", "--delimiter", ";", "--number-rows", "--skip-invalid"
+    ]  # fmt: skip
+    assert FileOptions().arguments() == []
