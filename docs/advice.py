@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from fraud_service.domain.events import MAX_AMOUNT, MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason
+from fraud_service.domain.events import MAX_AMOUNT, MAX_EVENT_BYTES, MAX_KEY_BYTES
 
 
 class Advice(NamedTuple):

@@ -15,7 +15,8 @@ from messages import FIELDS, KEYS, MESSAGES, OPERATIONS, SPECIAL, VECTOR_KEYS, J
 
 from fraud_service import __version__
 from fraud_service.config.settings import Settings
-from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES
 from fraud_service.domain.risk import Risk, RiskDay
 from fraud_service.kafka import topics
 from fraud_service.kafka.messages import BATCH_FIRST

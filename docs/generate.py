@@ -22,7 +22,8 @@ from settings_table import HEADER, setting_groups
 
 from fraud_service.config import settings
 from fraud_service.domain import decision, entry_modes, local_time, profile, reasons
-from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason, LabelSource
+from fraud_service.domain.errors import DeadLetterReason
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, LabelSource
 from fraud_service.domain.features import contract
 from fraud_service.domain.label_join import Ignored
 from fraud_service.domain.text import visible_json

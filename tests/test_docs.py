@@ -24,7 +24,7 @@ from support.worlds import (
     transaction,
 )
 
-from fraud_service.domain import events, reasons
+from fraud_service.domain import errors, events, reasons
 from fraud_service.domain.decision import Decision, Outcome
 from fraud_service.domain.detector import Assessment
 from fraud_service.domain.errors import InvalidEvent
@@ -322,8 +322,8 @@ def test_an_alert_has_exactly_the_documented_headers() -> None:
     assert list(texts) == headers("alerts").schema["required"]
 
 
-@pytest.mark.parametrize("reason", list(events.DeadLetterReason))
-def test_a_dead_letter_has_exactly_the_documented_headers(reason: events.DeadLetterReason) -> None:
+@pytest.mark.parametrize("reason", list(errors.DeadLetterReason))
+def test_a_dead_letter_has_exactly_the_documented_headers(reason: errors.DeadLetterReason) -> None:
     origin = Received("payments.transactions.v1", 3, 42, b"card-1", b"{", 0)
     letter = dead_letter(origin, InvalidEvent(reason, "what was wrong"))
     texts = {name: value.decode() for name, value in letter.headers}
@@ -357,7 +357,7 @@ def test_a_risk_row_is_the_documented_array() -> None:
 
 
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
-    assert list(generate.ADVICE) == list(events.DeadLetterReason)
+    assert list(generate.ADVICE) == list(errors.DeadLetterReason)
     assert all(all(advice) for advice in generate.ADVICE.values())
 
 

@@ -24,13 +24,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from fraud_service.domain.decision import Decision, Outcome, Policy
 from fraud_service.domain.detector import Assessment
 from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import Transaction, decode_transaction, rfc3339
+from fraud_service.domain.events import Transaction, decode_transaction
 from fraud_service.domain.features import Features, extract
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile, fingerprint64
 from fraud_service.domain.reasons import reasons
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
 from fraud_service.domain.scoring import blend, contributions
 from fraud_service.domain.snapshot import SnapshotStore, SnapshotView, decode_snapshot, untrained
+from fraud_service.domain.time import rfc3339
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Received
 from fraud_service.kafka.partitioner import PARTITIONER

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, Self
 from confluent_kafka import KafkaException, TopicPartition
 
 from fraud_service.domain.errors import FatalStreamError
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.online_training import MAX_SILENCE_MS
 from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.domain.time import rfc3339
 from fraud_service.kafka import clients, consumer_groups
 from fraud_service.kafka.topic_reader import end_to_read, read_to_end
 from fraud_service.kafka.waiting import wait_until

@@ -18,9 +18,10 @@ from fraud_service.domain.errors import (
     InvalidRecord,
     TopicReadError,
 )
-from fraud_service.domain.events import TEST_CURRENCY, decode_transaction, encode, facts, rfc3339
+from fraud_service.domain.events import TEST_CURRENCY, decode_transaction, encode, facts
 from fraud_service.domain.records import decode_score
 from fraud_service.domain.snapshot import decode_snapshot
+from fraud_service.domain.time import rfc3339
 from fraud_service.kafka import clients, consumer_groups
 from fraud_service.kafka.dead_letters import parse_letter
 from fraud_service.kafka.waiting import Deadline

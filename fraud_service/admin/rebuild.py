@@ -16,8 +16,7 @@ import msgspec
 from fraud_service.admin.event_time_pacing import EventTimePacer
 from fraud_service.admin.history_producer import HistoryProducer
 from fraud_service.config.duration import to_ms
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
 from fraud_service.kafka import model_topic, partitioner
 from fraud_service.kafka.messages import Received, bounded
 from fraud_service.kafka.sender import OutgoingRecord

@@ -15,9 +15,10 @@ import typer
 from fraud_service.cli import options
 from fraud_service.cli.output import say, say_json, say_table
 from fraud_service.domain.codec import LATEST
-from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import MAX_EVENT_BYTES, DeadLetterReason, rfc3339
+from fraud_service.domain.errors import ConfigurationError, DeadLetterReason
+from fraud_service.domain.events import MAX_EVENT_BYTES
 from fraud_service.domain.text import count_of
+from fraud_service.domain.time import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

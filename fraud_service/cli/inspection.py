@@ -12,8 +12,7 @@ from fraud_service.cli import options
 from fraud_service.cli.data import PANEL
 from fraud_service.cli.file_options import FileOptions, latest_event_ms, reads_file
 from fraud_service.cli.output import say, say_json, to_json
-from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import ConfigurationError, DeadLetterReason
 from fraud_service.domain.text import count_of
 
 if TYPE_CHECKING:

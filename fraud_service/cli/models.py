@@ -15,7 +15,7 @@ from fraud_service.cli.file_options import FileOptions, reads_file
 from fraud_service.cli.output import say, say_json, say_table
 from fraud_service.config import settings
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import rfc3339
+from fraud_service.domain.time import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fraud_service.config import settings
 from fraud_service.config.duration import PATTERN, parse_duration, to_ms
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
-from fraud_service.domain.events import instant
+from fraud_service.domain.time import instant
 
 if TYPE_CHECKING:
     from fraud_service.config.settings import Settings

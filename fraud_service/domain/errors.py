@@ -1,10 +1,36 @@
-"""Every error that the service raises on purpose."""
+"""Every error that the service raises on purpose, and the reasons of dead letters."""
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 
 class FraudServiceError(Exception):
     """Base of all errors below. The message says what was wrong, where, and what to do."""
+
+
+class DeadLetterReason(StrEnum):
+    """Why a message became a dead letter. A closed set, because it is a metric label."""
+
+    EMPTY = "empty"
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    TOO_LARGE = "too_large"
+    UNREADABLE = "unreadable"
+    MISSING_FIELD = "missing_field"
+    INVALID_FIELD = "invalid_field"
+    INVALID_TIMESTAMP = "invalid_timestamp"
+    INVALID_AMOUNT = "invalid_amount"
+    FUTURE_TIMESTAMP = "future_timestamp"
+    MISSING_KEY = "missing_key"
+    KEY_MISMATCH = "key_mismatch"
+    WRONG_PARTITION = "wrong_partition"
+    INVALID_RECORD = "invalid_record"
+    CARD_NUMBER = "card_number"
+    SENSITIVE_DATA = "sensitive_data"
+    LABEL_FLOOD = "label_flood"
+    LABEL_TOO_OLD = "label_too_old"
 
 
 class InvalidEvent(FraudServiceError):  # noqa: N818 - it describes the event, not a failure of the service

@@ -7,7 +7,6 @@ set; the dead letter states it, and a metric counts it. Unknown fields are ignor
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar
@@ -17,15 +16,13 @@ import msgspec
 from fraud_service.domain.codec import LATEST, UNREADABLE
 from fraud_service.domain.complaints import AMOUNT_PATTERN, CURRENCY_PATTERN, ENUM_COMPLAINT, in_words
 from fraud_service.domain.countries import one_spelling
-from fraud_service.domain.errors import InvalidEvent
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
 from fraud_service.domain.text import has_hidden, is_plain, pattern
-from fraud_service.domain.time import FIRST_EVENT, UNITS, likely_unit
+from fraud_service.domain.time import FIRST_EVENT, UNITS, instant, likely_unit, stated_offset_min
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from decimal import Decimal
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_AMOUNT: Final = 10**13  # more than any real payment; below it, a float keeps cents exact
 ABSENT: Final = frozenset({"", "NaN", "nan"})  # texts that stand for no value; pandas writes the last two
 # A number as spreadsheets write it when its digits do not fit, such as 4.00E+15: many ids become one.
@@ -48,30 +45,6 @@ UtcOffset = Annotated[
         "`timestamp`, unless that is UTC",
     ),
 ]
-
-
-class DeadLetterReason(StrEnum):
-    """Why a message became a dead letter. A closed set, because it is a metric label."""
-
-    EMPTY = "empty"
-    NOT_UTF8 = "not_utf8"
-    NOT_JSON = "not_json"
-    NOT_AN_OBJECT = "not_an_object"
-    TOO_LARGE = "too_large"
-    UNREADABLE = "unreadable"
-    MISSING_FIELD = "missing_field"
-    INVALID_FIELD = "invalid_field"
-    INVALID_TIMESTAMP = "invalid_timestamp"
-    INVALID_AMOUNT = "invalid_amount"
-    FUTURE_TIMESTAMP = "future_timestamp"
-    MISSING_KEY = "missing_key"
-    KEY_MISMATCH = "key_mismatch"
-    WRONG_PARTITION = "wrong_partition"
-    INVALID_RECORD = "invalid_record"
-    CARD_NUMBER = "card_number"
-    SENSITIVE_DATA = "sensitive_data"
-    LABEL_FLOOD = "label_flood"
-    LABEL_TOO_OLD = "label_too_old"
 
 
 TEST_CURRENCY: Final = "XTS"  # ISO 4217's code for tests: scored, but without effect on learning and event time
@@ -195,7 +168,6 @@ class LabelMessage(Label, frozen=True, kw_only=True):
     labelled_at: WrittenInstant  # type: ignore[assignment] # as above
 
 
-DIGITS: Final = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{0,40})?")
 MAX_EVENT_BYTES: Final = 65_536
 MAX_KEY_BYTES: Final = 512  # the longest card_id: 128 characters of four bytes
 
@@ -266,91 +238,6 @@ def card_id_of(fields: dict[str, msgspec.Raw]) -> str:
 def encode(event: Transaction | Label) -> bytes:
     """Encode an event as JSON; the decoders return an equal event."""
     return msgspec.json.encode(event)
-
-
-def instant(value: str | int, field: str) -> int:
-    """Convert RFC 3339 text or epoch milliseconds to epoch milliseconds from 2000 to 9999. Raises `InvalidEvent`.
-
-    >>> instant("2000-01-01T01:00:00.250+01:00", "timestamp")
-    946684800250
-    >>> instant(1_767_225_600, "--at")
-    Traceback (most recent call last):
-        ...
-    fraud_service.domain.errors.InvalidEvent: invalid_timestamp: `--at` looks like seconds: write epoch milliseconds
-    >>> instant("2026-01-01T00:00:00", "timestamp")
-    Traceback (most recent call last):
-        ...
-    fraud_service.domain.errors.InvalidEvent: invalid_timestamp: `timestamp` has no offset: write Z or +hh:mm
-    """
-    advice: str | None = "write epoch milliseconds"
-    if isinstance(value, str):
-        if DIGITS.fullmatch(value):
-            raise _number_as_text(float(value), field)
-        value, advice = _rfc3339(value, field), None
-    if not FIRST_EVENT <= value <= LATEST:
-        raise implausible_time(value, field, advice)
-    return value
-
-
-def stated_offset_min(value: str | int) -> int | None:
-    """Return the offset of a valid time, in minutes. None for UTC: producers write it for payments of any place.
-
-    >>> stated_offset_min("2026-01-01T01:00:00-03:30"), stated_offset_min("2026-01-01T00:00:00Z")
-    (-210, None)
-    """
-    if isinstance(value, int) or value[-1] in "Zz":
-        return None
-    offset = msgspec.convert(value, datetime).utcoffset()
-    return None if offset is None else offset // timedelta(minutes=1) or None
-
-
-def implausible_time(number: float | Decimal, field: str, advice: str | None = None) -> InvalidEvent:
-    """Return the error of a time outside the years 2000 to 9999. It names the unit that the number seems to have.
-
-    `advice` says how to send or read that unit. Without it, the number was text or a timestamp in milliseconds.
-    """
-    unit = likely_unit(number)
-    if unit is None:
-        problem = "is outside the years 2000 to 9999"
-    elif advice is None:
-        problem = f"is outside the years 2000 to 9999, like {UNITS[unit].name} that were read as milliseconds"
-    else:
-        problem = f"looks like {UNITS[unit].name}: {advice}"
-    return InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` {problem}")
-
-
-def _number_as_text(number: float, field: str) -> InvalidEvent:
-    unit = likely_unit(number)
-    kind = "a number" if unit is None else UNITS[unit].name
-    return InvalidEvent(
-        DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` looks like {kind} as text: write epoch milliseconds as a number"
-    )
-
-
-def rfc3339(milliseconds: int) -> str:
-    """Format epoch milliseconds as RFC 3339 in UTC.
-
-    >>> rfc3339(1_767_225_600_250)
-    '2026-01-01T00:00:00.250Z'
-    """
-    moment = EPOCH + timedelta(milliseconds=milliseconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _rfc3339(text: str, field: str) -> int:
-    try:
-        moment = msgspec.convert(text, datetime)
-    except msgspec.ValidationError:
-        raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` is not an RFC 3339 time") from None
-    if moment.tzinfo is None:
-        raise InvalidEvent(DeadLetterReason.INVALID_TIMESTAMP, f"`{field}` has no offset: write Z or +hh:mm")
-    return epoch_ms(moment)
-
-
-def epoch_ms(moment: datetime) -> int:
-    """Convert a time with a zone to epoch milliseconds."""
-    since = moment - EPOCH  # integers, because a float of seconds would round some milliseconds down
-    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def place(latitude: float | None, longitude: float | None) -> tuple[float | None, float | None]:

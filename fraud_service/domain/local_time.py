@@ -8,15 +8,17 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.countries import alpha2
-from fraud_service.domain.events import EPOCH, Transaction
-from fraud_service.domain.time import DAY, MINUTE
+from fraud_service.domain.time import DAY, EPOCH, MINUTE
+
+if TYPE_CHECKING:
+    from fraud_service.domain.events import Transaction
 
 UTC_ZONE: Final = "UTC"
 # Since 2000, clocks have changed only at full quarters of an hour; in five places until 2022, a minute after one. There

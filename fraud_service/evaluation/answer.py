@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.text import money
+from fraud_service.domain.time import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from fraud_service.domain.errors import InvalidEvent, InvalidRecord, TopicReadError
-from fraud_service.domain.events import MAX_EVENT_BYTES, DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent, InvalidRecord, TopicReadError
+from fraud_service.domain.events import MAX_EVENT_BYTES
 from fraud_service.kafka.messages import CONTENT_HASH, CONTENT_LENGTH, KEY_HASH, KEY_LENGTH, Output, Received, bounded
 from fraud_service.kafka.topic_reader import TopicReader
 from fraud_service.security.card_data import mask_bytes, mask_text

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES
 
 Headers = list[tuple[str, bytes]]
 

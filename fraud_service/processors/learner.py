@@ -17,8 +17,8 @@ from fraud_service.config import factories
 from fraud_service.config.duration import to_ms
 from fraud_service.config.keyring import load_keyring
 from fraud_service.config.log_rate_limit import RateLimitedLog
-from fraud_service.domain.errors import FatalStreamError, InvalidEvent, InvalidRecord
-from fraud_service.domain.events import TEST_CURRENCY, DeadLetterReason, decode_label
+from fraud_service.domain.errors import DeadLetterReason, FatalStreamError, InvalidEvent, InvalidRecord
+from fraud_service.domain.events import TEST_CURRENCY, decode_label
 from fraud_service.domain.label_join import ITEMS_PER_HEARTBEAT, Admission, Ignored, LabelJoin, examples_due
 from fraud_service.domain.online_training import (
     LearnerState,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from fraud_service.config.duration import to_ms
 from fraud_service.domain.entry_modes import KNOWN, entry_mode
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import TEST_CURRENCY, DeadLetterReason, Transaction, decode_transaction, rfc3339
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
+from fraud_service.domain.events import TEST_CURRENCY, Transaction, decode_transaction
 from fraud_service.domain.profile import decode_profile, encode_profile
 from fraud_service.domain.records import alert_id, alert_record, encode_record, score_record
+from fraud_service.domain.time import rfc3339
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Output, Received, require_content
 from fraud_service.kafka.partitioner import explain_misplaced, murmur2_partition

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
 from fraud_service.security import authentication_data
 from fraud_service.security.card_numbers import find_card_numbers, has_card_number
 from fraud_service.security.deobfuscation import is_only_utf8, texts, unambiguous_ascii, views

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 
 from fraud_service.domain.codec import decode
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
 from fraud_service.domain.profile import fingerprint
 from fraud_service.domain.time import HOUR
 

@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 
 from fraud_service.domain.codec import UNREADABLE
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason, card_id_of, fields_of
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
+from fraud_service.domain.events import card_id_of, fields_of
 from fraud_service.security.card_data import (
     MAX_PARTLY_MASKED,
     parse_card_number,

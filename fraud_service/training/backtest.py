@@ -20,12 +20,11 @@ from pyarrow import parquet
 from fraud_service.config import factories
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
-from fraud_service.domain.events import instant, rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.in_memory import FrozenLearner, InMemoryService
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.scoring import probability
-from fraud_service.domain.time import DAY
+from fraud_service.domain.time import DAY, instant, rfc3339
 from fraud_service.evaluation.alerts import Scores
 from fraud_service.evaluation.metrics import Result, evaluate
 from fraud_service.models import artifact

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason
 from fraud_service.security.issuers import MIN_DIGITS
 from fraud_service.training.column_guess import AUTHENTICATION, LEAKS, plain
 from fraud_service.training.history_arrow import pa, pc, types

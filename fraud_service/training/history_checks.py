@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from fraud_service.domain.entry_modes import KNOWN, entry_mode
-from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import ConfigurationError, DeadLetterReason
 from fraud_service.security.card_data import find_card_data, has_no_card_data, replace_card_numbers
 from fraud_service.security.tokens import Tokenizer
 from fraud_service.training.history_arrow import pa, pc, types

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.text import count_of
-from fraud_service.domain.time import DAY
+from fraud_service.domain.time import DAY, rfc3339
 from fraud_service.training.history_arrow import pc
 
 if TYPE_CHECKING:

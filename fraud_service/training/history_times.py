@@ -12,10 +12,19 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fraud_service.domain.codec import LATEST
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason, epoch_ms, implausible_time, instant
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
 from fraud_service.domain.local_time import offset_min, zone_names
-from fraud_service.domain.time import DAY, FIRST_EVENT, HOUR, MINUTE, UNITS, likely_unit
+from fraud_service.domain.time import (
+    DAY,
+    FIRST_EVENT,
+    HOUR,
+    MINUTE,
+    UNITS,
+    epoch_ms,
+    implausible_time,
+    instant,
+    likely_unit,
+)
 from fraud_service.training.history_arrow import pa, pc, types
 
 if TYPE_CHECKING:

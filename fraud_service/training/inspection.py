@@ -10,8 +10,8 @@ import msgspec
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.entry_modes import KNOWN
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.text import count_of
+from fraud_service.domain.time import rfc3339
 from fraud_service.security.card_data import mask_text
 from fraud_service.training.column_risks import CardDataColumn, find_card_data_columns, find_leaks
 from fraud_service.training.history import History

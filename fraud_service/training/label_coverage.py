@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fraud_service.domain.events import rfc3339
-from fraud_service.domain.time import DAY
+from fraud_service.domain.time import DAY, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

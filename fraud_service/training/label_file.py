@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import Label, LabelSource, rfc3339
+from fraud_service.domain.events import Label, LabelSource
+from fraud_service.domain.time import rfc3339
 from fraud_service.training.history_arrow import pa, pc
 from fraud_service.training.history_columns import choose_columns, parse_constants
 from fraud_service.training.history_faults import Faults

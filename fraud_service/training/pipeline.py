@@ -16,11 +16,10 @@ import msgspec
 import numpy as np
 
 from fraud_service.domain.errors import ConfigurationError, ModelError
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.features import VERSION as FEATURES_VERSION
 from fraud_service.domain.local_time import UTC_ZONE
-from fraud_service.domain.time import DAY
+from fraud_service.domain.time import DAY, rfc3339
 from fraud_service.models.artifact import FORMAT, MANIFEST, MODEL, MODEL_CARD, TREES, Artifact, Manifest
 from fraud_service.models.onnx_forest import LAPLACE, OnnxForest
 from fraud_service.models.onnx_graph import onnx_bytes

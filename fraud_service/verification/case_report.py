@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.reasons import rest
 from fraud_service.domain.text import money, visible
+from fraud_service.domain.time import rfc3339
 from fraud_service.evaluation.html import escaped, page, table
 
 if TYPE_CHECKING:

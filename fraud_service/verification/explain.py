@@ -15,10 +15,10 @@ from fraud_service.config import factories
 from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError, InvalidRecord, TopicReadError
-from fraud_service.domain.events import Label, Transaction, rfc3339
+from fraud_service.domain.events import Label, Transaction
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.records import ScoreRecord, alert_id, decode_score, readable_examples
-from fraud_service.domain.time import HOUR
+from fraud_service.domain.time import HOUR, rfc3339
 from fraud_service.kafka.dead_letters import DETAIL, REASON, SOURCE_TOPIC
 from fraud_service.kafka.partitioner import explain_misplaced, murmur2_partition
 from fraud_service.verification import log_reader, snapshots

@@ -12,11 +12,11 @@ import msgspec
 
 from fraud_service.config import factories
 from fraud_service.domain.errors import ConfigurationError, TopicReadError
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.in_memory import MemoryStore
 from fraud_service.domain.online_training import LearnerState, NegativeSampler, OnlineTrainer
 from fraud_service.domain.records import LabelledRecord, decode_labelled, encode_record
+from fraud_service.domain.time import rfc3339
 from fraud_service.runtime.changelogs import temporary_rows
 from fraud_service.verification import log_reader, snapshot_rebuild
 from fraud_service.verification.log_reader import Broadcasts

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fraud_service.config import factories
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.profile import RECENT, Profile
-from fraud_service.domain.time import DAY
+from fraud_service.domain.time import DAY, rfc3339
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.verification import log_reader, snapshots
 from fraud_service.verification.decisions import TimeRange

@@ -15,12 +15,12 @@ from fraud_service.cli import app
 from fraud_service.config import factories
 from fraud_service.demo.simulator import World, write
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.events import encode, instant
+from fraud_service.domain.events import encode
 from fraud_service.domain.in_memory import InMemoryService
 from fraud_service.domain.online_training import NegativeSampler
 from fraud_service.domain.records import decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import decode_snapshot
-from fraud_service.domain.time import DAY, HOUR
+from fraud_service.domain.time import DAY, HOUR, instant
 from fraud_service.kafka import clients, model_topic, topics
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest

@@ -10,8 +10,9 @@ from support.processes import Service, fresh_settings, read_all, run_here
 from support.worlds import transaction
 
 from fraud_service.demo.simulator import World, write
-from fraud_service.domain.events import encode, facts, rfc3339
+from fraud_service.domain.events import encode, facts
 from fraud_service.domain.records import decode_labelled
+from fraud_service.domain.time import rfc3339
 from fraud_service.kafka import clients
 from fraud_service.training.history import History
 

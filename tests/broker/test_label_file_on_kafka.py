@@ -12,8 +12,9 @@ pytest.importorskip("pyarrow")
 from support.processes import Service, fresh_settings, read_all, run_here
 
 from fraud_service.demo.broker import EmbeddedBroker, EmbeddedBrokerError, find_binary
-from fraud_service.domain.events import Transaction, encode, rfc3339
+from fraud_service.domain.events import Transaction, encode
 from fraud_service.domain.records import decode_labelled
+from fraud_service.domain.time import rfc3339
 from fraud_service.kafka import clients
 
 pytestmark = pytest.mark.timeout(240)

@@ -18,12 +18,12 @@ from fraud_service.admin import reset
 from fraud_service.admin.refit import champion, report
 from fraud_service.config import factories
 from fraud_service.domain.errors import ConfigurationError, PreflightError
-from fraud_service.domain.events import Transaction, encode, rfc3339
+from fraud_service.domain.events import Transaction, encode
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.online_model import OnlineModel
 from fraud_service.domain.records import RefitRecord, decode_labelled, decode_score
 from fraud_service.domain.snapshot import Snapshot, decode_snapshot, untrained
-from fraud_service.domain.time import DAY, HOUR
+from fraud_service.domain.time import DAY, HOUR, rfc3339
 from fraud_service.kafka import clients, consumer_groups, model_topic, topics
 from fraud_service.models import artifact
 from fraud_service.training.dataset import Examples, TrainingWindow

@@ -19,14 +19,7 @@ from support.worlds import CountingLearner, LinearModel, transaction
 
 from fraud_service.config import factories
 from fraud_service.config.duration import to_ms
-from fraud_service.domain.events import (
-    InvalidEvent,
-    Label,
-    LabelSource,
-    decode_label,
-    encode,
-    facts,
-)
+from fraud_service.domain.events import InvalidEvent, Label, LabelSource, decode_label, encode, facts
 from fraud_service.domain.in_memory import MemoryStore
 from fraud_service.domain.label_join import MAX_PAYMENTS
 from fraud_service.domain.label_join_rows import LabelEvent

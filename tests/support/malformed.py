@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason
 
 START = 1_700_000_000_000
 BROKER_TIME = 4_102_444_800_000  # the year 2100: later than every valid event of a test

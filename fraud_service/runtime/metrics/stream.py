@@ -13,7 +13,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,23 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.worlds import label, transaction
 
-from fraud_service.domain.errors import InvalidEvent
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
 from fraud_service.domain.events import (
     ABSENT,
     LATEST,
     LOST_DIGITS,
     MAX_AMOUNT,
     MAX_EVENT_BYTES,
-    DeadLetterReason,
     LabelSource,
     decode_label,
     decode_transaction,
     encode,
-    instant,
-    rfc3339,
 )
 from fraud_service.domain.text import HIDDEN, SURROGATES, has_hidden
-from fraud_service.domain.time import FIRST_EVENT
+from fraud_service.domain.time import FIRST_EVENT, instant, rfc3339
 
 FAST = settings(max_examples=300, deadline=None, derandomize=True)
 PAYMENT = {

@@ -15,12 +15,13 @@ from support.worlds import DAY, HOUR, MINUTE, MONDAY, SECOND, transaction
 from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.events import Transaction, rfc3339
+from fraud_service.domain.events import Transaction
 from fraud_service.domain.features import NAMES, Features, extract
 from fraud_service.domain.online_model import ModelInput, ModelInputRows, OnlineModel
 from fraud_service.domain.profile import Profile, decode_profile, encode_profile
 from fraud_service.domain.risk import DAYS_KEPT, NO_RISK, Risk, RiskTable
 from fraud_service.domain.snapshot import SnapshotStore, untrained
+from fraud_service.domain.time import rfc3339
 
 YEAR = 365 * DAY
 FAST = settings(max_examples=50, deadline=None, derandomize=True)

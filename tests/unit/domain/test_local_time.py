@@ -17,11 +17,11 @@ from fraud_service.domain.countries import alpha2
 from fraud_service.domain.decision import Policy
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError, InvalidEvent
-from fraud_service.domain.events import decode_transaction, encode, rfc3339
+from fraud_service.domain.events import decode_transaction, encode
 from fraud_service.domain.local_time import QUARTER, clock, offset_min, zone, zone_names, zones_by_country
 from fraud_service.domain.records import decode_score, encode_record, score_record
 from fraud_service.domain.snapshot import SnapshotStore, untrained
-from fraud_service.domain.time import FIRST_EVENT
+from fraud_service.domain.time import FIRST_EVENT, rfc3339
 
 WINTER, SUMMER = 1_704_074_400_000, 1_719_799_200_000  # 2024-01-01T02:00:00Z and 2024-07-01T02:00:00Z
 ROW = {"transaction_id": "t", "card_id": "c", "merchant_id": "m", "amount": 9, "currency": "EUR"}

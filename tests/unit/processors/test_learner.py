@@ -15,7 +15,8 @@ from support.worlds import score
 from fraud_service.config import factories
 from fraud_service.domain.codec import LATEST
 from fraud_service.domain.detector import Detector
-from fraud_service.domain.events import DeadLetterReason, Label, LabelledTransaction, LabelSource, Transaction, encode
+from fraud_service.domain.errors import DeadLetterReason
+from fraud_service.domain.events import Label, LabelledTransaction, LabelSource, Transaction, encode
 from fraud_service.domain.in_memory import InMemoryService
 from fraud_service.domain.label_join import MAX_PAYMENTS, Ignored, LabelJoin
 from fraud_service.domain.online_training import ALWAYS_TRAIN_SCORE, NegativeSampler

@@ -13,8 +13,8 @@ from support.loop import looped
 from support.malformed import BROKER_TIME, MALFORMED, text
 from support.payments import payment
 
-from fraud_service.domain.errors import InvalidRecord
-from fraud_service.domain.events import DeadLetterReason, encode
+from fraud_service.domain.errors import DeadLetterReason, InvalidRecord
+from fraud_service.domain.events import encode
 from fraud_service.domain.records import decode_score
 from fraud_service.kafka.partitioner import murmur2_partition
 from fraud_service.processors.scorer import PROFILE

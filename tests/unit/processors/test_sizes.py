@@ -23,8 +23,8 @@ from support.steps import message as made_of
 
 from fraud_service.config.log_rate_limit import RateLimitedLog
 from fraud_service.config.settings import Settings
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES, DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
+from fraud_service.domain.events import MAX_EVENT_BYTES, MAX_KEY_BYTES
 from fraud_service.kafka import dead_letters, unreadable_batches
 from fraud_service.kafka.dead_letters import dead_letter
 from fraud_service.kafka.messages import Received, bounded, require_content

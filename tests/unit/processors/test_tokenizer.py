@@ -8,7 +8,8 @@ import pytest
 from support.worlds import MONDAY, label, transaction
 
 from fraud_service.config.settings import Settings
-from fraud_service.domain.events import DeadLetterReason, encode
+from fraud_service.domain.errors import DeadLetterReason
+from fraud_service.domain.events import encode
 from fraud_service.kafka.messages import Received
 from fraud_service.processors.tokenizer import TokenizerProcessor
 from fraud_service.runtime.metrics.stream import Metrics, TokenizerMetrics

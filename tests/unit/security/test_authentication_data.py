@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason
 from fraud_service.security.card_data import find_card_data, mask_bytes
 
 pytestmark = pytest.mark.attack

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from support.card_numbers import is_card_number
 from support.harmless import KINDS, NUMERIC, rate
 
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
 from fraud_service.security.card_data import (
     MAX_JOINED_BYTES,
     find_card_data,

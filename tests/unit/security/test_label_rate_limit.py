@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.worlds import HOUR, MONDAY, DictStore, label
 
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason, LabelSource
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
+from fraud_service.domain.events import LabelSource
 from fraud_service.security.label_rate_limit import KEY, MAX_PER_CARD, LabelRateLimiter, LabelRateLimits
 
 pytestmark = pytest.mark.attack

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support.card_numbers import is_card_number
 from support.worlds import MONDAY, transaction
 
-from fraud_service.domain.errors import InvalidEvent
-from fraud_service.domain.events import DeadLetterReason, decode_transaction, encode
+from fraud_service.domain.errors import DeadLetterReason, InvalidEvent
+from fraud_service.domain.events import decode_transaction, encode
 from fraud_service.security.card_data import find_card_data
 from fraud_service.security.tokens import Tokenizer
 

@@ -23,9 +23,9 @@ from fraud_service.config import factories
 from fraud_service.config.settings import Settings
 from fraud_service.domain.detector import Detector
 from fraud_service.domain.errors import ConfigurationError
-from fraud_service.domain.events import instant
 from fraud_service.domain.in_memory import InMemoryService
 from fraud_service.domain.online_training import NegativeSampler
+from fraud_service.domain.time import instant
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training import backtest

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from support.public_sets import ROWS, START, card_number, payments, write_set
 
-from fraud_service.domain.events import epoch_ms
+from fraud_service.domain.time import epoch_ms
 from fraud_service.training.history import History
 from fraud_service.training.known_sets import known_sets, recognise
 from fraud_service.training.mapping import load_mapping

@@ -10,9 +10,9 @@ from support.worlds import DAY, MONDAY, LinearModel, features
 pytest.importorskip("sklearn")
 
 from fraud_service.domain.decision import Outcome
-from fraud_service.domain.events import rfc3339
 from fraud_service.domain.features import NAMES
 from fraud_service.domain.records import LabelledRecord, encode_record, readable_examples
+from fraud_service.domain.time import rfc3339
 from fraud_service.models import artifact
 from fraud_service.models.onnx_forest import OnnxForest
 from fraud_service.training.dataset import Examples

@@ -11,8 +11,9 @@ from support.replayed import copy
 
 from fraud_service import cli
 from fraud_service.domain.errors import TopicReadError
-from fraud_service.domain.events import decode_label, instant, rfc3339
+from fraud_service.domain.events import decode_label
 from fraud_service.domain.records import decode_score, encode_record
+from fraud_service.domain.time import instant, rfc3339
 from fraud_service.verification.case_report import text
 from fraud_service.verification.explain import explain
 
