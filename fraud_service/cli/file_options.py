@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 import msgspec
 import typer
 
-from fraud_service.cli.options import date_ms, require_folder
+from fraud_service.cli.options import date_ms, require_output
 from fraud_service.cli.output import say
 from fraud_service.config import settings
 from fraud_service.config.duration import to_ms
@@ -115,7 +115,7 @@ class FileOptions:
                 say(warning, err=True)
             return table
 
-        self._check_skipped()
+        self._check_skipped(file)
         history = History.open(
             file,
             mapping,
@@ -145,22 +145,31 @@ class FileOptions:
 
     def open_labels(self, file: Path, defaults: LabelDefaults) -> LabelFile:
         """Read a file of labels as the options say."""
+        if self.number_rows:
+            raise ConfigurationError(
+                "--number-rows: a label needs the id of its transaction; name the column with --map "
+                "COLUMN=transaction_id"
+            )
         from fraud_service.training.label_file import read_labels
 
-        self._check_skipped()
+        self._check_skipped(file)
         check = _card_data_check(file, self.tokenized or [])
         labels = read_labels(file, self.file_mapping(), defaults, check, skips=self.skip_invalid)
         self._save_skipped(file, labels.skipped)
         return labels
 
-    def _check_skipped(self) -> None:
+    def _check_skipped(self, file: Path) -> None:
         if self.skipped is not None and not self.skip_invalid:
             raise ConfigurationError(f"--skipped {self.skipped}: only --skip-invalid skips rows: add it")
-        require_folder(self.skipped)
+        if self.skip_invalid:
+            require_output(self._skipped_of(file), file)
+
+    def _skipped_of(self, file: Path) -> Path:
+        return self.skipped or Path(f"{file.resolve().name}.skipped.csv")
 
     def _save_skipped(self, file: Path, skipped: Skipped) -> None:
         if self.skip_invalid:
-            path = self.skipped or Path(f"{file.name}.skipped.csv")
+            path = self._skipped_of(file)
             skipped.save(path)
             self.notes.append(f"skipped {skipped}. They are in {path}")
 

@@ -48,7 +48,7 @@ def inspect_file(
 
     if save is not None and save.suffix != SUFFIX:
         raise ConfigurationError(f"--save {save}: the name of a mapping ends in {SUFFIX}")
-    options.require_folder(save)
+    options.require_output(save, file)
     given = None if reading.mapping is None else load_mapping(reading.mapping)
     found = inspect(file, rows, given, reading.override, latest_event_ms())
     if save is not None:

@@ -159,7 +159,7 @@ def backtest(
 
     other = None if compare is None else decode_result(options.read_file(compare), str(compare))
     for path in (scores, json_out, report):
-        options.require_folder(path)
+        options.require_output(path, file)
     history = reading.open(file, end=end)
     plan = run.BacktestPlan(
         source=file.name,

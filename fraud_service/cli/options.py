@@ -153,7 +153,16 @@ def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     return content
 
 
-def require_folder(path: Path | None) -> None:
-    """Raise `ConfigurationError` before hours of work when the folder of an output file does not exist."""
-    if path is not None and not path.parent.is_dir():
+def require_output(path: Path | None, source: Path | None = None) -> None:
+    """Raise `ConfigurationError` before hours of work if an output file cannot be written, or would replace `source`.
+
+    `source` is the file that the command reads, or the folder of its parts.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
         raise ConfigurationError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ConfigurationError(f"{path}: this is a folder; name a file")
+    if source is not None and source.resolve() in (path.resolve(), *path.resolve().parents):
+        raise ConfigurationError(f"{path}: the command reads {source}; name an output elsewhere")

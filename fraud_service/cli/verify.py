@@ -107,7 +107,7 @@ def replay(
     from fraud_service.verification import replay
 
     for path in (json_out, report):
-        options.require_folder(path)
+        options.require_output(path)
     is_what_if = (models, version, review_threshold, decline_threshold) != (None, None, None, None)
     _require_one_purpose(report, resume, is_what_if=is_what_if)
     chosen = options.connect(bootstrap, review_threshold=review_threshold, decline_threshold=decline_threshold)
@@ -204,7 +204,7 @@ def explain(
     from fraud_service.verification import case_report
     from fraud_service.verification import explain as run
 
-    options.require_folder(html)
+    options.require_output(html)
     chosen = options.connect(bootstrap)
     case = run.explain(chosen, transaction_id, card, None if at is None else options.instant_ms(at, "--at"), payment)
     if html is not None:

@@ -16,7 +16,7 @@ from fraud_service.training.history_arrow import pa, pc, types
 from fraud_service.training.history_columns import choose_columns, parse_constants
 from fraud_service.training.history_faults import NONE_SKIPPED, Faults, Skipped
 from fraud_service.training.history_fields import TIMES, Form, between, convert, joined_names, plain_values
-from fraud_service.training.history_files import open_source
+from fraud_service.training.history_files import COMPRESSED, FORMATS, open_source
 from fraud_service.training.history_times import explain_future, utc_offsets
 from fraud_service.training.mapping import FileMapping
 
@@ -169,7 +169,9 @@ def _check_currencies(column: str, given: pa.ChunkedArray, table: pa.Table, faul
 
 def _ids(path: Path, numbers: pa.Array) -> pa.Array:
     """Return transaction ids from the row numbers, other ones for each name of a file."""
-    name = "".join(sign for sign in path.name.split(".")[0] if sign.isalnum() or sign in "-_")[:100]
+    while path.suffix.lower() in (*FORMATS, *COMPRESSED):
+        path = path.with_suffix("")
+    name = "".join(sign for sign in path.name if sign.isalnum() or sign in "-_.")[:100]
     padded = pc.utf8_lpad(numbers.cast(pa.string()), ID_DIGITS, "0")  # ids of equal times sort as the rows
     return pc.binary_join_element_wise(pa.scalar(f"{name}-row"), padded, "")
 

@@ -63,6 +63,7 @@ def read_labels(
     A row with a later time than another of the same transaction corrects it. Raises `ConfigurationError`, which names
     the row, for a value that is missing or invalid, card data, and two rows of one time that contradict each other.
     """
+    mapping = msgspec.structs.replace(mapping, number_rows=False)  # a label needs the id of its transaction
     if defaults.is_fraud is not None:
         constants = {**mapping.constants, "label": defaults.is_fraud}
         fields = {name: column for name, column in mapping.fields.items() if name not in {"label", "is_fraud"}}

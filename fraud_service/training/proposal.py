@@ -146,8 +146,11 @@ def _fraud_values(columns: Sequence[Column], doubts: list[str]) -> tuple[str, ..
     words = tuple(sorted(word for word in counts if word.lower() in FRAUD_WORDS))
     if words or len(counts) != MIN_LABELS:
         return words
+    if any(mask_text(word) != word for word in counts):
+        doubts.append("the values of the label seem to be card data: is it the right column?")
+        return ()
     rarer = counts.most_common()[-1][0]
-    doubts.append(f"`{mask_text(rarer)}` as the word for fraud is a guess: it is the rarer of two")
+    doubts.append(f"`{rarer}` as the word for fraud is a guess: it is the rarer of two")
     return (rarer,)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path  # noqa: TC003 - Typer reads the annotation
+from pathlib import Path
 
 import pytest
 import typer
@@ -174,3 +174,18 @@ def test_the_arguments_of_a_reading_give_the_same_reading_again():
         "--mapping", "map.toml", "--map", "a b=card_id", "--delimiter", ";", "--number-rows", "--skip-invalid"
     ]  # fmt: skip
     assert FileOptions().arguments() == []
+
+
+@pytest.mark.parametrize("output", ["past.csv", "./past.csv"])
+def test_skipped_rows_never_replace_the_file_that_is_read(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "past.csv").write_text("transaction_id\n", encoding="utf-8")
+    for read in (FileOptions.open, lambda given, file: given.open_labels(file, None)):
+        with pytest.raises(ConfigurationError, match="the command reads"):
+            read(FileOptions(skip_invalid=True, skipped=Path(output)), tmp_path / "past.csv")
+    assert (tmp_path / "past.csv").read_text(encoding="utf-8") == "transaction_id\n"
+
+
+def test_labels_refuse_row_numbers_in_the_place_of_ids(tmp_path):
+    with pytest.raises(ConfigurationError, match="--number-rows: a label needs the id"):
+        FileOptions(number_rows=True).open_labels(tmp_path / "labels.csv", None)

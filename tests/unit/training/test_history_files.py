@@ -417,3 +417,12 @@ def test_a_file_without_a_header_is_refused_without_its_values(opened, entries):
 def test_a_header_with_digits_is_a_header(opened, names):
     with pytest.raises(ConfigurationError, match=f"the file has {', '.join(names.split(','))}"):
         opened(f"{names}\n1,2,3,4\n")
+
+
+def test_ids_of_files_whose_names_differ_after_a_dot_differ(tmp_path):
+    ids = set()
+    for name in ("pay.2026-01.csv", "pay.2026-02.csv", "pay.2026-02.csv.gz"):
+        data = text().encode()
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+        ids.add(next(iter(History.open(tmp_path / name, FileMapping(number_rows=True)))).transaction.transaction_id)
+    assert ids == {"pay.2026-01-row000000001", "pay.2026-02-row000000001"}

@@ -357,3 +357,10 @@ def test_without_a_column_the_currency_is_guessed_from_the_amounts(look, amount,
     found = look([good(n, currency=None, amount=amount.format(10 + n)) for n in range(240)])
     assert (found.accepted, found.mapping.constants) == (240, {"currency": currency})
     assert any("no column is the currency" in doubt for doubt in found.doubts)
+
+
+def test_card_numbers_in_the_label_column_are_never_proposed_as_the_word_for_fraud(look):
+    cards = ("4111111442725092", "4111111111111111")
+    found = look([good(n, label=cards[n % 7 > 0]) for n in range(240)])
+    assert found.mapping.fraud_values == ()
+    assert not any(card in str(found) for card in cards)
