@@ -96,7 +96,7 @@ def require_new(history: Iterable[LabelledTransaction], service: ServiceTime) ->
     sent = sum(facts(event.transaction) in service.newest for event in history) if service.newest else 0
     if sent:
         raise ConfigurationError(
-            f"{sent:,} of these payments are among the newest that the service has scored: the file was sent before. "
+            f"the service has scored payments of this file before: {sent:,} are among the newest of its scores. "
             "Sent again, payments count twice in the profiles of cards. Choose others with --from and --to, or send "
             "them in spite of that with --again"
         )

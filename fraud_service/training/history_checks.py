@@ -12,6 +12,7 @@ from fraud_service.domain.errors import ConfigurationError, DeadLetterReason
 from fraud_service.security.card_data import find_card_data, has_no_card_data, replace_card_numbers
 from fraud_service.security.tokens import Tokenizer
 from fraud_service.training.history_arrow import pa, pc, types
+from fraud_service.training.history_fields import split_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,18 +41,18 @@ class CardDataCheck(msgspec.Struct, frozen=True):
 
         Raises `ConfigurationError`, which names row and column, and never the value.
         """
-        unused = self.tokenized - set(columns.values())
+        unused = self.tokenized.difference(*map(split_names, columns.values()))
         if unused:
             raise ConfigurationError(
                 f"--tokenize {min(unused)}: {self.path} has no such column among those that are read: "
-                f"{', '.join(sorted(columns.values()))}"
+                f"{', '.join(sorted(name for joined in columns.values() for name in split_names(joined)))}"
             )
         for field in table.column_names:
             values = table[field]
             if not types.is_string(values.type):
                 continue
             column = columns.get(field)
-            if column in self.tokenized:
+            if column is not None and not self.tokenized.isdisjoint(split_names(column)):
                 values = self._tokens(field, values)
                 table = table.set_column(table.column_names.index(field), field, values)
             self._check(field, column, values, where)
@@ -77,6 +78,7 @@ class CardDataCheck(msgspec.Struct, frozen=True):
         is_bad = pc.is_in(values, pa.array(secrets or list(found), pa.string()))
         row, count = pc.index(is_bad, value=True).as_py(), pc.sum(is_bad).as_py()
         place = f"`--set {field}`" if column is None else f"{where(row)}, column `{column}`"
+        named = "COLUMN" if column is None else split_names(column)[0]
         share = f"in {count:,} of {len(values):,} rows ({count / len(values):.1%})"
         if secrets:
             raise ConfigurationError(
@@ -85,7 +87,7 @@ class CardDataCheck(msgspec.Struct, frozen=True):
             )
         raise ConfigurationError(
             f"{place}: what seems to be a card number, {share}. The scorers would make these transactions dead "
-            f"letters. If they are card numbers, replace them by tokens: --tokenize {column or 'COLUMN'}, with the key "
+            f"letters. If they are card numbers, replace them by tokens: --tokenize {named}, with the key "
             "in FRAUD_TOKENIZER_KEY_DIR. If they are other long numbers, set FRAUD_REJECT_PAN=false, here and for "
             "scorers and learner"
         )

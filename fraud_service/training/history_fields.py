@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Convert = Callable[[pa.ChunkedArray, "Form"], pa.ChunkedArray]
 
+BETWEEN_NAMES: Final = "`, `"
 EXACT_IN_A_FLOAT: Final = 2.0**53
 # With more digits, Arrow may reject the number as too large. A positive exponent shows that digits were lost.
 NUMBER: Final = r"^[+-]?(\d{1,99}\.?\d{0,99}|\.\d{1,99})([eE]-\d{1,2})?$"
@@ -101,7 +102,12 @@ def plain_values(name: str, columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArr
 
 def joined_names(columns: Iterable[str]) -> str:
     """Return the names of the columns of a field for a message, which writes them between backticks."""
-    return "`, `".join(columns)
+    return BETWEEN_NAMES.join(columns)
+
+
+def split_names(joined: str) -> list[str]:
+    """Return the names of the columns from what `joined_names` made of them."""
+    return joined.split(BETWEEN_NAMES)
 
 
 def constant(name: str, text: str) -> pa.Scalar:

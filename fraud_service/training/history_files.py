@@ -109,10 +109,11 @@ def _open_json(paths: Sequence[Path], mapping: FileMapping, *, skips: bool) -> S
                 row = decode(line)
             except UNREADABLE:
                 number = rows - begin + len(unreadable) + 1
-                if not skips or line.startswith(b"["):
+                is_array = number == 1 and line.startswith(b"[")
+                if is_array or not skips:
+                    remedy = "" if is_array else ", or leave such rows out with --skip-invalid"
                     raise ConfigurationError(
-                        f"{path}, row {number}: not a JSON object; write one object a line, or leave such rows out with"
-                        " --skip-invalid"
+                        f"{path}, row {number}: not a JSON object; write one object a line{remedy}"
                     ) from None
                 unreadable[number] = "not a JSON object"
                 continue

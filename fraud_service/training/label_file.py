@@ -12,7 +12,7 @@ from fraud_service.domain.time import rfc3339
 from fraud_service.training.history_arrow import pa, pc
 from fraud_service.training.history_columns import choose_columns, parse_constants
 from fraud_service.training.history_faults import Faults
-from fraud_service.training.history_fields import Form, convert, plain_values
+from fraud_service.training.history_fields import Form, convert, joined_names, plain_values
 from fraud_service.training.history_files import open_source
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _columns(path: Path, mapping: FileMapping, *, skips: bool) -> tuple[pa.Table
     fields |= {name: pa.repeat(value, given.num_rows) for name, value in fixed.items()}
     if sources:
         fields[SOURCE] = _sources(sources[0], plain_values(SOURCE, [given[sources[0]]]), faults)
-    return pa.table(fields), {name: "`, `".join(columns) for name, columns in chosen.items()}, faults
+    return pa.table(fields), {name: joined_names(columns) for name, columns in chosen.items()}, faults
 
 
 def _sources(column: str, values: pa.ChunkedArray, faults: Faults) -> pa.ChunkedArray:

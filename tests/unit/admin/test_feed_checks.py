@@ -60,7 +60,7 @@ def test_long_numbers_are_accepted_if_the_setting_allows_them():
 
 def test_a_history_with_payments_that_the_service_has_just_scored_is_refused():
     service = ServiceTime(-1, frozenset({facts(paid(1))}))
-    with pytest.raises(ConfigurationError, match="1 of these payments are among the newest"):
+    with pytest.raises(ConfigurationError, match="before: 1 are among the newest"):
         require_new(history(paid(0), paid(1)), service)
     require_new(history(paid(0), paid(1, amount=99.0)), service)
 

@@ -103,6 +103,16 @@ def test_a_column_to_tokenize_that_is_not_read_is_an_error(opened):
         opened((1, {}), tokenized=frozenset({"cc"}), tokenizer=TOKENIZER)
 
 
+@pytest.mark.parametrize("part", ["device_id", "merchant_id"])
+def test_one_column_of_a_joined_field_names_the_field_to_tokenize(opened, part):
+    entries = {"fields": {"card_id": ("device_id", "merchant_id")}}
+    row = {"device_id": PAN[:6], "merchant_id": PAN[6:]}
+    with pytest.raises(ConfigurationError, match="--tokenize device_id, with the key"):
+        opened((1, row | {"device_id": PAN, "merchant_id": "x"}), entries=entries)
+    history = opened((1, row), entries=entries, tokenized=frozenset({part}), tokenizer=TOKENIZER)
+    assert PAN not in next(iter(history)).transaction.card_id.replace("-", "")
+
+
 def test_repeated_payments_and_reused_ids_are_counted(opened):
     again, captured = {"transaction_id": "t1"}, {"transaction_id": "t1", "amount": 6.0}
     history = opened((1, {}), (2, again), (3, captured), (4, again), (5, {"transaction_id": "t1", "card_id": "c2"}))

@@ -80,6 +80,16 @@ def test_invalid_rows_are_skipped_and_counted_by_reason(written, suffix):
     assert "1 × `card_id`: `card_id` must not be missing" in said
 
 
+def test_a_line_with_an_array_is_a_row_to_skip_unless_it_is_the_first(written, tmp_path):
+    lines = written(5, {}, "jsonl").read_text(encoding="utf-8").splitlines()
+    path = tmp_path / "arrays.jsonl"
+    path.write_text("\n".join([*lines[:3], "[1]", *lines[3:]]), encoding="utf-8")
+    assert [*History.open(path, skips=True).skipped.faults] == [4]
+    path.write_text("\n".join(["[1]", *lines]), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"row 1: not a JSON object; write one object a line$"):
+        History.open(path, skips=True)
+
+
 def test_a_history_without_invalid_rows_skips_none(written):
     assert str(History.open(written(3), skips=True).skipped) == "0 of 3 rows"
 
