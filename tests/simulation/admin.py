@@ -55,10 +55,11 @@ def metadata(broker: Broker) -> Any:
     """Return the metadata of the cluster as a client sees it."""
     leader = SimpleNamespace(leader=0, replicas=[0])
     return SimpleNamespace(
+        brokers={0: SimpleNamespace(id=0, host="localhost", port=9092)},
         topics={
             name: SimpleNamespace(topic=name, error=None, partitions=dict.fromkeys(range(count), leader))
             for name, count in broker.counts.items()
-        }
+        },
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
+from simulation.admin import metadata
 from simulation.errors import BrokerError, kafka_error, timed_out, undelivered
 from simulation.host import here
 from simulation.log import Record
@@ -137,7 +138,7 @@ class Producer:
 
     def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:
         """Return the topics."""
-        return self._host.call("list_topics", lambda: self._broker.counts, [timed_out])
+        return self._host.call("list_topics", lambda: metadata(self._broker), [timed_out])
 
     def __bool__(self) -> bool:
         return True  # even when empty: Quix replaces a producer that is false

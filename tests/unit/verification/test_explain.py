@@ -27,6 +27,7 @@ def command(log, monkeypatch, capsys):
     """Run one command on the log: gives exit code and stdout."""
     log.serve(monkeypatch)
     monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: log.settings)
+    monkeypatch.setattr("fraud_service.kafka.clients.require_connection", lambda _: None)
 
     def main(*arguments):
         monkeypatch.setattr(sys, "argv", ["fraud-service", *map(str, arguments)])

@@ -168,6 +168,7 @@ def test_a_payment_number_that_does_not_exist_is_an_error(log, monkeypatch):
 def test_the_command_chooses_a_payment(log, monkeypatch, capsys):
     log.serve(monkeypatch)
     monkeypatch.setattr("fraud_service.config.settings.load", lambda **_: log.settings)
+    monkeypatch.setattr("fraud_service.kafka.clients.require_connection", lambda _: None)
     monkeypatch.setattr(sys, "argv", ["fraud-service", "explain", "t-7", "--payment", "1", "--json"])
     with pytest.raises(SystemExit):
         cli.main()
