@@ -85,7 +85,7 @@ def test_a_history_after_a_payment_of_today_is_accepted_and_learned(played):
 def test_a_history_that_was_sent_before_is_refused(played):
     _, _, done = played
     assert done["again"].returncode == 2
-    assert "the file was sent before" in done["again"].stderr
+    assert "has scored payments of this file before" in done["again"].stderr
 
 
 def test_a_history_that_the_learner_would_forget_is_refused(played):
