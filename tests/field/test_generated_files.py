@@ -15,8 +15,9 @@ REMEDIES = {
     "time_naive_t.csv",
     "--time-format": "time_compact.csv time_de_date.csv time_offset_short.csv time_space_utc.csv time_us_date.csv",
     "--time-unit d --time-origin 1899-12-30": "time_excel_serial.csv",
-    "--skip-invalid": "array.jsonl nan.jsonl odd_merchants.csv one_no_amount.csv one_no_merchant.csv one_refund.csv "
-    "one_refund_parens.csv own.json pretty.jsonl",
+    "--skip-invalid": "nan.jsonl odd_merchants.csv one_no_amount.csv one_no_merchant.csv one_refund.csv "
+    "one_refund_parens.csv",
+    "write one object a line": "array.jsonl own.json pretty.jsonl",
     "a refund, which is no payment": "all_refunds.csv",
     "not an ISO 4217 code such as EUR": "currency_lower.csv currency_numeric.csv",
     "nor an integer": "ids_float_2_60.parquet",
