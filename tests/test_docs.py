@@ -46,6 +46,7 @@ sys.path.insert(0, str(DOCS))
 contracts = importlib.import_module("contracts")
 messages = importlib.import_module("messages")
 generate = importlib.import_module("generate")
+feature_page = importlib.import_module("feature_page")
 
 TABLE = topics.topic_specs(contracts.default_settings())
 SLUGS = [message.slug for message in messages.MESSAGES]
@@ -363,7 +364,7 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
 
 def test_every_feature_is_explained_and_has_one_reason_code() -> None:
     for name in NAMES:
-        meta = generate.feature_meta(name)
+        meta = feature_page.feature_meta(name)
         assert meta.description
         assert meta.extra["unit"]
     assert sorted(name for code in reasons.CODES.values() for name in code.features) == sorted(NAMES)
@@ -374,15 +375,15 @@ def test_a_feature_without_one_annotation_is_rejected(monkeypatch: pytest.Monkey
         amount: float
 
     Bare.__annotations__ = {"amount": float}  # no string: the class is not where its hints could be looked up
-    monkeypatch.setattr(generate.contract, "Features", Bare)
+    monkeypatch.setattr(feature_page.contract, "Features", Bare)
     with pytest.raises(TypeError, match="amount needs exactly one"):
-        generate.feature_meta("amount")
+        feature_page.feature_meta("amount")
 
 
 def test_cold_values_are_those_of_an_unknown_card_and_merchant() -> None:
     row = msgspec.structs.asdict(extract(transaction(latitude=1.0, longitude=1.0), Profile(), NO_RISK, NO_RISK, MONDAY))
-    facts = {name: generate.feature_meta(name).extra for name in Features.__struct_fields__}
-    history = [name for name in facts if facts[name]["window"] != generate.ITSELF]
+    facts = {name: feature_page.feature_meta(name).extra for name in Features.__struct_fields__}
+    history = [name for name in facts if facts[name]["window"] != feature_page.ITSELF]
     assert {name: facts[name]["cold"] for name in history} == {name: row[name] for name in history}
 
 

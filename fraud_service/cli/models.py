@@ -102,7 +102,7 @@ def _missing_label(history: History, file: Path, reading: FileOptions) -> str | 
 
 
 def _trained(manifest: Manifest, fitted: FittedForest, out: Path, following: str) -> Iterator[str]:
-    """Say what was trained, how good it is on the days that were held out, and what to do next."""
+    """Report the training: rows and frauds, the figures on held-out days, and the command that follows."""
     from fraud_service.evaluation.answer import sentence
 
     rows, frauds = manifest.training["rows"], manifest.training["frauds"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TRAINING_TENTHS: Final = 7  # of the time of a history
 MAX_FRAUD_SHARE: Final = 0.2
 MIN_FRAUDS: Final = 20
-MIN_DAYS: Final = 14  # of which a model can learn, and be tested on later ones
+MIN_DAYS: Final = 14  # with fewer, too few days remain to test a model on
 MIN_PAYMENTS_PER_CARD: Final = 3
 
 

@@ -41,7 +41,7 @@ class LabelCoverage:
         return f"{rfc3339(self._first)} to {rfc3339(self._last)}"
 
     def warnings(self, figures: Figures, assumed_legitimate: int) -> Iterator[str]:
-        """Say what the labels of the measured payments do not allow to measure, and what was learned from them.
+        """Name the figures that the labels cannot give, and how the run counted payments without a label.
 
         `assumed_legitimate` counts payments without a label that count as legitimate.
         """

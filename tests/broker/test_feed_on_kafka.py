@@ -1,4 +1,4 @@
-"""Feed a history to a service on Apache Kafka: what is checked before, and what is reported at the end."""
+"""Feed a history to a service on Apache Kafka: checks before the first record, and the report at the end."""
 
 from __future__ import annotations
 

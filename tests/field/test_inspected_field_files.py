@@ -18,7 +18,7 @@ SUFFIXES = {".csv", ".gz", ".jsonl", ".parquet", ".tsv", ".txt", ".json"}
 FILES = sorted(path for path in FIELD.glob("[0-9]*/*") if path.suffix in SUFFIXES)
 PUBLIC = {"ieee": "ieee-cis"} | {known.name: known.name for known in known_sets() if known.name != "ieee-cis"}
 NOT_LINES = {"array.jsonl", "own.json"}  # JSON, but not one object a line
-NO_ROWS = {  # files of which nothing can be read, and what is said about them
+NO_ROWS = {  # files without a readable row, and the words of the message
     "all_refunds.csv": "it is negative, as of a refund",
     "header_only.csv": "",
     "header_twice.csv": "2 columns are named `amount`",

@@ -23,9 +23,7 @@ card or merchant without history. `docs/features.md` comes from these annotation
   moves towards the amount, as if it were at most 3 deviations away. The deviation moves towards that distance.
 * An amount is *unusually high* if it is more than 3 deviations above the mean of the card's earlier amounts, and
   the card has at least five of them. It counts on the day of its own event time.
-* The local time of a payment has its `utc_offset_min`. Without this field, it has the offset that its `timestamp`
-  states. Without an offset, it has the time of the zone of its `country`, else of `FRAUD_TIME_ZONE`. `Z`, `+00:00` and
-  `-00:00` state no offset, because producers write UTC for payments of any place.
+* `hour_of_day`, `is_night` and `is_weekend` are in the [local time](#local-time) of the payment. Windows are in UTC.
 * `country` is the ISO 3166 code of two letters, in capitals. Codes of three letters or three digits, small letters and
   blanks around it change nothing. Any other text is a country of its own.
 * Labels take effect only through the active snapshot of the transaction. *Today* is the day of the snapshot boundary.
