@@ -59,3 +59,11 @@ def own_kafka(kafka_can_run) -> Iterator[kafka.ApacheKafka]:
     """Give a module an Apache Kafka of its own, which it may kill and start again."""
     with kafka.ApacheKafka() as broker:
         yield broker
+
+
+@pytest.fixture
+def clean_environment(monkeypatch) -> None:
+    """Remove every setting from the environment."""
+    for name in list(os.environ):
+        if name.upper().startswith("FRAUD_"):
+            monkeypatch.delenv(name)

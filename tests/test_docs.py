@@ -388,8 +388,8 @@ def test_cold_values_are_those_of_an_unknown_card_and_merchant() -> None:
 
 
 def test_all_limits_of_a_card_are_listed() -> None:
-    kept = {name for name in vars(generate.profile) if name.endswith("_KEPT")}
-    assert set(generate.LIMITS) == kept
+    kept = {name for name in vars(feature_page.profile) if name.endswith("_KEPT")}
+    assert set(feature_page.LIMITS) == kept
 
 
 def test_every_metric_and_every_label_is_explained() -> None:

@@ -11,7 +11,6 @@ pytest.importorskip("pyarrow")
 
 from support.processes import Service, fresh_settings, read_all, run_here
 
-from fraud_service.demo.broker import EmbeddedBroker, EmbeddedBrokerError, find_binary
 from fraud_service.domain.events import Transaction, encode
 from fraud_service.domain.records import decode_labelled
 from fraud_service.domain.time import rfc3339
@@ -20,16 +19,6 @@ from fraud_service.kafka import clients
 pytestmark = pytest.mark.timeout(240)
 NOW = int(time.time() * 1000)
 HOUR = 3_600_000
-
-
-@pytest.fixture
-def broker():
-    try:
-        find_binary()
-    except EmbeddedBrokerError as error:
-        pytest.skip(str(error))
-    with EmbeddedBroker() as running:
-        yield running
 
 
 def send(settings, transactions):
@@ -53,8 +42,8 @@ def payments(count, hours_ago=48):
     ]
 
 
-def test_the_learner_takes_labels_from_a_file_and_refusals_are_counted(broker, tmp_path):
-    settings = fresh_settings(broker.bootstrap, tmp_path)
+def test_the_learner_takes_labels_from_a_file_and_refusals_are_counted(embedded_broker, tmp_path):
+    settings = fresh_settings(embedded_broker.bootstrap, tmp_path)
     file = tmp_path / "chargebacks.csv"
     at = rfc3339(NOW - 40 * HOUR)
     rows = [f"{one.transaction_id},{one.card_id},1,{at}" for one in payments(40)]

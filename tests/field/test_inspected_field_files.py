@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-
 import pytest
 from support.field_cases import FIELD, needs_field
 
@@ -29,17 +25,6 @@ NO_ROWS = {  # files without a readable row, and the words of the message
     "nested.jsonl": "values within values",
     "nested.parquet": "values within values",
 }
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory):
-    """Write the full files of the generators, and return their folder."""
-    folder = tmp_path_factory.mktemp("field") / "gen"
-    folder.mkdir()
-    for program in ("make_files.py", "make_parquet.py"):
-        shutil.copyfile(FIELD / "gen" / program, folder / program)
-        subprocess.run([sys.executable, program], cwd=folder, check=True, timeout=60)
-    return folder
 
 
 def look(path):

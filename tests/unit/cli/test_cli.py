@@ -33,26 +33,9 @@ COMMANDS += ["dead-letters", "recover", "repartition", "erase", "sign", "inspect
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for name in list(os.environ):
-        if name.upper().startswith("FRAUD_"):
-            monkeypatch.delenv(name)
+def plain_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "dumb")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run one command in this process: gives exit code, stdout and stderr."""
-
-    def main(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fraud-service", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return main
 
 
 @pytest.fixture

@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import sys
 
 import pytest
 from support.public_sets import ROWS, card_number, write_set
 
-from fraud_service import cli
 from fraud_service.training.mapping import load_mapping
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for name in list(os.environ):
-        if name.upper().startswith("FRAUD_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run one command in this process: gives exit code, stdout and stderr."""
-
-    def main(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fraud-service", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return main
 
 
 @pytest.mark.parametrize("name", ROWS)

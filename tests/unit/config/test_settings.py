@@ -15,14 +15,8 @@ from fraud_service.config.kafka_options import RESERVED
 from fraud_service.config.settings import DEFAULT_TEXTS, Settings, TopicNames, load, variables
 from fraud_service.domain.errors import ConfigurationError
 
+pytestmark = pytest.mark.usefixtures("clean_environment")
 SECRET = "hunter2-and-then-some"  # noqa: S105 - a stand-in
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for name in list(os.environ):
-        if name.upper().startswith("FRAUD_"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture
