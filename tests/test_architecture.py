@@ -229,7 +229,7 @@ TESTED_BY = {
     "unit/cli/test_output.py": "demo.screen evaluation.html admin.models",
     # What these do is done to topics and groups of a cluster.
     "broker/test_operations_on_kafka.py": "admin.reset admin.refit",
-    "broker/test_event_time_pacing_on_kafka.py": "admin.erase admin.rebuild admin.event_time_pacing",
+    "broker/test_event_time_pacing_on_kafka.py": "admin.erase admin.rebuild",
     "broker/test_topic_reader_on_kafka.py": "kafka.consumer_groups",
     "broker/test_oversized_messages_on_kafka.py": "kafka.sender",
     "simulation/test_seeds.py": "processors.input_log",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Self
 
+import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from fraud_service.domain.errors import FatalStreamError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from fraud_service.config.settings import Settings
     from fraud_service.domain.time import LearningSchedule
     from fraud_service.kafka.unreadable_batches import SkippingConsumer
+
+log = structlog.get_logger(__name__)
 
 WAIT_TIMEOUT_S: Final = 120.0
 WAIT_POLL_S: Final = 0.01
@@ -125,8 +128,15 @@ class EventTimePacer:
         return _has_read(self._group, self._inputs)
 
     def _await(self, condition: Callable[[], bool], problem: str) -> None:
-        if not wait_until(condition, WAIT_TIMEOUT_S, WAIT_POLL_S):
-            raise FatalStreamError(f"{problem} for {WAIT_TIMEOUT_S:.0f} s. {self._cause()}")
+        """Wait for a condition. Each new snapshot is progress, so the time-out starts again: a long gap has many."""
+        newest = None
+        while newest != self._newest:
+            if newest is not None:
+                log.warning("waiting_for_snapshots", newest=rfc3339(self._newest))
+            newest = self._newest
+            if wait_until(condition, WAIT_TIMEOUT_S, WAIT_POLL_S):
+                return
+        raise FatalStreamError(f"{problem} for {WAIT_TIMEOUT_S:.0f} s. {self._cause()}")
 
     def _cause(self) -> str:
         stopped = self._stopped()
