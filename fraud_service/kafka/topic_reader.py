@@ -6,6 +6,7 @@ begins, so reading a live topic also ends; records that are appended later are n
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
@@ -122,7 +123,8 @@ class TopicReader:
     """Reads topics. A context manager that closes the connection; not thread-safe."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        self._consumer = clients.reader(settings, name)
+        self._settings, self._name = settings, name
+        self._consumer = clients.reader(settings, name)  # for offsets
 
     def __enter__(self) -> Self:
         return self
@@ -170,24 +172,27 @@ class TopicReader:
         begin, end = max(begin or 0, span.begin), span.end if end is None else min(end, span.end)
         if begin >= end:
             return
-        self._consumer.assign([TopicPartition(topic, partition, begin)])
-        ends = {(topic, partition): end}
-        for batch in read_to_end(self._consumer, ends, STALL_TIMEOUT_S, error=TopicReadError):
-            for message in batch:
-                if message.offset() is not None and message.offset() >= end:
-                    return
-                if is_unreadable(message):
-                    # The dead letter of such a batch names the last offset of the batch.
-                    yield Record(topic, partition, self._consumer.batch_end(message) - 1, None, None, 0, [])
-                    continue
-                if message.error() is not None:
-                    raise TopicReadError(f"{topic}[{partition}] cannot be read: {message.error().str()}")
-                yield Record(
-                    topic,
-                    partition,
-                    message.offset(),
-                    message.key(),
-                    message.value(),
-                    message.timestamp()[1],
-                    read_headers(message),
-                )
+        # librdkafka: a consumer that gets a partition again may report its old position, and its close may abort the
+        # process (`rktp_started` failed). So each read has a consumer of its own.
+        with closing(clients.reader(self._settings, self._name)) as consumer:
+            consumer.assign([TopicPartition(topic, partition, begin)])
+            ends = {(topic, partition): end}
+            for batch in read_to_end(consumer, ends, STALL_TIMEOUT_S, error=TopicReadError):
+                for message in batch:
+                    if message.offset() is not None and message.offset() >= end:
+                        return
+                    if is_unreadable(message):
+                        # The dead letter of such a batch names the last offset of the batch.
+                        yield Record(topic, partition, consumer.batch_end(message) - 1, None, None, 0, [])
+                        continue
+                    if message.error() is not None:
+                        raise TopicReadError(f"{topic}[{partition}] cannot be read: {message.error().str()}")
+                    yield Record(
+                        topic,
+                        partition,
+                        message.offset(),
+                        message.key(),
+                        message.value(),
+                        message.timestamp()[1],
+                        read_headers(message),
+                    )

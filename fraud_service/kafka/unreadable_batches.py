@@ -8,6 +8,7 @@ it does not.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -34,43 +35,45 @@ def find_batch_end(options: Mapping[str, Any], message: Any, heartbeat: Callable
     `options` are those of a consumer that can read the topic. Calls `heartbeat` before each fetch; a batch of a million
     messages needs forty. Raises `ClusterUnavailable` when the cluster does not answer.
     """
-    consumer = Consumer({**options, "isolation.level": "read_uncommitted"})
+    options = {**options, "isolation.level": "read_uncommitted"}
     first: int = message.offset()
-    _, end = consumer.get_watermark_offsets(
-        TopicPartition(message.topic(), message.partition()), timeout=FETCH_TIMEOUT_S
-    )
+    with closing(Consumer(options)) as consumer:
+        _, end = consumer.get_watermark_offsets(
+            TopicPartition(message.topic(), message.partition()), timeout=FETCH_TIMEOUT_S
+        )
 
     def is_within(offset: int) -> bool:
         heartbeat()
         place = TopicPartition(message.topic(), message.partition(), offset)
-        return offset < end and _reports_batch(consumer, place, first)
+        return offset < end and _reports_batch(options, place, first)
 
-    try:
-        if not is_within(first):
-            return first
-        inside, step = first, 1
-        while is_within(inside + step):
-            inside, step = inside + step, 2 * step
-        outside = inside + step
-        while outside - inside > 1:
-            middle = (inside + outside) // 2
-            inside, outside = (middle, outside) if is_within(middle) else (inside, middle)
-        return outside
-    finally:
-        consumer.close()
+    if not is_within(first):
+        return first
+    inside, step = first, 1
+    while is_within(inside + step):
+        inside, step = inside + step, 2 * step
+    outside = inside + step
+    while outside - inside > 1:
+        middle = (inside + outside) // 2
+        inside, outside = (middle, outside) if is_within(middle) else (inside, middle)
+    return outside
 
 
-def _reports_batch(consumer: Consumer, place: TopicPartition, first: int) -> bool:
-    """Return whether a fetch from a place reports the unreadable batch that begins at the first offset."""
-    consumer.assign([place])
-    deadline = Deadline(FETCH_TIMEOUT_S)
-    while not deadline.has_passed():
-        message = consumer.poll(FETCH_POLL_S)
-        if message is not None:
-            return is_unreadable(message) and message.offset() == first
-        (position,) = consumer.position([place])
-        if position.offset > place.offset:  # behind transaction markers, for which the client returns no message
-            return False
+def _reports_batch(options: Mapping[str, Any], place: TopicPartition, first: int) -> bool:
+    """Return whether a fetch from a place reports the unreadable batch that begins at the first offset.
+
+    Each fetch has a consumer of its own: one that gets a partition again may report its old position.
+    """
+    with closing(Consumer(options)) as consumer:
+        consumer.assign([place])
+        deadline = Deadline(FETCH_TIMEOUT_S)
+        while not deadline.has_passed():
+            message = consumer.poll(FETCH_POLL_S)
+            if message is not None:
+                return is_unreadable(message) and message.offset() == first
+            (position,) = consumer.position([place])
+            if position.offset > place.offset:  # behind transaction markers, for which the client returns no message
+                return False
     raise ClusterUnavailable(
         f"{place.topic}[{place.partition}] sent nothing for {FETCH_TIMEOUT_S:.0f} s at offset {place.offset}"
     )

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from fraud_service.kafka import unreadable_batches
+from fraud_service.config.settings import Settings
+from fraud_service.kafka import clients, unreadable_batches
 from fraud_service.kafka.topic_reader import OffsetRange, TopicReader
 from fraud_service.kafka.unreadable_batches import SkippingConsumer
 
@@ -79,8 +80,9 @@ def read(monkeypatch):
 
         Client.script = script
         monkeypatch.setattr(unreadable_batches, "find_batch_end", lambda _, message: ends[message.offset()])
-        reader = TopicReader.__new__(TopicReader)
-        reader._consumer = Client({"bootstrap.servers": "127.0.0.1:1", "group.id": "test"})
+        options = {"bootstrap.servers": "127.0.0.1:1", "group.id": "test"}
+        monkeypatch.setattr(clients, "reader", lambda _settings, _name: Client(options))
+        reader = TopicReader(Settings(), "test")
         monkeypatch.setattr(reader, "offset_ranges", lambda _: {0: OffsetRange(0, end)})
         with reader:
             return [(one.offset, one.value) for one in reader.read(TOPIC, 0)]
